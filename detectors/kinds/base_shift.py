@@ -1,0 +1,59 @@
+"""Base shift: have most adapters of one base left what was accepted, together?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detectors.records import BaseRound, Evidence, SubjectKind
+from detectors.score import Tolerances, median_share, member_median
+from detectors.streams import Streams
+
+State = Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """tolerances: the promise to the user; bets: processes in the mixture, a top bet and its halvings."""
+
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    bets: int = 8
+
+
+class Detector:
+    """e-detector on the lower median of the members' scores, draw by draw.
+
+    H0: at most half of the members are broken, and in each of the others at most ``tolerances.share`` of the pool is
+    beyond tolerance, given the past. Guarantee: average run length at least A rounds. It bets against
+    ``median_share``, which exceeds the tolerated share: a broken member and one healthy outlier make a median of three.
+    What breaks it: members whose draws depend on each other. With fewer than two measured members nothing happens
+    (``n`` stays, and is 0 in a base of one).
+
+    Source: evidence.md section 6. Departs: a share of its own for every number of members, where that section asks for
+    one only where it is needed.
+    """
+
+    reads = BaseRound
+
+    def __init__(self, config: Config, state: State | None = None) -> None:
+        self.config = config
+        self.state = State() if state is None else state
+
+    def update(self, record: BaseRound) -> Evidence:
+        """One scheduled round of one base with all its members."""
+        tolerances = self.config.tolerances
+        median, members = member_median(record, tolerances)
+        self.state.advance(record.base, median, median_share(tolerances.share, members), self.config.bets)
+        return Evidence(
+            subject_kind=SubjectKind.BASE,
+            subject=record.base,
+            detector="base_shift",
+            stream="",
+            round=record.number,
+            log_e=self.state.level(record.base),
+            n=self.state.n.get(record.base, 0),
+            at=record.at,
+        )
+
+    def restart(self, subject: str) -> None:
+        """M of one base back to 0."""
+        self.state.restart(subject)

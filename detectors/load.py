@@ -1,0 +1,43 @@
+"""Which detectors are there? One file under detectors/kinds each; the file's name is its name in the config."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Protocol
+
+from detectors import kinds
+from detectors.errors import UnknownDetector
+from detectors.records import Evidence
+
+
+class Detector(Protocol):
+    """The contract of a detector; tests/detectors/test_every_detector.py holds every file to it.
+
+    reads: the one record type that ``update`` takes; the monitor routes by it and by nothing else
+    state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects
+    """
+
+    reads: type
+    config: Any
+    state: Any
+
+    def update(self, record: Any) -> Evidence: ...
+
+    def restart(self, subject: str) -> None: ...
+
+
+def names() -> tuple[str, ...]:
+    """All detectors, in alphabetical order. The folder is asked, nothing is imported."""
+    return tuple(sorted(found.name for found in pkgutil.iter_modules(kinds.__path__)))
+
+
+def load(name: str) -> ModuleType:
+    """The file of that name, with its ``Config``, ``State`` and ``Detector``.
+
+    Raises UnknownDetector, naming what there is; an import that fails inside the file is reported as itself.
+    """
+    if name not in names():
+        raise UnknownDetector("detector", name, f"one of {', '.join(names())}")
+    return import_module(f"{kinds.__name__}.{name}")

@@ -1,0 +1,156 @@
+"""Records in, evidence and verdicts out: the one place where detectors, incidents and subjects meet. Pure, no IO.
+
+Yesterday's records through ``observe`` give yesterday's verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from detectors.load import Detector, load, names
+from detectors.records import BaseRound, Embedding, Evidence, Reason, Round, SubjectKind, Verdict
+from detectors.verdict import Incident, Rules, decide, decide_base
+
+Subject = tuple[SubjectKind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """evidence: one level of each process that the record moved; verdicts: members in their order, then their base."""
+
+    evidence: tuple[Evidence, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def default_configs(rules: Rules) -> dict[str, Any]:
+    """A config for every detector there is; those that score canaries get the rules' tolerances."""
+    return {name: _default(load(name).Config, rules) for name in names()}
+
+
+class Monitor:
+    """Routes records to detectors by what they read, and decides.
+
+    rules: thresholds and tolerances; configs: detector name -> its Config, every detector with its defaults when None
+    Raises UnknownDetector for a name that no file has.
+    """
+
+    def __init__(self, rules: Rules, configs: Mapping[str, Any] | None = None) -> None:
+        self._rules = rules
+        chosen = default_configs(rules) if configs is None else dict(configs)
+        self._detectors: dict[str, Detector] = {name: load(name).Detector(config) for name, config in chosen.items()}
+        self._incidents: dict[Subject, Incident] = {}
+
+    @property
+    def incidents(self) -> Mapping[Subject, Incident]:
+        """What is remembered of each subject, open or not."""
+        return dict(self._incidents)
+
+    def observe(self, record: BaseRound | Embedding) -> Judged:
+        """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict.
+
+        A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
+        at 0, after its level has been reported.
+        """
+        if isinstance(record, Embedding):
+            return Judged(self._update(record), ())
+        evidence = [e for member in record.members for e in self._update(member)] + list(self._update(record))
+        verdicts = [self._decide(member, evidence) for member in record.members]
+        if len(record.members) >= 2:
+            base = self._decide_base(record, evidence, verdicts)
+            if base is not None:
+                verdicts = [*self._covered(record.base, verdicts), base]
+        for verdict in verdicts:
+            self._restart_if_told(verdict)
+        return Judged(tuple(evidence), tuple(verdicts))
+
+    def accept_new_golden(self, adapter: str) -> None:
+        """A new release of the adapter was accepted by enrolment: its incident ends and its evidence starts again.
+
+        What ``gapwatch enrol --replace`` calls; nothing else ever moves a reference.
+        """
+        self._incidents.pop((SubjectKind.ADAPTER, adapter), None)
+        self._restart((SubjectKind.ADAPTER, adapter))
+
+    def state_json(self) -> dict[str, Any]:
+        """Everything that changes, as JSON; floats to the last bit."""
+        return {
+            "detectors": {
+                name: {"config": repr(detector.config), "state": detector.state.to_json()}
+                for name, detector in self._detectors.items()
+            },
+            "incidents": [
+                {"kind": kind.value, "subject": subject, **incident.to_json()}
+                for (kind, subject), incident in self._incidents.items()
+            ],
+        }
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Go on from ``state_json`` as if never stopped.
+
+        Evidence of a detector whose config has changed since starts at 0: it speaks of another promise. Incidents stay.
+        """
+        for name, detector in self._detectors.items():
+            saved = stored["detectors"].get(name)
+            if saved is not None and saved["config"] == repr(detector.config):
+                detector.state = load(name).State.from_json(saved["state"])
+        self._incidents = {}
+        for row in stored["incidents"]:
+            facts = {key: value for key, value in row.items() if key not in ("kind", "subject")}
+            self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
+
+    def _update(self, record: Round | BaseRound | Embedding) -> tuple[Evidence, ...]:
+        return tuple(d.update(record) for d in self._detectors.values() if d.reads is type(record))
+
+    def _decide(self, round: Round, evidence: list[Evidence]) -> Verdict:
+        subject = (SubjectKind.ADAPTER, round.adapter)
+        mine = _of(subject, evidence)
+        verdict, after = decide(round, _loudest(mine, subject, round), self._incident(subject), self._rules)
+        self._incidents[subject] = after
+        return replace(verdict, evidence=mine)
+
+    def _decide_base(self, round: BaseRound, evidence: list[Evidence], members: list[Verdict]) -> Verdict | None:
+        subject = (SubjectKind.BASE, round.base)
+        mine = _of(subject, evidence)
+        if not mine:
+            return None
+        loudest = _loudest(mine, subject, round)
+        verdict, after = decide_base(round, loudest, members, self._incident(subject), self._rules)
+        self._incidents[subject] = after
+        return replace(verdict, evidence=mine)
+
+    def _covered(self, base: str, verdicts: list[Verdict]) -> list[Verdict]:
+        """While the base's incident is open it speaks for its members, in the round of its alarm too."""
+        is_open = self._incident((SubjectKind.BASE, base)).open
+        return [replace(v, covered_by=base if is_open else "") for v in verdicts]
+
+    def _restart_if_told(self, verdict: Verdict) -> None:
+        passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)
+        if passed or verdict.reason is Reason.RESOLVED:
+            self._restart((verdict.subject_kind, verdict.subject))
+
+    def _restart(self, subject: Subject) -> None:
+        kind, name = subject
+        for detector in self._detectors.values():
+            if detector.reads is (BaseRound if kind is SubjectKind.BASE else Round):
+                detector.restart(name)
+
+    def _incident(self, subject: Subject) -> Incident:
+        return self._incidents.get(subject, Incident())
+
+
+def _of(subject: Subject, evidence: list[Evidence]) -> tuple[Evidence, ...]:
+    return tuple(e for e in evidence if (e.subject_kind, e.subject) == subject)
+
+
+def _loudest(mine: tuple[Evidence, ...], subject: Subject, round: Round | BaseRound) -> Evidence:
+    """The process that is furthest; each is a stream of its own in the budget (budget.py). Level 0 where none pages."""
+    kind, name = subject
+    silent = Evidence(kind, name, "", "", round.number, 0.0, 0, round.at)
+    return max((e for e in mine if e.pages), key=lambda e: e.log_e, default=silent)
+
+
+def _default(config: type, rules: Rules) -> Any:
+    has_tolerances = any(f.name == "tolerances" for f in fields(config))
+    return config(tolerances=rules.tolerances) if has_tolerances else config()

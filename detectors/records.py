@@ -1,0 +1,319 @@
+"""The words that all rooms share: what was measured, what it is evidence of, and what was decided.
+
+Units: log-probabilities and ``log_e`` in nats; ``at`` in seconds since the epoch (UTC); energies in nats squared.
+Shapes: T scored positions (the forced continuation), K kept tokens (padded), S recorded scales, d embedding width.
+Every record is frozen; a step that learns more returns a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+
+class SubjectKind(StrEnum):
+    """What a verdict is about: one adapter, or the base that several adapters share."""
+
+    ADAPTER = "adapter"
+    BASE = "base"
+
+
+class Half(StrEnum):
+    """Which half of the canary pool: evidence is drawn from SELECTED, retention's interval comes from HELD_OUT."""
+
+    SELECTED = "selected"
+    HELD_OUT = "held_out"
+
+
+class Status(StrEnum):
+    """Silence is never healthy: no data, no golden record and no power are UNMONITORABLE."""
+
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"
+    DEGRADED = "degraded"
+    UNMONITORABLE = "unmonitorable"
+
+
+class Reason(StrEnum):
+    """Why a subject has the status it has."""
+
+    WITHIN_TOLERANCE = "within_tolerance"
+    BASE_MOVED = "base_moved"  # healthy: another base, the adapters survive it
+    EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm
+    ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
+    STILL_DEGRADED = "still_degraded"  # degraded: open incident, canaries still beyond tolerance
+    RECOVERING = "recovering"  # degraded: first good round of the two that resolve an incident
+    RESOLVED = "resolved"  # healthy: second good round in a row
+    NOT_REPLAYED_YET = "not_replayed_yet"
+    NO_GOLDEN = "no_golden"
+    GOLDEN_REFUSED = "golden_refused"
+    NO_POWER = "no_power"
+    FILES_CHANGING = "files_changing"
+    UNREADABLE = "unreadable"
+    BAD_NUMBERS = "bad_numbers"  # NaN or infinite log-probabilities
+    REPLAY_FAILED = "replay_failed"
+
+
+class Cause(StrEnum):
+    """What is at fault, by the table of evidence.md section 7; ``causes.py`` names the first seven."""
+
+    NONE = "none"
+    ADAPTER_NOT_APPLIED = "adapter_not_applied"
+    BASE_SWAPPED = "base_swapped"
+    BASE_SWAPPED_AND_ADAPTER_LOST = "base_swapped_and_adapter_lost"
+    WRONG_STRENGTH = "wrong_strength"
+    WRONG_ADAPTER = "wrong_adapter"
+    UNKNOWN = "unknown"
+    PARTLY_APPLIED = "partly_applied"
+    QUANTISED_BASE = "quantised_base"
+    SHARED_CACHE = "shared_cache"
+    TEMPLATE_CHANGED = "template_changed"
+    SAMPLING_CHANGED = "sampling_changed"
+    COMPOSITION_INTERFERENCE = "composition_interference"
+    ONE_REPLICA = "one_replica"
+    INPUT_DRIFT = "input_drift"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summary:
+    """One teacher-forced replay of one canary, reduced to its kept tokens.
+
+    log_probs: (T, K) over the kept tokens of each position; pads hold -inf
+    rest: (T,) log of the probability mass outside the kept tokens
+    top1: (T,) most probable token of the whole vocabulary
+    """
+
+    log_probs: Floats
+    rest: Floats
+    top1: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """99 % quantiles of one canary under the benign configurations of the enrolment battery, all >= 0.
+
+    scale: of |s - 1|; distortion: of sqrt(rho); base_shift: of B
+    """
+
+    scale: float
+    distortion: float
+    base_shift: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What enrolment recorded of one canary: the frozen side of every comparison.
+
+    kept: (T, K) int32 token ids, -1 where padded
+    scales: (S,) ascending LoRA scales, contains 0 and 1
+    curve: (S, T, K) log-probabilities of the adapter at those scales
+    others: adapter name -> (T, K) log-probabilities of another registered adapter on this canary
+    """
+
+    canary: str
+    golden: str
+    half: Half
+    kept: Ints
+    golden_adapter: Summary
+    golden_base: Summary
+    scales: Floats
+    curve: Floats
+    others: Mapping[str, Floats]
+    noise: NoiseFloor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """The four reference points of one canary in one round.
+
+    draws: how often the canary was drawn this round (0 for a held-out canary replayed for the interval only)
+    served: y, what answers under the adapter's name; live_base: z, what answers under the base's name
+    """
+
+    adapter: str
+    reference: Reference
+    draws: int
+    served: Summary
+    live_base: Summary
+    at: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """One canary in numbers; all dimensionless but the KL figures (nats per token). Formulae: measure.py.
+
+    retention: lambda of delta' = y - z along delta = a - b (in place); frozen_* use y - b
+    distortion: rho = |across|^2 / |delta|^2, an energy; tolerances and noise floors are of its square root
+    base_shift: B = |z - b|^2 / |delta|^2
+    scale, frozen_scale: effective LoRA scale, of the nearest point on the recorded curve
+    scale_misfit: energy that this point leaves over, / |delta|^2
+    gap_ratio: KL(y || z) over its healthy value KL(a || b)
+    """
+
+    comparison: Comparison
+    retention: float
+    distortion: float
+    base_shift: float
+    frozen_retention: float
+    frozen_distortion: float
+    scale: float
+    scale_misfit: float
+    frozen_scale: float
+    kl_golden_served: float
+    kl_served_base: float
+    gap_ratio: float
+    top1_agreement: float
+    finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Hashes of what was accepted and of what lies there now; context for the cause, never a reason to stay silent.
+
+    "" where not known.
+    """
+
+    golden_base: str = ""
+    live_base: str = ""
+    golden_adapter: str = ""
+    live_adapter: str = ""
+
+    @property
+    def base_moved(self) -> bool:
+        return bool(self.golden_base and self.live_base) and self.golden_base != self.live_base
+
+    @property
+    def adapter_moved(self) -> bool:
+        return bool(self.golden_adapter and self.live_adapter) and self.golden_adapter != self.live_adapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """All canaries of one adapter in one scheduled round; the one record that canary detectors read.
+
+    number: counts scheduled rounds of this adapter's base from 0
+    facts: what was seen while loading, in words ("24 of 120 keys match nothing"); evidence decides, facts explain
+    blocked: why there is nothing to measure, and detail in words; None where measurements are there
+    """
+
+    adapter: str
+    base: str
+    number: int
+    at: float
+    measurements: tuple[Measurement, ...]
+    identity: Identity = Identity()
+    facts: tuple[str, ...] = ()
+    blocked: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseRound:
+    """One scheduled round of one base: a Round for each of its registered adapters, in the order of the config."""
+
+    base: str
+    number: int
+    at: float
+    members: tuple[Round, ...]
+    tokens_scored: int = 0
+    tokens_processed: int = 0
+    duration_s: float = 0.0
+
+
+class Side(StrEnum):
+    """Which end of an interaction an embedding is of."""
+
+    PROMPT = "prompt"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """Pooled hidden state of the golden base for one side of one sampled interaction. vector: (d,) float32."""
+
+    adapter: str
+    side: Side
+    request_id: str
+    vector: Floats
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A level, not an increment: ``log_e`` is ln of the mean of M over bets after this record.
+
+    stream: names the process within its detector ("" where a detector has one a subject; "prompt", "output", a pod ...)
+    n: observations behind it since the process last started at zero
+    pages: may this detector alarm by itself?
+    """
+
+    subject_kind: SubjectKind
+    subject: str
+    detector: str
+    stream: str
+    round: int
+    log_e: float
+    n: int
+    at: float
+    pages: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % interval over n canaries; low and high are nan when n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """The fault began after the last healthy round (None: there was none) and no later than the first bad one."""
+
+    after: float | None
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is decided about one subject after one round, with everything a person needs to check it.
+
+    share_beyond: share of the round's draws beyond tolerance
+    covered_by: the base whose open incident speaks for this adapter
+    blocked_in_a_row: rounds in a row without measurements, this one included
+    explanation: what was seen; action: the first thing to do
+    """
+
+    subject_kind: SubjectKind
+    subject: str
+    base: str
+    round: int
+    at: float
+    status: Status
+    reason: Reason
+    cause: Cause = Cause.NONE
+    retention: Interval | None = None
+    scale: float = float("nan")
+    distortion: float = float("nan")
+    base_shift: float = float("nan")
+    gap_ratio: float = float("nan")
+    share_beyond: float = float("nan")
+    evidence: tuple[Evidence, ...] = ()
+    log_threshold: float = float("inf")
+    onset: Onset | None = None
+    covered_by: str = ""
+    members: tuple[str, ...] = ()
+    explanation: str = ""
+    action: str = ""
+    identity: Identity = field(default_factory=Identity)
+    blocked_in_a_row: int = 0

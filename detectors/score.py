@@ -1,0 +1,136 @@
+"""Is one canary beyond what the user tolerates?
+
+The score S of a draw is 0 or 1. H0 of everything built on it (evidence.md section 3): in whatever configuration, given
+everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at random with
+replacement, so the mean of each S given the past and the earlier draws of its round is at most ``share``, with no law
+of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the others drawn with it.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detectors.errors import Refused
+from detectors.records import BaseRound, Bools, Half, Measurement, Reason, Round
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """The promise to the user: a canary may be this far off, and this share of canaries may be further.
+
+    scale: |s - 1| and sqrt(rho) allowed beyond the canary's own noise, > 0, while the base stands still
+    after_release: |s - 1| allowed while the base has moved: single canaries scatter then even if the adapter survives
+    share: of the pool that may be beyond, in (0, 1)
+    per_adapter: adapter -> its own ``scale``
+    """
+
+    scale: float = 0.05
+    after_release: float = 0.25
+    share: float = 0.05
+    per_adapter: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        asked = {"scale": self.scale, "after_release": self.after_release}
+        asked |= {f"scale of {adapter}": value for adapter, value in self.per_adapter.items()}
+        for name, value in asked.items():
+            if not (0 < value < math.inf):
+                raise Refused(f"tolerance {name}", value, "a number above 0: at 0 rounding pages; try 0.05")
+        if not 0 < self.share < 1:
+            raise Refused("tolerance share", self.share, "a share of the canaries between 0 and 1, both left out")
+
+    def of(self, adapter: str, moved: bool) -> float:
+        """|s - 1| allowed for an adapter, before its noise is added."""
+        own = self.per_adapter.get(adapter, self.scale)
+        return max(own, self.after_release) if moved else own
+
+
+def blocked_by(round: Round) -> Reason | None:
+    """Why this round is no evidence of anything, or None where it can be scored.
+
+    NaN anywhere blocks the round: it is never scored as healthy, and no guess stands in for the number.
+    """
+    if round.blocked is not None:
+        return round.blocked
+    if not all(m.finite for m in round.measurements):
+        return Reason.BAD_NUMBERS
+    drawn = any(m.comparison.draws > 0 for m in round.measurements)
+    return None if drawn else Reason.NOT_REPLAYED_YET
+
+
+def base_moved(round: Round, tolerances: Tolerances) -> bool:
+    """Do the log-probabilities of the live base differ from the golden ones by more than benign change does?
+
+    Decided on the held-out canaries, so that the score of a drawn canary does not depend on the others drawn with it;
+    on the drawn ones where there are no others. More than ``share`` of them and never one alone: among 16 a single
+    outlier is already 6 %.
+    """
+    held_out = [m for m in round.measurements if m.comparison.reference.half is Half.HELD_OUT]
+    witnesses = held_out or list(round.measurements)
+    above = sum(_base_above_noise(m) for m in witnesses)
+    return above > max(tolerances.share * len(witnesses), 1 if len(witnesses) > 1 else 0)
+
+
+def beyond(measurement: Measurement, tolerances: Tolerances, moved: bool) -> bool:
+    """Is this canary further off than the tolerance plus its own noise?
+
+    Two legs: the effective scale, and the energy off the adapter's own direction. The second is off while the base has
+    moved: a base with a benign tune merged in has as much of it as a missing block. NaN is beyond.
+
+    Source: evidence.md section 3.
+    """
+    if not measurement.finite:
+        return True
+    noise = measurement.comparison.reference.noise
+    adapter = measurement.comparison.adapter
+    if abs(measurement.scale - 1.0) > tolerances.of(adapter, moved) + noise.scale:
+        return True
+    return not moved and math.sqrt(measurement.distortion) > tolerances.of(adapter, False) + noise.distortion
+
+
+def scores(round: Round, tolerances: Tolerances) -> Bools:
+    """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
+    held_out = any(m.comparison.reference.half is Half.HELD_OUT for m in round.measurements)
+    shared = base_moved(round, tolerances) if held_out else False
+    drawn = [m for m in round.measurements if m.comparison.draws > 0]
+    # Without held-out canaries each drawn one answers for itself: S may not depend on what was drawn with it.
+    far = [beyond(m, tolerances, shared if held_out else _base_above_noise(m)) for m in drawn]
+    return np.repeat(np.array(far, dtype=np.bool_), [m.comparison.draws for m in drawn])
+
+
+def member_median(round: BaseRound, tolerances: Tolerances) -> tuple[Bools, int]:
+    """The lower median of S over the members of a base, draw by draw, and how many members it is of.
+
+    Comes back as ((n,), k) with n the shortest member's number of draws; empty where fewer than two members have
+    measurements. Each member's draws are first put in an order of their own, fixed by its name and the round: the
+    median pairs the j-th draws, and a common order of canaries would pair outlier with outlier.
+    """
+    rows = [_shuffled(member, tolerances) for member in round.members if blocked_by(member) is None]
+    if len(rows) < 2:
+        return np.zeros(0, dtype=np.bool_), len(rows)
+    n = min(len(row) for row in rows)
+    ordered = np.sort(np.stack([row[:n] for row in rows]), axis=0)
+    return ordered[(len(rows) - 1) // 2], len(rows)
+
+
+def median_share(share: float, members: int) -> float:
+    """The largest mean of the lower median while at most half of the members are broken.
+
+    With ``members // 2`` broken outright, one outlier among the others makes the median 1: that chance is
+    ``1 - (1 - share)^(members - members // 2)``. It is ``share`` for two members and .0975 for three. The draws of
+    different members are independent given the past.
+    """
+    return 1.0 - (1.0 - share) ** (members - members // 2)
+
+
+def _base_above_noise(measurement: Measurement) -> bool:
+    return measurement.base_shift > measurement.comparison.reference.noise.base_shift
+
+
+def _shuffled(member: Round, tolerances: Tolerances) -> Bools:
+    generator = np.random.default_rng([member.number, zlib.crc32(member.adapter.encode())])
+    return generator.permutation(scores(member, tolerances))

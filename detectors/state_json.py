@@ -1,0 +1,23 @@
+"""Arrays as JSON and back, to the last bit: a restart may neither lose nor invent evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def pack(values: NDArray[np.float64]) -> list[Any]:
+    """Nested lists of floats, whose repr is exact; -inf, inf and nan as words, which JSON has no numbers for."""
+    if values.ndim > 1:
+        return [pack(row) for row in values]
+    return [float(x) if np.isfinite(x) else str(float(x)) for x in values]
+
+
+def unpack(stored: Sequence[Any]) -> NDArray[np.float64]:
+    """What ``pack`` was given."""
+    if stored and isinstance(stored[0], list):
+        return np.array([unpack(row) for row in stored], dtype=np.float64)
+    return np.array([float(x) for x in stored], dtype=np.float64)

@@ -1,0 +1,267 @@
+"""What is decided about a subject after a round? Pure: the same round, evidence and incident give the same verdict.
+
+An incident opens at an alarm and ends after ``fresh_rounds`` good rounds in a row. A good round has no more than the
+tolerated share of its draws beyond tolerance. A round without measurements neither resolves nor opens anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from detectors.causes import name_base_cause, name_cause, witnesses
+from detectors.errors import Refused
+from detectors.interval import retention_interval
+from detectors.records import (
+    BaseRound,
+    Cause,
+    Evidence,
+    Half,
+    Identity,
+    Interval,
+    Onset,
+    Reason,
+    Round,
+    Status,
+    SubjectKind,
+    Verdict,
+)
+from detectors.score import Tolerances, base_moved, blocked_by, median_share, member_median, scores
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """log_threshold: ln A of the fleet, nats, > 0 (budget.py); suspect_fraction: of it, where a subject turns suspect
+
+    fresh_rounds: good rounds in a row that resolve; blocked_rounds: rounds in a row without measurements before
+    anybody is told (read by the alerts)
+    """
+
+    tolerances: Tolerances
+    log_threshold: float
+    suspect_fraction: float = 0.5
+    fresh_rounds: int = 2
+    blocked_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.log_threshold > 0 or not 0 < self.suspect_fraction <= 1:
+            raise Refused("rules", self, "log_threshold > 0 and suspect_fraction in (0, 1]")
+        if min(self.fresh_rounds, self.blocked_rounds) < 1:
+            raise Refused("rules", self, "fresh_rounds and blocked_rounds of at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """All that is remembered of one subject between rounds; times in seconds, None where it never happened.
+
+    last_good_at: last healthy round before the bad ones; first_bad_at: first bad round after it
+    """
+
+    open: bool = False
+    opened_at: float | None = None
+    cause: Cause = Cause.NONE
+    last_good_at: float | None = None
+    first_bad_at: float | None = None
+    good_in_a_row: int = 0
+    blocked_in_a_row: int = 0
+    explanation: str = ""
+    action: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__} | {"cause": self.cause.value}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Incident:
+        return cls(**{**stored, "cause": Cause(stored["cause"])})
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One measured round of a subject, reduced to what the decision needs."""
+
+    at: float
+    share: float
+    good: bool
+    moved: bool
+
+
+def decide(
+    round: Round, evidence: Evidence, incident: Incident, rules: Rules, covered_by: str = ""
+) -> tuple[Verdict, Incident]:
+    """The verdict on one adapter and its incident from now on.
+
+    evidence: the level after this round; covered_by: the base whose open incident speaks for it, "" for none
+    """
+    blank = Verdict(
+        subject_kind=SubjectKind.ADAPTER,
+        subject=round.adapter,
+        base=round.base,
+        round=round.number,
+        at=round.at,
+        status=Status.UNMONITORABLE,
+        reason=Reason.NOT_REPLAYED_YET,
+        evidence=(evidence,),
+        log_threshold=rules.log_threshold,
+        covered_by=covered_by,
+        identity=round.identity,
+    )
+    blocked = blocked_by(round)
+    if blocked is not None:
+        return _blocked(blank, blocked, _why_blocked(round, blocked), incident)
+    share = float(np.mean(scores(round, rules.tolerances)))
+    moved = round.identity.base_moved or base_moved(round, rules.tolerances)
+    good = share <= rules.tolerances.share
+    seen = _Seen(round.at, share, good, moved)
+    reason, after = _step(seen, evidence.log_e, incident, rules)
+    if after.open and (not good or not incident.open):
+        after = _named(after, name_cause(round, rules.tolerances))
+    return _told(_figures(blank, round), reason, seen, incident, after), after
+
+
+def decide_base(
+    round: BaseRound, evidence: Evidence, members: Sequence[Verdict], incident: Incident, rules: Rules
+) -> tuple[Verdict, Incident]:
+    """The verdict on a base of two members or more, and its incident from now on.
+
+    members: this round's verdicts on its adapters. The cause is the one that most of the broken members show.
+    """
+    blank = Verdict(
+        subject_kind=SubjectKind.BASE,
+        subject=round.base,
+        base=round.base,
+        round=round.number,
+        at=round.at,
+        status=Status.UNMONITORABLE,
+        reason=Reason.NOT_REPLAYED_YET,
+        evidence=(evidence,),
+        log_threshold=rules.log_threshold,
+        members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
+        identity=members[0].identity if members else Identity(),
+    )
+    median, measured = member_median(round, rules.tolerances)
+    if measured < 2:
+        return _blocked(blank, *_why_base_blocked(members), incident)
+    share = float(np.mean(median))
+    good = share <= median_share(rules.tolerances.share, measured)
+    moved = sum(_moved(m, rules) for m in round.members) * 2 > measured
+    seen = _Seen(round.at, share, good, moved)
+    reason, after = _step(seen, evidence.log_e, incident, rules)
+    if after.open and (not good or not incident.open):
+        after = _named(after, name_base_cause(round, rules.tolerances))
+    return _told(_base_figures(blank, members), reason, seen, incident, after), after
+
+
+def _step(seen: _Seen, log_e: float, before: Incident, rules: Rules) -> tuple[Reason, Incident]:
+    """What this round means for the subject, and the incident's counters after it."""
+    after = replace(before, blocked_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if seen.good else 0)
+    if not seen.good and before.first_bad_at is None:
+        after = replace(after, first_bad_at=seen.at)
+    if before.open:
+        if not seen.good:
+            return Reason.STILL_DEGRADED, after
+        if after.good_in_a_row < rules.fresh_rounds:
+            return Reason.RECOVERING, after
+        return Reason.RESOLVED, Incident(last_good_at=seen.at, good_in_a_row=after.good_in_a_row)
+    if log_e >= rules.log_threshold:
+        return Reason.ALARM, replace(after, open=True, opened_at=seen.at, good_in_a_row=0)
+    if seen.good:
+        after = replace(after, last_good_at=seen.at, first_bad_at=None)
+    if log_e >= rules.suspect_fraction * rules.log_threshold:
+        return Reason.EVIDENCE_GROWING, after
+    return (Reason.BASE_MOVED if seen.moved else Reason.WITHIN_TOLERANCE), after
+
+
+_STATUS = {
+    Reason.WITHIN_TOLERANCE: Status.HEALTHY,
+    Reason.BASE_MOVED: Status.HEALTHY,
+    Reason.RESOLVED: Status.HEALTHY,
+    Reason.EVIDENCE_GROWING: Status.SUSPECT,
+    Reason.ALARM: Status.DEGRADED,
+    Reason.STILL_DEGRADED: Status.DEGRADED,
+    Reason.RECOVERING: Status.DEGRADED,
+}
+
+
+def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: Incident) -> Verdict:
+    """Status, cause, onset and words. A resolved verdict still says what it is that ended."""
+    told = before if reason is Reason.RESOLVED else after
+    status = _STATUS[reason]
+    within = f"{100 * seen.share:.0f} % of the draws are beyond tolerance"
+    onset = None
+    if status is Status.DEGRADED or reason is Reason.RESOLVED:
+        first = told.first_bad_at if told.first_bad_at is not None else told.opened_at
+        onset = Onset(after=told.last_good_at, by=seen.at if first is None else first)
+    return replace(
+        blank,
+        status=status,
+        reason=reason,
+        cause=told.cause if status is Status.DEGRADED else Cause.NONE,
+        share_beyond=seen.share,
+        onset=onset,
+        explanation=f"{told.explanation}; {within}" if status is Status.DEGRADED else within,
+        action=told.action if status is Status.DEGRADED else "",
+    )
+
+
+def _named(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
+    """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
+    if found[0] is Cause.UNKNOWN and incident.cause not in (Cause.NONE, Cause.UNKNOWN):
+        return incident
+    return replace(incident, cause=found[0], explanation=found[1], action=found[2])
+
+
+def _blocked(blank: Verdict, reason: Reason, detail: str, incident: Incident) -> tuple[Verdict, Incident]:
+    """No measurement: an open incident stays open, and good rounds in a row start again."""
+    after = replace(incident, good_in_a_row=0, blocked_in_a_row=incident.blocked_in_a_row + 1)
+    action = f"run gapwatch doctor and look at the files of {blank.subject}"
+    verdict = replace(blank, reason=reason, explanation=detail, action=action, blocked_in_a_row=after.blocked_in_a_row)
+    return verdict, after
+
+
+def _why_blocked(round: Round, reason: Reason) -> str:
+    if reason is Reason.BAD_NUMBERS and not round.detail:
+        bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
+        return f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
+    return "; ".join([text for text in (round.detail, *round.facts) if text])
+
+
+def _why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:
+    blocked = [v for v in members if v.status is Status.UNMONITORABLE]
+    reason = blocked[0].reason if blocked else Reason.NOT_REPLAYED_YET
+    return reason, "; ".join(f"{v.subject}: {v.explanation or v.reason.value}" for v in blocked)
+
+
+def _figures(blank: Verdict, round: Round) -> Verdict:
+    seen = witnesses(round)
+    held_out = seen[0].comparison.reference.half is Half.HELD_OUT
+    kept = [m.retention for m in seen]
+    # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
+    retention = retention_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
+    return replace(
+        blank,
+        retention=retention,
+        scale=float(np.mean([m.scale for m in seen])),
+        distortion=float(np.mean([m.distortion for m in seen])),
+        base_shift=float(np.mean([m.base_shift for m in seen])),
+        gap_ratio=float(np.mean([m.gap_ratio for m in seen])),
+    )
+
+
+def _base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
+    """Means over the measured members; the interval is left to them, their canaries are different ones."""
+    measured = [v for v in members if v.retention is not None]
+    return replace(
+        blank,
+        scale=float(np.mean([v.scale for v in measured])),
+        distortion=float(np.mean([v.distortion for v in measured])),
+        base_shift=float(np.mean([v.base_shift for v in measured])),
+        gap_ratio=float(np.mean([v.gap_ratio for v in measured])),
+    )
+
+
+def _moved(round: Round, rules: Rules) -> bool:
+    return blocked_by(round) is None and (round.identity.base_moved or base_moved(round, rules.tolerances))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.bets import advance, fresh, level
+from detectors.kinds.adapter_gap import Config, Detector
+from tests.detectors.synthetic import make_round
+
+FLEET = 21.5
+
+
+@pytest.mark.parametrize(
+    "fault, draws, rounds",
+    [
+        ("not_applied", 9, 1),
+        ("not_applied", 16, 1),
+        ("scale:0.9", 16, 1),
+        ("adapter:rewriter", 16, 1),
+        ("scale:2", 32, 1),
+    ],
+)
+def test_pages_at_the_fleets_threshold_in_the_first_round(fault: str, draws: int, rounds: int) -> None:
+    detector = Detector(Config())
+    seen = [detector.update(make_round("router", fault, number, draws)).log_e for number in range(rounds)]
+    assert seen[-1] >= FLEET
+
+
+def test_evidence_of_a_round_is_one_tick_however_many_draws() -> None:
+    found = Detector(Config()).update(make_round("router", "not_applied", 0, draws=16))
+    assert found.log_e == pytest.approx(float(level(advance(fresh(1), np.ones((1, 16), bool), 0.05))[0]))
+    assert found.n == 16
+
+
+@pytest.mark.parametrize("fault", ["blocked", "nan"])
+def test_a_round_without_numbers_changes_nothing(fault: str) -> None:
+    detector = Detector(Config())
+    before = detector.update(make_round("router", "scale:0.9"))
+    after = detector.update(make_round("router", fault, 1))
+    assert (after.log_e, after.n, after.round) == (before.log_e, before.n, 1)
+    assert Detector(Config()).update(make_round("router", fault)).n == 0
+
+
+def test_adapters_have_processes_of_their_own() -> None:
+    detector = Detector(Config())
+    detector.update(make_round("router", "not_applied"))
+    assert detector.update(make_round("rewriter")).log_e < 0.0

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.errors import Refused, ShapeMismatch
+from detectors.kinds.embedding_drift import Config, Detector, project
+from detectors.records import Evidence, Side
+from tests.detectors.synthetic import embedding
+
+
+def run(config: Config, n: int, moved: float, seed: int = 0) -> list[Evidence]:
+    detector, bank = Detector(config), config.reference_size
+    return [detector.update(embedding(seed, i, moved if i >= bank else 0.0)) for i in range(n)]
+
+
+def test_says_nothing_while_the_bank_fills() -> None:
+    seen = run(Config(reference_size=32), 32 + 7, 0.0)
+    assert {(e.log_e, e.n) for e in seen} == {(0.0, 0)}
+    assert run(Config(reference_size=32), 32 + 8, 0.0)[-1].n == 8
+
+
+@pytest.mark.parametrize("moved", [0.5, 1.5])
+def test_notices_inputs_from_elsewhere_and_never_pages(moved: float) -> None:
+    seen = run(Config(reference_size=256), 512, moved)
+    assert max(e.log_e for e in seen) > np.log(1000)
+    assert not any(e.pages for e in seen)
+
+
+def test_quiet_on_the_same_law() -> None:
+    assert max(max(e.log_e for e in run(Config(reference_size=128), 256, 0.0, seed)) for seed in range(20)) < np.log(
+        1000
+    )
+
+
+def test_every_reference_is_used_once_and_then_evidence_stands_still() -> None:
+    config = Config(reference_size=32)
+    seen = run(config, 32 + 32 + 50, 0.5)
+    assert seen[-1].n == 32
+    assert {(e.n, e.log_e) for e in seen[63:]} == {(seen[-1].n, seen[-1].log_e)}
+
+
+def test_sides_have_banks_and_evidence_of_their_own() -> None:
+    detector = Detector(Config(reference_size=8))
+    for i in range(16):
+        detector.update(embedding(0, i))
+    other = detector.update(replace(embedding(0, 99), side=Side.OUTPUT))
+    assert (other.stream, other.n) == ("output", 0)
+    assert detector.update(embedding(0, 17)).n == 8
+
+
+def test_the_length_of_a_vector_tells_nothing() -> None:
+    vector = embedding(0, 0).vector
+    assert np.array_equal(project(vector, 8, 0), project(vector * np.float32(4), 8, 0))
+    assert not project(np.zeros(24, np.float32), 8, 0).any()
+
+
+def test_nan_is_passed_over_and_another_width_is_refused() -> None:
+    detector = Detector(Config(reference_size=8))
+    detector.update(embedding(0, 0))
+    before = detector.state.to_json()
+    detector.update(replace(embedding(0, 1), vector=np.full(24, np.nan, np.float32)))
+    assert detector.state.to_json() == before
+    with pytest.raises(ShapeMismatch, match=r"router/prompt"):
+        detector.update(embedding(0, 2, width=25))
+
+
+def test_the_state_of_a_full_bank_stays_small() -> None:
+    detector = Detector(Config())
+    for i in range(300):
+        detector.update(embedding(0, i, width=576))
+    assert len(json.dumps(detector.state.to_json())) < 120_000
+
+
+def test_a_bank_smaller_than_a_block_is_refused() -> None:
+    with pytest.raises(Refused):
+        Config(reference_size=4, block=8)

@@ -1,0 +1,198 @@
+"""A toy softmax world in which every fault is known: what the tests of the mathematics measure against.
+
+A canary is a row of hidden states; the base reads its vocabulary from ``tanh(h)``, an adapter from ``tanh(h + s h D)``,
+so that the effect bends with the scale as a real one does. A new base moves h.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.measure import Prepared, measure, prepare
+from detectors.records import (
+    BaseRound,
+    Comparison,
+    Embedding,
+    Half,
+    Identity,
+    Measurement,
+    NoiseFloor,
+    Reason,
+    Reference,
+    Round,
+    Side,
+    Summary,
+)
+
+Doubles = NDArray[np.float64]
+VOCABULARY, HIDDEN, POSITIONS, TOP = 48, 16, 6, 8
+SCALES = np.array([0, 0.125, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 8], np.float32)
+ADAPTERS = ("router", "rewriter", "extractor")
+EVERY_S = 60.0
+NOISE = NoiseFloor(scale=1e-3, distortion=1e-3, base_shift=1e-5)
+POOL = 20  # one canary of it is exactly the tolerated share
+
+
+def matrix(*key: object, shape: tuple[int, ...]) -> Doubles:
+    """Standard normal numbers that belong to a name."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(shape)
+
+
+def log_probs(canary: int, adapter: str | None, scale: float = 1.0, base: float = 0.0) -> Doubles:
+    """(T, V) of one canary. base: how far another base's hidden states are from the golden one's."""
+    hidden = matrix("canary", canary, shape=(POSITIONS, HIDDEN))
+    hidden = hidden + base * matrix("release", canary, shape=(POSITIONS, HIDDEN))
+    if adapter is not None:
+        hidden = hidden + scale * 0.3 * hidden @ matrix("adapter", adapter, shape=(HIDDEN, HIDDEN))
+    logits = 1.5 * np.tanh(hidden) @ matrix("vocabulary", shape=(HIDDEN, VOCABULARY)) / np.sqrt(HIDDEN) * 2
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def summarise(full: Doubles, kept: NDArray[np.int32]) -> Summary:
+    mask = kept >= 0
+    chosen = np.where(mask, np.take_along_axis(full, np.where(mask, kept, 0), axis=-1), -np.inf)
+    inside = np.exp(chosen).sum(axis=-1)
+    rest = np.log(np.maximum(1.0 - inside, 1e-300))
+    return Summary(chosen.astype(np.float32), rest.astype(np.float32), full.argmax(axis=-1).astype(np.int32))
+
+
+@cache
+def kept_tokens(adapter: str, canary: int) -> NDArray[np.int32]:
+    """(T, 2 TOP + 1): the union of both top tokens, padded with -1."""
+    rows = []
+    for a, b in zip(log_probs(canary, adapter), log_probs(canary, None), strict=True):
+        union = sorted(set(np.argsort(-a)[:TOP]) | set(np.argsort(-b)[:TOP]))
+        rows.append([*union, *[-1] * (2 * TOP + 1 - len(union))])
+    return np.array(rows, np.int32)
+
+
+@cache
+def reference(adapter: str, canary: int) -> Reference:
+    """Even canaries were selected, odd ones are held out."""
+    kept = kept_tokens(adapter, canary)
+    curve = np.stack([summarise(log_probs(canary, adapter, float(s)), kept).log_probs for s in SCALES])
+    others = {name: summarise(log_probs(canary, name), kept).log_probs for name in ADAPTERS if name != adapter}
+    return Reference(
+        canary=f"{adapter}-{canary}",
+        golden="sha256:golden",
+        half=Half.HELD_OUT if canary % 2 else Half.SELECTED,
+        kept=kept,
+        golden_adapter=summarise(log_probs(canary, adapter), kept),
+        golden_base=summarise(log_probs(canary, None), kept),
+        scales=SCALES,
+        curve=curve,
+        others=others,
+        noise=NOISE,
+    )
+
+
+@cache
+def prepared(adapter: str, canary: int) -> Prepared:
+    return prepare(reference(adapter, canary))
+
+
+def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
+    """(served, live base) log-probabilities over the vocabulary under a fault by name ("scale:0.5", "adapter:x")."""
+    name, _, value = fault.partition(":")
+    base = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03}.get(name, 0.0)
+    z = log_probs(canary, None, base=base)
+    if name in ("not_applied", "swapped_and_lost", "reparameterised"):
+        return z, z
+    if name == "adapter":
+        return log_probs(canary, value), z
+    if name == "edge":  # exactly the tolerated share of the pool is beyond tolerance
+        return log_probs(canary, adapter, 0.5 if canary == 0 else 1.0), z
+    y = log_probs(canary, adapter, float(value) if name == "scale" else 1.0, base)
+    if name == "junk":
+        y = y + matrix("junk", canary, shape=y.shape)
+    if name == "nan":
+        y = np.full_like(y, np.nan)
+    return y, z
+
+
+@cache
+def measurement(adapter: str, canary: int, fault: str) -> Measurement:
+    known = reference(adapter, canary)
+    served, live_base = (summarise(full, known.kept) for full in answers(adapter, canary, fault))
+    return measure(Comparison(adapter, known, 1, served, live_base, 0.0), prepared(adapter, canary))
+
+
+def drawn(found: Measurement, draws: int) -> Measurement:
+    return replace(found, comparison=replace(found.comparison, draws=draws))
+
+
+def make_round(adapter: str, fault: str = "healthy", number: int = 0, draws: int = 16, held_out: int = 8) -> Round:
+    """Draws with replacement from the selected pool (even canaries), and the first held-out ones (odd canaries)."""
+    at = number * EVERY_S
+    if fault == "blocked":
+        return Round(adapter, "smol", number, at, (), blocked=Reason.UNREADABLE, detail="adapter file is gone")
+    generator = np.random.default_rng([number, zlib.crc32(adapter.encode())])
+    times = np.bincount(generator.integers(POOL, size=draws), minlength=POOL)
+    chosen = [drawn(measurement(adapter, 2 * i, fault), int(k)) for i, k in enumerate(times) if k]
+    kept_back = [drawn(measurement(adapter, 2 * i + 1, fault), 0) for i in range(held_out)]
+    moved = fault in ("reparameterised", "swapped", "swapped_and_lost", "improved")
+    identity = Identity("sha256:old", "sha256:new" if moved else "sha256:old")
+    return Round(adapter, "smol", number, at, (*chosen, *kept_back), identity)
+
+
+def make_base_round(faults: Mapping[str, str], number: int = 0, draws: int = 16) -> BaseRound:
+    """One round of the base with the named adapters, each under its own fault."""
+    members = tuple(make_round(adapter, fault, number, draws) for adapter, fault in faults.items())
+    return BaseRound("smol", number, number * EVERY_S, members)
+
+
+def embedding(seed: int, number: int, moved: float = 0.0, width: int = 24) -> Embedding:
+    vector = np.random.default_rng([seed, number]).standard_normal(width) + moved
+    return Embedding("router", Side.PROMPT, f"{seed}-{number}", vector.astype(np.float32), float(number))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Records of one type, as many as asked for, for one subject.
+
+    ticks: how many records make one "+1"; warm_up: records before the first of them; ends: ticks it can give at most
+    fixed_past: may the past be frozen while the next record is redrawn? (not where the past holds unused references)
+    """
+
+    reads: type
+    subject: str
+    ticks: int
+    warm_up: int
+    ends: int
+    fixed_past: bool
+
+    def records(self, fault: str, seed: int, draws: int = 1) -> Iterator[object]:
+        """fault: "healthy", "edge" (of the null) or "broken". The seed shifts the numbers, which fix the draws."""
+        number = seed * 100_000
+        while True:
+            yield self._record(fault, number, draws)
+            number += 1
+
+    def _record(self, fault: str, number: int, draws: int) -> object:
+        named = "not_applied" if fault == "broken" else fault
+        if self.reads is Round:
+            return make_round("router", named, number, draws, held_out=0)
+        if self.reads is BaseRound:
+            others = {adapter: make_round(adapter, named, number, draws, held_out=0) for adapter in ADAPTERS[1:]}
+            # The edge of this null is a member broken outright beside members at the edge of theirs.
+            first = make_round("router", "not_applied" if fault != "healthy" else "healthy", number, draws, held_out=0)
+            return BaseRound("smol", number, number * EVERY_S, (first, *others.values()))
+        within = number % 100_000
+        return embedding(number // 100_000, within, 1.5 if fault == "broken" and within >= self.warm_up else 0.0)
+
+
+def stream_for(reads: type, config: object) -> Stream:
+    """The stream that a detector reads; a new record type gets its maker here."""
+    if reads is Round:
+        return Stream(Round, "router", 1, 0, 10**9, True)
+    if reads is BaseRound:
+        return Stream(BaseRound, "smol", 1, 0, 10**9, True)
+    assert reads is Embedding, f"no maker for {reads.__name__}: add one here"
+    size, block = config.reference_size, config.block  # type: ignore[attr-defined]
+    return Stream(Embedding, "router", block, size, size // block, False)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import pytest
+
+from detectors.budget import log_threshold, rounds_per_year
+from detectors.errors import UnknownDetector
+from detectors.kinds import embedding_drift
+from detectors.monitor import Monitor, default_configs
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.score import Tolerances
+from detectors.verdict import Rules
+from tests.detectors.synthetic import ADAPTERS, embedding, make_base_round
+
+THRESHOLD = log_threshold(4, rounds_per_year(60.0), 1.0)
+RULES = Rules(Tolerances(), THRESHOLD)
+ALL = dict.fromkeys(ADAPTERS, "healthy")
+
+
+def play(monitor: Monitor, *rounds: Mapping[str, str], first: int = 0) -> list[dict[str, Verdict]]:
+    """Verdicts of each round by subject."""
+    played = []
+    for number, faults in enumerate(rounds, start=first):
+        judged = monitor.observe(make_base_round(faults, number))
+        played.append({v.subject: v for v in judged.verdicts})
+    return played
+
+
+def test_a_healthy_base_with_three_adapters_gives_four_healthy_verdicts_with_their_evidence() -> None:
+    judged = Monitor(RULES).observe(make_base_round(ALL))
+    assert [v.subject for v in judged.verdicts] == [*ADAPTERS, "smol"]
+    assert {v.status for v in judged.verdicts} == {Status.HEALTHY}
+    assert [e.detector for e in judged.evidence] == ["adapter_gap"] * 3 + ["base_shift"]
+    assert all(len(v.evidence) == 1 and v.evidence[0].subject == v.subject for v in judged.verdicts)
+
+
+def test_one_broken_adapter_pages_in_its_first_round_and_never_opens_the_base() -> None:
+    played = play(Monitor(RULES), ALL, *[ALL | {"router": "not_applied"}] * 60)
+    assert played[1]["router"].reason is Reason.ALARM
+    assert {p["smol"].status for p in played} == {Status.HEALTHY}
+    assert {p["rewriter"].status for p in played} == {Status.HEALTHY}
+    assert {p["router"].covered_by for p in played} == {""}
+
+
+def test_a_base_that_takes_all_adapters_with_it_opens_one_incident_on_the_base_in_the_same_round() -> None:
+    played = play(Monitor(RULES), ALL, dict.fromkeys(ADAPTERS, "reparameterised"))
+    broken = played[1]
+    assert broken["smol"].reason is Reason.ALARM
+    assert broken["smol"].cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+    assert broken["smol"].members == ADAPTERS
+    assert {broken[a].covered_by for a in ADAPTERS} == {"smol"}
+    assert {broken[a].status for a in ADAPTERS} == {Status.DEGRADED}
+
+
+def test_an_incident_goes_from_alarm_to_resolved_and_members_are_their_own_again() -> None:
+    lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
+    played = play(Monitor(RULES), ALL, lost, lost, ALL, ALL, ALL)
+    for subject in (*ADAPTERS, "smol"):
+        assert [p[subject].reason for p in played] == [
+            Reason.WITHIN_TOLERANCE,
+            Reason.ALARM,
+            Reason.STILL_DEGRADED,
+            Reason.RECOVERING,
+            Reason.RESOLVED,
+            Reason.WITHIN_TOLERANCE,
+        ]
+    assert [p["router"].covered_by for p in played] == ["", "smol", "smol", "smol", "", ""]
+
+
+def test_when_the_base_comes_back_a_member_still_broken_speaks_for_itself() -> None:
+    lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
+    one = ALL | {"router": "not_applied"}
+    played = play(Monitor(RULES), lost, one, one)
+    assert played[-1]["smol"].reason is Reason.RESOLVED
+    assert (played[-1]["router"].status, played[-1]["router"].covered_by) == (Status.DEGRADED, "")
+    assert played[-1]["router"].cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_an_improved_base_is_told_and_never_pages() -> None:
+    played = play(Monitor(RULES), ALL, *[dict.fromkeys(ADAPTERS, "improved")] * 80)
+    for round in played[1:]:
+        assert {(v.status, v.reason) for v in round.values()} == {(Status.HEALTHY, Reason.BASE_MOVED)}
+
+
+def test_blocked_rounds_move_no_evidence_and_are_visible() -> None:
+    monitor = Monitor(RULES)
+    play(monitor, ALL)
+    before = monitor.state_json()["detectors"]
+    played = play(monitor, *[dict.fromkeys(ADAPTERS, "blocked")] * 3, first=1)
+    assert monitor.state_json()["detectors"] == before
+    assert [p["router"].blocked_in_a_row for p in played] == [1, 2, 3]
+    assert {v.status for p in played for v in p.values()} == {Status.UNMONITORABLE}
+
+
+def test_evidence_starts_again_at_zero_after_an_alarm() -> None:
+    monitor = Monitor(RULES)
+    play(monitor, ALL | {"router": "not_applied"})
+    assert "router" not in monitor.state_json()["detectors"]["adapter_gap"]["state"]
+    (after,) = play(monitor, ALL, first=1)
+    assert after["router"].evidence[0].n == 16
+
+
+def test_a_new_golden_ends_the_incident_and_its_evidence() -> None:
+    monitor = Monitor(RULES)
+    play(monitor, ALL, *[ALL | {"router": "scale:0.8"}] * 2)
+    monitor.accept_new_golden("router")
+    (after,) = play(monitor, ALL, first=3)
+    assert (after["router"].status, after["router"].reason) == (Status.HEALTHY, Reason.WITHIN_TOLERANCE)
+    assert after["router"].evidence[0].n == 16
+    assert after["rewriter"].evidence[0].n == 4 * 16
+
+
+def test_a_base_of_one_adapter_has_no_verdict_of_its_own() -> None:
+    assert [v.subject for v in Monitor(RULES).observe(make_base_round({"router": "not_applied"})).verdicts] == [
+        "router"
+    ]
+
+
+def test_an_embedding_informs_and_gives_no_verdict() -> None:
+    judged = Monitor(RULES).observe(embedding(0, 0))
+    assert judged.verdicts == ()
+    assert [(e.detector, e.stream, e.pages, e.log_e) for e in judged.evidence] == [
+        ("embedding_drift", "prompt", False, 0.0)
+    ]
+
+
+def test_restored_monitor_goes_on_as_if_never_stopped() -> None:
+    story = [ALL, ALL | {"router": "scale:0.9"}, ALL, dict.fromkeys(ADAPTERS, "reparameterised"), ALL, ALL, ALL]
+    whole, half = Monitor(RULES), Monitor(RULES)
+    expected = play(whole, *story)
+    for stop in range(len(story)):
+        half = Monitor(RULES)
+        play(half, *story[:stop])
+        again = Monitor(RULES)
+        again.restore(json.loads(json.dumps(half.state_json(), allow_nan=False)))
+        rest = play(again, *story[stop:], first=stop)
+        assert [repr(p) for p in rest] == [repr(p) for p in expected[stop:]]
+    assert again.state_json() is not half.state_json()
+
+
+def test_evidence_of_another_tolerance_starts_at_zero_and_incidents_stay() -> None:
+    monitor = Monitor(RULES)
+    play(monitor, ALL | {"router": "not_applied"})
+    stricter = Monitor(Rules(Tolerances(scale=0.01), THRESHOLD))
+    stricter.restore(monitor.state_json())
+    assert stricter.state_json()["detectors"]["adapter_gap"]["state"] == {}
+    assert stricter.incidents[SubjectKind.ADAPTER, "router"].open
+
+
+def test_configs_choose_the_detectors_and_defaults_carry_the_rules_tolerances() -> None:
+    rules = Rules(Tolerances(scale=0.02), THRESHOLD)
+    assert default_configs(rules)["base_shift"].tolerances.scale == 0.02
+    only = Monitor(rules, {"embedding_drift": embedding_drift.Config(reference_size=16)})
+    judged = only.observe(make_base_round(ALL))
+    assert judged.evidence == ()
+    assert [v.evidence for v in judged.verdicts] == [()] * 3
+    with pytest.raises(UnknownDetector):
+        Monitor(rules, {"nonsense": None})
+
+
+def test_observing_twice_from_the_same_state_gives_the_same() -> None:
+    once, twice = Monitor(RULES), Monitor(RULES)
+    record = make_base_round(ALL | {"router": "junk"})
+    assert repr([asdict(e) for e in once.observe(record).evidence]) == repr(
+        [asdict(e) for e in twice.observe(record).evidence]
+    )
