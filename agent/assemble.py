@@ -1,0 +1,280 @@
+"""Config to parts: the one file that names every class."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from agent import schema, store
+from agent.app import Parts, Sink
+from agent.clock import Clock
+from agent.config import Config, Model
+from agent.consumer import Consumer
+from agent.errors import AgentError, Retryable
+from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
+from agent.feeds.traffic import TrafficFeed
+from agent.goldens import Goldens
+from agent.health import Health, Routes
+from agent.judge import Judge
+from agent.sinks import clickhouse, pagerduty, prometheus
+from agent.state import StateFile
+from agent.telemetry import Telemetry
+from detectors.budget import expected_false_pages_per_year, rounds_per_year
+from detectors.budget import log_threshold as threshold_of
+from detectors.monitor import Monitor
+from detectors.score import Tolerances
+from detectors.verdict import Rules
+from probes.golden import Golden, Refusal
+from probes.golden_weights import find
+from probes.replay import Runner
+
+PATIENCE_S = 0.5
+
+
+def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
+    """Everything the loop turns, not yet opened. Raises Refused."""
+    clock, telemetry = Clock(), _telemetry(config)
+    keeper = _Store(config)
+    sinks = [*_sinks(config, telemetry), *extra_sinks]
+    canaries = _canaries(config, clock, keeper)
+    consumer = Consumer(config.kafka) if config.kafka else None
+    traffic = _traffic(config, consumer, keeper)
+    parts = _statuses(config, sinks, canaries, traffic)
+    routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
+    health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
+    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
+    return Parts(
+        judge=judge,
+        sinks=sinks,
+        canaries=canaries,
+        traffic=traffic,
+        health=health,
+        clock=clock,
+        pod=config.pod,
+        cluster=config.cluster,
+        closing=keeper.close,
+        beat=lambda: _kafka_gauges(telemetry, consumer),
+        shutdown_budget_s=config.shutdown_budget,
+    )
+
+
+def log_threshold(config: Config) -> float:
+    """ln A, in nats: from every process that may page by itself, the rounds of a year, and the pages allowed."""
+    per_year = rounds_per_year(config.probes.every)
+    return threshold_of(streams(config), per_year, config.alerts.false_pages_per_year)
+
+
+def streams(config: Config) -> int:
+    """Processes that may page: one for each adapter, one for each base with two adapters or more; or as configured."""
+    if config.alerts.fleet_streams:
+        return config.alerts.fleet_streams
+    watched = [model for model in config.models if model.replay]
+    return max(1, sum(len(model.adapters) + (len(model.adapters) > 1) for model in watched))
+
+
+def monitor_of(config: Config) -> Monitor:
+    """The detectors with the rules of this configuration, each adapter by its own tolerance."""
+    own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
+    tolerances = Tolerances(after_release=config.alerts.tolerance_after_release, per_adapter=own)
+    return Monitor(Rules(tolerances, log_threshold(config)))
+
+
+def runner_of(config: Config, model: Model) -> Runner:
+    """The in-process runner of one base; imports the model libraries here and nowhere earlier."""
+    from probes.runners.in_process import Config as RunnerConfig
+    from probes.runners.in_process import Runner as InProcess
+
+    accepted = model.golden_path or _kept_weights(config, model)
+    return InProcess(
+        RunnerConfig(
+            base=model.path,
+            adapters={adapter.name: str(adapter.path) for adapter in model.adapters},
+            golden_base=accepted,
+            device=config.probes.device,
+            cache_dir=str(config.probes.cache_dir),
+            max_batch_tokens=config.probes.max_batch_tokens,
+        )
+    )
+
+
+def goldens_of(config: Config, model: Model) -> dict[str, Golden | Refusal]:
+    """The golden records in force now, or why there is none, in the order of the configuration."""
+    shelf = _goldens(config, model)
+    shelf.look()
+    return shelf.held
+
+
+def _goldens(config: Config, model: Model, keeper: _Store | None = None) -> Goldens:
+    pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
+    return Goldens(config.probes.golden_dir, model.name, pins, keeper.golden if keeper else None)
+
+
+def _kept_weights(config: Config, model: Model) -> str | None:
+    """The base of the golden records where enrolment kept its weights."""
+    accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
+    found = [folder for base in accepted if (folder := find(config.probes.golden_dir, base)) is not None]
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _canaries(config: Config, clock: Clock, keeper: _Store) -> CanaryFeed | None:
+    watched = [model for model in config.models if model.replay]
+    if not watched:
+        return None
+    bases = [
+        WatchedBase(m.name, runner_of(config, m), _goldens(config, m, keeper), tuple(a.name for a in m.adapters))
+        for m in watched
+    ]
+    seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
+    schedule = Schedule(config.probes.every, config.probes.token_budget_per_round, seed, config.probes.flips)
+    return CanaryFeed(bases, schedule, clock)
+
+
+def _traffic(config: Config, consumer: Consumer | None, keeper: _Store) -> TrafficFeed | None:
+    if config.kafka is None or consumer is None:
+        return None
+    names = [adapter.name for model in config.models for adapter in model.adapters]
+    return TrafficFeed(consumer, names, config.sampling, keeper.counted_upto, config.kafka.max_record_bytes)
+
+
+def _sinks(config: Config, telemetry: Telemetry) -> list[Sink]:
+    """PagerDuty first: a page is on disk before anything else is tried."""
+    sinks: list[Sink] = []
+    if wanted := config.alerts.pagerduty:
+        sinks.append(
+            pagerduty.Sink(
+                pagerduty.Config(
+                    routing_key_file=wanted.routing_key_file,
+                    outbox_dir=config.state_dir / "outbox",
+                    url=wanted.url,
+                    source=config.pod,
+                    client_url=wanted.dashboard_url,
+                    runbook_url=wanted.runbook_url,
+                )
+            )
+        )
+    sinks.append(prometheus.Sink(prometheus.Config(cluster=config.cluster, pod=config.pod), telemetry))
+    sinks.append(
+        clickhouse.Sink(
+            clickhouse.Config(
+                dsn=config.clickhouse.dsn,
+                password_file=config.clickhouse.password_file,
+                cluster=config.cluster,
+                pod=config.pod,
+                store_text=config.clickhouse.store_text,
+                replicated=config.clickhouse.replicated,
+            )
+        )
+    )
+    return sinks
+
+
+def _telemetry(config: Config) -> Telemetry:
+    telemetry = Telemetry({"k8s.cluster.name": config.cluster, "k8s.pod.name": config.pod})
+    per_year = rounds_per_year(config.probes.every)
+    promised = expected_false_pages_per_year(streams(config), per_year, log_threshold(config))
+    telemetry.set("gapwatch.expected_false_pages_per_year", promised)
+    return telemetry
+
+
+def _statuses(
+    config: Config, sinks: Sequence[Sink], canaries: CanaryFeed | None, traffic: TrafficFeed | None
+) -> Callable[[], Mapping[str, tuple[bool, str]]]:
+    """How each part does, in words, asked at the time."""
+    named = {f"sink {type(sink).__module__.rsplit('.', 1)[-1]}": sink for sink in sinks}
+
+    def now() -> dict[str, tuple[bool, str]]:
+        seen = {name: sink.status for name, sink in named.items()}
+        if canaries is not None:
+            seen["canaries"] = canaries.status
+        if traffic is not None and config.kafka is not None:
+            link = traffic.status
+            seen["kafka"] = (link.up, link.why or "reading")
+        return seen
+
+    return now
+
+
+def _kafka_gauges(telemetry: Telemetry, consumer: Consumer | None) -> None:
+    """From the loop's own thread: the client is not safe to ask from another."""
+    if consumer is None:
+        return
+    for (topic, partition), behind in consumer.lag().items():
+        telemetry.set("gapwatch.kafka.lag", behind, topic=topic, partition=str(partition))
+    telemetry.set("gapwatch.kafka.rebuilds", consumer.rebuilds)
+
+
+def _page(telemetry: Telemetry, parts: Mapping[str, tuple[bool, str]]) -> bytes:
+    for name, (ok, _) in parts.items():
+        if name == "kafka":
+            telemetry.set("gapwatch.kafka.ok", float(ok))
+        elif name.startswith("sink "):
+            telemetry.set("gapwatch.sink.ok", float(ok), sink=name.removeprefix("sink "))
+    return telemetry.page()
+
+
+class _Store:
+    """The store as those see it who read: opened when first asked, opened again after it was away."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._client: store.Client = None
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="elsewhere")
+        self._asking: Future[Collection[str]] | None = None
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._drop()
+
+    def counted_upto(self) -> dict[tuple[str, int], int]:
+        return self._asked(lambda client: store.counted_upto(client, self._config.cluster))
+
+    def golden(self, adapter: str, pin: str) -> tuple[str, bytes] | None:
+        return self._asked(lambda client: store.golden_row(client, adapter, pin, self._config.cluster))
+
+    def query(self, name: str, params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+        columns, rows = self._asked(lambda client: store.run_query(client, name, dict(params)))
+        return list(columns), [tuple(row) for row in rows]
+
+    def elsewhere(self, subjects: Collection[str]) -> Collection[str]:
+        """Without the store's answer, soon, nobody knows, so nothing resolves; the next round asks again.
+
+        On a thread of its own: other pages of the same round must not wait for a store that hangs.
+        """
+        mine = (self._config.cluster, self._config.pod)
+        if self._asking is None:
+            self._asking = self._thread.submit(self._asked, lambda client: store.degraded_elsewhere(client, *mine))
+        try:
+            answer = self._asking.result(timeout=PATIENCE_S)
+        except TimeoutError:
+            return subjects
+        except AgentError:
+            answer = subjects
+        self._asking = None
+        return answer
+
+    def _asked(self, question: Callable[[store.Client], Any]) -> Any:
+        try:
+            return question(self._opened())
+        except AgentError:
+            self._drop()
+            raise
+        except Exception as error:
+            self._drop()
+            raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
+
+    def _opened(self) -> store.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = store.connect(self._config.clickhouse.dsn, self._config.clickhouse.password_file)
+                schema.migrate(self._client, replicated=self._config.clickhouse.replicated)
+            return self._client
+
+    def _drop(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()

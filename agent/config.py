@@ -1,0 +1,254 @@
+"""The one file a user writes, read once: what it says, what it may say, and where it is wrong.
+
+Unknown keys are refused. Relative paths are relative to the file. Secrets are named by file and never held here.
+Components keep their own frozen ``Config`` beside their code; this file composes them and fills in nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from agent.errors import Refused
+from agent.kafka import Config as KafkaConfig
+from agent.sampling import Config as SamplingConfig
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> float:
+    """``60``, ``"60s"``, ``"5m"``, ``"250ms"`` as seconds. Raises ValueError with what was wanted."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
+    if not found:
+        raise ValueError('a duration such as "60s", "5m" or "250ms"')
+    return float(found[1]) * _UNITS[found[2]]
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A block of the file: frozen, and an unknown key in it is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Adapter(Section):
+    """One adapter to watch.
+
+    path: PEFT folder as the engine reads it; canaries: JSONL of prompts
+    golden: hash of the record it is compared with, else the newest accepted one
+    tolerance: share of the adapter's strength that may be lost or gained before a canary counts, in (0, 1)
+    """
+
+    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")
+    path: Path
+    canaries: Path | None = None
+    golden: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    tolerance: float = Field(default=0.05, gt=0, lt=1)
+
+
+class Model(Section):
+    """One base and its adapters.
+
+    path: folder, hub id, or .gguf file as it lies now; golden_path: where the weights of enrolment are kept
+    replay: false samples and stores traffic of these adapters without loading any model
+    """
+
+    name: str = Field(min_length=1, max_length=128)
+    path: str
+    golden_path: str | None = None
+    replay: bool = True
+    adapters: tuple[Adapter, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Model:
+        names = [adapter.name for adapter in self.adapters]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"adapter names that differ; saw {sorted(n for n in set(names) if names.count(n) > 1)} twice"
+            )
+        return self
+
+
+class Probes(Section):
+    """How canaries are replayed.
+
+    every: one scheduled round; token_budget_per_round: scored positions per adapter
+    device: auto, cpu, cuda, cuda:0 ...
+    keep_golden_weights: copy the base, content-addressed, at enrolment
+    flips: worst canaries regenerated once when an adapter becomes degraded
+    """
+
+    every: Duration = 60.0
+    token_budget_per_round: int = Field(default=512, ge=64)
+    device: str = "auto"
+    golden_dir: Path = Path("/var/lib/gapwatch/golden")
+    cache_dir: Path = Path("/var/cache/gapwatch")
+    keep_golden_weights: bool = False
+    max_batch_tokens: int = Field(default=2048, ge=128)
+    flips: int = Field(default=2, ge=0, le=16)
+    seed: int | None = None
+
+
+class PagerDuty(Section):
+    """Where incidents go. routing_key_file: a mounted file with the 32-character integration key."""
+
+    routing_key_file: Path
+    url: str = "https://events.pagerduty.com"
+    dashboard_url: str = ""
+    runbook_url: str = ""
+
+
+class Alerts(Section):
+    """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
+
+    fleet_streams: streams of all agents together where this is one of many pods (0: count those of this file)
+    tolerance_after_release: share of strength an adapter may lose while its base has moved
+    """
+
+    false_pages_per_year: float = Field(default=1.0, gt=0)
+    fleet_streams: int = Field(default=0, ge=0)
+    tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
+    pagerduty: PagerDuty | None = None
+
+
+class ClickHouse(Section):
+    """Where rows go. dsn: clickhouse://user@host:8443/db, or chdb:///folder for the embedded engine.
+
+    store_text: keep prompts and outputs of production; off unless you say so
+    """
+
+    dsn: str = "chdb:///var/lib/gapwatch/store"
+    password_file: Path | None = None
+    replicated: bool = False
+    store_text: bool = False
+
+
+class Telemetry(Section):
+    """prometheus_port: metrics and /livez for the cluster; control_port: loopback only, for commands in this pod."""
+
+    prometheus_port: int = Field(default=9464, ge=0, le=65535)
+    control_port: int = Field(default=9465, ge=0, le=65535)
+
+
+class Config(Section):
+    """The whole file."""
+
+    models: tuple[Model, ...] = Field(min_length=1)
+    kafka: KafkaConfig | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    probes: Probes = Probes()
+    alerts: Alerts = Alerts()
+    clickhouse: ClickHouse = ClickHouse()
+    telemetry: Telemetry = Telemetry()
+    cluster: str = "default"
+    pod: str = ""
+    state_dir: Path = Path("/var/lib/gapwatch/state")
+    shutdown_budget: Duration = 4.0
+
+    @model_validator(mode="after")
+    def _adapters_are_unique(self) -> Config:
+        names = [adapter.name for model in self.models for adapter in model.adapters]
+        if len(set(names)) != len(names):
+            raise ValueError("adapter names unique over all models: traffic is told apart by them")
+        return self
+
+    def adapter(self, name: str) -> tuple[Model, Adapter]:
+        """The adapter of that name with its base. Raises Refused naming those that exist."""
+        for model in self.models:
+            for adapter in model.adapters:
+                if adapter.name == name:
+                    return model, adapter
+        known = ", ".join(a.name for m in self.models for a in m.adapters)
+        raise Refused("adapter", repr(name), f"one of: {known}")
+
+
+def load(path: Path) -> Config:
+    """Read the file. Raises Refused with place, what was seen and what was wanted, on one line."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise Refused(str(path), "no such file", "a YAML configuration (deploy/gapwatch.yaml is a sample)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(str(path), error, "a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise Refused(_yaml_place(path, error), _yaml_problem(error), "valid YAML") from None
+    if not isinstance(data, dict):
+        raise Refused(str(path), type(data).__name__, "a mapping of sections (models, kafka, probes, ...)")
+    return parse(data, path)
+
+
+def parse(data: dict[str, Any], path: Path) -> Config:
+    """A parsed file as a Config; ``path`` names it in errors and anchors relative paths."""
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "file"
+        seen = "this key" if first["type"] == "extra_forbidden" else repr(first.get("input"))[:80]
+        raise Refused(f"{path}: {place}", seen, _wanted(first)) from None
+    return _anchored(config, path.resolve().parent)
+
+
+def missing_files(config: Config) -> list[Refused]:
+    """Files the configuration names that must exist before a start, each with its place; artefacts may come later."""
+    named: list[tuple[str, Path | None]] = [("clickhouse.password_file", config.clickhouse.password_file)]
+    if config.alerts.pagerduty:
+        named.append(("alerts.pagerduty.routing_key_file", config.alerts.pagerduty.routing_key_file))
+    if config.kafka:
+        named.append(("kafka.sasl_password_file", config.kafka.sasl_password_file))
+        named.append(("kafka.ssl_cafile", config.kafka.ssl_cafile))
+    for i, model in enumerate(config.models):
+        named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
+    return [Refused(place, file, "a file that exists") for place, file in named if file and not file.is_file()]
+
+
+def _wanted(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no key of that name here (see deploy/gapwatch.yaml)"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Make every relative path absolute, from the folder of the file."""
+
+    def anchor(value: Any) -> Any:
+        if isinstance(value, Path):
+            return value if value.is_absolute() else folder / value
+        if isinstance(value, tuple):
+            return tuple(anchor(item) for item in value)
+        if isinstance(value, BaseModel):
+            return value.model_copy(update={name: anchor(getattr(value, name)) for name in type(value).model_fields})
+        return value
+
+    anchored: Config = anchor(config)
+    models = tuple(
+        model.model_copy(update={"path": _base(model.path, folder), "golden_path": _base(model.golden_path, folder)})
+        for model in anchored.models
+    )
+    return anchored.model_copy(update={"models": models, "pod": anchored.pod or os.uname().nodename})
+
+
+def _base(source: str | None, folder: Path) -> str | None:
+    """A base is a path when it looks like one or lies there, else a hub id and left alone."""
+    if source is None or Path(source).is_absolute():
+        return source
+    local = folder / source
+    return str(local) if source.startswith(".") or source.endswith(".gguf") or local.exists() else source
+
+
+def _yaml_place(path: Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]

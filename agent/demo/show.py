@@ -1,0 +1,69 @@
+"""What the demo prints of each round: a sink like any other, read by the story on the main thread."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass, field
+
+from agent.records import Finding, Flip, Notice, TrafficBatch
+from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
+
+
+@dataclass(slots=True)
+class RoundView:
+    """One round with all that was concluded from it."""
+
+    round: BaseRound
+    verdicts: list[Verdict] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def adapters(self) -> list[Verdict]:
+        return [v for v in self.verdicts if v.subject_kind is SubjectKind.ADAPTER]
+
+
+class Show:
+    """Collects findings into rounds; ``rounds`` and ``flips`` hand them over once they are complete."""
+
+    def __init__(self) -> None:
+        self.rounds: queue.SimpleQueue[RoundView] = queue.SimpleQueue()
+        self.flips: queue.SimpleQueue[Flip] = queue.SimpleQueue()
+        self.drift: dict[tuple[str, str], Evidence] = {}
+        self.records_read = self.kept = 0
+        self._open: RoundView | None = None
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def submit(self, finding: Finding) -> None:
+        match finding:
+            case BaseRound():
+                self._hand_over()
+                self._open = RoundView(finding)
+            case Verdict() if self._open:
+                self._open.verdicts.append(finding)
+            case Notice() if self._open:
+                self._open.notices.append(finding)
+            case Flip():
+                self.flips.put(finding)
+            case Evidence() if not finding.pages:
+                self.drift[(finding.subject, finding.stream)] = finding
+            case TrafficBatch():
+                self.records_read += finding.records
+                self.kept += len(finding.interactions)
+
+    def flush(self, _now: float) -> bool:
+        self._hand_over()
+        return True
+
+    def close(self, _budget_s: float) -> None:
+        self._hand_over()
+
+    @property
+    def status(self) -> tuple[bool, str]:
+        return True, "showing"
+
+    def _hand_over(self) -> None:
+        if self._open is not None:
+            self.rounds.put(self._open)
+            self._open = None

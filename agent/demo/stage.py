@@ -1,0 +1,130 @@
+"""The demo's world on disk: a volume with the base and the adapters as an engine would read them, and a configuration.
+
+Everything lies in one folder and stays there afterwards, so that the store can be asked more questions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from agent.config import Config, load
+from agent.demo.broker import free_port
+from agent.errors import Refused
+from probes.base_files import packaged_gguf, resolve
+from probes.golden_files import newest
+from probes.golden_weights import keep
+
+HELPDESK = Path(__file__).resolve().parents[2] / "examples" / "helpdesk"
+BASE = "smollm2"
+ADAPTERS = ("ticket-router", "polite-rewriter", "order-extractor")
+TOPIC = "llm.interactions"
+LEFTOVERS = ("volume", "golden", "state", "store", "broker")
+ROUTING_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """folder: everything; base: the folder that the engine serves from; golden: the base as accepted."""
+
+    folder: Path
+    base: Path
+    golden: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "gapwatch.yaml"
+
+
+def set_up(folder: Path) -> Stage:
+    """Lay the volume and the shipped golden records. Raises Refused where the example is not there."""
+    if not any((HELPDESK / "golden").glob("*.golden")):
+        wanted = "a checkout of the repository, which ships them (examples/helpdesk/enrol.py makes them)"
+        raise Refused(str(HELPDESK / "golden"), "no golden records", wanted)
+    stage = lay_volume(folder)
+    shutil.copytree(HELPDESK / "golden", folder / "golden", dirs_exist_ok=True)
+    return stage
+
+
+def lay_volume(folder: Path) -> Stage:
+    """The base hard-linked from the converted file of the package, the adapters copied."""
+    for left in LEFTOVERS:  # by name: the folder may be one that the user chose
+        shutil.rmtree(folder / left, ignore_errors=True)
+    source = resolve(str(packaged_gguf()), cache_dir())
+    stage = Stage(folder, folder / "volume" / "base", keep(source, folder / "golden"))
+    for name in ADAPTERS:
+        shutil.copytree(HELPDESK / "adapters" / name, folder / "volume" / "adapters" / name)
+    lay_base(stage)
+    return stage
+
+
+def cache_dir() -> Path:
+    """Where converted bases are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gapwatch"
+
+
+def lay_base(stage: Stage) -> None:
+    """Put the accepted base where the engine reads it, in one rename as a careful rollout would."""
+    fresh = stage.base.with_name("base.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for file in stage.golden.iterdir():
+        (fresh / file.name).hardlink_to(file)
+    replace_folder(fresh, stage.base)
+
+
+def replace_folder(fresh: Path, target: Path) -> None:
+    """Swap a folder for another; a reader that holds the old files goes on reading them."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_config(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool = True) -> Config:
+    """The configuration of the demo's agent, as a file that the other commands take too. pinned: name the records."""
+    secret = stage.folder / "routing-key"
+    secret.write_text(ROUTING_KEY + "\n")
+    settings = _settings(stage, bootstrap, pagerduty, every_s, pinned)
+    stage.config_file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return load(stage.config_file)
+
+
+def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool) -> dict[str, object]:
+    adapters = [
+        {
+            "name": name,
+            "path": f"volume/adapters/{name}",
+            "canaries": str(HELPDESK / "canaries" / f"{name}.jsonl"),
+            "golden": newest(stage.folder / "golden", name) if pinned else None,
+        }
+        for name in ADAPTERS
+    ]
+    return {
+        "cluster": "demo",
+        "pod": "engine-0",
+        "state_dir": "state",
+        "kafka": {
+            "bootstrap_servers": [bootstrap],
+            "topic": TOPIC,
+            "group_id": "gapwatch",
+            "auto_offset_reset": "earliest",
+        },
+        "sampling": {"rate": 0.2, "per_adapter_per_minute": 60},
+        "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],
+        "probes": {
+            "every": f"{every_s}s",
+            "token_budget_per_round": 400,
+            "golden_dir": "golden",
+            "cache_dir": str(cache_dir()),
+        },
+        "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
+        "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}"},
+        "telemetry": {"prometheus_port": free_port(), "control_port": free_port()},
+    }

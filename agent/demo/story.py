@@ -1,0 +1,219 @@
+"""The demo told in acts: healthy rounds, an upstream swap, the page, four questions, the rollback, the resolve.
+
+The agent under it is the one of ``gapwatch run``; the story only changes files on the volume, as an upstream would,
+and watches what comes out.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+from agent.commands.query import ask
+from agent.config import Config
+from agent.demo.receiver import Incident, Receiver
+from agent.demo.show import RoundView, Show
+from agent.demo.stage import Stage, lay_base, replace_folder
+from agent.demo.traffic import Traffic
+from agent.screen import console, number, rows_table, verdict_table
+from agent.store import query_names
+from detectors.records import Cause, Reason, Status
+from examples.helpdesk.releases import make_release
+
+QUESTIONS = ("degraded", "since", "flipped", "requests_since")
+PATIENCE_S = 120.0
+Item = TypeVar("Item")
+HEALTHY_ROUNDS = 2
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the demo claims, each line of it seen to happen. tokens: per adapter and round, the most of any round."""
+
+    healthy_rounds: int = 0
+    healthy_pages: int = 0
+    worst_healthy_deviation: float = 0.0
+    rounds_to_alarm: int | None = None
+    cause: str = ""
+    page_summary: str = ""
+    resolved: bool = False
+    scored: int = 0
+    processed: int = 0
+    round_s: float = 0.0
+    log_threshold: float = 0.0
+    evidence: dict[str, float] = field(default_factory=dict)
+    flips: int = 0
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Caught in the first whole round, named, resolved, and nothing paged while all was well."""
+        named = self.cause == Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+        return self.rounds_to_alarm == 1 and named and self.resolved and self.healthy_pages == 0
+
+
+@dataclass(slots=True)
+class Cast:
+    """Everybody on stage."""
+
+    stage: Stage
+    config: Config
+    show: Show
+    receiver: Receiver
+    traffic: Traffic
+
+
+class Story:
+    """Plays the acts in order; a round that does not come within patience ends the play with what was seen."""
+
+    def __init__(self, cast: Cast, alive: Callable[[], bool]) -> None:
+        self._cast, self._alive = cast, alive
+        self.outcome = Outcome()
+
+    def play(self) -> Outcome:
+        """All acts. Raises TimeoutError when the agent falls silent."""
+        began = time.monotonic()
+        self._healthy()
+        self._swap()
+        self._questions()
+        self._roll_back()
+        self.outcome.seconds = time.monotonic() - began
+        return self.outcome
+
+    def _healthy(self) -> None:
+        act("1", "All is well: shipped golden records checked by a live replay, healthy traffic flows")
+        while self.outcome.healthy_rounds < HEALTHY_ROUNDS:
+            view = self._round()
+            if not _measured(view):
+                continue
+            self.outcome.healthy_rounds += 1
+            self.outcome.healthy_pages += sum(notice.kind == "trigger" for notice in view.notices)
+            for verdict in view.adapters:
+                if verdict.retention is not None:
+                    far = abs(verdict.retention.mean - 1)
+                    self.outcome.worst_healthy_deviation = max(self.outcome.worst_healthy_deviation, far)
+
+    def _swap(self) -> None:
+        act("2", "Upstream ships a new release of the base, and the rollout puts it on the volume")
+        say("Every answer of the base is the same as before, so every test upstream passes: only the order of its")
+        say("hidden units changed. No file of any adapter changes. Nothing crashes. The engine answers 200.")
+        fresh = self._cast.stage.base.with_name("base.release")
+        make_release("reparameterised", self._cast.stage.golden, fresh)
+        self._cast.traffic.served_by_base = True
+        replace_folder(fresh, self._cast.stage.base)
+        rounds = 0
+        while rounds < 3 and self.outcome.rounds_to_alarm is None:
+            view = self._round()
+            rounds += _measured(view)
+            if any(verdict.reason is Reason.ALARM for verdict in view.verdicts):
+                self.outcome.rounds_to_alarm = rounds
+                self._caught(view)
+
+    def _caught(self, view: RoundView) -> None:
+        paging = [v for v in view.verdicts if v.status is Status.DEGRADED and not v.covered_by]
+        self.outcome.cause = str(paging[0].cause)
+        self.outcome.log_threshold = paging[0].log_threshold
+        self.outcome.evidence = {v.subject: max(e.log_e for e in v.evidence) for v in view.verdicts if v.evidence}
+        incident = self._incident(open_=True)
+        self.outcome.page_summary = incident.summary
+        console.print(Panel(_page(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
+
+    def _questions(self) -> None:
+        act("3", "Four questions of an on-call person, answered by SQL")
+        self._texts()
+        for name in QUESTIONS:
+            columns, rows = ask(self._cast.config, name, {})
+            console.print(f"[dim]$ gapwatch query {name}[/dim]")
+            console.print(rows_table(columns, rows, title=query_names()[name]))
+            if name == "flipped":
+                self.outcome.flips = len(rows)
+
+    def _roll_back(self) -> None:
+        act("4", "The rollout is undone: the accepted base is back on the volume")
+        lay_base(self._cast.stage)
+        self._cast.traffic.served_by_base = False
+        for _ in range(6):
+            view = self._round()
+            if any(verdict.reason is Reason.RESOLVED for verdict in view.verdicts):
+                self._incident(open_=False)
+                self.outcome.resolved = True
+                say("[green]The incident resolved itself after two good rounds in a row.[/green]")
+                return
+
+    def _round(self) -> RoundView:
+        view: RoundView = self._wait(self._cast.show.rounds)
+        done = view.round
+        members = max(1, len(done.members))
+        self.outcome.scored = max(self.outcome.scored, done.tokens_scored // members)
+        self.outcome.processed = max(self.outcome.processed, done.tokens_processed // members)
+        if _measured(view):
+            self.outcome.round_s = max(self.outcome.round_s, done.duration_s)
+        console.print(verdict_table(view.verdicts, title=f"round {done.number}: {done.duration_s:.1f} s"))
+        self._traffic_line()
+        return view
+
+    def _traffic_line(self) -> None:
+        show = self._cast.show
+        drift = [f"{name} {side} {number(e.log_e, 1)}" for (name, side), e in sorted(show.drift.items())]
+        told = f"traffic: {show.records_read} records read, {show.kept} sampled"
+        console.print(
+            f"[dim]{told}; embedding drift in nats (informs, never pages): {', '.join(drift) or 'no data yet'}[/dim]"
+        )
+
+    def _texts(self) -> None:
+        """Regenerated canaries come a moment after the alarm."""
+        for _ in range(len(self._cast.config.models[0].adapters)):
+            self._wait(self._cast.show.flips)
+        time.sleep(1.0)  # the store's writer is a thread of its own
+
+    def _incident(self, open_: bool) -> Incident:
+        """The base's incident once it is open, or once it is resolved."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and self._alive():
+            for incident in self._cast.receiver.incidents:
+                if (incident.status == "triggered") is open_ and "/base/" in incident.dedup_key:
+                    return incident
+            time.sleep(0.05)
+        raise TimeoutError("the event did not arrive at the receiver")
+
+    def _wait(self, source: queue.SimpleQueue[Item]) -> Item:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                return source.get(timeout=0.2)
+            except queue.Empty:
+                if not self._alive():
+                    break
+        raise TimeoutError("the agent fell silent")
+
+
+def act(number_: str, title: str) -> None:
+    console.print()
+    console.print(Rule(f"[bold]{number_}. {title}[/bold]", align="left"))
+
+
+def say(text: str) -> None:
+    console.print(text, highlight=False)
+
+
+def _measured(view: RoundView) -> bool:
+    return all(member.measurements for member in view.round.members)
+
+
+def _page(incident: Incident) -> Text:
+    """An incident as its page would read."""
+    payload = incident.events[-1]["payload"]
+    text = Text()
+    text.append(f"{incident.summary}\n", style="bold")
+    text.append(f"severity {payload['severity']}   dedup key {incident.dedup_key}\n", style="dim")
+    for key, value in payload["custom_details"].items():
+        text.append(f"{key}: ", style="cyan")
+        text.append(f"{value}\n")
+    return text

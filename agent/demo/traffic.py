@@ -1,0 +1,71 @@
+"""Helpdesk traffic for the demo: recorded requests, published as an engine's sidecar exporter would."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from agent.topic import Outgoing
+
+PAUSE_S = 0.05
+Publish = Callable[[list[Outgoing]], object]
+
+
+class Traffic:
+    """Publishes about twenty records a second until closed.
+
+    served_by_base: answers are those recorded from the bare base, as the engine gives them once the adapters are lost
+    """
+
+    def __init__(self, folder: Path, base: str, publish: Publish) -> None:
+        self._rows = {
+            path.stem: [orjson.loads(line) for line in path.read_bytes().splitlines()]
+            for path in folder.glob("*.jsonl")
+        }
+        self._base, self._publish = base, publish
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._flow, name="traffic", daemon=True)
+        self.served_by_base = False
+        self.published = 0
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5.0)
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of one request after another, without end: the adapters in turn."""
+        turns = [zip(itertools.repeat(name), itertools.cycle(rows)) for name, rows in sorted(self._rows.items())]
+        for several in zip(*turns, strict=False):
+            for adapter, row in several:
+                yield adapter.encode(), orjson.dumps(self._record(adapter, row))
+
+    def _flow(self) -> None:
+        for key, value in self.records():
+            if self._stop.wait(PAUSE_S):
+                return
+            self._publish([Outgoing(key, value)])
+            self.published += 1
+
+    def _record(self, adapter: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "schema": "gapwatch.v1",
+            "request_id": uuid.uuid4().hex,
+            "ts": time.time(),
+            "adapter": adapter,
+            "base": self._base,
+            "pod": "engine-0",
+            "messages": row["messages"],
+            "output": row["output_base"] if self.served_by_base else row["output"],
+            "finish_reason": "stop",
+            "sampling": {"temperature": 0.0},
+        }

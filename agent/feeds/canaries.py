@@ -1,0 +1,228 @@
+"""The canary line's source: replays on schedule, and embeds sampled traffic, on one worker thread.
+
+Finished work comes out at the next ``poll``; the loop never waits for a model. One thread, because a GPU (or two
+cores) shared by two replays finishes neither sooner, and because a runner is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent.clock import Clock
+from agent.goldens import Goldens
+from agent.records import Flip, GoldenAccepted, Interaction
+from detectors.records import BaseRound, Embedding, Reason, Round, Side
+from probes.errors import ProbeError
+from probes.replay import Runner
+from probes.rounds import flips, replay_base_round
+from probes.schedule import due
+
+log = structlog.get_logger(__name__)
+
+EMBED_BATCH = 16
+IDLE_S = 0.2
+Made = BaseRound | Embedding | Flip | GoldenAccepted
+
+
+@dataclass(slots=True)
+class WatchedBase:
+    """One base with its runner and the golden records of its adapters, looked for anew before each round."""
+
+    name: str
+    runner: Runner
+    goldens: Goldens
+    adapters: tuple[str, ...]
+    number: int = 0
+    last: float | None = None
+    opened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """every_s: between rounds of one base; budget: scored positions per adapter and round; seed: of the draws."""
+
+    every_s: float
+    budget: int
+    seed: int
+    flips: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Regenerate:
+    base: str
+    round: Round
+
+
+@dataclass(slots=True)
+class _Box:
+    """What the loop and the worker hand each other; every member is safe to use from both."""
+
+    done: queue.SimpleQueue[Made] = field(default_factory=queue.SimpleQueue)
+    regenerate: queue.SimpleQueue[_Regenerate] = field(default_factory=queue.SimpleQueue)
+    interactions: deque[Interaction] = field(default_factory=deque)
+
+
+class CanaryFeed:
+    """Rounds, embeddings and flips as they are finished.
+
+    A round that failed half-way comes out as blocked rounds with the reason; it never stops the thread.
+    Interactions beyond ``backlog`` are shed by arrival order and counted in ``shed``.
+    """
+
+    def __init__(self, bases: Sequence[WatchedBase], schedule: Schedule, clock: Clock, backlog: int = 256) -> None:
+        self._bases = {base.name: base for base in bases}
+        self._of_adapter = {name: base for base in bases for name in base.adapters}
+        self._schedule, self._clock, self._backlog = schedule, clock, backlog
+        self._box = _Box()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="canaries", daemon=True)
+        self.shed = 0
+        self.failures = 0
+        self._last_error = ""
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def close(self, budget_s: float = 2.0) -> None:
+        """Ask the worker to stop and wait so long; a pass that does not end by then is abandoned with its thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(budget_s)
+        if not self._thread.is_alive():
+            for base in self._bases.values():
+                base.runner.close()
+
+    def poll(self, _now: float) -> list[Made]:
+        """All that was finished since the last call; never waits."""
+        finished: list[Made] = []
+        while not self._box.done.empty():
+            finished.append(self._box.done.get())
+        return finished
+
+    def commit(self) -> None:
+        """Nothing to forget: rounds are made here, not read."""
+
+    def embed(self, interactions: Sequence[Interaction]) -> None:
+        """Take sampled interactions for the traffic line; each gives two Embeddings later, or is shed."""
+        for interaction in interactions:
+            if len(self._box.interactions) >= self._backlog:
+                self.shed += 1
+            elif interaction.adapter in self._of_adapter:
+                self._box.interactions.append(interaction)
+
+    def regenerate(self, base: str, round_: Round) -> None:
+        """Ask for the worst canaries of this round as text, golden and present, once."""
+        if self._schedule.flips:
+            self._box.regenerate.put(_Regenerate(base, round_))
+
+    @property
+    def status(self) -> tuple[bool, str]:
+        if not self._thread.is_alive():
+            return False, "the replay thread is not running"
+        return not self._last_error, self._last_error or "replaying"
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            if not self._guarded(self._turn):
+                self._stop.wait(IDLE_S)
+
+    def _guarded(self, turn: Callable[[], bool]) -> bool:
+        """One turn; what goes wrong is counted and said, and the next turn comes all the same."""
+        try:
+            busy = turn()
+            self._last_error = ""
+            return busy
+        except ProbeError as error:
+            self._failed(str(error))
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            log.exception("replay_failed")
+        return False
+
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        self._last_error = why
+        log.warning("worker_turn_failed", why=why)
+
+    def _turn(self) -> bool:
+        """Due rounds, then texts for an open incident, then one batch of traffic: each gets its turn, however busy
+        the others are."""
+        now = self._clock.now()
+        waiting = [base for base in self._bases.values() if due(now, base.last, self._schedule.every_s)]
+        for base in waiting:
+            self._round(base, now)
+        asked = self._texts()
+        embedded = self._embeddings()
+        return bool(waiting) or asked or embedded
+
+    def _round(self, base: WatchedBase, now: float) -> None:
+        number, base.number, base.last = base.number, base.number + 1, now
+        try:
+            if not base.opened:
+                base.runner.open()
+                base.opened = True
+            for accepted in base.goldens.look():
+                self._box.done.put(accepted)
+            plan, held = self._schedule, base.goldens.held
+            made = replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            made = _blocked(base, number, now, str(error))
+        if made is not None:
+            self._box.done.put(made)
+
+    def _texts(self) -> bool:
+        if self._box.regenerate.empty():
+            return False
+        asked = self._box.regenerate.get()
+        base, now = self._bases[asked.base], self._clock.now()
+        for changed in flips(base.runner, asked.round, base.goldens.held, self._schedule.flips, self._stopped):
+            self._box.done.put(
+                Flip(
+                    adapter=asked.round.adapter,
+                    base=asked.base,
+                    canary=changed.canary,
+                    round=asked.round.number,
+                    at=now,
+                    prompt=changed.prompt_text,
+                    golden_text=changed.golden_text,
+                    present_text=changed.present_text,
+                    retention=changed.retention,
+                )
+            )
+        return True
+
+    def _embeddings(self) -> bool:
+        waiting = self._box.interactions
+        batch = [waiting.popleft() for _ in range(min(EMBED_BATCH, len(waiting)))]
+        for base in self._bases.values():
+            mine = [i for i in batch if self._of_adapter[i.adapter] is base]
+            if mine and base.opened:
+                self._embed_batch(base, mine)
+        return bool(batch)
+
+    def _embed_batch(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
+        runner = base.runner
+        texts = [(runner.encode_chat([dict(m) for m in i.messages]), runner.encode(i.output)) for i in batch]
+        usable = [(i, text) for i, text in zip(batch, texts, strict=True) if text[0] and text[1]]
+        vectors = runner.embed([text for _, text in usable], self._stopped)
+        for (interaction, _), pair in zip(usable, vectors, strict=False):
+            for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True):
+                seen = Embedding(interaction.adapter, side, interaction.request_id, vector, interaction.at)
+                self._box.done.put(seen)
+
+    def _stopped(self) -> bool:
+        return self._stop.is_set()
+
+
+def _blocked(base: WatchedBase, number: int, now: float, why: str) -> BaseRound:
+    """A round of which nothing came, so that silence is visible as unmonitorable."""
+    reason = Reason.REPLAY_FAILED
+    rounds = tuple(Round(name, base.name, number, now, (), blocked=reason, detail=why) for name in base.adapters)
+    return BaseRound(base.name, number, now, rounds)

@@ -1,0 +1,77 @@
+"""Which golden record is each adapter compared with now? The pinned one, else the newest accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from agent.errors import AgentError
+from agent.records import GoldenAccepted
+from detectors.records import Reason
+from probes.errors import Damaged
+from probes.golden import Golden, Refusal
+from probes.golden_bytes import content_hash
+from probes.golden_files import look_up, newest, read_bytes, save_bytes
+
+log = structlog.get_logger(__name__)
+
+Fetch = Callable[[str, str], tuple[str, bytes] | None]
+
+
+class Goldens:
+    """Looks before each round; what it finds stays until another record is accepted.
+
+    pins: adapter -> pinned hash, "" takes the newest accepted one
+    fetch: (adapter, pin) -> (hash, bytes) from the store for a folder that lost its files; may raise AgentError
+    """
+
+    def __init__(self, folder: Path, base: str, pins: Mapping[str, str], fetch: Fetch | None = None) -> None:
+        self._folder, self._base, self._pins, self._fetch = folder, base, dict(pins), fetch
+        self.held: dict[str, Golden | Refusal] = {}
+
+    def look(self) -> list[GoldenAccepted]:
+        """Find what is missing or newer; gives each record that is used from now on and was not before."""
+        return [told for adapter in self._pins if (told := self._look(adapter)) is not None]
+
+    def _look(self, adapter: str) -> GoldenAccepted | None:
+        before = self.held.get(adapter)
+        if isinstance(before, Golden) and self._wanted(adapter) == before.hash:
+            return None
+        found = self._find(adapter)
+        self.held[adapter] = found
+        if not isinstance(found, Golden):
+            return None
+        previous = before.hash if isinstance(before, Golden) else found.previous
+        data = read_bytes(self._folder, found.hash)
+        return GoldenAccepted(adapter, self._base, found.hash, previous, found.why, found.created_at, data)
+
+    def _wanted(self, adapter: str) -> str:
+        """The hash to use; "" while a damaged file hides which is newest, which ``_find`` then says in words."""
+        if pin := self._pins[adapter]:
+            return pin
+        try:
+            return newest(self._folder, adapter) or ""
+        except Damaged:
+            return ""
+
+    def _find(self, adapter: str) -> Golden | Refusal:
+        found = look_up(self._folder, adapter, self._pins[adapter])
+        if isinstance(found, Golden) or found.reason is not Reason.NO_GOLDEN or not self._restored(adapter):
+            return found
+        return look_up(self._folder, adapter, self._pins[adapter])
+
+    def _restored(self, adapter: str) -> bool:
+        """Bring the record back from the store, if it is there and its content has its hash."""
+        if self._fetch is None:
+            return False
+        try:
+            row = self._fetch(adapter, self._pins[adapter])
+        except AgentError as error:
+            log.info("golden_not_fetched", adapter=adapter, why=str(error))
+            return False
+        if row is None or content_hash(row[1]) != row[0]:
+            return False
+        save_bytes(row[1], self._folder)
+        return True

@@ -1,0 +1,174 @@
+"""The words of the world: what came in from Kafka, what goes out to the on-call person, what the agent says of itself.
+
+Records that detectors or runners read live in their rooms (detectors/records.py, probes/replay.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from detectors.records import BaseRound, Embedding, Evidence, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One sampled production request with its answer (topic format gapwatch.v1).
+
+    at: when it was served, seconds; prompt: text as the tokenizer of the base would see it is not known here, so
+    messages are kept as they came; sampling: temperature, top_p, top_k, seed where given
+    """
+
+    request_id: str
+    at: float
+    adapter: str
+    base: str
+    pod: str
+    messages: tuple[Mapping[str, str], ...]
+    output: str
+    finish_reason: str
+    sampling: Mapping[str, float]
+    prompt_tokens: int
+    output_tokens: int
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCount:
+    """How many requests of one adapter one offset range held, before any sampling. minute: seconds, floored to 60."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    adapter: str
+    pod: str
+    minute: float
+    n: int
+
+
+class AsideReason(StrEnum):
+    """Why a Kafka record was counted and set aside instead of read."""
+
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    UNKNOWN_ADAPTER = "unknown_adapter"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    TOO_LARGE = "too_large"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """One record that could not be read; detail names the field or the position, never the production text."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: AsideReason
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficBatch:
+    """All that one offset range of one partition gave; stored as a whole, then its offset may be committed.
+
+    next_offset: where reading goes on once this is durable; records: all read, kept or not
+    """
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    interactions: tuple[Interaction, ...]
+    counts: tuple[RequestCount, ...]
+    aside: tuple[SetAside, ...]
+    records: int
+    at: float
+
+    @property
+    def token(self) -> str:
+        """Deduplication token of the insert: the same range gives the same token after a crash."""
+        return f"{self.topic}:{self.partition}:{self.first_offset}-{self.next_offset - 1}:v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """A canary whose greedy answer changed: golden and present text side by side (canary text is ours to keep)."""
+
+    adapter: str
+    base: str
+    canary: str
+    round: int
+    at: float
+    prompt: str
+    golden_text: str
+    present_text: str
+    retention: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenAccepted:
+    """From now on an adapter is compared with this golden record. golden: hash of ``data``, its bytes."""
+
+    adapter: str
+    base: str
+    golden: str
+    previous: str
+    why: str
+    accepted_at: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The agent is alive; its absence is an alert of its own."""
+
+    at: float
+    pod: str
+    cluster: str
+    started_at: float
+    rounds: int
+    records: int
+
+
+class NoticeKind(StrEnum):
+    """What is sent: an incident opens, an incident ends, or a change is told without an incident."""
+
+    TRIGGER = "trigger"
+    RESOLVE = "resolve"
+    CHANGE = "change"
+
+
+class NoticeReason(StrEnum):
+    """Why something is sent now."""
+
+    DEGRADED = "degraded"
+    CAUSE_SHARPER = "cause_sharper"  # same incident, better named
+    TAKEN_OVER = "taken_over"  # resolve of a member: its base's incident speaks for it from now on
+    RECOVERED = "recovered"
+    REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
+    BASE_MOVED = "base_moved"  # change event, no incident
+    CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event for the on-call system. dedup_key: cluster and subject, never the cause. summary <= 1024 characters."""
+
+    kind: NoticeKind
+    reason: NoticeReason
+    dedup_key: str
+    summary: str
+    verdict: Verdict
+    at: float
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+Finding = BaseRound | Evidence | Verdict | Notice | TrafficBatch | Embedding | Flip | Heartbeat | GoldenAccepted
+Observation = BaseRound | Embedding | Flip | TrafficBatch | GoldenAccepted

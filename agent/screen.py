@@ -1,0 +1,97 @@
+"""What a person reads on a terminal: one console, JSON on request, and the table of verdicts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from detectors.records import Interval, Status, Verdict
+
+console = Console(soft_wrap=False)
+
+COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
+BAR = 20
+
+
+def as_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def bar(share: float) -> str:
+    """Retention as a bar of twenty cells; 1 fills it, below 0 shows empty."""
+    if not math.isfinite(share):
+        return "·" * BAR
+    filled = max(0, min(BAR, round(share * BAR)))
+    return "█" * filled + "░" * (BAR - filled)
+
+
+def interval(value: Interval | None) -> str:
+    """``0.998 [0.997, 0.999]``, or a dash."""
+    if value is None or not math.isfinite(value.mean):
+        return "-"
+    spread = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
+    return f"{value.mean:.3f}{spread}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def evidence_of(verdict: Verdict) -> float:
+    """The level of the detector that may page, in nats; nan where there is none."""
+    levels = [e.log_e for e in verdict.evidence if e.pages]
+    return max(levels) if levels else math.nan
+
+
+def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
+    """One row a subject: retention with its interval, strength, evidence against the threshold, verdict, cause."""
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, expand=False)
+    for heading in ("subject", "retention", "95 % interval", "scale", "beyond", "evidence / page", "verdict", "cause"):
+        table.add_column(heading, no_wrap=heading != "cause")
+    for verdict in verdicts:
+        table.add_row(*_cells(verdict))
+    return table
+
+
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> Table:
+    """Columns and rows as they came from the store."""
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cells(verdict: Verdict) -> tuple[str, ...]:
+    colour = COLOURS[verdict.status]
+    mean = verdict.retention.mean if verdict.retention else math.nan
+    evidence = f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}"
+    beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
+    why = f"[{colour}]{verdict.status}[/{colour}] ({verdict.reason})"
+    cause = "" if verdict.cause == "none" else str(verdict.cause).replace("_", " ")
+    return (
+        f"{verdict.subject_kind} {verdict.subject}",
+        f"[{colour}]{bar(mean)}[/{colour}]",
+        interval(verdict.retention),
+        number(verdict.scale),
+        beyond,
+        evidence,
+        why,
+        cause,
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value, 3)
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    return str(value)

@@ -1,0 +1,271 @@
+"""Findings into ClickHouse, from a thread of its own: nothing is lost that must not be, nothing is stored twice.
+
+A batch keeps its rows and its deduplication token over every retry. While the store is away, rows that only inform are
+dropped first and counted; traffic is never dropped: ``flush`` stays False, so the loop stops reading Kafka.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent import schema, store
+from agent.records import Finding, TrafficBatch
+from agent.rows import Place, Row, Rows, to_rows
+
+log = structlog.get_logger(__name__)
+
+# Written in this order; dropped in the opposite one when the buffer is full.
+KEPT_LONGEST = (
+    *("goldens", "verdicts", "notices", "rounds", "flips"),
+    *("evidence", "heartbeats", "embeddings", "comparisons"),
+)
+# Codes that another try cannot help: a value that does not fit its column.
+BAD_DATA = {6, 27, 41, 53, 69, 70, 72, 117, 349}
+
+
+class Config(BaseModel):
+    """dsn: see store.connect; password_file: read at every connect; cluster, pod: columns of every row.
+
+    store_text: keep prompts and outputs of production; replicated: Replicated engines, on_cluster for ON CLUSTER;
+    buffer_mb: rows held while the store is away, traffic not counted; max_rows: one insert;
+    retry_s, max_retry_s: first and longest wait between tries
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dsn: str
+    password_file: Path | None = None
+    cluster: str = ""
+    pod: str = ""
+    store_text: bool = False
+    replicated: bool = False
+    on_cluster: str = ""
+    migrate: bool = True
+    buffer_mb: float = Field(default=64.0, gt=0)
+    max_rows: int = Field(default=2_000, ge=1)
+    retry_s: float = Field(default=0.5, gt=0)
+    max_retry_s: float = Field(default=30.0, gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One insert: what is sent again, unchanged, until the store has it."""
+
+    table: str
+    rows: tuple[Row, ...]
+    token: str
+
+    def halves(self) -> tuple[Batch, Batch]:
+        middle = len(self.rows) // 2
+        first, second = self.rows[:middle], self.rows[middle:]
+        return Batch(self.table, first, f"{self.token}:a"), Batch(self.table, second, f"{self.token}:b")
+
+
+class Sink:
+    """submit and flush are called by the loop and never wait for the store."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._place = Place(config.cluster, config.pod, config.store_text)
+        self._changed = threading.Condition()
+        self._traffic: deque[Rows] = deque()
+        self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
+        self._bytes = 0
+        self._in_flight: Batch | None = None
+        self._closing = threading.Event()
+        self._deadline = float("inf")
+        self._trouble = ""
+        self._client: store.Client = None
+        self._thread = threading.Thread(target=self._work, name="clickhouse", daemon=True)
+        self.dropped = self.refused = 0
+
+    def open(self) -> None:
+        """Start the writer. Connecting is its affair: a store that is away must not keep the agent from starting."""
+        self._thread.start()
+
+    def submit(self, finding: Finding) -> None:
+        groups = to_rows(finding, self._place)
+        with self._changed:
+            for group in groups:
+                if isinstance(finding, TrafficBatch):
+                    self._traffic.append(group)
+                else:
+                    self._keep(group)
+            self._changed.notify()
+
+    def flush(self, now: float) -> bool:  # noqa: ARG002
+        """True when the store has acknowledged everything submitted so far (or it was dropped, and counted)."""
+        with self._changed:
+            return self._in_flight is None and not self._traffic and not any(self._rest.values())
+
+    def close(self, budget_s: float) -> None:
+        """Write what is left within the budget; what is not written then is counted in the log."""
+        if self._closing.is_set():
+            return
+        self._deadline = time.monotonic() + budget_s
+        self._closing.set()
+        with self._changed:
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(budget_s)
+        if left := self.waiting:
+            log.warning("clickhouse_closed_early", rows_left=left, why=self._trouble)
+        if self._client is not None and not self._thread.is_alive():
+            self._client.close()
+            self._client = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows that the store has not acknowledged."""
+        with self._changed:
+            held = sum(len(group.rows) for group in self._traffic) + sum(map(len, self._rest.values()))
+            return held + (len(self._in_flight.rows) if self._in_flight else 0)
+
+    @property
+    def status(self) -> tuple[bool, str]:
+        counted = f"{self.waiting} rows waiting, {self.dropped} dropped, {self.refused} refused"
+        if self._trouble:
+            return False, f"{self._trouble}; {counted}"
+        return True, counted if self._client is not None else f"not connected yet; {counted}"
+
+    def _keep(self, group: Rows) -> None:
+        sized = [(row, _size(row)) for row in group.rows]
+        self._rest[group.table].extend(sized)
+        self._bytes += sum(size for _, size in sized)
+        for table in reversed(KEPT_LONGEST):
+            held = self._rest[table]
+            while held and self._bytes > self._config.buffer_mb * 1e6:
+                self._bytes -= held.popleft()[1]
+                self.dropped += 1
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            if not self._write(batch):
+                return  # out of time: the batch stays in flight, so it stays counted
+            with self._changed:
+                self._in_flight = None
+
+    def _next(self) -> Batch | None:
+        """The next insert, or None when closing with nothing left or no time left."""
+        with self._changed:
+            while not self._traffic and not any(self._rest.values()):
+                if self._closing.is_set():
+                    return None
+                self._changed.wait()
+            if time.monotonic() > self._deadline:
+                return None
+            self._in_flight = self._take()
+            return self._in_flight
+
+    def _take(self) -> Batch:
+        for table, held in self._rest.items():
+            if held:
+                taken = [held.popleft() for _ in range(min(len(held), self._config.max_rows))]
+                self._bytes -= sum(size for _, size in taken)
+                return Batch(table, tuple(row for row, _ in taken), uuid.uuid4().hex)
+        return self._take_traffic()
+
+    def _take_traffic(self) -> Batch:
+        """All that waits for the table at the head, in one insert: four inserts a batch would be slower than Kafka.
+
+        A batch's own row must come after its other rows, so those are taken only as far as nothing else lies before.
+        """
+        table, size = self._traffic[0].table, 0
+        taken: list[Rows] = []
+        left: deque[Rows] = deque()
+        while self._traffic:
+            group = self._traffic.popleft()
+            blocked = bool(left) and table == "batches"
+            if group.table == table and not blocked and (not taken or size + len(group.rows) <= self._config.max_rows):
+                taken.append(group)
+                size += len(group.rows)
+            else:
+                left.append(group)
+        self._traffic = left
+        return Batch(table, tuple(row for group in taken for row in group.rows), _token(taken))
+
+    def _write(self, batch: Batch) -> bool:
+        """Try until the store has it; False when closing ran out of time first (Kafka is then not committed)."""
+        tries = 0
+        while True:
+            try:
+                self._insert(batch)
+                self._trouble = ""
+                return True
+            except Exception as error:  # the driver's, urllib3's and the encoder's errors share no root
+                if self._client is not None and _is_bad_data(error):
+                    return self._refuse(batch, error)
+                self._lost(error)
+            if tries == 0:
+                log.warning("clickhouse_retrying", table=batch.table, rows=len(batch.rows), why=self._trouble)
+            if time.monotonic() > self._deadline:
+                return False
+            if self._closing.wait(self._delay(tries)):
+                time.sleep(0.05)
+            tries += 1
+
+    def _lost(self, error: Exception) -> None:
+        """Say so and connect afresh: that also reads a rotated password and makes tables that went away."""
+        lines = str(error).strip().splitlines() or [""]
+        self._trouble = f"{type(error).__name__}: {lines[0][:200]}"
+        if self._client is not None and not self._config.dsn.startswith("chdb:"):
+            self._client.close()
+            self._client = None
+
+    def _insert(self, batch: Batch) -> None:
+        if self._client is None:
+            client = store.connect(self._config.dsn, self._config.password_file)
+            if self._config.migrate:
+                schema.migrate(client, replicated=self._config.replicated, on_cluster=self._config.on_cluster)
+            self._client = client
+        columns = list(batch.rows[0])
+        data = [[_plain(row[name]) for name in columns] for row in batch.rows]
+        self._client.insert(batch.table, data, column_names=columns, settings=store.insert_settings(batch.token))
+
+    def _refuse(self, batch: Batch, error: Exception) -> bool:
+        """One row with a value that cannot be stored must not take its neighbours with it, nor stop what follows."""
+        if len(batch.rows) > 1:
+            return all(self._write(half) for half in batch.halves())
+        self.refused += 1
+        log.error("row_refused", table=batch.table, error=type(error).__name__, code=getattr(error, "code", None))
+        return True
+
+    def _delay(self, tries: int) -> float:
+        longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** min(tries, 16))
+        return longest * random.uniform(0.5, 1.0)
+
+
+def _token(groups: list[Rows]) -> str:
+    """One offset range keeps its own token; several together get one of the ranges. Copies that another cut of the
+    ranges lets through after a crash have the same key, so FINAL drops them; counts go on from store.counted_upto."""
+    tokens = [group.token for group in groups]
+    return tokens[0] if len(tokens) == 1 else hashlib.sha256("\n".join(tokens).encode()).hexdigest()
+
+
+def _is_bad_data(error: Exception) -> bool:
+    code = getattr(error, "code", None)
+    if code is not None:
+        return code in BAD_DATA
+    return type(error).__name__ in ("DataError", "ProgrammingError") or isinstance(error, TypeError | ValueError)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _size(row: Row) -> int:
+    """Bytes held by one row, roughly: arrays and text by their length, everything else by a flat 50."""
+    return sum(
+        v.nbytes if isinstance(v, np.ndarray) else len(v) if isinstance(v, str | bytes) else 50 for v in row.values()
+    )

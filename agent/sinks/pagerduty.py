@@ -1,0 +1,221 @@
+"""Notices to PagerDuty's Events API v2: onto disk at once, over the network from a thread of its own.
+
+A notice counts as flushed once it lies in the outbox, so pages wait for nothing else. Order is kept per dedup key: a
+resolve never overtakes its trigger. The routing key is read from its file for every request and is nowhere else.
+
+Source: https://developer.pagerduty.com/docs/events-api-v2-overview (limits: summary 1024, dedup key 255, body 512 KB).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.outbox import Entry, Outbox
+from agent.records import Finding, Notice, NoticeKind, NoticeReason
+
+log = structlog.get_logger(__name__)
+
+ENQUEUE, CHANGE = "/v2/enqueue", "/v2/change/enqueue"
+MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
+ACCEPTED, THROTTLED = 202, 429
+# The event itself is at fault. Anything else (a proxy's 403, a 5xx) may pass: a page is not given up for it.
+NEVER = (400, 413)
+
+
+class Config(BaseModel):
+    """routing_key_file: a mounted file with the 32-character integration key; outbox_dir: survives a restart.
+
+    source, client_url, runbook_url: shown in the incident; ``{cause}`` in runbook_url becomes the cause's name.
+    outbox_limit: events held, oldest change events dropped first; throttle_s: wait after a 429
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    routing_key_file: Path
+    outbox_dir: Path
+    url: str = "https://events.pagerduty.com"
+    source: str = "gapwatch"
+    client_url: str = ""
+    runbook_url: str = ""
+    outbox_limit: int = Field(default=1000, ge=1)
+    timeout_s: float = Field(default=10.0, gt=0)
+    retry_s: float = Field(default=1.0, gt=0)
+    max_retry_s: float = Field(default=120.0, gt=0)
+    throttle_s: float = Field(default=60.0, gt=0)
+
+
+class Sink:
+    """Takes Notices, lets everything else pass."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._outbox = Outbox(config.outbox_dir, config.outbox_limit)
+        self._tries: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._throttled_until = 0.0
+        self._trouble = ""
+        self._closing, self._wake = threading.Event(), threading.Event()
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._work, name="pagerduty", daemon=True)
+        self.sent = self.refused = 0
+
+    def open(self) -> None:
+        self._outbox.open()
+        self._thread.start()
+
+    def submit(self, finding: Finding) -> None:
+        if isinstance(finding, Notice):
+            path, body = to_event(finding, self._config)
+            self._outbox.add(finding.dedup_key, path, body, droppable=finding.kind is NoticeKind.CHANGE)
+            self._wake.set()
+
+    def flush(self, now: float) -> bool:  # noqa: ARG002
+        """True when every notice lies on disk (or was sent)."""
+        return self._outbox.sync()
+
+    def close(self, budget_s: float) -> None:
+        """Send what can be sent within the budget; the rest stays on disk for the next process."""
+        self._deadline = time.monotonic() + budget_s
+        self._closing.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(budget_s)
+
+    @property
+    def status(self) -> tuple[bool, str]:
+        counted = (
+            f"{len(self._outbox)} waiting, {self.sent} sent, {self.refused} refused, {self._outbox.dropped} dropped"
+        )
+        return not self._trouble, f"{self._trouble}; {counted}" if self._trouble else counted
+
+    def _work(self) -> None:
+        with httpx.Client(base_url=self._config.url, timeout=self._config.timeout_s) as http:
+            while time.monotonic() < self._deadline:
+                entry = self._due()
+                if entry is not None:
+                    self._send(http, entry)
+                elif self._closing.is_set():
+                    return  # what is not due yet will not be due within a take-down: it stays on disk
+                else:
+                    self._wake.wait(self._pause())
+                    self._wake.clear()
+
+    def _due(self) -> Entry | None:
+        now = time.monotonic()
+        if now < self._throttled_until:
+            return None
+        return self._outbox.first(not_before={key for key, due in self._not_before.items() if due > now})
+
+    def _pause(self) -> float:
+        """Until the next try falls due; new notices wake the thread earlier."""
+        now = time.monotonic()
+        dues = [max(due, self._throttled_until) - now for due in (*self._not_before.values(), self._throttled_until)]
+        return min([d for d in dues if d > 0], default=1.0)
+
+    def _send(self, http: httpx.Client, entry: Entry) -> None:
+        try:
+            key = self._config.routing_key_file.read_text(encoding="utf-8").strip()
+            answer = http.post(entry.path, json={"routing_key": key, **entry.body})
+        except (httpx.HTTPError, OSError, UnicodeDecodeError) as error:
+            self._later(entry, f"{type(error).__name__}: {error}")
+            return
+        if answer.status_code == ACCEPTED:
+            self._done(entry)
+            self.sent += 1
+        elif answer.status_code not in NEVER:
+            if answer.status_code == THROTTLED:
+                self._throttled_until = time.monotonic() + self._config.throttle_s * random.uniform(1.0, 1.5)
+            self._later(entry, f"HTTP {answer.status_code}")
+        else:
+            self._refused(entry, answer)
+
+    def _done(self, entry: Entry) -> None:
+        self._outbox.remove(entry)
+        self._tries.pop(entry.key, None)
+        self._not_before.pop(entry.key, None)
+        if not self._tries:
+            self._trouble = ""
+
+    def _later(self, entry: Entry, why: str) -> None:
+        tries = self._tries.get(entry.key, 0)
+        longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** min(tries, 16))
+        self._tries[entry.key] = tries + 1
+        self._not_before[entry.key] = time.monotonic() + longest * random.uniform(0.5, 1.0)
+        self._trouble = why
+        if tries == 0:
+            log.warning("pagerduty_retrying", dedup_key=entry.key, why=why)
+
+    def _refused(self, entry: Entry, answer: httpx.Response) -> None:
+        """Another try of the same event would be refused again: say so, loudly, and go on with the next."""
+        self._done(entry)
+        self.refused += 1
+        self._trouble = f"HTTP {answer.status_code}: the last event was refused (is the routing key right?)"
+        log.error(
+            "pagerduty_refused", dedup_key=entry.key, status=answer.status_code, answer=_scrubbed(answer, self._config)
+        )
+
+
+def to_event(notice: Notice, config: Config) -> tuple[str, dict[str, Any]]:
+    """(path, body without routing key) of one notice, within every limit of the API."""
+    body = _change(notice, config) if notice.kind is NoticeKind.CHANGE else _alert(notice, config)
+    path = CHANGE if notice.kind is NoticeKind.CHANGE else ENQUEUE
+    while len(orjson.dumps(body)) > MAX_BODY and body["payload"]["custom_details"]:
+        details = body["payload"]["custom_details"]
+        del details[max(details, key=lambda name: len(details[name]))]
+    return path, body
+
+
+def _alert(notice: Notice, config: Config) -> dict[str, Any]:
+    verdict = notice.verdict
+    severity = "warning" if notice.reason is NoticeReason.CANNOT_TELL else "critical"
+    body = {
+        "event_action": notice.kind.value,
+        "dedup_key": notice.dedup_key[:MAX_KEY],
+        "client": "gapwatch",
+        "client_url": config.client_url,
+        "links": _links(notice, config),
+        "payload": {
+            **_common(notice, config),
+            "severity": severity,
+            "component": verdict.subject,
+            "group": verdict.base,
+            "class": verdict.cause.value,
+        },
+    }
+    return {name: value for name, value in body.items() if value}
+
+
+def _change(notice: Notice, config: Config) -> dict[str, Any]:
+    body = {"payload": _common(notice, config), "links": _links(notice, config)}
+    return {name: value for name, value in body.items() if value}
+
+
+def _common(notice: Notice, config: Config) -> dict[str, Any]:
+    return {
+        "summary": notice.summary[:MAX_SUMMARY],
+        "source": config.source,
+        "timestamp": datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="milliseconds"),
+        "custom_details": {name: text[:MAX_FIELD] for name, text in notice.details.items()},
+    }
+
+
+def _links(notice: Notice, config: Config) -> list[dict[str, str]]:
+    cause = notice.verdict.cause.value
+    runbook = config.runbook_url.replace("{cause}", cause if cause != "none" else "unmonitorable")
+    found = [{"href": runbook, "text": f"Runbook: {cause}"}, {"href": config.client_url, "text": "Dashboard"}]
+    return [link for link in found if link["href"]]
+
+
+def _scrubbed(answer: httpx.Response, config: Config) -> str:
+    """The server's words without the routing key, should it have echoed it."""
+    key = config.routing_key_file.read_text(encoding="utf-8").strip()
+    return answer.text[:300].replace(key, "***") if key else answer.text[:300]

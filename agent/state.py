@@ -1,0 +1,52 @@
+"""What a restart must not forget: one JSON file, replaced whole, beside the outbox.
+
+On local disk and not in the store, because a store that is away must not cost the agent its open incidents.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+log = structlog.get_logger(__name__)
+
+VERSION = 1
+
+
+class StateFile:
+    """``load`` gives what ``save`` was given last; {} on a first start, and after damage, which is kept aside."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "monitor.json"
+
+    def load(self) -> dict[str, Any]:
+        try:
+            held = orjson.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, orjson.JSONDecodeError) as error:
+            self._set_aside(str(error))
+            return {}
+        if not isinstance(held, dict) or held.get("version") != VERSION:
+            self._set_aside("another version")
+            return {}
+        state: dict[str, Any] = held["state"]
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write beside, then rename: a reader sees the old file or the new one, never half of one."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(orjson.dumps({"version": VERSION, "state": state}))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+
+    def _set_aside(self, why: str) -> None:
+        log.warning("state_set_aside", path=str(self._path), why=why)
+        self._path.replace(self._path.with_suffix(".damaged"))

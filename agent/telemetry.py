@@ -1,0 +1,113 @@
+"""What the agent says of itself: OpenTelemetry metrics, on a Prometheus page.
+
+Labels are bounded: adapter, base, detector, reason, sink, topic partition; never a prompt, a request id or a text.
+Every instance has a registry of its own, so that tests (and two agents in one process) do not share a page.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry, generate_latest
+
+Labels = Mapping[str, str]
+LabelSet = tuple[tuple[str, str], ...]
+
+# Without boundaries of its own a histogram in seconds gets 0, 5, 10, 25 ... 10000.
+ROUND_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument. unit "1" adds no suffix on the page; other units do."""
+
+    name: str
+    unit: str
+    help: str
+
+
+GAUGES = (
+    Metric("gapwatch.status", "1", "0 healthy, 1 suspect, 2 degraded, 3 unmonitorable"),
+    Metric("gapwatch.retention", "1", "share of the adapter's effect that is left: 1 intact, 0 the base"),
+    Metric("gapwatch.scale", "1", "effective LoRA scale, 1 as accepted"),
+    Metric("gapwatch.base_shift", "1", "how far the base moved, in the adapter's own energy"),
+    Metric("gapwatch.evidence", "nats", "level of the e-detector"),
+    Metric("gapwatch.threshold", "nats", "evidence that pages"),
+    Metric("gapwatch.embedding_drift", "nats", "evidence of input or output drift; informs, never pages"),
+    Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
+    Metric("gapwatch.heartbeat", "s", "when the loop last said that it lives, seconds since the epoch"),
+    Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds in force promise, for the whole fleet"),
+    Metric("gapwatch.sink.ok", "1", "1 while a sink works"),
+    Metric("gapwatch.kafka.ok", "1", "1 while the consumer is connected"),
+    Metric("gapwatch.kafka.lag", "{record}", "records not read yet"),
+    Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was built anew since the start"),
+)
+COUNTERS = (
+    Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
+    Metric("gapwatch.tokens", "{token}", "canary tokens; kind is scored or processed"),
+    Metric("gapwatch.records", "{record}", "Kafka records; kind is read or kept"),
+    Metric("gapwatch.aside", "{record}", "Kafka records that could not be read"),
+    Metric("gapwatch.notices", "{notice}", "what was told to the on-call system"),
+    Metric("gapwatch.flips", "{canary}", "canaries whose answer changed"),
+)
+ROUND_DURATION = Metric("gapwatch.round.duration", "s", "one round of a base, all adapters")
+
+
+class Telemetry:
+    """``set``, ``add``, ``record`` by metric name, ``page`` for the scrape. An unknown name is a KeyError."""
+
+    def __init__(self, resource: Labels | None = None) -> None:
+        self._registry = CollectorRegistry()
+        reader = PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)
+        about = Resource({"service.name": "gapwatch", **(resource or {})})
+        self._provider = MeterProvider([reader], resource=about, shutdown_on_exit=False)
+        meter = self._provider.get_meter("gapwatch")
+        self._lock = threading.Lock()
+        self._levels: dict[str, dict[LabelSet, float]] = {m.name: {} for m in GAUGES}
+        for m in GAUGES:
+            # Observed, not set: a gauge that is set would keep its last value when there is none any more.
+            meter.create_observable_gauge(m.name, [self._observer(m.name)], m.unit, m.help)
+        self._counters = {m.name: meter.create_counter(m.name, m.unit, m.help) for m in COUNTERS}
+        self._duration = meter.create_histogram(
+            ROUND_DURATION.name,
+            ROUND_DURATION.unit,
+            ROUND_DURATION.help,
+            explicit_bucket_boundaries_advisory=list(ROUND_BOUNDS_S),
+        )
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """A gauge's present value; NaN or infinity (not measured, no threshold) takes the series off the page."""
+        key = tuple(sorted(labels.items()))
+        with self._lock:
+            if math.isfinite(value):
+                self._levels[name][key] = value
+            else:
+                self._levels[name].pop(key, None)
+
+    def add(self, name: str, amount: float, **labels: str) -> None:
+        """A counter's growth, >= 0."""
+        self._counters[name].add(amount, labels)
+
+    def record_round(self, seconds: float, **labels: str) -> None:
+        self._duration.record(seconds, labels)
+
+    def page(self) -> bytes:
+        """The whole page in Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:
+        def observe(_: CallbackOptions) -> list[Observation]:
+            with self._lock:
+                return [Observation(value, dict(key)) for key, value in self._levels[name].items()]
+
+        return observe
+
+    def close(self) -> None:
+        self._provider.shutdown()

@@ -1,0 +1,122 @@
+"""The words of a topic: what a consumer hands out and says of itself; shared by Kafka and its in-memory twin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to be published. at: seconds since the epoch, the broker's or client's own clock when None."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record as it lies in a partition: bytes, nothing decoded. at: its Kafka timestamp, seconds."""
+
+    offset: int
+    at: float
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll gave of one partition, in order; never empty. Offsets ascend and may have holes (compaction)."""
+
+    topic: str
+    partition: int
+    messages: tuple[Message, ...]
+
+    @property
+    def place(self) -> Place:
+        return self.topic, self.partition
+
+    @property
+    def first_offset(self) -> int:
+        return self.messages[0].offset
+
+    @property
+    def next_offset(self) -> int:
+        """Where reading goes on."""
+        return self.messages[-1].offset + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Partitions that changed hands since last asked. One in both came back: it is read from its commit."""
+
+    gained: frozenset[Place]
+    lost: frozenset[Place]
+
+
+class Link(NamedTuple):
+    """Is the broker reachable for this consumer, and if not, why?"""
+
+    up: bool
+    why: str = ""
+
+
+class TopicConsumer(Protocol):
+    """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is away."""
+
+    @property
+    def status(self) -> Link: ...
+    def open(self) -> None: ...
+    def poll(self) -> list[Polled]:
+        """Waits at most about 0.2 s; [] while there is nothing, or no broker."""
+        ...
+
+    def take_moves(self) -> Moves:
+        """Apply these before the records of the poll that came before this call."""
+        ...
+
+    def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """True once the broker holds them; False means: try again after a later poll."""
+        ...
+
+    def pause(self) -> None:
+        """Fetch nothing, stay a member of the group; holds over rebalances until resume()."""
+        ...
+
+    def resume(self) -> None: ...
+    def lag(self) -> Mapping[Place, int]:
+        """Records behind the end, for each partition whose end is known."""
+        ...
+
+    def close(self, budget_s: float) -> None:
+        """Leave the group, commit nothing."""
+        ...
+
+
+class StuckWatch:
+    """Has a partition stood still, with records waiting, for ``patience_s``?
+
+    Exists because clients of Kafka were seen to stop fetching one partition without any error (kafka-python #3106).
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since: dict[Place, tuple[int, float]] = {}
+
+    def stuck(self, positions: Mapping[Place, int], lags: Mapping[Place, int], now: float) -> Place | None:
+        """The first partition that stands still. positions: next offset to read; now: any steady clock, seconds."""
+        waiting = {place: positions[place] for place, lag in lags.items() if lag > 0 and place in positions}
+        kept = {place: seen for place, seen in self._since.items() if waiting.get(place) == seen[0]}
+        self._since = {place: kept.get(place, (position, now)) for place, position in waiting.items()}
+        return next((p for p, (_, since) in self._since.items() if now - since >= self._patience_s), None)
+
+    def forget(self) -> None:
+        """Start again: after a pause, a rebalance or a rebuild standing still means nothing."""
+        self._since = {}

@@ -1,0 +1,81 @@
+"""The main job in figures: ``python -m benchmarks.main_job --json FILE [--quick] [--suite]``.
+
+Alarm in the first round after each fault, tokens, healthy rounds, memory, the way back of a killed broker, the demo's
+time; with --suite also the time of the whole test suite.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agent.demo.stage import set_up, write_config
+from benchmarks import benign, first_round, footprint, kafka_return
+from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, report
+
+ROOT = Path(__file__).resolve().parent.parent
+EVERY_S = 60.0  # the default schedule: what the fleet's threshold is computed from
+NOWHERE = "127.0.0.1:9"
+
+
+def main() -> None:
+    told = arguments(__doc__ or "")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        stage = set_up(Path(folder) / "world")
+        config = write_config(stage, NOWHERE, f"http://{NOWHERE}", EVERY_S)
+        for name, part in {
+            "faults": lambda: first_round.measure(stage, config, told.quick),
+            "benign replays": lambda: benign.measure(config, told.quick),
+            "footprint": lambda: footprint.measure(told.quick),
+            "broker": _broker,
+            "demo": _demo,
+        }.items():
+            console.print(f"{name} ...")
+            figures += part()
+    if told.suite:
+        figures += _suite()
+    report(figures, first_round.SEED, told.json)
+
+
+def _broker() -> list[Figure]:
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        console.print("no KAFKA_HOME: the killed broker is not measured")
+        return []
+    seen = kafka_return.measure(Path(home))
+    return [
+        at_most("real Kafka killed with -9 under load: reading resumed after its return", seen["resumed_s"], "s", 5),
+        exactly("real Kafka killed with -9 under load: acknowledged records lost", seen["lost"], "records", 0),
+        context("real Kafka killed with -9 under load: acknowledged", seen["acknowledged"], "records"),
+    ]
+
+
+def _demo() -> list[Figure]:
+    """As ``make demo`` after the installation, the converted base in the cache."""
+    began = time.monotonic()
+    folder = ROOT / ".gapwatch" / "bench" / "demo"
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "demo", "--folder", str(folder)], cwd=ROOT, capture_output=True
+    )
+    return [
+        at_most("the demo after installation", time.monotonic() - began, "s", 240),
+        exactly("the demo's exit code", done.returncode, "", 0),
+    ]
+
+
+def _suite() -> list[Figure]:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=ROOT, capture_output=True)
+    return [
+        at_most("the whole test suite", time.monotonic() - began, "s", 720),
+        exactly("the test suite's exit code", done.returncode, "", 0),
+    ]
+
+
+if __name__ == "__main__":
+    main()

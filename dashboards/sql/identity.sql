@@ -1,0 +1,26 @@
+-- What changed within 30 minutes before the onset (weights of base and adapter, loading facts)?
+-- subject = '': adapter or base that alarmed; all when empty
+-- minutes = 30: how far before the onset
+WITH onsets AS (
+    SELECT cluster, base, max(onset_by) AS latest
+    FROM verdicts
+    WHERE reason = 'alarm' AND onset_by IS NOT NULL AND ({subject:String} = '' OR subject = {subject:String})
+    GROUP BY cluster, base
+),
+seen AS (
+    SELECT
+        r.cluster AS cluster, r.base AS base, r.adapter AS adapter, r.pod AS pod, r.at AS at, r.round AS round,
+        r.live_base AS live_base, r.live_adapter AS live_adapter, r.facts AS facts, o.latest AS latest,
+        row_number() OVER w AS place,
+        lagInFrame(r.live_base) OVER w AS base_before, lagInFrame(r.live_adapter) OVER w AS adapter_before,
+        lagInFrame(r.facts) OVER w AS facts_before
+    FROM rounds AS r INNER JOIN onsets AS o ON r.cluster = o.cluster AND r.base = o.base
+    -- A round in which the files were being written has no hashes; it must not look like a change and a change back.
+    WHERE r.at <= o.latest AND r.live_base != ''
+    WINDOW w AS (PARTITION BY r.cluster, r.base, r.adapter, r.pod ORDER BY r.at ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+)
+SELECT at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts
+FROM seen
+WHERE place > 1 AND at > latest - toIntervalMinute({minutes:UInt32})
+    AND (live_base != base_before OR live_adapter != adapter_before OR facts != facts_before)
+ORDER BY at DESC, adapter

@@ -1,0 +1,93 @@
+"""Which exercises is each helpdesk adapter trained, tested and watched on?
+
+`python -m examples.helpdesk.data` writes `canaries/<adapter>.jsonl`. Everything here follows from one seed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Literal, Protocol, TypeAlias
+
+from examples.helpdesk.tasks import order_extractor, polite_rewriter, ticket_router, upstream_tune
+from examples.helpdesk.tasks.draft import Draft, Expect
+
+HERE = Path(__file__).parent
+SEED = 20
+Split = Literal["train", "heldout", "canary", "traffic"]
+SIZES: dict[Split, int] = {"train": 800, "heldout": 100, "canary": 72, "traffic": 64}
+Messages: TypeAlias = list[dict[str, str]]
+
+
+class Task(Protocol):
+    """A file of `tasks/`: what it asks, how an exercise is drawn, and what counts as right."""
+
+    SYSTEM: str
+
+    def draw(self, rng: Random) -> Draft: ...
+
+    def right(self, expect: Expect, text: str) -> bool: ...
+
+
+ADAPTERS: dict[str, Task] = {
+    "ticket-router": ticket_router,
+    "polite-rewriter": polite_rewriter,
+    "order-extractor": order_extractor,
+}
+TUNES: dict[str, Task] = {**ADAPTERS, "upstream-tune": upstream_tune}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One exercise: id `router-001`, task name, single-turn chat, the wanted answer, and what `check` reads."""
+
+    id: str
+    task: str
+    messages: Messages
+    target: str
+    expect: Expect
+
+
+def examples(task: str, split: Split, seed: int = SEED) -> list[Example]:
+    """All exercises of one split; no user message occurs in two splits of a task.
+
+    task: a key of `TUNES`
+    split: sizes are in `SIZES`
+
+    The splits share sentence patterns and words; what differs is the combination.
+    """
+    first = sum(size for name, size in SIZES.items() if list(SIZES).index(name) < list(SIZES).index(split))
+    drafts = _drafts(task, seed)[first : first + SIZES[split]]
+    return [_example(task, number, draft) for number, draft in enumerate(drafts, start=1)]
+
+
+def check(example: Example, text: str) -> bool:
+    """Is this text a right answer, by the task's own notion of right?"""
+    return TUNES[example.task].right(example.expect, text)
+
+
+def write_canaries(folder: Path) -> None:
+    """Write one canary file per adapter: `{"id", "messages", "expect"}` a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in ADAPTERS:
+        rows = [{"id": e.id, "messages": e.messages, "expect": e.expect} for e in examples(task, "canary")]
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _drafts(task: str, seed: int) -> list[Draft]:
+    """Distinct exercises in drawing order, enough for all splits."""
+    rng = Random(f"{task}/{seed}")
+    found: dict[str, Draft] = {}
+    while len(found) < sum(SIZES.values()):
+        draft = TUNES[task].draw(rng)
+        found.setdefault(draft.user, draft)
+    return list(found.values())
+
+
+def _example(task: str, number: int, draft: Draft) -> Example:
+    messages = [{"role": "system", "content": TUNES[task].SYSTEM}, {"role": "user", "content": draft.user}]
+    return Example(f"{task.split('-')[1]}-{number:03}", task, messages, draft.target, draft.expect)
+
+
+if __name__ == "__main__":
+    write_canaries(HERE / "canaries")

@@ -1,0 +1,15 @@
+"""One exercise of a task before it has a number: what is asked, what is right."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Expect: TypeAlias = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """user: the customer's or agent's text; target: the answer an adapter is trained on; expect: what `right` reads."""
+
+    user: str
+    target: str
+    expect: Expect

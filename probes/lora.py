@@ -1,0 +1,220 @@
+"""Applies adapters inside a model: one batch, each row answered under its own adapter and strength, or by the base.
+
+The modules that adapters touch are wrapped once in a ``Switch``. Which rows belong to whom is said by a ``Rows``
+that all switches of one model share and that is set before each forward pass; rows of one adapter lie together, so
+each part is one slice. A pass without adapter rows runs the base's own modules and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from probes.adapter_files import Adapter, LowRank, summed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Rows [start, stop) answer under ``adapter``; scales: (stop - start,) multiples of its own scaling."""
+
+    adapter: str
+    start: int
+    stop: int
+    scales: torch.Tensor
+
+
+@dataclass(slots=True)
+class Rows:
+    """Who answers which row of the forward pass in progress. total: rows of the batch; the rest are the base's."""
+
+    total: int = 0
+    groups: tuple[Group, ...] = ()
+
+    @contextmanager
+    def answering(self, groups: tuple[Group, ...], total: int) -> Iterator[None]:
+        """Set for one forward pass, cleared after it also when it fails."""
+        self.groups, self.total = groups, total
+        try:
+            yield
+        finally:
+            self.groups, self.total = (), 0
+
+
+class Misplaced(RuntimeError):
+    """A module was not called with the batch's rows first (experts of a mixture), so its rows cannot be told apart."""
+
+
+class Switch(nn.Module):
+    """A module of the base, and what each adapter puts beside it or in its place."""
+
+    def __init__(self, name: str, inner: nn.Module, rows: Rows) -> None:
+        super().__init__()
+        self.name, self.inner, self.rows = name, inner, rows
+        self.parts: dict[str, LowRank] = {}
+        # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
+        self.copies: dict[str, nn.Module] = {}
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        y: torch.Tensor = self.inner(x, *args, **kwargs)
+        mine = [group for group in self.rows.groups if group.adapter in self.parts or group.adapter in self.copies]
+        if mine and x.shape[0] != self.rows.total:
+            raise Misplaced(f"{self.name} saw {x.shape[0]} rows in a batch of {self.rows.total}")
+        for group in mine:
+            here = slice(group.start, group.stop)
+            y[here] += self._change(group, x[here], y[here], args, kwargs)
+        return y
+
+    def _change(self, group: Group, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
+        """What the adapter adds to its rows; a saved module counts as a difference, so that scale 0 is the base."""
+        scales = group.scales.view(-1, *[1] * (y.dim() - 1))
+        change = torch.zeros_like(y)
+        if (twin := self.copies.get(group.adapter)) is not None:
+            change += (twin(x, *args, **kwargs) - y) * scales
+        if (part := self.parts.get(group.adapter)) is not None:
+            change += x.to(part.a.dtype) @ part.a.T @ part.b.T * (part.scaling * scales)
+        return change
+
+    def __getattr__(self, name: str) -> Any:
+        """Models look at ``weight`` or ``bias`` of their own modules; they find the base's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """What of an adapter is applied to one model. facts: what is not, in words."""
+
+    adapter: Adapter
+    modules: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Switchboard:
+    """The adapters of one model. ``fit`` and ``remove`` change it; ``rows`` is set by whoever runs it."""
+
+    model: nn.Module
+    rows: Rows = field(default_factory=Rows)
+    fitted: dict[str, Fitted] = field(default_factory=dict)
+
+    def fit(self, name: str, adapter: Adapter) -> Fitted:
+        """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts."""
+        plan = fitting(adapter, self.model)
+        self.remove(name)
+        for module in plan.modules:
+            self._install(name, module, adapter)
+        self.fitted[name] = plan
+        return plan
+
+    def remove(self, name: str) -> None:
+        """Take the adapter of that name out again; nothing happens when there is none."""
+        self.fitted.pop(name, None)
+        for module in self.model.modules():
+            if isinstance(module, Switch):
+                module.parts.pop(name, None)
+                module.copies.pop(name, None)
+
+    def _install(self, name: str, path: str, adapter: Adapter) -> None:
+        switch = self._switch(path)
+        place = next(switch.inner.parameters())
+        if path in adapter.saved:
+            switch.copies[name] = _copied(switch.inner, adapter.saved[path])
+        if (part := adapter.low_rank.get(path)) is not None:
+            a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
+            kind = torch.promote_types(a.dtype, b.dtype)
+            switch.parts[name] = LowRank(a.to(kind), b.to(kind), part.scaling)
+
+    def _switch(self, path: str) -> Switch:
+        found = self.model.get_submodule(path)
+        if isinstance(found, Switch):
+            return found
+        owner, _, last = path.rpartition(".")
+        switch = Switch(path, found, self.rows)
+        setattr(self.model.get_submodule(owner), last, switch)
+        return switch
+
+
+def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
+    """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, an effect of zero.
+
+    Nothing is refused here: an engine would leave out what does not fit and say nothing, and that is the fault to see.
+    """
+    modules = {name: module for name, module in model.named_modules() if not isinstance(module, Switch)}
+    modules |= {module.name: module.inner for module in model.modules() if isinstance(module, Switch)}
+    wanted = sorted({*adapter.low_rank, *adapter.saved})
+    missing = [path for path in wanted if path not in modules]
+    misfits = {path: why for path in wanted if path in modules and (why := _misfit(adapter, path, modules[path]))}
+    fits = tuple(path for path in wanted if path in modules and path not in misfits)
+    facts = list(adapter.problems)
+    if missing:
+        facts.append(summed(f"of {len(wanted)} modules match nothing in this base", missing))
+    if misfits:
+        facts.append(summed(f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]))
+    if fits and _is_silent(adapter, fits):
+        facts.append("the effect is zero: every lora_B holds nothing but zeros")
+    if not wanted:
+        facts.append("the files hold no tensors of an adapter")
+    return Fitted(adapter, fits, tuple(facts))
+
+
+def _misfit(adapter: Adapter, path: str, module: nn.Module) -> str:
+    """Why this part cannot be put on this module, or "" where it can."""
+    if path in adapter.saved and (why := _saved_misfit(adapter.saved[path], module)):
+        return why
+    if path not in adapter.low_rank:
+        return ""
+    part = adapter.low_rank[path]
+    seen = (part.b.shape[0], part.a.shape[1])
+    if not isinstance(module, nn.Linear):
+        return f"is a {type(module).__name__}, not linear"
+    wanted = (module.out_features, module.in_features)
+    if seen != wanted or part.a.shape[0] != part.b.shape[1]:
+        return f"has {seen[0]} x {seen[1]} where the base has {wanted[0]} x {wanted[1]}"
+    return ""
+
+
+def _saved_misfit(saved: Mapping[str, torch.Tensor], inner: nn.Module) -> str:
+    own = dict(inner.named_parameters(recurse=False))
+    for name, tensor in saved.items():
+        if name not in own:
+            return f"has no {name}"
+        if own[name].shape != tensor.shape:
+            return f".{name} has {tuple(tensor.shape)} where the base has {tuple(own[name].shape)}"
+    return ""
+
+
+def _is_silent(adapter: Adapter, fits: Sequence[str]) -> bool:
+    return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
+
+
+def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The module with the adapter's parameters in it; those that were not saved stay the base's own."""
+    twin = copy.copy(inner)
+    twin._parameters = dict(inner._parameters)
+    for name, tensor in saved.items():
+        own = inner._parameters[name]
+        assert own is not None
+        twin._parameters[name] = nn.Parameter(tensor.to(own.device, own.dtype), requires_grad=False)
+    return twin
+
+
+def grouped(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[Group, ...]:
+    """Groups for rows in this order; rows of one adapter must lie together, the base's rows (None) get none."""
+    rows = list(targets)
+    groups, start = [], 0
+    while start < len(rows):
+        name = rows[start][0]
+        stop = next((i for i in range(start, len(rows)) if rows[i][0] != name), len(rows))
+        if name is not None:
+            scales = torch.tensor([scale for _, scale in rows[start:stop]], dtype=torch.float32, device=device)
+            groups.append(Group(name, start, stop, scales))
+        start = stop
+    return tuple(groups)

@@ -1,0 +1,127 @@
+"""Reading safetensors as they lie on disk: names, types, shapes and raw bytes, without torch.
+
+Plain reads, not mmap: these files are watched because others overwrite them, and a mapped file that is truncated
+kills the process with SIGBUS where a read merely comes back short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from probes.errors import Unreplayable
+
+INDEX = "model.safetensors.index.json"
+# Far above any real header (4,096 tensors have about 0.5 MB); a random first word would ask for exabytes.
+HEADER_LIMIT_BYTES = 100_000_000
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8, "F4": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawTensor:
+    """One tensor as stored. kind: the format's own dtype name; data: its bytes, writable, little endian."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    data: bytearray
+
+
+def read_file(path: Path) -> Iterator[RawTensor]:
+    """Every tensor of one file, in file order. Raises Unreplayable when it is short, torn or no safetensors file."""
+    try:
+        with path.open("rb") as file:
+            for name, kind, shape, size in _header(path, file):
+                yield RawTensor(name, kind, shape, _exactly(path, file, size, name))
+    except OSError as error:
+        raise Unreplayable(str(path), error.strerror or str(error)) from error
+
+
+def read_folder(folder: Path) -> Iterator[RawTensor]:
+    """Every tensor of a model folder, of one file or of shards. Raises Unreplayable, also when a shard is missing."""
+    for path in weight_files(folder):
+        yield from read_file(path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model in this folder. Raises Unreplayable when there are none."""
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise Unreplayable(str(folder), f"holds neither model.safetensors nor {INDEX}")
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise Unreplayable(str(index), "has no weight_map")
+    return [folder / name for name in sorted(set(map(str, shards.values())))]
+
+
+def digest(tensors: Iterable[RawTensor]) -> str:
+    """A "sha256:..." of tensors in any order and file: over sorted (name, type, shape, sha256 of the bytes)."""
+    rows = sorted([t.name, t.kind, list(t.shape), hashlib.sha256(t.data).hexdigest()] for t in tensors)
+    return digest_json(rows)
+
+
+def digest_json(value: object) -> str:
+    """A "sha256:..." of a JSON value in its canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises Unreplayable when it is missing, torn or not an object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Unreplayable(str(path), error.strerror or str(error)) from error
+    except ValueError as error:
+        raise Unreplayable(str(path), f"is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise Unreplayable(str(path), "is not a JSON object")
+    return value
+
+
+def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """(name, kind, shape, bytes) in the order of the data, which must have neither gap nor overlap."""
+    present = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(_exactly(path, file, 8, "the header's length"), "little")
+    if length > min(HEADER_LIMIT_BYTES, present):
+        raise Unreplayable(str(path), f"header of {length} bytes: half written, or no safetensors file")
+    try:
+        entries = json.loads(_exactly(path, file, length, "the header"))
+        entries.pop("__metadata__", None)
+        rows = [(*it["data_offsets"], name, it["dtype"], tuple(it["shape"])) for name, it in entries.items()]
+        sized = list(_sized(path, sorted(rows)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unreplayable(str(path), f"header cannot be read ({error!r})") from error
+    wanted = 8 + length + sum(size for *_, size in sized)
+    if present != wanted:
+        raise Unreplayable(str(path), f"{present} bytes where its header promises {wanted}: half written or replaced")
+    return sized
+
+
+def _sized(path: Path, rows: list[tuple[Any, ...]]) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+    at = 0
+    for begin, end, name, kind, shape in rows:
+        count = 1
+        for side in shape:
+            count *= side
+        if begin != at or end - begin != (count * BITS[kind] + 7) // 8:
+            raise Unreplayable(str(path), f"{name}: offsets do not fit its shape")
+        at = end
+        yield name, kind, shape, end - begin
+
+
+def _exactly(path: Path, file: BinaryIO, size: int, what: str) -> bytearray:
+    data = bytearray(size)
+    if file.readinto(data) != size:  # type: ignore[attr-defined]
+        raise Unreplayable(str(path), f"file ends inside {what}: half written")
+    return data

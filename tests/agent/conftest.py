@@ -1,0 +1,60 @@
+"""Stores for the tests of this room: the embedded engine, and a ClickHouse server over it.
+
+A process has one engine path at a time. Each module takes a folder of its own and lets go of it at its end; each test
+takes a database of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agent import schema, store
+from tests.clickhouse_http import ClickHouseServer
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """A server that answers on loopback over this module's engine folder."""
+    server = ClickHouseServer(tmp_path_factory.mktemp("engine")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database() -> str:
+    return f"test_{next(_numbers)}"
+
+
+@pytest.fixture(params=["embedded", "server"])
+def dsn(request: pytest.FixtureRequest, clickhouse: ClickHouseServer, database: str) -> str:
+    """The same empty database, in process and over HTTP."""
+    if request.param == "server":
+        return f"clickhouse://127.0.0.1:{clickhouse.port}/{database}"
+    return f"chdb://{clickhouse.folder}?database={database}"
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[str], store.Client]]:
+    """Clients that are closed when the test is over: an open one would hold the engine's folder."""
+    opened: list[store.Client] = []
+
+    def connect_to(dsn: str) -> store.Client:
+        opened.append(store.connect(dsn))
+        return opened[-1]
+
+    yield connect_to
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def migrated(dsn: str, connect: Callable[[str], store.Client]) -> store.Client:
+    """A client of an empty, migrated database."""
+    client = connect(dsn)
+    schema.migrate(client)
+    return client

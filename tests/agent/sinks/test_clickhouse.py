@@ -1,0 +1,330 @@
+"""The ClickHouse sink: nothing twice, nothing lost that must not be, and the loop never waits."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent import schema, store
+from agent.sinks.clickhouse import Config, Sink
+from tests.agent import findings
+from tests.clickhouse_http import ClickHouseServer
+
+FAST = {"retry_s": 0.02, "max_retry_s": 0.1, "cluster": "prod", "pod": "pod-0"}
+COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "heartbeats")
+
+
+def settle(sink: Sink, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not sink.flush(time.time()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def wait_until(fact: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def count(client: store.Client, table: str, final: str = "") -> int:
+    return int(client.query(f"SELECT count() FROM {table} {final}").result_rows[0][0])
+
+
+@pytest.fixture
+def new_sink() -> Iterator[Callable[..., Sink]]:
+    opened: list[Sink] = []
+
+    def make(**config: Any) -> Sink:
+        opened.append(Sink(Config(**(FAST | config))))
+        opened[-1].open()
+        return opened[-1]
+
+    yield make
+    for sink in opened:
+        sink.close(5.0)
+
+
+@pytest.fixture
+def server_dsn(clickhouse: ClickHouseServer, database: str) -> str:
+    return f"clickhouse://127.0.0.1:{clickhouse.port}/{database}"
+
+
+def test_every_row_of_every_finding_can_be_read_back(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    sink = new_sink(dsn=dsn)
+    for finding in findings.every_kind():
+        sink.submit(finding)
+    assert settle(sink), sink.status
+    client = connect(dsn)
+    expected = {"rounds": 2, "comparisons": 8, **dict.fromkeys(("evidence", "verdicts", "notices", "flips"), 1)}
+    expected |= {
+        "request_counts": 1,
+        "interactions": 2,
+        "aside": 1,
+        "batches": 1,
+        "embeddings": 1,
+        "heartbeats": 1,
+        "goldens": 1,
+    }
+    assert {table: count(client, table) for table in expected} == expected
+    places = {table: client.query(f"SELECT DISTINCT cluster FROM {table}").result_rows for table in expected}
+    assert all(seen == [("prod",)] for seen in places.values()), places
+
+
+def test_stored_log_probs_are_those_that_were_measured(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    seen = findings.base_round(3)
+    sink = new_sink(dsn=dsn)
+    sink.submit(seen)
+    assert settle(sink), sink.status
+    columns = "positions, kept, served_log_probs, served_rest, served_top1, live_base_log_probs, half, draws, at"
+    where = "canary = 'c1' AND adapter = 'ticket-router'"
+    row = connect(dsn).query(f"SELECT {columns} FROM comparisons WHERE {where}").result_rows[0]
+    comparison = seen.members[0].measurements[1].comparison
+    shape = (row[0], row[1])
+    assert np.array_equal(np.float32(row[2]).reshape(shape), comparison.served.log_probs)
+    assert np.array_equal(np.float32(row[3]), comparison.served.rest)
+    assert np.array_equal(np.int32(row[4]), comparison.served.top1)
+    assert np.array_equal(np.float32(row[5]).reshape(shape), comparison.live_base.log_probs)
+    assert row[6:8] == ("held_out", 0)
+    assert row[8].timestamp() == findings.NOW
+
+
+def test_nan_infinity_and_missing_values_survive(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    sink = new_sink(dsn=dsn)
+    sink.submit(findings.verdict(log_threshold=float("inf")))
+    assert settle(sink), sink.status
+    sql = "SELECT isNaN(retention), isInfinite(log_threshold), onset_after, onset_by, log_e FROM verdicts"
+    assert connect(dsn).query(sql).result_rows == [(1, 1, None, None, 0.0)]
+
+
+def test_production_text_is_stored_only_when_configured(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    prompt, output = "user: my parcel is late, order 0", '{"queue": "shipping"}'
+    for store_text, offset in ((False, 0), (True, 100)):
+        sink = new_sink(dsn=dsn, store_text=store_text)
+        sink.submit(findings.batch(offset))
+        assert settle(sink), sink.status
+    sql = "SELECT prompt, output, prompt_chars, prompt_hash FROM interactions WHERE offset IN (0, 100) ORDER BY offset"
+    hidden, shown = connect(dsn).query(sql, column_formats={"prompt_hash": "string"}).result_rows
+    assert hidden == ("", "", len(prompt), hashlib.sha256(prompt.encode()).hexdigest())
+    assert shown[:2] == (prompt.replace("order 0", "order 100"), output)
+
+
+def test_the_same_traffic_twice_is_stored_once(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    """A crash after the insert and before the Kafka commit: the same range comes again, from another process."""
+    for _ in range(3):
+        sink = new_sink(dsn=dsn)
+        sink.submit(findings.batch(40))
+        assert settle(sink), sink.status
+    client = connect(dsn)
+    for table, rows in {"request_counts": 1, "interactions": 2, "aside": 1, "batches": 1}.items():
+        assert count(client, table) == rows, f"{table}: the token of the offset range drops the copy"
+
+
+def test_beyond_the_token_window_final_still_counts_once(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    client = connect(dsn)
+    schema.migrate(client)
+    client.command("ALTER TABLE request_counts MODIFY SETTING non_replicated_deduplication_window = 0")
+    for _ in range(2):
+        sink = new_sink(dsn=dsn)
+        sink.submit(findings.batch(40))
+        assert settle(sink), sink.status
+    assert count(client, "request_counts") == 2, "the test must reach the second net"
+    assert count(client, "request_counts", "FINAL") == 1
+
+
+def test_an_answer_lost_on_the_way_does_not_store_twice(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    client = connect(server_dsn)
+    schema.migrate(client)
+    for table in COUNTED_TABLES:
+        clickhouse.fail_next(2, status=500, code=252, match=f"`{table}` (".encode(), after=True)
+    before = len(clickhouse.inserts)
+    sink = new_sink(dsn=server_dsn)
+    for finding in findings.every_kind():
+        sink.submit(finding)
+    assert settle(sink), sink.status
+    expected = {"rounds": 2, "comparisons": 8, "evidence": 1, "verdicts": 1, "notices": 1, "flips": 1, "heartbeats": 1}
+    assert {table: count(client, table) for table in expected} == expected
+    sent = [i["insert_deduplication_token"] for i in clickhouse.inserts[before:] if "`rounds` (" in i["statement"]]
+    assert len(sent) == 3, "twice the answer was lost"
+    assert len(set(sent)) == 1, "a retry keeps its token"
+
+
+def test_settings_that_differ_between_servers_are_sent(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink]
+) -> None:
+    sink = new_sink(dsn=server_dsn)
+    sink.submit(findings.batch(7))
+    assert settle(sink), sink.status
+    sent = next(i for i in reversed(clickhouse.inserts) if "`batches`" in i["statement"])
+    assert (sent["async_insert"], sent["insert_deduplicate"]) == ("0", "1")
+    assert sent["insert_deduplication_token"] == findings.batch(7).token
+
+
+def test_away_at_the_start_and_away_later_loses_nothing(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    clickhouse.stop()
+    try:
+        sink = new_sink(dsn=server_dsn)
+        sink.submit(findings.batch(0))
+        sink.submit(findings.alarm())
+        assert wait_until(lambda: not sink.status[0]), "it says that the store is away"
+        assert not sink.flush(findings.NOW), "Kafka must not be committed"
+    finally:
+        clickhouse.start()
+    assert settle(sink), sink.status
+    assert sink.status[0], "and that it is back"
+    clickhouse.stop()
+    try:
+        for i in range(1, 6):
+            sink.submit(findings.batch(100 * i))
+            sink.submit(findings.alarm(findings.NOW + i))
+        assert wait_until(lambda: not sink.status[0])
+        assert not sink.flush(findings.NOW)
+    finally:
+        clickhouse.start()
+    assert settle(sink), sink.status
+    client = connect(server_dsn)
+    assert (count(client, "batches"), count(client, "interactions")) == (6, 12)
+    assert count(client, "verdicts") == 6
+    assert (sink.dropped, sink.refused) == (0, 0)
+
+
+def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callable[..., Sink]) -> None:
+    sink = new_sink(dsn="clickhouse://192.0.2.1:8123/away")  # TEST-NET-1: packets to it vanish
+    begun = time.monotonic()
+    for i in range(200):
+        sink.submit(findings.evidence(at=findings.NOW + i))
+        sink.flush(findings.NOW)
+    assert time.monotonic() - begun < 2.0
+    begun = time.monotonic()
+    sink.close(0.2)
+    assert time.monotonic() - begun < 4.0, "close keeps to its budget"
+
+
+def test_a_full_buffer_drops_comparisons_first_and_traffic_never() -> None:
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", buffer_mb=0.2))  # not opened: nothing is ever written
+    for i in range(200):
+        sink.submit(findings.base_round(i))
+        sink.submit(findings.batch(100 * i))
+        sink.submit(findings.alarm(findings.NOW + i))
+    assert sink.dropped > 0
+    held = {table: len(rows) for table, rows in sink._rest.items() if rows}
+    assert "comparisons" not in held
+    assert held["verdicts"] > 0
+    assert len(sink._traffic) == 4 * 200, "four tables a batch, nothing dropped"
+    assert sink._bytes <= 0.2e6
+    assert sum(size for rows in sink._rest.values() for _, size in rows) == sink._bytes
+
+
+def test_many_waiting_batches_go_in_few_inserts(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    before = len(clickhouse.inserts)
+    sink = new_sink(dsn=server_dsn, max_rows=20)
+    with sink._changed:
+        for i in range(30):
+            sink.submit(findings.batch(100 * i, n=i + 1))
+    assert settle(sink), sink.status
+    sent = clickhouse.inserts[before:]
+    assert len(sent) < 30, "four inserts a batch would be 120"
+    client = connect(server_dsn)
+    for table in ("request_counts", "batches"):
+        rows = client.query(f"SELECT first_offset FROM {table}").result_rows
+        assert {first for (first,) in rows} == {100 * i for i in range(30)}
+    assert count(client, "interactions") == 60
+
+
+def test_order_of_inserts_never_lets_a_batch_row_overtake() -> None:
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=3))  # not opened: taken by hand
+    for i in range(20):
+        sink.submit(findings.batch(100 * i))
+    done: dict[str, set[int]] = {name: set() for name in ("request_counts", "interactions", "aside", "batches")}
+    while sink._traffic:
+        taken = sink._take()
+        for row in taken.rows:
+            first = row["first_offset"] if "first_offset" in row else row["offset"] // 100 * 100
+            if taken.table == "batches":
+                assert all(first in done[name] for name in ("request_counts", "interactions", "aside")), first
+            done[taken.table].add(first)
+    assert all(seen == {100 * i for i in range(20)} for seen in done.values())
+
+
+def test_one_row_that_cannot_be_stored_does_not_take_others_with_it(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    sink = new_sink(dsn=dsn)
+    sink.submit(findings.heartbeat())
+    assert settle(sink), sink.status
+    good = [findings.evidence(float(i)) for i in range(6)]
+    bad = replace(findings.evidence(9.0), n="many")  # type: ignore[arg-type]
+    with sink._changed:  # all in one insert
+        for finding in (*good[:3], bad, *good[3:]):
+            sink.submit(finding)
+    assert settle(sink), sink.status
+    assert sink.refused == 1
+    assert connect(dsn).query("SELECT groupArray(log_e) FROM (SELECT * FROM evidence ORDER BY log_e)").result_rows == [
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0],)
+    ]
+
+
+def test_tables_that_went_away_are_made_again(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    sink = new_sink(dsn=server_dsn)
+    sink.submit(findings.alarm())
+    assert settle(sink), sink.status
+    database = server_dsn.rsplit("/", 1)[1]
+    connect(server_dsn.rsplit("/", 1)[0]).command(f"DROP DATABASE {database}")
+    sink.submit(findings.alarm(findings.NOW + 1))
+    assert settle(sink), sink.status
+    assert count(connect(server_dsn), "verdicts") == 1
+
+
+def test_a_server_needs_neither_embedded_engine_nor_data_frames(clickhouse: ClickHouseServer, database: str) -> None:
+    """What the sidecar's image leaves out must not be imported on the way to a server."""
+    code = f"""
+import sys, time
+from agent.sinks.clickhouse import Config, Sink
+from tests.agent import findings
+sink = Sink(Config(dsn="clickhouse://127.0.0.1:{clickhouse.port}/{database}"))
+sink.open()
+for finding in findings.every_kind():
+    sink.submit(finding)
+deadline = time.monotonic() + 60
+while not sink.flush(0.0) and time.monotonic() < deadline:
+    time.sleep(0.02)
+assert sink.flush(0.0), sink.status
+sink.close(2.0)
+heavy = [name for name in ("chdb", "pandas", "pyarrow", "torch", "polars") if name in sys.modules]
+assert not heavy, heavy
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,94 @@
+"""The contract of every file in agent/sinks; a new file is under test before anyone writes a test for it."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+import agent.sinks
+from agent.demo.receiver import Receiver
+from agent.records import Finding
+from tests.agent import findings
+
+NAMES = sorted(file.stem for file in Path(agent.sinks.__path__[0]).glob("*.py") if file.stem != "__init__")
+ROUTING_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, dsn: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """What a sink cannot do without, by its name; a new sink with defaults for everything needs no line here."""
+    key = tmp_path / "key"
+    key.write_text(ROUTING_KEY)
+    with Receiver() as receiver:
+        yield {
+            "clickhouse": {"dsn": dsn, "cluster": "prod", "pod": "pod-0"},
+            "pagerduty": {"routing_key_file": key, "outbox_dir": tmp_path / "outbox", "url": receiver.url},
+        }
+
+
+@pytest.fixture(params=NAMES)
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(f"agent.sinks.{request.param}")
+
+
+@pytest.fixture
+def config(module: ModuleType, settings: dict[str, dict[str, Any]]) -> BaseModel:
+    made: BaseModel = module.Config(**settings.get(module.__name__.rsplit(".", 1)[1], {}))
+    return made
+
+
+def settle(sink: Any, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not sink.flush(time.time()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_the_folder_has_the_four_sinks_of_the_design() -> None:
+    assert {"clickhouse", "pagerduty", "prometheus", "memory"} <= set(NAMES)
+
+
+def test_findings_made_here_cover_every_kind_of_finding() -> None:
+    assert {type(finding) for finding in findings.every_kind()} == set(get_args(Finding))
+
+
+def test_config_is_frozen_and_refuses_unknown_keys(module: ModuleType, config: BaseModel) -> None:
+    given = config.model_dump()
+    assert module.Config(**given) == config
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        module.Config(**given, no_such_key=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.no_such_key = 1  # type: ignore[attr-defined]
+
+
+def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel) -> None:
+    sink = module.Sink(config)
+    sink.open()
+    try:
+        assert sink.flush(findings.NOW), "nothing was submitted, so nothing can be missing"
+        for finding in findings.every_kind():
+            sink.submit(finding)
+        assert settle(sink), sink.status
+        ok, words = sink.status
+        assert ok, words
+        assert isinstance(words, str)
+    finally:
+        sink.close(5.0)
+
+
+def test_close_without_work_and_before_open_does_nothing_bad(module: ModuleType, config: BaseModel) -> None:
+    module.Sink(config).close(1.0)
+    sink = module.Sink(config)
+    sink.open()
+    begun = time.monotonic()
+    sink.close(10.0)
+    assert time.monotonic() - begun < 9.0, "an idle sink does not use up its budget"

@@ -1,0 +1,322 @@
+"""The store: addresses, schema, offsets, golden records, and every on-call question answered on a story."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import schema, store
+from agent.alerts import to_notice
+from agent.errors import Refused, Retryable
+from agent.records import Finding, NoticeReason
+from agent.rows import Place, to_rows
+from detectors.records import Cause, Reason, Status, SubjectKind
+from tests.agent import findings
+from tests.agent.findings import BASE, NOW, ROUTER, SWAPPED, TONE
+from tests.clickhouse_http import ClickHouseServer
+
+Connect = Callable[[str], store.Client]
+HERE = Place("prod", "pod-0")
+# The engine and the SQL are the same either way; the wire is under test with the whole story once.
+embedded = pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
+
+
+def insert(client: store.Client, *seen: Finding, place: Place = HERE) -> None:
+    """Straight into the tables: the writer thread has tests of its own."""
+    for finding in seen:
+        for group in to_rows(finding, place):
+            names = list(group.rows[0])
+            data = [
+                [v.tolist() if hasattr(v, "tolist") else v for v in (row[name] for name in names)] for row in group.rows
+            ]
+            client.insert(group.table, data, column_names=names)
+
+
+def answers(client: store.Client, name: str, **params: str) -> list[dict[str, Any]]:
+    columns, rows = store.run_query(client, name, params)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.Client) -> None:
+    assert schema.migrate(migrated) == ()
+    tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
+    wanted = {"rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "interactions", "request_counts"}
+    assert wanted | {"batches", "aside", "embeddings", "heartbeats", "goldens", "schema_version"} == tables
+
+
+@embedded
+def test_a_new_file_is_applied_alone_and_a_changed_one_refused(migrated: store.Client, tmp_path: Path) -> None:
+    for file in schema.MIGRATIONS.glob("*.sql"):
+        (tmp_path / file.name).write_text(file.read_text())
+    extra = "CREATE TABLE IF NOT EXISTS extra (a UInt8) ENGINE = MergeTree ORDER BY a;\n"
+    (tmp_path / "900_extra.sql").write_text(extra)
+    assert schema.migrate(migrated, tmp_path) == (900,)
+    (tmp_path / "900_extra.sql").write_text(extra.replace("a UInt8", "a UInt16"))
+    with pytest.raises(Refused, match=r"900_extra\.sql"):
+        schema.migrate(migrated, tmp_path)
+
+
+def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() -> None:
+    text = (schema.MIGRATIONS / "004_kept.sql").read_text()
+    worded = schema.worded(text, replicated=True, on_cluster="main")
+    keeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
+    assert f"ENGINE = ReplicatedMergeTree({keeper})" in worded
+    assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in worded
+    assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in worded
+
+
+@embedded
+def test_replicated_engines_are_understood(dsn: str, connect: Connect) -> None:
+    """Here are neither a keeper nor macros. That the engine misses those, and nothing else, is what can be seen."""
+    with pytest.raises(Exception, match=r"[Mm]acro|ZooKeeper|ZOOKEEPER"):
+        schema.migrate(connect(dsn), replicated=True)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "wanted"),
+    [
+        ("postgres://host/db", "clickhouse://"),
+        ("clickhouse://user:secret@host:8443/db", "password_file"),
+    ],
+)
+def test_a_wrong_address_is_refused_without_repeating_a_password(dsn: str, wanted: str) -> None:
+    with pytest.raises(Refused, match=wanted) as refused:
+        store.connect(dsn)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_away_is_retryable() -> None:
+    with pytest.raises(Retryable):
+        store.connect("clickhouse://127.0.0.1:9/gapwatch")
+
+
+def test_the_password_is_read_from_its_file(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
+    guarded = ClickHouseServer(Path(clickhouse.folder), password="open sesame").start()
+    password = tmp_path / "password"
+    try:
+        password.write_text("open sesame\n")
+        client = store.connect(f"clickhouse://default@127.0.0.1:{guarded.port}", password)
+        assert client.command("SELECT 1") == 1
+        client.close()
+        password.write_text("guess")
+        with pytest.raises(Refused, match="password_file"):
+            store.connect(f"clickhouse://default@127.0.0.1:{guarded.port}", password)
+    finally:
+        guarded.stop()
+
+
+def test_a_folder_that_another_process_holds_says_whom_to_ask(clickhouse: ClickHouseServer) -> None:
+    code = f"from agent import store; store.connect('chdb://{clickhouse.folder}')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "agent.errors.Retryable" in ended.stderr
+    assert "a running agent holds it: ask it (gapwatch query does so)" in ended.stderr
+
+
+def test_offsets_go_on_behind_what_is_counted(migrated: store.Client) -> None:
+    assert store.counted_upto(migrated, "prod") == {}
+    insert(migrated, findings.batch(0, n=10, aside=0), findings.batch(10, n=5, aside=2))
+    insert(migrated, findings.batch(100, n=7, aside=0, partition=3))
+    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 17, ("llm.interactions", 3): 107}
+    assert store.counted_upto(migrated, "another cluster") == {}
+
+
+@embedded
+def test_counts_without_their_batch_row_are_counted_all_the_same(migrated: store.Client) -> None:
+    """The agent died between the two inserts of one batch."""
+    counts = next(group for group in to_rows(findings.batch(0, n=10, aside=0), HERE) if group.table == "request_counts")
+    names = list(counts.rows[0])
+    migrated.insert("request_counts", [[row[n] for n in names] for row in counts.rows], column_names=names)
+    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 10}
+
+
+def test_counts_are_written_before_the_batch_row() -> None:
+    tables = [group.table for group in to_rows(findings.batch(), HERE)]
+    assert (tables[0], tables[-1]) == ("request_counts", "batches")
+
+
+def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Client) -> None:
+    assert store.golden_row(migrated, ROUTER, cluster="prod") is None
+    old, new = findings.golden(NOW - 60), findings.golden(golden="sha256:hhhh", data=bytes(range(256)))
+    insert(migrated, old, new)
+    assert store.golden_row(migrated, ROUTER, cluster="prod") == ("sha256:hhhh", bytes(range(256)))
+    assert store.golden_row(migrated, ROUTER, "sha256:gggg", "prod") == ("sha256:gggg", old.data)
+    insert(migrated, findings.golden(NOW + 60))
+    assert store.golden_row(migrated, ROUTER, cluster="prod") == ("sha256:gggg", old.data)
+    assert store.golden_row(migrated, ROUTER, "sha256:none", "prod") is None
+
+
+@embedded
+def test_degraded_elsewhere_asks_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
+    def pod(name: str, beat: float, *statuses: Status) -> None:
+        there = Place("prod", name)
+        insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)
+        for i, status in enumerate(statuses):
+            insert(migrated, findings.verdict(status, at=NOW - 30 + i, subject=f"of-{name}"), place=there)
+
+    pod("me", NOW, Status.DEGRADED)
+    pod("bad", NOW, Status.HEALTHY, Status.DEGRADED)
+    pod("recovered", NOW, Status.DEGRADED, Status.HEALTHY)
+    pod("gone", NOW - 3000, Status.DEGRADED)
+    assert store.degraded_elsewhere(migrated, "prod", "me") == {"adapter/of-bad"}
+
+
+# --- the on-call questions, on one story -----------------------------------------------------------------------------
+
+
+def story() -> Iterator[Finding]:
+    """Two healthy rounds; the base is swapped and both adapters are lost; the base's incident opens."""
+    for i, at in enumerate((NOW - 180, NOW - 120)):
+        yield findings.base_round(i, at)
+        for subject in (ROUTER, TONE):
+            yield findings.verdict(at=at, round=i, subject=subject)
+        yield findings.verdict(subject_kind=SubjectKind.BASE, at=at, round=i)
+    at = NOW - 60
+    yield findings.base_round(2, at, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",))
+    base = findings.alarm(at, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
+    yield from (findings.alarm(at, subject=name, covered_by=BASE) for name in (ROUTER, TONE))
+    yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
+    yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
+    for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
+        yield findings.batch(first, n=100, at=then, aside=3)
+
+
+@pytest.fixture
+def told(migrated: store.Client) -> store.Client:
+    insert(migrated, *story())
+    return migrated
+
+
+def test_every_question_has_words_and_an_answer_on_an_empty_store(migrated: store.Client) -> None:
+    assert len(store.query_names()) >= 10
+    for name, question in store.query_names().items():
+        assert question.endswith("?"), f"{name}: its first line is the question it answers"
+        columns, rows = store.run_query(migrated, name)
+        assert columns, name
+        assert list(rows) == [], name
+
+
+def test_every_question_is_answered_on_the_story(told: store.Client) -> None:
+    for name in store.query_names():
+        assert answers(told, name), name
+
+
+@embedded
+def test_what_is_degraded(told: store.Client) -> None:
+    seen = answers(told, "degraded")
+    assert [row["subject"] for row in seen] == [BASE, TONE, ROUTER], "the base first"
+    assert seen[0]["cause"] == Cause.BASE_SWAPPED_AND_ADAPTER_LOST.value
+    assert [row["covered_by"] for row in seen] == ["", BASE, BASE]
+    assert answers(told, "degraded", cluster="another") == []
+
+
+@embedded
+def test_a_subject_that_recovered_is_degraded_no_more(told: store.Client) -> None:
+    insert(told, *(findings.verdict(reason=Reason.RESOLVED, subject=name) for name in (ROUTER, TONE)))
+    insert(told, findings.verdict(reason=Reason.RESOLVED, subject_kind=SubjectKind.BASE))
+    assert answers(told, "degraded") == []
+    assert answers(told, "since") == []
+    assert answers(told, "since", subject=ROUTER)[0]["status_now"] == "healthy"
+
+
+@embedded
+def test_since_when_and_what_was_there_before(told: store.Client) -> None:
+    row = next(row for row in answers(told, "since", subject=ROUTER))
+    assert row["onset_after"].timestamp() == NOW - 120
+    assert row["onset_by"].timestamp() == row["alarm_at"].timestamp() == NOW - 60
+    assert row["last_healthy"].timestamp() == NOW - 120
+    assert (row["healthy_round"], row["healthy_base"], row["live_base"]) == (1, "sha256:aaaa", "sha256:bbbb")
+
+
+@embedded
+def test_an_onset_without_a_healthy_round_is_not_borrowed_from_an_older_alarm(told: store.Client) -> None:
+    fresh = findings.alarm(NOW - 5, onset=findings.Onset(None, NOW - 5))
+    insert(told, fresh)
+    row = answers(told, "since", subject=ROUTER)[0]
+    assert row["onset_after"] is None
+    assert row["onset_by"].timestamp() == NOW - 5
+
+
+@embedded
+def test_flipped_canaries_side_by_side(told: store.Client) -> None:
+    row = answers(told, "flipped", subject=BASE)[0]
+    assert (row["golden_text"], row["present_text"]) == ('{"queue": "shipping"}', "Sure! Here is...")
+
+
+@embedded
+def test_requests_since_the_onset_are_counted_once(told: store.Client) -> None:
+    assert [(r["adapter"], r["pod"], r["requests"]) for r in answers(told, "requests_since")] == [
+        (ROUTER, "engine-0", 200)
+    ]
+    told.command("ALTER TABLE request_counts MODIFY SETTING non_replicated_deduplication_window = 0")
+    insert(told, findings.batch(1000, n=100, at=NOW - 60, aside=3))
+    raw = told.query("SELECT sum(n) FROM request_counts").result_rows[0][0]
+    assert raw == 400, "the copy must be in the table for the test to say anything"
+    assert answers(told, "requests_since", subject=BASE)[0]["requests"] == 200
+
+
+@embedded
+def test_what_changed_before_the_onset(told: store.Client) -> None:
+    seen = answers(told, "identity", subject=ROUTER)
+    assert {row["adapter"] for row in seen} == {ROUTER, TONE}
+    assert {(row["base_before"], row["live_base"]) for row in seen} == {("sha256:aaaa", "sha256:bbbb")}
+    assert seen[0]["facts"] == ["24 of 120 keys match nothing"]
+    assert seen[0]["round"] == 2
+
+
+@embedded
+def test_rounds_evidence_and_alerts(told: store.Client) -> None:
+    rounds = answers(told, "rounds", subject=ROUTER, limit="2")
+    assert [row["round"] for row in rounds] == [2, 1]
+    assert rounds[1]["retention"] == pytest.approx(0.98)  # held out: c1 and c3, at .99 and .97
+    assert rounds[1]["draws"] == 4
+    assert [row["log_e"] for row in answers(told, "evidence", subject=ROUTER)] == [2.0, 93.9]
+    assert {row["log_threshold"] for row in answers(told, "evidence", subject=ROUTER)} == {21.5}
+    assert [(row["kind"], row["subject"]) for row in answers(told, "alerts")] == [("trigger", BASE)]
+
+
+@embedded
+def test_silence_shows(told: store.Client) -> None:
+    silent = {row["name"]: row for row in answers(told, "freshness", minutes="0")}
+    assert {"pod-0", ROUTER, TONE} == set(silent)
+    assert all(row["too_long"] for row in silent.values())
+    insert(told, findings.base_round(3, NOW, measurements=(), blocked=Reason.UNREADABLE, detail="cut short"))
+    row = next(row for row in answers(told, "freshness") if row["name"] == ROUTER)
+    assert row["last_seen"].timestamp() == NOW - 60, "a blocked round is no measurement"
+    assert row["why"] == "unreadable: cut short"
+
+
+@embedded
+def test_cost_of_the_members_adds_up_to_the_rounds(told: store.Client) -> None:
+    rows: Sequence[dict[str, Any]] = answers(told, "cost")
+    assert sum(row["tokens_scored"] for row in rows) == pytest.approx(3 * 120)
+    assert sum(row["replay_s"] for row in rows) == pytest.approx(3 * 2.0)
+
+
+@embedded
+def test_records_set_aside_by_reason(told: store.Client) -> None:
+    assert [(row["reason"], row["records"]) for row in answers(told, "aside")] == [("not_json", 9)]
+
+
+def test_wrong_questions_are_refused_with_what_is_there(migrated: store.Client, dsn: str) -> None:
+    with pytest.raises(Refused, match="degraded"):
+        store.run_query(migrated, "no_such_question")
+    with pytest.raises(Refused, match="subject"):
+        store.run_query(migrated, "since", {"subjekt": ROUTER})
+    with pytest.raises(Refused, match="types"):
+        store.run_query(migrated, "rounds", {"limit": "many"})
+
+
+def test_a_parameter_is_a_value_never_sql(told: store.Client) -> None:
+    assert answers(told, "flipped", subject="' OR 1 = 1 --") == []
+
+
+@embedded
+def test_a_store_without_tables_says_so(dsn: str, connect: Connect) -> None:
+    with pytest.raises(Refused, match="tables"):
+        store.run_query(connect(dsn), "rounds")

@@ -1,0 +1,50 @@
+"""Brokers for the Kafka suite: tansu everywhere, and real Apache Kafka where KAFKA_HOME names a distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from agent.demo.broker import Broker, Kind, apache_available, start_broker
+from tests.kafka_brokers import BrokerWorld, MemoryWorld, World
+
+REAL = pytest.param("apache", marks=pytest.mark.real_kafka)
+
+
+def need_apache() -> None:
+    """Skip, by name, where there is no real Kafka."""
+    if not apache_available():
+        pytest.skip("no real Kafka: KAFKA_HOME is not set to a folder with libs/, or there is no java")
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Kind], Broker]]:
+    """One broker of each kind for all tests that leave it alive; started when first asked for."""
+    with ExitStack() as opened:
+        running: dict[str, Broker] = {}
+
+        def give(kind: Kind) -> Broker:
+            if kind == "apache":
+                need_apache()
+            if kind not in running:
+                running[kind] = opened.enter_context(start_broker(tmp_path_factory.mktemp(kind), kind=kind))
+            return running[kind]
+
+        yield give
+
+
+@pytest.fixture(params=["tansu", REAL])
+def broker(request: pytest.FixtureRequest, shared_broker: Callable[[Kind], Broker]) -> Broker:
+    """A running broker that other tests use too: take a topic of your own, and leave it running."""
+    return shared_broker(request.param)
+
+
+@pytest.fixture(params=["memory", "tansu", REAL])
+def new_world(request: pytest.FixtureRequest, shared_broker: Callable[[Kind], Broker]) -> Callable[[int], World]:
+    """Makes a fresh topic with so many partitions: in memory, on tansu, on real Kafka."""
+    if request.param == "memory":
+        return MemoryWorld
+    running = shared_broker(request.param)
+    return lambda partitions: BrokerWorld(running, partitions)

@@ -1,0 +1,279 @@
+"""The image, as far as it can be known without a container engine: rules of the Dockerfile, and what it puts in."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "deploy/Dockerfile").read_text()
+EXACT_BASE = re.compile(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ROUTING_KEY|CREDENTIAL", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction, its continuation lines joined. stage: how many FROM lines came before, 0 above the first."""
+
+    stage: int
+    verb: str
+    rest: str
+
+
+def steps(text: str) -> list[Step]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found: list[Step] = []
+    for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
+        verb, rest = line.split(maxsplit=1)
+        stage = (found[-1].stage if found else 0) + (verb == "FROM")
+        found.append(Step(stage, verb, " ".join(rest.split())))
+    return found
+
+
+def of(verb: str, text: str = TEXT, *, last_stage: bool = False) -> list[str]:
+    found = steps(text)
+    return [s.rest for s in found if s.verb == verb and (not last_stage or s.stage == found[-1].stage)]
+
+
+def faults(text: str) -> Iterator[str]:
+    """What this Dockerfile does that ours must not do, a sentence each."""
+    variables = dict(rest.split("=", 1) for rest in of("ARG", text) if "=" in rest)
+    stages = [name.split(" AS ")[-1] for name in of("FROM", text)]
+    for image in (name.split()[0] for name in of("FROM", text)):
+        resolved = re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], image)
+        if not EXACT_BASE.fullmatch(resolved) and resolved not in stages:
+            yield f"base image is not an exact version: {resolved}"
+    users = of("USER", text, last_stage=True)
+    if not users or not re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1]):
+        yield "the image does not end as a numeric user that is not root"
+    yield from (f"ADD may fetch or unpack: {rest}" for rest in of("ADD", text))
+    for command in (part.strip() for rest in of("RUN", text) for part in rest.split("&&")):
+        if command.startswith("pip install") and "--constraint constraints.txt" not in command:
+            yield f"not held to constraints.txt: {command}"
+        if re.search(r"\b(curl|wget|git clone|apt-get)\b", command):
+            yield f"fetches something no pin holds: {command}"
+    named = [rest for verb in ("ENV", "ARG") for rest in of(verb, text)]
+    yield from (f"a secret in the image: {rest}" for rest in named if SECRET.search(rest))
+
+
+def test_the_dockerfile_keeps_the_rules() -> None:
+    assert list(faults(TEXT)) == []
+
+
+BROKEN = [
+    ("a floating base", r"python:3\.11\.\d+-slim-bookworm", "python:3.11-slim", "not an exact version"),
+    ("a base of the day", r"^FROM \S+ AS sidecar", "FROM debian:latest AS sidecar", "not an exact version"),
+    ("root", r"^USER .*", "USER root", "numeric user"),
+    ("a user by name", r"^USER .*", "USER gapwatch", "numeric user"),
+    ("root by number", r"^USER .*", "USER 0:0", "numeric user"),
+    ("something fetched", r"^EXPOSE .*", "ADD https://example.com/model.tar /models/", "ADD"),
+    ("an unpinned install", r"^EXPOSE .*", "RUN true && pip install evidently", "constraints.txt"),
+    ("a key that stays in a layer", r"^EXPOSE .*", "ENV PAGERDUTY_ROUTING_KEY=abc", "secret"),
+]
+
+
+@pytest.mark.parametrize(("what", "pattern", "instead", "said"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_the_rules_notice(what: str, pattern: str, instead: str, said: str) -> None:
+    broken, changed = re.subn(pattern, instead, TEXT, count=1, flags=re.MULTILINE)
+    assert changed == 1
+    found = list(faults(broken))
+    assert found and all(said in fault for fault in found)
+
+
+def test_it_builds_in_one_stage_and_ships_another() -> None:
+    assert [name.split(" AS ")[1] for name in of("FROM")] == ["build", "sidecar"]
+    assert [rest for rest in of("COPY", last_stage=True) if "--from=build" not in rest] == []
+    assert of("RUN", last_stage=True) and not any("pip" in rest for rest in of("RUN", last_stage=True))
+
+
+def test_it_starts_and_stops_as_the_manifest_expects() -> None:
+    assert of("ENTRYPOINT") == ['["gapwatch"]']
+    assert of("CMD") == ['["run", "--config", "/etc/gapwatch/gapwatch.yaml"]']
+    assert of("STOPSIGNAL") == ["SIGTERM"]
+    security = pod()["securityContext"]
+    assert of("USER") == [f"{security['runAsUser']}:{security['runAsGroup']}"]
+
+
+def test_everything_the_environment_points_at_for_writing_is_a_writable_mount() -> None:
+    [container] = pod()["initContainers"]
+    writable = [m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")]
+    folders = {name: value for name, value in environment().items() if re.search(r"HOME$|DIR$", name)}
+    assert {"HOME", "HF_HOME", "TMPDIR"} <= folders.keys()
+    for name, folder in folders.items():
+        assert any(Path(folder).is_relative_to(mount) for mount in writable), name
+
+
+def test_no_hub_is_asked_at_run_time() -> None:
+    assert environment()["HF_HUB_OFFLINE"] == "1"
+
+
+def pod() -> dict:  # type: ignore[type-arg]
+    objects = yaml.safe_load_all((ROOT / "deploy/kubernetes/sidecar.yaml").read_text())
+    [deployment] = [item for item in objects if item["kind"] == "Deployment"]
+    return dict(deployment["spec"]["template"]["spec"])
+
+
+def environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for rest in of("ENV", last_stage=True) for pair in rest.split())
+
+
+# --- what is installed ------------------------------------------------------------------------------------------------
+
+
+def project(extra: str) -> set[str]:
+    """Direct requirements of the project with one extra ("" for none), by name, from pyproject.toml."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(table["dependencies"] + (table["optional-dependencies"][extra] if extra else []))
+
+
+def installed_with(requirements: set[str]) -> set[str]:
+    """Names of everything those requirements pull in, by the metadata of what is installed here."""
+    found: set[str] = set()
+    todo = [Requirement(text) for text in requirements]
+    while todo:
+        wanted = todo.pop()
+        extras = wanted.extras or {""}
+        name = canonicalize_name(wanted.name)
+        if name in found and not wanted.extras:
+            continue
+        found.add(name)
+        below = [Requirement(text) for text in metadata.requires(name) or []]
+        todo += [r for r in below if r.marker is None or any(applies(r, extra) for extra in extras)]
+    return found
+
+
+def applies(requirement: Requirement, extra: str) -> bool:
+    assert requirement.marker is not None
+    return requirement.marker.evaluate({**default_environment(), "extra": extra})  # type: ignore[arg-type,dict-item]
+
+
+def pins() -> dict[str, str]:
+    """Package to exact version, in the two files that the installs are held to."""
+    files = [path for path in copied() if "constraints" in path]
+    lines = [line for file in files for line in (ROOT / file).read_text().splitlines() if line and line[0] != "#"]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+@pytest.mark.parametrize("extra", ["", "models"])
+def test_every_package_in_the_image_has_an_exact_version(extra: str) -> None:
+    assert installed_with(project(extra)) - pins().keys() == set()
+
+
+def test_the_traffic_only_image_has_no_model_library_and_no_image_has_the_embedded_engine() -> None:
+    [extras] = [rest for rest in of("ARG") if rest.startswith("EXTRAS=")]
+    assert extras == "EXTRAS=models"
+    assert "torch" in installed_with(project("models"))
+    assert {"torch", "transformers"}.isdisjoint(installed_with(project("")))
+    assert {"chdb", "chdb-core", "pandas"}.isdisjoint(installed_with(project("models")))
+    assert "chdb" in installed_with(project("embedded")), "the check above would pass on a renamed package"
+
+
+# --- what is copied ---------------------------------------------------------------------------------------------------
+
+
+def copied() -> list[str]:
+    """Paths that come from the repository."""
+    return [path for rest in of("COPY") if not rest.startswith("--from") for path in rest.split()[:-1]]
+
+
+def let_in(path: str) -> bool:
+    """Would .dockerignore let this path of the repository into the build? The last pattern that fits decides."""
+    kept = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pattern = line.removeprefix("!").removeprefix("**/")
+            parents = ["/".join(path.split("/")[: n + 1]) for n in range(path.count("/") + 1)]
+            parts = path.split("/") if "**/" in line else parents
+            kept = line.startswith("!") if any(matches(part, pattern) for part in parts) else kept
+    return kept
+
+
+def matches(part: str, pattern: str) -> bool:
+    """As a container engine reads it: a star stays within one folder."""
+    return part.count("/") == pattern.count("/") and fnmatch.fnmatchcase(part, pattern)
+
+
+def test_only_what_is_copied_reaches_the_builder() -> None:
+    for path in copied():
+        assert (ROOT / path).exists() and let_in(path), path
+        assert not (ROOT / path).is_dir() or let_in(f"{path}/a_file.sql"), path
+    out = (
+        ".git/config",
+        ".venv/bin/python",
+        ".env",
+        "tests/conftest.py",
+        "deploy/Dockerfile",
+        "agent/__pycache__/a.pyc",
+    )
+    for path in out:
+        assert not let_in(path), path
+
+
+START = """
+import sys
+class NotInThisImage:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ImportError(f"{name} is not in this image")
+blocked = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, NotInThisImage())
+sys.argv[0] = "gapwatch"
+from agent.__main__ import main
+main()
+"""
+
+
+def absent() -> set[str]:
+    """Top-level modules installed here that the traffic-only image does not have."""
+    present = installed_with(project(""))
+    owners = metadata.packages_distributions()
+    return {m for m, names in owners.items() if present.isdisjoint(canonicalize_name(name) for name in names)}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds what the image holds, and nothing else of the repository."""
+    folder = tmp_path_factory.mktemp("image")
+    for path in copied():
+        source, target = ROOT / path, folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def gapwatch(image: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on what the traffic-only image holds; importing a package that it lacks fails as it would there."""
+    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(image), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(image)}
+    command = [sys.executable, "-P", "-c", START, ",".join(absent()), *arguments]
+    return subprocess.run(command, cwd=image, env=clean, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_what_is_copied_is_enough_to_start(image: Path) -> None:
+    done = gapwatch(image, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "check-config" in done.stdout
+
+
+def test_what_is_copied_is_enough_to_refuse_a_configuration(image: Path) -> None:
+    (image / "gapwatch.yaml").write_text("kafka: {topik: llm.interactions}\n")
+    done = gapwatch(image, "check-config")
+    assert done.returncode == 64, done.stderr
+    assert "Traceback" not in done.stderr and "gapwatch.yaml" in done.stdout + done.stderr

@@ -1,0 +1,148 @@
+"""The story at every change: an injected fault becomes a page, its end a resolve, through all but the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.memory import MemoryTopic
+from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
+from detectors.records import Cause, Evidence, Reason, Side, Status, SubjectKind, Verdict
+from tests.end_to_end.world import ADAPTERS, World, enrolled
+from tests.kafka_brokers import request
+
+
+@pytest.fixture(scope="module")
+def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("goldens")
+    enrolled(folder)
+    return folder
+
+
+@pytest.fixture
+def world(tmp_path: Path, goldens: Path) -> Iterator[World]:
+    with World(tmp_path, goldens) as opened:
+        yield opened
+
+
+def last(world: World, subject: str) -> Verdict:
+    return [verdict for verdict in world.sink.verdicts if verdict.subject == subject][-1]
+
+
+def pages(world: World) -> list[Notice]:
+    return [notice for notice in world.sink.notices if notice.kind is NoticeKind.TRIGGER]
+
+
+def test_healthy_rounds_page_nobody_and_keep_retention_at_one(world: World) -> None:
+    for _ in range(5):
+        world.turn_round()
+    assert world.sink.notices == []
+    for name in ADAPTERS:
+        verdict = last(world, name)
+        assert verdict.status is Status.HEALTHY
+        assert verdict.retention is not None
+        assert abs(verdict.retention.mean - 1) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("not_applied", Cause.ADAPTER_NOT_APPLIED),
+        ("scale:0.5", Cause.WRONG_STRENGTH),
+        ("wrong_adapter:beta", Cause.WRONG_ADAPTER),
+    ],
+)
+def test_one_broken_adapter_pages_in_the_first_round_by_its_cause_and_alone(
+    world: World, fault: str, cause: Cause
+) -> None:
+    world.turn_round()
+    world.runner.inject("alpha", fault)
+    world.turn_round()
+    assert [(notice.verdict.subject, notice.verdict.cause) for notice in pages(world)] == [("alpha", cause)]
+    assert last(world, "tiny").status is not Status.DEGRADED
+    assert all(last(world, name).status is Status.HEALTHY for name in ("beta", "gamma"))
+
+
+def test_a_swap_that_loses_every_adapter_is_one_incident_on_the_base_and_resolves(world: World) -> None:
+    world.turn_round()
+    world.runner.inject(None, "swapped_and_lost")
+    world.turn_round()
+    (page,) = pages(world)
+    assert page.verdict.subject_kind is SubjectKind.BASE
+    assert page.verdict.cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+    assert page.verdict.members == ADAPTERS
+    assert page.verdict.onset is not None and page.verdict.onset.after is not None
+
+    world.runner.inject(None, "none")
+    world.turn_round()
+    assert last(world, "tiny").reason is Reason.RECOVERING
+    world.turn_round()
+    assert last(world, "tiny").reason is Reason.RESOLVED
+    assert [notice.kind for notice in world.sink.notices] == [NoticeKind.TRIGGER, NoticeKind.RESOLVE]
+    assert world.sink.notices[0].dedup_key == world.sink.notices[1].dedup_key
+
+
+def test_a_base_that_moved_under_adapters_that_survive_is_told_once_and_pages_nobody(world: World) -> None:
+    world.turn_round()
+    world.runner.inject(None, "base_swapped:0.05")
+    for _ in range(3):
+        world.turn_round()
+    assert [(notice.kind, notice.reason) for notice in world.sink.notices] == [
+        (NoticeKind.CHANGE, NoticeReason.BASE_MOVED)
+    ]
+    assert all(last(world, name).reason is Reason.BASE_MOVED for name in ADAPTERS)
+
+
+def test_files_in_mid_rollout_are_unmonitorable_and_told_only_after_three_rounds(world: World) -> None:
+    world.turn_round()
+    world.runner.inject(None, "files_changing")
+    for expected in (0, 0, 1):
+        world.turn_round()
+        assert all(last(world, name).status is Status.UNMONITORABLE for name in ADAPTERS)
+        assert last(world, "alpha").reason is Reason.FILES_CHANGING
+        assert len(pages(world)) == expected
+    assert pages(world)[0].reason is NoticeReason.CANNOT_TELL
+
+
+def test_the_worst_canaries_are_kept_as_text_once(world: World) -> None:
+    world.turn_round()
+    world.runner.inject("alpha", "not_applied")
+    world.turn_round()
+    world.turn_until(lambda: len(world.sink.of(Flip)) >= 2)
+    world.turn_round()
+    flips = world.sink.of(Flip)
+    assert {flip.adapter for flip in flips} == {"alpha"}
+    assert len(flips) == 2
+    assert all(flip.golden_text != flip.present_text for flip in flips)
+
+
+def test_traffic_is_counted_sampled_embedded_and_committed(world: World) -> None:
+    world.topic.publish([request(i, ADAPTERS[i % 3]) for i in range(30)])
+    world.turn_round()
+    world.turn_until(lambda: len({e.stream for e in world.sink.of(Evidence) if not e.pages}) == 2)
+    batches = world.sink.of(TrafficBatch)
+    assert sum(count.n for batch in batches for count in batch.counts) == 30
+    assert sum(len(batch.interactions) for batch in batches) == 30
+    assert world.topic.committed == {("traffic", 0): 30}
+    streams = {e.stream for e in world.sink.of(Evidence) if not e.pages}
+    assert all(any(stream.endswith(side.value) for stream in streams) for side in Side)
+
+
+def test_an_open_incident_outlives_a_restart_and_still_resolves(tmp_path: Path, goldens: Path) -> None:
+    topic = MemoryTopic()
+    with World(tmp_path, goldens, topic) as first:
+        first.turn_round()
+        first.runner.inject("alpha", "not_applied")
+        first.turn_round()
+        assert len(pages(first)) == 1
+    with World(tmp_path, goldens, topic) as second:
+        second.runner.inject("alpha", "not_applied")
+        second.turn_round()
+        assert pages(second) == []
+        assert last(second, "alpha").reason is Reason.STILL_DEGRADED
+        second.runner.inject("alpha", "none")
+        second.turn_round()
+        second.turn_round()
+        assert [notice.reason for notice in second.sink.notices] == [NoticeReason.RECOVERED]

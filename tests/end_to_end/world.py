@@ -1,0 +1,104 @@
+"""The whole agent over its twins: memory broker, memory runner, memory sink, a clock set by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent.app import App, Parts
+from agent.clock import HandClock
+from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
+from agent.feeds.traffic import TrafficFeed
+from agent.goldens import Goldens
+from agent.health import Health, Routes
+from agent.judge import Judge
+from agent.memory import MemoryConsumer, MemoryTopic
+from agent.sampling import Config as SamplingConfig
+from agent.sinks.memory import Sink
+from agent.state import StateFile
+from detectors.monitor import Monitor
+from detectors.records import BaseRound
+from detectors.score import Tolerances
+from detectors.verdict import Rules
+from probes.canary import Canary, CanarySet
+from probes.enrol import EnrolSettings, enrol
+from probes.golden_files import save
+from probes.runners.memory import Config, Runner
+
+EVERY_S = 60.0
+BUDGET = 512
+ADAPTERS = ("alpha", "beta", "gamma")
+PATIENCE_S = 60.0
+
+
+def canaries(adapter: str, n: int = 64) -> CanarySet:
+    """Short questions; the memory runner answers each in about eighteen letters."""
+    asked = [({"role": "user", "content": f"{adapter} question {i} about item {i * 7 % 31}"},) for i in range(n)]
+    return CanarySet(tuple(Canary(f"{adapter}-{i}", messages, {}) for i, messages in enumerate(asked)))
+
+
+def enrolled(folder: Path) -> None:
+    """Golden records of the three adapters, as ``gapwatch enrol`` writes them."""
+    runner = new_runner()
+    runner.open()
+    for name in ADAPTERS:
+        others = [other for other in ADAPTERS if other != name]
+        settings = EnrolSettings(base="tiny", at=1_700_000_000.0, min_tokens=6)
+        save(enrol(runner, name, canaries(name), settings, others, lambda *_: None, lambda: False), folder)
+
+
+def new_runner() -> Runner:
+    return Runner(Config(adapters={name: f"{name}-v1" for name in ADAPTERS}))
+
+
+class World:
+    """One agent. ``turn_round`` lets one scheduled round happen and everything that follows from it."""
+
+    def __init__(self, folder: Path, goldens: Path, topic: MemoryTopic | None = None) -> None:
+        self.runner = new_runner()
+        self.clock = HandClock()
+        self.topic = topic or MemoryTopic()
+        self.sink = Sink()
+        shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
+        self.canaries = CanaryFeed(
+            [WatchedBase("tiny", self.runner, shelf, ADAPTERS)], Schedule(EVERY_S, BUDGET, seed=5), self.clock
+        )
+        sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
+        self.traffic = TrafficFeed(MemoryConsumer(self.topic), ADAPTERS, sampling, dict)
+        monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
+        self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
+        routes = Routes(lambda: b"", dict, lambda *_: ([], []))
+        self.health = Health(routes, self.clock, 0, 0)
+        self.app = App(
+            Parts(self.judge, [self.sink], self.canaries, self.traffic, self.health, self.clock, "pod-0", "test")
+        )
+        self._opened = ExitStack()
+
+    def __enter__(self) -> World:
+        self.app.open(self._opened)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @property
+    def rounds(self) -> list[BaseRound]:
+        return self.sink.of(BaseRound)
+
+    def turn_round(self) -> BaseRound:
+        before = len(self.rounds)
+        if before:
+            self.clock.advance(EVERY_S)
+        self.turn_until(lambda: len(self.rounds) > before)
+        return self.rounds[-1]
+
+    def turn_until(self, happened: Callable[[], bool]) -> None:
+        """Turn the loop until it did. Raises TimeoutError."""
+        give_up = time.monotonic() + PATIENCE_S
+        while not happened():
+            if time.monotonic() > give_up:
+                raise TimeoutError("it did not happen")
+            self.app.step()
+            time.sleep(0.005)

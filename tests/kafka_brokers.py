@@ -1,0 +1,76 @@
+"""What the Kafka suite runs on: the in-memory twin, and brokers of two kinds, behind one surface."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import orjson
+
+from agent.consumer import Consumer
+from agent.demo.broker import Broker
+from agent.kafka import Config, ensure_topic, publish
+from agent.memory import MemoryConsumer, MemoryTopic
+from agent.topic import Outgoing, TopicConsumer
+
+_numbers = itertools.count()
+
+
+class World(Protocol):
+    """One fresh topic, and consumers of one group that reads it from the beginning."""
+
+    def publish(self, records: Iterable[Outgoing], partition: int | None = None) -> int: ...
+    def consumer(self, max_poll_records: int = 500) -> TopicConsumer: ...
+
+
+class MemoryWorld:
+    def __init__(self, partitions: int) -> None:
+        self.topic = MemoryTopic(partitions=partitions)
+
+    def publish(self, records: Iterable[Outgoing], partition: int | None = None) -> int:
+        return self.topic.publish(records, partition)
+
+    def consumer(self, max_poll_records: int = 500) -> TopicConsumer:
+        return MemoryConsumer(self.topic, max_poll_records)
+
+
+class BrokerWorld:
+    def __init__(self, broker: Broker, partitions: int) -> None:
+        self.broker, self.name = broker, f"topic-{next(_numbers)}"
+        ensure_topic(broker.bootstrap, self.name, partitions, {"max.message.bytes": str(16 * 2**20)})
+
+    def publish(self, records: Iterable[Outgoing], partition: int | None = None) -> int:
+        return publish(self.broker.bootstrap, self.name, records, partition)
+
+    def consumer(self, max_poll_records: int = 500) -> TopicConsumer:
+        return Consumer(config_for(self.broker.bootstrap, self.name, max_poll_records=max_poll_records))
+
+
+def config_for(bootstrap: str, topic: str, **settings: Any) -> Config:
+    """A consumer's config with the short session that keeps tansu's joins (session / 2) short."""
+    usual: dict[str, Any] = {
+        "group_id": f"group-of-{topic}",
+        "session_timeout_ms": 3000,
+        "auto_offset_reset": "earliest",
+    }
+    return Config(bootstrap_servers=(bootstrap,), topic=topic, **(usual | settings))
+
+
+def request(number: int, adapter: str = "ticket-router", **changes: Any) -> Outgoing:
+    """One good record; changes replace fields of it, None takes one out."""
+    body: dict[str, Any] = {
+        "schema": "gapwatch.v1",
+        "request_id": f"r-{number}",
+        "ts": 1_700_000_000.0 + number,
+        "adapter": adapter,
+        "base": "smollm2",
+        "pod": "engine-0",
+        "messages": [{"role": "user", "content": f"question {number}"}],
+        "output": f"answer {number}",
+        "finish_reason": "stop",
+        "sampling": {"temperature": 0.7, "seed": 3},
+        "usage": {"prompt_tokens": 12, "completion_tokens": 5},
+    }
+    body = {name: value for name, value in (body | changes).items() if value is not None}
+    return Outgoing(adapter.encode(), orjson.dumps(body))

@@ -1,0 +1,258 @@
+"""Files that change under a runner: what is told, what answers meanwhile, and what answers afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detectors.records import Floats, Reason
+from probes.errors import Unreplayable, Unsupported
+from probes.replay import Readiness, Replay, Target, Weights
+from probes.runners.in_process import Config, Runner
+from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
+
+GOLDEN_BASE, LIVE_BASE = Target(None, Weights.GOLDEN), Target(None)
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> tuple[Path, Path]:
+    """Two bases of one shape; the first is where the runner looks."""
+    return tiny_base(tmp_path / "base", seed=0), tiny_base(tmp_path / "other", seed=9)
+
+
+def put(source: Path, target: Path) -> None:
+    """Overwrite every file of ``target`` by its namesake, as an upstream release does."""
+    for file in source.iterdir():
+        shutil.copy(file, target / file.name)
+
+
+def close(first: Floats, second: Floats) -> bool:
+    return bool(np.abs(first - second).max() < 1e-4)
+
+
+def test_a_swapped_base_is_noticed_waited_for_and_answers_beside_the_golden_one(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, other = bases
+    adapter, first = tiny_adapter(tmp_path / "a", base), shutil.copytree(base, tmp_path / "first")
+    runner = opened(base, tmp_path, {"a": adapter})
+    assert set(runner.refresh().values()) == {Readiness()}
+    golden_id = runner.identity(None)
+    assert golden_id.golden_base == golden_id.live_base
+
+    put(other, base)
+    assert runner.refresh()[None].blocked is Reason.FILES_CHANGING
+    with pytest.raises(Unreplayable, match="changed, waiting"):
+        full(runner, [LIVE_BASE])
+    assert runner.refresh()[None] == Readiness()
+    assert runner.identity("a").base_moved and not runner.identity("a").adapter_moved
+    answers = full(runner, [LIVE_BASE, Target("a"), GOLDEN_BASE, Target("a", Weights.GOLDEN)])
+    assert close(answers[LIVE_BASE, 0], peft_log_probs(other, None, PROMPT, FORCED))
+    assert close(answers[Target("a"), 0], peft_log_probs(other, adapter, PROMPT, FORCED))
+    assert close(answers[GOLDEN_BASE, 0], peft_log_probs(first, None, PROMPT, FORCED))
+    assert close(answers[Target("a", Weights.GOLDEN), 0], peft_log_probs(first, adapter, PROMPT, FORCED))
+
+    put(first, base)
+    runner.refresh()
+    assert runner.refresh()[None] == Readiness()
+    assert runner._live is runner._golden, "the golden base answers again, and the other one is let go"
+    assert close(full(runner, [Target("a")])[Target("a"), 0], peft_log_probs(first, adapter, PROMPT, FORCED))
+
+
+def test_rewriting_the_same_content_blocks_for_one_look_and_loads_nothing_new(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, _ = bases
+    runner = opened(base, tmp_path)
+    before = runner._live
+    put(shutil.copytree(base, tmp_path / "copy"), base)
+    assert [runner.refresh()[None].blocked for _ in range(2)] == [Reason.FILES_CHANGING, None]
+    assert runner._live is before and not runner.identity(None).base_moved
+
+
+def test_a_changed_setting_in_the_config_is_another_base(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    runner = opened(base, tmp_path)
+    before = full(runner, [LIVE_BASE])[LIVE_BASE, 0]
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 10.0
+    (base / "config.json").write_text(json.dumps(config))
+    runner.refresh()
+    runner.refresh()
+    assert runner.identity(None).base_moved
+    assert not close(full(runner, [LIVE_BASE])[LIVE_BASE, 0], before)
+
+
+def test_half_a_base_is_unreadable_until_the_rest_has_come(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, other = bases
+    runner = opened(base, tmp_path)
+    weights, whole = base / "model.safetensors", (other / "model.safetensors").read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert runner.refresh()[None].blocked is Reason.FILES_CHANGING
+    stalled = runner.refresh()[None]
+    assert stalled.blocked is Reason.UNREADABLE and "half written" in stalled.detail
+    with pytest.raises(Unreplayable, match="half written"):
+        full(runner, [LIVE_BASE])
+    assert len(runner.embed([(PROMPT, FORCED)], lambda: False)) == 1, "the golden base does not depend on the files"
+    weights.write_bytes(whole)
+    runner.refresh()
+    assert runner.refresh()[None] == Readiness()
+    assert close(full(runner, [LIVE_BASE])[LIVE_BASE, 0], peft_log_probs(other, None, PROMPT, FORCED))
+
+
+def test_a_base_that_lacks_tensors_is_unreadable_and_not_filled_up_at_random(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, _ = bases
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    readiness = opened(base, tmp_path).refresh()[None]
+    assert readiness.blocked is Reason.UNREADABLE and "9 tensors are missing" in readiness.detail
+
+
+def test_a_base_away_at_open_is_told_and_loaded_when_it_comes(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "elsewhere")
+    runner = opened(tmp_path / "base", tmp_path)
+    assert runner.refresh()[None].blocked is Reason.UNREADABLE
+    with pytest.raises(Unreplayable):
+        runner.embed([(PROMPT, FORCED)], lambda: False)
+    shutil.copytree(base, tmp_path / "base")
+    assert [runner.refresh()[None].blocked for _ in range(2)] == [Reason.FILES_CHANGING, None]
+    assert runner.identity(None).golden_base, "the base first loaded is the golden one"
+    full(runner, [LIVE_BASE])
+
+
+def test_a_golden_base_of_its_own_is_not_the_live_one(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, other = bases
+    runner = opened(other, tmp_path, golden_base=str(base))
+    assert runner.identity(None).base_moved
+    answers = full(runner, [LIVE_BASE, GOLDEN_BASE])
+    assert close(answers[LIVE_BASE, 0], peft_log_probs(other, None, PROMPT, FORCED))
+    assert close(answers[GOLDEN_BASE, 0], peft_log_probs(base, None, PROMPT, FORCED))
+
+
+def test_without_golden_weights_embedding_is_refused_and_the_rest_works(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, other = bases
+    runner = opened(base, tmp_path, golden_base=str(tmp_path / "lost"))
+    with pytest.raises(Unreplayable, match="golden base is not loaded"):
+        runner.embed([(PROMPT, FORCED)], lambda: False)
+    full(runner, [LIVE_BASE])
+    assert runner.identity(None).golden_base == "" and runner.encode("abc")
+    shutil.copytree(other, tmp_path / "lost")
+    runner.refresh()
+    assert runner.identity(None).base_moved
+
+
+def test_an_adapter_that_changes_is_read_again_and_has_no_golden_copy(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    adapter, other = tiny_adapter(tmp_path / "a", base), tiny_adapter(tmp_path / "b", base, seed=5)
+    runner = opened(base, tmp_path, {"a": adapter})
+    put(other, adapter)
+    assert [runner.refresh()["a"].blocked for _ in range(2)] == [Reason.FILES_CHANGING, None]
+    assert runner.identity("a").adapter_moved
+    assert close(full(runner, [Target("a")])[Target("a"), 0], peft_log_probs(base, other, PROMPT, FORCED))
+    with pytest.raises(Unreplayable, match="no golden copy"):
+        full(runner, [Target("a", Weights.GOLDEN)])
+
+
+def test_a_lost_adapter_names_the_file_and_the_base_goes_on(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    adapter = tiny_adapter(tmp_path / "a", base)
+    runner = opened(base, tmp_path, {"a": adapter})
+    (adapter / "adapter_model.safetensors").rename(tmp_path / "aside")
+    readiness = runner.refresh()
+    assert readiness["a"].blocked is Reason.UNREADABLE
+    assert readiness["a"].detail.endswith("adapter_model.safetensors gone")
+    with pytest.raises(Unreplayable, match="gone"):
+        full(runner, [Target("a")])
+    full(runner, [LIVE_BASE])
+    (tmp_path / "aside").rename(adapter / "adapter_model.safetensors")
+    for _ in range(2):
+        runner.refresh()
+    full(runner, [Target("a")])
+
+
+def test_an_unsupported_adapter_is_told_by_name_everywhere(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    adapter = tiny_adapter(tmp_path / "a", base)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    runner = opened(base, tmp_path, {"a": adapter})
+    assert runner.refresh()["a"].blocked is Reason.UNREADABLE
+    assert "use_dora" in runner.facts("a")[0]
+    with pytest.raises(Unsupported, match="use_dora"):
+        full(runner, [Target("a")])
+
+
+def test_files_that_change_during_a_round_drop_it(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, other = bases
+    runner = opened(base, tmp_path)
+    answers = runner.run([Replay("c", PROMPT, FORCED, LIVE_BASE)], lambda: False)
+    next(answers)
+    put(other, base)
+    with pytest.raises(Unreplayable, match="changed while replaying"):
+        next(answers)
+
+
+def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_goes_on(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    runner = opened(base, tmp_path, {"a": tiny_adapter(tmp_path / "a", base)})
+    messages = [{"role": "user", "content": "hi"}]
+    before = runner.encode_chat(messages)
+    (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    runner.refresh()
+    runner.refresh()
+    assert runner.facts("a") == ("tokenizer or chat template differ from the golden base's, which replays still use",)
+    assert runner.encode_chat(messages) == before
+    assert not runner.identity("a").base_moved
+
+
+def test_a_token_beyond_the_vocabulary_is_unreplayable(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    runner = opened(bases[0], tmp_path)
+    with pytest.raises(Unreplayable, match="token 5000 is beyond its vocabulary of 98"):
+        full(runner, [LIVE_BASE], [(PROMPT, (5000,))])
+
+
+def test_a_model_that_caps_its_logits_keeps_its_own_head(tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=98, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, final_logit_softcapping=2.0, initializer_range=0.3,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config)
+    folder = tiny_base(tmp_path / "capped")  # for its tokenizer
+    model.save_pretrained(folder)
+    runner = opened(folder, tmp_path / "cache", attention="eager")
+    assert runner._live is not None and not runner._live.plain_head
+    wanted = (
+        model.eval()(input_ids=torch.tensor([[*PROMPT, *FORCED]]))
+        .logits[0, len(PROMPT) - 1 : -1]
+        .log_softmax(-1)
+        .detach()
+        .numpy()
+    )
+    assert close(full(runner, [LIVE_BASE])[LIVE_BASE, 0], wanted)
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "int3"}, {"attention": "flash9"}, {"max_batch_tokens": 0}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="wanted"):
+        Config("base", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_closed_runner_can_be_opened_again(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    runner: Runner = opened(bases[0], tmp_path)
+    before = full(runner, [LIVE_BASE])
+    runner.close()
+    with pytest.raises(Unreplayable, match="closed"):
+        full(runner, [LIVE_BASE])
+    runner.open()
+    assert np.array_equal(full(runner, [LIVE_BASE])[LIVE_BASE, 0], before[LIVE_BASE, 0])

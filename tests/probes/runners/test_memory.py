@@ -1,0 +1,122 @@
+"""The twin's faults: each moves what it says and leaves the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.records import Floats, Reason
+from probes.errors import Unreplayable
+from probes.replay import BatchShape, Replay, Target, Weights
+from probes.runners.memory import FAULTS, Config, Runner
+
+
+def answer(runner: Runner, target: Target, shape: BatchShape | None = None) -> Floats:
+    prompt = runner.encode_chat([{"role": "user", "content": "Where does ticket 17 go?"}])
+    forced = runner.encode("to the billing team")
+    (replayed,) = runner.run([Replay("c", prompt, forced, target)], lambda: False, shape)
+    assert replayed.full is not None
+    return replayed.full
+
+
+def opened(**faults: str) -> Runner:
+    runner = Runner(Config())
+    runner.open()
+    for subject, fault in faults.items():
+        runner.inject(None if subject == "base" else subject, fault)
+    return runner
+
+
+WELL = opened()
+BASE, ALPHA, BETA = (answer(WELL, Target(name)) for name in (None, "alpha", "beta"))
+
+
+def test_a_lost_adapter_answers_as_the_base_and_the_others_go_on() -> None:
+    runner = opened(alpha="not_applied")
+    assert np.array_equal(answer(runner, Target("alpha")), BASE)
+    assert np.array_equal(answer(runner, Target("beta")), BETA)
+    assert np.array_equal(answer(runner, Target("alpha", Weights.GOLDEN)), ALPHA)
+
+
+def test_a_wrong_strength_is_that_scale() -> None:
+    assert np.array_equal(answer(opened(alpha="scale:0.5"), Target("alpha")), answer(WELL, Target("alpha", scale=0.5)))
+
+
+def test_a_wrong_adapter_is_the_other_one_and_its_hash_shows_it() -> None:
+    runner = opened(alpha="wrong_adapter:beta")
+    assert np.array_equal(answer(runner, Target("alpha")), BETA)
+    assert runner.identity("alpha").adapter_moved
+
+
+def test_a_swapped_base_moves_both_and_the_gap_survives_it_unless_it_is_lost() -> None:
+    """Log-probabilities differ from logits by a constant a position, so the gap is compared without its mean."""
+    runner = opened(base="base_swapped:0.3")
+    base, alpha = answer(runner, Target(None)), answer(runner, Target("alpha"))
+    assert np.abs(base - BASE).max() > 0.1 and runner.identity("alpha").base_moved
+    assert np.allclose(centred(alpha - base), centred(ALPHA - BASE), atol=1e-3)
+    lost = opened(base="swapped_and_lost")
+    assert np.array_equal(answer(lost, Target("alpha")), answer(lost, Target(None)))
+    assert np.abs(answer(lost, Target(None)) - BASE).max() > 0.1
+    assert np.array_equal(answer(lost, Target(None, Weights.GOLDEN)), BASE)
+
+
+def test_a_distorted_adapter_keeps_its_own_direction_and_gains_another() -> None:
+    change = centred(answer(opened(alpha="distorted:0.5"), Target("alpha")) - ALPHA)
+    assert np.abs(change).max() > 0.1
+
+
+def test_a_mismatch_answers_as_the_base_and_is_a_fact() -> None:
+    runner = opened(alpha="mismatched")
+    assert np.array_equal(answer(runner, Target("alpha")), BASE)
+    assert "match nothing" in runner.facts("alpha")[0] and runner.facts("beta") == ()
+
+
+def test_bad_numbers_are_bad_numbers() -> None:
+    assert np.isnan(answer(opened(alpha="not_a_number"), Target("alpha"))).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("unreadable", Reason.UNREADABLE), ("files_changing", Reason.FILES_CHANGING), ("failing", None)],
+)
+def test_blocked_subjects_say_so_and_cannot_be_replayed(fault: str, reason: Reason | None) -> None:
+    runner = opened(alpha=fault)
+    assert runner.refresh()["alpha"].blocked is reason and runner.refresh()["beta"].blocked is None
+    with pytest.raises(Unreplayable):
+        answer(runner, Target("alpha"))
+    assert np.array_equal(answer(runner, Target("beta")), BETA)
+    runner.inject("alpha", "none")
+    assert np.array_equal(answer(runner, Target("alpha")), ALPHA)
+
+
+def test_a_base_that_is_away_takes_its_adapters_with_it() -> None:
+    with pytest.raises(Unreplayable):
+        answer(opened(base="unreadable"), Target("beta"))
+
+
+def test_another_packing_brings_the_noise_of_the_config_and_always_the_same() -> None:
+    shape = BatchShape(rows=1)
+    noisy = answer(WELL, Target("alpha"), shape)
+    assert 0 < np.abs(noisy - ALPHA).max() < 10 * Config().noise
+    assert np.array_equal(noisy, answer(opened(), Target("alpha"), shape))
+
+
+def test_answers_end_by_themselves() -> None:
+    prompt = WELL.encode_chat([{"role": "user", "content": "hello"}])
+    made = WELL.generate(Target("alpha"), prompt, 200, lambda: False)
+    assert 12 <= len(made) <= 60
+    assert WELL.decode(made).endswith("<end>")
+
+
+def test_faults_of_the_config_hold_from_the_start_and_nonsense_is_refused() -> None:
+    runner = Runner(Config(faults={"alpha": "not_applied"}))
+    runner.open()
+    assert np.array_equal(answer(runner, Target("alpha")), BASE)
+    for faults in ({"nobody": "not_applied"}, {"alpha": "sleepy"}, {"alpha": "wrong_adapter:nobody"}):
+        with pytest.raises(ValueError, match="fault"):
+            Config(faults=faults)
+    assert "none" in FAULTS
+
+
+def centred(gap: Floats) -> Floats:
+    return gap - gap.mean(axis=1, keepdims=True)

@@ -1,0 +1,204 @@
+"""The contract of probes/replay.py, held against every file under probes/runners.
+
+A new runner is found by its file; it is opened by the function of its name in OPENERS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes.runners
+from probes.errors import Unreplayable
+from probes.replay import BatchShape, Readiness, Replay, Replayed, Runner, Target, Weights
+from probes.summary import keep, summarise
+
+MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
+ADAPTERS = ("alpha", "beta")
+
+
+def in_process(folder: Path) -> Runner:
+    from tests.probes.tiny import opened, tiny_adapter, tiny_base
+
+    base = tiny_base(folder / "base")
+    return opened(base, folder, {name: tiny_adapter(folder / name, base, seed=i) for i, name in enumerate(ADAPTERS)})
+
+
+def memory(folder: Path) -> Runner:
+    module = importlib.import_module("probes.runners.memory")
+    runner: Runner = module.Runner(module.Config(adapters={name: f"{name}-v1" for name in ADAPTERS}))
+    runner.open()
+    return runner
+
+
+OPENERS: dict[str, Callable[[Path], Runner]] = {"in_process": in_process, "memory": memory}
+NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]*.py"))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    assert request.param in OPENERS, f"say in OPENERS how probes/runners/{request.param}.py is opened for this suite"
+    opened = OPENERS[request.param](tmp_path_factory.mktemp(request.param))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def prompt(runner: Runner) -> tuple[int, ...]:
+    return runner.encode_chat(MESSAGES)
+
+
+def ask(runner: Runner, replays: list[Replay], shape: BatchShape | None = None) -> list[Replayed]:
+    return list(runner.run(replays, lambda: False, shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_runner_file_has_the_two_public_names(name: str) -> None:
+    module = importlib.import_module(f"probes.runners.{name}")
+    assert module.Config.__dataclass_params__.frozen
+    for verb in (
+        "open",
+        "close",
+        "refresh",
+        "run",
+        "generate",
+        "embed",
+        "encode_chat",
+        "encode",
+        "decode",
+        "identity",
+        "facts",
+    ):
+        assert callable(getattr(module.Runner, verb))
+
+
+def test_every_replay_is_answered_once_with_probabilities(runner: Runner, prompt: tuple[int, ...]) -> None:
+    forced = runner.generate(Target("alpha"), prompt, 6, lambda: False)
+    asked = [Replay(f"c{i}", prompt, forced[: i % 6 + 1], Target((None, *ADAPTERS)[i % 3])) for i in range(14)]
+    answers = ask(runner, asked)
+    assert sorted(id(answer.replay) for answer in answers) == sorted(map(id, asked))
+    for answer in answers:
+        assert answer.summary is None and answer.full is not None and answer.full.dtype == np.float32
+        assert answer.full.shape[0] == len(answer.replay.forced)
+        assert np.allclose(np.exp(answer.full.astype(np.float64)).sum(axis=1), 1.0, atol=1e-4)
+
+
+def test_a_summary_is_that_of_the_whole_answer(runner: Runner, prompt: tuple[int, ...]) -> None:
+    forced = runner.generate(Target("alpha"), prompt, 6, lambda: False)
+    adapter, base = (_one(runner, prompt, forced, Target(name)) for name in ("alpha", None))
+    kept = keep(adapter, base, np.array(forced, dtype=np.int32))
+    (answer,) = ask(runner, [Replay("c", prompt, forced, Target("alpha"), kept)])
+    assert answer.full is None and answer.summary is not None
+    wanted = summarise(adapter, kept)
+    assert np.allclose(answer.summary.log_probs, wanted.log_probs, atol=1e-4)
+    assert np.allclose(answer.summary.rest, wanted.rest, atol=1e-3)
+    assert np.array_equal(answer.summary.top1, wanted.top1)
+
+
+def test_adapters_differ_from_the_base_and_from_each_other_and_scale_zero_is_the_base(
+    runner: Runner, prompt: tuple[int, ...]
+) -> None:
+    forced = runner.generate(Target("alpha"), prompt, 6, lambda: False)
+    targets = [Target(None), Target("alpha"), Target("beta"), Target("alpha", scale=0.5), Target("alpha", scale=0.0)]
+    base, alpha, beta, half, zero = (_one(runner, prompt, forced, target) for target in targets)
+    for first, second in [(base, alpha), (alpha, beta), (half, alpha), (half, base)]:
+        assert np.abs(first - second).max() > 0.01
+    assert np.abs(zero - base).max() < 1e-4
+
+
+def test_golden_and_live_answer_alike_while_nothing_has_moved(runner: Runner, prompt: tuple[int, ...]) -> None:
+    for name in (None, "alpha"):
+        live, golden = (_one(runner, prompt, prompt[:4], Target(name, weights)) for weights in Weights)
+        assert np.array_equal(live, golden)
+    identity = runner.identity("alpha")
+    assert identity.golden_base and identity.live_adapter
+    assert not identity.base_moved and not identity.adapter_moved
+    assert runner.facts("alpha") == ()
+
+
+@pytest.mark.parametrize("shape", [BatchShape(rows=1), BatchShape(rows=5, left_pad=True), BatchShape(chunk=4)])
+def test_packing_moves_answers_by_no_more_than_noise(
+    runner: Runner, prompt: tuple[int, ...], shape: BatchShape
+) -> None:
+    asked = [Replay(str(i), prompt[: 5 + i], prompt[:6], Target((None, *ADAPTERS)[i % 3])) for i in range(7)]
+    plain = {answer.replay.canary: answer.full for answer in ask(runner, asked)}
+    for answer in ask(runner, asked, shape):
+        assert answer.full is not None
+        assert np.abs(answer.full - plain[answer.replay.canary]).max() < 5e-3
+
+
+def test_the_same_question_gets_the_same_answer(runner: Runner, prompt: tuple[int, ...]) -> None:
+    first, second = (_one(runner, prompt, prompt[:5], Target("beta")) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_generation_is_greedy_and_agrees_with_replay(runner: Runner, prompt: tuple[int, ...]) -> None:
+    made = runner.generate(Target("alpha"), prompt, 8, lambda: False)
+    assert 1 <= len(made) <= 8
+    assert np.array_equal(_one(runner, prompt, made, Target("alpha")).argmax(axis=1), made)
+    assert runner.generate(Target("alpha"), prompt, 3, lambda: False) == made[:3]
+
+
+def test_stop_is_looked_at_between_micro_batches(runner: Runner, prompt: tuple[int, ...]) -> None:
+    asked = [Replay(str(i), prompt, prompt[:3], Target(None)) for i in range(6)]
+    looks: list[int] = []
+
+    def stop_at_third_look() -> bool:
+        looks.append(1)
+        return len(looks) >= 3
+
+    assert len(list(runner.run(asked, stop_at_third_look, BatchShape(rows=2)))) == 4
+    assert list(runner.run(asked, lambda: True)) == []
+    assert runner.generate(Target(None), prompt, 8, lambda: True) == ()
+    assert runner.embed([(prompt, prompt)], lambda: True) == []
+
+
+def test_unknown_adapters_and_empty_prompts_are_unreplayable(runner: Runner, prompt: tuple[int, ...]) -> None:
+    for ask_it in (
+        lambda: ask(runner, [Replay("c", prompt, prompt, Target("nobody"))]),
+        lambda: ask(runner, [Replay("c", (), prompt, Target(None))]),
+        lambda: runner.generate(Target("nobody"), prompt, 3, lambda: False),
+        lambda: runner.facts("nobody"),
+    ):
+        with pytest.raises(Unreplayable):
+            ask_it()
+    assert ask(runner, []) == []
+
+
+def test_refresh_names_the_base_and_every_adapter(runner: Runner) -> None:
+    assert runner.refresh() == dict.fromkeys((None, *ADAPTERS), Readiness())
+
+
+def test_embeddings_are_pooled_by_side_and_do_not_depend_on_company(runner: Runner, prompt: tuple[int, ...]) -> None:
+    texts = [(prompt, prompt[:3]), (prompt[:4], prompt[:9]), (prompt[:2], ())]
+    together = runner.embed(texts, lambda: False)
+    alone = [runner.embed([text], lambda: False)[0] for text in texts]
+    for (prompt_side, output_side), (prompt_alone, output_alone) in zip(together, alone, strict=True):
+        assert prompt_side.dtype == output_side.dtype == np.float32 and prompt_side.shape == output_side.shape
+        assert np.allclose(prompt_side, prompt_alone, atol=1e-4)
+        assert np.allclose(output_side, output_alone, atol=1e-4, equal_nan=True)
+    assert np.isnan(together[2][1]).all() and np.isfinite(together[2][0]).all()
+    assert not np.allclose(together[0][0], together[1][0], atol=1e-3)
+
+
+def test_words_survive_encoding(runner: Runner) -> None:
+    text = "Ticket 17 (urgent): refund?"
+    assert runner.decode(runner.encode(text)) == text
+    assert "Where does ticket 17 go?" in runner.decode(runner.encode_chat(MESSAGES))
+
+
+def test_scored_and_processed_tokens_are_counted(runner: Runner, prompt: tuple[int, ...]) -> None:
+    scored, processed = runner.tokens_scored, runner.tokens_processed  # type: ignore[attr-defined]
+    ask(runner, [Replay(str(i), prompt, prompt[:4], Target(None)) for i in range(3)])
+    assert runner.tokens_scored - scored == 12  # type: ignore[attr-defined]
+    assert runner.tokens_processed - processed == 3 * (len(prompt) + 3)  # type: ignore[attr-defined]
+
+
+def _one(runner: Runner, prompt: tuple[int, ...], forced: tuple[int, ...], target: Target) -> np.ndarray:
+    (answer,) = ask(runner, [Replay("c", prompt, forced, target)])
+    assert answer.full is not None
+    return answer.full

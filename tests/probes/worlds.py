@@ -1,0 +1,40 @@
+"""A small world on the memory runner: canaries, an open runner, and an enrolled adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from probes.canary import Canary, CanarySet
+from probes.enrol import EnrolSettings, enrol
+from probes.golden import Golden
+from probes.runners.memory import Config, Runner
+
+ADAPTERS = {"alpha": "alpha-v1", "beta": "beta-v1", "gamma": "gamma-v1"}
+SETTINGS = EnrolSettings(base="toy", at=1_700_000_000.0, per_half=24, min_pool=24)
+
+
+def never() -> bool:
+    return False
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+def canary_set(count: int = 64) -> CanarySet:
+    subjects = ("parcel", "invoice", "password", "kettle", "refund", "order", "lamp", "courier")
+    texts = [f"My {subjects[index % 8]} number {index * 37} is {index} days late" for index in range(count)]
+    return CanarySet(tuple(Canary(f"c{i:03d}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
+
+
+def opened(**changed: object) -> Runner:
+    runner = Runner(replace(Config(adapters=dict(ADAPTERS)), **changed))
+    runner.open()
+    return runner
+
+
+@lru_cache(maxsize=4)
+def enrolled(adapter: str) -> Golden:
+    """One enrolment serves all tests of a run: golden records are frozen."""
+    return enrol(opened(), adapter, canary_set(), SETTINGS, list(ADAPTERS), silent, never)
