@@ -17,7 +17,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 figures: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.main_job --json benchmarks/results/main_job.json
+	$(BIN)/python -m benchmarks.main_job --suite --json benchmarks/results/main_job.json
+	$(BIN)/python -m benchmarks.readme
 
 clean:
 	rm -rf $(VENV) .gapwatch build *.egg-info

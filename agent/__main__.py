@@ -139,7 +139,7 @@ def _log_to_stderr() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    # Each failed try of these is said by us, once and in words. A filter, because the driver sets urllib3's level itself.
+    # Each failed try of these is said by us, in words. A filter, because the driver sets the level of urllib3 itself.
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: not record.name.startswith(("urllib3", "clickhouse_connect")))
 

@@ -7,6 +7,7 @@ event is the other thing that runs backwards. Nothing here waits for a model, a 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,12 +95,15 @@ class App:
         for sink in self._parts.sinks:
             sink.open()
             opened.callback(sink.close, budget / 2 / len(self._parts.sinks))
-        opened.callback(self._settle)
         opened.callback(self._parts.judge.save)
-        for feed in (self._parts.traffic, self._parts.canaries):
-            if feed is not None:
-                feed.open()
-                opened.callback(feed.close, budget / 4)
+        if self._parts.traffic is not None:
+            self._parts.traffic.open()
+            opened.callback(self._parts.traffic.close, budget / 8)
+        # While the consumer is still open: what the sinks have by then may be committed.
+        opened.callback(self._drain, budget / 4)
+        if self._parts.canaries is not None:
+            self._parts.canaries.open()
+            opened.callback(self._parts.canaries.close, budget / 8)
 
     def step(self) -> bool:
         """One turn: read, judge, hand on, and only then let Kafka forget. True when there was something to do."""
@@ -140,6 +144,12 @@ class App:
             for feed in self._feeds:
                 feed.commit()
         return settled
+
+    def _drain(self, budget_s: float) -> None:
+        """Hand the last findings on and give the sinks this long to have them; what is not committed is read again."""
+        give_up = time.monotonic() + budget_s
+        while not self._settle() and time.monotonic() < give_up:
+            time.sleep(IDLE_S / 4)
 
     def _count(self, seen: Observation) -> None:
         if isinstance(seen, BaseRound):

@@ -48,6 +48,7 @@ class Config(BaseModel):
     group_instance_id: a name that outlives a restart (the pod's), so that a restart moves no partition; one pod each
     session_timeout_ms: how long a silent member keeps its partitions
     max_record_bytes: longer ones are counted and set aside; auto_offset_reset: where to start without a commit
+    format: of the records' values; auto knows one so far
     sasl_password_file: path of a file with the password, nothing else in it
     """
 
@@ -67,6 +68,7 @@ class Config(BaseModel):
     max_poll_records: int = Field(default=500, ge=1)
     max_record_bytes: int = Field(default=1_000_000, ge=1)
     auto_offset_reset: Literal["earliest", "latest"] = "latest"
+    format: Literal["auto", "gapwatch.v1"] = "auto"
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -73,12 +73,14 @@ class Switch(nn.Module):
     def _change(self, group: Group, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
         """What the adapter adds to its rows; a saved module counts as a difference, so that scale 0 is the base."""
         scales = group.scales.view(-1, *[1] * (y.dim() - 1))
-        change = torch.zeros_like(y)
+        changes = []
         if (twin := self.copies.get(group.adapter)) is not None:
-            change += (twin(x, *args, **kwargs) - y) * scales
+            changes.append((twin(x, *args, **kwargs) - y) * scales)
         if (part := self.parts.get(group.adapter)) is not None:
-            change += x.to(part.a.dtype) @ part.a.T @ part.b.T * (part.scaling * scales)
-        return change
+            # Scaled between the halves, where there are r numbers a token and not a whole width of them.
+            narrow = x.to(part.a.dtype) @ part.a.T * (part.scaling * scales).to(part.a.dtype)
+            changes.append((narrow @ part.b.T).to(y.dtype))
+        return changes[0] if len(changes) == 1 else changes[0] + changes[1]
 
     def __getattr__(self, name: str) -> Any:
         """Models look at ``weight`` or ``bias`` of their own modules; they find the base's."""

@@ -1,0 +1,47 @@
+"""Rewrite the results section of the README from the JSON files of the benchmarks: ``python -m benchmarks.readme``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    parts = [section(file) for file in sorted((ROOT / "benchmarks" / "results").glob("*.json"))]
+    readme.write_text(before + "\n".join([BEGIN, *parts, END]) + after)
+
+
+def section(file: Path) -> str:
+    """One benchmark as a table, misses first, with the command and the machine."""
+    told = orjson.loads(file.read_bytes())
+    seen = told["machine"]
+    figures = sorted(told["figures"], key=lambda figure: (figure["met"] is not False, figure["met"] is None))
+    rows = [_row(figure) for figure in figures]
+    parts = (
+        seen["cpu"],
+        f"{seen['cores']} cores",
+        seen["gpu"] or "no GPU",
+        f"Python {seen['python']}",
+        f"torch {seen['torch']}",
+    )
+    where = ", ".join(parts)
+    head = f"`python -m benchmarks.{file.stem}`, seen on {where}:\n\n| figure | value | target | |\n|---|---|---|---|"
+    return "\n".join([head, *rows, ""])
+
+
+def _row(figure: dict[str, Any]) -> str:
+    mark = {True: "met", False: "**missed**", None: ""}[figure["met"]]
+    target = "" if figure["target"] is None else f"{figure['target']:g}"
+    return f"| {figure['name']} | {figure['value']:.4g} {figure['unit']} | {target} | {mark} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Which golden record is in force: the pinned one, else the newest; from the folder, else from the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.errors import Retryable
+from agent.goldens import Goldens
+from detectors.records import Reason
+from probes.golden import Golden, Refusal
+from probes.golden_files import read_bytes, save
+from tests.probes.goldens import golden
+
+
+def test_the_newest_is_used_and_a_newer_one_is_noticed(tmp_path: Path) -> None:
+    first = save(golden(at=1.0), tmp_path)
+    shelf = Goldens(tmp_path, "toy", {"router": ""})
+    (told,) = shelf.look()
+    assert (told.golden, told.adapter, told.base) == (first, "router", "toy")
+    assert shelf.look() == []
+    second = save(golden(at=2.0, seed=1), tmp_path)
+    (told,) = shelf.look()
+    assert (told.golden, told.previous) == (second, first)
+    assert told.data == read_bytes(tmp_path, second)
+
+
+def test_a_pin_holds_against_a_newer_record(tmp_path: Path) -> None:
+    first = save(golden(at=1.0), tmp_path)
+    save(golden(at=2.0, seed=1), tmp_path)
+    shelf = Goldens(tmp_path, "toy", {"router": first})
+    assert [told.golden for told in shelf.look()] == [first]
+    assert shelf.look() == []
+
+
+def test_a_record_with_one_flipped_byte_is_refused_with_the_reason(tmp_path: Path) -> None:
+    pin = save(golden(), tmp_path)
+    path = next(tmp_path.glob("*.golden"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    shelf = Goldens(tmp_path, "toy", {"router": pin})
+    assert shelf.look() == []
+    held = shelf.held["router"]
+    assert isinstance(held, Refusal)
+    assert held.reason is Reason.GOLDEN_REFUSED
+    assert "hash" in held.detail
+
+
+def test_a_record_that_the_folder_lost_comes_back_from_the_store(tmp_path: Path) -> None:
+    pin = save(golden(), tmp_path / "before")
+    data = read_bytes(tmp_path / "before", pin)
+    shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, data))
+    assert [told.golden for told in shelf.look()] == [pin]
+
+
+def test_other_bytes_from_the_store_are_not_taken_for_the_record(tmp_path: Path) -> None:
+    pin = save(golden(), tmp_path / "before")
+    shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, b"something else"))
+    assert shelf.look() == []
+    assert isinstance(shelf.held["router"], Refusal)
+
+
+def test_a_store_that_is_away_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
+    pin = save(golden(), tmp_path / "before")
+    answers: list[tuple[str, bytes] | None] = [(pin, read_bytes(tmp_path / "before", pin))]
+
+    def fetch(adapter: str, wanted: str) -> tuple[str, bytes] | None:
+        if len(asked) == 0:
+            asked.append(wanted)
+            raise Retryable("clickhouse", "away")
+        return answers[0]
+
+    asked: list[str] = []
+    shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, fetch)
+    assert shelf.look() == []
+    assert [told.golden for told in shelf.look()] == [pin]
+    assert isinstance(shelf.held["router"], Golden)
