@@ -81,7 +81,7 @@ def measure(stage: Stage, config: Config, quick: bool) -> list[Figure]:
     bench.runner.open()
     try:
         figures = _healthy(bench, 2 if quick else 5)
-        figures += _fault(bench, "adapter not applied", _keys_renamed(stage), "adapter_not_applied")
+        figures += _fault(bench, "adapter not applied", keys_renamed(stage), "adapter_not_applied")
         figures += _release(bench, "reparameterised", "base_swapped_and_adapter_lost")
         figures += _release(bench, "requantised", "base_swapped")
         figures += _improved(bench)
@@ -104,12 +104,12 @@ def _healthy(bench: Bench, rounds: int) -> list[Figure]:
 
 
 def _release(bench: Bench, name: str, cause: str) -> list[Figure]:
-    return _fault(bench, f"base {name}", _released(bench.stage, name), cause)
+    return _fault(bench, f"base {name}", released(bench.stage, name), cause)
 
 
 def _fault(bench: Bench, what: str, change: Callable[[], object], cause: str) -> list[Figure]:
     bench.fresh()
-    with _mended(bench.stage, change):
+    with mended(bench.stage, change):
         alarm, causes = bench.until_all_alarm(ADAPTERS)
     figures = [at_most(f"{what}: rounds to the alarm, {name}", found, "rounds", 1) for name, found in alarm.items()]
     named = sum(found == cause for found in causes.values())
@@ -118,7 +118,7 @@ def _fault(bench: Bench, what: str, change: Callable[[], object], cause: str) ->
 
 def _improved(bench: Bench) -> list[Figure]:
     bench.fresh()
-    with _mended(bench.stage, _released(bench.stage, "improved")):
+    with mended(bench.stage, released(bench.stage, "improved")):
         verdicts = [verdict for _ in range(3) for verdict in bench.round()]
     triggers = sum(notice.kind is NoticeKind.TRIGGER for notice in bench.notices)
     changes = sum(notice.kind is NoticeKind.CHANGE for notice in bench.notices)
@@ -142,7 +142,7 @@ def _cost(rounds: Sequence[BaseRound]) -> list[Figure]:
 
 
 @contextmanager
-def _mended(stage: Stage, change: Callable[[], object]) -> Iterator[None]:
+def mended(stage: Stage, change: Callable[[], object]) -> Iterator[None]:
     """Make the change, and put base and adapters back afterwards."""
     accepted = {name: (_weights(stage, name)).read_bytes() for name in ADAPTERS}
     change()
@@ -154,14 +154,14 @@ def _mended(stage: Stage, change: Callable[[], object]) -> Iterator[None]:
             _write(_weights(stage, name), data)
 
 
-def _released(stage: Stage, name: str) -> Callable[[], object]:
+def released(stage: Stage, name: str) -> Callable[[], object]:
     def change() -> None:
         replace_folder(make_release(name, stage.golden, stage.base.with_name("base.release")), stage.base)
 
     return change
 
 
-def _keys_renamed(stage: Stage) -> Callable[[], object]:
+def keys_renamed(stage: Stage) -> Callable[[], object]:
     """What a refactored wrapper does (faults.md A1): every key gets a prefix that no module has."""
 
     def change() -> None:

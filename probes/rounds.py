@@ -10,7 +10,7 @@ from typing import NamedTuple
 from detectors.measure import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from probes.answers import Pair, ask, pair, summary
-from probes.errors import Refused, Unreplayable
+from probes.errors import Refused, Unreplayable, Unsupported
 from probes.golden import Golden, Refusal, check_identity, compare
 from probes.replay import Readiness, Replay, Replayed, Runner, Stop, Target
 from probes.schedule import plan
@@ -167,7 +167,7 @@ def _answers(
     """Everybody's answers in one batched pass; where that fails, one by one, so that only the culprit is blind."""
     try:
         return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
-    except Unreplayable as error:
+    except (Unreplayable, Unsupported) as error:
         joint = error
     # One look only: a second one at once would take files that are being written for files at rest.
     readiness = runner.refresh()
@@ -179,7 +179,7 @@ def _answers(
             if moved or len(asked) == 1:
                 raise joint
             answers |= ask(runner, part.replays, stop)
-        except Unreplayable as error:
+        except (Unreplayable, Unsupported) as error:
             failures[adapter] = moved or Refusal(Reason.REPLAY_FAILED, str(error))
     return answers, failures
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.demo.receiver import Receiver
 from agent.memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
+from agent.sinks import clickhouse, pagerduty
 from detectors.records import Cause, Evidence, Reason, Side, Status, SubjectKind, Verdict
-from tests.end_to_end.world import ADAPTERS, World, enrolled
+from tests.end_to_end.world import ADAPTERS, World, accept, enrolled, new_runner
 from tests.kafka_brokers import request
 
 
@@ -146,3 +148,43 @@ def test_an_open_incident_outlives_a_restart_and_still_resolves(tmp_path: Path, 
         second.turn_round()
         second.turn_round()
         assert [notice.reason for notice in second.sink.notices] == [NoticeReason.RECOVERED]
+
+
+def test_a_release_that_is_meant_ends_the_incident_with_its_reason(tmp_path: Path) -> None:
+    enrolled(tmp_path / "goldens")
+    with World(tmp_path / "state", tmp_path / "goldens") as world:
+        world.turn_round()
+        world.runner.inject("alpha", "scale:0.5")
+        world.turn_round()
+        assert len(pages(world)) == 1
+
+        halved = new_runner()
+        halved.inject("alpha", "scale:0.5")
+        accept(tmp_path / "goldens", "alpha", halved, at=world.clock.now(), why="trained at half strength on purpose")
+        world.turn_round()
+        resolve = world.sink.notices[-1]
+        assert resolve.reason is NoticeReason.REENROLLED
+        assert resolve.dedup_key == pages(world)[0].dedup_key
+        assert "trained at half strength on purpose" in resolve.summary
+        world.turn_round()
+        assert last(world, "alpha").status is Status.HEALTHY
+        assert len(world.sink.notices) == 2
+
+
+def test_a_page_waits_neither_for_the_store_nor_for_the_broker(tmp_path: Path, goldens: Path) -> None:
+    (tmp_path / "key").write_text("k" * 32)
+    topic = MemoryTopic()
+    topic.away = True
+    with Receiver() as receiver:
+        store = clickhouse.Sink(clickhouse.Config(dsn="clickhouse://default@127.0.0.1:9/gapwatch"))
+        settings = pagerduty.Config(
+            routing_key_file=tmp_path / "key", outbox_dir=tmp_path / "outbox", url=receiver.url, retry_s=0.1
+        )
+        with World(tmp_path / "state", goldens, topic, (store, pagerduty.Sink(settings))) as world:
+            world.turn_round()
+            world.runner.inject(None, "swapped_and_lost")
+            world.turn_round()
+            world.turn_until(lambda: len(receiver.open_incidents) == 1)
+            assert store.waiting > 0
+            assert receiver.open_incidents[0].dedup_key == "gapwatch/test/base/tiny"
+    assert all(status == 202 for status, _ in receiver.answers)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from agent.app import App, Parts
+from agent.app import Sink as AnySink
 from agent.clock import HandClock
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.traffic import TrafficFeed
@@ -41,12 +42,16 @@ def canaries(adapter: str, n: int = 64) -> CanarySet:
 
 def enrolled(folder: Path) -> None:
     """Golden records of the three adapters, as ``gapwatch enrol`` writes them."""
-    runner = new_runner()
-    runner.open()
     for name in ADAPTERS:
-        others = [other for other in ADAPTERS if other != name]
-        settings = EnrolSettings(base="tiny", at=1_700_000_000.0, min_tokens=6)
-        save(enrol(runner, name, canaries(name), settings, others, lambda *_: None, lambda: False), folder)
+        accept(folder, name, new_runner())
+
+
+def accept(folder: Path, name: str, runner: Runner, at: float = 1_700_000_000.0, why: str = "") -> None:
+    """One golden record of what the runner answers now."""
+    runner.open()
+    others = [other for other in ADAPTERS if other != name]
+    settings = EnrolSettings(base="tiny", at=at, why=why, min_tokens=6)
+    save(enrol(runner, name, canaries(name), settings, others, lambda *_: None, lambda: False), folder)
 
 
 def new_runner() -> Runner:
@@ -56,7 +61,9 @@ def new_runner() -> Runner:
 class World:
     """One agent. ``turn_round`` lets one scheduled round happen and everything that follows from it."""
 
-    def __init__(self, folder: Path, goldens: Path, topic: MemoryTopic | None = None) -> None:
+    def __init__(
+        self, folder: Path, goldens: Path, topic: MemoryTopic | None = None, others: Sequence[AnySink] = ()
+    ) -> None:
         self.runner = new_runner()
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
@@ -72,7 +79,9 @@ class World:
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))
         self.health = Health(routes, self.clock, 0, 0)
         self.app = App(
-            Parts(self.judge, [self.sink], self.canaries, self.traffic, self.health, self.clock, "pod-0", "test")
+            Parts(
+                self.judge, [self.sink, *others], self.canaries, self.traffic, self.health, self.clock, "pod-0", "test"
+            )
         )
         self._opened = ExitStack()
 
