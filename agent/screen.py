@@ -9,11 +9,12 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from detectors.records import Interval, Status, Verdict
 
-console = Console(soft_wrap=False)
+console = Console()
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 20
@@ -94,4 +95,9 @@ def _cell(value: Any) -> str:
         return number(value, 3)
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
-    return str(value)
+    return escape(str(value))
+
+
+def say(text: str) -> None:
+    """One line for a person, never broken by us: a hash or a path is copied whole."""
+    console.print(text, highlight=False, soft_wrap=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.markup import escape
+
 from agent.config import load, missing_files
-from agent.screen import as_json, console
+from agent.screen import as_json, say
 
 
 def check(path: Path, json: bool) -> int:
@@ -16,8 +18,8 @@ def check(path: Path, json: bool) -> int:
         as_json({"file": str(path), "ok": not missing, "problems": [str(problem) for problem in missing]})
         return int(bool(missing))
     for problem in missing:
-        console.print(f"[red]✗[/red] {problem}", highlight=False)
+        say(f"[red]✗[/red] {escape(str(problem))}")
     if not missing:
         adapters = sum(len(model.adapters) for model in config.models)
-        console.print(f"[green]✓[/green] {path}: {len(config.models)} base(s), {adapters} adapter(s)", highlight=False)
+        say(f"[green]✓[/green] {path}: {len(config.models)} base(s), {adapters} adapter(s)")
     return int(bool(missing))

@@ -14,10 +14,10 @@ from agent.demo.broker import start_broker
 from agent.demo.receiver import Receiver
 from agent.demo.show import Show
 from agent.demo.stage import BASE, HELPDESK, TOPIC, set_up, write_config
-from agent.demo.story import Cast, Outcome, Story, act, say
+from agent.demo.story import Cast, Outcome, Story, act
 from agent.demo.traffic import Traffic
 from agent.kafka import ensure_topic, publisher
-from agent.screen import as_json, console
+from agent.screen import as_json, console, say
 
 EVERY_S = 10.0
 FAILED = 1
@@ -69,8 +69,8 @@ def _start(app: App, opened: ExitStack) -> threading.Thread:
 def _close_with(outcome: Outcome, where: Path) -> None:
     act("5", "What you saw")
     for seen, words in _claims(outcome):
-        console.print(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}", highlight=False)
-    console.print(f"The store is still there: gapwatch query --config {where / 'gapwatch.yaml'}", highlight=False)
+        say(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}")
+    say(f"The store is still there: gapwatch query --config {where / 'gapwatch.yaml'}")
 
 
 def _claims(seen: Outcome) -> list[tuple[bool, str]]:

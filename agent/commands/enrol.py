@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent.assemble import log_threshold, runner_of
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
-from agent.screen import as_json, console
+from agent.screen import as_json, console, say
 from detectors.score import Tolerances
 from probes import errors as probe_errors
 from probes.base_files import resolve
@@ -38,7 +39,7 @@ def enrol_adapter(path: Path, name: str, replace: bool, why: str, json: bool) ->
         if json:
             as_json({"adapter": name, "refused": str(error)})
         else:
-            console.print(f"[red]refused[/red] {error}", highlight=False)
+            say(f"[red]refused[/red] {escape(str(error))}")
         return UNMONITORABLE
     hash_ = save(golden, config.probes.golden_dir)
     if config.probes.keep_golden_weights:
@@ -85,7 +86,7 @@ def _record(config: Config, model: Model, adapter: Adapter, why: str, previous: 
                 if step not in tasks:
                     tasks[step] = progress.add_task(step, total=total)
                     if not console.is_terminal:
-                        console.print(f"{step} ...", highlight=False)
+                        say(f"{step} ...")
                 progress.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
 
             return enrol(runner, adapter.name, canaries, settings, others, told, lambda: False)
@@ -105,6 +106,6 @@ def _say(golden: Golden, hash_: str, json: bool) -> None:
     if json:
         as_json(facts)
         return
-    console.print(f"[bold]{golden.adapter}[/bold] recorded as {hash_}", highlight=False)
-    console.print(golden.power.words, highlight=False)
-    console.print(f'pin it:  golden: "{hash_}"', highlight=False)
+    say(f"[bold]{golden.adapter}[/bold] recorded as {hash_}")
+    say(golden.power.words)
+    say(f'pin it:  golden: "{hash_}"')

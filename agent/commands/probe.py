@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.markup import escape
+
 from agent.assemble import goldens_of, monitor_of, runner_of
 from agent.config import Config, Model, load
 from agent.errors import Refused
-from agent.screen import as_json, console, verdict_table
+from agent.screen import as_json, console, say, verdict_table
 from detectors.records import BaseRound, Status, Verdict
 from probes.rounds import replay_base_round
 
@@ -31,7 +33,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
         console.print(verdict_table(verdicts))
         for verdict in verdicts:
             if verdict.status is not Status.HEALTHY and not verdict.covered_by:
-                console.print(f"{verdict.subject}: {verdict.explanation} {verdict.action}", highlight=False)
+                say(escape(f"{verdict.subject}: {verdict.explanation} {verdict.action}"))
     return exit_code(verdicts)
 
 

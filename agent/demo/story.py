@@ -22,7 +22,7 @@ from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder
 from agent.demo.traffic import Traffic
-from agent.screen import console, number, rows_table, verdict_table
+from agent.screen import console, number, rows_table, say, verdict_table
 from agent.store import query_names
 from detectors.records import Cause, Reason, Status
 from examples.helpdesk.releases import make_release
@@ -197,10 +197,6 @@ class Story:
 def act(number_: str, title: str) -> None:
     console.print()
     console.print(Rule(f"[bold]{number_}. {title}[/bold]", align="left"))
-
-
-def say(text: str) -> None:
-    console.print(text, highlight=False)
 
 
 def _measured(view: RoundView) -> bool:
