@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ import typer.exceptions
 from agent.errors import AgentError, Refused
 
 USAGE = 64
+CANNOT_TELL = 2
 
 cli = typer.Typer(
     name="gapwatch",
@@ -52,6 +54,7 @@ def demo(
     """The whole story on this machine: real model, adapters, broker and store, an upstream swap, the page."""
     from agent.commands.demo import run_demo
 
+    _log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
     return run_demo(folder, json)
 
 
@@ -108,7 +111,7 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
 
 def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
-    _log_to_stderr()
+    _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
     try:
         code = cli(standalone_mode=False)
     except typer.Abort:
@@ -121,11 +124,14 @@ def main() -> None:
         sys.exit(USAGE)
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+        sys.exit(CANNOT_TELL)
+    except Exception:  # 1 means degraded: whatever went wrong here, it is not that
+        traceback.print_exc()
+        sys.exit(CANNOT_TELL)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str) -> None:
     """Lines for machines in a pod, for people on a terminal; the level from GAPWATCH_LOG."""
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -135,7 +141,7 @@ def _log_to_stderr() -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(os.environ.get("GAPWATCH_LOG", "info").lower()),
+        wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

@@ -23,6 +23,7 @@ KINDS = {
     NoticeReason.DEGRADED: NoticeKind.TRIGGER,
     NoticeReason.CAUSE_SHARPER: NoticeKind.TRIGGER,
     NoticeReason.CANNOT_TELL: NoticeKind.TRIGGER,
+    NoticeReason.CAN_TELL_AGAIN: NoticeKind.RESOLVE,
     NoticeReason.TAKEN_OVER: NoticeKind.RESOLVE,
     NoticeReason.RECOVERED: NoticeKind.RESOLVE,
     NoticeReason.REENROLLED: NoticeKind.RESOLVE,
@@ -69,15 +70,16 @@ def step_round(
     elsewhere: state keys that another live pod's latest verdict calls degraded; their incidents are not resolved here
     """
     after, notices = dict(states), []
-    for verdict in one_voice(verdicts):
+    speaking = one_voice(verdicts)
+    all_healthy = all(verdict.status is Status.HEALTHY for verdict in speaking)
+    for verdict in speaking:
         key = state_key(verdict.subject_kind, verdict.subject)
-        reason = needs_notice(after.get(key, AlertState()), verdict, key in elsewhere)
-        after[key] = follow(after.get(key, AlertState()), verdict, reason)
-        if reason:
-            notices.append(to_notice(verdict, reason, cluster, now))
+        reasons = _reasons(after.get(key, AlertState()), verdict, key in elsewhere)
+        after[key] = follow(after.get(key, AlertState()), verdict, reasons[-1] if reasons else None)
+        notices += [to_notice(verdict, reason, cluster, now) for reason in reasons]
         base = state_key(SubjectKind.BASE, verdict.base)
         told = after.get(base, AlertState()).told
-        if verdict.reason is Reason.BASE_MOVED and verdict.identity.live_base not in told:
+        if all_healthy and verdict.reason is Reason.BASE_MOVED and verdict.identity.live_base not in told:
             after[base] = replace(after.get(base, AlertState()), told=(*told, verdict.identity.live_base)[-16:])
             notices.append(to_notice(verdict, NoticeReason.BASE_MOVED, cluster, now))
     return after, tuple(notices)
@@ -98,19 +100,29 @@ def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return [v for v in (*bases, *members) if v not in silent]
 
 
+def _reasons(state: AlertState, verdict: Verdict, degraded_elsewhere: bool) -> tuple[NoticeReason, ...]:
+    """What is sent for one verdict, in order: an open warning would swallow the page, so it is ended first."""
+    reason = needs_notice(state, verdict, degraded_elsewhere)
+    if reason is NoticeReason.DEGRADED and state.opened_as == "cannot_tell" and not degraded_elsewhere:
+        return NoticeReason.CAN_TELL_AGAIN, reason
+    return (reason,) if reason else ()
+
+
 def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool = False) -> NoticeReason | None:
-    """Is anything to be sent about the incident of this subject now, and why?"""
+    """Is anything to be sent about the incident of this subject now, and why?
+
+    degraded_elsewhere: the incident is another live pod's too, so this one does not end it
+    """
+    may_end = bool(state.opened_as) and not degraded_elsewhere
     if verdict.covered_by:
-        return NoticeReason.TAKEN_OVER if state.opened_as else None
+        return NoticeReason.TAKEN_OVER if may_end else None
     if verdict.status is Status.DEGRADED:
         return _of_degraded(state, verdict)
     if verdict.status is Status.UNMONITORABLE:
         blind_enough = state.blind + 1 >= BLIND_ROUNDS
         return NoticeReason.CANNOT_TELL if blind_enough and not state.opened_as else None
-    if state.opened_as == "cannot_tell":
-        return NoticeReason.RECOVERED
     good = verdict.status is Status.HEALTHY and (verdict.reason is Reason.RESOLVED or state.good + 1 >= GOOD_ROUNDS)
-    return NoticeReason.RECOVERED if state.opened_as and good and not degraded_elsewhere else None
+    return NoticeReason.RECOVERED if may_end and (good or state.opened_as == "cannot_tell") else None
 
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
@@ -153,7 +165,8 @@ def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float) 
         kind, subject = SubjectKind.BASE, verdict.base
     key = dedup_key(cluster, kind, subject)
     summary = f"[{cluster}] {_headline(verdict, reason)}"
-    return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, _details(verdict, reason, cluster))
+    after = dedup_key(cluster, SubjectKind.BASE, verdict.covered_by) if reason is NoticeReason.TAKEN_OVER else ""
+    return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, _details(verdict, reason, cluster), after)
 
 
 def dedup_key(cluster: str, kind: SubjectKind, subject: str) -> str:
@@ -176,34 +189,50 @@ def _headline(verdict: Verdict, reason: NoticeReason) -> str:
     if reason is NoticeReason.TAKEN_OVER:
         return f"{name}: goes on as the incident of its base {verdict.covered_by}"
     if reason is NoticeReason.RECOVERED:
-        return f"{name}: recovered - retention {retention_words(verdict.retention)}"
+        return f"{name}: recovered{_left(verdict)}"
+    if reason is NoticeReason.CAN_TELL_AGAIN:
+        return f"{name}: can be told again, and is degraded: that is an incident of its own"
     of = f" ({len(verdict.members)} adapters: {', '.join(verdict.members)})" if verdict.members else ""
     cause = "degraded, cause unknown" if verdict.cause in VAGUE else _words(verdict.cause.value)
-    return f"{name}: {cause}{of} - retention {retention_words(verdict.retention)}{since}"
+    return f"{name}: {cause}{of}{_left(verdict)}{since}"
+
+
+def _left(verdict: Verdict) -> str:
+    """A base has no retention of its own, so that it was not measured is no news of it."""
+    told = verdict.subject_kind is SubjectKind.ADAPTER or verdict.retention is not None
+    return f" - retention {retention_words(verdict.retention)}" if told else ""
+
+
+def runbook_of(verdict: Verdict) -> str:
+    """Name of the page that helps, "" where there is nothing to do."""
+    if verdict.cause is not Cause.NONE:
+        return verdict.cause.value
+    return Status.UNMONITORABLE.value if verdict.status is Status.UNMONITORABLE else ""
 
 
 def _details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, str]:
-    page = verdict.cause.value if verdict.cause is not Cause.NONE else Status.UNMONITORABLE.value
+    """In the order of the questions at three in the morning: what is seen, what to do, then what it rests on."""
+    page = runbook_of(verdict)
     strongest = max((e for e in verdict.evidence if e.pages), key=lambda e: e.log_e, default=None)
     found = {
-        "subject": f"{verdict.subject_kind.value} {verdict.subject}",
-        "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
-        "told because": _words(reason.value),
-        "cause": verdict.cause.value,
         "seen": verdict.explanation,
         "first action": verdict.action,
+        "runbook": f"dashboards/runbooks/{page}.md" if page else "",
+        "subject": f"{verdict.subject_kind.value} {verdict.subject}",
+        "adapters": ", ".join(verdict.members),
+        "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
-        "retention": retention_words(verdict.retention),
+        "retention": retention_words(verdict.retention) if _left(verdict) else "",
+        "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
+        "told because": _words(reason.value),
         "strength": _number(verdict.scale, "x of the LoRA scale"),
         "distortion": _number(verdict.distortion, "of the adapter's energy"),
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
         "canaries beyond tolerance": _number(verdict.share_beyond, "of this round's draws"),
         "evidence": _evidence(strongest.log_e, verdict.log_threshold, strongest.detector) if strongest else "",
-        "adapters": ", ".join(verdict.members),
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         **_questions(verdict, cluster),
-        "runbook": f"dashboards/runbooks/{page}.md",
     }
     return {name: text for name, text in found.items() if text}
 

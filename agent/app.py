@@ -113,6 +113,8 @@ class App:
             self._count(seen)
             for finding in self._parts.judge(seen, now):
                 self._hand_on(finding)
+            if isinstance(seen, BaseRound):
+                self._parts.judge.save()
             self._follow_up(seen)
         self._beat(now)
         self._settle()

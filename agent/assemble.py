@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from agent import schema, store
@@ -28,7 +28,7 @@ from detectors.monitor import Monitor
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
-from probes.golden_weights import find
+from probes.golden_weights import folder_of
 from probes.replay import Runner
 
 PATIENCE_S = 0.5
@@ -113,9 +113,9 @@ def _goldens(config: Config, model: Model, keeper: _Store | None = None) -> Gold
 
 
 def _kept_weights(config: Config, model: Model) -> str | None:
-    """The base of the golden records where enrolment kept its weights."""
+    """The base of the golden records where enrolment kept its weights; hashed when it is loaded, not before."""
     accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
-    found = [folder for base in accepted if (folder := find(config.probes.golden_dir, base)) is not None]
+    found = [folder for base in accepted if (folder := folder_of(config.probes.golden_dir, base)).is_dir()]
     return str(found[0]) if len(found) == 1 else None
 
 
@@ -222,15 +222,16 @@ class _Store:
         self._config = config
         self._client: store.Client = None
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="elsewhere")
-        self._asking: Future[Collection[str]] | None = None
+        self._free = threading.Lock()
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
         self._drop()
 
     def counted_upto(self) -> dict[tuple[str, int], int]:
-        return self._asked(lambda client: store.counted_upto(client, self._config.cluster))
+        counted: dict[tuple[str, int], int] = self._soon(
+            lambda client: store.counted_upto(client, self._config.cluster)
+        )
+        return counted
 
     def golden(self, adapter: str, pin: str) -> tuple[str, bytes] | None:
         return self._asked(lambda client: store.golden_row(client, adapter, pin, self._config.cluster))
@@ -245,16 +246,35 @@ class _Store:
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
         mine = (self._config.cluster, self._config.pod)
-        if self._asking is None:
-            self._asking = self._thread.submit(self._asked, lambda client: store.degraded_elsewhere(client, *mine))
         try:
-            answer = self._asking.result(timeout=PATIENCE_S)
-        except TimeoutError:
-            return subjects
+            return self._soon(lambda client: store.degraded_elsewhere(client, *mine))
         except AgentError:
-            answer = subjects
-        self._asking = None
+            return subjects
+
+    def _soon(self, question: Callable[[store.Client], Any]) -> Any:
+        """An answer for the loop, which does not wait for a store that hangs. Raises Retryable when none comes soon.
+
+        A late answer is thrown away: by the next time it would be an answer about the past.
+        """
+        if not self._free.acquire(blocking=False):
+            raise Retryable("clickhouse", "still busy with an earlier question")
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._put_answer, args=(question, answers), daemon=True, name="store").start()
+        try:
+            answer = answers.get(timeout=PATIENCE_S)
+        except queue.Empty:
+            raise Retryable("clickhouse", f"no answer within {PATIENCE_S} s") from None
+        if isinstance(answer, AgentError):
+            raise answer
         return answer
+
+    def _put_answer(self, question: Callable[[store.Client], Any], answers: queue.SimpleQueue[Any]) -> None:
+        try:
+            answers.put(self._asked(question))
+        except AgentError as error:
+            answers.put(error)
+        finally:
+            self._free.release()
 
     def _asked(self, question: Callable[[store.Client], Any]) -> Any:
         try:
@@ -274,7 +294,11 @@ class _Store:
             return self._client
 
     def _drop(self) -> None:
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            return  # another thread is still connecting, and will find out by itself
+        try:
             client, self._client = self._client, None
+        finally:
+            self._lock.release()
         if client is not None:
             client.close()

@@ -193,7 +193,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "file"
-        seen = "this key" if first["type"] == "extra_forbidden" else repr(first.get("input"))[:80]
+        seen = "this key" if first["type"] == "extra_forbidden" else _shown(place, first.get("input"))
         raise Refused(f"{path}: {place}", seen, _wanted(first)) from None
     return _anchored(config, path.resolve().parent)
 
@@ -209,6 +209,12 @@ def missing_files(config: Config) -> list[Refused]:
     for i, model in enumerate(config.models):
         named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
     return [Refused(place, file, "a file that exists") for place, file in named if file and not file.is_file()]
+
+
+def _shown(place: str, value: object) -> str:
+    """A value as it was written, unless it stands where somebody may have put a secret."""
+    secret = any(word in place for word in ("pagerduty", "password", "key"))
+    return type(value).__name__ if secret else repr(value)[:80]
 
 
 def _wanted(error: Any) -> str:

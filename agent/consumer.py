@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import tenacity
 
-from agent.kafka import BOOTSTRAP_S, Client, ClientError, Config, in_words
+from agent.kafka import BOOTSTRAP_S, Client, Config, in_words
 from agent.topic import Link, Moves, Place, Polled, StuckWatch
 
 POLL_S = 0.2
@@ -37,6 +37,7 @@ class Consumer:
         self._moved: deque[tuple[str, Place]] = deque()  # filled on the client's IO thread
         self._holds: set[Place] = set()
         self._paused = False
+        self._held = False  # the client was told to pause, and not yet to go on
         self._watch = StuckWatch(STUCK_AFTER_S)
         self._joined_at = time.monotonic()
         self._commit_from = 0.0
@@ -57,8 +58,7 @@ class Consumer:
         if client is None:
             return []
         try:
-            if self._paused:
-                client.pause()  # again at each poll: a rebalance forgets it
+            self._hold(client)
             polled = client.poll(POLL_S)
             self._look_after(client, sum(len(got.messages) for got in polled))
         except (
@@ -89,7 +89,7 @@ class Consumer:
             return False
         try:
             self._client.commit(offsets)
-        except ClientError as error:
+        except Exception as error:  # the client's own bookkeeping fails in other ways than by its errors
             self._refused(f"commit: {in_words(error)}")
             return False
         self._link = Link(True)
@@ -106,14 +106,21 @@ class Consumer:
         self._watch.forget()
 
     def resume(self) -> None:
-        if self._paused and self._client is not None:
-            self._client.resume()
         self._paused = False
+
+    def _hold(self, client: Client) -> None:
+        """Tell the client, at the poll: a rebalance on its own thread can make either call fail."""
+        if self._paused:
+            self._held = True
+            client.pause()  # again at each poll: a rebalance forgets it
+        elif self._held:
+            client.resume()
+            self._held = False
 
     def lag(self) -> Mapping[Place, int]:
         try:
             return {place: behind for place, (_, behind) in self._client.standing().items()} if self._client else {}
-        except ClientError:
+        except Exception:  # a partition that a rebalance takes away meanwhile is a KeyError
             return {}
 
     def close(self, budget_s: float = BOOTSTRAP_S) -> None:
@@ -175,7 +182,7 @@ class Consumer:
         if old is not None:
             old.close()
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((ClientError, OSError)),
+            retry=tenacity.retry_if_exception_type(Exception),  # an address without sense is a ValueError, and so on
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=2.0),
             stop=tenacity.stop_when_event_set(self._closing),
             sleep=tenacity.sleep_using_event(self._closing),

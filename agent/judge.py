@@ -19,27 +19,29 @@ Elsewhere = Callable[[Collection[str]], Collection[str]]
 
 
 class Judge:
-    """Callable: ``judge(observation, now)`` gives the observation itself, then what follows from it, in order.
+    """Callable: ``judge(observation, now)`` gives what is to be told first, then the observation and the rest.
 
-    elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; asked only when an
-    incident could end, because it reads the store
+    elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; asked only while
+    an incident is open, because it reads the store
+    ``save`` is the caller's to call, once the findings lie with the sinks: told twice is harmless (same key), saved as
+    told and then lost is a page that nobody ever gets.
     """
 
     def __init__(self, monitor: Monitor, cluster: str, file: StateFile, elsewhere: Elsewhere) -> None:
         self._monitor, self._cluster, self._file, self._elsewhere = monitor, cluster, file, elsewhere
         self._alerts: States = {}
         self._goldens: dict[str, str] = {}
-        self._latest: dict[str, Verdict] = {}
+        self._accepted_why: dict[str, str] = {}
         self._alarmed: frozenset[str] = frozenset()
         self._restore()
 
     def __call__(self, seen: Observation, now: float) -> list[Finding]:
         if isinstance(seen, BaseRound):
-            return [seen, *self._round(seen, now)]
+            return self._round(seen, now)
         if isinstance(seen, Embedding):
             return [seen, *self._monitor.observe(seen).evidence]
         if isinstance(seen, GoldenAccepted):
-            return [seen, *self._accepted(seen, now)]
+            self._accept(seen)
         return [seen]
 
     def newly_degraded(self, _seen: BaseRound) -> frozenset[str]:
@@ -57,33 +59,32 @@ class Judge:
 
     def _round(self, seen: BaseRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(seen)
-        self._latest.update({v.subject: v for v in judged.verdicts if v.subject_kind is SubjectKind.ADAPTER})
         self._alarmed = _alarmed(judged.verdicts)
-        elsewhere = self._elsewhere(self._open()) if self._may_end(judged.verdicts) else ()
+        ended = self._end_replaced(judged.verdicts, now)
+        is_open = [key for key, state in self._alerts.items() if state.opened_as]
+        elsewhere = self._elsewhere(is_open) if is_open else ()
         self._alerts, notices = step_round(self._alerts, judged.verdicts, now, self._cluster, elsewhere)
-        self.save()
-        return [*judged.evidence, *judged.verdicts, *notices]
+        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts]
 
-    def _accepted(self, seen: GoldenAccepted, now: float) -> tuple[Notice, ...]:
-        """Another record than before: evidence starts again, and an open incident ends with the reason given."""
+    def _accept(self, seen: GoldenAccepted) -> None:
+        """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""
         before = self._goldens.get(seen.adapter, seen.golden)
         self._goldens[seen.adapter] = seen.golden
-        latest = self._latest.get(seen.adapter)
-        if before == seen.golden:
-            return ()
-        self._monitor.accept_new_golden(seen.adapter)
-        if latest is None:
-            return ()
-        key = state_key(SubjectKind.ADAPTER, seen.adapter)
-        state, notices = reenrolled(self._alerts.get(key, AlertState()), latest, seen.why, now, self._cluster)
-        self._alerts = {**self._alerts, key: state}
-        return notices
+        if before != seen.golden:
+            self._monitor.accept_new_golden(seen.adapter)
+            self._accepted_why[seen.adapter] = seen.why
 
-    def _open(self) -> list[str]:
-        return [key for key, state in self._alerts.items() if state.opened_as]
-
-    def _may_end(self, verdicts: Collection[Verdict]) -> bool:
-        return bool(self._open()) and any(v.status == "healthy" for v in verdicts)
+    def _end_replaced(self, verdicts: Collection[Verdict], now: float) -> list[Notice]:
+        """Resolves, with the reason given at enrolment, of adapters whose golden record was replaced on purpose."""
+        ended: list[Notice] = []
+        for verdict in verdicts:
+            why = self._accepted_why.pop(verdict.subject, None) if verdict.subject_kind is SubjectKind.ADAPTER else None
+            if why is not None:
+                key = state_key(SubjectKind.ADAPTER, verdict.subject)
+                state, told = reenrolled(self._alerts.get(key, AlertState()), verdict, why, now, self._cluster)
+                self._alerts = {**self._alerts, key: state}
+                ended += told
+        return ended
 
     def _restore(self) -> None:
         state: dict[str, Any] = self._file.load()

@@ -21,13 +21,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event to send. key: entries of one key keep their order; droppable: goes first when the box is full."""
+    """One event to send. key: entries of one key keep their order; droppable: goes first when the box is full.
+
+    after: a key whose earlier entries must be sent first
+    """
 
     number: int
     key: str
     path: str
     body: dict[str, Any]
     droppable: bool = False
+    after: str = ""
 
 
 class Outbox:
@@ -38,6 +42,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._unwritten: set[int] = set()
+        self._undeleted: set[int] = set()
         self._next = 0
         self.dropped = 0
 
@@ -54,10 +59,10 @@ class Outbox:
             self._entries[entry.number] = entry
             self._next = entry.number + 1
 
-    def add(self, key: str, path: str, body: dict[str, Any], droppable: bool = False) -> bool:
+    def add(self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "") -> bool:
         """Keep one event. False when the disk would not take it: it is then held in memory alone, and tried again."""
         with self._lock:
-            entry = Entry(self._next, key, path, body, droppable)
+            entry = Entry(self._next, key, path, body, droppable, after)
             self._next += 1
             self._entries[entry.number] = entry
             self._unwritten.add(entry.number)
@@ -67,6 +72,7 @@ class Outbox:
     def sync(self) -> bool:
         """Write what is not on disk yet. True when everything held is there."""
         with self._lock:
+            self._undeleted = {number for number in self._undeleted if not self._delete(number)}
             for number in sorted(self._unwritten):
                 if not self._write(self._entries[number]):
                     return False
@@ -74,9 +80,15 @@ class Outbox:
             return True
 
     def first(self, not_before: Collection[str] = ()) -> Entry | None:
-        """The oldest entry whose key is not in ``not_before``."""
+        """The oldest entry whose key is not in ``not_before`` and that nothing before it holds back."""
+        waiting, held = set[str](), set(not_before)
         with self._lock:
-            return next((entry for entry in self._entries.values() if entry.key not in not_before), None)
+            for entry in self._entries.values():
+                if entry.key not in held and entry.after not in waiting:
+                    return entry
+                waiting.add(entry.key)
+                held.add(entry.key)
+        return None
 
     def remove(self, entry: Entry) -> None:
         with self._lock:
@@ -95,7 +107,16 @@ class Outbox:
     def _forget(self, number: int) -> None:
         self._entries.pop(number, None)
         self._unwritten.discard(number)
-        self._file(number).unlink(missing_ok=True)
+        if not self._delete(number):
+            log.error("outbox_not_deleted", folder=str(self._folder), file=self._file(number).name)
+            self._undeleted.add(number)
+
+    def _delete(self, number: int) -> bool:
+        try:
+            self._file(number).unlink(missing_ok=True)
+        except OSError:  # a disk that became read-only: sent is sent, the file goes when it can
+            return False
+        return True
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:012d}.json"

@@ -155,11 +155,15 @@ class NoticeReason(StrEnum):
     REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
     BASE_MOVED = "base_moved"  # change event, no incident
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds
+    CAN_TELL_AGAIN = "can_tell_again"  # resolve of that: the same subject's degraded incident follows
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One event for the on-call system. dedup_key: cluster and subject, never the cause. summary <= 1024 characters."""
+    """One event for the on-call system. dedup_key: cluster and subject, never the cause. summary <= 1024 characters.
+
+    after: dedup key of the incident that has to be told before this, "" for none
+    """
 
     kind: NoticeKind
     reason: NoticeReason
@@ -168,6 +172,7 @@ class Notice:
     verdict: Verdict
     at: float
     details: Mapping[str, str] = field(default_factory=dict)
+    after: str = ""
 
 
 Finding = BaseRound | Evidence | Verdict | Notice | TrafficBatch | Embedding | Flip | Heartbeat | GoldenAccepted

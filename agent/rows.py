@@ -29,6 +29,9 @@ from detectors.records import BaseRound, Embedding, Evidence, Half, Identity, Me
 
 Row = dict[str, Any]
 NAN = float("nan")
+# What DateTime64 and DateTime hold, in seconds: years 1900 to 2299, and 1970 to 2106 in whole minutes.
+FIRST, LAST = -2_208_988_800.0, 10_413_791_999.0
+LAST_MINUTE = (2**32 - 1) // 60 * 60
 MEANS = ("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base")
 FIGURES = (*MEANS, "retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale")
 
@@ -77,8 +80,11 @@ def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
 
 
 def when(at: float) -> datetime:
-    """Seconds since the epoch as the aware time that the driver stores."""
-    return datetime.fromtimestamp(at, UTC)
+    """Seconds since the epoch as the aware time that the driver stores; the nearest that the store can hold.
+
+    A nonsensical time of a producer must cost neither its record nor those beside it: nan is the epoch.
+    """
+    return datetime.fromtimestamp(0.0 if math.isnan(at) else min(max(at, FIRST), LAST), UTC)
 
 
 def _base_round(base: BaseRound, here: Row) -> tuple[Rows, ...]:
@@ -237,7 +243,11 @@ def _traffic(batch: TrafficBatch, place: Place) -> tuple[Rows, ...]:
 
 def count_row(seen: RequestCount) -> Row:
     names = ("topic", "partition", "first_offset", "last_offset", "adapter", "pod", "n")
-    return {name: getattr(seen, name) for name in names} | {"minute": when(math.floor(seen.minute))}
+    return {name: getattr(seen, name) for name in names} | {"minute": when(_minute(seen.minute))}
+
+
+def _minute(at: float) -> float:
+    return 0.0 if math.isnan(at) else math.floor(min(max(at, 0.0), LAST_MINUTE))
 
 
 def interaction_row(seen: Interaction, store_text: bool) -> Row:

@@ -25,6 +25,11 @@ def as_json(value: Any) -> None:
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
+def people_to_stderr() -> None:
+    """With --json, standard output is for the document alone."""
+    console.file = sys.stderr
+
+
 def bar(share: float) -> str:
     """Retention as a bar of twenty cells; 1 fills it, below 0 shows empty."""
     if not math.isfinite(share):

@@ -209,10 +209,11 @@ def golden_row(client: Client, adapter: str, golden: str = "", cluster: str = ""
 
 
 _ELSEWHERE = """SELECT DISTINCT concat(subject_kind, '/', subject) FROM (
-    SELECT pod, subject_kind, subject, argMax(status, at) AS latest FROM verdicts
-    WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 1 HOUR
-    GROUP BY pod, subject_kind, subject
-) WHERE latest = 'degraded' AND pod IN (
+    SELECT pod, subject_kind, subject, argMaxIf(tuple(status, covered_by), at, status != 'unmonitorable') AS latest
+    FROM verdicts
+    WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 7 DAY
+    GROUP BY pod, subject_kind, subject HAVING max(at) > now() - INTERVAL 1 HOUR
+) WHERE latest.1 = 'degraded' AND latest.2 = '' AND pod IN (
     SELECT pod FROM heartbeats WHERE cluster = {cluster:String} AND at > now() - INTERVAL 3 MINUTE
 )"""
 
@@ -220,7 +221,9 @@ _ELSEWHERE = """SELECT DISTINCT concat(subject_kind, '/', subject) FROM (
 def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]:
     """State keys ("adapter/NAME", "base/NAME") that the latest verdict of another live pod calls degraded.
 
-    A pod is live that gave a sign of life within three minutes. The loop waits for this answer, so at most 3 s.
+    Not knowing ends no incident, so a pod that is blind now counts by what it last knew, up to a week ago. Where a base
+    speaks for its member the member has no incident there. A pod is live that gave a sign of life within three minutes
+    and judged the subject within the hour. The loop waits for this answer, so at most 3 s.
     """
     given = {"cluster": cluster, "pod": pod}
     rows = client.query(_ELSEWHERE, parameters=given, settings={"max_execution_time": 3}).result_rows

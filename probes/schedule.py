@@ -65,8 +65,8 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
 
 
 def due(now: float, last: float | None, every_s: float) -> bool:
-    """Is a round due? last: when the last one began, None before the first."""
-    return last is None or now - last >= every_s
+    """Is a round due? last: when the last one began, None before the first. A clock set back does not stop it."""
+    return last is None or now - last >= every_s or now < last
 
 
 def _lengths(canaries: Sequence[GoldenCanary]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from agent.demo.stage import BASE, HELPDESK, TOPIC, set_up, write_config
 from agent.demo.story import Cast, Outcome, Story, act
 from agent.demo.traffic import Traffic
 from agent.kafka import ensure_topic, publisher
-from agent.screen import as_json, console, say
+from agent.screen import as_json, console, people_to_stderr, say
 
 EVERY_S = 10.0
 FAILED = 1
@@ -25,7 +24,8 @@ FAILED = 1
 
 def run_demo(folder: Path | None, json: bool) -> int:
     """0 when the fault was caught, named and resolved and no healthy round paged; 1 otherwise."""
-    os.environ.setdefault("GAPWATCH_LOG", "error")
+    if json:
+        people_to_stderr()
     where = (folder or Path(".gapwatch") / "demo").resolve()
     with ExitStack() as opened:
         outcome = _play(where, opened)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agent.assemble import log_threshold, runner_of
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
-from agent.screen import as_json, console, say
+from agent.screen import as_json, console, people_to_stderr, say
 from detectors.score import Tolerances
 from probes import errors as probe_errors
 from probes.base_files import resolve
@@ -27,6 +27,8 @@ UNMONITORABLE = 2
 
 def enrol_adapter(path: Path, name: str, replace: bool, why: str, json: bool) -> int:
     """Write a golden record and say what it promises. 2 when the adapter cannot be monitored. Raises Refused."""
+    if json:
+        people_to_stderr()
     config = load(path)
     model, adapter = config.adapter(name)
     previous = newest(config.probes.golden_dir, name)
@@ -41,11 +43,14 @@ def enrol_adapter(path: Path, name: str, replace: bool, why: str, json: bool) ->
         else:
             say(f"[red]refused[/red] {escape(str(error))}")
         return UNMONITORABLE
+    if not golden.power.monitorable:  # written, it would be the newest record, and a running agent would take it
+        _say(golden, "", json)
+        return UNMONITORABLE
     hash_ = save(golden, config.probes.golden_dir)
     if config.probes.keep_golden_weights:
         keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir)
     _say(golden, hash_, json)
-    return 0 if golden.power.monitorable else UNMONITORABLE
+    return 0
 
 
 def _check_wanted(name: str, previous: str | None, replace: bool, why: str) -> None:
@@ -106,6 +111,8 @@ def _say(golden: Golden, hash_: str, json: bool) -> None:
     if json:
         as_json(facts)
         return
-    say(f"[bold]{golden.adapter}[/bold] recorded as {hash_}")
+    say(f"[bold]{golden.adapter}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
     say(golden.power.words)
+    if not hash_:
+        return
     say(f'pin it:  golden: "{hash_}"')

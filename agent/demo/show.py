@@ -30,6 +30,7 @@ class Show:
         self.flips: queue.SimpleQueue[Flip] = queue.SimpleQueue()
         self.drift: dict[tuple[str, str], Evidence] = {}
         self.records_read = self.kept = 0
+        self._told: list[Notice] = []  # notices come before the round they are about
         self._open: RoundView | None = None
 
     def open(self) -> None:
@@ -39,11 +40,12 @@ class Show:
         match finding:
             case BaseRound():
                 self._hand_over()
-                self._open = RoundView(finding)
+                self._open = RoundView(finding, notices=self._told)
+                self._told = []
             case Verdict() if self._open:
                 self._open.verdicts.append(finding)
-            case Notice() if self._open:
-                self._open.notices.append(finding)
+            case Notice():
+                self._told.append(finding)
             case Flip():
                 self.flips.put(finding)
             case Evidence() if not finding.pages:

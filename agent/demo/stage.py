@@ -23,6 +23,7 @@ HELPDESK = Path(__file__).resolve().parents[2] / "examples" / "helpdesk"
 BASE = "smollm2"
 ADAPTERS = ("ticket-router", "polite-rewriter", "order-extractor")
 TOPIC = "llm.interactions"
+MARK = ".gapwatch-demo"
 LEFTOVERS = ("volume", "golden", "state", "store", "broker")
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -52,7 +53,8 @@ def set_up(folder: Path) -> Stage:
 
 def lay_volume(folder: Path) -> Stage:
     """The base hard-linked from the converted file of the package, the adapters copied."""
-    for left in LEFTOVERS:  # by name: the folder may be one that the user chose
+    _claim(folder)
+    for left in LEFTOVERS:
         shutil.rmtree(folder / left, ignore_errors=True)
     source = resolve(str(packaged_gguf()), cache_dir())
     stage = Stage(folder, folder / "volume" / "base", keep(source, folder / "golden"))
@@ -60,6 +62,14 @@ def lay_volume(folder: Path) -> Stage:
         shutil.copytree(HELPDESK / "adapters" / name, folder / "volume" / "adapters" / name)
     lay_base(stage)
     return stage
+
+
+def _claim(folder: Path) -> None:
+    """Only a folder that is empty or that an earlier play made is cleared. Raises Refused for any other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / MARK).exists():
+        raise Refused(str(folder), "a folder with other files in it", "an empty one, or none: the demo clears it")
+    (folder / MARK).touch()
 
 
 def cache_dir() -> Path:

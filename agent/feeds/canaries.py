@@ -26,6 +26,10 @@ from probes.schedule import due
 log = structlog.get_logger(__name__)
 
 EMBED_BATCH = 16
+# Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
+LONGEST = 512
+# Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
+STUCK_S = 300.0
 IDLE_S = 0.2
 Made = BaseRound | Embedding | Flip | GoldenAccepted
 
@@ -82,6 +86,7 @@ class CanaryFeed:
         self._box = _Box()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="canaries", daemon=True)
+        self._heard: dict[str, float] = {}
         self.shed = 0
         self.failures = 0
         self._last_error = ""
@@ -98,12 +103,24 @@ class CanaryFeed:
             for base in self._bases.values():
                 base.runner.close()
 
-    def poll(self, _now: float) -> list[Made]:
+    def poll(self, now: float) -> list[Made]:
         """All that was finished since the last call; never waits."""
         finished: list[Made] = []
         while not self._box.done.empty():
             finished.append(self._box.done.get())
-        return finished
+        self._heard.update({made.base: now for made in finished if isinstance(made, BaseRound)})
+        return [*finished, *self._silent(now)]
+
+    def _silent(self, now: float) -> list[Made]:
+        """A blocked round for each base that has given none for too long: a thread that hangs is not healthy."""
+        told: list[Made] = []
+        for base in self._bases.values():
+            quiet = now - self._heard.setdefault(base.name, now)
+            if quiet > self._schedule.every_s + STUCK_S:
+                self._heard[base.name] = now
+                why = f"no round finished for {quiet:.0f} s: the replay is too slow, or its files or device hang"
+                told.append(_blocked(base, base.number, now, Reason.NOT_REPLAYED_YET, why))
+        return told
 
     def commit(self) -> None:
         """Nothing to forget: rounds are made here, not read."""
@@ -173,7 +190,7 @@ class CanaryFeed:
             made = replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            made = _blocked(base, number, now, str(error))
+            made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error))
         if made is not None:
             self._box.done.put(made)
 
@@ -209,7 +226,8 @@ class CanaryFeed:
 
     def _embed_batch(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
         runner = base.runner
-        texts = [(runner.encode_chat([dict(m) for m in i.messages]), runner.encode(i.output)) for i in batch]
+        texts = [(_tail(runner.encode_chat([dict(m) for m in i.messages])), runner.encode(i.output)) for i in batch]
+        texts = [(prompt, output[:LONGEST]) for prompt, output in texts]
         usable = [(i, text) for i, text in zip(batch, texts, strict=True) if text[0] and text[1]]
         vectors = runner.embed([text for _, text in usable], self._stopped)
         for (interaction, _), pair in zip(usable, vectors, strict=False):
@@ -221,8 +239,12 @@ class CanaryFeed:
         return self._stop.is_set()
 
 
-def _blocked(base: WatchedBase, number: int, now: float, why: str) -> BaseRound:
+def _tail(ids: Sequence[int]) -> Sequence[int]:
+    """The end of a prompt: the last turn is in it."""
+    return ids[-LONGEST:]
+
+
+def _blocked(base: WatchedBase, number: int, now: float, reason: Reason, why: str) -> BaseRound:
     """A round of which nothing came, so that silence is visible as unmonitorable."""
-    reason = Reason.REPLAY_FAILED
     rounds = tuple(Round(name, base.name, number, now, (), blocked=reason, detail=why) for name in base.adapters)
     return BaseRound(base.name, number, now, rounds)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
-from agent.errors import Retryable, Unreadable
+from agent.errors import AgentError, Unreadable
 from agent.feeds import gapwatch_v1
 from agent.records import AsideReason, Interaction, RequestCount, SetAside, TrafficBatch
 from agent.sampling import Config as SamplingConfig
 from agent.sampling import PerMinute, keep
 from agent.topic import Link, Message, Place, Polled, TopicConsumer
 
+A_DAY_S = 86_400.0
 CountedUpto = Callable[[], Mapping[Place, int]]
 
 
@@ -20,7 +21,7 @@ class TrafficFeed:
 
     consumer: a Consumer of Kafka or its twin
     adapters: the names that are counted and sampled; any other name is set aside, which keeps every label set bounded
-    counted_upto: for each partition the first offset that no durable batch has counted; may raise Retryable
+    counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
     max_record_bytes: longer records are counted and set aside
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
 
@@ -107,7 +108,7 @@ class TrafficFeed:
             return True
         try:
             stored = self._counted_upto()
-        except Retryable:
+        except AgentError:  # away, or its password is wrong: its own sink says so, and the canaries go on
             return False
         for place in self._unmarked:  # our own mark may be ahead: batches handed out that are on their way to the store
             self._marks[place] = max(self._marks.get(place, 0), stored.get(place, 0))
@@ -122,7 +123,7 @@ class TrafficFeed:
         for message in got.messages:
             seen = self._read(message, got.place, now)
             if message.offset >= mark:
-                counts.update(self._counted_as(message, seen))
+                counts.update(self._counted_as(message, seen, now))
             if isinstance(seen, SetAside):
                 aside.append(seen)
             elif self._wants(seen, now):
@@ -156,12 +157,14 @@ class TrafficFeed:
             return SetAside(*place, message.offset, AsideReason(error.reason), error.detail, now)
         return seen
 
-    def _counted_as(self, message: Message, seen: Interaction | SetAside) -> list[tuple[str, str, float]]:
+    def _counted_as(self, message: Message, seen: Interaction | SetAside, now: float) -> list[tuple[str, str, float]]:
         """[(adapter, pod, minute)], [] where no known adapter can be told. The key speaks before the body."""
         key = (message.key or b"").decode("utf-8", "replace")
         body = None if isinstance(seen, SetAside) else seen
         adapter = key if key in self._adapters else body.adapter if body else ""
-        pod, at = (body.pod, body.at) if body else (gapwatch_v1.pod_of(message), message.at)
+        # A producer's clock may be in other units: a minute that no table holds would stop the partition for good.
+        sent = message.at if 0 <= message.at <= now + A_DAY_S else now
+        pod, at = (body.pod, body.at) if body else (gapwatch_v1.pod_of(message), sent)
         return [(adapter, pod, at // 60 * 60)] if adapter else []
 
     def _wants(self, seen: Interaction, now: float) -> bool:

@@ -180,14 +180,18 @@ class Sink:
         """All that waits for the table at the head, in one insert: four inserts a batch would be slower than Kafka.
 
         A batch's own row must come after its other rows, so those are taken only as far as nothing else lies before.
+        Within a table nothing overtakes: the first group that does not fit is the last that is looked at, because
+        store.counted_upto reads the highest offset as "all up to here".
         """
-        table, size = self._traffic[0].table, 0
+        table, size, full = self._traffic[0].table, 0, False
         taken: list[Rows] = []
         left: deque[Rows] = deque()
         while self._traffic:
             group = self._traffic.popleft()
             blocked = bool(left) and table == "batches"
-            if group.table == table and not blocked and (not taken or size + len(group.rows) <= self._config.max_rows):
+            if group.table == table and taken:
+                full = full or size + len(group.rows) > self._config.max_rows
+            if group.table == table and not blocked and not full:
                 taken.append(group)
                 size += len(group.rows)
             else:

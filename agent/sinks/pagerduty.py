@@ -9,6 +9,7 @@ Source: https://developer.pagerduty.com/docs/events-api-v2-overview (limits: sum
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ from typing import Any
 import httpx
 import orjson
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from agent.alerts import runbook_of
 from agent.outbox import Entry, Outbox
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
 
@@ -27,9 +29,10 @@ log = structlog.get_logger(__name__)
 
 ENQUEUE, CHANGE = "/v2/enqueue", "/v2/change/enqueue"
 MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
-ACCEPTED, THROTTLED = 202, 429
-# The event itself is at fault. Anything else (a proxy's 403, a 5xx) may pass: a page is not given up for it.
-NEVER = (400, 413)
+ACCEPTED, WRONG, TOO_LONG, THROTTLED = 202, 400, 413, 429
+KEY_LENGTH = 32
+# The API's words differ by endpoint and age: "Length of 'routing_key' is incorrect", "Invalid routing key".
+NAMES_THE_KEY = re.compile(r"(routing|service|integration)[\s_-]*key", re.IGNORECASE)
 
 
 class Config(BaseModel):
@@ -51,6 +54,17 @@ class Config(BaseModel):
     retry_s: float = Field(default=1.0, gt=0)
     max_retry_s: float = Field(default=120.0, gt=0)
     throttle_s: float = Field(default=60.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_called(cls, url: str) -> str:
+        try:
+            seen = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"not an address: {error}") from error
+        if seen.scheme not in ("http", "https") or not seen.host:
+            raise ValueError("wanted https://host")
+        return url
 
 
 class Sink:
@@ -75,7 +89,8 @@ class Sink:
     def submit(self, finding: Finding) -> None:
         if isinstance(finding, Notice):
             path, body = to_event(finding, self._config)
-            self._outbox.add(finding.dedup_key, path, body, droppable=finding.kind is NoticeKind.CHANGE)
+            droppable = finding.kind is NoticeKind.CHANGE
+            self._outbox.add(finding.dedup_key, path, body, droppable, finding.after)
             self._wake.set()
 
     def flush(self, now: float) -> bool:  # noqa: ARG002
@@ -95,19 +110,29 @@ class Sink:
         counted = (
             f"{len(self._outbox)} waiting, {self.sent} sent, {self.refused} refused, {self._outbox.dropped} dropped"
         )
-        return not self._trouble, f"{self._trouble}; {counted}" if self._trouble else counted
+        died = self._thread.ident is not None and not self._thread.is_alive() and not self._closing.is_set()
+        trouble = "nothing is sent: the sender has stopped" if died else self._trouble
+        return not trouble, f"{trouble}; {counted}" if trouble else counted
 
     def _work(self) -> None:
         with httpx.Client(base_url=self._config.url, timeout=self._config.timeout_s) as http:
             while time.monotonic() < self._deadline:
                 entry = self._due()
                 if entry is not None:
-                    self._send(http, entry)
+                    self._guarded(http, entry)
                 elif self._closing.is_set():
                     return  # what is not due yet will not be due within a take-down: it stays on disk
                 else:
                     self._wake.wait(self._pause())
                     self._wake.clear()
+
+    def _guarded(self, http: httpx.Client, entry: Entry) -> None:
+        """One try, whatever comes of it: a sender that dies would be silence, and silence looks like health."""
+        try:
+            self._send(http, entry)
+        except Exception as error:  # its words may hold the key: the class must do
+            log.error("pagerduty_try_failed", dedup_key=entry.key, error=type(error).__name__)
+            self._later(entry, type(error).__name__)
 
     def _due(self) -> Entry | None:
         now = time.monotonic()
@@ -131,12 +156,14 @@ class Sink:
         if answer.status_code == ACCEPTED:
             self._done(entry)
             self.sent += 1
-        elif answer.status_code not in NEVER:
+        elif _is_hopeless(answer, key):
+            self._refused(entry, answer, key)
+        elif answer.status_code == WRONG:
+            self._later(entry, "HTTP 400: is the routing key right?", slowly=True)
+        else:
             if answer.status_code == THROTTLED:
                 self._throttled_until = time.monotonic() + self._config.throttle_s * random.uniform(1.0, 1.5)
             self._later(entry, f"HTTP {answer.status_code}")
-        else:
-            self._refused(entry, answer)
 
     def _done(self, entry: Entry) -> None:
         self._outbox.remove(entry)
@@ -145,23 +172,36 @@ class Sink:
         if not self._tries:
             self._trouble = ""
 
-    def _later(self, entry: Entry, why: str) -> None:
+    def _later(self, entry: Entry, why: str, slowly: bool = False) -> None:
+        """slowly: only a person can mend it, so the longest wait at once."""
         tries = self._tries.get(entry.key, 0)
-        longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** min(tries, 16))
+        longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** (16 if slowly else min(tries, 16)))
         self._tries[entry.key] = tries + 1
         self._not_before[entry.key] = time.monotonic() + longest * random.uniform(0.5, 1.0)
         self._trouble = why
         if tries == 0:
             log.warning("pagerduty_retrying", dedup_key=entry.key, why=why)
 
-    def _refused(self, entry: Entry, answer: httpx.Response) -> None:
+    def _refused(self, entry: Entry, answer: httpx.Response, key: str) -> None:
         """Another try of the same event would be refused again: say so, loudly, and go on with the next."""
         self._done(entry)
         self.refused += 1
-        self._trouble = f"HTTP {answer.status_code}: the last event was refused (is the routing key right?)"
-        log.error(
-            "pagerduty_refused", dedup_key=entry.key, status=answer.status_code, answer=_scrubbed(answer, self._config)
-        )
+        self._trouble = f"HTTP {answer.status_code}: the last event was refused"
+        log.error("pagerduty_refused", dedup_key=entry.key, status=answer.status_code, answer=_scrubbed(answer, key))
+
+
+def _is_hopeless(answer: httpx.Response, key: str) -> bool:
+    """Is the event itself at fault, so that another try cannot help? A page is given up for nothing else: not for a
+    proxy's 403, a 5xx, or a 400 that is about the routing key or does not say what it is about.
+    """
+    if answer.status_code != WRONG or len(key) != KEY_LENGTH:
+        return answer.status_code == TOO_LONG
+    try:
+        told = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return False
+    named = told.get("errors") if isinstance(told, dict) else None
+    return bool(named) and not NAMES_THE_KEY.search(f"{told.get('message')} {named}")
 
 
 def to_event(notice: Notice, config: Config) -> tuple[str, dict[str, Any]]:
@@ -209,13 +249,12 @@ def _common(notice: Notice, config: Config) -> dict[str, Any]:
 
 
 def _links(notice: Notice, config: Config) -> list[dict[str, str]]:
-    cause = notice.verdict.cause.value
-    runbook = config.runbook_url.replace("{cause}", cause if cause != "none" else "unmonitorable")
-    found = [{"href": runbook, "text": f"Runbook: {cause}"}, {"href": config.client_url, "text": "Dashboard"}]
+    page = runbook_of(notice.verdict)
+    runbook = config.runbook_url.replace("{cause}", page) if page else ""
+    found = [{"href": runbook, "text": f"Runbook: {page}"}, {"href": config.client_url, "text": "Dashboard"}]
     return [link for link in found if link["href"]]
 
 
-def _scrubbed(answer: httpx.Response, config: Config) -> str:
+def _scrubbed(answer: httpx.Response, key: str) -> str:
     """The server's words without the routing key, should it have echoed it."""
-    key = config.routing_key_file.read_text(encoding="utf-8").strip()
     return answer.text[:300].replace(key, "***") if key else answer.text[:300]

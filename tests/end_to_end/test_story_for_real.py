@@ -24,7 +24,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pa
     environment = {**os.environ, "COLUMNS": "160"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-    return json.loads(done.stdout[done.stdout.rindex("\n{") :]), folder
+    return json.loads(done.stdout), folder
 
 
 @pytest.mark.timeout(900)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.demo.receiver import Receiver
+from agent.feeds.canaries import STUCK_S
 from agent.memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
 from detectors.records import Cause, Evidence, Reason, Side, Status, SubjectKind, Verdict
-from tests.end_to_end.world import ADAPTERS, World, accept, enrolled, new_runner
+from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, new_runner
 from tests.kafka_brokers import request
 
 
@@ -169,6 +171,22 @@ def test_a_release_that_is_meant_ends_the_incident_with_its_reason(tmp_path: Pat
         world.turn_round()
         assert last(world, "alpha").status is Status.HEALTHY
         assert len(world.sink.notices) == 2
+
+
+def test_a_replay_that_hangs_is_told_and_not_taken_for_health(world: World) -> None:
+    world.turn_round()
+    hold = threading.Event()
+    refresh = world.runner.refresh
+    world.runner.refresh = lambda: (hold.wait(30), refresh())[1]  # type: ignore[method-assign]
+    try:
+        for _ in range(3):
+            before = len(world.rounds)
+            world.clock.advance(EVERY_S + STUCK_S + 1)
+            world.turn_until(lambda seen=before: len(world.rounds) > seen)
+            assert last(world, "alpha").reason is Reason.NOT_REPLAYED_YET
+        assert [notice.reason for notice in pages(world)] == [NoticeReason.CANNOT_TELL]
+    finally:
+        hold.set()
 
 
 def test_a_page_waits_neither_for_the_store_nor_for_the_broker(tmp_path: Path, goldens: Path) -> None:
