@@ -6,6 +6,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent import schema, store
@@ -13,7 +14,7 @@ from agent.app import Parts, Sink
 from agent.clock import Clock
 from agent.config import Config, Model
 from agent.consumer import Consumer
-from agent.errors import AgentError, Retryable
+from agent.errors import AgentError, Refused, Retryable
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
@@ -24,7 +25,8 @@ from agent.state import StateFile
 from agent.telemetry import Telemetry
 from detectors.budget import expected_false_pages_per_year, rounds_per_year
 from detectors.budget import log_threshold as threshold_of
-from detectors.monitor import Monitor
+from detectors.errors import DetectorError
+from detectors.monitor import Monitor, default_configs
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
@@ -79,7 +81,20 @@ def monitor_of(config: Config) -> Monitor:
     """The detectors with the rules of this configuration, each adapter by its own tolerance."""
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
     tolerances = Tolerances(after_release=config.alerts.tolerance_after_release, per_adapter=own)
-    return Monitor(Rules(tolerances, log_threshold(config)))
+    rules = Rules(tolerances, log_threshold(config))
+    return Monitor(rules, _detectors(config, default_configs(rules)))
+
+
+def _detectors(config: Config, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Every detector with its defaults and what the file says over them. Raises Refused."""
+    for name, settings in config.detectors.items():
+        if name not in defaults:
+            raise Refused(f"detectors.{name}", "this key", f"one of: {', '.join(defaults)}")
+        try:
+            defaults[name] = replace(defaults[name], **settings)
+        except (TypeError, DetectorError) as error:
+            raise Refused(f"detectors.{name}", settings, str(error)) from None
+    return defaults
 
 
 def runner_of(config: Config, model: Model) -> Runner:
@@ -96,6 +111,7 @@ def runner_of(config: Config, model: Model) -> Runner:
             device=config.probes.device,
             cache_dir=str(config.probes.cache_dir),
             max_batch_tokens=config.probes.max_batch_tokens,
+            threads=config.probes.threads,
         )
     )
 

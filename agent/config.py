@@ -82,7 +82,7 @@ class Probes(Section):
     """How canaries are replayed.
 
     every: one scheduled round; token_budget_per_round: scored positions per adapter
-    device: auto, cpu, cuda, cuda:0 ...
+    device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 leaves one core free
     keep_golden_weights: copy the base, content-addressed, at enrolment
     flips: worst canaries regenerated once when an adapter becomes degraded
     """
@@ -94,6 +94,7 @@ class Probes(Section):
     cache_dir: Path = Path("/var/cache/gapwatch")
     keep_golden_weights: bool = False
     max_batch_tokens: int = Field(default=2048, ge=128)
+    threads: int = Field(default=0, ge=0)
     flips: int = Field(default=2, ge=0, le=16)
     seed: int | None = None
 
@@ -140,7 +141,7 @@ class Telemetry(Section):
 
 
 class Config(Section):
-    """The whole file."""
+    """The whole file. detectors: name of a file in detectors/kinds -> settings of its own, over its defaults."""
 
     models: tuple[Model, ...] = Field(min_length=1)
     kafka: KafkaConfig | None = None
@@ -149,6 +150,7 @@ class Config(Section):
     alerts: Alerts = Alerts()
     clickhouse: ClickHouse = ClickHouse()
     telemetry: Telemetry = Telemetry()
+    detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     cluster: str = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")

@@ -37,7 +37,7 @@ class Goldens:
 
     def _look(self, adapter: str) -> GoldenAccepted | None:
         before = self.held.get(adapter)
-        if isinstance(before, Golden) and self._wanted(adapter) == before.hash:
+        if isinstance(before, Golden) and self._wanted(adapter, before) == before.hash:
             return None
         found = self._find(adapter)
         self.held[adapter] = found
@@ -47,14 +47,15 @@ class Goldens:
         data = read_bytes(self._folder, found.hash)
         return GoldenAccepted(adapter, self._base, found.hash, previous, found.why, found.created_at, data)
 
-    def _wanted(self, adapter: str) -> str:
-        """The hash to use; "" while a damaged file hides which is newest, which ``_find`` then says in words."""
+    def _wanted(self, adapter: str, held: Golden) -> str:
+        """The hash to use: the one held while a damaged file hides which is newest, "" where there is none."""
         if pin := self._pins[adapter]:
             return pin
         try:
             return newest(self._folder, adapter) or ""
-        except Damaged:
-            return ""
+        except Damaged as error:
+            log.warning("newest_golden_unknown", adapter=adapter, held=held.hash, why=str(error))
+            return held.hash
 
     def _find(self, adapter: str) -> Golden | Refusal:
         found = look_up(self._folder, adapter, self._pins[adapter])
@@ -73,5 +74,9 @@ class Goldens:
             return False
         if row is None or content_hash(row[1]) != row[0]:
             return False
-        save_bytes(row[1], self._folder)
+        try:
+            save_bytes(row[1], self._folder)
+        except OSError as error:
+            log.warning("golden_not_restored", adapter=adapter, why=str(error))
+            return False
         return True

@@ -23,6 +23,7 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
+from kafka.cluster import collect_hosts
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
@@ -109,7 +110,8 @@ class Client:
     """One KafkaConsumer from open to close, in this project's words. After any exception: close it, open another.
 
     moved: told of each partition that comes or goes, on the client's IO thread, before a poll returns its records
-    Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read.
+    Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read,
+    ValueError when that or an address of a broker makes no sense.
     """
 
     def __init__(self, config: Config, moved: Moved) -> None:
@@ -191,6 +193,7 @@ def _open(options: dict[str, Any]) -> KafkaConsumer:
 
     Its own constructor leaves its IO thread running for ever: one more for each attempt while a broker is away.
     """
+    collect_hosts(options["bootstrap_servers"])  # an address without sense: said before there is a socket to leave open
     with ExitStack() as undo:
 
         def network(**given: Any) -> KafkaNetClient:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detectors.records import Interval, Status, Verdict
+from detectors.records import Reason, Status, SubjectKind, Verdict
 
-console = Console()
+# Where nobody's terminal sets a width, a table must still show every column.
+console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", 120)))
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
-BAR = 20
+BAR = 12
 
 
 def as_json(value: Any) -> None:
@@ -31,19 +34,11 @@ def people_to_stderr() -> None:
 
 
 def bar(share: float) -> str:
-    """Retention as a bar of twenty cells; 1 fills it, below 0 shows empty."""
+    """Retention as a bar of twelve cells; 1 fills it, below 0 shows empty."""
     if not math.isfinite(share):
         return "·" * BAR
     filled = max(0, min(BAR, round(share * BAR)))
     return "█" * filled + "░" * (BAR - filled)
-
-
-def interval(value: Interval | None) -> str:
-    """``0.998 [0.997, 0.999]``, or a dash."""
-    if value is None or not math.isfinite(value.mean):
-        return "-"
-    spread = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
-    return f"{value.mean:.3f}{spread}"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -57,10 +52,10 @@ def evidence_of(verdict: Verdict) -> float:
 
 
 def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
-    """One row a subject: retention with its interval, strength, evidence against the threshold, verdict, cause."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, expand=False)
-    for heading in ("subject", "retention", "95 % interval", "scale", "beyond", "evidence / page", "verdict", "cause"):
-        table.add_column(heading, no_wrap=heading != "cause")
+    """One row a subject: retention with its interval, strength, evidence against the threshold, verdict and cause."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("subject", "retention", "95 % interval", "scale", "beyond", "evidence/page", "verdict"):
+        table.add_column(heading, no_wrap=heading != "verdict")
     for verdict in verdicts:
         table.add_row(*_cells(verdict))
     return table
@@ -78,21 +73,28 @@ def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:
     colour = COLOURS[verdict.status]
-    mean = verdict.retention.mean if verdict.retention else math.nan
-    evidence = f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}"
+    seen = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
-    why = f"[{colour}]{verdict.status}[/{colour}] ({verdict.reason})"
-    cause = "" if verdict.cause == "none" else str(verdict.cause).replace("_", " ")
     return (
-        f"{verdict.subject_kind} {verdict.subject}",
-        f"[{colour}]{bar(mean)}[/{colour}]",
-        interval(verdict.retention),
+        f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject,
+        f"[{colour}]{bar(seen.mean)}[/{colour}] {number(seen.mean, 3)}" if seen else "",
+        f"{seen.low:.3f} .. {seen.high:.3f}" if seen and math.isfinite(seen.low) else "",
         number(verdict.scale),
         beyond,
-        evidence,
-        why,
-        cause,
+        f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}",
+        f"[{colour}]{verdict.status}[/{colour}]{_because(verdict)}",
     )
+
+
+def _because(verdict: Verdict) -> str:
+    """What the status alone does not say: the cause while something is wrong, else the reason."""
+    if verdict.status is Status.DEGRADED:
+        words = f"{verdict.cause}, {verdict.reason}" if verdict.reason is Reason.RECOVERING else str(verdict.cause)
+    elif verdict.reason is Reason.WITHIN_TOLERANCE:
+        return ""
+    else:
+        words = str(verdict.reason)
+    return f": {words}".replace("_", " ")
 
 
 def _cell(value: Any) -> str:

@@ -22,6 +22,13 @@ NOTHING_LEFT = 0.05
 # A signature explains a fault when it leaves at most this share of its energy, and half of what the next one leaves.
 LEFT_OVER = 0.05
 RUNNER_UP = 0.5
+# While the base has moved: a strength is the same on every canary up to this share of it (between the curve's knots the
+# tests' toy world scatters by .012 up to x2), and what a base took is not: 4-bit bases scatter by .07-.08 of it.
+EVEN = 0.03
+# A factor is named, and a rank is thought of, where the scale is within this share of it.
+NEAR = 0.05
+FACTORS = (0.125, 0.25, 0.5, 2.0, 4.0, 8.0)
+RANKS = (4, 8, 16, 32, 64)
 # Base shift below which a person would see no difference in what the base answers; words only, decides nothing.
 QUIET = 1e-4
 
@@ -37,23 +44,29 @@ class Signature:
 def name_cause(round: Round, tolerances: Tolerances) -> tuple[Cause, str, str]:
     """The cause, what was seen, and the first thing to do, the last two in words.
 
-    Order: nothing left of the adapter (with or without another base), another base, then the signature that explains
-    the present answers: the adapter at another strength, or another registered adapter. UNKNOWN when none does.
+    Order: nothing left of the adapter (with or without another base), the signature that explains the present answers
+    (the adapter at another strength, or another registered adapter), then another base. UNKNOWN when it is none of
+    these. A signature goes before the base, because a base that moved and was tolerated stays moved for months; what
+    a base does to an adapter leaves too much over, or scatters too much over canaries, to pass as one.
     The base counts as moved by its answers or by its hash: a re-parameterised base answers as before.
     """
     seen = witnesses(round)
     if not seen:
         return _told(Cause.UNKNOWN, round, "no canary was measured", "replay again: gapwatch probe " + round.adapter)
-    moved = round.identity.base_moved or base_moved(round, tolerances)
+    answers_moved = base_moved(round, tolerances)
+    moved = round.identity.base_moved or answers_moved
     kept, gap = _mean(seen, "retention"), _mean(seen, "gap_ratio")
     lost = abs(kept) <= NOTHING_LEFT and gap <= NOTHING_LEFT
     if lost and moved:
         return _told(Cause.BASE_SWAPPED_AND_ADAPTER_LOST, round, *_swapped_and_lost(round, kept, gap, seen))
     if lost:
         return _told(Cause.ADAPTER_NOT_APPLIED, round, *_not_applied(round, kept, gap))
-    if moved:
+    cause, what, do = _by_signature(round, seen, tolerances.of(round.adapter, answers_moved))
+    if not moved:
+        return _told(cause, round, what, do)
+    if cause is Cause.UNKNOWN or (cause is Cause.WRONG_STRENGTH and not _is_even(seen)):
         return _told(Cause.BASE_SWAPPED, round, *_swapped(round, kept, seen))
-    return _by_signature(round, seen, tolerances)
+    return _told(cause, round, f"{what}; beside that the base {_how_base_moved(round, seen)}", do)
 
 
 def name_base_cause(round: BaseRound, tolerances: Tolerances) -> tuple[Cause, str, str]:
@@ -98,16 +111,25 @@ def signatures(seen: Sequence[Measurement]) -> tuple[tuple[Signature, ...], floa
     return tuple(sorted(above, key=lambda s: s.left)), energy
 
 
-def _by_signature(round: Round, seen: Sequence[Measurement], tolerances: Tolerances) -> tuple[Cause, str, str]:
+def _by_signature(round: Round, seen: Sequence[Measurement], tolerance: float) -> tuple[Cause, str, str]:
+    """tolerance: |s - 1| that is no other strength. Explanations alike, as two that leave 0 are, name nothing."""
     tried, energy = signatures(seen)
     best, runner_up = tried[0], tried[1].left if len(tried) > 1 else math.inf
-    explained = best.left <= LEFT_OVER * energy and best.left <= RUNNER_UP * runner_up
+    stands_out = best.left < runner_up and best.left <= RUNNER_UP * runner_up
+    explained = stands_out and best.left <= LEFT_OVER * energy
     if explained and best.name:
-        return _told(Cause.WRONG_ADAPTER, round, *_wrong_adapter(round, best.name, best.left / energy))
+        return Cause.WRONG_ADAPTER, *_wrong_adapter(round, best.name, best.left / energy)
     scale = _mean(seen, "scale")
-    if explained and abs(scale - 1.0) > tolerances.of(round.adapter, moved=False):
-        return _told(Cause.WRONG_STRENGTH, round, *_wrong_strength(round, scale))
-    return _told(Cause.UNKNOWN, round, *_unknown(round, seen))
+    if explained and abs(scale - 1.0) > tolerance:
+        return Cause.WRONG_STRENGTH, *_wrong_strength(round, scale)
+    return Cause.UNKNOWN, *_unknown(round, seen)
+
+
+def _is_even(seen: Sequence[Measurement]) -> bool:
+    """Is it one strength on all canaries, up to their noise? Of what is left or lost, whichever is less."""
+    scale = _mean(seen, "scale")
+    noise = float(np.mean([m.comparison.reference.noise.scale for m in seen]))
+    return float(np.std([m.scale for m in seen])) <= EVEN * min(scale, abs(scale - 1.0)) + noise
 
 
 def _swapped_and_lost(round: Round, kept: float, gap: float, seen: Sequence[Measurement]) -> tuple[str, str]:
@@ -136,7 +158,8 @@ def _wrong_adapter(round: Round, other: str, left: float) -> tuple[str, str]:
 
 def _wrong_strength(round: Round, scale: float) -> tuple[str, str]:
     what = f"{round.adapter} runs at x{scale:.2f} of its strength{_known_factor(scale)}; its direction is intact"
-    return what, "compare alpha, r and use_rslora in adapter_config.json with the scale that the engine applies"
+    do = "compare alpha, r and use_rslora in adapter_config.json with the scale that the engine applies"
+    return what, do + _perhaps_rslora(scale)
 
 
 def _unknown(round: Round, seen: Sequence[Measurement]) -> tuple[str, str]:
@@ -148,14 +171,16 @@ def _unknown(round: Round, seen: Sequence[Measurement]) -> tuple[str, str]:
 
 
 def _known_factor(scale: float) -> str:
-    """What a factor is usually a sign of, where it is within 5 % of one."""
-    for r in (4, 8, 16, 32, 64, 128):
-        if abs(scale * math.sqrt(r) - 1.0) <= 0.05:
-            return f", near 1/sqrt({r}): what an rsLoRA adapter of r = {r} does when use_rslora is ignored"
-    for factor in (0.5, 2.0, 4.0, 8.0):
-        if abs(scale / factor - 1.0) <= 0.05:
-            return f", near x{factor:g}"
-    return ""
+    near = [f", near x{factor:g}" for factor in FACTORS if abs(scale / factor - 1.0) <= NEAR]
+    return near[0] if near else ""
+
+
+def _perhaps_rslora(scale: float) -> str:
+    """The rank is not known here, so that this is a possibility and no finding."""
+    near = [r for r in RANKS if abs(scale * math.sqrt(r) - 1.0) <= NEAR]
+    if not near:
+        return ""
+    return f"; if the adapter uses rsLoRA with r = {near[0]} (1/s^2), the engine may be ignoring use_rslora"
 
 
 def _how_base_moved(round: Round, seen: Sequence[Measurement]) -> str:
@@ -168,12 +193,11 @@ def _how_base_moved(round: Round, seen: Sequence[Measurement]) -> str:
 
 
 def _told(cause: Cause, round: Round, what: str, do: str) -> tuple[Cause, str, str]:
-    """Facts are appended to what was seen; they explain and never decide."""
-    facts = list(round.facts)
+    """Files of the adapter that changed are appended to what was seen; they explain and never decide."""
     if round.identity.adapter_moved:
         golden, live = _short(round.identity.golden_adapter), _short(round.identity.live_adapter)
-        facts.append(f"the files of {round.adapter} changed (was {golden}, is {live})")
-    return cause, "; ".join([what, *facts]), do
+        what = f"{what}; the files of {round.adapter} changed (was {golden}, is {live})"
+    return cause, what, do
 
 
 def _left(kept: float, gap: float) -> str:

@@ -23,7 +23,7 @@ EMPTY_REST = math.log(float(np.finfo(np.float32).tiny))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """All that is constant of one reference: computed once, used in every round.
+    """All that is constant of one reference. Who measures it more than once may keep this and hand it to ``measure``.
 
     mask: (T, K) False where padded; weights, base: (T, K); N is the number of kept tokens
     delta: (N,) the golden effect, knots: (S, N) the curve, both as vectors whose plain dot product is <u, v>

@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
     WITHIN_TOLERANCE = "within_tolerance"
     BASE_MOVED = "base_moved"  # healthy: another base, the adapters survive it
-    EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm
+    EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm, or a round beyond tolerance
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, canaries still beyond tolerance
     RECOVERING = "recovering"  # degraded: first good round of the two that resolve an incident

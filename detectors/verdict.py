@@ -1,7 +1,8 @@
 """What is decided about a subject after a round? Pure: the same round, evidence and incident give the same verdict.
 
 An incident opens at an alarm and ends after ``fresh_rounds`` good rounds in a row. A good round has no more than the
-tolerated share of its draws beyond tolerance. A round without measurements neither resolves nor opens anything.
+tolerated share of its draws beyond tolerance; any other one is suspect until the evidence is an alarm. A round without
+measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from detectors.score import Tolerances, base_moved, blocked_by, median_share, me
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """log_threshold: ln A of the fleet, nats, > 0 (budget.py); suspect_fraction: of it, where a subject turns suspect
+    """log_threshold: ln A of the fleet, nats, > 0 (budget.py); suspect_fraction: of it, where a good round is suspect
 
     fresh_rounds: good rounds in a row that resolve; blocked_rounds: rounds in a row without measurements before
     anybody is told (read by the alerts)
@@ -81,12 +82,13 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One measured round of a subject, reduced to what the decision needs."""
+    """One measured round of a subject, reduced to what the decision needs, and its facts, which decide nothing."""
 
     at: float
     share: float
     good: bool
     moved: bool
+    facts: tuple[str, ...]
 
 
 def decide(
@@ -115,7 +117,7 @@ def decide(
     share = float(np.mean(scores(round, rules.tolerances)))
     moved = round.identity.base_moved or base_moved(round, rules.tolerances)
     good = share <= rules.tolerances.share
-    seen = _Seen(round.at, share, good, moved)
+    seen = _Seen(round.at, share, good, moved, round.facts)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = _named(after, name_cause(round, rules.tolerances))
@@ -148,7 +150,7 @@ def decide_base(
     share = float(np.mean(median))
     good = share <= median_share(rules.tolerances.share, measured)
     moved = sum(_moved(m, rules) for m in round.members) * 2 > measured
-    seen = _Seen(round.at, share, good, moved)
+    seen = _Seen(round.at, share, good, moved, _facts_of(round))
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = _named(after, name_base_cause(round, rules.tolerances))
@@ -170,7 +172,7 @@ def _step(seen: _Seen, log_e: float, before: Incident, rules: Rules) -> tuple[Re
         return Reason.ALARM, replace(after, open=True, opened_at=seen.at, good_in_a_row=0)
     if seen.good:
         after = replace(after, last_good_at=seen.at, first_bad_at=None)
-    if log_e >= rules.suspect_fraction * rules.log_threshold:
+    if not seen.good or log_e >= rules.suspect_fraction * rules.log_threshold:
         return Reason.EVIDENCE_GROWING, after
     return (Reason.BASE_MOVED if seen.moved else Reason.WITHIN_TOLERANCE), after
 
@@ -190,7 +192,7 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
     """Status, cause, onset and words. A resolved verdict still says what it is that ended."""
     told = before if reason is Reason.RESOLVED else after
     status = _STATUS[reason]
-    within = f"{100 * seen.share:.0f} % of the draws are beyond tolerance"
+    within = "; ".join([f"{100 * seen.share:.0f} % of the draws are beyond tolerance", *seen.facts])
     onset = None
     if status is Status.DEGRADED or reason is Reason.RESOLVED:
         first = told.first_bad_at if told.first_bad_at is not None else told.opened_at
@@ -205,6 +207,15 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
         explanation=f"{told.explanation}; {within}" if status is Status.DEGRADED else within,
         action=told.action if status is Status.DEGRADED else "",
     )
+
+
+def _facts_of(round: BaseRound) -> tuple[str, ...]:
+    """The members' facts, each once, with the adapters that it is about."""
+    about: dict[str, list[str]] = {}
+    for member in round.members:
+        for fact in member.facts:
+            about.setdefault(fact, []).append(member.adapter)
+    return tuple(f"{fact} ({', '.join(adapters)})" for fact, adapters in about.items())
 
 
 def _named(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
@@ -223,10 +234,11 @@ def _blocked(blank: Verdict, reason: Reason, detail: str, incident: Incident) ->
 
 
 def _why_blocked(round: Round, reason: Reason) -> str:
-    if reason is Reason.BAD_NUMBERS and not round.detail:
+    detail = round.detail
+    if reason is Reason.BAD_NUMBERS and not detail:
         bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
-        return f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
-    return "; ".join([text for text in (round.detail, *round.facts) if text])
+        detail = f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
+    return "; ".join([text for text in (detail, *round.facts) if text])
 
 
 def _why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:

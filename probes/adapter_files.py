@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from probes.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
 from probes.errors import Unreplayable, Unsupported
+from probes.targets import Targets
 from probes.tensors import RawTensor, read_file, read_json
 
 PREFIX = "base_model.model."
@@ -52,6 +53,7 @@ class Adapter:
 
     low_rank: module name -> its part; saved: module name -> parameter name -> tensor that replaces the base's
     r, alpha: of the config, without its patterns; problems: parts of the files that cannot be used, in words
+    targets: which modules of a base should have a part
     """
 
     path: str
@@ -61,6 +63,7 @@ class Adapter:
     low_rank: Mapping[str, LowRank]
     saved: Mapping[str, Mapping[str, torch.Tensor]]
     problems: tuple[str, ...] = ()
+    targets: Targets = field(default_factory=Targets)
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -72,17 +75,22 @@ def read_adapter(folder: Path) -> Adapter:
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
     tensors = {item.name.removeprefix(PREFIX): to_torch(item) for item in raw}
     pairs, saved = _sorted_out(folder, tensors)
-    strength = Strength.read(folder, config)
+    strength, targets = Strength.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
+    ignored = [module for module in pairs if not targets.takes(module)]
     low_rank, problems = {}, []
     for module, pair in pairs.items():
+        if module in ignored:
+            continue
         if set(pair) != {"lora_A", "lora_B"}:
             problems.append(f"{module} has {' and '.join(sorted(pair))} alone")
             continue
         low_rank[module] = LowRank(pair["lora_A"], pair["lora_B"], strength.scaling(module))
         if (seen := pair["lora_A"].shape[0]) != (wanted := strength.rank(module)):
             problems.append(f"{module} has rank {seen} where {ADAPTER_CONFIG} says {wanted}")
-    facts = (summed(f"of {len(pairs)} modules are not as {ADAPTER_CONFIG} says", problems),) if problems else ()
-    return Adapter(str(folder), adapter_digest(config, raw), strength.r, strength.alpha, low_rank, saved, facts)
+    told = {f"match no target of {ADAPTER_CONFIG}": ignored, f"are not as {ADAPTER_CONFIG} says": problems}
+    facts = tuple(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which)
+    digest = adapter_digest(config, raw)
+    return Adapter(str(folder), digest, strength.r, strength.alpha, low_rank, saved, facts, targets)
 
 
 def summed(what: str, items: Sequence[str], shown: int = 3) -> str:
@@ -132,10 +140,15 @@ class Strength:
             r, alpha = int(config["r"]), float(config["lora_alpha"])
             ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}
             alphas = {str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            for key in (*ranks, *alphas):
+                re.compile(key)
+        except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
             raise Unreplayable(str(folder / ADAPTER_CONFIG), f"r, lora_alpha or their patterns: {error!r}") from error
         if min([r, *ranks.values()]) < 1:
             raise Unreplayable(str(folder / ADAPTER_CONFIG), f"a rank below 1 (r {r}, rank_pattern {ranks})")
+        if not all(0 < it < math.inf for it in (alpha, *alphas.values())):
+            found = f"lora_alpha {alpha}, alpha_pattern {alphas}"
+            raise Unreplayable(str(folder / ADAPTER_CONFIG), f"an alpha that is no positive number ({found})")
         return cls(r, alpha, ranks, alphas, bool(config.get("use_rslora")))
 
     def rank(self, module: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from detectors.records import Reason
 from probes.errors import Damaged, Missing, Refused
@@ -23,7 +22,7 @@ def save_bytes(data: bytes, folder: Path) -> str:
     name = content_hash(data)
     path = _path(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists() and content_hash(path.read_bytes()) == name:
+    if path.is_file() and content_hash(path.read_bytes()) == name:
         return name
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
         file.write(data)
@@ -79,24 +78,24 @@ def newest(folder: Path, adapter: str) -> str | None:
     """Hash of the adapter's latest record by its own time of creation, None without one.
 
     Reads the text part only; the content is checked when it is loaded. A file without a readable text raises Damaged:
-    it may be the newest record, and going back to an older one without a word would move the reference.
+    it may be the newest record, and going back to an older one without a word would move the reference. Whose record
+    it is, nobody can tell; who holds one already keeps it (agent/goldens.py).
     """
-    found = [(text["created_at"], f"sha256:{path.stem}") for path, text in _texts(folder) if text["adapter"] == adapter]
+    heads = [(_head(path), f"sha256:{path.stem}") for path in sorted(folder.glob("*.golden"))]
+    found = [(at, name) for (whose, at), name in heads if whose == adapter]
     return max(found)[1] if found else None
 
 
-def _texts(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    texts = []
-    for path in sorted(folder.glob("*.golden")):
+def _head(path: Path) -> tuple[str, float]:
+    """Adapter and time of creation of one file. Raises Damaged when it cannot be opened or says neither."""
+    try:
         with path.open("rb") as file:
             size = file.read(8)
-            head = size + file.read(min(int.from_bytes(size, "little"), path.stat().st_size))
-        try:
-            texts.append((path, text_of(head)))
-        except (ValueError, KeyError, TypeError) as error:
-            wanted = "a golden record: restore or remove the file, or pin a hash in the config"
-            raise Damaged(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
-    return texts
+            text = text_of(size + file.read(min(int.from_bytes(size, "little"), path.stat().st_size)))
+        return str(text["adapter"]), float(text["created_at"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        wanted = "a golden record: restore or remove the file, or pin a hash in the config"
+        raise Damaged(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from probes.adapter_files import Adapter, LowRank, summed
+from probes.targets import ALL_LINEAR
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +113,7 @@ class Switchboard:
         plan = fitting(adapter, self.model)
         self.remove(name)
         for module in plan.modules:
-            self._install(name, module, adapter)
+            self._install(name, module, plan.adapter)
         self.fitted[name] = plan
         return plan
 
@@ -145,26 +146,49 @@ class Switchboard:
 
 
 def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
-    """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, an effect of zero.
+    """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, no effect, no keys.
 
     Nothing is refused here: an engine would leave out what does not fit and say nothing, and that is the fault to see.
     """
-    modules = {name: module for name, module in model.named_modules() if not isinstance(module, Switch)}
-    modules |= {module.name: module.inner for module in model.modules() if isinstance(module, Switch)}
+    modules = _own_modules(model)
+    facts = list(adapter.problems)
+    kept_out = _output_layer(model, modules) if adapter.targets.all_linear else ""
+    if kept_out in adapter.low_rank:
+        facts.append(f"{kept_out} is the output layer, which {ALL_LINEAR} leaves out")
+        others = {path: part for path, part in adapter.low_rank.items() if path != kept_out}
+        adapter = replace(adapter, low_rank=others)
     wanted = sorted({*adapter.low_rank, *adapter.saved})
     missing = [path for path in wanted if path not in modules]
     misfits = {path: why for path in wanted if path in modules and (why := _misfit(adapter, path, modules[path]))}
     fits = tuple(path for path in wanted if path in modules and path not in misfits)
-    facts = list(adapter.problems)
     if missing:
         facts.append(summed(f"of {len(wanted)} modules match nothing in this base", missing))
     if misfits:
         facts.append(summed(f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]))
     if fits and _is_silent(adapter, fits):
         facts.append("the effect is zero: every lora_B holds nothing but zeros")
-    if not wanted:
+    if not wanted and not facts:
         facts.append("the files hold no tensors of an adapter")
+    linear = [path for path, module in modules.items() if isinstance(module, nn.Linear) and path != kept_out]
+    targeted = sorted(path for path in linear if adapter.targets.takes(path))
+    if without := [path for path in targeted if path not in adapter.low_rank]:
+        facts.append(summed(f"of {len(targeted)} targeted modules have no part in the files", without))
     return Fitted(adapter, fits, tuple(facts))
+
+
+def _own_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The base's modules under their own names, as if no switch were around them."""
+    switches = [module for module in model.modules() if isinstance(module, Switch)]
+    hidden = {id(switch) for switch in switches} | {id(switch.inner) for switch in switches}
+    bare = {name: module for name, module in model.named_modules() if id(module) not in hidden}
+    return bare | {switch.name: switch.inner for switch in switches}
+
+
+def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
+    """Its name, "" in a model without one."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    plain = head.inner if isinstance(head, Switch) else head
+    return next((name for name, module in modules.items() if module is plain), "")
 
 
 def _misfit(adapter: Adapter, path: str, module: nn.Module) -> str:

@@ -142,9 +142,17 @@ class Model:
         """How many token ids there are; an id beyond it would poison a CUDA context instead of raising."""
         return int(self.network.get_input_embeddings().weight.shape[0])
 
+    @property
+    def width(self) -> int:
+        """How many logits there are; some heads are narrower than the embeddings."""
+        return int(self.network.get_output_embeddings().weight.shape[0])
+
     def answer(self, batch: Sequence[Replay], shape: BatchShape) -> list[Replayed]:
         """One forward pass for a packed micro-batch. Raises Unreplayable when torch fails or runs out of memory."""
         self._check(token for replay in batch for token in (*replay.prompt, *replay.forced))
+        for replay in batch:
+            if replay.kept is not None and replay.kept.size and (highest := int(replay.kept.max())) >= self.width:
+                raise Unreplayable(str(self.folder), f"token {highest} to keep is beyond its {self.width} logits")
         with failures(str(self.folder)), torch.inference_mode():
             rows = padded([(*r.prompt, *r.forced[:-1]) for r in batch], shape.left_pad)
             groups = grouped([(r.target.adapter, r.target.scale) for r in batch], self.device)

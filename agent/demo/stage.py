@@ -136,5 +136,7 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
         },
         "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
         "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}"},
+        # A production bank is larger; the play is short.
+        "detectors": {"embedding_drift": {"reference_size": 16, "block": 4}},
         "telemetry": {"prometheus_port": free_port(), "control_port": free_port()},
     }

@@ -139,6 +139,8 @@ class Story:
         act("4", "The rollout is undone: the accepted base is back on the volume")
         lay_base(self._cast.stage)
         self._cast.traffic.served_by_base = False
+        while not self._cast.show.rounds.empty():  # they ended before the rollback, while the questions were asked
+            self._cast.show.rounds.get()
         for _ in range(6):
             view = self._round()
             if any(verdict.reason is Reason.RESOLVED for verdict in view.verdicts):

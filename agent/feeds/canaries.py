@@ -168,13 +168,13 @@ class CanaryFeed:
         log.warning("worker_turn_failed", why=why)
 
     def _turn(self) -> bool:
-        """Due rounds, then texts for an open incident, then one batch of traffic: each gets its turn, however busy
-        the others are."""
+        """Texts for an incident that has just opened, then due rounds, then one batch of traffic: each gets its turn,
+        however busy the others are."""
+        asked = self._texts()
         now = self._clock.now()
         waiting = [base for base in self._bases.values() if due(now, base.last, self._schedule.every_s)]
         for base in waiting:
             self._round(base, now)
-        asked = self._texts()
         embedded = self._embeddings()
         return bool(waiting) or asked or embedded
 
@@ -195,25 +195,27 @@ class CanaryFeed:
             self._box.done.put(made)
 
     def _texts(self) -> bool:
-        if self._box.regenerate.empty():
-            return False
-        asked = self._box.regenerate.get()
+        done = 0
+        while not self._box.regenerate.empty() and not self._stopped():
+            self._regenerate(self._box.regenerate.get())
+            done += 1
+        return done > 0
+
+    def _regenerate(self, asked: _Regenerate) -> None:
         base, now = self._bases[asked.base], self._clock.now()
         for changed in flips(base.runner, asked.round, base.goldens.held, self._schedule.flips, self._stopped):
-            self._box.done.put(
-                Flip(
-                    adapter=asked.round.adapter,
-                    base=asked.base,
-                    canary=changed.canary,
-                    round=asked.round.number,
-                    at=now,
-                    prompt=changed.prompt_text,
-                    golden_text=changed.golden_text,
-                    present_text=changed.present_text,
-                    retention=changed.retention,
-                )
+            flip = Flip(
+                adapter=asked.round.adapter,
+                base=asked.base,
+                canary=changed.canary,
+                round=asked.round.number,
+                at=now,
+                prompt=changed.prompt_text,
+                golden_text=changed.golden_text,
+                present_text=changed.present_text,
+                retention=changed.retention,
             )
-        return True
+            self._box.done.put(flip)
 
     def _embeddings(self) -> bool:
         waiting = self._box.interactions

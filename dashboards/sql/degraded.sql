@@ -4,25 +4,30 @@
 WITH by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS judged,
-        argMax(tuple(status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action), at) AS last,
-        indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], last.1) AS badness
+        argMax(tuple(status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action), at) AS latest,
+        indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
     WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32})
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
--- Pods that are alive count, each by its latest verdict; where none is, the last word that was said.
-present AS (
-    SELECT *, max(judged) OVER (PARTITION BY cluster, subject_kind, subject) AS newest
+-- Each pod that is alive speaks for itself; of those that are gone, only one that had the last word.
+pods AS (
+    SELECT
+        *, judged = max(judged) OVER (PARTITION BY cluster, subject_kind, subject)
+        OR (cluster, pod) IN (SELECT cluster, pod FROM heartbeats WHERE at > now() - INTERVAL 3 MINUTE) AS speaks
     FROM by_pod
-    QUALIFY judged = newest
-        OR (cluster, pod) IN (SELECT cluster, pod FROM heartbeats WHERE at > now() - INTERVAL 3 MINUTE)
+),
+subjects AS (
+    SELECT
+        cluster, subject_kind, subject, base, max(judged) AS last_judged,
+        argMax(latest, tuple(badness, judged)) AS worst, argMax(pod, tuple(badness, judged)) AS judged_by
+    FROM pods WHERE speaks
+    GROUP BY cluster, subject_kind, subject, base
 )
 SELECT
-    cluster, subject_kind, subject, base,
-    argMax(last, (badness, judged)) AS worst, worst.1 AS status, worst.2 AS reason, worst.3 AS cause,
-    worst.4 AS retention, worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by,
-    max(judged) AS last_judged, worst.8 AS explanation, worst.9 AS action, argMax(pod, (badness, judged)) AS judged_by
-FROM present
-GROUP BY cluster, subject_kind, subject, base
-HAVING status != 'healthy'
+    cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
+    worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
+    worst.8 AS explanation, worst.9 AS action
+FROM subjects
+WHERE status != 'healthy'
 ORDER BY status = 'degraded' DESC, subject_kind = 'base' DESC, subject

@@ -1,17 +1,38 @@
 -- Since when, and what was in place when it was last healthy?
 -- subject = '': adapter or base, degraded now or not; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
-WITH alarms AS (
+WITH by_pod AS (
     SELECT
-        cluster, subject_kind, subject, maxIf(at, reason = 'alarm') AS alarm_at, argMaxIf(cause, at, status = 'degraded') AS cause,
+        cluster, subject_kind, subject, pod, max(at) AS judged, argMax(status, at) AS latest,
+        -- Not knowing ends no incident.
+        argMaxIf(status, at, status != 'unmonitorable') = 'degraded' AS is_open,
+        countIf(reason = 'alarm') > 0 AS alarmed, maxIf(at, reason = 'alarm') AS alarm_at, maxIf(at, status = 'degraded') AS bad_at,
+        argMaxIf(cause, at, status = 'degraded') AS last_cause,
         -- Inside a tuple, because argMax would skip a NULL and answer with an older alarm's.
-        argMaxIf(tuple(onset_after, onset_by), at, reason = 'alarm') AS onset,
-        argMaxIf(live_base, at, reason = 'alarm') AS live_base, argMaxIf(live_adapter, at, reason = 'alarm') AS live_adapter,
-        argMax(status, at) AS status_now
+        argMaxIf(tuple(onset_after, onset_by, live_base, live_adapter), at, reason = 'alarm') AS alarm,
+        coalesce(alarm.1, alarm.2, alarm_at) AS onset
     FROM verdicts
     WHERE ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+    GROUP BY cluster, subject_kind, subject, pod
+),
+-- Each pod that is alive speaks for itself; of those that are gone, only one that had the last word.
+-- One incident: the newest alarm, and those of other pods that were still bad when its trouble began.
+pods AS (
+    SELECT
+        *, alarmed AND bad_at >= argMaxIf(onset, alarm_at, alarmed) OVER subjects AS concerned,
+        judged = max(judged) OVER subjects
+        OR (cluster, pod) IN (SELECT cluster, pod FROM heartbeats WHERE at > now() - INTERVAL 3 MINUTE) AS speaks
+    FROM by_pod
+    WINDOW subjects AS (PARTITION BY cluster, subject_kind, subject)
+),
+alarms AS (
+    SELECT
+        cluster, subject_kind, subject, minIf(alarm_at, concerned) AS first_alarm, argMinIf(alarm, alarm_at, concerned) AS told,
+        argMinIf(tuple(alarm.1, alarm.2), onset, concerned) AS began, argMaxIf(last_cause, bad_at, concerned) AS cause,
+        argMaxIf(latest, tuple(indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest), judged), speaks) AS status_now
+    FROM pods
     GROUP BY cluster, subject_kind, subject
-    HAVING countIf(reason = 'alarm') > 0 AND ({subject:String} != '' OR status_now != 'healthy')
+    HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR maxIf(is_open, speaks))
 ),
 healthy AS (
     SELECT
@@ -20,15 +41,15 @@ healthy AS (
         argMax(v.live_adapter, v.at) AS healthy_adapter
     FROM verdicts AS v INNER JOIN alarms AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
-    WHERE v.status = 'healthy' AND v.at < a.alarm_at
+    WHERE v.status = 'healthy' AND v.at < a.first_alarm
     GROUP BY cluster, subject_kind, subject
 )
 SELECT
     a.cluster AS cluster, a.subject_kind AS subject_kind, a.subject AS subject, a.status_now AS status_now, a.cause AS cause,
-    a.onset.1 AS onset_after, a.onset.2 AS onset_by, a.alarm_at AS alarm_at,
+    a.began.1 AS onset_after, a.began.2 AS onset_by, a.first_alarm AS alarm_at,
     if(h.subject = '', NULL, h.last_healthy) AS last_healthy, if(h.subject = '', NULL, h.healthy_round) AS healthy_round,
-    h.healthy_base AS healthy_base, a.live_base AS live_base,
-    h.healthy_adapter AS healthy_adapter, a.live_adapter AS live_adapter
+    h.healthy_base AS healthy_base, a.told.3 AS live_base,
+    h.healthy_adapter AS healthy_adapter, a.told.4 AS live_adapter
 FROM alarms AS a LEFT JOIN healthy AS h
     ON a.cluster = h.cluster AND a.subject_kind = h.subject_kind AND a.subject = h.subject
 ORDER BY alarm_at DESC

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import Refused, ShapeMismatch
+from detectors.errors import Refused
 from detectors.records import Embedding, Evidence, Floats, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Streams
@@ -101,6 +101,9 @@ class Detector:
     between interactions. When the bank is used up, level and ``n`` stay where they are until a new stream starts:
     a reference used twice would be one observation counted twice.
 
+    An embedding of another width comes from another embedder and cannot be compared: bank and M of its key are dropped
+    and start anew with it. The law it starts from is then the present one, and what drifted before is forgotten.
+
     Source: Shekhar & Ramdas (2023), "Nonparametric two-sample testing by betting"; Rahimi & Recht (2007) for the
     features. Departs: pairs against a frozen bank, a "+1" a block, random projection before the features.
     """
@@ -157,10 +160,11 @@ class Detector:
             bank.paid = ()
 
     def _bank(self, key: str, vector: Floats) -> Bank:
-        empty = Bank(len(vector), np.zeros((0, self.config.directions)), np.zeros(self.config.features))
-        bank = self.state.banks.setdefault(key, empty)
-        if vector.shape != (bank.width,):
-            raise ShapeMismatch(f"embedding of {key}", vector.shape, f"({bank.width},), as its first one")
+        bank = self.state.banks.get(key)
+        if bank is None or bank.width != len(vector):
+            self.state.streams.restart(key)
+            bank = Bank(len(vector), np.zeros((0, self.config.directions)), np.zeros(self.config.features))
+            self.state.banks[key] = bank
         return bank
 
 

@@ -9,8 +9,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from examples.helpdesk.data import ADAPTERS, HERE, check, examples
 from examples.helpdesk.generate import generate
 
@@ -60,7 +58,6 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=100, help="held-out exercises per task, at most 100")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(2)
     rows = []
     for task in [given.only] if given.only else list(ADAPTERS):
         for adapter in (given.adapters / task, None):

@@ -7,7 +7,7 @@ A plain second reading of what the product measures: over the whole vocabulary, 
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,21 +92,21 @@ def nearest_scale(curve: list[Array], seen: Array, weights: Array) -> float:
     return best[1]
 
 
-def summary(task: str, release: str, readings: list[Reading]) -> dict[str, object]:
+def summary(task: str, release: str, readings: list[Reading]) -> dict[str, str | float]:
     """Means over canaries, and the share of canaries whose scale is beyond the tolerance after a release."""
-    columns = {name: np.array([asdict(r)[name] for r in readings]) for name in Reading.__slots__}
+    columns = {name: np.array([getattr(r, name) for r in readings], dtype=float) for name in Reading.__slots__}
     return {
         "task": task,
         "release": release,
         "n": len(readings),
-        "retention": columns["retention"].mean(),
-        "scale": columns["scale"].mean(),
-        "scale_sd": columns["scale"].std(ddof=1),
-        "share_beyond_25": (abs(columns["scale"] - 1) > TOLERANCE_AFTER_RELEASE).mean(),
-        "distortion_root": np.median(np.sqrt(columns["distortion"])),
-        "base_shift": np.median(columns["base_shift"]),
-        "kl_golden": columns["kl_golden"].mean(),
-        "gap_of_healthy": columns["gap"].sum() / columns["gap_healthy"].sum(),
+        "retention": float(columns["retention"].mean()),
+        "scale": float(columns["scale"].mean()),
+        "scale_sd": float(columns["scale"].std(ddof=1)),
+        "share_beyond_25": float((abs(columns["scale"] - 1) > TOLERANCE_AFTER_RELEASE).mean()),
+        "distortion_root": float(np.median(np.sqrt(columns["distortion"]))),
+        "base_shift": float(np.median(columns["base_shift"])),
+        "kl_golden": float(columns["kl_golden"].mean()),
+        "gap_of_healthy": float(columns["gap"].sum() / columns["gap_healthy"].sum()),
     }
 
 
@@ -145,7 +145,7 @@ def _load(base: Path, adapter: Path) -> PeftModel:
     return PeftModel.from_pretrained(model, str(adapter)).eval()
 
 
-def measure(task: str, folders: dict[str, Path], canaries: int) -> list[dict[str, object]]:
+def measure(task: str, folders: dict[str, Path], canaries: int) -> list[dict[str, str | float]]:
     """All releases under one adapter; `folders` maps "golden" and release names to model folders."""
     adapter = HERE / "adapters" / task
     tokenizer = AutoTokenizer.from_pretrained(folders["golden"])
@@ -169,7 +169,6 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=20, help="canaries per adapter")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(2)
     folders = {"golden": given.base} | {name: given.work / name for name in RELEASES}
     given.work.mkdir(parents=True, exist_ok=True)
     for name in RELEASES:

@@ -8,8 +8,6 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from examples.helpdesk.data import ADAPTERS, HERE, examples
 from examples.helpdesk.generate import generate
 
@@ -28,7 +26,6 @@ if __name__ == "__main__":
     parser.add_argument("--adapters", type=Path, default=HERE / "adapters")
     parser.add_argument("--only", choices=list(ADAPTERS), help="one task in place of all")
     given = parser.parse_args()
-    torch.set_num_threads(2)
     (HERE / "traffic").mkdir(exist_ok=True)
     for name in [given.only] if given.only else list(ADAPTERS):
         rows = record(name, given.base, given.adapters / name)

@@ -110,5 +110,4 @@ if __name__ == "__main__":
     parser.add_argument("--base", type=Path, required=True, help="transformers folder of the base model")
     parser.add_argument("--out", type=Path, default=HERE / "adapters")
     given = parser.parse_args()
-    torch.set_num_threads(2)
     train(given.name, given.base, given.out)

@@ -12,8 +12,11 @@ import pytest
 from agent import alerts, store
 from agent.alerts import AlertState, dedup_key, reenrolled, state_key, step_round, to_notice
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.score import Tolerances
+from detectors.verdict import Incident, Rules, decide
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
+from tests.detectors.synthetic import make_round
 
 BASE_KIND = SubjectKind.BASE
 KEY = dedup_key("prod", SubjectKind.ADAPTER, ROUTER)
@@ -50,6 +53,7 @@ def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list
 
 OPEN, SHARPER, OVER = ("trigger", "degraded"), ("trigger", "cause_sharper"), ("resolve", "taken_over")
 ENDED, CHANGE, CANNOT = ("resolve", "recovered"), ("change", "base_moved"), ("trigger", "cannot_tell")
+AGAIN = ("resolve", "can_tell_again")
 
 CASES = {
     "healthy rounds wake nobody": ([[GOOD], [GOOD], [SUSPECT]], [[], [], []]),
@@ -62,6 +66,10 @@ CASES = {
     "two good rounds end it": ([[alarm()], [RECOVERING], [RESOLVED]], [[OPEN], [], [ENDED]]),
     "one healthy verdict after lost monitor state does not end it": ([[alarm()], [GOOD]], [[OPEN], []]),
     "two do": ([[alarm()], [GOOD], [GOOD]], [[OPEN], [], [ENDED]]),
+    "a suspect round between two good ones starts their count again": (
+        [[alarm()], [GOOD], [SUSPECT], [GOOD], [GOOD]],
+        [[OPEN], [], [], [], [ENDED]],
+    ),
     "after the end a new alarm is a new incident": ([[alarm()], [RESOLVED], [alarm()]], [[OPEN], [ENDED], [OPEN]]),
     "a base's incident speaks for its members": (
         [[BASE_ALARM, COVERED, other(COVERED)], [BASE_ALARM, COVERED]],
@@ -82,7 +90,10 @@ CASES = {
         [[], [], [], [], [], [CANNOT]],
     ),
     "the first measured round ends it": ([[BLIND]] * 3 + [[SUSPECT]], [[], [], [CANNOT], [ENDED]]),
-    "not knowing turns into degraded in the same incident": ([[BLIND]] * 3 + [[alarm()]], [[], [], [CANNOT], [OPEN]]),
+    "not knowing that turns into degraded ends, and is an incident anew": (
+        [[BLIND]] * 3 + [[alarm()], [BAD]],
+        [[], [], [CANNOT], [AGAIN, OPEN], []],
+    ),
     "not knowing does not end an incident, nor is it told in one": ([[alarm()]] + [[BLIND]] * 4, [[OPEN], *([[]] * 4)]),
     "a blind base says it for all its members": (
         [[BASE_BLIND, BLIND, other(BLIND)]] * 3,
@@ -101,6 +112,10 @@ CASES = {
         [[MOVED], [replace(MOVED, identity=replace(SWAPPED, live_base="sha256:cc"))], [MOVED]],
         [[CHANGE], [CHANGE], []],
     ),
+    "a base that moved is no harmless change while one of its adapters is not healthy": (
+        [[MOVED, GOOD, other(SUSPECT)], [MOVED, GOOD, other(BLIND)], [MOVED, GOOD, other(GOOD)]],
+        [[], [], [CHANGE]],
+    ),
     "with one adapter the adapter's verdict tells of the base": (
         [[BASE_BLIND, replace(GOOD, reason=Reason.BASE_MOVED, identity=SWAPPED)]] * 2,
         [[CHANGE], []],
@@ -112,6 +127,16 @@ CASES = {
 def test_case(sentence: str) -> None:
     rounds, wanted = CASES[sentence]
     assert told(*rounds) == wanted, sentence
+
+
+def test_rounds_beyond_tolerance_and_far_from_an_alarm_end_no_incident() -> None:
+    """As after the monitor's memory was lost while the incident was open."""
+    incident, weak = Incident(), []
+    for number in range(2):
+        level = Evidence(SubjectKind.ADAPTER, "router", "adapter_gap", "", number, 0.1, 16, FIXED)
+        seen, incident = decide(make_round("router", "scale:0.5", number), level, incident, Rules(Tolerances(), 20.0))
+        weak.append(replace(seen, subject=ROUTER, base=BASE))
+    assert told([alarm()], *[[seen] for seen in weak]) == [[OPEN], [], []]
 
 
 def test_blind_members_are_told_under_the_bases_key_alone() -> None:
@@ -130,6 +155,23 @@ def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
     states, held = step_round(states, [RESOLVED], FIXED, "prod", [here])
     states, freed = step_round(states, [GOOD], FIXED, "prod", [])
     assert (len(held), [notice.reason for notice in freed]) == (0, [NoticeReason.RECOVERED])
+
+
+def test_no_kind_of_resolve_ends_what_another_live_pod_calls_degraded() -> None:
+    here = state_key(SubjectKind.ADAPTER, ROUTER)
+    assert told(*[[BLIND]] * 3, [GOOD], elsewhere=[here])[-1] == []
+    assert told(*[[BLIND]] * 3, [alarm()], elsewhere=[here])[-1] == [OPEN], "its page is told all the same"
+    assert told([alarm()], [BASE_ALARM, COVERED], elsewhere=[here])[-1] == [OPEN]
+    states, _ = step_round({}, [alarm()], FIXED, "prod")
+    states, _ = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod", [here])
+    states, freed = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod")
+    assert [notice.reason for notice in freed] == [NoticeReason.TAKEN_OVER]
+
+
+def test_a_takeover_names_the_incident_that_must_be_told_first() -> None:
+    states, (page,) = step_round({}, [alarm()], FIXED, "prod")
+    _, (base, over) = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod")
+    assert (page.after, base.after, over.after) == ("", "", BASE_KEY)
 
 
 def test_a_new_release_ends_the_incident_with_its_reason() -> None:
@@ -169,6 +211,15 @@ def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
     assert "cause unknown" in headline(BAD)
     assert "retention not measured" in headline(BAD)
     assert "cannot tell" in headline(BLIND, NoticeReason.CANNOT_TELL)
+
+
+@pytest.mark.parametrize("reason", [NoticeReason.DEGRADED, NoticeReason.RECOVERED])
+def test_a_base_is_not_said_to_lack_a_figure_that_it_never_has(reason: NoticeReason) -> None:
+    notice = to_notice(replace(BASE_ALARM, retention=None), reason, "prod", FIXED)
+    assert "retention" not in notice.summary
+    assert "retention" not in notice.details
+    measured = replace(BASE_ALARM, retention=Interval(0.25, 0.2, 0.3, 24))
+    assert "retention 0.25 (95 % 0.20..0.30)" in headline(measured, reason)
 
 
 @pytest.mark.parametrize(
@@ -212,11 +263,24 @@ def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> N
         assert words[4].split("=")[0] in store.query_parameters(words[2])
 
 
+def test_details_begin_with_what_is_seen_and_what_to_do_and_end_with_what_is_pasted() -> None:
+    names = list(notice().details)
+    assert names[:3] == ["seen", "first action", "runbook"]
+    pasted = [name for name in names if name == "sql" or name.startswith(("hash ", "query "))]
+    assert names[-len(pasted) :] == pasted
+    assert names[-1] == "sql"
+
+
 @pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
 def test_the_sql_of_a_notice_runs_as_it_stands(migrated: store.Client) -> None:
     quoted = replace(alarm(FIXED), subject="it's")
     for seen in (notice(), to_notice(quoted, NoticeReason.DEGRADED, "prod", FIXED)):
         assert migrated.query(seen.details["sql"]).result_rows == []
+
+
+@pytest.mark.parametrize(("seen", "reason"), [(MOVED, NoticeReason.BASE_MOVED), (RESOLVED, NoticeReason.RECOVERED)])
+def test_where_nothing_is_to_be_done_no_runbook_is_named(seen: Verdict, reason: NoticeReason) -> None:
+    assert "runbook" not in to_notice(seen, reason, "prod", FIXED).details
 
 
 def test_every_cause_that_can_be_named_has_a_runbook() -> None:

@@ -75,3 +75,27 @@ def test_a_store_that_is_away_is_asked_again_at_the_next_look(tmp_path: Path) ->
     assert shelf.look() == []
     assert [told.golden for told in shelf.look()] == [pin]
     assert isinstance(shelf.held["router"], Golden)
+
+
+def test_a_damaged_file_takes_no_record_away_and_blocks_only_who_has_none(tmp_path: Path) -> None:
+    first = save(golden(at=1.0), tmp_path)
+    shelf = Goldens(tmp_path, "toy", {"router": "", "another": ""})
+    assert [told.golden for told in shelf.look()] == [first]
+    damaged = tmp_path / ("f" * 64 + ".golden")
+    damaged.write_bytes(b"half")
+    save(golden("another", at=2.0), tmp_path)
+    assert shelf.look() == []
+    held, blocked = shelf.held["router"], shelf.held["another"]
+    assert isinstance(held, Golden) and held.hash == first
+    assert isinstance(blocked, Refusal) and blocked.reason is Reason.GOLDEN_REFUSED
+    damaged.unlink()
+    assert [told.adapter for told in shelf.look()] == ["another"]
+
+
+def test_a_record_that_cannot_be_put_back_is_said_and_no_crash(tmp_path: Path) -> None:
+    pin = save(golden(), tmp_path / "before")
+    data = read_bytes(tmp_path / "before", pin)
+    (tmp_path / "after" / f"{pin.removeprefix('sha256:')}.golden").mkdir(parents=True)
+    shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, data))
+    assert shelf.look() == []
+    assert isinstance(shelf.held["router"], Refusal)

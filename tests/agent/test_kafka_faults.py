@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.consumer import Consumer
 from agent.demo.broker import Broker, Kind, free_port, start_broker
-from agent.kafka import Config, ensure_topic, publisher
+from agent.kafka import Client, Config, ensure_topic, publisher
 from agent.reach import probe_topic
 from agent.topic import Outgoing, Polled
 from tests.conftest import REAL, need_apache
@@ -77,6 +77,43 @@ def test_closing_while_no_broker_answers_is_quick() -> None:
     consumer.close(1.0)
     assert time.monotonic() - began < 10.0
     assert consumer.status == (False, "closed")
+
+
+def test_settings_that_no_client_can_open_with_are_said_and_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    odd = config_for(f"127.0.0.1:{free_port()}", "odd", **login, sasl_password_file=tmp_path / "password")
+    for config in (config_for("kafka:abc", "odd"), odd):
+        consumer = Consumer(config)
+        consumer.open()
+        for _ in range(8):
+            assert consumer.poll() == []
+        assert consumer.status.why not in ("", "connecting")
+        consumer.close(1.0)
+
+
+def test_a_client_that_cannot_pause_or_go_on_is_thrown_away(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Client) -> None:
+        raise KeyError("a partition that a rebalance took away")
+
+    topic = f"held-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic)
+    with publisher(broker.bootstrap, topic) as out:
+        assert all(out.send(numbered(3)))
+    consumer = Consumer(config_for(broker.bootstrap, topic))
+    consumer.open()
+    read_until(consumer, lambda got: len(got) >= 3)
+    consumer.pause()
+    assert consumer.poll() == []
+    with monkeypatch.context() as race:
+        race.setattr(Client, "resume", gone)
+        consumer.resume()
+        assert consumer.poll() == []
+    assert consumer.rebuilds == 1
+    with publisher(broker.bootstrap, topic) as out:
+        assert all(out.send([Outgoing(None, b"later")]))
+    assert b"later" in read_until(consumer, lambda got: b"later" in got)
+    consumer.close()
 
 
 def test_attempts_that_fail_leave_no_thread_behind() -> None:

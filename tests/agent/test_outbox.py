@@ -78,6 +78,33 @@ def test_a_disk_that_refuses_keeps_the_entry_in_memory_and_says_so(tmp_path: Pat
     assert len(list(folder.glob("*.json"))) == 1
 
 
+def test_an_entry_waits_for_what_lies_before_it_under_the_key_that_it_names(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add("base", "/p", {"n": 0})
+    box.add("member", "/p", {"n": 1}, after="base")
+    box.add("member", "/p", {"n": 2})
+    box.add("other", "/p", {"n": 3}, after="base gone by")
+    box.add("base", "/p", {"n": 4})
+    for waiting in (box, opened(tmp_path)):
+        entry = waiting.first(not_before={"base"})
+        assert entry is not None
+        assert entry.key == "other", "neither the member's first nor, its order kept, the second"
+    assert [n for _, n in drain(opened(tmp_path))] == [0, 1, 2, 3, 4], "what is added later holds nothing back"
+
+
+def test_a_disk_that_became_read_only_does_not_stop_the_sending(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add("a", "/p", {"n": 0})
+    file = next(tmp_path.glob("*.json"))
+    file.unlink()
+    file.mkdir()  # unlink() of it is an OSError, for root too
+    assert drain(box) == [("a", 0)]
+    file.rmdir()
+    file.write_bytes(b"the disk can be written again")
+    assert box.sync()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("times", [1, 3])
 def test_numbers_go_on_after_everything_was_sent(tmp_path: Path, times: int) -> None:
     box = opened(tmp_path)

@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
-from agent.rows import Place, to_rows, token_shares
+from agent.records import TrafficBatch
+from agent.rows import Place, to_rows, token_shares, when
 from tests.agent import findings
 from tests.agent.findings import FIXED
 from tests.agent.golden_file import assert_golden
@@ -27,6 +28,27 @@ def test_one_batch_as_it_is_stored() -> None:
     seen = [{"table": g.table, "token": g.token, "rows": list(g.rows)} for g in groups]
     text = orjson.dumps(seen, default=plain, option=orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME).decode()
     assert_golden("clickhouse_batch.json", text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("at", "day"),
+    [
+        (FIXED, "2026-09-21"),
+        (-1e30, "1900-01-01"),
+        (1e30, "2299-12-31"),
+        (float("inf"), "2299-12-31"),
+        (float("nan"), "1970-01-01"),
+    ],
+)
+def test_any_time_of_a_producer_has_a_place_in_the_store(at: float, day: str) -> None:
+    assert when(at).date().isoformat() == day
+    seen = findings.batch(at=FIXED)
+    odd: TrafficBatch = replace(
+        seen, interactions=(findings.interaction(0, at=at),), counts=tuple(replace(c, minute=at) for c in seen.counts)
+    )
+    counts, interactions, *_ = to_rows(odd, Place())
+    assert interactions.rows[0]["at"] == when(at)
+    assert 0 <= counts.rows[0]["minute"].timestamp() < 2**32, "a DateTime, not a DateTime64"
 
 
 @pytest.mark.parametrize("measured", [(4, 4), (4, 0), (0, 0)])

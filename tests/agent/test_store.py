@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,17 +154,23 @@ def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Cli
 
 @embedded
 def test_degraded_elsewhere_asks_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
-    def pod(name: str, beat: float, *statuses: Status) -> None:
+    def pod(name: str, beat: float, *statuses: Status, first: float = NOW - 30, **more: Any) -> None:
         there = Place("prod", name)
         insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)
         for i, status in enumerate(statuses):
-            insert(migrated, findings.verdict(status, at=NOW - 30 + i, subject=f"of-{name}"), place=there)
+            at = first if i == 0 else NOW - 30 + i
+            insert(migrated, findings.verdict(status, at=at, subject=f"of-{name}", **more), place=there)
 
-    pod("me", NOW, Status.DEGRADED)
-    pod("bad", NOW, Status.HEALTHY, Status.DEGRADED)
-    pod("recovered", NOW, Status.DEGRADED, Status.HEALTHY)
+    pod("me", time.time(), Status.DEGRADED)
+    pod("bad", time.time(), Status.HEALTHY, Status.DEGRADED)
+    pod("blind", time.time(), Status.DEGRADED, Status.UNMONITORABLE, Status.UNMONITORABLE)
+    pod("blind-for-hours", time.time(), Status.DEGRADED, Status.UNMONITORABLE, first=NOW - 9000)
+    pod("recovered", time.time(), Status.DEGRADED, Status.HEALTHY, Status.UNMONITORABLE)
+    pod("base-speaks", time.time(), Status.DEGRADED, covered_by=BASE)
+    pod("judges-it-no-more", time.time(), Status.DEGRADED, first=NOW - 9000)
     pod("gone", NOW - 3000, Status.DEGRADED)
-    assert store.degraded_elsewhere(migrated, "prod", "me") == {"adapter/of-bad"}
+    wanted = {"adapter/of-bad", "adapter/of-blind", "adapter/of-blind-for-hours"}
+    assert store.degraded_elsewhere(migrated, "prod", "me") == wanted
 
 
 # --- the on-call questions, on one story -----------------------------------------------------------------------------
@@ -240,6 +247,63 @@ def test_an_onset_without_a_healthy_round_is_not_borrowed_from_an_older_alarm(to
     row = answers(told, "since", subject=ROUTER)[0]
     assert row["onset_after"] is None
     assert row["onset_by"].timestamp() == NOW - 5
+
+
+def second_pod(client: store.Client, *seen: Finding, beat: float | None = None) -> None:
+    insert(client, *seen, place=Place("prod", "pod-1"))
+    insert(client, replace(findings.heartbeat(beat or time.time()), pod="pod-1"))
+
+
+@embedded
+def test_a_healthy_pod_does_not_hide_what_another_calls_degraded(told: store.Client) -> None:
+    insert(told, findings.heartbeat(time.time()))
+    second_pod(told, *(findings.verdict(at=NOW - 200 + 30 * i) for i in range(7)))
+    assert [row["subject"] for row in answers(told, "degraded")] == [BASE, TONE, ROUTER]
+    assert answers(told, "degraded")[2]["judged_by"] == "pod-0"
+    (row,) = answers(told, "since", subject=ROUTER)
+    assert (row["status_now"], row["onset_by"].timestamp(), row["live_base"]) == ("degraded", NOW - 60, "sha256:bbbb")
+    assert ROUTER in {row["subject"] for row in answers(told, "since")}
+    assert [row["requests"] for row in answers(told, "requests_since", subject=ROUTER)] == [200]
+
+
+@embedded
+def test_a_pod_that_is_gone_does_not_keep_its_subjects_degraded(migrated: store.Client) -> None:
+    second_pod(migrated, findings.alarm(NOW - 900), beat=NOW - 900)
+    assert [row["judged_by"] for row in answers(migrated, "degraded")] == ["pod-1"], "the last word that was said"
+    insert(migrated, findings.heartbeat(time.time()), findings.verdict(at=NOW - 600))
+    assert answers(migrated, "degraded") == []
+    assert answers(migrated, "since") == []
+
+
+@embedded
+def test_the_onset_is_the_first_of_the_pods_that_are_bad_together(told: store.Client) -> None:
+    """pod-1 alarmed before, recovered, and alarms again after pod-0 did."""
+    second_pod(told, findings.alarm(NOW - 9000), findings.verdict(at=NOW - 8000), findings.alarm(NOW - 20))
+    insert(told, findings.verdict(Status.DEGRADED, at=NOW - 5, covered_by=BASE))
+    (row,) = answers(told, "since", subject=ROUTER)
+    assert (row["onset_by"].timestamp(), row["alarm_at"].timestamp()) == (NOW - 60, NOW - 60)
+    assert row["last_healthy"].timestamp() == NOW - 120
+    (counted,) = answers(told, "requests_since", subject=ROUTER)
+    assert counted["onset"].timestamp() == NOW - 120
+
+
+@embedded
+def test_requests_are_counted_until_a_new_release_was_accepted(migrated: store.Client) -> None:
+    """Its evidence starts again: there is a healthy verdict, and none that says resolved."""
+    bad = NOW - 3600
+    insert(migrated, findings.alarm(bad), findings.verdict(at=bad + 300), findings.verdict(at=NOW))
+    for i, then in enumerate((bad, bad + 240, bad + 900, NOW)):
+        insert(migrated, findings.batch(1000 * i, n=100, at=then, aside=0))
+    assert [row["requests"] for row in answers(migrated, "requests_since", subject=ROUTER)] == [200]
+    assert answers(migrated, "requests_since") == []
+
+
+@embedded
+def test_times_beyond_what_the_store_holds_are_stored_at_its_ends(migrated: store.Client) -> None:
+    for i, at in enumerate((float("nan"), float("-inf"), 1e18)):
+        insert(migrated, findings.golden(at, golden=f"sha256:{i}"))
+    rows = migrated.query("SELECT toYear(accepted_at) FROM goldens ORDER BY hash").result_rows
+    assert rows == [(1970,), (1900,), (2299,)]
 
 
 @embedded

@@ -34,6 +34,14 @@ Doubles = NDArray[np.float64]
 VOCABULARY, HIDDEN, POSITIONS, TOP = 48, 16, 6, 8
 SCALES = np.array([0, 0.125, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 8], np.float32)
 ADAPTERS = ("router", "rewriter", "extractor")
+RELEASES = (
+    "reparameterised",
+    "partly_reparameterised",
+    "swapped",
+    "swapped_and_lost",
+    "improved",
+    "requantised",
+)
 EVERY_S = 60.0
 NOISE = NoiseFloor(scale=1e-3, distortion=1e-3, base_shift=1e-5)
 POOL = 20  # one canary of it is exactly the tolerated share
@@ -98,17 +106,26 @@ def prepared(adapter: str, canary: int) -> Prepared:
 
 
 def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
-    """(served, live base) log-probabilities over the vocabulary under a fault by name ("scale:0.5", "adapter:x")."""
-    name, _, value = fault.partition(":")
-    base = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03}.get(name, 0.0)
+    """(served, live base) log-probabilities over the vocabulary under a fault by name ("scale:0.5", "adapter:x").
+
+    "improved+scale:0.5" is the second on the base of the first.
+    """
+    release, _, what = fault.rpartition("+")
+    name, _, value = what.partition(":")
+    base = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03, "requantised": 0.03}.get(release or name, 0.0)
     z = log_probs(canary, None, base=base)
     if name in ("not_applied", "swapped_and_lost", "reparameterised"):
         return z, z
     if name == "adapter":
-        return log_probs(canary, value), z
+        return log_probs(canary, value, base=base), z
     if name == "edge":  # exactly the tolerated share of the pool is beyond tolerance
         return log_probs(canary, adapter, 0.5 if canary == 0 else 1.0), z
-    y = log_probs(canary, adapter, float(value) if name == "scale" else 1.0, base)
+    scale = float(value) if name == "scale" else 1.0
+    if name in ("requantised", "partly_reparameterised"):  # weaker, and not on every canary alike
+        scale = 0.45 + 0.036 * float(matrix("scatter", canary, shape=(1,))[0])
+    y = log_probs(canary, adapter, scale, base)
+    if name == "requantised":
+        y = y + 0.3 * matrix("rounding", canary, shape=y.shape)
     if name == "junk":
         y = y + matrix("junk", canary, shape=y.shape)
     if name == "nan":
@@ -136,7 +153,7 @@ def make_round(adapter: str, fault: str = "healthy", number: int = 0, draws: int
     times = np.bincount(generator.integers(POOL, size=draws), minlength=POOL)
     chosen = [drawn(measurement(adapter, 2 * i, fault), int(k)) for i, k in enumerate(times) if k]
     kept_back = [drawn(measurement(adapter, 2 * i + 1, fault), 0) for i in range(held_out)]
-    moved = fault in ("reparameterised", "swapped", "swapped_and_lost", "improved")
+    moved = fault.partition("+")[0] in RELEASES
     identity = Identity("sha256:old", "sha256:new" if moved else "sha256:old")
     return Round(adapter, "smol", number, at, (*chosen, *kept_back), identity)
 

@@ -24,6 +24,13 @@ T = Tolerances()
             Cause.BASE_SWAPPED_AND_ADAPTER_LOST,
         ),
         ("another base, the adapter does something on it", "swapped", Cause.BASE_SWAPPED),
+        ("a base of fewer bits, adapters weaker and off their direction", "requantised", Cause.BASE_SWAPPED),
+        ("weaker by the base: along the curve, uneven over canaries", "partly_reparameterised", Cause.BASE_SWAPPED),
+        ("half strength months after a base that was tolerated", "improved+scale:0.5", Cause.WRONG_STRENGTH),
+        ("the same where its answers did not move", "reparameterised+scale:0.5", Cause.WRONG_STRENGTH),
+        ("the wrong adapter months after such a base", "improved+adapter:rewriter", Cause.WRONG_ADAPTER),
+        ("half strength, and the base moved so far that nothing fits", "swapped+scale:0.5", Cause.BASE_SWAPPED),
+        ("an improved base and no fault of the adapter's own", "improved", Cause.BASE_SWAPPED),
         ("alpha / r where alpha / sqrt(r) was meant", "scale:0.25", Cause.WRONG_STRENGTH),
         ("twice as strong", "scale:2", Cause.WRONG_STRENGTH),
         ("a tenth weaker", "scale:0.9", Cause.WRONG_STRENGTH),
@@ -46,30 +53,43 @@ def test_explanations_carry_the_numbers_and_names_a_person_needs() -> None:
 
     assert "retention 0.00" in told("not_applied") and "router" in told("not_applied")
     assert "x2.00" in told("scale:2") and "near x2" in told("scale:2")
-    assert "1/sqrt(16)" in told("scale:0.25")
+    assert "beside that the base has other weights" in told("improved+scale:0.5")
     assert "rewriter" in told("adapter:rewriter")
     assert "answers as before (was old, is new" in told("reparameterised")
     assert "answers as before" not in told("swapped_and_lost")
     assert "--replace" in told("swapped")
 
 
-def test_a_hash_alone_makes_no_swap_of_a_base_that_lost_nothing_but_its_strength_is_read_when_hashes_agree() -> None:
-    weak = make_round("router", "scale:0.5")
-    assert name_cause(weak, T)[0] is Cause.WRONG_STRENGTH
-    assert name_cause(replace(weak, identity=Identity("a", "b")), T)[0] is Cause.BASE_SWAPPED
-    assert name_cause(replace(weak, identity=Identity("", "b")), T)[0] is Cause.WRONG_STRENGTH
+@pytest.mark.parametrize(
+    "fault, seen, possible",
+    [
+        ("scale:0.5", "near x0.5;", "r = 4 "),
+        ("scale:0.25", "near x0.25;", "r = 16 "),
+        ("scale:0.354", "x0.36 of its strength;", "r = 8 "),
+        ("scale:8", "near x8;", ""),
+        ("scale:0.65", "x0.66 of its strength;", ""),
+    ],
+)
+def test_what_was_seen_is_a_plain_factor_and_rslora_is_a_possibility_to_check(
+    fault: str, seen: str, possible: str
+) -> None:
+    _, what, do = name_cause(make_round("router", fault), T)
+    assert seen in what and "sqrt" not in what
+    assert (f"if the adapter uses rsLoRA with {possible}" in do) if possible else ("rsLoRA" not in do)
 
 
-def test_facts_and_a_changed_adapter_file_are_appended_and_decide_nothing() -> None:
-    plain = make_round("router", "not_applied")
-    with_facts = replace(
-        plain,
-        facts=("24 of 120 keys match nothing",),
-        identity=Identity(golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210"),
-    )
-    cause, what, _ = name_cause(with_facts, T)
+@pytest.mark.parametrize(
+    "golden, live, cause",
+    [("a", "b", Cause.BASE_SWAPPED), ("a", "a", Cause.UNKNOWN), ("", "b", Cause.UNKNOWN)],
+)
+def test_another_hash_makes_a_swap_of_what_no_signature_explains(golden: str, live: str, cause: Cause) -> None:
+    assert name_cause(replace(make_round("router", "junk"), identity=Identity(golden, live)), T)[0] is cause
+
+
+def test_a_changed_adapter_file_is_told_and_decides_nothing() -> None:
+    changed = Identity(golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
+    cause, what, _ = name_cause(replace(make_round("router", "not_applied"), identity=changed), T)
     assert cause is Cause.ADAPTER_NOT_APPLIED
-    assert "24 of 120 keys match nothing" in what
     assert "was 0123456789ab, is fedcba987654" in what
 
 
@@ -99,6 +119,20 @@ def test_another_adapter_must_leave_half_of_what_the_runner_up_leaves() -> None:
     unclear = replace(seen, measurements=tuple(doubled(m) for m in seen.measurements))
     tried, energy = signatures(witnesses(unclear))
     assert tried[0].left <= 0.05 * energy
+    assert name_cause(unclear, T)[0] is Cause.UNKNOWN
+
+
+def test_of_two_adapters_that_both_leave_nothing_above_noise_neither_is_named() -> None:
+    seen = make_round("router", "adapter:rewriter")
+
+    def twice(m: Measurement) -> Measurement:
+        known = m.comparison.reference
+        others = dict.fromkeys(("copy", "twin"), known.others["rewriter"])
+        return replace(m, comparison=replace(m.comparison, reference=replace(known, others=others)))
+
+    unclear = replace(seen, measurements=tuple(twice(m) for m in seen.measurements))
+    tried, _ = signatures(witnesses(unclear))
+    assert [s.left for s in tried[:2]] == [0.0, 0.0] and tried[0].name == "copy"
     assert name_cause(unclear, T)[0] is Cause.UNKNOWN
 
 

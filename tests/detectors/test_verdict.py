@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -33,7 +34,8 @@ def play(*rounds: tuple[str, float]) -> list[tuple[Verdict, Incident]]:
         ("nothing is wrong", "healthy", 0.1, Status.HEALTHY, Reason.WITHIN_TOLERANCE),
         ("half way to a page", "healthy", 10.0, Status.SUSPECT, Reason.EVIDENCE_GROWING),
         ("a better base: told, not paged", "improved", 0.1, Status.HEALTHY, Reason.BASE_MOVED),
-        ("bad canaries, evidence still short", "not_applied", 9.0, Status.HEALTHY, Reason.WITHIN_TOLERANCE),
+        ("bad canaries, evidence still short", "not_applied", 0.1, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        ("nor is that a base which moved and did no harm", "swapped", 0.1, Status.SUSPECT, Reason.EVIDENCE_GROWING),
         ("at the threshold", "not_applied", 20.0, Status.DEGRADED, Reason.ALARM),
         ("files cannot be read", "blocked", 0.0, Status.UNMONITORABLE, Reason.UNREADABLE),
         ("NaN is neither healthy nor a page", "nan", 0.0, Status.UNMONITORABLE, Reason.BAD_NUMBERS),
@@ -53,6 +55,28 @@ def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
     assert "retention 0.00" in verdict.explanation and "100 % of the draws" in verdict.explanation
     assert verdict.action
     assert verdict.retention is not None and verdict.retention.n == 8 and verdict.scale == 0.0
+
+
+@pytest.mark.parametrize("log_e", [0.1, 10.0, 40.0])
+@pytest.mark.parametrize("fault", ["healthy", "improved", "not_applied", "nan", "blocked"])
+def test_facts_of_the_round_are_in_the_words_of_every_verdict_once(fault: str, log_e: float) -> None:
+    fact, incident = "24 of 120 keys match nothing", Incident()
+    for number in range(3):
+        seen = replace(make_round("router", fault, number), facts=(fact,))
+        verdict, incident = decide(seen, level(log_e), incident, RULES)
+        assert verdict.explanation.count(fact) == 1, verdict
+    verdict, _ = decide(make_round("router", fault, 3), level(log_e), incident, RULES)
+    assert fact not in verdict.explanation
+
+
+def test_a_bases_words_name_the_adapters_that_a_fact_is_about() -> None:
+    seen = make_base_round(dict.fromkeys(("router", "rewriter"), "healthy"))
+    facts = {"router": ("the tokenizer differs", "3 keys match nothing"), "rewriter": ("the tokenizer differs",)}
+    seen = replace(seen, members=tuple(replace(m, facts=facts[m.adapter]) for m in seen.members))
+    members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+    verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    assert verdict.status is Status.HEALTHY
+    assert "the tokenizer differs (router, rewriter); 3 keys match nothing (router)" in verdict.explanation
 
 
 def test_a_fault_there_from_the_start_has_an_onset_without_beginning() -> None:

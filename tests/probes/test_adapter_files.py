@@ -104,7 +104,21 @@ def test_a_pickle_is_refused_and_a_missing_or_half_written_file_is_unreplayable(
         read_adapter(folder)
 
 
-@pytest.mark.parametrize("changes", [{"r": None}, {"r": 0}, {"lora_alpha": "much"}, {"rank_pattern": {"q_proj": -1}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": None},
+        {"r": 0},
+        {"lora_alpha": "much"},
+        {"lora_alpha": 0},
+        {"lora_alpha": -8},
+        {"lora_alpha": float("nan")},
+        {"alpha_pattern": {"q_proj": 0}},
+        {"alpha_pattern": {"q_proj(": 1}},
+        {"rank_pattern": {"q_proj": -1}},
+    ],
+    ids=str,
+)
 def test_strength_that_makes_no_sense_is_unreplayable(folder: Path, changes: dict[str, Any]) -> None:
     configure(folder, **changes)
     with pytest.raises(Unreplayable, match=r"adapter_config\.json"):

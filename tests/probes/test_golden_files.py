@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,21 @@ def test_an_unreadable_head_never_falls_back_to_an_older_record(tmp_path: Path) 
     (tmp_path / f"{name.removeprefix('sha256:')}.golden").write_bytes(b"\x00" * 5)
     with pytest.raises(Damaged, match="head"):
         newest(tmp_path, "router")
+
+
+@pytest.mark.parametrize("spoilt", ["closed", "folder", "keyless", "no object"])
+def test_a_file_that_cannot_be_opened_or_says_nothing_is_damage_and_not_a_crash(tmp_path: Path, spoilt: str) -> None:
+    save(golden(), tmp_path)
+    path = tmp_path / ("f" * 64 + ".golden")
+    if spoilt == "folder":
+        path.mkdir()
+    elif spoilt == "closed":
+        path.symlink_to(path)  # as unreadable as mode 0600 of another user, also for root
+    else:
+        inner: object = {} if spoilt == "keyless" else [1]
+        header = json.dumps({"__metadata__": {"gapwatch": json.dumps(inner)}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(Damaged, match=r"f{64}"):
+        newest(tmp_path, "router")
+    seen = look_up(tmp_path, "router")
+    assert isinstance(seen, Refusal) and seen.reason is Reason.GOLDEN_REFUSED

@@ -122,9 +122,10 @@ def test_keys_that_match_nothing_are_counted_and_the_rest_is_applied(tmp_path: P
     renamed = _rewritten(whole, tmp_path / "renamed", lambda key: key.replace("q_proj", "query"))
     kept_only = _rewritten(whole, tmp_path / "kept", lambda key: None if "q_proj" in key else key)
     runner = opened(base, tmp_path, {"renamed": renamed, "kept": kept_only})
-    (fact,) = runner.facts("renamed")
-    assert fact.startswith("2 of 6 modules match nothing in this base: model.layers.0.self_attn.query, ")
-    assert runner.facts("kept") == ()
+    unknown, without = runner.facts("renamed")
+    assert unknown.startswith("2 of 6 modules match no target of adapter_config.json: model.layers.0.self_attn.query, ")
+    assert without.startswith("2 of 6 targeted modules have no part in the files: model.layers.0.self_attn.q_proj, ")
+    assert runner.facts("kept") == (without,)
     answers = full(runner, [Target("renamed"), Target("kept")])
     assert np.abs(answers[Target("renamed"), 0] - answers[Target("kept"), 0]).max() < 1e-5
 
@@ -163,7 +164,8 @@ def test_a_missing_half_and_another_rank_than_configured_are_facts(tmp_path: Pat
         (whole / "adapter_config.json").read_text().replace('"v_proj": 2', '"v_proj": 4')
     )
     half = _rewritten(whole, tmp_path / "half", lambda key: None if "layers.0.mlp.down_proj.lora_B" in key else key)
-    (fact,) = opened(base, tmp_path, {"a": half}).facts("a")
+    fact, without = opened(base, tmp_path, {"a": half}).facts("a")
+    assert without == "1 of 6 targeted modules have no part in the files: model.layers.0.mlp.down_proj"
     assert fact.startswith("3 of 6 modules are not as adapter_config.json says: ")
     assert (
         "model.layers.0.mlp.down_proj has lora_A alone" in fact

@@ -277,6 +277,18 @@ def test_order_of_inserts_never_lets_a_batch_row_overtake() -> None:
     assert all(seen == {100 * i for i in range(20)} for seen in done.values())
 
 
+def test_a_small_batch_does_not_overtake_a_large_one_before_it() -> None:
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=5))  # not opened: taken by hand
+    for first, kept in ((0, 3), (100, 4), (200, 1)):
+        seen = findings.batch(first)
+        sink.submit(replace(seen, interactions=tuple(findings.interaction(first + i) for i in range(kept))))
+    order = []
+    while sink._traffic:
+        taken = sink._take()
+        order += [row["offset"] for row in taken.rows if taken.table == "interactions"]
+    assert order == [0, 1, 2, 100, 101, 102, 103, 200]
+
+
 def test_one_row_that_cannot_be_stored_does_not_take_others_with_it(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from agent.alerts import to_notice
 from agent.demo.receiver import Receiver, violations
+from agent.outbox import Outbox
 from agent.records import Notice, NoticeReason
 from agent.sinks.pagerduty import CHANGE, ENQUEUE, Config, Sink, to_event
 from detectors.records import Reason, Status, SubjectKind
@@ -101,6 +103,7 @@ def test_every_reason_makes_an_event_that_pagerduty_accepts(reason: NoticeReason
     path, body = to_event(notice(reason), config)
     assert violations(path, orjson.dumps({"routing_key": KEY, **body})) == []
     assert (path == CHANGE) == (reason is NoticeReason.BASE_MOVED)
+    assert any("Runbook" in link["text"] for link in body["links"]) == (reason is not NoticeReason.BASE_MOVED)
 
 
 def test_severity_tells_degraded_from_not_knowing(config: Config) -> None:
@@ -154,14 +157,97 @@ def test_what_may_pass_is_tried_again(status: int, receiver: Receiver, new_sink:
     assert sink.status[0]
 
 
-def test_what_is_refused_is_dropped_and_said(receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path) -> None:
-    receiver.fail_next(1, 400)
+@pytest.mark.parametrize("url", ["", "events.pagerduty.com", "ftp://x", "http://", "https://a:port", "http://a\x00b"])
+def test_an_address_that_cannot_be_called_is_refused(url: str, key_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        Config(routing_key_file=key_file, outbox_dir=tmp_path, url=url)
+
+
+@pytest.mark.parametrize("key", ["", "f" * 32, "short"])
+def test_a_wrong_key_keeps_the_page_and_stays_red_until_it_went_through(
+    key: str, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
+) -> None:
+    key_file.write_text(key)
     sink = new_sink(receiver.url)
     sink.submit(notice())
+    sink.submit(notice(NoticeReason.RECOVERED))
+    assert wait_until(lambda: len(receiver.answers) >= 3)
+    ok, words = sink.status
+    assert (ok, sink.refused) == (False, 0)
+    assert "routing key" in words
+    key_file.write_text(KEY)
+    assert wait_until(lambda: sink.sent == 2)
+    assert [e["event_action"] for i in receiver.incidents for e in i.events] == ["trigger", "resolve"]
+    assert sink.status[0]
+
+
+def test_a_400_that_does_not_say_what_is_wrong_gives_no_page_up(
+    receiver: Receiver, new_sink: Callable[..., Sink]
+) -> None:
+    receiver.fail_next(2, 400)
+    sink = new_sink(receiver.url)
+    sink.submit(notice())
+    assert wait_until(lambda: sink.sent == 1)
+    assert sink.refused == 0
+
+
+def test_a_try_that_fails_in_an_unforeseen_way_does_not_end_the_sending(
+    receiver: Receiver, new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    """An entry of an earlier version, whose path no client can call."""
+    box = Outbox(tmp_path / "outbox", 10)
+    box.open()
+    box.add("odd", "http://a\x00b", {"n": 0})
+    sink = new_sink(receiver.url)
+    assert wait_until(lambda: not sink.status[0])
+    assert sink.status[1].startswith("InvalidURL")
+    sink.submit(notice())
+    assert wait_until(lambda: sink.sent == 1)
+    assert not sink.status[0]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_sender_that_has_stopped_is_red(
+    receiver: Receiver, new_sink: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    sink = new_sink(receiver.url)
+    monkeypatch.setattr(sink._wake, "wait", out_of_memory)
+    sink._wake.set()
+    assert wait_until(lambda: not sink.status[0])
+    assert "stopped" in sink.status[1]
+
+
+def test_a_takeover_waits_until_its_bases_page_went_through(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
+    sink = new_sink(receiver.url, retry_s=2.0, max_retry_s=2.0)
+    sink.submit(notice())
+    assert wait_until(lambda: sink.sent == 1)
+    receiver.fail_next(1, 503)
+    base = findings.alarm(FIXED, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
+    sink.submit(to_notice(base, NoticeReason.DEGRADED, "prod", FIXED))
+    sink.submit(to_notice(findings.alarm(FIXED, covered_by=BASE), NoticeReason.TAKEN_OVER, "prod", FIXED))
+    sink.submit(notice(subject=TONE))
+    assert wait_until(lambda: sink.sent == 2)
+    names = [i.dedup_key.rsplit("/", 1)[1] for i in receiver.open_incidents]
+    assert names == [ROUTER, TONE], "what came later is there, and the member's page is open still"
+    assert wait_until(lambda: sink.sent == 4)
+    assert [i.dedup_key.rsplit("/", 1)[1] for i in receiver.open_incidents] == [TONE, BASE]
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_what_is_refused_is_dropped_and_said(
+    status: int, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
+) -> None:
+    if status == 413:
+        receiver.fail_next(1, 413)
+    sink = new_sink(receiver.url)
+    sink.submit(notice(summary="" if status == 400 else "too long"))
     assert wait_until(lambda: sink.refused == 1)
     ok, words = sink.status
     assert not ok
-    assert "400" in words
+    assert str(status) in words
     sink.submit(notice(subject=TONE))
     assert wait_until(lambda: sink.sent == 1), "the next one is not held up"
     assert sink.status[0]
@@ -228,12 +314,10 @@ def test_a_rotated_key_is_taken_up_and_no_key_is_written_anywhere(
     key_file.write_text(wrong)
     sink = new_sink(receiver.url)
     sink.submit(notice())
-    assert wait_until(lambda: sink.refused == 1)
-    key_file.write_text(KEY)
-    receiver.fail_next(2, 503)
-    sink.submit(notice())
     assert wait_until(lambda: len(receiver.answers) >= 2)
     on_disk = b"".join(file.read_bytes() for file in (tmp_path / "outbox").iterdir())
+    key_file.write_text(KEY)
+    receiver.fail_next(2, 503)
     assert wait_until(lambda: sink.sent == 1)
     out = capsys.readouterr()
     said = out.out + out.err + caplog.text + " ".join(record.getMessage() for record in caplog.records) + sink.status[1]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.errors import Refused, ShapeMismatch
-from detectors.kinds.embedding_drift import Config, Detector, project
+from detectors.errors import Refused
+from detectors.kinds.embedding_drift import Config, Detector, State, project
 from detectors.records import Evidence, Side
 from tests.detectors.synthetic import embedding
 
@@ -58,14 +58,27 @@ def test_the_length_of_a_vector_tells_nothing() -> None:
     assert not project(np.zeros(24, np.float32), 8, 0).any()
 
 
-def test_nan_is_passed_over_and_another_width_is_refused() -> None:
+def test_nan_is_passed_over() -> None:
     detector = Detector(Config(reference_size=8))
     detector.update(embedding(0, 0))
     before = detector.state.to_json()
     detector.update(replace(embedding(0, 1), vector=np.full(24, np.nan, np.float32)))
     assert detector.state.to_json() == before
-    with pytest.raises(ShapeMismatch, match=r"router/prompt"):
-        detector.update(embedding(0, 2, width=25))
+
+
+def test_another_width_starts_its_side_anew_also_after_a_restart_and_leaves_the_other_side_alone() -> None:
+    config = Config(reference_size=8)
+    detector = Detector(config)
+    for i in range(16):
+        detector.update(embedding(0, i))
+        detector.update(replace(embedding(0, i), side=Side.OUTPUT))
+    restored = Detector(config, State.from_json(json.loads(json.dumps(detector.state.to_json()))))
+    fresh = Detector(config)
+    for i in range(17):
+        wider = embedding(1, i, width=25)
+        assert restored.update(wider) == fresh.update(wider)
+    assert restored.state.streams.n == {"router/prompt": 8, "router/output": 8}
+    assert restored.state.banks["router/output"].width == 24
 
 
 def test_the_state_of_a_full_bank_stays_small() -> None:

@@ -220,6 +220,16 @@ def test_a_token_beyond_the_vocabulary_is_unreplayable(bases: tuple[Path, Path],
         full(runner, [LIVE_BASE], [(PROMPT, (5000,))])
 
 
+def test_a_token_to_keep_beyond_the_logits_is_unreplayable(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    kept = np.full((len(FORCED), 2), -1, np.int32)
+    kept[3, 1] = 98
+    runner = opened(bases[0], tmp_path)
+    with pytest.raises(Unreplayable, match="token 98 to keep is beyond its 98 logits"):
+        list(runner.run([Replay("c", PROMPT, FORCED, LIVE_BASE, kept)], lambda: False))
+    kept[3, 1] = 97
+    assert len(list(runner.run([Replay("c", PROMPT, FORCED, LIVE_BASE, kept)], lambda: False))) == 1
+
+
 def test_a_model_that_caps_its_logits_keeps_its_own_head(tmp_path: Path) -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
