@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -128,7 +129,19 @@ def main() -> None:
     except Exception:  # 1 means degraded: whatever went wrong here, it is not that
         traceback.print_exc()
         sys.exit(CANNOT_TELL)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> None:
+    """End with that code, also when a replay was abandoned in the middle of a pass.
+
+    Its thread is deep in C++ then; the interpreter's own way out would unwind it there and abort the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _log_to_stderr(level: str) -> None:

@@ -87,23 +87,26 @@ class App:
                     stop.wait(IDLE_S)
 
     def open(self, opened: ExitStack) -> None:
-        """Sinks first, feeds last, so that nothing is read before it has somewhere to go."""
+        """Sinks first, feeds last, so that nothing is read before it has somewhere to go.
+
+        Each part of the take-down has its share of one budget; together they are the whole of it.
+        """
         budget = self._parts.shutdown_budget_s
         opened.callback(self._parts.closing)
         opened.callback(self._parts.health.close)
         self._parts.health.open()
         for sink in self._parts.sinks:
             sink.open()
-            opened.callback(sink.close, budget / 2 / len(self._parts.sinks))
+            opened.callback(sink.close, 0.3 * budget / len(self._parts.sinks))
         opened.callback(self._parts.judge.save)
         if self._parts.traffic is not None:
             self._parts.traffic.open()
-            opened.callback(self._parts.traffic.close, budget / 8)
+            opened.callback(self._parts.traffic.close, 0.1 * budget)
         # While the consumer is still open: what the sinks have by then may be committed.
-        opened.callback(self._drain, budget / 4)
+        opened.callback(self._drain, 0.2 * budget)
         if self._parts.canaries is not None:
             self._parts.canaries.open()
-            opened.callback(self._parts.canaries.close, budget / 8)
+            opened.callback(self._parts.canaries.close, 0.4 * budget)
 
     def step(self) -> bool:
         """One turn: read, judge, hand on, and only then let Kafka forget. True when there was something to do."""

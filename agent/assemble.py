@@ -97,12 +97,15 @@ def _detectors(config: Config, defaults: dict[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def runner_of(config: Config, model: Model) -> Runner:
-    """The in-process runner of one base; imports the model libraries here and nowhere earlier."""
+def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
+    """The in-process runner of one base; imports the model libraries here and nowhere earlier.
+
+    golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
+    """
     from probes.runners.in_process import Config as RunnerConfig
     from probes.runners.in_process import Runner as InProcess
 
-    accepted = model.golden_path or _kept_weights(config, model)
+    accepted = (model.golden_path or _kept_weights(config, model)) if golden else None
     return InProcess(
         RunnerConfig(
             base=model.path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,6 +22,9 @@ console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 12
+# Of a second, and the zone that every time here has.
+FRACTION = re.compile(r"(\d\d:\d\d:\d\d)(?:\.\d+)?\+00:00")
+WIDE = 7
 
 
 def as_json(value: Any) -> None:
@@ -62,12 +66,26 @@ def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> Table:
-    """Columns and rows as they came from the store."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    """Columns and rows as they came from the store; wide ones a row below the other, name beside value."""
+    if len(columns) > WIDE:
+        return _upright(columns, rows, title)
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _upright(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        for column, value in zip(columns, row, strict=True):
+            if shown := "" if value is None else _cell(value):
+                table.add_row(column, shown)
+        table.add_section()
     return table
 
 
@@ -102,7 +120,8 @@ def _cell(value: Any) -> str:
         return number(value, 3)
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
-    return escape(str(value))
+    one_line = str(value).replace("\n", " ")
+    return escape(FRACTION.sub(r"\1", one_line))
 
 
 def say(text: str) -> None:

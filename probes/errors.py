@@ -10,9 +10,17 @@ ProbeError
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class ProbeError(Exception):
     """Root of the tree."""
+
+    def afresh(self) -> Self:
+        """The same type and words without cause and frames: what is kept must not keep models alive through them."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class Unreplayable(ProbeError):

@@ -86,6 +86,14 @@ def newest(folder: Path, adapter: str) -> str | None:
     return max(found)[1] if found else None
 
 
+def time_after(folder: Path, previous: str, now: float) -> float:
+    """When a record is said to be made that replaces ``previous``: now, or a second after it by a clock that is behind.
+
+    The newest is the one in force, so an earlier time would leave the old one there. Raises Damaged.
+    """
+    return max(now, _head(_path(folder, previous))[1] + 1.0) if previous else now
+
+
 def _head(path: Path) -> tuple[str, float]:
     """Adapter and time of creation of one file. Raises Damaged when it cannot be opened or says neither."""
     try:

@@ -186,7 +186,7 @@ def _own_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     """Its name, "" in a model without one."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     plain = head.inner if isinstance(head, Switch) else head
     return next((name for name, module in modules.items() if module is plain), "")
 

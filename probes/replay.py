@@ -93,10 +93,11 @@ class Runner(Protocol):
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
         """Mean-pooled last hidden states of the golden base for (prompt ids, output ids): one (d,) float32 each."""
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        """Token ids of the rendered chat prompt, generation prompt included, by the golden tokenizer."""
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        """Token ids of the rendered chat prompt, generation prompt included, by the live base's tokenizer or by the
+        golden one's, which is what ``embed`` wants."""
 
-    def encode(self, text: str) -> tuple[int, ...]: ...
+    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 

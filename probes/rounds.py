@@ -10,7 +10,7 @@ from typing import NamedTuple
 from detectors.measure import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from probes.answers import Pair, ask, pair, summary
-from probes.errors import Refused, Unreplayable, Unsupported
+from probes.errors import ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden import Golden, Refusal, check_identity, compare
 from probes.replay import Readiness, Replay, Replayed, Runner, Stop, Target
 from probes.schedule import plan
@@ -62,7 +62,7 @@ def replay_base_round(
     """All canaries of one base's adapters in one scheduled round; None when it was stopped: half a round is no round.
 
     goldens: adapter -> its golden record, or why there is none, in the order of the config
-    budget: scored positions per adapter; at: seconds since the epoch; number, seed: fix which canaries are drawn
+    budget: scored positions per adapter; at: seconds since the epoch; number, at, seed: fix which canaries are drawn
 
     Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it;
@@ -74,7 +74,7 @@ def replay_base_round(
     asked: dict[str, _Asked] = {}
     blocked: dict[str, Round] = {}
     for adapter, golden in goldens.items():
-        part = _part(runner, adapter, golden, readiness, budget, seed, number)
+        part = _part(runner, adapter, golden, readiness, budget, seed, when)
         if isinstance(part, Refusal):
             identity = _identity(runner, adapter, golden) if adapter in readiness else Identity()
             blocked[adapter] = _blocked(adapter, when, part, identity)
@@ -104,17 +104,20 @@ def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal],
     golden = goldens.get(round.adapter)
     if not isinstance(golden, Golden):
         return []
+    known = {canary.id: canary for canary in golden.canaries}
     found = []
     for measurement in sorted(round.measurements, key=_damage, reverse=True)[:worst]:
         if stop():
             break
-        canary = golden.canary(measurement.comparison.reference.canary)
+        canary = known.get(measurement.comparison.reference.canary)
+        if canary is None:  # another record was accepted since
+            continue
         # As many tokens as the golden answer and a few more: enough to see that it is another one, and what it says.
         try:
             ids = runner.generate(Target(round.adapter), canary.prompt, len(canary.forced) + 16, stop)
-        except Unreplayable:
+            present = runner.decode(ids)
+        except ProbeError:
             break
-        present = runner.decode(ids)
         if present != canary.golden_text:
             flip = Flip(canary.id, canary.prompt_text, canary.golden_text, present, measurement.retention)
             found.append(flip)
@@ -133,7 +136,7 @@ def _part(
     readiness: Mapping[str | None, Readiness],
     budget: int,
     seed: int,
-    number: int,
+    when: _When,
 ) -> _Asked | Refusal:
     if isinstance(golden, Refusal):
         return golden
@@ -145,7 +148,7 @@ def _part(
         return Refusal(Reason.NO_POWER, golden.power.words)
     try:
         changes = check_identity(golden, runner)
-        drawn = plan(golden, budget, seed, number)
+        drawn = plan(golden, budget, seed, when.number, round(1000 * when.at))
     except Refused as error:
         return Refusal(Reason.GOLDEN_REFUSED, str(error))
     counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
@@ -168,19 +171,22 @@ def _answers(
     try:
         return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
     except (Unreplayable, Unsupported) as error:
-        joint = error
+        joint = str(error)  # the words alone: the error's frames hold the tensors that there may be no room for twice
     # One look only: a second one at once would take files that are being written for files at rest.
     readiness = runner.refresh()
     answers: dict[Replay, Replayed] = {}
     failures: dict[str, Refusal] = {}
     for adapter, part in asked.items():
-        moved = _why_not_again(runner, adapter, part, readiness)
-        try:
-            if moved or len(asked) == 1:
-                raise joint
-            answers |= ask(runner, part.replays, stop)
-        except (Unreplayable, Unsupported) as error:
-            failures[adapter] = moved or Refusal(Reason.REPLAY_FAILED, str(error))
+        failed = _why_not_again(runner, adapter, part, readiness)
+        if failed is None and len(asked) == 1:
+            failed = Refusal(Reason.REPLAY_FAILED, joint)
+        if failed is None:
+            try:
+                answers |= ask(runner, part.replays, stop)
+            except (Unreplayable, Unsupported) as error:
+                failed = Refusal(Reason.REPLAY_FAILED, str(error))
+        if failed is not None:
+            failures[adapter] = failed
     return answers, failures
 
 

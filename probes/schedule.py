@@ -30,18 +30,21 @@ class Plan:
     held_out: tuple[str, ...]
 
 
-def plan(golden: Golden, budget_tokens: int, seed: int, number: int) -> Plan:
+def plan(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int = 0) -> Plan:
     """The canaries of one round.
 
     budget_tokens: scored positions: each position of a replayed canary once, though it is answered under two names
-    (adapter and base); seed, number: the same round is planned the same way everywhere, other rounds independently
+    (adapter and base); seed, number, salt: the same round is planned the same way everywhere, others independently
+
+    salt: when the round was begun, in milliseconds. Numbers begin anew after a restart; what was wagered before it
+    is carried over, and would have foreseen the same draws.
 
     Draws are uniform with replacement from the selected half: E[S | past, earlier draws] is then the pool's own share
     beyond tolerance, whatever the noise. How many are drawn is fixed by the longest canaries, before any is drawn:
     a canary is never left out for being long. Raises Refused when the budget cannot hold 9 draws.
     """
     drawn, held = sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)
-    generator = np.random.default_rng([seed, number, zlib.crc32(golden.adapter.encode())])
+    generator = np.random.default_rng([seed, number, salt, zlib.crc32(golden.adapter.encode())])
     picks = generator.integers(len(golden.pool), size=drawn)
     held_out = generator.choice(len(golden.held_out), size=held, replace=False)
     counts = Counter(golden.pool[int(index)].id for index in picks)

@@ -49,7 +49,7 @@ class Subject:
     def check_ready(self) -> None:
         """Raises why this cannot be replayed: what loading raised, else Unreplayable with the readiness's words."""
         if self.readiness.blocked:
-            raise self.error or Unreplayable(self.source, self.readiness.detail)
+            raise self.error.afresh() if self.error else Unreplayable(self.source, self.readiness.detail)
 
     def check_unmoved(self) -> None:
         """Raises Unreplayable when the files are no longer those of the last look."""
@@ -71,4 +71,4 @@ class Subject:
             self._settle(None)
 
     def _settle(self, blocked: Reason | None, detail: str = "", error: ProbeError | None = None) -> None:
-        self.readiness, self.error = Readiness(blocked, detail), error
+        self.readiness, self.error = Readiness(blocked, detail), error and error.afresh()

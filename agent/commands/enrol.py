@@ -18,7 +18,7 @@ from probes.base_files import resolve
 from probes.canary import CanarySet, read_canaries
 from probes.enrol import EnrolSettings, enrol
 from probes.golden import Golden
-from probes.golden_files import newest, save
+from probes.golden_files import newest, save, time_after
 from probes.golden_weights import keep
 from probes.replay import Runner
 
@@ -65,11 +65,11 @@ def _check_wanted(name: str, previous: str | None, replace: bool, why: str) -> N
 
 def _record(config: Config, model: Model, adapter: Adapter, why: str, previous: str) -> Golden:
     canaries: CanarySet = read_canaries(adapter.canaries or Path())
-    runner: Runner = runner_of(config, model)
+    runner: Runner = runner_of(config, model, golden=False)
     others = [other.name for other in model.adapters if other.name != adapter.name]
     settings = EnrolSettings(
         base=model.name,
-        at=time.time(),
+        at=time_after(config.probes.golden_dir, previous, time.time()),
         why=why,
         previous=previous,
         tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),

@@ -123,8 +123,9 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
         "kafka": {
             "bootstrap_servers": [bootstrap],
             "topic": TOPIC,
-            "group_id": "gapwatch",
             "auto_offset_reset": "earliest",
+            # The small broker takes half of this to let a member in.
+            "session_timeout_ms": 10_000,
         },
         "sampling": {"rate": 0.2, "per_adapter_per_minute": 60},
         "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],

@@ -19,7 +19,7 @@ from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
 from detectors.records import BaseRound, Embedding, Reason, Round, Side
 from probes.errors import ProbeError
-from probes.replay import Runner
+from probes.replay import Runner, Weights
 from probes.rounds import flips, replay_base_round
 from probes.schedule import due
 
@@ -180,6 +180,7 @@ class CanaryFeed:
 
     def _round(self, base: WatchedBase, now: float) -> None:
         number, base.number, base.last = base.number, base.number + 1, now
+        now = round(now, 3)  # as rows keep it: the draws depend on it, and can be made again from a row
         try:
             if not base.opened:
                 base.runner.open()
@@ -228,8 +229,13 @@ class CanaryFeed:
 
     def _embed_batch(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
         runner = base.runner
-        texts = [(_tail(runner.encode_chat([dict(m) for m in i.messages])), runner.encode(i.output)) for i in batch]
-        texts = [(prompt, output[:LONGEST]) for prompt, output in texts]
+        texts = [
+            (
+                _tail(runner.encode_chat([dict(m) for m in i.messages], Weights.GOLDEN)),
+                runner.encode(i.output, Weights.GOLDEN)[:LONGEST],
+            )
+            for i in batch
+        ]
         usable = [(i, text) for i, text in zip(batch, texts, strict=True) if text[0] and text[1]]
         vectors = runner.embed([text for _, text in usable], self._stopped)
         for (interaction, _), pair in zip(usable, vectors, strict=False):

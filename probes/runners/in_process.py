@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from detectors.records import Floats, Identity
 from probes import base_files
 from probes.adapter_files import Adapter, read_adapter
 from probes.errors import Unreplayable
-from probes.model import Model, Placement, build, read_base
+from probes.model import BaseParts, Model, Placement, build, read_base
 from probes.packing import pack, pack_texts
 from probes.replay import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
 from probes.subject import Subject
@@ -83,6 +84,8 @@ class Runner:
         self._golden: Model | None = None
         self._live: Model | None = None
         self._tokenizer: Any = None
+        self._golden_tokenizer_hash = ""
+        self._live_tokenizer: Any = None
         self._live_tokenizer_hash = ""
 
     def open(self) -> None:
@@ -90,6 +93,7 @@ class Runner:
         torch.set_num_threads(self.config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
         with self._lock:
             self._load_golden(opening=True)
+            self._fetch_base()
             self._base.look(self._load_base, opening=True)
             for name, subject in self._adapters.items():
                 subject.look(self._adapter_loader(name), opening=True)
@@ -97,7 +101,7 @@ class Runner:
     def close(self) -> None:
         """Let go of the models; a closed runner may be opened again."""
         with self._lock:
-            self._golden = self._live = self._tokenizer = None
+            self._golden = self._live = self._tokenizer = self._live_tokenizer = None
             self._read.clear()
             for subject in (self._base, *self._adapters.values()):
                 subject.forget()
@@ -152,13 +156,14 @@ class Runner:
             self.tokens_processed += sum(len(prompt) + len(output) for prompt, output in batch)
         return pooled
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        rendered = self._words().apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        words = self._words(weights)
+        rendered = words.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         # The template writes its own special tokens.
-        return tuple(self._words().encode(rendered, add_special_tokens=False))
+        return tuple(words.encode(rendered, add_special_tokens=False))
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._words().encode(text, add_special_tokens=False))
+    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        return tuple(self._words(weights).encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._words().decode(list(ids), skip_special_tokens=False))
@@ -178,8 +183,8 @@ class Runner:
         told = [str(subject.error)] if subject.error else []
         if self._live and (fitted := self._live.adapters.fitted.get(adapter)):
             told += fitted.facts
-        if self._golden and self._live_tokenizer_hash not in ("", self._golden.tokenizer):
-            told.append("tokenizer or chat template differ from the golden base's, which replays still use")
+        if self._golden and self._live_tokenizer_hash not in ("", self._golden_tokenizer_hash):
+            told.append("tokenizer or chat template differ from the golden base's")
         return tuple(told)
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
@@ -239,25 +244,37 @@ class Runner:
             return
         try:
             source = self.config.golden_base if opening else str(base_files.locate(self.config.golden_base))
-            self._accept(build(read_base(base_files.resolve(source, self._cache)), self._placement))
+            parts = read_base(base_files.resolve(source, self._cache))
+            same = self._live if self._live and self._live.hash == parts.hash else None
+            self._accept(same or build(parts, self._placement), parts)
         except Unreplayable:
             return  # told by embed and by an empty golden hash; tried again at each refresh
+        for name in self._read:
+            self._fit(name)
 
-    def _accept(self, model: Model) -> None:
-        self._golden = model
-        self._tokenizer = _tokenizer(model.folder)
+    def _accept(self, model: Model, parts: BaseParts) -> None:
+        """The model and the words of these parts; the model may be one that was built from another folder."""
+        self._tokenizer = _tokenizer(parts.folder)
+        self._golden, self._golden_tokenizer_hash = model, parts.tokenizer
+
+    def _fetch_base(self) -> None:
+        """A base on the hub is fetched here; later looks take what has come to lie here."""
+        if base_files.is_hub_id(self.config.base):
+            with contextlib.suppress(Unreplayable):  # the look that follows tells it
+                base_files.resolve(self.config.base, self._cache)
 
     def _load_base(self, path: Path) -> None:
         """Read what lies there; the same hash as a model in memory is that model, and a third one is let go."""
         source = self.config.base if base_files.is_hub_id(self.config.base) else str(path)
         parts = read_base(base_files.resolve(source, self._cache))
+        self._live_tokenizer = _tokenizer(parts.folder) if parts.tokenizer else None
         self._live_tokenizer_hash = parts.tokenizer
         known = [model for model in (self._golden, self._live) if model and model.hash == parts.hash]
         # Before the new one is built: two bases fit where three may not.
         self._live = known[0] if known else None
         self._live = self._live or build(parts, self._placement)
         if self._golden is None and self.config.golden_base is None:
-            self._accept(self._live)
+            self._accept(self._live, parts)
         for name in self._read:
             self._fit(name)
 
@@ -283,13 +300,13 @@ class Runner:
             else:
                 self._golden.adapters.remove(name)
 
-    def _words(self) -> Any:
-        """The golden tokenizer, else the live base's. Raises Unreplayable when there is neither."""
-        if self._tokenizer is None:
-            if self._live is None:
-                raise Unreplayable(self._base.source, "no tokenizer: neither golden nor live base is loaded")
-            return _tokenizer(self._live.folder)
-        return self._tokenizer
+    def _words(self, weights: Weights = Weights.LIVE) -> Any:
+        """That base's tokenizer, else the other's: a folder of weights alone has none. Raises Unreplayable without."""
+        choice = [self._live_tokenizer, self._tokenizer]
+        for words in choice if weights is Weights.LIVE else reversed(choice):
+            if words is not None:
+                return words
+        raise Unreplayable(self._base.source, "no tokenizer: neither golden nor live base is loaded")
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -129,12 +129,12 @@ class Runner:
             self.tokens_processed += len(prompt) + len(output)
         return pooled
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
-        turns = [(TURN, *self.encode(f"{m['role']}\n{m['content']}"), END) for m in messages]
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        turns = [(TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), END) for m in messages]
         return (*(token for turn in turns for token in turn), START)
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(text.encode("ascii", "replace"))
+    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:  # noqa: ARG002
+        return tuple(text.encode("ascii", "replace"))  # one alphabet, whatever the weights
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(NAMES.get(token, chr(token)) for token in ids)

@@ -9,7 +9,7 @@ from detectors.records import Reason
 from probes.errors import Damaged, Refused
 from probes.golden import Refusal
 from probes.golden_bytes import from_bytes
-from probes.golden_files import load, load_pinned, look_up, newest, save
+from probes.golden_files import load, load_pinned, look_up, newest, save, time_after
 from tests.probes.goldens import assert_same, golden
 
 
@@ -101,3 +101,11 @@ def test_a_file_that_cannot_be_opened_or_says_nothing_is_damage_and_not_a_crash(
         newest(tmp_path, "router")
     seen = look_up(tmp_path, "router")
     assert isinstance(seen, Refusal) and seen.reason is Reason.GOLDEN_REFUSED
+
+
+def test_a_replacement_is_newer_than_what_it_replaces_also_by_a_clock_that_is_behind(tmp_path: Path) -> None:
+    assert time_after(tmp_path, "", 5.0) == 5.0
+    first = save(golden(at=1000.0, seed=1), tmp_path)
+    assert time_after(tmp_path, first, 2000.0) == 2000.0
+    second = save(golden(at=time_after(tmp_path, first, 10.0), seed=2), tmp_path)
+    assert newest(tmp_path, "router") == second

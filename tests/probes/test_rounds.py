@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -8,9 +9,9 @@ import pytest
 
 from detectors.records import BaseRound, Reason, Round
 from detectors.score import Tolerances, scores
-from probes.errors import Unreplayable
+from probes.errors import Unreplayable, Unsupported
 from probes.golden import Golden, Refusal
-from probes.replay import BatchShape, Replay, Replayed, Stop
+from probes.replay import BatchShape, Replay, Replayed, Stop, Target
 from probes.rounds import flips, replay_base_round
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened
@@ -106,6 +107,15 @@ def test_a_swapped_base_is_measured_and_not_refused() -> None:
     for member in members(None, "swapped_and_lost").values():
         assert member.identity.base_moved
         assert mean(member, "retention") == pytest.approx(0, abs=0.01)
+
+
+def test_rounds_of_one_number_begun_at_other_times_draw_other_canaries() -> None:
+    def drawn(at: float) -> list[str]:
+        done = replay_base_round(opened(), "toy", {"alpha": enrolled("alpha")}, 0, at, BUDGET, 7, never)
+        assert done is not None
+        return [one.comparison.reference.canary for one in done.members[0].measurements]
+
+    assert drawn(100.0) == drawn(100.0) != drawn(160.0)
 
 
 def test_facts_of_the_adapter_travel_with_the_round() -> None:
@@ -211,6 +221,53 @@ def test_flips_show_the_worst_canaries_before_and_after() -> None:
     assert flips(runner, done.members[0], goldens(), 3, lambda: True) == []
     runner.inject("alpha", "unreadable")
     assert flips(runner, done.members[0], goldens(), 3, never) == []
+
+
+def test_flips_pass_over_canaries_of_a_record_that_was_replaced_and_end_at_any_failure() -> None:
+    runner = opened()
+    runner.inject("alpha", "not_applied")
+    done = replayed(runner)
+    assert done is not None
+    worst = flips(runner, done.members[0], goldens(), 1, never)[0].canary
+    alpha = enrolled("alpha")
+    later = replace(alpha, canaries=tuple(canary for canary in alpha.canaries if canary.id != worst))
+    found = flips(runner, done.members[0], {"alpha": later}, 3, never)
+    assert found and worst not in [flip.canary for flip in found]
+    unsupported = Refusing(Config(adapters=dict(ADAPTERS)))
+    unsupported.open()
+    assert flips(unsupported, done.members[0], goldens(), 3, never) == []
+
+
+class Refusing(Runner):
+    """Its adapter was replaced by one with a feature that is not done."""
+
+    def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
+        raise Unsupported(str(target.adapter), f"use_dora ({len(prompt)}, {max_new_tokens}, {stop()})")
+
+
+class Heavy(Runner):
+    """Its joint pass fails with something large in its frames; alive: how much of that is left at each later pass."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.held: weakref.ref[np.ndarray] | None = None  # type: ignore[type-arg]
+        self.alive: list[bool] = []
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        if self.held is None:
+            tensor = np.zeros(1000)
+            self.held = weakref.ref(tensor)
+            raise Unreplayable("device", f"out of memory beside {tensor.size} numbers")
+        self.alive.append(self.held() is not None)
+        yield from super().run(replays, stop, shape)
+
+
+def test_what_a_failed_pass_held_is_let_go_before_the_next_one() -> None:
+    runner = Heavy(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    done = replayed(runner)
+    assert done is not None and {member.blocked for member in done.members} == {None}
+    assert runner.alive == [False] * len(ADAPTERS)
 
 
 def test_a_healthy_adapter_flips_nothing() -> None:

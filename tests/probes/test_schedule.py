@@ -58,6 +58,13 @@ def test_same_round_same_plan_and_other_rounds_others() -> None:
     assert plan(golden("another", lengths=LENGTHS), 512, 1, 5).draws != plan(made, 512, 1, 5).draws
 
 
+def test_a_round_of_the_same_number_after_a_restart_is_another_one() -> None:
+    made = golden(lengths=LENGTHS)
+    starts = [plan(made, 512, 1, 0, salt) for salt in (1_700_000_000_000, 1_700_000_060_001, 1_700_000_060_002)]
+    assert len({tuple(one.draws) for one in starts}) == len({one.held_out for one in starts}) == 3
+    assert plan(made, 512, 1, 0, 1_700_000_000_000) == starts[0]
+
+
 def test_too_small_a_budget_is_refused_with_what_it_takes() -> None:
     with pytest.raises(Refused, match="at least 360"):
         plan(golden(lengths=(40,) * 48), 359, 0, 0)

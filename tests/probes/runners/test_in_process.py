@@ -12,6 +12,7 @@ import torch
 
 from detectors.records import Floats, Reason
 from probes.errors import Unreplayable, Unsupported
+from probes.golden import tokenizer_fingerprint
 from probes.replay import Readiness, Replay, Target, Weights
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
@@ -150,6 +151,65 @@ def test_without_golden_weights_embedding_is_refused_and_the_rest_works(
     assert runner.identity(None).base_moved
 
 
+def test_a_golden_base_that_comes_late_has_the_adapters_that_were_read(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, other = bases
+    adapter = tiny_adapter(tmp_path / "a", base)
+    runner = opened(base, tmp_path, {"a": adapter}, golden_base=str(tmp_path / "late"))
+    shutil.copytree(other, tmp_path / "late")
+    runner.refresh()
+    there = Target("a", Weights.GOLDEN)
+    assert close(full(runner, [there])[there, 0], peft_log_probs(other, adapter, PROMPT, FORCED))
+
+
+def test_a_golden_base_that_comes_late_and_is_the_live_one_is_no_second_copy(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    runner = opened(bases[0], tmp_path, golden_base=str(tmp_path / "late"))
+    late = shutil.copytree(bases[0], tmp_path / "late")
+    (late / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    runner.refresh()
+    assert runner._golden is not None and runner._golden is runner._live
+    messages = [{"role": "user", "content": "hi"}]
+    assert runner.encode_chat(messages, Weights.GOLDEN) == runner.encode("hi") != runner.encode_chat(messages)
+
+
+def test_a_base_on_the_hub_is_fetched_while_opening_and_not_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub is played by a function with the signature of its client's."""
+    there, here = tiny_base(tmp_path / "hub"), tmp_path / "snapshot"
+
+    def snapshot_download(_: str, local_files_only: bool, allow_patterns: list[str]) -> str:
+        assert "*.safetensors" in allow_patterns
+        if not here.exists() and local_files_only:
+            raise FileNotFoundError("no snapshot here")
+        if not here.exists():
+            shutil.copytree(there, here)
+        return str(here)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    runner = Runner(Config("somebody/some-base", device="cpu", cache_dir=str(tmp_path)))
+    assert runner.refresh()[None].blocked is Reason.UNREADABLE and not here.exists()
+    runner.open()
+    assert runner.refresh()[None] == Readiness()
+    full(runner, [LIVE_BASE])
+
+
+def test_a_load_that_failed_keeps_no_frames_and_so_no_model(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    runner = opened(base, tmp_path)
+    for _ in range(2):
+        error = runner._base.error
+        assert isinstance(error, Unreplayable) and "half written" in str(error)
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+        with pytest.raises(Unreplayable, match="half written"):
+            full(runner, [LIVE_BASE])
+
+
 def test_an_adapter_that_changes_is_read_again_and_has_no_golden_copy(bases: tuple[Path, Path], tmp_path: Path) -> None:
     base, _ = bases
     adapter, other = tiny_adapter(tmp_path / "a", base), tiny_adapter(tmp_path / "b", base, seed=5)
@@ -201,7 +261,9 @@ def test_files_that_change_during_a_round_drop_it(bases: tuple[Path, Path], tmp_
         next(answers)
 
 
-def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_goes_on(bases: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_is_left_to_traffic(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
     base, _ = bases
     runner = opened(base, tmp_path, {"a": tiny_adapter(tmp_path / "a", base)})
     messages = [{"role": "user", "content": "hi"}]
@@ -209,9 +271,27 @@ def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_goes_on(bases: tuple[P
     (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     runner.refresh()
     runner.refresh()
-    assert runner.facts("a") == ("tokenizer or chat template differ from the golden base's, which replays still use",)
-    assert runner.encode_chat(messages) == before
+    assert runner.facts("a") == ("tokenizer or chat template differ from the golden base's",)
+    assert runner.encode_chat(messages, Weights.GOLDEN) == before
+    assert runner.encode_chat(messages) == runner.encode("hi")
     assert not runner.identity("a").base_moved
+
+
+def test_another_tokenizer_that_is_then_accepted_needs_no_restart(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    runner = opened(base, tmp_path)
+    before = tokenizer_fingerprint(runner)
+    file = base / "tokenizer.json"
+    told = json.loads(file.read_text())
+    words = told["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    file.write_text(json.dumps(told))
+    runner.refresh()
+    assert runner.refresh()[None] == Readiness()
+    present = tokenizer_fingerprint(runner)
+    assert present != before
+    assert present == tokenizer_fingerprint(opened(base, tmp_path)), "what an enrolment in another process records"
+    assert runner.encode("ab", Weights.GOLDEN) == runner.encode("ba")
 
 
 def test_a_token_beyond_the_vocabulary_is_unreplayable(bases: tuple[Path, Path], tmp_path: Path) -> None:
