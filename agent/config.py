@@ -103,7 +103,7 @@ class PagerDuty(Section):
     """Where incidents go. routing_key_file: a mounted file with the 32-character integration key."""
 
     routing_key_file: Path
-    url: str = "https://events.pagerduty.com"
+    url: str = Field(default="https://events.pagerduty.com", pattern=r"^https?://[^/:\s]+(:\d{1,5})?(/.*)?$")
     dashboard_url: str = ""
     runbook_url: str = ""
 

@@ -64,7 +64,7 @@ def _by_client(config: Config) -> list[Layer]:
     wanted = "a Kafka broker that speaks kafka.security_protocol there"
     try:
         client = Client(asking, _ignore)
-    except (ClientError, OSError) as error:
+    except (ClientError, OSError, ValueError) as error:
         return [Layer("bootstrap", False, in_words(error), wanted)]
     try:
         found = [Layer("bootstrap", True, "answered", wanted), _topic(client, config.topic)]
