@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import secrets
-import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agent import schema, store
 from agent.app import Parts, Sink
 from agent.clock import Clock
 from agent.config import Config, Model
 from agent.consumer import Consumer
-from agent.errors import AgentError, Refused, Retryable
+from agent.errors import Refused
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
@@ -22,6 +19,7 @@ from agent.health import Health, Routes
 from agent.judge import Judge
 from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.state import StateFile
+from agent.store_reader import StoreReader
 from agent.telemetry import Telemetry
 from detectors.budget import expected_false_pages_per_year, rounds_per_year
 from detectors.budget import log_threshold as threshold_of
@@ -33,13 +31,11 @@ from probes.golden import Golden, Refusal
 from probes.golden_weights import folder_of
 from probes.replay import Runner
 
-PATIENCE_S = 0.5
-
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Everything the loop turns, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
-    keeper = _Store(config)
+    keeper = StoreReader(config)
     sinks = [*_sinks(config, telemetry), *extra_sinks]
     canaries = _canaries(config, clock, keeper)
     consumer = Consumer(config.kafka) if config.kafka else None
@@ -126,7 +122,7 @@ def goldens_of(config: Config, model: Model) -> dict[str, Golden | Refusal]:
     return shelf.held
 
 
-def _goldens(config: Config, model: Model, keeper: _Store | None = None) -> Goldens:
+def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) -> Goldens:
     pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
     return Goldens(config.probes.golden_dir, model.name, pins, keeper.golden if keeper else None)
 
@@ -138,7 +134,7 @@ def _kept_weights(config: Config, model: Model) -> str | None:
     return str(found[0]) if len(found) == 1 else None
 
 
-def _canaries(config: Config, clock: Clock, keeper: _Store) -> CanaryFeed | None:
+def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed | None:
     watched = [model for model in config.models if model.replay]
     if not watched:
         return None
@@ -151,7 +147,7 @@ def _canaries(config: Config, clock: Clock, keeper: _Store) -> CanaryFeed | None
     return CanaryFeed(bases, schedule, clock)
 
 
-def _traffic(config: Config, consumer: Consumer | None, keeper: _Store) -> TrafficFeed | None:
+def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> TrafficFeed | None:
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
@@ -232,92 +228,3 @@ def _page(telemetry: Telemetry, parts: Mapping[str, tuple[bool, str]]) -> bytes:
         elif name.startswith("sink "):
             telemetry.set("gapwatch.sink.ok", float(ok), sink=name.removeprefix("sink "))
     return telemetry.page()
-
-
-class _Store:
-    """The store as those see it who read: opened when first asked, opened again after it was away."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._client: store.Client = None
-        self._lock = threading.Lock()
-        self._free = threading.Lock()
-
-    def close(self) -> None:
-        self._drop()
-
-    def counted_upto(self) -> dict[tuple[str, int], int]:
-        counted: dict[tuple[str, int], int] = self._soon(
-            lambda client: store.counted_upto(client, self._config.cluster)
-        )
-        return counted
-
-    def golden(self, adapter: str, pin: str) -> tuple[str, bytes] | None:
-        return self._asked(lambda client: store.golden_row(client, adapter, pin, self._config.cluster))
-
-    def query(self, name: str, params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
-        columns, rows = self._asked(lambda client: store.run_query(client, name, dict(params)))
-        return list(columns), [tuple(row) for row in rows]
-
-    def elsewhere(self, subjects: Collection[str]) -> Collection[str]:
-        """Without the store's answer, soon, nobody knows, so nothing resolves; the next round asks again.
-
-        On a thread of its own: other pages of the same round must not wait for a store that hangs.
-        """
-        mine = (self._config.cluster, self._config.pod)
-        try:
-            return self._soon(lambda client: store.degraded_elsewhere(client, *mine))
-        except AgentError:
-            return subjects
-
-    def _soon(self, question: Callable[[store.Client], Any]) -> Any:
-        """An answer for the loop, which does not wait for a store that hangs. Raises Retryable when none comes soon.
-
-        A late answer is thrown away: by the next time it would be an answer about the past.
-        """
-        if not self._free.acquire(blocking=False):
-            raise Retryable("clickhouse", "still busy with an earlier question")
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._put_answer, args=(question, answers), daemon=True, name="store").start()
-        try:
-            answer = answers.get(timeout=PATIENCE_S)
-        except queue.Empty:
-            raise Retryable("clickhouse", f"no answer within {PATIENCE_S} s") from None
-        if isinstance(answer, AgentError):
-            raise answer
-        return answer
-
-    def _put_answer(self, question: Callable[[store.Client], Any], answers: queue.SimpleQueue[Any]) -> None:
-        try:
-            answers.put(self._asked(question))
-        except AgentError as error:
-            answers.put(error)
-        finally:
-            self._free.release()
-
-    def _asked(self, question: Callable[[store.Client], Any]) -> Any:
-        try:
-            return question(self._opened())
-        except AgentError:
-            self._drop()
-            raise
-        except Exception as error:
-            self._drop()
-            raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
-
-    def _opened(self) -> store.Client:
-        with self._lock:
-            if self._client is None:
-                self._client = store.connect(self._config.clickhouse.dsn, self._config.clickhouse.password_file)
-                schema.migrate(self._client, replicated=self._config.clickhouse.replicated)
-            return self._client
-
-    def _drop(self) -> None:
-        if not self._lock.acquire(timeout=PATIENCE_S):
-            return  # another thread is still connecting, and will find out by itself
-        try:
-            client, self._client = self._client, None
-        finally:
-            self._lock.release()
-        if client is not None:
-            client.close()
