@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.load import Detector, load, names
-from detectors.records import BaseRound, Embedding, Evidence, Reason, Round, SubjectKind, Verdict
+from detectors.records import BaseRound, Embedding, Evidence, Reason, Round, Status, SubjectKind, Verdict
 from detectors.verdict import Incident, Rules, decide, decide_base
 
 Subject = tuple[SubjectKind, str]
@@ -60,7 +60,7 @@ class Monitor:
         if len(record.members) >= 2:
             base = self._decide_base(record, evidence, verdicts)
             if base is not None:
-                verdicts = [*self._covered(record.base, verdicts), base]
+                verdicts = [*self._covered(base, verdicts), base]
         for verdict in verdicts:
             self._restart_if_told(verdict)
         return Judged(tuple(evidence), tuple(verdicts))
@@ -120,10 +120,13 @@ class Monitor:
         self._incidents[subject] = after
         return replace(verdict, evidence=mine)
 
-    def _covered(self, base: str, verdicts: list[Verdict]) -> list[Verdict]:
-        """While the base's incident is open it speaks for its members, in the round of its alarm too."""
-        is_open = self._incident((SubjectKind.BASE, base)).open
-        return [replace(v, covered_by=base if is_open else "") for v in verdicts]
+    def _covered(self, base: Verdict, verdicts: list[Verdict]) -> list[Verdict]:
+        """While the base's incident is open it speaks for its members, in the round of its alarm too.
+
+        Not while the base itself cannot be judged: it would keep members silent that have something to say.
+        """
+        speaks = self._incident((SubjectKind.BASE, base.subject)).open and base.status is not Status.UNMONITORABLE
+        return [replace(v, covered_by=base.subject if speaks else "") for v in verdicts]
 
     def _restart_if_told(self, verdict: Verdict) -> None:
         passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)

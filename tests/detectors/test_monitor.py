@@ -167,3 +167,12 @@ def test_observing_twice_from_the_same_state_gives_the_same() -> None:
     assert repr([asdict(e) for e in once.observe(record).evidence]) == repr(
         [asdict(e) for e in twice.observe(record).evidence]
     )
+
+
+def test_a_base_that_can_no_longer_be_judged_keeps_no_member_silent() -> None:
+    lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
+    one_left = dict.fromkeys(ADAPTERS, "blocked") | {"router": "not_applied"}
+    played = play(Monitor(RULES), ALL, lost, one_left)
+    assert played[1]["router"].covered_by == "smol"
+    assert played[2]["smol"].status is Status.UNMONITORABLE
+    assert (played[2]["router"].status, played[2]["router"].covered_by) == (Status.DEGRADED, "")
