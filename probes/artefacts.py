@@ -16,16 +16,17 @@ WEIGHTS = {".safetensors", ".bin", ".gguf"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file. name: relative to the watched place; the times are in nanoseconds.
+    """One file. name: relative to the watched place; mtime_ns: nanoseconds.
 
-    changed_ns is the inode's own time: two LoRA files of one shape have one size, and unpacking an archive may set
-    one modification time, so size and mtime alone can miss a swap.
+    inode: two LoRA files of one shape have one size, and unpacking an archive may set one modification time, so size
+    and mtime alone can miss a file put in another's place. Not the inode's change time: a hard link made elsewhere,
+    as backups and ``keep_golden_weights`` make them, moves that without touching a byte.
     """
 
     name: str
     size: int
     mtime_ns: int
-    changed_ns: int
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def _entry(path: Path) -> Entry | None:
         seen = path.stat()  # follows links: a hub snapshot and a mounted ConfigMap are links whose target moves
     except OSError:
         return None
-    return Entry(path.name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    return Entry(path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
 class Step(StrEnum):

@@ -96,3 +96,19 @@ def test_only_model_files_count_and_links_are_followed(tmp_path: Path) -> None:
     assert stamp(tmp_path / "link") == before
     (tmp_path / "real" / "model.safetensors").write_text("longer")
     assert stamp(tmp_path / "link") != before
+
+
+def test_a_hard_link_made_elsewhere_is_no_change_and_a_file_put_in_its_place_is(tmp_path: Path) -> None:
+    watched, other = tmp_path / "base", tmp_path / "other.safetensors"
+    watched.mkdir()
+    file = watched / "model.safetensors"
+    file.write_bytes(b"one")
+    before = stamp(watched)
+    other.hardlink_to(file)
+    assert stamp(watched) == before
+    fresh = tmp_path / "fresh.safetensors"
+    fresh.write_bytes(b"two")
+    seen = file.stat()
+    os.utime(fresh, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    fresh.replace(file)
+    assert stamp(watched) != before
