@@ -20,6 +20,7 @@ import typer.exceptions
 from agent.errors import AgentError, Refused
 
 USAGE = 64
+SAID_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
 CANNOT_TELL = 2
 
 cli = typer.Typer(
@@ -160,7 +161,7 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     # Each failed try of these is said by us, in words. A filter, because the driver sets the level of urllib3 itself.
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: not record.name.startswith(("urllib3", "clickhouse_connect")))
+        handler.addFilter(lambda record: not record.name.startswith(SAID_BY_US))
 
 
 if __name__ == "__main__":

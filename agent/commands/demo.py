@@ -42,7 +42,8 @@ def _play(where: Path, opened: ExitStack) -> Outcome:
     receiver = opened.enter_context(Receiver())
     ensure_topic(broker.bootstrap, TOPIC, partitions=2)
     config = write_config(stage, broker.bootstrap, receiver.url, EVERY_S)
-    say(f"broker: {broker.kind} on {broker.bootstrap}; PagerDuty receiver on {receiver.url}; everything in {where}")
+    say(f"broker: {broker.kind} on {broker.bootstrap}; PagerDuty receiver on {receiver.url}")
+    say(f"everything lies in {_near(where)}")
     out = opened.enter_context(publisher(broker.bootstrap, TOPIC))
     traffic = Traffic(HELPDESK / "traffic", BASE, out.send)
     opened.callback(traffic.close)
@@ -70,7 +71,12 @@ def _close_with(outcome: Outcome, where: Path) -> None:
     act("5", "What you saw")
     for seen, words in _claims(outcome):
         say(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}")
-    say(f"The store is still there: gapwatch query --config {where / 'gapwatch.yaml'}")
+    say(f"The store is still there: gapwatch query --config {_near(where) / 'gapwatch.yaml'}")
+
+
+def _near(where: Path) -> Path:
+    """As a person in this folder would type it."""
+    return where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
 
 
 def _claims(seen: Outcome) -> list[tuple[bool, str]]:
