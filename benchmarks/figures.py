@@ -67,8 +67,16 @@ def arguments(about: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="a smaller run: the same figures, less certain")
+    parser.add_argument("--part", action="append", help="only this part (main_job); the other figures in FILE stay")
     parser.add_argument("--suite", action="store_true", help="time the test suite too (main_job)")
     return parser.parse_args()
+
+
+def held(file: Path | None) -> list[Figure]:
+    """The figures that a file has now, none when there is no file."""
+    if file is None or not file.exists():
+        return []
+    return [Figure(**figure) for figure in orjson.loads(file.read_bytes())["figures"]]
 
 
 def report(figures: Sequence[Figure], seed: int, file: Path | None) -> None:

@@ -76,6 +76,7 @@ def _server(folder: Path, wanted: bool) -> Iterator[str]:
         yield f"chdb://{folder / 'store'}"
         return
     port = free_port()
+    (folder / "server").mkdir()
     command = [sys.executable, "-m", "tests.clickhouse_http", str(folder / "server"), str(port)]
     process = subprocess.Popen(command, cwd=ROOT)
     try:

@@ -1,7 +1,7 @@
-"""The main job in figures: ``python -m benchmarks.main_job --json FILE [--quick] [--suite]``.
+"""The main job in figures: ``python -m benchmarks.main_job --json FILE [--quick] [--suite] [--part NAME ...]``.
 
 Alarm in the first round after each fault, tokens, healthy rounds, memory, the way back of a killed broker, the demo's
-time; with --suite also the time of the whole test suite.
+time; with --suite also the time of the whole test suite. Parts: faults, benign, footprint, broker, demo.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.demo.stage import set_up, write_config
 from benchmarks import benign, first_round, footprint, kafka_return
-from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, report
+from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, held, report
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_S = 60.0  # the default schedule: what the fleet's threshold is computed from
@@ -30,16 +30,19 @@ def main() -> None:
         config = write_config(stage, NOWHERE, f"http://{NOWHERE}", EVERY_S)
         for name, part in {
             "faults": lambda: first_round.measure(stage, config, told.quick),
-            "benign replays": lambda: benign.measure(config, told.quick),
+            "benign": lambda: benign.measure(config, told.quick),
             "footprint": lambda: footprint.measure(told.quick),
             "broker": _broker,
             "demo": _demo,
         }.items():
-            console.print(f"{name} ...")
-            figures += part()
+            if not told.part or name in told.part:
+                console.print(f"{name} ...")
+                figures += part()
     if told.suite:
         figures += _suite()
-    report(figures, first_round.SEED, told.json)
+    again = {figure.name for figure in figures}
+    kept = [figure for figure in held(told.json) if told.part and figure.name not in again]
+    report([*kept, *figures], first_round.SEED, told.json)
 
 
 def _broker() -> list[Figure]:

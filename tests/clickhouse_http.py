@@ -237,3 +237,13 @@ def _form(body: bytes, kind: str) -> dict[str, str]:
         if name:
             found[name[1].decode()] = value.removesuffix(b"\r\n").decode()
     return found
+
+
+if __name__ == "__main__":  # FOLDER PORT: a server in a process of its own, until it is ended
+    import signal
+    import sys
+
+    alone = ClickHouseServer(Path(sys.argv[1]))
+    alone.port = int(sys.argv[2])
+    alone.start()
+    signal.pause()
