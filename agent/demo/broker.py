@@ -170,7 +170,8 @@ def _apache(folder: Path, port: int, properties: Mapping[str, str], home: Path |
         log4j.write_text(_LOG4J)
         settings.write_text("".join(f"{k}={v}\n" for k, v in (_settings(folder, port) | dict(properties)).items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(settings)]
+        # One word with "=": an id that begins with "-" (one in 64) would be read as an option of its own.
+        tool = ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}", "-c", str(settings)]
         subprocess.run([*run, *tool], check=True, capture_output=True, timeout=READY_WITHIN_S)
     return [*run, "kafka.Kafka", str(settings)]
 
