@@ -82,6 +82,35 @@ class Cause(StrEnum):
     INPUT_DRIFT = "input_drift"
 
 
+class FaultKind(StrEnum):
+    """What enrolment can break on purpose, to record how the adapter answers then."""
+
+    OTHER_ADAPTER = "other_adapter"  # name: a registered adapter, or an earlier version "NAME@HASH"
+    WITHOUT = "without"  # name: a block of the adapter that is left out: "q_proj", "mlp", "layers.5"
+    QUANTISED = "quantised"  # name: bits of the base's weights, "8" to "3"
+    STACKED = "stacked"  # name: the adapter that is applied on top of this one
+    AVERAGED = "averaged"  # name: the adapter that is averaged half and half with this one
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One way of being broken. name: of what, by the kind's own rule."""
+
+    kind: FaultKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """A signature of one canary: what is answered under a fault, (T, K) log-probabilities over the kept tokens.
+
+    served: under the adapter's name; live_base: under the base's, None where the fault leaves the base alone
+    """
+
+    served: Floats
+    live_base: Floats | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
     """One teacher-forced replay of one canary, reduced to its kept tokens.
@@ -116,6 +145,7 @@ class Reference:
     scales: (S,) ascending LoRA scales, contains 0 and 1
     curve: (S, T, K) log-probabilities of the adapter at those scales
     others: adapter name -> (T, K) log-probabilities of another registered adapter on this canary
+    faults: signatures recorded at enrolment, held-out canaries only; empty in records made before there were any
     """
 
     canary: str
@@ -128,6 +158,7 @@ class Reference:
     curve: Floats
     others: Mapping[str, Floats]
     noise: NoiseFloor
+    faults: Mapping[Fault, Recorded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +167,7 @@ class Comparison:
 
     draws: how often the canary was drawn this round (0 for a held-out canary replayed for the interval only)
     served: y, what answers under the adapter's name; live_base: z, what answers under the base's name
+    pod: which replica answered, "" where there is one
     """
 
     adapter: str
@@ -144,6 +176,30 @@ class Comparison:
     served: Summary
     live_base: Summary
     at: float
+    pod: str = ""
+
+
+class Band(StrEnum):
+    """Stretches of the scored positions: faults of prefill alone and late faults vanish in a mean over all of them."""
+
+    FIRST = "first"  # position 1
+    EARLY = "2-16"
+    MIDDLE = "17-128"
+    LATE = "beyond_128"
+
+
+@dataclass(frozen=True, slots=True)
+class BandFigures:
+    """Retention and distortion of one stretch of one canary, over that stretch's own |delta|^2 (nan where it is 0).
+
+    share: of the canary's |delta|^2 that lies in this stretch, in [0, 1]
+    """
+
+    band: Band
+    positions: int
+    share: float
+    retention: float
+    distortion: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +212,8 @@ class Measurement:
     scale, frozen_scale: effective LoRA scale, of the nearest point on the recorded curve
     scale_misfit: energy that this point leaves over, / |delta|^2
     gap_ratio: KL(y || z) over its healthy value KL(a || b)
+    frozen_shift: |y - a|^2 / |delta|^2: how far what is served is from what was accepted, in any direction
+    kl_golden_served, kl_served_golden: KL(a || y) and back; kl_served_base, kl_base_served: KL(y || z) and back
     """
 
     comparison: Comparison
@@ -172,6 +230,10 @@ class Measurement:
     gap_ratio: float
     top1_agreement: float
     finite: bool
+    frozen_shift: float = float("nan")
+    kl_served_golden: float = float("nan")
+    kl_base_served: float = float("nan")
+    bands: tuple[BandFigures, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +264,8 @@ class Round:
     number: counts scheduled rounds of this adapter's base from 0
     facts: what was seen while loading, in words ("24 of 120 keys match nothing"); evidence decides, facts explain
     blocked: why there is nothing to measure, and detail in words; None where measurements are there
+    raw: the same canaries from the accepted token ids, where the present template renders other ones
+    warm: the same canaries on a cache that another adapter's request has warmed; served runners only
     """
 
     adapter: str
@@ -213,6 +277,8 @@ class Round:
     facts: tuple[str, ...] = ()
     blocked: Reason | None = None
     detail: str = ""
+    raw: tuple[Measurement, ...] = ()
+    warm: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -278,10 +344,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """The fault began after the last healthy round (None: there was none) and no later than the first bad one."""
+    """The fault began after the last healthy round (None: there was none) and no later than the first bad one.
+
+    estimate: when the evidence says it began, by the detectors' CUSUM twins; None where they cannot tell
+    """
 
     after: float | None
     by: float
+    estimate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +360,7 @@ class Verdict:
 
     share_beyond: share of the round's draws beyond tolerance
     covered_by: the base whose open incident speaks for this adapter
+    retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     blocked_in_a_row: rounds in a row without measurements, this one included
     explanation: what was seen; action: the first thing to do
     """
@@ -303,6 +374,7 @@ class Verdict:
     reason: Reason
     cause: Cause = Cause.NONE
     retention: Interval | None = None
+    retention_over_rounds: Interval | None = None
     scale: float = float("nan")
     distortion: float = float("nan")
     base_shift: float = float("nan")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from detectors.records import Floats, Identity, Ints, Reason, Summary
+from detectors.records import Fault, Floats, Identity, Ints, Reason, Summary
 
 Stop = Callable[[], bool]
 
@@ -25,11 +25,15 @@ class Weights(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who answers. adapter: None for the base itself; scale: multiplies the adapter's own scaling (1 = as trained)."""
+    """Who answers. adapter: None for the base itself; scale: multiplies the adapter's own scaling (1 = as trained);
+
+    fault: answer as if this were wrong; what enrolment records signatures with (probes/variants.py)
+    """
 
     adapter: str | None
     weights: Weights = Weights.LIVE
     scale: float = 1.0
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
