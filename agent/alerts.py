@@ -223,6 +223,7 @@ def _details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, 
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
         "retention": retention_words(verdict.retention) if _left(verdict) else "",
+        "retention over rounds": _over_rounds(verdict.retention_over_rounds),
         "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
         "told because": _words(reason.value),
         "strength": _number(verdict.scale, "x of the LoRA scale"),
@@ -267,7 +268,14 @@ def onset_words(onset: Onset) -> str:
         return f"{by:%Y-%m-%d %H:%M} UTC or earlier"
     after = datetime.fromtimestamp(onset.after, UTC)
     until = f"{by:%H:%M}" if after.date() == by.date() else f"{by:%Y-%m-%d %H:%M}"
-    return f"{after:%Y-%m-%d %H:%M}-{until} UTC"
+    return f"{after:%Y-%m-%d %H:%M}-{until} UTC{_earlier(onset)}"
+
+
+def _earlier(onset: Onset) -> str:
+    """The evidence may put a slow fault before the last round that still looked good."""
+    if onset.estimate is None or onset.after is None or onset.estimate >= onset.after:
+        return ""
+    return f" (by the evidence already {datetime.fromtimestamp(onset.estimate, UTC):%Y-%m-%d %H:%M} UTC)"
 
 
 def retention_words(seen: Interval | None) -> str:
@@ -276,6 +284,10 @@ def retention_words(seen: Interval | None) -> str:
         return "not measured"
     spread = f" (95 % {seen.low:.2f}..{seen.high:.2f})" if math.isfinite(seen.low) else ""
     return f"{seen.mean:.2f}{spread}"
+
+
+def _over_rounds(seen: Interval | None) -> str:
+    return f"{retention_words(seen)}, at any time, {seen.n} canaries" if seen else ""
 
 
 def _number(value: float, of_what: str) -> str:

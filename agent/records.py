@@ -99,7 +99,10 @@ class TrafficBatch:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A canary whose greedy answer changed: golden and present text side by side (canary text is ours to keep)."""
+    """A canary whose greedy answer changed: golden and present text side by side (canary text is ours to keep).
+
+    golden_passes, present_passes: the canary's own check on either text, None where it has none
+    """
 
     adapter: str
     base: str
@@ -110,6 +113,8 @@ class Flip:
     golden_text: str
     present_text: str
     retention: float
+    golden_passes: bool | None = None
+    present_passes: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

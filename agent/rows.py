@@ -33,7 +33,11 @@ NAN = float("nan")
 FIRST, LAST = -2_208_988_800.0, 10_413_791_999.0
 LAST_MINUTE = (2**32 - 1) // 60 * 60
 MEANS = ("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base")
-FIGURES = (*MEANS, "retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale")
+FIGURES = (
+    *MEANS,
+    *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
+    *("frozen_shift", "kl_served_golden", "kl_base_served"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,12 @@ def _base_round(base: BaseRound, here: Row) -> tuple[Rows, ...]:
         }
         for member, share in zip(base.members, shares, strict=True)
     )
-    comparisons = tuple(here | comparison_row(m, r) for r in base.members for m in r.measurements)
+    comparisons = tuple(
+        here | comparison_row(m, r, route)
+        for r in base.members
+        for route, seen in (("present", r.measurements), ("raw", r.raw), ("warm", r.warm))
+        for m in seen
+    )
     return _present(Rows("rounds", rounds), Rows("comparisons", comparisons))
 
 
@@ -131,8 +140,8 @@ def round_row(seen: Round) -> Row:
     }
 
 
-def comparison_row(seen: Measurement, of: Round) -> Row:
-    """One canary in numbers, with the log-probabilities that they came from."""
+def comparison_row(seen: Measurement, of: Round, route: str) -> Row:
+    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw" or "warm"."""
     comparison = seen.comparison
     arrays = {}
     for side, summary in (("served", comparison.served), ("live_base", comparison.live_base)):
@@ -146,11 +155,14 @@ def comparison_row(seen: Measurement, of: Round) -> Row:
         "canary": comparison.reference.canary,
         "golden": comparison.reference.golden,
         "half": comparison.reference.half.value,
+        "route": route,
         "round": of.number,
         "at": when(comparison.at),
         "draws": comparison.draws,
         "finite": seen.finite,
         **{name: float(getattr(seen, name)) for name in FIGURES},
+        "band_retention": {band.band.value: band.retention for band in seen.bands},
+        "band_distortion": {band.band.value: band.distortion for band in seen.bands},
         "positions": positions,
         "kept": kept,
         **arrays,
@@ -159,8 +171,8 @@ def comparison_row(seen: Measurement, of: Round) -> Row:
 
 def verdict_row(seen: Verdict) -> Row:
     """One decision; log_e is the strongest evidence that may page by itself."""
-    interval, onset = seen.retention, seen.onset
-    after = onset.after if onset else None
+    interval, over, onset = seen.retention, seen.retention_over_rounds, seen.onset
+    after, estimate = (onset.after, onset.estimate) if onset else (None, None)
     return {
         **_subject(seen),
         "base": seen.base,
@@ -173,11 +185,15 @@ def verdict_row(seen: Verdict) -> Row:
         "retention_low": interval.low if interval else NAN,
         "retention_high": interval.high if interval else NAN,
         "retention_n": interval.n if interval else 0,
+        "over_rounds_low": over.low if over else NAN,
+        "over_rounds_high": over.high if over else NAN,
+        "over_rounds_n": over.n if over else 0,
         **{name: getattr(seen, name) for name in ("scale", "distortion", "base_shift", "gap_ratio", "share_beyond")},
         "log_e": max((e.log_e for e in seen.evidence if e.pages), default=0.0),
         "log_threshold": seen.log_threshold,
         "onset_after": when(after) if after is not None else None,
         "onset_by": when(onset.by) if onset else None,
+        "onset_estimate": when(estimate) if estimate is not None else None,
         "covered_by": seen.covered_by,
         "members": list(seen.members),
         "explanation": seen.explanation,
@@ -208,7 +224,10 @@ def notice_row(seen: Notice) -> Row:
 
 
 def flip_row(seen: Flip) -> Row:
-    names = ("adapter", "base", "canary", "round", "prompt", "golden_text", "present_text", "retention")
+    names = (
+        *("adapter", "base", "canary", "round", "prompt", "golden_text", "present_text", "retention"),
+        *("golden_passes", "present_passes"),
+    )
     return {"at": when(seen.at), **{name: getattr(seen, name) for name in names}}
 
 

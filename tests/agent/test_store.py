@@ -70,6 +70,8 @@ def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() ->
     assert f"ENGINE = ReplicatedMergeTree({keeper})" in worded
     assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in worded
     assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in worded
+    added = (schema.MIGRATIONS / "005_canary_evidence.sql").read_text()
+    assert "ALTER TABLE verdicts ON CLUSTER 'main'\n" in schema.worded(added, replicated=True, on_cluster="main")
 
 
 @embedded
