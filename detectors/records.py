@@ -90,6 +90,8 @@ class FaultKind(StrEnum):
     QUANTISED = "quantised"  # name: bits of the base's weights, "8" to "3"
     STACKED = "stacked"  # name: the adapter that is applied on top of this one
     AVERAGED = "averaged"  # name: the adapter that is averaged half and half with this one
+    WARMED = "warmed"  # name: the adapter whose cache of the prompt, but for its last token, is reused; "" the base's
+    PREFILLED = "prefilled"  # name: the adapter that reads the whole prompt and so gives the first token; "" the base
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -310,6 +312,56 @@ class Embedding:
     request_id: str
     vector: Floats
     at: float
+
+
+class Scored(StrEnum):
+    """How a response could be scored: which law its tokens were drawn from, as far as the record says."""
+
+    SAMPLED = "sampled"  # temperature, top_p, top_k known: their law
+    GREEDY = "greedy"  # temperature 0: which side's argmax was emitted
+    NOT_SCORED = "not_scored"  # no golden copy, unknown sampling, no tokens: embeddings only
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrafficScore:
+    """What one sampled response says about who wrote it, by the golden copies; it holds no text.
+
+    tokens: response positions scored; detail: why there are none, in words
+    alternatives: (A,) names, "base" first; log_l: (A,) ln of the e-value of the whole response for each of them against
+    "what wrote this keeps the tolerated share of the adapter", slack taken off
+    path: (G,) shares lambda of the way from base (0) to adapter (1); path_log_lik: (G,) ln likelihood of the response
+    samplers: (S,) names of other temperatures and nuclei; log_sampler: (S,) ln of their likelihood ratio
+    ranks: (tokens,) randomised rank of each token in the golden law, in [0, 1]; uniform while nothing is wrong
+    """
+
+    adapter: str
+    request_id: str
+    pod: str
+    at: float
+    scored: Scored
+    tokens: int
+    alternatives: tuple[str, ...] = ()
+    log_l: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    path: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    path_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    samplers: tuple[str, ...] = ()
+    log_sampler: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    ranks: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrafficRound:
+    """All responses of one base's adapters that were scored since the last one; the one call that adds the "+1".
+
+    adapters: every adapter of the base, also those without a response; number: counts scheduled rounds from 0
+    """
+
+    base: str
+    number: int
+    at: float
+    adapters: tuple[str, ...]
+    scores: tuple[TrafficScore, ...]
 
 
 @dataclass(frozen=True, slots=True)
