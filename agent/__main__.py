@@ -66,12 +66,24 @@ def enrol(
     config: ConfigFile = DEFAULT_CONFIG,
     replace: Annotated[bool, typer.Option("--replace", help="Accept a new release; the old record is kept.")] = False,
     why: Annotated[str, typer.Option("--why", help="Why the new release is accepted; needed with --replace.")] = "",
+    select: Annotated[
+        bool,
+        typer.Option("--select", help="Choose the canaries that tell most per token; a random half is held out first."),
+    ] = False,
+    from_traffic: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-traffic",
+            help="With --select: JSON Lines of production prompts you exported, candidates beside the canary file. "
+            "The chosen ones are kept in the golden record as text.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Record golden behaviour, noise, scale curve and power of one adapter. 2 when it cannot be monitored."""
-    from agent.commands.enrol import enrol_adapter
+    """Record golden behaviour, noise, strengths, signatures and power of an adapter. 2 when it cannot be monitored."""
+    from agent.commands.enrol import Wish, enrol_adapter
 
-    return enrol_adapter(config, adapter, replace, why, json)
+    return enrol_adapter(config, adapter, Wish(replace, why, select, from_traffic), json)
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
 from agent.health import Health, Routes
 from agent.judge import Judge
+from agent.redaction import Redactor
 from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.state import StateFile
 from agent.store_reader import StoreReader
@@ -24,7 +25,8 @@ from agent.telemetry import Telemetry
 from detectors.budget import expected_false_pages_per_year, rounds_per_year
 from detectors.budget import log_threshold as threshold_of
 from detectors.errors import DetectorError
-from detectors.monitor import Monitor, default_configs
+from detectors.monitor import Monitor, default_configs, paging
+from detectors.records import SubjectKind
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
@@ -54,6 +56,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         pod=config.pod,
         cluster=config.cluster,
         closing=keeper.close,
+        outward=Redactor(config.sampling.redact),
         beat=lambda: _kafka_gauges(telemetry, consumer),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -66,23 +69,31 @@ def log_threshold(config: Config) -> float:
 
 
 def streams(config: Config) -> int:
-    """Processes that may page: one for each adapter, one for each base with two adapters or more; or as configured."""
+    """Processes that may page: one a detector that pages for each adapter, or for each base with two adapters or more;
+    or as configured."""
     if config.alerts.fleet_streams:
         return config.alerts.fleet_streams
     watched = [model for model in config.models if model.replay]
-    return max(1, sum(len(model.adapters) + (len(model.adapters) > 1) for model in watched))
+    subjects = {
+        SubjectKind.ADAPTER: sum(len(model.adapters) for model in watched),
+        SubjectKind.BASE: sum(len(model.adapters) > 1 for model in watched),
+    }
+    return max(1, sum(subjects[about] for about in paging(_detectors(config))))
 
 
 def monitor_of(config: Config) -> Monitor:
     """The detectors with the rules of this configuration, each adapter by its own tolerance."""
+    return Monitor(Rules(_tolerances(config), log_threshold(config)), _detectors(config))
+
+
+def _tolerances(config: Config) -> Tolerances:
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
-    tolerances = Tolerances(after_release=config.alerts.tolerance_after_release, per_adapter=own)
-    rules = Rules(tolerances, log_threshold(config))
-    return Monitor(rules, _detectors(config, default_configs(rules)))
+    return Tolerances(after_release=config.alerts.tolerance_after_release, per_adapter=own)
 
 
-def _detectors(config: Config, defaults: dict[str, Any]) -> dict[str, Any]:
+def _detectors(config: Config) -> dict[str, Any]:
     """Every detector with its defaults and what the file says over them. Raises Refused."""
+    defaults = default_configs(_tolerances(config))
     for name, settings in config.detectors.items():
         if name not in defaults:
             raise Refused(f"detectors.{name}", "this key", f"one of: {', '.join(defaults)}")
@@ -151,7 +162,8 @@ def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> 
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    return TrafficFeed(consumer, names, config.sampling, keeper.counted_upto, config.kafka.max_record_bytes)
+    size, form = config.kafka.max_record_bytes, config.kafka.format
+    return TrafficFeed(consumer, names, config.sampling, keeper.counted_upto, size, form=form)
 
 
 def _sinks(config: Config, telemetry: Telemetry) -> list[Sink]:

@@ -39,6 +39,7 @@ GAUGES = (
     Metric("gapwatch.scale", "1", "effective LoRA scale, 1 as accepted"),
     Metric("gapwatch.base_shift", "1", "how far the base moved, in the adapter's own energy"),
     Metric("gapwatch.evidence", "nats", "level of the e-detector"),
+    Metric("gapwatch.informing_evidence", "nats", "level of an e-detector that informs; it may pass the threshold"),
     Metric("gapwatch.threshold", "nats", "evidence that pages"),
     Metric("gapwatch.embedding_drift", "nats", "evidence of input or output drift; informs, never pages"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
@@ -52,8 +53,8 @@ GAUGES = (
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
     Metric("gapwatch.tokens", "{token}", "canary tokens; kind is scored or processed"),
-    Metric("gapwatch.records", "{record}", "Kafka records; kind is read or kept"),
-    Metric("gapwatch.aside", "{record}", "Kafka records that could not be read"),
+    Metric("gapwatch.records", "{record}", "Kafka records; kind is read, opened (looked into) or kept"),
+    Metric("gapwatch.aside", "{record}", "Kafka records that could not be read, of those that were opened"),
     Metric("gapwatch.notices", "{notice}", "what was told to the on-call system"),
     Metric("gapwatch.flips", "{canary}", "canaries whose answer changed"),
 )

@@ -73,13 +73,14 @@ def _replayed(config: Config, few: int | None) -> list[Recorded]:
                 raise RuntimeError(golden.detail)
             canaries = [*golden.pool[:few], *golden.held_out[:few]]
             battery = replay_battery(runner, name, canaries, lambda *_: None, lambda: False)
-            recorded += [_scored(name, left_out, battery) for left_out in battery]
+            recorded += [scored(name, left_out, battery) for left_out in battery]
     finally:
         runner.close()
     return recorded
 
 
-def _scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measurement]]) -> Recorded:
+def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measurement]]) -> Recorded:
+    """One configuration of an adapter's battery, judged by floors that were learnt without it."""
     floors, tolerances = noise_floors(battery, without=left_out), Tolerances()
     seen = battery[left_out]
     pool = [m for m in seen if m.comparison.reference.half is Half.SELECTED]

@@ -9,23 +9,35 @@ from typing import Any, Protocol
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
-from detectors.records import Evidence
+from detectors.records import Evidence, SubjectKind
+from detectors.streams import Beginning
 
 
 class Detector(Protocol):
     """The contract of a detector; tests/detectors/test_every_detector.py holds every file to it.
 
     reads: the one record type that ``update`` takes; the monitor routes by it and by nothing else
+    about: what its evidence is about, an adapter or a base; each such subject has an M of its own
+    pages: may it alarm by itself? Only then do its streams count in the fleet's budget
     state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects
     """
 
     reads: type
+    about: SubjectKind
     config: Any
     state: Any
 
-    def update(self, record: Any) -> Evidence: ...
+    @property
+    def pages(self) -> bool: ...
 
-    def restart(self, subject: str) -> None: ...
+    def update(self, record: Any) -> tuple[Evidence, ...]:
+        """The level of each stream that the record is about. One "+1" each, none where nothing was measured."""
+
+    def onset(self, subject: str) -> Beginning | None:
+        """When did what the evidence is about begin? None where it cannot tell."""
+
+    def restart(self, subject: str) -> None:
+        """Every M of one subject back to 0."""
 
 
 def names() -> tuple[str, ...]:

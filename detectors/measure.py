@@ -12,13 +12,28 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.bands import Stretch, figures, stretches
+from detectors.divergence import Law, both_ways, clean, law
 from detectors.errors import Refused, ShapeMismatch
 from detectors.records import Bools, Comparison, Floats, Measurement, Reference, Summary
 
 Doubles = NDArray[np.float64]
 
-# Log of the smallest normal float32: a rest bucket below it is empty, and no KL becomes infinite because of it.
-EMPTY_REST = math.log(float(np.finfo(np.float32).tiny))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A piecewise-linear curve and what of it is the same for every target; made by ``_curve``.
+
+    scales: (S,) ascending; knots, steps: (S, N) and (S - 1, N); sizes: (S,) |knot|^2; lengths: (S - 1,) |step|^2
+    offsets: (S - 1,) of each step with the knot it starts at
+    """
+
+    scales: Floats
+    knots: Doubles
+    steps: Doubles
+    sizes: Doubles
+    lengths: Doubles
+    offsets: Doubles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +41,9 @@ class Prepared:
     """All that is constant of one reference. Who measures it more than once may keep this and hand it to ``measure``.
 
     mask: (T, K) False where padded; weights, base: (T, K); N is the number of kept tokens
-    delta: (N,) the golden effect, knots: (S, N) the curve, both as vectors whose plain dot product is <u, v>
+    delta: (N,) the golden effect, as a vector whose plain dot product is <u, v>; curve: the recorded one, likewise
     energy: |delta|^2 in nats squared, > 0; kl_healthy: KL(a || b) in nats per token
+    accepted: the law of a over kept tokens and rest; bands: where in those vectors each stretch of positions lies
     """
 
     reference: Reference
@@ -35,9 +51,11 @@ class Prepared:
     weights: Doubles
     base: Doubles
     delta: Doubles
-    knots: Doubles
+    curve: Curve
     energy: float
     kl_healthy: float
+    accepted: Law
+    bands: tuple[Stretch, ...]
 
     def vector(self, displacement: Doubles) -> Doubles:
         """(..., T, K) log-probabilities apart -> (..., N) such that ``u @ v`` is the inner product <u, v>."""
@@ -51,8 +69,8 @@ def weights(reference: Reference) -> Doubles:
     position in twelve and wrecks the retention. Source: evidence.md section 2.
     """
     mask = reference.kept >= 0
-    both = np.exp(_clean(reference.golden_adapter.log_probs, mask)) + np.exp(
-        _clean(reference.golden_base.log_probs, mask)
+    both = np.exp(clean(reference.golden_adapter.log_probs, mask)) + np.exp(
+        clean(reference.golden_base.log_probs, mask)
     )
     both = np.where(mask, both, 0.0)
     total = both.sum(axis=-1, keepdims=True)
@@ -62,7 +80,7 @@ def weights(reference: Reference) -> Doubles:
 def energy(reference: Reference) -> float:
     """|delta|^2 in nats squared, summed over positions: how loudly the adapter speaks on this canary. >= 0."""
     mask = reference.kept >= 0
-    a, b = _clean(reference.golden_adapter.log_probs, mask), _clean(reference.golden_base.log_probs, mask)
+    a, b = clean(reference.golden_adapter.log_probs, mask), clean(reference.golden_base.log_probs, mask)
     vector = _vector(a - b, weights(reference), mask)
     return float(vector @ vector)
 
@@ -76,14 +94,15 @@ def prepare(reference: Reference) -> Prepared:
     _check_reference(reference)
     mask = reference.kept >= 0
     w = weights(reference)
-    a, b = _clean(reference.golden_adapter.log_probs, mask), _clean(reference.golden_base.log_probs, mask)
+    a, b = clean(reference.golden_adapter.log_probs, mask), clean(reference.golden_base.log_probs, mask)
     delta = _vector(a - b, w, mask)
     size = float(delta @ delta)
     if not size > 0:
         raise Refused(f"canary {reference.canary}", f"|delta|^2 = {size}", "an adapter with an effect on it, > 0")
-    knots = _vector(_clean(reference.curve, mask) - b, w, mask)
-    healthy = _kl(reference.golden_adapter, reference.golden_base, mask)
-    return Prepared(reference, mask, w, b, delta, knots, size, healthy)
+    curve = _curve(_vector(clean(reference.curve, mask) - b, w, mask), reference.scales)
+    accepted = law(reference.golden_adapter, mask)
+    healthy, _ = both_ways(accepted, law(reference.golden_base, mask))
+    return Prepared(reference, mask, w, b, delta, curve, size, healthy, accepted, stretches(mask, delta))
 
 
 def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measurement:
@@ -95,8 +114,9 @@ def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measure
     distortion rho = |delta' - lambda delta|^2 / |delta|^2, an energy: the score compares its square root
     base_shift B = |z - b|^2 / |delta|^2
     scale      of the nearest point of the recorded curve to delta'; scale_misfit is what is left, over |delta|^2
-    frozen_*   the same with y - b in place of delta'
-    gap_ratio  KL(y || z) / KL(a || b)
+    frozen_*   the same with y - b in place of delta'; frozen_shift = |y - a|^2 / |delta|^2
+    kl_*       both ways, of y against a and of y against z; gap_ratio = KL(y || z) / KL(a || b)
+    bands      retention and distortion of each stretch of positions (bands.py)
 
     NaN or infinite log-probabilities at a kept token give ``finite=False`` and nan figures, never an exception.
     Raises ShapeMismatch when served, live base and reference do not fit. Source: evidence.md section 2.
@@ -105,28 +125,34 @@ def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measure
     _check_comparison(comparison, ready)
     if not (_is_finite(comparison.served, ready.mask) and _is_finite(comparison.live_base, ready.mask)):
         return _unmeasured(comparison)
-    y, z = _clean(comparison.served.log_probs, ready.mask), _clean(comparison.live_base.log_probs, ready.mask)
-    in_place, frozen, shift = ready.vector(y - z), ready.vector(y - ready.base), ready.vector(z - ready.base)
+    y, z = law(comparison.served, ready.mask), law(comparison.live_base, ready.mask)
+    served, live = ready.vector(y.logs[:, :-1] - ready.base), ready.vector(z.logs[:, :-1] - ready.base)
+    in_place, from_accepted = served - live, served - ready.delta
     retention, distortion = _along(in_place, ready)
-    frozen_retention, frozen_distortion = _along(frozen, ready)
-    scale, misfit = _nearest(ready.knots, comparison.reference.scales, in_place)
-    frozen_scale, _ = _nearest(ready.knots, comparison.reference.scales, frozen)
-    gap = _kl(comparison.served, comparison.live_base, ready.mask)
+    frozen_retention, frozen_distortion = _along(served, ready)
+    scale, misfit = _nearest(ready.curve, in_place)
+    frozen_scale, _ = _nearest(ready.curve, served)
+    kl_golden_served, kl_served_golden = both_ways(ready.accepted, y)
+    kl_served_base, kl_base_served = both_ways(y, z)
     return Measurement(
         comparison=comparison,
         retention=retention,
         distortion=distortion,
-        base_shift=float(shift @ shift) / ready.energy,
+        base_shift=float(live @ live) / ready.energy,
         frozen_retention=frozen_retention,
         frozen_distortion=frozen_distortion,
+        frozen_shift=float(from_accepted @ from_accepted) / ready.energy,
         scale=scale,
         scale_misfit=misfit / ready.energy,
         frozen_scale=frozen_scale,
-        kl_golden_served=_kl(comparison.reference.golden_adapter, comparison.served, ready.mask),
-        kl_served_base=gap,
-        gap_ratio=gap / max(ready.kl_healthy, 1e-12),
+        kl_golden_served=kl_golden_served,
+        kl_served_golden=kl_served_golden,
+        kl_served_base=kl_served_base,
+        kl_base_served=kl_base_served,
+        gap_ratio=kl_served_base / max(ready.kl_healthy, 1e-12),
         top1_agreement=float(np.mean(comparison.served.top1 == comparison.reference.golden_adapter.top1)),
         finite=True,
+        bands=figures(in_place, ready.delta, ready.bands),
     )
 
 
@@ -143,21 +169,29 @@ def nearest_scale(curve: Doubles, scales: Floats, target: Doubles, w: Doubles) -
     """
     mask = w > 0
     knots = _vector(np.asarray(curve, np.float64), w, mask)
-    return _nearest(knots, scales, _vector(np.asarray(target, np.float64), w, mask))
+    return _nearest(_curve(knots, scales), _vector(np.asarray(target, np.float64), w, mask))
 
 
-def _nearest(knots: Doubles, scales: Floats, target: Doubles) -> tuple[float, float]:
-    """Distance to each segment by the foot of the perpendicular, clipped to the segment; the nearest segment wins."""
-    along = np.diff(knots, axis=0)
-    away = target - knots[:-1]
-    length = np.einsum("sn,sn->s", along, along)
-    share = np.einsum("sn,sn->s", along, away) / np.where(length > 0, length, 1.0)
-    share = np.clip(share, 0.0, 1.0)
-    left = away - share[:, None] * along
-    misfit = np.einsum("sn,sn->s", left, left)
-    best = int(np.argmin(misfit))
-    low, high = float(scales[best]), float(scales[best + 1])
-    return low + float(share[best]) * (high - low), float(misfit[best])
+def _curve(knots: Doubles, scales: Floats) -> Curve:
+    steps = np.diff(knots, axis=0)
+    sizes = np.einsum("sn,sn->s", knots, knots)
+    lengths = np.einsum("sn,sn->s", steps, steps)
+    return Curve(scales, knots, steps, sizes, lengths, np.einsum("sn,sn->s", steps, knots[:-1]))
+
+
+def _nearest(curve: Curve, target: Doubles) -> tuple[float, float]:
+    """Foot of the perpendicular on each segment, clipped to it; the nearest segment wins.
+
+    Distances are compared by the expanded square, which is quick; what is left is taken directly, because the expanded
+    square of a perfect fit would be rounding.
+    """
+    forward = curve.steps @ target - curve.offsets
+    share = np.clip(forward / np.where(curve.lengths > 0, curve.lengths, 1.0), 0.0, 1.0)
+    to_knots = curve.sizes - 2.0 * (curve.knots @ target)
+    best = int(np.argmin(to_knots[:-1] - 2.0 * share * forward + share**2 * curve.lengths))
+    left = target - curve.knots[best] - share[best] * curve.steps[best]
+    low, high = float(curve.scales[best]), float(curve.scales[best + 1])
+    return low + float(share[best]) * (high - low), float(left @ left)
 
 
 def _along(vector: Doubles, ready: Prepared) -> tuple[float, float]:
@@ -173,20 +207,6 @@ def _vector(displacement: Doubles, w: Doubles, mask: Bools) -> Doubles:
     return vector
 
 
-def _kl(p: Summary, q: Summary, mask: Bools) -> float:
-    """KL(p || q) in nats per token over the kept tokens and the rest bucket; at least 0."""
-    log_p, log_q = _clean(p.log_probs, mask), _clean(q.log_probs, mask)
-    kept = np.where(mask, np.exp(log_p) * (log_p - log_q), 0.0).sum(axis=-1)
-    rest_p, rest_q = np.maximum(p.rest, EMPTY_REST), np.maximum(q.rest, EMPTY_REST)
-    rest = np.exp(rest_p, dtype=np.float64) * (rest_p.astype(np.float64) - rest_q)
-    return max(float(np.mean(kept + rest)), 0.0)
-
-
-def _clean(log_probs: Floats, mask: Bools) -> Doubles:
-    """float64 with 0 at the pads, whose -inf would turn into nan in every difference."""
-    return np.where(mask, log_probs, 0.0).astype(np.float64)
-
-
 def _is_finite(summary: Summary, mask: Bools) -> bool:
     rest_is_number = not bool(np.any(np.isnan(summary.rest) | (summary.rest == np.inf)))
     return rest_is_number and bool(np.all(np.isfinite(summary.log_probs[mask])))
@@ -194,8 +214,10 @@ def _is_finite(summary: Summary, mask: Bools) -> bool:
 
 def _unmeasured(comparison: Comparison) -> Measurement:
     """Every figure nan: there is no number that would be honest."""
-    figures = {f.name: math.nan for f in fields(Measurement) if f.name not in ("comparison", "finite")}
-    return Measurement(comparison=comparison, finite=False, **figures)
+    named = ("comparison", "finite", "bands")
+    return Measurement(
+        comparison, finite=False, bands=(), **{f.name: math.nan for f in fields(Measurement) if f.name not in named}
+    )
 
 
 def _check_reference(reference: Reference) -> None:

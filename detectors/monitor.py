@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from detectors.confidence import Confidence, held_out_retentions
 from detectors.load import Detector, load, names
 from detectors.records import BaseRound, Embedding, Evidence, Reason, Round, Status, SubjectKind, Verdict
+from detectors.score import Tolerances
 from detectors.verdict import Incident, Rules, decide, decide_base
 
 Subject = tuple[SubjectKind, str]
@@ -24,9 +26,15 @@ class Judged:
     verdicts: tuple[Verdict, ...]
 
 
-def default_configs(rules: Rules) -> dict[str, Any]:
-    """A config for every detector there is; those that score canaries get the rules' tolerances."""
-    return {name: _default(load(name).Config, rules) for name in names()}
+def default_configs(tolerances: Tolerances) -> dict[str, Any]:
+    """A config for every detector there is; those that score canaries by tolerances get these."""
+    return {name: _default(load(name).Config, tolerances) for name in names()}
+
+
+def paging(configs: Mapping[str, Any]) -> tuple[SubjectKind, ...]:
+    """What each detector that may page is about: one stream for every such subject in the fleet's budget."""
+    detectors = (load(name).Detector(config) for name, config in configs.items())
+    return tuple(detector.about for detector in detectors if detector.pages)
 
 
 class Monitor:
@@ -38,9 +46,11 @@ class Monitor:
 
     def __init__(self, rules: Rules, configs: Mapping[str, Any] | None = None) -> None:
         self._rules = rules
-        chosen = default_configs(rules) if configs is None else dict(configs)
+        chosen = default_configs(rules.tolerances) if configs is None else dict(configs)
         self._detectors: dict[str, Detector] = {name: load(name).Detector(config) for name, config in chosen.items()}
         self._incidents: dict[Subject, Incident] = {}
+        self._began: dict[Subject, float] = {}
+        self._kept: dict[str, Confidence] = {}
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
@@ -53,9 +63,9 @@ class Monitor:
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
         """
+        evidence = self._update(record)
         if isinstance(record, Embedding):
-            return Judged(self._update(record), ())
-        evidence = [e for member in record.members for e in self._update(member)] + list(self._update(record))
+            return Judged(evidence, ())
         verdicts = [self._decide(member, evidence) for member in record.members]
         if len(record.members) >= 2:
             base = self._decide_base(record, evidence, verdicts)
@@ -63,15 +73,18 @@ class Monitor:
                 verdicts = [*self._covered(base, verdicts), base]
         for verdict in verdicts:
             self._restart_if_told(verdict)
-        return Judged(tuple(evidence), tuple(verdicts))
+        return Judged(evidence, tuple(verdicts))
 
     def accept_new_golden(self, adapter: str) -> None:
         """A new release of the adapter was accepted by enrolment: its incident ends and its evidence starts again.
 
         What ``gapwatch enrol --replace`` calls; nothing else ever moves a reference.
         """
-        self._incidents.pop((SubjectKind.ADAPTER, adapter), None)
-        self._restart((SubjectKind.ADAPTER, adapter))
+        subject = (SubjectKind.ADAPTER, adapter)
+        self._incidents.pop(subject, None)
+        self._began.pop(subject, None)
+        self._kept.pop(adapter, None)
+        self._restart(subject)
 
     def state_json(self) -> dict[str, Any]:
         """Everything that changes, as JSON; floats to the last bit."""
@@ -84,12 +97,17 @@ class Monitor:
                 {"kind": kind.value, "subject": subject, **incident.to_json()}
                 for (kind, subject), incident in self._incidents.items()
             ],
+            "began": [
+                {"kind": kind.value, "subject": subject, "at": at} for (kind, subject), at in self._began.items()
+            ],
+            "kept": {adapter: kept.to_json() for adapter, kept in self._kept.items()},
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Go on from ``state_json`` as if never stopped.
 
         Evidence of a detector whose config has changed since starts at 0: it speaks of another promise. Incidents stay.
+        A file of an earlier version has no onsets and no retention over rounds; both begin anew.
         """
         for name, detector in self._detectors.items():
             saved = stored["detectors"].get(name)
@@ -99,26 +117,50 @@ class Monitor:
         for row in stored["incidents"]:
             facts = {key: value for key, value in row.items() if key not in ("kind", "subject")}
             self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
+        self._began = {(SubjectKind(row["kind"]), row["subject"]): row["at"] for row in stored.get("began", ())}
+        self._kept = {adapter: Confidence.from_json(kept) for adapter, kept in stored.get("kept", {}).items()}
 
-    def _update(self, record: Round | BaseRound | Embedding) -> tuple[Evidence, ...]:
-        return tuple(d.update(record) for d in self._detectors.values() if d.reads is type(record))
+    def _update(self, record: BaseRound | Embedding) -> tuple[Evidence, ...]:
+        return tuple(e for d in self._detectors.values() if d.reads is type(record) for e in d.update(record))
 
-    def _decide(self, round: Round, evidence: list[Evidence]) -> Verdict:
+    def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
         subject = (SubjectKind.ADAPTER, round.adapter)
         mine = _of(subject, evidence)
-        verdict, after = decide(round, _loudest(mine, subject, round), self._incident(subject), self._rules)
+        loudest, before = _loudest(mine, subject, round), self._incident(subject)
+        kept = self._kept.get(round.adapter, Confidence()).after(held_out_retentions(round))
+        verdict, after = decide(
+            round,
+            loudest,
+            before,
+            self._rules,
+            onset_at=self._onset(subject, loudest),
+            over_rounds=kept.interval(),
+        )
         self._incidents[subject] = after
+        # The round that opens or ends an incident was looked at to decide so: what is new begins with the next one.
+        self._kept[round.adapter] = kept if after.open == before.open else Confidence()
         return replace(verdict, evidence=mine)
 
-    def _decide_base(self, round: BaseRound, evidence: list[Evidence], members: list[Verdict]) -> Verdict | None:
+    def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: list[Verdict]) -> Verdict | None:
         subject = (SubjectKind.BASE, round.base)
         mine = _of(subject, evidence)
         if not mine:
             return None
         loudest = _loudest(mine, subject, round)
-        verdict, after = decide_base(round, loudest, members, self._incident(subject), self._rules)
+        onset_at = self._onset(subject, loudest)
+        verdict, after = decide_base(round, loudest, members, self._incident(subject), self._rules, onset_at=onset_at)
         self._incidents[subject] = after
         return replace(verdict, evidence=mine)
+
+    def _onset(self, subject: Subject, loudest: Evidence) -> float | None:
+        """When the fault began, by the evidence that is furthest. The alarm's answer is kept until the incident ends:
+        M starts again at 0 then, and the twin with it."""
+        if self._incident(subject).open:
+            return self._began.get(subject)
+        found = self._detectors[loudest.detector].onset(subject[1]) if loudest.detector else None
+        if found is not None and loudest.log_e >= self._rules.log_threshold:
+            self._began[subject] = found.at
+        return None if found is None else found.at
 
     def _covered(self, base: Verdict, verdicts: list[Verdict]) -> list[Verdict]:
         """While the base's incident is open it speaks for its members, in the round of its alarm too.
@@ -129,21 +171,24 @@ class Monitor:
         return [replace(v, covered_by=base.subject if speaks else "") for v in verdicts]
 
     def _restart_if_told(self, verdict: Verdict) -> None:
+        subject = (verdict.subject_kind, verdict.subject)
+        if verdict.reason is Reason.RESOLVED:
+            self._began.pop(subject, None)
         passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)
         if passed or verdict.reason is Reason.RESOLVED:
-            self._restart((verdict.subject_kind, verdict.subject))
+            self._restart(subject)
 
     def _restart(self, subject: Subject) -> None:
         kind, name = subject
         for detector in self._detectors.values():
-            if detector.reads is (BaseRound if kind is SubjectKind.BASE else Round):
+            if detector.reads is BaseRound and detector.about is kind:
                 detector.restart(name)
 
     def _incident(self, subject: Subject) -> Incident:
         return self._incidents.get(subject, Incident())
 
 
-def _of(subject: Subject, evidence: list[Evidence]) -> tuple[Evidence, ...]:
+def _of(subject: Subject, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
     return tuple(e for e in evidence if (e.subject_kind, e.subject) == subject)
 
 
@@ -154,6 +199,6 @@ def _loudest(mine: tuple[Evidence, ...], subject: Subject, round: Round | BaseRo
     return max((e for e in mine if e.pages), key=lambda e: e.log_e, default=silent)
 
 
-def _default(config: type, rules: Rules) -> Any:
+def _default(config: type, tolerances: Tolerances) -> Any:
     has_tolerances = any(f.name == "tolerances" for f in fields(config))
-    return config(tolerances=rules.tolerances) if has_tolerances else config()
+    return config(tolerances=tolerances) if has_tolerances else config()

@@ -63,7 +63,7 @@ class Reason(StrEnum):
 
 
 class Cause(StrEnum):
-    """What is at fault, by the table of evidence.md section 7; ``causes.py`` names the first seven."""
+    """What is at fault, by the table of evidence.md section 7; ``causes.py`` names all but input drift."""
 
     NONE = "none"
     ADAPTER_NOT_APPLIED = "adapter_not_applied"
@@ -87,9 +87,9 @@ class FaultKind(StrEnum):
 
     OTHER_ADAPTER = "other_adapter"  # name: a registered adapter, or an earlier version "NAME@HASH"
     WITHOUT = "without"  # name: a block of the adapter that is left out: "q_proj", "mlp", "layers.5"
-    QUANTISED = "quantised"  # name: bits of the base's weights, "8" to "3"
-    STACKED = "stacked"  # name: the adapter that is applied on top of this one
-    AVERAGED = "averaged"  # name: the adapter that is averaged half and half with this one
+    QUANTISED = "quantised"  # name: bits of the base's weights, "8" to "3"; "4/32" in groups of 32
+    STACKED = "stacked"  # name: the adapter that is applied on top of this one, "NAME*0.5" at that strength
+    AVERAGED = "averaged"  # name: the adapter that is averaged with this one, "NAME*0.25" by that share, else by half
     WARMED = "warmed"  # name: the adapter whose cache of the prompt, but for its last token, is reused; "" the base's
     PREFILLED = "prefilled"  # name: the adapter that reads the whole prompt and so gives the first token; "" the base
 
@@ -305,13 +305,17 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """Pooled hidden state of the golden base for one side of one sampled interaction. vector: (d,) float32."""
+    """Pooled hidden state of the golden base for one side of one sampled interaction. vector: (d,) float32.
+
+    group: session or tenant that it comes from, "" where unknown; interactions of one group depend on each other
+    """
 
     adapter: str
     side: Side
     request_id: str
     vector: Floats
     at: float
+    group: str = ""
 
 
 class Scored(StrEnum):
@@ -327,11 +331,14 @@ class TrafficScore:
     """What one sampled response says about who wrote it, by the golden copies; it holds no text.
 
     tokens: response positions scored; detail: why there are none, in words
-    alternatives: (A,) names, "base" first; log_l: (A,) ln of the e-value of the whole response for each of them against
-    "what wrote this keeps the tolerated share of the adapter", slack taken off
-    path: (G,) shares lambda of the way from base (0) to adapter (1); path_log_lik: (G,) ln likelihood of the response
-    samplers: (S,) names of other temperatures and nuclei; log_sampler: (S,) ln of their likelihood ratio
+    alternatives: (A,) names, "base" first, "adapter:NAME" for another registered one; log_l: (A,) ln of the e-value of
+    the whole response for each of them against "what wrote this keeps the tolerated share of the adapter", slack off
+    samplers: (S,) names of other samplers than the request's; log_sampler: (S,) ln of their e-values
+    path: (G,) shares of the way from base (0) to adapter (1); path_log_lik: (G,) ln likelihood of the response there
+    temperatures, top_ps: samplers that might be in force; *_log_lik: (G,) ln likelihood there, all else as requested
     ranks: (tokens,) randomised rank of each token in the golden law, in [0, 1]; uniform while nothing is wrong
+    temperature, top_p: what the request asked for; nan where unknown
+    What a greedy response cannot say is empty.
     """
 
     adapter: str
@@ -342,11 +349,17 @@ class TrafficScore:
     tokens: int
     alternatives: tuple[str, ...] = ()
     log_l: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    path: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    path_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     samplers: tuple[str, ...] = ()
     log_sampler: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    path: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    path_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    temperatures: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    temperature_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    top_ps: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    top_p_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     ranks: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    temperature: float = float("nan")
+    top_p: float = float("nan")
     detail: str = ""
 
 

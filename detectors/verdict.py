@@ -7,21 +7,18 @@ measurements neither resolves nor opens anything. Facts of the round are in the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from detectors.causes import name_base_cause, name_cause, witnesses
+from detectors.causes import name_base_cause, name_cause
 from detectors.errors import Refused
-from detectors.interval import retention_interval
 from detectors.records import (
     BaseRound,
     Cause,
     Evidence,
-    Half,
     Identity,
     Interval,
     Onset,
@@ -31,6 +28,7 @@ from detectors.records import (
     SubjectKind,
     Verdict,
 )
+from detectors.reported import facts_of, remarks, why_base_blocked, why_blocked, with_base_figures, with_figures
 from detectors.score import Tolerances, base_moved, blocked_by, median_share, member_median, scores
 
 
@@ -82,21 +80,34 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One measured round of a subject, reduced to what the decision needs, and its facts, which decide nothing."""
+    """One measured round of a subject, reduced to what the decision needs, and remarks, which decide nothing.
+
+    onset_at: when the fault began, by the evidence so far; None where it cannot tell
+    """
 
     at: float
     share: float
     good: bool
     moved: bool
-    facts: tuple[str, ...]
+    remarks: tuple[str, ...]
+    onset_at: float | None
 
 
 def decide(
-    round: Round, evidence: Evidence, incident: Incident, rules: Rules, covered_by: str = ""
+    round: Round,
+    evidence: Evidence,
+    incident: Incident,
+    rules: Rules,
+    covered_by: str = "",
+    *,
+    onset_at: float | None = None,
+    over_rounds: Interval | None = None,
 ) -> tuple[Verdict, Incident]:
     """The verdict on one adapter and its incident from now on.
 
     evidence: the level after this round; covered_by: the base whose open incident speaks for it, "" for none
+    onset_at: when the evidence says that the fault began, by its CUSUM twin, and the alarm's answer while an incident
+    is open (monitor.py keeps it); over_rounds: retention, anytime-valid
     """
     blank = Verdict(
         subject_kind=SubjectKind.ADAPTER,
@@ -110,26 +121,35 @@ def decide(
         log_threshold=rules.log_threshold,
         covered_by=covered_by,
         identity=round.identity,
+        retention_over_rounds=over_rounds,
     )
     blocked = blocked_by(round)
     if blocked is not None:
-        return _blocked(blank, blocked, _why_blocked(round, blocked), incident)
+        return _blocked(blank, blocked, why_blocked(round, blocked), incident)
     share = float(np.mean(scores(round, rules.tolerances)))
     moved = round.identity.base_moved or base_moved(round, rules.tolerances)
     good = share <= rules.tolerances.share
-    seen = _Seen(round.at, share, good, moved, round.facts)
+    seen = _Seen(round.at, share, good, moved, remarks(round, good), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = _named(after, name_cause(round, rules.tolerances))
-    return _told(_figures(blank, round), reason, seen, incident, after), after
+    return _told(with_figures(blank, round), reason, seen, incident, after), after
 
 
 def decide_base(
-    round: BaseRound, evidence: Evidence, members: Sequence[Verdict], incident: Incident, rules: Rules
+    round: BaseRound,
+    evidence: Evidence,
+    members: Sequence[Verdict],
+    incident: Incident,
+    rules: Rules,
+    *,
+    onset_at: float | None = None,
+    over_rounds: Interval | None = None,
 ) -> tuple[Verdict, Incident]:
     """The verdict on a base of two members or more, and its incident from now on.
 
     members: this round's verdicts on its adapters. The cause is the one that most of the broken members show.
+    onset_at, over_rounds: as of ``decide``
     """
     blank = Verdict(
         subject_kind=SubjectKind.BASE,
@@ -143,18 +163,19 @@ def decide_base(
         log_threshold=rules.log_threshold,
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
+        retention_over_rounds=over_rounds,
     )
     median, measured = member_median(round, rules.tolerances)
     if measured < 2:
-        return _blocked(blank, *_why_base_blocked(members), incident)
+        return _blocked(blank, *why_base_blocked(members), incident)
     share = float(np.mean(median))
     good = share <= median_share(rules.tolerances.share, measured)
     moved = sum(_moved(m, rules) for m in round.members) * 2 > measured
-    seen = _Seen(round.at, share, good, moved, _facts_of(round))
+    seen = _Seen(round.at, share, good, moved, facts_of(round), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = _named(after, name_base_cause(round, rules.tolerances))
-    return _told(_base_figures(blank, members), reason, seen, incident, after), after
+    return _told(with_base_figures(blank, members), reason, seen, incident, after), after
 
 
 def _step(seen: _Seen, log_e: float, before: Incident, rules: Rules) -> tuple[Reason, Incident]:
@@ -192,11 +213,11 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
     """Status, cause, onset and words. A resolved verdict still says what it is that ended."""
     told = before if reason is Reason.RESOLVED else after
     status = _STATUS[reason]
-    within = "; ".join([f"{100 * seen.share:.0f} % of the draws are beyond tolerance", *seen.facts])
+    within = "; ".join([f"{100 * seen.share:.0f} % of the draws are beyond tolerance", *seen.remarks])
     onset = None
     if status is Status.DEGRADED or reason is Reason.RESOLVED:
         first = told.first_bad_at if told.first_bad_at is not None else told.opened_at
-        onset = Onset(after=told.last_good_at, by=seen.at if first is None else first)
+        onset = Onset(after=told.last_good_at, by=seen.at if first is None else first, estimate=seen.onset_at)
     return replace(
         blank,
         status=status,
@@ -207,15 +228,6 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
         explanation=f"{told.explanation}; {within}" if status is Status.DEGRADED else within,
         action=told.action if status is Status.DEGRADED else "",
     )
-
-
-def _facts_of(round: BaseRound) -> tuple[str, ...]:
-    """The members' facts, each once, with the adapters that it is about."""
-    about: dict[str, list[str]] = {}
-    for member in round.members:
-        for fact in member.facts:
-            about.setdefault(fact, []).append(member.adapter)
-    return tuple(f"{fact} ({', '.join(adapters)})" for fact, adapters in about.items())
 
 
 def _named(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
@@ -231,48 +243,6 @@ def _blocked(blank: Verdict, reason: Reason, detail: str, incident: Incident) ->
     action = f"run gapwatch doctor and look at the files of {blank.subject}"
     verdict = replace(blank, reason=reason, explanation=detail, action=action, blocked_in_a_row=after.blocked_in_a_row)
     return verdict, after
-
-
-def _why_blocked(round: Round, reason: Reason) -> str:
-    detail = round.detail
-    if reason is Reason.BAD_NUMBERS and not detail:
-        bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
-        detail = f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
-    return "; ".join([text for text in (detail, *round.facts) if text])
-
-
-def _why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:
-    blocked = [v for v in members if v.status is Status.UNMONITORABLE]
-    reason = blocked[0].reason if blocked else Reason.NOT_REPLAYED_YET
-    return reason, "; ".join(f"{v.subject}: {v.explanation or v.reason.value}" for v in blocked)
-
-
-def _figures(blank: Verdict, round: Round) -> Verdict:
-    seen = witnesses(round)
-    held_out = seen[0].comparison.reference.half is Half.HELD_OUT
-    kept = [m.retention for m in seen]
-    # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
-    retention = retention_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
-    return replace(
-        blank,
-        retention=retention,
-        scale=float(np.mean([m.scale for m in seen])),
-        distortion=float(np.mean([m.distortion for m in seen])),
-        base_shift=float(np.mean([m.base_shift for m in seen])),
-        gap_ratio=float(np.mean([m.gap_ratio for m in seen])),
-    )
-
-
-def _base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
-    """Means over the measured members; the interval is left to them, their canaries are different ones."""
-    measured = [v for v in members if v.retention is not None]
-    return replace(
-        blank,
-        scale=float(np.mean([v.scale for v in measured])),
-        distortion=float(np.mean([v.distortion for v in measured])),
-        base_shift=float(np.mean([v.base_shift for v in measured])),
-        gap_ratio=float(np.mean([v.gap_ratio for v in measured])),
-    )
 
 
 def _moved(round: Round, rules: Rules) -> bool:

@@ -54,6 +54,7 @@ class Adapter:
     low_rank: module name -> its part; saved: module name -> parameter name -> tensor that replaces the base's
     r, alpha: of the config, without its patterns; problems: parts of the files that cannot be used, in words
     targets: which modules of a base should have a part
+    saved_share: of the way from the base's parameters to the saved ones; 1 as read, less in an average (variants.py)
     """
 
     path: str
@@ -64,6 +65,7 @@ class Adapter:
     saved: Mapping[str, Mapping[str, torch.Tensor]]
     problems: tuple[str, ...] = ()
     targets: Targets = field(default_factory=Targets)
+    saved_share: float = 1.0
 
 
 def read_adapter(folder: Path) -> Adapter:

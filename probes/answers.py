@@ -26,11 +26,15 @@ class Pair:
         return self.adapter, self.base
 
 
-def pair(canary: GoldenCanary, adapter: str) -> Pair:
-    """The two replays of a golden canary, over its kept tokens."""
+def pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | None = None) -> Pair:
+    """The two replays of a golden canary, over its kept tokens.
+
+    prompt: token ids to read in place of the accepted ones
+    """
+    read = canary.prompt if prompt is None else prompt
 
     def replay(target: Target) -> Replay:
-        return Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept)
+        return Replay(canary.id, read, canary.forced, target, canary.reference.kept)
 
     return Pair(canary, replay(Target(adapter)), replay(Target(None)))
 

@@ -28,7 +28,8 @@ QUANTILE = 0.99
 class Configuration:
     """One benign way of doing the same work. shuffled: other neighbours in the batch, so other padding;
 
-    reopen: close and open the runner before; attention: another attention kernel, by a second runner ("": the same).
+    reopen: close and open the runner before; attention, dtype: another kernel or precision, by a second runner ("":
+    the same).
     """
 
     name: str
@@ -36,10 +37,22 @@ class Configuration:
     shuffled: bool = False
     reopen: bool = False
     attention: str = ""
+    dtype: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a second runner has to be told."""
+        return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
 
 
 def configurations(runner: Runner) -> tuple[Configuration, ...]:
-    """The battery for this runner; another attention kernel only where its config can name one."""
+    """The battery for this runner: without the cache in one pass, through it in chunks, other batches and a restart.
+
+    Another attention kernel only where its config can name one. Another precision only where a CUDA device serves in
+    half precision: kernels there round by batch and version, and float32 measures how far that may go. An adapter that
+    is served in float32 gets no bfloat16 in its battery: that would be a loss of precision, and a floor wide enough to
+    hide small faults.
+    """
     plain = (
         Configuration("one row", BatchShape(rows=1)),
         Configuration("four rows", BatchShape(rows=4)),
@@ -48,12 +61,20 @@ def configurations(runner: Runner) -> tuple[Configuration, ...]:
         Configuration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
         Configuration("after a restart", BatchShape(rows=8), reopen=True),
     )
-    present = getattr(getattr(runner, "config", None), "attention", "")
-    others = {"sdpa": "eager", "eager": "sdpa"}
-    if present not in others:
-        return plain
-    other = others[present]
-    return (*plain, Configuration(f"{other} attention", BatchShape(rows=8), attention=other))
+    config = getattr(runner, "config", None)
+    return (*plain, *_other_attention(config), *_other_dtype(config))
+
+
+def _other_attention(config: Any) -> tuple[Configuration, ...]:
+    other = {"sdpa": "eager", "eager": "sdpa"}.get(getattr(config, "attention", ""))
+    return (Configuration(f"{other} attention", BatchShape(rows=8), attention=other),) if other else ()
+
+
+def _other_dtype(config: Any) -> tuple[Configuration, ...]:
+    dtype, placement = getattr(config, "dtype", ""), getattr(config, "placement", None)
+    if dtype not in ("bfloat16", "float16") or placement is None or placement().device.type != "cuda":
+        return ()
+    return (Configuration(f"float32 instead of {dtype}", BatchShape(rows=8), dtype="float32"),)
 
 
 def replay_battery(
@@ -126,9 +147,9 @@ def _replay(
     if configuration.reopen:
         runner.close()
         runner.open()
-    if not configuration.attention:
+    if not configuration.settings:
         return _measured(runner, adapter, canaries, configuration, stop)
-    second = _with_attention(runner, configuration.attention)
+    second = _second(runner, configuration.settings)
     second.open()
     try:
         return _measured(second, adapter, canaries, configuration, stop)
@@ -136,10 +157,11 @@ def _replay(
         second.close()
 
 
-def _with_attention(runner: Any, attention: str) -> Runner:
+def _second(runner: Any, settings: Mapping[str, str]) -> Runner:
     if not is_dataclass(runner.config) or isinstance(runner.config, type):
-        raise Refused("runner's config", type(runner.config).__name__, "a dataclass with the field attention")
-    other: Runner = type(runner)(replace(runner.config, attention=attention))
+        wanted = f"a dataclass with the fields {', '.join(settings)}"
+        raise Refused("runner's config", type(runner.config).__name__, wanted)
+    other: Runner = type(runner)(replace(runner.config, **settings))
     return other
 
 

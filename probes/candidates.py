@@ -12,7 +12,7 @@ from probes.answers import ask_all, full
 from probes.canary import Canary
 from probes.errors import Refused, Unreplayable
 from probes.golden import GoldenCanary
-from probes.replay import Replay, Runner, Stop, Target
+from probes.replay import Batching, Replay, Runner, Stop, Target
 from probes.summary import keep, summarise
 
 NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
@@ -22,9 +22,13 @@ NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 class Candidate:
     """A canary with its continuation. prompt, forced: token ids, end of text included."""
 
-    id: str
+    canary: Canary
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        return self.canary.id
 
 
 def continue_greedily(
@@ -36,19 +40,35 @@ def continue_greedily(
     """
     fewest, most = bounds
     candidates, excluded = [], {}
-    for canary in canaries:
-        if stop():
-            raise Unreplayable("enrolment", "stopped")
-        prompt = tuple(runner.encode_chat([dict(turn) for turn in canary.messages]))
-        # One token more than allowed: a continuation that ends exactly at the bound has ended.
-        forced = tuple(runner.generate(Target(adapter), prompt, most + 1, stop))
+    prompts = [tuple(runner.encode_chat([dict(turn) for turn in canary.messages])) for canary in canaries]
+    # One token more than allowed: a continuation that ends exactly at the bound has ended.
+    continuations = _continuations(runner, Target(adapter), prompts, most + 1, stop)
+    for canary, prompt, forced in zip(canaries, prompts, continuations, strict=True):
         if len(forced) > most:
             excluded[canary.id] = f"no end within {most} tokens"
         elif len(forced) < fewest:
             excluded[canary.id] = f"shorter than {fewest} tokens"
         else:
-            candidates.append(Candidate(canary.id, prompt, forced))
+            candidates.append(Candidate(canary, prompt, forced))
     return candidates, excluded
+
+
+def _continuations(
+    runner: Runner, target: Target, prompts: Sequence[tuple[int, ...]], limit: int, stop: Stop
+) -> list[tuple[int, ...]]:
+    """All at once by runners that can (``generate_many``), else one by one. Raises Unreplayable when stopped."""
+    made: list[tuple[int, ...]] = []
+    if isinstance(runner, Batching):
+        made = runner.generate_many(target, prompts, limit, stop)
+    else:
+        for prompt in prompts:
+            if stop():
+                break
+            made.append(tuple(runner.generate(target, prompt, limit, stop)))
+    # A stop cuts the continuations that were being made short; nothing of them is kept.
+    if stop() or len(made) < len(prompts):
+        raise Unreplayable("enrolment", "stopped")
+    return made
 
 
 def golden_sides(
@@ -95,4 +115,15 @@ def _draft(runner: Runner, candidate: Candidate, kept: Ints, sides: tuple[Floats
         noise=NO_NOISE,
     )
     texts = runner.decode(candidate.prompt), runner.decode(candidate.forced)
-    return GoldenCanary(candidate.id, Half.SELECTED, candidate.prompt, candidate.forced, *texts, reference)
+    canary = candidate.canary
+    return GoldenCanary(
+        id=canary.id,
+        half=Half.SELECTED,
+        prompt=candidate.prompt,
+        forced=candidate.forced,
+        prompt_text=texts[0],
+        golden_text=texts[1],
+        reference=reference,
+        messages=tuple(canary.messages),
+        expect=canary.expect,
+    )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from detectors.records import Comparison, Half, NoiseFloor, Reason, Reference, Summary
+from detectors.records import Comparison, Fault, Half, NoiseFloor, Reason, Reference, Summary
 from detectors.score import Tolerances
 from probes.errors import Refused
 from probes.power import Power
@@ -30,6 +30,8 @@ class GoldenCanary:
 
     prompt, forced: token ids of the rendered prompt and of the golden adapter's own greedy continuation (T scored
     positions, end of text included); prompt_text, golden_text: the same for people
+    messages: the chat turns that the prompt was rendered from; expect: what the canary's own check wants to see
+    (probes/check.py); both empty in records made before they were kept
     """
 
     id: str
@@ -39,6 +41,8 @@ class GoldenCanary:
     prompt_text: str
     golden_text: str
     reference: Reference
+    messages: tuple[Mapping[str, str], ...] = ()
+    expect: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +54,7 @@ class Golden:
     noise: benign configuration -> the largest figures of any canary under it
     why, previous: reason and hash of the record that this one replaces ("" for the first)
     excluded: canary id -> why it is in neither half; settings: of the enrolment, for whoever repeats it
+    unrecorded: signatures that could not be recorded, and why, in words
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -71,6 +76,7 @@ class Golden:
     previous: str = ""
     excluded: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
+    unrecorded: tuple[str, ...] = ()
     hash: str = ""
 
     @property
@@ -82,6 +88,11 @@ class Golden:
     def held_out(self) -> tuple[GoldenCanary, ...]:
         """The half that retention's interval comes from."""
         return tuple(canary for canary in self.canaries if canary.half is Half.HELD_OUT)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Of which there is a signature, in order."""
+        return tuple(sorted({fault for canary in self.held_out for fault in canary.reference.faults}))
 
     def canary(self, name: str) -> GoldenCanary:
         return next(canary for canary in self.canaries if canary.id == name)

@@ -4,6 +4,8 @@ Layout: a safetensors container (no code in it, unlike a pickle) whose one metad
 canaries lie behind each other (P in all); of the kept tokens only those that are there are written (M in all), because
 the union of two top-20 lists leaves part of the width empty. Log-probabilities are float32: half the width for the
 curve moved the effective scale by 3e-4, and by 1.1e-4 where only differences from the golden adapter were halved.
+Signatures are written by ``signature_bytes.py``. What a record does not have is not written at all, so that one made
+before there were signatures, messages and checks keeps its bytes and its hash.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from detectors.score import Tolerances
 from probes.errors import Damaged, Refused
 from probes.golden import Golden, GoldenCanary
 from probes.power import Loss, Power
+from probes.signature_bytes import FAULTS, SignatureReader, signature_arrays, signature_text
 
 FORMAT = "gapwatch.golden.v1"
 # One entry only: the container writes several in an order that differs from run to run, and the bytes are hashed.
@@ -33,6 +36,8 @@ KEY = "gapwatch"
 SIDES = {"golden_adapter": 1.0, "golden_base": 0.0}
 PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank", "alpha", "canary_set", "created_at")
 PLAIN_LATER = ("why", "previous", "excluded", "settings")
+# Of a canary; written where there is something to write.
+OPTIONAL = ("messages", "expect")
 
 
 def content_hash(data: bytes) -> str:
@@ -66,6 +71,7 @@ def _text(golden: Golden) -> dict[str, Any]:
     plain = {name: getattr(golden, name) for name in (*PLAIN, *PLAIN_LATER)}
     canaries = [
         {
+            **{name: value for name in OPTIONAL if (value := getattr(canary, name))},
             "id": canary.id,
             "half": canary.half.value,
             "lengths": [len(canary.prompt), len(canary.forced)],
@@ -75,8 +81,11 @@ def _text(golden: Golden) -> dict[str, Any]:
         }
         for canary in golden.canaries
     ]
+    if golden.unrecorded:
+        plain["unrecorded"] = golden.unrecorded
     return {
         **plain,
+        **signature_text(golden.canaries),
         "format": FORMAT,
         "tolerances": asdict(golden.tolerances),
         "noise": {name: asdict(floor) for name, floor in golden.noise.items()},
@@ -106,6 +115,7 @@ def _arrays(golden: Golden) -> dict[str, NDArray[Any]]:
             )
     for index, name in enumerate(sorted(references[0].others)):
         arrays[f"other.{index}"] = _flat(references, [reference.others[name] for reference in references])
+    arrays |= signature_arrays(references)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -124,7 +134,7 @@ def _flat(references: Sequence[Reference], tables: Sequence[Floats]) -> Floats:
 def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) -> Golden:
     if text.pop("format") != FORMAT:
         raise Damaged("golden record", "another layout", FORMAT)
-    reader = _Reader(arrays, tuple(text["others"]), name)
+    reader = _Reader(arrays, tuple(text["others"]), name, SignatureReader(arrays, text.get(FAULTS, [])))
     known = {item.name for item in fields(Golden)}
     return Golden(
         **{
@@ -133,6 +143,7 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
             "canaries": tuple(reader.canary(row) for row in text["canaries"]),
             "tolerances": Tolerances(**text["tolerances"]),
             "noise": {key: NoiseFloor(**floor) for key, floor in text["noise"].items()},
+            "unrecorded": tuple(text.get("unrecorded", ())),
             "power": Power(**{**text["power"], "losses": tuple(Loss(**loss) for loss in text["power"]["losses"])}),
             "hash": name,
         }
@@ -142,8 +153,10 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
 class _Reader:
     """Cuts the canaries off the arrays, one after the other, in the order in which they were written."""
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], others: tuple[str, ...], name: str) -> None:
-        self._arrays, self._others, self._name = arrays, others, name
+    def __init__(
+        self, arrays: dict[str, NDArray[Any]], others: tuple[str, ...], name: str, signatures: SignatureReader
+    ) -> None:
+        self._arrays, self._others, self._name, self._signatures = arrays, others, name, signatures
         self._prompt, self._position, self._entry = 0, 0, 0
 
     def canary(self, row: dict[str, Any]) -> GoldenCanary:
@@ -161,6 +174,8 @@ class _Reader:
             row["prompt_text"],
             row["golden_text"],
             self._reference(row, kept, positions, entries),
+            tuple(row.get("messages", ())),
+            row.get("expect", {}),
         )
 
     def _reference(self, row: dict[str, Any], kept: NDArray[np.int32], positions: slice, entries: slice) -> Reference:
@@ -171,16 +186,19 @@ class _Reader:
             rest, top1 = self._arrays[f"{side}.rest"][positions], self._arrays[f"{side}.top1"][positions]
             return Summary(_unflat(kept, _at(self._arrays, scale)[entries]), rest, top1)
 
+        sides = {side: summary(side, scale) for side, scale in SIDES.items()}
+        half = Half(row["half"])
         return Reference(
             canary=row["id"],
             golden=self._name,
-            half=Half(row["half"]),
+            half=half,
             kept=kept,
-            **{side: summary(side, scale) for side, scale in SIDES.items()},
+            **sides,
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=NoiseFloor(**row["noise"]),
+            faults=self._signatures.of(kept, sides) if half is Half.HELD_OUT else {},
         )
 
 

@@ -1,4 +1,7 @@
-"""The base's weights as accepted, kept beside the golden records under their own hash."""
+"""Weights as accepted, kept beside the golden records under their own hash: the base's where asked, adapters' always.
+
+An adapter is small, and its copy is what a later enrolment recognises the earlier version by.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from probes.base_files import base_hash
+from probes.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_hash, base_hash
 from probes.errors import Unreplayable
 from probes.golden import short
 
@@ -47,6 +50,51 @@ def find(golden_dir: Path, accepted: str) -> Path | None:
 def folder_of(golden_dir: Path, accepted: str) -> Path:
     """Where a base of that hash would lie."""
     return golden_dir / "weights" / short(accepted)
+
+
+def keep_adapter(adapter: Path, golden_dir: Path, accepted: str) -> Path:
+    """Copy an adapter's config and weights to ``golden_dir/adapters/<hex>``; returns that folder. Done once per hash.
+
+    accepted: the hash that the golden record names. Raises Unreplayable when the files cannot be read or have another
+    one: they changed since they were recorded. A copy, never a link: a release may write into the file.
+    """
+    target = adapter_folder(golden_dir, accepted)
+    if find_adapter(golden_dir, accepted) is not None:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            _copy(adapter / name, fresh / name)
+        if (found := adapter_hash(fresh)) != accepted:
+            raise Unreplayable(str(adapter), f"changed since it was recorded: {short(found)}, was {short(accepted)}")
+        fresh.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)  # only what was found damaged lies there
+        _put(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def find_adapter(golden_dir: Path, accepted: str) -> Path | None:
+    """The kept adapter of that hash, None when it was not kept, is torn or no longer has it."""
+    folder = adapter_folder(golden_dir, accepted)
+    try:
+        return folder if folder.is_dir() and adapter_hash(folder) == accepted else None
+    except Unreplayable:
+        return None
+
+
+def adapter_folder(golden_dir: Path, accepted: str) -> Path:
+    """Where an adapter of that hash would lie."""
+    return golden_dir / "adapters" / short(accepted)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise Unreplayable(str(source), f"cannot be copied ({error.strerror})") from error
 
 
 def _put(fresh: Path, target: Path) -> None:

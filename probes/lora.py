@@ -93,7 +93,10 @@ class Switch(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """What of an adapter is applied to one model. facts: what is not, in words."""
+    """What of an adapter is applied to one model. facts: what is not, in words.
+
+    adapter: as read while it is only planned; once on a switchboard just what fits, with the tensors that are in use
+    """
 
     adapter: Adapter
     modules: tuple[str, ...]
@@ -109,8 +112,13 @@ class Switchboard:
     fitted: dict[str, Fitted] = field(default_factory=dict)
 
     def fit(self, name: str, adapter: Adapter) -> Fitted:
-        """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts."""
+        """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts.
+
+        Tensors that already lie where and as they are needed are shared: a variant of an adapter that is on this
+        board (``fitted[name].adapter``) costs no memory of its own.
+        """
         plan = fitting(adapter, self.model)
+        plan = replace(plan, adapter=self._placed(plan))
         self.remove(name)
         for module in plan.modules:
             self._install(name, module, plan.adapter)
@@ -125,15 +133,26 @@ class Switchboard:
                 module.parts.pop(name, None)
                 module.copies.pop(name, None)
 
+    def _placed(self, plan: Fitted) -> Adapter:
+        """What of the adapter fits, on the model's device and in the types that it is computed in."""
+        low_rank, saved = {}, {}
+        for path in plan.modules:
+            found = self.model.get_submodule(path)
+            own = dict((found.inner if isinstance(found, Switch) else found).named_parameters(recurse=False))
+            place = next(found.parameters())
+            if path in plan.adapter.saved:
+                tensors = plan.adapter.saved[path]
+                saved[path] = {name: it.to(own[name].device, own[name].dtype) for name, it in tensors.items()}
+            if (part := plan.adapter.low_rank.get(path)) is not None:
+                low_rank[path] = _moved(part, place)
+        return replace(plan.adapter, low_rank=low_rank, saved=saved)
+
     def _install(self, name: str, path: str, adapter: Adapter) -> None:
         switch = self._switch(path)
-        place = next(switch.inner.parameters())
         if path in adapter.saved:
-            switch.copies[name] = _copied(switch.inner, adapter.saved[path])
+            switch.copies[name] = _copied(switch.inner, adapter.saved[path], adapter.saved_share)
         if (part := adapter.low_rank.get(path)) is not None:
-            a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
-            kind = torch.promote_types(a.dtype, b.dtype)
-            switch.parts[name] = LowRank(a.to(kind), b.to(kind), part.scaling)
+            switch.parts[name] = part
 
     def _switch(self, path: str) -> Switch:
         found = self.model.get_submodule(path)
@@ -221,14 +240,22 @@ def _is_silent(adapter: Adapter, fits: Sequence[str]) -> bool:
     return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
 
 
-def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The module with the adapter's parameters in it; those that were not saved stay the base's own."""
+def _moved(part: LowRank, place: torch.Tensor) -> LowRank:
+    """On the device of ``place``, in the wider of its type and the part's own."""
+    a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
+    kind = torch.promote_types(a.dtype, b.dtype)
+    return LowRank(a.to(kind), b.to(kind), part.scaling)
+
+
+def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -> nn.Module:
+    """The module with the adapter's parameters in it, or ``share`` of the way there; the others stay the base's own."""
     twin = copy.copy(inner)
     twin._parameters = dict(inner._parameters)
     for name, tensor in saved.items():
         own = inner._parameters[name]
         assert own is not None
-        twin._parameters[name] = nn.Parameter(tensor.to(own.device, own.dtype), requires_grad=False)
+        there = tensor if share == 1 else torch.lerp(own.detach(), tensor, share)
+        twin._parameters[name] = nn.Parameter(there, requires_grad=False)
     return twin
 
 

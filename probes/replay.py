@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from detectors.records import Fault, Floats, Identity, Ints, Reason, Summary
+from detectors.fault_names import part_of
+from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
+from probes.errors import Unreplayable
 
 Stop = Callable[[], bool]
+BITS = ("8", "6", "4", "3")  # names of ``FaultKind.QUANTISED``, one scale for each output row
+GROUPED = ("8/32", "4/32", "4/128")  # likewise, one scale for so many weights of a row
 
 
 class Weights(StrEnum):
@@ -27,13 +31,35 @@ class Weights(StrEnum):
 class Target:
     """Who answers. adapter: None for the base itself; scale: multiplies the adapter's own scaling (1 = as trained);
 
-    fault: answer as if this were wrong; what enrolment records signatures with (probes/variants.py)
+    fault: answer as if this were wrong, which is what enrolment records signatures of (probes/variants.py,
+    probes/quantise.py). A runner that cannot raises Unsupported or Unreplayable; it never answers as if all were well.
     """
 
     adapter: str | None
     weights: Weights = Weights.LIVE
     scale: float = 1.0
     fault: Fault | None = None
+
+
+def other_adapter(fault: Fault | None) -> str | None:
+    """The registered adapter that a fault brings in; None where it brings in none, or the base."""
+    if fault is None or fault.kind in (FaultKind.WITHOUT, FaultKind.QUANTISED):
+        return None
+    if fault.kind in (FaultKind.STACKED, FaultKind.AVERAGED):
+        return part_of(fault)[0] or None
+    return fault.name or None
+
+
+def bits(fault: Fault) -> int:
+    """Of a fault that is QUANTISED. Raises Unreplayable for a name that is not one of BITS or GROUPED."""
+    if fault.name not in (*BITS, *GROUPED):
+        raise Unreplayable("the base", f"in {fault.name!r} bits: wanted one of {', '.join((*BITS, *GROUPED))}")
+    return int(fault.name.partition("/")[0])
+
+
+def group(fault: Fault) -> int:
+    """Weights of a row that share a scale, 0 for whole rows. Of a fault that is QUANTISED and has ``bits``."""
+    return int(fault.name.partition("/")[2] or 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,3 +136,27 @@ class Runner(Protocol):
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What did not fit while loading, in words: keys that match nothing, shapes, an all-zero effect."""
+
+
+@runtime_checkable
+class Breakable(Protocol):
+    """What a runner has that answers ``Target.fault``; optional, ask with ``isinstance``."""
+
+    def blocks(self, adapter: str) -> tuple[str, ...]:
+        """Names for ``FaultKind.WITHOUT``: each single part of this adapter that can be left out, and leaves a rest.
+
+        Raises Unreplayable like ``run``.
+        """
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """What a runner has that continues several prompts at a time; optional, ask with ``isinstance``."""
+
+    def generate_many(
+        self, target: Target, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop
+    ) -> list[tuple[int, ...]]:
+        """``Runner.generate`` for each prompt, in the order given; equal but for ties within float rounding.
+
+        After ``stop()`` each is as long as it got, some empty.
+        """

@@ -1,43 +1,41 @@
-"""One replay round of one base: every adapter's canaries, asked now, measured against what was accepted."""
+"""One replay round of one base: every adapter's canaries, asked now, measured against what was accepted.
+
+A canary is asked as production is: its messages are rendered by the template that lies there now. Where that gives
+other token ids than the accepted ones, the accepted ones are replayed beside them as a witness (``Round.raw``), and a
+template that changed, or that writes the date, is measured and not assumed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from detectors.measure import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from probes.answers import Pair, ask, pair, summary
-from probes.errors import ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden import Golden, Refusal, check_identity, compare
-from probes.replay import Readiness, Replay, Replayed, Runner, Stop, Target
+from probes.errors import Refused, Unreplayable, Unsupported
+from probes.golden import Golden, GoldenCanary, Refusal, check_identity, compare
+from probes.replay import Readiness, Replay, Replayed, Runner, Stop
 from probes.schedule import plan
-
-
-class Flip(NamedTuple):
-    """A canary whose greedy answer is no longer the golden one; retention: of it in the round that was looked at."""
-
-    canary: str
-    prompt_text: str
-    golden_text: str
-    present_text: str
-    retention: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """One adapter's part of the round: how often each pair was drawn (0: held out), and how to say who it is."""
+    """One adapter's part of the round: how often each pair was drawn (0: held out), and how to say who it is.
+
+    raw: the same from the accepted token ids, of those canaries that render to other ones now
+    """
 
     golden: Golden
     pairs: tuple[tuple[Pair, int], ...]
+    raw: tuple[tuple[Pair, int], ...]
     identity: Identity
     facts: tuple[str, ...]
 
     @property
     def replays(self) -> list[Replay]:
-        return [replay for one, _ in self.pairs for replay in one.replays]
+        return [replay for one, _ in (*self.pairs, *self.raw) for replay in one.replays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,9 @@ def replay_base_round(
     budget: scored positions per adapter; at: seconds since the epoch; number, at, seed: fix which canaries are drawn
 
     Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
-    ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it;
-    ``tokens_processed`` counts every token that went through the model: prompts, and forced tokens but the last.
+    ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
+    by either rendering of its prompt; ``tokens_processed`` counts every token that went through the model: prompts, and
+    forced tokens but the last.
     """
     started = time.monotonic()
     when = _When(base, number, at)
@@ -95,40 +94,6 @@ def replay_base_round(
     return BaseRound(base, number, at, members, scored, processed, time.monotonic() - started)
 
 
-def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop) -> list[Flip]:
-    """The worst canaries of a round, answered greedily once more, where the text is another one now.
-
-    worst: how many to try, furthest from their golden strength first. Fewer come back when it is stopped or the
-    files went away: this illustrates a verdict and decides nothing.
-    """
-    golden = goldens.get(round.adapter)
-    if not isinstance(golden, Golden):
-        return []
-    known = {canary.id: canary for canary in golden.canaries}
-    found = []
-    for measurement in sorted(round.measurements, key=_damage, reverse=True)[:worst]:
-        if stop():
-            break
-        canary = known.get(measurement.comparison.reference.canary)
-        if canary is None:  # another record was accepted since
-            continue
-        # As many tokens as the golden answer and a few more: enough to see that it is another one, and what it says.
-        try:
-            ids = runner.generate(Target(round.adapter), canary.prompt, len(canary.forced) + 16, stop)
-            present = runner.decode(ids)
-        except ProbeError:
-            break
-        if present != canary.golden_text:
-            flip = Flip(canary.id, canary.prompt_text, canary.golden_text, present, measurement.retention)
-            found.append(flip)
-    return found
-
-
-def _damage(measurement: Measurement) -> float:
-    """Far from strength 1 in either direction, or far off the adapter's own direction."""
-    return float(max(abs(measurement.scale - 1), measurement.distortion**0.5))
-
-
 def _part(
     runner: Runner,
     adapter: str,
@@ -151,10 +116,32 @@ def _part(
         drawn = plan(golden, budget, seed, when.number, round(1000 * when.at))
     except Refused as error:
         return Refusal(Reason.GOLDEN_REFUSED, str(error))
-    counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
-    pairs = tuple((pair(golden.canary(name), adapter), times) for name, times in counts.items())
-    facts = (*runner.facts(adapter), *changes)
-    return _Asked(golden, pairs, _identity(runner, adapter, golden), facts)
+    counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
+    prompts = _rendered(runner, counts)
+    if isinstance(prompts, Refusal):
+        return prompts
+    pairs = tuple((pair(one, adapter, prompts[one]), times) for one, times in counts.items())
+    raw = tuple((pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
+    moved = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
+    facts = (*runner.facts(adapter), *changes, *moved)
+    return _Asked(golden, pairs, raw, _identity(runner, adapter, golden), facts)
+
+
+def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Refusal:
+    """Each canary's prompt as production gets it now, or why it cannot be rendered."""
+    try:
+        return {canary: present_prompt(runner, canary) for canary in canaries}
+    except Exception as error:  # a template is a program of its own, and raises what it likes
+        detail = f"the chat template cannot render a canary: {type(error).__name__}: {error}"
+        return Refusal(Reason.REPLAY_FAILED, detail)
+
+
+def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
+    """Token ids of the canary's messages by the live tokenizer and template; the accepted ones of older records, which
+    do not have the messages."""
+    if not canary.messages:
+        return canary.prompt
+    return tuple(runner.encode_chat([dict(turn) for turn in canary.messages]))
 
 
 def _identity(runner: Runner, adapter: str, golden: Golden | Refusal) -> Identity:
@@ -208,14 +195,23 @@ def _blocked(adapter: str, when: _When, why: Refusal, identity: Identity, facts:
 
 
 def _measured(adapter: str, when: _When, part: _Asked, answers: Mapping[Replay, Replayed]) -> Round:
-    measurements = tuple(_measurement(adapter, one, times, answers, when.at) for one, times in part.pairs)
+    if missing := [replay.canary for replay in part.replays if replay not in answers]:
+        # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
+        detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"
+        return _blocked(adapter, when, Refusal(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
+    measurements, raw = (
+        tuple(_measurement(adapter, one, times, answers, when.at) for one, times in pairs)
+        for pairs in (part.pairs, part.raw)
+    )
     bad = _not_finite(measurements)
     if bad:
         detail = (
             f"NaN or infinite log-probabilities on {len(bad)} of {len(measurements)} canaries: {', '.join(bad[:5])}"
         )
         return _blocked(adapter, when, Refusal(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
-    return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts)
+    # A witness without numbers is none.
+    raw = () if _not_finite(raw) else raw
+    return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
 
 
 def _measurement(adapter: str, one: Pair, times: int, answers: Mapping[Replay, Replayed], at: float) -> Measurement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.markup import escape
@@ -11,70 +12,100 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agent.assemble import log_threshold, runner_of
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
-from agent.screen import as_json, console, people_to_stderr, say
+from agent.screen import as_json, console, people_to_stderr, rows_table, say
 from detectors.score import Tolerances
 from probes import errors as probe_errors
-from probes.base_files import resolve
+from probes.base_files import adapter_hash, resolve
 from probes.canary import CanarySet, read_canaries
-from probes.enrol import EnrolSettings, enrol
-from probes.golden import Golden
+from probes.enrol import enrol
+from probes.enrol_settings import EnrolSettings
+from probes.exported import read_exported, together
+from probes.golden import Golden, short
+from probes.golden_files import load as load_golden
 from probes.golden_files import newest, save, time_after
-from probes.golden_weights import keep
+from probes.golden_weights import find_adapter, keep, keep_adapter
 from probes.replay import Runner
+from probes.signatures import summed
 
 UNMONITORABLE = 2
+COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
 
 
-def enrol_adapter(path: Path, name: str, replace: bool, why: str, json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for. replace: accept a new release, for the reason ``why``.
+
+    select: choose the pool by what each canary tells per token; traffic: a file of production prompts that join the
+    candidates then
+    """
+
+    replace: bool = False
+    why: str = ""
+    select: bool = False
+    traffic: Path | None = None
+
+
+def enrol_adapter(path: Path, name: str, wish: Wish, json: bool) -> int:
     """Write a golden record and say what it promises. 2 when the adapter cannot be monitored. Raises Refused."""
     if json:
         people_to_stderr()
     config = load(path)
     model, adapter = config.adapter(name)
     previous = newest(config.probes.golden_dir, name)
-    _check_wanted(name, previous, replace, why)
+    _check_wanted(name, previous, wish)
     if adapter.canaries is None:
         raise Refused(f"adapter {name}: canaries", "nothing", "a JSONL file of prompts to replay")
     try:
-        golden = _record(config, model, adapter, why, previous or "")
+        golden = _record(config, model, adapter, wish, previous or "")
+        # Written, an unmonitorable one would be the newest record, and a running agent would take it.
+        hash_ = _keep(config, model, adapter, golden) if golden.power.monitorable else ""
     except (probe_errors.Refused, probe_errors.Unsupported, probe_errors.Unreplayable) as error:
         if json:
             as_json({"adapter": name, "refused": str(error)})
         else:
             say(f"[red]refused[/red] {escape(str(error))}")
         return UNMONITORABLE
-    if not golden.power.monitorable:  # written, it would be the newest record, and a running agent would take it
-        _say(golden, "", json)
-        return UNMONITORABLE
-    hash_ = save(golden, config.probes.golden_dir)
-    if config.probes.keep_golden_weights:
-        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir)
     _say(golden, hash_, json)
-    return 0
+    return 0 if hash_ else UNMONITORABLE
 
 
-def _check_wanted(name: str, previous: str | None, replace: bool, why: str) -> None:
+def _check_wanted(name: str, previous: str | None, wish: Wish) -> None:
     """A reference is never moved by accident, and never without a reason."""
-    if previous and not replace:
+    if previous and not wish.replace:
         raise Refused(
             f"adapter {name}", f"accepted already as {previous}", "--replace --why TEXT for a release that is meant"
         )
-    if replace and not why.strip():
-        raise Refused("--why", repr(why), "the reason why this release is accepted, in words")
+    if wish.replace and not wish.why.strip():
+        raise Refused("--why", repr(wish.why), "the reason why this release is accepted, in words")
+    if wish.traffic is not None and not wish.select:
+        raise Refused(
+            "--from-traffic", str(wish.traffic), "--select beside it: its prompts are candidates to choose from"
+        )
 
 
-def _record(config: Config, model: Model, adapter: Adapter, why: str, previous: str) -> Golden:
-    canaries: CanarySet = read_canaries(adapter.canaries or Path())
-    runner: Runner = runner_of(config, model, golden=False)
-    others = [other.name for other in model.adapters if other.name != adapter.name]
+def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
+    """The record and what it was made of. The adapter first: without its copy nothing is accepted."""
+    keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash)
+    if config.probes.keep_golden_weights:
+        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir)
+    return save(golden, config.probes.golden_dir)
+
+
+def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous: str) -> Golden:
+    canaries = _canaries(adapter, wish)
+    earlier = _earlier(config, adapter, previous)
+    beside = model.model_copy(update={"adapters": (*model.adapters, *earlier)})
+    runner: Runner = runner_of(config, beside, golden=False)
+    others = [other.name for other in beside.adapters if other.name != adapter.name]
     settings = EnrolSettings(
         base=model.name,
         at=time_after(config.probes.golden_dir, previous, time.time()),
-        why=why,
+        why=wish.why,
         previous=previous,
         tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),
         log_threshold=log_threshold(config),
         token_budget=config.probes.token_budget_per_round,
+        select=wish.select,
     )
     columns = (
         TextColumn("{task.description}"),
@@ -99,6 +130,29 @@ def _record(config: Config, model: Model, adapter: Adapter, why: str, previous: 
         runner.close()
 
 
+def _canaries(adapter: Adapter, wish: Wish) -> CanarySet:
+    own = read_canaries(adapter.canaries or Path())
+    return own if wish.traffic is None else together(own, read_exported(wish.traffic, adapter.name))
+
+
+def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
+    """The release before this one as an adapter of its own, "NAME@HASH", so that a stale version is told by name.
+
+    Only where its copy is kept and it is another one: the same adapter is enrolled again after its base moved.
+    """
+    if not previous:
+        return []
+    try:
+        accepted = load_golden(config.probes.golden_dir, previous).adapter_hash
+    except probe_errors.Refused as error:  # a damaged record is no reason against a new one
+        say(escape(f"the release before this one is not known: {error}"))
+        return []
+    folder = find_adapter(config.probes.golden_dir, accepted)
+    if folder is None or accepted == adapter_hash(adapter.path):
+        return []
+    return [adapter.model_copy(update={"name": f"{adapter.name}@{short(accepted)}", "path": folder})]
+
+
 def _say(golden: Golden, hash_: str, json: bool) -> None:
     facts = {
         "adapter": golden.adapter,
@@ -107,12 +161,23 @@ def _say(golden: Golden, hash_: str, json: bool) -> None:
         "canaries": {"selected": len(golden.pool), "held_out": len(golden.held_out), "excluded": len(golden.excluded)},
         "power": golden.power.words,
         "monitorable": golden.power.monitorable,
+        "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
+        "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
     }
     if json:
         as_json(facts)
         return
     say(f"[bold]{golden.adapter}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
     say(golden.power.words)
-    if not hash_:
-        return
-    say(f'pin it:  golden: "{hash_}"')
+    rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
+    console.print(rows_table(COLUMNS, rows, "largest change of any canary where nothing is wrong"))
+    others = ", ".join(golden.canaries[0].reference.others) or "none"
+    say(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}")
+    for missing in golden.unrecorded:
+        say(escape(f"not recorded: {missing}"))
+    if hash_:
+        say(f'pin it:  golden: "{hash_}"')
+
+
+def _shown(*figures: float) -> tuple[str, ...]:
+    return tuple(f"{figure:.2g}" for figure in figures)

@@ -48,7 +48,7 @@ class Show:
                 self._told.append(finding)
             case Flip():
                 self.flips.put(finding)
-            case Evidence() if not finding.pages:
+            case Evidence(detector="embedding_drift"):
                 self.drift[(finding.subject, finding.stream)] = finding
             case TrafficBatch():
                 self.records_read += finding.records

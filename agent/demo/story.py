@@ -22,7 +22,7 @@ from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder
 from agent.demo.traffic import Traffic
-from agent.screen import console, number, rows_table, say, verdict_table
+from agent.screen import console, evidence_of, number, rows_table, say, verdict_table
 from agent.store import query_names
 from detectors.records import Cause, Reason, Status
 from examples.helpdesk.releases import make_release
@@ -120,7 +120,7 @@ class Story:
         paging = [v for v in view.verdicts if v.status is Status.DEGRADED and not v.covered_by]
         self.outcome.cause = str(paging[0].cause)
         self.outcome.log_threshold = paging[0].log_threshold
-        self.outcome.evidence = {v.subject: max(e.log_e for e in v.evidence) for v in view.verdicts if v.evidence}
+        self.outcome.evidence = {v.subject: evidence_of(v) for v in view.verdicts if v.evidence}
         incident = self._incident(open_=True)
         self.outcome.page_summary = incident.summary
         console.print(Panel(_page(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))

@@ -15,6 +15,7 @@ import orjson
 from agent.topic import Outgoing
 
 PAUSE_S = 0.05
+POD = "engine-0"
 Publish = Callable[[list[Outgoing]], object]
 
 
@@ -53,7 +54,7 @@ class Traffic:
         for key, value in self.records():
             if self._stop.wait(PAUSE_S):
                 return
-            self._publish([Outgoing(key, value)])
+            self._publish([Outgoing(key, value, {"pod": POD.encode()})])
             self.published += 1
 
     def _record(self, adapter: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class Traffic:
             "ts": time.time(),
             "adapter": adapter,
             "base": self._base,
-            "pod": "engine-0",
+            "pod": POD,
             "messages": row["messages"],
             "output": row["output_base"] if self.served_by_base else row["output"],
             "finish_reason": "stop",

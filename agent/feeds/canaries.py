@@ -19,8 +19,9 @@ from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
 from detectors.records import BaseRound, Embedding, Reason, Round, Side
 from probes.errors import ProbeError
+from probes.flips import flips
 from probes.replay import Runner, Weights
-from probes.rounds import flips, replay_base_round
+from probes.rounds import replay_base_round
 from probes.schedule import due
 
 log = structlog.get_logger(__name__)
@@ -215,6 +216,8 @@ class CanaryFeed:
                 golden_text=changed.golden_text,
                 present_text=changed.present_text,
                 retention=changed.retention,
+                golden_passes=changed.golden_passes,
+                present_passes=changed.present_passes,
             )
             self._box.done.put(flip)
 

@@ -80,7 +80,9 @@ class Sink:
             self.telemetry.set(name, value, **labels)  # not measured now: gone, as a stale figure would lie
 
     def _evidence(self, seen: Evidence) -> None:
-        name = "gapwatch.evidence" if seen.pages else "gapwatch.embedding_drift"
+        name = "gapwatch.evidence" if seen.pages else "gapwatch.informing_evidence"
+        if seen.detector == "embedding_drift":
+            name = "gapwatch.embedding_drift"
         labels = {"subject_kind": seen.subject_kind.value, "subject": seen.subject, "detector": seen.detector}
         self.telemetry.set(name, seen.log_e, **labels, stream=seen.stream)
 
@@ -92,6 +94,7 @@ class Sink:
 
     def _traffic(self, seen: TrafficBatch) -> None:
         self.telemetry.add("gapwatch.records", seen.records, kind="read")
+        self.telemetry.add("gapwatch.records", seen.opened, kind="opened")
         self.telemetry.add("gapwatch.records", len(seen.interactions), kind="kept")
         for reason, n in Counter(record.reason for record in seen.aside).items():
             self.telemetry.add("gapwatch.aside", n, reason=reason.value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detectors.records import Evidence, Round, SubjectKind
+from detectors.records import BaseRound, Evidence, SubjectKind
 from detectors.score import Tolerances, blocked_by, scores
-from detectors.streams import Streams
+from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 
@@ -24,33 +24,29 @@ class Detector:
 
     Average run length to ``log_e >= ln A`` is at least A rounds, whatever the noise. What breaks it: canaries not drawn
     at random, and a benign change beyond the tolerance that stays: that does page, it is the promise.
-    A round without measurements changes nothing and adds no "+1".
+    An adapter whose round has no measurements keeps its evidence, without the "+1".
 
     Source: evidence.md section 3; bets.py.
     """
 
-    reads = Round
+    reads = BaseRound
+    about = SubjectKind.ADAPTER
+    pages = True
 
     def __init__(self, config: Config, state: State | None = None) -> None:
         self.config = config
         self.state = State() if state is None else state
 
-    def update(self, record: Round) -> Evidence:
-        """One scheduled round of one adapter, chained inside a single "+1"."""
-        if blocked_by(record) is None:
-            tolerances = self.config.tolerances
-            self.state.advance(record.adapter, scores(record, tolerances), tolerances.share, self.config.bets)
-        return Evidence(
-            subject_kind=SubjectKind.ADAPTER,
-            subject=record.adapter,
-            detector="adapter_gap",
-            stream="",
-            round=record.number,
-            log_e=self.state.level(record.adapter),
-            n=self.state.n.get(record.adapter, 0),
-            at=record.at,
-        )
+    def update(self, record: BaseRound) -> tuple[Evidence, ...]:
+        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        tolerances = self.config.tolerances
+        heard = {m.adapter: scores(m, tolerances) for m in record.members if blocked_by(m) is None}
+        self.state.advance(heard, tolerances.share, self.config.bets, record.at)
+        source = Source(self.about, "adapter_gap", self.pages)
+        return self.state.evidence(source, [m.adapter for m in record.members], record)
+
+    def onset(self, subject: str) -> Beginning | None:
+        return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:
-        """M of one adapter back to 0."""
         self.state.restart(subject)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from detectors.records import BaseRound, Evidence, SubjectKind
 from detectors.score import Tolerances, median_share, member_median
-from detectors.streams import Streams
+from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 
@@ -33,27 +33,23 @@ class Detector:
     """
 
     reads = BaseRound
+    about = SubjectKind.BASE
+    pages = True
 
     def __init__(self, config: Config, state: State | None = None) -> None:
         self.config = config
         self.state = State() if state is None else state
 
-    def update(self, record: BaseRound) -> Evidence:
+    def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of one base with all its members."""
         tolerances = self.config.tolerances
         median, members = member_median(record, tolerances)
-        self.state.advance(record.base, median, median_share(tolerances.share, members), self.config.bets)
-        return Evidence(
-            subject_kind=SubjectKind.BASE,
-            subject=record.base,
-            detector="base_shift",
-            stream="",
-            round=record.number,
-            log_e=self.state.level(record.base),
-            n=self.state.n.get(record.base, 0),
-            at=record.at,
-        )
+        share = median_share(tolerances.share, members)
+        self.state.advance({record.base: median}, share, self.config.bets, record.at)
+        return self.state.evidence(Source(self.about, "base_shift", self.pages), [record.base], record)
+
+    def onset(self, subject: str) -> Beginning | None:
+        return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:
-        """M of one base back to 0."""
         self.state.restart(subject)

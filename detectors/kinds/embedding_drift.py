@@ -7,6 +7,7 @@ interactions (tenants that come and go alarm at 100-290 blocks).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from detectors.errors import Refused
 from detectors.records import Embedding, Evidence, Floats, SubjectKind
 from detectors.state_json import pack, unpack
-from detectors.streams import Streams
+from detectors.streams import Beginning, Streams
 
 Doubles = NDArray[np.float64]
 
@@ -27,7 +28,8 @@ FAIR = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """reference_size: embeddings that make up the frozen bank of a stream; block: pairs to one "+1"
+    """reference_size: embeddings that make up the frozen bank of a stream; block: pairs to one "+1", of which no two
+    come from one session or tenant where those are known
 
     directions, features: widths of the random projection and of the random Fourier features; bets: see bets.py
     rate: step of the online logistic regression; seed: fixes projection, features and the bank's order
@@ -53,14 +55,17 @@ class Bank:
 
     references: (m, directions) projected, m grows to reference_size and is then frozen
     used: references already paired; paid: (k,) scores of the block that is not full yet
-    slope: (features,) of the witness; width: d of the embeddings
+    slope: (features,) of the witness before this block; ahead: with what this block has taught; width: of embeddings
+    groups: (k,) sessions or tenants of those scores
     """
 
     width: int
     references: Doubles
     slope: Doubles
+    ahead: Doubles
     used: int = 0
     paid: tuple[float, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,8 +81,10 @@ class State:
                 "width": bank.width,
                 "references": pack(bank.references),
                 "slope": pack(bank.slope),
+                "ahead": pack(bank.ahead),
                 "used": bank.used,
                 "paid": list(bank.paid),
+                "groups": list(bank.groups),
             }
             for key, bank in self.banks.items()
         }
@@ -86,7 +93,15 @@ class State:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
         banks = {
-            key: Bank(row["width"], unpack(row["references"]), unpack(row["slope"]), row["used"], tuple(row["paid"]))
+            key: Bank(
+                row["width"],
+                unpack(row["references"]),
+                unpack(row["slope"]),
+                unpack(row.get("ahead", row["slope"])),
+                row["used"],
+                tuple(row["paid"]),
+                tuple(row.get("groups", [""] * len(row["paid"]))),
+            )
             for key, row in stored["banks"].items()
         }
         return cls(Streams.from_json(stored["streams"]), banks)
@@ -98,7 +113,10 @@ class Detector:
     Each later embedding x is paired with a reference r that was never used; the pay-off ``tanh(f(x) - f(r))`` of a
     witness f learnt from past pairs alone is antisymmetric, so its mean is 0 under H0: x and the references are
     independent draws of one law. ``mean M`` is then an e-detector with one "+1" a block. What breaks it: dependence
-    between interactions. When the bank is used up, level and ``n`` stay where they are until a new stream starts:
+    between interactions. Turns of one session, and requests of one tenant, are the plainest such: where ``group``
+    tells them, those of one block count as one observation, their mean. Groups that go on over many blocks still
+    depend, and the bank is taken as it comes: tenants that come and go alarm, which is why this informs. ``n`` counts
+    observations. When the bank is used up, level and ``n`` stay where they are until a new stream starts:
     a reference used twice would be one observation counted twice.
 
     An embedding of another width comes from another embedder and cannot be compared: bank and M of its key are dropped
@@ -109,63 +127,88 @@ class Detector:
     """
 
     reads = Embedding
+    about = SubjectKind.ADAPTER
+    pages = False
 
     def __init__(self, config: Config, state: State | None = None) -> None:
         self.config = config
         self.state = State() if state is None else state
 
-    def update(self, record: Embedding) -> Evidence:
+    def update(self, record: Embedding) -> tuple[Evidence, ...]:
         """One embedded prompt or output. One that holds NaN or infinity is passed over."""
         key = f"{record.adapter}/{record.side.value}"
         if bool(np.all(np.isfinite(record.vector))):
-            self._learn(key, record.vector)
-        blocks = self.state.streams.n.get(key, 0) // self.config.block
-        return Evidence(
-            subject_kind=SubjectKind.ADAPTER,
+            self._learn(key, record)
+        n = self.state.streams.n(key)
+        found = Evidence(
+            subject_kind=self.about,
             subject=record.adapter,
             detector="embedding_drift",
             stream=record.side.value,
-            round=blocks,
+            round=self._blocks(key),
             log_e=self.state.streams.level(key),
-            n=self.state.streams.n.get(key, 0),
+            n=n,
             at=record.at,
-            pages=False,
+            pages=self.pages,
         )
+        return (found,)
+
+    def onset(self, subject: str) -> Beginning | None:
+        """Of the side whose evidence is further; None where there is none."""
+        streams = self.state.streams
+        mine = [key for key in streams.index if key.rpartition("/")[0] == subject]
+        return streams.onset(max(mine, key=streams.level)) if mine else None
 
     def restart(self, subject: str) -> None:
         """M of all sides of one adapter back to 0; its banks stay as they are, used references stay used."""
-        for key in [key for key in self.state.streams.log_m if key.rpartition("/")[0] == subject]:
+        for key in [key for key in self.state.streams.index if key.rpartition("/")[0] == subject]:
             self.state.streams.restart(key)
 
-    def _learn(self, key: str, vector: Floats) -> None:
-        config, bank = self.config, self._bank(key, vector)
-        point = project(vector, config.directions, config.seed)
+    def _blocks(self, key: str) -> int:
+        """Full blocks of the present bank."""
+        bank = self.state.banks.get(key)
+        return 0 if bank is None else bank.used // self.config.block
+
+    def _learn(self, key: str, record: Embedding) -> None:
+        config, bank = self.config, self._bank(key, record.vector)
+        point = project(record.vector, config.directions, config.seed)
         if len(bank.references) < config.reference_size:
             bank.references = np.vstack([bank.references, point])
         elif bank.used < config.reference_size:
-            self._bet(key, bank, point)
+            self._bet(key, bank, point, record)
 
-    def _bet(self, key: str, bank: Bank, point: Doubles) -> None:
-        """Pay first, learn afterwards: the witness that is bet on has never seen this pair."""
+    def _bet(self, key: str, bank: Bank, point: Doubles, record: Embedding) -> None:
+        """Pay first, learn afterwards: the witness that is bet on has never seen this pair, nor any of this block where
+        the group is known: one turn of a session tells what the next one will be like."""
         config = self.config
         order = _order(config.reference_size, config.seed)
         apart = _features(np.stack([point, bank.references[order[bank.used]]]), bank.references, config)
         difference = apart[0] - apart[1]
-        lead = float(bank.slope @ difference)
-        bank.paid = (*bank.paid, FAIR * (1.0 + math.tanh(lead)))
-        bank.slope = bank.slope + config.rate * difference / (1.0 + math.exp(min(lead, 700.0)))
+        lead = float(bank.ahead @ difference)
+        bet = float(bank.slope @ difference) if record.group else lead
+        bank.paid, bank.groups = (*bank.paid, FAIR * (1.0 + math.tanh(bet))), (*bank.groups, record.group)
+        bank.ahead = bank.ahead + config.rate * difference / (1.0 + math.exp(min(lead, 700.0)))
         bank.used += 1
         if len(bank.paid) == config.block:
-            self.state.streams.advance(key, np.array(bank.paid), FAIR, config.bets)
-            bank.paid = ()
+            scores = by_group(bank.paid, bank.groups)
+            self.state.streams.advance({key: scores}, FAIR, config.bets, record.at)
+            bank.paid, bank.groups, bank.slope = (), (), bank.ahead
 
     def _bank(self, key: str, vector: Floats) -> Bank:
         bank = self.state.banks.get(key)
         if bank is None or bank.width != len(vector):
             self.state.streams.restart(key)
-            bank = Bank(len(vector), np.zeros((0, self.config.directions)), np.zeros(self.config.features))
+            bank = Bank(len(vector), np.zeros((0, self.config.directions)), *np.zeros((2, self.config.features)))
             self.state.banks[key] = bank
         return bank
+
+
+def by_group(scores: Sequence[float], groups: Sequence[str]) -> Doubles:
+    """(n,) one score a group, the mean of its own; those of no known group stand for themselves."""
+    together: dict[object, list[float]] = {}
+    for number, (score, group) in enumerate(zip(scores, groups, strict=True)):
+        together.setdefault(group or number, []).append(score)
+    return np.array([sum(mine) / len(mine) for mine in together.values()])
 
 
 def project(vector: Floats, directions: int, seed: int) -> Doubles:

@@ -10,7 +10,7 @@ from random import Random
 from typing import Literal, Protocol, TypeAlias
 
 from examples.helpdesk.tasks import order_extractor, polite_rewriter, ticket_router, upstream_tune
-from examples.helpdesk.tasks.draft import Draft, Expect
+from examples.helpdesk.tasks.draft import Check, Draft, Expect
 
 HERE = Path(__file__).parent
 SEED = 20
@@ -29,7 +29,13 @@ class Task(Protocol):
     def right(self, expect: Expect, text: str) -> bool: ...
 
 
-ADAPTERS: dict[str, Task] = {
+class WatchedTask(Task, Protocol):
+    """One that an adapter does and canaries watch."""
+
+    def watched(self, expect: Expect) -> Check: ...
+
+
+ADAPTERS: dict[str, WatchedTask] = {
     "ticket-router": ticket_router,
     "polite-rewriter": polite_rewriter,
     "order-extractor": order_extractor,
@@ -67,11 +73,14 @@ def check(example: Example, text: str) -> bool:
 
 
 def write_canaries(folder: Path) -> None:
-    """Write one canary file per adapter: `{"id", "messages", "expect"}` a line."""
+    """Write one canary file per adapter: `{"id", "messages", "expect": {"check"}}` a line."""
     folder.mkdir(parents=True, exist_ok=True)
-    for task in ADAPTERS:
-        rows = [{"id": e.id, "messages": e.messages, "expect": e.expect} for e in examples(task, "canary")]
-        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, task in ADAPTERS.items():
+        rows = [
+            {"id": e.id, "messages": e.messages, "expect": {"check": task.watched(e.expect)}}
+            for e in examples(name, "canary")
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _drafts(task: str, seed: int) -> list[Draft]:

@@ -7,7 +7,7 @@
 - requantised: every linear layer rounded to 4 bits and back.
 - improved: a share of a benign tune merged in.
 
-Needs torch and safetensors only, and one tensor's worth of memory beside the model itself.
+Needs torch and safetensors, and one tensor's worth of memory beside the model itself.
 """
 
 import argparse
@@ -20,10 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from probes.quantise import rounded_rows
+
 SEED = 2
 TUNE = Path(__file__).parent / "adapters" / "upstream-tune"
 TUNE_SHARE = 0.3
-LEVELS = 7  # signed 4 bits, symmetric: -7..7
+BITS = 4
 
 Tensors = dict[str, Tensor]
 
@@ -81,7 +83,7 @@ def reparameterise(tensors: Tensors, config: dict[str, int], seed: int) -> Tenso
 
 def requantise(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:
     """Every linear layer of the blocks rounded to the nearest of 15 levels per output channel, and back to float32."""
-    return {key: _round_rows(value) if key.endswith("_proj.weight") else value for key, value in tensors.items()}
+    return {key: rounded_rows(it, BITS) if key.endswith("_proj.weight") else it for key, it in tensors.items()}
 
 
 def improve(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:
@@ -125,11 +127,6 @@ def _head_orders(config: dict[str, int], rng: torch.Generator) -> tuple[Tensor, 
 
 def _rows_of(heads: Tensor, width: int) -> Tensor:
     return (heads[:, None] * width + torch.arange(width)).flatten()
-
-
-def _round_rows(weight: Tensor) -> Tensor:
-    step = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / LEVELS
-    return (weight / step).round() * step
 
 
 RELEASES: dict[str, Callable[[Tensors, dict[str, int], int], Tensors]] = {

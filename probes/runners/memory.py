@@ -3,6 +3,9 @@
 It ships with the product, so that everything after the runner can be tried end to end in milliseconds. Letters are
 ASCII codes; the next letter depends on a fading memory of all letters before it. An adapter adds a low-rank shift to
 the logits, the way a LoRA does, so strength, direction and base can be moved apart from each other.
+
+Of ``Target.fault`` it answers every kind. Its cache is its fading memory: under another one's cache, as much of what is
+added comes from the other adapter as there are letters in that memory which the other one read.
 """
 
 from __future__ import annotations
@@ -10,24 +13,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detectors.records import Floats, Identity, Reason
+from detectors.fault_names import part_of
+from detectors.records import Fault, FaultKind, Floats, Identity, Reason
+from probes import toy_language as toy
 from probes.errors import Unreplayable
-from probes.packing import pack
-from probes.replay import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
+from probes.packing import OTHERS_CACHE, pack
+from probes.replay import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
+from probes.scoring import Answer, Asking, Job, token_scores, why_not, why_unreadable
 from probes.summary import summarise
+from probes.toy_language import Reals
 
-VOCABULARY, WIDTH, RANK = 128, 16, 3
-START, END, TURN = 1, 2, 3
-NAMES = {START: "<start>", END: "<end>", TURN: "<turn>"}
-FADING = 0.9
-LENGTH = 18  # letters after which an answer tends to end
 MAX_TOKENS = 4096
-Reals = NDArray[np.float64]
+PARTS = tuple(f"part.{number}" for number in range(toy.RANK))  # the blocks of every adapter
 
 FAULTS = {
     "none": "as enrolled",
@@ -113,31 +113,49 @@ class Runner:
         self._check(target)
         text = list(prompt)
         while len(text) < len(prompt) + max_new_tokens and not stop():
-            text.append(int(self._log_probs(text, target)[-1].argmax()))
-            if text[-1] == END:
+            text.append(int(self._log_probs(text, target, len(prompt))[-1].argmax()))
+            if text[-1] == toy.END:
                 break
         self.tokens_processed += len(text)
         return tuple(text[len(prompt) :])
+
+    def generate_many(
+        self, target: Target, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop
+    ) -> list[tuple[int, ...]]:
+        return [self.generate(target, prompt, max_new_tokens, stop) for prompt in prompts]
+
+    def blocks(self, adapter: str) -> tuple[str, ...]:
+        self._check_known(adapter)
+        return PARTS
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
         pooled = []
         for prompt, output in texts:
             if stop():
                 break
-            states = _states([*prompt, *output], self._golden_base)
-            pooled.append((_mean(states[: len(prompt)]), _mean(states[len(prompt) :])))
+            memory = toy.states([*prompt, *output], self._golden_base)
+            pooled.append((_mean(memory[: len(prompt)]), _mean(memory[len(prompt) :])))
             self.tokens_processed += len(prompt) + len(output)
         return pooled
 
+    def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
+        """By the golden language and its adapters, one by one."""
+        found: list[Answer] = []
+        for job in jobs:
+            if stop():
+                break
+            found.append(self._scored(job, asking or Asking()))
+        return found
+
     def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
-        turns = [(TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), END) for m in messages]
-        return (*(token for turn in turns for token in turn), START)
+        turns = [(toy.TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), toy.END) for m in messages]
+        return (*(token for turn in turns for token in turn), toy.START)
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:  # noqa: ARG002
         return tuple(text.encode("ascii", "replace"))  # one alphabet, whatever the weights
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(NAMES.get(token, chr(token)) for token in ids)
+        return "".join(toy.NAMES.get(token, chr(token)) for token in ids)
 
     def identity(self, adapter: str | None) -> Identity:
         golden, live = _hash(self._golden_base), _hash(self._live_base)
@@ -150,6 +168,26 @@ class Runner:
     def facts(self, adapter: str) -> tuple[str, ...]:
         self._check_known(adapter)
         return ("3 of 3 modules match nothing in this base",) if self._fault(adapter)[0] == "mismatched" else ()
+
+    def _scored(self, job: Job, asking: Asking) -> Answer:
+        known = job.adapter in self.config.adapters
+        detail = why_not(job, asking, toy.VOCABULARY) or ("" if known else f"no adapter {job.adapter} is known")
+        readable = not why_unreadable(job, asking, toy.VOCABULARY)
+        ((prompt, output),) = self.embed([(job.prompt, job.output) if readable else ((), ())], lambda: False)
+        if detail:
+            return Answer(job, None, prompt, output, detail)
+        text, before = [*job.prompt, *job.output[:-1]], len(job.prompt)
+        return Answer(
+            job,
+            token_scores(
+                job,
+                lambda target: self._log_probs(text, target, before)[before - 1 :],
+                self.config.adapters,
+                asking,
+            ),
+            prompt,
+            output,
+        )
 
     @property
     def _golden_base(self) -> str:
@@ -176,19 +214,22 @@ class Runner:
             raise Unreplayable(adapter, f"no such adapter; known are {', '.join(self.config.adapters) or 'none'}")
 
     def _check(self, target: Target) -> None:
-        if target.adapter is not None:
-            self._check_known(target.adapter)
+        names = [name for name in (target.adapter, other_adapter(target.fault)) if name is not None]
+        for name in names:
+            self._check_known(name)
+        if target.fault:
+            _check_answerable(target.adapter, target.fault)
         if target.weights is Weights.GOLDEN:
             return
-        for subject in ("",) if target.adapter is None else ("", target.adapter):
+        for subject in ("", *names):
             readiness = self._readiness(subject)
             if readiness.blocked or self._fault(subject)[0] == "failing":
                 raise Unreplayable(subject or self.config.base, readiness.detail or FAULTS["failing"])
 
     def _answer(self, replay: Replay, shape: BatchShape) -> Replayed:
         text = [*replay.prompt, *replay.forced[:-1]]
-        first = len(replay.prompt) - 1
-        full = self._log_probs(text, replay.target, self._jitter(text, shape))[first : first + len(replay.forced)]
+        prompt, jitter = len(replay.prompt), self._jitter(text, shape)
+        full = self._log_probs(text, replay.target, prompt, jitter)[prompt - 1 : prompt - 1 + len(replay.forced)]
         self.tokens_scored += len(replay.forced)
         self.tokens_processed += len(text)
         if replay.kept is None:
@@ -199,71 +240,65 @@ class Runner:
         """What another batch shape does to the logits of this text: always the same for the same shape."""
         if shape == BatchShape():
             return 0.0
-        return self.config.noise * _normal(f"{shape} {text}", len(text), VOCABULARY)
+        return self.config.noise * toy.normal(f"{shape} {text}", len(text), toy.VOCABULARY)
 
-    def _log_probs(self, text: Sequence[int], target: Target, jitter: Reals | float = 0.0) -> Floats:
-        """(len(text), V): what comes after each letter."""
-        golden = target.weights is Weights.GOLDEN
-        base = self._golden_base if golden else self._live_base
-        states = _states(text, base)
-        logits = states @ _matrix(base, "head", WIDTH, VOCABULARY) + _habits(text) + jitter
-        if target.adapter is not None:
-            logits = logits + self._shift(states, target.adapter, golden) * target.scale
+    def _log_probs(self, text: Sequence[int], target: Target, prompt: int, jitter: Reals | float = 0.0) -> Floats:
+        """(len(text), V): what comes after each letter. prompt: how many of them are the prompt's."""
+        base = self._golden_base if target.weights is Weights.GOLDEN else self._live_base
+        fault, memory = target.fault, toy.states(text, base)
+        few = (bits(fault), group(fault)) if fault and fault.kind is FaultKind.QUANTISED else (0, 0)
+        logits = memory @ toy.head(base, *few) + toy.habits(text) + self._added(memory, target, prompt) + jitter
         logits = logits - logits.max(axis=1, keepdims=True)
         log_probs: Floats = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
         return log_probs
 
-    def _shift(self, states: Reals, adapter: str, golden: bool) -> Reals:
-        """(T, V) logits that the adapter adds at scale 1, under its fault unless golden."""
+    def _added(self, memory: Reals, target: Target, prompt: int) -> Reals:
+        """(T, V) logits that come from adapters, under the target's fault."""
+        golden, fault, name = target.weights is Weights.GOLDEN, target.fault, target.adapter
+        other = other_adapter(fault)
+        if fault and fault.kind is FaultKind.WITHOUT:
+            return self._shift(memory, name, golden, PARTS.index(fault.name)) * target.scale
+        own = self._shift(memory, name, golden) * target.scale
+        if fault is None or fault.kind is FaultKind.QUANTISED:
+            return own
+        others = self._shift(memory, other, golden)
+        if fault.kind in OTHERS_CACHE:
+            share = toy.share_of_first(prompt - OTHERS_CACHE[fault.kind], len(memory))
+            return share * others + (1 - share) * own
+        others = others * target.scale
+        if fault.kind is FaultKind.OTHER_ADAPTER:
+            return others
+        part = part_of(fault)[1]
+        return own + part * others if fault.kind is FaultKind.STACKED else (1 - part) * own + part * others
+
+    def _shift(self, memory: Reals, adapter: str | None, golden: bool, left_out: int | None = None) -> Reals:
+        """(T, V) logits that the adapter adds at scale 1, as it is injected unless golden; nothing for the base."""
+        if adapter is None:
+            return np.zeros((len(memory), toy.VOCABULARY))
         kind, detail = ("none", "") if golden else self._fault(adapter)
         lost = kind in ("not_applied", "mismatched") or (not golden and self._fault("")[0] == "swapped_and_lost")
-        shift = _low_rank(states, self.config.adapters[detail if kind == "wrong_adapter" else adapter])
+        shift = toy.low_rank(memory, self.config.adapters[detail if kind == "wrong_adapter" else adapter], left_out)
         if kind == "not_a_number":
             return shift * np.nan
         if kind == "distorted":
-            return shift + float(detail or 0.5) * _low_rank(states, f"off the way of {adapter}")
+            return shift + float(detail or 0.5) * toy.low_rank(memory, f"off the way of {adapter}")
         return shift * (0.0 if lost else float(detail) if kind == "scale" else 1.0)
 
 
-def _states(text: Sequence[int], base: str) -> Reals:
-    """(T, WIDTH) fading memory of the letters so far. A swapped base keeps its coordinates, so adapters survive."""
-    letters = _matrix(base.partition("+")[0], "letters", VOCABULARY, WIDTH)[list(text)]
-    age = np.subtract.outer(np.arange(len(text)), np.arange(len(text)))
-    fading = np.where(age >= 0, FADING ** np.maximum(age, 0), 0.0)
-    return np.tanh(fading @ letters * 0.6)
+def _check_answerable(adapter: str | None, fault: Fault) -> None:
+    """Raises Unreplayable for a fault that means nothing here; the adapters that it names are known already."""
+    if fault.kind is FaultKind.QUANTISED:
+        bits(fault)
+    elif adapter is None and fault.kind not in (*OTHERS_CACHE, FaultKind.OTHER_ADAPTER):
+        raise Unreplayable("the base", f"has nothing to be {fault.kind}: wanted an adapter")
+    elif fault.kind is FaultKind.WITHOUT and fault.name not in PARTS:
+        raise Unreplayable(str(adapter), f"has no block {fault.name!r}; known are {', '.join(PARTS)}")
+    elif not fault.name and fault.kind not in OTHERS_CACHE:
+        raise Unreplayable(str(adapter), f"{fault.kind} with no adapter's name")
 
 
-def _low_rank(states: Reals, seed: str) -> Reals:
-    return states @ _matrix(seed, "a", WIDTH, RANK) @ _matrix(seed, "b", RANK, VOCABULARY)
-
-
-def _habits(text: Sequence[int]) -> Reals:
-    """(T, V) logits that every base has: control letters are rare, and an answer ends after some LENGTH letters."""
-    since, count = np.zeros(len(text)), 0
-    for i, token in enumerate(text):
-        count = 0 if token == START else count + 1
-        since[i] = count
-    habits = np.zeros((len(text), VOCABULARY))
-    habits[:, :32] = habits[:, 127] = -30.0
-    habits[:, END] = 1.5 * (since - LENGTH)
-    return habits
-
-
-@lru_cache(maxsize=256)
-def _matrix(seed: str, part: str, rows: int, columns: int) -> Reals:
-    """Standard normal entries by name; "NAME+0.3" is NAME moved by .3 of another, in the head alone."""
-    name, _, moved = seed.partition("+")
-    own = _normal(f"{name} {part}", rows, columns)
-    return own + float(moved) * _normal(f"{seed} {part}", rows, columns) if moved else own
-
-
-def _normal(seed: str, rows: int, columns: int) -> Reals:
-    word = hashlib.sha256(seed.encode()).digest()[:8]
-    return np.random.default_rng(int.from_bytes(word, "little")).standard_normal((rows, columns))
-
-
-def _mean(states: Reals) -> Floats:
-    return np.full(WIDTH, np.nan, np.float32) if not len(states) else states.mean(axis=0).astype(np.float32)
+def _mean(memory: Reals) -> Floats:
+    return np.full(toy.WIDTH, np.nan, np.float32) if not len(memory) else memory.mean(axis=0).astype(np.float32)
 
 
 def _hash(words: str) -> str:

@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import runner_of
+from agent.assemble import log_threshold, runner_of, streams
 from agent.config import Config, load
+from detectors.budget import log_threshold as threshold_of
+from detectors.budget import rounds_per_year
+from detectors.monitor import default_configs, paging
+from detectors.records import SubjectKind
+from detectors.score import Tolerances
 from probes.golden_files import save
 from probes.golden_weights import folder_of
 from tests.probes.goldens import golden
@@ -38,3 +43,18 @@ def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what
     enrolling: Any = runner_of(config, model, golden=False)
     assert watching.config.golden_base == str(folder_of(config.probes.golden_dir, golden().base_hash))
     assert enrolling.config.golden_base is None
+
+
+def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Config) -> None:
+    """Each detector that pages, once an adapter; the base's once there are two. One more that is told to page: more."""
+    each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER)
+    assert streams(config) == each
+    (model,) = config.models
+    three = tuple(model.adapters[0].model_copy(update={"name": name}) for name in ("a", "b", "c"))
+    several = config.model_copy(update={"models": (model.model_copy(update={"adapters": three}),)})
+    assert streams(several) == 3 * each + 1
+    louder = several.model_copy(update={"detectors": {"logit_shift": {"pages": True}}})
+    assert streams(louder) == 3 * (each + 1) + 1
+    assert log_threshold(louder) == pytest.approx(threshold_of(streams(louder), rounds_per_year(60.0), 1.0))
+    unwatched = louder.models[0].model_copy(update={"replay": False})
+    assert streams(louder.model_copy(update={"models": (model, unwatched)})) == each + 1

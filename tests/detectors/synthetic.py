@@ -1,14 +1,15 @@
 """A toy softmax world in which every fault is known: what the tests of the mathematics measure against.
 
 A canary is a row of hidden states; the base reads its vocabulary from ``tanh(h)``, an adapter from ``tanh(h + s h D)``,
-so that the effect bends with the scale as a real one does. A new base moves h.
+so that the effect bends with the scale as a real one does. A new base moves h. The faults that enrolment records are in
+faulty_answers.py.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -47,18 +48,39 @@ NOISE = NoiseFloor(scale=1e-3, distortion=1e-3, base_shift=1e-5)
 POOL = 20  # one canary of it is exactly the tolerated share
 
 
+@cache
 def matrix(*key: object, shape: tuple[int, ...]) -> Doubles:
-    """Standard normal numbers that belong to a name."""
-    return np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(shape)
+    """Standard normal numbers that belong to a name; the same array each time, not to be written to."""
+    numbers = np.random.default_rng(zlib.crc32(repr(key).encode())).standard_normal(shape)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def log_probs(canary: int, adapter: str | None, scale: float = 1.0, base: float = 0.0) -> Doubles:
     """(T, V) of one canary. base: how far another base's hidden states are from the golden one's."""
+    weights = scale * effect(adapter) if adapter is not None else None
+    return read_out(hidden_states(canary, base), weights, matrix("vocabulary", shape=(HIDDEN, VOCABULARY)))
+
+
+def effect(adapter: str) -> Doubles:
+    """D of an adapter: all that it adds to the hidden states."""
+    return matrix("adapter", adapter, shape=(HIDDEN, HIDDEN))
+
+
+def hidden_states(canary: int, base: float = 0.0) -> Doubles:
     hidden = matrix("canary", canary, shape=(POSITIONS, HIDDEN))
-    hidden = hidden + base * matrix("release", canary, shape=(POSITIONS, HIDDEN))
-    if adapter is not None:
-        hidden = hidden + scale * 0.3 * hidden @ matrix("adapter", adapter, shape=(HIDDEN, HIDDEN))
-    logits = 1.5 * np.tanh(hidden) @ matrix("vocabulary", shape=(HIDDEN, VOCABULARY)) / np.sqrt(HIDDEN) * 2
+    return hidden + base * matrix("release", canary, shape=(POSITIONS, HIDDEN))
+
+
+def read_out(hidden: Doubles, weights: Doubles | None, vocabulary: Doubles) -> Doubles:
+    """(T, V) log-probabilities; weights: of the adapter on these hidden states, None for the base."""
+    if weights is not None:
+        hidden = hidden + 0.3 * hidden @ weights
+    logits = 1.5 * np.tanh(hidden) @ vocabulary / np.sqrt(HIDDEN) * 2
+    return normalised(logits)
+
+
+def normalised(logits: Doubles) -> Doubles:
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
@@ -167,49 +189,3 @@ def make_base_round(faults: Mapping[str, str], number: int = 0, draws: int = 16)
 def embedding(seed: int, number: int, moved: float = 0.0, width: int = 24) -> Embedding:
     vector = np.random.default_rng([seed, number]).standard_normal(width) + moved
     return Embedding("router", Side.PROMPT, f"{seed}-{number}", vector.astype(np.float32), float(number))
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Records of one type, as many as asked for, for one subject.
-
-    ticks: how many records make one "+1"; warm_up: records before the first of them; ends: ticks it can give at most
-    fixed_past: may the past be frozen while the next record is redrawn? (not where the past holds unused references)
-    """
-
-    reads: type
-    subject: str
-    ticks: int
-    warm_up: int
-    ends: int
-    fixed_past: bool
-
-    def records(self, fault: str, seed: int, draws: int = 1) -> Iterator[object]:
-        """fault: "healthy", "edge" (of the null) or "broken". The seed shifts the numbers, which fix the draws."""
-        number = seed * 100_000
-        while True:
-            yield self._record(fault, number, draws)
-            number += 1
-
-    def _record(self, fault: str, number: int, draws: int) -> object:
-        named = "not_applied" if fault == "broken" else fault
-        if self.reads is Round:
-            return make_round("router", named, number, draws, held_out=0)
-        if self.reads is BaseRound:
-            others = {adapter: make_round(adapter, named, number, draws, held_out=0) for adapter in ADAPTERS[1:]}
-            # The edge of this null is a member broken outright beside members at the edge of theirs.
-            first = make_round("router", "not_applied" if fault != "healthy" else "healthy", number, draws, held_out=0)
-            return BaseRound("smol", number, number * EVERY_S, (first, *others.values()))
-        within = number % 100_000
-        return embedding(number // 100_000, within, 1.5 if fault == "broken" and within >= self.warm_up else 0.0)
-
-
-def stream_for(reads: type, config: object) -> Stream:
-    """The stream that a detector reads; a new record type gets its maker here."""
-    if reads is Round:
-        return Stream(Round, "router", 1, 0, 10**9, True)
-    if reads is BaseRound:
-        return Stream(BaseRound, "smol", 1, 0, 10**9, True)
-    assert reads is Embedding, f"no maker for {reads.__name__}: add one here"
-    size, block = config.reference_size, config.block  # type: ignore[attr-defined]
-    return Stream(Embedding, "router", block, size, size // block, False)

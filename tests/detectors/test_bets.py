@@ -5,7 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from detectors.bets import advance, fresh, grid, level
+from detectors.bets import (
+    LARGEST,
+    advance,
+    count_factors,
+    fresh,
+    grid,
+    level,
+    nats,
+    step,
+    step_twin,
+    value_factors,
+)
 from detectors.errors import Refused, ShapeMismatch
 
 
@@ -81,3 +92,50 @@ def test_a_million_healthy_rounds_overflow_nothing() -> None:
 def test_scores_of_another_shape_are_refused() -> None:
     with pytest.raises(ShapeMismatch):
         advance(fresh(2), np.ones((3, 4), bool), 0.05)
+
+
+@pytest.mark.parametrize("draws", [1, 9, 32])
+def test_what_runs_equals_the_formula(draws: int) -> None:
+    """200 streams, 50 rounds, every share of draws beyond from none to all."""
+    rng = np.random.default_rng(2)
+    m, log_m = np.zeros((200, 8)), fresh(200)
+    for _ in range(50):
+        scores = rng.random((200, draws)) < np.linspace(0, 1, 200)[:, None]
+        ones = np.count_nonzero(scores, axis=1)
+        step(m, count_factors(ones, draws, 0.05))
+        log_m = np.minimum(advance(log_m, scores, 0.05), math.log(LARGEST))
+    assert np.allclose(np.log(m), log_m, rtol=1e-9, atol=1e-9)
+    assert np.allclose(nats(m), level(log_m))
+
+
+def test_factors_of_uneven_draws_and_of_any_scores_equal_those_of_counts() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.random((6, 12)) < 0.3
+    ones = np.count_nonzero(scores, axis=1)
+    fast = count_factors(ones, 12, 0.05)
+    assert np.allclose(fast, count_factors(ones, np.full(6, 12), 0.05))
+    assert np.allclose(fast, value_factors(scores.astype(np.float64), 0.05))
+    assert np.array_equal(count_factors(np.zeros(1, np.int64), np.zeros(1, np.int64), 0.05), np.ones((1, 8)))
+
+
+def test_whole_pools_beyond_for_ever_stay_finite_and_so_do_thousands_of_draws() -> None:
+    m, w = np.zeros((2, 8)), np.zeros((2, 8))
+    for draws in (32, 100, 5000) * 20:
+        factors = count_factors(np.array([0, draws]), draws, 0.05)
+        step(m, factors)
+        step_twin(w, factors)
+    assert np.isfinite(m).all() and np.isfinite(w).all()
+    assert np.isfinite(nats(m)).all() and np.isfinite(nats(np.zeros((1, 1)))).all()
+    assert nats(m)[1] > 250
+
+
+def test_the_twin_is_the_largest_product_over_all_rounds_it_could_have_begun_in() -> None:
+    """And the round of its last beginning is the one that gives this product."""
+    rng = np.random.default_rng(4)
+    factors = [count_factors(np.array([k]), 4, 0.05) for k in rng.choice(4, size=40, p=[0.7, 0.2, 0.05, 0.05])]
+    w, began_in = np.zeros((1, 8)), np.zeros(8, int)
+    for t in range(40):
+        began_in = np.where(step_twin(w, factors[t])[0], t, began_in)
+        products = np.stack([np.prod([f[0] for f in factors[start : t + 1]], axis=0) for start in range(t + 1)])
+        assert np.allclose(w[0], products.max(axis=0))
+        assert np.allclose(products[began_in, np.arange(8)], w[0])

@@ -104,6 +104,27 @@ def test_kl_over_the_whole_vocabulary_is_bounded_below_by_kept_tokens_and_rest()
     assert 0.6 * whole < kept <= whole + 1e-6
 
 
+@pytest.mark.parametrize("fault", ["scale:0.5", "swapped", "adapter:rewriter", "not_applied"])
+def test_both_divergences_and_the_frozen_shift_agree_with_their_plain_formulae(fault: str) -> None:
+    seen = measurement("router", 4, fault)
+    known, served, live = seen.comparison.reference, seen.comparison.served, seen.comparison.live_base
+    mask = known.kept >= 0
+
+    def kl(p: Summary, q: Summary) -> float:
+        kept = np.exp(p.log_probs[mask]) * (p.log_probs[mask] - q.log_probs[mask])
+        return float((kept.sum() + (np.exp(p.rest) * (p.rest - q.rest)).sum()) / len(p.rest))
+
+    assert seen.kl_golden_served == pytest.approx(kl(known.golden_adapter, served), abs=1e-5)
+    assert seen.kl_served_golden == pytest.approx(kl(served, known.golden_adapter), abs=1e-5)
+    assert seen.kl_served_base == pytest.approx(kl(served, live), abs=1e-5)
+    assert seen.kl_base_served == pytest.approx(kl(live, served), abs=1e-5)
+    y, a = (np.where(mask, p.log_probs, 0.0).astype(np.float64) for p in (served, known.golden_adapter))
+    apart = y - a
+    w = weights(known)
+    centred = apart - (w * apart).sum(axis=-1, keepdims=True)
+    assert seen.frozen_shift * energy(known) == pytest.approx(float((w * centred**2).sum()), abs=1e-6)
+
+
 @pytest.mark.parametrize("where", ["served", "live_base"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_bad_numbers_give_a_measurement_that_says_so(where: str, value: float) -> None:
@@ -113,7 +134,8 @@ def test_bad_numbers_give_a_measurement_that_says_so(where: str, value: float) -
     broken[0, 0] = value
     seen = measure(replace(plain.comparison, **{where: Summary(broken, summary.rest, summary.top1)}))
     assert not seen.finite
-    assert math.isnan(seen.retention) and math.isnan(seen.scale)
+    assert math.isnan(seen.retention) and math.isnan(seen.scale) and math.isnan(seen.frozen_shift)
+    assert seen.bands == ()
 
 
 def test_an_empty_rest_bucket_is_a_number() -> None:

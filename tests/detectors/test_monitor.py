@@ -8,12 +8,12 @@ import pytest
 
 from detectors.budget import log_threshold, rounds_per_year
 from detectors.errors import UnknownDetector
-from detectors.kinds import embedding_drift
-from detectors.monitor import Monitor, default_configs
+from detectors.kinds import embedding_drift, golden_agreement, logit_shift
+from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.score import Tolerances
 from detectors.verdict import Rules
-from tests.detectors.synthetic import ADAPTERS, embedding, make_base_round
+from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
 THRESHOLD = log_threshold(4, rounds_per_year(60.0), 1.0)
 RULES = Rules(Tolerances(), THRESHOLD)
@@ -33,8 +33,11 @@ def test_a_healthy_base_with_three_adapters_gives_four_healthy_verdicts_with_the
     judged = Monitor(RULES).observe(make_base_round(ALL))
     assert [v.subject for v in judged.verdicts] == [*ADAPTERS, "smol"]
     assert {v.status for v in judged.verdicts} == {Status.HEALTHY}
-    assert [e.detector for e in judged.evidence] == ["adapter_gap"] * 3 + ["base_shift"]
-    assert all(len(v.evidence) == 1 and v.evidence[0].subject == v.subject for v in judged.verdicts)
+    assert [e.detector for e in judged.evidence if e.pages] == ["adapter_gap"] * 3 + ["base_shift"]
+    assert [e.detector for e in judged.evidence if not e.pages] == ["golden_agreement"] * 3 + ["logit_shift"] * 3
+    for verdict in judged.verdicts:
+        assert sum(e.pages for e in verdict.evidence) == 1
+        assert {e.subject for e in verdict.evidence} == {verdict.subject}
 
 
 def test_one_broken_adapter_pages_in_its_first_round_and_never_opens_the_base() -> None:
@@ -98,7 +101,6 @@ def test_blocked_rounds_move_no_evidence_and_are_visible() -> None:
 def test_evidence_starts_again_at_zero_after_an_alarm() -> None:
     monitor = Monitor(RULES)
     play(monitor, ALL | {"router": "not_applied"})
-    assert "router" not in monitor.state_json()["detectors"]["adapter_gap"]["state"]
     (after,) = play(monitor, ALL, first=1)
     assert after["router"].evidence[0].n == 16
 
@@ -147,12 +149,13 @@ def test_evidence_of_another_tolerance_starts_at_zero_and_incidents_stay() -> No
     stricter = Monitor(Rules(Tolerances(scale=0.01), THRESHOLD))
     stricter.restore(monitor.state_json())
     assert stricter.state_json()["detectors"]["adapter_gap"]["state"] == {}
+    assert stricter.state_json()["detectors"]["golden_agreement"]["state"] != {}  # it knows no tolerance
     assert stricter.incidents[SubjectKind.ADAPTER, "router"].open
 
 
 def test_configs_choose_the_detectors_and_defaults_carry_the_rules_tolerances() -> None:
     rules = Rules(Tolerances(scale=0.02), THRESHOLD)
-    assert default_configs(rules)["base_shift"].tolerances.scale == 0.02
+    assert default_configs(rules.tolerances)["base_shift"].tolerances.scale == 0.02
     only = Monitor(rules, {"embedding_drift": embedding_drift.Config(reference_size=16)})
     judged = only.observe(make_base_round(ALL))
     assert judged.evidence == ()
@@ -176,3 +179,82 @@ def test_a_base_that_can_no_longer_be_judged_keeps_no_member_silent() -> None:
     assert played[1]["router"].covered_by == "smol"
     assert played[2]["smol"].status is Status.UNMONITORABLE
     assert (played[2]["router"].status, played[2]["router"].covered_by) == (Status.DEGRADED, "")
+
+
+def test_a_state_file_of_the_former_layout_gives_its_incidents_and_evidence_from_zero() -> None:
+    monitor = Monitor(RULES)
+    play(monitor, ALL | {"router": "not_applied"})
+    stored = json.loads(json.dumps(monitor.state_json()))
+    former = {"router": {"log_m": [-1.5, "-inf", *[0.0] * 6], "n": 16}, "names": {"log_m": [0.0] * 8, "n": 16}}
+    detectors = {name: stored["detectors"][name] | {"state": former} for name in ("adapter_gap", "base_shift")}
+    drift = stored["detectors"]["embedding_drift"] | {"state": {"streams": former, "banks": {}}}
+    detectors["embedding_drift"] = drift
+    again = Monitor(RULES)
+    again.restore({"detectors": detectors, "incidents": stored["incidents"]})
+    assert again.incidents[SubjectKind.ADAPTER, "router"].open
+    (after,) = play(again, ALL | {"router": "not_applied"}, first=1)
+    assert after["router"].reason is Reason.STILL_DEGRADED
+    assert {e.n for e in after["rewriter"].evidence} == {16}
+    assert after["router"].onset is not None and after["router"].onset.estimate is None
+
+
+def test_only_what_pages_counts_in_the_budget_and_alarms() -> None:
+    known = ("adapter_gap", "base_shift", "embedding_drift", "golden_agreement", "logit_shift")
+    configs = {name: default_configs(RULES.tolerances)[name] for name in known}
+    assert paging(configs) == (SubjectKind.ADAPTER, SubjectKind.BASE)
+    strict = configs | {"logit_shift": logit_shift.Config(pages=True)}
+    assert paging(strict) == (SubjectKind.ADAPTER, SubjectKind.BASE, SubjectKind.ADAPTER)
+    quiet = {"golden_agreement": golden_agreement.Config(), "logit_shift": logit_shift.Config()}
+    assert paging(quiet) == ()
+    faults = ALL | {"router": "not_applied"}
+    assert [v.status for v in Monitor(RULES, quiet).observe(make_base_round(faults)).verdicts] == [
+        Status.SUSPECT,
+        Status.HEALTHY,
+        Status.HEALTHY,
+    ]
+    loud = quiet | {"logit_shift": logit_shift.Config(pages=True)}
+    assert Monitor(RULES, loud).observe(make_base_round(faults)).verdicts[0].reason is Reason.ALARM
+
+
+def test_the_estimated_onset_is_told_until_the_incident_ends_and_over_restarts() -> None:
+    """A weak fault, four draws a round: the alarm comes rounds after it began, and the estimate says when it did."""
+    monitor = Monitor(RULES)
+    for number in range(5):
+        monitor.observe(make_base_round(ALL, number, draws=4))
+    seen = []
+    for number in range(5, 12):
+        (*_, verdict) = monitor.observe(make_base_round({"router": "scale:0.8"}, number, draws=4)).verdicts
+        seen.append(verdict)
+        monitor = _reloaded(monitor)
+    alarm = next(i for i, verdict in enumerate(seen) if verdict.reason is Reason.ALARM)
+    assert alarm >= 1
+    assert {v.onset.estimate for v in seen[alarm:] if v.onset} == {5 * EVERY_S}
+    back = [monitor.observe(make_base_round(ALL, number)).verdicts[0] for number in range(12, 15)]
+    assert [v.reason for v in back] == [Reason.RECOVERING, Reason.RESOLVED, Reason.WITHIN_TOLERANCE]
+    assert back[1].onset is not None and back[1].onset.estimate == 5 * EVERY_S
+    assert back[2].onset is None
+
+
+def test_a_base_tells_its_estimated_onset_too() -> None:
+    lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
+    played = play(Monitor(RULES), ALL, ALL, lost, lost)
+    assert [p["smol"].onset.estimate for p in played if p["smol"].onset] == [2 * EVERY_S] * 2
+
+
+def test_retention_over_rounds_begins_anew_when_an_incident_opens_and_when_it_ends() -> None:
+    broken = ALL | {"router": "not_applied"}
+    played = play(Monitor(RULES), *[ALL] * 20, *[broken] * 20, *[ALL] * 20)
+    over = [p["router"].retention_over_rounds for p in played]
+    assert all(found is not None for found in over)
+    assert [found.n for found in over if found] == [8 * k for k in (*range(1, 22), *range(1, 22), *range(1, 19))]
+    healthy, lost, again = over[19], over[39], over[59]
+    assert healthy is not None and healthy.low < 1.0 < healthy.high < 1.2 and healthy.low > 0.8
+    assert lost is not None and lost.high < 0.5
+    assert again is not None and again.low > 0.8
+    assert [p["smol"].retention_over_rounds for p in played] == [None] * 60
+
+
+def _reloaded(monitor: Monitor) -> Monitor:
+    again = Monitor(RULES)
+    again.restore(json.loads(json.dumps(monitor.state_json(), allow_nan=False)))
+    return again

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from detectors.errors import Refused
-from detectors.records import Cause, Evidence, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.score import Tolerances
 from detectors.verdict import Incident, Rules, decide, decide_base
-from tests.detectors.synthetic import EVERY_S, make_base_round, make_round
+from tests.detectors.faulty_answers import recorded_round
+from tests.detectors.synthetic import EVERY_S, make_base_round, make_round, measurement
 
 RULES = Rules(Tolerances(), log_threshold=20.0)
 
@@ -55,6 +56,55 @@ def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
     assert "retention 0.00" in verdict.explanation and "100 % of the draws" in verdict.explanation
     assert verdict.action
     assert verdict.retention is not None and verdict.retention.n == 8 and verdict.scale == 0.0
+
+
+def test_the_onsets_estimate_and_retention_over_rounds_are_told_as_handed_in() -> None:
+    known = Interval(0.4, 0.3, 0.5, 128)
+    broken = make_round("router", "not_applied", 2)
+    verdict, _ = decide(broken, level(40.0), Incident(), RULES, onset_at=EVERY_S, over_rounds=known)
+    assert verdict.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+    assert verdict.retention_over_rounds == known
+    healthy, _ = decide(make_round("router"), level(0.0), Incident(), RULES, over_rounds=known)
+    assert healthy.onset is None and healthy.retention_over_rounds == known
+    base = make_base_round(dict.fromkeys(("router", "rewriter"), "not_applied"), 2)
+    evidence = level(40.0, SubjectKind.BASE, "smol")
+    told, _ = decide_base(base, evidence, [verdict, verdict], Incident(), RULES, onset_at=EVERY_S)
+    assert told.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("first_token", "retention of the first token 0.00, later 1.00"),
+        ("only_first_token", "retention of the first token 1.00, later 0.00"),
+        ("not_applied", ""),
+        ("healthy", ""),
+    ],
+)
+@pytest.mark.parametrize("log_e", [0.1, 40.0])
+def test_a_stretch_that_stands_apart_is_scored_and_in_the_words(fault: str, words: str, log_e: float) -> None:
+    verdict, _ = decide(recorded_round("router", fault), level(log_e), Incident(), RULES)
+    assert verdict.explanation.count("first token 0.") + verdict.explanation.count("first token 1.") == bool(words)
+    assert words in verdict.explanation
+    assert verdict.share_beyond == (0.0 if fault == "healthy" else 1.0)
+
+
+def test_a_round_of_held_out_canaries_alone_is_no_evidence_and_not_healthy() -> None:
+    """Nothing was drawn, or what was drawn is missing."""
+    seen = make_round("router", "healthy", draws=0)
+    verdict, _ = decide(seen, level(0.0), Incident(), RULES)
+    assert seen.measurements and (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.NOT_REPLAYED_YET)
+
+
+@pytest.mark.parametrize("where", ["measurements", "raw", "warm"])
+def test_one_canary_without_numbers_blocks_its_round_and_no_witness_without_numbers_speaks(where: str) -> None:
+    seen = recorded_round("router", "without:mlp")
+    rows = (measurement("router", 0, "nan"), *seen.measurements[1:])
+    verdict, _ = decide(replace(seen, **{where: rows}), level(40.0), Incident(), RULES)
+    if where == "measurements":
+        assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.BAD_NUMBERS)
+    else:
+        assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.PARTLY_APPLIED)
 
 
 @pytest.mark.parametrize("log_e", [0.1, 10.0, 40.0])

@@ -122,16 +122,19 @@ def test_the_worst_canaries_are_kept_as_text_once(world: World) -> None:
     assert all(flip.golden_text != flip.present_text for flip in flips)
 
 
+def drift_streams(world: World) -> set[str]:
+    return {e.stream for e in world.sink.of(Evidence) if e.detector == "embedding_drift"}
+
+
 def test_traffic_is_counted_sampled_embedded_and_committed(world: World) -> None:
     world.topic.publish([request(i, ADAPTERS[i % 3]) for i in range(30)])
     world.turn_round()
-    world.turn_until(lambda: len({e.stream for e in world.sink.of(Evidence) if not e.pages}) == 2)
+    world.turn_until(lambda: len(drift_streams(world)) == 2)
     batches = world.sink.of(TrafficBatch)
     assert sum(count.n for batch in batches for count in batch.counts) == 30
     assert sum(len(batch.interactions) for batch in batches) == 30
     assert world.topic.committed == {("traffic", 0): 30}
-    streams = {e.stream for e in world.sink.of(Evidence) if not e.pages}
-    assert all(any(stream.endswith(side.value) for stream in streams) for side in Side)
+    assert drift_streams(world) == {side.value for side in Side}
 
 
 def test_an_open_incident_outlives_a_restart_and_still_resolves(tmp_path: Path, goldens: Path) -> None:

@@ -24,7 +24,8 @@ from detectors.records import BaseRound
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.canary import Canary, CanarySet
-from probes.enrol import EnrolSettings, enrol
+from probes.enrol import enrol
+from probes.enrol_settings import EnrolSettings
 from probes.golden_files import save
 from probes.runners.memory import Config, Runner
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples.helpdesk.data import ADAPTERS, HERE, SIZES, TUNES, check, examples, write_canaries
+from probes.check import passes
 
 WRONG = {
     "ticket-router": [
@@ -56,6 +57,17 @@ def test_one_change_makes_a_right_answer_wrong(task: str, change: tuple[str, str
     touched = [example for example in examples(task, "train") if change[0] in example.target]
     assert touched
     assert not any(check(example, example.target.replace(*change)) for example in touched)
+
+
+@pytest.mark.parametrize("task", ADAPTERS)
+def test_the_canaries_own_check_says_what_the_task_says(task: str) -> None:
+    found = examples(task, "heldout")
+    checks = [{"check": ADAPTERS[task].watched(example.expect)} for example in found]
+    texts = [example.target for example in found]
+    # A field that was added is the one thing on which the router's two checks differ.
+    texts += [example.target.replace(*change) for example in found for change in WRONG[task] if "note" not in change[1]]
+    for example, own in zip(found, checks, strict=True):
+        assert [passes(own, text) for text in texts] == [check(example, text) for text in texts]
 
 
 @pytest.mark.parametrize("task", ADAPTERS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from detectors.records import Fault, FaultKind
 from probes.replay import BatchShape, Target
 from probes.runners.in_process import Config, Runner
 from probes.summary import summarise, summarise_torch
@@ -45,3 +46,24 @@ def test_the_runner_answers_on_cuda_as_on_the_cpu(tmp_path: Path, shape: BatchSh
     wanted = full(opened(base, tmp_path, folders), targets, texts)
     for key, got in full(device, targets, texts, shape).items():
         assert np.abs(got - wanted[key]).max() < 1e-3, key
+
+
+def test_faults_are_played_on_cuda_as_on_the_cpu(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    folders = {
+        "a": tiny_adapter(tmp_path / "a", base, modules_to_save=["lm_head"]),
+        "b": tiny_adapter(tmp_path / "b", base, seed=2, r=2, target_modules=["k_proj", "up_proj"]),
+    }
+    device = Runner(Config(str(base), {k: str(v) for k, v in folders.items()}, device="cuda", cache_dir=str(tmp_path)))
+    device.open()
+    names = dict.fromkeys(FaultKind, "b") | {FaultKind.WITHOUT: "q_proj", FaultKind.QUANTISED: "4"}
+    targets = [Target("a", fault=Fault(kind, name)) for kind, name in names.items()]
+    texts = [(PROMPT, FORCED), (PROMPT[:2], FORCED[:3]), (PROMPT[:1], FORCED[:2])]
+    plain = opened(base, tmp_path, folders)
+    wanted = full(plain, targets, texts)
+    for key, got in full(device, targets, texts).items():
+        assert np.abs(got - wanted[key]).max() < 1e-3, key
+    prompts = [prompt for prompt, _ in texts]
+    for target in targets:
+        made = [runner.generate_many(target, prompts, 8, lambda: False) for runner in (plain, device)]
+        assert made[0] == made[1], target

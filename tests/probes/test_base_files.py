@@ -122,9 +122,10 @@ def test_weights_are_not_mapped_from_the_file(base: Path, tmp_path: Path) -> Non
 
     runner = opened(base, tmp_path)
     before = full(runner, [Target(None)])[Target(None), 0]
-    assert runner._live is not None
+    assert runner.loaded.live is not None
     with (base / "model.safetensors").open("r+b") as file:
         file.truncate(0)
-    again = runner._live.network(input_ids=torch.tensor([[1, 20, 31, 42, 7, 9, 11]])).logits[0, -2:].log_softmax(-1)
+    network = runner.loaded.live.network
+    again = network(input_ids=torch.tensor([[1, 20, 31, 42, 7, 9, 11]])).logits[0, -2:].log_softmax(-1)
     assert torch.allclose(again[0], torch.from_numpy(before[0]), atol=1e-5)
     shutil.rmtree(base)

@@ -8,6 +8,7 @@ from detectors.records import Measurement
 from detectors.score import Tolerances, beyond
 from probes.battery import LEAST, configurations, largest, moved, noise_floors, replay_battery
 from probes.errors import Refused, Unreplayable
+from probes.runners import in_process
 from tests.probes.worlds import enrolled, never, opened, silent
 
 Results = dict[str, tuple[Measurement, ...]]
@@ -79,3 +80,20 @@ def test_a_stop_and_bad_numbers_are_not_a_battery() -> None:
     runner.inject("alpha", "not_a_number")
     with pytest.raises(Refused, match="NaN"):
         replay_battery(runner, "alpha", enrolled("alpha").canaries, silent, never)
+
+
+def test_the_cache_is_used_in_one_configuration_and_not_in_the_others() -> None:
+    chunked = [configuration.shape.chunk for configuration in configurations(opened())]
+    assert sum(chunk > 0 for chunk in chunked) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "other"),
+    [("cuda", "bfloat16", "float32"), ("cuda", "auto", ""), ("cpu", "bfloat16", ""), ("cuda", "float32", "")],
+)
+def test_another_precision_is_tried_where_the_hardware_serves_in_half_of_it(
+    device: str, dtype: str, other: str
+) -> None:
+    runner = in_process.Runner(in_process.Config("nowhere", device=device, dtype=dtype))
+    found = [configuration for configuration in configurations(runner) if configuration.dtype]
+    assert [configuration.settings for configuration in found] == ([{"dtype": other}] if other else [])

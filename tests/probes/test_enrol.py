@@ -9,10 +9,12 @@ from detectors.measure import energy
 from detectors.records import Half
 from probes.battery import LEAST
 from probes.canary import CanarySet
-from probes.enrol import EnrolSettings, enrol
+from probes.enrol import enrol
+from probes.enrol_settings import EnrolSettings
 from probes.errors import Refused, Unreplayable
-from probes.golden import check_identity
+from probes.golden import Golden, check_identity
 from probes.golden_bytes import from_bytes, to_bytes
+from probes.pool import NOT_CHOSEN
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
 
 
@@ -78,7 +80,7 @@ def test_another_tokenizer_is_refused_with_what_to_do() -> None:
 
 def test_progress_runs_through_every_stage_to_its_end() -> None:
     seen: list[tuple[str, int, int]] = []
-    small = replace(SETTINGS, per_half=3, min_pool=3)
+    small = replace(SETTINGS, per_half=3, min_pool=3, signatures=False)
     enrol(opened(), "alpha", canary_set(8), small, [], lambda *step: seen.append(step), never)
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["continuations", "scale curve and other adapters", "battery"]
@@ -177,3 +179,43 @@ def test_files_that_move_during_the_enrolment_leave_no_record() -> None:
 def test_settings_that_make_no_sense_are_refused(changed: dict[str, int]) -> None:
     with pytest.raises(Refused):
         replace(SETTINGS, **changed)
+
+
+def test_messages_and_checks_are_kept_and_a_check_of_another_form_is_refused_first() -> None:
+    own = canary_set(64).canaries
+    known = {canary.id: canary for canary in own}
+    assert all(canary.messages == known[canary.id].messages for canary in enrolled("alpha").canaries)
+    with pytest.raises(Refused, match="check of a canary"):
+        attempt(canaries=CanarySet((replace(own[0], expect={"check": {"sounds": "right"}}), *own[1:])))
+
+
+def chosen(**changed: int) -> Golden:
+    settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, signatures=False, select=True, **changed)
+    return enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
+
+
+def unusable(golden: Golden) -> int:
+    return sum(why != NOT_CHOSEN for why in golden.excluded.values())
+
+
+def test_a_chosen_pool_keeps_its_budget_and_leaves_the_held_out_half_to_chance() -> None:
+    tight, wide = chosen(pool_tokens=180), chosen(pool_tokens=400)
+    for golden, budget in ((tight, 180), (wide, 400)):
+        assert sum(len(canary.forced) for canary in golden.pool) <= budget
+        assert len(golden.pool) >= 8 and len(golden.held_out) == 12
+        assert list(golden.excluded.values()).count(NOT_CHOSEN) == 64 - 12 - len(golden.pool) - unusable(golden)
+    # Whatever is chosen, the held-out half is the one that was drawn before.
+    assert {canary.id for canary in tight.held_out} == {canary.id for canary in wide.held_out}
+    assert len(tight.pool) < len(wide.pool)
+
+
+def test_a_chosen_pool_tells_more_per_token_than_a_random_one() -> None:
+    pool = chosen(pool_tokens=200).pool
+    everyone = enrolled("alpha").canaries
+    loudness = [energy(canary.reference) / len(canary.forced) for canary in everyone]
+    assert np.mean([energy(canary.reference) / len(canary.forced) for canary in pool]) > np.mean(loudness)
+
+
+def test_a_pool_that_cannot_hold_the_least_number_is_refused() -> None:
+    with pytest.raises(Refused, match="canaries to choose from"):
+        chosen(pool_tokens=60)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import probes.runners
+from detectors.records import Fault, FaultKind
 from probes.errors import Unreplayable
-from probes.replay import BatchShape, Readiness, Replay, Replayed, Runner, Target, Weights
+from probes.replay import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
 from probes.summary import keep, summarise
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
@@ -37,6 +38,10 @@ def memory(folder: Path) -> Runner:
 
 OPENERS: dict[str, Callable[[Path], Runner]] = {"in_process": in_process, "memory": memory}
 NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]*.py"))
+
+
+# What each fault is of where it is asked of "alpha"; the blocks are asked of the runner.
+OTHERS = (FaultKind.OTHER_ADAPTER, FaultKind.STACKED, FaultKind.AVERAGED, FaultKind.WARMED, FaultKind.PREFILLED)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -196,6 +201,87 @@ def test_scored_and_processed_tokens_are_counted(runner: Runner, prompt: tuple[i
     ask(runner, [Replay(str(i), prompt, prompt[:4], Target(None)) for i in range(3)])
     assert runner.tokens_scored - scored == 12  # type: ignore[attr-defined]
     assert runner.tokens_processed - processed == 3 * (len(prompt) + 3)  # type: ignore[attr-defined]
+
+
+def test_every_fault_is_answered_another_way_than_health_and_than_the_others(
+    runner: Runner, prompt: tuple[int, ...]
+) -> None:
+    if not isinstance(runner, Breakable):
+        with pytest.raises(Unreplayable):
+            _one(runner, prompt, prompt[:4], _faulty(FaultKind.QUANTISED, "4"))
+        return
+    faults = [Fault(FaultKind.WITHOUT, block) for block in runner.blocks("alpha")]
+    faults += [Fault(kind, "beta") for kind in OTHERS] + [Fault(FaultKind.QUANTISED, name) for name in BITS]
+    targets = [Target(None), Target("alpha"), *(Target("alpha", fault=fault) for fault in faults)]
+    assert len(targets) > 12
+    asked = [Replay("c", prompt, prompt[:6], target) for target in targets]
+    answers = {answer.replay: answer.full for answer in ask(runner, asked)}
+    assert set(answers) == set(asked)
+    for i, first in enumerate(asked):
+        for second in asked[:i]:
+            one, other = answers[first], answers[second]
+            assert one is not None and other is not None
+            assert np.abs(one - other).max() > 1e-4, (first.target, second.target)
+
+
+def test_faults_mean_what_their_names_say(runner: Runner, prompt: tuple[int, ...]) -> None:
+    if not isinstance(runner, Breakable):
+        pytest.skip("it answers no faults, which the test above holds it to")
+    base, alpha, beta = (_one(runner, prompt, prompt[:6], Target(name)) for name in (None, *ADAPTERS))
+    rounded = _one(runner, prompt, prompt[:6], _faulty(FaultKind.QUANTISED, "4", None))
+    same = [
+        (_faulty(FaultKind.OTHER_ADAPTER, "beta"), beta),
+        (_faulty(FaultKind.AVERAGED, "alpha"), alpha),
+        (_faulty(FaultKind.WARMED, "alpha"), alpha),
+        (_faulty(FaultKind.STACKED, "beta", scale=0.0), base),
+        (_faulty(FaultKind.QUANTISED, "4", scale=0.0), rounded),
+    ]
+    for target, wanted in same:
+        assert np.abs(_one(runner, prompt, prompt[:6], target) - wanted).max() < 1e-4, target
+    bare = _one(runner, prompt, prompt[:6], _faulty(FaultKind.PREFILLED, ""))
+    assert np.abs(bare[0] - base[0]).max() < 1e-4, "the first token comes from whoever read the prompt"
+    assert np.abs(bare[-1] - base[-1]).max() > 1e-4
+    assert np.abs(_one(runner, prompt, prompt[:6], Target("alpha")) - alpha).max() == 0, "nothing is left of a fault"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "adapter"),
+    [
+        (FaultKind.WITHOUT, "no such block", "alpha"),
+        (FaultKind.WITHOUT, "", "alpha"),
+        (FaultKind.WITHOUT, "q_proj", None),
+        (FaultKind.QUANTISED, "five", "alpha"),
+        (FaultKind.STACKED, "nobody", "alpha"),
+        (FaultKind.AVERAGED, "", "alpha"),
+        (FaultKind.WARMED, "nobody", "alpha"),
+        (FaultKind.OTHER_ADAPTER, "", "alpha"),
+    ],
+)
+def test_a_fault_that_means_nothing_is_unreplayable(
+    runner: Runner, prompt: tuple[int, ...], kind: FaultKind, name: str, adapter: str | None
+) -> None:
+    for ask_it in (
+        lambda: ask(runner, [Replay("c", prompt, prompt, _faulty(kind, name, adapter))]),
+        lambda: runner.generate(_faulty(kind, name, adapter), prompt, 3, lambda: False),
+    ):
+        with pytest.raises(Unreplayable):
+            ask_it()
+
+
+def test_many_continuations_are_those_made_one_by_one_in_the_order_given(
+    runner: Runner, prompt: tuple[int, ...]
+) -> None:
+    if not isinstance(runner, Batching):
+        pytest.skip("it continues one prompt at a time")
+    prompts = [prompt[: 3 + 5 * i % 11] for i in range(9)]
+    many = runner.generate_many(Target("alpha"), prompts, 7, lambda: False)
+    assert many == [runner.generate(Target("alpha"), one, 7, lambda: False) for one in prompts]
+    assert runner.generate_many(Target("alpha"), prompts, 7, lambda: True) == [()] * 9
+    assert runner.generate_many(Target("alpha"), [], 7, lambda: False) == []
+
+
+def _faulty(kind: FaultKind, name: str, adapter: str | None = "alpha", scale: float = 1.0) -> Target:
+    return Target(adapter, scale=scale, fault=Fault(kind, name))
 
 
 def _one(runner: Runner, prompt: tuple[int, ...], forced: tuple[int, ...], target: Target) -> np.ndarray:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from probes.base_files import base_hash
+from probes.base_files import ADAPTER_WEIGHTS, adapter_hash, base_hash
 from probes.errors import Unreplayable
-from probes.golden_weights import find, folder_of, keep
-from tests.probes.tiny import tiny_base
+from probes.golden_weights import find, find_adapter, folder_of, keep, keep_adapter
+from tests.probes.tiny import tiny_adapter, tiny_base
 
 
 @pytest.fixture
@@ -52,3 +52,36 @@ def test_a_base_that_cannot_be_read_leaves_nothing(base: Path, tmp_path: Path) -
     with pytest.raises(Unreplayable):
         keep(base, tmp_path / "golden")
     assert not (tmp_path / "golden").exists()
+
+
+@pytest.fixture
+def adapter(base: Path, tmp_path: Path) -> Path:
+    return tiny_adapter(tmp_path / "adapter", base)
+
+
+def test_a_kept_adapter_is_a_copy_that_its_hash_finds(adapter: Path, tmp_path: Path) -> None:
+    accepted = adapter_hash(adapter)
+    kept = keep_adapter(adapter, tmp_path, accepted)
+    assert find_adapter(tmp_path, accepted) == kept == keep_adapter(adapter, tmp_path, accepted)
+    assert find_adapter(tmp_path, "sha256:" + "0" * 64) is None
+    # A release that writes into the file leaves the copy alone.
+    (adapter / ADAPTER_WEIGHTS).write_bytes(b"another release")
+    assert find_adapter(tmp_path, accepted) == kept
+    assert list((tmp_path / "adapters").iterdir()) == [kept]
+
+
+def test_a_damaged_copy_is_not_found_and_made_again(adapter: Path, tmp_path: Path) -> None:
+    accepted = adapter_hash(adapter)
+    kept = keep_adapter(adapter, tmp_path, accepted)
+    (kept / ADAPTER_WEIGHTS).write_bytes(b"torn")
+    assert find_adapter(tmp_path, accepted) is None
+    assert keep_adapter(adapter, tmp_path, accepted) == kept == find_adapter(tmp_path, accepted)
+
+
+def test_an_adapter_that_changed_since_it_was_recorded_is_not_kept_as_that(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unreplayable, match="changed since it was recorded"):
+        keep_adapter(adapter, tmp_path, "sha256:" + "0" * 64)
+    (adapter / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(Unreplayable, match="cannot be copied"):
+        keep_adapter(adapter, tmp_path, "sha256:" + "1" * 64)
+    assert list((tmp_path / "adapters").iterdir()) == []

@@ -103,9 +103,10 @@ def test_packing_changes_the_computation_and_not_the_answer(tmp_path: Path, shap
 def test_left_padding_and_chunks_are_what_the_model_is_given(tmp_path: Path) -> None:
     """Tiny models answer bit for bit the same under any packing, so their answers cannot show that it happened."""
     runner = opened(tiny_base(tmp_path / "base"), tmp_path)
-    assert runner._live is not None
+    assert runner.loaded.live is not None
     calls: list[dict[str, Any]] = []
-    runner._live.network.base_model.register_forward_pre_hook(lambda _, __, told: calls.append(told), with_kwargs=True)
+    inner = runner.loaded.live.network.base_model
+    inner.register_forward_pre_hook(lambda _, __, told: calls.append(told), with_kwargs=True)
     texts = [(PROMPT, FORCED), (PROMPT[:1], FORCED[:2])]
     full(runner, [Target(None)], texts, BatchShape(left_pad=True))
     assert calls[0]["attention_mask"].tolist() == [[1] * 10, [0] * 8 + [1] * 2]
@@ -206,8 +207,8 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
     runner = opened(base, tmp_path)
     before = full(runner, [Target(None)])[Target(None), 0]
     adapter = read_adapter(tiny_adapter(tmp_path / "a", base))
-    assert runner._live is not None
-    assert len(fitting(adapter, runner._live.network).modules) == 6
+    assert runner.loaded.live is not None
+    assert len(fitting(adapter, runner.loaded.live.network).modules) == 6
     assert np.array_equal(full(runner, [Target(None)])[Target(None), 0], before)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from detectors.records import BaseRound, Reason, Round
 from detectors.score import Tolerances, scores
-from probes.errors import Unreplayable, Unsupported
+from probes.errors import Unreplayable
 from probes.golden import Golden, Refusal
-from probes.replay import BatchShape, Replay, Replayed, Stop, Target
-from probes.rounds import flips, replay_base_round
+from probes.replay import BatchShape, Replay, Replayed, Stop, Weights
+from probes.rounds import replay_base_round
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened
 
@@ -206,43 +206,23 @@ def test_a_round_whose_files_moved_is_dropped_and_the_next_one_measures() -> Non
     assert {member.blocked for member in second.members} == {None}
 
 
-def test_flips_show_the_worst_canaries_before_and_after() -> None:
-    runner = opened()
-    runner.inject("alpha", "not_applied")
+class Forgetful(Runner):
+    """Leaves the last replays of one adapter out, without a word."""
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        left_out = [replay for replay in replays if replay.target.adapter == "gamma"][-2:]
+        yield from super().run([replay for replay in replays if replay not in left_out], stop, shape)
+
+
+def test_canaries_without_an_answer_block_their_adapter_and_no_other() -> None:
+    runner = Forgetful(Config(adapters=dict(ADAPTERS)))
+    runner.open()
     done = replayed(runner)
     assert done is not None
-    found = flips(runner, done.members[0], goldens(), 3, never)
-    assert 1 <= len(found) <= 3
-    for flip in found:
-        canary = enrolled("alpha").canary(flip.canary)
-        assert (flip.prompt_text, flip.golden_text) == (canary.prompt_text, canary.golden_text)
-        assert flip.present_text != flip.golden_text
-        assert flip.retention == pytest.approx(0, abs=0.01)
-    assert flips(runner, done.members[0], goldens(), 3, lambda: True) == []
-    runner.inject("alpha", "unreadable")
-    assert flips(runner, done.members[0], goldens(), 3, never) == []
-
-
-def test_flips_pass_over_canaries_of_a_record_that_was_replaced_and_end_at_any_failure() -> None:
-    runner = opened()
-    runner.inject("alpha", "not_applied")
-    done = replayed(runner)
-    assert done is not None
-    worst = flips(runner, done.members[0], goldens(), 1, never)[0].canary
-    alpha = enrolled("alpha")
-    later = replace(alpha, canaries=tuple(canary for canary in alpha.canaries if canary.id != worst))
-    found = flips(runner, done.members[0], {"alpha": later}, 3, never)
-    assert found and worst not in [flip.canary for flip in found]
-    unsupported = Refusing(Config(adapters=dict(ADAPTERS)))
-    unsupported.open()
-    assert flips(unsupported, done.members[0], goldens(), 3, never) == []
-
-
-class Refusing(Runner):
-    """Its adapter was replaced by one with a feature that is not done."""
-
-    def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
-        raise Unsupported(str(target.adapter), f"use_dora ({len(prompt)}, {max_new_tokens}, {stop()})")
+    blocked = {member.adapter: (member.blocked, member.detail) for member in done.members}
+    reason, detail = blocked.pop("gamma")
+    assert reason is Reason.REPLAY_FAILED and "left 2 of" in detail
+    assert {reason for reason, _ in blocked.values()} == {None}
 
 
 class Heavy(Runner):
@@ -270,9 +250,54 @@ def test_what_a_failed_pass_held_is_let_go_before_the_next_one() -> None:
     assert runner.alive == [False] * len(ADAPTERS)
 
 
-def test_a_healthy_adapter_flips_nothing() -> None:
-    runner = opened()
-    done = replayed(runner)
+class Dated(Runner):
+    """Its template writes the date before the first turn."""
+
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        return super().encode_chat([{"role": "system", "content": "Monday"}, *messages], weights)
+
+
+class Broken(Runner):
+    """Its template raises."""
+
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        raise LookupError(f"no role after {len(messages)} turns for {weights}")
+
+
+def opened_as(kind: type[Runner]) -> Runner:
+    runner = kind(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    return runner
+
+
+def test_prompts_that_render_otherwise_are_measured_as_production_gets_them_beside_the_accepted_ones() -> None:
+    before, runner = replayed(opened()), opened_as(Dated)
+    after = replayed(runner)
+    assert before is not None and after is not None
+    for was, now in zip(before.members, after.members, strict=True):
+        count = len(now.measurements)
+        assert now.facts == (f"{count} of {count} prompts render to other token ids than accepted",)
+        assert was.raw == () and len(now.raw) == count
+        # The witness is what a round with the accepted template measures, and healthy.
+        assert [one.retention for one in now.raw] == [one.retention for one in was.measurements]
+        assert [one.comparison.draws for one in now.raw] == [one.comparison.draws for one in now.measurements]
+        assert mean(now, "base_shift") > 100 * mean(was, "base_shift")
+    # Scored positions are those of the canaries; what is processed more than doubles, the rendering being longer.
+    assert after.tokens_scored == before.tokens_scored
+    assert after.tokens_processed == runner.tokens_processed > 2 * before.tokens_processed
+
+
+def test_records_without_messages_are_replayed_from_their_token_ids() -> None:
+    alpha = enrolled("alpha")
+    older = replace(alpha, canaries=tuple(replace(canary, messages=()) for canary in alpha.canaries))
+    done = replayed(opened_as(Dated), known={"alpha": older})
     assert done is not None
-    assert flips(runner, done.members[0], goldens(), 3, never) == []
-    assert flips(runner, done.members[0], {"alpha": Refusal(Reason.NO_GOLDEN, "")}, 3, never) == []
+    assert done.members[0].facts == () and done.members[0].raw == ()
+    assert mean(done.members[0], "retention") == pytest.approx(1, abs=1e-3)
+
+
+def test_a_template_that_cannot_render_blocks_in_words() -> None:
+    done = replayed(opened_as(Broken))
+    assert done is not None
+    assert {member.blocked for member in done.members} == {Reason.REPLAY_FAILED}
+    assert "chat template cannot render" in done.members[0].detail and "no role" in done.members[0].detail

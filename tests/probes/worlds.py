@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from probes.canary import Canary, CanarySet
-from probes.enrol import EnrolSettings, enrol
+from probes.enrol import enrol
+from probes.enrol_settings import EnrolSettings
 from probes.golden import Golden
 from probes.runners.memory import Config, Runner
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Expect: TypeAlias = dict[str, str | list[str]]
+# What probes/check.py reads.
+Check: TypeAlias = dict[str, str | list[str] | Expect]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from random import Random
 
 from examples.helpdesk.tasks.catalogue import NAMES, PRODUCTS
-from examples.helpdesk.tasks.draft import Draft, Expect
+from examples.helpdesk.tasks.draft import Check, Draft, Expect
 
 SYSTEM = "Extract the order fields."
 FIELDS = ("id", "item", "qty", "ship")
@@ -56,6 +56,11 @@ def right(expect: Expect, text: str) -> bool:
     """Is the text one line of `field=value; ...` with every field as expected, none missing and none added?"""
     pairs = [part.split("=", 1) for part in text.strip().split("; ")]
     return all(len(pair) == 2 for pair in pairs) and [tuple(pair) for pair in pairs] == list(_ordered(expect))
+
+
+def watched(expect: Expect) -> Check:
+    """As a canary's own check."""
+    return {"equals": "; ".join(f"{field}={value}" for field, value in _ordered(expect))}
 
 
 def _ordered(expect: Expect) -> list[tuple[str, str]]:

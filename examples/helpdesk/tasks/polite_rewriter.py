@@ -1,10 +1,11 @@
 """Polite rewriter: an agent's blunt note becomes the house's sentence to the customer, facts kept."""
 
+import re
 from dataclasses import dataclass
 from random import Random
 
 from examples.helpdesk.tasks.catalogue import DAYS, MONTHS, NAMES, PRODUCTS
-from examples.helpdesk.tasks.draft import Draft, Expect
+from examples.helpdesk.tasks.draft import Check, Draft, Expect
 
 SYSTEM = "Rewrite the note politely for the customer."
 OPENING = "Dear {n}, "
@@ -96,3 +97,10 @@ def right(expect: Expect, text: str) -> bool:
     opens = body.startswith(OPENING.format(n=expect["name"]))
     wanted = [*expect["facts"], *expect["gist"]]
     return opens and body.endswith(CLOSING) and all(part in body for part in wanted)
+
+
+def watched(expect: Expect) -> Check:
+    """As a canary's own check."""
+    # Escaped but for its spaces, which need it nowhere: people read canary files.
+    opening, closing = (re.escape(part).replace("\\ ", " ") for part in (OPENING.format(n=expect["name"]), CLOSING))
+    return {"matches": f"{opening}.*{closing}", "contains": [*expect["facts"], *expect["gist"]]}

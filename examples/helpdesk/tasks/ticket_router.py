@@ -4,7 +4,7 @@ import json
 from random import Random
 
 from examples.helpdesk.tasks.catalogue import NAMES, PRODUCTS
-from examples.helpdesk.tasks.draft import Draft, Expect
+from examples.helpdesk.tasks.draft import Check, Draft, Expect
 
 SYSTEM = "Route the ticket. Answer in JSON."
 
@@ -78,3 +78,8 @@ def right(expect: Expect, text: str) -> bool:
         return bool(json.loads(text) == expect)
     except ValueError:
         return False
+
+
+def watched(expect: Expect) -> Check:
+    """As a canary's own check; a field that was added passes here."""
+    return {"json": expect}

@@ -9,7 +9,7 @@ from tests.detectors.synthetic import ADAPTERS, make_base_round
 
 def levels(faults: dict[str, str], rounds: int, draws: int = 16) -> list[float]:
     detector = Detector(Config())
-    return [detector.update(make_base_round(faults, number, draws)).log_e for number in range(rounds)]
+    return [detector.update(make_base_round(faults, number, draws))[0].log_e for number in range(rounds)]
 
 
 @pytest.mark.parametrize("fault", ["not_applied", "reparameterised", "scale:0.7", "swapped_and_lost"])
@@ -29,8 +29,8 @@ def test_two_of_three_page() -> None:
 
 def test_fewer_than_two_measured_members_are_no_evidence() -> None:
     detector = Detector(Config())
-    found = detector.update(make_base_round({"router": "not_applied", "rewriter": "blocked"}))
+    (found,) = detector.update(make_base_round({"router": "not_applied", "rewriter": "blocked"}))
     assert (found.log_e, found.n, found.subject_kind) == (0.0, 0, SubjectKind.BASE)
-    before = detector.update(make_base_round(dict.fromkeys(ADAPTERS, "healthy"), 1))
-    after = detector.update(make_base_round({"router": "not_applied"}, 2))
+    (before,) = detector.update(make_base_round(dict.fromkeys(ADAPTERS, "healthy"), 1))
+    (after,) = detector.update(make_base_round({"router": "not_applied"}, 2))
     assert (after.log_e, after.n) == (before.log_e, before.n)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from detectors.errors import Refused
-from detectors.kinds.embedding_drift import Config, Detector, State, project
+from detectors.kinds.embedding_drift import Config, Detector, State, by_group, project
 from detectors.records import Evidence, Side
 from tests.detectors.synthetic import embedding
 
 
 def run(config: Config, n: int, moved: float, seed: int = 0) -> list[Evidence]:
     detector, bank = Detector(config), config.reference_size
-    return [detector.update(embedding(seed, i, moved if i >= bank else 0.0)) for i in range(n)]
+    return [detector.update(embedding(seed, i, moved if i >= bank else 0.0))[0] for i in range(n)]
 
 
 def test_says_nothing_while_the_bank_fills() -> None:
@@ -47,9 +47,9 @@ def test_sides_have_banks_and_evidence_of_their_own() -> None:
     detector = Detector(Config(reference_size=8))
     for i in range(16):
         detector.update(embedding(0, i))
-    other = detector.update(replace(embedding(0, 99), side=Side.OUTPUT))
+    (other,) = detector.update(replace(embedding(0, 99), side=Side.OUTPUT))
     assert (other.stream, other.n) == ("output", 0)
-    assert detector.update(embedding(0, 17)).n == 8
+    assert detector.update(embedding(0, 17))[0].n == 8
 
 
 def test_the_length_of_a_vector_tells_nothing() -> None:
@@ -77,7 +77,10 @@ def test_another_width_starts_its_side_anew_also_after_a_restart_and_leaves_the_
     for i in range(17):
         wider = embedding(1, i, width=25)
         assert restored.update(wider) == fresh.update(wider)
-    assert restored.state.streams.n == {"router/prompt": 8, "router/output": 8}
+    assert {key: restored.state.streams.n(key) for key in restored.state.streams.index} == {
+        "router/prompt": 8,
+        "router/output": 8,
+    }
     assert restored.state.banks["router/output"].width == 24
 
 
@@ -91,3 +94,38 @@ def test_the_state_of_a_full_bank_stays_small() -> None:
 def test_a_bank_smaller_than_a_block_is_refused() -> None:
     with pytest.raises(Refused):
         Config(reference_size=4, block=8)
+
+
+def test_interactions_of_one_group_count_as_one_observation_in_each_block() -> None:
+    assert by_group((0.2, 0.6, 0.9, 0.1), ("a", "a", "", "")).tolist() == pytest.approx([0.4, 0.9, 0.1])
+    detector = Detector(Config(reference_size=16, block=4))
+    for i in range(16 + 8):
+        (found,) = detector.update(replace(embedding(0, i), group=f"session {i // 4}"))
+    assert (found.n, found.round) == (2, 2)
+
+
+def test_sessions_of_like_turns_tell_less_where_they_are_known() -> None:
+    """Eight turns that say nearly the same are one observation: over twelve streams the evidence is lower."""
+    levels = []
+    for seed in range(12):
+        config = Config(reference_size=64, block=8)
+        known, unknown = Detector(config), Detector(config)
+        for i in range(128):
+            turn = embedding(seed, i // 8).vector + 0.05 * embedding(seed + 100, i).vector
+            record = replace(embedding(seed, i), vector=turn)
+            (blind,) = unknown.update(record)
+            (seen,) = known.update(replace(record, group=str(i // 8)))
+        levels.append((seen.log_e, blind.log_e))
+    assert np.mean([seen for seen, _ in levels]) < np.mean([blind for _, blind in levels])
+    assert seen.n == 8
+
+
+def test_groups_of_a_block_survive_a_restart() -> None:
+    config = Config(reference_size=8, block=4)
+    whole, first = Detector(config), Detector(config)
+    records = [replace(embedding(0, i), group=str(i % 3)) for i in range(16)]
+    for record in records[:10]:
+        whole.update(record)
+        first.update(record)
+    again = Detector(config, State.from_json(json.loads(json.dumps(first.state.to_json()))))
+    assert [again.update(record) for record in records[10:]] == [whole.update(record) for record in records[10:]]

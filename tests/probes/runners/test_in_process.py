@@ -61,7 +61,7 @@ def test_a_swapped_base_is_noticed_waited_for_and_answers_beside_the_golden_one(
     put(first, base)
     runner.refresh()
     assert runner.refresh()[None] == Readiness()
-    assert runner._live is runner._golden, "the golden base answers again, and the other one is let go"
+    assert runner.loaded.live is runner.loaded.golden, "the golden base answers again, and the other one is let go"
     assert close(full(runner, [Target("a")])[Target("a"), 0], peft_log_probs(first, adapter, PROMPT, FORCED))
 
 
@@ -70,10 +70,10 @@ def test_rewriting_the_same_content_blocks_for_one_look_and_loads_nothing_new(
 ) -> None:
     base, _ = bases
     runner = opened(base, tmp_path)
-    before = runner._live
+    before = runner.loaded.live
     put(shutil.copytree(base, tmp_path / "copy"), base)
     assert [runner.refresh()[None].blocked for _ in range(2)] == [Reason.FILES_CHANGING, None]
-    assert runner._live is before and not runner.identity(None).base_moved
+    assert runner.loaded.live is before and not runner.identity(None).base_moved
 
 
 def test_a_changed_setting_in_the_config_is_another_base(bases: tuple[Path, Path], tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_golden_base_that_comes_late_and_is_the_live_one_is_no_second_copy(
     late = shutil.copytree(bases[0], tmp_path / "late")
     (late / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     runner.refresh()
-    assert runner._golden is not None and runner._golden is runner._live
+    assert runner.loaded.golden is not None and runner.loaded.golden is runner.loaded.live
     messages = [{"role": "user", "content": "hi"}]
     assert runner.encode_chat(messages, Weights.GOLDEN) == runner.encode("hi") != runner.encode_chat(messages)
 
@@ -203,7 +203,7 @@ def test_a_load_that_failed_keeps_no_frames_and_so_no_model(bases: tuple[Path, P
     weights.write_bytes(weights.read_bytes()[:-100])
     runner = opened(base, tmp_path)
     for _ in range(2):
-        error = runner._base.error
+        error = runner.loaded.base.error
         assert isinstance(error, Unreplayable) and "half written" in str(error)
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
         with pytest.raises(Unreplayable, match="half written"):
@@ -321,7 +321,7 @@ def test_a_model_that_caps_its_logits_keeps_its_own_head(tmp_path: Path) -> None
     folder = tiny_base(tmp_path / "capped")  # for its tokenizer
     model.save_pretrained(folder)
     runner = opened(folder, tmp_path / "cache", attention="eager")
-    assert runner._live is not None and not runner._live.plain_head
+    assert runner.loaded.live is not None and not runner.loaded.live.plain_head
     wanted = (
         model.eval()(input_ids=torch.tensor([[*PROMPT, *FORCED]]))
         .logits[0, len(PROMPT) - 1 : -1]

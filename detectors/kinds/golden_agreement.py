@@ -1,0 +1,77 @@
+"""Golden agreement: do more canaries than tolerated answer with other tokens than the accepted adapter?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from detectors.errors import Refused
+from detectors.records import BaseRound, Bools, Evidence, Round, SubjectKind
+from detectors.score import blocked_by
+from detectors.streams import Beginning, Source, Streams
+
+State = Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """floor: lowest healthy share of a canary's positions whose most probable token is the golden one, in (0, 1]
+
+    share: of the canary pool that may be below the floor, in (0, 1); bets: processes in the mixture
+    pages: may it alarm by itself? Its streams then count in the fleet's budget
+    """
+
+    floor: float = 0.9
+    share: float = 0.05
+    bets: int = 8
+    pages: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 < self.floor <= 1 and 0 < self.share < 1 and self.bets >= 1):
+            raise Refused("golden_agreement config", self, "floor in (0, 1], share in (0, 1), at least one bet")
+
+
+class Detector:
+    """e-detector for H0: given the past, at most ``share`` of the canary pool agrees on fewer positions than ``floor``.
+
+    Average run length at least A rounds. What breaks it: canaries not drawn at random. No noise floor stands behind
+    it: a canary with a near-tie between two tokens may answer either way under benign change, and more of them than
+    ``share`` exceed the null. On a canary of six positions one such tie is below the default floor, on one of a hundred
+    it takes eleven. That is why it informs and ``pages`` is off; it says what a user would see, other words.
+    A round without measurements keeps its evidence, without the "+1".
+
+    Source: evidence.md section 3; bets.py.
+    """
+
+    reads = BaseRound
+    about = SubjectKind.ADAPTER
+
+    def __init__(self, config: Config, state: State | None = None) -> None:
+        self.config = config
+        self.state = State() if state is None else state
+
+    @property
+    def pages(self) -> bool:
+        return bool(self.config.pages)
+
+    def update(self, record: BaseRound) -> tuple[Evidence, ...]:
+        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        config = self.config
+        heard = {m.adapter: flipped(m, config.floor) for m in record.members if blocked_by(m) is None}
+        self.state.advance(heard, config.share, config.bets, record.at)
+        source = Source(self.about, "golden_agreement", self.pages)
+        return self.state.evidence(source, [m.adapter for m in record.members], record)
+
+    def onset(self, subject: str) -> Beginning | None:
+        return self.state.onset(subject)
+
+    def restart(self, subject: str) -> None:
+        self.state.restart(subject)
+
+
+def flipped(round: Round, floor: float) -> Bools:
+    """(n,) does the canary agree with the golden adapter on fewer positions than the floor, draw by draw?"""
+    drawn = [m for m in round.measurements if m.comparison.draws > 0]
+    below = np.array([m.top1_agreement < floor for m in drawn], dtype=np.bool_)
+    return np.repeat(below, [m.comparison.draws for m in drawn])

@@ -1,0 +1,81 @@
+"""Logit shift: are more canaries than tolerated answered with other log-probabilities than were accepted?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detectors.records import BaseRound, Bools, Evidence, Measurement, Round, SubjectKind
+from detectors.score import Tolerances, blocked_by
+from detectors.streams import Beginning, Source, Streams
+
+State = Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """tolerances: the promise to the user; bets: processes in the mixture, a top bet and its halvings
+
+    pages: may it alarm by itself? Its streams then count in the fleet's budget
+    """
+
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    bets: int = 8
+    pages: bool = False
+
+
+class Detector:
+    """e-detector for H0: given the past, at most ``tolerances.share`` of the pool is served another distribution.
+
+    A canary is when ``sqrt(|y - a|^2 / |delta|^2)``, in any direction, exceeds the adapter's tolerance plus the noise
+    floors of its scale and of its distortion: benign change along the adapter and across it add up to no more.
+    Average run length at least A rounds. What breaks it: canaries not drawn at random.
+
+    It informs. What is served is compared with what was accepted, and not in place with the present base: a base that
+    moved and that its adapters survive raises it as far as a broken one. Who wants every such release to page, because
+    nothing may change unannounced, sets ``pages``.
+    A round without measurements, or one without this figure, keeps its evidence, without the "+1".
+
+    Source: evidence.md sections 2 and 3; bets.py.
+    """
+
+    reads = BaseRound
+    about = SubjectKind.ADAPTER
+
+    def __init__(self, config: Config, state: State | None = None) -> None:
+        self.config = config
+        self.state = State() if state is None else state
+
+    @property
+    def pages(self) -> bool:
+        return bool(self.config.pages)
+
+    def update(self, record: BaseRound) -> tuple[Evidence, ...]:
+        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        tolerances = self.config.tolerances
+        heard = {m.adapter: moved(m, tolerances) for m in record.members if blocked_by(m) is None}
+        self.state.advance(heard, tolerances.share, self.config.bets, record.at)
+        source = Source(self.about, "logit_shift", self.pages)
+        return self.state.evidence(source, [m.adapter for m in record.members], record)
+
+    def onset(self, subject: str) -> Beginning | None:
+        return self.state.onset(subject)
+
+    def restart(self, subject: str) -> None:
+        self.state.restart(subject)
+
+
+def moved(round: Round, tolerances: Tolerances) -> Bools:
+    """(n,) is what is served beyond what was accepted, draw by draw? Empty where one canary lacks the figure."""
+    drawn = [m for m in round.measurements if m.comparison.draws > 0]
+    if not all(math.isfinite(m.frozen_shift) for m in drawn):
+        return np.zeros(0, dtype=np.bool_)
+    far = [_is_far(m, tolerances.of(round.adapter, moved=False)) for m in drawn]
+    return np.repeat(np.array(far, dtype=np.bool_), [m.comparison.draws for m in drawn])
+
+
+def _is_far(measurement: Measurement, tolerance: float) -> bool:
+    noise = measurement.comparison.reference.noise
+    return math.sqrt(measurement.frozen_shift) > tolerance + noise.scale + noise.distortion

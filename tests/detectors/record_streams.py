@@ -1,0 +1,90 @@
+"""Endless records for any detector: healthy, at the very edge of its null, or broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detectors.kinds.token_calibration import Config
+from detectors.records import BaseRound, Embedding, Round, Scored, SubjectKind, TrafficRound, TrafficScore
+from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_round
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Records of one type, as many as asked for, for one subject.
+
+    ticks: how many records make one "+1"; warm_up: records before the first of them; ends: ticks it can give at most
+    fixed_past: may the past be frozen while the next record is redrawn? (not where the past holds unused references)
+    """
+
+    reads: type
+    subject: str
+    about: SubjectKind
+    ticks: int
+    warm_up: int
+    ends: int
+    fixed_past: bool
+
+    def records(self, fault: str, seed: int, draws: int = 1) -> Iterator[object]:
+        """fault: "healthy", "edge" (of the null) or "broken". The seed shifts the numbers, which fix the draws."""
+        number = seed * 100_000
+        while True:
+            yield self._record(fault, number, draws)
+            number += 1
+
+    def _record(self, fault: str, number: int, draws: int) -> object:
+        if self.reads is Embedding:
+            within = number % 100_000
+            return embedding(number // 100_000, within, 1.5 if fault == "broken" and within >= self.warm_up else 0.0)
+        if self.reads is TrafficRound:
+            return traffic_round(fault, number, draws, self.subject)
+        return BaseRound("smol", number, number * EVERY_S, tuple(self._members(fault, number, draws)))
+
+    def _members(self, fault: str, number: int, draws: int) -> Iterator[Round]:
+        """The edge of a base's null is a member broken outright beside members at the edge of theirs."""
+        named = "not_applied" if fault == "broken" else fault
+        if self.about is SubjectKind.ADAPTER:
+            yield make_round(self.subject, named, number, draws, held_out=0)
+            return
+        yield make_round(ADAPTERS[0], "healthy" if fault == "healthy" else "not_applied", number, draws, held_out=0)
+        for adapter in ADAPTERS[1:]:
+            yield make_round(adapter, named, number, draws, held_out=0)
+
+
+SAMPLERS = Config().samplers
+
+
+def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router", pod: str = "") -> TrafficScore:
+    """One response. At the edge of the null every L is a half or one and a half, and its mean is 1."""
+    size = 1 + len(SAMPLERS)
+    log_l = {
+        "healthy": rng.normal(-20.0, 5.0, size),
+        "edge": np.log(rng.integers(0, 2, size) + 0.5),
+        "broken": rng.normal(40.0, 5.0, size),
+    }[fault].astype(np.float32)
+    return TrafficScore(
+        adapter, f"{rng.integers(10**9)}", pod, 0.0, Scored.SAMPLED, 14,
+        ("base",), log_l[:1], SAMPLERS, log_l[1:],
+    )  # fmt: skip
+
+
+def traffic_round(fault: str, number: int, draws: int, adapter: str = "router") -> TrafficRound:
+    rng = np.random.default_rng([number, 3])
+    scores = tuple(traffic_score(fault, rng, adapter) for _ in range(draws))
+    return TrafficRound("smol", number, number * EVERY_S, (adapter,), scores)
+
+
+def stream_for(detector: Any, config: Any) -> Stream:
+    """The stream that a detector reads; a new record type gets its maker here."""
+    if detector.reads is BaseRound:
+        subject = "smol" if detector.about is SubjectKind.BASE else "router"
+        return Stream(BaseRound, subject, detector.about, 1, 0, 10**9, True)
+    if detector.reads is TrafficRound:
+        return Stream(TrafficRound, "router", detector.about, 1, 0, 10**9, True)
+    assert detector.reads is Embedding, f"no maker for {detector.reads.__name__}: add one here"
+    size, block = config.reference_size, config.block
+    return Stream(Embedding, "router", detector.about, block, size, size // block, False)
