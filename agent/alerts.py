@@ -119,7 +119,8 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
     if verdict.status is Status.DEGRADED:
         return _of_degraded(state, verdict)
     if verdict.status is Status.UNMONITORABLE:
-        blind_enough = state.blind + 1 >= BLIND_ROUNDS
+        # Nobody asked, so nothing was served wrongly: a quiet night shows as what it is and wakes nobody.
+        blind_enough = state.blind + 1 >= BLIND_ROUNDS and verdict.reason is not Reason.NO_TRAFFIC
         return NoticeReason.CANNOT_TELL if blind_enough and not state.opened_as else None
     good = verdict.status is Status.HEALTHY and (verdict.reason is Reason.RESOLVED or state.good + 1 >= GOOD_ROUNDS)
     return NoticeReason.RECOVERED if may_end and (good or state.opened_as == "cannot_tell") else None

@@ -52,6 +52,7 @@ class Sink(Protocol):
 class Parts:
     """Everything the loop turns; made by assemble.py or by a test. traffic or canaries may be None, not both.
 
+    outward: what leaves the process of a finding, asked once for each before any sink has it
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
 
@@ -63,6 +64,7 @@ class Parts:
     clock: Clock
     pod: str
     cluster: str
+    outward: Callable[[Finding], Finding] = lambda finding: finding
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -74,6 +76,8 @@ class App:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._feeds: list[Feed] = [feed for feed in (parts.canaries, parts.traffic) if feed is not None]
+        if parts.traffic is not None:
+            parts.traffic.flush = self._flush
         self._started_at = parts.clock.now()
         self._last_beat = float("-inf")
         self._rounds = self._records = 0
@@ -125,6 +129,7 @@ class App:
         return bool(observations)
 
     def _hand_on(self, finding: Finding) -> None:
+        finding = self._parts.outward(finding)
         for sink in self._parts.sinks:
             sink.submit(finding)
 
@@ -133,7 +138,7 @@ class App:
         if self._parts.canaries is None:
             return
         if isinstance(seen, TrafficBatch):
-            self._parts.canaries.embed(seen.interactions)
+            self._parts.canaries.embed(seen.fresh)
         if isinstance(seen, BaseRound):
             fresh = self._parts.judge.newly_degraded(seen)
             for member in seen.members:
@@ -142,13 +147,16 @@ class App:
 
     def _settle(self) -> bool:
         """Commit what is durable. A list, not a generator: every sink gets its turn."""
-        now = self._parts.clock.now()
-        flushed = [sink.flush(now) for sink in self._parts.sinks]
-        settled = all(flushed)
+        settled = self._flush()
         if settled:
             for feed in self._feeds:
                 feed.commit()
         return settled
+
+    def _flush(self) -> bool:
+        now = self._parts.clock.now()
+        flushed = [sink.flush(now) for sink in self._parts.sinks]
+        return all(flushed)
 
     def _drain(self, budget_s: float) -> None:
         """Hand the last findings on and give the sinks this long to have them; what is not committed is read again."""

@@ -25,13 +25,16 @@ from agent.telemetry import Telemetry
 from detectors.budget import expected_false_pages_per_year, rounds_per_year
 from detectors.budget import log_threshold as threshold_of
 from detectors.errors import DetectorError
+from detectors.load import reads
 from detectors.monitor import Monitor, default_configs, paging
-from detectors.records import SubjectKind
+from detectors.records import BaseRound, SubjectKind, TrafficRound
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
-from probes.golden_weights import folder_of
+from probes.golden_weights import adapter_folder, folder_of
 from probes.replay import Runner
+from probes.sampler import Sampling
+from probes.scoring import Asking
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
@@ -83,7 +86,14 @@ def streams(config: Config) -> int:
 
 def monitor_of(config: Config) -> Monitor:
     """The detectors with the rules of this configuration, each adapter by its own tolerance."""
-    return Monitor(Rules(_tolerances(config), log_threshold(config)), _detectors(config))
+    needed = log_threshold(config)
+    detectors = {name: _with_threshold(own, needed) for name, own in _detectors(config).items()}
+    return Monitor(Rules(_tolerances(config), needed), detectors)
+
+
+def _with_threshold(own: Any, needed: float) -> Any:
+    """A detector that bounds what one observation may add is told what the fleet's threshold is."""
+    return replace(own, log_threshold=needed) if hasattr(own, "log_threshold") else own
 
 
 def _tolerances(config: Config) -> Tolerances:
@@ -92,7 +102,13 @@ def _tolerances(config: Config) -> Tolerances:
 
 
 def _detectors(config: Config) -> dict[str, Any]:
-    """Every detector with its defaults and what the file says over them. Raises Refused."""
+    """The detectors that will have something to read, with their defaults and what the file says over them. Those
+    without cost nothing and take no part in the fleet's budget. Raises Refused."""
+    read = {BaseRound: config.probes.canaries, TrafficRound: _asking(config) is not None}
+    return {name: own for name, own in _every_detector(config).items() if read.get(reads(name), True)}
+
+
+def _every_detector(config: Config) -> dict[str, Any]:
     defaults = default_configs(_tolerances(config))
     for name, settings in config.detectors.items():
         if name not in defaults:
@@ -113,6 +129,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
     from probes.runners.in_process import Runner as InProcess
 
     accepted = (model.golden_path or _kept_weights(config, model)) if golden else None
+    adapters = _kept_adapters(config, model) if golden else {}
     return InProcess(
         RunnerConfig(
             base=model.path,
@@ -122,6 +139,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
             cache_dir=str(config.probes.cache_dir),
             max_batch_tokens=config.probes.max_batch_tokens,
             threads=config.probes.threads,
+            golden_adapters=adapters,
         )
     )
 
@@ -145,6 +163,13 @@ def _kept_weights(config: Config, model: Model) -> str | None:
     return str(found[0]) if len(found) == 1 else None
 
 
+def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
+    """The adapters of the golden records, where enrolment kept their files."""
+    held = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
+    folders = {name: adapter_folder(config.probes.golden_dir, golden.adapter_hash) for name, golden in held.items()}
+    return {name: str(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
 def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed | None:
     watched = [model for model in config.models if model.replay]
     if not watched:
@@ -154,8 +179,31 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
         for m in watched
     ]
     seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
-    schedule = Schedule(config.probes.every, config.probes.token_budget_per_round, seed, config.probes.flips)
+    schedule = Schedule(
+        every_s=config.probes.every,
+        budget=config.probes.token_budget_per_round,
+        seed=seed,
+        flips=config.probes.flips,
+        canaries=config.probes.canaries,
+        asking=_asking(config),
+        sampler=_sampler(config),
+    )
     return CanaryFeed(bases, schedule, clock)
+
+
+def _asking(config: Config) -> Asking | None:
+    """How responses are scored; None where there are none, or none are wanted."""
+    wanted = config.scoring
+    if config.kafka is None or not wanted.enabled:
+        return None
+    return Asking(copies=wanted.copies, others=wanted.others, passes=wanted.passes)
+
+
+def _sampler(config: Config) -> Sampling | None:
+    wanted = config.scoring
+    if wanted.temperature is None:
+        return None
+    return Sampling(wanted.temperature, top_p=wanted.top_p, top_k=wanted.top_k)
 
 
 def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> TrafficFeed | None:

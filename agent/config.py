@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -85,6 +85,7 @@ class Probes(Section):
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 leaves one core free
     keep_golden_weights: copy the base, content-addressed, at enrolment
     flips: worst canaries regenerated once when an adapter becomes degraded
+    canaries: false replays none and leaves the adapters to their sampled responses
     """
 
     every: Duration = 60.0
@@ -96,7 +97,25 @@ class Probes(Section):
     max_batch_tokens: int = Field(default=2048, ge=128)
     threads: int = Field(default=0, ge=0)
     flips: int = Field(default=2, ge=0, le=16)
+    canaries: bool = True
     seed: int | None = None
+
+
+class Scoring(Section):
+    """How sampled responses are scored by the golden copies (probes/scoring.py).
+
+    enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
+    others: the other adapters are alternatives too; passes: how many of these each response gets, null for all
+    temperature, top_p, top_k: of the deployment, for records that do not tell; without a temperature they stay unscored
+    """
+
+    enabled: bool = True
+    copies: tuple[Literal["half", "double", "4 bits"], ...] = ("half", "double")
+    others: bool = True
+    passes: int | None = Field(default=2, ge=0)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
 
 
 class PagerDuty(Section):
@@ -147,6 +166,7 @@ class Config(Section):
     kafka: KafkaConfig | None = None
     sampling: SamplingConfig = SamplingConfig()
     probes: Probes = Probes()
+    scoring: Scoring = Scoring()
     alerts: Alerts = Alerts()
     clickhouse: ClickHouse = ClickHouse()
     telemetry: Telemetry = Telemetry()
@@ -206,8 +226,8 @@ def missing_files(config: Config) -> list[Refused]:
     if config.alerts.pagerduty:
         named.append(("alerts.pagerduty.routing_key_file", config.alerts.pagerduty.routing_key_file))
     if config.kafka:
-        named.append(("kafka.sasl_password_file", config.kafka.sasl_password_file))
-        named.append(("kafka.ssl_cafile", config.kafka.ssl_cafile))
+        files = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
+        named += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
     for i, model in enumerate(config.models):
         named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
     return [Refused(place, file, "a file that exists") for place, file in named if file and not file.is_file()]

@@ -6,17 +6,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import tenacity
 
 from agent.kafka import BOOTSTRAP_S, Client, Config, in_words
-from agent.topic import Link, Moves, Place, Polled, StuckWatch
+from agent.topic import Link, Moves, Place, Polled, StuckWatch, nothing_to_settle
 
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
 STUCK_AFTER_S = 20.0
+LOOK_EVERY_S = 1.0  # while records come; to ask the client how it does takes as long as to read a hundred
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +38,14 @@ class Consumer:
         self._moved: deque[tuple[str, Place]] = deque()  # filled on the client's IO thread
         self._holds: set[Place] = set()
         self._paused = False
+        self._polling = False
         self._held = False  # the client was told to pause, and not yet to go on
         self._watch = StuckWatch(STUCK_AFTER_S)
         self._joined_at = time.monotonic()
         self._commit_from = 0.0
+        self._look_at = 0.0
         self._link = Link(False, "not opened")
+        self.leaving: Callable[[frozenset[Place]], Mapping[Place, int]] = nothing_to_settle
         self.rebuilds = 0
 
     @property
@@ -59,14 +63,19 @@ class Consumer:
             return []
         try:
             self._hold(client)
-            polled = client.poll(POLL_S)
+            polled = self._poll(client)
             self._look_after(client, sum(len(got.messages) for got in polled))
-        except (
-            Exception
-        ) as error:  # of any kind: the client's state is unknown now, and a poll() for ever was seen next
+        except Exception as error:  # of any kind: its state is unknown now, and a poll() for ever was seen next
             self._give_up(in_words(error))
             return []
         return polled
+
+    def _poll(self, client: Client) -> list[Polled]:
+        self._polling = True
+        try:
+            return client.poll(POLL_S)
+        finally:
+            self._polling = False
 
     def take_moves(self) -> Moves:
         gained: set[Place] = set()
@@ -100,6 +109,16 @@ class Consumer:
         if why != self._link.why:
             _log.warning("will be repeated: %s", why)
         self._link = Link(self._link.up, why)
+
+    def go_to(self, places: Mapping[Place, int]) -> bool:
+        """Only without a group: a commit says better where this group was."""
+        if self._config.group_id is not None or self._client is None:
+            return False
+        try:
+            self._client.go_to(places)
+        except Exception as error:
+            self._give_up(in_words(error))
+        return True
 
     def pause(self) -> None:
         self._paused = True
@@ -137,15 +156,20 @@ class Consumer:
     def _look_after(self, client: Client, n_read: int) -> None:
         """Find what no exception tells: no connection, a member put out of its group, a partition that stands still."""
         now = time.monotonic()
+        if n_read and now < self._look_at:
+            self._link = Link(True)
+            return
+        self._look_at = now + LOOK_EVERY_S
+        joined = client.joined()
         if n_read:
             self._link = Link(True)
         elif client.connections() == 0:
             self._link = Link(False, "no connection to any broker")
-        elif not client.joined():
+        elif not joined:
             self._link = Link(True, "waiting for its share of the partitions")
         elif not self._link.why.startswith("commit"):
             self._link = Link(True)
-        self._joined_at = now if client.joined() else self._joined_at
+        self._joined_at = now if joined else self._joined_at
         if now - self._joined_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
             self._give_up("not a member of its group any more")
         elif not self._paused and n_read < self._config.max_poll_records:  # else others wait their turn in the buffer
@@ -189,7 +213,14 @@ class Consumer:
             before_sleep=self._tell_failure,
             reraise=True,
         )
-        return attempts(Client, self._config, lambda what, place: self._moved.append((what, place)))
+        return attempts(Client, self._config, self._note_move, self._before_leaving)
+
+    def _note_move(self, what: str, place: Place) -> None:
+        self._moved.append((what, place))
+
+    def _before_leaving(self, places: frozenset[Place]) -> Mapping[Place, int]:
+        """Only while a poll of ours waits: a client that is thrown away meets a loop that goes on."""
+        return self.leaving(places) if self._polling else {}
 
     def _tell_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

@@ -11,7 +11,7 @@ from agent.alerts import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Notice, Observation
 from agent.state import StateFile
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Embedding, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, Embedding, Reason, SubjectKind, TrafficRound, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Judge:
         self._restore()
 
     def __call__(self, seen: Observation, now: float) -> list[Finding]:
-        if isinstance(seen, BaseRound):
+        if isinstance(seen, BaseRound | TrafficRound):
             return self._round(seen, now)
         if isinstance(seen, Embedding):
             return [seen, *self._monitor.observe(seen).evidence]
@@ -57,9 +57,10 @@ class Judge:
         except OSError as error:
             log.error("state_not_saved", why=str(error))
 
-    def _round(self, seen: BaseRound, now: float) -> list[Finding]:
+    def _round(self, seen: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(seen)
-        self._alarmed = _alarmed(judged.verdicts)
+        if isinstance(seen, BaseRound):
+            self._alarmed = _alarmed(judged.verdicts)
         ended = self._end_replaced(judged.verdicts, now)
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()

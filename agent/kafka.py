@@ -9,11 +9,11 @@ log prints the password). consumer.py keeps a client alive; nothing else should 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from kafka import (
     ConsumerRebalanceListener,
@@ -27,75 +27,22 @@ from kafka.cluster import collect_hosts
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agent.connection import BOOTSTRAP_S as BOOTSTRAP_S
+from agent.connection import Config as Config
+from agent.connection import connection_options
 from agent.errors import Retryable
-from agent.topic import Message, Outgoing, Place, Polled
+from agent.topic import Fetched, Message, Outgoing, Place, Polled, nothing_to_settle
 
-BOOTSTRAP_S = 2.0  # bounds how long SIGTERM can wait for a client that is being opened
 COMMIT_S = 0.5
 CLOSE_S = 1.0
 PUBLISH_S = 20.0
+METADATA_MS = 10_000  # a topic that is created later, or grows, is noticed within this
 
 _log = logging.getLogger(__name__)
 ClientError = KafkaError
 Moved = Callable[[Literal["gained", "lost"], Place], None]
-
-
-class Config(BaseModel):
-    """Where the traffic is.
-
-    mode: ``group`` shares the partitions among the pods and commits; ``assign`` reads all, commits if group_id is set
-    group_instance_id: a name that outlives a restart (the pod's), so that a restart moves no partition; one pod each
-    session_timeout_ms: how long a silent member keeps its partitions
-    max_record_bytes: longer ones are counted and set aside; auto_offset_reset: where to start without a commit
-    format: of the records' values; auto knows one so far
-    sasl_password_file: path of a file with the password, nothing else in it
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bootstrap_servers: tuple[str, ...] = Field(min_length=1)
-    topic: str = Field(min_length=1)
-    group_id: str | None = "gapwatch"
-    group_instance_id: str | None = None
-    mode: Literal["group", "assign"] = "group"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password_file: Path | None = None
-    ssl_cafile: Path | None = None
-    session_timeout_ms: int = Field(default=45_000, ge=1_000)
-    max_poll_records: int = Field(default=500, ge=1)
-    max_record_bytes: int = Field(default=1_000_000, ge=1)
-    auto_offset_reset: Literal["earliest", "latest"] = "latest"
-    format: Literal["auto", "gapwatch.v1"] = "auto"
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.mode == "group" and not self.group_id:
-            raise ValueError("mode group needs a group_id; to read without a group say mode: assign")
-        sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password_file)
-        if self.security_protocol.startswith("SASL") and None in sasl:
-            raise ValueError("SASL needs sasl_mechanism, sasl_username and sasl_password_file")
-        return self
-
-
-def connection_options(config: Config) -> dict[str, Any]:
-    """What every client of this config is opened with; the password's file is read now: it may rotate."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": list(config.bootstrap_servers),
-        "security_protocol": config.security_protocol,
-        "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
-        "reconnect_backoff_max_ms": 1000,
-    }
-    if config.ssl_cafile:
-        options["ssl_cafile"] = str(config.ssl_cafile)
-    if config.sasl_password_file and config.security_protocol.startswith("SASL"):
-        options["sasl_mechanism"] = config.sasl_mechanism
-        options["sasl_plain_username"] = config.sasl_username
-        options["sasl_plain_password"] = config.sasl_password_file.read_text().strip()
-    return options
+Leaving = Callable[[frozenset[Place]], Mapping[Place, int]]
 
 
 def quieten() -> None:
@@ -110,42 +57,58 @@ class Client:
     """One KafkaConsumer from open to close, in this project's words. After any exception: close it, open another.
 
     moved: told of each partition that comes or goes, on the client's IO thread, before a poll returns its records
+    leaving: asked on that thread, before partitions are given back in order, what of them may still be committed
     Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read,
     ValueError when that or an address of a broker makes no sense.
     """
 
-    def __init__(self, config: Config, moved: Moved) -> None:
-        self._config = config
+    def __init__(self, config: Config, moved: Moved, leaving: Leaving = nothing_to_settle) -> None:
+        self._config, self._moved, self._leaving = config, moved, leaving
         quieten()
-        self._kafka = _open(connection_options(config) | _consumer_options(config))
+        self._kafka = _open(client_options(config))
         quieten()  # again: opening imports modules, and each brings a logger
         try:
-            self._take_partitions(moved)
+            self._take_partitions()
         except BaseException:
             self.close()
             raise
 
-    def _take_partitions(self, moved: Moved) -> None:
+    def _take_partitions(self) -> None:
         topic = self._config.topic
         if self._config.mode == "group":
-            self._kafka.subscribe([topic], listener=_Listener(moved))
+            self._kafka.subscribe([topic], listener=_Listener(self._kafka, self._moved, self._leaving))
             return
         if topic not in self._kafka.topics():
             raise UnknownTopicOrPartitionError(f"no topic {topic}")
-        places = [(topic, partition) for partition in sorted(self._kafka.partitions_for_topic(topic) or ())]
-        self._kafka.assign([TopicPartition(*place) for place in places])
-        for place in places:
-            moved("gained", place)
+        self._take_new_partitions()
+
+    def _take_new_partitions(self) -> None:
+        """Without a group nobody tells of a topic that grows; what comes later is read from its beginning."""
+        topic, mine = self._config.topic, self._kafka.assignment()
+        there = {TopicPartition(topic, number) for number in self._kafka.partitions_for_topic(topic)}
+        new = there - mine
+        if not new:
+            return
+        self._kafka.assign(sorted(mine | new))
+        for tp in sorted(new):
+            if mine:
+                self._kafka.seek(tp, 0)
+            self._moved("gained", (tp.topic, tp.partition))
 
     def poll(self, wait_s: float) -> list[Polled]:
         """Records of each partition that has some; at most max_poll_records together."""
+        if self._config.mode == "assign":
+            self._take_new_partitions()
         fetched = self._kafka.poll(timeout_ms=int(wait_s * 1000))
-        return [Polled(tp.topic, tp.partition, tuple(map(_message, got))) for tp, got in fetched.items() if got]
+        return [Polled(tp.topic, tp.partition, Fetched(got, _message)) for tp, got in fetched.items() if got]
+
+    def go_to(self, places: Mapping[Place, int]) -> None:
+        for place, offset in places.items():
+            self._kafka.seek(TopicPartition(*place), offset)
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         """Waits at most COMMIT_S."""
-        wanted = {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
-        self._kafka.commit(wanted, timeout_ms=int(COMMIT_S * 1000))
+        self._kafka.commit(_as_commit(offsets), timeout_ms=int(COMMIT_S * 1000))
 
     def pause(self) -> None:
         self._kafka.pause(*self._kafka.assignment())
@@ -164,13 +127,23 @@ class Client:
         return {(tp.topic, tp.partition): (here, ends[tp] - here) for tp, here in at.items() if here is not None}
 
     def joined(self) -> bool:
-        """A stable member of its group? True where there is no group. A fenced member shows here and nowhere else."""
-        return self._config.mode == "assign" or self._kafka.group_metadata().state is MemberState.STABLE
+        """A stable member of its group, by its own word and by its heartbeats? True where there is no group.
+
+        A member whose name another took over is fenced without any exception, and calls itself stable for ever: only
+        its heartbeats have stopped.
+        """
+        if self._config.mode == "assign":
+            return True
+        silent_s = max(self._metric("last-heartbeat-seconds-ago"), default=math.inf)
+        beats = silent_s == math.inf or silent_s < self._config.session_timeout_ms / 1000  # inf: none was due yet
+        return beats and self._kafka.group_metadata().state is MemberState.STABLE
 
     def connections(self) -> int:
         """Connections to brokers, made or being made."""
-        counts = (m.value() for name, m in self._kafka.metrics(raw=True).items() if name.name == "connection-count")
-        return int(sum(counts))
+        return int(sum(self._metric("connection-count")))
+
+    def _metric(self, name: str) -> list[float]:
+        return [float(found.value()) for about, found in self._kafka.metrics(raw=True).items() if about.name == name]
 
     def topic_names(self) -> set[str]:
         """Every topic that this user may see."""
@@ -213,17 +186,19 @@ def in_words(error: BaseException) -> str:
     return f"{name}: {lines[0][:300]}" if lines else name
 
 
-def _consumer_options(config: Config) -> dict[str, Any]:
-    return {
+def client_options(config: Config) -> dict[str, Any]:
+    """Every option that a consumer of this configuration is opened with."""
+    return connection_options(config) | {
         "group_id": config.group_id,
         "group_instance_id": config.group_instance_id if config.mode == "group" else None,
         "enable_auto_commit": False,
         "auto_offset_reset": config.auto_offset_reset,
         "session_timeout_ms": config.session_timeout_ms,
         "heartbeat_interval_ms": min(3000, config.session_timeout_ms // 6),
+        "max_poll_interval_ms": config.max_poll_interval_ms,
         "max_poll_records": config.max_poll_records,
         "allow_auto_create_topics": False,
-        "metadata_max_age_ms": 10_000,  # a topic that is created later, or grows, is noticed within this
+        "metadata_max_age_ms": METADATA_MS,
         "fetch_max_bytes": 16 * 2**20,  # bounds what lies here unread
     }
 
@@ -234,16 +209,31 @@ def _message(record: Any) -> Message:
 
 
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, moved: Moved) -> None:
-        self._moved = moved
+    """Called on the client's IO thread, while the thread that polls waits for it."""
+
+    def __init__(self, kafka: KafkaConsumer, moved: Moved, leaving: Leaving) -> None:
+        self._kafka, self._moved, self._leaving = kafka, moved, leaving
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        for tp in revoked:
+        """Still ours: what is durable is committed, before this member says that it joins anew."""
+        gone = list(revoked)
+        settled = self._leaving(frozenset((tp.topic, tp.partition) for tp in gone)) if gone else {}
+        if settled:
+            self._kafka.commit_async(_as_commit(settled))  # not commit(): this thread is the one that would answer it
+        self.on_partitions_lost(gone)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Somebody else's already: nothing may be committed."""
+        for tp in lost:
             self._moved("lost", (tp.topic, tp.partition))
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         for tp in assigned:
             self._moved("gained", (tp.topic, tp.partition))
+
+
+def _as_commit(offsets: Mapping[Place, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
 
 
 def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:
@@ -255,6 +245,18 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapp
             admin.create_topics(wanted, wait_for_metadata=True, timeout_ms=int(PUBLISH_S * 1000))
         except TopicAlreadyExistsError:
             pass
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise Retryable("kafka", in_words(error)) from error
+
+
+def add_partitions(bootstrap: str, topic: str, partitions: int) -> None:
+    """The topic has so many partitions afterwards. Raises Retryable."""
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(PUBLISH_S * 1000))
+        try:
+            admin.create_partitions({topic: partitions})
         finally:
             admin.close()
     except KafkaError as error:

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.topic import Link, Message, Moves, Outgoing, Place, Polled
+from agent.topic import Link, Message, Moves, Outgoing, Place, Polled, nothing_to_settle
 
 
 class MemoryTopic:
@@ -62,6 +62,7 @@ class MemoryConsumer:
         self._lost: frozenset[Place] = frozenset()
         self._paused = False
         self._open = False
+        self.leaving: Callable[[frozenset[Place]], Mapping[Place, int]] = nothing_to_settle
 
     @property
     def status(self) -> Link:
@@ -104,6 +105,9 @@ class MemoryConsumer:
     def resume(self) -> None:
         self._paused = False
 
+    def go_to(self, places: Mapping[Place, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
+        return False
+
     def lag(self) -> Mapping[Place, int]:
         return {place: len(self._topic.logs[place]) - position for place, position in self._position.items()}
 
@@ -114,6 +118,8 @@ class MemoryConsumer:
     def _follow_group(self) -> None:
         if self._generation == self._topic.generation:
             return
+        for place, offset in self.leaving(frozenset(self._position)).items():
+            self._topic.committed[place] = max(offset, self._topic.committed.get(place, 0))  # its next owner may be on
         self._generation = self._topic.generation
         self._lost |= frozenset(self._position)
         self._gained = self._topic.share_of(self)

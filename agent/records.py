@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from detectors.records import BaseRound, Embedding, Evidence, Verdict
+from detectors.records import BaseRound, Embedding, Evidence, TrafficRound, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One sampled production request with its answer (topic format gapwatch.v1).
+    """One sampled production request with its answer, in whatever format it came.
 
     at: when it was served, seconds; prompt: text as the tokenizer of the base would see it is not known here, so
-    messages are kept as they came; sampling: temperature, top_p, top_k, seed where given
+    messages are kept as they came; sampling: agent.fields.SAMPLING, those that were given: one that is missing is
+    unknown, not at its default
+    prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
+    token_logprobs in nats, NaN where the engine told none
+    again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
     """
 
     request_id: str
@@ -31,6 +36,27 @@ class Interaction:
     sampling: Mapping[str, float]
     prompt_tokens: int
     output_tokens: int
+    topic: str
+    partition: int
+    offset: int
+    prompt_token_ids: tuple[int, ...] = ()
+    output_token_ids: tuple[int, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A request, or a response, that comes as a record of its own; ``request_id`` is what joins the two.
+
+    body: of the request or response, decoded; at, pod: as the record told them, 0.0 and "" where it did not
+    """
+
+    request_id: str
+    is_request: bool
+    body: Mapping[str, Any]
+    at: float
+    pod: str
     topic: str
     partition: int
     offset: int
@@ -60,6 +86,8 @@ class AsideReason(StrEnum):
     UNKNOWN_SCHEMA = "unknown_schema"
     TOO_LARGE = "too_large"
     EMPTY = "empty"
+    DUPLICATE = "duplicate"  # the same request id at another offset, within the feed's memory
+    UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the joiner's patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +107,8 @@ class TrafficBatch:
     """All that one offset range of one partition gave; stored as a whole, then its offset may be committed.
 
     next_offset: where reading goes on once this is durable; records: all read, kept or not
+    opened: of these, how many were looked into. ``aside`` are records of those: the unreadable share of the traffic is
+    estimated by aside / opened, because records that are not sampled are counted by key and never decoded
     """
 
     topic: str
@@ -90,6 +120,12 @@ class TrafficBatch:
     aside: tuple[SetAside, ...]
     records: int
     at: float
+    opened: int = 0
+
+    @property
+    def fresh(self) -> tuple[Interaction, ...]:
+        """Those that were in no batch before: what evidence may be drawn from, each once."""
+        return tuple(seen for seen in self.interactions if not seen.again)
 
     @property
     def token(self) -> str:
@@ -180,5 +216,5 @@ class Notice:
     after: str = ""
 
 
-Finding = BaseRound | Evidence | Verdict | Notice | TrafficBatch | Embedding | Flip | Heartbeat | GoldenAccepted
-Observation = BaseRound | Embedding | Flip | TrafficBatch | GoldenAccepted
+Observation = BaseRound | TrafficRound | Embedding | Flip | TrafficBatch | GoldenAccepted
+Finding = Observation | Evidence | Verdict | Notice | Heartbeat

@@ -25,7 +25,19 @@ from agent.records import (
     SetAside,
     TrafficBatch,
 )
-from detectors.records import BaseRound, Embedding, Evidence, Half, Identity, Measurement, Round, Verdict
+from detectors.heard import evidence_of
+from detectors.records import (
+    BaseRound,
+    Embedding,
+    Evidence,
+    Half,
+    Identity,
+    Measurement,
+    Round,
+    TrafficRound,
+    TrafficScore,
+    Verdict,
+)
 
 Row = dict[str, Any]
 NAN = float("nan")
@@ -65,6 +77,9 @@ def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
         return _traffic(finding, place)
     if isinstance(finding, BaseRound):
         return _base_round(finding, here)
+    if isinstance(finding, TrafficRound):
+        scores = tuple({"cluster": place.cluster} | score_row(seen, finding) for seen in finding.scores)
+        return _present(Rows("traffic_scores", scores))
     if isinstance(finding, Verdict):
         return (Rows("verdicts", (here | verdict_row(finding),)),)
     if isinstance(finding, Evidence):
@@ -166,6 +181,24 @@ def comparison_row(seen: Measurement, of: Round, route: str) -> Row:
         "positions": positions,
         "kept": kept,
         **arrays,
+    }
+
+
+def score_row(seen: TrafficScore, of: TrafficRound) -> Row:
+    """One response in numbers. pod is the one that served it."""
+    against = evidence_of(seen)
+    return {
+        "base": of.base,
+        "round": of.number,
+        "at": when(seen.at),
+        "scored": seen.scored.value,
+        "against": NAN if against is None else against,
+        "log_l": dict(zip(seen.alternatives, seen.log_l.astype(float).tolist(), strict=True)),
+        "log_sampler": dict(zip(seen.samplers, seen.log_sampler.astype(float).tolist(), strict=True)),
+        "path": seen.path,
+        "path_log_lik": seen.path_log_lik,
+        **{name: getattr(seen, name) for name in ("adapter", "pod", "request_id", "tokens", "detail")},
+        **{name: float(getattr(seen, name)) for name in ("temperature", "top_p")},
     }
 
 

@@ -53,6 +53,7 @@ GAUGES = (
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
     Metric("gapwatch.tokens", "{token}", "canary tokens; kind is scored or processed"),
+    Metric("gapwatch.responses", "{response}", "sampled responses; scored is sampled, greedy or not_scored"),
     Metric("gapwatch.records", "{record}", "Kafka records; kind is read, opened (looked into) or kept"),
     Metric("gapwatch.aside", "{record}", "Kafka records that could not be read, of those that were opened"),
     Metric("gapwatch.notices", "{notice}", "what was told to the on-call system"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 Place = tuple[str, int]
 """(topic, partition)"""
@@ -31,13 +34,60 @@ class Message:
     headers: Mapping[str, bytes]
 
 
+class Outline(NamedTuple):
+    """What sampling looks at, of many records at once: their values stay where they are.
+
+    offsets, stamps_ms: (n,) int64; keys: n; headers: n in the client's own form, or () where no record has any
+    """
+
+    offsets: NDArray[np.int64]
+    stamps_ms: NDArray[np.int64]
+    keys: Sequence[bytes | None]
+    headers: Sequence[Sequence[tuple[str, bytes | None]]]
+
+
+class Fetched(Sequence[Message]):
+    """Records as a client hands them out, each turned into a Message when it is asked for and not before.
+
+    Of a hundred records one is looked at; to build the others would take as long as to fetch them.
+    records: with offset, timestamp (ms), key, value and headers; to_message: one of them as a Message
+    """
+
+    def __init__(self, records: Sequence[Any], to_message: Callable[[Any], Message]) -> None:
+        self._records, self._to_message = records, to_message
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, at: int) -> Message: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Message]: ...
+    def __getitem__(self, at: int | slice) -> Message | Sequence[Message]:
+        if isinstance(at, slice):
+            return Fetched(self._records[at], self._to_message)
+        return self._to_message(self._records[at])
+
+    def __iter__(self) -> Iterator[Message]:
+        return map(self._to_message, self._records)
+
+    def outline(self) -> Outline:
+        headers = [record.headers for record in self._records]
+        return Outline(
+            np.array([record.offset for record in self._records], np.int64),
+            np.array([record.timestamp for record in self._records], np.int64),
+            [record.key for record in self._records],
+            headers if any(headers) else (),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """What one poll gave of one partition, in order; never empty. Offsets ascend and may have holes (compaction)."""
 
     topic: str
     partition: int
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
 
     @property
     def place(self) -> Place:
@@ -51,6 +101,17 @@ class Polled:
     def next_offset(self) -> int:
         """Where reading goes on."""
         return self.messages[-1].offset + 1
+
+    def outline(self) -> Outline:
+        if isinstance(self.messages, Fetched):
+            return self.messages.outline()
+        headers = [tuple(message.headers.items()) for message in self.messages]
+        return Outline(
+            np.array([message.offset for message in self.messages], np.int64),
+            np.array([round(message.at * 1000) for message in self.messages], np.int64),
+            [message.key for message in self.messages],
+            headers if any(headers) else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +131,9 @@ class Link(NamedTuple):
 
 class TopicConsumer(Protocol):
     """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is away."""
+
+    leaving: Callable[[frozenset[Place]], Mapping[Place, int]]
+    """Called within a poll, while partitions can still be given back in order: flush, and say what may be committed."""
 
     @property
     def status(self) -> Link: ...
@@ -91,6 +155,10 @@ class TopicConsumer(Protocol):
         ...
 
     def resume(self) -> None: ...
+    def go_to(self, places: Mapping[Place, int]) -> bool:
+        """Read on from these offsets, where this consumer begins from no commit; False where it has one, or cannot."""
+        ...
+
     def lag(self) -> Mapping[Place, int]:
         """Records behind the end, for each partition whose end is known."""
         ...
@@ -98,6 +166,11 @@ class TopicConsumer(Protocol):
     def close(self, budget_s: float) -> None:
         """Leave the group, commit nothing."""
         ...
+
+
+def nothing_to_settle(_: frozenset[Place]) -> Mapping[Place, int]:
+    """``leaving`` of a consumer whose reader holds nothing back."""
+    return {}
 
 
 class StuckWatch:

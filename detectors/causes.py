@@ -26,12 +26,15 @@ from detectors.measure import prepare
 from detectors.records import BaseRound, Cause, FaultKind, Half, Measurement, Round
 from detectors.replicas import Split, by_gap, by_pod
 from detectors.score import Tolerances, base_moved, beyond, blocked_by, scores
-from detectors.signatures import Explanation, explanations, named
+from detectors.signatures import ONE_FOR_ALL, Explanation, explanations, named
 
 Told = tuple[Cause, str, str]
 
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
+# Other weights that answer as before: their coordinates changed, and what is left of the adapter is chance. Of a
+# re-parameterised 135M model .00 to .40 was left, by how much of it was permuted (evidence.md section 2).
+MOSTLY_LOST = 0.5
 # A strength is the same on every canary up to this share of it, or of what is lost, whichever is less. While the base
 # has moved: between the curve's knots the tests' toy world scatters by .012 up to x2, and what a base took is not even:
 # 4-bit bases scatter by .07-.08 of it. While it stands still only two heaps of canaries must be kept apart from it.
@@ -105,13 +108,17 @@ def _of_one(round: Round, tolerances: Tolerances) -> Told:
         return Cause.ADAPTER_NOT_APPLIED, *words.not_applied(adapter, seen)
     tolerance = tolerances.of(adapter, answers_moved)
     found = named(explanations(seen, tolerances.of(adapter, False)))
-    if found and _counts(found[0], seen, moved, tolerance):
+    # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
+    other_weights = bool(found) and found[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
+    if found and not other_weights and _counts(found[0], seen, moved, tolerance):
         told = _by_signature(round, seen, found)
         beside = moved and found[0].cause is not Cause.QUANTISED_BASE
         base = f"; beside that the base {words.how_base_moved(seen, round.identity)}" if beside else ""
         return told[0], told[1] + base, told[2]
+    left = found[0].name if found and found[0].cause is Cause.PARTLY_APPLIED else ""
+    if round.identity.base_moved and not answers_moved and words.average(seen, "retention") <= MOSTLY_LOST:
+        return Cause.BASE_SWAPPED_AND_ADAPTER_LOST, *words.re_parameterised(adapter, seen, round.identity, left)
     if moved:
-        left = found[0].name if found and found[0].cause is Cause.PARTLY_APPLIED else ""
         merged = base_answers_as(seen) if answers_moved else ""
         return Cause.BASE_SWAPPED, *words.swapped(adapter, seen, round.identity, left, merged)
     return Cause.UNKNOWN, *words.unknown(adapter, seen)
@@ -121,7 +128,8 @@ def _counts(best: Explanation, seen: Sequence[Measurement], moved: bool, toleran
     """May this signature be named? A strength must be off and even; a part may be missing because of the base."""
     if best.cause is Cause.WRONG_STRENGTH:
         fits = moved or best.share <= LEFT_BY_STRENGTH
-        return fits and abs(best.value - 1.0) > tolerance and _is_even(seen, moved)
+        even = (best.name == ONE_FOR_ALL and not moved) or _is_even(seen, moved)
+        return fits and abs(best.value - 1.0) > tolerance and even
     return best.cause is not Cause.PARTLY_APPLIED or not moved
 
 

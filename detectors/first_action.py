@@ -43,6 +43,16 @@ def swapped_and_lost(adapter: str, seen: Sequence[Measurement], identity: Identi
     )
 
 
+def re_parameterised(adapter: str, seen: Sequence[Measurement], identity: Identity, left: str = "") -> Words:
+    """left: the block whose loss the adapter's answers look like"""
+    alike = f", as if without {left}" if left else ""
+    return (
+        f"the base under {adapter} {how_base_moved(seen, identity)}, and {adapter} lost its hold on it "
+        f"({_left(seen)}{alike}): its matrices address other coordinates",
+        f"put the former base back, or retrain {adapter} on the new one; until then do not serve it",
+    )
+
+
 def swapped(adapter: str, seen: Sequence[Measurement], identity: Identity, left: str = "", merged: str = "") -> Words:
     """left: the block whose loss the adapter's answers look like; merged: the adapter that the base answers as."""
     what = f"the base under {adapter} {how_base_moved(seen, identity)}; retention {average(seen, 'retention'):.2f}"

@@ -45,6 +45,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(found.name for found in pkgutil.iter_modules(kinds.__path__)))
 
 
+def reads(name: str) -> type:
+    """The record type that the detector of that name reads. Raises UnknownDetector."""
+    found: type = load(name).Detector.reads
+    return found
+
+
 def load(name: str) -> ModuleType:
     """The file of that name, with its ``Config``, ``State`` and ``Detector``.
 

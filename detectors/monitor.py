@@ -5,13 +5,25 @@ Yesterday's records through ``observe`` give yesterday's verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from detectors import join
 from detectors.confidence import Confidence, held_out_retentions
 from detectors.load import Detector, load, names
-from detectors.records import BaseRound, Embedding, Evidence, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Embedding,
+    Evidence,
+    Reason,
+    Round,
+    Status,
+    SubjectKind,
+    TrafficRound,
+    Verdict,
+)
+from detectors.responses import Responses
 from detectors.score import Tolerances
 from detectors.verdict import Incident, Rules, decide, decide_base
 
@@ -32,9 +44,9 @@ def default_configs(tolerances: Tolerances) -> dict[str, Any]:
 
 
 def paging(configs: Mapping[str, Any]) -> tuple[SubjectKind, ...]:
-    """What each detector that may page is about: one stream for every such subject in the fleet's budget."""
+    """What each stream that may page is about: one for every such subject in the fleet's budget."""
     detectors = (load(name).Detector(config) for name, config in configs.items())
-    return tuple(detector.about for detector in detectors if detector.pages)
+    return tuple(kind for d in detectors if d.pages for kind in [d.about] * getattr(d.config, "streams_per_adapter", 1))
 
 
 class Monitor:
@@ -51,29 +63,56 @@ class Monitor:
         self._incidents: dict[Subject, Incident] = {}
         self._began: dict[Subject, float] = {}
         self._kept: dict[str, Confidence] = {}
+        self._drift: dict[str, dict[str, float]] = {}
+        self._canaries: dict[str, Verdict] = {}
+        likelihood: Any = self._detectors.get("traffic_likelihood")
+        self._responses = Responses(rules, likelihood)
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
         """What is remembered of each subject, open or not."""
         return dict(self._incidents)
 
-    def observe(self, record: BaseRound | Embedding) -> Judged:
-        """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict.
+    def observe(self, record: BaseRound | TrafficRound | Embedding) -> Judged:
+        """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
+        one where they say more than the canaries do (join.py).
 
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
         """
         evidence = self._update(record)
         if isinstance(record, Embedding):
+            self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
             return Judged(evidence, ())
+        if isinstance(record, TrafficRound):
+            return Judged(evidence, tuple(self._by_responses(record, evidence)))
         verdicts = [self._decide(member, evidence) for member in record.members]
         if len(record.members) >= 2:
             base = self._decide_base(record, evidence, verdicts)
             if base is not None:
                 verdicts = [*self._covered(base, verdicts), base]
         for verdict in verdicts:
-            self._restart_if_told(verdict)
-        return Judged(evidence, tuple(verdicts))
+            self._restart_if_told(verdict, BaseRound)
+        return Judged(evidence, tuple(map(self._by_canaries, verdicts)))
+
+    def _by_canaries(self, canary: Verdict) -> Verdict:
+        """A member's verdict with what its responses and embeddings say beside it; a base's as it is."""
+        if canary.subject_kind is SubjectKind.BASE:
+            return canary
+        name = canary.subject
+        self._canaries[name] = canary
+        heard = self._responses
+        return join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), self._drift.get(name, {}))
+
+    def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
+        mine = {name: _of((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
+        for traffic in self._responses.decide(record, mine):
+            self._restart_if_told(traffic, TrafficRound)
+            name, canary = traffic.subject, self._canaries.get(traffic.subject)
+            canary_open = self._incident((SubjectKind.ADAPTER, name)).open
+            told = join.by_traffic(traffic, canary, canary_open, self._drift.get(name, {}))
+            if told is not None:
+                yield told
 
     def accept_new_golden(self, adapter: str) -> None:
         """A new release of the adapter was accepted by enrolment: its incident ends and its evidence starts again.
@@ -84,7 +123,10 @@ class Monitor:
         self._incidents.pop(subject, None)
         self._began.pop(subject, None)
         self._kept.pop(adapter, None)
-        self._restart(subject)
+        self._canaries.pop(adapter, None)
+        self._responses.forget(adapter)
+        for reads in (BaseRound, TrafficRound):
+            self._restart(subject, reads)
 
     def state_json(self) -> dict[str, Any]:
         """Everything that changes, as JSON; floats to the last bit."""
@@ -101,6 +143,8 @@ class Monitor:
                 {"kind": kind.value, "subject": subject, "at": at} for (kind, subject), at in self._began.items()
             ],
             "kept": {adapter: kept.to_json() for adapter, kept in self._kept.items()},
+            "responses": self._responses.to_json(),
+            "drift": self._drift,
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
@@ -119,8 +163,10 @@ class Monitor:
             self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
         self._began = {(SubjectKind(row["kind"]), row["subject"]): row["at"] for row in stored.get("began", ())}
         self._kept = {adapter: Confidence.from_json(kept) for adapter, kept in stored.get("kept", {}).items()}
+        self._responses.restore(stored.get("responses", {}))
+        self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
 
-    def _update(self, record: BaseRound | Embedding) -> tuple[Evidence, ...]:
+    def _update(self, record: BaseRound | TrafficRound | Embedding) -> tuple[Evidence, ...]:
         return tuple(e for d in self._detectors.values() if d.reads is type(record) for e in d.update(record))
 
     def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
@@ -170,18 +216,18 @@ class Monitor:
         speaks = self._incident((SubjectKind.BASE, base.subject)).open and base.status is not Status.UNMONITORABLE
         return [replace(v, covered_by=base.subject if speaks else "") for v in verdicts]
 
-    def _restart_if_told(self, verdict: Verdict) -> None:
+    def _restart_if_told(self, verdict: Verdict, reads: type) -> None:
         subject = (verdict.subject_kind, verdict.subject)
         if verdict.reason is Reason.RESOLVED:
             self._began.pop(subject, None)
         passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)
         if passed or verdict.reason is Reason.RESOLVED:
-            self._restart(subject)
+            self._restart(subject, reads)
 
-    def _restart(self, subject: Subject) -> None:
+    def _restart(self, subject: Subject, reads: type) -> None:
         kind, name = subject
         for detector in self._detectors.values():
-            if detector.reads is BaseRound and detector.about is kind:
+            if detector.reads is reads and detector.about is kind:
                 detector.restart(name)
 
     def _incident(self, subject: Subject) -> Incident:

@@ -60,6 +60,10 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     BAD_NUMBERS = "bad_numbers"  # NaN or infinite log-probabilities
     REPLAY_FAILED = "replay_failed"
+    NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
+    NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
+    INPUT_DRIFT = "input_drift"  # healthy: the prompts have moved, the adapter has not
+    OUTPUT_DRIFT = "output_drift"  # suspect: the outputs have moved, and there is nothing to score them with
 
 
 class Cause(StrEnum):
@@ -368,6 +372,7 @@ class TrafficRound:
     """All responses of one base's adapters that were scored since the last one; the one call that adds the "+1".
 
     adapters: every adapter of the base, also those without a response; number: counts scheduled rounds from 0
+    identities: adapter -> what was accepted and what lies there now, as far as the runner knows
     """
 
     base: str
@@ -375,6 +380,7 @@ class TrafficRound:
     at: float
     adapters: tuple[str, ...]
     scores: tuple[TrafficScore, ...]
+    identities: Mapping[str, Identity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from detectors.bands import Stretch
 from detectors.divergence import clean
 from detectors.fault_names import part_of
 from detectors.measure import Prepared, prepare
-from detectors.paths import Path, Ray
+from detectors.paths import Path, Ray, Strength
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
 
 Doubles = NDArray[np.float64]
@@ -50,6 +50,7 @@ PHASES = {
     "its part of the tokens after 128": (Band.LATE,),
 }
 PREFILL = "its part of the prompt and the first token"
+EACH_ITS_OWN, ONE_FOR_ALL = "a strength of each canary", "one strength"
 SERVED_ONLY, BOTH = "the adapter's answers", "all answers"
 
 
@@ -57,7 +58,7 @@ SERVED_ONLY, BOTH = "the adapter's answers", "all answers"
 class Explanation:
     """One signature tried on one round.
 
-    name: of what, by the cause: another adapter, a block, bits, "" for the adapter's own curve of strengths
+    name: of what, by the cause: another adapter, a block, bits, one strength or a strength of each canary
     kind: the recorded fault's, None where it was computed
     value: what was fitted: mean effective scale, temperature, or the other adapter's part; nan where nothing was
     left, energy: nats squared, summed over canaries, what benign noise may add taken off; share: left / energy
@@ -144,7 +145,7 @@ def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explana
     Empty where the present answers are within the battery's noise of the accepted ones: nothing is named there.
 
     Source: evidence.md section 7. Departs: temperature and another adapter's part are fitted, one number for all
-    canaries; the curve of strengths is one more signature, with the nearest point of each canary.
+    canaries; the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
     """
     canaries = [witness(m) for m in seen]
     in_place = sum(float((d := c.served - c.live - c.ready.delta) @ d) for c in canaries)
@@ -166,9 +167,8 @@ def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explana
         if path.canaries == len(canaries):
             part, left = path.solve()
             tried.append(judged(CAUSES[kind], name, left, False, kind, part))
-    curve = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
-    scale = float(np.mean([m.scale for m in seen]))
-    tried.append(judged(Cause.WRONG_STRENGTH, "", curve, False, None, scale))
+    for name, scale, left in _strengths(canaries):
+        tried.append(judged(Cause.WRONG_STRENGTH, name, left, False, None, scale))
     for name, left, temperature in _temperatures(canaries):
         if abs(temperature - 1.0) > tolerance:
             tried.append(judged(Cause.SAMPLING_CHANGED, name, left, name == BOTH, None, temperature))
@@ -189,6 +189,17 @@ def named(tried: Sequence[Explanation]) -> tuple[Explanation, ...]:
         return ()
     mine = [e for e in tried[1:] if e.cause is best.cause and e.share <= LEFT_OVER]
     return (best, *(e for e in mine if RUNNER_UP * e.raw <= best.raw))
+
+
+def _strengths(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]]:
+    """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
+    chords = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
+    yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
+    one = Strength()
+    for c in canaries:
+        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.curve.knots)
+    if one.canaries == len(canaries):
+        yield ONE_FOR_ALL, *one.solve()
 
 
 def _recorded(canaries: Sequence[Witness]) -> _Tally:

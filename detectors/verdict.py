@@ -132,7 +132,7 @@ def decide(
     seen = _Seen(round.at, share, good, moved, remarks(round, good), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
-        after = _named(after, name_cause(round, rules.tolerances))
+        after = with_cause(after, name_cause(round, rules.tolerances))
     return _told(with_figures(blank, round), reason, seen, incident, after), after
 
 
@@ -174,7 +174,7 @@ def decide_base(
     seen = _Seen(round.at, share, good, moved, facts_of(round), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
-        after = _named(after, name_base_cause(round, rules.tolerances))
+        after = with_cause(after, name_base_cause(round, rules.tolerances))
     return _told(with_base_figures(blank, members), reason, seen, incident, after), after
 
 
@@ -230,7 +230,7 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
     )
 
 
-def _named(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
+def with_cause(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
     """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
     if found[0] is Cause.UNKNOWN and incident.cause not in (Cause.NONE, Cause.UNKNOWN):
         return incident

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -17,6 +18,13 @@ def need_apache() -> None:
     """Skip, by name, where there is no real Kafka."""
     if not apache_available():
         pytest.skip("no real Kafka: KAFKA_HOME is not set to a folder with libs/, or there is no java")
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """What the Kafka client leaves to the collector is collected here, under this test's filters and no other's."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

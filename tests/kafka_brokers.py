@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import orjson
+import pytest
 
 from agent.consumer import Consumer
 from agent.demo.broker import Broker
@@ -15,6 +16,11 @@ from agent.memory import MemoryConsumer, MemoryTopic
 from agent.topic import Outgoing, TopicConsumer
 
 _numbers = itertools.count()
+
+# kafka-python leaves a socket to the collector that was still connecting when its client was closed.
+LEFT_CONNECTING = pytest.mark.filterwarnings(
+    r"ignore:unclosed <socket.socket fd=\d+, family=2, type=1, proto=6, laddr=:ResourceWarning"
+)
 
 
 class World(Protocol):

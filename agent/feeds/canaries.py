@@ -1,4 +1,4 @@
-"""The canary line's source: replays on schedule, and embeds sampled traffic, on one worker thread.
+"""The source of what models say: replays on schedule, and scores and embeds sampled traffic, on one worker thread.
 
 Finished work comes out at the next ``poll``; the loop never waits for a model. One thread, because a GPU (or two
 cores) shared by two replays finishes neither sooner, and because a runner is not thread-safe.
@@ -10,19 +10,23 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import structlog
 
 from agent.clock import Clock
 from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
-from detectors.records import BaseRound, Embedding, Reason, Round, Side
-from probes.errors import ProbeError
+from detectors.records import BaseRound, Embedding, Identity, Reason, Round, Side, TrafficRound, TrafficScore
+from probes.errors import ProbeError, Unreplayable
 from probes.flips import flips
+from probes.golden import Golden
 from probes.replay import Runner, Weights
 from probes.rounds import replay_base_round
+from probes.sampler import Sampling
 from probes.schedule import due
+from probes.scoring import Asking, Job, Scoring, job, not_scored, traffic_score
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +36,8 @@ LONGEST = 512
 # Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
 IDLE_S = 0.2
-Made = BaseRound | Embedding | Flip | GoldenAccepted
+NO_SCORING = "the runner cannot score responses"
+Made = BaseRound | TrafficRound | Embedding | Flip | GoldenAccepted
 
 
 @dataclass(slots=True)
@@ -46,16 +51,24 @@ class WatchedBase:
     number: int = 0
     last: float | None = None
     opened: bool = False
+    scores: list[TrafficScore] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """every_s: between rounds of one base; budget: scored positions per adapter and round; seed: of the draws."""
+    """every_s: between rounds of one base; budget: scored positions per adapter and round; seed: of the draws
+
+    canaries: replay any? asking: how responses are scored, None: they are embedded and no more
+    sampler: of the deployment, for records that do not tell theirs
+    """
 
     every_s: float
     budget: int
     seed: int
     flips: int = 2
+    canaries: bool = True
+    asking: Asking | None = None
+    sampler: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class CanaryFeed:
         finished: list[Made] = []
         while not self._box.done.empty():
             finished.append(self._box.done.get())
-        self._heard.update({made.base: now for made in finished if isinstance(made, BaseRound)})
+        self._heard.update({made.base: now for made in finished if isinstance(made, BaseRound | TrafficRound)})
         return [*finished, *self._silent(now)]
 
     def _silent(self, now: float) -> list[Made]:
@@ -188,13 +201,31 @@ class CanaryFeed:
                 base.opened = True
             for accepted in base.goldens.look():
                 self._box.done.put(accepted)
-            plan, held = self._schedule, base.goldens.held
-            made = replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
+            made = self._replayed(base, number, now)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error))
+            made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error)) if self._schedule.canaries else None
         if made is not None:
             self._box.done.put(made)
+        if self._schedule.asking is not None:
+            self._box.done.put(self._traffic_round(base, number, now))
+
+    def _replayed(self, base: WatchedBase, number: int, now: float) -> BaseRound | None:
+        plan, held = self._schedule, base.goldens.held
+        if not plan.canaries:
+            base.runner.refresh()  # the hashes of what lies there now are told beside the responses
+            return None
+        return replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
+
+    def _traffic_round(self, base: WatchedBase, number: int, now: float) -> TrafficRound:
+        """All that was scored since the last round, in the order in which it came."""
+        scores, base.scores = tuple(base.scores), []
+        identities = {}
+        for name, golden in base.goldens.held.items():
+            if isinstance(golden, Golden):
+                seen = base.runner.identity(name) if base.opened else Identity()
+                identities[name] = replace(seen, golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
+        return TrafficRound(base.name, number, now, base.adapters, scores, identities)
 
     def _texts(self) -> bool:
         done = 0
@@ -231,6 +262,44 @@ class CanaryFeed:
         return bool(batch)
 
     def _embed_batch(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
+        if self._schedule.asking is None:
+            self._embed_alone(base, batch)
+        elif isinstance(base.runner, Scoring):
+            self._score(base, base.runner, self._schedule.asking, batch)
+        else:
+            base.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, NO_SCORING) for i in batch]
+            self._embed_alone(base, batch)
+
+    def _score(self, base: WatchedBase, runner: Scoring, asking: Asking, batch: Sequence[Interaction]) -> None:
+        """Scores and embeddings of the same passes; where no golden base is loaded, the reason for each response."""
+        try:
+            answers = runner.score([self._job(base, seen) for seen in batch], self._stopped, asking)
+        except Unreplayable as error:
+            base.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, str(error)) for i in batch]
+            return
+        for answer in answers:
+            base.scores.append(traffic_score(answer, asking))
+            for side, vector in zip((Side.PROMPT, Side.OUTPUT), (answer.prompt, answer.output), strict=True):
+                if vector.size and bool(np.isfinite(vector).all()):
+                    told = Embedding(answer.job.adapter, side, answer.job.request_id, vector, answer.job.at)
+                    self._box.done.put(told)
+
+    def _job(self, base: WatchedBase, seen: Interaction) -> Job:
+        return job(
+            base.runner,
+            seen.adapter,
+            seen.request_id,
+            seen.messages,
+            seen.output,
+            seen.sampling,
+            prompt_ids=seen.prompt_token_ids,
+            output_ids=seen.output_token_ids,
+            pod=seen.pod,
+            at=seen.at,
+            default=self._schedule.sampler,
+        )
+
+    def _embed_alone(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
         runner = base.runner
         texts = [
             (

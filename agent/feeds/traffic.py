@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
-from agent.errors import AgentError, Unreadable
-from agent.feeds import gapwatch_v1
-from agent.records import AsideReason, Interaction, RequestCount, SetAside, TrafficBatch
+from agent.errors import AgentError
+from agent.feeds.sample import Sampler
+from agent.feeds.told import counts_of, request_counts
+from agent.records import AsideReason, TrafficBatch
 from agent.sampling import Config as SamplingConfig
-from agent.sampling import PerMinute, keep
-from agent.topic import Link, Message, Place, Polled, TopicConsumer
+from agent.topic import Link, Place, Polled, TopicConsumer
 
-A_DAY_S = 86_400.0
 CountedUpto = Callable[[], Mapping[Place, int]]
 
 
@@ -24,10 +23,14 @@ class TrafficFeed:
     counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
     max_record_bytes: longer records are counted and set aside
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
+    form: format of the values; auto looks at each record
 
     Guarantee: each record is handed out at least once and counted once, as long as every batch handed out becomes
-    durable in the end: after a crash, records below counted_upto are read again but not counted again. Broken by two
-    owners of one partition at once (a fenced member that still writes), which counts a range twice.
+    durable in the end: after a crash, records below counted_upto are read again but not counted again, and their
+    interactions are marked ``again``. Broken by two owners of one partition at once (a fenced member that still
+    writes), which counts a range twice.
+    Sampling comes before decoding wherever key or headers name the adapter: what is not in the sample is counted and
+    never opened, so that a bad record in it goes unnoticed. ``aside`` speaks of the records that were opened.
     """
 
     def __init__(
@@ -38,14 +41,17 @@ class TrafficFeed:
         counted_upto: CountedUpto,
         max_record_bytes: int = 1_000_000,
         max_pending: int = 8,
+        form: str = "auto",
     ) -> None:
-        self._consumer, self._adapters, self._sampling = consumer, frozenset(adapters), sampling
-        self._counted_upto, self._max_record_bytes, self._max_pending = counted_upto, max_record_bytes, max_pending
-        self._quota = PerMinute(sampling.per_adapter_per_minute)
+        self._consumer = consumer
+        self._sampler = Sampler(sampling, frozenset(adapters), form, max_record_bytes)
+        self._counted_upto, self._max_pending = counted_upto, max_pending
         self._marks: dict[Place, int] = {}  # the first offset not counted yet
         self._unmarked: set[Place] = set()  # newly ours: what the store has of them is not known yet
         self._waiting: list[Polled] = []  # read, but the store has not told their marks
         self._pending: dict[Place, list[int]] = {}  # where each uncommitted batch ends
+        self.flush: Callable[[], bool] = lambda: False  # set by who owns the sinks: make what was handed out durable
+        consumer.leaving = self._settle
         self.records = 0
         self.aside: Counter[AsideReason] = Counter()
 
@@ -60,7 +66,7 @@ class TrafficFeed:
     @property
     def shed(self) -> Mapping[str, int]:
         """Sampled requests without room in their minute, by adapter."""
-        return self._quota.shed
+        return self._sampler.shed
 
     def open(self) -> None:
         self._consumer.open()
@@ -95,6 +101,15 @@ class TrafficFeed:
     def _is_full(self) -> bool:
         return sum(map(len, self._pending.values())) >= self._max_pending
 
+    def _settle(self, leaving: frozenset[Place]) -> Mapping[Place, int]:
+        """Before partitions go: make their batches durable, so that the next owner's mark is behind ours.
+
+        Runs inside our own poll, on the client's thread, while the loop waits for that poll: nothing else touches the
+        sinks meanwhile. {} where they could not flush; the next owner then reads from the last commit, as in a crash.
+        """
+        ends = {place: max(batches) for place, batches in self._pending.items() if place in leaving}
+        return ends if ends and self.flush() else {}
+
     def _follow_moves(self) -> None:
         """What we held of a lost partition is its next owner's to commit; it is read again from the last commit."""
         moves = self._consumer.take_moves()
@@ -110,72 +125,34 @@ class TrafficFeed:
             stored = self._counted_upto()
         except AgentError:  # away, or its password is wrong: its own sink says so, and the canaries go on
             return False
-        for place in self._unmarked:  # our own mark may be ahead: batches handed out that are on their way to the store
-            self._marks[place] = max(self._marks.get(place, 0), stored.get(place, 0))
+        # Our own mark may be ahead: batches handed out that are on their way to the store.
+        found = {place: max(self._marks.get(place, 0), stored.get(place, 0)) for place in self._unmarked}
+        self._marks |= found
         self._unmarked = set()
+        behind = {place: mark for place, mark in found.items() if mark > 0}
+        if behind and self._consumer.go_to(behind):
+            self._waiting = [got for got in self._waiting if got.place not in behind]
         return True
 
     def _batch(self, got: Polled, now: float) -> TrafficBatch:
-        kept: list[Interaction] = []
-        aside: list[SetAside] = []
-        counts: Counter[tuple[str, str, float]] = Counter()
         mark = self._marks.get(got.place, 0)
-        for message in got.messages:
-            seen = self._read(message, got.place, now)
-            if message.offset >= mark:
-                counts.update(self._counted_as(message, seen, now))
-            if isinstance(seen, SetAside):
-                aside.append(seen)
-            elif self._wants(seen, now):
-                kept.append(seen)
-        self._hand_out(got, aside)
-        return TrafficBatch(
-            got.topic,
-            got.partition,
-            got.first_offset,
-            got.next_offset,
-            tuple(kept),
-            _request_counts(got, mark, counts),
-            tuple(aside),
-            len(got.messages),
-            now,
-        )
-
-    def _hand_out(self, got: Polled, aside: list[SetAside]) -> None:
-        self._marks[got.place] = max(self._marks.get(got.place, 0), got.next_offset)
+        outline = got.outline()
+        told = self._sampler.tell(outline)
+        seen = self._sampler(got, outline, told, mark, now)
+        counts = counts_of(told, outline, mark, now) + seen.counts
+        self._marks[got.place] = max(mark, got.next_offset)
         self._pending.setdefault(got.place, []).append(got.next_offset)
         self.records += len(got.messages)
-        self.aside.update(one.reason for one in aside)
-
-    def _read(self, message: Message, place: Place, now: float) -> Interaction | SetAside:
-        try:
-            seen = gapwatch_v1.read(message, place, self._max_record_bytes)
-            if seen.adapter not in self._adapters:
-                name = gapwatch_v1.name_or_nothing(seen.adapter)
-                raise Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip())
-        except Unreadable as error:
-            return SetAside(*place, message.offset, AsideReason(error.reason), error.detail, now)
-        return seen
-
-    def _counted_as(self, message: Message, seen: Interaction | SetAside, now: float) -> list[tuple[str, str, float]]:
-        """[(adapter, pod, minute)], [] where no known adapter can be told. The key speaks before the body."""
-        key = (message.key or b"").decode("utf-8", "replace")
-        body = None if isinstance(seen, SetAside) else seen
-        adapter = key if key in self._adapters else body.adapter if body else ""
-        # A producer's clock may be in other units: a minute that no table holds would stop the partition for good.
-        sent = message.at if 0 <= message.at <= now + A_DAY_S else now
-        pod, at = (body.pod, body.at) if body else (gapwatch_v1.pod_of(message), sent)
-        return [(adapter, pod, at // 60 * 60)] if adapter else []
-
-    def _wants(self, seen: Interaction, now: float) -> bool:
-        chosen = keep(seen.request_id, self._sampling.rate, self._sampling.salt)
-        return chosen and self._quota.admit(seen.adapter, now)
-
-
-def _request_counts(got: Polled, mark: int, counts: Counter[tuple[str, str, float]]) -> tuple[RequestCount, ...]:
-    """first_offset is where counting began, so that the ranges of all counts of a partition are disjoint."""
-    first, last = max(got.first_offset, mark), got.next_offset - 1
-    return tuple(
-        RequestCount(got.topic, got.partition, first, last, adapter, pod, minute, n)
-        for (adapter, pod, minute), n in counts.items()
-    )
+        self.aside.update(one.reason for one in seen.aside)
+        return TrafficBatch(
+            topic=got.topic,
+            partition=got.partition,
+            first_offset=got.first_offset,
+            next_offset=got.next_offset,
+            interactions=seen.kept,
+            counts=request_counts(got, mark, counts),
+            aside=seen.aside,
+            records=len(got.messages),
+            at=now,
+            opened=seen.opened,
+        )

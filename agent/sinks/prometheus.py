@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, TrafficBatch
 from agent.telemetry import Telemetry
-from detectors.records import BaseRound, Embedding, Evidence, Status, Verdict
+from detectors.records import BaseRound, Embedding, Evidence, Status, TrafficRound, Verdict
 
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
 
@@ -42,6 +42,8 @@ class Sink:
             self._evidence(finding)
         elif isinstance(finding, BaseRound):
             self._round(finding)
+        elif isinstance(finding, TrafficRound):
+            self._responses(finding)
         elif isinstance(finding, TrafficBatch):
             self._traffic(finding)
         elif isinstance(finding, Notice):
@@ -91,6 +93,10 @@ class Sink:
         self.telemetry.add("gapwatch.tokens", seen.tokens_scored, base=seen.base, kind="scored")
         self.telemetry.add("gapwatch.tokens", seen.tokens_processed, base=seen.base, kind="processed")
         self.telemetry.record_round(seen.duration_s, base=seen.base)
+
+    def _responses(self, seen: TrafficRound) -> None:
+        for (adapter, scored), n in Counter((score.adapter, score.scored) for score in seen.scores).items():
+            self.telemetry.add("gapwatch.responses", n, adapter=adapter, scored=scored.value)
 
     def _traffic(self, seen: TrafficBatch) -> None:
         self.telemetry.add("gapwatch.records", seen.records, kind="read")

@@ -166,7 +166,7 @@ def batch(first: int = 0, n: int = 10, at: float = NOW, aside: int = 1, partitio
     counts = (RequestCount(topic, partition, first, last, ROUTER, "engine-0", minute, n),)
     kept = tuple(interaction(first + i, at=at, partition=partition) for i in range(2))
     lost = tuple(SetAside(topic, partition, last - i, AsideReason.NOT_JSON, "position 17", at) for i in range(aside))
-    return TrafficBatch(topic, partition, first, last + 1, kept, counts, lost, n + aside, at)
+    return TrafficBatch(topic, partition, first, last + 1, kept, counts, lost, n + aside, at, opened=2 + aside)
 
 
 def embedding(request_id: str = "r0", at: float = NOW) -> Embedding:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from agent.assemble import log_threshold, runner_of, streams
-from agent.config import Config, load
+from agent.config import Config, Scoring, load
+from agent.kafka import Config as KafkaConfig
 from detectors.budget import log_threshold as threshold_of
 from detectors.budget import rounds_per_year
 from detectors.monitor import default_configs, paging
@@ -47,8 +48,13 @@ def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what
 
 def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Config) -> None:
     """Each detector that pages, once an adapter; the base's once there are two. One more that is told to page: more."""
+    canaries_alone = config.model_copy(update={"kafka": None})
+    assert streams(canaries_alone) == 1
+    config = config.model_copy(update={"kafka": KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")})
     each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER)
-    assert streams(config) == each
+    assert streams(config) == each > 1
+    embedded_alone = config.model_copy(update={"scoring": Scoring(enabled=False)})
+    assert streams(embedded_alone) == 1
     (model,) = config.models
     three = tuple(model.adapters[0].model_copy(update={"name": name}) for name in ("a", "b", "c"))
     several = config.model_copy(update={"models": (model.model_copy(update={"adapters": three}),)})

@@ -6,12 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+import pytest
+
 from agent.feeds.traffic import TrafficFeed
 from agent.records import AsideReason, TrafficBatch
 from agent.sampling import Config
 from agent.topic import Message, Outgoing, Place, TopicConsumer
-from tests.kafka_brokers import World, request
+from tests.kafka_brokers import LEFT_CONNECTING, World, request
 
+pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 NewWorld = Callable[[int], World]
 WITHIN_S = 40.0  # joins take a second or two; this is only where a hang becomes a failure
 ALL = Config(rate=1.0, per_adapter_per_minute=100_000)
@@ -186,6 +189,31 @@ def test_two_members_share_the_partitions_and_the_one_that_stays_takes_all(new_w
     last = read_until(lambda got: n_records(got) >= 20, first)
     assert (len(ids(before)), len(ids(shared)), len(ids(last))) == (40, 20, 20)
     first.close()
+
+
+def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_world: NewWorld) -> None:
+    """Nothing was committed by the loop: what the next owner starts from is what was settled on leaving."""
+    world = new_world(2)
+    for partition in range(2):
+        world.publish((request(n + 100 * partition) for n in range(10)), partition)
+    first = feed_of(world.consumer())
+    flushes: list[float] = []
+
+    def flush() -> bool:
+        flushes.append(time.monotonic())
+        return True
+
+    first.flush = flush
+    read_until(lambda got: n_records(got) >= 20, first)
+    second = feed_of(world.consumer())
+    give_up = time.monotonic() + WITHIN_S
+    came_again = 0
+    while not (first._consumer.lag() and second._consumer.lag()):
+        assert time.monotonic() < give_up, (first.status, second.status)
+        came_again += n_records(first.poll(0.0)) + n_records(second.poll(0.0))
+    assert (len(flushes), came_again) == (1, 0)
+    first.close()
+    second.close()
 
 
 def test_a_closed_consumer_says_so(new_world: NewWorld) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,16 @@ from pydantic import ValidationError
 
 from agent.consumer import Consumer
 from agent.demo.broker import Broker, Kind, free_port, start_broker
-from agent.kafka import Client, Config, ensure_topic, publisher
+from agent.feeds.traffic import TrafficFeed
+from agent.kafka import Client, Config, add_partitions, ensure_topic, publish, publisher
 from agent.reach import probe_topic
+from agent.records import TrafficBatch
+from agent.sampling import Config as SamplingConfig
 from agent.topic import Outgoing, Polled
 from tests.conftest import REAL, need_apache
-from tests.kafka_brokers import config_for
+from tests.kafka_brokers import LEFT_CONNECTING, config_for, request
 
+pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 WITHIN_S = 60.0
 
 
@@ -237,26 +240,108 @@ def test_without_a_group_all_partitions_are_read_and_nothing_is_committed(broker
         consumer.close()
 
 
+@pytest.mark.real_kafka
+def test_without_a_group_a_topic_that_grows_is_read_from_the_beginning_of_what_is_new(
+    tmp_path: Path, shared_broker: Callable[[Kind], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, topic = shared_broker("apache"), "grows"
+    monkeypatch.setattr("agent.kafka.METADATA_MS", 500)
+    ensure_topic(broker.bootstrap, topic)
+    consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None, auto_offset_reset="latest"))
+    consumer.open()
+    give_up = time.monotonic() + WITHIN_S
+    while not consumer.lag():
+        assert time.monotonic() < give_up
+        assert consumer.poll() == []
+    add_partitions(broker.bootstrap, topic, 3)
+    with publisher(broker.bootstrap, topic, metadata_max_age_ms=500) as out:
+        assert all(answer for partition in (1, 2) for answer in out.send(numbered(4), partition))
+    assert {got.place for got in _polls(consumer, 8)} == {(topic, 1), (topic, 2)}
+    consumer.close()
+
+
+def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Broker) -> None:
+    """In a topic read from its end, what came while the agent was away is read all the same."""
+    topic = f"marked-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, (request(n) for n in range(10)))
+    consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
+    every = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
+    feed = TrafficFeed(consumer, ("ticket-router",), every, lambda: {(topic, 0): 6})
+    feed.open()
+    give_up = time.monotonic() + WITHIN_S
+    batches: list[TrafficBatch] = []
+    while sum(batch.records for batch in batches) < 4:
+        assert time.monotonic() < give_up, feed.status
+        batches += feed.poll(0.0)
+    assert [seen.offset for batch in batches for seen in batch.interactions] == [6, 7, 8, 9]
+    assert sum(count.n for batch in batches for count in batch.counts) == 4
+    feed.close()
+
+
+@pytest.mark.real_kafka
+def test_a_member_whose_name_another_took_notices_by_itself(
+    shared_broker: Callable[[Kind], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker fences it without any exception out of the client: empty polls for ever."""
+    broker, topic = shared_broker("apache"), "fenced"
+    monkeypatch.setattr("agent.consumer.STUCK_AFTER_S", 0.5)
+    ensure_topic(broker.bootstrap, topic)
+    config = config_for(broker.bootstrap, topic, group_instance_id="pod-0", session_timeout_ms=1000)
+    first = Consumer(config)
+    first.open()
+    publish(broker.bootstrap, topic, numbered(3))
+    read_until(first, lambda got: len(got) >= 3)
+    second = Consumer(config)
+    second.open()
+    give_up = time.monotonic() + WITHIN_S
+    while first.rebuilds == 0:
+        assert time.monotonic() < give_up, first.status
+        first.poll()
+        second.poll()
+    assert not first.status.up
+    for consumer in (first, second):
+        consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committed(
+    shared_broker: Callable[[Kind], Broker],
+) -> None:
+    broker, topic = shared_broker("apache"), "stalled"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, numbered(5))
+    consumer = Consumer(config_for(broker.bootstrap, topic, session_timeout_ms=1000, max_poll_interval_ms=1000))
+    consumer.open()
+    polled = _polls(consumer, 5)
+    time.sleep(2.5)  # no poll for longer than the interval: the member leaves its group
+    give_up = time.monotonic() + WITHIN_S
+    again: list[Polled] = []
+    while not again:
+        assert time.monotonic() < give_up, consumer.status
+        consumer.commit({got.place: got.next_offset for got in polled if not consumer.take_moves().lost})
+        again = consumer.poll()
+    assert again[0].first_offset == 0
+    consumer.close()
+
+
 def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: Broker) -> None:
     topic = f"reached-{broker.kind}"
     ensure_topic(broker.bootstrap, topic)
     found = probe_topic(config_for(broker.bootstrap, topic))
     assert [(layer.layer, layer.ok) for layer in found] == [
-        (name, True) for name in ("name", "tcp", "bootstrap", "topic", "group")
+        (name, True) for name in ("name", "tcp", "api", "bootstrap", "topic", "group")
     ]
     assert found[-1].seen == "committed in partition 0: nothing yet"
     lacking = probe_topic(config_for(broker.bootstrap, "no-such-topic"))
     assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
 
 
-def test_a_closed_port_an_unknown_name_and_a_port_without_kafka_are_told_apart() -> None:
+def test_a_closed_port_and_an_unknown_name_are_told_apart() -> None:
     closed = probe_topic(config_for(f"127.0.0.1:{free_port()}", "any"))
     assert [(layer.layer, layer.ok) for layer in closed] == [("name", True), ("tcp", False)]
     unknown = probe_topic(config_for("no-such-host.invalid:9092", "any"))
     assert [(layer.layer, layer.ok) for layer in unknown] == [("name", False)]
-    with _silent_port() as port:
-        silent = probe_topic(config_for(f"127.0.0.1:{port}", "any"))
-    assert [(layer.layer, layer.ok) for layer in silent] == [("name", True), ("tcp", True), ("bootstrap", False)]
 
 
 def _log_in_and_read(config: Config) -> None:
@@ -274,13 +359,6 @@ def _polls(consumer: Consumer, n_records: int) -> list[Polled]:
         assert time.monotonic() < give_up, consumer.status
         polled += consumer.poll()
     return polled
-
-
-@contextmanager
-def _silent_port() -> Iterator[int]:
-    """A port that accepts and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield int(server.getsockname()[1])
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def switched_on(tmp_path: Path) -> Path:
 def settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Key paths of every setting there is; the items of a list stand under its key."""
     for name, field in model.model_fields.items():
+        name = field.alias or name
         yield (*path, name)
         for inner in models_in(field.annotation):
             yield from settings(inner, (*path, name))

@@ -33,6 +33,7 @@ EVERY_S = 60.0
 BUDGET = 512
 ADAPTERS = ("alpha", "beta", "gamma")
 PATIENCE_S = 60.0
+PLAIN = Schedule(EVERY_S, BUDGET, seed=5)
 
 
 def canaries(adapter: str, n: int = 64) -> CanarySet:
@@ -63,16 +64,19 @@ class World:
     """One agent. ``turn_round`` lets one scheduled round happen and everything that follows from it."""
 
     def __init__(
-        self, folder: Path, goldens: Path, topic: MemoryTopic | None = None, others: Sequence[AnySink] = ()
+        self,
+        folder: Path,
+        goldens: Path,
+        topic: MemoryTopic | None = None,
+        others: Sequence[AnySink] = (),
+        schedule: Schedule = PLAIN,
     ) -> None:
         self.runner = new_runner()
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
-        self.canaries = CanaryFeed(
-            [WatchedBase("tiny", self.runner, shelf, ADAPTERS)], Schedule(EVERY_S, BUDGET, seed=5), self.clock
-        )
+        self.canaries = CanaryFeed([WatchedBase("tiny", self.runner, shelf, ADAPTERS)], schedule, self.clock)
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         self.traffic = TrafficFeed(MemoryConsumer(self.topic), ADAPTERS, sampling, dict)
         monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from agent.errors import Retryable
+from agent.feeds.told import columns_of
 from agent.feeds.traffic import TrafficFeed
 from agent.memory import MemoryConsumer, MemoryTopic
 from agent.records import AsideReason, TrafficBatch
-from agent.sampling import Config, keep
+from agent.sampling import Config, Ranking, below
 from agent.topic import Outgoing, Place
+from tests.agent.formats.records import example
 from tests.kafka_brokers import request
 
 ADAPTERS = ("ticket-router", "polite-rewriter")
@@ -24,6 +28,12 @@ def feed_over(topic: MemoryTopic, sampling: Config = ALL, at_once: int = 500, **
     feed = TrafficFeed(MemoryConsumer(topic, at_once), ADAPTERS, sampling, **({"counted_upto": dict} | settings))  # type: ignore[arg-type]
     feed.open()
     return feed
+
+
+def headed(number: int, at: float | None = None, **headers: str) -> Outgoing:
+    """One good record with headers, and a timestamp of its own."""
+    good = request(number)
+    return Outgoing(good.key, good.value, {name: text.encode() for name, text in headers.items()}, at)
 
 
 def counted(batches: Iterable[TrafficBatch]) -> Counter[str]:
@@ -39,42 +49,105 @@ def store_of(batches: Iterable[TrafficBatch]) -> Mapping[Place, int]:
     return ends
 
 
-def test_all_are_counted_and_only_the_sample_is_kept() -> None:
+def test_all_are_counted_and_only_the_sample_is_opened() -> None:
     topic = MemoryTopic()
     topic.publish(request(n) for n in range(400))
     feed = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s"))
-    batches = feed.poll(0.0)
-    kept = {seen.request_id for batch in batches for seen in batch.interactions}
-    assert counted(batches) == {"ticket-router": 400}
-    assert kept == {f"r-{n}" for n in range(400) if keep(f"r-{n}", 0.1, "s")}
+    (batch,) = feed.poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_offsets("traffic", 0, np.arange(400)), 0.1))
+    assert counted([batch]) == {"ticket-router": 400}
+    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
+    assert batch.opened == len(wanted) < 80
 
 
-def test_counts_are_by_minute_and_pod() -> None:
+def test_where_a_header_has_the_request_id_it_decides_wherever_the_record_lies() -> None:
+    topic = MemoryTopic(partitions=2)
+    for partition in (0, 1):
+        topic.publish((headed(n, request_id=f"id-{n}") for n in range(200)), partition)
+    batches = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
+    assert 20 < len(wanted) < 60
+    assert [one.offset for one in batches[0].interactions] == wanted
+    assert [one.offset for one in batches[1].aside] == wanted  # produced twice: looked at once
+    assert {one.reason for one in batches[1].aside} == {AsideReason.DUPLICATE}
+
+
+def test_dropping_does_not_look_at_the_content() -> None:
+    """The same keys and offsets with other bodies: the same choice, also where the body is no JSON at all."""
+    sampling = Config(rate=0.3, per_adapter_per_minute=30)
+    chosen = []
+    for bodies in ("long", "broken"):
+        topic = MemoryTopic()
+        good = request(1, output="word " * 500).value
+        topic.publish(Outgoing(b"ticket-router", good if bodies == "long" else b"{") for _ in range(300))
+        (batch,) = feed_over(topic, sampling).poll(0.0)
+        assert batch.opened == 30
+        seen = [one.offset for one in batch.interactions] + [one.offset for one in batch.aside]
+        chosen.append(sorted(seen))
+    assert chosen[0] == chosen[1]
+
+
+def test_counts_are_by_the_records_own_minute_and_header_pod() -> None:
     topic = MemoryTopic()
     topic.publish(
-        [request(0, ts=60.0), request(1, ts=119.0), request(2, ts=120.0), request(3, ts=61.0, pod="engine-1")]
+        [
+            headed(0, at=60.0, pod="engine-0"),
+            headed(1, at=119.0, pod="engine-0"),
+            headed(2, at=120.0, pod="engine-0"),
+            headed(3, at=61.0, pod="engine-1"),
+            headed(4, at=61.0),
+        ]
     )
-    (batch,) = feed_over(topic).poll(0.0)
+    (batch,) = feed_over(topic).poll(600.0)
     assert {(c.minute, c.pod): c.n for c in batch.counts} == {
         (60.0, "engine-0"): 2,
         (120.0, "engine-0"): 1,
         (60.0, "engine-1"): 1,
+        (60.0, ""): 1,
     }
 
 
-def test_an_unreadable_record_with_a_known_key_is_counted_and_set_aside() -> None:
+def test_a_sampled_record_that_is_unreadable_is_counted_and_set_aside() -> None:
     topic = MemoryTopic()
     topic.publish([Outgoing(b"ticket-router", b"{broken", {"pod": b"engine-5"}, at=125.0)])
-    (batch,) = feed_over(topic).poll(9.0)
+    (batch,) = feed_over(topic).poll(129.0)
     assert [(c.adapter, c.pod, c.minute, c.n) for c in batch.counts] == [("ticket-router", "engine-5", 120.0, 1)]
-    assert [(one.reason, one.offset, one.at) for one in batch.aside] == [(AsideReason.NOT_JSON, 0, 9.0)]
+    assert [(one.reason, one.offset, one.at) for one in batch.aside] == [(AsideReason.NOT_JSON, 0, 129.0)]
+    assert batch.opened == 1
 
 
-def test_without_a_known_key_the_body_names_the_adapter() -> None:
+def test_the_share_of_unreadable_records_is_told_by_those_that_were_opened() -> None:
+    topic = MemoryTopic()
+    topic.publish(Outgoing(b"ticket-router", b"{" if n % 4 == 0 else request(n).value) for n in range(4000))
+    (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=10_000), at_once=4000).poll(0.0)
+    assert batch.records == 4000
+    four_sigma = 4 * math.sqrt(0.25 * 0.75 / batch.opened)
+    assert abs(len(batch.aside) / batch.opened - 0.25) < four_sigma
+
+
+def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() -> None:
     topic = MemoryTopic()
     good = request(1, "polite-rewriter")
-    topic.publish([Outgoing(None, good.value), Outgoing(b"user-17", good.value), Outgoing(b"\xff", b"{broken")])
-    assert counted(feed_over(topic).poll(0.0)) == {"polite-rewriter": 2}
+    topic.publish(
+        [
+            Outgoing(None, good.value),
+            Outgoing(b"user-17", request(2, "polite-rewriter").value),
+            Outgoing(b"\xff", b"{broken"),
+            Outgoing(b"user-18", b"{broken", {"adapter": b"ticket-router"}),
+        ]
+    )
+    (batch,) = feed_over(topic).poll(0.0)
+    assert counted([batch]) == {"polite-rewriter": 2, "ticket-router": 1}
+    assert len(batch.aside) == 2
+
+
+def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_by_their_id() -> None:
+    topic = MemoryTopic()
+    topic.publish(Outgoing(f"user-{n}".encode(), request(n).value) for n in range(300))
+    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"r-{n}".encode() for n in range(300)), 0.1))
+    assert (counted([batch]), batch.opened) == ({"ticket-router": 300}, 300)
+    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
 
 
 def test_unknown_adapters_make_no_new_labels() -> None:
@@ -86,13 +159,108 @@ def test_unknown_adapters_make_no_new_labels() -> None:
     assert batch.aside[0].detail == "adapter stranger-0"
 
 
-def test_beyond_its_share_of_a_minute_an_adapter_is_shed_in_order_of_arrival() -> None:
+def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
     topic = MemoryTopic()
-    topic.publish([request(n) for n in range(5)] + [request(9, "polite-rewriter")])
-    feed = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=3))
+    topic.publish(Outgoing(None, b"{broken", {"adapter": b"of-another-team"}) for _ in range(500))
+    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000)).poll(0.0)
+    assert batch.counts == ()
+    assert 20 < len(batch.aside) == batch.opened < 90
+    assert batch.aside[0].detail == "adapter of-another-team"
+
+
+def test_headers_of_one_layout_and_of_many_say_the_same() -> None:
+    """The quick way by columns, and the plain one by record."""
+    alike = [(("request_id", f"r{n}".encode()), ("pod", b"p"), ("other", None)) for n in range(5)]
+    assert columns_of(alike) == {"request_id": [f"r{n}".encode() for n in range(5)], "pod": [b"p"] * 5}
+    mixed = [*alike, (("pod", b"q"),), (), (("adapter", b"a"), ("adapter", b"b"))]
+    assert columns_of(mixed) == {
+        "request_id": [*(f"r{n}".encode() for n in range(5)), None, None, None],
+        "pod": [b"p"] * 5 + [b"q", None, None],
+        "adapter": [None] * 7 + [b"b"],
+    }
+    assert columns_of([(("pod", b"p"), ("pod", b"q"))]) == {"pod": [b"q"]}
+
+
+def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:
+    topic = MemoryTopic()
+    topic.publish([request(n) for n in range(50)] + [request(99, "polite-rewriter")])
+    feed = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=3, salt="s"))
     (batch,) = feed.poll(0.0)
-    assert [seen.request_id for seen in batch.interactions] == ["r-0", "r-1", "r-2", "r-9"]
-    assert (feed.shed, counted([batch])["ticket-router"]) == ({"ticket-router": 2}, 5)
+    lowest = np.argsort(Ranking("s").of_offsets("traffic", 0, np.arange(50)))[:3]
+    assert [seen.offset for seen in batch.interactions] == [*sorted(lowest.tolist()), 50]
+    assert (feed.shed, counted([batch])["ticket-router"]) == ({"ticket-router": 47}, 50)
+
+
+def test_the_same_request_produced_twice_counts_as_one_interaction() -> None:
+    topic = MemoryTopic()
+    topic.publish([request(1), request(2), request(1)])
+    feed = feed_over(topic)
+    (batch,) = feed.poll(0.0)
+    assert [seen.offset for seen in batch.interactions] == [0, 1]
+    assert [(one.offset, one.reason, one.detail) for one in batch.aside] == [
+        (2, AsideReason.DUPLICATE, "as traffic:0:0")
+    ]
+
+
+def test_records_out_of_order_by_their_own_clock_are_read_as_they_lie() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n, ts=float(100 - n)) for n in range(10))
+    (batch,) = feed_over(topic).poll(200.0)
+    assert [seen.at for seen in batch.interactions] == [100.0 - n for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ts", "sent", "at"),
+    [(500.0, 400.0, 500.0), (90_000.0, 400.0, 400.0), (1.7e9, 1.7e12, 600.0), (0.0, 400.0, 0.0)],
+    ids=["a minute apart is taken as told", "a day ahead: when it was sent", "both in other units: now", "long ago"],
+)
+def test_a_clock_that_is_wrong_moves_no_record_into_the_future(ts: float, sent: float, at: float) -> None:
+    topic = MemoryTopic()
+    good = request(1, ts=ts)
+    topic.publish([Outgoing(good.key, good.value, at=sent)])
+    (batch,) = feed_over(topic).poll(600.0)
+    assert [seen.at for seen in batch.interactions] == [at]
+    assert all(0 <= c.minute <= 600.0 for c in batch.counts)
+
+
+def events(*ids: str, keyed: bool = True) -> Iterator[Outgoing]:
+    """Request and response of each, the requests first."""
+    halves = example("kserve")
+    for half in halves:
+        for name in ids:
+            yield Outgoing(b"ticket-router" if keyed else None, half.value, {**half.headers, "ce_id": name.encode()})
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_request_and_its_response_are_one_interaction_and_one_count(keyed: bool) -> None:
+    topic = MemoryTopic()
+    topic.publish(events(*(f"id-{n}" for n in range(20)), keyed=keyed))
+    feed = feed_over(topic, at_once=7)
+    batches = [batch for _ in range(6) for batch in feed.poll(0.0)]
+    kept = [seen for batch in batches for seen in batch.interactions]
+    assert sorted(seen.request_id for seen in kept) == sorted(f"id-{n}" for n in range(20))
+    assert {seen.output for seen in kept} == {"shipping"}
+    assert counted(batches) == {"ticket-router": 20}
+
+
+def test_both_halves_of_a_sampled_request_are_kept() -> None:
+    topic = MemoryTopic()
+    topic.publish(events(*(f"id-{n}" for n in range(200))))
+    (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
+    assert [seen.request_id for seen in batch.interactions] == [f"id-{n}" for n in wanted]
+    assert (batch.opened, batch.aside) == (2 * len(wanted), ())
+
+
+def test_a_request_without_its_response_is_told_in_time() -> None:
+    topic = MemoryTopic()
+    topic.publish(list(events("alone", "id-1"))[:1])
+    feed = feed_over(topic)
+    assert [batch.aside for batch in feed.poll(0.0)] == [()]
+    topic.publish(events("id-2"))
+    (batch,) = feed.poll(1000.0)
+    assert [(one.offset, one.reason) for one in batch.aside] == [(0, AsideReason.UNPAIRED)]
+    assert [seen.request_id for seen in batch.interactions] == ["id-2"]
 
 
 def test_nothing_is_forgotten_before_commit() -> None:
@@ -117,6 +285,9 @@ def test_after_a_crash_records_come_again_and_are_counted_once(first_cut: int, s
     again = [batch for _ in range(50) for batch in after.poll(0.0)]
     assert sum(batch.records for batch in again) == 40
     assert counted(stored + again) == {"ticket-router": 20, "polite-rewriter": 20}
+    # What evidence is drawn from: each once, those of the first agent's batches by the first agent.
+    fresh = Counter(seen.request_id for batch in stored + again for seen in batch.fresh)
+    assert fresh == {f"r-{n}": 1 for n in range(40)}
     ranges = sorted((c.first_offset, c.last_offset) for batch in stored + again for c in batch.counts)
     assert all(a == b or a[1] < b[0] for a, b in pairwise(ranges))
 
@@ -187,6 +358,31 @@ def test_a_lost_partition_is_not_committed_and_its_next_owner_reads_it_again() -
     second.commit()
     assert topic.committed == {("traffic", 0): 4, ("traffic", 1): 4}
     assert counted(stored + kept + moved) == {"ticket-router": 8}
+
+
+def test_partitions_that_go_are_flushed_and_committed_first() -> None:
+    topic = MemoryTopic(partitions=2)
+    topic.publish((request(n) for n in range(4)), partition=0)
+    topic.publish((request(n + 10) for n in range(6)), partition=1)
+    first = feed_over(topic)
+    flushed: list[int] = []
+    first.flush = lambda: flushed.append(1) or True  # type: ignore[func-returns-value]
+    assert len(first.poll(0.0)) == 2
+    second = feed_over(topic)
+    first.poll(0.0)
+    assert (flushed, topic.committed) == ([1], {("traffic", 0): 4, ("traffic", 1): 6})
+    assert second.poll(0.0) == []  # nothing comes twice
+
+
+def test_partitions_that_go_while_the_sinks_are_away_are_not_committed() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(4))
+    first = feed_over(topic)
+    first.flush = lambda: False
+    first.poll(0.0)
+    feed_over(topic)
+    first.poll(0.0)
+    assert topic.committed == {}
 
 
 def test_an_empty_topic_gives_nothing() -> None:

@@ -6,12 +6,18 @@ import orjson
 import pytest
 
 from agent.errors import Unreadable
-from agent.feeds.gapwatch_v1 import read
+from agent.feeds.reader import Reader
 from agent.records import Interaction
-from agent.topic import Message
+from agent.topic import Message, Place
 from tests.kafka_brokers import request
 
 PLACE = ("traffic", 3)
+
+
+def read(message: Message, place: Place, max_bytes: int) -> Interaction:
+    seen = Reader("gapwatch.v1", max_bytes).read(message, place)
+    assert isinstance(seen, Interaction)
+    return seen
 
 
 def message(value: bytes | None, **headers: bytes) -> Message:

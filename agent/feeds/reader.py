@@ -1,0 +1,62 @@
+"""From a record to an Interaction, a Half, or the reason why not: which format it is in, and what it says in it.
+
+The formats are the files in agent/formats, found by looking into that folder: a new file is a new format.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Protocol
+
+from agent import fields, formats
+from agent.errors import Refused, Unreadable
+from agent.fields import Body
+from agent.records import AsideReason, Half, Interaction
+from agent.topic import Message, Place
+
+AUTO = "auto"
+
+
+class Format(Protocol):
+    """One file in agent/formats. guess: by cheap signs, True for no record of another format's example."""
+
+    NAME: str
+
+    def guess(self, message: Message, body: Body) -> bool: ...
+    def read(self, message: Message, body: Body, place: Place) -> Interaction | Half: ...
+
+
+@cache
+def known() -> Mapping[str, Format]:
+    """Every format by its name, in the order of the files' names."""
+    names = sorted(found.name for found in pkgutil.iter_modules(formats.__path__))
+    modules: list[Format] = [importlib.import_module(f"{formats.__name__}.{name}") for name in names]  # type: ignore[misc]
+    return {module.NAME: module for module in modules}
+
+
+class Reader:
+    """Reads records of one format, or of each record's own (``auto``). Raises Refused for a name without a file."""
+
+    def __init__(self, name: str = AUTO, max_bytes: int = 1_000_000) -> None:
+        if name != AUTO and name not in known():
+            raise Refused("kafka.format", repr(name), f"one of: {', '.join([AUTO, *known()])}")
+        self._formats = list(known().values()) if name == AUTO else [known()[name]]
+        self._sure = name != AUTO
+        self._max_bytes = max_bytes
+
+    def read(self, message: Message, place: Place) -> Interaction | Half:
+        """Raises Unreadable with a reason of AsideReason, and nothing else whatever the bytes are."""
+        body = fields.body_of(message, self._max_bytes)
+        try:
+            return self._format_of(message, body).read(message, body, place)
+        except RecursionError:
+            raise Unreadable(AsideReason.WRONG_TYPE, "nested too deeply") from None
+
+    def _format_of(self, message: Message, body: Body) -> Format:
+        for candidate in self._formats:
+            if self._sure or candidate.guess(message, body):
+                return candidate
+        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")

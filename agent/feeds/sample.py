@@ -1,0 +1,201 @@
+"""From the records of one poll to the few that are kept: choose first, open afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from agent import fields
+from agent.errors import Unreadable
+from agent.feeds.halves import Joiner
+from agent.feeds.reader import Reader
+from agent.feeds.told import BODY_TELLS, STRANGER, Teller, Told
+from agent.formats import kserve
+from agent.records import AsideReason, Half, Interaction, SetAside
+from agent.sampling import Config, Ranking, Reservoirs, below
+from agent.topic import Message, Outline, Place, Polled
+
+A_DAY_S = 86_400.0
+REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What one poll of one partition came to. counts: of records that only their body could tell the adapter of."""
+
+    kept: tuple[Interaction, ...]
+    aside: tuple[SetAside, ...]
+    counts: Counter[tuple[str, str, float]]
+    opened: int
+
+
+class Candidate(NamedTuple):
+    """In the sample by its rank. seen: None until it is opened."""
+
+    position: int
+    adapter: str
+    rank: int
+    seen: Interaction | None = None
+
+
+@dataclass(slots=True)
+class _Poll:
+    """One poll while it is worked on."""
+
+    got: Polled
+    mark: int
+    now: float
+    aside: list[SetAside] = field(default_factory=list)
+    counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
+    opened: int = 0
+
+    def message(self, position: int) -> Message:
+        return self.got.messages[position]
+
+    def set_aside(self, offset: int, why: Unreadable, place: Place | None = None) -> None:
+        reason = AsideReason(why.reason)
+        self.aside.append(SetAside(*(place or self.got.place), offset, reason, why.detail, self.now))
+
+
+class Sampler:
+    """Keeps what lasts from poll to poll: room of this minute, halves that wait for their other, ids seen lately.
+
+    A request is known again by its id: at the same offset it was read twice (marked ``again``), at another it was
+    produced twice (set aside as duplicate), as far back as REMEMBERED sampled requests.
+    """
+
+    def __init__(self, config: Config, adapters: frozenset[str], form: str, max_bytes: int) -> None:
+        self._adapters, self._rate = adapters, config.rate
+        self._reader = Reader(form, max_bytes)
+        self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME)
+        self._ranking = Ranking(config.salt)
+        self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
+        self._joiner = Joiner()
+        self._lately: OrderedDict[str, tuple[Place, int]] = OrderedDict()
+
+    @property
+    def shed(self) -> Mapping[str, int]:
+        return self._reservoirs.shed
+
+    def __call__(self, got: Polled, outline: Outline, told: Told, mark: int, now: float) -> Sampled:
+        poll = _Poll(got, mark, now)
+        candidates = self._candidates(poll, outline, told)
+        chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
+        kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
+        for half in self._joiner.dropped(now):
+            place = half.topic, half.partition
+            poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, "no other half came"), place)
+        aside = sorted(poll.aside, key=lambda one: (one.topic, one.partition, one.offset))
+        return Sampled(tuple(kept), tuple(aside), poll.counts, poll.opened)
+
+    def _candidates(self, poll: _Poll, outline: Outline, told: Told) -> list[Candidate]:
+        ranks = told.ranks(self._ranking, poll.got, outline.offsets)
+        in_sample = np.flatnonzero(below(ranks, self._rate)).tolist()
+        found = [self._by_told(poll, told, at, int(ranks[at])) for at in in_sample]
+        if BODY_TELLS in told.adapters:
+            must_open = [at for at, name in enumerate(told.adapters) if name == BODY_TELLS]
+            found += [self._by_body(poll, told, at, int(ranks[at])) for at in must_open]
+        return sorted((one for one in found if one is not None), key=lambda one: one.position)
+
+    def _by_told(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
+        adapter = told.adapters[at]
+        if adapter == BODY_TELLS:
+            return None  # by its body, with the others of its kind
+        if adapter == STRANGER:
+            name = fields.name_or_nothing(poll.message(at).headers["adapter"].decode("utf-8", "replace"))
+            poll.opened += 1
+            poll.set_aside(poll.message(at).offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+            return None
+        if at not in told.halves:
+            return Candidate(at, adapter, rank)
+        seen = self._open(poll, at)
+        return Candidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
+
+    def _by_body(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
+        """Opened to be counted; a candidate by its rank, which is the body's own id's where no header has one."""
+        message = poll.message(at)
+        seen = self._read(poll, message)
+        if seen is None:
+            return None
+        if not told.ids or not told.ids[at]:
+            rank = int(self._ranking.of_ids([seen.request_id.encode(errors="surrogatepass")])[0])
+        chosen = rank < self._rate * 2**64
+        if isinstance(seen, Half):
+            self._count_half(poll, seen, message)
+            joined = self._join(poll, seen, message) if chosen else None
+            return Candidate(at, joined.adapter, rank, joined) if joined else None
+        if not self._is_ours(poll, seen):
+            return None
+        self._count(poll, seen.adapter, seen.pod, seen.at, seen.offset)
+        return Candidate(at, seen.adapter, rank, seen) if chosen else None
+
+    def _open(self, poll: _Poll, at: int) -> Interaction | None:
+        """None where it is unreadable, a stranger's, or a half that waits for its other."""
+        message = poll.message(at)
+        seen = self._read(poll, message)
+        if isinstance(seen, Half):
+            return self._join(poll, seen, message)
+        return seen if seen is not None and self._is_ours(poll, seen) else None
+
+    def _read(self, poll: _Poll, message: Message) -> Interaction | Half | None:
+        poll.opened += 1
+        try:
+            return self._reader.read(message, poll.got.place)
+        except Unreadable as why:
+            poll.set_aside(message.offset, why)
+            return None
+
+    def _join(self, poll: _Poll, half: Half, message: Message) -> Interaction | None:
+        other = self._joiner.add(half, len(message.value or b""), poll.now)
+        if other is None:
+            return None
+        try:
+            seen = kserve.join(half, other)
+        except Unreadable as why:
+            poll.set_aside(message.offset, why)
+            return None
+        return seen if self._is_ours(poll, seen) else None
+
+    def _is_ours(self, poll: _Poll, seen: Interaction) -> bool:
+        if seen.adapter in self._adapters:
+            return True
+        name = fields.name_or_nothing(seen.adapter)
+        poll.set_aside(seen.offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+        return False
+
+    def _count_half(self, poll: _Poll, half: Half, message: Message) -> None:
+        """One request, one count: its response's, by the model that it names."""
+        model = half.body.get("model")
+        if not half.is_request and isinstance(model, str) and model in self._adapters:
+            self._count(poll, model, half.pod, half.at, message.offset)
+
+    def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:
+        if offset >= poll.mark:
+            sane = at if at <= poll.now + A_DAY_S else poll.now
+            poll.counts[adapter, pod, sane // 60 * 60] += 1
+
+    def _kept(self, poll: _Poll, one: Candidate) -> Interaction | None:
+        seen = one.seen or self._open(poll, one.position)
+        if seen is None:
+            return None
+        place = seen.topic, seen.partition
+        before = self._lately.setdefault(seen.request_id, (place, seen.offset))
+        if len(self._lately) > REMEMBERED:
+            self._lately.popitem(last=False)
+        if before != (place, seen.offset):
+            (topic, partition), offset = before
+            why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{offset}")
+            poll.set_aside(seen.offset, why, place)
+            return None
+        again = place == poll.got.place and seen.offset < poll.mark
+        at = seen.at if seen.at <= poll.now + A_DAY_S else _sane(poll.message(one.position).at, poll.now)
+        return replace(seen, at=at, again=again)
+
+
+def _sane(at: float, now: float) -> float:
+    """A clock that runs ahead by more than a day is in other units: the record's own time, or the agent's."""
+    return at if 0 < at <= now + A_DAY_S else now

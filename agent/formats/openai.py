@@ -1,0 +1,91 @@
+"""OpenAI pair: what a client sent and what it got, as gateways log it: ``{"request": ..., "response": ...}``.
+
+Chat completions (messages) and completions (prompt: text, or token ids as vLLM takes them). The adapter is
+``request.model``. Of several choices the first is read. vLLM's extensions are used where they are there: token ids
+(``return_token_ids``), top_k, min_p and repetition_penalty. A streamed answer must have been put together before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent import fields
+from agent.errors import Unreadable
+from agent.fields import Body, Chat
+from agent.records import AsideReason, Interaction
+from agent.topic import Message, Place
+
+NAME = "openai"
+
+
+def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
+    request, response = body.get("request"), body.get("response")
+    return isinstance(request, dict) and isinstance(response, dict) and "choices" in response
+
+
+def read(message: Message, body: Body, place: Place) -> Interaction:
+    """One record as an Interaction; its adapter is the model that was asked for. Raises Unreadable."""
+    request, response = fields.mapping(body, "request"), fields.mapping(body, "response")
+    choice, usage = _choice(response), fields.mapping(response, "usage")
+    messages, prompt_ids = _prompt(request)
+    created = response.get("created", body.get("ts"))
+    given = {"max_tokens": request.get("max_completion_tokens"), **request}
+    return Interaction(
+        request_id=fields.required(response, "id"),
+        at=message.at if created is None else fields.seconds(created, "created"),
+        adapter=fields.required(request, "model"),
+        base="",
+        pod=fields.pod_of(message) or (fields.optional(body, "pod", str) or "")[:253],
+        messages=messages,
+        output=_output(choice),
+        finish_reason=fields.optional(choice, "finish_reason", str) or "",
+        sampling=fields.sampling(given),
+        prompt_tokens=fields.count(usage, "prompt_tokens"),
+        output_tokens=fields.count(usage, "completion_tokens"),
+        topic=place[0],
+        partition=place[1],
+        offset=message.offset,
+        prompt_token_ids=fields.token_ids(_first(choice, response, "prompt_token_ids"), "prompt_token_ids")
+        or prompt_ids,
+        output_token_ids=fields.token_ids(choice.get("token_ids"), "token_ids"),
+        token_logprobs=_logprobs(choice),
+    )
+
+
+def _choice(response: Body) -> Body:
+    choices = fields.optional(response, "choices", list)
+    if not choices:
+        raise Unreadable(AsideReason.MISSING_FIELD, "choices")
+    if not isinstance(choices[0], dict):
+        raise Unreadable(AsideReason.WRONG_TYPE, "choices")
+    return dict(choices[0])
+
+
+def _prompt(request: Body) -> tuple[Chat, tuple[int, ...]]:
+    """The chat, and the prompt's token ids where it came as those."""
+    if request.get("messages"):
+        return fields.chat(request["messages"]), ()
+    prompt = request.get("prompt")
+    if isinstance(prompt, list):
+        return (), fields.token_ids(prompt, "prompt")
+    return ({"role": "user", "content": fields.text(request, "prompt")},), ()
+
+
+def _output(choice: Body) -> str:
+    if "text" in choice:
+        return fields.text(choice, "text")
+    return fields.content_of(fields.mapping(choice, "message").get("content"), "content")
+
+
+def _logprobs(choice: Body) -> tuple[float, ...]:
+    """Chat: logprobs.content[].logprob; completions: logprobs.token_logprobs."""
+    told = fields.mapping(choice, "logprobs")
+    content = told.get("content")
+    if isinstance(content, list):
+        tokens = [item if isinstance(item, dict) else {} for item in content]
+        return fields.logprobs([token.get("logprob") for token in tokens], "logprobs")
+    return fields.logprobs(told.get("token_logprobs"), "logprobs")
+
+
+def _first(one: Body, other: Body, name: str) -> Any:
+    return one.get(name) if one.get(name) is not None else other.get(name)

@@ -1,0 +1,103 @@
+"""OpenInference: one LLM span a record, as JSON, with its attributes flat, nested, or in OTLP's list of keys.
+
+The adapter is ``llm.model_name`` (or ``llm.request.model_name``). Messages are numbered attributes
+(``llm.input_messages.0.message.role`` ...); where a span has none, ``input.value`` and ``output.value`` are the texts.
+Sampling parameters are the JSON text in ``llm.invocation_parameters``.
+
+Source: Arize-ai/openinference, spec/semantic_conventions.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from agent import fields
+from agent.errors import Unreadable
+from agent.fields import Body, Chat
+from agent.records import AsideReason, Interaction
+from agent.topic import Message, Place
+
+NAME = "openinference"
+KIND = "openinference.span.kind"
+
+
+def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
+    return KIND in fields.attributes(body.get("attributes"))
+
+
+def read(message: Message, body: Body, place: Place) -> Interaction:
+    """One span as an Interaction. Raises Unreadable with a reason of AsideReason."""
+    told = fields.attributes(body.get("attributes"))
+    if told.get(KIND) != "LLM":
+        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
+    model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
+    given = fields.parsed(told.get("llm.invocation_parameters"))
+    return Interaction(
+        request_id=_span_id(body),
+        at=_at(body, message),
+        adapter=fields.required(told, model),
+        base="",
+        pod=fields.pod_of(message) or str(told.get("k8s.pod.name", ""))[:253],
+        messages=_prompt(told),
+        output=_output(told),
+        finish_reason=fields.optional(told, "llm.finish_reason", str) or "",
+        sampling=fields.sampling(given if isinstance(given, dict) else {}),
+        prompt_tokens=fields.count(told, "llm.token_count.prompt"),
+        output_tokens=fields.count(told, "llm.token_count.completion"),
+        topic=place[0],
+        partition=place[1],
+        offset=message.offset,
+    )
+
+
+def _span_id(body: Body) -> str:
+    context = fields.mapping(body, "context") or body
+    trace = context.get("trace_id", context.get("traceId", ""))
+    span = context.get("span_id", context.get("spanId"))
+    if not isinstance(span, str) or not span or not isinstance(trace, str):
+        raise Unreadable(AsideReason.MISSING_FIELD, "span_id")
+    return f"{trace}:{span}"
+
+
+def _at(body: Body, message: Message) -> float:
+    nanos = body.get("endTimeUnixNano", body.get("startTimeUnixNano"))
+    if nanos is not None:
+        return fields.nanoseconds(nanos, "endTimeUnixNano")
+    at = body.get("end_time") or body.get("start_time")
+    return message.at if at is None else fields.seconds(at, "end_time")
+
+
+def _prompt(told: Body) -> Chat:
+    turns = _turns(told, "llm.input_messages")
+    return turns or ({"role": "user", "content": fields.text(told, "input.value")},)
+
+
+def _output(told: Body) -> str:
+    turns = _turns(told, "llm.output_messages")
+    return turns[0]["content"] if turns else fields.text(told, "output.value")
+
+
+def _turns(told: Body, prefix: str) -> Chat:
+    """Numbered messages up to the first number that has no role."""
+    found: list[Mapping[str, str]] = []
+    for number in itertools.count():
+        here = f"{prefix}.{number}.message"
+        role = told.get(f"{here}.role")
+        if not isinstance(role, str):
+            return tuple(found)
+        found.append({"role": role, "content": _content(told, here)})
+    return ()
+
+
+def _content(told: Body, here: str) -> str:
+    whole = told.get(f"{here}.content")
+    if isinstance(whole, str):
+        return whole
+    texts = []
+    for number in itertools.count():
+        part = told.get(f"{here}.contents.{number}.message_content.text")
+        if not isinstance(part, str):
+            break
+        texts.append(part)
+    return "".join(texts)

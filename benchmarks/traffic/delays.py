@@ -1,0 +1,89 @@
+"""Tokens until the alarm, by the weighted mean of one M an alternative, 40 other adapters registered.
+
+Whole responses are drawn again and again, with replacement, from those that were sampled; tokens count one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.figures import Figure, at_most, context
+from benchmarks.traffic.observed import Observed
+from benchmarks.traffic.served import SEED
+from detectors.kinds import token_calibration, traffic_likelihood
+from detectors.mixture import weights_of
+
+LOG_A = math.log(2.1e9)
+REPEATS = 200
+OTHERS = 40
+# Writer -> which alternative it is, and how many times the floor its delay may be.
+FAULTS = {"base": ("base", 1.25), "half": ("half", 1.75), "4 bits": ("4 bits", 2.0), "wrong": ("adapter:", 1.5)}
+
+
+def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
+    """plain: sampled at temperature 1 without truncation, where KL gives a floor; else tokens alone are told."""
+    for seen in cells:
+        if seen.cell.writer not in FAULTS:
+            continue
+        s = seen.cell.sampling
+        what = f"{seen.cell.writer} served as {seen.cell.adapter}, temperature {s.temperature:g}, top-p {s.top_p:g}"
+        tokens = delays(seen, _weights(seen))
+        if plain:
+            alternative, times = FAULTS[seen.cell.writer]
+            floor = LOG_A / _kl(seen.kl, alternative)
+            yield at_most(f"{what}: mean tokens to the alarm over ln A / KL", float(tokens.mean()) / floor, "", times)
+            yield context(f"{what}: ln A / KL", floor, "tokens")
+        yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
+        yield context(f"{what}: 99 % of alarms within", float(np.quantile(tokens, 0.99)), "tokens")
+
+
+def sampler_figures(cells: Mapping[str, Observed]) -> Iterator[Figure]:
+    """Another sampler in force than the request's. cells: "hotter" and "narrower", of the ticket router."""
+    names = token_calibration.Config().samplers
+    weights = dict.fromkeys(names, 1.0 / len(names))
+    for name, most in (("hotter", 1650.0), ("narrower", 2200.0)):
+        if name in cells:
+            tokens = delays(cells[name], weights, "log_sampler")
+            what = {"hotter": "temperature 1.2 for 1", "narrower": "top-p .9 for 1"}[name]
+            yield at_most(
+                f"{what} on the ticket router: mean tokens to the alarm", float(tokens.mean()), "tokens", most
+            )
+
+
+def delays(seen: Observed, weights: Mapping[str, float], kind: str = "log_l") -> np.ndarray:
+    """(REPEATS,) tokens until the weighted mean of M passes A; M starts at 1 with the "+1" of its round."""
+    named = getattr(seen.tokens, kind)
+    rows = [(seen.responses(name, kind), math.log(weights[name])) for name in named if name in weights]
+    rng = np.random.default_rng(SEED)
+    return np.array([_delay(rows, rng, len(seen.lengths)) for _ in range(REPEATS)], dtype=np.float64)
+
+
+def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Generator, responses: int) -> int:
+    level = np.array([log_weight for _, log_weight in rows])
+    tokens = 0
+    while tokens < 200_000:
+        drawn = int(rng.integers(responses))
+        steps = np.cumsum([mine[drawn] for mine, _ in rows], axis=1) + level[:, None]
+        passed = np.flatnonzero(np.logaddexp.reduce(steps, axis=0) >= LOG_A)
+        if len(passed):
+            return tokens + int(passed[0]) + 1
+        level, tokens = steps[:, -1], tokens + steps.shape[1]
+    return tokens
+
+
+def _weights(seen: Observed) -> dict[str, float]:
+    """As the detector has them; of the others all but those that were sampled stay at nothing."""
+    config = traffic_likelihood.Config()
+    known = [name for name in seen.tokens.log_l if name.startswith(traffic_likelihood.OTHER)]
+    unknown = [f"{traffic_likelihood.OTHER}number {i}" for i in range(OTHERS - len(known))]
+    return weights_of(dict(config.weights), [*known, *unknown])
+
+
+def _kl(kl: Mapping[str, float], alternative: str) -> float:
+    """Of what served, from what was accepted. The wrong adapter is the one nearest to what it wrote."""
+    if alternative != traffic_likelihood.OTHER:
+        return kl[alternative]
+    return min(value for name, value in kl.items() if name.startswith(alternative))

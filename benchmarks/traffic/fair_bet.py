@@ -1,0 +1,81 @@
+"""Is every bet fair? The exact mean of L at recorded positions, over the vocabulary and not by drawing tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from benchmarks.figures import Figure, at_least, at_most, context
+from benchmarks.traffic.observed import Observed, laws
+from benchmarks.traffic.served import Cell, jobs, open_runner
+from probes.likelihood_torch import law_torch, mean_e_torch, null_of
+from probes.reading import read
+from probes.replay import Target
+from probes.response_scores import ADAPTER, BASE, logits_of
+from probes.runners.in_process import Runner
+from probes.sampler import Sampling
+from probes.scoring import Asking
+
+ENOUGH = 20_000
+
+
+def figures(cells: Sequence[Observed], quick: bool) -> Iterator[Figure]:
+    """Under the golden law and at both edges of the tolerance; every bet and sampler, own prompts and others."""
+    largest: dict[str, float] = {}
+    for seen in cells:
+        for name, values in seen.mean_e.items():
+            largest[name] = max(largest.get(name, 0.0), float(values.max()))
+    positions = sum(int(seen.lengths.sum()) for seen in cells)
+    yield at_most("fair bet: largest exact mean of L at any position", max(largest.values()), "", 1.0)
+    yield at_least("fair bet: positions looked at", positions, "positions", 1000 if quick else ENOUGH)
+    yield context("fair bet: kinds of bets", len(largest), "")
+
+
+def numerics(runner: Runner, adapter: str, asking: Asking, quick: bool) -> Iterator[Figure]:
+    """The same bets where the truth is another kernel's golden law: read one by one, and in bfloat16."""
+    cell = Cell(adapter, "healthy", Sampling(1.0), 4 if quick else 16)
+    own = _logits(runner, cell, alone=False)
+    yield from _against("another batch shape", own, _logits(runner, cell, alone=True), asking)
+    other = open_runner("bfloat16")
+    try:
+        yield from _against("bfloat16", own, _logits(other, cell, alone=True), asking)
+    finally:
+        other.close()
+
+
+def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[str, torch.Tensor]:
+    texts = [(job.prompt, job.output) for job in jobs(runner, cell)]
+    golden = runner.loaded.golden_model()
+    found = {}
+    with torch.inference_mode():
+        for name, target in {ADAPTER: Target(cell.adapter), BASE: Target(None)}.items():
+            groups = [[text] for text in texts] if alone else [texts]
+            states = [
+                reading.scored for some in groups for reading in read(golden, some, (target.adapter, target.scale))
+            ]
+            found[name] = logits_of(golden, target, torch.cat(states)).float()
+    return found
+
+
+def _against(
+    what: str, own: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], asking: Asking
+) -> Iterator[Figure]:
+    adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
+    law = law_torch(truth[ADAPTER], Sampling(1.0)).exp()
+    null = null_of(adapter, base, Sampling(1.0), asking.tokens)
+    for numeric in (0.0, 0.005):
+        means = [
+            mean_e_torch(bet, null, [law], numeric)[0].numpy() for bet in laws(own, Sampling(1.0), asking).values()
+        ]
+        logs = np.log(np.concatenate(means))
+        name = f"served by {what}, {numeric:g} nats a token for numerics"
+        yield at_most(
+            f"{name}: largest mean ln of the mean of L, of all bets",
+            max(float(np.log(m).mean()) for m in means),
+            "nats",
+            0.0,
+        )
+        yield context(f"{name}: positions where the mean of L is above 1", 100 * float((logs > 0).mean()), "%")
+        yield context(f"{name}: largest ln of the mean of L at any position", float(logs.max()), "nats")

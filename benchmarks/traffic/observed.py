@@ -1,0 +1,133 @@
+"""What golden copies say about sampled responses, token by token: L of every alternative, its exact mean, and KL."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.traffic.served import Cell, jobs, kept_file
+from probes import axes, likelihood, likelihood_torch, reading, sampler
+from probes.likelihood import TokenScores, on_path_names, samplers
+from probes.likelihood_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
+from probes.reading import Reading, read_all
+from probes.replay import Target, bits
+from probes.response_scores import ADAPTER, BASE, joined, logits_of
+from probes.runners.in_process import Runner
+from probes.sampler import Sampling
+from probes.scoring import Asking, Job, alternatives
+
+Doubles = NDArray[np.float64]
+WINDOW = 16
+# What the numbers here follow from: another text of these files, and they are computed anew.
+FORMULAS = (axes, likelihood, likelihood_torch, reading, sampler)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """One cell. lengths: (R,) tokens of each response; tokens: all of them in a row
+
+    kl: alternative -> mean KL(alternative || golden) in nats a token at these positions, temperature 1, nothing cut off
+    mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden law and its two edges
+    outputs: (R, d) embeddings of the responses
+    """
+
+    cell: Cell
+    lengths: NDArray[np.int64]
+    tokens: TokenScores
+    kl: Mapping[str, float]
+    mean_e: Mapping[str, Doubles]
+    outputs: Doubles
+
+    def responses(self, name: str, kind: str = "log_l") -> list[Doubles]:
+        """(n,) ln L of each response's tokens. kind: "log_l" or "log_sampler" """
+        values = getattr(self.tokens, kind)[name]
+        return np.split(values, self.lengths.cumsum()[:-1])
+
+
+def observe(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observed:
+    """As kept from an earlier run of the same code on the same responses. exact: the means of L too, which costs as
+    much again."""
+    file = kept_file(runner, cell, repr((asking, exact, WINDOW)), FORMULAS)
+    if not file.exists():
+        found = _observed(runner, cell, asking, exact)
+        file.with_suffix(".new").write_bytes(pickle.dumps(found))
+        file.with_suffix(".new").replace(file)
+    kept: Observed = pickle.loads(file.read_bytes())
+    return kept
+
+
+def _observed(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observed:
+    asked = jobs(runner, cell)
+    names = list(runner.config.adapters)
+    voices = {ADAPTER: Target(cell.adapter), BASE: Target(None)} | alternatives(asked[0], names, asking)
+    with torch.inference_mode():
+        readings = {name: _read(runner, target, asked) for name, target in voices.items()}
+        pieces: list[TokenScores] = []
+        kl: dict[str, list[Doubles]] = {}
+        mean_e: dict[str, list[Doubles]] = {}
+        for i, job in enumerate(asked):
+            for at in range(0, len(job.output), WINDOW):
+                here = slice(at, at + WINDOW)
+                logits = {
+                    n: logits_of(runner.loaded.golden_model(), t, readings[n][i].scored[here])
+                    for n, t in voices.items()
+                }
+                pieces.append(_scored(job, logits, here, asking))
+                _add(kl, _kl(logits, asking))
+                if exact:
+                    _add(mean_e, _means(logits, cell.sampling, asking))
+    lengths = np.array([len(job.output) for job in asked], dtype=np.int64)
+    whole = {name: np.concatenate(values) for name, values in mean_e.items()}
+    mean_kl = {name: float(np.concatenate(values).mean()) for name, values in kl.items()}
+    outputs = np.stack([reading.output.numpy() for reading in readings[BASE]]).astype(np.float64)
+    return Observed(cell, lengths, joined(pieces), mean_kl, whole, outputs)
+
+
+def _read(runner: Runner, target: Target, asked: Sequence[Job]) -> list[Reading]:
+    golden = runner.loaded.golden_model()
+    model = runner.loaded.rounded(golden, bits(target.fault)) if target.fault else golden
+    texts = [(job.prompt, job.output) for job in asked]
+    return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
+
+
+def _scored(job: Job, logits: Mapping[str, torch.Tensor], here: slice, asking: Asking) -> TokenScores:
+    assert job.sampling is not None
+    tokens = torch.tensor(job.output[here])
+    uniform = torch.from_numpy(np.random.default_rng(len(tokens) + here.start).random(len(tokens)))
+    others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
+    return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), asking.tokens)
+
+
+def laws(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking) -> dict[str, torch.Tensor]:
+    """Alternative -> (N, V) log-law under the request's sampler, path included."""
+    adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
+    path = {name: torch.lerp(base, adapter, share) for name, share in on_path_names(asking.tokens).items()}
+    others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
+    return {name: law_torch(it, sampling) for name, it in {BASE: base, **path, **others}.items()}
+
+
+def _kl(logits: Mapping[str, torch.Tensor], asking: Asking) -> dict[str, Doubles]:
+    """Of each alternative's law at temperature 1 from the golden one, exact."""
+    golden = logits[ADAPTER].float().log_softmax(-1).double()
+    found = laws(logits, Sampling(1.0), asking)
+    return {name: (it.double().exp() * (it.double() - golden)).sum(-1).numpy() for name, it in found.items()}
+
+
+def _means(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking) -> dict[str, Doubles]:
+    adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
+    null = null_of(adapter, base, sampling, asking.tokens)
+    edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)
+    truths = [law.exp() for law in (null.golden, *edges)]
+    bets = laws(logits, sampling, asking)
+    bets |= {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
+    return {name: mean_e_torch(it, null, truths, asking.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
+
+
+def _add(held: dict[str, list[Doubles]], found: Mapping[str, Doubles]) -> None:
+    for name, values in found.items():
+        held.setdefault(name, []).append(values)

@@ -1,0 +1,163 @@
+"""Responses of the real model under known faults: SmolLM2 and the three helpdesk adapters, sampled once and kept.
+
+A cell is who writes, under whose name, and by which sampler. Its tokens depend on nothing else, so that they are the
+same when they are sampled again; they lie in the cache folder by a hash of all that they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from agent.demo.stage import ADAPTERS, cache_dir
+from examples.helpdesk.data import HERE, examples
+from probes.base_files import packaged_gguf
+from probes.lora import grouped
+from probes.model import Model
+from probes.packing import padded
+from probes.runners.in_process import Config, Runner
+from probes.sampler import Sampling
+from probes.scoring import Job
+
+SEED = 7
+LONGEST, ROWS, FEW = 32, 16, 8
+# What prompts may become: other languages, code, long ones.
+ELSEWHERE = (
+    "Wo ist mein Paket? Es sollte gestern ankommen.",
+    "¿Cuándo llega mi pedido de tres lámparas?",
+    "Pourquoi la facture est-elle deux fois plus élevée que d'habitude ?",
+    "def reverse(items):\n    return items[::-1]\n# explain this function",
+    "Write a poem about the sea in winter.",
+    "What is 17 times 23? Answer with the number alone.",
+    "Summarise: " + "the committee met and decided to meet again before the summer. " * 8,
+    "注文番号A7003の配送状況を教えてください。",
+)
+WRITERS = ("healthy", "base", "half", "4 bits", "wrong")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """writer: one of WRITERS; adapter: under whose name; sampling: of the request and, but for ``in_force``, in force
+
+    prompts: "own", "few" of them again and again, or "drift"; count: responses
+    """
+
+    adapter: str
+    writer: str
+    sampling: Sampling
+    count: int
+    prompts: str = "own"
+    in_force: Sampling | None = None
+
+    @property
+    def name(self) -> str:
+        s = self.sampling
+        return (
+            f"{self.adapter}, {self.writer}, temperature {s.temperature:g}, top-p {s.top_p:g}, {self.prompts} prompts"
+        )
+
+
+def open_runner(dtype: str = "auto") -> Runner:
+    """The three adapters on the model of the package, on one thread."""
+    adapters = {name: str(HERE / "adapters" / name) for name in ADAPTERS}
+    cache = str(cache_dir())
+    runner = Runner(Config(str(packaged_gguf()), adapters, cache_dir=cache, threads=1, dtype=dtype))
+    runner.open()
+    return runner
+
+
+def jobs(runner: Runner, cell: Cell) -> list[Job]:
+    """The cell's responses as traffic: what was asked, what was written, and the sampler that the request names."""
+    texts = prompts(runner, cell)
+    outputs = _kept(runner, cell, texts)
+    return [
+        Job(cell.adapter, f"{cell.name} {i}", "", float(i), prompt, output, cell.sampling)
+        for i, (prompt, output) in enumerate(zip(texts, outputs, strict=True))
+    ]
+
+
+def prompts(runner: Runner, cell: Cell) -> list[tuple[int, ...]]:
+    """Of the traffic split; a drift takes the other adapters' prompts and ELSEWHERE under this one's name."""
+    if cell.prompts in ("own", "few"):
+        chats = [example.messages for example in examples(cell.adapter, "traffic")]
+        chats = chats[:FEW] if cell.prompts == "few" else chats
+    else:
+        others = [examples(name, "traffic") for name in ADAPTERS if name != cell.adapter]
+        pairs = [example.messages for two in zip(*others, strict=True) for example in two]
+        foreign = [[{"role": "user", "content": text}] for text in ELSEWHERE]
+        chats = [chat for three in zip(pairs, foreign * len(pairs), strict=False) for chat in three]
+    return [runner.encode_chat(chats[i % len(chats)]) for i in range(cell.count)]
+
+
+def _kept(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    file = _folder() / f"{_key(runner, cell)}.npz"
+    if not file.exists():
+        made = list(_written(runner, cell, texts))
+        flat = np.array([token for output in made for token in output], np.int32)
+        np.savez(file, tokens=flat, lengths=np.array([len(output) for output in made], np.int32))
+    held = np.load(file)
+    ends = held["lengths"].cumsum()
+    return [tuple(held["tokens"][end - n : end].tolist()) for n, end in zip(held["lengths"], ends, strict=True)]
+
+
+def kept_file(runner: Runner, cell: Cell, asked: str, formulas: Sequence[ModuleType]) -> Path:
+    """Where what was computed of a cell is kept, by all that it depends on."""
+    sources = "".join(inspect.getsource(module) for module in formulas)
+    key = hashlib.blake2b(f"{asked}{sources}".encode(), digest_size=8).hexdigest()
+    return _folder() / f"{_key(runner, cell)}-{key}.pickle"
+
+
+def _folder() -> Path:
+    folder = cache_dir() / "traffic"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _key(runner: Runner, cell: Cell) -> str:
+    identity = runner.identity(cell.adapter)
+    told = (astuple(cell), identity.golden_base, identity.golden_adapter, SEED, LONGEST, ELSEWHERE)
+    return hashlib.blake2b(repr(told).encode(), digest_size=12).hexdigest()
+
+
+def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    """Sampled by the cell's writer, ROWS prompts side by side."""
+    golden = runner.loaded.golden_model()
+    model = runner.loaded.rounded(golden, 4) if cell.writer == "4 bits" else golden
+    other = ADAPTERS[(ADAPTERS.index(cell.adapter) + 1) % len(ADAPTERS)]
+    voice: tuple[str | None, float] = {
+        "healthy": (cell.adapter, 1.0),
+        "base": (None, 1.0),
+        "half": (cell.adapter, 0.5),
+        "4 bits": (cell.adapter, 1.0),
+        "wrong": (other, 1.0),
+    }[cell.writer]
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(astuple(cell)).encode(), digest_size=4).digest()))
+    for start in range(0, len(texts), ROWS):
+        yield from _sampled(model, voice, texts[start : start + ROWS], cell.in_force or cell.sampling)
+
+
+def _sampled(
+    model: Model, voice: tuple[str | None, float], texts: Sequence[tuple[int, ...]], sampling: Sampling
+) -> list[tuple[int, ...]]:
+    rows = padded(texts, left=True)
+    how = {"do_sample": False} if sampling.greedy else {"do_sample": True, "temperature": sampling.temperature}
+    if not sampling.greedy:
+        how |= {"top_p": sampling.top_p, "top_k": 0}
+    with torch.inference_mode(), model.adapters.rows.answering(grouped([voice] * len(texts), model.device), len(texts)):
+        made = model.network.generate(
+            input_ids=torch.from_numpy(rows.ids), attention_mask=torch.from_numpy(rows.mask),
+            max_new_tokens=LONGEST, eos_token_id=sorted(model.ends), pad_token_id=0, **how,
+        )  # fmt: skip
+    return [_until_end(row[rows.ids.shape[1] :].tolist(), model.ends) for row in made]
+
+
+def _until_end(tokens: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+    stop = next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
+    return tuple(tokens[:stop])

@@ -1,0 +1,148 @@
+"""Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
+
+On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
+Parts: delays, samplers, fair_bet, replicas, peers, retention, speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+from agent.demo.stage import ADAPTERS
+from benchmarks.figures import Figure, arguments, console, context, held, report
+from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed
+from benchmarks.traffic.observed import Observed, observe
+from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
+from detectors.strength_from_text import most_likely
+from probes.runners.in_process import Runner
+from probes.sampler import Sampling
+from probes.scoring import Asking
+
+PLAIN = Sampling(1.0)
+OTHERS = (Sampling(0.7), Sampling(0.7, top_p=0.9), Sampling(1.0, top_p=0.9), Sampling(0.0))
+ALL = Asking(copies=("half", "double", "4 bits"), passes=None)
+HALVES = Asking(copies=("half",), others=False, passes=None)
+BARE = Asking(copies=(), others=False, passes=0)
+
+
+class World:
+    """The runner, and the cells as they are asked for. quick: a few responses of one adapter"""
+
+    def __init__(self, runner: Runner, quick: bool) -> None:
+        self.runner, self.quick = runner, quick
+        self.adapters = ADAPTERS[:1] if quick else ADAPTERS
+        self.count, self.small = (8, 6) if quick else (96, 32)
+
+    @cached_property
+    def plain(self) -> dict[tuple[str, str], Observed]:
+        """Temperature 1, nothing cut off: every writer under every adapter's name."""
+        cells = [Cell(name, writer, PLAIN, self.count) for name in self.adapters for writer in WRITERS]
+        return {(cell.adapter, cell.writer): self._seen(cell, ALL, cell.writer == "healthy") for cell in cells}
+
+    @cached_property
+    def sampled(self) -> list[Observed]:
+        """The other samplers, base and healthy."""
+        cells = [
+            Cell(name, writer, sampling, self.small)
+            for name in self.adapters
+            for sampling in OTHERS
+            for writer in ("healthy", "base")
+        ]
+        return [self._seen(cell, BARE, True) for cell in cells]
+
+    @cached_property
+    def drifting(self) -> list[Observed]:
+        """Prompts from elsewhere under each adapter's name."""
+        cells = [
+            Cell(name, "healthy", sampling, self.small, "drift")
+            for name in self.adapters
+            for sampling in (PLAIN, OTHERS[1])
+        ]
+        return [self._seen(cell, BARE, True) for cell in cells]
+
+    @cached_property
+    def other_samplers(self) -> dict[str, Observed]:
+        """Requests that ask for temperature 1 and no truncation, and are answered otherwise."""
+        name, wanted = ADAPTERS[0], {"hotter": Sampling(1.2), "narrower": OTHERS[2]}
+        cells = {key: Cell(name, "healthy", PLAIN, self.count, in_force=it) for key, it in wanted.items()}
+        return {key: self._seen(cell, BARE, False) for key, cell in cells.items()}
+
+    def few(self, writer: str) -> peers.Pool:
+        """A few prompts that come again and again."""
+        cell = Cell(ADAPTERS[0], writer, PLAIN, self.count, "few")
+        return peers.pool(self._seen(cell, HALVES, False), jobs(self.runner, cell))
+
+    def _seen(self, cell: Cell, asking: Asking, exact: bool) -> Observed:
+        console.print(f"  {cell.name}")
+        return observe(self.runner, cell, asking, exact)
+
+
+def main() -> None:
+    told = arguments(__doc__ or "")
+    runner = open_runner()
+    try:
+        figures = _figures(World(runner, told.quick), told.part)
+    finally:
+        runner.close()
+    again = {figure.name for figure in figures}
+    kept = [figure for figure in held(told.json) if told.part and figure.name not in again]
+    report([*kept, *figures], SEED, told.json)
+
+
+def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
+    parts: dict[str, Callable[[World], Iterable[Figure]]] = {
+        "delays": _delays,
+        "samplers": lambda world: delays.sampler_figures(world.other_samplers),
+        "fair_bet": _fair,
+        "replicas": _replicas,
+        "peers": _peers,
+        "retention": _retention,
+        "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
+    }
+    figures: list[Figure] = []
+    for name, part in parts.items():
+        if not wanted or name in wanted:
+            console.print(f"{name} ...")
+            figures += part(world)
+    return figures
+
+
+def _delays(world: World) -> Iterator[Figure]:
+    yield from delays.figures(list(world.plain.values()), plain=True)
+    yield from delays.figures(world.sampled, plain=False)
+
+
+def _fair(world: World) -> Iterator[Figure]:
+    healthy = [seen for seen in world.plain.values() if seen.mean_e]
+    yield from fair_bet.figures([*healthy, *world.sampled, *world.drifting], world.quick)
+    yield from fair_bet.numerics(world.runner, ADAPTERS[0], BARE, world.quick)
+
+
+def _replicas(world: World) -> Iterator[Figure]:
+    for name in world.adapters:
+        yield from bounded.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
+    yield from bounded.run_length(world.quick)
+
+
+def _peers(world: World) -> Iterator[Figure]:
+    yield from peers.figures(world.few("healthy"), {writer: world.few(writer) for writer in ("base", "half", "4 bits")})
+
+
+def _retention(world: World) -> Iterator[Figure]:
+    """What the words alone say of strength; half strength in the LoRA's scale is no half along the path."""
+    grid = ALL.tokens.grid
+    for (name, writer), seen in world.plain.items():
+        if writer in ("healthy", "half", "base"):
+            told = most_likely(np.array(grid), seen.tokens.path_log_lik.sum(axis=1), len(seen.lengths))
+            yield context(f"retention from text, {writer} as {name}", told.mean, "")
+            # JSON has no word for a bound that lies somewhere beyond the grid: its end stands for it.
+            low = grid[0] if np.isnan(told.low) else told.low
+            high = grid[-1] if np.isnan(told.high) else told.high
+            yield context(f"retention from text, {writer} as {name}: half of its interval", (high - low) / 2, "")
+
+
+if __name__ == "__main__":
+    main()

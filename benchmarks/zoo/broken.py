@@ -1,0 +1,131 @@
+"""Adapters and bases that are wrong, written as the files that a bad release would leave.
+
+Nothing here is shared with what enrolment records signatures with: a figure must not rest on its own formula. Each
+function writes a complete folder ``out`` and returns it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from examples.helpdesk.releases import reparameterise
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+Tensors = dict[str, Tensor]
+
+
+def without(adapter: Path, out: Path, is_lost: Callable[[str], bool]) -> Path:
+    """The adapter with the keys left out that an engine did not match. is_lost: of a module's name."""
+    return _adapter(adapter, out, lambda t: {key: value for key, value in t.items() if not is_lost(key)})
+
+
+def noisy(adapter: Path, out: Path, share: float, seed: int) -> Path:
+    """Gaussian noise on every matrix, with ``share`` of that matrix's own size."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def spoilt(value: Tensor) -> Tensor:
+        return value + share * value.std() * torch.randn(value.shape, generator=rng)
+
+    return _adapter(adapter, out, lambda t: {key: spoilt(value) for key, value in t.items()})
+
+
+def flipped(adapter: Path, out: Path) -> Path:
+    """The sign of every effect turned round."""
+    return _adapter(adapter, out, lambda t: {key: -value if "lora_B" in key else value for key, value in t.items()})
+
+
+def rows_zeroed(adapter: Path, out: Path, seed: int) -> Path:
+    """Half of the outputs of every module get nothing."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def halved(key: str, value: Tensor) -> Tensor:
+        return value * (torch.rand(value.shape[0], 1, generator=rng) < 0.5) if "lora_B" in key else value
+
+    return _adapter(adapter, out, lambda t: {key: halved(key, t[key]) for key in sorted(t)})
+
+
+def layers_turned(adapter: Path, out: Path, layers: int) -> Path:
+    """Every layer's part put on the layer before it, the first one's on the last."""
+
+    def moved(key: str) -> str:
+        before, _, rest = key.partition(".layers.")
+        number, _, tail = rest.partition(".")
+        return f"{before}.layers.{(int(number) - 1) % layers}.{tail}"
+
+    return _adapter(adapter, out, lambda t: {moved(key): value for key, value in t.items()})
+
+
+def spoilt_in_part(adapter: Path, out: Path, first: int, seed: int) -> Path:
+    """From layer ``first`` on the rows of every B lie in another order, as after a bad merge of shards."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def turned(key: str, value: Tensor) -> Tensor:
+        late = int(key.partition(".layers.")[2].partition(".")[0]) >= first
+        return value[torch.randperm(value.shape[0], generator=rng)] if late and "lora_B" in key else value
+
+    return _adapter(adapter, out, lambda t: {key: turned(key, t[key]) for key in sorted(t)})
+
+
+def merged(base: Path, out: Path, adapter: Path, share: float) -> Path:
+    """The base with ``share`` of an adapter's effect in its weights."""
+    config = json.loads((adapter / CONFIG).read_text())
+    scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
+    lora = load_file(adapter / WEIGHTS)
+
+    def change(tensors: Tensors) -> Tensors:
+        for key in (key for key in lora if key.endswith(".lora_A.weight")):
+            module = key.removeprefix(PREFIX).removesuffix(".lora_A.weight") + ".weight"
+            tensors[module] = tensors[module] + share * scaling * lora[key.replace("lora_A", "lora_B")] @ lora[key]
+        return tensors
+
+    return _base(base, out, change)
+
+
+def towards(base: Path, out: Path, later: Path, share: float) -> Path:
+    """The base with ``share`` of the way to a later release of it; more than 1 goes beyond."""
+    there = load_file(later / "model.safetensors")
+    return _base(base, out, lambda t: {key: value + share * (there[key] - value) for key, value in t.items()})
+
+
+def rounded(base: Path, out: Path, bits: int, group: int) -> Path:
+    """Linear layers rounded to the nearest of 2^bits - 1 levels, each ``group`` weights of a row (0: whole rows).
+
+    Sources of the recipes: GGUF's Q4_0 has groups of 32; per-channel rounding is the plainest weight-only int8.
+    """
+
+    def one(weight: Tensor) -> Tensor:
+        width = weight.shape[1] if group == 0 or weight.shape[1] % group else group
+        cells = weight.reshape(-1, width)
+        step = cells.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
+        return ((cells / step).round() * step).reshape(weight.shape)
+
+    return _base(base, out, lambda t: {k: one(v) if k.endswith("_proj.weight") else v for k, v in t.items()})
+
+
+def renamed_inside(base: Path, out: Path, seed: int) -> Path:
+    """The same function in other coordinates: residual stream, heads and neurons in another order."""
+    config = json.loads((base / "config.json").read_text())
+    return _base(base, out, lambda t: reparameterise(t, config, seed))
+
+
+def _adapter(adapter: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    out.mkdir(parents=True)
+    shutil.copy(adapter / CONFIG, out / CONFIG)
+    save_file({k: v.contiguous() for k, v in change(load_file(adapter / WEIGHTS)).items()}, out / WEIGHTS)
+    return out
+
+
+def _base(base: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    shutil.copytree(base, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    tensors = {key: value.float() for key, value in load_file(base / "model.safetensors").items()}
+    changed = {key: value.contiguous() for key, value in change(tensors).items()}
+    save_file(changed, out / "model.safetensors", metadata={"format": "pt"})
+    return out

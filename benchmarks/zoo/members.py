@@ -1,0 +1,111 @@
+"""The zoo on disk: trained once, found by the hash of its recipes. ``python -m benchmarks.zoo.members`` fills it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import transformers
+
+from benchmarks.zoo.language import sentence, ticket
+from benchmarks.zoo.recipes import ADAPTERS, BASES, AdapterRecipe, key
+
+FOLDER = Path("~/.cache/gapwatch/zoo")
+CANARIES, POOL, GENERAL = 72, 480, 240
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One adapter of the zoo.
+
+    base, moved: folders of its base and of the later release of it; folder, earlier: of the adapter and of what it was
+    after half of its training; canaries, pool, general: prompts, JSON Lines of (id, messages), in-domain but the last
+    """
+
+    recipe: AdapterRecipe
+    base: Path
+    moved: Path
+    folder: Path
+    earlier: Path
+    canaries: Path
+    pool: Path
+    general: Path
+
+    @property
+    def name(self) -> str:
+        return self.recipe.name
+
+
+def zoo(folder: Path = FOLDER) -> tuple[Member, ...]:
+    """All members, in the order of the recipes; trains them first if they are not there: one thread, eight minutes."""
+    home = folder.expanduser() / key()
+    if not home.is_dir():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(dir=home.parent, prefix=".making-"))
+        try:
+            _fill(half)
+            half.rename(home)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    return tuple(_member(home, recipe) for recipe in ADAPTERS)
+
+
+def _member(home: Path, recipe: AdapterRecipe) -> Member:
+    prompts = home / "prompts"
+    return Member(
+        recipe,
+        base=home / "bases" / recipe.base,
+        moved=home / "moved" / recipe.base,
+        folder=home / "adapters" / recipe.name,
+        earlier=home / "earlier" / recipe.name,
+        canaries=prompts / f"{recipe.name}.canaries.jsonl",
+        pool=prompts / f"{recipe.name}.pool.jsonl",
+        general=prompts / "general.jsonl",
+    )
+
+
+def _fill(home: Path) -> None:
+    from benchmarks.zoo.train import train_adapter, train_base  # peft, a development dependency, only for training
+
+    transformers.utils.logging.disable_progress_bar()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # another number of threads adds in another order: other weights
+    try:
+        for base in BASES:
+            train_base(base, home / "bases" / base.name, home / "moved" / base.name)
+        for recipe in ADAPTERS:
+            member = _member(home, recipe)
+            train_adapter(recipe, member.base, member.folder, member.earlier)
+            _write_prompts(member)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_prompts(member: Member) -> None:
+    rng = Random(member.recipe.seed)
+    prompts = list(dict.fromkeys(ticket(rng).prompt for _ in range(2 * (CANARIES + POOL))))[: CANARIES + POOL]
+    _write(member.canaries, "canary", prompts[:CANARIES])
+    _write(member.pool, "pool", prompts[CANARIES:])
+    everyday = Random(0)
+    _write(member.general, "general", dict.fromkeys(sentence(everyday) for _ in range(3 * GENERAL)))
+
+
+def _write(file: Path, name: str, prompts: Iterable[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"id": f"{name}-{number:03d}", "messages": [{"role": "user", "content": prompt}]}
+        for number, prompt in enumerate(prompts)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    print(f"{len(zoo())} members after {time.monotonic() - began:.0f} s")

@@ -1,0 +1,95 @@
+"""The zoo's bases and adapters as values: three small Llama models with eight LoRA adapters each."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecipe:
+    """One base. hidden, layers, heads, groups, inner: of the Llama config; tied: is the head the embedding?
+
+    steps: of 32 texts; tune_steps: further ones, on a later release's answers, that make the moved base
+    """
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    groups: int
+    inner: int
+    tied: bool
+    seed: int
+    steps: int
+    tune_steps: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRecipe:
+    """One LoRA. job: of language.JOBS; modules: PEFT's targets; keeps: share of everyday texts in its training.
+
+    steps: of 16 texts; the copy after half of them is kept as an earlier version
+    """
+
+    base: str
+    job: str
+    rank: int
+    alpha: float
+    modules: tuple[str, ...]
+    rslora: bool = False
+    keeps: float = 0.0
+    steps: int = 80
+    rate: float = 6e-3
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.base}-{self.job}"
+
+
+BASES = (
+    BaseRecipe("ant", hidden=64, layers=4, heads=4, groups=2, inner=160, tied=True, seed=101, steps=700),
+    BaseRecipe("bee", hidden=96, layers=6, heads=6, groups=3, inner=256, tied=False, seed=102, steps=600),
+    BaseRecipe("cow", hidden=96, layers=8, heads=4, groups=4, inner=224, tied=True, seed=103, steps=500),
+)
+
+
+def _eight(base: str, first_seed: int, order: tuple[int, ...]) -> tuple[AdapterRecipe, ...]:
+    """The same eight LoRA shapes on every base, each time for other jobs."""
+    jobs = ("router", "extractor", "rewriter", "translator", "reverser", "summariser", "steps", "refuser")
+    shapes: tuple[tuple[int, float, tuple[str, ...], bool, float], ...] = (
+        (8, 16, ("q_proj", "v_proj", "gate_proj", "down_proj"), False, 0.0),
+        (4, 8, ("q_proj", "v_proj", "down_proj"), False, 0.25),
+        (16, 8, (*ATTENTION,), True, 0.0),
+        (2, 8, (*ATTENTION, *MLP), False, 0.25),
+        (16, 16, (*MLP,), False, 0.0),
+        (4, 16, ("v_proj", "o_proj", "up_proj", "down_proj"), False, 0.25),
+        (8, 8, (*ATTENTION, *MLP), True, 0.0),
+        (6, 12, ("q_proj", "o_proj", "gate_proj", "down_proj"), False, 0.25),
+    )
+    return tuple(
+        AdapterRecipe(base, jobs[order[i]], r, alpha, modules, rslora, keeps, seed=first_seed + i)
+        for i, (r, alpha, modules, rslora, keeps) in enumerate(shapes)
+    )
+
+
+ADAPTERS = (
+    *_eight("ant", 1100, (0, 1, 2, 3, 4, 5, 6, 7)),
+    *_eight("bee", 1200, (3, 4, 5, 6, 7, 0, 1, 2)),
+    *_eight("cow", 1300, (6, 7, 0, 1, 2, 3, 4, 5)),
+)
+
+
+def key() -> str:
+    """A short hash of all that the zoo is made from: recipes, language and training, layout and comments left out."""
+    here = Path(__file__).parent
+    told = json.dumps([[asdict(one) for one in BASES], [asdict(one) for one in ADAPTERS]], sort_keys=True)
+    code = [ast.dump(ast.parse((here / name).read_text())) for name in ("language.py", "train.py")]
+    return hashlib.sha256("\n".join([told, *code]).encode()).hexdigest()[:12]

@@ -1,0 +1,188 @@
+"""One base with its adapters enrolled, and canaries answered as they are now or under a fault.
+
+Every figure of the canary evidence is read from here: what a fault does to each canary is replayed once, by the
+product's own runner from files; rounds are then drawn from those replays as the schedule draws them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.zoo.members import Member
+from detectors.measure import measure
+from detectors.monitor import Monitor
+from detectors.records import BaseRound, Identity, Measurement, Reason, Round, Summary, Verdict
+from detectors.score import Tolerances
+from detectors.verdict import Rules
+from probes.answers import ask_all, summary
+from probes.canary import read_canaries
+from probes.enrol import enrol
+from probes.enrol_settings import EnrolSettings
+from probes.errors import ProbeError
+from probes.golden import Golden, GoldenCanary, compare
+from probes.replay import BatchShape, Replay, Runner, Target
+from probes.runners import in_process
+from probes.schedule import plan
+
+LOG_A = math.log(2.1e9)  # 1000 adapters x 4 channels x one round a minute, one false page a year
+BUDGET, SEED = 512, 29
+OTHERS = 3
+# Small models spend their time between kernels: many rows at once. Rounds of the product have 8; float32 forgives it.
+MANY, MANY_TOKENS = BatchShape(rows=64), 8192
+Measured = Mapping[str, Measurement]
+Answered = Mapping[str, Summary]
+
+
+def never() -> bool:
+    return False
+
+
+def silent(*_: object) -> None:
+    """No progress is shown while figures are made."""
+
+
+def rules(tolerance: float = 0.05, log_threshold: float = LOG_A) -> Rules:
+    return Rules(Tolerances(scale=tolerance), log_threshold)
+
+
+@dataclass(slots=True)
+class Stall:
+    """runner: open, over the base's files as accepted; goldens: of the members that could be enrolled.
+
+    refused: member -> why it could not, in words; healthy: member -> its canaries as nothing is wrong
+    """
+
+    members: tuple[Member, ...]
+    runner: Runner
+    goldens: dict[str, Golden] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    healthy: dict[str, Measured] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        return self.members[0].base
+
+
+def by_base(members: Sequence[Member]) -> list[tuple[Member, ...]]:
+    names = dict.fromkeys(member.recipe.base for member in members)
+    return [tuple(member for member in members if member.recipe.base == name) for name in names]
+
+
+def earlier(member: Member) -> str:
+    """The name under which an earlier version of an adapter is registered."""
+    return f"{member.name}@earlier"
+
+
+def neighbours(member: Member, members: Sequence[Member]) -> list[Member]:
+    """The three members after it, in a ring: as many as a base of four adapters has beside each."""
+    ring = [*members, *members]
+    start = ring.index(member) + 1
+    return ring[start : start + min(OTHERS, len(members) - 1)]
+
+
+@contextmanager
+def serving(
+    members: Sequence[Member], base: Path | None = None, extra: Mapping[str, Path] | None = None, dtype: str = "float32"
+) -> Iterator[Runner]:
+    """A runner over the members, their earlier versions and ``extra`` adapters. base: another one in its place."""
+    adapters = {member.name: str(member.folder) for member in members}
+    adapters |= {earlier(member): str(member.earlier) for member in members}
+    adapters |= {name: str(folder) for name, folder in (extra or {}).items()}
+    placed: Any = {"device": "cpu", "dtype": dtype, "threads": 1}
+    config = in_process.Config(str(base or members[0].base), adapters, max_batch_tokens=MANY_TOKENS, **placed)
+    runner = in_process.Runner(config)
+    runner.open()
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def enrolled(members: Sequence[Member], runner: Runner, settings: EnrolSettings | None = None) -> Stall:
+    """Enrol every member as ``gapwatch enrol`` does, with its neighbours and its own earlier version as others."""
+    stall = Stall(tuple(members), runner)
+    chosen = settings or EnrolSettings(base=members[0].recipe.base, at=0.0, log_threshold=LOG_A)
+    for member in members:
+        others = [*(other.name for other in neighbours(member, members)), earlier(member)]
+        try:
+            golden = enrol(runner, member.name, read_canaries(member.canaries), chosen, others, silent, never)
+        except ProbeError as error:
+            stall.refused[member.name] = str(error)
+            continue
+        if not golden.power.monitorable:
+            stall.refused[member.name] = golden.power.words
+        stall.goldens[member.name] = golden
+        stall.healthy[member.name] = replayed(runner, member.name, golden.canaries, Target(member.name))
+    return stall
+
+
+def replayed(
+    runner: Runner,
+    adapter: str,
+    canaries: Sequence[GoldenCanary],
+    served: Target,
+    live: Target | None = None,
+    shape: BatchShape = MANY,
+) -> Measured:
+    """Canary -> its measurement when ``served`` answers under the adapter's name and ``live`` under the base's."""
+    sides = [answered(runner, canaries, target, shape) for target in (served, live or Target(None))]
+    return compared(adapter, canaries, *sides)
+
+
+def answered(runner: Runner, canaries: Sequence[GoldenCanary], target: Target, shape: BatchShape = MANY) -> Answered:
+    """Canary -> what this target answers over its kept tokens."""
+    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in canaries]
+    answers = ask_all(runner, replays, never, shape)
+    return {replay.canary: summary(answers[replay]) for replay in replays}
+
+
+def compared(adapter: str, canaries: Sequence[GoldenCanary], served: Answered, live: Answered) -> Measured:
+    """Canary -> its measurement, from answers under the adapter's name and under the base's."""
+    return {one.id: measure(compare(one, 1, served[one.id], live[one.id], adapter, 0.0)) for one in canaries}
+
+
+def round_of(
+    golden: Golden, measured: Measured, number: int, identity: Identity | None = None, budget: int = BUDGET
+) -> Round:
+    """One scheduled round, drawn from what was replayed; ``number`` fixes which canaries."""
+    drawn = plan(golden, budget, SEED, number)
+    counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
+    known = identity or Identity(golden.base_hash, golden.base_hash, golden.adapter_hash, golden.adapter_hash)
+    seen = tuple(_drawn(measured[name], times) for name, times in counts.items())
+    return Round(golden.adapter, golden.base, number, 60.0 * number, seen, known)
+
+
+def drawn_like(round: Round, measured: Measured) -> tuple[Measurement, ...]:
+    """The same canaries of a round as they are answered otherwise: on a warm cache, or from the accepted ids."""
+    seen = ((m.comparison.reference.canary, m.comparison.draws) for m in round.measurements)
+    return tuple(_drawn(measured[name], times) for name, times in seen)
+
+
+def _drawn(measurement: Measurement, times: int) -> Measurement:
+    return replace(measurement, comparison=replace(measurement.comparison, draws=times))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """rounds: until the alarm, None when none came; verdict: of the alarm, else of the last round; tokens: scored."""
+
+    rounds: int | None
+    verdict: Verdict
+    tokens: int
+
+
+def watch(rounds: Sequence[Round], by: Rules) -> Watched:
+    """One adapter's rounds through the monitor, from evidence 0 up to the alarm."""
+    monitor, tokens = Monitor(by), 0
+    for number, one in enumerate(rounds, start=1):
+        judged = monitor.observe(BaseRound(one.base, one.number, one.at, (one,)))
+        verdict = next(v for v in judged.verdicts if v.subject == one.adapter)
+        tokens += sum(len(m.comparison.reference.kept) for m in one.measurements)
+        if verdict.reason is Reason.ALARM:
+            return Watched(number, verdict, tokens)
+    return Watched(None, verdict, tokens)

@@ -1,0 +1,13 @@
+-- Which sampled responses speak against what was accepted, and who might have written them?
+-- subject = '': adapter or base; all when empty
+-- hours = 24: how far back
+SELECT
+    at, adapter, pod, request_id, scored, tokens, against,
+    -- The alternative that explains the response best; empty where it was not scored.
+    arraySort(pair -> -pair.2, arrayZip(mapKeys(log_l), mapValues(log_l)))[1].1 AS most_likely,
+    temperature, top_p, detail
+FROM traffic_scores
+WHERE ({subject:String} = '' OR adapter = {subject:String} OR base = {subject:String})
+    AND at > now() - toIntervalHour({hours:UInt32})
+ORDER BY against DESC, at DESC
+LIMIT 100

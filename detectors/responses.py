@@ -1,0 +1,68 @@
+"""What is remembered of the responses of all adapters: their incidents, and the latest verdict on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from detectors.heard import hear
+from detectors.records import Evidence, Interval, TrafficRound, Verdict
+from detectors.streams import Beginning
+from detectors.traffic_verdict import Reading, TrafficIncident, decide_traffic
+from detectors.verdict import Rules
+
+
+class Likelihood(Protocol):
+    """What is asked of kinds/traffic_likelihood.py beside its evidence."""
+
+    def onset(self, subject: str) -> Beginning | None: ...
+
+    def retention(self, subject: str) -> Interval | None: ...
+
+
+@dataclass(slots=True)
+class Responses:
+    """rules: of the fleet; likelihood: None where that detector is switched off
+
+    incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
+    """
+
+    rules: Rules
+    likelihood: Likelihood | None
+    incidents: dict[str, TrafficIncident] = field(default_factory=dict)
+    latest: dict[str, Verdict] = field(default_factory=dict)
+
+    def decide(self, record: TrafficRound, evidence: Mapping[str, tuple[Evidence, ...]]) -> list[Verdict]:
+        """The verdict on each adapter of the round, in their order. evidence: adapter -> its streams"""
+        return [self._decide(record, name, evidence.get(name, ())) for name in record.adapters]
+
+    def is_open(self, adapter: str) -> bool:
+        return self.incidents.get(adapter, TrafficIncident()).open
+
+    def forget(self, adapter: str) -> None:
+        self.incidents.pop(adapter, None)
+        self.latest.pop(adapter, None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {adapter: seen.to_json() for adapter, seen in self.incidents.items()}
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        self.incidents = {adapter: TrafficIncident.from_json(seen) for adapter, seen in stored.items()}
+
+    def _decide(self, record: TrafficRound, adapter: str, mine: tuple[Evidence, ...]) -> Verdict:
+        before = self.incidents.get(adapter, TrafficIncident())
+        heard = hear([score for score in record.scores if score.adapter == adapter])
+        reading = self._reading(adapter, before)
+        verdict, after = decide_traffic(record, adapter, mine, heard, reading, before, self.rules)
+        # The alarm's answer is kept until the incident ends: M starts again at 0 then, and the twin with it.
+        began = reading.onset_at if after.open else None
+        self.incidents[adapter], self.latest[adapter] = replace(after, began=began), verdict
+        return verdict
+
+    def _reading(self, adapter: str, before: TrafficIncident) -> Reading:
+        if self.likelihood is None:
+            return Reading(onset_at=before.began)
+        found = self.likelihood.onset(adapter)
+        at = before.began if before.open else None if found is None else found.at
+        return Reading(self.likelihood.retention(adapter), at)

@@ -1,0 +1,65 @@
+"""How much of the adapter is left, by the words that were written alone?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+
+from detectors.errors import ShapeMismatch
+from detectors.records import Interval, TrafficScore
+
+Doubles = NDArray[np.float64]
+
+# Half of the 95 % quantile of chi squared with one degree of freedom.
+HALF_CHI2 = 1.9207294103470478
+FINE = 2001
+
+
+def retention_from_text(scores: Iterable[TrafficScore]) -> Interval | None:
+    """Share of the way from base (0) to adapter (1) that these responses were most likely written at.
+
+    None where no response has a likelihood along the path. ``n`` counts responses. Raises ShapeMismatch for responses
+    that were scored on different grids.
+    """
+    told = [score for score in scores if score.path_log_lik.size]
+    if not told:
+        return None
+    path = told[0].path
+    if any(not np.array_equal(score.path, path) for score in told):
+        raise ShapeMismatch("shares of the path", "several grids", "one grid for all responses")
+    total = np.sum([score.path_log_lik.astype(np.float64) for score in told], axis=0)
+    return most_likely(path.astype(np.float64), total, len(told))
+
+
+def most_likely_step(grid: Doubles, log_lik: Doubles, n: int) -> Interval:
+    """``most_likely`` where the likelihood jumps between grid points, as that of a nucleus does at each token's rank.
+
+    The best grid point; the interval reaches to the neighbours of the outermost points that are not refuted.
+    """
+    best = int(log_lik.argmax())
+    inside = np.flatnonzero(log_lik >= log_lik[best] - HALF_CHI2)
+    low, high = grid[max(inside[0] - 1, 0)], grid[min(inside[-1] + 1, len(grid) - 1)]
+    return Interval(float(grid[best]), float(low), float(high), n)
+
+
+def most_likely(grid: Doubles, log_lik: Doubles, n: int) -> Interval:
+    """Maximum likelihood with its 95 % profile-likelihood interval, by a cubic spline through the grid.
+
+    grid: (G,) ascending, G >= 4; log_lik: (G,) nats, finite; n: observations behind it
+
+    A bound that lies at the end of the grid is nan: it may be anywhere beyond. Null of the interval: one law of the
+    family wrote all of it, tokens given the text before them; then it covers 95 % for many tokens (Wilks). What breaks
+    it: replicas that differ, a fault off the path (the share is then the nearest one's), and few tokens.
+    Information per token is the variance of delta under that law. Source: evidence.md section 4; Wilks (1938).
+    """
+    fine = np.linspace(grid[0], grid[-1], FINE)
+    curve = CubicSpline(grid, log_lik)(fine)
+    best = int(curve.argmax())
+    inside = np.flatnonzero(curve >= curve[best] - HALF_CHI2)
+    low = float(fine[inside[0]]) if inside[0] > 0 else math.nan
+    high = float(fine[inside[-1]]) if inside[-1] < FINE - 1 else math.nan
+    return Interval(float(fine[best]), low, high, n)

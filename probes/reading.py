@@ -1,0 +1,116 @@
+"""Responses as one golden copy reads them: packed, and what prompts have in common read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from probes.lora import grouped
+from probes.model import Model
+from probes.packing import Voice, padded
+
+# Shorter beginnings are not worth a pass of their own.
+WORTH_SHARING = 16
+ROWS = 32
+
+Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """scored: (T, H) states that predict the output, (T, V) logits where the head is not plain
+
+    prompt, output: (H,) means of the last hidden states; nan where there are no tokens
+    """
+
+    scored: torch.Tensor
+    prompt: torch.Tensor
+    output: torch.Tensor
+
+
+def read_all(model: Model, texts: Texts, voice: Voice, max_tokens: int) -> list[Reading]:
+    """In batches that begin alike and are of like length, back in the order given."""
+    order = sorted(range(len(texts)), key=lambda i: ((*texts[i][0], *texts[i][1])[:WORTH_SHARING], -_length(texts[i])))
+    found: dict[int, Reading] = {}
+    batch: list[int] = []
+    for i in order:
+        longest = max(_length(texts[j]) for j in (*batch, i))
+        if batch and (len(batch) == ROWS or longest * (len(batch) + 1) > max_tokens):
+            found |= zip(batch, read(model, [texts[j] for j in batch], voice), strict=True)
+            batch = []
+        batch.append(i)
+    if batch:
+        found |= zip(batch, read(model, [texts[j] for j in batch], voice), strict=True)
+    return [found[i] for i in range(len(texts))]
+
+
+def read(model: Model, texts: Texts, voice: Voice) -> list[Reading]:
+    """One packed pass; where all prompts begin alike, that beginning is read once and its cache shared.
+
+    texts: prompts of at least one token, and outputs, which may be empty
+    """
+    cut = shared(texts)
+    cache = transformers.DynamicCache(config=model.network.config) if cut else None
+    head = _pass(model, [list(texts[0][0][:cut])], [voice], cache, 0)[1][0] if cut else None
+    if cache is not None:
+        cache.batch_repeat_interleave(len(texts))
+    rest = [[*prompt, *output][cut:] for prompt, output in texts]
+    predicting, states = _pass(model, rest, [voice] * len(texts), cache, cut)
+    return [
+        _reading(predicting[row], states[row], head, len(prompt) - cut, len(output))
+        for row, (prompt, output) in enumerate(texts)
+    ]
+
+
+def shared(texts: Texts) -> int:
+    """How many tokens all prompts begin with; 0 where that is not worth it. The last token of a prompt is never shared:
+    it predicts the first one of the output."""
+    if len(texts) < 2:
+        return 0
+    first, last = min(texts)[0], max(texts)[0]
+    limit = min(len(prompt) for prompt, _ in texts) - 1
+    same = next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
+    return same if same >= WORTH_SHARING else 0
+
+
+def _reading(
+    predicting: torch.Tensor, states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int
+) -> Reading:
+    """Of one row. head: (cut, H) states of the beginning; prompt: how many of the prompt's tokens are in this row"""
+    before = states[:prompt] if head is None else torch.cat([head, states[:prompt]])
+    scored = predicting[prompt - 1 : prompt - 1 + output].clone()
+    return Reading(scored, before.float().mean(0), states[prompt : prompt + output].float().mean(0))
+
+
+def _pass(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    voices: Sequence[Voice],
+    cache: transformers.DynamicCache | None,
+    cut: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What predicts (states, or logits where the head is not plain), and last hidden states; (B, L, ...) each."""
+    laid = padded(rows, left=False)
+    ids, mask, places = (torch.from_numpy(it).to(model.device) for it in (laid.ids, laid.mask, laid.positions))
+    network = model.network.base_model if model.plain_head else model.network
+    more: dict[str, Any] = {} if model.plain_head else {"output_hidden_states": True}
+    with model.adapters.rows.answering(grouped(voices, model.device), len(voices)):
+        found = network(
+            input_ids=ids,
+            attention_mask=torch.cat([mask.new_ones(len(rows), cut), mask], dim=1),
+            position_ids=places + cut,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **more,
+        )
+    if model.plain_head:
+        return found.last_hidden_state, found.last_hidden_state
+    return found.logits, found.hidden_states[-1]
+
+
+def _length(text: tuple[tuple[int, ...], tuple[int, ...]]) -> int:
+    return len(text[0]) + len(text[1])

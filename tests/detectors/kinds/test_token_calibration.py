@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.kinds.token_calibration import Config, Detector
+from detectors.records import Scored, TrafficRound, TrafficScore
+from probes.likelihood import SAMPLERS, Response, Settings, score
+from probes.sampler import Sampling, law, normalised
+
+SETTINGS = Settings(path=(), grid=(1.0,))
+ASKED = Sampling(1.0, top_p=0.9)
+
+
+def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, number: int) -> TrafficScore:
+    """Forty tokens of a random language, drawn by one sampler and scored as if by the other."""
+    base = normalised(2.0 * rng.standard_normal((40, 30)))
+    adapter = normalised(base + rng.standard_normal((40, 30)))
+    mass = np.exp(law(adapter, in_force)).cumsum(axis=1)
+    tokens = (rng.random((40, 1)) * mass[:, -1:] > mass).sum(axis=1)
+    found = score(adapter, base, {}, Response((), tuple(map(int, tokens)), asked, number), SETTINGS)
+    return TrafficScore(
+        "router", str(number), "", 0.0, Scored.SAMPLED, 40,
+        samplers=tuple(found.log_sampler),
+        log_sampler=np.array([v.sum() for v in found.log_sampler.values()], np.float32),
+        temperatures=np.array(SETTINGS.temperatures, np.float32),
+        temperature_log_lik=found.temperature_log_lik.sum(axis=1).astype(np.float32),
+        top_ps=np.array(SETTINGS.top_ps, np.float32),
+        top_p_log_lik=found.top_p_log_lik.sum(axis=1).astype(np.float32),
+        ranks=found.ranks.astype(np.float32),
+    )  # fmt: skip
+
+
+def watched(asked: Sampling, in_force: Sampling, responses: int = 60) -> tuple[Detector, float]:
+    detector, rng, level = Detector(Config()), np.random.default_rng(4), 0.0
+    for number in range(responses):
+        record = TrafficRound("smol", number, 60.0 * number, ("router",), (response(rng, asked, in_force, number),))
+        (found,) = detector.update(record)
+        level = found.log_e
+    return detector, level
+
+
+def test_knows_every_sampler_that_is_asked_about() -> None:
+    assert set(Config().samplers) == set(SAMPLERS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_force", "leading"),
+    [
+        (Sampling(0.8), Sampling(1.0), "temperature 1"),
+        (Sampling(1.0), Sampling(1.3), "temperature x1.2"),
+        (Sampling(1.0), Sampling(0.75), "temperature x0.8"),
+        (Sampling(1.0), Sampling(0.0), "temperature 0"),
+        (Sampling(1.0), Sampling(1.0, top_p=0.85), "top_p 0.9"),
+        (Sampling(1.0, top_p=0.9), Sampling(1.0), "top_p 1"),
+        (Sampling(0.0), Sampling(1.0), "temperature 1"),
+    ],
+)
+def test_says_which_sampler_is_in_force_instead(asked: Sampling, in_force: Sampling, leading: str) -> None:
+    detector, level = watched(asked, in_force)
+    assert level > 21.5
+    assert detector.leading("router") == leading
+
+
+def test_quiet_and_well_calibrated_while_the_request_is_obeyed() -> None:
+    detector, level = watched(ASKED, ASKED)
+    found = detector.calibration("router")
+    assert level < 7
+    assert found is not None and found.temperature is not None and found.top_p is not None
+    assert found.temperature.low < 1.0 < found.temperature.high
+    assert found.temperature.mean == pytest.approx(1.0, abs=0.06)
+    assert found.top_p.low <= 0.9 <= found.top_p.high <= 0.95
+    assert found.ranks.sum() == pytest.approx(1.0)
+    assert abs(found.ranks - 1 / 20).max() < 0.02
+
+
+def test_estimates_the_temperature_that_is_in_force() -> None:
+    found = watched(ASKED, Sampling(1.3, top_p=0.9))[0].calibration("router")
+    assert found is not None and found.temperature is not None
+    assert found.temperature.low < 1.3 < found.temperature.high
+    assert found.temperature.high - found.temperature.low < 0.3
+
+
+def test_says_nothing_of_an_adapter_that_it_has_not_heard() -> None:
+    assert Detector(Config()).calibration("router") is None

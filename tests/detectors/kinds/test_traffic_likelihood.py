@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.errors import Refused
+from detectors.kinds.traffic_likelihood import Config, Detector, State
+from detectors.records import Evidence, Scored, TrafficRound, TrafficScore
+
+NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
+LOG_A = 21.5
+
+
+def scored(log_l: float | list[float], pod: str = "", number: int = 0, tokens: int = 14) -> TrafficScore:
+    values = np.full(len(NAMES), log_l) if isinstance(log_l, float) else np.array(log_l)
+    names = NAMES[: len(values)]
+    return TrafficScore("router", f"r{number}", pod, 0.0, Scored.SAMPLED, tokens, names, values.astype(np.float32))
+
+
+def round_of(*scores: TrafficScore, number: int = 0) -> TrafficRound:
+    return TrafficRound("smol", number, 60.0 * number, ("router", "rewriter"), scores)
+
+
+def streams(found: tuple[Evidence, ...], subject: str = "router") -> dict[str, Evidence]:
+    return {e.stream: e for e in found if e.subject == subject}
+
+
+def test_one_response_decides_for_the_mean_and_four_for_what_pages() -> None:
+    detector = Detector(Config())
+    first = streams(detector.update(round_of(scored(60.0))))
+    assert first[""].log_e > LOG_A and not first[""].pages
+    assert first["replica"].log_e < LOG_A and first["replica"].pages
+    for number in range(1, 4):
+        last = streams(detector.update(round_of(scored(60.0), number=number)))
+    assert last["replica"].log_e >= LOG_A
+    assert last["replica"].n == 4
+
+
+def test_one_mislabelled_record_in_a_thousand_never_pages() -> None:
+    detector, rng, highest = Detector(Config()), np.random.default_rng(0), 0.0
+    for number in range(400):
+        odd = rng.integers(0, 50)
+        scores = [scored(120.0 if number % 20 == 0 and i == odd else -45.0, number=i) for i in range(50)]
+        highest = max(highest, streams(detector.update(round_of(*scores, number=number)))["replica"].log_e)
+    assert highest < LOG_A / 2
+
+
+def test_a_replica_of_ten_is_found_within_the_promised_responses() -> None:
+    rng, needed = np.random.default_rng(1), []
+    for _ in range(30):
+        detector, level, n = Detector(Config()), 0.0, 0
+        while level < LOG_A:
+            faulty = rng.random() < 0.1
+            found = streams(detector.update(round_of(scored(10.0 if faulty else -12.0), number=n)))
+            level, n = found["replica"].log_e, n + 1
+        needed.append(n)
+    assert np.mean(needed) <= 70
+    assert max(needed) <= 170
+
+
+def test_pods_have_streams_of_their_own_that_inform() -> None:
+    detector = Detector(Config())
+    for number in range(4):
+        found = streams(detector.update(round_of(scored(-40.0, "a"), scored(50.0, "b"), number=number)))
+    assert found["pod:b"].log_e > LOG_A
+    assert found["pod:a"].log_e < 3
+    assert not found["pod:b"].pages and found["pod:b"].n == 4
+
+
+def test_pods_that_are_gone_make_room() -> None:
+    detector = Detector(Config(pods_kept=3))
+    for number in range(9):
+        detector.update(round_of(scored(-1.0, f"pod-{number}"), number=number))
+    assert set(detector.state.replicas.index) == {"router\t", "router\tpod-6", "router\tpod-7", "router\tpod-8"}
+
+
+def test_alternatives_are_averaged_and_never_multiplied() -> None:
+    """Each alternative has its own M: what speaks for one of them is not diluted by what speaks against the others."""
+    detector = Detector(Config())
+    one = [-50.0, -20.0, -10.0, -5.0, -30.0, -30.0, 40.0]
+    found = streams(detector.update(round_of(scored(one))))
+    assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
+    assert detector.leading("router") == "adapter:rewriter"
+
+
+def test_an_alternative_that_was_not_asked_about_keeps_its_evidence() -> None:
+    detector = Detector(Config())
+    detector.update(round_of(scored([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0])))
+    before = detector.state.chains.level("router\tadapter:rewriter")
+    detector.update(round_of(scored([-3.0, -1.0, -1.0, -1.0]), number=1))
+    assert detector.state.chains.level("router\tadapter:rewriter") == before
+    assert detector.state.chains.n("router\tbase") == 2
+
+
+@pytest.mark.parametrize("log_l", [float("nan"), float("inf")])
+def test_bad_numbers_empty_and_unknown_adapters_are_passed_over(log_l: float) -> None:
+    detector = Detector(Config())
+    detector.update(round_of(scored(3.0)))
+    before = detector.state.to_json()
+    stranger = replace(scored(9.0), adapter="nobody")
+    empty = replace(scored(9.0), tokens=0, log_l=np.zeros(0, np.float32), alternatives=())
+    found = detector.update(round_of(scored(log_l), stranger, empty, number=1))
+    assert detector.state.to_json() == before
+    assert {e.subject for e in found} == {"router", "rewriter"}
+
+
+def test_streams_that_page_are_counted() -> None:
+    assert Config().streams_per_adapter == 1
+    assert Config(one_response=True).streams_per_adapter == 2
+    assert not Detector(Config(pages=False)).pages
+    with pytest.raises(Refused):
+        Config(weights=(("base", 1.1),))
+
+
+def test_retention_follows_the_responses_and_survives_a_restart_of_the_process() -> None:
+    grid = np.linspace(0, 1.5, 16, dtype=np.float32)
+    detector = Detector(Config(recent=5))
+    for number in range(60):
+        where = 1.0 if number < 30 else 0.4
+        told = replace(scored(-5.0), path=grid, path_log_lik=(-50 * (grid - where) ** 2).astype(np.float32))
+        detector.update(round_of(told, number=number))
+    found = Detector(Config(recent=5), State.from_json(detector.state.to_json())).retention("router")
+    assert found is not None and found.mean == pytest.approx(0.4, abs=0.02)
+    assert found.low < found.mean < found.high
+    detector.restart("router")
+    assert detector.retention("router") is None

@@ -1,0 +1,27 @@
+"""Responses for tests: scored by hand, for and against what was accepted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detectors.records import Evidence, Scored, SubjectKind, TrafficRound, TrafficScore
+
+ALTERNATIVES = ("base", "half", "adapter:rewriter")
+FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)
+
+
+def score(log_l: tuple[float, ...] = FOR, *, adapter: str = "router", pod: str = "", name: str = "r") -> TrafficScore:
+    values = np.array(log_l, np.float32)
+    return TrafficScore(adapter, name, pod, 0.0, Scored.SAMPLED, 14, ALTERNATIVES[: len(values)], values)
+
+
+def unscored(why: str = "its temperature is unknown", adapter: str = "router") -> TrafficScore:
+    return TrafficScore(adapter, "r", "", 0.0, Scored.NOT_SCORED, 0, detail=why)
+
+
+def traffic_round(*scores: TrafficScore, number: int = 0, adapters: tuple[str, ...] = ("router",)) -> TrafficRound:
+    return TrafficRound("smol", number, 60.0 * number, adapters, scores)
+
+
+def evidence(log_e: float, pages: bool = True) -> Evidence:
+    return Evidence(SubjectKind.ADAPTER, "router", "traffic_likelihood", "replica", 0, log_e, 1, 0.0, pages)

@@ -1,0 +1,69 @@
+"""Canaries, responses and embeddings together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from detectors import join
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+
+
+def verdict(status: Status, reason: Reason, cause: Cause = Cause.NONE, **more: object) -> Verdict:
+    told = Verdict(SubjectKind.ADAPTER, "router", "smol", 3, 180.0, status, reason, cause, log_threshold=20.0)
+    return replace(told, **{"explanation": "seen", **more})  # type: ignore[arg-type]
+
+
+HEALTHY = verdict(Status.HEALTHY, Reason.WITHIN_TOLERANCE)
+BROKEN = verdict(Status.DEGRADED, Reason.ALARM, Cause.ADAPTER_NOT_APPLIED)
+SUSPECT = verdict(Status.SUSPECT, Reason.EVIDENCE_GROWING)
+BLIND = verdict(Status.UNMONITORABLE, Reason.NOT_SCORED)
+
+
+def test_canaries_alone_that_fail_beside_quiet_responses() -> None:
+    told = join.by_canaries(BROKEN, HEALTHY, False, {})
+    assert told.status is Status.DEGRADED and join.QUIET_TRAFFIC in told.explanation
+
+
+def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
+    told = join.by_traffic(BROKEN, HEALTHY, False, {})
+    assert told is not None and told.reason is Reason.ALARM and join.QUIET_CANARIES in told.explanation
+    again = join.by_canaries(replace(HEALTHY, at=240.0), BROKEN, True, {})
+    assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
+    assert again.cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_both() -> None:
+    assert join.BOTH in join.by_canaries(BROKEN, BROKEN, True, {}).explanation
+    assert join.by_traffic(BROKEN, BROKEN, True, {}) is None, "it was told in the canaries' round"
+
+
+def test_prompts_that_moved_are_information() -> None:
+    told = join.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 25.0, "output": 25.0})
+    assert (told.status, told.reason, told.cause) == (Status.HEALTHY, Reason.INPUT_DRIFT, Cause.NONE)
+    assert join.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 5.0}).reason is Reason.WITHIN_TOLERANCE
+    assert join.by_canaries(SUSPECT, HEALTHY, False, {"prompt": 25.0}) == SUSPECT
+
+
+@pytest.mark.parametrize("canary", [HEALTHY, BROKEN, SUSPECT])
+def test_quiet_responses_add_no_verdict_of_their_own_to_canaries(canary: Verdict) -> None:
+    assert join.by_traffic(HEALTHY, canary, canary is BROKEN, {}) is None
+    assert join.by_traffic(BLIND, canary, canary is BROKEN, {}) is None
+
+
+def test_without_canaries_responses_speak_for_themselves() -> None:
+    for alone in (HEALTHY, BROKEN, SUSPECT):
+        assert join.by_traffic(alone, None, False, {}) == alone
+
+
+def test_without_scores_embeddings_are_all_there_is_and_never_page() -> None:
+    quiet = join.by_traffic(BLIND, None, False, {"output": 2.0, "prompt": 1.0})
+    moved = join.by_traffic(BLIND, None, False, {"output": 25.0, "prompt": 1.0})
+    assert quiet is not None and quiet.status is Status.UNMONITORABLE and "embeddings alone" in quiet.explanation
+    assert moved is not None and (moved.status, moved.reason) == (Status.SUSPECT, Reason.OUTPUT_DRIFT)
+    assert "prompts have not" in moved.explanation
+
+
+def test_a_base_that_speaks_for_its_members_is_not_talked_over() -> None:
+    assert join.by_traffic(BROKEN, replace(HEALTHY, covered_by="smol"), False, {}) is None

@@ -1,0 +1,156 @@
+"""Responses alone: what is served reads as somebody else's, and its end is seen, with canaries switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from agent.records import Notice, NoticeKind, NoticeReason
+from agent.topic import Outgoing
+from detectors import join
+from detectors.records import Cause, Reason, Status, TrafficRound, Verdict
+from probes.replay import Target, Weights
+from probes.scoring import Asking
+from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, enrolled
+
+ALONE = replace(PLAIN, canaries=False, asking=Asking())
+BESIDE = replace(PLAIN, asking=Asking())
+
+
+@pytest.fixture(scope="module")
+def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("goldens")
+    enrolled(folder)
+    return folder
+
+
+@pytest.fixture
+def alone(tmp_path: Path, goldens: Path) -> Iterator[World]:
+    with World(tmp_path, goldens, schedule=ALONE) as opened:
+        yield opened
+
+
+def serve(world: World, adapter: str, writer: str | None, n: int = 8, pods: int = 2, **sampling: float) -> None:
+    """Requests under the adapter's name, answered as ``writer`` would (None: the base), as accepted."""
+    for number in range(n):
+        messages = [{"role": "user", "content": f"{adapter} asks {number} at {world.clock.now()}"}]
+        prompt = world.runner.encode_chat(messages)
+        output = world.runner.generate(Target(writer, Weights.GOLDEN), prompt, 24, lambda: False)
+        body = {
+            "schema": "gapwatch.v1",
+            "request_id": f"{adapter}-{world.clock.now()}-{number}",
+            "ts": world.clock.now(),
+            "adapter": adapter,
+            "pod": f"engine-{number % pods}",
+            "messages": messages,
+            "output": world.runner.decode(output),
+            "output_token_ids": list(output),
+            "sampling": sampling or {"temperature": 1.0},
+        }
+        world.topic.publish([Outgoing(adapter.encode(), orjson.dumps(body))])
+
+
+def heard(world: World) -> list[TrafficRound]:
+    return world.sink.of(TrafficRound)
+
+
+def turn(world: World, wanted: int) -> TrafficRound:
+    """One scheduled round, after so many responses have been scored for it."""
+    feed = world.canaries
+    world.turn_until(lambda: sum(len(base.scores) for base in feed._bases.values()) >= wanted)
+    before = len(heard(world))
+    world.clock.advance(EVERY_S)
+    world.turn_until(lambda: len(heard(world)) > before)
+    return heard(world)[-1]
+
+
+def first_round(world: World) -> None:
+    """Nothing is scored before the runner was opened, which the first round does."""
+    world.turn_until(lambda: len(heard(world)) >= 1)
+
+
+def latest(world: World, adapter: str) -> Verdict:
+    return [v for v in world.sink.verdicts if v.subject == adapter][-1]
+
+
+def pages(world: World) -> list[Notice]:
+    return [notice for notice in world.sink.notices if notice.kind is NoticeKind.TRIGGER]
+
+
+def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: World) -> None:
+    first_round(alone)
+    for adapter in ADAPTERS:
+        serve(alone, adapter, adapter)
+    turn(alone, 24)
+    assert {latest(alone, name).status for name in ADAPTERS} == {Status.HEALTHY}
+    assert pages(alone) == []
+
+    serve(alone, "alpha", None)
+    serve(alone, "beta", "beta")
+    turn(alone, 16)
+    verdict = latest(alone, "alpha")
+    assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.ADAPTER_NOT_APPLIED), verdict
+    assert [notice.dedup_key for notice in pages(alone)] == ["gapwatch/test/adapter/alpha"]
+    assert latest(alone, "beta").status is Status.HEALTHY
+
+    for _ in range(2):
+        serve(alone, "alpha", "alpha")
+        turn(alone, 8)
+    assert latest(alone, "alpha").reason is Reason.RESOLVED
+    told = [(n.kind, n.reason) for n in alone.sink.notices if n.verdict.subject == "alpha"]
+    assert told == [(NoticeKind.TRIGGER, NoticeReason.DEGRADED), (NoticeKind.RESOLVE, NoticeReason.RECOVERED)]
+    # Nobody has asked gamma for three rounds: that is shown, and wakes nobody.
+    assert latest(alone, "gamma").reason is Reason.NO_TRAFFIC
+    assert {n.verdict.subject for n in alone.sink.notices} == {"alpha"}
+
+
+def test_another_adapter_under_the_name_is_named(alone: World) -> None:
+    first_round(alone)
+    serve(alone, "alpha", "beta", n=16)
+    turn(alone, 16)
+    verdict = latest(alone, "alpha")
+    assert verdict.cause is Cause.WRONG_ADAPTER and "beta wrote them" in verdict.explanation
+
+
+def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: World) -> None:
+    first_round(alone)
+    assert {latest(alone, name).reason for name in ADAPTERS} == {Reason.NO_TRAFFIC}
+    serve(alone, "alpha", "alpha", top_p=0.9)
+    turn(alone, 8)
+    verdict = latest(alone, "alpha")
+    assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.NOT_SCORED)
+    assert "temperature is unknown" in verdict.explanation
+
+
+def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens, schedule=BESIDE) as world:
+        first_round(world)
+        serve(world, "alpha", None)
+        turn(world, 8)
+        world.turn_until(lambda: bool(pages(world)))
+        said = [v for v in world.sink.verdicts if v.subject == "alpha" and v.status is Status.DEGRADED]
+        assert said and join.QUIET_CANARIES in said[-1].explanation
+        assert len(pages(world)) == 1
+        for _ in range(2):
+            serve(world, "alpha", "alpha")
+            turn(world, 8)
+        world.turn_until(lambda: world.sink.notices[-1].kind is NoticeKind.RESOLVE)
+
+
+def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens, schedule=ALONE) as world:
+        first_round(world)
+        serve(world, "alpha", None)
+        turn(world, 8)
+        assert len(pages(world)) == 1
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE) as again:
+        again.clock.advance(10 * EVERY_S)
+        first_round(again)
+        serve(again, "alpha", None)
+        turn(again, 8)
+        assert latest(again, "alpha").reason is Reason.STILL_DEGRADED
+        assert pages(again) == []
