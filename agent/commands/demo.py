@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from agent.app import App
 from agent.assemble import assemble
+from agent.config import Config
 from agent.demo.broker import start_broker
 from agent.demo.receiver import Receiver
+from agent.demo.served import Served, ServedCast, ServedStory
 from agent.demo.show import Show
 from agent.demo.stage import BASE, HELPDESK, TOPIC, set_up, write_config
 from agent.demo.story import Cast, Outcome, Story, act
@@ -23,19 +27,21 @@ FAILED = 1
 
 
 def run_demo(folder: Path | None, json: bool) -> int:
-    """0 when the fault was caught, named and resolved and no healthy round paged; 1 otherwise."""
+    """0 when both faults were caught and named, the first one resolved, and no healthy round paged; 1 otherwise."""
     if json:
         people_to_stderr()
+    began = time.monotonic()
     where = (folder or Path(".gapwatch") / "demo").resolve()
     with ExitStack() as opened:
-        outcome = _play(where, opened)
-    _close_with(outcome, where)
+        outcome, served = _play(where, opened)
+    passed = outcome.passed and served.passed
+    _close_with(outcome, served, where, time.monotonic() - began)
     if json:
-        as_json(asdict(outcome) | {"passed": outcome.passed})
-    return 0 if outcome.passed else FAILED
+        as_json(asdict(outcome) | {"served": asdict(served), "passed": passed})
+    return 0 if passed else FAILED
 
 
-def _play(where: Path, opened: ExitStack) -> Outcome:
+def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
     act("0", "Setting the stage: broker, PagerDuty receiver, a volume with the base and three adapters")
     stage = set_up(where)
     broker = opened.enter_context(start_broker(where / "broker"))
@@ -47,15 +53,36 @@ def _play(where: Path, opened: ExitStack) -> Outcome:
     out = opened.enter_context(publisher(broker.bootstrap, TOPIC))
     traffic = Traffic(HELPDESK / "traffic", BASE, out.send)
     opened.callback(traffic.close)
-    show = Show()
-    alive = _start(App(assemble(config, extra_sinks=(show,))), opened)
-    traffic.open()
-    story = Story(Cast(stage, config, show, receiver, traffic), alive.is_alive)
+    story, served = Outcome(), Served()
     try:
-        return story.play()
+        with _running(config) as (show, alive):
+            traffic.open()
+            told = Story(Cast(stage, config, show, receiver, traffic), alive)
+            story = told.outcome
+            told.play()
+        alone = _responses_alone(config)
+        with _running(alone) as (show, alive):
+            last = ServedStory(ServedCast(alone, show, receiver, traffic), alive)
+            served = last.seen
+            last.play()
     except TimeoutError as error:
         console.print(f"[red]The play ends here: {error}[/red]")
-        return story.outcome
+    return story, served
+
+
+def _responses_alone(config: Config) -> Config:
+    """The same agent with its canaries off, and no memory of the first play."""
+    probes = config.probes.model_copy(update={"canaries": False})
+    return config.model_copy(update={"probes": probes, "state_dir": config.state_dir.with_name("state.served")})
+
+
+@contextmanager
+def _running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
+    """An agent as ``gapwatch run`` runs it, and what tells whether it still does."""
+    show = Show()
+    with ExitStack() as opened:
+        thread = _start(App(assemble(config, extra_sinks=(show,))), opened)
+        yield show, thread.is_alive
 
 
 def _start(app: App, opened: ExitStack) -> threading.Thread:
@@ -67,9 +94,9 @@ def _start(app: App, opened: ExitStack) -> threading.Thread:
     return thread
 
 
-def _close_with(outcome: Outcome, where: Path) -> None:
-    act("5", "What you saw")
-    for seen, words in _claims(outcome):
+def _close_with(outcome: Outcome, served: Served, where: Path, seconds: float) -> None:
+    act("6", "What you saw")
+    for seen, words in (*_claims(outcome), _claim_of(served), (True, f"in {seconds:.0f} s")):
         say(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}")
     say(f"The store is still there: gapwatch query --config {_near(where) / 'gapwatch.yaml'}")
 
@@ -100,5 +127,15 @@ def _claims(seen: Outcome) -> list[tuple[bool, str]]:
         (bool(seen.cause), f"cause: {seen.cause.replace('_', ' ') or 'not named'}"),
         (seen.flips > 0, f"{seen.flips} flipped canaries stored with golden and present text"),
         (seen.resolved, "the incident resolved after the rollback"),
-        (seen.passed, f"in {seen.seconds:.0f} s"),
     ]
+
+
+def _claim_of(seen: Served) -> tuple[bool, str]:
+    if not seen.responses:
+        return False, "responses alone: not caught"
+    found = ", ".join(f"{name} after {n} ({seen.evidence[name]:.1f} nats)" for name, n in seen.responses.items())
+    causes = ", ".join(sorted({cause.replace("_", " ") for cause in seen.causes.values()}))
+    words = (
+        f"from responses alone, canaries off: {found}; cause: {causes}; {seen.heard} healthy ones, {seen.pages} pages"
+    )
+    return seen.passed, words

@@ -6,7 +6,7 @@ import queue
 from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, Notice, TrafficBatch
-from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, Scored, SubjectKind, TrafficRound, TrafficScore, Verdict
 
 
 @dataclass(slots=True)
@@ -22,16 +22,30 @@ class RoundView:
         return [v for v in self.verdicts if v.subject_kind is SubjectKind.ADAPTER]
 
 
+@dataclass(slots=True)
+class ResponsesView:
+    """One round of responses, likewise."""
+
+    round: TrafficRound
+    verdicts: list[Verdict] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def scored(self) -> list[TrafficScore]:
+        return [score for score in self.round.scores if score.scored is not Scored.NOT_SCORED]
+
+
 class Show:
-    """Collects findings into rounds; ``rounds`` and ``flips`` hand them over once they are complete."""
+    """Collects findings into rounds; ``rounds``, ``responses`` and ``flips`` hand them over once they are complete."""
 
     def __init__(self) -> None:
         self.rounds: queue.SimpleQueue[RoundView] = queue.SimpleQueue()
+        self.responses: queue.SimpleQueue[ResponsesView] = queue.SimpleQueue()
         self.flips: queue.SimpleQueue[Flip] = queue.SimpleQueue()
         self.drift: dict[tuple[str, str], Evidence] = {}
         self.records_read = self.kept = 0
         self._told: list[Notice] = []  # notices come before the round they are about
-        self._open: RoundView | None = None
+        self._open: RoundView | ResponsesView | None = None
 
     def open(self) -> None:
         """Nothing to open."""
@@ -41,6 +55,10 @@ class Show:
             case BaseRound():
                 self._hand_over()
                 self._open = RoundView(finding, notices=self._told)
+                self._told = []
+            case TrafficRound():
+                self._hand_over()
+                self._open = ResponsesView(finding, notices=self._told)
                 self._told = []
             case Verdict() if self._open:
                 self._open.verdicts.append(finding)
@@ -66,6 +84,8 @@ class Show:
         return True, "showing"
 
     def _hand_over(self) -> None:
-        if self._open is not None:
+        if isinstance(self._open, RoundView):
             self.rounds.put(self._open)
-            self._open = None
+        elif self._open is not None:
+            self.responses.put(self._open)
+        self._open = None

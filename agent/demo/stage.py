@@ -24,7 +24,7 @@ BASE = "smollm2"
 ADAPTERS = ("ticket-router", "polite-rewriter", "order-extractor")
 TOPIC = "llm.interactions"
 MARK = ".gapwatch-demo"
-LEFTOVERS = ("volume", "golden", "state", "store", "broker")
+LEFTOVERS = ("volume", "golden", "state", "state.served", "store", "broker")
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -127,7 +127,9 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             # The small broker takes half of this to let a member in.
             "session_timeout_ms": 10_000,
         },
-        "sampling": {"rate": 0.2, "per_adapter_per_minute": 60},
+        "sampling": {"rate": 0.2, "per_adapter_per_minute": 16},
+        # Two passes a response, by golden adapter and golden base: two cores are all there is.
+        "scoring": {"copies": [], "others": False, "passes": 0},
         "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],
         "probes": {
             "every": f"{every_s}s",

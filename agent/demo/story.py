@@ -123,7 +123,7 @@ class Story:
         self.outcome.evidence = {v.subject: evidence_of(v) for v in view.verdicts if v.evidence}
         incident = self._incident(open_=True)
         self.outcome.page_summary = incident.summary
-        console.print(Panel(_page(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
+        console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
 
     def _questions(self) -> None:
         act("3", "Four questions of an on-call person, answered by SQL")
@@ -205,7 +205,7 @@ def _measured(view: RoundView) -> bool:
     return all(member.measurements for member in view.round.members)
 
 
-def _page(incident: Incident) -> Text:
+def page_text(incident: Incident) -> Text:
     """An incident as its page would read."""
     payload = incident.events[-1]["payload"]
     text = Text()

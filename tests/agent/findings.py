@@ -36,10 +36,13 @@ from detectors.records import (
     Reason,
     Reference,
     Round,
+    Scored,
     Side,
     Status,
     SubjectKind,
     Summary,
+    TrafficRound,
+    TrafficScore,
     Verdict,
 )
 
@@ -177,6 +180,17 @@ def flip(at: float = NOW) -> Flip:
     return Flip(ROUTER, BASE, "c0", 7, at, "my parcel is late", '{"queue": "shipping"}', "Sure! Here is...", 0.0)
 
 
+def traffic_round(at: float = NOW) -> TrafficRound:
+    """One response that was scored, and one that could not be."""
+    values = np.array([60.0, 20.0], np.float32)
+    axis = {"path": np.array([0.0, 1.0], np.float32), "path_log_lik": np.array([-9.0, -70.0], np.float32)}
+    told = TrafficScore(
+        ROUTER, "r0", "engine-0", at, Scored.SAMPLED, 14, ("base", "half"), values, temperature=0.7, top_p=1.0, **axis
+    )
+    silent = TrafficScore(ROUTER, "r1", "engine-1", at, Scored.NOT_SCORED, 0, detail="its temperature is unknown")
+    return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED})
+
+
 def heartbeat(at: float = NOW) -> Heartbeat:
     return Heartbeat(at, "pod-0", "prod", at - 600.0, 10, 500)
 
@@ -191,6 +205,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
     degraded = alarm(at)
     notice = to_notice(degraded, NoticeReason.DEGRADED, "prod", at)
     seen = (
+        traffic_round(at),
         evidence(93.9, at=at),
         degraded,
         notice,

@@ -38,6 +38,13 @@ def test_the_swap_is_caught_in_the_first_round_named_and_resolved(played: tuple[
     assert outcome["scored"] <= 512
 
 
+def test_the_base_under_the_names_is_caught_from_responses_alone(played: tuple[dict[str, Any], Path]) -> None:
+    served = played[0]["served"]
+    assert set(served["causes"]) == set(ADAPTERS)
+    assert set(served["causes"].values()) == {"adapter_not_applied"}
+    assert served["heard"] > 0 and served["pages"] == 0
+
+
 def test_the_store_answers_the_on_call_questions_after_the_agent_is_gone(played: tuple[dict[str, Any], Path]) -> None:
     _, folder = played
     client = store.connect(f"chdb://{folder / 'store'}")
