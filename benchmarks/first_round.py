@@ -83,7 +83,7 @@ def measure(stage: Stage, config: Config, quick: bool) -> list[Figure]:
         figures = _healthy(bench, 2 if quick else 5)
         figures += _fault(bench, "adapter not applied", keys_renamed(stage), "adapter_not_applied")
         figures += _release(bench, "reparameterised", "base_swapped_and_adapter_lost")
-        figures += _release(bench, "requantised", "base_swapped")
+        figures += _release(bench, "requantised", "quantised_base")
         figures += _improved(bench)
     finally:
         bench.runner.close()

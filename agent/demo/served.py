@@ -24,7 +24,8 @@ from agent.store import query_names
 from detectors.records import Cause, Reason, Status
 
 PATIENCE_S = 120.0
-MOST_ROUNDS = 6
+MOST_ROUNDS, MOST_ROWS = 6, 4
+SHOWN = ("at", "adapter", "pod", "scored", "tokens", "against", "most_likely")
 
 
 @dataclass(slots=True)
@@ -100,8 +101,10 @@ class ServedStory:
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
         time.sleep(1.0)  # the store's writer is a thread of its own
         columns, rows = ask(self._cast.config, "responses", {})
-        console.print("[dim]$ gapwatch query responses[/dim]")
-        console.print(rows_table(columns, rows[:6], title=query_names()["responses"]))
+        shown = [columns.index(name) for name in SHOWN]
+        console.print("[dim]$ gapwatch query responses[/dim] (some of its columns)")
+        few = [[row[i] for i in shown] for row in rows[:MOST_ROWS]]
+        console.print(rows_table(SHOWN, few, title=query_names()["responses"]))
 
     def _round(self) -> ResponsesView:
         deadline = time.monotonic() + PATIENCE_S

@@ -40,10 +40,10 @@ def test_keys_that_match_nothing_page_as_not_applied_in_the_first_round(bench: B
 
 
 @pytest.mark.timeout(600)
-def test_a_base_rounded_to_four_bits_pages_as_swapped(bench: Bench) -> None:
+def test_a_base_rounded_to_four_bits_pages_as_quantised(bench: Bench) -> None:
     with mended(bench.stage, released(bench.stage, "requantised")):
         verdicts = bench.round()
-    assert {verdict.cause for verdict in adapters(verdicts) if verdict.reason is Reason.ALARM} == {Cause.BASE_SWAPPED}
+    assert {verdict.cause for verdict in adapters(verdicts) if verdict.reason is Reason.ALARM} == {Cause.QUANTISED_BASE}
     assert any(notice.kind is NoticeKind.TRIGGER for notice in bench.notices)
 
 
