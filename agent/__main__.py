@@ -108,6 +108,20 @@ def query(
 
 
 @cli.command()
+def drift(
+    adapter: Annotated[str, typer.Argument(help="Whose prompts or outputs.")],
+    side: Annotated[str, typer.Option(help="prompt or output.")] = "prompt",
+    hours: Annotated[int, typer.Option(min=1, help="What counts as now.")] = 24,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Which kinds of prompts or outputs grew or shrank. 2 when there is too little to compare."""
+    from agent.commands.drift import explain_drift
+
+    return explain_drift(config, adapter, side, hours, json)
+
+
+@cli.command()
 def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Connect to everything and explain what is wrong. 1 when something is."""
     from agent.commands.doctor import examine

@@ -48,7 +48,10 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
     assert schema.migrate(migrated) == ()
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
     wanted = {"rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "interactions", "request_counts"}
-    assert wanted | {"batches", "aside", "embeddings", "traffic_scores", "heartbeats", "goldens", "schema_version"} == tables
+    assert (
+        wanted | {"batches", "aside", "embeddings", "traffic_scores", "heartbeats", "goldens", "schema_version"}
+        == tables
+    )
 
 
 @embedded
@@ -190,7 +193,8 @@ def story() -> Iterator[Finding]:
     base = findings.alarm(at, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
     yield from (findings.alarm(at, subject=name, covered_by=BASE) for name in (ROUTER, TONE))
     yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
-    yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at), findings.traffic_round(at))
+    yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
+    yield from (findings.traffic_round(at), findings.embedding(at=at))
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 

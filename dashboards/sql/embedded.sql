@@ -1,0 +1,19 @@
+-- Where do sampled prompts or outputs lie (for `gapwatch drift`)?
+-- subject = '': adapter; all when empty
+-- side = 'prompt': prompt or output
+-- hours = 168: how far back
+-- limit = 2000: newest rows
+SELECT e.at AS at, e.adapter AS adapter, e.request_id AS request_id, if(e.side = 'prompt', i.prompt, i.output) AS text, e.vector AS vector
+FROM (
+    SELECT * FROM embeddings FINAL
+    WHERE ({subject:String} = '' OR adapter = {subject:String}) AND side = {side:String}
+        AND at > now() - toIntervalHour({hours:UInt32})
+    ORDER BY at DESC
+    LIMIT {limit:UInt32}
+) AS e
+LEFT JOIN (
+    SELECT adapter, request_id, any(prompt) AS prompt, any(output) AS output FROM interactions
+    WHERE at > now() - toIntervalHour({hours:UInt32})
+    GROUP BY adapter, request_id
+) AS i ON e.adapter = i.adapter AND e.request_id = i.request_id
+ORDER BY at
