@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from agent.app import Parts, Sink
@@ -13,6 +14,7 @@ from agent.config import Config, Model
 from agent.consumer import Consumer
 from agent.errors import Refused
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
+from agent.feeds.responses import Responses
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
 from agent.health import Health, Routes
@@ -31,7 +33,7 @@ from detectors.records import BaseRound, SubjectKind, TrafficRound
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
-from probes.golden_weights import adapter_folder, folder_of
+from probes.golden_weights import adapter_folder, find_adapter, folder_of
 from probes.replay import Runner
 from probes.sampler import Sampling
 from probes.scoring import Asking
@@ -174,10 +176,7 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
     watched = [model for model in config.models if model.replay]
     if not watched:
         return None
-    bases = [
-        WatchedBase(m.name, runner_of(config, m), _goldens(config, m, keeper), tuple(a.name for a in m.adapters))
-        for m in watched
-    ]
+    bases = [_watched(config, model, keeper) for model in watched]
     seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
     schedule = Schedule(
         every_s=config.probes.every,
@@ -185,10 +184,16 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
         seed=seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
-        asking=_asking(config),
-        sampler=_sampler(config),
     )
     return CanaryFeed(bases, schedule, clock)
+
+
+def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
+    runner, asking = runner_of(config, model), _asking(config)
+    kept = partial(find_adapter, config.probes.golden_dir)
+    responses = Responses(runner, asking, _sampler(config), kept) if asking else None
+    names = tuple(adapter.name for adapter in model.adapters)
+    return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses=responses)
 
 
 def _asking(config: Config) -> Asking | None:
@@ -196,7 +201,8 @@ def _asking(config: Config) -> Asking | None:
     wanted = config.scoring
     if config.kafka is None or not wanted.enabled:
         return None
-    return Asking(copies=wanted.copies, others=wanted.others, passes=wanted.passes)
+    own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
+    return Asking(copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
 
 
 def _sampler(config: Config) -> Sampling | None:

@@ -136,6 +136,7 @@ class Edges:
     golden: Doubles
     benign: tuple[Doubles, ...]
     truncated: bool
+    greedy: bool = False
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -183,7 +184,7 @@ def score(
 def edges(adapter: Doubles, base: Doubles, sampling: Sampling, settings: Settings) -> Edges:
     """The null's laws at these positions."""
     benign = tuple(law(on_path(adapter, base, share), sampling) for share in settings.edges)
-    return Edges(law(adapter, sampling), benign, sampling.truncated)
+    return Edges(law(adapter, sampling), benign, sampling.truncated, sampling.greedy)
 
 
 def log_e(alternative: Doubles, null: Edges, tokens: NDArray[np.int64], numeric: float = 0.0) -> Doubles:
@@ -193,7 +194,8 @@ def log_e(alternative: Doubles, null: Edges, tokens: NDArray[np.int64], numeric:
 
     Where nothing is cut off it is the likelihood ratio less its slack. Where the sampler truncates, the golden nucleus
     S is one side of a Bernoulli channel: a token outside S gives pi / m, one inside (1 - pi) / (1 - m) times the ratio
-    within S, of which ``HELD_BACK`` is kept as a constant.
+    within S, of which ``HELD_BACK`` is kept as a constant. Of a greedy sampler the channel is all: which of several
+    tokens within a tie comes out is the kernel's choice, every time the same one, and no draw to bet on.
     """
     inside, rows = null.inside, np.arange(len(tokens))
     m, pi, slack, share = channel(alternative, null)
@@ -202,7 +204,7 @@ def log_e(alternative: Doubles, null: Edges, tokens: NDArray[np.int64], numeric:
         ratio = at_alternative - share - at_golden - slack - numeric - ROUNDING
         if null.truncated or not np.isfinite(alternative).all():
             ratio = np.logaddexp(math.log1p(-HELD_BACK) + ratio, math.log(HELD_BACK))
-        within = np.log1p(-pi) - np.log1p(-m) + ratio
+        within = np.log1p(-pi) - np.log1p(-m) + (0.0 if null.greedy else ratio)
     without = np.where(np.isfinite(at_alternative), np.log(pi) - np.log(m) - ROUNDING, math.log(HELD_BACK))
     result: Doubles = np.where(inside[rows, tokens], within, without)
     return result

@@ -36,12 +36,14 @@ class Positions:
 @dataclass(frozen=True, slots=True, eq=False)
 class Null:
     """golden: (N, V) log-law; inside: (N, V) 1 in its nucleus, None where nothing is cut off; weights: of each edge its
-    ratio to the golden law, (N, V); m: (N,) largest probability of a token outside that the null allows"""
+    ratio to the golden law, (N, V); m: (N,) largest probability of a token outside that the null allows
+    greedy: nothing was drawn within it"""
 
     golden: torch.Tensor
     inside: torch.Tensor | None
     weights: tuple[torch.Tensor, ...]
     m: torch.Tensor
+    greedy: bool = False
 
 
 def score_torch(
@@ -140,7 +142,7 @@ def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: Sampling, setti
     if not sampling.truncated:
         return Null(golden, None, tuple(weights), golden.new_full((len(golden),), OUTSIDE))
     m = torch.stack(outside).amax(0).clamp(OUTSIDE, 1.0 - OUTSIDE)
-    return Null(golden, inside.float(), tuple(weights), m)
+    return Null(golden, inside.float(), tuple(weights), m, sampling.greedy)
 
 
 def log_e_torch(alternative: torch.Tensor, null: Null, tokens: torch.Tensor, numeric: float = 0.0) -> torch.Tensor:
@@ -181,7 +183,7 @@ def _log_e(
     ratio = torch.where(some, at_alternative - log_share - safe - slack - numeric - ROUNDING, -torch.inf)
     if truncated or not bool(alternative.isfinite().all()):
         ratio = torch.logaddexp(ratio + math.log1p(-HELD_BACK), torch.full_like(ratio, math.log(HELD_BACK)))
-    within = torch.log1p(-pi) - torch.log1p(-m) + ratio
+    within = torch.log1p(-pi) - torch.log1p(-m) + (torch.zeros_like(ratio) if null.greedy else ratio)
     without = torch.where(at_alternative.isfinite(), pi.log() - m.log() - ROUNDING, math.log(HELD_BACK))
     return torch.where(inside, within, without)
 

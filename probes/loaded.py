@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,19 @@ class Loaded:
             golden.adapters.fit(name, kept)
             self._rounded = None  # a copy in few bits was made without it
         return name
+
+    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+        """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
+        golden, name = self.golden_model(), self.golden_name(adapter)
+        return golden.hash, golden.adapters.fitted[name].adapter.hash
+
+    def accept_adapter(self, adapter: str, folder: str) -> None:
+        """Another copy is the accepted one; the former is taken off the golden base."""
+        self.sources = replace(self.sources, golden_adapters={**self.sources.golden_adapters, adapter: folder})
+        self._kept.pop(adapter, None)
+        if self.golden is not None:
+            self.golden.adapters.remove(f"{adapter} as accepted")
+        self._rounded = None
 
     def rounded(self, model: Model, bits: int, group: int = 0) -> Model:
         """A copy of a loaded model in so many bits. One is kept at a time, until other bits are asked for or files

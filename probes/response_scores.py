@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -175,10 +176,10 @@ def _window(
         here = slice(at, at + step)
         logits = {name: logits_of(golden, first.voices[name], held[here]) for name, held in states.items()}
         plain = logits[ADAPTER] if job.sampling.penalised else None
-        logits = {name: _penalised(it, job, here) for name, it in logits.items()}
+        logits = {name: _penalised(it, job, here, asking.longest_output) for name, it in logits.items()}
         there = Positions(tokens[here], uniform[here].to(golden.device), job.sampling, plain)
         others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
-        pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, there, asking.tokens))
+        pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, there, asking.of(job.adapter)))
     whole = joined(pieces)
     ends = np.cumsum(lengths)
     return {id(one): whole.part(slice(end - n, end)) for one, n, end in zip(some, lengths, ends.tolist(), strict=True)}
@@ -193,20 +194,25 @@ def logits_of(golden: Model, target: Target, states: torch.Tensor) -> torch.Tens
         return golden.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
 
 
-def _penalised(logits: torch.Tensor, job: Job, here: slice) -> torch.Tensor:
-    """``sampler.penalised`` of some positions of one response."""
+def _penalised(logits: torch.Tensor, job: Job, here: slice, longest: int) -> torch.Tensor:
+    """``sampler.penalised`` of some positions of one response, of which ``longest`` are scored."""
     sampling = job.sampling
     assert sampling is not None
     if not sampling.penalised:
         return logits
     out = logits.float().clone()
     if sampling.repetition != 1.0:
-        rows, ids = _within(repeated(job.prompt, job.output), here)
+        rows, ids = _within(_repeated(job.prompt, job.output[:longest]), here)
         old = out[rows, ids]
         out[rows, ids] = torch.where(old > 0, old / sampling.repetition, old * sampling.repetition)
-    rows, ids, counts = _within(written(job.output), here)
+    rows, ids, counts = _within(_written(job.output[:longest]), here)
     out[rows, ids] -= sampling.presence + sampling.frequency * counts.to(out)
     return out
+
+
+# Every voice and window of a response asks for the same tables, which take seconds for a long one.
+_written = lru_cache(maxsize=2)(written)
+_repeated = lru_cache(maxsize=2)(repeated)
 
 
 def _within(table: Sequence[NDArray[np.int64]], here: slice) -> list[torch.Tensor]:

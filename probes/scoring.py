@@ -25,6 +25,7 @@ class Asking:
     """What is asked of each response.
 
     tokens: of each token, at the cost of the two passes by golden adapter and golden base
+    tolerances: adapter -> its own share of the effect whose loss is benign, over that of ``tokens``
     copies: alternatives that need a pass of their own: "half" and "double" strength, "4 bits" (a second base in memory)
     others: are the other registered adapters alternatives too?
     passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
@@ -38,6 +39,12 @@ class Asking:
     passes: int | None = 2
     longest_output: int = 512
     longest_text: int = 4096
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, adapter: str) -> Settings:
+        """What each token of this adapter's responses is asked."""
+        own = self.tolerances.get(adapter, self.tokens.tolerance)
+        return self.tokens if own == self.tokens.tolerance else replace(self.tokens, tolerance=own)
 
     def __post_init__(self) -> None:
         unknown = set(self.copies) - {HALF, DOUBLE, FOUR_BITS}
@@ -91,6 +98,13 @@ class Scoring(Protocol):
         Whatever keeps a response from being scored is told in its answer, and its embeddings are there all the same.
         Raises Unreplayable where no golden base is loaded.
         """
+
+    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+        """Of the base and the adapter that ``score`` takes as accepted, "" where not known. Raises like ``score``, and
+        Unreplayable or Unsupported where there is no copy of the adapter."""
+
+    def accept_adapter(self, adapter: str, folder: str) -> None:
+        """From now on the files in this folder are what was accepted under that name."""
 
 
 def job(
@@ -180,7 +194,7 @@ def token_scores(job: Job, logits: Callable[[Target], Floats], adapters: Iterabl
     sides = {name: logits(target) for name, target in alternatives(job, adapters, asking).items()}
     wide = {name: side[: len(cut.tokens)].astype(np.float64) for name, side in sides.items()}
     own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
-    return score(own, bare, wide, cut, asking.tokens)
+    return score(own, bare, wide, cut, asking.of(job.adapter))
 
 
 def not_scored(adapter: str, request_id: str, pod: str, at: float, why: str) -> TrafficScore:

@@ -12,21 +12,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import structlog
 
 from agent.clock import Clock
+from agent.feeds.responses import Responses
 from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
-from detectors.records import BaseRound, Embedding, Identity, Reason, Round, Side, TrafficRound, TrafficScore
-from probes.errors import ProbeError, Unreplayable
+from detectors.records import BaseRound, Embedding, Identity, Reason, Round, Side, TrafficRound
+from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden
 from probes.replay import Runner, Weights
 from probes.rounds import replay_base_round
-from probes.sampler import Sampling
 from probes.schedule import due
-from probes.scoring import Asking, Job, Scoring, job, not_scored, traffic_score
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +34,15 @@ LONGEST = 512
 # Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
 IDLE_S = 0.2
-NO_SCORING = "the runner cannot score responses"
 Made = BaseRound | TrafficRound | Embedding | Flip | GoldenAccepted
 
 
 @dataclass(slots=True)
 class WatchedBase:
-    """One base with its runner and the golden records of its adapters, looked for anew before each round."""
+    """One base with its runner and the golden records of its adapters, looked for anew before each round.
+
+    responses: what scores sampled ones; None where they are embedded and no more
+    """
 
     name: str
     runner: Runner
@@ -51,15 +51,14 @@ class WatchedBase:
     number: int = 0
     last: float | None = None
     opened: bool = False
-    scores: list[TrafficScore] = field(default_factory=list)
+    responses: Responses | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """every_s: between rounds of one base; budget: scored positions per adapter and round; seed: of the draws
 
-    canaries: replay any? asking: how responses are scored, None: they are embedded and no more
-    sampler: of the deployment, for records that do not tell theirs
+    canaries: replay any?
     """
 
     every_s: float
@@ -67,8 +66,6 @@ class Schedule:
     seed: int
     flips: int = 2
     canaries: bool = True
-    asking: Asking | None = None
-    sampler: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +163,10 @@ class CanaryFeed:
     def _guarded(self, turn: Callable[[], bool]) -> bool:
         """One turn; what goes wrong is counted and said, and the next turn comes all the same."""
         try:
+            before = self.failures
             busy = turn()
-            self._last_error = ""
+            if self.failures == before:
+                self._last_error = ""
             return busy
         except ProbeError as error:
             self._failed(str(error))
@@ -200,15 +199,21 @@ class CanaryFeed:
                 base.runner.open()
                 base.opened = True
             for accepted in base.goldens.look():
-                self._box.done.put(accepted)
+                self._accept(base, accepted)
             made = self._replayed(base, number, now)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
             made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error)) if self._schedule.canaries else None
         if made is not None:
             self._box.done.put(made)
-        if self._schedule.asking is not None:
-            self._box.done.put(self._traffic_round(base, number, now))
+        if base.responses is not None:
+            self._box.done.put(self._traffic_round(base, base.responses, number, now))
+
+    def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
+        golden = base.goldens.held.get(accepted.adapter)
+        if base.responses is not None and isinstance(golden, Golden):
+            base.responses.accepted(golden)
+        self._box.done.put(accepted)
 
     def _replayed(self, base: WatchedBase, number: int, now: float) -> BaseRound | None:
         plan, held = self._schedule, base.goldens.held
@@ -217,15 +222,14 @@ class CanaryFeed:
             return None
         return replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
 
-    def _traffic_round(self, base: WatchedBase, number: int, now: float) -> TrafficRound:
+    def _traffic_round(self, base: WatchedBase, responses: Responses, number: int, now: float) -> TrafficRound:
         """All that was scored since the last round, in the order in which it came."""
-        scores, base.scores = tuple(base.scores), []
         identities = {}
         for name, golden in base.goldens.held.items():
             if isinstance(golden, Golden):
                 seen = base.runner.identity(name) if base.opened else Identity()
                 identities[name] = replace(seen, golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
-        return TrafficRound(base.name, number, now, base.adapters, scores, identities)
+        return TrafficRound(base.name, number, now, base.adapters, responses.take(), identities)
 
     def _texts(self) -> bool:
         done = 0
@@ -257,47 +261,24 @@ class CanaryFeed:
         batch = [waiting.popleft() for _ in range(min(EMBED_BATCH, len(waiting)))]
         for base in self._bases.values():
             mine = [i for i in batch if self._of_adapter[i.adapter] is base]
-            if mine and base.opened:
-                self._embed_batch(base, mine)
+            if mine and base.responses is not None:
+                self._listen(base, base.responses, mine)
+            elif mine and base.opened:
+                self._embed_alone(base, mine)
         return bool(batch)
 
-    def _embed_batch(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
-        if self._schedule.asking is None:
-            self._embed_alone(base, batch)
-        elif isinstance(base.runner, Scoring):
-            self._score(base, base.runner, self._schedule.asking, batch)
-        else:
-            base.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, NO_SCORING) for i in batch]
-            self._embed_alone(base, batch)
-
-    def _score(self, base: WatchedBase, runner: Scoring, asking: Asking, batch: Sequence[Interaction]) -> None:
-        """Scores and embeddings of the same passes; where no golden base is loaded, the reason for each response."""
-        try:
-            answers = runner.score([self._job(base, seen) for seen in batch], self._stopped, asking)
-        except Unreplayable as error:
-            base.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, str(error)) for i in batch]
+    def _listen(self, base: WatchedBase, responses: Responses, batch: Sequence[Interaction]) -> None:
+        """Score and embed; what a due round did not leave time for comes first in the next turn."""
+        if not base.opened:
+            responses.not_scored(batch, self._last_error or "the base is not loaded yet")
             return
-        for answer in answers:
-            base.scores.append(traffic_score(answer, asking))
-            for side, vector in zip((Side.PROMPT, Side.OUTPUT), (answer.prompt, answer.output), strict=True):
-                if vector.size and bool(np.isfinite(vector).all()):
-                    told = Embedding(answer.job.adapter, side, answer.job.request_id, vector, answer.job.at)
-                    self._box.done.put(told)
+        found, left = responses.score(batch, base.goldens.held, lambda: self._stopped() or self._is_due(base))
+        for seen in found:
+            self._box.done.put(seen)
+        self._box.interactions.extendleft(reversed(left))
 
-    def _job(self, base: WatchedBase, seen: Interaction) -> Job:
-        return job(
-            base.runner,
-            seen.adapter,
-            seen.request_id,
-            seen.messages,
-            seen.output,
-            seen.sampling,
-            prompt_ids=seen.prompt_token_ids,
-            output_ids=seen.output_token_ids,
-            pod=seen.pod,
-            at=seen.at,
-            default=self._schedule.sampler,
-        )
+    def _is_due(self, base: WatchedBase) -> bool:
+        return due(self._clock.now(), base.last, self._schedule.every_s)
 
     def _embed_alone(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
         runner = base.runner

@@ -160,6 +160,14 @@ class Runner:
             self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
         return found
 
+    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+        with self._lock:
+            return self.loaded.golden_hashes(adapter)
+
+    def accept_adapter(self, adapter: str, folder: str) -> None:
+        with self._lock:
+            self.loaded.accept_adapter(adapter, folder)
+
     def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         words = self.loaded.words(weights)
         rendered = words.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)

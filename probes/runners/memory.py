@@ -147,6 +147,13 @@ class Runner:
             found.append(self._scored(job, asking or Asking()))
         return found
 
+    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+        self._check_known(adapter)
+        return _hash(self._golden_base), _hash(self.config.adapters[adapter])
+
+    def accept_adapter(self, adapter: str, folder: str) -> None:
+        """Nothing to do: its adapters are seeds, and the seed in its config is what was accepted."""
+
     def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         turns = [(toy.TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), toy.END) for m in messages]
         return (*(token for turn in turns for token in turn), toy.START)

@@ -17,8 +17,7 @@ from probes.replay import Target, Weights
 from probes.scoring import Asking
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, enrolled
 
-ALONE = replace(PLAIN, canaries=False, asking=Asking())
-BESIDE = replace(PLAIN, asking=Asking())
+ALONE = replace(PLAIN, canaries=False)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def alone(tmp_path: Path, goldens: Path) -> Iterator[World]:
-    with World(tmp_path, goldens, schedule=ALONE) as opened:
+    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as opened:
         yield opened
 
 
@@ -60,8 +59,9 @@ def heard(world: World) -> list[TrafficRound]:
 
 def turn(world: World, wanted: int) -> TrafficRound:
     """One scheduled round, after so many responses have been scored for it."""
-    feed = world.canaries
-    world.turn_until(lambda: sum(len(base.scores) for base in feed._bases.values()) >= wanted)
+    responses = world.responses
+    assert responses is not None
+    world.turn_until(lambda: len(responses.scores) >= wanted)
     before = len(heard(world))
     world.clock.advance(EVERY_S)
     world.turn_until(lambda: len(heard(world)) > before)
@@ -127,7 +127,7 @@ def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: Wor
 
 
 def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, schedule=BESIDE) as world:
+    with World(tmp_path, goldens, asking=Asking()) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
@@ -142,12 +142,12 @@ def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, gol
 
 
 def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, schedule=ALONE) as world:
+    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
         assert len(pages(world)) == 1
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE) as again:
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as again:
         again.clock.advance(10 * EVERY_S)
         first_round(again)
         serve(again, "alpha", None)

@@ -11,6 +11,7 @@ from agent.app import App, Parts
 from agent.app import Sink as AnySink
 from agent.clock import HandClock
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
+from agent.feeds.responses import Responses
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
 from agent.health import Health, Routes
@@ -28,6 +29,7 @@ from probes.enrol import enrol
 from probes.enrol_settings import EnrolSettings
 from probes.golden_files import save
 from probes.runners.memory import Config, Runner
+from probes.scoring import Asking
 
 EVERY_S = 60.0
 BUDGET = 512
@@ -70,13 +72,17 @@ class World:
         topic: MemoryTopic | None = None,
         others: Sequence[AnySink] = (),
         schedule: Schedule = PLAIN,
+        asking: Asking | None = None,
     ) -> None:
         self.runner = new_runner()
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
+        self.responses = Responses(self.runner, asking) if asking else None
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
-        self.canaries = CanaryFeed([WatchedBase("tiny", self.runner, shelf, ADAPTERS)], schedule, self.clock)
+        self.canaries = CanaryFeed(
+            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, responses=self.responses)], schedule, self.clock
+        )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         self.traffic = TrafficFeed(MemoryConsumer(self.topic), ADAPTERS, sampling, dict)
         monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
