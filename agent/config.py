@@ -183,6 +183,13 @@ class Config(Section):
             raise ValueError("adapter names unique over all models: traffic is told apart by them")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_judged(self) -> Config:
+        heard = self.kafka is not None and self.scoring.enabled
+        if not self.probes.canaries and not heard and any(model.replay for model in self.models):
+            raise ValueError("probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged")
+        return self
+
     def adapter(self, name: str) -> tuple[Model, Adapter]:
         """The adapter of that name with its base. Raises Refused naming those that exist."""
         for model in self.models:

@@ -49,8 +49,8 @@ def quieten() -> None:
     """Hold the client's loggers at INFO or above, whatever the user chose: at DEBUG it prints the SASL password."""
     known = [name for name in logging.root.manager.loggerDict if name.startswith("kafka.")]
     for logger in (logging.getLogger(name) for name in ["kafka", *known]):
-        if logger.getEffectiveLevel() < logging.INFO:
-            logger.setLevel(logging.INFO)
+        # Also where it is quiet now: the root's level may be lowered later.
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
 
 
 class Client:

@@ -8,7 +8,7 @@ replaced text says nothing of the text that was served.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -61,9 +61,13 @@ class Redactor:
 
     def interaction(self, seen: Interaction) -> Interaction:
         """Without its token ids: they are the text in other letters."""
-        chat = tuple({**turn, "content": self.text(turn.get("content", ""))} for turn in seen.messages)
+        chat = tuple(map(self.turn, seen.messages))
         output = self.text(seen.output)
         return replace(seen, messages=chat, output=output, prompt_token_ids=(), output_token_ids=())
+
+    def turn(self, turn: Mapping[str, str]) -> Mapping[str, str]:
+        """A chat turn with its content replaced."""
+        return {**turn, "content": self.text(turn.get("content", ""))}
 
     def text(self, text: str) -> str:
         for pattern, replacement in self._rules:

@@ -1,8 +1,8 @@
 """What is decided about an adapter from sampled responses alone? Pure, like verdict.py, whose rules it shares.
 
-An incident opens at an alarm of a stream that may page. It ends after ``fresh_rounds`` good rounds in a row, and not
-before as many responses were good in them as make a chance of all faulty ones having been missed at most 5 %: of one
-replica in ten, two rounds of a few responses show nothing.
+An incident opens at an alarm of a stream that may page. It ends after ``fresh_rounds`` good rounds with no bad one
+between, and not before as many responses were good in them as make a chance of all faulty ones having been missed at
+most 5 %: of one replica in ten, two rounds of a few responses show nothing.
 """
 
 from __future__ import annotations
@@ -260,8 +260,9 @@ def in_words(heard: Heard) -> str:
 
 
 def _silent(blank: Verdict, heard: Heard, before: TrafficIncident) -> tuple[Verdict, TrafficIncident]:
-    incident = replace(before.incident, blocked_in_a_row=before.incident.blocked_in_a_row + 1, good_in_a_row=0)
-    after = replace(before, incident=incident, fresh=0)
+    # What was good before stays counted: a quiet adapter may never be heard in two rounds in a row.
+    incident = replace(before.incident, blocked_in_a_row=before.incident.blocked_in_a_row + 1)
+    after = replace(before, incident=incident)
     if not heard.unscored:
         words = "no response was sampled since the last round"
         do = "check that requests arrive and that their records name this adapter: run gapwatch doctor"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agent.assemble import log_threshold, runner_of
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
+from agent.redaction import Redactor
 from agent.screen import as_json, console, people_to_stderr, rows_table, say
 from detectors.score import Tolerances
 from probes import errors as probe_errors
@@ -92,7 +93,7 @@ def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str
 
 
 def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous: str) -> Golden:
-    canaries = _canaries(adapter, wish)
+    canaries = _canaries(config, adapter, wish)
     earlier = _earlier(config, adapter, previous)
     beside = model.model_copy(update={"adapters": (*model.adapters, *earlier)})
     runner: Runner = runner_of(config, beside, golden=False)
@@ -130,9 +131,15 @@ def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous
         runner.close()
 
 
-def _canaries(adapter: Adapter, wish: Wish) -> CanarySet:
+def _canaries(config: Config, adapter: Adapter, wish: Wish) -> CanarySet:
+    """Prompts of production are redacted before they are chosen from: the record keeps them, and leaves the process."""
     own = read_canaries(adapter.canaries or Path())
-    return own if wish.traffic is None else together(own, read_exported(wish.traffic, adapter.name))
+    if wish.traffic is None:
+        return own
+    redactor = Redactor(config.sampling.redact)
+    exported = read_exported(wish.traffic, adapter.name)
+    clean = tuple(replace(one, messages=tuple(map(redactor.turn, one.messages))) for one in exported.canaries)
+    return together(own, replace(exported, canaries=clean))
 
 
 def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:

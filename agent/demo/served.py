@@ -31,18 +31,19 @@ SHOWN = ("at", "adapter", "pod", "scored", "tokens", "against", "most_likely")
 @dataclass(slots=True)
 class Served:
     """What the act claims. heard: responses scored while all was well; responses: scored until the alarm, by adapter
-    that alarmed; causes: adapter -> as named; pages: while all was well"""
+    that alarmed; causes: adapter -> as named; pages: while all was well; adapters: how many are served"""
 
     heard: int = 0
     pages: int = 0
     responses: dict[str, int] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)
     evidence: dict[str, float] = field(default_factory=dict)
+    adapters: int = 0
 
     @property
     def passed(self) -> bool:
         named = set(self.causes.values()) == {Cause.ADAPTER_NOT_APPLIED.value}
-        return self.heard > 0 and self.pages == 0 and named
+        return self.heard > 0 and self.pages == 0 and named and len(self.causes) == self.adapters
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class ServedStory:
     def _healthy(self) -> None:
         for _ in range(MOST_ROUNDS):
             view = self._round()
+            self.seen.adapters = len(view.round.adapters)
             self.seen.heard += len(view.scored)
             self.seen.pages += sum(notice.kind == "trigger" for notice in view.notices)
             if {verdict.status for verdict in view.verdicts} == {Status.HEALTHY}:

@@ -282,19 +282,22 @@ class CanaryFeed:
 
     def _embed_alone(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
         runner = base.runner
-        texts = [
-            (
-                _tail(runner.encode_chat([dict(m) for m in i.messages], Weights.GOLDEN)),
-                runner.encode(i.output, Weights.GOLDEN)[:LONGEST],
-            )
-            for i in batch
-        ]
-        usable = [(i, text) for i, text in zip(batch, texts, strict=True) if text[0] and text[1]]
+        usable = [(i, text) for i in batch if (text := self._rendered(runner, i)) is not None]
         vectors = runner.embed([text for _, text in usable], self._stopped)
         for (interaction, _), pair in zip(usable, vectors, strict=False):
             for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True):
                 seen = Embedding(interaction.adapter, side, interaction.request_id, vector, interaction.at)
                 self._box.done.put(seen)
+
+    def _rendered(self, runner: Runner, one: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
+        """Token ids of both sides, None where one is empty or no template renders it: that costs nobody beside it."""
+        try:
+            prompt = runner.encode_chat([dict(m) for m in one.messages], Weights.GOLDEN)
+            output = runner.encode(one.output, Weights.GOLDEN)
+        except Exception as error:  # templates raise what they like, by what a tenant sent
+            log.info("not_embedded", request_id=one.request_id, why=type(error).__name__)
+            return None
+        return (_tail(prompt), output[:LONGEST]) if prompt and output else None
 
     def _stopped(self) -> bool:
         return self._stop.is_set()

@@ -82,22 +82,31 @@ class Responses:
             self.not_scored([one], why)
             return None
         try:
-            return one, job(
-                self.runner,
-                one.adapter,
-                one.request_id,
-                one.messages,
-                one.output,
-                one.sampling,
-                prompt_ids=one.prompt_token_ids,
-                output_ids=one.output_token_ids,
-                pod=one.pod,
-                at=one.at,
-                default=self.sampler,
-            )
+            made = self._made(one)
         except Exception as error:  # templates raise what they like, by what a tenant sent
             self.not_scored([one], f"its prompt cannot be rendered: {type(error).__name__}")
             return None
+        if not one.prompt_token_ids and one.prompt_tokens and one.prompt_tokens != len(made.prompt):
+            # Tools, images, plain completions: what the engine read is not what the template makes of the messages.
+            told = f"its prompt was rendered otherwise: {one.prompt_tokens} tokens, {len(made.prompt)} by the template"
+            self.not_scored([one], told)
+            return None
+        return one, made
+
+    def _made(self, one: Interaction) -> Job:
+        return job(
+            self.runner,
+            one.adapter,
+            one.request_id,
+            one.messages,
+            one.output,
+            one.sampling,
+            prompt_ids=one.prompt_token_ids,
+            output_ids=one.output_token_ids,
+            pod=one.pod,
+            at=one.at,
+            default=self.sampler,
+        )
 
     def _why_not(self, adapter: str, held: Held) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""

@@ -2,13 +2,13 @@
 -- subject = '': adapter; all when empty
 -- side = 'prompt': prompt or output
 -- hours = 168: how far back
--- limit = 2000: newest rows
+-- limit = 4000: rows, drawn by hash of the request over the whole time
 SELECT e.at AS at, e.adapter AS adapter, e.request_id AS request_id, if(e.side = 'prompt', i.prompt, i.output) AS text, e.vector AS vector
 FROM (
     SELECT * FROM embeddings FINAL
     WHERE ({subject:String} = '' OR adapter = {subject:String}) AND side = {side:String}
         AND at > now() - toIntervalHour({hours:UInt32})
-    ORDER BY at DESC
+    ORDER BY cityHash64(request_id)
     LIMIT {limit:UInt32}
 ) AS e
 LEFT JOIN (

@@ -101,6 +101,15 @@ def test_one_replica_in_ten_is_not_over_because_few_responses_missed_it() -> Non
     assert reasons[:8] == [*[Reason.RECOVERING] * 7, Reason.RESOLVED]
 
 
+def test_rounds_of_silence_neither_end_an_incident_nor_keep_it_open() -> None:
+    before = alarmed()
+    reasons = []
+    for number, scores in enumerate([(score(FOR),), (), (unscored(),), (score(FOR),)], start=1):
+        verdict, before = decided(*scores, before=before, number=number)
+        reasons.append(verdict.reason)
+    assert reasons == [Reason.RECOVERING, Reason.NO_TRAFFIC, Reason.NOT_SCORED, Reason.RESOLVED]
+
+
 def test_a_bad_round_between_starts_again() -> None:
     before = alarmed()
     _, before = decided(score(FOR), score(FOR), before=before, number=1)

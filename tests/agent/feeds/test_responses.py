@@ -78,6 +78,17 @@ def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: Res
     assert "rendered" in told["b"][1] and "production text" not in told["b"][1]
 
 
+def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: Responses, golden: Golden) -> None:
+    """Tools, images or a plain completion: a likelihood given another prompt says nothing of who wrote the answer."""
+    plain = asked("a")
+    length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
+    batch = [replace(plain, prompt_tokens=length), replace(asked("b"), prompt_tokens=length + 40)]
+    responses.score(batch, {"alpha": golden}, never)
+    told = {score.request_id: score for score in responses.take()}
+    assert told["a"].scored is Scored.SAMPLED
+    assert told["b"].scored is Scored.NOT_SCORED and "rendered otherwise" in told["b"].detail
+
+
 def test_what_there_was_no_time_for_comes_back(responses: Responses, golden: Golden) -> None:
     batch = [asked("a"), asked("b")]
     assert responses.score(batch, {"alpha": golden}, lambda: True) == ([], batch)
