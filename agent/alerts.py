@@ -123,7 +123,8 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
         blind_enough = state.blind + 1 >= BLIND_ROUNDS and verdict.reason is not Reason.NO_TRAFFIC
         return NoticeReason.CANNOT_TELL if blind_enough and not state.opened_as else None
     good = verdict.status is Status.HEALTHY and (verdict.reason is Reason.RESOLVED or state.good + 1 >= GOOD_ROUNDS)
-    return NoticeReason.RECOVERED if may_end and (good or state.opened_as == "cannot_tell") else None
+    told_again = verdict.reason is not Reason.OUTPUT_DRIFT and state.opened_as == "cannot_tell"
+    return NoticeReason.RECOVERED if may_end and (good or told_again) else None
 
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
@@ -136,7 +137,7 @@ def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
 
 def follow(state: AlertState, verdict: Verdict, sent: NoticeReason | None) -> AlertState:
     """The state after one verdict and what was sent for it."""
-    blind = state.blind + 1 if verdict.status is Status.UNMONITORABLE else 0
+    blind = _blind(state, verdict)
     good = state.good + 1 if verdict.status is Status.HEALTHY else 0
     state = replace(state, blind=blind, good=good)
     if sent is None:
@@ -145,6 +146,13 @@ def follow(state: AlertState, verdict: Verdict, sent: NoticeReason | None) -> Al
         return replace(state, opened_as="", cause=Cause.NONE.value)
     opened_as = "cannot_tell" if sent is NoticeReason.CANNOT_TELL else "degraded"
     return replace(state, opened_as=opened_as, cause=verdict.cause.value)
+
+
+def _blind(state: AlertState, verdict: Verdict) -> int:
+    """Rounds in a row in which nobody could tell. A quiet one adds nothing, and drift alone does not end them."""
+    if verdict.reason in (Reason.NO_TRAFFIC, Reason.OUTPUT_DRIFT):
+        return state.blind
+    return state.blind + 1 if verdict.status is Status.UNMONITORABLE else 0
 
 
 def reenrolled(

@@ -24,7 +24,8 @@ AHEAD = math.log(20.0)
 class Heard:
     """Responses of one adapter in one TrafficRound.
 
-    scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``
+    scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``; favour: how many
+    speak as clearly for it
     gain: nats of all of them together; pods: replicas that were heard, bad_pods: those with a response against
     unscored: responses without one, and why, the most frequent reason
     leading: the alternative that explains those against it best, all of them where none is; "" without any
@@ -33,6 +34,7 @@ class Heard:
     scored: int = 0
     tokens: int = 0
     against: int = 0
+    favour: int = 0
     gain: float = 0.0
     pods: frozenset[str] = frozenset()
     bad_pods: frozenset[str] = frozenset()
@@ -42,8 +44,8 @@ class Heard:
 
     @property
     def good(self) -> bool:
-        """Nothing against it, and something for it. A round without scored responses is neither good nor bad."""
-        return self.scored > 0 and self.against == 0 and self.gain <= 0.0
+        """Nothing against it, in any response or in all of them; without scored ones neither good nor bad."""
+        return self.scored > 0 and self.against == 0 and self.gain < AGAINST
 
     @property
     def bad(self) -> bool:
@@ -65,6 +67,7 @@ def hear(scores: Sequence[TrafficScore]) -> Heard:
         scored=len(told),
         tokens=sum(score.tokens for score, _ in told),
         against=len(bad),
+        favour=sum(value <= -AGAINST for _, value in told),
         gain=float(sum(value for _, value in told)),
         pods=frozenset(score.pod for score, _ in told) - {""},
         bad_pods=frozenset(score.pod for score in bad) - {""},

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from detectors.records import Reason, Status, Verdict
+from detectors.verdict import Incident
 
 QUIET_CANARIES = (
     "its canaries are quiet: what lies there is as accepted, what is served is not, so look at the serving path"
@@ -21,14 +22,25 @@ QUIET_TRAFFIC = (
 BOTH = "sampled responses agree: what is served has changed too"
 
 
-def by_canaries(canary: Verdict, traffic: Verdict | None, traffic_open: bool, drift: Mapping[str, float]) -> Verdict:
+def by_canaries(
+    canary: Verdict,
+    traffic: Verdict | None,
+    traffic_open: bool,
+    drift: Mapping[str, float],
+    held: Incident | None = None,
+) -> Verdict:
     """The verdict of a canary round, with what else is known.
 
-    traffic: the latest one by responses, None before the first; traffic_open: its incident
+    traffic: the latest one by responses, None before the first; traffic_open: its incident, ``held`` since before a
+    restart, when no response has been heard yet
     drift: side ("prompt", "output") -> nats of its drift evidence
     """
     if traffic is not None and traffic_open and canary.status is not Status.DEGRADED:
         return _served_alone(traffic, canary)
+    if traffic is None and traffic_open and held is not None and canary.status is not Status.DEGRADED:
+        told = replace(canary, status=Status.DEGRADED, reason=Reason.STILL_DEGRADED, cause=held.cause)
+        told = replace(told, explanation=held.explanation, action=held.action)
+        return _with(told, "no response was heard since the restart")
     if canary.status is Status.DEGRADED and traffic is not None:
         return _with(canary, BOTH if traffic_open else QUIET_TRAFFIC if traffic.status is Status.HEALTHY else "")
     return _with_drift(canary, drift) if canary.status is Status.HEALTHY else canary
@@ -45,6 +57,8 @@ def by_traffic(
         return _without_score(traffic, drift) if traffic.reason is Reason.NOT_SCORED else _with_drift(traffic, drift)
     news = traffic.status in (Status.DEGRADED, Status.SUSPECT) or traffic.reason is Reason.RESOLVED
     if canary_open or not news or canary.covered_by:
+        return None
+    if traffic.status is Status.SUSPECT and canary.status is Status.UNMONITORABLE:
         return None
     if traffic.reason is Reason.RESOLVED and canary.status is not Status.HEALTHY:
         return None

@@ -72,6 +72,8 @@ def weights_of(own: Mapping[str, float], others: Sequence[str]) -> dict[str, flo
 
 def averaged(log_l: Doubles, weights: Doubles) -> float:
     """ln of the weighted mean of e-values of one response; weights: > 0, of those that were asked, in any unit."""
+    if not log_l.any():
+        return 0.0  # weights that add up to 1 but for the last digit would make evidence of nothing
     return float(np.logaddexp.reduce(log_l + np.log(weights / weights.sum())))
 
 

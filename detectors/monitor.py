@@ -25,6 +25,7 @@ from detectors.records import (
 )
 from detectors.responses import Responses
 from detectors.score import Tolerances
+from detectors.traffic_verdict import TrafficIncident
 from detectors.verdict import Incident, Rules, decide, decide_base
 
 Subject = tuple[SubjectKind, str]
@@ -102,7 +103,8 @@ class Monitor:
         name = canary.subject
         self._canaries[name] = canary
         heard = self._responses
-        return join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), self._drift.get(name, {}))
+        drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
+        return join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), drift, held)
 
     def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
         mine = {name: _of((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
@@ -124,6 +126,7 @@ class Monitor:
         self._began.pop(subject, None)
         self._kept.pop(adapter, None)
         self._canaries.pop(adapter, None)
+        self._drift.pop(adapter, None)
         self._responses.forget(adapter)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)

@@ -39,13 +39,14 @@ class TrafficIncident:
     """What is remembered of one adapter's responses between rounds.
 
     began: when the fault began, by the evidence at the alarm
-    heard, against: responses scored, and those that spoke against it, since the first bad round
+    heard, against, favour: responses scored since the first bad round; those that clearly spoke against it, or for it
     fresh: good responses in a row; bad_pods, pods: replicas heard since the first bad round
     """
 
     incident: Incident = field(default_factory=Incident)
     heard: int = 0
     against: int = 0
+    favour: int = 0
     fresh: int = 0
     bad_pods: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ class TrafficIncident:
         return self.against / self.heard if self.heard and self.against else 1.0
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in ("heard", "against", "fresh", "began")}
+        plain = {name: getattr(self, name) for name in ("heard", "against", "favour", "fresh", "began")}
         return {**plain, "incident": self.incident.to_json(), "bad_pods": list(self.bad_pods), "pods": list(self.pods)}
 
     @classmethod
@@ -111,7 +112,7 @@ def decide_traffic(
     if not heard.scored:
         return _silent(blank, heard, before)
     loudest = max((e.log_e for e in evidence if e.pages), default=0.0)
-    counted = _counted(before, heard)
+    counted = _counted(before, heard, loudest)
     reason, after = _step(round.at, heard, loudest, counted, rules)
     if after.open and (heard.bad or not before.open):
         found = name_traffic_cause(adapter, after, heard.leading, reading, blank.identity)
@@ -128,7 +129,7 @@ def name_traffic_cause(
     """
     wrote = _writer(adapter, name, reading.strength)
     share = f"{seen.against} of {seen.heard} sampled responses"
-    if seen.against and seen.share < NEARLY_ALL and seen.heard >= 8:
+    if _some_replicas(seen):
         where = (
             f", all from {', '.join(seen.bad_pods)}" if seen.bad_pods and set(seen.bad_pods) < set(seen.pods) else ""
         )
@@ -139,6 +140,14 @@ def name_traffic_cause(
         do = f"put the former base back, or retrain {adapter} on the new one; until then do not serve it"
         return Cause.BASE_SWAPPED_AND_ADAPTER_LOST, f"{what}; and the weights of the base are other ones", do
     return _named(adapter, name, what)
+
+
+def _some_replicas(seen: TrafficIncident) -> bool:
+    """Do clear responses fall into two kinds, and not within every replica alike? Weak evidence against it alone is no
+    sign of that: the others need not read as accepted."""
+    clear = seen.against + seen.favour
+    everywhere = len(seen.pods) > 1 and set(seen.bad_pods) == set(seen.pods)
+    return bool(seen.against and seen.favour) and seen.against / clear < NEARLY_ALL and clear >= 8 and not everywhere
 
 
 def _named(adapter: str, name: str, what: str) -> tuple[Cause, str, str]:
@@ -181,18 +190,19 @@ def _writer(adapter: str, name: str, strength: Interval | None) -> str:
     return f"something else than {adapter} wrote them{left}"
 
 
-def _counted(before: TrafficIncident, heard: Heard) -> TrafficIncident:
-    """Counts since the first bad round, this one included; they start again while nothing is wrong."""
-    fresh = before.fresh + heard.scored if heard.good else 0
-    if heard.good and not before.open:
-        return TrafficIncident(before.incident, fresh=fresh)
+def _counted(before: TrafficIncident, heard: Heard, log_e: float) -> TrafficIncident:
+    """Counts since the first bad round, the good ones between included; they start again where no evidence is left."""
+    if heard.good and not before.open and log_e <= 0.0:
+        return TrafficIncident(before.incident)
     if heard.good:
-        return replace(before, fresh=fresh)
+        favour, pods = before.favour + heard.favour, tuple(sorted({*before.pods, *heard.pods}))
+        return replace(before, fresh=before.fresh + heard.scored, favour=favour, pods=pods)
     return replace(
         before,
-        heard=before.heard + heard.scored,
+        heard=before.heard + before.fresh + heard.scored,
         against=before.against + heard.against,
-        fresh=fresh,
+        favour=before.favour + heard.favour,
+        fresh=0,
         bad_pods=tuple(sorted({*before.bad_pods, *heard.bad_pods})),
         pods=tuple(sorted({*before.pods, *heard.pods})),
     )

@@ -71,9 +71,13 @@ def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
 
 
 def _responses_alone(config: Config) -> Config:
-    """The same agent with its canaries off, and no memory of the first play."""
-    probes = config.probes.model_copy(update={"canaries": False})
-    return config.model_copy(update={"probes": probes, "state_dir": config.state_dir.with_name("state.served")})
+    """The same agent with its canaries off, time for more responses, and no memory of the first play."""
+    changed = {
+        "probes": config.probes.model_copy(update={"canaries": False}),
+        "sampling": config.sampling.model_copy(update={"per_adapter_per_minute": 40}),
+        "state_dir": config.state_dir.with_name("state.served"),
+    }
+    return config.model_copy(update=changed)
 
 
 @contextmanager

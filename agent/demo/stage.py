@@ -127,7 +127,7 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             # The small broker takes half of this to let a member in.
             "session_timeout_ms": 10_000,
         },
-        "sampling": {"rate": 0.2, "per_adapter_per_minute": 16},
+        "sampling": {"rate": 0.2, "per_adapter_per_minute": 8},
         # Two passes a response, by golden adapter and golden base: two cores are all there is.
         "scoring": {"copies": [], "others": False, "passes": 0},
         "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],

@@ -30,7 +30,8 @@ class Detector:
     """e-detector for H0: given the past, at most ``tolerances.share`` of the pool is served another distribution.
 
     A canary is when ``sqrt(|y - a|^2 / |delta|^2)``, in any direction, exceeds the adapter's tolerance plus the noise
-    floors of its scale and of its distortion: benign change along the adapter and across it add up to no more.
+    floors of its scale, its distortion and its base: benign change along the adapter, across it, and of both endpoints
+    alike add up to no more.
     Average run length at least A rounds. What breaks it: canaries not drawn at random.
 
     It informs. What is served is compared with what was accepted, and not in place with the present base: a base that
@@ -78,4 +79,5 @@ def moved(round: Round, tolerances: Tolerances) -> Bools:
 
 def _is_far(measurement: Measurement, tolerance: float) -> bool:
     noise = measurement.comparison.reference.noise
-    return math.sqrt(measurement.frozen_shift) > tolerance + noise.scale + noise.distortion
+    benign = noise.scale + noise.distortion + math.sqrt(noise.base_shift)
+    return math.sqrt(measurement.frozen_shift) > tolerance + benign

@@ -38,7 +38,8 @@ class Config:
         ("base", 0.5), ("half", 0.2), ("path 0.25", 0.03), ("path 0.5", 0.03), ("path 0.75", 0.03),
         ("double", 0.03), ("4 bits", 0.03),
     )  # fmt: skip
-    log_threshold: float = 21.5
+    # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
+    log_threshold: float = field(default=21.5, repr=False)
     shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     mislabelled: float = 1e-4
     pages: bool = True

@@ -29,6 +29,8 @@ RECOVERING = verdict(Status.DEGRADED, Reason.RECOVERING)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BLIND = verdict(Status.UNMONITORABLE)
 SUSPECT = verdict(Status.SUSPECT)
+QUIET = verdict(Status.UNMONITORABLE, Reason.NO_TRAFFIC)
+MOVED_OUTPUTS = verdict(Status.SUSPECT, Reason.OUTPUT_DRIFT)
 COVERED = verdict(Status.DEGRADED, covered_by=BASE)
 BASE_GOOD, BASE_BLIND = verdict(subject_kind=BASE_KIND), verdict(Status.UNMONITORABLE, subject_kind=BASE_KIND)
 BASE_ALARM = alarm(subject_kind=BASE_KIND, subject=BASE, members=(ROUTER, TONE))
@@ -88,6 +90,11 @@ CASES = {
     "two are not, and a measured round starts the count again": (
         [[BLIND], [BLIND], [GOOD], [BLIND], [BLIND], [BLIND]],
         [[], [], [], [], [], [CANNOT]],
+    ),
+    "a quiet round between adds nothing": ([[BLIND], [QUIET], [QUIET], [BLIND], [BLIND]], [[], [], [], [], [CANNOT]]),
+    "outputs that moved are no measured round": (
+        [[BLIND]] * 3 + [[MOVED_OUTPUTS], [GOOD]],
+        [[], [], [CANNOT], [], [ENDED]],
     ),
     "the first measured round ends it": ([[BLIND]] * 3 + [[SUSPECT]], [[], [], [CANNOT], [ENDED]]),
     "not knowing that turns into degraded ends, and is an incident anew": (

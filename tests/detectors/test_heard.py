@@ -20,12 +20,23 @@ def test_the_base_weighs_as_much_as_all_others_together() -> None:
     [
         ([score(FOR), score(FOR)], True, False),
         ([score(FOR), score(AGAINST)], False, True),
-        ([score((0.5, 0.5, 0.5))], False, True),
+        ([score((0.5, 0.5, 0.5))], True, False),
+        ([score((0.5, 0.5, 0.5))] * 7, False, True),
+        ([score((0.0, 0.0, 0.0))] * 50, True, False),
         ([score((math.log(20.0) + 0.01,)), *[score(FOR)] * 30], False, True),
         ([unscored()], False, False),
         ([], False, False),
     ],
-    ids=["all for it", "one against", "in favour of others", "one beyond one in twenty", "not scored", "silence"],
+    ids=[
+        "all for it",
+        "one against",
+        "a little for others",
+        "that adds up",
+        "no evidence at all",
+        "one beyond one in twenty",
+        "not scored",
+        "silence",
+    ],
 )
 def test_a_round_is_good_bad_or_neither(scores: list, good: bool, bad: bool) -> None:  # type: ignore[type-arg]
     heard = hear(scores)

@@ -8,6 +8,7 @@ import pytest
 
 from detectors import join
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.verdict import Incident
 
 
 def verdict(status: Status, reason: Reason, cause: Cause = Cause.NONE, **more: object) -> Verdict:
@@ -32,6 +33,17 @@ def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     again = join.by_canaries(replace(HEALTHY, at=240.0), BROKEN, True, {})
     assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_restart() -> None:
+    held = Incident(open=True, cause=Cause.WRONG_ADAPTER, explanation="rewriter wrote them", action="look")
+    told = join.by_canaries(HEALTHY, None, True, {}, held)
+    assert (told.status, told.reason, told.cause) == (Status.DEGRADED, Reason.STILL_DEGRADED, Cause.WRONG_ADAPTER)
+    assert "rewriter wrote them" in told.explanation
+
+
+def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
+    assert join.by_traffic(SUSPECT, BLIND, False, {}) is None
 
 
 def test_both() -> None:
