@@ -12,7 +12,7 @@ from agent.feeds.traffic import TrafficFeed
 from agent.records import AsideReason, TrafficBatch
 from agent.sampling import Config
 from agent.topic import Message, Outgoing, Place, TopicConsumer
-from tests.kafka_brokers import LEFT_CONNECTING, World, request
+from tests.kafka_brokers import LEFT_CONNECTING, BrokerWorld, World, request
 
 pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 NewWorld = Callable[[int], World]
@@ -194,6 +194,8 @@ def test_two_members_share_the_partitions_and_the_one_that_stays_takes_all(new_w
 def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_world: NewWorld) -> None:
     """Nothing was committed by the loop: what the next owner starts from is what was settled on leaving."""
     world = new_world(2)
+    if isinstance(world, BrokerWorld) and world.broker.kind == "tansu":
+        pytest.skip("tansu was seen to leave a joining member without its share for 40 s; real Kafka holds this test")
     for partition in range(2):
         world.publish((request(n + 100 * partition) for n in range(10)), partition)
     first = feed_of(world.consumer())
