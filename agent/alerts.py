@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
 
 BLIND_ROUNDS = 3
 GOOD_ROUNDS = 2
@@ -239,7 +239,7 @@ def _details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, 
         "distortion": _number(verdict.distortion, "of the adapter's energy"),
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
-        "canaries beyond tolerance": _number(verdict.share_beyond, "of this round's draws"),
+        **_share(verdict, strongest),
         "evidence": _evidence(strongest.log_e, verdict.log_threshold, strongest.detector) if strongest else "",
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         **_questions(verdict, cluster),
@@ -293,6 +293,13 @@ def retention_words(seen: Interval | None) -> str:
         return "not measured"
     spread = f" (95 % {seen.low:.2f}..{seen.high:.2f})" if math.isfinite(seen.low) else ""
     return f"{seen.mean:.2f}{spread}"
+
+
+def _share(verdict: Verdict, strongest: Evidence | None) -> dict[str, str]:
+    """Whose share it is: of canaries drawn, or of the responses that were heard."""
+    if strongest is not None and strongest.detector == "traffic_likelihood":
+        return {"responses against it": _number(verdict.share_beyond, "of those scored in this round")}
+    return {"canaries beyond tolerance": _number(verdict.share_beyond, "of this round's draws")}
 
 
 def _over_rounds(seen: Interval | None) -> str:

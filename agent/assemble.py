@@ -15,6 +15,7 @@ from agent.consumer import Consumer
 from agent.errors import Refused
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.responses import Responses
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
 from agent.health import Health, Routes
@@ -33,7 +34,7 @@ from detectors.records import BaseRound, SubjectKind, TrafficRound
 from detectors.score import Tolerances
 from detectors.verdict import Rules
 from probes.golden import Golden, Refusal
-from probes.golden_weights import adapter_folder, find_adapter, folder_of
+from probes.golden_weights import find_adapter, folder_of
 from probes.replay import Runner
 from probes.sampler import Sampling
 from probes.scoring import Asking
@@ -168,8 +169,8 @@ def _kept_weights(config: Config, model: Model) -> str | None:
 def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
     """The adapters of the golden records, where enrolment kept their files."""
     held = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    folders = {name: adapter_folder(config.probes.golden_dir, golden.adapter_hash) for name, golden in held.items()}
-    return {name: str(folder) for name, folder in folders.items() if folder.is_dir()}
+    found = {name: find_adapter(config.probes.golden_dir, golden.adapter_hash) for name, golden in held.items()}
+    return {name: str(folder) for name, folder in found.items() if folder is not None}
 
 
 def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed | None:
@@ -216,8 +217,8 @@ def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> 
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    size, form = config.kafka.max_record_bytes, config.kafka.format
-    return TrafficFeed(consumer, names, config.sampling, keeper.counted_upto, size, form=form)
+    sampler = Sampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
+    return TrafficFeed(consumer, sampler, keeper.counted_upto)
 
 
 def _sinks(config: Config, telemetry: Telemetry) -> list[Sink]:

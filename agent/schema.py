@@ -50,7 +50,9 @@ def worded(text: str, replicated: bool, on_cluster: str) -> str:
     if replicated:
         text = re.sub(r"ENGINE = (\w*MergeTree)(?:\((\w+)\))?", _replicated, text)
     if on_cluster:
-        text = re.sub(r"((?:CREATE TABLE IF NOT EXISTS|ALTER TABLE) \w+)", rf"\1 ON CLUSTER '{on_cluster}'", text)
+        text = re.sub(
+            r"((?:CREATE (?:TABLE|VIEW) IF NOT EXISTS|ALTER TABLE) \w+)", rf"\1 ON CLUSTER '{on_cluster}'", text
+        )
     return text
 
 

@@ -23,7 +23,7 @@ from detectors.monitor import Monitor
 from detectors.records import BaseRound, Reason, Status, Verdict
 from examples.helpdesk.releases import make_release
 from probes.replay import Runner
-from probes.rounds import replay_base_round
+from probes.rounds import Scheduled, replay_base_round
 
 SEED = 11
 MAX_ROUNDS = 4
@@ -49,9 +49,8 @@ class Bench:
     def round(self) -> list[Verdict]:
         """One whole round: looks again while files are still coming to rest."""
         for _ in range(10):
-            made = replay_base_round(
-                self.runner, BASE, self.goldens, self.number, time.time(), BUDGET, SEED, lambda: False
-            )
+            now = Scheduled(BASE, self.number, time.time(), BUDGET, SEED)
+            made = replay_base_round(self.runner, self.goldens, now, lambda: False)
             self.number += 1
             if made is not None and all(member.measurements for member in made.members):
                 break

@@ -25,6 +25,7 @@ import orjson
 
 from agent.consumer import Consumer
 from agent.demo.broker import Broker, start_broker
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.kafka import Config, Publisher, ensure_topic, publisher
 from agent.sampling import Config as SamplingConfig
@@ -72,7 +73,7 @@ class Reader:
         config = Config(bootstrap_servers=(bootstrap,), topic=TOPIC, auto_offset_reset="earliest")
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=10**9)
         self.consumer = Consumer(config)
-        self.feed = TrafficFeed(self.consumer, (ADAPTER,), sampling, dict)
+        self.feed = TrafficFeed(self.consumer, Sampler(sampling, (ADAPTER,)), dict)
         self.read: Counter[str] = Counter()
 
     def __enter__(self) -> Reader:

@@ -27,6 +27,7 @@ from kafka import KafkaConsumer, TopicPartition
 from agent.connection import Config
 from agent.consumer import Consumer
 from agent.demo.broker import start_broker
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.kafka import client_options, ensure_topic, publisher
 from agent.sampling import Config as SamplingConfig
@@ -122,7 +123,7 @@ def _bare(config: Config, n_records: int) -> Stopwatch:
 
 def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
     """(time, kept) of the feed, likewise; every record has to be counted."""
-    feed = TrafficFeed(Consumer(config), ADAPTERS, SAMPLING, dict)
+    feed = TrafficFeed(Consumer(config), Sampler(SAMPLING, ADAPTERS), dict)
     feed.open()
     give_up, watch, seen, counted, kept = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
     while seen < n_records and time.monotonic() < give_up:
@@ -144,7 +145,7 @@ def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
 def _memory(bootstrap: str, n_records: int) -> list[Figure]:
     """Resident memory of this process while one feed reads on and on; what is kept is let go, as the sinks do."""
     _fill(bootstrap, "long", SHAPES[2], n_records)
-    feed = TrafficFeed(Consumer(_config(bootstrap, "long")), ADAPTERS, SAMPLING, dict)
+    feed = TrafficFeed(Consumer(_config(bootstrap, "long")), Sampler(SAMPLING, ADAPTERS), dict)
     feed.open()
     give_up, seen = time.monotonic() + WITHIN_S, 0
     sizes: list[float] = []

@@ -55,8 +55,9 @@ class Heard:
 def hear(scores: Sequence[TrafficScore]) -> Heard:
     """All scores of one adapter in one round; one with NaN among its numbers counts as not scored.
 
-    The e-value of a response is the weighted mean over its alternatives, the base at one half: valid under any
-    dependence between them, and the same weighing that the detector does (kinds/traffic_likelihood.py).
+    The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike:
+    valid under any dependence between them. The detector weighs the others by what they are worth over many responses
+    (kinds/traffic_likelihood.py); this one is only looked at response by response.
     """
     told = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
     bad = [score for score, value in told if value >= AGAINST]

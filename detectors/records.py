@@ -429,7 +429,7 @@ class Onset:
 class Verdict:
     """What is decided about one subject after one round, with everything a person needs to check it.
 
-    share_beyond: share of the round's draws beyond tolerance
+    share_beyond: share of the round's draws beyond tolerance, or of its responses that speak against it
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     blocked_in_a_row: rounds in a row without measurements, this one included

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,10 +96,19 @@ def scores(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
     held_out = any(m.comparison.reference.half is Half.HELD_OUT for m in round.measurements)
     shared = base_moved(round, tolerances) if held_out else False
-    drawn = [m for m in round.measurements if m.comparison.draws > 0]
     # Without held-out canaries each drawn one answers for itself: S may not depend on what was drawn with it.
-    far = [beyond(m, tolerances, shared if held_out else _base_above_noise(m)) for m in drawn]
-    return np.repeat(np.array(far, dtype=np.bool_), [m.comparison.draws for m in drawn])
+    return by_draw(round, lambda m: beyond(m, tolerances, shared if held_out else _base_above_noise(m)))
+
+
+def by_draw(round: Round, is_far: Callable[[Measurement], bool]) -> Bools:
+    """(n,) the answer for each draw of the round; a canary drawn twice counts twice, one held out does not."""
+    drawn = [m for m in round.measurements if m.comparison.draws > 0]
+    return np.repeat(np.array([is_far(m) for m in drawn], dtype=np.bool_), [m.comparison.draws for m in drawn])
+
+
+def of_members(record: BaseRound, score: Callable[[Round], Bools]) -> dict[str, Bools]:
+    """Adapter -> scores of its draws, for those members of a base that were measured."""
+    return {member.adapter: score(member) for member in record.members if blocked_by(member) is None}
 
 
 def member_median(round: BaseRound, tolerances: Tolerances) -> tuple[Bools, int]:

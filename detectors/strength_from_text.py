@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from detectors.errors import ShapeMismatch
-from detectors.records import Interval, TrafficScore
+from detectors.records import Interval
 
 Doubles = NDArray[np.float64]
 
 # Half of the 95 % quantile of chi squared with one degree of freedom.
 HALF_CHI2 = 1.9207294103470478
 FINE = 2001
-
-
-def retention_from_text(scores: Iterable[TrafficScore]) -> Interval | None:
-    """Share of the way from base (0) to adapter (1) that these responses were most likely written at.
-
-    None where no response has a likelihood along the path. ``n`` counts responses. Raises ShapeMismatch for responses
-    that were scored on different grids.
-    """
-    told = [score for score in scores if score.path_log_lik.size]
-    if not told:
-        return None
-    path = told[0].path
-    if any(not np.array_equal(score.path, path) for score in told):
-        raise ShapeMismatch("shares of the path", "several grids", "one grid for all responses")
-    total = np.sum([score.path_log_lik.astype(np.float64) for score in told], axis=0)
-    return most_likely(path.astype(np.float64), total, len(told))
 
 
 def most_likely_step(grid: Doubles, log_lik: Doubles, n: int) -> Interval:

@@ -30,11 +30,6 @@ class Flip(NamedTuple):
     golden_passes: bool | None = None
     present_passes: bool | None = None
 
-    @property
-    def is_negative(self) -> bool:
-        """Was right and is wrong now: a change that costs something."""
-        return self.golden_passes is True and self.present_passes is False
-
 
 def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop) -> list[Flip]:
     """The worst canaries of a round where the text is another one now.

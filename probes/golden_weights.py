@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from probes.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_hash, base_hash
@@ -25,16 +27,10 @@ def keep(base: Path, golden_dir: Path) -> Path:
     target = folder_of(golden_dir, found)
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with _laid_out(target) as fresh:
         for file in base.iterdir():
             if file.is_file():
                 _link(file.resolve(), fresh / file.name)
-        fresh.chmod(0o755)  # kept by one user, read by the sidecar's
-        _put(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
@@ -61,18 +57,12 @@ def keep_adapter(adapter: Path, golden_dir: Path, accepted: str) -> Path:
     target = adapter_folder(golden_dir, accepted)
     if find_adapter(golden_dir, accepted) is not None:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with _laid_out(target) as fresh:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             _copy(adapter / name, fresh / name)
         if (found := adapter_hash(fresh)) != accepted:
             raise Unreplayable(str(adapter), f"changed since it was recorded: {short(found)}, was {short(accepted)}")
-        fresh.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)  # only what was found damaged lies there
-        _put(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
@@ -88,6 +78,19 @@ def find_adapter(golden_dir: Path, accepted: str) -> Path | None:
 def adapter_folder(golden_dir: Path, accepted: str) -> Path:
     """Where an adapter of that hash would lie."""
     return golden_dir / "adapters" / short(accepted)
+
+
+@contextmanager
+def _laid_out(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` in one step once it is whole, and is gone when filling it failed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield fresh
+        fresh.chmod(0o755)  # kept by one user, read by the sidecar's
+        _put(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -39,28 +39,25 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class _When:
-    """What all members of a base round share."""
+class Scheduled:
+    """One scheduled round of one base; number, at and seed fix which canaries are drawn.
+
+    at: when it was begun, seconds since the epoch; budget: scored positions for each adapter
+    """
 
     base: str
     number: int
     at: float
+    budget: int
+    seed: int
 
 
 def replay_base_round(
-    runner: Runner,
-    base: str,
-    goldens: Mapping[str, Golden | Refusal],
-    number: int,
-    at: float,
-    budget: int,
-    seed: int,
-    stop: Stop,
+    runner: Runner, goldens: Mapping[str, Golden | Refusal], scheduled: Scheduled, stop: Stop
 ) -> BaseRound | None:
     """All canaries of one base's adapters in one scheduled round; None when it was stopped: half a round is no round.
 
     goldens: adapter -> its golden record, or why there is none, in the order of the config
-    budget: scored positions per adapter; at: seconds since the epoch; number, at, seed: fix which canaries are drawn
 
     Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
@@ -68,30 +65,31 @@ def replay_base_round(
     forced tokens but the last.
     """
     started = time.monotonic()
-    when = _When(base, number, at)
     readiness = runner.refresh()
     asked: dict[str, _Asked] = {}
     blocked: dict[str, Round] = {}
     for adapter, golden in goldens.items():
-        part = _part(runner, adapter, golden, readiness, budget, seed, when)
+        part = _part(runner, adapter, golden, readiness, scheduled)
         if isinstance(part, Refusal):
             identity = _identity(runner, adapter, golden) if adapter in readiness else Identity()
-            blocked[adapter] = _blocked(adapter, when, part, identity)
+            blocked[adapter] = _blocked(adapter, scheduled, part, identity)
         else:
             asked[adapter] = part
     answers, failures = _answers(runner, asked, stop)
     if stop():
         return None
     measured = {
-        adapter: _blocked(adapter, when, failures[adapter], part.identity, part.facts)
+        adapter: _blocked(adapter, scheduled, failures[adapter], part.identity, part.facts)
         if adapter in failures
-        else _measured(adapter, when, part, answers)
+        else _measured(adapter, scheduled, part, answers)
         for adapter, part in asked.items()
     }
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     scored = sum(len(one.canary.forced) for part in asked.values() for one, _ in part.pairs if one.adapter in answers)
     processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers)
-    return BaseRound(base, number, at, members, scored, processed, time.monotonic() - started)
+    return BaseRound(
+        scheduled.base, scheduled.number, scheduled.at, members, scored, processed, time.monotonic() - started
+    )
 
 
 def _part(
@@ -99,9 +97,7 @@ def _part(
     adapter: str,
     golden: Golden | Refusal,
     readiness: Mapping[str | None, Readiness],
-    budget: int,
-    seed: int,
-    when: _When,
+    scheduled: Scheduled,
 ) -> _Asked | Refusal:
     if isinstance(golden, Refusal):
         return golden
@@ -113,7 +109,7 @@ def _part(
         return Refusal(Reason.NO_POWER, golden.power.words)
     try:
         changes = check_identity(golden, runner)
-        drawn = plan(golden, budget, seed, when.number, round(1000 * when.at))
+        drawn = plan(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
     except Refused as error:
         return Refusal(Reason.GOLDEN_REFUSED, str(error))
     counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
@@ -190,11 +186,11 @@ def _why_not_again(
     return None
 
 
-def _blocked(adapter: str, when: _When, why: Refusal, identity: Identity, facts: tuple[str, ...] = ()) -> Round:
+def _blocked(adapter: str, when: Scheduled, why: Refusal, identity: Identity, facts: tuple[str, ...] = ()) -> Round:
     return Round(adapter, when.base, when.number, when.at, (), identity, facts, why.reason, why.detail)
 
 
-def _measured(adapter: str, when: _When, part: _Asked, answers: Mapping[Replay, Replayed]) -> Round:
+def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Replay, Replayed]) -> Round:
     if missing := [replay.canary for replay in part.replays if replay not in answers]:
         # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
         detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"

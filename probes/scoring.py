@@ -107,37 +107,46 @@ class Scoring(Protocol):
         """From now on the files in this folder are what was accepted under that name."""
 
 
-def job(
-    runner: Runner,
-    adapter: str,
-    request_id: str,
-    messages: Sequence[Mapping[str, str]],
-    output: str,
-    sampling: Mapping[str, float],
-    *,
-    prompt_ids: Sequence[int] = (),
-    output_ids: Sequence[int] = (),
-    pod: str = "",
-    at: float = 0.0,
-    default: Sampling | None = None,
-) -> Job:
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One sampled request with its answer, as its record told them.
+
+    sampling: its parameters by their usual names; prompt_ids, output_ids: as the engine recorded them, () where not
+    """
+
+    adapter: str
+    request_id: str
+    messages: Sequence[Mapping[str, str]]
+    output: str
+    sampling: Mapping[str, float]
+    prompt_ids: tuple[int, ...] = ()
+    output_ids: tuple[int, ...] = ()
+    pod: str = ""
+    at: float = 0.0
+
+
+def job(runner: Runner, told: Exchange, default: Sampling | None = None) -> Job:
     """A sampled interaction as a job.
 
-    prompt_ids, output_ids: as the engine recorded them, () where it did not; then the golden tokenizer and template
-    give them, and the end-of-text token is not scored: whether it was written, no text tells.
     default: the deployment's sampler, for what records do not tell; without it one that tells no temperature stays
     unscored
-    Ids that do not read as the recorded output are another tokenizer's, and the response is not scored.
+
+    Where no ids were recorded the golden tokenizer and template give them, and the end-of-text token is not scored:
+    whether it was written, no text tells. Such ids need not be those that the engine drew, and the exactness of the bet
+    is for those that were. Ids that do not read as the recorded output are another tokenizer's: it is not scored.
     """
-    words = runner.encode(output, Weights.GOLDEN) if output else ()
-    given = tuple(output_ids)
-    strange = bool(given) and not _reads_as(runner.decode(given), output)
-    prompt = tuple(prompt_ids) or runner.encode_chat([dict(turn) for turn in messages], Weights.GOLDEN)
+    words = runner.encode(told.output, Weights.GOLDEN) if told.output else ()
+    strange = bool(told.output_ids) and not _reads_as(runner.decode(told.output_ids), told.output)
     return Job(
-        adapter, request_id, pod, at, prompt, words if strange else given or words,
-        sampling_of(sampling, default),
-        "its token ids are of another tokenizer: they do not read as its text" if strange else "",
-    )  # fmt: skip
+        adapter=told.adapter,
+        request_id=told.request_id,
+        pod=told.pod,
+        at=told.at,
+        prompt=told.prompt_ids or runner.encode_chat([dict(turn) for turn in told.messages], Weights.GOLDEN),
+        output=words if strange else told.output_ids or words,
+        sampling=sampling_of(told.sampling, default),
+        unscored="its token ids are of another tokenizer: they do not read as its text" if strange else "",
+    )
 
 
 def why_not(job: Job, asking: Asking, vocabulary: int) -> str:

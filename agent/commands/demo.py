@@ -74,7 +74,7 @@ def _responses_alone(config: Config) -> Config:
     """The same agent with its canaries off, time for more responses, and no memory of the first play."""
     changed = {
         "probes": config.probes.model_copy(update={"canaries": False}),
-        "sampling": config.sampling.model_copy(update={"per_adapter_per_minute": 40}),
+        "sampling": config.sampling.model_copy(update={"per_adapter_per_minute": 20}),
         "state_dir": config.state_dir.with_name("state.served"),
     }
     return config.model_copy(update=changed)

@@ -14,10 +14,12 @@ from agent.commands.query import ask
 from agent.config import load
 from agent.errors import Refused
 from agent.screen import as_json, console, rows_table, say
+from detectors.two_sample import permutation_p_values
 from probes import errors as probe_errors
 from probes.drift_explained import ClusterShift, explain
 
 CANNOT_TELL = 2
+LEAST, COMPARED = 2, 400  # a sample of one has no spread
 WEEKS = 4 * 168
 
 
@@ -33,7 +35,7 @@ def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -
     asked = {"subject": adapter, "side": side, "hours": str(WEEKS)}
     columns, rows = ask(config, "embedded", asked)
     before, now = _split([dict(zip(columns, row, strict=True)) for row in rows], hours)
-    if not before or not now:
+    if min(len(before), len(now)) < LEAST:
         say(f"{len(before)} {side}s from before the last {hours} h and {len(now)} since: nothing to compare yet")
         return CANNOT_TELL
     texts = [row["text"] for row in now]
@@ -41,9 +43,12 @@ def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -
         found = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
     except probe_errors.Unsupported as error:
         raise Refused("gapwatch drift", error, 'scikit-learn: pip install "gapwatch[explain]"') from None
+    p_values = permutation_p_values(_few(before), _few(now))
     if json:
-        as_json([asdict(one) for one in found])
+        as_json({"p_values": p_values, "clusters": [asdict(one) for one in found]})
     else:
+        said = " and ".join(f"{p:.3g} by {name}" for name, p in p_values.items())
+        say(f"Are both from one law? Permutation p-values: {said} (each looked at once; sessions depend on each other)")
         _show(found, f"{side}s of {adapter}: {len(before)} before, {len(now)} in the last {hours} h", bool(any(texts)))
     return 0
 
@@ -62,6 +67,12 @@ def _when(at: Any) -> datetime:
 
 def _vectors(rows: Sequence[dict[str, Any]]) -> Any:
     return np.array([row["vector"] for row in rows], dtype=np.float32)
+
+
+def _few(rows: Sequence[dict[str, Any]]) -> Any:
+    """Evenly over their time: a permutation test compares every row with every other."""
+    step = max(1, len(rows) // COMPARED)
+    return _vectors(rows[::step][:COMPARED]).astype(np.float64)
 
 
 def _show(found: Sequence[ClusterShift], title: str, with_texts: bool) -> None:

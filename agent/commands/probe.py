@@ -15,7 +15,7 @@ from agent.config import Config, Model, load
 from agent.errors import Refused
 from agent.screen import as_json, console, say, verdict_table
 from detectors.records import BaseRound, Status, Verdict
-from probes.rounds import replay_base_round
+from probes.rounds import Scheduled, replay_base_round
 
 HEALTHY, DEGRADED, CANNOT_TELL = 0, 1, 2
 
@@ -53,10 +53,8 @@ def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
     runner.open()
     try:
         seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
-        budget = config.probes.token_budget_per_round
-        made: BaseRound | None = replay_base_round(
-            runner, model.name, goldens, 0, time.time(), budget, seed, lambda: False
-        )
+        now = Scheduled(model.name, 0, time.time(), config.probes.token_budget_per_round, seed)
+        made: BaseRound | None = replay_base_round(runner, goldens, now, lambda: False)
     finally:
         runner.close()
     if made is None:

@@ -6,8 +6,8 @@ that replays the volume could see it; the sampled responses are all there is.
 
 from __future__ import annotations
 
-import queue
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ from rich.panel import Panel
 
 from agent.commands.query import ask
 from agent.config import Config
+from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import ResponsesView, Show
 from agent.demo.story import act, page_text
@@ -23,15 +24,16 @@ from agent.screen import console, rows_table, say, verdict_table
 from agent.store import query_names
 from detectors.records import Cause, Reason, Status
 
-PATIENCE_S = 120.0
-MOST_ROUNDS, MOST_ROWS = 6, 4
+MOST_ROUNDS, MOST_ROWS, QUIET_ROUNDS = 6, 4, 12
 SHOWN = ("at", "adapter", "pod", "scored", "tokens", "against", "most_likely")
 
 
 @dataclass(slots=True)
 class Served:
-    """What the act claims. heard: responses scored while all was well; responses: scored until the alarm, by adapter
-    that alarmed; causes: adapter -> as named; pages: while all was well; adapters: how many are served"""
+    """What the act claims. heard: responses scored while all was well; pages: likewise; adapters: how many are served
+
+    responses: adapter that alarmed -> its responses since the loss that were scored until then; causes: as named
+    """
 
     heard: int = 0
     pages: int = 0
@@ -68,11 +70,13 @@ class ServedStory:
         act("5", "The same loss where no file shows it: canaries are off, responses are all there is")
         self._healthy()
         say("The engine loses its adapters. No file changes; it answers 200, lists them, and serves the base.")
+        lost_at = time.time()
         self._cast.traffic.served_by_base = True
-        self._until_caught()
+        self._until_caught(lost_at)
         return self.seen
 
     def _healthy(self) -> None:
+        """Rounds until one says of every adapter that it is healthy."""
         for _ in range(MOST_ROUNDS):
             view = self._round()
             self.seen.adapters = len(view.round.adapters)
@@ -81,25 +85,28 @@ class ServedStory:
             if {verdict.status for verdict in view.verdicts} == {Status.HEALTHY}:
                 return
 
-    def _until_caught(self) -> None:
-        heard: dict[str, int] = {}
-        for _ in range(MOST_ROUNDS):
+    def _until_caught(self, lost_at: float) -> None:
+        """Responses from before the loss may still be waiting to be scored: only those since then count."""
+        heard: Counter[str] = Counter()
+        rounds = 0
+        while rounds < MOST_ROUNDS and len(self.seen.causes) < self.seen.adapters:
             view = self._round()
+            since = [score.adapter for score in view.scored if score.at >= lost_at]
+            heard.update(since)
+            rounds += bool(since)
             for verdict in view.verdicts:
-                name = verdict.subject
-                if name in self.seen.causes:
-                    continue
-                heard[name] = heard.get(name, 0) + sum(score.adapter == name for score in view.scored)
                 if verdict.reason is Reason.ALARM:
+                    name = verdict.subject
                     self.seen.causes[name], self.seen.responses[name] = verdict.cause.value, heard[name]
                     self.seen.evidence[name] = max(e.log_e for e in verdict.evidence if e.pages)
-            if len(self.seen.causes) == len(view.round.adapters):
-                break
         if self.seen.causes:
             self._caught(next(iter(self.seen.causes)))
 
     def _caught(self, name: str) -> None:
-        incident = self._incident(name)
+        def is_it(seen: Incident) -> bool:
+            return seen.status == "triggered" and seen.dedup_key.endswith(f"/adapter/{name}")
+
+        incident = incident_of(self._cast.receiver, is_it, self._alive)
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
         time.sleep(1.0)  # the store's writer is a thread of its own
         columns, rows = ask(self._cast.config, "responses", {})
@@ -109,25 +116,11 @@ class ServedStory:
         console.print(rows_table(SHOWN, few, title=query_names()["responses"]))
 
     def _round(self) -> ResponsesView:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            try:
-                view = self._cast.show.responses.get(timeout=0.2)
-            except queue.Empty:
-                if not self._alive():
-                    break
-                continue
+        """The next one in which a response was scored."""
+        for _ in range(QUIET_ROUNDS):
+            view = next_of(self._cast.show.responses, self._alive)
             if view.scored:
                 title = f"round {view.round.number}: {len(view.scored)} responses"
                 console.print(verdict_table(view.verdicts, title=title))
                 return view
-        raise TimeoutError("the agent fell silent")
-
-    def _incident(self, name: str) -> Incident:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and self._alive():
-            for incident in self._cast.receiver.incidents:
-                if incident.status == "triggered" and incident.dedup_key.endswith(f"/adapter/{name}"):
-                    return incident
-            time.sleep(0.05)
-        raise TimeoutError("the event did not arrive at the receiver")
+        raise TimeoutError("no response was scored")

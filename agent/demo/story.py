@@ -6,11 +6,9 @@ and watches what comes out.
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from rich.panel import Panel
 from rich.rule import Rule
@@ -18,6 +16,7 @@ from rich.text import Text
 
 from agent.commands.query import ask
 from agent.config import Config
+from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder
@@ -28,8 +27,6 @@ from detectors.records import Cause, Reason, Status
 from examples.helpdesk.releases import make_release
 
 QUESTIONS = ("degraded", "since", "flipped", "requests_since")
-PATIENCE_S = 120.0
-Item = TypeVar("Item")
 HEALTHY_ROUNDS = 2
 
 
@@ -150,7 +147,7 @@ class Story:
                 return
 
     def _round(self) -> RoundView:
-        view: RoundView = self._wait(self._cast.show.rounds)
+        view: RoundView = next_of(self._cast.show.rounds, self._alive)
         done = view.round
         members = max(1, len(done.members))
         self.outcome.scored = max(self.outcome.scored, done.tokens_scored // members)
@@ -172,28 +169,16 @@ class Story:
     def _texts(self) -> None:
         """Regenerated canaries come a moment after the alarm."""
         for _ in range(len(self._cast.config.models[0].adapters)):
-            self._wait(self._cast.show.flips)
+            next_of(self._cast.show.flips, self._alive)
         time.sleep(1.0)  # the store's writer is a thread of its own
 
     def _incident(self, open_: bool) -> Incident:
         """The base's incident once it is open, or once it is resolved."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and self._alive():
-            for incident in self._cast.receiver.incidents:
-                if (incident.status == "triggered") is open_ and "/base/" in incident.dedup_key:
-                    return incident
-            time.sleep(0.05)
-        raise TimeoutError("the event did not arrive at the receiver")
 
-    def _wait(self, source: queue.SimpleQueue[Item]) -> Item:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            try:
-                return source.get(timeout=0.2)
-            except queue.Empty:
-                if not self._alive():
-                    break
-        raise TimeoutError("the agent fell silent")
+        def is_it(seen: Incident) -> bool:
+            return (seen.status == "triggered") is open_ and "/base/" in seen.dedup_key
+
+        return incident_of(self._cast.receiver, is_it, self._alive)
 
 
 def act(number_: str, title: str) -> None:

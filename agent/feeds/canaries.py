@@ -23,7 +23,7 @@ from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden
 from probes.replay import Runner, Weights
-from probes.rounds import replay_base_round
+from probes.rounds import Scheduled, replay_base_round
 from probes.schedule import due
 
 log = structlog.get_logger(__name__)
@@ -220,7 +220,8 @@ class CanaryFeed:
         if not plan.canaries:
             base.runner.refresh()  # the hashes of what lies there now are told beside the responses
             return None
-        return replay_base_round(base.runner, base.name, held, number, now, plan.budget, plan.seed, self._stopped)
+        scheduled = Scheduled(base.name, number, now, plan.budget, plan.seed)
+        return replay_base_round(base.runner, held, scheduled, self._stopped)
 
     def _traffic_round(self, base: WatchedBase, responses: Responses, number: int, now: float) -> TrafficRound:
         """All that was scored since the last round, in the order in which it came."""

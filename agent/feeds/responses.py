@@ -18,7 +18,7 @@ from probes.errors import ProbeError
 from probes.golden import Golden, Refusal, short
 from probes.replay import Runner, Stop
 from probes.sampler import Sampling
-from probes.scoring import Asking, Job, Scoring, job, not_scored, traffic_score
+from probes.scoring import Asking, Exchange, Job, Scoring, job, not_scored, traffic_score
 
 NO_SCORING = "the runner cannot score responses"
 Held = Mapping[str, Golden | Refusal]
@@ -94,19 +94,18 @@ class Responses:
         return one, made
 
     def _made(self, one: Interaction) -> Job:
-        return job(
-            self.runner,
-            one.adapter,
-            one.request_id,
-            one.messages,
-            one.output,
-            one.sampling,
+        told = Exchange(
+            adapter=one.adapter,
+            request_id=one.request_id,
+            messages=one.messages,
+            output=one.output,
+            sampling=one.sampling,
             prompt_ids=one.prompt_token_ids,
             output_ids=one.output_token_ids,
             pod=one.pod,
             at=one.at,
-            default=self.sampler,
         )
+        return job(self.runner, told, self.sampler)
 
     def _why_not(self, adapter: str, held: Held) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""

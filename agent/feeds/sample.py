@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -64,12 +64,16 @@ class _Poll:
 class Sampler:
     """Keeps what lasts from poll to poll: room of this minute, halves that wait for their other, ids seen lately.
 
+    form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
+
     A request is known again by its id: at the same offset it was read twice (marked ``again``), at another it was
     produced twice (set aside as duplicate), as far back as REMEMBERED sampled requests.
     """
 
-    def __init__(self, config: Config, adapters: frozenset[str], form: str, max_bytes: int) -> None:
-        self._adapters, self._rate = adapters, config.rate
+    def __init__(
+        self, config: Config, adapters: Collection[str], form: str = "auto", max_bytes: int = 1_000_000
+    ) -> None:
+        self._adapters, self._rate = frozenset(adapters), config.rate
         self._reader = Reader(form, max_bytes)
         self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME)
         self._ranking = Ranking(config.salt)

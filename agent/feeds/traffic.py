@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from agent.errors import AgentError
 from agent.feeds.sample import Sampler
 from agent.feeds.told import counts_of, request_counts
 from agent.records import AsideReason, TrafficBatch
-from agent.sampling import Config as SamplingConfig
 from agent.topic import Link, Place, Polled, TopicConsumer
 
 CountedUpto = Callable[[], Mapping[Place, int]]
@@ -19,11 +18,10 @@ class TrafficFeed:
     """One TrafficBatch for each partition that a poll found records in.
 
     consumer: a Consumer of Kafka or its twin
-    adapters: the names that are counted and sampled; any other name is set aside, which keeps every label set bounded
+    sampler: what is kept of a poll, and the names that are counted; any other name is set aside, which keeps every
+    label set bounded
     counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
-    max_record_bytes: longer records are counted and set aside
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
-    form: format of the values; auto looks at each record
 
     Guarantee: each record is handed out at least once and counted once, as long as every batch handed out becomes
     durable in the end: after a crash, records below counted_upto are read again but not counted again, and their
@@ -36,15 +34,11 @@ class TrafficFeed:
     def __init__(
         self,
         consumer: TopicConsumer,
-        adapters: Collection[str],
-        sampling: SamplingConfig,
+        sampler: Sampler,
         counted_upto: CountedUpto,
-        max_record_bytes: int = 1_000_000,
         max_pending: int = 8,
-        form: str = "auto",
     ) -> None:
-        self._consumer = consumer
-        self._sampler = Sampler(sampling, frozenset(adapters), form, max_record_bytes)
+        self._consumer, self._sampler = consumer, sampler
         self._counted_upto, self._max_pending = counted_upto, max_pending
         self._marks: dict[Place, int] = {}  # the first offset not counted yet
         self._unmarked: set[Place] = set()  # newly ours: what the store has of them is not known yet

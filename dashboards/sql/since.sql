@@ -1,36 +1,12 @@
 -- Since when, and what was in place when it was last healthy?
 -- subject = '': adapter or base, degraded now or not; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
-WITH by_pod AS (
-    SELECT
-        cluster, subject_kind, subject, pod, max(at) AS judged, argMax(status, at) AS latest,
-        -- Not knowing ends no incident.
-        argMaxIf(status, at, status != 'unmonitorable') = 'degraded' AS is_open,
-        countIf(reason = 'alarm') > 0 AS alarmed, maxIf(at, reason = 'alarm') AS alarm_at, maxIf(at, status = 'degraded') AS bad_at,
-        argMaxIf(cause, at, status = 'degraded') AS last_cause,
-        -- Inside a tuple, because argMax would skip a NULL and answer with an older alarm's.
-        argMaxIf(tuple(onset_after, onset_by, live_base, live_adapter), at, reason = 'alarm') AS alarm,
-        coalesce(alarm.1, alarm.2, alarm_at) AS onset
-    FROM verdicts
-    WHERE ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
-    GROUP BY cluster, subject_kind, subject, pod
-),
--- Each pod that is alive speaks for itself; of those that are gone, only one that had the last word.
--- One incident: the newest alarm, and those of other pods that were still bad when its trouble began.
-pods AS (
-    SELECT
-        *, alarmed AND bad_at >= argMaxIf(onset, alarm_at, alarmed) OVER subjects AS concerned,
-        judged = max(judged) OVER subjects
-        OR (cluster, pod) IN (SELECT cluster, pod FROM heartbeats WHERE at > now() - INTERVAL 3 MINUTE) AS speaks
-    FROM by_pod
-    WINDOW subjects AS (PARTITION BY cluster, subject_kind, subject)
-),
-alarms AS (
+WITH alarms AS (
     SELECT
         cluster, subject_kind, subject, minIf(alarm_at, concerned) AS first_alarm, argMinIf(alarm, alarm_at, concerned) AS told,
         argMinIf(tuple(alarm.1, alarm.2), onset, concerned) AS began, argMaxIf(last_cause, bad_at, concerned) AS cause,
         argMaxIf(latest, tuple(indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest), judged), speaks) AS status_now
-    FROM pods
+    FROM incident_pods(subject = {subject:String}, cluster = {cluster:String})
     GROUP BY cluster, subject_kind, subject
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR maxIf(is_open, speaks))
 ),

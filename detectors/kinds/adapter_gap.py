@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detectors.records import BaseRound, Evidence, SubjectKind
-from detectors.score import Tolerances, blocked_by, scores
+from detectors.score import Tolerances, of_members, scores
 from detectors.streams import Beginning, Source, Streams
 
 State = Streams
@@ -40,7 +40,7 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         tolerances = self.config.tolerances
-        heard = {m.adapter: scores(m, tolerances) for m in record.members if blocked_by(m) is None}
+        heard = of_members(record, lambda member: scores(member, tolerances))
         self.state.advance(heard, tolerances.share, self.config.bets, record.at)
         source = Source(self.about, "adapter_gap", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from detectors.errors import Refused
 from detectors.records import BaseRound, Bools, Evidence, Round, SubjectKind
-from detectors.score import blocked_by
+from detectors.score import by_draw, of_members
 from detectors.streams import Beginning, Source, Streams
 
 State = Streams
@@ -58,7 +56,7 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         config = self.config
-        heard = {m.adapter: flipped(m, config.floor) for m in record.members if blocked_by(m) is None}
+        heard = of_members(record, lambda member: flipped(member, config.floor))
         self.state.advance(heard, config.share, config.bets, record.at)
         source = Source(self.about, "golden_agreement", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
@@ -72,6 +70,4 @@ class Detector:
 
 def flipped(round: Round, floor: float) -> Bools:
     """(n,) does the canary agree with the golden adapter on fewer positions than the floor, draw by draw?"""
-    drawn = [m for m in round.measurements if m.comparison.draws > 0]
-    below = np.array([m.top1_agreement < floor for m in drawn], dtype=np.bool_)
-    return np.repeat(below, [m.comparison.draws for m in drawn])
+    return by_draw(round, lambda m: m.top1_agreement < floor)

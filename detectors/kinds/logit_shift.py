@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.records import BaseRound, Bools, Evidence, Measurement, Round, SubjectKind
-from detectors.score import Tolerances, blocked_by
+from detectors.score import Tolerances, by_draw, of_members
 from detectors.streams import Beginning, Source, Streams
 
 State = Streams
@@ -56,7 +56,7 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         tolerances = self.config.tolerances
-        heard = {m.adapter: moved(m, tolerances) for m in record.members if blocked_by(m) is None}
+        heard = of_members(record, lambda member: moved(member, tolerances))
         self.state.advance(heard, tolerances.share, self.config.bets, record.at)
         source = Source(self.about, "logit_shift", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
@@ -70,11 +70,10 @@ class Detector:
 
 def moved(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) is what is served beyond what was accepted, draw by draw? Empty where one canary lacks the figure."""
-    drawn = [m for m in round.measurements if m.comparison.draws > 0]
-    if not all(math.isfinite(m.frozen_shift) for m in drawn):
+    if not by_draw(round, lambda m: math.isfinite(m.frozen_shift)).all():
         return np.zeros(0, dtype=np.bool_)
-    far = [_is_far(m, tolerances.of(round.adapter, moved=False)) for m in drawn]
-    return np.repeat(np.array(far, dtype=np.bool_), [m.comparison.draws for m in drawn])
+    tolerance = tolerances.of(round.adapter, moved=False)
+    return by_draw(round, lambda m: _is_far(m, tolerance))
 
 
 def _is_far(measurement: Measurement, tolerance: float) -> bool:

@@ -24,15 +24,13 @@ MARK = "\t"
 class Config:
     """samplers: what may be in force instead of the request's sampler, in equal parts (probes/likelihood.py names them)
 
-    pages: may it alarm by itself? bins: of the histogram of ranks; recent: responses after which the estimates and the
-    histogram have half forgotten
+    bins: of the histogram of ranks; recent: responses after which estimates and histogram have half forgotten
     """
 
     samplers: tuple[str, ...] = (
         "temperature 1", "temperature 0.3", "temperature 0", "temperature x0.8", "temperature x1.2",
         "top_p 0.9", "top_p 1", "no penalties",
     )  # fmt: skip
-    pages: bool = False
     bins: int = 20
     recent: float = 500.0
 
@@ -122,21 +120,18 @@ class Detector:
     The weighted mean of one M a sampler; each is the product of likelihood ratios (probes/likelihood.py). One "+1" a
     TrafficRound. Guarantee: average run length at least A rounds. What breaks it: a model at fault, which is not this
     null (traffic_likelihood speaks for that), and records that name other parameters than the engine was given.
-    It informs unless ``pages`` is set: the cause is then the sampler, and the adapter may be well.
+    It informs: the adapter may be well while its sampler is not, and no verdict speaks of samplers yet.
 
     Source: evidence.md section 4, sampler faults.
     """
 
     reads = TrafficRound
     about = SubjectKind.ADAPTER
+    pages = False
 
     def __init__(self, config: Config, state: State | None = None) -> None:
         self.config = config
         self.state = State() if state is None else state
-
-    @property
-    def pages(self) -> bool:
-        return bool(self.config.pages)
 
     def update(self, record: TrafficRound) -> tuple[Evidence, ...]:
         """All that was scored since the last one. A response with NaN among its numbers is passed over."""
@@ -197,9 +192,7 @@ class Detector:
         streams = {f"{adapter}{MARK}{name}": 1.0 / len(names) for name in names}
         n = max(map(chains.n, streams), default=0)
         log_e = chains.weighted(streams)
-        return Evidence(
-            self.about, adapter, "token_calibration", "", record.number, log_e, n, record.at, bool(self.pages)
-        )
+        return Evidence(self.about, adapter, "token_calibration", "", record.number, log_e, n, record.at, self.pages)
 
 
 def _of(chains: Chains, subject: str) -> list[str]:

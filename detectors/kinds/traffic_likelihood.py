@@ -147,12 +147,6 @@ class Detector:
             for key in _of(chains, subject):
                 chains.restart(key)
 
-    def leading(self, subject: str) -> str:
-        """The alternative that the evidence speaks for most, "" where none has any."""
-        chains = self.state.chains
-        furthest = max(_of(chains, subject), key=chains.level, default="")
-        return furthest.partition(MARK)[2] if furthest and chains.level(furthest) > 0 else ""
-
     def retention(self, subject: str) -> Interval | None:
         """Of the recent responses (strength_from_text.py), older ones forgotten little by little; None without any."""
         path = self.state.paths.get(subject)

@@ -18,8 +18,6 @@ from detectors.records import Embedding, Side
 from tests.agent import findings
 from tests.agent.findings import ROUTER
 
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -60,7 +58,9 @@ def test_the_kind_that_came_is_first_and_has_words_only_where_texts_are_stored(
 ) -> None:
     stored(tmp_path, {72.0: ("refund for kettle", 0.0), 2.0: ("Wo ist mein Paket", 5.0)}, store_text)
     assert explain_drift(config, ROUTER, "prompt", 24, json=True) == 0
-    found = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["p_values"]) == {"mmd", "energy"} and max(told["p_values"].values()) < 0.01
+    found = told["clusters"]
     grown = max(found, key=lambda one: one["now"] - one["before"])
     assert grown["before"] == 0.0 and grown["now"] > 0.2
     shrunk = [one for one in found if one["before"] > 0]

@@ -8,20 +8,23 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.records import AsideReason, TrafficBatch
 from agent.sampling import Config
 from agent.topic import Message, Outgoing, Place, TopicConsumer
-from tests.kafka_brokers import LEFT_CONNECTING, BrokerWorld, World, request
+from tests.kafka_brokers import LEFT_CONNECTING, World, request
 
 pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 NewWorld = Callable[[int], World]
-WITHIN_S = 40.0  # joins take a second or two; this is only where a hang becomes a failure
+# Where a hang becomes a failure. Real Kafka lets a second member in within two seconds; tansu needs a round of about
+# eight for each try, and one to five tries were seen.
+WITHIN_S = 240.0
 ALL = Config(rate=1.0, per_adapter_per_minute=100_000)
 
 
 def feed_of(consumer: TopicConsumer, counted_upto: Callable[[], Mapping[Place, int]] = dict) -> TrafficFeed:
-    feed = TrafficFeed(consumer, ("ticket-router", "polite-rewriter"), ALL, counted_upto, max_pending=10_000)
+    feed = TrafficFeed(consumer, Sampler(ALL, ("ticket-router", "polite-rewriter")), counted_upto, max_pending=10_000)
     feed.open()
     return feed
 
@@ -148,7 +151,7 @@ def test_a_crash_before_the_commit_reads_again_and_counts_once(new_world: NewWor
 def test_paused_reading_keeps_the_membership_and_resumes_where_it_was(new_world: NewWorld) -> None:
     world = new_world(1)
     consumer = world.consumer(max_poll_records=5)
-    feed = TrafficFeed(consumer, ("ticket-router",), ALL, dict, max_pending=2)
+    feed = TrafficFeed(consumer, Sampler(ALL, ("ticket-router",)), dict, max_pending=2)
     feed.open()
     world.publish(request(n) for n in range(40))
     batches = read_until(lambda got: len(got) >= 2, feed)
@@ -194,8 +197,6 @@ def test_two_members_share_the_partitions_and_the_one_that_stays_takes_all(new_w
 def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_world: NewWorld) -> None:
     """Nothing was committed by the loop: what the next owner starts from is what was settled on leaving."""
     world = new_world(2)
-    if isinstance(world, BrokerWorld) and world.broker.kind == "tansu":
-        pytest.skip("tansu was seen to leave a joining member without its share for 40 s; real Kafka holds this test")
     for partition in range(2):
         world.publish((request(n + 100 * partition) for n in range(10)), partition)
     first = feed_of(world.consumer())

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from agent.consumer import Consumer
 from agent.demo.broker import Broker, Kind, free_port, start_broker
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.kafka import Client, Config, add_partitions, ensure_topic, publish, publisher
 from agent.reach import probe_topic
@@ -267,7 +268,7 @@ def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Bro
     publish(broker.bootstrap, topic, (request(n) for n in range(10)))
     consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
     every = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
-    feed = TrafficFeed(consumer, ("ticket-router",), every, lambda: {(topic, 0): 6})
+    feed = TrafficFeed(consumer, Sampler(every, ("ticket-router",)), lambda: {(topic, 0): 6})
     feed.open()
     give_up = time.monotonic() + WITHIN_S
     batches: list[TrafficBatch] = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.load import load, names
+from detectors.load import load, names, reads
 from detectors.records import BaseRound, Evidence, SubjectKind
 from tests.detectors.record_streams import Stream, stream_for
 from tests.detectors.synthetic import ADAPTERS, make_base_round
@@ -20,6 +20,8 @@ from tests.detectors.synthetic import ADAPTERS, make_base_round
 # Small banks keep detectors that learn a reference quick; kinds without these settings have their defaults.
 # No record is mislabelled here: the allowance for it would make a detector later than its null asks for.
 SMALL = {"reference_size": 48, "block": 4, "mislabelled": 0.0}
+OF_ROUNDS = [name for name in names() if reads(name) is BaseRound]
+OF_ADAPTERS = [name for name in OF_ROUNDS if load(name).Detector.about is SubjectKind.ADAPTER]
 RUNS = 400
 SHOWN = math.log(1000.0)
 
@@ -142,9 +144,8 @@ def _after(kind: ModuleType, stream: Stream, past: int, seed: int, records: Any 
     return detector, seen[-1].log_e
 
 
+@pytest.mark.parametrize("kind", OF_ADAPTERS, indirect=True)
 def test_all_adapters_of_a_round_move_at_once_as_each_alone(kind: ModuleType) -> None:
-    if kind.Detector.reads is not BaseRound or kind.Detector.about is SubjectKind.BASE:
-        pytest.skip("its records are about one subject")
     faults = {"router": "edge", "rewriter": "blocked", "extractor": "not_applied"}
     together, alone = fresh(kind), {adapter: fresh(kind) for adapter in ADAPTERS}
     for number in range(12):
@@ -158,9 +159,8 @@ def test_all_adapters_of_a_round_move_at_once_as_each_alone(kind: ModuleType) ->
 
 
 @pytest.mark.parametrize("fault", ["blocked", "nan"])
+@pytest.mark.parametrize("kind", OF_ROUNDS, indirect=True)
 def test_a_round_without_numbers_changes_nothing(kind: ModuleType, fault: str) -> None:
-    if kind.Detector.reads is not BaseRound:
-        pytest.skip("reads no rounds")
     detector = fresh(kind)
     detector.update(make_base_round(dict.fromkeys(ADAPTERS, "edge")))
     before = json.dumps(detector.state.to_json())

@@ -18,13 +18,6 @@ from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, n
 from tests.kafka_brokers import request
 
 
-@pytest.fixture(scope="module")
-def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("goldens")
-    enrolled(folder)
-    return folder
-
-
 @pytest.fixture
 def world(tmp_path: Path, goldens: Path) -> Iterator[World]:
     with World(tmp_path, goldens) as opened:

@@ -15,16 +15,9 @@ from detectors import join
 from detectors.records import Cause, Reason, Status, TrafficRound, Verdict
 from probes.replay import Target, Weights
 from probes.scoring import Asking
-from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, enrolled
+from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World
 
 ALONE = replace(PLAIN, canaries=False)
-
-
-@pytest.fixture(scope="module")
-def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("goldens")
-    enrolled(folder)
-    return folder
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from agent.app import Sink as AnySink
 from agent.clock import HandClock
 from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.responses import Responses
+from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
 from agent.goldens import Goldens
 from agent.health import Health, Routes
@@ -84,7 +85,7 @@ class World:
             [WatchedBase("tiny", self.runner, shelf, ADAPTERS, responses=self.responses)], schedule, self.clock
         )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
-        self.traffic = TrafficFeed(MemoryConsumer(self.topic), ADAPTERS, sampling, dict)
+        self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict)
         monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
 from probes.drift_explained import explain
-from probes.errors import Unreplayable, Unsupported
-from probes.sentence_embedder import Config, Embedder
 
-needs_sklearn = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 KINDS = {"refund": "please refund my money", "login": "cannot login with password", "parcel": "where is my parcel"}
 
 
@@ -21,7 +16,6 @@ def world(counts: dict[str, int], seed: int) -> tuple[np.ndarray, list[str]]:
     return np.array(vectors, np.float32), texts
 
 
-@needs_sklearn
 def test_says_which_prompts_grew_with_examples_and_terms() -> None:
     before, _ = world({"refund": 40, "login": 40, "parcel": 10}, 0)
     now, texts = world({"refund": 40, "login": 5, "parcel": 60}, 1)
@@ -33,7 +27,6 @@ def test_says_which_prompts_grew_with_examples_and_terms() -> None:
     assert any(one.now < one.before and "login" in one.terms for one in rest)
 
 
-@needs_sklearn
 def test_without_stored_texts_it_tells_shares_alone() -> None:
     before, now = world({"refund": 30}, 0)[0], world({"refund": 20, "parcel": 10}, 1)[0]
     assert all(not one.examples and not one.terms for one in explain(before, now))
@@ -43,11 +36,3 @@ def test_without_stored_texts_it_tells_shares_alone() -> None:
 def test_samples_without_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         explain(np.zeros((0, 3), np.float32), np.zeros((2, 3), np.float32))
-
-
-def test_an_embedder_that_is_not_there_is_told_by_name() -> None:
-    embedder = Embedder(Config("/nowhere/such-model"))
-    with pytest.raises(Unreplayable, match="not open"):
-        embedder.embed(["hello"])
-    with pytest.raises((Unsupported, Unreplayable), match=r"sentence-transformers is not installed|cannot be loaded"):
-        embedder.open()

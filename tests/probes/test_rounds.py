@@ -12,7 +12,7 @@ from detectors.score import Tolerances, scores
 from probes.errors import Unreplayable
 from probes.golden import Golden, Refusal
 from probes.replay import BatchShape, Replay, Replayed, Stop, Weights
-from probes.rounds import replay_base_round
+from probes.rounds import Scheduled, replay_base_round
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened
 
@@ -26,7 +26,7 @@ def goldens() -> dict[str, Golden | Refusal]:
 def replayed(
     runner: Runner, number: int = 0, known: dict[str, Golden | Refusal] | None = None, stop: Callable[[], bool] = never
 ) -> BaseRound | None:
-    return replay_base_round(runner, "toy", known or goldens(), number, 100.0, BUDGET, 7, stop)
+    return replay_base_round(runner, known or goldens(), Scheduled("toy", number, 100.0, BUDGET, 7), stop)
 
 
 def members(subject: str | None = None, fault: str = "none") -> dict[str, Round]:
@@ -111,7 +111,7 @@ def test_a_swapped_base_is_measured_and_not_refused() -> None:
 
 def test_rounds_of_one_number_begun_at_other_times_draw_other_canaries() -> None:
     def drawn(at: float) -> list[str]:
-        done = replay_base_round(opened(), "toy", {"alpha": enrolled("alpha")}, 0, at, BUDGET, 7, never)
+        done = replay_base_round(opened(), {"alpha": enrolled("alpha")}, Scheduled("toy", 0, at, BUDGET, 7), never)
         assert done is not None
         return [one.comparison.reference.canary for one in done.members[0].measurements]
 
@@ -172,7 +172,7 @@ def test_an_adapter_that_the_runner_does_not_know_is_said() -> None:
 
 
 def test_a_budget_that_holds_no_round_is_said() -> None:
-    done = replay_base_round(opened(), "toy", goldens(), 0, 0.0, 50, 0, never)
+    done = replay_base_round(opened(), goldens(), Scheduled("toy", 0, 0.0, 50, 0), never)
     assert done is not None
     assert {member.blocked for member in done.members} == {Reason.GOLDEN_REFUSED}
     assert "token budget" in done.members[0].detail

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,16 +10,18 @@ from detectors.records import Scored
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner
 from probes.sampler import Sampling
-from probes.scoring import Answer, Asking, Job, Scoring, alternatives, job, traffic_score
+from probes.scoring import Answer, Asking, Exchange, Job, Scoring, alternatives, job, traffic_score
 from tests.probes.worlds import never, opened
 
 MESSAGES = [{"role": "user", "content": "My parcel is late"}]
 ALL = Asking(passes=None)
 
 
-def made(output: str = "Sorry", sampling: dict[str, float] | None = None, **more: object) -> Job:
+def made(
+    output: str = "Sorry", sampling: dict[str, float] | None = None, default: Sampling | None = None, **more: Any
+) -> Job:
     asked = {"temperature": 1.0} if sampling is None else sampling
-    return job(opened(), "alpha", "r1", MESSAGES, output, asked, **more)  # type: ignore[arg-type]
+    return job(opened(), Exchange("alpha", "r1", MESSAGES, output, asked, **more), default)
 
 
 def scored(*jobs: Job, asking: Asking = ALL) -> list[Answer]:

@@ -6,11 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.errors import Retryable
+from agent.feeds.sample import Sampler
 from agent.feeds.told import columns_of
 from agent.feeds.traffic import TrafficFeed
 from agent.memory import MemoryConsumer, MemoryTopic
@@ -24,8 +26,11 @@ ADAPTERS = ("ticket-router", "polite-rewriter")
 ALL = Config(rate=1.0, per_adapter_per_minute=1000)
 
 
-def feed_over(topic: MemoryTopic, sampling: Config = ALL, at_once: int = 500, **settings: object) -> TrafficFeed:
-    feed = TrafficFeed(MemoryConsumer(topic, at_once), ADAPTERS, sampling, **({"counted_upto": dict} | settings))  # type: ignore[arg-type]
+def feed_over(
+    topic: MemoryTopic, sampling: Config = ALL, at_once: int = 500, form: str = "auto", **settings: Any
+) -> TrafficFeed:
+    sampler = Sampler(sampling, ADAPTERS, form)
+    feed = TrafficFeed(MemoryConsumer(topic, at_once), sampler, **({"counted_upto": dict} | settings))
     feed.open()
     return feed
 

@@ -82,7 +82,6 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
     one = [-50.0, -20.0, -10.0, -5.0, -30.0, -30.0, 40.0]
     found = streams(detector.update(round_of(scored(one))))
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
-    assert detector.leading("router") == "adapter:rewriter"
 
 
 def test_an_alternative_that_was_not_asked_about_keeps_its_evidence() -> None:
