@@ -190,11 +190,10 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
 
 
 def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
-    runner, asking = runner_of(config, model), _asking(config)
-    kept = partial(find_adapter, config.probes.golden_dir)
-    responses = Responses(runner, asking, _sampler(config), kept) if asking else None
+    runner, kept = runner_of(config, model), partial(find_adapter, config.probes.golden_dir)
+    responses = Responses(runner, _asking(config), _sampler(config), kept)
     names = tuple(adapter.name for adapter in model.adapters)
-    return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses=responses)
+    return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 
 
 def _asking(config: Config) -> Asking | None:

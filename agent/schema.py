@@ -50,9 +50,8 @@ def worded(text: str, replicated: bool, on_cluster: str) -> str:
     if replicated:
         text = re.sub(r"ENGINE = (\w*MergeTree)(?:\((\w+)\))?", _replicated, text)
     if on_cluster:
-        text = re.sub(
-            r"((?:CREATE (?:TABLE|VIEW) IF NOT EXISTS|ALTER TABLE) \w+)", rf"\1 ON CLUSTER '{on_cluster}'", text
-        )
+        named = r"((?:CREATE (?:TABLE|VIEW) IF NOT EXISTS|ALTER TABLE) \w+)"
+        text = re.sub(named, rf"\1 ON CLUSTER '{on_cluster}'", text)
     return text
 
 

@@ -18,19 +18,19 @@ from agent.clock import Clock
 from agent.feeds.responses import Responses
 from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
-from detectors.records import BaseRound, Embedding, Identity, Reason, Round, Side, TrafficRound
+from detectors.records import BaseRound, Embedding, Identity, Reason, Round, TrafficRound
 from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden
-from probes.replay import Runner, Weights
+from probes.replay import Runner
 from probes.rounds import Scheduled, replay_base_round
 from probes.schedule import due
 
 log = structlog.get_logger(__name__)
 
-EMBED_BATCH = 16
-# Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
-LONGEST = 512
+TRAFFIC_BATCH = 16
+# Seconds that a turn of the traffic may take at least, by the clock; what has begun is finished.
+TURN_S = 5.0
 # Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
 IDLE_S = 0.2
@@ -41,17 +41,17 @@ Made = BaseRound | TrafficRound | Embedding | Flip | GoldenAccepted
 class WatchedBase:
     """One base with its runner and the golden records of its adapters, looked for anew before each round.
 
-    responses: what scores sampled ones; None where they are embedded and no more
+    responses: what embeds and scores sampled ones
     """
 
     name: str
     runner: Runner
     goldens: Goldens
     adapters: tuple[str, ...]
+    responses: Responses
     number: int = 0
     last: float | None = None
     opened: bool = False
-    responses: Responses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,8 @@ class CanaryFeed:
         waiting = [base for base in self._bases.values() if due(now, base.last, self._schedule.every_s)]
         for base in waiting:
             self._round(base, now)
-        embedded = self._embeddings()
-        return bool(waiting) or asked or embedded
+        heard = self._traffic()
+        return bool(waiting) or asked or heard
 
     def _round(self, base: WatchedBase, now: float) -> None:
         number, base.number, base.last = base.number, base.number + 1, now
@@ -206,12 +206,12 @@ class CanaryFeed:
             made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error)) if self._schedule.canaries else None
         if made is not None:
             self._box.done.put(made)
-        if base.responses is not None:
-            self._box.done.put(self._traffic_round(base, base.responses, number, now))
+        if base.responses.asking is not None:
+            self._box.done.put(self._traffic_round(base, number, now))
 
     def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
         golden = base.goldens.held.get(accepted.adapter)
-        if base.responses is not None and isinstance(golden, Golden):
+        if isinstance(golden, Golden):
             base.responses.accepted(golden)
         self._box.done.put(accepted)
 
@@ -223,14 +223,14 @@ class CanaryFeed:
         scheduled = Scheduled(base.name, number, now, plan.budget, plan.seed)
         return replay_base_round(base.runner, held, scheduled, self._stopped)
 
-    def _traffic_round(self, base: WatchedBase, responses: Responses, number: int, now: float) -> TrafficRound:
+    def _traffic_round(self, base: WatchedBase, number: int, now: float) -> TrafficRound:
         """All that was scored since the last round, in the order in which it came."""
         identities = {}
         for name, golden in base.goldens.held.items():
             if isinstance(golden, Golden):
                 seen = base.runner.identity(name) if base.opened else Identity()
                 identities[name] = replace(seen, golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
-        return TrafficRound(base.name, number, now, base.adapters, responses.take(), identities)
+        return TrafficRound(base.name, number, now, base.adapters, base.responses.take(), identities)
 
     def _texts(self) -> bool:
         done = 0
@@ -257,56 +257,31 @@ class CanaryFeed:
             )
             self._box.done.put(flip)
 
-    def _embeddings(self) -> bool:
+    def _traffic(self) -> bool:
         waiting = self._box.interactions
-        batch = [waiting.popleft() for _ in range(min(EMBED_BATCH, len(waiting)))]
+        batch = [waiting.popleft() for _ in range(min(TRAFFIC_BATCH, len(waiting)))]
         for base in self._bases.values():
             mine = [i for i in batch if self._of_adapter[i.adapter] is base]
-            if mine and base.responses is not None:
-                self._listen(base, base.responses, mine)
-            elif mine and base.opened:
-                self._embed_alone(base, mine)
+            if mine:
+                self._listen(base, mine)
         return bool(batch)
 
-    def _listen(self, base: WatchedBase, responses: Responses, batch: Sequence[Interaction]) -> None:
-        """Score and embed; what a due round did not leave time for comes first in the next turn."""
+    def _listen(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
+        """What there was no time for before the next round comes first in the next turn."""
         if not base.opened:
-            responses.not_scored(batch, self._last_error or "the base is not loaded yet")
+            base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
             return
-        found, left = responses.score(batch, base.goldens.held, lambda: self._stopped() or self._is_due(base))
+        # Where rounds take longer than the schedule, the next one is due at once: traffic has its turn all the same.
+        until = max((base.last or 0.0) + self._schedule.every_s, self._clock.now() + TURN_S)
+        found, left = base.responses.hear(
+            batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= until
+        )
         for seen in found:
             self._box.done.put(seen)
         self._box.interactions.extendleft(reversed(left))
 
-    def _is_due(self, base: WatchedBase) -> bool:
-        return due(self._clock.now(), base.last, self._schedule.every_s)
-
-    def _embed_alone(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
-        runner = base.runner
-        usable = [(i, text) for i in batch if (text := self._rendered(runner, i)) is not None]
-        vectors = runner.embed([text for _, text in usable], self._stopped)
-        for (interaction, _), pair in zip(usable, vectors, strict=False):
-            for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True):
-                seen = Embedding(interaction.adapter, side, interaction.request_id, vector, interaction.at)
-                self._box.done.put(seen)
-
-    def _rendered(self, runner: Runner, one: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
-        """Token ids of both sides, None where one is empty or no template renders it: that costs nobody beside it."""
-        try:
-            prompt = runner.encode_chat([dict(m) for m in one.messages], Weights.GOLDEN)
-            output = runner.encode(one.output, Weights.GOLDEN)
-        except Exception as error:  # templates raise what they like, by what a tenant sent
-            log.info("not_embedded", request_id=one.request_id, why=type(error).__name__)
-            return None
-        return (_tail(prompt), output[:LONGEST]) if prompt and output else None
-
     def _stopped(self) -> bool:
         return self._stop.is_set()
-
-
-def _tail(ids: Sequence[int]) -> Sequence[int]:
-    """The end of a prompt: the last turn is in it."""
-    return ids[-LONGEST:]
 
 
 def _blocked(base: WatchedBase, number: int, now: float, reason: Reason, why: str) -> BaseRound:

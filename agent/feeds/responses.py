@@ -11,29 +11,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from agent.records import Interaction
-from detectors.records import Embedding, Side, TrafficScore
+from detectors.records import Embedding, Floats, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.golden import Golden, Refusal, short
-from probes.replay import Runner, Stop
+from probes.replay import Runner, Stop, Weights
 from probes.sampler import Sampling
 from probes.scoring import Asking, Exchange, Job, Scoring, job, not_scored, traffic_score
 
+log = structlog.get_logger(__name__)
+
 NO_SCORING = "the runner cannot score responses"
+# Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
+LONGEST = 512
 Held = Mapping[str, Golden | Refusal]
 
 
 @dataclass(slots=True)
 class Responses:
-    """Of one base. asking: how responses are scored; sampler: of the deployment, for records that do not tell theirs
+    """Of one base. asking: how responses are scored, None where they are embedded and no more
+
+    sampler: of the deployment, for records that do not tell theirs
 
     kept: hash of an accepted adapter -> the folder with its files, None where they were not kept
     scores: since they were last taken, in the order in which they came
     """
 
     runner: Runner
-    asking: Asking
+    asking: Asking | None = None
     sampler: Sampling | None = None
     kept: Callable[[str], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
@@ -54,26 +61,44 @@ class Responses:
         """Nobody could: each is told with the reason, because silence would look like no traffic."""
         self.scores += [not_scored(one.adapter, one.request_id, one.pod, one.at, why) for one in batch]
 
-    def score(self, batch: Sequence[Interaction], held: Held, stop: Stop) -> tuple[list[Embedding], list[Interaction]]:
-        """Embeddings of the same passes, and those that were not looked at because ``stop()`` turned true."""
+    def hear(self, batch: Sequence[Interaction], held: Held, stop: Stop) -> tuple[list[Embedding], list[Interaction]]:
+        """Embeddings of both sides, and those that were not looked at because ``stop()`` turned true."""
+        return self._embedded(batch, stop) if self.asking is None else self._scored(self.asking, batch, held, stop)
+
+    def _scored(
+        self, asking: Asking, batch: Sequence[Interaction], held: Held, stop: Stop
+    ) -> tuple[list[Embedding], list[Interaction]]:
+        """Scores, and embeddings of the same passes."""
         jobs = [found for one in batch if (found := self._job(one, held)) is not None]
         if not jobs:
             return [], []
         runner = self.runner
         assert isinstance(runner, Scoring)
         try:
-            answers = runner.score([made for _, made in jobs], stop, self.asking)
+            answers = runner.score([made for _, made in jobs], stop, asking)
         except ProbeError as error:
             self.not_scored([one for one, _ in jobs], str(error))
             return [], []
-        embedded = []
-        for answer in answers:
-            self.scores.append(traffic_score(answer, self.asking))
-            for side, vector in zip((Side.PROMPT, Side.OUTPUT), (answer.prompt, answer.output), strict=True):
-                if vector.size and bool(np.isfinite(vector).all()):
-                    made = answer.job
-                    embedded.append(Embedding(made.adapter, side, made.request_id, vector, made.at))
-        return embedded, [one for one, _ in jobs[len(answers) :]]
+        self.scores += [traffic_score(answer, asking) for answer in answers]
+        done, left = [one for one, _ in jobs[: len(answers)]], [one for one, _ in jobs[len(answers) :]]
+        return _both_sides(done, [(answer.prompt, answer.output) for answer in answers]), left
+
+    def _embedded(self, batch: Sequence[Interaction], stop: Stop) -> tuple[list[Embedding], list[Interaction]]:
+        usable = [(one, text) for one in batch if (text := self._rendered(one)) is not None]
+        vectors = self.runner.embed([text for _, text in usable], stop)
+        done, left = [one for one, _ in usable[: len(vectors)]], [one for one, _ in usable[len(vectors) :]]
+        return _both_sides(done, vectors), left
+
+    def _rendered(self, one: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
+        """Token ids of both sides, None where one is empty or no template renders it: that costs nobody beside it."""
+        try:
+            prompt = self.runner.encode_chat([dict(turn) for turn in one.messages], Weights.GOLDEN)
+            output = self.runner.encode(one.output, Weights.GOLDEN)
+        except Exception as error:  # templates raise what they like, by what a tenant sent
+            log.info("not_embedded", request_id=one.request_id, why=type(error).__name__)
+            return None
+        # The end of a prompt: the last turn is in it.
+        return (prompt[-LONGEST:], output[:LONGEST]) if prompt and output else None
 
     def _job(self, one: Interaction, held: Held) -> tuple[Interaction, Job] | None:
         """One record that no template renders or that nobody can score must not cost those beside it."""
@@ -125,3 +150,13 @@ class Responses:
         if own and golden.adapter_hash and own != golden.adapter_hash:
             return f"the accepted files of {adapter} ({short(golden.adapter_hash)}) are not at hand"
         return ""
+
+
+def _both_sides(interactions: Sequence[Interaction], vectors: Sequence[tuple[Floats, Floats]]) -> list[Embedding]:
+    """Of each interaction its prompt and its output, where there is a vector."""
+    return [
+        Embedding(one.adapter, side, one.request_id, vector, one.at)
+        for one, pair in zip(interactions, vectors, strict=True)
+        for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True)
+        if vector.size and bool(np.isfinite(vector).all())
+    ]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
+from agent.clock import HandClock
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.topic import Outgoing
 from detectors import join
-from detectors.records import Cause, Reason, Status, TrafficRound, Verdict
-from probes.replay import Target, Weights
+from detectors.records import Cause, Reason, Scored, Status, TrafficRound, Verdict
+from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
+from probes.runners.memory import Runner
 from probes.scoring import Asking
-from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World
+from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, new_runner
 
 ALONE = replace(PLAIN, canaries=False)
 
@@ -52,9 +54,7 @@ def heard(world: World) -> list[TrafficRound]:
 
 def turn(world: World, wanted: int) -> TrafficRound:
     """One scheduled round, after so many responses have been scored for it."""
-    responses = world.responses
-    assert responses is not None
-    world.turn_until(lambda: len(responses.scores) >= wanted)
+    world.turn_until(lambda: len(world.responses.scores) >= wanted)
     before = len(heard(world))
     world.clock.advance(EVERY_S)
     world.turn_until(lambda: len(heard(world)) > before)
@@ -132,6 +132,26 @@ def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, gol
             serve(world, "alpha", "alpha")
             turn(world, 8)
         world.turn_until(lambda: world.sink.notices[-1].kind is NoticeKind.RESOLVE)
+
+
+class SlowRunner(Runner):
+    """Its rounds take longer than their schedule, as on a machine that is too small."""
+
+    clock: HandClock
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        self.clock.advance(2 * EVERY_S)
+        return super().run(replays, stop, shape)
+
+
+def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: Path, goldens: Path) -> None:
+    slow = SlowRunner(new_runner().config)
+    with World(tmp_path, goldens, asking=Asking(), runner=slow) as world:
+        slow.clock = world.clock
+        first_round(world)
+        serve(world, "alpha", "alpha")
+        world.turn_until(lambda: sum(len(seen.scores) for seen in heard(world)) >= 8)
+        assert {score.scored for seen in heard(world) for score in seen.scores} == {Scored.SAMPLED}
 
 
 def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:

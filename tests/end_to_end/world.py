@@ -74,15 +74,16 @@ class World:
         others: Sequence[AnySink] = (),
         schedule: Schedule = PLAIN,
         asking: Asking | None = None,
+        runner: Runner | None = None,
     ) -> None:
-        self.runner = new_runner()
+        self.runner = runner or new_runner()
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.responses = Responses(self.runner, asking) if asking else None
+        self.responses = Responses(self.runner, asking)
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         self.canaries = CanaryFeed(
-            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, responses=self.responses)], schedule, self.clock
+            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], schedule, self.clock
         )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict)
