@@ -64,10 +64,14 @@ class World:
         return [self._seen(cell, BARE, True) for cell in cells]
 
     @cached_property
-    def other_samplers(self) -> dict[str, Observed]:
+    def other_samplers(self) -> dict[tuple[str, str], Observed]:
         """Requests that ask for temperature 1 and no truncation, and are answered otherwise."""
-        name, wanted = ADAPTERS[0], {"hotter": Sampling(1.2), "narrower": OTHERS[2]}
-        cells = {key: Cell(name, "healthy", PLAIN, self.count, in_force=it) for key, it in wanted.items()}
+        wanted = {"temperature x1.2": Sampling(1.2), "top_p 0.9": Sampling(1.0, top_p=0.9)}
+        cells = {
+            (name, key): Cell(name, "healthy", PLAIN, self.count, in_force=it)
+            for name in self.adapters
+            for key, it in wanted.items()
+        }
         return {key: self._seen(cell, BARE, False) for key, cell in cells.items()}
 
     def few(self, writer: str) -> peers.Pool:

@@ -128,19 +128,18 @@ def _kept_of(high: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: Sampling, settings: Settings) -> Null:
     """``likelihood.edges``, and all of it that does not depend on the alternative."""
     golden = law_torch(adapter, sampling)
+    edges = [law_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
+    if not sampling.truncated:
+        ratios = tuple((edge - golden).exp_() for edge in edges)
+        return Null(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))
     inside = golden.isfinite()
     level = torch.where(inside, golden, 0.0)
     weights, outside = [], []
-    for share in settings.edges:
-        edge = law_torch(torch.lerp(base, adapter, share), sampling)
-        ratio = (edge - level).exp_()
-        if sampling.truncated:
-            mass = torch.where(inside, edge.exp(), 0.0).sum(-1)
-            outside.append(1.0 - mass)
-            ratio = torch.where(inside, ratio, 0.0) / mass.clamp(min=NOTHING)[:, None]
-        weights.append(ratio)
-    if not sampling.truncated:
-        return Null(golden, None, tuple(weights), golden.new_full((len(golden),), OUTSIDE))
+    for edge in edges:
+        mass = torch.where(inside, edge.exp(), 0.0).sum(-1)
+        outside.append(1.0 - mass)
+        ratio = torch.where(inside, (edge - level).exp_(), 0.0)
+        weights.append(ratio / mass.clamp(min=NOTHING)[:, None])
     m = torch.stack(outside).amax(0).clamp(OUTSIDE, 1.0 - OUTSIDE)
     return Null(golden, inside.float(), tuple(weights), m, sampling.greedy)
 
@@ -181,7 +180,7 @@ def _log_e(
     inside = at_golden.isfinite()
     safe = torch.where(inside, at_golden, 0.0)
     ratio = torch.where(some, at_alternative - log_share - safe - slack - numeric - ROUNDING, -torch.inf)
-    if truncated or not bool(alternative.isfinite().all()):
+    if truncated or bool(alternative.amin() == -torch.inf):
         ratio = torch.logaddexp(ratio + math.log1p(-HELD_BACK), torch.full_like(ratio, math.log(HELD_BACK)))
     within = torch.log1p(-pi) - torch.log1p(-m) + (torch.zeros_like(ratio) if null.greedy else ratio)
     without = torch.where(at_alternative.isfinite(), pi.log() - m.log() - ROUNDING, math.log(HELD_BACK))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from probes.packing import Voice, padded
 # Shorter beginnings are not worth a pass of their own.
 WORTH_SHARING = 16
 ROWS = 32
+# With so many rows, a batch ends where the next text begins otherwise: what they share is read once.
+ENOUGH_ROWS = 4
 
 Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -34,18 +36,26 @@ class Reading:
 
 def read_all(model: Model, texts: Texts, voice: Voice, max_tokens: int) -> list[Reading]:
     """In batches that begin alike and are of like length, back in the order given."""
-    order = sorted(range(len(texts)), key=lambda i: ((*texts[i][0], *texts[i][1])[:WORTH_SHARING], -_length(texts[i])))
     found: dict[int, Reading] = {}
+    for batch in batches(texts, max_tokens):
+        found |= zip(batch, read(model, [texts[i] for i in batch], voice), strict=True)
+    return [found[i] for i in range(len(texts))]
+
+
+def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
+    """Which texts are read together, by their numbers."""
+    begins = [(*prompt, *output)[:WORTH_SHARING] for prompt, output in texts]
     batch: list[int] = []
-    for i in order:
+    for i in sorted(range(len(texts)), key=lambda i: (begins[i], -_length(texts[i]))):
         longest = max(_length(texts[j]) for j in (*batch, i))
-        if batch and (len(batch) == ROWS or longest * (len(batch) + 1) > max_tokens):
-            found |= zip(batch, read(model, [texts[j] for j in batch], voice), strict=True)
+        full = len(batch) == ROWS or longest * (len(batch) + 1) > max_tokens
+        strange = len(batch) >= ENOUGH_ROWS and begins[i] != begins[batch[0]]
+        if batch and (full or strange):
+            yield batch
             batch = []
         batch.append(i)
     if batch:
-        found |= zip(batch, read(model, [texts[j] for j in batch], voice), strict=True)
-    return [found[i] for i in range(len(texts))]
+        yield batch
 
 
 def read(model: Model, texts: Texts, voice: Voice) -> list[Reading]:

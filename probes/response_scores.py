@@ -26,6 +26,8 @@ ADAPTER, BASE = "", "base"
 # Logits that are looked at together: on a CPU what its caches hold, elsewhere what keeps the device busy.
 CELLS = {"cpu": 1_000_000}
 CELLS_ELSEWHERE = 16_000_000
+# Windows whose logits are made at once: a head of this width is read from memory as a whole, however few ask it.
+WINDOWS_A_HEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _scored(
             groups.setdefault((sampling, alone, one.job.adapter, tuple(one.voices.items())), []).append(one)
     found: dict[int, TokenScores] = {}
     for group in groups.values():
-        for some in _windows(group, _cells(golden) // golden.vocabulary, asking):
+        for some in _windows(group, WINDOWS_A_HEAD * _cells(golden) // golden.vocabulary, asking):
             found |= _window(golden, some, readings, asking)
     return found
 
@@ -173,8 +175,11 @@ def _window(
     step = max(1, _cells(golden) // golden.vocabulary)
     pieces: list[TokenScores] = []
     for at in range(0, len(tokens), step):
-        here = slice(at, at + step)
-        logits = {name: logits_of(golden, first.voices[name], held[here]) for name, held in states.items()}
+        here, within = slice(at, at + step), at % (WINDOWS_A_HEAD * step)
+        if not within:
+            wide = slice(at, at + WINDOWS_A_HEAD * step)
+            made = {name: logits_of(golden, first.voices[name], held[wide]) for name, held in states.items()}
+        logits = {name: it[within : within + step] for name, it in made.items()}
         plain = logits[ADAPTER] if job.sampling.penalised else None
         logits = {name: _penalised(it, job, here, asking.longest_output) for name, it in logits.items()}
         there = Positions(tokens[here], uniform[here].to(golden.device), job.sampling, plain)

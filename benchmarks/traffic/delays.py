@@ -40,17 +40,19 @@ def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
         yield context(f"{what}: 99 % of alarms within", float(np.quantile(tokens, 0.99)), "tokens")
 
 
-def sampler_figures(cells: Mapping[str, Observed]) -> Iterator[Figure]:
-    """Another sampler in force than the request's. cells: "hotter" and "narrower", of the ticket router."""
+def sampler_figures(cells: Mapping[tuple[str, str], Observed]) -> Iterator[Figure]:
+    """Another sampler in force than the request's. cells: (adapter, sampler in force) -> what was seen
+
+    How many tokens that takes is in the adapter: one that is nearly sure of each word writes the same at any
+    temperature. The floor is ln A over the KL of its law under that sampler.
+    """
     names = token_calibration.Config().samplers
     weights = dict.fromkeys(names, 1.0 / len(names))
-    for name, most in (("hotter", 1650.0), ("narrower", 2200.0)):
-        if name in cells:
-            tokens = delays(cells[name], weights, "log_sampler")
-            what = {"hotter": "temperature 1.2 for 1", "narrower": "top-p .9 for 1"}[name]
-            yield at_most(
-                f"{what} on the ticket router: mean tokens to the alarm", float(tokens.mean()), "tokens", most
-            )
+    for (adapter, name), seen in cells.items():
+        tokens, floor = delays(seen, weights, "log_sampler"), LOG_A / seen.kl[name]
+        what = f"{name} in force for temperature 1, {adapter}"
+        yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
+        yield context(f"{what}: times ln A / KL", float(tokens.mean()) / floor, "x")
 
 
 def delays(seen: Observed, weights: Mapping[str, float], kind: str = "log_l") -> np.ndarray:

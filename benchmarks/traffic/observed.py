@@ -31,7 +31,8 @@ FORMULAS = (axes, likelihood, likelihood_torch, reading, sampler)
 class Observed:
     """One cell. lengths: (R,) tokens of each response; tokens: all of them in a row
 
-    kl: alternative -> mean KL(alternative || golden) in nats a token at these positions, temperature 1, nothing cut off
+    kl: alternative or sampler -> mean KL(it || golden) in nats a token at these positions, temperature 1, nothing cut
+    off in the golden law
     mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden law and its two edges
     outputs: (R, d) embeddings of the responses
     """
@@ -112,10 +113,11 @@ def laws(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking)
 
 
 def _kl(logits: Mapping[str, torch.Tensor], asking: Asking) -> dict[str, Doubles]:
-    """Of each alternative's law at temperature 1 from the golden one, exact."""
-    golden = logits[ADAPTER].float().log_softmax(-1).double()
-    found = laws(logits, Sampling(1.0), asking)
-    return {name: (it.double().exp() * (it.double() - golden)).sum(-1).numpy() for name, it in found.items()}
+    """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
+    plain = Sampling(1.0)
+    golden = logits[ADAPTER].float().log_softmax(-1)
+    found = laws(logits, plain, asking) | {name: law_torch(golden, other) for name, other in samplers(plain).items()}
+    return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
 
 
 def _means(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking) -> dict[str, Doubles]:
