@@ -8,8 +8,9 @@ the tokenizer says " undo"). What that costs, and what is done about each:
   can be all but impossible to it, and likelier to an alternative. So the text is taken where its ids decode to exactly
   it and are as many as the engine counted (``usage``). Others are set aside, which is a choice by what was written: if
   healthy responses are set aside with probability q, the mean of the factor rises to at most 1 + q. Each response that
-  is taken therefore pays ``TOLL``, which makes that at most 1 again for every q up to ``SET_ASIDE``. What is left:
-  other ids of the same number, which are rarer still.
+  is taken therefore pays ``TOLL``, which makes that at most 1 again for every q up to ``SET_ASIDE``. What is left
+  without a bound: other ids of the same number. Of 1,928 responses of a small model, temperatures up to 1 and faulty
+  ones among them, 72 were set aside and 24 were of that kind. Engines that can record their ids should.
 * The token that ended the answer is in no text. A bet that stops just before it stops by looking ahead: summed over
   what an alternative writes, the adapter's chances of ending at each place can exceed 1 (it ends at each place with
   probability .5, the alternative with .01, and both write one letter: .5 / .01 = 50). So the end is scored too,
@@ -33,7 +34,7 @@ from probes.scoring import Job, Scoring
 # Reasons by which engines say that the model wrote its end-of-text token.
 ENDED = frozenset(("stop", "eos", "eos_token", "end_turn"))
 # Share of healthy responses that may be set aside for how their text reads without harm to the bet, and its price.
-SET_ASIDE = 0.02
+SET_ASIDE = 0.1
 TOLL = -math.log1p(-SET_ASIDE)
 
 
@@ -110,12 +111,22 @@ def _from_text(runner: Runner, told: Exchange, how: Retokenise) -> tuple[tuple[i
     if runner.decode(words, Weights.GOLDEN) != told.output:
         return words, "its text is not what its tokens read as"
     end = runner.end_of_answer() if isinstance(runner, Scoring) else None
-    unseen = told.output_tokens - len(words) if told.output_tokens else 0
-    if unseen not in ((0,) if told.finish_reason == "length" else (0, 1)):
+    shown = bool(words) and words[-1] == end  # an engine that does not skip special tokens
+    ended = told.finish_reason in ENDED and not shown
+    unseen = told.output_tokens - len(words) if told.output_tokens else int(ended)
+    if unseen not in _unseen(told.finish_reason, shown):
         return words, "its text does not tokenise to as many tokens as were written"
-    if not (unseen or told.finish_reason in ENDED) or (words and words[-1] == end):
+    if not unseen:
         return words, ""
     return (words, "no text tells which token ended it") if end is None else ((*words, end), "")
+
+
+def _unseen(finish_reason: str, shown: bool) -> tuple[int, ...]:
+    """How many of the tokens that an engine counts are not in the text: the end, where there is one. vLLM, SGLang and
+    llama.cpp count it; with one token of play, other ids would pass."""
+    if finish_reason in ENDED and not shown:
+        return (1,)
+    return (0,) if finish_reason == "length" or shown else (0, 1)
 
 
 def _reads_as(decoded: str, text: str) -> bool:

@@ -41,7 +41,6 @@ def made(how: Retokenise = Retokenise.COUNTED, output: str = TEXT, **more: Any) 
     ("count", "finish_reason", "output"),
     [
         (6, "stop", (*IDS, toy.END)),
-        (5, "stop", (*IDS, toy.END)),  # an engine that does not count the end
         (6, "", (*IDS, toy.END)),
         (5, "", IDS),
         (5, "length", IDS),
@@ -54,7 +53,7 @@ def test_a_text_of_as_many_tokens_as_were_written_is_scored_with_its_end(
     assert (found.output, found.unscored, found.toll) == (output, "", TOLL)
 
 
-@pytest.mark.parametrize(("count", "finish_reason"), [(4, "stop"), (7, "stop"), (6, "length")])
+@pytest.mark.parametrize(("count", "finish_reason"), [(4, "stop"), (5, "stop"), (7, "stop"), (6, "length"), (7, "")])
 def test_a_text_of_another_number_of_tokens_is_set_aside_and_embedded(count: int, finish_reason: str) -> None:
     found = made(output_tokens=count, finish_reason=finish_reason)
     assert found.unscored == "its text does not tokenise to as many tokens as were written"
