@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,8 +34,10 @@ from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind, TrafficRound
 from detectors.score import Tolerances
 from detectors.verdict import Rules
+from probes.exchange import Retokenise
 from probes.golden import Golden, Refusal
 from probes.golden_weights import find_adapter, folder_of
+from probes.likelihood import Settings
 from probes.replay import Runner
 from probes.sampler import Sampling
 from probes.scoring import Asking
@@ -107,7 +110,7 @@ def _tolerances(config: Config) -> Tolerances:
 def _detectors(config: Config) -> dict[str, Any]:
     """The detectors that will have something to read, with their defaults and what the file says over them. Those
     without cost nothing and take no part in the fleet's budget. Raises Refused."""
-    read = {BaseRound: config.probes.canaries, TrafficRound: _asking(config) is not None}
+    read = {BaseRound: config.probes.canaries, TrafficRound: asking_of(config) is not None}
     return {name: own for name, own in _every_detector(config).items() if read.get(reads(name), True)}
 
 
@@ -191,25 +194,27 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
 
 def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
     runner, kept = runner_of(config, model), partial(find_adapter, config.probes.golden_dir)
-    responses = Responses(runner, _asking(config), _sampler(config), kept)
+    retokenise = Retokenise(config.scoring.retokenise)
+    responses = Responses(runner, asking_of(config), sampler_of(config), retokenise, kept)
     names = tuple(adapter.name for adapter in model.adapters)
     return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 
 
-def _asking(config: Config) -> Asking | None:
+def asking_of(config: Config) -> Asking | None:
     """How responses are scored; None where there are none, or none are wanted."""
     wanted = config.scoring
     if config.kafka is None or not wanted.enabled:
         return None
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
-    return Asking(copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
+    asked = Settings(numeric=wanted.numeric)
+    return Asking(asked, copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
 
 
-def _sampler(config: Config) -> Sampling | None:
+def sampler_of(config: Config) -> Sampling:
+    """nan as temperature where none is told: then a record's own is needed, and the rest holds all the same."""
     wanted = config.scoring
-    if wanted.temperature is None:
-        return None
-    return Sampling(wanted.temperature, top_p=wanted.top_p, top_k=wanted.top_k)
+    temperature = math.nan if wanted.temperature is None else wanted.temperature
+    return Sampling(temperature, top_p=wanted.top_p, top_k=wanted.top_k)
 
 
 def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> TrafficFeed | None:

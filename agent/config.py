@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from agent import config_errors
 from agent.errors import Refused
 from agent.kafka import Config as KafkaConfig
 from agent.sampling import Config as SamplingConfig
@@ -106,7 +107,12 @@ class Scoring(Section):
 
     enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
     others: the other adapters are alternatives too; passes: how many of these each response gets, null for all
-    temperature, top_p, top_k: of the deployment, for records that do not tell; without a temperature they stay unscored
+    temperature, top_p, top_k: of the deployment, for records that do not tell; without a temperature those that tell
+    none stay unscored. An engine that takes its defaults from generation_config.json has those
+    numeric: nats per token taken off every e-value for the numerics of the serving engine, where they lean the
+    adapter's way: bf16 kernels were seen to need .005, float32 nothing
+    retokenise: outputs whose records hold no token ids are scored from their text never, where the engine counted as
+    many tokens as the text has (counted), or always, with no bound on what other ids than the text's may do to a bet
     """
 
     enabled: bool = True
@@ -116,6 +122,8 @@ class Scoring(Section):
     temperature: float | None = Field(default=None, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
+    numeric: float = Field(default=0.0, ge=0, le=1)
+    retokenise: Literal["never", "counted", "always"] = "counted"
 
 
 class PagerDuty(Section):
@@ -209,7 +217,7 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(str(path), error, "a readable YAML file") from None
     except yaml.YAMLError as error:
-        raise Refused(_yaml_place(path, error), _yaml_problem(error), "valid YAML") from None
+        raise config_errors.unreadable(path, error) from None
     if not isinstance(data, dict):
         raise Refused(str(path), type(data).__name__, "a mapping of sections (models, kafka, probes, ...)")
     return parse(data, path)
@@ -220,10 +228,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        seen = "this key" if first["type"] == "extra_forbidden" else _shown(place, first.get("input"))
-        raise Refused(f"{path}: {place}", seen, _wanted(first)) from None
+        raise config_errors.refused(path, error.errors()[0]) from None
     return _anchored(config, path.resolve().parent)
 
 
@@ -237,19 +242,7 @@ def missing_files(config: Config) -> list[Refused]:
         named += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
     for i, model in enumerate(config.models):
         named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
-    return [Refused(place, file, "a file that exists") for place, file in named if file and not file.is_file()]
-
-
-def _shown(place: str, value: object) -> str:
-    """A value as it was written, unless it stands where somebody may have put a secret."""
-    secret = any(word in place for word in ("pagerduty", "password", "key"))
-    return type(value).__name__ if secret else repr(value)[:80]
-
-
-def _wanted(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
-        return "no key of that name here (see deploy/gapwatch.yaml)"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return [config_errors.missing(place, file) for place, file in named if file and not file.is_file()]
 
 
 def _anchored(config: Config, folder: Path) -> Config:
@@ -278,12 +271,3 @@ def _base(source: str | None, folder: Path) -> str | None:
         return source
     local = folder / source
     return str(local) if source.startswith(".") or source.endswith(".gguf") or local.exists() else source
-
-
-def _yaml_place(path: Path, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or error).splitlines()[0]

@@ -5,6 +5,7 @@ Shared by the formats in agent/formats. An error never repeats what a field hold
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -26,7 +27,10 @@ SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
 )
-_NAME = re.compile(r"[\w./:@+-]{1,80}", re.ASCII)
+# No "@": a mail address is no name.
+_NAME = re.compile(r"[\w./:+-]{1,80}", re.ASCII)
+
+_POD = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def body_of(message: Message, max_bytes: int) -> Body:
@@ -46,13 +50,31 @@ def body_of(message: Message, max_bytes: int) -> Body:
 
 
 def pod_of(message: Message) -> str:
-    """The header ``pod``, "" without one. Cut to the longest name that Kubernetes allows."""
-    return message.headers.get("pod", b"").decode("utf-8", "replace")[:253]
+    """The header ``pod``, "" without one."""
+    return pod_name(message.headers.get("pod", b"").decode("utf-8", "replace"))
+
+
+def pod_name(text: object) -> str:
+    """A pod's name as Kubernetes allows one, cut to its longest; "" for anything else: it becomes a label, and part of
+    what is said to whoever is called."""
+    cut = text[:253] if isinstance(text, str) else ""
+    return cut if _POD.fullmatch(cut) else ""
 
 
 def name_or_nothing(text: str) -> str:
     """The text where it looks like a name and may be shown in a report, else ""."""
     return text if _NAME.fullmatch(text) else ""
+
+
+def group_of(told: Body, *names: str) -> str:
+    """The first of these that is told, as 16 hexadecimal digits of its hash: the names of users are personal data.
+
+    Without a salt, so that all agents see the same groups after any restart. A short name is found again by trying:
+    this keeps names out of files and tables, and does not make them anonymous.
+    """
+    found = (told.get(name) for name in names)
+    name = next((str(one) for one in found if isinstance(one, str | int) and one not in ("", False)), "")
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest() if name else ""
 
 
 def text(body: Body, name: str) -> str:

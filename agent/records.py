@@ -23,6 +23,8 @@ class Interaction:
     prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
     token_logprobs in nats, NaN where the engine told none
     again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
+    unscored: why the law that it was drawn from is not known (agent/known_law.py), in words; "" where it is
+    group: hash of the session or the tenant that it comes from, "" where no field names one
     """
 
     request_id: str
@@ -43,6 +45,8 @@ class Interaction:
     output_token_ids: tuple[int, ...] = ()
     token_logprobs: tuple[float, ...] = ()
     again: bool = False
+    unscored: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ def connect(dsn: str, password_file: Path | None = None) -> Client:
         raise Refused("clickhouse.dsn", "a password in the address", "clickhouse.password_file")
     if parts.scheme not in ("chdb", "clickhouse", "http", "https"):
         raise Refused(
-            "clickhouse.dsn", dsn, "chdb:///folder, clickhouse://user@host:8443/database, http:// or https://"
+            "clickhouse.dsn",
+            f"the scheme {parts.scheme!r}",
+            "chdb:///folder, clickhouse://user@host:8443/database, http:// or https://",
         )
     database = parse_qs(parts.query).get("database", [""])[0] or _database(parts)
     open_one = _opener(parts, password_file)
@@ -53,7 +55,7 @@ def connect(dsn: str, password_file: Path | None = None) -> Client:
         raise
     except ImportError as error:
         raise Refused(
-            "clickhouse.dsn", dsn, "the embedded engine: install gapwatch[embedded], or name a server"
+            "clickhouse.dsn", f"{parts.scheme}://", "the embedded engine: install gapwatch[embedded], or name a server"
         ) from error
     except Exception as error:  # the driver's errors and urllib3's share no root
         raise _as_agent_error(parts, error) from error

@@ -311,8 +311,8 @@ class Side(StrEnum):
 class Embedding:
     """Pooled hidden state of the golden base for one side of one sampled interaction. vector: (d,) float32.
 
-    group: session or tenant that it comes from, "" where unknown; interactions of one group depend on each other. No
-    topic format tells it yet
+    group: hash of the session or tenant that it comes from, "" where unknown; interactions of one group depend on each
+    other
     """
 
     adapter: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,27 @@ Turns = tuple[Mapping[str, str], ...]
 SHAPE = '{"messages": [{"role": "user", "content": "..."}]} or {"prompt": "..."}'
 
 
-def read_exported(path: Path, adapter: str) -> CanarySet:
+def as_it_is(turn: Mapping[str, str]) -> Mapping[str, str]:
+    return turn
+
+
+def read_exported(
+    path: Path, adapter: str, clean: Callable[[Mapping[str, str]], Mapping[str, str]] = as_it_is
+) -> CanarySet:
     """The prompts of a JSON Lines file, each once; other fields are not looked at, so ``gapwatch.v1`` records will do.
 
-    adapter: lines that name another one are left out. An answer at the end of ``messages`` is cut off: the golden
+    adapter: lines that name another one are left out; clean: what becomes of each turn before it is kept or hashed.
+    An answer at the end of ``messages`` is cut off: the golden
     adapter writes its own. Canaries are called after the hash of their text, so the same prompt is the same canary.
 
-    Raises Refused with the line's number for a line without a prompt, and for a file without any for this adapter.
+    Raises Refused with the line's number for a line without a prompt, and for a file without any for this adapter; what
+    a line holds is never repeated.
     """
     found: dict[str, Canary] = {}
     for where, row in _rows(path):
         if row.get("adapter", adapter) != adapter:
             continue
-        turns = _turns(row, where)
+        turns = tuple(map(clean, _turns(row, where)))
         name = "traffic-" + hashlib.sha256(json.dumps(turns, sort_keys=True).encode()).hexdigest()[:12]
         found.setdefault(name, Canary(name, turns))
     if not found:
@@ -48,15 +56,16 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Refused(str(path), error, f"a readable UTF-8 file, one {SHAPE} a line") from error
+        seen = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise Refused(str(path), seen, f"a readable UTF-8 file, one {SHAPE} a line") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise Refused(where, f"no JSON ({error})", SHAPE) from error
+        except ValueError:
+            raise Refused(where, "no JSON", SHAPE) from None
         if not isinstance(row, dict):
             raise Refused(where, type(row).__name__, SHAPE)
         yield where, row
@@ -66,8 +75,10 @@ def _turns(row: Mapping[str, Any], where: str) -> Turns:
     if isinstance(row.get("prompt"), str) and not row.get("messages"):
         return ({"role": "user", "content": row["prompt"]},)
     told = row.get("messages")
-    if not isinstance(told, list) or not all(_is_turn(turn) for turn in told):
-        raise Refused(where, f"messages {str(told)[:80]}", SHAPE)
+    if not isinstance(told, list):
+        raise Refused(where, f"neither a prompt nor a list of messages but {type(told).__name__}", SHAPE)
+    if wrong := next((number for number, turn in enumerate(told, start=1) if not _is_turn(turn)), None):
+        raise Refused(where, f"a message without a known role or a text: number {wrong}", SHAPE)
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in told]
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()

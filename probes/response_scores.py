@@ -82,7 +82,7 @@ def answers(
     golden = copies.base
     names, missing = copies.cast(adapters)
     asked = {
-        number: _asked(job, names, missing, asking, golden.vocabulary)
+        number: _asked(job, names, missing, asking, golden)
         for number, job in enumerate(jobs)
         if not why_unreadable(job, asking, golden.vocabulary)
     }
@@ -98,13 +98,13 @@ def answers(
         return [
             _answer(asked[number], scores, readings)
             if number in asked
-            else Answer(job, None, nothing, nothing, why_not(job, asking, golden.vocabulary))
+            else Answer(job, None, nothing, nothing, why_not(job, asking, golden.vocabulary, golden.width))
             for number, job in enumerate(jobs)
         ]
 
 
-def _asked(job: Job, names: Mapping[str, str], missing: Mapping[str, str], asking: Asking, vocabulary: int) -> Asked:
-    detail = why_not(job, asking, vocabulary)
+def _asked(job: Job, names: Mapping[str, str], missing: Mapping[str, str], asking: Asking, golden: Model) -> Asked:
+    detail = why_not(job, asking, golden.vocabulary, golden.width)
     if not detail and job.adapter not in names:
         detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
     if detail:

@@ -66,9 +66,12 @@ def sampling_of(named: Mapping[str, float], default: Sampling | None = None) -> 
     """The sampler of a record's parameters by their usual names; None where the temperature is nowhere told.
 
     default: of the deployment, for what the record leaves out. top_k below 1 means all tokens, as engines have it.
-    Values that no sampler takes (a negative temperature, NaN) give None too: nothing is known of that law.
+    One whose own temperature is nan tells the rest alone.
+    Values that no sampler takes (a negative temperature, NaN, half a token as top_k) give None too: nothing is known of
+    that law.
     """
-    if "temperature" not in named and default is None:
+    top_k = named.get("top_k", 0.0)
+    if ("temperature" not in named and default is None) or not math.isfinite(top_k) or top_k != int(top_k):
         return None
     usual = default or Sampling(1.0)
     found = Sampling(

@@ -14,8 +14,8 @@ import numpy as np
 
 from detectors.records import Fault, FaultKind, Floats, Scored, TrafficScore
 from probes.likelihood import Response, Settings, TokenScores, score, seed_of
-from probes.replay import Runner, Stop, Target, Weights
-from probes.sampler import Doubles, Sampling, sampling_of
+from probes.replay import Stop, Target, Weights
+from probes.sampler import Doubles, Sampling
 
 HALF, DOUBLE, FOUR_BITS, OTHER = "half", "double", "4 bits", "adapter:"
 
@@ -57,6 +57,7 @@ class Job:
     """One response to score. prompt, output: token ids as the engine had them, or by the golden tokenizer
 
     sampling: None where unknown; unscored: why it cannot be scored whatever its tokens, in words, "" when it can
+    toll: nats taken off its e-values, for what may go wrong where ids were made from text (probes/exchange.py)
     """
 
     adapter: str
@@ -67,6 +68,7 @@ class Job:
     output: tuple[int, ...]
     sampling: Sampling | None
     unscored: str = ""
+    toll: float = 0.0
 
     @property
     def response(self) -> Response:
@@ -103,67 +105,31 @@ class Scoring(Protocol):
         """Of the base and the adapter that ``score`` takes as accepted, "" where not known. Raises like ``score``, and
         Unreplayable or Unsupported where there is no copy of the adapter."""
 
+    def end_of_answer(self) -> int | None:
+        """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""
+
     def accept_adapter(self, adapter: str, folder: str) -> None:
         """From now on the files in this folder are what was accepted under that name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One sampled request with its answer, as its record told them.
-
-    sampling: its parameters by their usual names; prompt_ids, output_ids: as the engine recorded them, () where not
-    """
-
-    adapter: str
-    request_id: str
-    messages: Sequence[Mapping[str, str]]
-    output: str
-    sampling: Mapping[str, float]
-    prompt_ids: tuple[int, ...] = ()
-    output_ids: tuple[int, ...] = ()
-    pod: str = ""
-    at: float = 0.0
-
-
-def job(runner: Runner, told: Exchange, default: Sampling | None = None) -> Job:
-    """A sampled interaction as a job.
-
-    default: the deployment's sampler, for what records do not tell; without it one that tells no temperature stays
-    unscored
-
-    Where no ids were recorded the golden tokenizer and template give them, and the end-of-text token is not scored:
-    whether it was written, no text tells. Such ids need not be those that the engine drew, and the exactness of the bet
-    is for those that were. Ids that do not read as the recorded output are another tokenizer's: it is not scored.
-    """
-    words = runner.encode(told.output, Weights.GOLDEN) if told.output else ()
-    strange = bool(told.output_ids) and not _reads_as(runner.decode(told.output_ids), told.output)
-    return Job(
-        adapter=told.adapter,
-        request_id=told.request_id,
-        pod=told.pod,
-        at=told.at,
-        prompt=told.prompt_ids or runner.encode_chat([dict(turn) for turn in told.messages], Weights.GOLDEN),
-        output=words if strange else told.output_ids or words,
-        sampling=sampling_of(told.sampling, default),
-        unscored="its token ids are of another tokenizer: they do not read as its text" if strange else "",
-    )
-
-
-def why_not(job: Job, asking: Asking, vocabulary: int) -> str:
-    """What keeps this response from being scored, "" when nothing does."""
+def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None) -> str:
+    """What keeps this response from being scored, "" when nothing does. vocabulary, width: as in ``why_unreadable``,
+    and how many logits there are, where those are fewer"""
     if job.unscored:
         return job.unscored
     if not job.output:
         return "its output is empty"
     if unreadable := why_unreadable(job, asking, vocabulary):
         return unreadable
+    if width is not None and (highest := max(job.output)) >= width:
+        return f"token {highest} of its output is beyond the golden head, which has {width}: nobody could write it"
     if job.sampling is None:
         return "its temperature is unknown, and no default is configured"
     return ""
 
 
 def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
-    """What keeps its tokens from going through the model at all, "" when nothing does."""
+    """What keeps its tokens from going through the model at all, "" when nothing does. vocabulary: ids it can read"""
     if not job.prompt:
         return "its prompt is empty"
     highest = max((*job.prompt, *job.output))
@@ -226,9 +192,9 @@ def traffic_score(answer: Answer, asking: Asking) -> TrafficScore:
         scored=Scored.GREEDY if greedy else Scored.SAMPLED,
         tokens=len(next(iter(tokens.log_l.values()))),
         alternatives=tuple(tokens.log_l),
-        log_l=_sums(tokens.log_l.values()),
+        log_l=_sums(tokens.log_l.values()) - np.float32(job.toll),
         samplers=tuple(tokens.log_sampler),
-        log_sampler=_sums(tokens.log_sampler.values()),
+        log_sampler=_sums(tokens.log_sampler.values()) - np.float32(job.toll),
         path=np.array(grid, np.float32),
         path_log_lik=_sums([] if greedy else tokens.path_log_lik),
         temperatures=np.array(axes.temperatures, np.float32),
@@ -238,15 +204,9 @@ def traffic_score(answer: Answer, asking: Asking) -> TrafficScore:
         ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
         temperature=job.sampling.temperature,
         top_p=job.sampling.top_p,
-        detail=answer.detail,
+        detail=answer.detail or ("its tokens are those of its text" if job.toll else ""),
     )
 
 
 def _sums(rows: Iterable[Doubles]) -> Floats:
     return np.array([row.sum() for row in rows], dtype=np.float32)
-
-
-def _reads_as(decoded: str, text: str) -> bool:
-    """Do ids decode to this text, but for spaces, half a character at the end and special tokens after it?"""
-    read, wanted = ("".join(side.split()).rstrip("\ufffd") for side in (decoded, text))
-    return read.startswith(wanted) and read[len(wanted) : len(wanted) + 1] in ("", "<", "[")

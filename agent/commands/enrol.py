@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.markup import escape
@@ -136,10 +136,7 @@ def _canaries(config: Config, adapter: Adapter, wish: Wish) -> CanarySet:
     own = read_canaries(adapter.canaries or Path())
     if wish.traffic is None:
         return own
-    redactor = Redactor(config.sampling.redact)
-    exported = read_exported(wish.traffic, adapter.name)
-    clean = tuple(replace(one, messages=tuple(map(redactor.turn, one.messages))) for one in exported.canaries)
-    return together(own, replace(exported, canaries=clean))
+    return together(own, read_exported(wish.traffic, adapter.name, Redactor(config.sampling.redact).turn))
 
 
 def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:

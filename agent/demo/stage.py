@@ -128,8 +128,9 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             "session_timeout_ms": 10_000,
         },
         "sampling": {"rate": 0.2, "per_adapter_per_minute": 8},
-        # Two passes a response, by golden adapter and golden base: two cores are all there is.
-        "scoring": {"copies": [], "others": False, "passes": 0},
+        # Two passes a response, by golden adapter and golden base: two cores are all there is. The recorded answers
+        # hold neither token ids nor their number.
+        "scoring": {"copies": [], "others": False, "passes": 0, "retokenise": "always"},
         "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],
         "probes": {
             "every": f"{every_s}s",

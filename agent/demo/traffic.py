@@ -67,6 +67,5 @@ class Traffic:
             "pod": POD,
             "messages": row["messages"],
             "output": row["output_base"] if self.served_by_base else row["output"],
-            "finish_reason": "stop",
             "sampling": {"temperature": 0.0},
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -21,7 +21,10 @@ AUTO = "auto"
 
 
 class Format(Protocol):
-    """One file in agent/formats. guess: by cheap signs, True for no record of another format's example."""
+    """One file in agent/formats. guess: by cheap signs, True for no record of another format's example.
+
+    One whose records may hold several requests has ``split(body) -> list[Body]`` besides: bodies that ``read`` reads.
+    """
 
     NAME: str
 
@@ -47,16 +50,36 @@ class Reader:
         self._sure = name != AUTO
         self._max_bytes = max_bytes
 
-    def read(self, message: Message, place: Place) -> Interaction | Half:
-        """Raises Unreadable with a reason of AsideReason, and nothing else whatever the bytes are."""
-        body = fields.body_of(message, self._max_bytes)
+    def read(self, message: Message, place: Place) -> Sequence[Interaction | Half | Unreadable]:
+        """What one record holds, in its order: one for nearly every format, several for an envelope.
+
+        What cannot be read is there as its reason, one of AsideReason; nothing is raised whatever the bytes are.
+        """
         try:
-            return self._format_of(message, body).read(message, body, place)
+            body = fields.body_of(message, self._max_bytes)
+            form = self._format_of(message, body)
+            bodies = form.split(body) if hasattr(form, "split") else [body]
+        except Unreadable as why:
+            return [why]
         except RecursionError:
-            raise Unreadable(AsideReason.WRONG_TYPE, "nested too deeply") from None
+            return [_too_deep()]
+        return [_read(form, message, one, place) for one in bodies]
 
     def _format_of(self, message: Message, body: Body) -> Format:
         for candidate in self._formats:
             if self._sure or candidate.guess(message, body):
                 return candidate
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")
+
+
+def _read(form: Format, message: Message, body: Body, place: Place) -> Interaction | Half | Unreadable:
+    try:
+        return form.read(message, body, place)
+    except Unreadable as why:
+        return why
+    except RecursionError:
+        return _too_deep()
+
+
+def _too_deep() -> Unreadable:
+    return Unreadable(AsideReason.WRONG_TYPE, "nested too deeply")

@@ -7,7 +7,7 @@ healthy, or a release that was meant a fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ import structlog
 from agent.records import Interaction
 from detectors.records import Embedding, Floats, Side, TrafficScore
 from probes.errors import ProbeError
+from probes.exchange import Exchange, Retokenise, job
 from probes.golden import Golden, Refusal, short
 from probes.replay import Runner, Stop, Weights
 from probes.sampler import Sampling
-from probes.scoring import Asking, Exchange, Job, Scoring, job, not_scored, traffic_score
+from probes.scoring import Asking, Job, Scoring, not_scored, traffic_score
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +34,7 @@ Held = Mapping[str, Golden | Refusal]
 class Responses:
     """Of one base. asking: how responses are scored, None where they are embedded and no more
 
-    sampler: of the deployment, for records that do not tell theirs
-
+    sampler: of the deployment, for records that do not tell theirs; retokenise: what becomes of outputs without ids
     kept: hash of an accepted adapter -> the folder with its files, None where they were not kept
     scores: since they were last taken, in the order in which they came
     """
@@ -42,6 +42,7 @@ class Responses:
     runner: Runner
     asking: Asking | None = None
     sampler: Sampling | None = None
+    retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[str], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
 
@@ -114,8 +115,7 @@ class Responses:
         if not one.prompt_token_ids and one.prompt_tokens and one.prompt_tokens != len(made.prompt):
             # Tools, images, plain completions: what the engine read is not what the template makes of the messages.
             told = f"its prompt was rendered otherwise: {one.prompt_tokens} tokens, {len(made.prompt)} by the template"
-            self.not_scored([one], told)
-            return None
+            made = replace(made, unscored=made.unscored or told)
         return one, made
 
     def _made(self, one: Interaction) -> Job:
@@ -129,8 +129,11 @@ class Responses:
             output_ids=one.output_token_ids,
             pod=one.pod,
             at=one.at,
+            output_tokens=one.output_tokens,
+            finish_reason=one.finish_reason,
+            unscored=one.unscored,
         )
-        return job(self.runner, told, self.sampler)
+        return job(self.runner, told, self.sampler, self.retokenise)
 
     def _why_not(self, adapter: str, held: Held) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""
@@ -155,7 +158,7 @@ class Responses:
 def _both_sides(interactions: Sequence[Interaction], vectors: Sequence[tuple[Floats, Floats]]) -> list[Embedding]:
     """Of each interaction its prompt and its output, where there is a vector."""
     return [
-        Embedding(one.adapter, side, one.request_id, vector, one.at)
+        Embedding(one.adapter, side, one.request_id, vector, one.at, one.group)
         for one, pair in zip(interactions, vectors, strict=True)
         for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True)
         if vector.size and bool(np.isfinite(vector).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from agent import fields
 from agent.errors import Unreadable
 from agent.feeds.halves import Joiner
-from agent.feeds.reader import Reader
+from agent.feeds.reader import Reader, known
 from agent.feeds.told import BODY_TELLS, STRANGER, Teller, Told
 from agent.formats import kserve
 from agent.records import AsideReason, Half, Interaction, SetAside
@@ -34,12 +34,13 @@ class Sampled:
 
 
 class Candidate(NamedTuple):
-    """In the sample by its rank. seen: None until it is opened."""
+    """In the sample by its rank. seen: None until it is opened; number: its place among the requests of its record."""
 
     position: int
     adapter: str
     rank: int
     seen: Interaction | None = None
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -66,8 +67,9 @@ class Sampler:
 
     form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
 
-    A request is known again by its id: at the same offset it was read twice (marked ``again``), at another it was
-    produced twice (set aside as duplicate), as far back as REMEMBERED sampled requests.
+    A request is known again by its id: at the same place (offset, and number within its record) it was read twice
+    (marked ``again``), at another it was produced twice (set aside as duplicate), as far back as REMEMBERED sampled
+    requests.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Sampler:
     ) -> None:
         self._adapters, self._rate = frozenset(adapters), config.rate
         self._reader = Reader(form, max_bytes)
-        self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME)
+        # Half a request, or several, in a record: then only its body tells what is to be counted.
+        several = form in known() and hasattr(known()[form], "split")
+        self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME or several)
         self._ranking = Ranking(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
-        self._lately: OrderedDict[str, tuple[Place, int]] = OrderedDict()
+        self._lately: OrderedDict[str, tuple[Place, int, int]] = OrderedDict()
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -102,7 +106,7 @@ class Sampler:
         found = [self._by_told(poll, told, at, int(ranks[at])) for at in in_sample]
         if BODY_TELLS in told.adapters:
             must_open = [at for at, name in enumerate(told.adapters) if name == BODY_TELLS]
-            found += [self._by_body(poll, told, at, int(ranks[at])) for at in must_open]
+            found += [one for at in must_open for one in self._by_body(poll, told, at, int(ranks[at]))]
         return sorted((one for one in found if one is not None), key=lambda one: one.position)
 
     def _by_told(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
@@ -119,39 +123,52 @@ class Sampler:
         seen = self._open(poll, at)
         return Candidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
 
-    def _by_body(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
-        """Opened to be counted; a candidate by its rank, which is the body's own id's where no header has one."""
+    def _by_body(self, poll: _Poll, told: Told, at: int, rank: int) -> list[Candidate]:
+        """Opened to be counted; candidates by their ranks, which are the body's own ids' where no header has one."""
         message = poll.message(at)
-        seen = self._read(poll, message)
-        if seen is None:
-            return None
-        if not told.ids or not told.ids[at]:
-            rank = int(self._ranking.of_ids([seen.request_id.encode(errors="surrogatepass")])[0])
-        chosen = rank < self._rate * 2**64
+        found = self._read(poll, message)
+        own = not told.ids or not told.ids[at] or len(found) > 1
+        candidates = []
+        for number, seen in enumerate(found):
+            if isinstance(seen, Unreadable):
+                continue
+            if own:
+                rank = int(self._ranking.of_ids([seen.request_id.encode(errors="surrogatepass")])[0])
+            kept = self._counted(poll, seen, message, rank < self._rate * 2**64)
+            if kept is not None:
+                candidates.append(Candidate(at, kept.adapter, rank, kept, number))
+        return candidates
+
+    def _counted(self, poll: _Poll, seen: Interaction | Half, message: Message, chosen: bool) -> Interaction | None:
+        """What there is to keep of it where it is chosen; counted in any case."""
         if isinstance(seen, Half):
             self._count_half(poll, seen, message)
-            joined = self._join(poll, seen, message) if chosen else None
-            return Candidate(at, joined.adapter, rank, joined) if joined else None
+            return self._join(poll, seen, message) if chosen else None
         if not self._is_ours(poll, seen):
             return None
         self._count(poll, seen.adapter, seen.pod, seen.at, seen.offset)
-        return Candidate(at, seen.adapter, rank, seen) if chosen else None
+        return seen if chosen else None
 
     def _open(self, poll: _Poll, at: int) -> Interaction | None:
         """None where it is unreadable, a stranger's, or a half that waits for its other."""
         message = poll.message(at)
-        seen = self._read(poll, message)
+        found = self._read(poll, message)
+        if len(found) > 1:
+            told = f"{len(found)} requests in a record whose key or header names one adapter: set kafka.format"
+            poll.set_aside(message.offset, Unreadable(AsideReason.WRONG_TYPE, told))
+            return None
+        seen = found[0]
         if isinstance(seen, Half):
             return self._join(poll, seen, message)
-        return seen if seen is not None and self._is_ours(poll, seen) else None
+        return seen if isinstance(seen, Interaction) and self._is_ours(poll, seen) else None
 
-    def _read(self, poll: _Poll, message: Message) -> Interaction | Half | None:
-        poll.opened += 1
-        try:
-            return self._reader.read(message, poll.got.place)
-        except Unreadable as why:
-            poll.set_aside(message.offset, why)
-            return None
+    def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | Half | Unreadable]:
+        found = self._reader.read(message, poll.got.place)
+        poll.opened += len(found)
+        for why in found:
+            if isinstance(why, Unreadable):
+                poll.set_aside(message.offset, why)
+        return found
 
     def _join(self, poll: _Poll, half: Half, message: Message) -> Interaction | None:
         other = self._joiner.add(half, len(message.value or b""), poll.now)
@@ -187,11 +204,12 @@ class Sampler:
         if seen is None:
             return None
         place = seen.topic, seen.partition
-        before = self._lately.setdefault(seen.request_id, (place, seen.offset))
+        here = place, seen.offset, one.number
+        before = self._lately.setdefault(seen.request_id, here)
         if len(self._lately) > REMEMBERED:
             self._lately.popitem(last=False)
-        if before != (place, seen.offset):
-            (topic, partition), offset = before
+        if before != here:
+            (topic, partition), offset, _ = before
             why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{offset}")
             poll.set_aside(seen.offset, why, place)
             return None

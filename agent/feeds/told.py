@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.fields import pod_name
 from agent.records import RequestCount
 from agent.sampling import Ranking, Ranks
 from agent.topic import Outline, Polled
@@ -103,9 +104,9 @@ class Teller:
         return found
 
     def _pods_of(self, names: Sequence[bytes | None]) -> list[str]:
-        """Cut to the longest name that Kubernetes allows; remembered, because a fleet has few."""
+        """As ``fields.pod_name`` has them; remembered, because a fleet has few."""
         for name in set(names) - self._pods.keys():
-            self._pods[name] = (name or b"").decode("utf-8", "replace")[:253]
+            self._pods[name] = pod_name((name or b"").decode("utf-8", "replace"))
         found = [self._pods[name] for name in names]
         if len(self._pods) > REMEMBERED:
             self._pods = {}

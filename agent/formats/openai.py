@@ -3,13 +3,14 @@
 Chat completions (messages) and completions (prompt: text, or token ids as vLLM takes them). The adapter is
 ``request.model``. Of several choices the first is read. vLLM's extensions are used where they are there: token ids
 (``return_token_ids``), top_k, min_p and repetition_penalty. A streamed answer must have been put together before.
+A group is the request's session_id, user, safety_identifier or prompt_cache_key, the first that is there.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from agent import fields
+from agent import fields, known_law
 from agent.errors import Unreadable
 from agent.fields import Body, Chat
 from agent.records import AsideReason, Interaction
@@ -28,6 +29,8 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
     request, response = fields.mapping(body, "request"), fields.mapping(body, "response")
     choice, usage = _choice(response), fields.mapping(response, "usage")
     messages, prompt_ids = _prompt(request)
+    told_ids = fields.token_ids(_first(choice, response, "prompt_token_ids"), "prompt_token_ids") or prompt_ids
+    output_ids = fields.token_ids(choice.get("token_ids"), "token_ids")
     created = response.get("created", body.get("ts"))
     given = {"max_tokens": request.get("max_completion_tokens"), **request}
     return Interaction(
@@ -35,7 +38,7 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         at=message.at if created is None else fields.seconds(created, "created"),
         adapter=fields.required(request, "model"),
         base="",
-        pod=fields.pod_of(message) or (fields.optional(body, "pod", str) or "")[:253],
+        pod=fields.pod_of(message) or fields.pod_name(fields.optional(body, "pod", str)),
         messages=messages,
         output=_output(choice),
         finish_reason=fields.optional(choice, "finish_reason", str) or "",
@@ -45,11 +48,25 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         topic=place[0],
         partition=place[1],
         offset=message.offset,
-        prompt_token_ids=fields.token_ids(_first(choice, response, "prompt_token_ids"), "prompt_token_ids")
-        or prompt_ids,
-        output_token_ids=fields.token_ids(choice.get("token_ids"), "token_ids"),
+        prompt_token_ids=told_ids,
+        output_token_ids=output_ids,
         token_logprobs=_logprobs(choice),
+        unscored=known_law.of_request(request, told_ids, output_ids) or _why_not_all(choice, response),
+        group=fields.group_of(request, "session_id", "user", "safety_identifier", "prompt_cache_key"),
     )
+
+
+def _why_not_all(choice: Body, response: Body) -> str:
+    """Why the first choice's text is not all that was written once, "" where it is."""
+    if len(response["choices"]) > 1:
+        return "the answer is one of several (choices)"
+    details = fields.mapping(response, "usage").get("completion_tokens_details")
+    if isinstance(details, dict) and details.get("reasoning_tokens"):
+        return "the answer holds reasoning apart from its text (reasoning_tokens)"
+    stopped = choice.get("stop_reason")
+    if isinstance(stopped, str) and not choice.get("token_ids"):
+        return "its answer was cut at its end (stop_reason), and no token ids tell where"
+    return known_law.of_answer(fields.mapping(choice, "message"), fields.optional(choice, "finish_reason", str) or "")
 
 
 def _choice(response: Body) -> Body:

@@ -1,8 +1,10 @@
-"""OpenInference: one LLM span a record, as JSON, with its attributes flat, nested, or in OTLP's list of keys.
+"""OpenInference: LLM spans as JSON, their attributes flat, nested, or in OTLP's list of keys.
 
-The adapter is ``llm.model_name`` (or ``llm.request.model_name``). Messages are numbered attributes
-(``llm.input_messages.0.message.role`` ...); where a span has none, ``input.value`` and ``output.value`` are the texts.
-Sampling parameters are the JSON text in ``llm.invocation_parameters``.
+One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
+adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
+numbered attributes (``llm.input_messages.0.message.role`` ...); where a span has none, ``input.value`` and
+``output.value`` are the texts, embedded and not scored. Request parameters are the JSON text in
+``llm.invocation_parameters``.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from agent import fields
+from agent import fields, known_law, otlp
 from agent.errors import Unreadable
 from agent.fields import Body, Chat
 from agent.records import AsideReason, Interaction
@@ -23,32 +25,62 @@ KIND = "openinference.span.kind"
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
-    return KIND in fields.attributes(body.get("attributes"))
+    return _has_kind(body) or (otlp.is_envelope(body) and any(map(_has_kind, otlp.records(body))))
+
+
+def split(body: Body) -> list[Body]:
+    """Its LLM spans, one a body. Raises Unreadable."""
+    return otlp.split(body, lambda span: fields.attributes(span.get("attributes")).get(KIND) == "LLM")
 
 
 def read(message: Message, body: Body, place: Place) -> Interaction:
     """One span as an Interaction. Raises Unreadable with a reason of AsideReason."""
-    told = fields.attributes(body.get("attributes"))
+    span, resource = otlp.only(body)
+    told = fields.attributes(span.get("attributes"))
     if told.get(KIND) != "LLM":
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
     model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
     given = fields.parsed(told.get("llm.invocation_parameters"))
+    asked = dict(given) if isinstance(given, dict) else {}
+    pod = told.get("k8s.pod.name", resource.get("k8s.pod.name"))
     return Interaction(
-        request_id=_span_id(body),
-        at=_at(body, message),
+        request_id=_span_id(span),
+        at=_at(span, message),
         adapter=fields.required(told, model),
         base="",
-        pod=fields.pod_of(message) or str(told.get("k8s.pod.name", ""))[:253],
+        pod=fields.pod_of(message) or fields.pod_name(pod),
         messages=_prompt(told),
         output=_output(told),
         finish_reason=fields.optional(told, "llm.finish_reason", str) or "",
-        sampling=fields.sampling(given if isinstance(given, dict) else {}),
+        sampling=fields.sampling(asked),
         prompt_tokens=fields.count(told, "llm.token_count.prompt"),
         output_tokens=fields.count(told, "llm.token_count.completion"),
         topic=place[0],
         partition=place[1],
         offset=message.offset,
+        unscored=known_law.of_request(asked, (), ()) or _why_not_told(told),
+        group=fields.group_of(told, "session.id", "user.id"),
     )
+
+
+def _has_kind(span: Body) -> bool:
+    return KIND in fields.attributes(span.get("attributes"))
+
+
+def _why_not_told(told: Body) -> str:
+    """Why the attributes do not tell the whole request and answer, "" where they do."""
+    if not _turns(told, "llm.input_messages"):
+        return "its prompt is one text (input.value), and no token ids tell how it was read"
+    if len(_turns(told, "llm.output_messages")) > 1:
+        return "the answer is one of several (llm.output_messages)"
+    for name, value in told.items():
+        if name.startswith("llm.tools.") or ".message.tool_calls." in name:
+            return "tools are offered or called (llm.tools, message.tool_calls)"
+        if name.endswith(".message_content.type") and value != "text":
+            return "the prompt or the answer holds parts that are no text"
+    if fields.count(told, "llm.token_count.completion_details.reasoning"):
+        return "the answer holds reasoning apart from its text (llm.token_count.completion_details.reasoning)"
+    return known_law.of_answer({}, fields.optional(told, "llm.finish_reason", str) or "")
 
 
 def _span_id(body: Body) -> str:

@@ -1,9 +1,11 @@
-"""OpenTelemetry's GenAI event ``gen_ai.client.inference.operation.details``, one a record.
+"""OpenTelemetry's GenAI event ``gen_ai.client.inference.operation.details``, or a span with the same attributes.
 
-Read as JSON in two shapes: the event itself (name, attributes, timestamp), or an OTLP logs envelope that holds exactly
-one log record (give the collector's batch processor ``send_batch_max_size: 1``: an envelope of several is several
-requests under one key, which could not be counted). The adapter is ``gen_ai.request.model``. Attribute names are our
-own constants: the conventions are in development, and their packages have moved twice.
+Read as JSON in two shapes: the event itself (name, attributes, timestamp), or an OTLP envelope of logs or traces with
+any number of them; each is a request, records and spans of other kinds are passed over. The key of an envelope can name
+one adapter at most: where it does, and the envelope holds several requests, it is set aside unless ``kafka.format``
+says otel_genai. The adapter is ``gen_ai.request.model``, a group ``gen_ai.conversation.id``, else ``session.id`` or
+``user.id``. Attribute names are our own constants: the conventions are in development, and their packages have moved
+twice.
 
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-events.md (status: Development).
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent import fields
+from agent import fields, known_law, otlp
 from agent.errors import Unreadable
 from agent.fields import Body, Chat
 from agent.records import AsideReason, Interaction
@@ -25,50 +27,66 @@ _REQUEST = "gen_ai.request."
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
-    return "resourceLogs" in body or _name(body) == EVENT or "gen_ai.request.model" in _attributes(body)
+    return otlp.is_envelope(body) or _is_ours(body)
+
+
+def split(body: Body) -> list[Body]:
+    """Its requests, one a body. Raises Unreadable."""
+    return otlp.split(body, _is_ours)
 
 
 def read(message: Message, body: Body, place: Place) -> Interaction:
     """One event as an Interaction. Raises Unreadable with a reason of AsideReason."""
-    event, resource = _event(body)
+    event, resource = otlp.only(body)
     told = _attributes(event)
     answer = _output(told)
+    finish_reason = _finish_reason(told, answer)
+    asked = _asked(told)
     return Interaction(
         request_id=_request_id(event, told),
         at=_at(event, message),
         adapter=fields.required(told, "gen_ai.request.model"),
         base="",
-        pod=fields.pod_of(message) or str(resource.get("k8s.pod.name", ""))[:253],
+        pod=fields.pod_of(message) or fields.pod_name(resource.get("k8s.pod.name")),
         messages=_prompt(told),
         output=fields.content_of(answer.get("parts", answer.get("content")), "gen_ai.output.messages"),
-        finish_reason=_finish_reason(told, answer),
-        sampling=fields.sampling({name.removeprefix(_REQUEST): value for name, value in told.items()}),
+        finish_reason=finish_reason,
+        sampling=fields.sampling(asked),
         prompt_tokens=fields.count(told, "gen_ai.usage.input_tokens"),
         output_tokens=fields.count(told, "gen_ai.usage.output_tokens"),
         topic=place[0],
         partition=place[1],
         offset=message.offset,
+        unscored=known_law.of_request(asked, (), ()) or _why_not_all(told, answer, finish_reason),
+        group=fields.group_of(told, "gen_ai.conversation.id", "session.id", "user.id"),
     )
 
 
-def _event(body: Body) -> tuple[Body, Body]:
-    """The event and its resource's attributes."""
-    if "resourceLogs" not in body:
-        return body, fields.attributes(fields.mapping(body, "resource").get("attributes"))
-    try:
-        found = [
-            (record, fields.attributes((resource.get("resource") or {}).get("attributes")))
-            for resource in body["resourceLogs"]
-            for scope in resource["scopeLogs"]
-            for record in scope["logRecords"]
-        ]
-    except (AttributeError, KeyError, TypeError):
-        raise Unreadable(AsideReason.WRONG_TYPE, "resourceLogs") from None
-    if len(found) != 1:
-        raise Unreadable(AsideReason.WRONG_TYPE, f"{len(found)} log records in one message, 1 wanted")
-    if not isinstance(found[0][0], dict):
-        raise Unreadable(AsideReason.WRONG_TYPE, "logRecords")
-    return found[0]
+def _is_ours(event: Body) -> bool:
+    """An event of this name; or whatever tells a model and what it wrote, which leaves out embeddings and tools."""
+    told = _attributes(event)
+    return _name(event) == EVENT or ("gen_ai.request.model" in told and "gen_ai.output.messages" in told)
+
+
+def _asked(told: Body) -> Body:
+    """The request's parameters by their usual names."""
+    asked = {name.removeprefix(_REQUEST): value for name, value in told.items() if name.startswith(_REQUEST)}
+    asked |= {"n": asked.pop("choice.count", None), "stop": asked.pop("stop_sequences", None)}
+    turns = [*_list(told, "gen_ai.input.messages"), {"parts": fields.parsed(told.get("gen_ai.system_instructions"))}]
+    asked |= {"tools": fields.parsed(told.get("gen_ai.tool.definitions")), "messages": turns}
+    kind = told.get("gen_ai.output.type", told.get("gen_ai.openai.request.response_format"))
+    return asked | {"response_format": None if kind == "text" else kind}
+
+
+def _why_not_all(told: Body, answer: Body, finish_reason: str) -> str:
+    """Why the first answer's text is not all that was written once, "" where it is, as far as the event tells."""
+    if told.get("gen_ai.operation.name") == "text_completion":
+        return "its prompt is one text (text_completion), and no token ids tell how it was read"
+    if len(_list(told, "gen_ai.output.messages")) > 1:
+        return "the answer is one of several (gen_ai.output.messages)"
+    if fields.count(told, "gen_ai.usage.reasoning.output_tokens"):
+        return "the answer holds reasoning apart from its text (gen_ai.usage.reasoning.output_tokens)"
+    return known_law.of_answer(answer, finish_reason)
 
 
 def _name(event: Body) -> object:
@@ -91,7 +109,8 @@ def _request_id(event: Body, told: Body) -> str:
 
 def _at(event: Body, message: Message) -> float:
     """OTLP writes nanoseconds as text; other exporters ISO 8601; without either the record's own time."""
-    nanos = event.get("timeUnixNano") or event.get("observedTimeUnixNano") or event.get("time_unix_nano")
+    names = ("timeUnixNano", "observedTimeUnixNano", "time_unix_nano", "endTimeUnixNano", "startTimeUnixNano")
+    nanos = next((event[name] for name in names if event.get(name)), None)
     if nanos is not None:
         return fields.nanoseconds(nanos, "timeUnixNano")
     return fields.seconds(event["timestamp"], "timestamp") if event.get("timestamp") is not None else message.at

@@ -177,8 +177,15 @@ class Runner:
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         return tuple(self.loaded.words(weights).encode(text, add_special_tokens=False))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.loaded.words().decode(list(ids), skip_special_tokens=False))
+    def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:
+        return str(self.loaded.words(weights).decode(list(ids), skip_special_tokens=False))
+
+    def end_of_answer(self) -> int | None:
+        """By rendering a turn: the tokenizer's own end-of-text token need not be the one that a template writes."""
+        words, ends = self.loaded.words(Weights.GOLDEN), self.loaded.golden_model().ends
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        rendered = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
+        return next((token for token in reversed(rendered) if token in ends), None)
 
     def identity(self, adapter: str | None) -> Identity:
         """Golden means as first loaded by this runner; after a restart only a golden record knows what was accepted."""

@@ -151,6 +151,9 @@ class Runner:
         self._check_known(adapter)
         return _hash(self._golden_base), _hash(self.config.adapters[adapter])
 
+    def end_of_answer(self) -> int | None:
+        return toy.END
+
     def accept_adapter(self, adapter: str, folder: str) -> None:
         """Nothing to do: its adapters are seeds, and the seed in its config is what was accepted."""
 
@@ -161,7 +164,7 @@ class Runner:
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:  # noqa: ARG002
         return tuple(text.encode("ascii", "replace"))  # one alphabet, whatever the weights
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:  # noqa: ARG002
         return "".join(toy.NAMES.get(token, chr(token)) for token in ids)
 
     def identity(self, adapter: str | None) -> Identity:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import log_threshold, runner_of, streams
+from agent.assemble import asking_of, log_threshold, runner_of, sampler_of, streams
 from agent.config import Config, Scoring, load
 from agent.kafka import Config as KafkaConfig
 from detectors.budget import log_threshold as threshold_of
@@ -18,6 +18,7 @@ from detectors.records import SubjectKind
 from detectors.score import Tolerances
 from probes.golden_files import save
 from probes.golden_weights import folder_of
+from probes.sampler import Sampling, sampling_of
 from tests.probes.goldens import golden
 
 
@@ -44,6 +45,19 @@ def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what
     enrolling: Any = runner_of(config, model, golden=False)
     assert watching.config.golden_base == str(folder_of(config.probes.golden_dir, golden().base_hash))
     assert enrolling.config.golden_base is None
+
+
+def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
+    listening = {"kafka": KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")}
+    asked = asking_of(config.model_copy(update={**listening, "scoring": Scoring(numeric=0.005, passes=1)}))
+    assert asked is not None and (asked.tokens.numeric, asked.passes) == (0.005, 1)
+    assert asking_of(config) is None
+
+
+def test_the_deployments_sampler_holds_where_only_its_temperature_is_unknown(config: Config) -> None:
+    sampler = sampler_of(config.model_copy(update={"scoring": Scoring(top_p=0.8, top_k=20)}))
+    assert sampling_of({"temperature": 0.7}, sampler) == Sampling(0.7, top_p=0.8, top_k=20)
+    assert sampling_of({}, sampler) is None
 
 
 def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Config) -> None:

@@ -60,7 +60,7 @@ def test_check_config_passes_a_sound_file_and_names_a_missing_one(config: Path) 
     done = gapwatch("check-config", "--json", "--config", str(config))
     assert done.returncode == 1
     assert json.loads(done.stdout)["problems"] == [
-        f"alerts.pagerduty.routing_key_file: saw {config.parent / 'key'}, wanted a file that exists"
+        f"alerts.pagerduty.routing_key_file: saw no file of that name under {config.parent}, wanted a file that exists"
     ]
 
 

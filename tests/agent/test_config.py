@@ -68,6 +68,48 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, wanted:
         load(written(tmp_path, text))
 
 
+PASSWORD = "hunter2"
+ADDRESS = f"clickhouse://gapwatch:{PASSWORD}@host:8443/gapwatch"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": PASSWORD},
+        {"kafka": {"bootstrap_servers": ["h:1"], "topic": "t", "sasl_password": PASSWORD}},
+        {
+            "kafka": {
+                "bootstrap_servers": ["h:1"],
+                "topic": "t",
+                "security_protocol": "SASL_SSL",
+                "sasl_username": PASSWORD,
+            }
+        },
+        {"kafka": {"bootstrap_servers": f"user:{PASSWORD}@h:1", "topic": "t"}},
+        {"kafka": {"bootstrap_servers": ["h:1"], "topic": "t", "sasl_mechanism": PASSWORD}},
+        {"kafka": PASSWORD},
+        {"clickhouse": ADDRESS},
+        {"clickhouse": {"dsn": [ADDRESS]}},
+        {"clickhouse": {"store_text": ADDRESS}},
+        {"alerts": {"pagerduty": {"url": f"https://user:{PASSWORD}@host", "routing_key_file": "x"}}},
+        {"models": [{"name": "m", "path": "p", "adapters": [{"path": "a", "golden": PASSWORD}]}]},
+        {ADDRESS: 1},
+        f"models: *{PASSWORD}",
+        f"models: !{PASSWORD} x",
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_not_repeated(tmp_path: Path, change: dict[str, Any] | str) -> None:
+    path = written(tmp_path, GOOD | change if isinstance(change, dict) else change)
+    with pytest.raises(Refused) as refused:
+        load(path)
+    assert PASSWORD not in str(refused.value)
+
+
+def test_a_secret_in_place_of_its_file_is_not_repeated(tmp_path: Path) -> None:
+    (problem,) = missing_files(load(written(tmp_path, GOOD | {"clickhouse": {"password_file": PASSWORD}})))
+    assert problem.place == "clickhouse.password_file" and PASSWORD not in str(problem)
+
+
 def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"nowhere\.yaml: saw no such file"):
         load(tmp_path / "nowhere.yaml")

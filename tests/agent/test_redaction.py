@@ -9,9 +9,11 @@ import pytest
 
 from agent.config import parse
 from agent.errors import Refused
+from agent.records import AsideReason, RequestCount, SetAside, TrafficBatch
 from agent.redaction import Redactor, Rule
 from agent.rows import Place, to_rows
-from tests.agent.findings import batch, heartbeat, interaction
+from detectors.records import Embedding, Scored, TrafficRound, TrafficScore
+from tests.agent.findings import batch, embedding, heartbeat, interaction
 
 CARD = Rule(pattern=r"\b(\d{4})[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b", replacement=r"\1 ****")
 MAIL = Rule(pattern=r"[\w.+-]+@[\w-]+\.[\w.]+")
@@ -31,6 +33,34 @@ def test_every_turn_and_the_output_are_replaced_and_token_ids_go() -> None:
     assert told.output == "Thank you, [redacted]"
     assert (told.prompt_token_ids, told.output_token_ids, told.token_logprobs) == ((), (), (-0.5,))
     assert seen.output == "Thank you, me@example.com"
+
+
+def test_every_field_that_a_client_can_write_goes_through_the_rules() -> None:
+    secret, clean = "me@example.com", "[redacted]"
+    written = dict.fromkeys(("request_id", "base", "pod", "finish_reason"), secret)
+    seen = interaction(1, messages=({"role": secret, "content": "x"}, {"role": "user", "content": "y"}), **written)
+    lost = SetAside("t", 0, 2, AsideReason.UNKNOWN_ADAPTER, f"adapter {secret}", 1.0)
+    counts = tuple(RequestCount("t", 0, 0, 9, "a", pod, 0.0, 3) for pod in (secret, "you@example.com"))
+    told = Redactor([MAIL])(replace(batch(), interactions=(seen,), aside=(lost,), counts=counts))
+    assert isinstance(told, TrafficBatch)
+    (kept,) = told.interactions
+    assert (kept.request_id, kept.base, kept.pod, kept.finish_reason) == (clean,) * 4
+    assert [turn["role"] for turn in kept.messages] == [clean, "user"]
+    assert told.aside[0].detail == f"adapter {clean}"
+    assert [(count.pod, count.n) for count in told.counts] == [(clean, 6)]
+
+
+def test_scores_and_embeddings_carry_no_raw_ids() -> None:
+    score = TrafficScore("a", "me@example.com", "pod of me@example.com", 0.0, Scored.NOT_SCORED, 0)
+    told = Redactor([MAIL])(TrafficRound("b", 0, 0.0, ("a",), (score,)))
+    assert isinstance(told, TrafficRound)
+    assert (told.scores[0].request_id, told.scores[0].pod) == ("[redacted]", "pod of [redacted]")
+    vector = Redactor([MAIL])(embedding("me@example.com"))
+    assert isinstance(vector, Embedding) and vector.request_id == "[redacted]"
+
+
+def test_a_role_that_every_chat_has_is_never_replaced() -> None:
+    assert Redactor([Rule(pattern="user")]).turn({"role": "user", "content": "a user"})["role"] == "user"
 
 
 def test_rules_apply_in_order() -> None:

@@ -16,6 +16,7 @@ import probes.runners
 from detectors.records import Fault, FaultKind
 from probes.errors import Unreplayable
 from probes.replay import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
+from probes.scoring import Scoring
 from probes.summary import keep, summarise
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
@@ -194,6 +195,16 @@ def test_words_survive_encoding(runner: Runner) -> None:
     text = "Ticket 17 (urgent): refund?"
     assert runner.decode(runner.encode(text)) == text
     assert "Where does ticket 17 go?" in runner.decode(runner.encode_chat(MESSAGES))
+
+
+def test_the_end_of_an_answer_is_the_token_that_the_template_writes_after_one(runner: Runner) -> None:
+    if not isinstance(runner, Scoring):
+        pytest.skip("it scores no responses")
+    end = runner.end_of_answer()
+    assert end is not None
+    assert runner.encode_chat([*MESSAGES, {"role": "assistant", "content": "Desk 3"}]).count(end) > (
+        runner.encode_chat(MESSAGES).count(end)
+    )
 
 
 def test_scored_and_processed_tokens_are_counted(runner: Runner, prompt: tuple[int, ...]) -> None:

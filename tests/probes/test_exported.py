@@ -46,6 +46,28 @@ def test_a_line_without_a_prompt_is_refused_by_its_number(tmp_path: Path, row: o
         read_exported(written(tmp_path, {"prompt": "one"}, row), "router")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "my card is 4111",
+        {"messages": "my card is 4111"},
+        {"messages": [user("ok"), {"role": "my card is 4111", "content": "x"}]},
+        {"messages": [{"role": "user", "content": ["my card is 4111"]}]},
+        ["my card is 4111"],
+    ],
+)
+def test_a_refusal_says_where_and_never_what(tmp_path: Path, row: object) -> None:
+    with pytest.raises(Refused, match="line 2") as refused:
+        read_exported(written(tmp_path, {"prompt": "one"}, row), "router")
+    assert "4111" not in str(refused.value) and refused.value.__cause__ is None
+
+
+def test_what_is_cleaned_leaves_no_hash_of_what_it_was(tmp_path: Path) -> None:
+    """A short secret is found again from its hash by trying."""
+    cleaned = read_exported(written(tmp_path, {"prompt": "4111"}), "router", lambda turn: {**turn, "content": "card"})
+    assert cleaned.content_hash == read_exported(written(tmp_path, {"prompt": "card"}), "router").content_hash
+
+
 def test_a_file_without_prompts_of_this_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="router"):
         read_exported(written(tmp_path, {"adapter": "other", "prompt": "x"}), "router")

@@ -47,6 +47,11 @@ def test_greedy_is_uniform_over_near_ties() -> None:
         ({"temperature": float("nan")}, None, None),
         ({"temperature": 1.0, "top_p": 0.0}, None, None),
         ({"temperature": 0}, None, Sampling(0.0)),
+        ({"temperature": 1.0, "top_k": float("inf")}, None, None),
+        ({"temperature": 1.0, "top_k": float("nan")}, None, None),
+        ({"temperature": 1.0, "top_k": 2.5}, None, None),
+        ({"temperature": 1.0}, Sampling(float("nan"), top_k=20), Sampling(1.0, top_k=20)),
+        ({"top_p": 0.9}, Sampling(float("nan"), top_k=20), None),
         ({"temperature": 1.0, "presence_penalty": 0.5}, None, Sampling(1.0, presence=0.5)),
     ],
 )

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from detectors.records import Scored
+from probes.exchange import Exchange, Retokenise, job
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner
 from probes.sampler import Sampling
-from probes.scoring import Answer, Asking, Exchange, Job, Scoring, alternatives, job, traffic_score
+from probes.scoring import Answer, Asking, Job, Scoring, alternatives, traffic_score, why_not, why_unreadable
 from tests.probes.worlds import never, opened
 
 MESSAGES = [{"role": "user", "content": "My parcel is late"}]
@@ -21,7 +22,7 @@ def made(
     output: str = "Sorry", sampling: dict[str, float] | None = None, default: Sampling | None = None, **more: Any
 ) -> Job:
     asked = {"temperature": 1.0} if sampling is None else sampling
-    return job(opened(), Exchange("alpha", "r1", MESSAGES, output, asked, **more), default)
+    return job(opened(), Exchange("alpha", "r1", MESSAGES, output, asked, **more), default, Retokenise.ALWAYS)
 
 
 def scored(*jobs: Job, asking: Asking = ALL) -> list[Answer]:
@@ -67,6 +68,14 @@ def test_what_keeps_a_response_from_being_scored_is_told(unscored: Job, words: s
     found = traffic_score(answer, ALL)
     assert found.scored is Scored.NOT_SCORED and found.tokens == 0 and not found.alternatives
     assert words in found.detail
+
+
+def test_an_output_that_the_head_cannot_write_is_read_and_not_scored() -> None:
+    """Some heads are narrower than their embeddings: such a token stands in prompts alone."""
+    asked, in_prompt = replace(made(), output=(5, 100)), replace(made(), prompt=(100,), output=(5,))
+    assert why_not(asked, ALL, 128, 128) == why_not(asked, ALL, 128) == why_not(in_prompt, ALL, 128, 100) == ""
+    assert "beyond the golden head, which has 100" in why_not(asked, ALL, 128, 100)
+    assert why_unreadable(asked, ALL, 128) == ""
 
 
 def test_a_response_that_is_not_scored_is_embedded_all_the_same() -> None:

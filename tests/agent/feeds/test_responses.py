@@ -9,7 +9,7 @@ import pytest
 
 from agent.feeds.responses import Responses
 from agent.records import Interaction
-from detectors.records import Reason, Scored
+from detectors.records import Reason, Scored, Side
 from probes.golden import Golden, Refusal
 from probes.replay import Weights
 from probes.runners.memory import Config, Runner
@@ -41,7 +41,10 @@ def golden() -> Golden:
 def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
     messages = ({"role": role, "content": "where is it"}, {"role": "user", "content": "my parcel"})
     sampling = {"temperature": 1.0}
-    return Interaction(name, 0.0, adapter, "toy", "pod-0", messages, "on its way", "stop", sampling, 0, 0, "t", 0, 0)
+    counted = len("on its way") + 1  # and the end
+    return Interaction(
+        name, 0.0, adapter, "toy", "pod-0", messages, "on its way", "stop", sampling, 0, counted, "t", 0, 0
+    )
 
 
 def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golden) -> None:
@@ -83,10 +86,29 @@ def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: R
     plain = asked("a")
     length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
     batch = [replace(plain, prompt_tokens=length), replace(asked("b"), prompt_tokens=length + 40)]
-    responses.hear(batch, {"alpha": golden}, never)
+    embedded, _ = responses.hear(batch, {"alpha": golden}, never)
     told = {score.request_id: score for score in responses.take()}
     assert told["a"].scored is Scored.SAMPLED
     assert told["b"].scored is Scored.NOT_SCORED and "rendered otherwise" in told["b"].detail
+    assert {one.request_id for one in embedded} == {"a", "b"}
+
+
+def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: Responses, golden: Golden) -> None:
+    biased = replace(asked("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
+    embedded, _ = responses.hear([biased, asked("b")], {"alpha": golden}, never)
+    told = {score.request_id: score for score in responses.take()}
+    assert (told["a"].scored, told["a"].detail) == (Scored.NOT_SCORED, "the request biases tokens (logit_bias)")
+    assert told["b"].scored is Scored.SAMPLED
+    assert [(one.request_id, one.side, one.group) for one in embedded] == [
+        ("a", Side.PROMPT, "0123456789abcdef"), ("a", Side.OUTPUT, "0123456789abcdef"),
+        ("b", Side.PROMPT, ""), ("b", Side.OUTPUT, ""),
+    ]  # fmt: skip
+
+
+def test_without_scoring_embeddings_carry_their_group_too(responses: Responses) -> None:
+    responses.asking = None
+    embedded, _ = responses.hear([replace(asked("a"), group="g")], {}, never)
+    assert [one.group for one in embedded] == ["g", "g"]
 
 
 def test_what_there_was_no_time_for_comes_back(responses: Responses, golden: Golden) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import orjson
 
-from agent.topic import Message
+from agent.errors import Unreadable
+from agent.feeds.reader import Reader
+from agent.records import Half, Interaction
+from agent.topic import Message, Place
 
 EXAMPLES = Path(__file__).parent / "examples"
 PLACE = ("traffic", 3)
@@ -23,3 +26,11 @@ def example(file: str) -> list[Message]:
 def message(told: Mapping[str, Any], offset: int = 7) -> Message:
     headers = {name: text.encode() for name, text in told.get("headers", {}).items()}
     return Message(offset, 50.0, b"ticket-router", orjson.dumps(told["value"]), headers)
+
+
+def only(reader: Reader, seen: Message, place: Place = PLACE) -> Interaction | Half:
+    """What a record of one request holds. Raises Unreadable."""
+    (found,) = reader.read(seen, place)
+    if isinstance(found, Unreadable):
+        raise found
+    return found

@@ -14,13 +14,13 @@ from agent.feeds.reader import Reader, known
 from agent.formats import kserve
 from agent.records import AsideReason, Half, Interaction
 from agent.topic import Message
-from tests.agent.formats.records import EXAMPLES, PLACE, example
+from tests.agent.formats.records import EXAMPLES, PLACE, example, only
 
 FILES = {name: found.__name__.rsplit(".", 1)[-1] for name, found in known().items()}  # type: ignore[attr-defined]
 
 
 def whole(name: str, messages: list[Message]) -> Interaction:
-    read = [Reader(name).read(one, PLACE) for one in messages]
+    read = [only(Reader(name), one) for one in messages]
     if len(read) == 1:
         assert isinstance(read[0], Interaction)
         return read[0]
@@ -52,6 +52,7 @@ def test_the_example_says_the_same_in_every_format(name: str) -> None:
     assert (seen.at, seen.pod) == (1_700_000_001.0, "engine-0")
     assert (seen.topic, seen.partition, seen.offset) == (*PLACE, example(FILES[name])[-1].offset)
     assert seen.request_id
+    assert seen.unscored == ""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -111,15 +112,15 @@ def test_an_unknown_temperature_stays_unknown(name: str) -> None:
 
 def _read_whole(reader: Reader, broken: Message, good: list[Message]) -> None:
     """Read it, and join it to its other half where it is one."""
-    seen = reader.read(broken, PLACE)
-    halves = [half for half in (reader.read(one, PLACE) for one in good) if isinstance(half, Half)]
+    seen = only(reader, broken)
+    halves = [half for half in (only(reader, one) for one in good) if isinstance(half, Half)]
     if isinstance(seen, Half):
         kserve.join(seen, next(half for half in halves if half.is_request != seen.is_request))
 
 
 def _assert_silent(name: str, message: Message, value: bytes, secret: str) -> None:
     try:
-        Reader(name).read(Message(1, 50.0, None, value, message.headers), PLACE)
+        only(Reader(name), Message(1, 50.0, None, value, message.headers))
     except Unreadable as why:
         assert secret not in str(why)
         assert why.__cause__ is None

@@ -9,13 +9,14 @@ from agent.errors import Unreadable
 from agent.feeds.reader import Reader
 from agent.records import Interaction
 from agent.topic import Message, Place
+from tests.agent.formats.records import only
 from tests.kafka_brokers import request
 
 PLACE = ("traffic", 3)
 
 
 def read(message: Message, place: Place, max_bytes: int) -> Interaction:
-    seen = Reader("gapwatch.v1", max_bytes).read(message, place)
+    seen = only(Reader("gapwatch.v1", max_bytes), message, place)
     assert isinstance(seen, Interaction)
     return seen
 

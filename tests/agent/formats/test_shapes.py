@@ -12,11 +12,11 @@ from agent.errors import Unreadable
 from agent.feeds.reader import Reader
 from agent.records import Half, Interaction
 from agent.topic import Message
-from tests.agent.formats.records import PLACE, example
+from tests.agent.formats.records import PLACE, example, only
 
 
 def read(value: Any, **headers: bytes) -> Interaction:
-    seen = Reader().read(Message(7, 50.0, None, orjson.dumps(value), headers), PLACE)
+    seen = only(Reader(), Message(7, 50.0, None, orjson.dumps(value), headers))
     assert isinstance(seen, Interaction)
     return seen
 
@@ -63,12 +63,159 @@ def test_a_bare_event_with_attributes_as_an_object() -> None:
     assert [turn["content"] for turn in seen.messages] == ["Answer with a queue.", "Where?"]
 
 
-def test_an_envelope_of_several_events_says_what_to_set() -> None:
+def test_an_envelope_of_several_events_is_read_event_by_event() -> None:
     envelope = body("otel_genai")
-    scope = envelope["resourceLogs"][0]["scopeLogs"][0]
-    scope["logRecords"] *= 2
-    with pytest.raises(Unreadable, match="2 log records in one message, 1 wanted"):
-        read(envelope)
+    resource = envelope["resourceLogs"][0]
+    (record,) = resource["scopeLogs"][0]["logRecords"]
+    named = [{"key": "gen_ai.request.model", "value": {"stringValue": "ticket-router"}}]
+    resource["scopeLogs"][0]["logRecords"] = [record, {"eventName": record["eventName"], "attributes": named}]
+    other = {"scopeLogs": [{"logRecords": [{"body": {"stringValue": "GET /health"}}, record]}]}
+    envelope["resourceLogs"].append(other)
+    one, broken, two = Reader().read(Message(7, 50.0, None, orjson.dumps(envelope), {}), PLACE)
+    assert isinstance(one, Interaction) and isinstance(two, Interaction) and isinstance(broken, Unreadable)
+    assert (one.output, one.pod, two.output, two.pod) == ("shipping", "engine-0", "shipping", "")
+    assert broken.reason == "missing_field"
+
+
+def test_an_envelope_without_an_answer_is_no_traffic() -> None:
+    health = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "GET /health"}}]}]}]}
+    with pytest.raises(Unreadable, match="unknown_schema: an envelope without"):
+        read(health)
+
+
+def pair_of(name: str, value: Any) -> dict[str, Any]:
+    kinds = {str: "stringValue", int: "intValue", float: "doubleValue", list: "arrayValue"}
+    inner = {"values": [{"stringValue": one} for one in value]} if isinstance(value, list) else value
+    return {"key": name, "value": {kinds[type(value)]: inner}}
+
+
+def spans(*told: dict[str, Any]) -> dict[str, Any]:
+    """A trace: of each span its attributes."""
+    written = [
+        {"traceId": "t", "spanId": f"s{i}", "endTimeUnixNano": "1700000001000000000", "attributes": attributes}
+        for i, attributes in enumerate([[pair_of(*item) for item in one.items()] for one in told])
+    ]
+    resource = {"attributes": [pair_of("k8s.pod.name", "engine-0")]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": written}]}]}
+
+
+GENAI = {
+    "gen_ai.request.model": "ticket-router",
+    "gen_ai.request.temperature": 0.7,
+    "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "Where?"}]}]',
+    "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"type": "text", "content": "shipping"}]}]',
+}
+LLM = {
+    "openinference.span.kind": "LLM",
+    "llm.model_name": "ticket-router",
+    "llm.input_messages.0.message.role": "user",
+    "llm.input_messages.0.message.content": "Where?",
+    "llm.output_messages.0.message.role": "assistant",
+    "llm.output_messages.0.message.content": "shipping",
+}
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"), [(GENAI, {"http.method": "GET"}), (LLM, {"openinference.span.kind": "TOOL"})]
+)
+def test_spans_with_a_models_answer_are_read_and_others_passed_over(mine: Any, other: Any) -> None:
+    found = Reader().read(Message(7, 50.0, None, orjson.dumps(spans(mine, other, mine)), {}), PLACE)
+    assert [one.request_id for one in found if isinstance(one, Interaction)] == ["t:s0", "t:s2"]
+    assert {(one.at, one.pod, one.output) for one in found if isinstance(one, Interaction)} == {
+        (1_700_000_001.0, "engine-0", "shipping")
+    }
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, ""),
+        ({"gen_ai.request.choice.count": 2}, "one of several (n)"),
+        ({"gen_ai.request.stop_sequences": ["x"]}, "cut at its end (stop)"),
+        ({"gen_ai.output.type": "json"}, "constrains what may be written"),
+        ({"gen_ai.output.type": "text"}, ""),
+        ({"gen_ai.tool.definitions": '[{"name": "f"}]'}, "offers tools"),
+        ({"gen_ai.operation.name": "text_completion"}, "one text"),
+        ({"gen_ai.usage.reasoning.output_tokens": 5}, "reasoning apart"),
+        ({"gen_ai.response.finish_reasons": ["tool_call"]}, "calls tools"),
+        ({"gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "blob"}]}]'}, "parts that are no text"),
+    ],
+)
+def test_of_an_otel_event_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+    found = read(spans(GENAI | more)).unscored
+    assert (words in found) if words else found == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, ""),
+        ({"llm.invocation_parameters": '{"logit_bias": {"5": 1}}'}, "biases tokens"),
+        ({"llm.tools.0.tool.json_schema": "{}"}, "tools are offered"),
+        ({"llm.output_messages.0.message.tool_calls.0.tool_call.id": "t"}, "tools are offered or called"),
+        ({"llm.input_messages.0.message.contents.0.message_content.type": "image"}, "no text"),
+        ({"llm.output_messages.1.message.role": "assistant"}, "one of several"),
+        ({"llm.token_count.completion_details.reasoning": 4}, "reasoning apart"),
+        ({"llm.finish_reason": "tool_calls"}, "calls tools"),
+    ],
+)
+def test_of_a_span_of_openinference_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+    found = read(spans(LLM | more)).unscored
+    assert (words in found) if words else found == ""
+
+
+@pytest.mark.parametrize(
+    ("request_", "choice", "more", "words"),
+    [
+        ({"logit_bias": {"5": 1}}, {}, {}, "biases tokens (logit_bias)"),
+        ({}, {"stop_reason": "\n", "token_ids": None}, {}, "cut at its end (stop_reason)"),
+        ({}, {"message": {"content": "a", "reasoning": "b"}}, {}, "reasoning apart"),
+        ({}, {"finish_reason": "tool_calls"}, {}, "calls tools"),
+        ({}, {}, {"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}, "reasoning apart"),
+    ],
+)
+def test_of_an_openai_pair_what_has_no_known_law(request_: Any, choice: Any, more: Any, words: str) -> None:
+    pair = body("openai")
+    pair["request"] |= request_
+    pair["response"]["choices"][0] |= choice
+    pair["response"] |= more
+    assert words in read(pair).unscored
+
+
+def test_several_choices_are_not_one_draw() -> None:
+    pair = body("openai")
+    pair["response"]["choices"] *= 2
+    assert "one of several (choices)" in read(pair).unscored
+
+
+@pytest.mark.parametrize(("more", "words"), [({"tool_calls": [{}]}, "calls tools"), ({"reasoning": "b"}, "reasoning")])
+def test_of_our_own_format_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+    own = body("gapwatch_v1")
+    assert words in read(own | more).unscored
+    assert "biases" in read(own | {"sampling": {"temperature": 1.0, "logit_bias": {"5": 1}}}).unscored
+
+
+def test_a_group_is_told_by_its_hash_alone_and_is_the_same_in_every_format() -> None:
+    pair, span = body("openai"), body("openinference")
+    pair["request"]["user"] = "me@example.com"
+    span["attributes"]["session.id"] = "me@example.com"
+    told = [
+        read(body("gapwatch_v1") | {"session": "me@example.com", "tenant": "acme"}),
+        read(pair),
+        read(span),
+        read(spans(GENAI | {"gen_ai.conversation.id": "me@example.com"})),
+    ]
+    (group,) = {seen.group for seen in told}
+    assert len(group) == 16 and int(group, 16)
+    assert read(body("gapwatch_v1") | {"tenant": "acme"}).group not in ("", group)
+    assert read(body("gapwatch_v1")).group == ""
+
+
+@pytest.mark.parametrize("pod", ["me@example.com", "a b", "../x"])
+def test_what_is_no_pods_name_becomes_no_label(pod: str) -> None:
+    assert read(body("openai") | {"pod": pod}).pod == ""
+    assert read(body("openai") | {"pod": "engine-0"}, pod=pod.encode()).pod == "engine-0"
 
 
 def test_nested_attributes_and_values_without_messages() -> None:
@@ -106,9 +253,9 @@ def test_a_structured_event_is_the_same_half_as_a_binary_one() -> None:
     attributes = {name[3:]: text.decode() for name, text in binary.headers.items() if name.startswith("ce_")}
     event = {**attributes, "data": orjson.loads(binary.value or b"")}
     structured = Message(binary.offset, binary.at, None, orjson.dumps(event), {"pod": b"engine-0"})
-    half = Reader().read(structured, PLACE)
+    half = only(Reader(), structured)
     assert isinstance(half, Half)
-    assert half == Reader().read(binary, PLACE)
+    assert half == only(Reader(), binary)
 
 
 def test_what_is_in_no_format_says_which_there_are() -> None:
@@ -135,3 +282,4 @@ def test_every_sampling_parameter_that_changes_the_law_arrives() -> None:
     }
     seen = read(body("gapwatch_v1") | {"sampling": told | {"stop": ["\n"], "best_of": 2}})
     assert seen.sampling == told
+    assert seen.unscored == "the answer is one of several (best_of)"
