@@ -20,8 +20,8 @@ from agent.feeds.canaries import CanaryFeed
 from agent.feeds.traffic import TrafficFeed
 from agent.health import Health
 from agent.judge import Judge
-from agent.records import Finding, Heartbeat, Observation, TrafficBatch
-from detectors.records import BaseRound, TrafficRound
+from agent.records import Finding, Heard, Heartbeat, Observation, TrafficBatch
+from detectors.records import BaseRound
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +120,7 @@ class App:
             self._count(seen)
             for finding in self._parts.judge(seen, now):
                 self._hand_on(finding)
-            if isinstance(seen, BaseRound | TrafficRound):
+            if isinstance(seen, BaseRound | Heard):
                 self._parts.judge.save()
             self._follow_up(seen)
         self._beat(now)

@@ -50,11 +50,11 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     sinks = [*_sinks(config, telemetry), *extra_sinks]
     canaries = _canaries(config, clock, keeper)
     consumer = Consumer(config.kafka) if config.kafka else None
-    traffic = _traffic(config, consumer, keeper)
+    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
+    traffic = _traffic(config, consumer, keeper, judge)
     parts = _statuses(config, sinks, canaries, traffic)
     routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
     health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
-    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
     return Parts(
         judge=judge,
         sinks=sinks,
@@ -66,7 +66,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         cluster=config.cluster,
         closing=keeper.close,
         outward=Redactor(config.sampling.redact),
-        beat=lambda: _kafka_gauges(telemetry, consumer),
+        beat=partial(_gauges, telemetry, consumer, canaries, traffic),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -217,12 +217,12 @@ def sampler_of(config: Config) -> Sampling:
     return Sampling(temperature, top_p=wanted.top_p, top_k=wanted.top_k)
 
 
-def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader) -> TrafficFeed | None:
+def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge) -> TrafficFeed | None:
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
     sampler = Sampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
-    return TrafficFeed(consumer, sampler, keeper.counted_upto)
+    return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged)
 
 
 def _sinks(config: Config, telemetry: Telemetry) -> list[Sink]:
@@ -283,8 +283,13 @@ def _statuses(
     return now
 
 
-def _kafka_gauges(telemetry: Telemetry, consumer: Consumer | None) -> None:
+def _gauges(
+    telemetry: Telemetry, consumer: Consumer | None, canaries: CanaryFeed | None, traffic: TrafficFeed | None
+) -> None:
     """From the loop's own thread: the client is not safe to ask from another."""
+    for stage, feed in (("sampling", traffic), ("scoring", canaries)):
+        for adapter, n in feed.shed.items() if feed is not None else ():
+            telemetry.set("gapwatch.shed", n, adapter=adapter, stage=stage)
     if consumer is None:
         return
     for (topic, partition), behind in consumer.lag().items():

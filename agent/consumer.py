@@ -137,8 +137,14 @@ class Consumer:
             self._held = False
 
     def lag(self) -> Mapping[Place, int]:
+        return {place: behind for place, (_, behind) in self._standing().items()}
+
+    def ends(self) -> Mapping[Place, int]:
+        return {place: position + behind for place, (position, behind) in self._standing().items()}
+
+    def _standing(self) -> Mapping[Place, tuple[int, int]]:
         try:
-            return {place: behind for place, (_, behind) in self._client.standing().items()} if self._client else {}
+            return self._client.standing() if self._client else {}
         except Exception:  # a partition that a rebalance takes away meanwhile is a KeyError
             return {}
 

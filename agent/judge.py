@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import structlog
 
 from agent.alerts import AlertState, States, reenrolled, state_key, step_round
-from agent.records import Finding, GoldenAccepted, Notice, Observation
+from agent.records import Finding, GoldenAccepted, Heard, Notice, Observation, Stretch, TrafficBatch
 from agent.state import StateFile
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Embedding, Reason, SubjectKind, TrafficRound, Verdict
+from detectors.records import BaseRound, Reason, SubjectKind, TrafficRound, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +23,8 @@ class Judge:
 
     elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; asked only while
     an incident is open, because it reads the store
+    judged: of each stretch of the topic, the offset after the last record in the evidence; saved in the same file as
+    that evidence, so that what is read again after a crash is known again
     ``save`` is the caller's to call, once the findings lie with the sinks: told twice is harmless (same key), saved as
     told and then lost is a page that nobody ever gets.
     """
@@ -33,13 +35,17 @@ class Judge:
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
         self._alarmed: frozenset[str] = frozenset()
+        self.judged: Mapping[Stretch, int] = {}
         self._restore()
 
     def __call__(self, seen: Observation, now: float) -> list[Finding]:
-        if isinstance(seen, BaseRound | TrafficRound):
+        if isinstance(seen, BaseRound):
             return self._round(seen, now)
-        if isinstance(seen, Embedding):
-            return [seen, *self._monitor.observe(seen).evidence]
+        if isinstance(seen, Heard):
+            return self._hear(seen, now)
+        if isinstance(seen, TrafficBatch) and seen.anew:
+            place = seen.topic, seen.partition
+            self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != place}
         if isinstance(seen, GoldenAccepted):
             self._accept(seen)
         return [seen]
@@ -51,11 +57,18 @@ class Judge:
     def save(self) -> None:
         """Write the state; a disk that is full is said and costs a restart's memory, never a page."""
         alerts = {key: state.to_json() for key, state in self._alerts.items()}
-        state = {"monitor": self._monitor.state_json(), "alerts": alerts, "goldens": self._goldens}
+        judged = [[*key, upto] for key, upto in self.judged.items()]
+        monitor = self._monitor.state_json()
+        state = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
         try:
             self._file.save(state)
         except OSError as error:
             log.error("state_not_saved", why=str(error))
+
+    def _hear(self, seen: Heard, now: float) -> list[Finding]:
+        drift = [found for one in seen.embeddings for found in (one, *self._monitor.observe(one).evidence)]
+        self.judged = {**self.judged, **{key: max(upto, self.judged.get(key, 0)) for key, upto in seen.upto.items()}}
+        return [*(self._round(seen.round, now) if seen.round else ()), *drift]
 
     def _round(self, seen: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(seen)
@@ -94,6 +107,7 @@ class Judge:
         self._monitor.restore(state["monitor"])
         self._alerts = {key: AlertState.from_json(seen) for key, seen in state["alerts"].items()}
         self._goldens = dict(state["goldens"])
+        self.judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
 
 
 def _alarmed(verdicts: Collection[Verdict]) -> frozenset[str]:

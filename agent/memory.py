@@ -37,6 +37,12 @@ class MemoryTopic:
             log.append(Message(len(log), at, record.key, record.value, dict(record.headers)))
         return len(sent)
 
+    def make_anew(self) -> None:
+        """Deleted and created again under the same name: neither records nor commits are left."""
+        for log in self.logs.values():
+            log.clear()
+        self.committed.clear()
+
     def join(self, member: MemoryConsumer) -> None:
         self.members.append(member)
         self.generation += 1
@@ -79,8 +85,10 @@ class MemoryConsumer:
             return []
         self._follow_group()
         room, polled = self._max_poll_records, []
-        for (name, number), position in [] if self._paused else sorted(self._position.items()):
-            messages = tuple(self._topic.logs[name, number][position : position + room])
+        for (name, number), at in [] if self._paused else sorted(self._position.items()):
+            log = self._topic.logs[name, number]
+            position = at if at <= len(log) else 0  # beyond the end: from the earliest, as it is configured in Kafka
+            messages = tuple(log[position : position + room])
             if messages:
                 polled.append(Polled(name, number, messages))
                 room -= len(messages)
@@ -110,6 +118,9 @@ class MemoryConsumer:
 
     def lag(self) -> Mapping[Place, int]:
         return {place: len(self._topic.logs[place]) - position for place, position in self._position.items()}
+
+    def ends(self) -> Mapping[Place, int]:
+        return {place: len(self._topic.logs[place]) for place in self._position}
 
     def close(self, budget_s: float = 0.0) -> None:  # noqa: ARG002 - the surface of the real one
         self._open = False

@@ -25,6 +25,7 @@ class Interaction:
     again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
     unscored: why the law that it was drawn from is not known (agent/known_law.py), in words; "" where it is
     group: hash of the session or the tenant that it comes from, "" where no field names one
+    other_half: (topic, partition, offset) of the request, where the two came as records of their own
     """
 
     request_id: str
@@ -47,6 +48,13 @@ class Interaction:
     again: bool = False
     unscored: str = ""
     group: str = ""
+    other_half: tuple[str, int, int] | None = None
+
+    @property
+    def records(self) -> tuple[tuple[str, int, int], ...]:
+        """(topic, partition, offset) of each record that it was read from."""
+        here = self.topic, self.partition, self.offset
+        return (here,) if self.other_half is None else (here, self.other_half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ class Half:
     """A request, or a response, that comes as a record of its own; ``request_id`` is what joins the two.
 
     body: of the request or response, decoded; at, pod: as the record told them, 0.0 and "" where it did not
+    again: an earlier batch was read as far as this record
     """
 
     request_id: str
@@ -64,6 +73,7 @@ class Half:
     topic: str
     partition: int
     offset: int
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class TrafficBatch:
     next_offset: where reading goes on once this is durable; records: all read, kept or not
     opened: of these, how many were looked into. ``aside`` are records of those: the unreadable share of the traffic is
     estimated by aside / opened, because records that are not sampled are counted by key and never decoded
+    first_ms: Kafka timestamp of the first record, milliseconds; anew: this partition begins again with this batch, its
+    topic was deleted and made once more: offsets known before mean nothing now
     """
 
     topic: str
@@ -125,6 +137,8 @@ class TrafficBatch:
     records: int
     at: float
     opened: int = 0
+    first_ms: int = 0
+    anew: bool = False
 
     @property
     def fresh(self) -> tuple[Interaction, ...]:
@@ -133,8 +147,31 @@ class TrafficBatch:
 
     @property
     def token(self) -> str:
-        """Deduplication token of the insert: the same range gives the same token after a crash."""
-        return f"{self.topic}:{self.partition}:{self.first_offset}-{self.next_offset - 1}:v1"
+        """Deduplication token of the insert: the same range gives the same token after a crash.
+
+        With the time of its first record, because the store drops what has a token that it knows: of a topic that was
+        deleted and made anew it would drop the same offsets of other records.
+        """
+        return f"{self.topic}:{self.partition}:{self.first_offset}-{self.next_offset - 1}:{self.first_ms}:v2"
+
+
+Stretch = tuple[str, int, str]
+"""(topic, partition, adapter)"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What the sampled responses of one base gave since the last of these: judged together, saved together.
+
+    round: their scores; None where they are embedded and no more
+    upto: of each stretch the offset after the last record in here, so that a saved state says what its evidence holds
+    """
+
+    base: str
+    at: float
+    embeddings: tuple[Embedding, ...]
+    round: TrafficRound | None
+    upto: Mapping[Stretch, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +257,6 @@ class Notice:
     after: str = ""
 
 
-Observation = BaseRound | TrafficRound | Embedding | Flip | TrafficBatch | GoldenAccepted
-Finding = Observation | Evidence | Verdict | Notice | Heartbeat
+Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
+Observation = Whole | Heard
+Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Notice | Heartbeat

@@ -50,6 +50,10 @@ GAUGES = (
     Metric("gapwatch.kafka.lag", "{record}", "records not read yet"),
     Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was built anew since the start"),
 )
+# Counted elsewhere since the start of this process; told as they stand, by ``set``.
+TOTALS = (
+    Metric("gapwatch.shed", "{response}", "sampled responses without room; stage is sampling (a minute's) or scoring"),
+)
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
     Metric("gapwatch.tokens", "{token}", "canary tokens; kind is scored or processed"),
@@ -72,7 +76,9 @@ class Telemetry:
         self._provider = MeterProvider([reader], resource=about, shutdown_on_exit=False)
         meter = self._provider.get_meter("gapwatch")
         self._lock = threading.Lock()
-        self._levels: dict[str, dict[LabelSet, float]] = {m.name: {} for m in GAUGES}
+        self._levels: dict[str, dict[LabelSet, float]] = {m.name: {} for m in (*GAUGES, *TOTALS)}
+        for m in TOTALS:
+            meter.create_observable_counter(m.name, [self._observer(m.name)], m.unit, m.help)
         for m in GAUGES:
             # Observed, not set: a gauge that is set would keep its last value when there is none any more.
             meter.create_observable_gauge(m.name, [self._observer(m.name)], m.unit, m.help)
@@ -85,7 +91,10 @@ class Telemetry:
         )
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """A gauge's present value; NaN or infinity (not measured, no threshold) takes the series off the page."""
+        """A gauge's present value, or a total's.
+
+        NaN or infinity (not measured, no threshold) takes the series off the page.
+        """
         key = tuple(sorted(labels.items()))
         with self._lock:
             if math.isfinite(value):

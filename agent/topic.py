@@ -163,6 +163,11 @@ class TopicConsumer(Protocol):
         """Records behind the end, for each partition whose end is known."""
         ...
 
+    def ends(self) -> Mapping[Place, int]:
+        """The offset that the next record will get, of each partition whose records were asked for; at least what
+        was polled of it."""
+        ...
+
     def close(self, budget_s: float) -> None:
         """Leave the group, commit nothing."""
         ...

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from agent.clock import Clock
-from agent.feeds.responses import Responses
+from agent.feeds.backlog import Backlog
+from agent.feeds.responses import Responses, Taken
 from agent.goldens import Goldens
-from agent.records import Flip, GoldenAccepted, Interaction
-from detectors.records import BaseRound, Embedding, Identity, Reason, Round, TrafficRound
+from agent.records import Flip, GoldenAccepted, Heard, Interaction
+from detectors.records import BaseRound, Identity, Reason, Round, TrafficRound
 from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden
@@ -34,7 +34,7 @@ TURN_S = 5.0
 # Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
 IDLE_S = 0.2
-Made = BaseRound | TrafficRound | Embedding | Flip | GoldenAccepted
+Made = BaseRound | Heard | Flip | GoldenAccepted
 
 
 @dataclass(slots=True)
@@ -80,25 +80,25 @@ class _Box:
 
     done: queue.SimpleQueue[Made] = field(default_factory=queue.SimpleQueue)
     regenerate: queue.SimpleQueue[_Regenerate] = field(default_factory=queue.SimpleQueue)
-    interactions: deque[Interaction] = field(default_factory=deque)
+    interactions: dict[str, Backlog] = field(default_factory=dict)
 
 
 class CanaryFeed:
-    """Rounds, embeddings and flips as they are finished.
+    """Rounds, what was heard of sampled traffic, and flips, as they are finished.
 
     A round that failed half-way comes out as blocked rounds with the reason; it never stops the thread.
-    Interactions beyond ``backlog`` are shed by arrival order and counted in ``shed``.
+    backlog: interactions of each adapter that may wait; what comes beyond is shed by arrival order and counted in
+    ``shed``. Each base has one batch in a turn, and each adapter its turns in the batches of its base.
     """
 
-    def __init__(self, bases: Sequence[WatchedBase], schedule: Schedule, clock: Clock, backlog: int = 256) -> None:
+    def __init__(self, bases: Sequence[WatchedBase], schedule: Schedule, clock: Clock, backlog: int = 64) -> None:
         self._bases = {base.name: base for base in bases}
-        self._of_adapter = {name: base for base in bases for name in base.adapters}
-        self._schedule, self._clock, self._backlog = schedule, clock, backlog
-        self._box = _Box()
+        self._base_of = {name: base.name for base in bases for name in base.adapters}
+        self._schedule, self._clock = schedule, clock
+        self._box = _Box(interactions={base.name: Backlog(base.adapters, backlog) for base in bases})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="canaries", daemon=True)
-        self._heard: dict[str, float] = {}
-        self.shed = 0
+        self._last_word: dict[str, float] = {}
         self.failures = 0
         self._last_error = ""
 
@@ -119,16 +119,16 @@ class CanaryFeed:
         finished: list[Made] = []
         while not self._box.done.empty():
             finished.append(self._box.done.get())
-        self._heard.update({made.base: now for made in finished if isinstance(made, BaseRound | TrafficRound)})
+        self._last_word.update({made.base: now for made in finished if isinstance(made, BaseRound | Heard)})
         return [*finished, *self._silent(now)]
 
     def _silent(self, now: float) -> list[Made]:
         """A blocked round for each base that has given none for too long: a thread that hangs is not healthy."""
         told: list[Made] = []
         for base in self._bases.values():
-            quiet = now - self._heard.setdefault(base.name, now)
+            quiet = now - self._last_word.setdefault(base.name, now)
             if quiet > self._schedule.every_s + STUCK_S:
-                self._heard[base.name] = now
+                self._last_word[base.name] = now
                 why = f"no round finished for {quiet:.0f} s: the replay is too slow, or its files or device hang"
                 told.append(_blocked(base, base.number, now, Reason.NOT_REPLAYED_YET, why))
         return told
@@ -137,12 +137,16 @@ class CanaryFeed:
         """Nothing to forget: rounds are made here, not read."""
 
     def embed(self, interactions: Sequence[Interaction]) -> None:
-        """Take sampled interactions for the traffic line; each gives two Embeddings later, or is shed."""
+        """Take sampled interactions for the traffic line; each is in a Heard later, or is shed."""
         for interaction in interactions:
-            if len(self._box.interactions) >= self._backlog:
-                self.shed += 1
-            elif interaction.adapter in self._of_adapter:
-                self._box.interactions.append(interaction)
+            base = self._base_of.get(interaction.adapter)
+            if base is not None:
+                self._box.interactions[base].add(interaction)
+
+    @property
+    def shed(self) -> Mapping[str, int]:
+        """Of every adapter, how many sampled interactions no model had time for."""
+        return {name: n for backlog in self._box.interactions.values() for name, n in backlog.shed.items()}
 
     def regenerate(self, base: str, round_: Round) -> None:
         """Ask for the worst canaries of this round as text, golden and present, once."""
@@ -153,7 +157,9 @@ class CanaryFeed:
     def status(self) -> tuple[bool, str]:
         if not self._thread.is_alive():
             return False, "the replay thread is not running"
-        return not self._last_error, self._last_error or "replaying"
+        lost = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
+        told = f"replaying; sampled and shed for want of time: {lost}" if lost else "replaying"
+        return not self._last_error, self._last_error or told
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -181,8 +187,8 @@ class CanaryFeed:
         log.warning("worker_turn_failed", why=why)
 
     def _turn(self) -> bool:
-        """Texts for an incident that has just opened, then due rounds, then one batch of traffic: each gets its turn,
-        however busy the others are."""
+        """Texts for an incident that has just opened, then due rounds, then one batch of each base's traffic: each gets
+        its turn, however busy the others are."""
         asked = self._texts()
         now = self._clock.now()
         waiting = [base for base in self._bases.values() if due(now, base.last, self._schedule.every_s)]
@@ -206,8 +212,7 @@ class CanaryFeed:
             made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error)) if self._schedule.canaries else None
         if made is not None:
             self._box.done.put(made)
-        if base.responses.asking is not None:
-            self._box.done.put(self._traffic_round(base, number, now))
+        self._hand_out(base, base.responses.take(), number, now)
 
     def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
         golden = base.goldens.held.get(accepted.adapter)
@@ -223,14 +228,19 @@ class CanaryFeed:
         scheduled = Scheduled(base.name, number, now, plan.budget, plan.seed)
         return replay_base_round(base.runner, held, scheduled, self._stopped)
 
-    def _traffic_round(self, base: WatchedBase, number: int, now: float) -> TrafficRound:
-        """All that was scored since the last round, in the order in which it came."""
+    def _hand_out(self, base: WatchedBase, taken: Taken, number: int, now: float) -> None:
+        """All that was heard since the last round; also where that is nothing, so that silence is seen."""
+        scored = self._traffic_round(base, taken, number, now) if base.responses.asking is not None else None
+        self._box.done.put(Heard(base.name, now, taken.embeddings, scored, taken.upto))
+
+    def _traffic_round(self, base: WatchedBase, taken: Taken, number: int, now: float) -> TrafficRound:
+        """In the order in which they were scored."""
         identities = {}
         for name, golden in base.goldens.held.items():
             if isinstance(golden, Golden):
                 seen = base.runner.identity(name) if base.opened else Identity()
                 identities[name] = replace(seen, golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
-        return TrafficRound(base.name, number, now, base.adapters, base.responses.take(), identities)
+        return TrafficRound(base.name, number, now, base.adapters, taken.scores, identities)
 
     def _texts(self) -> bool:
         done = 0
@@ -258,27 +268,28 @@ class CanaryFeed:
             self._box.done.put(flip)
 
     def _traffic(self) -> bool:
-        waiting = self._box.interactions
-        batch = [waiting.popleft() for _ in range(min(TRAFFIC_BATCH, len(waiting)))]
-        for base in self._bases.values():
-            mine = [i for i in batch if self._of_adapter[i.adapter] is base]
-            if mine:
-                self._listen(base, mine)
-        return bool(batch)
+        """One batch of each base."""
+        heard = False
+        for name, backlog in self._box.interactions.items():
+            batch = [] if self._stopped() else backlog.take(TRAFFIC_BATCH)
+            if batch:
+                self._listen(self._bases[name], batch)
+                heard = True
+        return heard
 
     def _listen(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
-        """What there was no time for before the next round comes first in the next turn."""
+        """What there was no time for before the next round of any base comes first in the next turn."""
         if not base.opened:
             base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
             return
         # Where rounds take longer than the schedule, the next one is due at once: traffic has its turn all the same.
-        until = max((base.last or 0.0) + self._schedule.every_s, self._clock.now() + TURN_S)
-        found, left = base.responses.hear(
-            batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= until
-        )
-        for seen in found:
-            self._box.done.put(seen)
-        self._box.interactions.extendleft(reversed(left))
+        due_next = min(one.last or 0.0 for one in self._bases.values()) + self._schedule.every_s
+        until = max(due_next, self._clock.now() + TURN_S)
+        left = base.responses.hear(batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= until)
+        self._box.interactions[base.name].give_back(left)
+        surplus = base.responses.take_surplus()
+        if surplus is not None:
+            self._box.done.put(Heard(base.name, self._clock.now(), surplus.embeddings, None, surplus.upto))
 
     def _stopped(self) -> bool:
         return self._stop.is_set()

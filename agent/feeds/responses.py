@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import structlog
 
-from agent.records import Interaction
+from agent.records import Interaction, Stretch
 from detectors.records import Embedding, Floats, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.exchange import Exchange, Retokenise, job
@@ -27,16 +28,28 @@ log = structlog.get_logger(__name__)
 NO_SCORING = "the runner cannot score responses"
 # Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
 LONGEST = 512
+# Beyond so many the embeddings do not wait for the round: 64 MB of them where a hidden state has 4,096 numbers.
+MOST_EMBEDDINGS = 4096
 Held = Mapping[str, Golden | Refusal]
+
+
+class Taken(NamedTuple):
+    """upto: of each stretch the offset after the last record in here."""
+
+    scores: tuple[TrafficScore, ...]
+    embeddings: tuple[Embedding, ...]
+    upto: Mapping[Stretch, int]
 
 
 @dataclass(slots=True)
 class Responses:
-    """Of one base. asking: how responses are scored, None where they are embedded and no more
+    """Of one base. What comes of an interaction is kept together until it is taken, so that a state that is saved in
+    between holds all of it or nothing.
 
+    asking: how responses are scored, None where they are embedded and no more
     sampler: of the deployment, for records that do not tell theirs; retokenise: what becomes of outputs without ids
     kept: hash of an accepted adapter -> the folder with its files, None where they were not kept
-    scores: since they were last taken, in the order in which they came
+    scores, embeddings, upto: since they were last taken, in the order in which they came
     """
 
     runner: Runner
@@ -45,11 +58,22 @@ class Responses:
     retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[str], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
+    embeddings: list[Embedding] = field(default_factory=list)
+    upto: dict[Stretch, int] = field(default_factory=dict)
 
-    def take(self) -> tuple[TrafficScore, ...]:
-        """What was scored since the last time."""
-        scores, self.scores = tuple(self.scores), []
-        return scores
+    def take(self) -> Taken:
+        """What was scored and embedded since the last time."""
+        taken = Taken(tuple(self.scores), tuple(self.embeddings), self.upto)
+        self.scores, self.embeddings, self.upto = [], [], {}
+        return taken
+
+    def take_surplus(self) -> Taken | None:
+        """Embeddings that are too many to wait for their scores, None while they are not: a crash may then cost those
+        scores, and still nothing counts twice."""
+        if len(self.embeddings) < MOST_EMBEDDINGS:
+            return None
+        surplus, self.embeddings = tuple(self.embeddings), []
+        return Taken((), surplus, dict(self.upto))
 
     def accepted(self, golden: Golden) -> None:
         """Another record is in force for an adapter: its copy scores from now on; what waits was about the former."""
@@ -60,35 +84,46 @@ class Responses:
 
     def not_scored(self, batch: Sequence[Interaction], why: str) -> None:
         """Nobody could: each is told with the reason, because silence would look like no traffic."""
+        if self.asking is None:
+            return
+        self._note(batch)
         self.scores += [not_scored(one.adapter, one.request_id, one.pod, one.at, why) for one in batch]
 
-    def hear(self, batch: Sequence[Interaction], held: Held, stop: Stop) -> tuple[list[Embedding], list[Interaction]]:
-        """Embeddings of both sides, and those that were not looked at because ``stop()`` turned true."""
+    def hear(self, batch: Sequence[Interaction], held: Held, stop: Stop) -> list[Interaction]:
+        """Scored and embedded; back come those that were not looked at because ``stop()`` turned true."""
         return self._embedded(batch, stop) if self.asking is None else self._scored(self.asking, batch, held, stop)
 
-    def _scored(
-        self, asking: Asking, batch: Sequence[Interaction], held: Held, stop: Stop
-    ) -> tuple[list[Embedding], list[Interaction]]:
+    def _note(self, done: Sequence[Interaction]) -> None:
+        for one in done:
+            for topic, partition, offset in one.records:
+                key = topic, partition, one.adapter
+                self.upto[key] = max(offset + 1, self.upto.get(key, 0))
+
+    def _scored(self, asking: Asking, batch: Sequence[Interaction], held: Held, stop: Stop) -> list[Interaction]:
         """Scores, and embeddings of the same passes."""
         jobs = [found for one in batch if (found := self._job(one, held)) is not None]
         if not jobs:
-            return [], []
+            return []
         runner = self.runner
         assert isinstance(runner, Scoring)
         try:
             answers = runner.score([made for _, made in jobs], stop, asking)
         except ProbeError as error:
             self.not_scored([one for one, _ in jobs], str(error))
-            return [], []
+            return []
         self.scores += [traffic_score(answer, asking) for answer in answers]
         done, left = [one for one, _ in jobs[: len(answers)]], [one for one, _ in jobs[len(answers) :]]
-        return _both_sides(done, [(answer.prompt, answer.output) for answer in answers]), left
+        self._note(done)
+        self.embeddings += _both_sides(done, [(answer.prompt, answer.output) for answer in answers])
+        return left
 
-    def _embedded(self, batch: Sequence[Interaction], stop: Stop) -> tuple[list[Embedding], list[Interaction]]:
+    def _embedded(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
         usable = [(one, text) for one in batch if (text := self._rendered(one)) is not None]
         vectors = self.runner.embed([text for _, text in usable], stop)
         done, left = [one for one, _ in usable[: len(vectors)]], [one for one, _ in usable[len(vectors) :]]
-        return _both_sides(done, vectors), left
+        self._note(done)
+        self.embeddings += _both_sides(done, vectors)
+        return left
 
     def _rendered(self, one: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
         """Token ids of both sides, None where one is empty or no template renders it: that costs nobody beside it."""

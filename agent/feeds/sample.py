@@ -12,6 +12,7 @@ import numpy as np
 from agent import fields
 from agent.errors import Unreadable
 from agent.feeds.halves import Joiner
+from agent.feeds.marks import Marks
 from agent.feeds.reader import Reader, known
 from agent.feeds.told import BODY_TELLS, STRANGER, Teller, Told
 from agent.formats import kserve
@@ -48,7 +49,7 @@ class _Poll:
     """One poll while it is worked on."""
 
     got: Polled
-    mark: int
+    marks: Marks
     now: float
     aside: list[SetAside] = field(default_factory=list)
     counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
@@ -87,10 +88,11 @@ class Sampler:
 
     @property
     def shed(self) -> Mapping[str, int]:
-        return self._reservoirs.shed
+        """Of every adapter, how many requests found no room in their minute."""
+        return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
 
-    def __call__(self, got: Polled, outline: Outline, told: Told, mark: int, now: float) -> Sampled:
-        poll = _Poll(got, mark, now)
+    def __call__(self, got: Polled, outline: Outline, told: Told, marks: Marks, now: float) -> Sampled:
+        poll = _Poll(got, marks, now)
         candidates = self._candidates(poll, outline, told)
         chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
         kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
@@ -171,14 +173,18 @@ class Sampler:
         return found
 
     def _join(self, poll: _Poll, half: Half, message: Message) -> Interaction | None:
+        half = replace(half, again=half.offset < poll.marks.counted(poll.got.place))
         other = self._joiner.add(half, len(message.value or b""), poll.now)
         if other is None:
             return None
+        request = half if half.is_request else other
         try:
-            seen = kserve.join(half, other)
+            joined = kserve.join(half, other)
         except Unreadable as why:
             poll.set_aside(message.offset, why)
             return None
+        again = poll.marks.cover_both(half, other, joined.adapter)
+        seen = replace(joined, other_half=(request.topic, request.partition, request.offset), again=again)
         return seen if self._is_ours(poll, seen) else None
 
     def _is_ours(self, poll: _Poll, seen: Interaction) -> bool:
@@ -195,7 +201,7 @@ class Sampler:
             self._count(poll, model, half.pod, half.at, message.offset)
 
     def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:
-        if offset >= poll.mark:
+        if offset >= poll.marks.counted(poll.got.place):
             sane = at if at <= poll.now + A_DAY_S else poll.now
             poll.counts[adapter, pod, sane // 60 * 60] += 1
 
@@ -213,9 +219,8 @@ class Sampler:
             why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{offset}")
             poll.set_aside(seen.offset, why, place)
             return None
-        again = place == poll.got.place and seen.offset < poll.mark
         at = seen.at if seen.at <= poll.now + A_DAY_S else _sane(poll.message(one.position).at, poll.now)
-        return replace(seen, at=at, again=again)
+        return replace(seen, at=at, again=seen.again if seen.other_half else poll.marks.cover(seen))
 
 
 def _sane(at: float, now: float) -> float:

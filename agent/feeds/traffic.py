@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 from agent.errors import AgentError
+from agent.feeds.marks import Marks
 from agent.feeds.sample import Sampler
 from agent.feeds.told import counts_of, request_counts
-from agent.records import AsideReason, TrafficBatch
+from agent.records import AsideReason, Stretch, TrafficBatch
 from agent.topic import Link, Place, Polled, TopicConsumer
 
 CountedUpto = Callable[[], Mapping[Place, int]]
+
+_log = logging.getLogger(__name__)
 
 
 class TrafficFeed:
@@ -21,12 +26,18 @@ class TrafficFeed:
     sampler: what is kept of a poll, and the names that are counted; any other name is set aside, which keeps every
     label set bounded
     counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
+    judged: where the evidence of an earlier run ends, see Marks
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
 
     Guarantee: each record is handed out at least once and counted once, as long as every batch handed out becomes
     durable in the end: after a crash, records below counted_upto are read again but not counted again, and their
     interactions are marked ``again``. Broken by two owners of one partition at once (a fenced member that still
     writes), which counts a range twice.
+    A mark beyond the end of its partition is one of an earlier topic of the same name: it is dropped, which is said,
+    and counting begins at the first record. Until the new topic is as long as the old one was, the store's mark is
+    still the old one, so a crash in that time may count and judge twice what was not committed yet. A log that an
+    unclean election has cut is taken for a new one, too; and a new topic that grew past the old mark before it was
+    first read here cannot be told from the old one.
     Sampling comes before decoding wherever key or headers name the adapter: what is not in the sample is counted and
     never opened, so that a bad record in it goes unnoticed. ``aside`` speaks of the records that were opened.
     """
@@ -36,11 +47,13 @@ class TrafficFeed:
         consumer: TopicConsumer,
         sampler: Sampler,
         counted_upto: CountedUpto,
+        judged: Mapping[Stretch, int] | None = None,
         max_pending: int = 8,
     ) -> None:
         self._consumer, self._sampler = consumer, sampler
         self._counted_upto, self._max_pending = counted_upto, max_pending
-        self._marks: dict[Place, int] = {}  # the first offset not counted yet
+        self._marks = Marks(judged)
+        self._anew: dict[Place, int] = {}  # made anew: the mark of the topic that was there before
         self._unmarked: set[Place] = set()  # newly ours: what the store has of them is not known yet
         self._waiting: list[Polled] = []  # read, but the store has not told their marks
         self._pending: dict[Place, list[int]] = {}  # where each uncommitted batch ends
@@ -51,11 +64,15 @@ class TrafficFeed:
 
     @property
     def status(self) -> Link:
-        """Not up while no broker answers; up, with a reason, while it holds back."""
+        """Not up while no broker answers; up, with a reason, while it holds back or a topic was made anew."""
         link = self._consumer.status
-        if not link.up or not (self._waiting or self._is_full()):
+        if not link.up:
             return link
-        return Link(True, "waiting for the store to tell what it holds" if self._waiting else "waiting for the sinks")
+        if self._waiting or self._is_full():
+            why = "waiting for the store to tell what it holds" if self._waiting else "waiting for the sinks"
+            return Link(True, why)
+        told = [f"{topic}:{partition} was made anew, and is read from its beginning" for topic, partition in self._anew]
+        return Link(True, link.why or "; ".join(told))
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -110,6 +127,7 @@ class TrafficFeed:
         self._pending = {place: ends for place, ends in self._pending.items() if place not in moves.lost}
         self._waiting = [got for got in self._waiting if got.place not in moves.lost]
         self._unmarked = (self._unmarked - moves.lost) | moves.gained
+        self._anew = {place: mark for place, mark in self._anew.items() if place not in moves.lost}
 
     def _know_marks(self) -> bool:
         """Ask the store once for each partition that became ours; False while it cannot tell."""
@@ -119,22 +137,36 @@ class TrafficFeed:
             stored = self._counted_upto()
         except AgentError:  # away, or its password is wrong: its own sink says so, and the canaries go on
             return False
-        # Our own mark may be ahead: batches handed out that are on their way to the store.
-        found = {place: max(self._marks.get(place, 0), stored.get(place, 0)) for place in self._unmarked}
-        self._marks |= found
+        self._marks.learn(self._unmarked, stored)
+        ends = self._consumer.ends()
+        found = {place: self._marks.counted(place) for place in self._unmarked}
         self._unmarked = set()
-        behind = {place: mark for place, mark in found.items() if mark > 0}
+        behind = {place: mark for place, mark in found.items() if 0 < mark <= ends.get(place, mark)}
         if behind and self._consumer.go_to(behind):
             self._waiting = [got for got in self._waiting if got.place not in behind]
         return True
 
+    def _is_anew(self, got: Polled) -> bool:
+        """Do these records lie below a mark that no record of this topic can have set?"""
+        mark = self._marks.highest(got.place)
+        if got.first_offset >= mark or self._consumer.ends().get(got.place, mark) >= mark:
+            return False
+        _log.warning("%s:%d ends below offset %d, which was read before: it was made anew", *got.place, mark)
+        self._marks.forget(got.place)
+        self._pending.pop(got.place, None)  # to commit where the old one ended would skip the new one's records
+        self._anew[got.place] = mark
+        return True
+
     def _batch(self, got: Polled, now: float) -> TrafficBatch:
-        mark = self._marks.get(got.place, 0)
+        anew = self._is_anew(got)
+        mark = self._marks.counted(got.place)
         outline = got.outline()
         told = self._sampler.tell(outline)
-        seen = self._sampler(got, outline, told, mark, now)
+        seen = self._sampler(got, outline, told, self._marks, now)
         counts = counts_of(told, outline, mark, now) + seen.counts
-        self._marks[got.place] = max(mark, got.next_offset)
+        self._marks.move(got.place, got.next_offset)
+        if got.next_offset >= self._anew.get(got.place, math.inf):
+            del self._anew[got.place]
         self._pending.setdefault(got.place, []).append(got.next_offset)
         self.records += len(got.messages)
         self.aside.update(one.reason for one in seen.aside)
@@ -149,4 +181,6 @@ class TrafficFeed:
             records=len(got.messages),
             at=now,
             opened=seen.opened,
+            first_ms=int(outline.stamps_ms[0]),
+            anew=anew,
         )

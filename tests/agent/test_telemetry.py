@@ -32,6 +32,7 @@ def filled() -> Sink:
     sink.telemetry.set("gapwatch.expected_false_pages_per_year", 1.0)
     sink.telemetry.set("gapwatch.sink.ok", 1.0, sink="clickhouse")
     sink.telemetry.set("gapwatch.kafka.ok", 1.0)
+    sink.telemetry.set("gapwatch.shed", 3, adapter=ROUTER, stage="scoring")
     sink.telemetry.set("gapwatch.kafka.lag", 12, topic="llm.interactions", partition="0")
     return sink
 
@@ -68,6 +69,14 @@ def test_what_is_not_measured_now_is_not_shown_as_it_was() -> None:
     assert "gapwatch_retention" not in shown
     assert "gapwatch_scale" not in shown
     assert {"gapwatch_status", "gapwatch_threshold_nats", "gapwatch_last_round_seconds"} <= shown
+
+
+def test_what_was_shed_is_a_counter_that_stands_where_its_owner_says() -> None:
+    telemetry = Telemetry()
+    for total in (0, 2, 5):
+        telemetry.set("gapwatch.shed", total, adapter=ROUTER, stage="sampling")
+    seen = samples(telemetry.page())
+    assert seen[("gapwatch_shed_total", (("adapter", ROUTER), ("stage", "sampling")))] == 5
 
 
 def test_every_instance_has_a_page_of_its_own() -> None:

@@ -122,6 +122,9 @@ def drift_streams(world: World) -> set[str]:
 def test_traffic_is_counted_sampled_embedded_and_committed(world: World) -> None:
     world.topic.publish([request(i, ADAPTERS[i % 3]) for i in range(30)])
     world.turn_round()
+    world.turn_until(lambda: len(world.responses.embeddings) == 60)
+    assert drift_streams(world) == set(), "judged with the round that comes next, and saved with it"
+    world.turn_round()
     world.turn_until(lambda: len(drift_streams(world)) == 2)
     batches = world.sink.of(TrafficBatch)
     assert sum(count.n for batch in batches for count in batch.counts) == 30

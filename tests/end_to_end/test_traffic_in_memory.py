@@ -10,10 +10,12 @@ import orjson
 import pytest
 
 from agent.clock import HandClock
-from agent.records import Notice, NoticeKind, NoticeReason
+from agent.feeds.canaries import STUCK_S
+from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.topic import Outgoing
 from detectors import join
-from detectors.records import Cause, Reason, Scored, Status, TrafficRound, Verdict
+from detectors.records import Cause, Embedding, Evidence, Reason, Scored, Status, TrafficRound, Verdict
+from detectors.state_json import unpack
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring import Asking
@@ -167,3 +169,95 @@ def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Pa
         turn(again, 8)
         assert latest(again, "alpha").reason is Reason.STILL_DEGRADED
         assert pages(again) == []
+
+
+def counted(world: World, adapter: str) -> int:
+    """Responses in the evidence about an adapter, by its bounded stream."""
+    found = [e for e in world.sink.of(Evidence) if (e.subject, e.stream) == (adapter, "replica")]
+    return found[-1].n if found else 0
+
+
+def embedded(world: World, adapter: str) -> int:
+    """Prompts in the evidence of drift, those that make up its bank included."""
+    bank = world.judge._monitor.state_json()["detectors"]["embedding_drift"]["state"]["banks"].get(f"{adapter}/prompt")
+    return len(unpack(bank["references"])) + bank["used"] if bank else 0
+
+
+def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_never_had_it(
+    tmp_path: Path, goldens: Path
+) -> None:
+    """The store was away, so nothing was committed and the store's marks know nothing; the state file knows."""
+    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+        world.sink.settled = False
+        first_round(world)
+        serve(world, "alpha", "alpha", n=12)
+        turn(world, 12)
+        assert (counted(world, "alpha"), embedded(world, "alpha")) == (12, 12)
+    assert world.topic.committed == {}
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+        after.clock.advance(10 * EVERY_S)
+        first_round(after)
+        serve(after, "alpha", "alpha", n=4)
+        turn(after, 4)
+        assert sum(len(batch.interactions) for batch in after.sink.of(TrafficBatch)) == 16
+        assert sum(len(seen.scores) for seen in heard(after)) == 4
+        assert (counted(after, "alpha"), embedded(after, "alpha")) == (16, 16)
+
+
+def test_what_was_scored_and_not_judged_before_a_crash_is_scored_again(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+        world.sink.settled = False
+        first_round(world)
+        serve(world, "alpha", "alpha", n=8)
+        turn(world, 8)
+        serve(world, "alpha", "alpha", n=4)
+        world.turn_until(lambda: len(world.responses.scores) >= 4)
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+        after.clock.advance(10 * EVERY_S)
+        first_round(after)
+        turn(after, 4)
+        assert (counted(after, "alpha"), embedded(after, "alpha")) == (12, 12)
+
+
+def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+        first_round(world)
+        serve(world, "alpha", "alpha", n=12)
+        turn(world, 12)
+    world.topic.make_anew()
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+        after.clock.advance(10 * EVERY_S)
+        first_round(after)
+        serve(after, "alpha", "alpha", n=3)
+        turn(after, 3)
+        assert counted(after, "alpha") == 15
+        assert after.judge.judged == {("traffic", 0, "alpha"): 3}
+
+
+def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_not_called_a_fault(
+    tmp_path: Path, goldens: Path
+) -> None:
+    with World(tmp_path, goldens, schedule=ALONE) as world:
+        for _ in range(2):
+            serve(world, "alpha", "alpha", n=2)
+            world.turn_until(lambda: len(world.responses.embeddings) >= 4)
+            before = len(world.sink.of(Embedding))
+            world.clock.advance(STUCK_S - 1.0)
+            world.turn_until(lambda: len(world.sink.of(Embedding)) > before)  # noqa: B023 - called before it changes
+        assert world.rounds == [] and world.sink.verdicts == []
+    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE) as after:
+        assert after.judge.judged == {("traffic", 0, "alpha"): 4}
+
+
+def test_a_busy_adapter_costs_a_quiet_one_nothing_and_what_it_sheds_is_told(alone: World) -> None:
+    first_round(alone)
+    serve(alone, "alpha", "alpha", n=200)
+    serve(alone, "beta", "beta", n=3)
+    turn(alone, 67)
+    assert len([score for seen in heard(alone) for score in seen.scores if score.adapter == "beta"]) == 3
+    assert alone.canaries.shed["alpha"] > 0 == alone.canaries.shed["beta"]
+    assert alone.canaries.status == (True, f"replaying; sampled and shed for want of time: alpha {shed(alone)}")
+
+
+def shed(world: World) -> int:
+    return sum(world.canaries.shed.values())

@@ -86,9 +86,9 @@ class World:
             [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], schedule, self.clock
         )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
-        self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict)
         monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
+        self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict, self.judge.judged)
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))
         self.health = Health(routes, self.clock, 0, 0)
         self.app = App(

@@ -48,10 +48,11 @@ def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
 
 
 def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golden) -> None:
-    embedded, left = responses.hear([asked("a"), asked("b")], {"alpha": golden}, never)
-    assert [score.scored for score in responses.take()] == [Scored.SAMPLED] * 2
-    assert len(embedded) == 4 and left == []
-    assert responses.take() == ()
+    left = responses.hear([asked("a"), asked("b")], {"alpha": golden}, never)
+    taken = responses.take()
+    assert [score.scored for score in taken.scores] == [Scored.SAMPLED] * 2
+    assert len(taken.embeddings) == 4 and left == []
+    assert responses.take() == ((), (), {})
 
 
 @pytest.mark.parametrize(
@@ -65,18 +66,18 @@ def test_a_copy_of_another_release_scores_nothing(
     responses: Responses, golden: Golden, changed: dict[str, str], words: str
 ) -> None:
     responses.hear([asked("a")], {"alpha": replace(golden, **changed)}, never)
-    (score,) = responses.take()
+    (score,) = responses.take().scores
     assert score.scored is Scored.NOT_SCORED and words in score.detail
 
 
 def test_without_a_golden_record_its_reason_is_told(responses: Responses) -> None:
     responses.hear([asked("a")], {"alpha": Refusal(Reason.NO_GOLDEN, "none was enrolled")}, never)
-    assert [score.detail for score in responses.take()] == ["none was enrolled"]
+    assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
 
 
 def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: Responses, golden: Golden) -> None:
     responses.hear([asked("a"), asked("b", role="system"), asked("c")], {"alpha": golden}, never)
-    told = {score.request_id: (score.scored, score.detail) for score in responses.take()}
+    told = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}
     assert [told[name][0] for name in "abc"] == [Scored.SAMPLED, Scored.NOT_SCORED, Scored.SAMPLED]
     assert "rendered" in told["b"][1] and "production text" not in told["b"][1]
 
@@ -86,20 +87,22 @@ def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: R
     plain = asked("a")
     length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
     batch = [replace(plain, prompt_tokens=length), replace(asked("b"), prompt_tokens=length + 40)]
-    embedded, _ = responses.hear(batch, {"alpha": golden}, never)
-    told = {score.request_id: score for score in responses.take()}
+    responses.hear(batch, {"alpha": golden}, never)
+    taken = responses.take()
+    told = {score.request_id: score for score in taken.scores}
     assert told["a"].scored is Scored.SAMPLED
     assert told["b"].scored is Scored.NOT_SCORED and "rendered otherwise" in told["b"].detail
-    assert {one.request_id for one in embedded} == {"a", "b"}
+    assert {one.request_id for one in taken.embeddings} == {"a", "b"}
 
 
 def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: Responses, golden: Golden) -> None:
     biased = replace(asked("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
-    embedded, _ = responses.hear([biased, asked("b")], {"alpha": golden}, never)
-    told = {score.request_id: score for score in responses.take()}
+    responses.hear([biased, asked("b")], {"alpha": golden}, never)
+    taken = responses.take()
+    told = {score.request_id: score for score in taken.scores}
     assert (told["a"].scored, told["a"].detail) == (Scored.NOT_SCORED, "the request biases tokens (logit_bias)")
     assert told["b"].scored is Scored.SAMPLED
-    assert [(one.request_id, one.side, one.group) for one in embedded] == [
+    assert [(one.request_id, one.side, one.group) for one in taken.embeddings] == [
         ("a", Side.PROMPT, "0123456789abcdef"), ("a", Side.OUTPUT, "0123456789abcdef"),
         ("b", Side.PROMPT, ""), ("b", Side.OUTPUT, ""),
     ]  # fmt: skip
@@ -107,18 +110,18 @@ def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: Resp
 
 def test_without_scoring_embeddings_carry_their_group_too(responses: Responses) -> None:
     responses.asking = None
-    embedded, _ = responses.hear([replace(asked("a"), group="g")], {}, never)
-    assert [one.group for one in embedded] == ["g", "g"]
+    responses.hear([replace(asked("a"), group="g")], {}, never)
+    assert [one.group for one in responses.take().embeddings] == ["g", "g"]
 
 
 def test_what_there_was_no_time_for_comes_back(responses: Responses, golden: Golden) -> None:
     batch = [asked("a"), asked("b")]
-    assert responses.hear(batch, {"alpha": golden}, lambda: True) == ([], batch)
-    assert responses.take() == ()
+    assert responses.hear(batch, {"alpha": golden}, lambda: True) == batch
+    assert responses.take() == ((), (), {})
 
 
 def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: Responses, golden: Golden) -> None:
     responses.hear([asked("a")], {"alpha": golden}, never)
     responses.not_scored([asked("b", adapter="beta")], "why")
     responses.accepted(golden)
-    assert [score.adapter for score in responses.take()] == ["beta"]
+    assert [score.adapter for score in responses.take().scores] == ["beta"]

@@ -194,7 +194,7 @@ def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:
     (batch,) = feed.poll(0.0)
     lowest = np.argsort(Ranking("s").of_offsets("traffic", 0, np.arange(50)))[:3]
     assert [seen.offset for seen in batch.interactions] == [*sorted(lowest.tolist()), 50]
-    assert (feed.shed, counted([batch])["ticket-router"]) == ({"ticket-router": 47}, 50)
+    assert (feed.shed, counted([batch])["ticket-router"]) == ({"polite-rewriter": 0, "ticket-router": 47}, 50)
 
 
 def test_the_same_request_produced_twice_counts_as_one_interaction() -> None:
@@ -367,13 +367,85 @@ def test_after_a_crash_records_come_again_and_are_counted_once(first_cut: int, s
     assert all(a == b or a[1] < b[0] for a, b in pairwise(ranges))
 
 
-def test_the_same_range_has_the_same_token_after_a_crash() -> None:
-    topic = MemoryTopic()
+def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_topic_made_anew_another() -> None:
+    clock = [700.0]
+    topic = MemoryTopic(clock=lambda: clock[0])
     topic.publish(request(n) for n in range(10))
     first = feed_over(topic)
     token = first.poll(0.0)[0].token
     first.close()
-    assert feed_over(topic).poll(5.0)[0].token == token == "traffic:0:0-9:v1"
+    second = feed_over(topic)
+    assert second.poll(5.0)[0].token == token == "traffic:0:0-9:700000:v2"
+    second.close()
+    clock[0] = 800.0
+    topic.make_anew()
+    topic.publish(request(n) for n in range(10))
+    assert feed_over(topic).poll(5.0)[0].token == "traffic:0:0-9:800000:v2"
+
+
+def test_a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() -> None:
+    """The store remembers the old topic's offsets, and the saved evidence too: both lie beyond the new one's end."""
+    topic = MemoryTopic(partitions=2)
+    topic.publish((request(n) for n in range(5)), partition=0)
+    topic.publish((request(n) for n in range(5, 8)), partition=1)
+    old = {("traffic", 0): 900, ("traffic", 1): 2}
+    judged = {("traffic", 0, "ticket-router"): 3, ("traffic", 1, "ticket-router"): 1}
+    feed = feed_over(topic, counted_upto=lambda: old, judged=judged)
+    anew, known = feed.poll(0.0)
+    assert (anew.anew, counted([anew]), len(anew.fresh)) == (True, {"ticket-router": 5}, 5)
+    assert (known.anew, counted([known]), [seen.offset for seen in known.fresh]) == (False, {"ticket-router": 1}, [2])
+    assert feed.status == (True, "traffic:0 was made anew, and is read from its beginning")
+    topic.publish((request(n) for n in range(10, 910)), partition=0)
+    later = [batch for _ in range(3) for batch in feed.poll(0.0)]
+    assert (counted(later), any(batch.anew for batch in later)) == ({"ticket-router": 900}, False)
+    assert feed.status == (True, "")
+
+
+def test_a_topic_made_anew_under_a_reader_is_read_from_its_beginning_and_committed_there() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(50))
+    feed = feed_over(topic)
+    feed.poll(0.0)
+    topic.make_anew()
+    topic.publish(request(n) for n in range(100, 108))
+    (batch,) = feed.poll(0.0)
+    assert (batch.anew, counted([batch]), len(batch.fresh)) == (True, {"ticket-router": 8}, 8)
+    feed.commit()
+    assert topic.committed == {("traffic", 0): 8}, "not where the old one ended"
+
+
+def test_what_the_saved_evidence_holds_is_not_fresh_though_the_store_never_had_it() -> None:
+    """By adapter: one that waits for its turn loses nothing to one whose turn came first."""
+    topic = MemoryTopic()
+    topic.publish(request(n, ADAPTERS[n % 2]) for n in range(8))
+    judged = {("traffic", 0, ADAPTERS[0]): 5, ("traffic", 0, ADAPTERS[1]): 2}
+    (batch,) = feed_over(topic, judged=judged).poll(0.0)
+    assert [seen.offset for seen in batch.fresh] == [3, 5, 6, 7]
+    assert counted([batch]) == {ADAPTERS[0]: 4, ADAPTERS[1]: 4}, "the store counts what it does not hold"
+
+
+@pytest.mark.parametrize(
+    ("mark", "fresh"), [(0, True), (1, True), (2, False)], ids=["neither was read", "one of them", "both"]
+)
+@pytest.mark.parametrize("response_first", [False, True])
+def test_two_halves_were_heard_before_when_both_lie_below_the_mark(
+    mark: int, fresh: bool, response_first: bool
+) -> None:
+    """Whichever came first: what was whole only above the mark was never scored."""
+    topic = MemoryTopic()
+    topic.publish(list(events("id"))[:: -1 if response_first else 1])
+    (batch,) = feed_over(topic, counted_upto=lambda: {("traffic", 0): mark}).poll(0.0)
+    assert [not seen.again for seen in batch.interactions] == [fresh]
+
+
+@pytest.mark.parametrize("marks", [(1, 1), (0, 1), (1, 0)])
+def test_halves_in_two_partitions_are_judged_by_both_their_marks(marks: tuple[int, int]) -> None:
+    topic = MemoryTopic(partitions=2)
+    for partition, half in enumerate(events("id")):
+        topic.publish([half], partition)
+    stored = {("traffic", partition): mark for partition, mark in enumerate(marks)}
+    batches = feed_over(topic, counted_upto=lambda: stored).poll(0.0)
+    assert [seen.again for batch in batches for seen in batch.interactions] == [marks == (1, 1)]
 
 
 def test_too_many_uncommitted_batches_hold_reading_back() -> None:
