@@ -18,6 +18,8 @@ from probes.golden_files import look_up, newest, read_bytes, save_bytes
 log = structlog.get_logger(__name__)
 
 Fetch = Callable[[str, str], tuple[str, bytes] | None]
+# What follows where enrolment does not keep the base.
+UNKEPT = "once the base has moved and the agent was restarted, no response is scored"
 
 
 class Goldens:
