@@ -18,7 +18,7 @@ from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
 from agent.feeds.responses import Responses
 from agent.feeds.sample import Sampler
 from agent.feeds.traffic import TrafficFeed
-from agent.goldens import Goldens
+from agent.goldens import Goldens, kept_before
 from agent.health import Health, Routes
 from agent.judge import Judge
 from agent.redaction import Redactor
@@ -193,9 +193,10 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
 
 
 def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
-    runner, kept = runner_of(config, model), partial(find_adapter, config.probes.golden_dir)
+    runner, folder = runner_of(config, model), config.probes.golden_dir
+    kept, before = partial(find_adapter, folder), partial(kept_before, folder)
     retokenise = Retokenise(config.scoring.retokenise)
-    responses = Responses(runner, asking_of(config), sampler_of(config), retokenise, kept)
+    responses = Responses(runner, asking_of(config), sampler_of(config), retokenise, kept, before)
     names = tuple(adapter.name for adapter in model.adapters)
     return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 

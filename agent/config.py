@@ -84,7 +84,9 @@ class Probes(Section):
 
     every: one scheduled round; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 leaves one core free
-    keep_golden_weights: copy the base, content-addressed, at enrolment
+    keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
+    and no golden_path says where it lies. Hard links on one file system, elsewhere a copy as large as the base for each
+    base that is accepted
     flips: worst canaries regenerated once when an adapter becomes degraded
     canaries: false replays none and leaves the adapters to their sampled responses
     """
@@ -94,7 +96,7 @@ class Probes(Section):
     device: str = "auto"
     golden_dir: Path = Path("/var/lib/gapwatch/golden")
     cache_dir: Path = Path("/var/cache/gapwatch")
-    keep_golden_weights: bool = False
+    keep_golden_weights: bool | None = None
     max_batch_tokens: int = Field(default=2048, ge=128)
     threads: int = Field(default=0, ge=0)
     flips: int = Field(default=2, ge=0, le=16)
@@ -197,6 +199,15 @@ class Config(Section):
         if not self.probes.canaries and not heard and any(model.replay for model in self.models):
             raise ValueError("probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged")
         return self
+
+    def scores(self, model: Model) -> bool:
+        """Are sampled responses of this base's adapters scored?"""
+        return self.kafka is not None and self.scoring.enabled and model.replay
+
+    def keeps_weights(self, model: Model) -> bool:
+        """Does enrolment keep the accepted base: as configured, else where responses would not be scored without."""
+        wanted = self.probes.keep_golden_weights
+        return self.scores(model) and model.golden_path is None if wanted is None else wanted
 
     def adapter(self, name: str) -> tuple[Model, Adapter]:
         """The adapter of that name with its base. Raises Refused naming those that exist."""

@@ -10,14 +10,17 @@ import structlog
 from agent.errors import AgentError
 from agent.records import GoldenAccepted
 from detectors.records import Reason
-from probes.errors import Damaged
+from probes.errors import Damaged, Refused
 from probes.golden import Golden, Refusal
 from probes.golden_bytes import content_hash
-from probes.golden_files import look_up, newest, read_bytes, save_bytes
+from probes.golden_files import adapter_before, look_up, newest, read_bytes, save_bytes
+from probes.golden_weights import find_adapter
 
 log = structlog.get_logger(__name__)
 
 Fetch = Callable[[str, str], tuple[str, bytes] | None]
+# What follows where enrolment does not keep the base.
+UNKEPT = "once the base has moved and the agent was restarted, no response is scored"
 
 
 class Goldens:
@@ -80,3 +83,16 @@ class Goldens:
             log.warning("golden_not_restored", adapter=adapter, why=str(error))
             return False
         return True
+
+
+def kept_before(folder: Path, golden: Golden) -> Path | None:
+    """Kept files of the adapter that was accepted before this one; None where there was none, or it is not at hand."""
+    try:
+        accepted = adapter_before(folder, golden.previous, golden.adapter_hash)
+    except Refused as error:
+        log.info("version_before_unknown", adapter=golden.adapter, why=str(error))
+        return None
+    found = find_adapter(folder, accepted) if accepted else None
+    if accepted and found is None:
+        log.info("version_before_not_kept", adapter=golden.adapter, version=accepted)
+    return found

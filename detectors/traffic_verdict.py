@@ -164,6 +164,9 @@ def _named(adapter: str, name: str, what: str) -> tuple[Cause, str, str]:
             what,
             "compare dtype and quantisation of the served base with the last good release",
         )
+    if name == "previous":
+        do = f"unload {adapter} and load its present files again; restart the engine if it still serves the old ones"
+        return Cause.WRONG_ADAPTER, what, do
     if name.startswith(OTHER):
         return Cause.WRONG_ADAPTER, what, f"check what is routed and cached under the name {adapter}"
     if name.startswith(STRENGTHS):
@@ -181,6 +184,8 @@ def _writer(adapter: str, name: str, strength: Interval | None) -> str:
         left = f", {strength.mean:.2f} of the way from base to adapter ({strength.low:.2f}..{strength.high:.2f})"
     if name == "base":
         return f"the accepted base wrote them{left}"
+    if name == "previous":
+        return f"the version of {adapter} accepted before wrote them"
     if name.startswith(OTHER):
         return f"{name.removeprefix(OTHER)} wrote them"
     if name == "4 bits":

@@ -86,6 +86,20 @@ def newest(folder: Path, adapter: str) -> str | None:
     return max(found)[1] if found else None
 
 
+def adapter_before(folder: Path, record: str, adapter_hash: str) -> str:
+    """Hash of the adapter files that were accepted before those of ``adapter_hash``, "" where there were none.
+
+    record: hash of the record to begin with, "" for none; it and those that it replaced are looked through, because the
+    same files are enrolled again when their base has moved. Raises Missing or Damaged where a record cannot be read.
+    """
+    while record:
+        golden = load(folder, record)
+        if golden.adapter_hash != adapter_hash:
+            return golden.adapter_hash
+        record = golden.previous
+    return ""
+
+
 def time_after(folder: Path, previous: str, now: float) -> float:
     """When a record is said to be made that replaces ``previous``: now, or a second after it by a clock that is behind.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,21 +16,23 @@ from probes.errors import Unreplayable
 from probes.golden import short
 
 
-def keep(base: Path, golden_dir: Path) -> Path:
+def keep(base: Path, golden_dir: Path, accepted: str) -> Path:
     """Hard-link, or copy, a base folder to ``golden_dir/weights/<hex>``; returns that folder. Done once per hash.
 
-    base: folder with safetensors, config and tokenizer. Raises Unreplayable when it cannot be read.
-    A link costs nothing and survives a release that replaces the file; a release that writes *into* the file would
-    change both, and the hash in the name then gives it away.
+    base: folder with safetensors, config and tokenizer; accepted: the hash that the golden record names
+    Raises Unreplayable when it cannot be read or copied, or has another hash once it lies there: it changed since it
+    was recorded.
+    A link costs nothing while the file it was made of stays, and survives a release that replaces the file; on another
+    file system it is a copy, as large as the base. A release that writes *into* the file would change both, and the
+    hash in the name then gives it away.
     """
-    found = base_hash(base)
-    target = folder_of(golden_dir, found)
-    if target.is_dir():
+    target = folder_of(golden_dir, accepted)
+    if find(golden_dir, accepted) is not None:
         return target
-    with _laid_out(target) as fresh:
-        for file in base.iterdir():
-            if file.is_file():
-                _link(file.resolve(), fresh / file.name)
+    with _laid_out(target, lambda: find(golden_dir, accepted) is not None) as fresh:
+        for file in _files(base):
+            _link(file.resolve(), fresh / file.name)
+        _check(base, fresh, base_hash, accepted)
     return target
 
 
@@ -57,12 +59,10 @@ def keep_adapter(adapter: Path, golden_dir: Path, accepted: str) -> Path:
     target = adapter_folder(golden_dir, accepted)
     if find_adapter(golden_dir, accepted) is not None:
         return target
-    with _laid_out(target) as fresh:
+    with _laid_out(target, lambda: find_adapter(golden_dir, accepted) is not None) as fresh:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             _copy(adapter / name, fresh / name)
-        if (found := adapter_hash(fresh)) != accepted:
-            raise Unreplayable(str(adapter), f"changed since it was recorded: {short(found)}, was {short(accepted)}")
-        shutil.rmtree(target, ignore_errors=True)  # only what was found damaged lies there
+        _check(adapter, fresh, adapter_hash, accepted)
     return target
 
 
@@ -81,16 +81,36 @@ def adapter_folder(golden_dir: Path, accepted: str) -> Path:
 
 
 @contextmanager
-def _laid_out(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``target`` in one step once it is whole, and is gone when filling it failed."""
+def _laid_out(target: Path, whole: Callable[[], bool]) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` in one step once it is full, and is gone when filling it failed.
+
+    whole: is what lies at ``target`` what belongs there?
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield fresh
         fresh.chmod(0o755)  # kept by one user, read by the sidecar's
-        _put(fresh, target)
+        _put(fresh, target, whole)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _check(source: Path, fresh: Path, hash_of: Callable[[Path], str], accepted: str) -> None:
+    """What lies there now is what counts: files may change between two reads, and while they are copied."""
+    try:
+        found = hash_of(fresh)
+    except Unreplayable as error:  # its place is a folder that is about to go
+        raise Unreplayable(str(source), f"cannot be kept: {error.why}") from error
+    if found != accepted:
+        raise Unreplayable(str(source), f"changed since it was recorded: {short(found)}, was {short(accepted)}")
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [file for file in folder.iterdir() if file.is_file()]
+    except OSError as error:
+        raise Unreplayable(str(folder), f"cannot be read ({error.strerror})") from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -100,17 +120,18 @@ def _copy(source: Path, target: Path) -> None:
         raise Unreplayable(str(source), f"cannot be copied ({error.strerror})") from error
 
 
-def _put(fresh: Path, target: Path) -> None:
-    """The whole folder or nothing; another process that was quicker has put the same content there."""
+def _put(fresh: Path, target: Path, whole: Callable[[], bool]) -> None:
+    """The whole folder or nothing. What another process has put there meanwhile stays, what is damaged makes way."""
     try:
         fresh.rename(target)
     except OSError:
-        if not target.is_dir():
-            raise
+        if not whole():
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.rename(target)
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # another file system
-        shutil.copyfile(source, target)
+        _copy(source, target)

@@ -98,7 +98,8 @@ class Loaded:
 
     def golden_name(self, adapter: str) -> str:
         """The name under which the accepted adapter answers on the golden base: its own while its files are those that
-        were accepted, else that of the copy kept since. Raises Unreplayable, Unsupported where there is none."""
+        were accepted, else that of the copy kept since. Raises Unreplayable, Unsupported where there is none, and where
+        the copy does not fit the golden base whole: a part of an adapter is nobody's law."""
         golden = self.golden_model()
         if adapter not in self.sources.golden_adapters:
             self.model(Weights.GOLDEN, adapter)
@@ -112,16 +113,25 @@ class Loaded:
         if name not in golden.adapters.fitted:
             golden.adapters.fit(name, kept)
             self._rounded = None  # a copy in few bits was made without it
+        if facts := golden.adapters.fitted[name].facts:
+            raise Unreplayable(self.sources.golden_adapters[adapter], "; ".join(facts))
         return name
+
+    @property
+    def scorers(self) -> list[str]:
+        """Names that ``golden_name`` may know: registered adapters, then the versions before them that are kept."""
+        return list(dict.fromkeys((*self.sources.adapters, *self.sources.golden_adapters)))
 
     def golden_hashes(self, adapter: str) -> tuple[str, str]:
         """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
         golden, name = self.golden_model(), self.golden_name(adapter)
         return golden.hash, golden.adapters.fitted[name].adapter.hash
 
-    def accept_adapter(self, adapter: str, folder: str) -> None:
-        """Another copy is the accepted one; the former is taken off the golden base."""
-        self.sources = replace(self.sources, golden_adapters={**self.sources.golden_adapters, adapter: folder})
+    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+        """Another copy is the accepted one, None for none; the former is taken off the golden base."""
+        others = {name: kept for name, kept in self.sources.golden_adapters.items() if name != adapter}
+        kept = others if folder is None else {**others, adapter: folder}
+        self.sources = replace(self.sources, golden_adapters=kept)
         self._kept.pop(adapter, None)
         if self.golden is not None:
             self.golden.adapters.remove(f"{adapter} as accepted")

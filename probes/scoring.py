@@ -17,7 +17,7 @@ from probes.likelihood import Response, Settings, TokenScores, score, seed_of
 from probes.replay import Stop, Target, Weights
 from probes.sampler import Doubles, Sampling
 
-HALF, DOUBLE, FOUR_BITS, OTHER = "half", "double", "4 bits", "adapter:"
+HALF, DOUBLE, FOUR_BITS, PREVIOUS, OTHER = "half", "double", "4 bits", "previous", "adapter:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Asking:
     tokens: of each token, at the cost of the two passes by golden adapter and golden base
     tolerances: adapter -> its own share of the effect whose loss is benign, over that of ``tokens``
     copies: alternatives that need a pass of their own: "half" and "double" strength, "4 bits" (a second base in memory)
-    others: are the other registered adapters alternatives too?
+    others: are the other registered adapters alternatives too? (The version accepted before is one wherever its files
+    are at hand.)
     passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
     None for all of them
     longest_output: positions that are scored of a response; longest_text: tokens, a longer text is not read at all
@@ -108,8 +109,11 @@ class Scoring(Protocol):
     def end_of_answer(self) -> int | None:
         """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""
 
-    def accept_adapter(self, adapter: str, folder: str) -> None:
-        """From now on the files in this folder are what was accepted under that name."""
+    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+        """From now on the files in this folder are what was accepted under that name, None for no copy.
+
+        adapter: a registered one, or ``version_before`` one, which is an alternative for its responses from then on
+        """
 
 
 def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None) -> str:
@@ -140,20 +144,29 @@ def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
     return ""
 
 
+def version_before(adapter: str) -> str:
+    """The name under which the files answer that were accepted before; no configured name has an "@" in it."""
+    return f"{adapter}@{PREVIOUS}"
+
+
 def alternatives(job: Job, adapters: Iterable[str], asking: Asking) -> dict[str, Target]:
     """Name -> who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
 
-    adapters: those whose golden copies are loaded. A bet is fair because nothing that was written decides which bets
-    are made; those not made count as 1.
+    adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
+    written decides which bets are made; those not made count as 1.
     """
+    names, earlier = list(adapters), version_before(job.adapter)
     copies = {
         HALF: Target(job.adapter, Weights.GOLDEN, 0.5),
         DOUBLE: Target(job.adapter, Weights.GOLDEN, 2.0),
         FOUR_BITS: Target(job.adapter, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
     }
     there = {name: copies[name] for name in asking.copies}
+    if earlier in names:
+        there[PREVIOUS] = Target(earlier, Weights.GOLDEN)
     if asking.others:
-        there |= {f"{OTHER}{name}": Target(name, Weights.GOLDEN) for name in adapters if name != job.adapter}
+        others = [name for name in names if name != job.adapter and not name.endswith(version_before(""))]
+        there |= {f"{OTHER}{name}": Target(name, Weights.GOLDEN) for name in others}
     if asking.passes is None or asking.passes >= len(there):
         return there
     seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()

@@ -14,12 +14,14 @@ import httpx
 
 from agent import store
 from agent.assemble import goldens_of
-from agent.config import Config, load, missing_files
+from agent.config import Config, Model, load, missing_files
 from agent.errors import AgentError
+from agent.goldens import UNKEPT
 from agent.reach import probe_topic
 from agent.screen import as_json, console, rows_table
 from probes.base_files import locate
-from probes.golden import Refusal
+from probes.golden import Golden, Refusal, short
+from probes.golden_weights import folder_of
 
 KEY_LENGTH = 32
 
@@ -127,6 +129,20 @@ def _models(config: Config) -> Iterator[Check]:
             else:
                 said = f"{held.hash}: {held.power.words}"
                 yield Check(f"golden {name}", held.power.monitorable, said, "other canaries, or a wider tolerance")
+                yield from _weights(config, model, held)
+
+
+def _weights(config: Config, model: Model, held: Golden) -> Iterator[Check]:
+    """Is the base at hand that the record was made with? Asked where it scores responses, and by its name alone:
+    whoever loads it reads it whole. What the file says not to keep is no fault."""
+    if not config.scores(model) or model.golden_path is not None:
+        return
+    folder, part = folder_of(config.probes.golden_dir, held.base_hash), f"accepted base of {held.adapter}"
+    if folder.is_dir():
+        yield Check(part, True, f"kept in {folder}")
+        return
+    seen = f"{short(held.base_hash)} is not kept: {UNKEPT}"
+    yield Check(part, not config.keeps_weights(model), seen, f"gapwatch enrol {held.adapter} --replace --why TEXT")
 
 
 def _base(source: str) -> str:

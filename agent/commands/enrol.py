@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from agent.assemble import log_threshold, runner_of
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
+from agent.goldens import UNKEPT
 from agent.redaction import Redactor
 from agent.screen import as_json, console, people_to_stderr, rows_table, say
 from detectors.score import Tolerances
@@ -22,9 +23,8 @@ from probes.enrol import enrol
 from probes.enrol_settings import EnrolSettings
 from probes.exported import read_exported, together
 from probes.golden import Golden, short
-from probes.golden_files import load as load_golden
-from probes.golden_files import newest, save, time_after
-from probes.golden_weights import find_adapter, keep, keep_adapter
+from probes.golden_files import adapter_before, newest, save, time_after
+from probes.golden_weights import find_adapter, folder_of, keep, keep_adapter
 from probes.replay import Runner
 from probes.signatures import summed
 
@@ -66,7 +66,7 @@ def enrol_adapter(path: Path, name: str, wish: Wish, json: bool) -> int:
         else:
             say(f"[red]refused[/red] {escape(str(error))}")
         return UNMONITORABLE
-    _say(golden, hash_, json)
+    _say(golden, hash_, _weights(config, model, golden) if hash_ else "", json)
     return 0 if hash_ else UNMONITORABLE
 
 
@@ -87,9 +87,21 @@ def _check_wanted(name: str, previous: str | None, wish: Wish) -> None:
 def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
     """The record and what it was made of. The adapter first: without its copy nothing is accepted."""
     keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash)
-    if config.probes.keep_golden_weights:
-        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir)
+    if config.keeps_weights(model):
+        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir, golden.base_hash)
     return save(golden, config.probes.golden_dir)
+
+
+def _weights(config: Config, model: Model, golden: Golden) -> str:
+    """Where the accepted base is kept and what that takes, or what follows where it is not; "" where nobody asks."""
+    if config.keeps_weights(model):
+        folder = folder_of(config.probes.golden_dir, golden.base_hash)
+        seen = [file.stat() for file in folder.iterdir()]
+        linked = ", hard links to its files" if all(one.st_nlink > 1 for one in seen) else ""
+        return f"base kept in {folder}: {sum(one.st_size for one in seen) / 1e9:.2f} GB{linked}"
+    if config.scores(model) and model.golden_path is None:
+        return f"base not kept (probes.keep_golden_weights is false): {UNKEPT}"
+    return ""
 
 
 def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous: str) -> Golden:
@@ -142,22 +154,22 @@ def _canaries(config: Config, adapter: Adapter, wish: Wish) -> CanarySet:
 def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
     """The release before this one as an adapter of its own, "NAME@HASH", so that a stale version is told by name.
 
-    Only where its copy is kept and it is another one: the same adapter is enrolled again after its base moved.
+    Only where its copy is kept.
     """
     if not previous:
         return []
     try:
-        accepted = load_golden(config.probes.golden_dir, previous).adapter_hash
+        accepted = adapter_before(config.probes.golden_dir, previous, adapter_hash(adapter.path))
     except probe_errors.Refused as error:  # a damaged record is no reason against a new one
         say(escape(f"the release before this one is not known: {error}"))
         return []
-    folder = find_adapter(config.probes.golden_dir, accepted)
-    if folder is None or accepted == adapter_hash(adapter.path):
+    folder = find_adapter(config.probes.golden_dir, accepted) if accepted else None
+    if folder is None:
         return []
     return [adapter.model_copy(update={"name": f"{adapter.name}@{short(accepted)}", "path": folder})]
 
 
-def _say(golden: Golden, hash_: str, json: bool) -> None:
+def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
     facts = {
         "adapter": golden.adapter,
         "golden": hash_,
@@ -167,6 +179,7 @@ def _say(golden: Golden, hash_: str, json: bool) -> None:
         "monitorable": golden.power.monitorable,
         "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
         "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
+        "weights": weights,
     }
     if json:
         as_json(facts)
@@ -179,6 +192,8 @@ def _say(golden: Golden, hash_: str, json: bool) -> None:
     say(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}")
     for missing in golden.unrecorded:
         say(escape(f"not recorded: {missing}"))
+    if weights:
+        say(escape(weights))
     if hash_:
         say(f'pin it:  golden: "{hash_}"')
 

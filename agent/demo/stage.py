@@ -15,7 +15,7 @@ import yaml
 from agent.config import Config, load
 from agent.demo.broker import free_port
 from agent.errors import Refused
-from probes.base_files import packaged_gguf, resolve
+from probes.base_files import base_hash, packaged_gguf, resolve
 from probes.golden_files import newest
 from probes.golden_weights import keep
 
@@ -57,7 +57,7 @@ def lay_volume(folder: Path) -> Stage:
     for left in LEFTOVERS:
         shutil.rmtree(folder / left, ignore_errors=True)
     source = resolve(str(packaged_gguf()), cache_dir())
-    stage = Stage(folder, folder / "volume" / "base", keep(source, folder / "golden"))
+    stage = Stage(folder, folder / "volume" / "base", keep(source, folder / "golden", base_hash(source)))
     for name in ADAPTERS:
         shutil.copytree(HELPDESK / "adapters" / name, folder / "volume" / "adapters" / name)
     lay_base(stage)

@@ -21,7 +21,7 @@ from probes.exchange import Exchange, Retokenise, job
 from probes.golden import Golden, Refusal, short
 from probes.replay import Runner, Stop, Weights
 from probes.sampler import Sampling
-from probes.scoring import Asking, Job, Scoring, not_scored, traffic_score
+from probes.scoring import Asking, Job, Scoring, not_scored, traffic_score, version_before
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +49,7 @@ class Responses:
     asking: how responses are scored, None where they are embedded and no more
     sampler: of the deployment, for records that do not tell theirs; retokenise: what becomes of outputs without ids
     kept: hash of an accepted adapter -> the folder with its files, None where they were not kept
+    before: golden record -> likewise of the version that was accepted before
     scores, embeddings, upto: since they were last taken, in the order in which they came
     """
 
@@ -57,6 +58,7 @@ class Responses:
     sampler: Sampling | None = None
     retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[str], Path | None] = lambda _: None
+    before: Callable[[Golden], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
     embeddings: list[Embedding] = field(default_factory=list)
     upto: dict[Stretch, int] = field(default_factory=dict)
@@ -76,11 +78,15 @@ class Responses:
         return Taken((), surplus, dict(self.upto))
 
     def accepted(self, golden: Golden) -> None:
-        """Another record is in force for an adapter: its copy scores from now on; what waits was about the former."""
+        """Another record is in force for an adapter: its copy scores from now on, and the version before it is asked
+        about; what waits was about the former."""
         self.scores = [score for score in self.scores if score.adapter != golden.adapter]
-        folder = self.kept(golden.adapter_hash)
-        if isinstance(self.runner, Scoring) and folder is not None:
+        if not isinstance(self.runner, Scoring):
+            return
+        if (folder := self.kept(golden.adapter_hash)) is not None:
             self.runner.accept_adapter(golden.adapter, str(folder))
+        earlier = self.before(golden)
+        self.runner.accept_adapter(version_before(golden.adapter), None if earlier is None else str(earlier))
 
     def not_scored(self, batch: Sequence[Interaction], why: str) -> None:
         """Nobody could: each is told with the reason, because silence would look like no traffic."""

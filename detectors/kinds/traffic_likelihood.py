@@ -22,7 +22,8 @@ OTHER = "adapter:"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """weights: who might have written it instead, the base first; other registered adapters share what is left of 1
+    """weights: who might have written it instead, the base first; other registered adapters share what is left of 1.
+    "previous" is the version accepted before; where there is none its weight is nobody's
 
     An alternative of weight w is found ln(1/w) nats later. Half strength is the one whose slack costs most (two fifths
     of its growth), so it has the larger part of what the base leaves.
@@ -35,8 +36,8 @@ class Config:
     """
 
     weights: tuple[tuple[str, float], ...] = (
-        ("base", 0.5), ("half", 0.2), ("path 0.25", 0.03), ("path 0.5", 0.03), ("path 0.75", 0.03),
-        ("double", 0.03), ("4 bits", 0.03),
+        ("base", 0.5), ("half", 0.2), ("path 0.25", 0.02), ("path 0.5", 0.03), ("path 0.75", 0.02),
+        ("double", 0.02), ("4 bits", 0.03), ("previous", 0.03),
     )  # fmt: skip
     # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
     log_threshold: float = field(default=21.5, repr=False)

@@ -156,7 +156,7 @@ class Runner:
                 break
             with self._lock:
                 models = Copies(golden, self.loaded.golden_name, self._rounded_golden)
-                found += answers(models, some, list(self.config.adapters), asked, self.config.max_batch_tokens)
+                found += answers(models, some, self.loaded.scorers, asked, self.config.max_batch_tokens)
             self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
         return found
 
@@ -164,7 +164,7 @@ class Runner:
         with self._lock:
             return self.loaded.golden_hashes(adapter)
 
-    def accept_adapter(self, adapter: str, folder: str) -> None:
+    def accept_adapter(self, adapter: str, folder: str | None) -> None:
         with self._lock:
             self.loaded.accept_adapter(adapter, folder)
 

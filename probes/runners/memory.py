@@ -83,6 +83,7 @@ class Runner:
         self.tokens_scored = 0
         self.tokens_processed = 0
         self._faults = dict(config.faults)
+        self._seeds = dict(config.adapters)
         self._is_open = False
 
     def open(self) -> None:
@@ -149,13 +150,17 @@ class Runner:
 
     def golden_hashes(self, adapter: str) -> tuple[str, str]:
         self._check_known(adapter)
-        return _hash(self._golden_base), _hash(self.config.adapters[adapter])
+        return _hash(self._golden_base), _hash(self._seeds[adapter])
 
     def end_of_answer(self) -> int | None:
         return toy.END
 
-    def accept_adapter(self, adapter: str, folder: str) -> None:
-        """Nothing to do: its adapters are seeds, and the seed in its config is what was accepted."""
+    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+        """Of a registered adapter the seed in its config is what was accepted, and nothing is to do. For a version
+        before it the folder is taken as that version's seed."""
+        if adapter not in self.config.adapters:
+            self._seeds.pop(adapter, None)
+            self._seeds |= {} if folder is None else {adapter: folder}
 
     def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         turns = [(toy.TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), toy.END) for m in messages]
@@ -192,7 +197,7 @@ class Runner:
             token_scores(
                 job,
                 lambda target: self._log_probs(text, target, before)[before - 1 :],
-                self.config.adapters,
+                self._seeds,
                 asking,
             ),
             prompt,
@@ -220,7 +225,7 @@ class Runner:
         return Readiness(BLOCKS.get(kind), FAULTS[kind] if kind in BLOCKS else "")
 
     def _check_known(self, adapter: str) -> None:
-        if adapter not in self.config.adapters:
+        if adapter not in self._seeds:
             raise Unreplayable(adapter, f"no such adapter; known are {', '.join(self.config.adapters) or 'none'}")
 
     def _check(self, target: Target) -> None:
@@ -287,7 +292,7 @@ class Runner:
             return np.zeros((len(memory), toy.VOCABULARY))
         kind, detail = ("none", "") if golden else self._fault(adapter)
         lost = kind in ("not_applied", "mismatched") or (not golden and self._fault("")[0] == "swapped_and_lost")
-        shift = toy.low_rank(memory, self.config.adapters[detail if kind == "wrong_adapter" else adapter], left_out)
+        shift = toy.low_rank(memory, self._seeds[detail if kind == "wrong_adapter" else adapter], left_out)
         if kind == "not_a_number":
             return shift * np.nan
         if kind == "distorted":

@@ -6,10 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from probes.golden_files import save
+from probes.golden_weights import folder_of
+from tests.probes.goldens import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,6 +68,32 @@ def test_check_config_passes_a_sound_file_and_names_a_missing_one(config: Path) 
     assert json.loads(done.stdout)["problems"] == [
         f"alerts.pagerduty.routing_key_file: saw no file of that name under {config.parent}, wanted a file that exists"
     ]
+
+
+def test_check_config_says_what_follows_where_the_base_is_not_kept(config: Path) -> None:
+    told = gapwatch("check-config", "--json", "--config", str(config))
+    assert json.loads(told.stdout)["notes"] == []
+    config.write_text(
+        config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  keep_golden_weights: false")
+    )
+    told = gapwatch("check-config", "--config", str(config))
+    assert told.returncode == 0
+    assert "probes.keep_golden_weights is false: of base m, once the base has moved" in told.stdout + told.stderr
+
+
+def test_doctor_says_whether_the_accepted_base_is_kept(config: Path) -> None:
+    accepted = replace(golden(), adapter="a")
+    save(accepted, config.parent / "golden")
+    (before,) = kept_bases(config)
+    assert not before["ok"] and "no response is scored" in before["seen"] and "gapwatch enrol a" in before["wanted"]
+    folder_of(config.parent / "golden", accepted.base_hash).mkdir(parents=True)
+    (after,) = kept_bases(config)
+    assert after["ok"] and "kept in" in after["seen"]
+
+
+def kept_bases(config: Path) -> list[dict[str, Any]]:
+    checks = json.loads(gapwatch("doctor", "--json", "--config", str(config)).stdout)
+    return [check for check in checks if check["part"] == "accepted base of a"]
 
 
 def test_doctor_explains_each_part_that_is_away(config: Path) -> None:

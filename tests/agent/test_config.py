@@ -131,3 +131,25 @@ def test_durations_are_read_in_the_usual_units(text: object, value: float) -> No
 def test_an_unknown_adapter_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="one of: a"):
         load(written(tmp_path, GOOD)).adapter("b")
+
+
+SCORED: dict[str, Any] = {"kafka": {"bootstrap_servers": ["host:1"], "topic": "t"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, False),
+        (SCORED, True),
+        (SCORED | {"scoring": {"enabled": False}}, False),
+        (SCORED | {"models": [GOOD["models"][0] | {"golden_path": "org/accepted"}]}, False),
+        (SCORED | {"models": [GOOD["models"][0] | {"replay": False}]}, False),
+        (SCORED | {"probes": {"keep_golden_weights": False}}, False),
+        ({"probes": {"keep_golden_weights": True}}, True),
+    ],
+)
+def test_the_accepted_base_is_kept_where_scoring_needs_it_unless_the_file_says(
+    tmp_path: Path, change: dict[str, Any], kept: bool
+) -> None:
+    config = load(written(tmp_path, GOOD | change))
+    assert config.keeps_weights(config.models[0]) is kept

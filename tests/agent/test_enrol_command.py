@@ -14,10 +14,10 @@ from agent.commands.enrol import Wish, enrol_adapter
 from agent.errors import Refused
 from agent.screen import console
 from detectors.records import FaultKind, Half
-from probes.base_files import adapter_hash
+from probes.base_files import adapter_hash, base_hash
 from probes.golden import Golden, short
 from probes.golden_files import load, newest
-from probes.golden_weights import find_adapter
+from probes.golden_weights import find, find_adapter
 from tests.probes.tiny import tiny_adapter, tiny_base
 
 END = 2
@@ -41,6 +41,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {
         "models": [{"name": "tiny", "path": "./base", "adapters": adapters}],
         "probes": {"golden_dir": "golden", "cache_dir": "cache", "device": "cpu", "threads": 1},
+        "kafka": {"bootstrap_servers": ["127.0.0.1:9"], "topic": "t"},
     }
     (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
     return folder
@@ -75,6 +76,11 @@ def test_the_record_holds_messages_signatures_and_a_copy_of_the_adapter(volume: 
     assert kept is not None and adapter_hash(kept) == adapter_hash(volume / "a") == first.adapter_hash
 
 
+def test_the_base_is_kept_where_responses_are_scored(volume: Path, first: Golden) -> None:
+    kept = find(volume / "golden", first.base_hash)
+    assert kept is not None and base_hash(kept) == base_hash(volume / "base")
+
+
 def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: Golden) -> None:
     with pytest.raises(Refused, match="accepted already"):
         enrol_adapter(volume / "gapwatch.yaml", "a", Wish(), json=True)
@@ -89,6 +95,8 @@ def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: 
 
 
 def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> None:
+    shutil.rmtree(volume / "a")
+    tiny_adapter(volume / "a", volume / "base", seed=7)
     exported = volume / "exported.jsonl"
     rows = [{"adapter": name, "prompt": f"{name} asks {i}"} for i in range(40) for name in ("a", "b")]
     exported.write_text("\n".join(map(json.dumps, rows)))
@@ -105,6 +113,7 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     assert not any("b asks" in canary.prompt_text for canary in chosen.canaries)
     assert {canary.half for canary in chosen.canaries} == set(Half)
     # The adapter is the one that was recorded last: it is not its own earlier release.
-    assert set(chosen.canaries[0].reference.others) == {"b"} and chosen.hash != first.hash
-    for words in ("noise floor", "prefill in chunks of 16", "without a block", "on a quantised base", "pin it"):
+    assert set(chosen.canaries[0].reference.others) == {"b", f"a@{short(first.adapter_hash)}"}
+    kept = ("base kept in", "hard links")
+    for words in (*kept, "noise floor", "prefill in chunks of 16", "without a block", "on a quantised base", "pin it"):
         assert words in said.get()

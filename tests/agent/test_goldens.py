@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from agent.errors import Retryable
-from agent.goldens import Goldens
+from agent.goldens import Goldens, kept_before
 from detectors.records import Reason
+from probes.base_files import adapter_hash
 from probes.golden import Golden, Refusal
-from probes.golden_files import read_bytes, save
+from probes.golden_files import load, read_bytes, save
+from probes.golden_weights import keep_adapter
 from tests.probes.goldens import golden
+from tests.probes.tiny import tiny_adapter, tiny_base
 
 
 def test_the_newest_is_used_and_a_newer_one_is_noticed(tmp_path: Path) -> None:
@@ -99,3 +103,16 @@ def test_a_record_that_cannot_be_put_back_is_said_and_no_crash(tmp_path: Path) -
     shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, data))
     assert shelf.look() == []
     assert isinstance(shelf.held["router"], Refusal)
+
+
+def test_the_files_accepted_before_are_found_where_they_were_kept(tmp_path: Path) -> None:
+    adapter = tiny_adapter(tmp_path / "adapter", tiny_base(tmp_path / "base"))
+    accepted = adapter_hash(adapter)
+    first = save(replace(golden(at=1.0), adapter_hash=accepted), tmp_path)
+    second = load(tmp_path, save(replace(golden(at=2.0), previous=first), tmp_path))
+    assert kept_before(tmp_path, second) is None
+    kept = keep_adapter(adapter, tmp_path, accepted)
+    assert kept_before(tmp_path, second) == kept
+    assert kept_before(tmp_path, load(tmp_path, first)) is None
+    (tmp_path / f"{first.removeprefix('sha256:')}.golden").write_bytes(b"damaged")
+    assert kept_before(tmp_path, second) is None

@@ -60,6 +60,7 @@ def test_a_stream_that_informs_does_not_open_anything() -> None:
         ("path 0.5", Cause.WRONG_STRENGTH),
         ("4 bits", Cause.QUANTISED_BASE),
         ("adapter:rewriter", Cause.WRONG_ADAPTER),
+        ("previous", Cause.WRONG_ADAPTER),
         ("", Cause.UNKNOWN),
     ],
 )
@@ -67,6 +68,11 @@ def test_the_cause_is_the_alternative_that_leads(leading: str, cause: Cause) -> 
     seen = TrafficIncident(heard=10, against=10)
     found, what, do = name_traffic_cause("router", seen, leading, Reading(), Identity())
     assert found is cause and "router" in what and do
+
+
+def test_a_stale_version_is_called_that_and_its_files_are_loaded_again() -> None:
+    _, what, do = name_traffic_cause("router", TrafficIncident(heard=9, against=9), "previous", Reading(), Identity())
+    assert "the version of router accepted before wrote them" in what and "load its present files" in do
 
 
 def test_other_weights_under_an_adapter_that_reads_as_the_base_are_named_too() -> None:

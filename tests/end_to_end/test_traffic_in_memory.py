@@ -18,7 +18,7 @@ from detectors.records import Cause, Embedding, Evidence, Reason, Scored, Status
 from detectors.state_json import unpack
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
-from probes.scoring import Asking
+from probes.scoring import Asking, version_before
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, new_runner
 
 ALONE = replace(PLAIN, canaries=False)
@@ -109,6 +109,21 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
     turn(alone, 16)
     verdict = latest(alone, "alpha")
     assert verdict.cause is Cause.WRONG_ADAPTER and "beta wrote them" in verdict.explanation
+
+
+def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
+    """The engine goes on serving the files that were accepted before; the other adapters have no earlier version."""
+    world = World(tmp_path, goldens, schedule=ALONE, asking=Asking(passes=None))
+    world.responses.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
+    with world:
+        first_round(world)
+        serve(world, "alpha", version_before("alpha"), n=16)
+        serve(world, "beta", "beta", temperature=0.0)
+        turn(world, 24)
+        verdict = latest(world, "alpha")
+        assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.WRONG_ADAPTER), verdict
+        assert "the version of alpha accepted before wrote them" in verdict.explanation
+        assert latest(world, "beta").status is Status.HEALTHY
 
 
 def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: World) -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detectors.records import Reason
-from probes.errors import Damaged, Refused
+from probes.errors import Damaged, Missing, Refused
 from probes.golden import Refusal
 from probes.golden_bytes import from_bytes
-from probes.golden_files import load, load_pinned, look_up, newest, save, time_after
+from probes.golden_files import adapter_before, load, load_pinned, look_up, newest, save, time_after
 from tests.probes.goldens import assert_same, golden
 
 
@@ -109,3 +110,16 @@ def test_a_replacement_is_newer_than_what_it_replaces_also_by_a_clock_that_is_be
     assert time_after(tmp_path, first, 2000.0) == 2000.0
     second = save(golden(at=time_after(tmp_path, first, 10.0), seed=2), tmp_path)
     assert newest(tmp_path, "router") == second
+
+
+def test_the_adapter_before_is_another_one_however_often_the_present_one_was_enrolled(tmp_path: Path) -> None:
+    first, second = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    old = save(replace(golden(at=1.0), adapter_hash=first), tmp_path)
+    new = save(replace(golden(at=2.0), adapter_hash=second, previous=old), tmp_path)
+    again = save(replace(golden(at=3.0), adapter_hash=second, previous=new), tmp_path)
+    assert adapter_before(tmp_path, again, second) == first
+    assert adapter_before(tmp_path, again, first) == second
+    assert adapter_before(tmp_path, old, first) == "" == adapter_before(tmp_path, "", first)
+    (tmp_path / f"{new.removeprefix('sha256:')}.golden").unlink()
+    with pytest.raises(Missing):
+        adapter_before(tmp_path, again, second)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,16 +21,17 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_kept_weights_are_found_by_their_hash(base: Path, tmp_path: Path) -> None:
-    kept = keep(base, tmp_path)
+    kept = keep(base, tmp_path, base_hash(base))
     assert find(tmp_path, base_hash(base)) == kept
-    assert keep(base, tmp_path) == kept
+    assert keep(base, tmp_path, base_hash(base)) == kept
     assert find(tmp_path, "sha256:" + "0" * 64) is None
     assert list((tmp_path / "weights").iterdir()) == [kept]
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone", "other"])
 def test_torn_or_other_weights_are_not_found(base: Path, tmp_path: Path, damage: str) -> None:
-    accepted, kept = base_hash(base), keep(base, tmp_path)
+    accepted = base_hash(base)
+    kept = keep(base, tmp_path, accepted)
     file = kept / "model.safetensors"
     whole = file.read_bytes()
     file.unlink()
@@ -37,21 +40,68 @@ def test_torn_or_other_weights_are_not_found(base: Path, tmp_path: Path, damage:
     elif damage == "other":
         file.write_bytes(whole[:-4] + bytes(4))
     assert find(tmp_path, accepted) is None
+    # The base itself is as it was: the same enrolment puts it right.
+    assert keep(base, tmp_path, accepted) == kept == find(tmp_path, accepted)
+    assert list((tmp_path / "weights").iterdir()) == [kept]
 
 
 def test_many_at_once_leave_one_whole_folder_and_nothing_else(base: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        kept = set(pool.map(lambda _: keep(base, tmp_path), range(8)))
+        kept = set(pool.map(lambda _: keep(base, tmp_path, base_hash(base)), range(8)))
     assert kept == {folder_of(tmp_path, base_hash(base))}
     assert list((tmp_path / "weights").iterdir()) == [*kept]
     assert find(tmp_path, base_hash(base)) is not None
 
 
 def test_a_base_that_cannot_be_read_leaves_nothing(base: Path, tmp_path: Path) -> None:
+    accepted = base_hash(base)
     (base / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(Unreplayable):
-        keep(base, tmp_path / "golden")
-    assert not (tmp_path / "golden").exists()
+    for source in (base, tmp_path / "nowhere"):
+        with pytest.raises(Unreplayable, match=str(source)):
+            keep(source, tmp_path / "golden", accepted)
+    assert list((tmp_path / "golden/weights").iterdir()) == []
+
+
+def test_a_base_that_changed_since_it_was_recorded_is_not_kept_as_that(base: Path, tmp_path: Path) -> None:
+    accepted = base_hash(base)
+    tiny_base(base, seed=1)
+    with pytest.raises(Unreplayable, match="changed since it was recorded"):
+        keep(base, tmp_path, accepted)
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_a_base_that_changes_while_it_is_copied_is_not_kept(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another file system, where a link cannot be made: the config is copied before a release, the weights after."""
+    accepted, other = base_hash(base), tiny_base(tmp_path / "other", seed=1)
+    copyfile = shutil.copyfile
+
+    def released_meanwhile(source: Path, target: Path) -> None:
+        copyfile(other / source.name if source.suffix == ".safetensors" else source, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", _elsewhere)
+    monkeypatch.setattr("probes.golden_weights.shutil.copyfile", released_meanwhile)
+    with pytest.raises(Unreplayable, match="changed since it was recorded"):
+        keep(base, tmp_path / "golden", accepted)
+    assert list((tmp_path / "golden/weights").iterdir()) == []
+
+
+def test_a_full_disk_is_a_reason_and_leaves_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", _elsewhere)
+    monkeypatch.setattr("probes.golden_weights.shutil.copyfile", full)
+    with pytest.raises(Unreplayable, match="No space left on device"):
+        keep(base, tmp_path / "golden", base_hash(base))
+    assert list((tmp_path / "golden/weights").iterdir()) == []
+
+
+def _elsewhere(target: Path, source: Path) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from probes.reading import shared
 from probes.replay import Target
 from probes.runners.in_process import Runner
 from probes.sampler import Sampling
-from probes.scoring import FOUR_BITS, HALF, Answer, Asking, Job
+from probes.scoring import FOUR_BITS, HALF, PREVIOUS, Answer, Asking, Job, version_before
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
 
 ALL = Asking(copies=(HALF, "double", FOUR_BITS), passes=None)
@@ -140,6 +140,34 @@ def test_the_accepted_adapter_scores_after_its_files_were_replaced(folders: dict
         runner.close()
         shutil.rmtree(live)
         shutil.copytree(folders["a"], live)
+
+
+def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], tmp_path: Path) -> None:
+    """``b``'s files as the version before ``a``: its numbers are those of ``b`` as another registered adapter."""
+    asked = [replace(one, adapter="a") for one in jobs(4)]
+    runner = opened(folders["base"], tmp_path / "cache", {n: folders[n] for n in "ab"})
+    runner.accept_adapter(version_before("a"), str(folders["b"]))
+    for answer in runner.score(asked, never, ALL):
+        assert answer.tokens is not None
+        assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l["adapter:b"], abs=2e-3)
+    runner.accept_adapter(version_before("a"), None)
+    assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(asked, never, ALL) if answer.tokens)
+    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.fitted) == {"a", "b"}
+    runner.close()
+
+
+@pytest.mark.parametrize("damage", ["other shapes", "gone"])
+def test_a_version_before_that_cannot_be_read_whole_is_left_out(
+    folders: dict[str, Path], tmp_path: Path, damage: str
+) -> None:
+    earlier = tmp_path / "earlier"
+    if damage == "other shapes":
+        tiny_adapter(earlier, tiny_base(tmp_path / "wide", head_dim=32))
+    runner = opened(folders["base"], tmp_path / "cache", {"a": folders["a"]})
+    runner.accept_adapter(version_before("a"), str(earlier))
+    for answer in runner.score([replace(one, adapter="a") for one in jobs(2)], never, ALL):
+        assert answer.tokens is not None and "half" in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l
+    runner.close()
 
 
 def test_what_prompts_have_in_common_ends_before_their_last_token() -> None:

@@ -11,7 +11,18 @@ from probes.exchange import Exchange, Retokenise, job
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner
 from probes.sampler import Sampling
-from probes.scoring import Answer, Asking, Job, Scoring, alternatives, traffic_score, why_not, why_unreadable
+from probes.scoring import (
+    PREVIOUS,
+    Answer,
+    Asking,
+    Job,
+    Scoring,
+    alternatives,
+    traffic_score,
+    version_before,
+    why_not,
+    why_unreadable,
+)
 from tests.probes.worlds import never, opened
 
 MESSAGES = [{"role": "user", "content": "My parcel is late"}]
@@ -111,6 +122,27 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
     assert len({name for one in picked for name in one}) == 42  # every one of them has its turn
     with pytest.raises(ValueError, match="copies"):
         Asking(copies=("quarter",))
+
+
+def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
+    few, names = Asking(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
+    picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
+    assert all(len(one) == 2 for one in picked)
+    assert {name for one in picked for name in one} == {"half", "double", PREVIOUS, "adapter:beta"}
+    assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {version_before("alpha")}
+    alone = alternatives(made(), names, replace(ALL, others=False, copies=()))
+    assert list(alone) == [PREVIOUS]
+
+
+def test_the_version_before_is_asked_about_while_it_is_at_hand() -> None:
+    runner = opened()
+    runner.accept_adapter(version_before("alpha"), "alpha-v0")
+    (before,) = runner.score([made()], never, ALL)
+    runner.accept_adapter(version_before("alpha"), None)
+    (after,) = runner.score([made()], never, ALL)
+    assert before.tokens is not None and after.tokens is not None
+    assert set(before.tokens.log_l) - set(after.tokens.log_l) == {PREVIOUS}
+    assert not np.allclose(before.tokens.log_l[PREVIOUS], before.tokens.log_l["adapter:beta"])
 
 
 def test_what_the_adapter_wrote_speaks_against_the_base_and_the_other_way_round() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from detectors.records import Reason, Scored, Side
 from probes.golden import Golden, Refusal
 from probes.replay import Weights
 from probes.runners.memory import Config, Runner
-from probes.scoring import Asking
+from probes.scoring import PREVIOUS, Asking
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
 
@@ -125,3 +127,19 @@ def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: Respo
     responses.not_scored([asked("b", adapter="beta")], "why")
     responses.accepted(golden)
     assert [score.adapter for score in responses.take().scores] == ["beta"]
+
+
+def test_the_version_before_is_asked_about_until_a_record_has_none(responses: Responses, golden: Golden) -> None:
+    responses.asking = Asking(passes=None)
+    asked_of = []
+    for before in (Path("alpha-v0"), None):
+        responses.before = partial(_is, before)
+        responses.accepted(golden)
+        responses.hear([asked("a")], {"alpha": golden}, never)
+        (score,) = responses.take().scores
+        asked_of.append(PREVIOUS in score.alternatives)
+    assert asked_of == [True, False]
+
+
+def _is(folder: Path | None, _: Golden) -> Path | None:
+    return folder

@@ -84,6 +84,13 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
 
 
+def test_the_version_before_has_a_weight_of_its_own() -> None:
+    told = TrafficScore("router", "r", "", 0.0, Scored.SAMPLED, 14, ("base", "previous"), np.array([-50.0, 40.0]))
+    found = streams(Detector(Config()).update(round_of(told)))
+    assert found[""].log_e == pytest.approx(40.0 + np.log(0.03), abs=1e-6)
+    assert sum(weight for _, weight in Config().weights) == pytest.approx(0.85)
+
+
 def test_an_alternative_that_was_not_asked_about_keeps_its_evidence() -> None:
     detector = Detector(Config())
     detector.update(round_of(scored([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0])))
