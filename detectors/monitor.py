@@ -11,7 +11,7 @@ from typing import Any
 
 from detectors import join
 from detectors.confidence import Confidence, held_out_retentions
-from detectors.load import Detector, load, names
+from detectors.load import Detector, OwnPast, load, names
 from detectors.records import (
     BaseRound,
     Embedding,
@@ -130,6 +130,9 @@ class Monitor:
         self._responses.forget(adapter)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)
+        for detector in self._detectors.values():
+            if isinstance(detector, OwnPast):
+                detector.forget(adapter)
 
     def state_json(self) -> dict[str, Any]:
         """Everything that changes, as JSON; floats to the last bit."""

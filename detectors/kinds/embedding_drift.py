@@ -164,6 +164,13 @@ class Detector:
         for key in [key for key in self.state.streams.index if key.rpartition("/")[0] == subject]:
             self.state.streams.restart(key)
 
+    def forget(self, subject: str) -> None:
+        """M and banks of all sides of one adapter: another golden base embeds from now on, and what it gives cannot be
+        told from drift beside what the former one gave."""
+        self.restart(subject)
+        for key in [key for key in self.state.banks if key.rpartition("/")[0] == subject]:
+            del self.state.banks[key]
+
     def _blocks(self, key: str) -> int:
         """Full blocks of the present bank."""
         bank = self.state.banks.get(key)
