@@ -111,6 +111,8 @@ def test_streams_that_page_are_counted() -> None:
     assert not Detector(Config(pages=False)).pages
     with pytest.raises(Refused):
         Config(weights=(("base", 1.1),))
+    with pytest.raises(Refused):
+        Config(replicas=((0.1, 0.5),))
 
 
 def test_retention_follows_the_responses_and_survives_a_restart_of_the_process() -> None:
