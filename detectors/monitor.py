@@ -65,7 +65,7 @@ class Monitor:
         self._began: dict[Subject, float] = {}
         self._kept: dict[str, Confidence] = {}
         self._drift: dict[str, dict[str, float]] = {}
-        self._canaries: dict[str, Verdict] = {}
+        self._canaries: dict[Subject, Verdict] = {}
         likelihood: Any = self._detectors.get("traffic_likelihood")
         self._responses = Responses(rules, likelihood)
 
@@ -97,22 +97,25 @@ class Monitor:
         return Judged(evidence, tuple(map(self._by_canaries, verdicts)))
 
     def _by_canaries(self, canary: Verdict) -> Verdict:
-        """A member's verdict with what its responses and embeddings say beside it; a base's as it is."""
+        """The verdict of canaries with what responses and embeddings say beside it."""
+        name, heard = canary.subject, self._responses
+        self._canaries[canary.subject_kind, name] = canary
         if canary.subject_kind is SubjectKind.BASE:
-            return canary
-        name = canary.subject
-        self._canaries[name] = canary
-        heard = self._responses
+            held = heard.bases.get(name, Incident())
+            return join.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
         drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
-        return join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), drift, held)
+        told = join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), drift, held)
+        return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))
 
     def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
         mine = {name: _of((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
         for traffic in self._responses.decide(record, mine):
-            self._restart_if_told(traffic, TrafficRound)
-            name, canary = traffic.subject, self._canaries.get(traffic.subject)
-            canary_open = self._incident((SubjectKind.ADAPTER, name)).open
-            told = join.by_traffic(traffic, canary, canary_open, self._drift.get(name, {}))
+            subject = (traffic.subject_kind, traffic.subject)
+            is_base = traffic.subject_kind is SubjectKind.BASE
+            if not is_base:
+                self._restart_if_told(traffic, TrafficRound)
+            drift = {} if is_base else self._drift.get(traffic.subject, {})
+            told = join.by_traffic(traffic, self._canaries.get(subject), self._incident(subject).open, drift)
             if told is not None:
                 yield told
 
@@ -125,7 +128,7 @@ class Monitor:
         self._incidents.pop(subject, None)
         self._began.pop(subject, None)
         self._kept.pop(adapter, None)
-        self._canaries.pop(adapter, None)
+        self._canaries.pop(subject, None)
         self._drift.pop(adapter, None)
         self._responses.forget(adapter)
         for reads in (BaseRound, TrafficRound):
@@ -150,6 +153,7 @@ class Monitor:
             ],
             "kept": {adapter: kept.to_json() for adapter, kept in self._kept.items()},
             "responses": self._responses.to_json(),
+            "response_bases": self._responses.bases_json(),
             "drift": self._drift,
         }
 
@@ -169,7 +173,7 @@ class Monitor:
             self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
         self._began = {(SubjectKind(row["kind"]), row["subject"]): row["at"] for row in stored.get("began", ())}
         self._kept = {adapter: Confidence.from_json(kept) for adapter, kept in stored.get("kept", {}).items()}
-        self._responses.restore(stored.get("responses", {}))
+        self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
         self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
 
     def _update(self, record: BaseRound | TrafficRound | Embedding) -> tuple[Evidence, ...]:

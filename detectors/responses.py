@@ -1,4 +1,4 @@
-"""What is remembered of the responses of all adapters: their incidents, and the latest verdict on each."""
+"""What is remembered of the responses of all adapters and of their bases: incidents, and the latest verdict on each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from detectors.heard import hear
-from detectors.records import Evidence, Interval, TrafficRound, Verdict
+from detectors.records import Evidence, Interval, Status, TrafficRound, Verdict
 from detectors.streams import Beginning
+from detectors.traffic_base import decide_traffic_base
 from detectors.traffic_verdict import Reading, TrafficIncident, decide_traffic
-from detectors.verdict import Rules
+from detectors.verdict import Incident, Rules
 
 
 class Likelihood(Protocol):
@@ -26,19 +27,38 @@ class Responses:
     """rules: of the fleet; likelihood: None where that detector is switched off
 
     incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
+    bases, latest_bases: likewise of bases with two adapters or more
     """
 
     rules: Rules
     likelihood: Likelihood | None
     incidents: dict[str, TrafficIncident] = field(default_factory=dict)
     latest: dict[str, Verdict] = field(default_factory=dict)
+    bases: dict[str, Incident] = field(default_factory=dict)
+    latest_bases: dict[str, Verdict] = field(default_factory=dict)
 
     def decide(self, record: TrafficRound, evidence: Mapping[str, tuple[Evidence, ...]]) -> list[Verdict]:
-        """The verdict on each adapter of the round, in their order. evidence: adapter -> its streams"""
-        return [self._decide(record, name, evidence.get(name, ())) for name in record.adapters]
+        """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
+
+        evidence: adapter -> its streams
+        """
+        found = [self._decide(record, name, evidence.get(name, ())) for name in record.adapters]
+        if len(found) < 2:
+            return found
+        before = self.bases.get(record.base, Incident())
+        base, self.bases[record.base] = decide_traffic_base(record, found, self.incidents, before, self.rules)
+        self.latest_bases[record.base] = base
+        found = [replace(verdict, covered_by=self.speaking(record.base)) for verdict in found]
+        self.latest |= {verdict.subject: verdict for verdict in found}
+        return [*found, base]
 
     def is_open(self, adapter: str) -> bool:
         return self.incidents.get(adapter, TrafficIncident()).open
+
+    def speaking(self, base: str) -> str:
+        """The base, while its own incident speaks for its adapters; "" else, also while it cannot be judged."""
+        judged = base not in self.latest_bases or self.latest_bases[base].status is not Status.UNMONITORABLE
+        return base if judged and self.bases.get(base, Incident()).open else ""
 
     def forget(self, adapter: str) -> None:
         self.incidents.pop(adapter, None)
@@ -47,8 +67,13 @@ class Responses:
     def to_json(self) -> dict[str, Any]:
         return {adapter: seen.to_json() for adapter, seen in self.incidents.items()}
 
-    def restore(self, stored: Mapping[str, Any]) -> None:
+    def bases_json(self) -> dict[str, Any]:
+        return {base: incident.to_json() for base, incident in self.bases.items()}
+
+    def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
+        """stored, bases: of ``to_json`` and of ``bases_json``"""
         self.incidents = {adapter: TrafficIncident.from_json(seen) for adapter, seen in stored.items()}
+        self.bases = {base: Incident.from_json(seen) for base, seen in bases.items()}
 
     def _decide(self, record: TrafficRound, adapter: str, mine: tuple[Evidence, ...]) -> Verdict:
         before = self.incidents.get(adapter, TrafficIncident())

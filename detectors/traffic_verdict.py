@@ -231,7 +231,7 @@ def _enough(seen: TrafficIncident) -> bool:
     return (1.0 - min(seen.share, 0.95)) ** seen.fresh <= MISSED
 
 
-_STATUS = {
+STATUS = {
     Reason.WITHIN_TOLERANCE: Status.HEALTHY,
     Reason.RESOLVED: Status.HEALTHY,
     Reason.EVIDENCE_GROWING: Status.SUSPECT,
@@ -245,7 +245,7 @@ def _told(
     blank: Verdict, reason: Reason, heard: Heard, reading: Reading, before: TrafficIncident, after: TrafficIncident
 ) -> Verdict:
     told = (before if reason is Reason.RESOLVED else after).incident
-    status = _STATUS[reason]
+    status = STATUS[reason]
     onset = None
     if status is Status.DEGRADED or reason is Reason.RESOLVED:
         first = told.first_bad_at if told.first_bad_at is not None else told.opened_at

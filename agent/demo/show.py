@@ -31,6 +31,10 @@ class ResponsesView:
     notices: list[Notice] = field(default_factory=list)
 
     @property
+    def adapters(self) -> list[Verdict]:
+        return [v for v in self.verdicts if v.subject_kind is SubjectKind.ADAPTER]
+
+    @property
     def scored(self) -> list[TrafficScore]:
         return [score for score in self.round.scores if score.scored is not Scored.NOT_SCORED]
 

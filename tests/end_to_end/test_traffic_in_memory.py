@@ -101,6 +101,20 @@ def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: Wo
     assert {n.verdict.subject for n in alone.sink.notices} == {"alpha"}
 
 
+def test_all_adapters_lost_at_once_are_one_page_and_one_resolve(alone: World) -> None:
+    first_round(alone)
+    for writers in (ADAPTERS, (None, None, None), ADAPTERS, ADAPTERS):
+        for adapter, writer in zip(ADAPTERS, writers, strict=True):
+            serve(alone, adapter, writer)
+        turn(alone, 24)
+    (page,) = pages(alone)
+    assert page.dedup_key == "gapwatch/test/base/tiny" and page.verdict.cause is Cause.ADAPTER_NOT_APPLIED
+    assert page.details["adapters"] == ", ".join(ADAPTERS)
+    assert all(name in page.summary for name in ADAPTERS)
+    told = [(notice.kind, notice.verdict.subject) for notice in alone.sink.notices]
+    assert told == [(NoticeKind.TRIGGER, "tiny"), (NoticeKind.RESOLVE, "tiny")]
+
+
 def test_another_adapter_under_the_name_is_named(alone: World) -> None:
     first_round(alone)
     serve(alone, "alpha", "beta", n=16)
