@@ -65,7 +65,7 @@ class Judge:
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()
         self._alerts, notices = step_round(self._alerts, judged.verdicts, now, self._cluster, elsewhere)
-        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts]
+        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts, *judged.calibrations]
 
     def _accept(self, seen: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Embedding, Evidence, TrafficRound, Verdict
+from detectors.records import BaseRound, Calibration, Embedding, Evidence, TrafficRound, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +217,4 @@ class Notice:
 
 
 Observation = BaseRound | TrafficRound | Embedding | Flip | TrafficBatch | GoldenAccepted
-Finding = Observation | Evidence | Verdict | Notice | Heartbeat
+Finding = Observation | Evidence | Verdict | Calibration | Notice | Heartbeat

@@ -14,6 +14,7 @@ from detectors.confidence import Confidence, held_out_retentions
 from detectors.load import Detector, OwnPast, load, names
 from detectors.records import (
     BaseRound,
+    Calibration,
     Embedding,
     Evidence,
     Reason,
@@ -24,6 +25,7 @@ from detectors.records import (
     Verdict,
 )
 from detectors.responses import Responses
+from detectors.sampling import with_sampler
 from detectors.score import Tolerances
 from detectors.traffic_verdict import TrafficIncident
 from detectors.verdict import Incident, Rules, decide, decide_base
@@ -33,10 +35,14 @@ Subject = tuple[SubjectKind, str]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """evidence: one level of each process that the record moved; verdicts: members in their order, then their base."""
+    """evidence: one level of each process that the record moved; verdicts: members in their order, then their base.
+
+    calibrations: of the adapters whose responses say by which sampler their tokens are drawn
+    """
 
     evidence: tuple[Evidence, ...]
     verdicts: tuple[Verdict, ...]
+    calibrations: tuple[Calibration, ...] = ()
 
 
 def default_configs(tolerances: Tolerances) -> dict[str, Any]:
@@ -67,7 +73,8 @@ class Monitor:
         self._drift: dict[str, dict[str, float]] = {}
         self._canaries: dict[Subject, Verdict] = {}
         likelihood: Any = self._detectors.get("traffic_likelihood")
-        self._responses = Responses(rules, likelihood)
+        samplers: Any = self._detectors.get("token_calibration")
+        self._responses = Responses(rules, likelihood, samplers)
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
@@ -86,7 +93,8 @@ class Monitor:
             self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
             return Judged(evidence, ())
         if isinstance(record, TrafficRound):
-            return Judged(evidence, tuple(self._by_responses(record, evidence)))
+            told = tuple(self._by_responses(record, evidence))
+            return Judged(evidence, told, self._responses.calibrated(record))
         verdicts = [self._decide(member, evidence) for member in record.members]
         if len(record.members) >= 2:
             base = self._decide_base(record, evidence, verdicts)
@@ -104,7 +112,8 @@ class Monitor:
             held = heard.bases.get(name, Incident())
             return join.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
         drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
-        told = join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), drift, held)
+        sampled = with_sampler(canary, heard.sampler(name))
+        told = join.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
         return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))
 
     def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
     INPUT_DRIFT = "input_drift"  # healthy: the prompts have moved, the adapter has not
+    SAMPLING_CHANGED = "sampling_changed"  # healthy: tokens are drawn by another sampler than the requests ask for
     OUTPUT_DRIFT = "output_drift"  # suspect: the outputs have moved, and there is nothing to score them with
 
 
@@ -412,6 +413,32 @@ class Interval:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """The sampler that is in force for one adapter, as far as the recent tokens tell; for a person to look at.
+
+    log_e: nats against "as the requests ask"; leading: the sampler that they speak for most, "" where for none
+    temperature, top_p: most likely values with 95 % profile-likelihood intervals, all else as requested; None unknown,
+    asked_*: smallest and largest that recent requests asked for, () unknown
+    ranks: (bins,) share of tokens by their rank in the golden law, 1 / bins each while all is well: mass on the left is
+    a colder sampler or a narrower nucleus, mass on the right a hotter one
+    tokens: behind the histogram, as far as they are not forgotten
+    """
+
+    adapter: str
+    base: str
+    round: int
+    at: float
+    log_e: float
+    leading: str
+    temperature: Interval | None
+    top_p: Interval | None
+    asked_temperature: tuple[float, ...]
+    asked_top_p: tuple[float, ...]
+    ranks: NDArray[np.float64]
+    tokens: float
 
 
 @dataclass(frozen=True, slots=True)

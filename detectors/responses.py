@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from detectors.heard import hear
-from detectors.records import Evidence, Interval, Status, TrafficRound, Verdict
+from detectors.records import Calibration, Evidence, Interval, Status, TrafficRound, Verdict
+from detectors.sampling import sampler_in_words, with_sampler
 from detectors.streams import Beginning
 from detectors.traffic_base import decide_traffic_base
 from detectors.traffic_verdict import Reading, TrafficIncident, decide_traffic
@@ -22,20 +23,28 @@ class Likelihood(Protocol):
     def retention(self, subject: str) -> Interval | None: ...
 
 
+class Samplers(Protocol):
+    """What is asked of kinds/token_calibration.py beside its evidence."""
+
+    def calibration(self, subject: str, record: TrafficRound) -> Calibration | None: ...
+
+
 @dataclass(slots=True)
 class Responses:
-    """rules: of the fleet; likelihood: None where that detector is switched off
+    """rules: of the fleet; likelihood, samplers: None where that detector is switched off
 
     incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
-    bases, latest_bases: likewise of bases with two adapters or more
+    bases, latest_bases: likewise of bases with two adapters or more; calibrations: adapter -> the last, not saved
     """
 
     rules: Rules
     likelihood: Likelihood | None
+    samplers: Samplers | None = None
     incidents: dict[str, TrafficIncident] = field(default_factory=dict)
     latest: dict[str, Verdict] = field(default_factory=dict)
     bases: dict[str, Incident] = field(default_factory=dict)
     latest_bases: dict[str, Verdict] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
 
     def decide(self, record: TrafficRound, evidence: Mapping[str, tuple[Evidence, ...]]) -> list[Verdict]:
         """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
@@ -60,9 +69,20 @@ class Responses:
         judged = base not in self.latest_bases or self.latest_bases[base].status is not Status.UNMONITORABLE
         return base if judged and self.bases.get(base, Incident()).open else ""
 
+    def calibrated(self, record: TrafficRound) -> tuple[Calibration, ...]:
+        """What the round's responses say of the sampler, of each adapter that had one with something to say."""
+        heard = {score.adapter for score in record.scores if score.log_sampler.size}
+        return tuple(self.calibrations[name] for name in record.adapters if name in heard and name in self.calibrations)
+
+    def sampler(self, adapter: str) -> str:
+        """In words, where it is not the one that requests ask for, else ""."""
+        seen = self.calibrations.get(adapter)
+        return "" if seen is None else sampler_in_words(seen, self.rules.log_threshold)
+
     def forget(self, adapter: str) -> None:
         self.incidents.pop(adapter, None)
         self.latest.pop(adapter, None)
+        self.calibrations.pop(adapter, None)
 
     def to_json(self) -> dict[str, Any]:
         return {adapter: seen.to_json() for adapter, seen in self.incidents.items()}
@@ -82,8 +102,17 @@ class Responses:
         verdict, after = decide_traffic(record, adapter, mine, heard, reading, before, self.rules)
         # The alarm's answer is kept until the incident ends: M starts again at 0 then, and the twin with it.
         began = reading.onset_at if after.open else None
+        self._calibrate(adapter, record)
+        verdict = with_sampler(verdict, self.sampler(adapter))
         self.incidents[adapter], self.latest[adapter] = replace(after, began=began), verdict
         return verdict
+
+    def _calibrate(self, adapter: str, record: TrafficRound) -> None:
+        found = None if self.samplers is None else self.samplers.calibration(adapter, record)
+        if found is None:
+            self.calibrations.pop(adapter, None)
+        else:
+            self.calibrations[adapter] = found
 
     def _reading(self, adapter: str, before: TrafficIncident) -> Reading:
         if self.likelihood is None:

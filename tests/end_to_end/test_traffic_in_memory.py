@@ -13,7 +13,7 @@ from agent.clock import HandClock
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.topic import Outgoing
 from detectors import join
-from detectors.records import Cause, Reason, Scored, Status, TrafficRound, Verdict
+from detectors.records import Calibration, Cause, Reason, Scored, Status, TrafficRound, Verdict
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring import Asking
@@ -80,6 +80,7 @@ def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: Wo
         serve(alone, adapter, adapter)
     turn(alone, 24)
     assert {latest(alone, name).status for name in ADAPTERS} == {Status.HEALTHY}
+    assert {seen.adapter for seen in alone.sink.of(Calibration)} == set(ADAPTERS)
     assert pages(alone) == []
 
     serve(alone, "alpha", None)
