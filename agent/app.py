@@ -21,7 +21,8 @@ from agent.feeds.traffic import TrafficFeed
 from agent.health import Health
 from agent.judge import Judge
 from agent.records import Finding, Heartbeat, Observation, TrafficBatch
-from detectors.records import BaseRound, TrafficRound
+from detectors.records import BaseRound
+from detectors.traffic_records import TrafficRound
 
 log = structlog.get_logger(__name__)
 

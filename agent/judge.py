@@ -11,7 +11,8 @@ from agent.alerts import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Notice, Observation
 from agent.state import StateFile
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Embedding, Reason, SubjectKind, TrafficRound, Verdict
+from detectors.records import BaseRound, Reason, SubjectKind, Verdict
+from detectors.traffic_records import Embedding, TrafficRound
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Calibration, Embedding, Evidence, TrafficRound, Verdict
+from detectors.records import BaseRound, Evidence, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,8 @@ from agent.records import (
     TrafficBatch,
 )
 from detectors.heard import evidence_of
-from detectors.records import (
-    BaseRound,
-    Calibration,
-    Embedding,
-    Evidence,
-    Half,
-    Identity,
-    Interval,
-    Measurement,
-    Round,
-    TrafficRound,
-    TrafficScore,
-    Verdict,
-)
+from detectors.records import BaseRound, Evidence, Half, Identity, Interval, Measurement, Round, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound, TrafficScore
 
 Row = dict[str, Any]
 NAN = float("nan")

@@ -12,21 +12,11 @@ from typing import Any
 from detectors import join
 from detectors.confidence import Confidence, held_out_retentions
 from detectors.load import Detector, OwnPast, load, names
-from detectors.records import (
-    BaseRound,
-    Calibration,
-    Embedding,
-    Evidence,
-    Reason,
-    Round,
-    Status,
-    SubjectKind,
-    TrafficRound,
-    Verdict,
-)
+from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
 from detectors.responses import Responses
 from detectors.sampling import with_sampler
 from detectors.score import Tolerances
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.traffic_verdict import TrafficIncident
 from detectors.verdict import Incident, Rules, decide, decide_base
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from detectors.heard import hear
-from detectors.records import Calibration, Evidence, Interval, Status, TrafficRound, Verdict
+from detectors.records import Evidence, Interval, Status, Verdict
 from detectors.sampling import sampler_in_words, with_sampler
 from detectors.streams import Beginning
 from detectors.traffic_base import decide_traffic_base
+from detectors.traffic_records import Calibration, TrafficRound
 from detectors.traffic_verdict import Reading, TrafficIncident, decide_traffic
 from detectors.verdict import Incident, Rules
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from detectors.records import Calibration, Cause, Interval, Reason, Status, Verdict
+from detectors.records import Cause, Interval, Reason, Status, Verdict
+from detectors.traffic_records import Calibration
 
 PENALTIES = "no penalties"
 

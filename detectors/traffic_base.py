@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detectors.records import Cause, Evidence, Identity, Onset, Reason, Status, SubjectKind, TrafficRound, Verdict
+from detectors.records import Cause, Evidence, Identity, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.reported import why_base_blocked
+from detectors.traffic_records import TrafficRound
 from detectors.traffic_verdict import STATUS, TrafficIncident
 from detectors.verdict import Incident, Rules, with_cause
 

@@ -13,18 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.heard import Heard
-from detectors.records import (
-    Cause,
-    Evidence,
-    Identity,
-    Interval,
-    Onset,
-    Reason,
-    Status,
-    SubjectKind,
-    TrafficRound,
-    Verdict,
-)
+from detectors.records import Cause, Evidence, Identity, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.traffic_records import TrafficRound
 from detectors.verdict import Incident, Rules, with_cause
 
 MISSED = 0.05

@@ -6,7 +6,8 @@ import queue
 from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, Notice, TrafficBatch
-from detectors.records import BaseRound, Evidence, Scored, SubjectKind, TrafficRound, TrafficScore, Verdict
+from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from agent.clock import Clock
 from agent.feeds.responses import Responses
 from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Interaction
-from detectors.records import BaseRound, Embedding, Identity, Reason, Round, TrafficRound
+from detectors.records import BaseRound, Identity, Reason, Round
+from detectors.traffic_records import Embedding, TrafficRound
 from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden

@@ -14,7 +14,8 @@ import numpy as np
 import structlog
 
 from agent.records import Interaction
-from detectors.records import Embedding, Floats, Side, TrafficScore
+from detectors.records import Floats
+from detectors.traffic_records import Embedding, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.golden import Golden, Refusal, short
 from probes.replay import Runner, Stop, Weights

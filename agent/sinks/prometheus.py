@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, TrafficBatch
 from agent.telemetry import Telemetry
-from detectors.records import BaseRound, Calibration, Embedding, Evidence, Status, TrafficRound, Verdict
+from detectors.records import BaseRound, Evidence, Status, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
 

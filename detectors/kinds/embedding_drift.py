@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import Refused
-from detectors.records import Embedding, Evidence, Floats, SubjectKind
+from detectors.records import Evidence, Floats, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning, Streams
+from detectors.traffic_records import Embedding
 
 Doubles = NDArray[np.float64]
 

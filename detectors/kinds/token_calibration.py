@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.mixture import Chains
-from detectors.records import Calibration, Evidence, Floats, Interval, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import Evidence, Floats, Interval, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning
 from detectors.strength_from_text import most_likely, most_likely_step
+from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
 
 Doubles = NDArray[np.float64]
 MARK = "\t"

@@ -11,10 +11,11 @@ import numpy as np
 
 from detectors.errors import Refused
 from detectors.mixture import Chains, averaged, replica_factors, weights_of
-from detectors.records import Evidence, Interval, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import Evidence, Interval, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning
 from detectors.strength_from_text import most_likely
+from detectors.traffic_records import TrafficRound, TrafficScore
 
 # Between an adapter and what its stream is about, in the state: no name holds it.
 MARK = "\t"

@@ -23,10 +23,8 @@ from agent.records import (
 )
 from detectors.records import (
     BaseRound,
-    Calibration,
     Cause,
     Comparison,
-    Embedding,
     Evidence,
     Half,
     Identity,
@@ -37,15 +35,12 @@ from detectors.records import (
     Reason,
     Reference,
     Round,
-    Scored,
-    Side,
     Status,
     SubjectKind,
     Summary,
-    TrafficRound,
-    TrafficScore,
     Verdict,
 )
+from detectors.traffic_records import Calibration, Embedding, Scored, Side, TrafficRound, TrafficScore
 
 # The store forgets by age, also at the insert: rows of a fixed date would one day vanish. FIXED is for golden files.
 NOW = float(int(time.time()))

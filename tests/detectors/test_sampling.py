@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from detectors.monitor import Judged, Monitor
-from detectors.records import Calibration, Cause, Interval, Reason, Status
+from detectors.records import Cause, Interval, Reason, Status
 from detectors.sampling import sampler_in_words, with_sampler
 from detectors.score import Tolerances
+from detectors.traffic_records import Calibration
 from detectors.verdict import Rules
 from probes.sampler import Sampling
 from tests.detectors.kinds.test_token_calibration import response

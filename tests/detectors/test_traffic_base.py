@@ -9,8 +9,9 @@ import pytest
 
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
-from detectors.records import Cause, Reason, Status, TrafficScore, Verdict
+from detectors.records import Cause, Reason, Status, Verdict
 from detectors.score import Tolerances
+from detectors.traffic_records import TrafficScore
 from detectors.verdict import Rules
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round, unscored
 from tests.detectors.synthetic import make_base_round

@@ -13,7 +13,8 @@ from agent.clock import HandClock
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.topic import Outgoing
 from detectors import join
-from detectors.records import Calibration, Cause, Reason, Scored, Status, TrafficRound, Verdict
+from detectors.records import Cause, Reason, Status, Verdict
+from detectors.traffic_records import Calibration, Scored, TrafficRound
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring import Asking

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.records import Scored
+from detectors.traffic_records import Scored
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner
 from probes.sampler import Sampling

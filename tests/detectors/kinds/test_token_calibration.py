@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.kinds.token_calibration import Config, Detector, State
-from detectors.records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 from probes.likelihood import SAMPLERS, Response, Settings, score
 from probes.sampler import Sampling, law, normalised
 

@@ -7,7 +7,8 @@ import pytest
 
 from detectors.errors import Refused
 from detectors.kinds.traffic_likelihood import Config, Detector, State
-from detectors.records import Evidence, Scored, TrafficRound, TrafficScore
+from detectors.records import Evidence
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 
 NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
 LOG_A = 21.5
