@@ -31,8 +31,9 @@ from detectors.budget import log_threshold as threshold_of
 from detectors.errors import DetectorError
 from detectors.load import reads
 from detectors.monitor import Monitor, default_configs, paging
-from detectors.records import BaseRound, SubjectKind, TrafficRound
+from detectors.records import BaseRound, SubjectKind
 from detectors.score import Tolerances
+from detectors.traffic_records import TrafficRound
 from detectors.verdict import Rules
 from probes.exchange import Retokenise
 from probes.golden import Golden, Refusal

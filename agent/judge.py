@@ -11,7 +11,8 @@ from agent.alerts import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Heard, Notice, Observation, Stretch, TrafficBatch
 from agent.state import StateFile
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Reason, SubjectKind, TrafficRound, Verdict
+from detectors.records import BaseRound, Reason, SubjectKind, Verdict
+from detectors.traffic_records import TrafficRound
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class Judge:
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()
         self._alerts, notices = step_round(self._alerts, judged.verdicts, now, self._cluster, elsewhere)
-        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts]
+        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts, *judged.calibrations]
 
     def _accept(self, seen: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Embedding, Evidence, TrafficRound, Verdict
+from detectors.records import BaseRound, Evidence, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,4 +260,4 @@ class Notice:
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
 Observation = Whole | Heard
-Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Notice | Heartbeat
+Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat

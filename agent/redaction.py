@@ -20,7 +20,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agent.records import Finding, Interaction, RequestCount, TrafficBatch
-from detectors.records import Embedding, TrafficRound, TrafficScore
+from detectors.traffic_records import Embedding, TrafficRound, TrafficScore
 
 
 class Rule(BaseModel):

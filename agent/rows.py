@@ -26,18 +26,8 @@ from agent.records import (
     TrafficBatch,
 )
 from detectors.heard import evidence_of
-from detectors.records import (
-    BaseRound,
-    Embedding,
-    Evidence,
-    Half,
-    Identity,
-    Measurement,
-    Round,
-    TrafficRound,
-    TrafficScore,
-    Verdict,
-)
+from detectors.records import BaseRound, Evidence, Half, Identity, Interval, Measurement, Round, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound, TrafficScore
 
 Row = dict[str, Any]
 NAN = float("nan")
@@ -84,6 +74,8 @@ def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
         return (Rows("verdicts", (here | verdict_row(finding),)),)
     if isinstance(finding, Evidence):
         return (Rows("evidence", (here | evidence_row(finding),)),)
+    if isinstance(finding, Calibration):
+        return (Rows("calibrations", (here | calibration_row(finding),)),)
     if isinstance(finding, Notice):
         return (Rows("notices", (here | notice_row(finding),)),)
     if isinstance(finding, Flip):
@@ -238,6 +230,25 @@ def verdict_row(seen: Verdict) -> Row:
 def evidence_row(seen: Evidence) -> Row:
     names = ("detector", "stream", "round", "log_e", "n", "pages")
     return {**_subject(seen), "at": when(seen.at), **{name: getattr(seen, name) for name in names}}
+
+
+def calibration_row(seen: Calibration) -> Row:
+    """The sampler in force, as far as an adapter's recent tokens tell, with the histogram of their ranks."""
+    return {
+        **{name: getattr(seen, name) for name in ("base", "adapter", "round")},
+        "at": when(seen.at),
+        **{name: getattr(seen, name) for name in ("log_e", "leading", "tokens")},
+        **_spread("temperature", seen.temperature),
+        "asked_temperature": list(seen.asked_temperature),
+        **_spread("top_p", seen.top_p),
+        "asked_top_p": list(seen.asked_top_p),
+        "ranks": seen.ranks.astype(np.float32),
+    }
+
+
+def _spread(name: str, seen: Interval | None) -> Row:
+    mean, low, high = (seen.mean, seen.low, seen.high) if seen else (NAN, NAN, NAN)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def notice_row(seen: Notice) -> Row:

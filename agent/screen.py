@@ -22,6 +22,9 @@ console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 12
+BARS = " ▁▂▃▄▅▆▇█"
+# Columns of the on-call questions that are drawn and not spelt out.
+DRAWN = ("histogram",)
 # Of a second, and the zone that every time here has.
 FRACTION = re.compile(r"(\d\d:\d\d:\d\d)(?:\.\d+)?\+00:00")
 WIDE = 7
@@ -43,6 +46,12 @@ def bar(share: float) -> str:
         return "·" * BAR
     filled = max(0, min(BAR, round(share * BAR)))
     return "█" * filled + "░" * (BAR - filled)
+
+
+def picture(shares: Sequence[float]) -> str:
+    """A histogram in one line of bars; even ones stand half way up, and twice that fills the line."""
+    top = max(2.0 / len(shares), *shares) if shares else 1.0
+    return "".join(BARS[min(len(BARS) - 1, round(share / top * (len(BARS) - 1)))] for share in shares)
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -67,6 +76,7 @@ def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> Table:
     """Columns and rows as they came from the store; wide ones a row below the other, name beside value."""
+    rows = [[_drawn(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
     if len(columns) > WIDE:
         return _upright(columns, rows, title)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -113,6 +123,10 @@ def _because(verdict: Verdict) -> str:
     else:
         words = str(verdict.reason)
     return f": {words}".replace("_", " ")
+
+
+def _drawn(column: str, value: Any) -> Any:
+    return picture(value) if column in DRAWN and value else value
 
 
 def _cell(value: Any) -> str:

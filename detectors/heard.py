@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.mixture import averaged, weights_of
-from detectors.records import TrafficScore
+from detectors.traffic_records import TrafficScore
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
 # and on a real adapter healthy ones were seen 49 nats and more below 1.

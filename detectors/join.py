@@ -80,7 +80,7 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         base_shift=canary.base_shift,
         gap_ratio=canary.gap_ratio,
         identity=canary.identity,
-        covered_by=canary.covered_by,
+        covered_by=traffic.covered_by or canary.covered_by,
         evidence=(*traffic.evidence, *canary.evidence),
     )
     return _with(told, QUIET_CANARIES if quiet else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
@@ -38,6 +38,14 @@ class Detector(Protocol):
 
     def restart(self, subject: str) -> None:
         """Every M of one subject back to 0."""
+
+
+@runtime_checkable
+class OwnPast(Protocol):
+    """What a detector has beside that when it compares with a past of its own, and not with the golden record."""
+
+    def forget(self, subject: str) -> None:
+        """All that was learnt of one subject: another golden record is in force for it."""
 
 
 def names() -> tuple[str, ...]:

@@ -77,14 +77,22 @@ def averaged(log_l: Doubles, weights: Doubles) -> float:
     return float(np.logaddexp.reduce(log_l + np.log(weights / weights.sum())))
 
 
-def replica_factors(log_l: Doubles, log_cap: float, shares: Doubles, mislabelled: float) -> Doubles:
-    """(G,) ln of the product over responses of ``(1 - q + q min(L, cap)) / (1 + q mislabelled cap)``.
+def replica_factors(log_l: Doubles, shares: Doubles, most: Doubles, mislabelled: float) -> Doubles:
+    """(G,) ln of the product over responses of ``(1 - q + min(q L, k)) / (1 + r k)``.
 
-    log_l: (n,) of n responses; shares: (G,) q in (0, 1], which part of the responses comes from the faulty replica
-    mislabelled: share of records that may be anybody's; each can add at most ``q cap``, so that none pages alone
+    log_l: (n,) of n responses; shares: (G,) q in (0, 1], of the responses that a faulty replica writes
+    most: (G,) k > 1, what one response adds at most; mislabelled: r, share of the records that may be anybody's
+
+    Null: given the past, a response has E[L] <= 1, but for a share r of the records, which may read as anything: the
+    factor has mean at most ``(1 + r (k - q)) / (1 + r k)``, below 1 also where every other response is neutral, L = 1.
+    What breaks it: a larger share than r, or one that comes in bursts.
+
+    Where a share s of the responses is at fault, M grows fastest with ``k = (s - r) / (r (1 - s))`` (at r = .001: 31
+    for one in 32, 110 for one in ten) and a small q, which costs little at the others. A small q needs responses of
+    ``L = k / q`` to reach k; weaker ones are found by a larger q.
     """
-    bounded = np.minimum(log_l, log_cap)[:, None]
     with np.errstate(divide="ignore"):
-        mixed = np.logaddexp(np.log1p(-shares), np.log(shares) + bounded)
-    total: Doubles = (mixed - np.log1p(shares * mislabelled * math.exp(log_cap))).sum(axis=0)
+        bounded = np.minimum(log_l[:, None] + np.log(shares), np.log(most))
+        mixed = np.logaddexp(np.log1p(-shares), bounded)
+    total: Doubles = (mixed - np.log1p(mislabelled * most)).sum(axis=0)
     return total

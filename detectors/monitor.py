@@ -11,20 +11,12 @@ from typing import Any
 
 from detectors import join
 from detectors.confidence import Confidence, held_out_retentions
-from detectors.load import Detector, load, names
-from detectors.records import (
-    BaseRound,
-    Embedding,
-    Evidence,
-    Reason,
-    Round,
-    Status,
-    SubjectKind,
-    TrafficRound,
-    Verdict,
-)
+from detectors.load import Detector, OwnPast, load, names
+from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
 from detectors.responses import Responses
+from detectors.sampling import with_sampler
 from detectors.score import Tolerances
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.traffic_verdict import TrafficIncident
 from detectors.verdict import Incident, Rules, decide, decide_base
 
@@ -33,10 +25,14 @@ Subject = tuple[SubjectKind, str]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """evidence: one level of each process that the record moved; verdicts: members in their order, then their base."""
+    """evidence: one level of each process that the record moved; verdicts: members in their order, then their base.
+
+    calibrations: of the adapters whose responses say by which sampler their tokens are drawn
+    """
 
     evidence: tuple[Evidence, ...]
     verdicts: tuple[Verdict, ...]
+    calibrations: tuple[Calibration, ...] = ()
 
 
 def default_configs(tolerances: Tolerances) -> dict[str, Any]:
@@ -65,9 +61,10 @@ class Monitor:
         self._began: dict[Subject, float] = {}
         self._kept: dict[str, Confidence] = {}
         self._drift: dict[str, dict[str, float]] = {}
-        self._canaries: dict[str, Verdict] = {}
+        self._canaries: dict[Subject, Verdict] = {}
         likelihood: Any = self._detectors.get("traffic_likelihood")
-        self._responses = Responses(rules, likelihood)
+        samplers: Any = self._detectors.get("token_calibration")
+        self._responses = Responses(rules, likelihood, samplers)
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
@@ -86,7 +83,8 @@ class Monitor:
             self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
             return Judged(evidence, ())
         if isinstance(record, TrafficRound):
-            return Judged(evidence, tuple(self._by_responses(record, evidence)))
+            told = tuple(self._by_responses(record, evidence))
+            return Judged(evidence, told, self._responses.calibrated(record))
         verdicts = [self._decide(member, evidence) for member in record.members]
         if len(record.members) >= 2:
             base = self._decide_base(record, evidence, verdicts)
@@ -97,22 +95,26 @@ class Monitor:
         return Judged(evidence, tuple(map(self._by_canaries, verdicts)))
 
     def _by_canaries(self, canary: Verdict) -> Verdict:
-        """A member's verdict with what its responses and embeddings say beside it; a base's as it is."""
+        """The verdict of canaries with what responses and embeddings say beside it."""
+        name, heard = canary.subject, self._responses
+        self._canaries[canary.subject_kind, name] = canary
         if canary.subject_kind is SubjectKind.BASE:
-            return canary
-        name = canary.subject
-        self._canaries[name] = canary
-        heard = self._responses
+            held = heard.bases.get(name, Incident())
+            return join.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
         drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
-        return join.by_canaries(canary, heard.latest.get(name), heard.is_open(name), drift, held)
+        sampled = with_sampler(canary, heard.sampler(name))
+        told = join.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
+        return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))
 
     def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
         mine = {name: _of((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
         for traffic in self._responses.decide(record, mine):
-            self._restart_if_told(traffic, TrafficRound)
-            name, canary = traffic.subject, self._canaries.get(traffic.subject)
-            canary_open = self._incident((SubjectKind.ADAPTER, name)).open
-            told = join.by_traffic(traffic, canary, canary_open, self._drift.get(name, {}))
+            subject = (traffic.subject_kind, traffic.subject)
+            is_base = traffic.subject_kind is SubjectKind.BASE
+            if not is_base:
+                self._restart_if_told(traffic, TrafficRound)
+            drift = {} if is_base else self._drift.get(traffic.subject, {})
+            told = join.by_traffic(traffic, self._canaries.get(subject), self._incident(subject).open, drift)
             if told is not None:
                 yield told
 
@@ -125,11 +127,14 @@ class Monitor:
         self._incidents.pop(subject, None)
         self._began.pop(subject, None)
         self._kept.pop(adapter, None)
-        self._canaries.pop(adapter, None)
+        self._canaries.pop(subject, None)
         self._drift.pop(adapter, None)
         self._responses.forget(adapter)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)
+        for detector in self._detectors.values():
+            if isinstance(detector, OwnPast):
+                detector.forget(adapter)
 
     def state_json(self) -> dict[str, Any]:
         """Everything that changes, as JSON; floats to the last bit."""
@@ -147,6 +152,7 @@ class Monitor:
             ],
             "kept": {adapter: kept.to_json() for adapter, kept in self._kept.items()},
             "responses": self._responses.to_json(),
+            "response_bases": self._responses.bases_json(),
             "drift": self._drift,
         }
 
@@ -166,7 +172,7 @@ class Monitor:
             self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
         self._began = {(SubjectKind(row["kind"]), row["subject"]): row["at"] for row in stored.get("began", ())}
         self._kept = {adapter: Confidence.from_json(kept) for adapter, kept in stored.get("kept", {}).items()}
-        self._responses.restore(stored.get("responses", {}))
+        self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
         self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
 
     def _update(self, record: BaseRound | TrafficRound | Embedding) -> tuple[Evidence, ...]:

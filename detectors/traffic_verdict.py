@@ -13,18 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.heard import Heard
-from detectors.records import (
-    Cause,
-    Evidence,
-    Identity,
-    Interval,
-    Onset,
-    Reason,
-    Status,
-    SubjectKind,
-    TrafficRound,
-    Verdict,
-)
+from detectors.records import Cause, Evidence, Identity, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.traffic_records import TrafficRound
 from detectors.verdict import Incident, Rules, with_cause
 
 MISSED = 0.05
@@ -236,7 +226,7 @@ def _enough(seen: TrafficIncident) -> bool:
     return (1.0 - min(seen.share, 0.95)) ** seen.fresh <= MISSED
 
 
-_STATUS = {
+STATUS = {
     Reason.WITHIN_TOLERANCE: Status.HEALTHY,
     Reason.RESOLVED: Status.HEALTHY,
     Reason.EVIDENCE_GROWING: Status.SUSPECT,
@@ -250,7 +240,7 @@ def _told(
     blank: Verdict, reason: Reason, heard: Heard, reading: Reading, before: TrafficIncident, after: TrafficIncident
 ) -> Verdict:
     told = (before if reason is Reason.RESOLVED else after).incident
-    status = _STATUS[reason]
+    status = STATUS[reason]
     onset = None
     if status is Status.DEGRADED or reason is Reason.RESOLVED:
         first = told.first_bad_at if told.first_bad_at is not None else told.opened_at

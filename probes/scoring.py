@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from detectors.records import Fault, FaultKind, Floats, Scored, TrafficScore
+from detectors.records import Fault, FaultKind, Floats
+from detectors.traffic_records import Scored, TrafficScore
 from probes.likelihood import Response, Settings, TokenScores, score, seed_of
 from probes.replay import Stop, Target, Weights
 from probes.sampler import Doubles, Sampling

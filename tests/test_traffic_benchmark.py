@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.traffic import peers
-from benchmarks.traffic.bounded import alarms, per_response
+from benchmarks.traffic.bounded import alarms, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, delays
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import LONGEST, Cell
@@ -44,6 +44,19 @@ def test_four_responses_at_the_cap_alarm_and_healthy_ones_never() -> None:
     good, bad = np.full(3, -20.0), np.full(3, 40.0)
     assert set(alarms(good, bad, 1.0, LOG_A, runs=5)) == {4}
     assert set(alarms(good, bad, 0.0, LOG_A, runs=5, most=50)) == {50}
+
+
+def test_one_mislabelled_record_in_a_thousand_never_pages_also_among_neutral_ones() -> None:
+    pages, highest = neutral_alarms(runs=50, most=1_000_000)
+    # P(M >= A by response T) <= T / A: a level above 23 would be a chance of one in 200 over all runs.
+    assert (pages, highest < 23.0) == (0, True)
+
+
+def test_a_replica_of_ten_and_of_thirty_two_is_found_in_the_promised_responses() -> None:
+    good, bad = np.full(1, -49.0), np.full(1, 10.0 + math.log(0.5))
+    tenth, rare = (alarms(good, bad, share, LOG_A, runs=200) for share in (0.1, 1 / 32))
+    assert tenth.mean() <= 70 and np.quantile(tenth, 0.99) <= 170
+    assert rare.mean() <= 300
 
 
 def test_peers_see_what_is_plainly_there() -> None:

@@ -140,6 +140,7 @@ def _claim_of(seen: Served) -> tuple[bool, str]:
     found = ", ".join(f"{name} after {n} ({seen.evidence[name]:.1f} nats)" for name, n in seen.responses.items())
     causes = ", ".join(sorted({cause.replace("_", " ") for cause in seen.causes.values()}))
     words = (
-        f"from responses alone, canaries off: {found}; cause: {causes}; {seen.heard} healthy ones, {seen.pages} pages"
+        f"from responses alone, canaries off: {found}; cause: {causes}; {len(seen.open_incidents)} incident "
+        f"({', '.join(seen.open_incidents)}); {seen.heard} healthy ones, {seen.pages} pages"
     )
     return seen.passed, words

@@ -33,6 +33,7 @@ class Served:
     """What the act claims. heard: responses scored while all was well; pages: likewise; adapters: how many are served
 
     responses: adapter that alarmed -> its responses since the loss that were scored until then; causes: as named
+    open_incidents: at the receiver once all of them have alarmed, subjects; the base speaks for all
     """
 
     heard: int = 0
@@ -41,11 +42,13 @@ class Served:
     causes: dict[str, str] = field(default_factory=dict)
     evidence: dict[str, float] = field(default_factory=dict)
     adapters: int = 0
+    open_incidents: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         named = set(self.causes.values()) == {Cause.ADAPTER_NOT_APPLIED.value}
-        return self.heard > 0 and self.pages == 0 and named and len(self.causes) == self.adapters
+        one = len(self.open_incidents) == 1 and self.open_incidents[0].startswith("base/")
+        return self.heard > 0 and self.pages == 0 and named and one and len(self.causes) == self.adapters
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ class ServedCast:
 
 
 class ServedStory:
-    """Healthy responses, then the base's, until every adapter that was heard has paged."""
+    """Healthy responses, then the base's, until every adapter has alarmed: one incident on their base."""
 
     def __init__(self, cast: ServedCast, alive: Callable[[], bool]) -> None:
         self._cast, self._alive = cast, alive
@@ -94,21 +97,25 @@ class ServedStory:
             since = [score.adapter for score in view.scored if score.at >= lost_at]
             heard.update(since)
             rounds += bool(since)
-            for verdict in view.verdicts:
+            for verdict in view.adapters:
                 if verdict.reason is Reason.ALARM:
                     name = verdict.subject
                     self.seen.causes[name], self.seen.responses[name] = verdict.cause.value, heard[name]
                     self.seen.evidence[name] = max(e.log_e for e in verdict.evidence if e.pages)
         if self.seen.causes:
-            self._caught(next(iter(self.seen.causes)))
+            self._caught()
 
-    def _caught(self, name: str) -> None:
+    def _caught(self) -> None:
         def is_it(seen: Incident) -> bool:
-            return seen.status == "triggered" and seen.dedup_key.endswith(f"/adapter/{name}")
+            return seen.status == "triggered" and "/base/" in seen.dedup_key
 
         incident = incident_of(self._cast.receiver, is_it, self._alive)
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
-        time.sleep(1.0)  # the store's writer is a thread of its own
+        time.sleep(
+            1.0
+        )  # the store's writer is a thread of its own, and so is the one that ends what the base took over
+        still = [seen.dedup_key for seen in self._cast.receiver.open_incidents]
+        self.seen.open_incidents = tuple("/".join(key.split("/")[-2:]) for key in still)
         columns, rows = ask(self._cast.config, "responses", {})
         shown = [columns.index(name) for name in SHOWN]
         console.print("[dim]$ gapwatch query responses[/dim] (some of its columns)")

@@ -6,7 +6,8 @@ import queue
 from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, Notice, TrafficBatch
-from detectors.records import BaseRound, Evidence, Scored, SubjectKind, TrafficRound, TrafficScore, Verdict
+from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 
 
 @dataclass(slots=True)
@@ -29,6 +30,10 @@ class ResponsesView:
     round: TrafficRound
     verdicts: list[Verdict] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+
+    @property
+    def adapters(self) -> list[Verdict]:
+        return [v for v in self.verdicts if v.subject_kind is SubjectKind.ADAPTER]
 
     @property
     def scored(self) -> list[TrafficScore]:

@@ -18,7 +18,8 @@ from agent.feeds.backlog import Backlog
 from agent.feeds.responses import Responses, Taken
 from agent.goldens import Goldens
 from agent.records import Flip, GoldenAccepted, Heard, Interaction
-from detectors.records import BaseRound, Identity, Reason, Round, TrafficRound
+from detectors.records import BaseRound, Identity, Reason, Round
+from detectors.traffic_records import TrafficRound
 from probes.errors import ProbeError
 from probes.flips import flips
 from probes.golden import Golden

@@ -15,7 +15,8 @@ import numpy as np
 import structlog
 
 from agent.records import Interaction, Stretch
-from detectors.records import Embedding, Floats, Side, TrafficScore
+from detectors.records import Floats
+from detectors.traffic_records import Embedding, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.exchange import Exchange, Retokenise, job
 from probes.golden import Golden, Refusal, short

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, TrafficBatch
 from agent.telemetry import Telemetry
-from detectors.records import BaseRound, Embedding, Evidence, Status, TrafficRound, Verdict
+from detectors.records import BaseRound, Evidence, Status, Verdict
+from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
 
@@ -52,8 +53,8 @@ class Sink:
             self.telemetry.add("gapwatch.flips", 1, adapter=finding.adapter)
         elif isinstance(finding, Heartbeat):
             self.telemetry.set("gapwatch.heartbeat", finding.at)
-        elif isinstance(finding, Embedding | GoldenAccepted):
-            pass  # no metric: of an embedding its evidence is one
+        elif isinstance(finding, Embedding | GoldenAccepted | Calibration):
+            pass  # no metric: of an embedding and of a calibration their evidence is one
         else:
             assert_never(finding)
 

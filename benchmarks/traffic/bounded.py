@@ -42,7 +42,8 @@ def figures(adapter: str, healthy: Observed, base: Observed, wrong: Observed) ->
 
 
 def run_length(quick: bool) -> Iterator[Figure]:
-    """At the edge of the null: L is a tenth or 1.9; the slack is off, so that alarms do come."""
+    """At the edge of the null, where alarms do come: L is a tenth or 1.9, the slack off; and with the slack, one record
+    in a thousand is anybody's among neutral ones."""
     runs, most = (1000, 10_000) if quick else (4000, 30_000)
     edge = np.log(np.array([0.1, 1.9]))
     needed = alarms(edge[:1], edge[1:], 0.5, math.log(1e3), runs, most, slip=0.0)
@@ -50,6 +51,11 @@ def run_length(quick: bool) -> Iterator[Figure]:
     yield at_least(
         "bounded mixture at A = 1,000, at the edge of its null: run length, lower 99 % bound", bound, "responses", 1000
     )
+    runs, most = 200, 100_000 if quick else 1_000_000
+    pages, highest = neutral_alarms(runs, most)
+    what = f"one mislabelled record in a thousand among neutral ones, {runs} runs of {most} responses"
+    yield exactly(f"{what}: pages", pages, "pages", 0)
+    yield context(f"{what}: highest level", highest, "nats")
 
 
 def per_response(seen: Observed) -> Doubles:
@@ -72,12 +78,10 @@ def alarms(
     slip: float | None = None,
 ) -> NDArray[np.int64]:
     """(runs,) responses until the alarm, ``most`` where there was none. share: of them that are drawn from ``bad``"""
-    config, rng = Config(), np.random.default_rng(SEED)
-    shares = np.array(config.shares)
-    mislabelled = config.mislabelled if slip is None else slip
+    rng = np.random.default_rng(SEED)
     # A response's factors depend on nothing but itself: a look-up.
-    tables = [np.exp(_factors(values, shares, mislabelled)) for values in (good, bad)]
-    m, needed = np.zeros((runs, len(shares))), np.full(runs, most)
+    tables = [_factors(values, log_a, slip) for values in (good, bad)]
+    m, needed = np.zeros((runs, tables[0].shape[1])), np.full(runs, most)
     for n in range(1, most + 1):
         faulty = rng.random(runs) < share
         picked = [table[rng.integers(len(table), size=runs)] for table in tables]
@@ -88,6 +92,27 @@ def alarms(
     return needed
 
 
-def _factors(values: Doubles, shares: Doubles, mislabelled: float) -> Doubles:
-    each: Sequence[Doubles] = [replica_factors(np.array([x]), LOG_A / 3.0, shares, mislabelled) for x in values]
-    return np.stack(each)
+def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
+    """How many of ``runs`` pages come within ``most`` responses, of which one in a thousand is anybody's, at 60 nats,
+    and all others are neutral, L = 1; and the highest level, nats, of any run.
+
+    From one mislabelled record to the next in one step: M of neutral responses is a geometric sum.
+    """
+    rng, (plain,), (odd,) = np.random.default_rng(SEED), _factors(np.zeros(1)), _factors(np.full(1, 60.0))
+    m, heard, highest = np.zeros((runs, len(plain))), np.zeros(runs), np.zeros(runs)
+    while (heard < most).any():
+        gap = rng.geometric(1e-3, size=runs)[:, None] - 1
+        m = plain**gap * m + plain * (1 - plain**gap) / (1 - plain)
+        heard += gap[:, 0] + 1
+        m = np.minimum((m + 1.0) * odd, LARGEST)
+        highest = np.where(heard <= most, np.maximum(highest, m.mean(axis=1)), highest)
+    return int((highest >= math.exp(LOG_A)).sum()), math.log(highest.max())
+
+
+def _factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -> Doubles:
+    """(R, G) by what each response multiplies M, as the detector has it. slip: in place of ``mislabelled``"""
+    config = Config()
+    shares, most = np.array(config.replicas).T
+    bound, mislabelled = np.minimum(most, math.exp(log_a / 3.0)), config.mislabelled if slip is None else slip
+    each: Sequence[Doubles] = [replica_factors(np.array([x]), shares, bound, mislabelled) for x in values]
+    return np.exp(np.stack(each))

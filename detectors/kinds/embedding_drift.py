@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import Refused
-from detectors.records import Embedding, Evidence, Floats, SubjectKind
+from detectors.records import Evidence, Floats, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning, Streams
+from detectors.traffic_records import Embedding
 
 Doubles = NDArray[np.float64]
 
@@ -163,6 +164,13 @@ class Detector:
         """M of all sides of one adapter back to 0; its banks stay as they are, used references stay used."""
         for key in [key for key in self.state.streams.index if key.rpartition("/")[0] == subject]:
             self.state.streams.restart(key)
+
+    def forget(self, subject: str) -> None:
+        """M and banks of all sides of one adapter: another golden base embeds from now on, and what it gives cannot be
+        told from drift beside what the former one gave."""
+        self.restart(subject)
+        for key in [key for key in self.state.banks if key.rpartition("/")[0] == subject]:
+            del self.state.banks[key]
 
     def _blocks(self, key: str) -> int:
         """Full blocks of the present bank."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.mixture import Chains
-from detectors.records import Evidence, Floats, Interval, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import Evidence, Floats, Interval, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning
 from detectors.strength_from_text import most_likely, most_likely_step
+from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
 
 Doubles = NDArray[np.float64]
 MARK = "\t"
+# Below this share of the recent responses a value that was asked for is forgotten; and no more than so many are kept.
+RARE, MOST_ASKED = 0.01, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,28 @@ class Axis:
 
 @dataclass(slots=True)
 class Seen:
-    """What is remembered of one adapter's tokens. ranks: (bins,) how many had which rank, old ones half forgotten"""
+    """What is remembered of one adapter's tokens. ranks: (bins,) how many had which rank, old ones half forgotten
+
+    asked_*: value -> how many responses were asked for with it, likewise
+    """
 
     ranks: Doubles
     temperature: Axis = field(default_factory=Axis)
     top_p: Axis = field(default_factory=Axis)
+    asked_temperature: dict[float, float] = field(default_factory=dict)
+    asked_top_p: dict[float, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        asked = {name: list(getattr(self, name).items()) for name in ("asked_temperature", "asked_top_p")}
+        axes = {"temperature": self.temperature.to_json(), "top_p": self.top_p.to_json()}
+        return {"ranks": pack(self.ranks), **axes, **asked}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Seen:
+        """A file of an earlier version does not say what was asked for."""
+        temperature, top_p = (Axis.from_json(stored[name]) for name in ("temperature", "top_p"))
+        asked = [dict(stored.get(name, ())) for name in ("asked_temperature", "asked_top_p")]
+        return cls(unpack(stored["ranks"]), temperature, top_p, *asked)
 
 
 @dataclass(slots=True)
@@ -80,37 +101,14 @@ class State:
     seen: dict[str, Seen] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        seen = {
-            name: {"ranks": pack(it.ranks), "temperature": it.temperature.to_json(), "top_p": it.top_p.to_json()}
-            for name, it in self.seen.items()
-        }
-        return {"chains": self.chains.to_json(), "seen": seen}
+        return {"chains": self.chains.to_json(), "seen": {name: it.to_json() for name, it in self.seen.items()}}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
-        seen = {
-            name: Seen(unpack(row["ranks"]), Axis.from_json(row["temperature"]), Axis.from_json(row["top_p"]))
-            for name, row in stored["seen"].items()
-        }
+        seen = {name: Seen.from_json(row) for name, row in stored["seen"].items()}
         chains = Chains.from_json(stored["chains"])
         assert isinstance(chains, Chains)
         return cls(chains, seen)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """The sampler that is in force, as far as the recent tokens tell; for a person to look at.
-
-    temperature, top_p: most likely values with 95 % profile-likelihood intervals, all else as requested; None unknown
-    ranks: (bins,) share of tokens by their rank in the golden law, 1 / bins each while all is well: mass on the left is
-    a colder sampler or a narrower nucleus, mass on the right a hotter one
-    tokens: behind the histogram, as far as they are not forgotten
-    """
-
-    temperature: Interval | None
-    top_p: Interval | None
-    ranks: Doubles
-    tokens: float
 
 
 class Detector:
@@ -120,7 +118,7 @@ class Detector:
     The weighted mean of one M a sampler; each is the product of likelihood ratios (probes/likelihood.py). One "+1" a
     TrafficRound. Guarantee: average run length at least A rounds. What breaks it: a model at fault, which is not this
     null (traffic_likelihood speaks for that), and records that name other parameters than the engine was given.
-    It informs: the adapter may be well while its sampler is not, and no verdict speaks of samplers yet.
+    It informs: the adapter may be well while its sampler is not, and a healthy verdict then says so (sampling.py).
 
     Source: evidence.md section 4, sampler faults.
     """
@@ -158,14 +156,26 @@ class Detector:
         furthest = max(_of(chains, subject), key=chains.level, default="")
         return furthest.partition(MARK)[2] if furthest and chains.level(furthest) > 0 else ""
 
-    def calibration(self, subject: str) -> Calibration | None:
-        """None before the first scored response."""
+    def calibration(self, subject: str, record: TrafficRound) -> Calibration | None:
+        """After the round ``record``; None before the first scored response."""
         seen = self.state.seen.get(subject)
         if seen is None:
             return None
         tokens = float(seen.ranks.sum())
-        shares = seen.ranks / tokens if tokens else seen.ranks
-        return Calibration(_temperature(seen.temperature), _top_p(seen.top_p), shares, tokens)
+        return Calibration(
+            adapter=subject,
+            base=record.base,
+            round=record.number,
+            at=record.at,
+            log_e=self.state.chains.weighted(self._weights(subject)),
+            leading=self.leading(subject),
+            temperature=_temperature(seen.temperature),
+            top_p=_top_p(seen.top_p),
+            asked_temperature=_range(seen.asked_temperature),
+            asked_top_p=_range(seen.asked_top_p),
+            ranks=seen.ranks / tokens if tokens else seen.ranks,
+            tokens=tokens,
+        )
 
     def _chain(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
         log_l: dict[str, list[float]] = {}
@@ -185,18 +195,38 @@ class Detector:
             keep * past.ranks + counts,
             past.temperature.after(score.temperatures, score.temperature_log_lik, keep),
             past.top_p.after(score.top_ps, score.top_p_log_lik, keep),
+            _asked(past.asked_temperature, score.temperature, keep),
+            _asked(past.asked_top_p, score.top_p, keep),
         )
 
     def _evidence(self, adapter: str, record: TrafficRound) -> Evidence:
-        chains, names = self.state.chains, self.config.samplers
-        streams = {f"{adapter}{MARK}{name}": 1.0 / len(names) for name in names}
+        chains, streams = self.state.chains, self._weights(adapter)
         n = max(map(chains.n, streams), default=0)
         log_e = chains.weighted(streams)
         return Evidence(self.about, adapter, "token_calibration", "", record.number, log_e, n, record.at, self.pages)
 
+    def _weights(self, adapter: str) -> dict[str, float]:
+        names = self.config.samplers
+        return {f"{adapter}{MARK}{name}": 1.0 / len(names) for name in names}
+
 
 def _of(chains: Chains, subject: str) -> list[str]:
     return [key for key in chains.index if key.partition(MARK)[0] == subject]
+
+
+def _asked(past: dict[float, float], value: float, keep: float) -> dict[float, float]:
+    """With one more response; what is rare by now is forgotten."""
+    after = {known: keep * weight for known, weight in past.items()}
+    if math.isfinite(value):
+        value = round(value, 3)
+        after[value] = after.get(value, 0.0) + 1.0
+    enough = RARE * sum(after.values())
+    often = sorted(after, key=lambda known: -after[known])[:MOST_ASKED]
+    return {known: after[known] for known in often if after[known] >= enough}
+
+
+def _range(asked: dict[float, float]) -> tuple[float, ...]:
+    return (min(asked), max(asked)) if asked else ()
 
 
 def _top_p(axis: Axis) -> Interval | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 
 from detectors.errors import Refused
 from detectors.mixture import Chains, averaged, replica_factors, weights_of
-from detectors.records import Evidence, Interval, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import Evidence, Interval, SubjectKind
 from detectors.state_json import pack, unpack
 from detectors.streams import Beginning
 from detectors.strength_from_text import most_likely
+from detectors.traffic_records import TrafficRound, TrafficScore
 
 # Between an adapter and what its stream is about, in the state: no name holds it.
 MARK = "\t"
@@ -27,9 +29,9 @@ class Config:
 
     An alternative of weight w is found ln(1/w) nats later. Half strength is the one whose slack costs most (two fifths
     of its growth), so it has the larger part of what the base leaves.
-    log_threshold: ln A of the fleet, nats; a response counts at most a third of it in the bounded mixture
-    shares: of the responses that come from a faulty replica, one M each; mislabelled: share of records that may be
-    filed under a wrong name
+    log_threshold: ln A of the fleet, nats; no response adds more than a third of it in the bounded mixture
+    replicas: of the bounded mixture, one M each: which share of the responses a faulty replica writes, and how much one
+    of them adds at most (mixture.py); mislabelled: share of records that may be filed under a wrong name
     pages: may the bounded mixture alarm by itself? one_response: may the unbounded mean? Then one response can be
     enough, and so can one mislabelled record
     pods_kept: pods of one adapter that are told apart; recent: responses after which the estimate has half forgotten
@@ -41,8 +43,10 @@ class Config:
     )  # fmt: skip
     # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
     log_threshold: float = field(default=21.5, repr=False)
-    shares: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
-    mislabelled: float = 1e-4
+    replicas: tuple[tuple[float, float], ...] = (
+        (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, math.inf),
+    )  # fmt: skip
+    mislabelled: float = 1e-3
     pages: bool = True
     one_response: bool = False
     pods_kept: int = 64
@@ -51,8 +55,10 @@ class Config:
     def __post_init__(self) -> None:
         fine = 0 <= self.mislabelled < 1 and self.pods_kept >= 1 and self.recent > 0 and self.log_threshold > 0
         parts = [weight for _, weight in self.weights]
-        if not (fine and parts and min(parts) > 0 and sum(parts) <= 1 and all(0 < q <= 1 for q in self.shares)):
-            raise Refused("traffic_likelihood config", self, "weights above 0 of at most 1 together, shares in (0, 1]")
+        bounded = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
+        if not (fine and bounded and parts and min(parts) > 0 and sum(parts) <= 1):
+            wanted = "weights above 0 of at most 1 together, shares in (0, 1], most above 1"
+            raise Refused("traffic_likelihood config", self, wanted)
 
     @property
     def streams_per_adapter(self) -> int:
@@ -95,16 +101,21 @@ class Detector:
     """e-detectors for H0: what writes the responses under an adapter's name keeps the tolerated share of the adapter,
     whatever the prompts are.
 
-    Stream "replica": mean over ``shares`` of M with factors bounded by the cube root of A, so that one response in ten
-    thousand may be anybody's. Stream "": weighted mean of one M an alternative, each the product of all responses'
+    Stream "replica": mean over ``replicas`` of M with factors bounded by the cube root of A at most, so that one record
+    in a thousand may be anybody's. Stream "": weighted mean of one M an alternative, each the product of all responses'
     L; it is the fastest there is, and one mislabelled record is enough for it. Streams "pod:NAME": the bounded mixture
     over one pod's responses. One "+1" a TrafficRound, none for a stream that heard nothing.
-    Guarantee: average run length at least A rounds for each. What breaks it: see probes/likelihood.py and mixture.py;
-    alternatives may be asked about by hash of the request, never by what was written.
+    Guarantee: average run length at least A rounds for each, and P(alarm by round T) <= T / A; for the bounded ones
+    also where a share ``mislabelled`` of the records, each by chance and not in bursts, was written by anybody, and
+    whatever the others read as: a million rounds of neutral responses, L = 1, page with a chance below one in two
+    thousand at A = 2.1e9. What breaks it: see probes/likelihood.py and mixture.py; alternatives may be asked about by
+    hash of the request, never by what was written.
     The alternatives' weights follow from the adapters that are registered: registering one moves them a little.
 
     Source: evidence.md section 4. Departs: the bounded mixture looks at the weighted mean over alternatives of each
-    response, not at the base alone.
+    response, not at the base alone; and it bounds ``q L`` instead of L, each share by a bound of its own, which puts up
+    with one mislabelled record in a thousand, not only in ten thousand. At 10 nats a response and A = 2.1e9 one replica
+    in ten takes 63 responses instead of 59, one in 32 takes 276 instead of 249, one in a hundred twice as many.
     """
 
     reads = TrafficRound
@@ -175,8 +186,9 @@ class Detector:
             self._remember(score)
 
     def _bounded(self, log_l: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        config = self.config
-        return replica_factors(log_l, config.log_threshold / 3.0, np.array(config.shares), config.mislabelled)
+        shares, most = np.array(self.config.replicas).T
+        bounded = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
+        return replica_factors(log_l, shares, bounded, self.config.mislabelled)
 
     def _weights(self, adapter: str, record: TrafficRound) -> dict[str, float]:
         others = [f"{OTHER}{name}" for name in record.adapters if name != adapter]

@@ -25,7 +25,6 @@ from detectors.records import (
     BaseRound,
     Cause,
     Comparison,
-    Embedding,
     Evidence,
     Half,
     Identity,
@@ -36,15 +35,12 @@ from detectors.records import (
     Reason,
     Reference,
     Round,
-    Scored,
-    Side,
     Status,
     SubjectKind,
     Summary,
-    TrafficRound,
-    TrafficScore,
     Verdict,
 )
+from detectors.traffic_records import Calibration, Embedding, Scored, Side, TrafficRound, TrafficScore
 
 # The store forgets by age, also at the insert: rows of a fixed date would one day vanish. FIXED is for golden files.
 NOW = float(int(time.time()))
@@ -191,6 +187,13 @@ def traffic_round(at: float = NOW) -> TrafficRound:
     return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED})
 
 
+def calibration(at: float = NOW) -> Calibration:
+    """Requests ask for temperature 1 and get something hotter."""
+    ranks = np.array([0.05] * 10 + [0.02] * 5 + [0.08] * 5)
+    hot, wide = Interval(1.19, 1.12, 1.27, 300), Interval(1.0, 0.97, float("nan"), 300)
+    return Calibration(ROUTER, BASE, 7, at, 33.5, "temperature x1.2", hot, wide, (1.0, 1.0), (1.0, 1.0), ranks, 4200.0)
+
+
 def heartbeat(at: float = NOW) -> Heartbeat:
     return Heartbeat(at, "pod-0", "prod", at - 600.0, 10, 500)
 
@@ -206,6 +209,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
     notice = to_notice(degraded, NoticeReason.DEGRADED, "prod", at)
     seen = (
         traffic_round(at),
+        calibration(at),
         evidence(93.9, at=at),
         degraded,
         notice,

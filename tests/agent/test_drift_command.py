@@ -14,7 +14,7 @@ import yaml
 from agent.commands.drift import explain_drift
 from agent.errors import Refused
 from agent.sinks import clickhouse
-from detectors.records import Embedding, Side
+from detectors.traffic_records import Embedding, Side
 from tests.agent import findings
 from tests.agent.findings import ROUTER
 

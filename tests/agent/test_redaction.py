@@ -12,7 +12,7 @@ from agent.errors import Refused
 from agent.records import AsideReason, RequestCount, SetAside, TrafficBatch
 from agent.redaction import Redactor, Rule
 from agent.rows import Place, to_rows
-from detectors.records import Embedding, Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import Embedding, Scored, TrafficRound, TrafficScore
 from tests.agent.findings import batch, embedding, heartbeat, interaction
 
 CARD = Rule(pattern=r"\b(\d{4})[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b", replacement=r"\1 ****")

@@ -48,7 +48,16 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
     assert schema.migrate(migrated) == ()
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
     wanted = {"rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "interactions", "request_counts"}
-    wanted |= {"batches", "aside", "embeddings", "traffic_scores", "heartbeats", "goldens", "schema_version"}
+    wanted |= {
+        "batches",
+        "aside",
+        "embeddings",
+        "traffic_scores",
+        "calibrations",
+        "heartbeats",
+        "goldens",
+        "schema_version",
+    }
     assert tables == wanted | {"incident_pods"}, "the last one is a view"
 
 
@@ -194,7 +203,7 @@ def story() -> Iterator[Finding]:
     yield from (findings.alarm(at, subject=name, covered_by=BASE) for name in (ROUTER, TONE))
     yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
     yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
-    yield from (findings.traffic_round(at), findings.embedding(at=at))
+    yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 
@@ -236,6 +245,17 @@ def test_which_responses_speak_against_what_was_accepted(told: store.Client) -> 
         ("r1", "", "not_scored"),
     ]
     assert answers(told, "responses", subject=TONE) == []
+
+
+@embedded
+def test_by_which_sampler_tokens_are_drawn(told: store.Client) -> None:
+    (seen,) = answers(told, "sampler")
+    assert (seen["adapter"], seen["in_force_temperature"], seen["temperature_95"]) == (ROUTER, 1.19, [1.12, 1.27])
+    assert (seen["temperature_asked"], seen["most_likely"]) == ([1.0, 1.0], "temperature x1.2")
+    assert sum(seen["histogram"]) == pytest.approx(1.0, abs=1e-5) and len(seen["histogram"]) == 20
+    insert(told, replace(findings.calibration(NOW), leading="", log_e=0.0))
+    assert [row["most_likely"] for row in answers(told, "sampler", subject=BASE)] == [""], "the newest"
+    assert answers(told, "sampler", subject=TONE) == []
 
 
 @embedded

@@ -13,17 +13,7 @@ from functools import cache
 import numpy as np
 
 from detectors.measure import Prepared, measure, prepare
-from detectors.records import (
-    Comparison,
-    Fault,
-    FaultKind,
-    Half,
-    Identity,
-    Measurement,
-    Recorded,
-    Reference,
-    Round,
-)
+from detectors.records import Comparison, Fault, FaultKind, Half, Identity, Measurement, Recorded, Reference, Round
 from tests.detectors.synthetic import (
     ADAPTERS,
     EVERY_S,

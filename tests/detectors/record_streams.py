@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from detectors.kinds.token_calibration import Config
-from detectors.records import BaseRound, Embedding, Round, Scored, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import BaseRound, Round, SubjectKind
+from detectors.traffic_records import Embedding, Scored, TrafficRound, TrafficScore
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_round
 
 

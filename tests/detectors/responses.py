@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.records import Evidence, Scored, SubjectKind, TrafficRound, TrafficScore
+from detectors.records import Evidence, SubjectKind
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 
 ALTERNATIVES = ("base", "half", "adapter:rewriter")
 FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)

@@ -19,7 +19,6 @@ from detectors.measure import Prepared, measure, prepare
 from detectors.records import (
     BaseRound,
     Comparison,
-    Embedding,
     Half,
     Identity,
     Measurement,
@@ -27,9 +26,9 @@ from detectors.records import (
     Reason,
     Reference,
     Round,
-    Side,
     Summary,
 )
+from detectors.traffic_records import Embedding, Side
 
 Doubles = NDArray[np.float64]
 VOCABULARY, HIDDEN, POSITIONS, TOP = 48, 16, 6, 8

@@ -5,19 +5,24 @@ import math
 import numpy as np
 import pytest
 
+from detectors.kinds.traffic_likelihood import Config
 from detectors.mixture import Chains, averaged, replica_factors, weights_of
 
-SHARES = np.array([0.01, 0.03, 0.1, 0.3, 1.0])
+SHARES, MOST = np.array(Config().replicas).T
+MOST = np.minimum(MOST, 1290.0)
 
 
-@pytest.mark.parametrize("chance", [0.5, 0.01, 1e-4])
-def test_the_bounded_factor_is_fair_also_when_one_record_in_ten_thousand_is_anybodys(chance: float) -> None:
-    """L is 1 / chance with that chance and else 0: mean 1, as wild as it can be; a mislabelled record is at the cap."""
-    log_cap, slip = math.log(1290.0), 1e-4
+@pytest.mark.parametrize("chance", [1.0, 0.5, 0.01, 1e-4])
+def test_the_bounded_factor_is_fair_also_when_one_record_in_a_thousand_is_anybodys(chance: float) -> None:
+    """L is 1 / chance with that chance and else 0: mean 1, neutral or as wild as can be; a mislabelled one is huge."""
+    slip = 1e-3
+    assert Config().mislabelled == slip
     values = np.array([math.log(1 / chance), -800.0, 500.0])
     odds = np.array([(1 - slip) * chance, (1 - slip) * (1 - chance), slip])
-    factors = np.exp(np.stack([replica_factors(values[i : i + 1], log_cap, SHARES, slip) for i in range(3)]))
+    factors = np.exp(np.stack([replica_factors(values[i : i + 1], SHARES, MOST, slip) for i in range(3)]))
     assert (odds @ factors <= 1.0).all()
+    if chance > 0.1:
+        assert (odds @ factors > 0.4).all(), "and not so timid that nothing is ever found"
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])
@@ -28,7 +33,10 @@ def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
     for n in range(1500):
         log_l = np.log(rng.integers(0, 2, 300) * 1.8 + 0.1)
         chains.chain(
-            {name: replica_factors(log_l[i : i + 1], 10.0, np.array([share]), 0.0) for i, name in enumerate(names)},
+            {
+                name: replica_factors(log_l[i : i + 1], np.array([share]), np.array([1e3]), 0.0)
+                for i, name in enumerate(names)
+            },
             dict.fromkeys(names, 1),
             float(n),
         )
@@ -43,8 +51,8 @@ def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
 
 
 def test_the_sum_over_responses_is_the_chain_of_them() -> None:
-    whole = replica_factors(np.array([1.0, -2.0, 30.0]), 7.0, SHARES, 1e-4)
-    parts = [replica_factors(np.array([x]), 7.0, SHARES, 1e-4) for x in (1.0, -2.0, 30.0)]
+    whole = replica_factors(np.array([1.0, -2.0, 30.0]), SHARES, MOST, 1e-3)
+    parts = [replica_factors(np.array([x]), SHARES, MOST, 1e-3) for x in (1.0, -2.0, 30.0)]
     assert whole == pytest.approx(np.sum(parts, axis=0))
 
 

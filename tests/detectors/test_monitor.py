@@ -115,6 +115,20 @@ def test_a_new_golden_ends_the_incident_and_its_evidence() -> None:
     assert after["rewriter"].evidence[0].n == 4 * 16
 
 
+def test_a_new_golden_begins_the_bank_of_embeddings_anew() -> None:
+    """The golden base embeds: beside references of the former one, every embedding of the new one looks like drift."""
+    drift = embedding_drift.Config(reference_size=64, block=8)
+    monitor, untold = (Monitor(RULES, {"embedding_drift": drift}) for _ in range(2))
+    for seen in (monitor, untold):
+        for number in range(100):
+            seen.observe(embedding(0, number))
+    monitor.accept_new_golden("router")
+    others = [embedding(0, 100 + number, moved=1.5) for number in range(128)]
+    levels, mixed = ([seen.observe(record).evidence[0].log_e for record in others] for seen in (monitor, untold))
+    assert levels[:64] == [0.0] * 64
+    assert max(levels) < 5.0 < max(mixed)
+
+
 def test_a_base_of_one_adapter_has_no_verdict_of_its_own() -> None:
     assert [v.subject for v in Monitor(RULES).observe(make_base_round({"router": "not_applied"})).verdicts] == [
         "router"

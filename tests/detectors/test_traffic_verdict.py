@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from detectors.heard import hear
-from detectors.records import Cause, Evidence, Identity, Interval, Reason, Status, TrafficScore, Verdict
+from detectors.records import Cause, Evidence, Identity, Interval, Reason, Status, Verdict
 from detectors.score import Tolerances
+from detectors.traffic_records import TrafficScore
 from detectors.traffic_verdict import Reading, TrafficIncident, decide_traffic, name_traffic_cause
 from detectors.verdict import Rules
 from tests.detectors.responses import AGAINST, FOR, evidence, score, traffic_round, unscored

@@ -13,7 +13,8 @@ from agent.feeds.canaries import STUCK_S
 from agent.memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
-from detectors.records import Cause, Evidence, Reason, Side, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
+from detectors.traffic_records import Side
 from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, new_runner
 from tests.kafka_brokers import request
 

@@ -14,8 +14,9 @@ from agent.feeds.canaries import STUCK_S
 from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.topic import Outgoing
 from detectors import join
-from detectors.records import Cause, Embedding, Evidence, Reason, Scored, Status, TrafficRound, Verdict
+from detectors.records import Cause, Evidence, Reason, Status, Verdict
 from detectors.state_json import unpack
+from detectors.traffic_records import Calibration, Embedding, Scored, TrafficRound
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring import Asking, version_before
@@ -82,6 +83,7 @@ def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: Wo
         serve(alone, adapter, adapter)
     turn(alone, 24)
     assert {latest(alone, name).status for name in ADAPTERS} == {Status.HEALTHY}
+    assert {seen.adapter for seen in alone.sink.of(Calibration)} == set(ADAPTERS)
     assert pages(alone) == []
 
     serve(alone, "alpha", None)
@@ -101,6 +103,20 @@ def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: Wo
     # Nobody has asked gamma for three rounds: that is shown, and wakes nobody.
     assert latest(alone, "gamma").reason is Reason.NO_TRAFFIC
     assert {n.verdict.subject for n in alone.sink.notices} == {"alpha"}
+
+
+def test_all_adapters_lost_at_once_are_one_page_and_one_resolve(alone: World) -> None:
+    first_round(alone)
+    for writers in (ADAPTERS, (None, None, None), ADAPTERS, ADAPTERS):
+        for adapter, writer in zip(ADAPTERS, writers, strict=True):
+            serve(alone, adapter, writer)
+        turn(alone, 24)
+    (page,) = pages(alone)
+    assert page.dedup_key == "gapwatch/test/base/tiny" and page.verdict.cause is Cause.ADAPTER_NOT_APPLIED
+    assert page.details["adapters"] == ", ".join(ADAPTERS)
+    assert all(name in page.summary for name in ADAPTERS)
+    told = [(notice.kind, notice.verdict.subject) for notice in alone.sink.notices]
+    assert told == [(NoticeKind.TRIGGER, "tiny"), (NoticeKind.RESOLVE, "tiny")]
 
 
 def test_another_adapter_under_the_name_is_named(alone: World) -> None:

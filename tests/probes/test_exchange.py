@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.records import Scored
+from detectors.traffic_records import Scored
 from probes import toy_language as toy
 from probes.exchange import SET_ASIDE, TOLL, Exchange, Retokenise, job
 from probes.replay import Target, Weights

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.records import Scored
+from detectors.traffic_records import Scored
 from probes.exchange import Exchange, Retokenise, job
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner

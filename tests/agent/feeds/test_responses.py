@@ -11,7 +11,8 @@ import pytest
 
 from agent.feeds.responses import Responses
 from agent.records import Interaction
-from detectors.records import Reason, Scored, Side
+from detectors.records import Reason
+from detectors.traffic_records import Scored, Side
 from probes.golden import Golden, Refusal
 from probes.replay import Weights
 from probes.runners.memory import Config, Runner

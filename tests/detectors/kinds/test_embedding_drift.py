@@ -8,7 +8,8 @@ import pytest
 
 from detectors.errors import Refused
 from detectors.kinds.embedding_drift import Config, Detector, State, by_group, project
-from detectors.records import Evidence, Side
+from detectors.records import Evidence
+from detectors.traffic_records import Side
 from tests.detectors.synthetic import embedding
 
 

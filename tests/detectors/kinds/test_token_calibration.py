@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from detectors.kinds.token_calibration import Config, Detector
-from detectors.records import Scored, TrafficRound, TrafficScore
+from detectors.kinds.token_calibration import Config, Detector, State
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 from probes.likelihood import SAMPLERS, Response, Settings, score
 from probes.sampler import Sampling, law, normalised
 
 SETTINGS = Settings(path=(), grid=(1.0,))
 ASKED = Sampling(1.0, top_p=0.9)
+LATER = TrafficRound("smol", 99, 99.0, ("router",), ())
 
 
 def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, number: int) -> TrafficScore:
@@ -20,7 +23,7 @@ def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, numb
     tokens = (rng.random((40, 1)) * mass[:, -1:] > mass).sum(axis=1)
     found = score(adapter, base, {}, Response((), tuple(map(int, tokens)), asked, number), SETTINGS)
     return TrafficScore(
-        "router", str(number), "", 0.0, Scored.SAMPLED, 40,
+        "router", str(number), "", 0.0, Scored.SAMPLED, 40, temperature=asked.temperature, top_p=asked.top_p,
         samplers=tuple(found.log_sampler),
         log_sampler=np.array([v.sum() for v in found.log_sampler.values()], np.float32),
         temperatures=np.array(SETTINGS.temperatures, np.float32),
@@ -64,7 +67,7 @@ def test_says_which_sampler_is_in_force_instead(asked: Sampling, in_force: Sampl
 
 def test_quiet_and_well_calibrated_while_the_request_is_obeyed() -> None:
     detector, level = watched(ASKED, ASKED)
-    found = detector.calibration("router")
+    found = detector.calibration("router", LATER)
     assert level < 7
     assert found is not None and found.temperature is not None and found.top_p is not None
     assert found.temperature.low < 1.0 < found.temperature.high
@@ -75,11 +78,24 @@ def test_quiet_and_well_calibrated_while_the_request_is_obeyed() -> None:
 
 
 def test_estimates_the_temperature_that_is_in_force() -> None:
-    found = watched(ASKED, Sampling(1.3, top_p=0.9))[0].calibration("router")
+    found = watched(ASKED, Sampling(1.3, top_p=0.9))[0].calibration("router", LATER)
     assert found is not None and found.temperature is not None
     assert found.temperature.low < 1.3 < found.temperature.high
     assert found.temperature.high - found.temperature.low < 0.3
 
 
+def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart() -> None:
+    detector, rng = watched(ASKED, ASKED, responses=3)[0], np.random.default_rng(1)
+    detector.update(TrafficRound("smol", 3, 0.0, ("router",), (response(rng, Sampling(0.7), Sampling(0.7), 4),)))
+    again = Detector(Config(), State.from_json(json.loads(json.dumps(detector.state.to_json()))))
+    found = again.calibration("router", LATER)
+    assert found is not None
+    assert (found.asked_temperature, found.asked_top_p) == ((0.7, 1.0), (0.9, 1.0))
+    for number in range(5, 205):
+        again.update(TrafficRound("smol", number, 0.0, ("router",), (response(rng, ASKED, ASKED, number),)))
+    found = again.calibration("router", LATER)
+    assert found is not None and found.asked_temperature == (1.0, 1.0)
+
+
 def test_says_nothing_of_an_adapter_that_it_has_not_heard() -> None:
-    assert Detector(Config()).calibration("router") is None
+    assert Detector(Config()).calibration("router", LATER) is None

@@ -7,7 +7,8 @@ import pytest
 
 from detectors.errors import Refused
 from detectors.kinds.traffic_likelihood import Config, Detector, State
-from detectors.records import Evidence, Scored, TrafficRound, TrafficScore
+from detectors.records import Evidence
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 
 NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
 LOG_A = 21.5
@@ -118,6 +119,8 @@ def test_streams_that_page_are_counted() -> None:
     assert not Detector(Config(pages=False)).pages
     with pytest.raises(Refused):
         Config(weights=(("base", 1.1),))
+    with pytest.raises(Refused):
+        Config(replicas=((0.1, 0.5),))
 
 
 def test_retention_follows_the_responses_and_survives_a_restart_of_the_process() -> None:
