@@ -219,6 +219,21 @@ def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_w
     second.close()
 
 
+def test_where_partitions_end_is_known_once_they_were_read(new_world: NewWorld) -> None:
+    world = new_world(2)
+    world.publish((request(n) for n in range(7)), partition=0)
+    world.publish((request(n) for n in range(3)), partition=1)
+    consumer = world.consumer(max_poll_records=2)
+    consumer.open()
+    read, give_up = 0, time.monotonic() + WITHIN_S
+    while read < 10:
+        assert time.monotonic() < give_up, consumer.status
+        for got in consumer.poll():
+            read += len(got.messages)
+            assert consumer.ends()[got.place] == (7, 3)[got.partition]
+    consumer.close(1.0)
+
+
 def test_a_closed_consumer_says_so(new_world: NewWorld) -> None:
     consumer = new_world(1).consumer()
     consumer.open()

@@ -143,6 +143,19 @@ def test_the_same_traffic_twice_is_stored_once(
         assert count(client, table) == rows, f"{table}: the token of the offset range drops the copy"
 
 
+def test_the_same_offsets_of_a_topic_made_anew_are_other_records(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    """The store must not take them for a copy of what it has: their first record is of another time."""
+    sink, later = new_sink(dsn=dsn), findings.NOW + 3600.0
+    for batch in (replace(findings.batch(40), first_ms=1), replace(findings.batch(40, at=later), first_ms=2)):
+        sink.submit(batch)
+        assert settle(sink), sink.status
+    client = connect(dsn)
+    assert client.query("SELECT sum(n) FROM request_counts FINAL").result_rows == [(20,)]
+    assert count(client, "interactions", "FINAL") == 4
+
+
 def test_beyond_the_token_window_final_still_counts_once(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
