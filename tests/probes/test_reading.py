@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from detectors.records import Fault, FaultKind
 from probes.likelihood import score
@@ -80,6 +81,39 @@ def test_packed_with_shared_beginnings_equals_one_by_one(runner: Runner) -> None
 
 def test_equals_the_plain_formula_on_what_replays_say(runner: Runner) -> None:
     """Half strength, 4 bits and the other adapter too: the same targets through ``run``, scored in numpy."""
+    assert_as_replayed(runner)
+
+
+@pytest.mark.parametrize("head", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}])
+def test_an_adapter_with_a_head_of_its_own_is_read_by_that_head(head: dict[str, list[str]], tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    names = {name: tiny_adapter(tmp_path / name, base, seed, **head) for seed, name in enumerate("ab", 1)}
+    runner = opened(base, tmp_path / "cache", names)
+    assert runner.loaded.golden is not None and runner.loaded.golden.plain_head
+    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert_as_replayed(runner)
+    runner.close()
+
+
+def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    base = tiny_base(tmp_path / "base")  # for its tokenizer
+    config = Gemma2Config(
+        vocab_size=98, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, final_logit_softcapping=2.0, initializer_range=0.3,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(base)
+    names = {name: tiny_adapter(tmp_path / name, base, seed) for seed, name in enumerate("ab", 1)}
+    runner = opened(base, tmp_path / "cache", names, attention="eager")
+    assert runner.loaded.golden is not None and not runner.loaded.golden.plain_head
+    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert_as_replayed(runner)
+    runner.close()
+
+
+def assert_as_replayed(runner: Runner) -> None:
     for one in jobs(4):
         other = "b" if one.adapter == "a" else "a"
         targets = {
