@@ -13,7 +13,7 @@ from probes.adapter_files import to_torch
 from probes.base_files import base_hash, tokenizer_hash
 from probes.errors import Unreplayable
 from probes.lora import Switchboard
-from probes.model import Model
+from probes.model import Model, own_head
 from probes.tensors import RawTensor, digest, read_folder
 
 
@@ -78,14 +78,18 @@ def build(parts: BaseParts, placement: Placement) -> Model:
 def head_is_plain(network: Any) -> bool:
     """Are its logits the output layer's and nothing more? Models that cap or scale them have to use their own head.
 
-    Tried once on a few tokens, which also shows that the model runs at all.
+    Tried once on a few tokens, which also shows that the model runs at all. Raises RuntimeError where neither gives
+    what the whole network does: its responses and canaries would be scored by another law.
     """
     with torch.inference_mode():
         ids = torch.arange(min(4, network.config.vocab_size), device=network.device)[None]
         places = torch.arange(ids.shape[1], device=network.device)[None]
         states = network.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
         whole = network(input_ids=ids, position_ids=places, use_cache=False).logits
-        return torch.allclose(network.get_output_embeddings()(states), whole, rtol=1e-3, atol=1e-3)
+        plain = torch.allclose(network.get_output_embeddings()(states), whole, rtol=1e-3, atol=1e-3)
+        if not plain and not torch.allclose(own_head(network, states[0]), whole[0], rtol=1e-3, atol=1e-3):
+            raise RuntimeError("its head cannot be applied apart from its body")
+        return plain
 
 
 def _ends(folder: Path, network: Any) -> frozenset[int]:

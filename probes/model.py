@@ -103,7 +103,7 @@ class Model:
                 raise Unreplayable(str(self.folder), f"token {highest} to keep is beyond its {self.width} logits")
         with failures(str(self.folder)), torch.inference_mode():
             rows, stretches = laid_out(batch, shape)
-            states = self._states(rows, stretches) if self.plain_head else self._logits(rows, stretches)
+            states = self._states(rows, stretches)
             # Forced token i is predicted where the token before it was read.
             firsts = [int(start) + len(replay.prompt) - 1 for start, replay in zip(rows.starts, batch, strict=True)]
             spans = [range(at, at + len(replay.forced)) for at, replay in zip(firsts, batch, strict=True)]
@@ -159,19 +159,20 @@ class Model:
             width = text.ids.shape[1]
             stretches = [Stretch(width - 1, width, ((target.adapter, target.scale),) * len(alive))]
 
+    def head(self, states: torch.Tensor, voices: Sequence[Voice]) -> torch.Tensor:
+        """(N, V) logits of these positions alone, (N, H) states; they are the rows now, each of who read it."""
+        with self.adapters.rows.answering(grouped(voices, self.device), len(states)):
+            if self.plain_head:
+                return self.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
+            return own_head(self.network, states)
+
     def _states(self, rows: Padded, stretches: Sequence[Stretch]) -> torch.Tensor:
         """(B, L, H) last hidden states, in one pass or stretch by stretch through the cache."""
-        return self._passes(self.network.base_model, "last_hidden_state", rows, stretches)
-
-    def _logits(self, rows: Padded, stretches: Sequence[Stretch]) -> torch.Tensor:
-        """(B, L, V) logits by the model's own head."""
-        return self._passes(self.network, "logits", rows, stretches)
-
-    def _passes(self, network: nn.Module, field: str, rows: Padded, stretches: Sequence[Stretch]) -> torch.Tensor:
         one = len(stretches) == 1
         cache = None if one else transformers.DynamicCache(config=self.network.config)
         text = self._text(rows)
-        pieces = [getattr(self._pass(network, text, stretch, cache), field) for stretch in stretches]
+        body = self.network.base_model
+        pieces = [self._pass(body, text, stretch, cache).last_hidden_state for stretch in stretches]
         return pieces[0] if one else torch.cat(pieces, dim=1)
 
     def _pass(self, network: nn.Module, text: Text, stretch: Stretch, cache: Any, **more: Any) -> Any:
@@ -195,22 +196,41 @@ class Model:
     ) -> Iterator[Replayed]:
         """Log-probabilities in float32 of a few rows at a time, each reduced to what its replay asks for."""
         for rows in _within(HEAD_CELLS, [len(states) * self.vocabulary for states in scored]):
-            some = torch.cat([scored[row] for row in rows])
-            if self.plain_head:
-                some = self._head(some, [voice for row in rows for voice in voices[row]])
-            log_probs = some.float().log_softmax(dim=-1)
+            states = torch.cat([scored[row] for row in rows])
+            log_probs = self.head(states, [voice for row in rows for voice in voices[row]]).float().log_softmax(dim=-1)
             for row, full in zip(rows, log_probs.split([len(scored[row]) for row in rows]), strict=True):
                 yield _replayed(batch[row], full)
-
-    def _head(self, states: torch.Tensor, voices: Sequence[Voice]) -> torch.Tensor:
-        """(N, V) logits of the scored positions alone; they are the rows now, each of who read it."""
-        with self.adapters.rows.answering(grouped(voices, self.device), len(states)):
-            return self.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
 
     def _check(self, tokens: Iterable[int]) -> None:
         highest = max(tokens, default=0)
         if highest >= self.vocabulary:
             raise Unreplayable(str(self.folder), f"token {highest} is beyond its vocabulary of {self.vocabulary}")
+
+
+class _Given(nn.Module):
+    """Stands where a network's body is, and hands over states that the body gave before."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, **_: Any) -> Any:
+        return transformers.modeling_outputs.BaseModelOutputWithPast(last_hidden_state=self.states)
+
+
+def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
+    """(N, V) logits by all that the network does after its body, capped or scaled as it has it. states: (N, H)
+
+    Only for whoever has the network to himself: the body is away meanwhile.
+    """
+    place = network.base_model_prefix
+    body = getattr(network, place)
+    setattr(network, place, _Given(states[:, None]))
+    try:
+        logits: torch.Tensor = network(inputs_embeds=states[:, None], use_cache=False).logits
+    finally:
+        setattr(network, place, body)
+    return logits[:, 0]
 
 
 def _reader(stretches: Sequence[Stretch], row: int, column: int) -> Voice:

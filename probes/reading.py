@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import transformers
@@ -24,7 +23,7 @@ Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """scored: (T, H) states that predict the output, (T, V) logits where the head is not plain
+    """scored: (T, H) states that predict the output
 
     prompt, output: (H,) means of the last hidden states; nan where there are no tokens
     """
@@ -65,15 +64,12 @@ def read(model: Model, texts: Texts, voice: Voice) -> list[Reading]:
     """
     cut = shared(texts)
     cache = transformers.DynamicCache(config=model.network.config) if cut else None
-    head = _pass(model, [list(texts[0][0][:cut])], [voice], cache, 0)[1][0] if cut else None
+    head = _pass(model, [list(texts[0][0][:cut])], [voice], cache, 0)[0] if cut else None
     if cache is not None:
         cache.batch_repeat_interleave(len(texts))
     rest = [[*prompt, *output][cut:] for prompt, output in texts]
-    predicting, states = _pass(model, rest, [voice] * len(texts), cache, cut)
-    return [
-        _reading(predicting[row], states[row], head, len(prompt) - cut, len(output))
-        for row, (prompt, output) in enumerate(texts)
-    ]
+    states = _pass(model, rest, [voice] * len(texts), cache, cut)
+    return [_reading(states[row], head, len(prompt) - cut, len(output)) for row, (prompt, output) in enumerate(texts)]
 
 
 def shared(texts: Texts) -> int:
@@ -87,12 +83,10 @@ def shared(texts: Texts) -> int:
     return same if same >= WORTH_SHARING else 0
 
 
-def _reading(
-    predicting: torch.Tensor, states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int
-) -> Reading:
+def _reading(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> Reading:
     """Of one row. head: (cut, H) states of the beginning; prompt: how many of the prompt's tokens are in this row"""
     before = states[:prompt] if head is None else torch.cat([head, states[:prompt]])
-    scored = predicting[prompt - 1 : prompt - 1 + output].clone()
+    scored = states[prompt - 1 : prompt - 1 + output].clone()
     return Reading(scored, before.float().mean(0), states[prompt : prompt + output].float().mean(0))
 
 
@@ -102,24 +96,19 @@ def _pass(
     voices: Sequence[Voice],
     cache: transformers.DynamicCache | None,
     cut: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What predicts (states, or logits where the head is not plain), and last hidden states; (B, L, ...) each."""
+) -> torch.Tensor:
+    """(B, L, H) last hidden states."""
     laid = padded(rows, left=False)
     ids, mask, places = (torch.from_numpy(it).to(model.device) for it in (laid.ids, laid.mask, laid.positions))
-    network = model.network.base_model if model.plain_head else model.network
-    more: dict[str, Any] = {} if model.plain_head else {"output_hidden_states": True}
     with model.adapters.rows.answering(grouped(voices, model.device), len(voices)):
-        found = network(
+        found = model.network.base_model(
             input_ids=ids,
             attention_mask=torch.cat([mask.new_ones(len(rows), cut), mask], dim=1),
             position_ids=places + cut,
             past_key_values=cache,
             use_cache=cache is not None,
-            **more,
         )
-    if model.plain_head:
-        return found.last_hidden_state, found.last_hidden_state
-    return found.logits, found.hidden_states[-1]
+    return found.last_hidden_state  # type: ignore[no-any-return]
 
 
 def _length(text: tuple[tuple[int, ...], tuple[int, ...]]) -> int:

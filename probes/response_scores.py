@@ -14,9 +14,7 @@ from detectors.records import Floats
 from probes.errors import ProbeError
 from probes.likelihood import TokenScores, uniforms
 from probes.likelihood_torch import Positions, score_torch
-from probes.lora import grouped
 from probes.model import Model, failures
-from probes.packing import Voice
 from probes.reading import Reading, read_all
 from probes.replay import Target, bits
 from probes.sampler import repeated, written
@@ -62,10 +60,10 @@ class Asked:
     detail: str
 
 
-def chunks(jobs: Sequence[Job], golden: Model, max_tokens: int) -> Iterator[list[Job]]:
-    """Jobs in order, few enough together that what lies in memory has a bound: the states of eight passes, or the
-    logits of one where a head is not plain."""
-    most, some = max_tokens * (8 if golden.plain_head else 1), list[Job]()
+def chunks(jobs: Sequence[Job], max_tokens: int) -> Iterator[list[Job]]:
+    """Jobs in order, few enough together that what lies in memory has a bound: of each voice the states of eight
+    passes. Logits are made a window at a time (``CELLS``)."""
+    most, some = max_tokens * 8, list[Job]()
     for one in jobs:
         if some and sum(len(it.prompt) + len(it.output) for it in (*some, one)) > most:
             yield some
@@ -192,11 +190,7 @@ def _window(
 
 def logits_of(golden: Model, target: Target, states: torch.Tensor) -> torch.Tensor:
     """(N, V). The head of a copy in few bits is the golden one's: ``quantise`` leaves it alone."""
-    if not golden.plain_head:
-        return states
-    voices: list[Voice] = [(target.adapter, target.scale)] * len(states)
-    with golden.adapters.rows.answering(grouped(voices, golden.device), len(states)):
-        return golden.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
+    return golden.head(states, [(target.adapter, target.scale)] * len(states))
 
 
 def _penalised(logits: torch.Tensor, job: Job, here: slice, longest: int) -> torch.Tensor:

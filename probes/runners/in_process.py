@@ -151,7 +151,7 @@ class Runner:
         """By the golden copies, see probes/scoring.py; the embeddings are of the same passes."""
         asked = asking or Asking()
         golden, found = self.loaded.golden_model(), []
-        for some in chunks(jobs, golden, self.config.max_batch_tokens):
+        for some in chunks(jobs, self.config.max_batch_tokens):
             if stop():
                 break
             with self._lock:

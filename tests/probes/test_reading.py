@@ -13,7 +13,7 @@ import torch
 
 from detectors.records import Fault, FaultKind
 from probes.likelihood import score
-from probes.reading import shared
+from probes.reading import read, shared
 from probes.replay import Target
 from probes.runners.in_process import Runner
 from probes.sampler import Sampling
@@ -110,6 +110,9 @@ def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> 
     assert runner.loaded.golden is not None and not runner.loaded.golden.plain_head
     assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.fitted.values())
     assert_as_replayed(runner)
+    # Of a long response in a large vocabulary, logits would be gigabytes; what is kept of it are states.
+    (found,) = read(runner.loaded.golden, [((1, 5, 6), (7, 8))], ("a", 1.0))
+    assert found.scored.shape == (2, config.hidden_size)
     runner.close()
 
 
