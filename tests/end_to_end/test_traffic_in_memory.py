@@ -202,6 +202,13 @@ def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Pa
         assert pages(again) == []
 
 
+def much_later(world: World) -> None:
+    """So that what is served now has other ids; its own round is over."""
+    before = len(heard(world))
+    world.clock.advance(10 * EVERY_S)
+    world.turn_until(lambda: len(heard(world)) > before)
+
+
 def counted(world: World, adapter: str) -> int:
     """Responses in the evidence about an adapter, by its bounded stream."""
     found = [e for e in world.sink.of(Evidence) if (e.subject, e.stream) == (adapter, "replica")]
@@ -226,8 +233,8 @@ def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_nev
         assert (counted(world, "alpha"), embedded(world, "alpha")) == (12, 12)
     assert world.topic.committed == {}
     with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
-        after.clock.advance(10 * EVERY_S)
         first_round(after)
+        much_later(after)
         serve(after, "alpha", "alpha", n=4)
         turn(after, 4)
         assert sum(len(batch.interactions) for batch in after.sink.of(TrafficBatch)) == 16
@@ -244,7 +251,6 @@ def test_what_was_scored_and_not_judged_before_a_crash_is_scored_again(tmp_path:
         serve(world, "alpha", "alpha", n=4)
         world.turn_until(lambda: len(world.responses.scores) >= 4)
     with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
-        after.clock.advance(10 * EVERY_S)
         first_round(after)
         turn(after, 4)
         assert (counted(after, "alpha"), embedded(after, "alpha")) == (12, 12)
@@ -257,8 +263,8 @@ def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path
         turn(world, 12)
     world.topic.make_anew()
     with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
-        after.clock.advance(10 * EVERY_S)
         first_round(after)
+        much_later(after)
         serve(after, "alpha", "alpha", n=3)
         turn(after, 3)
         assert counted(after, "alpha") == 15
