@@ -53,9 +53,9 @@ class Responses:
         evidence: adapter -> its streams
         """
         found = [self._decide(record, name, evidence.get(name, ())) for name in record.adapters]
-        if len(found) < 2:
-            return found
         before = self.bases.get(record.base, Incident())
+        if len(found) < 2 and not before.open:  # an open one is ended also where adapters were taken off meanwhile
+            return found
         base, self.bases[record.base] = decide_traffic_base(record, found, self.incidents, before, self.rules)
         self.latest_bases[record.base] = base
         found = [replace(verdict, covered_by=self.speaking(record.base)) for verdict in found]
@@ -92,7 +92,10 @@ class Responses:
         return {base: incident.to_json() for base, incident in self.bases.items()}
 
     def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
-        """stored, bases: of ``to_json`` and of ``bases_json``"""
+        """stored, bases: of ``to_json`` and of ``bases_json``. Where responses are not judged any more, nothing could
+        end their incidents: they are let go, and the canaries' word is the one that counts."""
+        if self.likelihood is None:
+            return
         self.incidents = {adapter: TrafficIncident.from_json(seen) for adapter, seen in stored.items()}
         self.bases = {base: Incident.from_json(seen) for base, seen in bases.items()}
 

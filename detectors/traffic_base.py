@@ -25,11 +25,13 @@ class Members:
     """How the adapters of one base stand after a round, by all that was heard of them.
 
     bad: verdicts on those with an open incident, or with evidence enough to suspect them and no good round since
-    well: how many were heard to be well since the first of them went wrong; seen: what is remembered, by adapter
+    well: how many were heard to be well since the first of them went wrong; settled: of those, how many in as many
+    rounds in a row as end an incident; seen: what is remembered, by adapter
     """
 
     bad: tuple[Verdict, ...]
     well: int
+    settled: int
     seen: Mapping[str, TrafficIncident]
 
     @property
@@ -58,7 +60,7 @@ def decide_traffic_base(
     """The verdict on a base of two adapters or more by their responses, and its incident from now on.
 
     verdicts: this round's, on each of them; seen: adapter -> what is remembered of it after this round
-    It ends when no more than half of those heard are still at fault; these then speak for themselves.
+    It ends when at least half of those heard are well for good; what is still at fault then speaks for itself.
     """
     blank = Verdict(
         subject_kind=SubjectKind.BASE,
@@ -86,11 +88,12 @@ def standing(verdicts: Sequence[Verdict], seen: Mapping[str, TrafficIncident], r
     enough = rules.suspect_fraction * rules.log_threshold
     bad = tuple(v for v in verdicts if _at_fault(v, seen[v.subject], enough))
     if not bad:
-        return Members((), 0, seen)
+        return Members((), 0, 0, seen)
     since = min(_first_bad(seen[verdict.subject].incident) for verdict in bad)
     others = [seen[v.subject].incident for v in verdicts if v not in bad]
-    well = sum(it.good_in_a_row > 0 and it.last_good_at is not None and it.last_good_at >= since for it in others)
-    return Members(bad, well, seen)
+    good = [it.good_in_a_row for it in others if it.last_good_at is not None and it.last_good_at >= since]
+    settled = sum(rounds >= rules.fresh_rounds for rounds in good)
+    return Members(bad, sum(rounds > 0 for rounds in good), settled, seen)
 
 
 def _at_fault(verdict: Verdict, seen: TrafficIncident, enough: float) -> bool:
@@ -107,7 +110,8 @@ def _step(at: float, members: Members, alarmed: bool, before: Incident) -> tuple
     good = not members.bad or members.recovering
     now = replace(before, blocked_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if good else 0)
     if before.open:
-        if not members.most:
+        # One good round of a member that was only suspect is no reason to hand the page over, and back the next time.
+        if len(members.bad) + members.well <= 2 * members.settled:
             return Reason.RESOLVED, Incident(last_good_at=at, good_in_a_row=max(now.good_in_a_row, 1))
         return (Reason.RECOVERING if good else Reason.STILL_DEGRADED), now
     if members.most and alarmed:

@@ -94,9 +94,13 @@ def job(runner: Runner, told: Exchange, default: Sampling | None = None, how: Re
 
 
 def _recorded(runner: Runner, told: Exchange) -> tuple[tuple[int, ...], str]:
-    """Ids as they are; the text's own, with the reason, where they are another tokenizer's."""
+    """Ids as they are, with the end that the engine counts and does not show; the text's own, with the reason, where
+    they are another tokenizer's."""
     if _reads_as(runner.decode(told.output_ids, Weights.GOLDEN), told.output):
-        return told.output_ids, ""
+        if told.finish_reason not in ENDED or told.output_tokens != len(told.output_ids) + 1:
+            return told.output_ids, ""
+        end = runner.end_of_answer() if isinstance(runner, Scoring) else None
+        return (told.output_ids, "its ids lack the one that ended it") if end is None else ((*told.output_ids, end), "")
     words = runner.encode(told.output, Weights.GOLDEN) if told.output else ()
     return words, "its token ids are of another tokenizer: they do not read as its text"
 

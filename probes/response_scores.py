@@ -24,8 +24,10 @@ ADAPTER, BASE = "", "base"
 # Logits that are looked at together: on a CPU what its caches hold, elsewhere what keeps the device busy.
 CELLS = {"cpu": 1_000_000}
 CELLS_ELSEWHERE = 16_000_000
-# Windows whose logits are made at once: a head of this width is read from memory as a whole, however few ask it.
+# Windows whose logits are made at once: a head of this width is read from memory as a whole, however few ask it. Of
+# more than so many voices fewer windows, so that what lies in memory has a bound.
 WINDOWS_A_HEAD = 4
+VOICES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _scored(
             groups.setdefault((sampling, alone, one.job.adapter, tuple(one.voices.items())), []).append(one)
     found: dict[int, TokenScores] = {}
     for group in groups.values():
-        for some in _windows(group, WINDOWS_A_HEAD * _cells(golden) // golden.vocabulary, asking):
+        for some in _windows(group, _heads(len(group[0].voices)) * _step(golden), asking):
             found |= _window(golden, some, readings, asking)
     return found
 
@@ -170,14 +172,8 @@ def _window(
         golden.device
     )
     uniform = torch.from_numpy(np.concatenate([_uniforms(one.job, n) for one, n in zip(some, lengths, strict=True)]))
-    step = max(1, _cells(golden) // golden.vocabulary)
     pieces: list[TokenScores] = []
-    for at in range(0, len(tokens), step):
-        here, within = slice(at, at + step), at % (WINDOWS_A_HEAD * step)
-        if not within:
-            wide = slice(at, at + WINDOWS_A_HEAD * step)
-            made = {name: logits_of(golden, first.voices[name], held[wide]) for name, held in states.items()}
-        logits = {name: it[within : within + step] for name, it in made.items()}
+    for here, logits in _logits(golden, first.voices, states):
         plain = logits[ADAPTER] if job.sampling.penalised else None
         logits = {name: _penalised(it, job, here, asking.longest_output) for name, it in logits.items()}
         there = Positions(tokens[here], uniform[here].to(golden.device), job.sampling, plain)
@@ -186,6 +182,19 @@ def _window(
     whole = joined(pieces)
     ends = np.cumsum(lengths)
     return {id(one): whole.part(slice(end - n, end)) for one, n, end in zip(some, lengths, ends.tolist(), strict=True)}
+
+
+def _logits(
+    golden: Model, voices: Mapping[str, Target], states: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
+    """Window by window: where it lies, and the logits of every voice there. states: of each voice (N, H)"""
+    step, n = _step(golden), len(states[ADAPTER])
+    wide = _heads(len(voices)) * step
+    for start in range(0, n, wide):
+        made = {name: logits_of(golden, voices[name], held[start : start + wide]) for name, held in states.items()}
+        for at in range(0, min(wide, n - start), step):
+            yield slice(start + at, start + at + step), {name: it[at : at + step] for name, it in made.items()}
+        made.clear()  # before the next ones are made
 
 
 def logits_of(golden: Model, target: Target, states: torch.Tensor) -> torch.Tensor:
@@ -242,8 +251,14 @@ def _scored_length(one: Asked, asking: Asking) -> int:
     return min(len(one.job.output), asking.longest_output)
 
 
-def _cells(model: Model) -> int:
-    return CELLS.get(model.device.type, CELLS_ELSEWHERE)
+def _step(model: Model) -> int:
+    """Positions of a window."""
+    return max(1, CELLS.get(model.device.type, CELLS_ELSEWHERE) // model.vocabulary)
+
+
+def _heads(voices: int) -> int:
+    """Windows that a head is asked for at once."""
+    return max(1, WINDOWS_A_HEAD * VOICES // max(VOICES, voices))
 
 
 def _floats(values: torch.Tensor) -> Floats:

@@ -32,7 +32,8 @@ class Asking:
     are at hand.)
     passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
     None for all of them
-    longest_output: positions that are scored of a response; longest_text: tokens, a longer text is not read at all
+    longest_output: positions that are scored of a response; longest_text: tokens that are read of prompt and response,
+    a prompt without room for a response is not read at all
     """
 
     tokens: Settings = field(default_factory=Settings)
@@ -117,6 +118,13 @@ class Scoring(Protocol):
         """
 
 
+def cut(job: Job, asking: Asking) -> Job:
+    """As far as it is read. Where that is, the prompt alone decides: to set long answers aside and keep short ones
+    would be a choice by what was written."""
+    room = max(asking.longest_text - len(job.prompt), 0)
+    return replace(job, output=job.output[:room]) if 0 < room < len(job.output) else job
+
+
 def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None) -> str:
     """What keeps this response from being scored, "" when nothing does. vocabulary, width: as in ``why_unreadable``,
     and how many logits there are, where those are fewer"""
@@ -140,6 +148,8 @@ def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
     highest = max((*job.prompt, *job.output))
     if highest >= vocabulary or min((*job.prompt, *job.output)) < 0:
         return f"token {highest} is beyond the golden vocabulary of {vocabulary}: ids of another tokenizer"
+    if len(job.prompt) >= asking.longest_text:
+        return f"its prompt of {len(job.prompt)} tokens leaves no room in {asking.longest_text}"
     if len(job.prompt) + len(job.output) > asking.longest_text:
         return f"{len(job.prompt) + len(job.output)} tokens are more than {asking.longest_text}"
     return ""

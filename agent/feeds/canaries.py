@@ -26,6 +26,7 @@ from probes.golden import Golden
 from probes.replay import Runner
 from probes.rounds import Scheduled, replay_base_round
 from probes.schedule import due
+from probes.scoring import not_scored
 
 log = structlog.get_logger(__name__)
 
@@ -131,8 +132,17 @@ class CanaryFeed:
             if quiet > self._schedule.every_s + STUCK_S:
                 self._last_word[base.name] = now
                 why = f"no round finished for {quiet:.0f} s: the replay is too slow, or its files or device hang"
-                told.append(_blocked(base, base.number, now, Reason.NOT_REPLAYED_YET, why))
+                told += self._unheard(base, now, why)
         return told
+
+    def _unheard(self, base: WatchedBase, now: float, why: str) -> list[Made]:
+        """In the kind of round that its next word will be: the word of another kind would stand for ever."""
+        if self._schedule.canaries:
+            return [_blocked(base, base.number, now, Reason.NOT_REPLAYED_YET, why)]
+        if base.responses.asking is None:
+            return []
+        scores = tuple(not_scored(name, "", "", now, why) for name in base.adapters)
+        return [Heard(base.name, now, (), TrafficRound(base.name, base.number, now, base.adapters, scores), {})]
 
     def commit(self) -> None:
         """Nothing to forget: rounds are made here, not read."""

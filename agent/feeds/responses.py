@@ -22,7 +22,7 @@ from probes.exchange import Exchange, Retokenise, job
 from probes.golden import Golden, Refusal, short
 from probes.replay import Runner, Stop, Weights
 from probes.sampler import Sampling
-from probes.scoring import Asking, Job, Scoring, not_scored, traffic_score, version_before
+from probes.scoring import Asking, Job, Scoring, cut, not_scored, traffic_score, version_before
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class Responses:
 
     def _scored(self, asking: Asking, batch: Sequence[Interaction], held: Held, stop: Stop) -> list[Interaction]:
         """Scores, and embeddings of the same passes."""
-        jobs = [found for one in batch if (found := self._job(one, held)) is not None]
+        jobs = [(found[0], cut(found[1], asking)) for one in batch if (found := self._job(one, held)) is not None]
         if not jobs:
             return []
         runner = self.runner

@@ -215,18 +215,19 @@ def _of(chains: Chains, subject: str) -> list[str]:
 
 
 def _asked(past: dict[float, float], value: float, keep: float) -> dict[float, float]:
-    """With one more response; what is rare by now is forgotten."""
+    """With one more response; what has long not been asked for is forgotten."""
     after = {known: keep * weight for known, weight in past.items()}
     if math.isfinite(value):
         value = round(value, 3)
         after[value] = after.get(value, 0.0) + 1.0
-    enough = RARE * sum(after.values())
     often = sorted(after, key=lambda known: -after[known])[:MOST_ASKED]
-    return {known: after[known] for known in often if after[known] >= enough}
+    return {known: after[known] for known in often if after[known] >= RARE}
 
 
 def _range(asked: dict[float, float]) -> tuple[float, ...]:
-    return (min(asked), max(asked)) if asked else ()
+    """Least and greatest of those that are not rare."""
+    often = [value for value, weight in asked.items() if weight >= RARE * sum(asked.values())]
+    return (min(often), max(often)) if often else ()
 
 
 def _top_p(axis: Axis) -> Interval | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from detectors.kinds import traffic_likelihood
-from detectors.monitor import Monitor
+from detectors.monitor import Monitor, default_configs
 from detectors.records import Cause, Reason, Status, Verdict
 from detectors.score import Tolerances
 from detectors.traffic_records import TrafficScore
@@ -126,6 +126,34 @@ def test_it_ends_with_its_members_and_what_is_left_speaks_for_itself() -> None:
     assert played[2]["smol"].reason is Reason.STILL_DEGRADED
     assert played[3]["smol"].reason is Reason.RESOLVED
     assert (played[3]["router"].status, played[3]["router"].covered_by) == (Status.DEGRADED, "")
+
+
+def test_one_good_round_of_one_that_was_only_suspect_does_not_hand_the_page_over() -> None:
+    growing = WELL | {"router": LOST["router"], "rewriter": (AGAINST, 2)}
+    only_router = WELL | {"router": LOST["router"]}
+    played = play(alone(), WELL, growing, only_router, only_router, only_router)
+    assert [p["smol"].reason for p in played[1:]] == [
+        Reason.ALARM, Reason.STILL_DEGRADED, Reason.RESOLVED, Reason.WITHIN_TOLERANCE,
+    ]  # fmt: skip
+    assert [p["router"].covered_by for p in played[1:]] == ["smol", "smol", "", ""]
+
+
+def test_one_adapter_that_is_left_after_a_restart_can_end_it() -> None:
+    monitor, again = alone(), alone()
+    play(monitor, WELL, LOST)
+    again.restore(json.loads(json.dumps(monitor.state_json())))
+    last = WELL["router"]
+    *_, recovered, after = play(again, *[{"router": last}] * 3, first=2, adapters=("router",))
+    assert recovered["smol"].reason is Reason.RESOLVED
+    assert list(after) == ["router"] and after["router"].covered_by == ""
+
+
+def test_where_responses_are_not_judged_any_more_their_incident_is_let_go() -> None:
+    monitor, again = Monitor(RULES), Monitor(RULES, {"adapter_gap": default_configs(RULES.tolerances)["adapter_gap"]})
+    play(monitor, LOST)
+    again.restore(json.loads(json.dumps(monitor.state_json())))
+    told = again.observe(make_base_round(dict.fromkeys(THREE, "healthy"), 1)).verdicts
+    assert {verdict.status for verdict in told} == {Status.HEALTHY} and {v.covered_by for v in told} == {""}
 
 
 def test_silence_neither_ends_it_nor_speaks_for_anybody() -> None:

@@ -88,6 +88,12 @@ def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
     assert one.detail == "" and "those of its text" in other.detail
 
 
+def test_an_end_that_is_counted_and_not_among_the_ids_is_bet_on_all_the_same() -> None:
+    assert made(output_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+    assert made(output_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
+    assert made(output_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+
+
 def test_what_the_record_said_comes_before_what_its_tokens_say() -> None:
     assert made(unscored="the request biases tokens (logit_bias)", output_tokens=9).unscored.startswith("the request")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from detectors.traffic_records import Scored
+from probes import toy_language as toy
 from probes.exchange import Exchange, Retokenise, job
 from probes.replay import Replay, Target
 from probes.runners.memory import Runner
@@ -18,6 +19,7 @@ from probes.scoring import (
     Job,
     Scoring,
     alternatives,
+    cut,
     traffic_score,
     version_before,
     why_not,
@@ -70,7 +72,7 @@ def test_greedy_responses_have_no_ranks_and_no_path() -> None:
         (replace(made(), output=(5, -1)), "another tokenizer"),
         (made("Sorry", output_ids=(70, 71, 72)), "another tokenizer"),
         (replace(made(), prompt=()), "prompt is empty"),
-        (replace(made(), prompt=(40,) * 5000), "more than 4096"),
+        (replace(made(), prompt=(40,) * 5000), "leaves no room in 4096"),
         (replace(made(), adapter="nobody"), "nobody"),
     ],
 )
@@ -110,6 +112,18 @@ def test_a_long_output_is_scored_up_to_its_limit() -> None:
     (whole,), (cut,) = scored(made("Sorry for that")), scored(made("Sorry for that"), asking=short)
     assert whole.tokens is not None and cut.tokens is not None
     assert np.array_equal(cut.tokens.log_l["base"], whole.tokens.log_l["base"][:3])
+
+
+def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
+    asking, prompt = replace(ALL, longest_text=40), tuple(b"x" * 30)
+    lengths = []
+    for output in (b"y" * 4, b"y" * 200):
+        whole = Job("alpha", "r", "", 0.0, prompt, tuple(output), Sampling(1.0))
+        assert why_unreadable(cut(whole, asking), asking, toy.VOCABULARY) == ""
+        lengths.append(len(cut(whole, asking).output))
+    assert lengths == [4, 10]
+    full = Job("alpha", "r", "", 0.0, prompt + prompt, tuple(b"y"), Sampling(1.0))
+    assert "leaves no room" in why_unreadable(cut(full, asking), asking, toy.VOCABULARY)
 
 
 def test_who_is_asked_follows_from_the_request_id_alone() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import HandClock
-from agent.feeds.canaries import TRAFFIC_BATCH, TURN_S, CanaryFeed, Schedule, WatchedBase
+from agent.feeds.canaries import STUCK_S, TRAFFIC_BATCH, TURN_S, CanaryFeed, Schedule, WatchedBase
 from agent.feeds.responses import MOST_EMBEDDINGS, Responses
 from agent.goldens import Goldens
 from agent.records import Heard
@@ -73,6 +73,20 @@ def test_traffic_of_one_base_ends_when_the_round_of_another_is_due(bases: list[W
     feed.embed([findings.interaction(n, "a") for n in range(30)])
     feed._turn()
     assert len(bases[0].responses.embeddings) // 2 == TURN_S + 1.0
+
+
+def test_a_thread_that_hangs_is_told_in_the_kind_of_round_that_is_to_come(tmp_path: Path) -> None:
+    """Without canaries the word of a canary round would never be followed by another."""
+    clock = HandClock()
+    for asking, kinds in ((Asking(), [Heard]), (None, [])):
+        base = watched(tmp_path, clock, "a", asking)
+        feed = CanaryFeed([base], Schedule(EVERY_S, 1, 0, canaries=False), clock)
+        feed.poll(0.0)
+        told = feed.poll(EVERY_S + STUCK_S + 1.0)
+        assert [type(one) for one in told] == kinds
+        for one in told:
+            assert isinstance(one, Heard) and one.round is not None
+            assert "no round finished" in one.round.scores[0].detail
 
 
 def test_embeddings_that_are_too_many_do_not_wait_for_the_round(tmp_path: Path) -> None:

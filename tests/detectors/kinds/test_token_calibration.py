@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from detectors.kinds.token_calibration import Config, Detector, State
+from detectors.kinds.token_calibration import Config, Detector, State, _asked, _range
 from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 from probes.likelihood import SAMPLERS, Response, Settings, score
 from probes.sampler import Sampling, law, normalised
@@ -95,6 +95,13 @@ def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart()
         again.update(TrafficRound("smol", number, 0.0, ("router",), (response(rng, ASKED, ASKED, number),)))
     found = again.calibration("router", LATER)
     assert found is not None and found.asked_temperature == (1.0, 1.0)
+
+
+def test_what_is_asked_for_newly_is_learnt() -> None:
+    asked: dict[float, float] = {}
+    for number in range(1500):
+        asked = _asked(asked, 0.7 if number < 1000 or number % 2 else 1.0, keep=0.5 ** (1 / 500))
+    assert _range(asked) == (0.7, 1.0)
 
 
 def test_says_nothing_of_an_adapter_that_it_has_not_heard() -> None:
