@@ -70,7 +70,7 @@ class ServedStory:
 
     def play(self) -> Served:
         """Raises TimeoutError when the agent falls silent."""
-        act("5", "The same loss where no file shows it: canaries are off, responses are all there is")
+        act("5", "The same loss where no file shows it: canaries are off, and responses are scored instead")
         self._healthy()
         say("The engine loses its adapters. No file changes; it answers 200, lists them, and serves the base.")
         lost_at = time.time()
