@@ -19,10 +19,11 @@ API reference, as of November 2026.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent.fields import SAMPLING, Body, is_number, name_or_nothing
+from agent.fields import SAMPLING, Body, is_number
 
 # What is carried, logged, counted, cached, or ends an answer at a token: its words are drawn as without it.
 HARMLESS = frozenset(
@@ -88,6 +89,8 @@ def of_request(asked: Body, prompt_ids: tuple[int, ...], output_ids: tuple[int, 
     for name, value in whole.items():
         if not _is_off(name, value, whole) and (why := _of_parameter(name, value, prompt_ids, output_ids)):
             return why
+    if isinstance(extra, dict) and any(asked.get(name) != value for name, value in extra.items() if name in SAMPLING):
+        return "the request tells its sampler apart (extra_body)"
     if whole.get("tools") and whole.get("tool_choice") != "none":
         return "the request offers tools (tools): what is left as text depends on what was written"
     return _of_prompt(whole, prompt_ids)
@@ -105,7 +108,9 @@ def _of_parameter(name: str, value: object, prompt_ids: tuple[int, ...], output_
     if name in ENDS:
         # The last position before the cut is known only from what came after it: no place to stop a bet at.
         return "" if output_ids else f"its answer may be cut at its end ({name}), and no token ids tell where"
-    return f"the request asks for {name_or_nothing(name) or 'something'}, which may change what is written"
+    # As parameters are written; anything else may be a client's own word, and this is read on a page.
+    told = name if re.fullmatch(r"[a-z][a-z_0-9]{1,31}", name) else "something"
+    return f"the request asks for {told}, which may change what is written"
 
 
 def _of_prompt(asked: Body, prompt_ids: tuple[int, ...]) -> str:

@@ -27,6 +27,7 @@ class Interaction:
     unscored: why the law that it was drawn from is not known (agent/known_law.py), in words; "" where it is
     group: hash of the session or the tenant that it comes from, "" where no field names one
     other_half: (topic, partition, offset) of the request, where the two came as records of their own
+    number: its place among the requests of its record, of which nearly all hold one
     """
 
     request_id: str
@@ -50,6 +51,7 @@ class Interaction:
     unscored: str = ""
     group: str = ""
     other_half: tuple[str, int, int] | None = None
+    number: int = 0
 
     @property
     def records(self) -> tuple[tuple[str, int, int], ...]:
@@ -107,7 +109,10 @@ class AsideReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """One record that could not be read; detail names the field or the position, never the production text."""
+    """One record that could not be read; detail names the field or the position, never the production text.
+
+    number: its place among what was set aside of the same record
+    """
 
     topic: str
     partition: int
@@ -115,6 +120,7 @@ class SetAside:
     reason: AsideReason
     detail: str
     at: float
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,4 +107,5 @@ class Redactor:
         return tuple(replace(key, n=n) for key, n in together.items())
 
     def _score(self, score: TrafficScore) -> TrafficScore:
-        return replace(score, request_id=self.text(score.request_id), pod=self.text(score.pod))
+        request_id, pod, detail = map(self.text, (score.request_id, score.pod, score.detail))
+        return replace(score, request_id=request_id, pod=pod, detail=detail)

@@ -317,7 +317,7 @@ def interaction_row(seen: Interaction, store_text: bool) -> Row:
     """Hashes and lengths; the text itself only where the config says so."""
     prompt = "\n".join(f"{m.get('role', '')}: {m.get('content', '')}" for m in seen.messages)
     names = (
-        *("adapter", "base", "pod", "request_id", "topic", "partition", "offset"),
+        *("adapter", "base", "pod", "request_id", "topic", "partition", "offset", "number"),
         *("prompt_tokens", "output_tokens", "finish_reason"),
     )
     return {
@@ -334,7 +334,7 @@ def interaction_row(seen: Interaction, store_text: bool) -> Row:
 
 
 def aside_row(seen: SetAside) -> Row:
-    names = ("topic", "partition", "offset", "detail")
+    names = ("topic", "partition", "offset", "number", "detail")
     return {name: getattr(seen, name) for name in names} | {"reason": seen.reason.value, "at": when(seen.at)}
 
 

@@ -67,6 +67,14 @@ def _database(parts: SplitResult) -> str:
     return parts.path.strip("/").split("/")[0]
 
 
+def _password(file: Path) -> str:
+    """Its path is not repeated: it may be the password itself, written where its file should be named."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refused("clickhouse.password_file", error.strerror, "a readable file") from None
+
+
 def _opener(parts: SplitResult, password_file: Path | None) -> Any:
     import clickhouse_connect  # 30 MB; not for a command that needs no store
     from clickhouse_connect.driver import options
@@ -78,7 +86,7 @@ def _opener(parts: SplitResult, password_file: Path | None) -> Any:
         # The driver would import it at the first insert, only to see that no data frame was given: 100 MB.
         options.pd = None
     secure = parts.scheme == "https" or (parts.scheme == "clickhouse" and parts.port in TLS_PORTS)
-    password = password_file.read_text(encoding="utf-8").strip() if password_file else ""
+    password = _password(password_file) if password_file else ""
     return lambda **more: clickhouse_connect.get_client(
         host=parts.hostname or "localhost",
         port=parts.port or (8443 if secure else 8123),

@@ -102,7 +102,7 @@ def _pagerduty(config: Config) -> Iterator[Check]:
 def _key(file: Path) -> str:
     length = len(file.read_text().strip())
     if length != KEY_LENGTH:
-        raise ValueError(f"{length} characters in {file}")
+        raise ValueError(f"{length} characters")
     return f"{KEY_LENGTH} characters"
 
 
@@ -172,7 +172,9 @@ def _reply(port: int, path: str) -> httpx.Response | None:
 def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:
     try:
         return Check(part, True, attempt())
-    except (AgentError, OSError, ValueError) as error:
+    except OSError as error:  # without its path: some people write the secret where its file should be named
+        return Check(part, False, error.strerror or type(error).__name__, wanted)
+    except (AgentError, ValueError) as error:
         return Check(part, False, str(error), wanted)
     except Exception as error:
         return Check(part, False, f"{type(error).__name__}: {error}", wanted)

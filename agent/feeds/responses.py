@@ -26,6 +26,7 @@ from probes.scoring import Asking, Job, Scoring, cut, not_scored, traffic_score,
 
 log = structlog.get_logger(__name__)
 
+FAILED = "scoring failed: the agent's log names the error"
 NO_SCORING = "the runner cannot score responses"
 # Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
 LONGEST = 512
@@ -115,8 +116,9 @@ class Responses:
         assert isinstance(runner, Scoring)
         try:
             answers = runner.score([made for _, made in jobs], stop, asking)
-        except ProbeError as error:
-            self.not_scored([one for one, _ in jobs], str(error))
+        except Exception as error:  # whatever it is: silence would read as a night without traffic
+            log.warning("not_scored", why=str(error) if isinstance(error, ProbeError) else type(error).__name__)
+            self.not_scored([one for one, _ in jobs], str(error) if isinstance(error, ProbeError) else FAILED)
             return []
         self.scores += [traffic_score(answer, asking) for answer in answers]
         done, left = [one for one, _ in jobs[: len(answers)]], [one for one, _ in jobs[len(answers) :]]

@@ -99,8 +99,7 @@ class Sampler:
         for half in self._joiner.dropped(now):
             place = half.topic, half.partition
             poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, "no other half came"), place)
-        aside = sorted(poll.aside, key=lambda one: (one.topic, one.partition, one.offset))
-        return Sampled(tuple(kept), tuple(aside), poll.counts, poll.opened)
+        return Sampled(tuple(kept), _in_order(poll.aside), poll.counts, poll.opened)
 
     def _candidates(self, poll: _Poll, outline: Outline, told: Told) -> list[Candidate]:
         ranks = told.ranks(self._ranking, poll.got, outline.offsets)
@@ -220,7 +219,19 @@ class Sampler:
             poll.set_aside(seen.offset, why, place)
             return None
         at = seen.at if seen.at <= poll.now + A_DAY_S else _sane(poll.message(one.position).at, poll.now)
-        return replace(seen, at=at, again=seen.again if seen.other_half else poll.marks.cover(seen))
+        again = seen.again if seen.other_half else poll.marks.cover(seen)
+        return replace(seen, at=at, again=again, number=one.number)
+
+
+def _in_order(aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
+    """By place and offset, those of one record numbered."""
+    seen: Counter[tuple[str, int, int]] = Counter()
+    told = []
+    for one in sorted(aside, key=lambda one: (one.topic, one.partition, one.offset)):
+        record = one.topic, one.partition, one.offset
+        told.append(replace(one, number=seen[record]))
+        seen[record] += 1
+    return tuple(told)
 
 
 def _sane(at: float, now: float) -> float:

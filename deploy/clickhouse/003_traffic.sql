@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS interactions (
     output String CODEC(ZSTD(1)) COMMENT 'empty unless store_text is set'
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
-ORDER BY (cluster, adapter, at, topic, partition, offset, request_id)
+ORDER BY (cluster, adapter, at, topic, partition, offset)
 TTL toDateTime(at) + INTERVAL 30 DAY
 SETTINGS non_replicated_deduplication_window = 10000;
 
@@ -69,7 +69,7 @@ CREATE TABLE IF NOT EXISTS aside (
     at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1))
 ) ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(at)
-ORDER BY (cluster, topic, partition, offset, detail)
+ORDER BY (cluster, topic, partition, offset)
 TTL toDateTime(at) + INTERVAL 30 DAY
 SETTINGS non_replicated_deduplication_window = 10000;
 

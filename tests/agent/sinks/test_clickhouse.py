@@ -143,6 +143,19 @@ def test_the_same_traffic_twice_is_stored_once(
         assert count(client, table) == rows, f"{table}: the token of the offset range drops the copy"
 
 
+def test_all_requests_of_one_record_are_kept(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    """Their ids may be the same by now: redaction has been over them."""
+    sink, whole = new_sink(dsn=dsn), findings.batch(40)
+    kept = tuple(replace(findings.interaction(40), request_id="[redacted]", number=i) for i in range(3))
+    lost = tuple(replace(whole.aside[0], number=i) for i in range(2))
+    sink.submit(replace(whole, interactions=kept, aside=lost))
+    assert settle(sink), sink.status
+    client = connect(dsn)
+    assert (count(client, "interactions", "FINAL"), count(client, "aside", "FINAL")) == (3, 2)
+
+
 def test_the_same_offsets_of_a_topic_made_anew_are_other_records(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:

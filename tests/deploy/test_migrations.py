@@ -1,0 +1,25 @@
+"""What was applied to somebody's database is never worded otherwise: the store would refuse the file for good."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "clickhouse"
+# A change goes into a new file, which is added here.
+APPLIED = {
+    "001_verdicts.sql": "b80b480e8fc4f31d",
+    "002_rounds.sql": "6d5d8794c783e483",
+    "003_traffic.sql": "ef0b30db2230fe79",
+    "004_kept.sql": "5ddf0b83e51002d4",
+    "005_canary_evidence.sql": "1824a76391381dd4",
+    "006_traffic_evidence.sql": "ba43148542c5ddbf",
+    "007_incident_pods.sql": "141a1b2a4e131925",
+    "008_calibrations.sql": "73324079642d6dd2",
+    "009_requests_of_a_record.sql": "ce97d8c52d7b4457",
+}
+
+
+def test_applied_migrations_keep_their_wording() -> None:
+    found = {file.name: hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in FOLDER.glob("*.sql")}
+    assert found == APPLIED
