@@ -28,7 +28,7 @@ from agent.fields import SAMPLING, Body, is_number
 # What is carried, logged, counted, cached, or ends an answer at a token: its words are drawn as without it.
 HARMLESS = frozenset(
     (
-        *("model", "messages", "prompt", "stream", "stream_options", "stream_interval", "encoding_formats"),
+        *("model", "messages", "prompt", "stream", "stream_options", "stream_interval"),
         *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "session_id", "request_id", "rid"),
         *("metadata", "store", "service_tier", "priority", "timeout", "extra_headers", "extra_query", "cache_salt"),
         *("seed", "max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict", "ignore_eos"),

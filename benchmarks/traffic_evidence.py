@@ -1,7 +1,7 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, retention, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, retention, texts, speed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, held, report
-from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed
+from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
 from detectors.strength_from_text import most_likely
@@ -36,6 +36,13 @@ class World:
         self.adapters = ADAPTERS[:1] if quick else ADAPTERS
         self.count, self.small = (8, 6) if quick else (96, 32)
 
+    @property
+    def healthy(self) -> list[Cell]:
+        """Responses as accepted, of every adapter by every sampler, and to prompts from elsewhere."""
+        cells = [Cell(name, "healthy", PLAIN, self.count) for name in self.adapters]
+        cells += [Cell(name, "healthy", sampling, self.small) for name in self.adapters for sampling in OTHERS]
+        return [*cells, *self._drifting]
+
     @cached_property
     def plain(self) -> dict[tuple[str, str], Observed]:
         """Temperature 1, nothing cut off: every writer under every adapter's name."""
@@ -56,12 +63,12 @@ class World:
     @cached_property
     def drifting(self) -> list[Observed]:
         """Prompts from elsewhere under each adapter's name."""
-        cells = [
-            Cell(name, "healthy", sampling, self.small, "drift")
-            for name in self.adapters
-            for sampling in (PLAIN, OTHERS[1])
-        ]
-        return [self._seen(cell, BARE, True) for cell in cells]
+        return [self._seen(cell, BARE, True) for cell in self._drifting]
+
+    @property
+    def _drifting(self) -> list[Cell]:
+        both = (PLAIN, OTHERS[1])
+        return [Cell(name, "healthy", sampling, self.small, "drift") for name in self.adapters for sampling in both]
 
     @cached_property
     def other_samplers(self) -> dict[tuple[str, str], Observed]:
@@ -104,6 +111,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "replicas": _replicas,
         "peers": _peers,
         "retention": _retention,
+        "texts": lambda world: texts.figures(world.runner, world.healthy),
         "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
     }
     figures: list[Figure] = []

@@ -15,7 +15,7 @@ from detectors.records import Cause, Evidence, Identity, Onset, Reason, Status, 
 from detectors.reported import why_base_blocked
 from detectors.traffic_records import TrafficRound
 from detectors.traffic_verdict import STATUS, TrafficIncident
-from detectors.verdict import Incident, Rules, with_cause
+from detectors.verdict import Incident, Rules, unjudged, with_cause
 
 GROWING = "evidence growing"
 
@@ -62,17 +62,8 @@ def decide_traffic_base(
     verdicts: this round's, on each of them; seen: adapter -> what is remembered of it after this round
     It ends when at least half of those heard are well for good; what is still at fault then speaks for itself.
     """
-    blank = Verdict(
-        subject_kind=SubjectKind.BASE,
-        subject=round.base,
-        base=round.base,
-        round=round.number,
-        at=round.at,
-        status=Status.UNMONITORABLE,
-        reason=Reason.NO_TRAFFIC,
-        log_threshold=rules.log_threshold,
-        identity=verdicts[0].identity if verdicts else Identity(),
-    )
+    identity = verdicts[0].identity if verdicts else Identity()
+    blank = replace(unjudged(SubjectKind.BASE, round.base, round, rules), identity=identity)
     if all(verdict.status is Status.UNMONITORABLE for verdict in verdicts):
         return _silent(blank, verdicts, before)
     members = standing(verdicts, seen, rules)

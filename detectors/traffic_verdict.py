@@ -15,7 +15,7 @@ from typing import Any
 from detectors.heard import Heard
 from detectors.records import Cause, Evidence, Identity, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
-from detectors.verdict import Incident, Rules, with_cause
+from detectors.verdict import Incident, Rules, unjudged, with_cause
 
 MISSED = 0.05
 # Of responses against it: below this share the others are as accepted, and some replicas are not at fault.
@@ -86,16 +86,9 @@ def decide_traffic(
 
     evidence: the adapter's streams after this round. Without scored responses nothing opens and nothing resolves.
     """
-    blank = Verdict(
-        subject_kind=SubjectKind.ADAPTER,
-        subject=adapter,
-        base=round.base,
-        round=round.number,
-        at=round.at,
-        status=Status.UNMONITORABLE,
-        reason=Reason.NO_TRAFFIC,
+    blank = replace(
+        unjudged(SubjectKind.ADAPTER, adapter, round, rules),
         evidence=tuple(evidence),
-        log_threshold=rules.log_threshold,
         retention=reading.strength,
         identity=round.identities.get(adapter, Identity()),
     )

@@ -30,6 +30,7 @@ from detectors.records import (
 )
 from detectors.reported import facts_of, remarks, why_base_blocked, why_blocked, with_base_figures, with_figures
 from detectors.score import Tolerances, base_moved, blocked_by, median_share, member_median, scores
+from detectors.traffic_records import TrafficRound
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +110,9 @@ def decide(
     onset_at: when the evidence says that the fault began, by its CUSUM twin, and the alarm's answer while an incident
     is open (monitor.py keeps it); over_rounds: retention, anytime-valid
     """
-    blank = Verdict(
-        subject_kind=SubjectKind.ADAPTER,
-        subject=round.adapter,
-        base=round.base,
-        round=round.number,
-        at=round.at,
-        status=Status.UNMONITORABLE,
-        reason=Reason.NOT_REPLAYED_YET,
+    blank = replace(
+        unjudged(SubjectKind.ADAPTER, round.adapter, round, rules),
         evidence=(evidence,),
-        log_threshold=rules.log_threshold,
         covered_by=covered_by,
         identity=round.identity,
         retention_over_rounds=over_rounds,
@@ -136,6 +130,21 @@ def decide(
     return _told(with_figures(blank, round), reason, seen, incident, after), after
 
 
+def unjudged(kind: SubjectKind, subject: str, round: Round | BaseRound | TrafficRound, rules: Rules) -> Verdict:
+    """What a verdict begins as: nothing was replayed, or heard, of this subject."""
+    silent = Reason.NO_TRAFFIC if isinstance(round, TrafficRound) else Reason.NOT_REPLAYED_YET
+    return Verdict(
+        subject_kind=kind,
+        subject=subject,
+        base=round.base,
+        round=round.number,
+        at=round.at,
+        status=Status.UNMONITORABLE,
+        reason=silent,
+        log_threshold=rules.log_threshold,
+    )
+
+
 def decide_base(
     round: BaseRound,
     evidence: Evidence,
@@ -151,16 +160,9 @@ def decide_base(
     members: this round's verdicts on its adapters. The cause is the one that most of the broken members show.
     onset_at, over_rounds: as of ``decide``
     """
-    blank = Verdict(
-        subject_kind=SubjectKind.BASE,
-        subject=round.base,
-        base=round.base,
-        round=round.number,
-        at=round.at,
-        status=Status.UNMONITORABLE,
-        reason=Reason.NOT_REPLAYED_YET,
+    blank = replace(
+        unjudged(SubjectKind.BASE, round.base, round, rules),
         evidence=(evidence,),
-        log_threshold=rules.log_threshold,
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
         retention_over_rounds=over_rounds,

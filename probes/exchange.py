@@ -9,8 +9,8 @@ the tokenizer says " undo"). What that costs, and what is done about each:
   it and are as many as the engine counted (``usage``). Others are set aside, which is a choice by what was written: if
   healthy responses are set aside with probability q, the mean of the factor rises to at most 1 + q. Each response that
   is taken therefore pays ``TOLL``, which makes that at most 1 again for every q up to ``SET_ASIDE``. What is left
-  without a bound: other ids of the same number. Of 1,928 sampled responses of a small model, faulty ones among
-  them, 72 were set aside and 24 were of that kind. Engines that can record their ids should.
+  without a bound: other ids of the same number. How many there are of both is counted by
+  ``python -m benchmarks.traffic_evidence --part texts``. Engines that can record their ids should.
 * The token that ended the answer is in no text. A bet that stops just before it stops by looking ahead: summed over
   what an alternative writes, the adapter's chances of ending at each place can exceed 1 (it ends at each place with
   probability .5, the alternative with .01, and both write one letter: .5 / .01 = 50). So the end is scored too,

@@ -29,8 +29,8 @@ def read_exported(
     """The prompts of a JSON Lines file, each once; other fields are not looked at, so ``gapwatch.v1`` records will do.
 
     adapter: lines that name another one are left out; clean: what becomes of each turn before it is kept or hashed.
-    An answer at the end of ``messages`` is cut off: the golden
-    adapter writes its own. Canaries are called after the hash of their text, so the same prompt is the same canary.
+    An answer at the end of ``messages`` is cut off: the golden adapter writes its own. Canaries are called after the
+    hash of their text, so the same prompt is the same canary.
 
     Raises Refused with the line's number for a line without a prompt, and for a file without any for this adapter; what
     a line holds is never repeated.

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent import fields, formats
 from agent.errors import Refused, Unreadable
@@ -21,15 +21,20 @@ AUTO = "auto"
 
 
 class Format(Protocol):
-    """One file in agent/formats. guess: by cheap signs, True for no record of another format's example.
-
-    One whose records may hold several requests has ``split(body) -> list[Body]`` besides: bodies that ``read`` reads.
-    """
+    """One file in agent/formats. guess: by cheap signs, True for no record of another format's example."""
 
     NAME: str
 
     def guess(self, message: Message, body: Body) -> bool: ...
     def read(self, message: Message, body: Body, place: Place) -> Interaction | Half: ...
+
+
+@runtime_checkable
+class Splitting(Protocol):
+    """What a format has besides whose records may hold several requests."""
+
+    def split(self, body: Body) -> list[Body]:
+        """Bodies that ``read`` reads, one a request, at least one. Raises Unreadable."""
 
 
 @cache
@@ -58,7 +63,7 @@ class Reader:
         try:
             body = fields.body_of(message, self._max_bytes)
             form = self._format_of(message, body)
-            bodies = form.split(body) if hasattr(form, "split") else [body]
+            bodies = form.split(body) if isinstance(form, Splitting) else [body]
         except Unreadable as why:
             return [why]
         except RecursionError:

@@ -117,7 +117,7 @@ class Responses:
         try:
             answers = runner.score([made for _, made in jobs], stop, asking)
         except Exception as error:  # whatever it is: silence would read as a night without traffic
-            log.warning("not_scored", why=str(error) if isinstance(error, ProbeError) else type(error).__name__)
+            log.warning("scoring_failed", error=type(error).__name__)
             self.not_scored([one for one, _ in jobs], str(error) if isinstance(error, ProbeError) else FAILED)
             return []
         self.scores += [traffic_score(answer, asking) for answer in answers]

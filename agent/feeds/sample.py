@@ -13,7 +13,7 @@ from agent import fields
 from agent.errors import Unreadable
 from agent.feeds.halves import Joiner
 from agent.feeds.marks import Marks
-from agent.feeds.reader import Reader, known
+from agent.feeds.reader import Reader, Splitting, known
 from agent.feeds.told import BODY_TELLS, STRANGER, Teller, Told
 from agent.formats import kserve
 from agent.records import AsideReason, Half, Interaction, SetAside
@@ -79,7 +79,7 @@ class Sampler:
         self._adapters, self._rate = frozenset(adapters), config.rate
         self._reader = Reader(form, max_bytes)
         # Half a request, or several, in a record: then only its body tells what is to be counted.
-        several = form in known() and hasattr(known()[form], "split")
+        several = isinstance(known().get(form), Splitting)
         self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME or several)
         self._ranking = Ranking(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)

@@ -114,8 +114,8 @@ class Detector:
 
     Source: evidence.md section 4. Departs: the bounded mixture looks at the weighted mean over alternatives of each
     response, not at the base alone; and it bounds ``q L`` instead of L, each share by a bound of its own, which puts up
-    with one mislabelled record in a thousand, not only in ten thousand. At 10 nats a response and A = 2.1e9 one replica
-    in ten takes 63 responses instead of 59, one in 32 takes 276 instead of 249, one in a hundred twice as many.
+    with one mislabelled record in a thousand, not only in ten thousand. What that leaves of the speed is measured by
+    ``python -m benchmarks.traffic_evidence --part replicas``; one replica in a hundred is the one that it costs most.
     """
 
     reads = TrafficRound

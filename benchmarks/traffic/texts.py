@@ -1,0 +1,46 @@
+"""Where only the text of a response is recorded: how many are set aside, and how many would be bet on by other ids?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.figures import Figure, at_most, context
+from benchmarks.traffic.served import Cell, jobs
+from probes.exchange import SET_ASIDE, Exchange, job
+from probes.replay import Weights
+from probes.runners.in_process import Runner
+from probes.scoring import Job
+
+LEAST = 96  # responses of one adapter by one sampler: of fewer, a share of one in ten says little
+
+
+def figures(runner: Runner, cells: Sequence[Cell]) -> Iterator[Figure]:
+    """Each healthy response as its text, its finish reason and the number of its tokens alone would tell it."""
+    aside, strange, total, worst = 0, 0, 0, 0.0
+    for cell in cells:
+        written = jobs(runner, cell)
+        made = [job(runner, _told(runner, one)) for one in written]
+        here = sum(bool(one.unscored) for one in made)
+        strange += sum(not new.unscored and new.output != one.output for new, one in zip(made, written, strict=True))
+        aside, total = aside + here, total + len(written)
+        worst = max(worst, here / len(written)) if len(written) >= LEAST else worst
+    share = "share of healthy responses"
+    yield at_most(f"texts without ids, {share} set aside, of {total}", 100 * aside / total, "%", 100 * SET_ASIDE)
+    yield context(f"texts without ids, {share} set aside, worst adapter at temperature 1", 100 * worst, "%")
+    yield context(f"texts without ids, {share} scored by other ids than were drawn", 100 * strange / total, "%")
+
+
+def _told(runner: Runner, one: Job) -> Exchange:
+    ends = runner.loaded.golden_model().ends
+    ended = bool(one.output) and one.output[-1] in ends
+    text = runner.decode(one.output[: len(one.output) - ended], Weights.GOLDEN)
+    return Exchange(
+        adapter=one.adapter,
+        request_id=one.request_id,
+        messages=(),
+        output=text,
+        sampling={"temperature": 1.0},
+        prompt_ids=one.prompt,
+        output_tokens=len(one.output),
+        finish_reason="stop" if ended else "length",
+    )
