@@ -20,14 +20,14 @@ from detectors.traffic_records import Calibration, Embedding, Scored, TrafficRou
 from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring import Asking, version_before
-from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, World, new_runner
+from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, new_runner
 
-ALONE = replace(PLAIN, canaries=False)
+ALONE = Line(replace(PLAIN, canaries=False), Asking())
 
 
 @pytest.fixture
 def alone(tmp_path: Path, goldens: Path) -> Iterator[World]:
-    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as opened:
+    with World(tmp_path, goldens, line=ALONE) as opened:
         yield opened
 
 
@@ -129,7 +129,7 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
 
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
     """The engine goes on serving the files that were accepted before; the other adapters have no earlier version."""
-    world = World(tmp_path, goldens, schedule=ALONE, asking=Asking(passes=None))
+    world = World(tmp_path, goldens, line=replace(ALONE, asking=Asking(passes=None)))
     world.responses.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
     with world:
         first_round(world)
@@ -153,7 +153,7 @@ def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: Wor
 
 
 def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, asking=Asking()) as world:
+    with World(tmp_path, goldens, line=Line(asking=Asking())) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
@@ -179,7 +179,7 @@ class SlowRunner(Runner):
 
 def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: Path, goldens: Path) -> None:
     slow = SlowRunner(new_runner().config)
-    with World(tmp_path, goldens, asking=Asking(), runner=slow) as world:
+    with World(tmp_path, goldens, line=Line(asking=Asking(), runner=slow)) as world:
         slow.clock = world.clock
         first_round(world)
         serve(world, "alpha", "alpha")
@@ -188,12 +188,12 @@ def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: 
 
 
 def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+    with World(tmp_path, goldens, line=ALONE) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
         assert len(pages(world)) == 1
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as again:
+    with World(tmp_path, goldens, topic=world.topic, line=ALONE) as again:
         again.clock.advance(10 * EVERY_S)
         first_round(again)
         serve(again, "alpha", None)
@@ -225,14 +225,14 @@ def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_nev
     tmp_path: Path, goldens: Path
 ) -> None:
     """The store was away, so nothing was committed and the store's marks know nothing; the state file knows."""
-    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+    with World(tmp_path, goldens, line=ALONE) as world:
         world.sink.settled = False
         first_round(world)
         serve(world, "alpha", "alpha", n=12)
         turn(world, 12)
         assert (counted(world, "alpha"), embedded(world, "alpha")) == (12, 12)
     assert world.topic.committed == {}
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+    with World(tmp_path, goldens, topic=world.topic, line=ALONE) as after:
         first_round(after)
         much_later(after)
         serve(after, "alpha", "alpha", n=4)
@@ -243,26 +243,26 @@ def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_nev
 
 
 def test_what_was_scored_and_not_judged_before_a_crash_is_scored_again(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+    with World(tmp_path, goldens, line=ALONE) as world:
         world.sink.settled = False
         first_round(world)
         serve(world, "alpha", "alpha", n=8)
         turn(world, 8)
         serve(world, "alpha", "alpha", n=4)
         world.turn_until(lambda: len(world.responses.scores) >= 4)
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+    with World(tmp_path, goldens, topic=world.topic, line=ALONE) as after:
         first_round(after)
         turn(after, 4)
         assert (counted(after, "alpha"), embedded(after, "alpha")) == (12, 12)
 
 
 def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, schedule=ALONE, asking=Asking()) as world:
+    with World(tmp_path, goldens, line=ALONE) as world:
         first_round(world)
         serve(world, "alpha", "alpha", n=12)
         turn(world, 12)
     world.topic.make_anew()
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE, asking=Asking()) as after:
+    with World(tmp_path, goldens, topic=world.topic, line=ALONE) as after:
         first_round(after)
         much_later(after)
         serve(after, "alpha", "alpha", n=3)
@@ -274,7 +274,7 @@ def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path
 def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_not_called_a_fault(
     tmp_path: Path, goldens: Path
 ) -> None:
-    with World(tmp_path, goldens, schedule=ALONE) as world:
+    with World(tmp_path, goldens, line=replace(ALONE, asking=None)) as world:
         for _ in range(2):
             serve(world, "alpha", "alpha", n=2)
             world.turn_until(lambda: len(world.responses.embeddings) >= 4)
@@ -282,7 +282,7 @@ def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_n
             world.clock.advance(STUCK_S - 1.0)
             world.turn_until(lambda: len(world.sink.of(Embedding)) > before)  # noqa: B023 - called before it changes
         assert world.rounds == [] and world.sink.verdicts == []
-    with World(tmp_path, goldens, topic=world.topic, schedule=ALONE) as after:
+    with World(tmp_path, goldens, topic=world.topic, line=replace(ALONE, asking=None)) as after:
         assert after.judge.judged == {("traffic", 0, "alpha"): 4}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.app import App, Parts
@@ -63,6 +64,18 @@ def new_runner() -> Runner:
     return Runner(Config(adapters={name: f"{name}-v1" for name in ADAPTERS}))
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How one agent is set up. asking: how responses are scored, None where they are not; runner: None for a new one"""
+
+    schedule: Schedule = PLAIN
+    asking: Asking | None = None
+    runner: Runner | None = None
+
+
+AS_USUAL = Line()
+
+
 class World:
     """One agent. ``turn_round`` lets one scheduled round happen and everything that follows from it."""
 
@@ -72,18 +85,16 @@ class World:
         goldens: Path,
         topic: MemoryTopic | None = None,
         others: Sequence[AnySink] = (),
-        schedule: Schedule = PLAIN,
-        asking: Asking | None = None,
-        runner: Runner | None = None,
+        line: Line = Line(),
     ) -> None:
-        self.runner = runner or new_runner()
+        self.runner = line.runner or new_runner()
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.responses = Responses(self.runner, asking)
+        self.responses = Responses(self.runner, line.asking)
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         self.canaries = CanaryFeed(
-            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], schedule, self.clock
+            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], line.schedule, self.clock
         )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
