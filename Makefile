@@ -19,7 +19,7 @@ check: $(VENV)/.installed-dev
 figures: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.main_job --suite --json benchmarks/results/main_job.json
 	$(BIN)/python -m benchmarks.canary_evidence --json benchmarks/results/canary_evidence.json
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.results_page
 
 clean:
 	rm -rf $(VENV) .gapwatch build *.egg-info

@@ -43,7 +43,7 @@ DEFAULT_CONFIG = Path("gapwatch.yaml")
 @cli.command()
 def run(config: ConfigFile = DEFAULT_CONFIG) -> int:
     """The sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM."""
-    from agent.commands.run import run_agent
+    from agent.cli.run import run_agent
 
     return run_agent(config)
 
@@ -54,7 +54,7 @@ def demo(
     json: Json = False,
 ) -> int:
     """The whole story on this machine: real model, adapters, broker and store, an upstream swap, the page."""
-    from agent.commands.demo import run_demo
+    from agent.cli.demo import run_demo
 
     _log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
     return run_demo(folder, json)
@@ -81,7 +81,7 @@ def enrol(
     json: Json = False,
 ) -> int:
     """Record golden behaviour, noise, strengths, signatures and power of an adapter. 2 when it cannot be monitored."""
-    from agent.commands.enrol import Wish, enrol_adapter
+    from agent.cli.enrol import Wish, enrol_adapter
 
     return enrol_adapter(config, adapter, Wish(replace, why, select, from_traffic), json)
 
@@ -89,7 +89,7 @@ def enrol(
 @cli.command()
 def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """One replay round now. 0 healthy, 1 degraded, 2 cannot tell."""
-    from agent.commands.probe import probe_now
+    from agent.cli.probe import probe_now
 
     return probe_now(config, adapters or [], json)
 
@@ -102,7 +102,7 @@ def query(
     json: Json = False,
 ) -> int:
     """Answer an on-call question from the SQL files in dashboards/sql."""
-    from agent.commands.query import answer
+    from agent.cli.query import answer
 
     return answer(config, name, param or [], json)
 
@@ -116,7 +116,7 @@ def drift(
     json: Json = False,
 ) -> int:
     """Which kinds of prompts or outputs grew or shrank. 2 when there is too little to compare."""
-    from agent.commands.drift import explain_drift
+    from agent.cli.drift import explain_drift
 
     return explain_drift(config, adapter, side, hours, json)
 
@@ -124,7 +124,7 @@ def drift(
 @cli.command()
 def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Connect to everything and explain what is wrong. 1 when something is."""
-    from agent.commands.doctor import examine
+    from agent.cli.doctor import examine
 
     return examine(config, json)
 
@@ -132,7 +132,7 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Read the configuration and say what is wrong with it, on one line."""
-    from agent.commands.check_config import check
+    from agent.cli.check_config import check
 
     return check(config, json)
 

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import structlog
 
+from agent.alerting.judge import Judge
 from agent.clock import Clock
-from agent.feeds.canaries import CanaryFeed
-from agent.feeds.traffic import TrafficFeed
 from agent.health import Health
-from agent.judge import Judge
 from agent.records import Finding, Heard, Heartbeat, Observation, TrafficBatch
+from agent.traffic.feed import TrafficFeed
+from agent.worker.canary_feed import CanaryFeed
 from detectors.records import BaseRound
 
 log = structlog.get_logger(__name__)

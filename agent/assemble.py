@@ -9,39 +9,39 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from agent.alerting.checkpoint import StateFile
+from agent.alerting.judge import Judge
 from agent.app import Parts, Sink
 from agent.clock import Clock
 from agent.config import Config, Model
-from agent.consumer import Consumer
 from agent.errors import Refused
-from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
-from agent.feeds.responses import Responses
-from agent.feeds.sample import Sampler
-from agent.feeds.traffic import TrafficFeed
-from agent.goldens import Goldens, kept_before
 from agent.health import Health, Routes
-from agent.judge import Judge
-from agent.redaction import Redactor
+from agent.kafka.consumer import Consumer
 from agent.sinks import clickhouse, pagerduty, prometheus
-from agent.state import StateFile
-from agent.store_reader import StoreReader
+from agent.store.reader import StoreReader
 from agent.telemetry import Telemetry
-from detectors.budget import expected_false_pages_per_year, rounds_per_year
-from detectors.budget import log_threshold as threshold_of
+from agent.traffic.feed import TrafficFeed
+from agent.traffic.redaction import Redactor
+from agent.traffic.sampler import Sampler
+from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
+from agent.worker.goldens import Goldens, kept_before
+from agent.worker.responses import Responses
+from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
-from detectors.load import reads
+from detectors.evidence.alarm_budget import expected_false_pages_per_year, rounds_per_year
+from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.score import Tolerances
+from detectors.registry import reads
 from detectors.traffic_records import TrafficRound
-from detectors.verdict import Rules
-from probes.exchange import Retokenise
-from probes.golden import Golden, Refusal
-from probes.golden_weights import find_adapter, folder_of
-from probes.likelihood import Settings
-from probes.replay import Runner
-from probes.sampler import Sampling
-from probes.scoring import Asking
+from detectors.verdicts.decision import Rules
+from probes.golden.record import Golden, Refusal
+from probes.golden.weights import find_adapter, folder_of
+from probes.runner import Runner
+from probes.scoring.likelihood_ratio import Settings
+from probes.scoring.requests import Asking
+from probes.scoring.sampling_law import Sampling
+from probes.scoring.tokenise import Retokenise
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from agent import config_errors
 from agent.errors import Refused
-from agent.kafka import Config as KafkaConfig
-from agent.sampling import Config as SamplingConfig
+from agent.kafka.client import Config as KafkaConfig
+from agent.traffic.reservoir import Config as SamplingConfig
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -105,7 +105,7 @@ class Probes(Section):
 
 
 class Scoring(Section):
-    """How sampled responses are scored by the golden copies (probes/scoring.py).
+    """How sampled responses are scored by the golden copies (probes/scoring/requests.py).
 
     enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
     others: the other adapters are alternatives too; passes: how many of these each response gets, null for all

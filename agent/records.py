@@ -1,6 +1,6 @@
 """The words of the world: what came in from Kafka, what goes out to the on-call person, what the agent says of itself.
 
-Records that detectors or runners read live in their rooms (detectors/records.py, probes/replay.py).
+Records that detectors or runners read live in their rooms (detectors/records.py, probes/runner.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Interaction:
     prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
     token_logprobs in nats, NaN where the engine told none
     again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
-    unscored: why the law that it was drawn from is not known (agent/known_law.py), in words; "" where it is
+    unscored: why the law that it was drawn from is not known (agent/traffic/scorable.py), in words; "" where it is
     group: hash of the session or the tenant that it comes from, "" where no field names one
     other_half: (topic, partition, offset) of the request, where the two came as records of their own
     number: its place among the requests of its record, of which nearly all hold one

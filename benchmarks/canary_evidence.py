@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import (
+from benchmarks.canaries import (
     confusion,
     coverage,
     evidence_speed,

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from agent.demo.stage import set_up, write_config
-from benchmarks import benign, first_round, footprint, kafka_return
+from benchmarks.canaries import benign, first_round
 from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, held, report
+from benchmarks.process import footprint, kafka_return
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_S = 60.0  # the default schedule: what the fleet's threshold is computed from

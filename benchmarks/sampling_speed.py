@@ -24,14 +24,14 @@ from pathlib import Path
 import orjson
 from kafka import KafkaConsumer, TopicPartition
 
-from agent.connection import Config
-from agent.consumer import Consumer
 from agent.demo.broker import start_broker
-from agent.feeds.sample import Sampler
-from agent.feeds.traffic import TrafficFeed
-from agent.kafka import client_options, ensure_topic, publisher
-from agent.sampling import Config as SamplingConfig
-from agent.topic import Outgoing
+from agent.kafka.client import client_options, ensure_topic, publisher
+from agent.kafka.config import Config
+from agent.kafka.consumer import Consumer
+from agent.kafka.contract import Outgoing
+from agent.traffic.feed import TrafficFeed
+from agent.traffic.reservoir import Config as SamplingConfig
+from agent.traffic.sampler import Sampler
 from benchmarks.figures import Figure, arguments, at_least, at_most, console, context, report
 
 PARTITIONS, CHUNK = 4, 2_000

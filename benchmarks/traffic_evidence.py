@@ -16,10 +16,10 @@ from benchmarks.figures import Figure, arguments, console, context, held, report
 from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
-from detectors.strength_from_text import most_likely
+from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner
-from probes.sampler import Sampling
-from probes.scoring import Asking
+from probes.scoring.requests import Asking
+from probes.scoring.sampling_law import Sampling
 
 PLAIN = Sampling(1.0)
 OTHERS = (Sampling(0.7), Sampling(0.7, top_p=0.9), Sampling(1.0, top_p=0.9), Sampling(0.0))

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from detectors import join
-from detectors.confidence import Confidence, held_out_retentions
-from detectors.load import Detector, OwnPast, load, names
+from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
+from detectors.canaries.tolerance import Tolerances
 from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
-from detectors.responses import Responses
-from detectors.sampling import with_sampler
-from detectors.score import Tolerances
+from detectors.registry import Detector, OwnPast, load, names
+from detectors.traffic.adapter_decision import TrafficIncident
+from detectors.traffic.response_incidents import Responses
+from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
-from detectors.traffic_verdict import TrafficIncident
-from detectors.verdict import Incident, Rules, decide, decide_base
+from detectors.verdicts import fusion
+from detectors.verdicts.decision import Incident, Rules, decide, decide_base
 
 Subject = tuple[SubjectKind, str]
 
@@ -73,7 +73,7 @@ class Monitor:
 
     def observe(self, record: BaseRound | TrafficRound | Embedding) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
-        one where they say more than the canaries do (join.py).
+        one where they say more than the canaries do (fusion.py).
 
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
@@ -100,10 +100,10 @@ class Monitor:
         self._canaries[canary.subject_kind, name] = canary
         if canary.subject_kind is SubjectKind.BASE:
             held = heard.bases.get(name, Incident())
-            return join.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
+            return fusion.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
         drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
         sampled = with_sampler(canary, heard.sampler(name))
-        told = join.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
+        told = fusion.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
         return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))
 
     def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
@@ -114,7 +114,7 @@ class Monitor:
             if not is_base:
                 self._restart_if_told(traffic, TrafficRound)
             drift = {} if is_base else self._drift.get(traffic.subject, {})
-            told = join.by_traffic(traffic, self._canaries.get(subject), self._incident(subject).open, drift)
+            told = fusion.by_traffic(traffic, self._canaries.get(subject), self._incident(subject).open, drift)
             if told is not None:
                 yield told
 
@@ -248,7 +248,7 @@ def _of(subject: Subject, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...
 
 
 def _loudest(mine: tuple[Evidence, ...], subject: Subject, round: Round | BaseRound) -> Evidence:
-    """The process that is furthest; each is a stream of its own in the budget (budget.py). Level 0 where none pages."""
+    """The process that is furthest; each is a stream of its own in the budget. Level 0 where none pages."""
     kind, name = subject
     silent = Evidence(kind, name, "", "", round.number, 0.0, 0, round.at)
     return max((e for e in mine if e.pages), key=lambda e: e.log_e, default=silent)

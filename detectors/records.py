@@ -68,7 +68,7 @@ class Reason(StrEnum):
 
 
 class Cause(StrEnum):
-    """What is at fault, by the table of evidence.md section 7; ``causes.py`` names all but input drift."""
+    """What is at fault, by the table of evidence.md section 7; ``root_cause.py`` names all but input drift."""
 
     NONE = "none"
     ADAPTER_NOT_APPLIED = "adapter_not_applied"
@@ -211,7 +211,7 @@ class BandFigures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """One canary in numbers; all dimensionless but the KL figures (nats per token). Formulae: measure.py.
+    """One canary in numbers; all dimensionless but the KL figures (nats per token). Formulae: measurement.py.
 
     retention: lambda of delta' = y - z along delta = a - b (in place); frozen_* use y - b
     distortion: rho = |across|^2 / |delta|^2, an energy; tolerances and noise floors are of its square root

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import orjson
 import pytest
 
-from agent.consumer import Consumer
 from agent.demo.broker import Broker
-from agent.kafka import Config, ensure_topic, publish
-from agent.memory import MemoryConsumer, MemoryTopic
-from agent.topic import Outgoing, TopicConsumer
+from agent.kafka.client import Config, ensure_topic, publish
+from agent.kafka.consumer import Consumer
+from agent.kafka.contract import Outgoing, TopicConsumer
+from agent.kafka.memory import MemoryConsumer, MemoryTopic
 
 _numbers = itertools.count()
 

@@ -18,9 +18,9 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from agent.connection import Config
 from agent.demo.broker import free_port, start_broker
-from agent.kafka import ensure_topic
+from agent.kafka.client import ensure_topic
+from agent.kafka.config import Config
 from tests.certificates import Authority
 from tests.kafka_brokers import config_for
 

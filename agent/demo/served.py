@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 from rich.panel import Panel
 
-from agent.commands.query import ask
+from agent.cli.console import console, rows_table, say, verdict_table
+from agent.cli.query import ask
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import ResponsesView, Show
 from agent.demo.story import act, page_text
 from agent.demo.traffic import Traffic
-from agent.screen import console, rows_table, say, verdict_table
-from agent.store import query_names
+from agent.store.client import query_names
 from detectors.records import Cause, Reason, Status
 
 MOST_ROUNDS, MOST_ROWS, QUIET_ROUNDS = 6, 4, 12

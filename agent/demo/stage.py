@@ -15,9 +15,9 @@ import yaml
 from agent.config import Config, load
 from agent.demo.broker import free_port
 from agent.errors import Refused
-from probes.base_files import base_hash, packaged_gguf, resolve
-from probes.golden_files import newest
-from probes.golden_weights import keep
+from probes.artefacts.base_files import base_hash, packaged_gguf, resolve
+from probes.golden.archive import newest
+from probes.golden.weights import keep
 
 HELPDESK = Path(__file__).resolve().parents[2] / "examples" / "helpdesk"
 BASE = "smollm2"

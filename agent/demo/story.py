@@ -14,15 +14,15 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from agent.commands.query import ask
+from agent.cli.console import console, evidence_of, number, rows_table, say, verdict_table
+from agent.cli.query import ask
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder
 from agent.demo.traffic import Traffic
-from agent.screen import console, evidence_of, number, rows_table, say, verdict_table
-from agent.store import query_names
+from agent.store.client import query_names
 from detectors.records import Cause, Reason, Status
 from examples.helpdesk.releases import make_release
 

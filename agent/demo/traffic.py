@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from agent.topic import Outgoing
+from agent.kafka.contract import Outgoing
 
 PAUSE_S = 0.05
 POD = "engine-0"

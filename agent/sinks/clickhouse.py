@@ -20,9 +20,10 @@ import numpy as np
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent import schema, store
 from agent.records import Finding, TrafficBatch
-from agent.rows import Place, Row, Rows, to_rows
+from agent.store import client as store
+from agent.store import migrations
+from agent.store.rows import Place, Row, Rows, to_rows
 
 log = structlog.get_logger(__name__)
 
@@ -231,7 +232,7 @@ class Sink:
         if self._client is None:
             client = store.connect(self._config.dsn, self._config.password_file)
             if self._config.migrate:
-                schema.migrate(client, replicated=self._config.replicated, on_cluster=self._config.on_cluster)
+                migrations.migrate(client, replicated=self._config.replicated, on_cluster=self._config.on_cluster)
             self._client = client
         columns = list(batch.rows[0])
         data = [[_plain(row[name]) for name in columns] for row in batch.rows]

@@ -21,8 +21,8 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agent.alerts import runbook_of
-from agent.outbox import Entry, Outbox
+from agent.alerting.incidents import runbook_of
+from agent.alerting.outbox import Entry, Outbox
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
 
 log = structlog.get_logger(__name__)

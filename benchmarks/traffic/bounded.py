@@ -16,9 +16,9 @@ from benchmarks.figures import Figure, at_least, at_most, context, exactly
 from benchmarks.traffic.delays import LOG_A
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import SEED
-from detectors.bets import LARGEST
+from detectors.evidence.e_detector import LARGEST
+from detectors.evidence.likelihood_ratio import averaged, replica_factors, weights_of
 from detectors.kinds.traffic_likelihood import Config
-from detectors.mixture import averaged, replica_factors, weights_of
 
 Doubles = NDArray[np.float64]
 RUNS, MOST = 400, 4000

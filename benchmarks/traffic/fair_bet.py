@@ -10,13 +10,13 @@ import torch
 from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.traffic.observed import Observed, laws
 from benchmarks.traffic.served import Cell, jobs, open_runner
-from probes.likelihood_torch import law_torch, mean_e_torch, null_of
-from probes.reading import read
-from probes.replay import Target
-from probes.response_scores import ADAPTER, BASE, logits_of
+from probes.model.response_scoring import ADAPTER, BASE, logits_of
+from probes.model.shared_prefix import read
+from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.sampler import Sampling
-from probes.scoring import Asking
+from probes.scoring.likelihood_ratio_torch import law_torch, mean_e_torch, null_of
+from probes.scoring.requests import Asking
+from probes.scoring.sampling_law import Sampling
 
 ENOUGH = 20_000
 

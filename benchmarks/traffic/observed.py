@@ -11,20 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.traffic.served import Cell, jobs, kept_file
-from probes import axes, likelihood, likelihood_torch, reading, sampler
-from probes.likelihood import TokenScores, on_path_names, samplers
-from probes.likelihood_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
-from probes.reading import Reading, read_all
-from probes.replay import Target, bits
-from probes.response_scores import ADAPTER, BASE, joined, logits_of
+from probes.model import shared_prefix
+from probes.model.response_scoring import ADAPTER, BASE, joined, logits_of
+from probes.model.shared_prefix import Reading, read_all
+from probes.runner import Target, bits
 from probes.runners.in_process import Runner
-from probes.sampler import Sampling
-from probes.scoring import Asking, Job, alternatives
+from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, sampling_law
+from probes.scoring.likelihood_ratio import TokenScores, on_path_names, samplers
+from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
+from probes.scoring.requests import Asking, Job, alternatives
+from probes.scoring.sampling_law import Sampling
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
 # What the numbers here follow from: another text of these files, and they are computed anew.
-FORMULAS = (axes, likelihood, likelihood_torch, reading, sampler)
+FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, sampling_law)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +86,7 @@ def _observed(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observ
     lengths = np.array([len(job.output) for job in asked], dtype=np.int64)
     whole = {name: np.concatenate(values) for name, values in mean_e.items()}
     mean_kl = {name: float(np.concatenate(values).mean()) for name, values in kl.items()}
-    outputs = np.stack([reading.output.numpy() for reading in readings[BASE]]).astype(np.float64)
+    outputs = np.stack([shared_prefix.output.numpy() for shared_prefix in readings[BASE]]).astype(np.float64)
     return Observed(cell, lengths, joined(pieces), mean_kl, whole, outputs)
 
 

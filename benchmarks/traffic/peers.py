@@ -25,7 +25,7 @@ from benchmarks.figures import Figure, console, context
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import FEW, LONGEST, SEED
 from detectors.kinds.traffic_likelihood import Config
-from probes.scoring import Job
+from probes.scoring.requests import Job
 
 FALSE, POWER, DRAWS, MANY = 0.01, 0.99, 400, 2000
 MORE = " (not reached; tried up to)"

@@ -10,10 +10,10 @@ import torch
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.traffic.served import Cell, jobs
-from probes.lora import grouped
+from probes.model.lora import grouped
 from probes.runners.in_process import Runner
-from probes.sampler import Sampling
-from probes.scoring import Asking, Job
+from probes.scoring.requests import Asking, Job
+from probes.scoring.sampling_law import Sampling
 
 REPEATS = 3
 

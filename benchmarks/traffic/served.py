@@ -18,13 +18,13 @@ import torch
 
 from agent.demo.stage import ADAPTERS, cache_dir
 from examples.helpdesk.data import HERE, examples
-from probes.base_files import packaged_gguf
-from probes.lora import grouped
-from probes.model import Model
-from probes.packing import padded
+from probes.artefacts.base_files import packaged_gguf
+from probes.model.forward import Model
+from probes.model.lora import grouped
+from probes.model.packing import padded
 from probes.runners.in_process import Config, Runner
-from probes.sampler import Sampling
-from probes.scoring import Job
+from probes.scoring.requests import Job
+from probes.scoring.sampling_law import Sampling
 
 SEED = 7
 LONGEST, ROWS, FEW = 32, 16, 8

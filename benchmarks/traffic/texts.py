@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.figures import Figure, at_most, context
 from benchmarks.traffic.served import Cell, jobs
-from probes.exchange import SET_ASIDE, Exchange, job
-from probes.replay import Weights
+from probes.runner import Weights
 from probes.runners.in_process import Runner
-from probes.scoring import Job
+from probes.scoring.requests import Job
+from probes.scoring.tokenise import SET_ASIDE, Exchange, job
 
 LEAST = 96  # responses of one adapter by one sampler: of fewer, a share of one in ten says little
 

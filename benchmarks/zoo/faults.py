@@ -16,10 +16,10 @@ from benchmarks.zoo.fault_files import MERGED, OPEN, adapter_files, base_files
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.stall import Answered, Measured, Stall, answered, compared, earlier, neighbours, never, serving
 from detectors.records import Cause, Fault, FaultKind, Identity, Measurement
-from probes.answers import ask_all, full
-from probes.golden import Golden, GoldenCanary
-from probes.replay import Replay, Runner, Target
-from probes.summary import summarise
+from probes.canaries.log_prob_summary import summarise
+from probes.canaries.replay_pairs import ask_all, full
+from probes.golden.record import Golden, GoldenCanary
+from probes.runner import Replay, Runner, Target
 
 SEED = 73
 # Where something beside the log-probabilities decides: file hashes, pod names, rendered ids, a replay on a warm cache.

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo.members import Member
-from detectors.measure import measure
+from detectors.canaries.measurement import measure
+from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round, Summary, Verdict
-from detectors.score import Tolerances
-from detectors.verdict import Rules
-from probes.answers import ask_all, summary
-from probes.canary import read_canaries
-from probes.enrol import enrol
-from probes.enrol_settings import EnrolSettings
+from detectors.verdicts.decision import Rules
+from probes.canaries.canary_file import read_canaries
+from probes.canaries.replay_pairs import ask_all, summary
+from probes.canaries.schedule import plan
+from probes.enrolment.enrol import enrol
+from probes.enrolment.settings import EnrolSettings
 from probes.errors import ProbeError
-from probes.golden import Golden, GoldenCanary, compare
-from probes.replay import BatchShape, Replay, Runner, Target
+from probes.golden.record import Golden, GoldenCanary, compare
+from probes.runner import BatchShape, Replay, Runner, Target
 from probes.runners import in_process
-from probes.schedule import plan
 
 LOG_A = math.log(2.1e9)  # 1000 adapters x 4 channels x one round a minute, one false page a year
 BUDGET, SEED = 512, 29

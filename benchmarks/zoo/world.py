@@ -11,12 +11,12 @@ import torch
 
 from benchmarks.zoo.members import FOLDER, Member, zoo
 from benchmarks.zoo.stall import Stall, by_base, enrolled, never, serving
-from probes.canary import read_canaries
-from probes.candidates import Candidate, continue_greedily, golden_sides
-from probes.enrol_settings import EnrolSettings
-from probes.golden import GoldenCanary
-from probes.power import strong_enough
-from probes.replay import Runner
+from probes.canaries.canary_file import read_canaries
+from probes.enrolment.candidates import Candidate, continue_greedily, golden_sides
+from probes.enrolment.settings import EnrolSettings
+from probes.golden.power import strong_enough
+from probes.golden.record import GoldenCanary
+from probes.runner import Runner
 
 BOUNDS = EnrolSettings(base="", at=0.0)
 LEAST_TOKENS = 6

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from detectors.canaries.tolerance import Tolerances, of_members, scores
+from detectors.evidence.e_process_bank import Beginning, Source, Streams
 from detectors.records import BaseRound, Evidence, SubjectKind
-from detectors.score import Tolerances, of_members, scores
-from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 
@@ -26,7 +26,7 @@ class Detector:
     at random, and a benign change beyond the tolerance that stays: that does page, it is the promise.
     An adapter whose round has no measurements keeps its evidence, without the "+1".
 
-    Source: evidence.md section 3; bets.py.
+    Source: evidence.md section 3; e_detector.py.
     """
 
     reads = BaseRound

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from detectors.canaries.tolerance import Tolerances, median_share, member_median
+from detectors.evidence.e_process_bank import Beginning, Source, Streams
 from detectors.records import BaseRound, Evidence, SubjectKind
-from detectors.score import Tolerances, median_share, member_median
-from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 

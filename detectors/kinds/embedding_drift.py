@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import Refused
+from detectors.evidence.array_json import pack, unpack
+from detectors.evidence.e_process_bank import Beginning, Streams
 from detectors.records import Evidence, Floats, SubjectKind
-from detectors.state_json import pack, unpack
-from detectors.streams import Beginning, Streams
 from detectors.traffic_records import Embedding
 
 Doubles = NDArray[np.float64]
@@ -32,7 +32,7 @@ class Config:
     """reference_size: embeddings that make up the frozen bank of a stream; block: pairs to one "+1", of which no two
     come from one session or tenant where those are known
 
-    directions, features: widths of the random projection and of the random Fourier features; bets: see bets.py
+    directions, features: widths of the random projection and of the random Fourier features; bets: see e_detector.py
     rate: step of the online logistic regression; seed: fixes projection, features and the bank's order
     """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from detectors.canaries.tolerance import by_draw, of_members
 from detectors.errors import Refused
+from detectors.evidence.e_process_bank import Beginning, Source, Streams
 from detectors.records import BaseRound, Bools, Evidence, Round, SubjectKind
-from detectors.score import by_draw, of_members
-from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 
@@ -39,7 +39,7 @@ class Detector:
     it takes eleven. That is why it informs and ``pages`` is off; it says what a user would see, other words.
     A round without measurements keeps its evidence, without the "+1".
 
-    Source: evidence.md section 3; bets.py.
+    Source: evidence.md section 3; e_detector.py.
     """
 
     reads = BaseRound

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from detectors.canaries.tolerance import Tolerances, by_draw, of_members
+from detectors.evidence.e_process_bank import Beginning, Source, Streams
 from detectors.records import BaseRound, Bools, Evidence, Measurement, Round, SubjectKind
-from detectors.score import Tolerances, by_draw, of_members
-from detectors.streams import Beginning, Source, Streams
 
 State = Streams
 
@@ -39,7 +39,7 @@ class Detector:
     nothing may change unannounced, sets ``pages``.
     A round without measurements, or one without this figure, keeps its evidence, without the "+1".
 
-    Source: evidence.md sections 2 and 3; bets.py.
+    Source: evidence.md sections 2 and 3; e_detector.py.
     """
 
     reads = BaseRound

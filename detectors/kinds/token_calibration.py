@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import Refused
-from detectors.mixture import Chains
+from detectors.evidence.array_json import pack, unpack
+from detectors.evidence.e_process_bank import Beginning
+from detectors.evidence.likelihood_ratio import Chains
+from detectors.evidence.profile_likelihood import most_likely, most_likely_step
 from detectors.records import Evidence, Floats, Interval, SubjectKind
-from detectors.state_json import pack, unpack
-from detectors.streams import Beginning
-from detectors.strength_from_text import most_likely, most_likely_step
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
 
 Doubles = NDArray[np.float64]
@@ -26,7 +26,8 @@ RARE, MOST_ASKED = 0.01, 16
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """samplers: what may be in force instead of the request's sampler, in equal parts (probes/likelihood.py names them)
+    """samplers: what may be in force instead of the request's sampler, in equal parts, named as in
+    probes/scoring/likelihood_ratio.py
 
     bins: of the histogram of ranks; recent: responses after which estimates and histogram have half forgotten
     """
@@ -115,10 +116,12 @@ class Detector:
     """e-detector for H0: tokens are drawn from the golden adapter, or from what keeps the tolerated share of it, by the
     sampler that the request names.
 
-    The weighted mean of one M a sampler; each is the product of likelihood ratios (probes/likelihood.py). One "+1" a
-    TrafficRound. Guarantee: average run length at least A rounds. What breaks it: a model at fault, which is not this
-    null (traffic_likelihood speaks for that), and records that name other parameters than the engine was given.
-    It informs: the adapter may be well while its sampler is not, and a healthy verdict then says so (sampling.py).
+    The weighted mean of one M a sampler; each is the product of likelihood ratios (probes/scoring/likelihood_ratio.py).
+    One "+1" a TrafficRound. Guarantee: average run length at least A rounds. What breaks it: a model at fault, which is
+    not this null (traffic_likelihood speaks for that), and records that name other parameters than the engine was
+    given.
+    It informs: the adapter may be well while its sampler is not, and a healthy verdict then says so
+    (sampler_report.py).
 
     Source: evidence.md section 4, sampler faults.
     """

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from detectors.errors import Refused
-from detectors.mixture import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.array_json import pack, unpack
+from detectors.evidence.e_process_bank import Beginning
+from detectors.evidence.likelihood_ratio import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.profile_likelihood import most_likely
 from detectors.records import Evidence, Interval, SubjectKind
-from detectors.state_json import pack, unpack
-from detectors.streams import Beginning
-from detectors.strength_from_text import most_likely
 from detectors.traffic_records import TrafficRound, TrafficScore
 
 # Between an adapter and what its stream is about, in the state: no name holds it.
@@ -31,7 +31,7 @@ class Config:
     of its growth), so it has the larger part of what the base leaves.
     log_threshold: ln A of the fleet, nats; no response adds more than a third of it in the bounded mixture
     replicas: of the bounded mixture, one M each: which share of the responses a faulty replica writes, and how much one
-    of them adds at most (mixture.py); mislabelled: share of records that may be filed under a wrong name
+    of them adds at most (likelihood_ratio.py); mislabelled: share of records that may be filed under a wrong name
     pages: may the bounded mixture alarm by itself? one_response: may the unbounded mean? Then one response can be
     enough, and so can one mislabelled record
     pods_kept: pods of one adapter that are told apart; recent: responses after which the estimate has half forgotten
@@ -108,8 +108,8 @@ class Detector:
     Guarantee: average run length at least A rounds for each, and P(alarm by round T) <= T / A; for the bounded ones
     also where a share ``mislabelled`` of the records, each by chance and not in bursts, was written by anybody, and
     whatever the others read as: a million rounds of neutral responses, L = 1, page with a chance below one in two
-    thousand at A = 2.1e9. What breaks it: see probes/likelihood.py and mixture.py; alternatives may be asked about by
-    hash of the request, never by what was written.
+    thousand at A = 2.1e9. What breaks it: see probes/scoring/likelihood_ratio.py and likelihood_ratio.py; alternatives
+    may be asked about by hash of the request, never by what was written.
     The alternatives' weights follow from the adapters that are registered: registering one moves them a little.
 
     Source: evidence.md section 4. Departs: the bounded mixture looks at the weighted mean over alternatives of each
@@ -160,7 +160,7 @@ class Detector:
                 chains.restart(key)
 
     def retention(self, subject: str) -> Interval | None:
-        """Of the recent responses (strength_from_text.py), older ones forgotten little by little; None without any."""
+        """Of the recent responses (profile_likelihood.py), older ones forgotten little by little; None without any."""
         path = self.state.paths.get(subject)
         return None if path is None else most_likely(np.array(path.grid), path.log_lik, round(path.n))
 

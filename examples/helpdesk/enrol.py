@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from agent.commands.enrol import Wish, enrol_adapter
+from agent.cli.enrol import Wish, enrol_adapter
 from agent.demo.stage import ADAPTERS, HELPDESK, lay_volume, write_config
 
 NOWHERE = "127.0.0.1:9"  # enrolment needs no broker

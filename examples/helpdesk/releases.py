@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from probes.quantise import rounded_rows
+from probes.model.quantise import rounded_rows
 
 SEED = 2
 TUNE = Path(__file__).parent / "adapters" / "upstream-tune"

@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 
 from detectors.records import Floats, Identity
-from probes import variants
-from probes.build import Placement
 from probes.errors import Unreplayable
-from probes.loaded import Loaded, Sources
-from probes.model import Model
-from probes.packing import pack, pack_prompts, pack_texts
-from probes.replay import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
-from probes.response_scores import Copies, answers, chunks
-from probes.scoring import Answer, Asking, Job
-from probes.stand_ins import Role, StandIns
+from probes.model import faulty_adapters
+from probes.model.build import Placement
+from probes.model.fault_injection import Role, StandIns
+from probes.model.forward import Model
+from probes.model.packing import pack, pack_prompts, pack_texts
+from probes.model.residency import Loaded, Sources
+from probes.model.response_scoring import Copies, answers, chunks
+from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
+from probes.scoring.requests import Answer, Asking, Job
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("sdpa", "eager")
@@ -67,7 +67,7 @@ class Config:
 
 
 class Runner:
-    """See probes/replay.py for the contract.
+    """See probes/runner.py for the contract.
 
     Forward passes of several threads take turns by a lock held for one micro-batch, so that traffic is embedded
     between the micro-batches of a round. tokens_scored and tokens_processed count over the runner's life.
@@ -148,7 +148,7 @@ class Runner:
         return pooled
 
     def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
-        """By the golden copies, see probes/scoring.py; the embeddings are of the same passes."""
+        """By the golden copies, see probes/scoring/requests.py; the embeddings are of the same passes."""
         asked = asking or Asking()
         golden, found = self.loaded.golden_model(), []
         for some in chunks(jobs, self.config.max_batch_tokens):
@@ -196,10 +196,10 @@ class Runner:
         return self.loaded.facts(adapter)
 
     def blocks(self, adapter: str) -> tuple[str, ...]:
-        """The parts of it that are applied to the live base and can be left out, see probes/variants.py."""
+        """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
         with self._lock:
             model = self.loaded.model(Weights.LIVE, adapter)
-            return variants.blocks(model.adapters.fitted[adapter].adapter)
+            return faulty_adapters.blocks(model.adapters.fitted[adapter].adapter)
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
         """r and lora_alpha as the adapter's config has them, without its patterns. Raises like ``run``."""

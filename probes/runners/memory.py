@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detectors.fault_names import part_of
+from detectors.diagnosis.fault_names import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Reason
-from probes import toy_language as toy
+from probes.canaries.log_prob_summary import summarise
 from probes.errors import Unreplayable
-from probes.packing import OTHERS_CACHE, pack
-from probes.replay import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
-from probes.scoring import Answer, Asking, Job, token_scores, why_not, why_unreadable
-from probes.summary import summarise
-from probes.toy_language import Reals
+from probes.model import toy_language as toy
+from probes.model.packing import OTHERS_CACHE, pack
+from probes.model.toy_language import Reals
+from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
+from probes.scoring.requests import Answer, Asking, Job, token_scores, why_not, why_unreadable
 
 MAX_TOKENS = 4096
 PARTS = tuple(f"part.{number}" for number in range(toy.RANK))  # the blocks of every adapter
@@ -76,7 +76,7 @@ def check_fault(subject: str, fault: str, adapters: dict[str, str]) -> None:
 
 
 class Runner:
-    """See probes/replay.py for the contract. ``inject`` switches a fault on for what is asked from then on."""
+    """See probes/runner.py for the contract. ``inject`` switches a fault on for what is asked from then on."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent import schema, store
+from agent.store import client as store
+from agent.store import migrations
 from tests.clickhouse_http import ClickHouseServer
 
 _numbers = itertools.count()
@@ -56,5 +57,5 @@ def connect() -> Iterator[Callable[[str], store.Client]]:
 def migrated(dsn: str, connect: Callable[[str], store.Client]) -> store.Client:
     """A client of an empty, migrated database."""
     client = connect(dsn)
-    schema.migrate(client)
+    migrations.migrate(client)
     return client

@@ -10,15 +10,15 @@ import yaml
 
 from agent.assemble import asking_of, log_threshold, runner_of, sampler_of, streams
 from agent.config import Config, Scoring, load
-from agent.kafka import Config as KafkaConfig
-from detectors.budget import log_threshold as threshold_of
-from detectors.budget import rounds_per_year
+from agent.kafka.client import Config as KafkaConfig
+from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.alarm_budget import log_threshold as threshold_of
+from detectors.evidence.alarm_budget import rounds_per_year
 from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
-from detectors.score import Tolerances
-from probes.golden_files import save
-from probes.golden_weights import folder_of
-from probes.sampler import Sampling, sampling_of
+from probes.golden.archive import save
+from probes.golden.weights import folder_of
+from probes.scoring.sampling_law import Sampling, sampling_of
 from tests.probes.goldens import golden
 
 

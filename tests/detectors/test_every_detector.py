@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.load import load, names, reads
 from detectors.records import BaseRound, Evidence, SubjectKind
+from detectors.registry import load, names, reads
 from tests.detectors.record_streams import Stream, stream_for
 from tests.detectors.synthetic import ADAPTERS, make_base_round
 

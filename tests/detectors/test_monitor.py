@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import pytest
 
-from detectors.budget import log_threshold, rounds_per_year
+from detectors.canaries.tolerance import Tolerances
 from detectors.errors import UnknownDetector
+from detectors.evidence.alarm_budget import log_threshold, rounds_per_year
 from detectors.kinds import embedding_drift, golden_agreement, logit_shift
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
-from detectors.score import Tolerances
-from detectors.verdict import Rules
+from detectors.verdicts.decision import Rules
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
 THRESHOLD = log_threshold(4, rounds_per_year(60.0), 1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from agent.demo.stage import ADAPTERS, set_up, write_config
 from agent.records import NoticeKind, NoticeReason
-from benchmarks.first_round import Bench, keys_renamed, mended, released
+from benchmarks.canaries.first_round import Bench, keys_renamed, mended, released
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent import store
 from agent.demo.stage import ADAPTERS
+from agent.store import client as store
 
 ROOT = Path(__file__).resolve().parents[2]
 

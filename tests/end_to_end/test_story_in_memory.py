@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.demo.receiver import Receiver
-from agent.feeds.canaries import STUCK_S
-from agent.memory import MemoryTopic
+from agent.kafka.memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
+from agent.worker.canary_feed import STUCK_S
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Side
 from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, new_runner

@@ -10,16 +10,16 @@ import orjson
 import pytest
 
 from agent.clock import HandClock
-from agent.feeds.canaries import STUCK_S
+from agent.kafka.contract import Outgoing
 from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
-from agent.topic import Outgoing
-from detectors import join
+from agent.worker.canary_feed import STUCK_S
+from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
-from detectors.state_json import unpack
 from detectors.traffic_records import Calibration, Embedding, Scored, TrafficRound
-from probes.replay import BatchShape, Replay, Replayed, Stop, Target, Weights
+from detectors.verdicts import fusion
+from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
-from probes.scoring import Asking, version_before
+from probes.scoring.requests import Asking, version_before
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, new_runner
 
 ALONE = Line(replace(PLAIN, canaries=False), Asking())
@@ -159,7 +159,7 @@ def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, gol
         turn(world, 8)
         world.turn_until(lambda: bool(pages(world)))
         said = [v for v in world.sink.verdicts if v.subject == "alpha" and v.status is Status.DEGRADED]
-        assert said and join.QUIET_CANARIES in said[-1].explanation
+        assert said and fusion.QUIET_CANARIES in said[-1].explanation
         assert len(pages(world)) == 1
         for _ in range(2):
             serve(world, "alpha", "alpha")

@@ -8,30 +8,30 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.alerting.checkpoint import StateFile
+from agent.alerting.judge import Judge
 from agent.app import App, Parts
 from agent.app import Sink as AnySink
 from agent.clock import HandClock
-from agent.feeds.canaries import CanaryFeed, Schedule, WatchedBase
-from agent.feeds.responses import Responses
-from agent.feeds.sample import Sampler
-from agent.feeds.traffic import TrafficFeed
-from agent.goldens import Goldens
 from agent.health import Health, Routes
-from agent.judge import Judge
-from agent.memory import MemoryConsumer, MemoryTopic
-from agent.sampling import Config as SamplingConfig
+from agent.kafka.memory import MemoryConsumer, MemoryTopic
 from agent.sinks.memory import Sink
-from agent.state import StateFile
+from agent.traffic.feed import TrafficFeed
+from agent.traffic.reservoir import Config as SamplingConfig
+from agent.traffic.sampler import Sampler
+from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
+from agent.worker.goldens import Goldens
+from agent.worker.responses import Responses
+from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound
-from detectors.score import Tolerances
-from detectors.verdict import Rules
-from probes.canary import Canary, CanarySet
-from probes.enrol import enrol
-from probes.enrol_settings import EnrolSettings
-from probes.golden_files import save
+from detectors.verdicts.decision import Rules
+from probes.canaries.canary_file import Canary, CanarySet
+from probes.enrolment.enrol import enrol
+from probes.enrolment.settings import EnrolSettings
+from probes.golden.archive import save
 from probes.runners.memory import Config, Runner
-from probes.scoring import Asking
+from probes.scoring.requests import Asking
 
 EVERY_S = 60.0
 BUDGET = 512

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples.helpdesk.data import ADAPTERS, HERE, SIZES, TUNES, check, examples, write_canaries
-from probes.check import passes
+from probes.canaries.answer_check import passes
 
 WRONG = {
     "ticket-router": [

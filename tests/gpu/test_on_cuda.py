@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from detectors.records import Fault, FaultKind
-from probes.replay import BatchShape, Target
+from probes.canaries.log_prob_summary import summarise, summarise_torch
+from probes.runner import BatchShape, Target
 from probes.runners.in_process import Config, Runner
-from probes.summary import summarise, summarise_torch
 from tests.probes.tiny import FORCED, PROMPT, full, opened, tiny_adapter, tiny_base
 
 pytestmark = [

@@ -6,11 +6,11 @@ from dataclasses import fields
 
 import numpy as np
 
+from detectors.canaries.tolerance import Tolerances
 from detectors.records import Floats, Half, NoiseFloor, Reference, Summary
-from detectors.score import Tolerances
-from probes.golden import Golden, GoldenCanary
-from probes.power import Fleet, power
-from probes.summary import keep, summarise
+from probes.canaries.log_prob_summary import keep, summarise
+from probes.golden.power import Fleet, power
+from probes.golden.record import Golden, GoldenCanary
 
 VOCABULARY, SCALES = 60, (0.0, 0.5, 0.9, 1.0, 1.5, 2.0)
 FLEET = Fleet(log_threshold=21.5, draws_per_round=12)

@@ -1,4 +1,4 @@
-"""The contract of probes/replay.py, held against every file under probes/runners.
+"""The contract of probes/runner.py, held against every file under probes/runners.
 
 A new runner is found by its file; it is opened by the function of its name in OPENERS.
 """
@@ -14,10 +14,10 @@ import pytest
 
 import probes.runners
 from detectors.records import Fault, FaultKind
+from probes.canaries.log_prob_summary import keep, summarise
 from probes.errors import Unreplayable
-from probes.replay import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
-from probes.scoring import Scoring
-from probes.summary import keep, summarise
+from probes.runner import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
+from probes.scoring.requests import Scoring
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
 ADAPTERS = ("alpha", "beta")

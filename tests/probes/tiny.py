@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from detectors.records import Floats
-from probes.replay import BatchShape, Replay, Target
+from probes.runner import BatchShape, Replay, Target
 from probes.runners.in_process import Config, Runner
 
 LETTERS = [chr(code) for code in range(32, 127)]

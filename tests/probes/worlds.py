@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from probes.canary import Canary, CanarySet
-from probes.enrol import enrol
-from probes.enrol_settings import EnrolSettings
-from probes.golden import Golden
+from probes.canaries.canary_file import Canary, CanarySet
+from probes.enrolment.enrol import enrol
+from probes.enrolment.settings import EnrolSettings
+from probes.golden.record import Golden
 from probes.runners.memory import Config, Runner
 
 ADAPTERS = {"alpha": "alpha-v1", "beta": "beta-v1", "gamma": "gamma-v1"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Expect: TypeAlias = dict[str, str | list[str]]
-# What probes/check.py reads.
+# What probes/canaries/answer_check.py reads.
 Check: TypeAlias = dict[str, str | list[str] | Expect]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent import schema, store
 from agent.sinks.clickhouse import Config, Sink
+from agent.store import client as store
+from agent.store import migrations
 from tests.agent import findings
 from tests.clickhouse_http import ClickHouseServer
 
@@ -173,7 +174,7 @@ def test_beyond_the_token_window_final_still_counts_once(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
     client = connect(dsn)
-    schema.migrate(client)
+    migrations.migrate(client)
     client.command("ALTER TABLE request_counts MODIFY SETTING non_replicated_deduplication_window = 0")
     for _ in range(2):
         sink = new_sink(dsn=dsn)
@@ -187,7 +188,7 @@ def test_an_answer_lost_on_the_way_does_not_store_twice(
     clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
     client = connect(server_dsn)
-    schema.migrate(client)
+    migrations.migrate(client)
     for table in COUNTED_TABLES:
         clickhouse.fail_next(2, status=500, code=252, match=f"`{table}` (".encode(), after=True)
     before = len(clickhouse.inserts)

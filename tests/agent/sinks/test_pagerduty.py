@@ -12,9 +12,9 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from agent.alerts import to_notice
+from agent.alerting.incidents import to_notice
+from agent.alerting.outbox import Outbox
 from agent.demo.receiver import Receiver, violations
-from agent.outbox import Outbox
 from agent.records import Notice, NoticeReason
 from agent.sinks.pagerduty import CHANGE, ENQUEUE, Config, Sink, to_event
 from detectors.records import Reason, Status, SubjectKind

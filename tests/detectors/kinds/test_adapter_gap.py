@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.bets import advance, fresh, level
+from detectors.evidence.e_detector import advance, fresh, level
 from detectors.kinds.adapter_gap import Config, Detector
 from tests.detectors.synthetic import make_base_round
 

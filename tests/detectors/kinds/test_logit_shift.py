@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import adapter_gap
 from detectors.kinds.logit_shift import Config, Detector, moved
 from detectors.records import Round
-from detectors.score import Tolerances
 from tests.detectors.synthetic import make_base_round, make_round
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from detectors.kinds.token_calibration import Config, Detector, State, _asked, _range
 from detectors.traffic_records import Scored, TrafficRound, TrafficScore
-from probes.likelihood import SAMPLERS, Response, Settings, score
-from probes.sampler import Sampling, law, normalised
+from probes.scoring.likelihood_ratio import SAMPLERS, Response, Settings, score
+from probes.scoring.sampling_law import Sampling, law, normalised
 
 SETTINGS = Settings(path=(), grid=(1.0,))
 ASKED = Sampling(1.0, top_p=0.9)

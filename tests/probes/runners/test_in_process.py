@@ -12,8 +12,8 @@ import torch
 
 from detectors.records import Floats, Reason
 from probes.errors import Unreplayable, Unsupported
-from probes.golden import tokenizer_fingerprint
-from probes.replay import Readiness, Replay, Target, Weights
+from probes.golden.record import tokenizer_fingerprint
+from probes.runner import Readiness, Replay, Target, Weights
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.records import Fault, FaultKind, Floats, Reason
 from probes.errors import Unreplayable
-from probes.replay import BatchShape, Replay, Target, Weights
+from probes.runner import BatchShape, Replay, Target, Weights
 from probes.runners.memory import FAULTS, Config, Runner
 
 

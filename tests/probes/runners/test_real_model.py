@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probes.base_files import locate, packaged_gguf, resolve, weights_hash
-from probes.replay import BatchShape, Replay, Target
+from probes.artefacts.base_files import locate, packaged_gguf, resolve, weights_hash
+from probes.canaries.log_prob_summary import keep, summarise
+from probes.runner import BatchShape, Replay, Target
 from probes.runners.in_process import Config, Runner
-from probes.summary import keep, summarise
 from tests.probes.tiny import peft_log_probs
 
 ROUTER = Path(__file__).parents[3] / "examples" / "helpdesk" / "adapters" / "ticket-router"

@@ -1,0 +1,151 @@
+"""gapwatch demo: the whole story on this machine, no set-up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from agent.app import App
+from agent.assemble import assemble
+from agent.cli.console import as_json, console, people_to_stderr, say
+from agent.config import Config
+from agent.demo.broker import start_broker
+from agent.demo.receiver import Receiver
+from agent.demo.served import Served, ServedCast, ServedStory
+from agent.demo.show import Show
+from agent.demo.stage import BASE, HELPDESK, TOPIC, set_up, write_config
+from agent.demo.story import Cast, Outcome, Story, act
+from agent.demo.traffic import Traffic
+from agent.kafka.client import ensure_topic, publisher
+
+EVERY_S = 10.0
+FAILED = 1
+
+
+def run_demo(folder: Path | None, json: bool) -> int:
+    """0 when both faults were caught and named, the first one resolved, and no healthy round paged; 1 otherwise."""
+    if json:
+        people_to_stderr()
+    began = time.monotonic()
+    where = (folder or Path(".gapwatch") / "demo").resolve()
+    with ExitStack() as opened:
+        outcome, served = _play(where, opened)
+    passed = outcome.passed and served.passed
+    _close_with(outcome, served, where, time.monotonic() - began)
+    if json:
+        as_json(asdict(outcome) | {"served": asdict(served), "passed": passed})
+    return 0 if passed else FAILED
+
+
+def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
+    act("0", "Setting the stage: broker, PagerDuty receiver, a volume with the base and three adapters")
+    stage = set_up(where)
+    broker = opened.enter_context(start_broker(where / "broker"))
+    receiver = opened.enter_context(Receiver())
+    ensure_topic(broker.bootstrap, TOPIC, partitions=2)
+    config = write_config(stage, broker.bootstrap, receiver.url, EVERY_S)
+    say(f"broker: {broker.kind} on {broker.bootstrap}; PagerDuty receiver on {receiver.url}")
+    say(f"everything lies in {_near(where)}")
+    out = opened.enter_context(publisher(broker.bootstrap, TOPIC))
+    traffic = Traffic(HELPDESK / "traffic", BASE, out.send)
+    opened.callback(traffic.close)
+    story, served = Outcome(), Served()
+    try:
+        with _running(_canaries_alone(config)) as (show, alive):
+            traffic.open()
+            told = Story(Cast(stage, config, show, receiver, traffic), alive)
+            story = told.outcome
+            told.play()
+        alone = _responses_alone(config)
+        with _running(alone) as (show, alive):
+            last = ServedStory(ServedCast(alone, show, receiver, traffic), alive)
+            served = last.seen
+            last.play()
+    except TimeoutError as error:
+        console.print(f"[red]The play ends here: {error}[/red]")
+    return story, served
+
+
+def _canaries_alone(config: Config) -> Config:
+    """Responses are embedded and not scored: on a CPU they are scored a minute late, and the story is of canaries."""
+    return config.model_copy(update={"scoring": config.scoring.model_copy(update={"enabled": False})})
+
+
+def _responses_alone(config: Config) -> Config:
+    """The same agent with its canaries off, time for more responses, and no memory of the first play."""
+    changed = {
+        "probes": config.probes.model_copy(update={"canaries": False}),
+        "sampling": config.sampling.model_copy(update={"per_adapter_per_minute": 20}),
+        "state_dir": config.state_dir.with_name("state.served"),
+    }
+    return config.model_copy(update=changed)
+
+
+@contextmanager
+def _running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
+    """An agent as ``gapwatch run`` runs it, and what tells whether it still does."""
+    show = Show()
+    with ExitStack() as opened:
+        thread = _start(App(assemble(config, extra_sinks=(show,))), opened)
+        yield show, thread.is_alive
+
+
+def _start(app: App, opened: ExitStack) -> threading.Thread:
+    stop = threading.Event()
+    thread = threading.Thread(target=app.run, args=(stop,), name="agent")
+    thread.start()
+    opened.callback(thread.join, 10.0)
+    opened.callback(stop.set)
+    return thread
+
+
+def _close_with(outcome: Outcome, served: Served, where: Path, seconds: float) -> None:
+    act("6", "What you saw")
+    for seen, words in (*_claims(outcome), _claim_of(served), (True, f"in {seconds:.0f} s")):
+        say(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}")
+    say(f"The store is still there: gapwatch query --config {_near(where) / 'gapwatch.yaml'}")
+
+
+def _near(where: Path) -> Path:
+    """As a person in this folder would type it."""
+    return where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
+
+
+def _claims(seen: Outcome) -> list[tuple[bool, str]]:
+    evidence = ", ".join(f"{name} {level:.1f}" for name, level in seen.evidence.items())
+    return [
+        (
+            seen.healthy_rounds >= 2 and seen.healthy_pages == 0 and seen.worst_healthy_deviation < 1e-3,
+            f"{seen.healthy_rounds} healthy rounds, {seen.healthy_pages} pages, retention within "
+            f"{seen.worst_healthy_deviation:.1e} of 1",
+        ),
+        (
+            seen.rounds_to_alarm == 1,
+            f"the swap was caught in round {seen.rounds_to_alarm} after it: {evidence} nats, "
+            f"page at {seen.log_threshold:.1f} (one false page a year for this fleet)",
+        ),
+        (
+            seen.scored <= 512,
+            f"at most {seen.scored} canary tokens scored per adapter and round, {seen.processed} tokens processed "
+            f"(prompts, and the base beside the adapter); the longest round took {seen.round_s:.1f} s",
+        ),
+        (bool(seen.cause), f"cause: {seen.cause.replace('_', ' ') or 'not named'}"),
+        (seen.flips > 0, f"{seen.flips} flipped canaries stored with golden and present text"),
+        (seen.resolved, "the incident resolved after the rollback"),
+    ]
+
+
+def _claim_of(seen: Served) -> tuple[bool, str]:
+    if not seen.responses:
+        return False, "responses alone: not caught"
+    found = ", ".join(f"{name} after {n} ({seen.evidence[name]:.1f} nats)" for name, n in seen.responses.items())
+    causes = ", ".join(sorted({cause.replace("_", " ") for cause in seen.causes.values()}))
+    words = (
+        f"from responses alone, canaries off: {found}; cause: {causes}; {len(seen.open_incidents)} incident "
+        f"({', '.join(seen.open_incidents)}); {seen.heard} healthy ones, {seen.pages} pages"
+    )
+    return seen.passed, words

@@ -1,0 +1,180 @@
+"""gapwatch doctor: connect to everything, and explain what is wrong in the order in which to mend it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from agent.assemble import goldens_of
+from agent.cli.console import as_json, console, rows_table
+from agent.config import Config, Model, load, missing_files
+from agent.errors import AgentError
+from agent.kafka.diagnose import probe_topic
+from agent.store import client as store
+from agent.worker.goldens import UNKEPT
+from probes.artefacts.base_files import locate
+from probes.golden.record import Golden, Refusal, short
+from probes.golden.weights import folder_of
+
+KEY_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried. seen: what came back; wanted: what to do when it was not that."""
+
+    part: str
+    ok: bool
+    seen: str
+    wanted: str = ""
+
+
+def examine(path: Path, json: bool) -> int:
+    """0 when everything answers, else 1. Raises Refused for a configuration that cannot be read."""
+    config = load(path)
+    checks = list(_all(config))
+    if json:
+        as_json([asdict(check) for check in checks])
+    else:
+        rows = [("✓" if c.ok else "✗", c.part, c.seen, "" if c.ok else c.wanted) for c in checks]
+        console.print(rows_table(["", "part", "seen", "what to do"], rows))
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _all(config: Config) -> Iterator[Check]:
+    yield from _files(config)
+    yield from _kafka(config)
+    yield from _store(config)
+    yield from _pagerduty(config)
+    yield from _models(config)
+    yield from _agent(config)
+
+
+def _files(config: Config) -> Iterator[Check]:
+    missing = missing_files(config)
+    for problem in missing:
+        yield Check("files", False, f"{problem.place}: {problem.seen}", problem.wanted)
+    if not missing:
+        yield Check("files", True, "every file that the configuration names is there")
+
+
+def _kafka(config: Config) -> Iterator[Check]:
+    if config.kafka is None:
+        yield Check("kafka", True, "not configured: no traffic is sampled")
+        return
+    for layer in probe_topic(config.kafka):
+        yield Check(f"kafka {layer.layer}", layer.ok, layer.seen, layer.wanted)
+
+
+def _store(config: Config) -> Iterator[Check]:
+    """The embedded engine is asked through the agent that holds it; a server is asked itself."""
+    if config.clickhouse.dsn.startswith("chdb:") and _reply(config.telemetry.control_port, "/livez"):
+        yield Check("clickhouse", True, "embedded, held by the running agent")
+        return
+    yield _tried("clickhouse", lambda: _store_answers(config), "clickhouse.dsn and clickhouse.password_file")
+
+
+def _store_answers(config: Config) -> str:
+    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
+    try:
+        return f"version {client.command('SELECT version()')}"
+    finally:
+        client.close()
+
+
+def _pagerduty(config: Config) -> Iterator[Check]:
+    pagerduty = config.alerts.pagerduty
+    if pagerduty is None:
+        yield Check("pagerduty", True, "not configured: nobody is paged")
+        return
+    key = pagerduty.routing_key_file
+    yield _tried("pagerduty key", lambda: _key(key), "a file with the 32-character integration key")
+    yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
+
+
+def _key(file: Path) -> str:
+    length = len(file.read_text().strip())
+    if length != KEY_LENGTH:
+        raise ValueError(f"{length} characters")
+    return f"{KEY_LENGTH} characters"
+
+
+def _reachable(url: str) -> str:
+    """Name, port and, for https, a TLS handshake: no event is sent."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    with socket.create_connection((host, port), timeout=5) as raw:
+        if parts.scheme != "https":
+            return f"{host}:{port} answers"
+        with ssl.create_default_context().wrap_socket(raw, server_hostname=host) as secure:
+            return f"{host}:{port} answers, {secure.version()}"
+
+
+def _models(config: Config) -> Iterator[Check]:
+    for model in config.models:
+        if not model.replay:
+            yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
+            continue
+        yield _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
+        for name, held in goldens_of(config, model).items():
+            if isinstance(held, Refusal):
+                yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {name}")
+            else:
+                said = f"{held.hash}: {held.power.words}"
+                yield Check(f"golden {name}", held.power.monitorable, said, "other canaries, or a wider tolerance")
+                yield from _weights(config, model, held)
+
+
+def _weights(config: Config, model: Model, held: Golden) -> Iterator[Check]:
+    """Is the base at hand that the record was made with? Asked where it scores responses, and by its name alone:
+    whoever loads it reads it whole. What the file says not to keep is no fault."""
+    if not config.scores(model) or model.golden_path is not None:
+        return
+    folder, part = folder_of(config.probes.golden_dir, held.base_hash), f"accepted base of {held.adapter}"
+    if folder.is_dir():
+        yield Check(part, True, f"kept in {folder}")
+        return
+    seen = f"{short(held.base_hash)} is not kept: {UNKEPT}"
+    yield Check(part, not config.keeps_weights(model), seen, f"gapwatch enrol {held.adapter} --replace --why TEXT")
+
+
+def _base(source: str) -> str:
+    """Where the base lies; for files, whether they are there at all. Nothing is loaded."""
+    place = locate(source)
+    if not place.exists():
+        raise ValueError(f"{place} is not there")
+    return str(place)
+
+
+def _agent(config: Config) -> Iterator[Check]:
+    reply = _reply(config.telemetry.control_port, "/readyz")
+    if reply is None:
+        yield Check("agent", True, "none is running on this machine")
+        return
+    for part, (ok, words) in reply.json().items():
+        yield Check(f"agent: {part}", ok, words, "see the agent's log")
+
+
+def _reply(port: int, path: str) -> httpx.Response | None:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5.0)
+    except httpx.TransportError:
+        return None
+
+
+def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:
+    try:
+        return Check(part, True, attempt())
+    except OSError as error:  # without its path: some people write the secret where its file should be named
+        return Check(part, False, error.strerror or type(error).__name__, wanted)
+    except (AgentError, ValueError) as error:
+        return Check(part, False, str(error), wanted)
+    except Exception as error:
+        return Check(part, False, f"{type(error).__name__}: {error}", wanted)

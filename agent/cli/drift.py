@@ -1,0 +1,85 @@
+"""gapwatch drift: which kinds of prompts, or outputs, grew or shrank? For whoever reads that they have drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.cli.console import as_json, console, rows_table, say
+from agent.cli.query import ask
+from agent.config import load
+from agent.errors import Refused
+from detectors.evidence.two_sample import permutation_p_values
+from probes import errors as probe_errors
+from probes.drift_clusters import ClusterShift, explain
+
+CANNOT_TELL = 2
+LEAST, COMPARED = 2, 400  # a sample of one has no spread
+WEEKS = 4 * 168
+
+
+def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -> int:
+    """Clusters of the last ``hours`` against those of up to four weeks before. 2 where there is too little to compare.
+
+    side: prompt or output. Raises Refused for an adapter or side that is not there, or without scikit-learn.
+    """
+    config = load(path)
+    config.adapter(adapter)
+    if side not in ("prompt", "output"):
+        raise Refused("--side", repr(side), "prompt or output")
+    asked = {"subject": adapter, "side": side, "hours": str(WEEKS)}
+    columns, rows = ask(config, "embedded", asked)
+    before, now = _split([dict(zip(columns, row, strict=True)) for row in rows], hours)
+    if min(len(before), len(now)) < LEAST:
+        say(f"{len(before)} {side}s from before the last {hours} h and {len(now)} since: nothing to compare yet")
+        return CANNOT_TELL
+    texts = [row["text"] for row in now]
+    try:
+        found = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
+    except probe_errors.Unsupported as error:
+        raise Refused("gapwatch drift", error, 'scikit-learn: pip install "gapwatch[explain]"') from None
+    p_values = permutation_p_values(_few(before), _few(now))
+    if json:
+        as_json({"p_values": p_values, "clusters": [asdict(one) for one in found]})
+    else:
+        said = " and ".join(f"{p:.3g} by {name}" for name, p in p_values.items())
+        say(f"Are both from one law? Permutation p-values: {said} (each looked at once; sessions depend on each other)")
+        _show(found, f"{side}s of {adapter}: {len(before)} before, {len(now)} in the last {hours} h", bool(any(texts)))
+    return 0
+
+
+def _split(rows: Sequence[dict[str, Any]], hours: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    edge = datetime.now(UTC) - timedelta(hours=hours)
+    old = [row for row in rows if _when(row["at"]) < edge]
+    return old, [row for row in rows if _when(row["at"]) >= edge]
+
+
+def _when(at: Any) -> datetime:
+    """As the store gives it, or as JSON from a running agent has it."""
+    told = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
+    return told if told.tzinfo else told.replace(tzinfo=UTC)
+
+
+def _vectors(rows: Sequence[dict[str, Any]]) -> Any:
+    return np.array([row["vector"] for row in rows], dtype=np.float32)
+
+
+def _few(rows: Sequence[dict[str, Any]]) -> Any:
+    """Evenly over their time: a permutation test compares every row with every other."""
+    step = max(1, len(rows) // COMPARED)
+    return _vectors(rows[::step][:COMPARED]).astype(np.float64)
+
+
+def _show(found: Sequence[ClusterShift], title: str, with_texts: bool) -> None:
+    rows = [
+        (f"{one.before:.0%}", f"{one.now:.0%}", f"{one.p_value:.2g}", ", ".join(one.terms), " | ".join(one.examples))
+        for one in found
+    ]
+    console.print(rows_table(["before", "now", "p", "terms", "examples"], rows, title=title))
+    if not with_texts:
+        say("Terms and examples need stored texts: clickhouse.store_text, which is off unless you say so.")

@@ -1,0 +1,202 @@
+"""gapwatch enrol: record what an adapter does while it is known good, and pin it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agent.assemble import log_threshold, runner_of
+from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
+from agent.config import Adapter, Config, Model, load
+from agent.errors import Refused
+from agent.traffic.redaction import Redactor
+from agent.worker.goldens import UNKEPT
+from detectors.canaries.tolerance import Tolerances
+from probes import errors as probe_errors
+from probes.artefacts.base_files import adapter_hash, resolve
+from probes.canaries.canary_file import CanarySet, read_canaries
+from probes.canaries.exported_traffic import read_exported, together
+from probes.enrolment.enrol import enrol
+from probes.enrolment.fault_signatures import summed
+from probes.enrolment.settings import EnrolSettings
+from probes.golden.archive import adapter_before, newest, save, time_after
+from probes.golden.record import Golden, short
+from probes.golden.weights import find_adapter, folder_of, keep, keep_adapter
+from probes.runner import Runner
+
+UNMONITORABLE = 2
+COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for. replace: accept a new release, for the reason ``why``.
+
+    select: choose the pool by what each canary tells per token; traffic: a file of production prompts that join the
+    candidates then
+    """
+
+    replace: bool = False
+    why: str = ""
+    select: bool = False
+    traffic: Path | None = None
+
+
+def enrol_adapter(path: Path, name: str, wish: Wish, json: bool) -> int:
+    """Write a golden record and say what it promises. 2 when the adapter cannot be monitored. Raises Refused."""
+    if json:
+        people_to_stderr()
+    config = load(path)
+    model, adapter = config.adapter(name)
+    previous = newest(config.probes.golden_dir, name)
+    _check_wanted(name, previous, wish)
+    if adapter.canaries is None:
+        raise Refused(f"adapter {name}: canaries", "nothing", "a JSONL file of prompts to replay")
+    try:
+        golden = _record(config, model, adapter, wish, previous or "")
+        # Written, an unmonitorable one would be the newest record, and a running agent would take it.
+        hash_ = _keep(config, model, adapter, golden) if golden.power.monitorable else ""
+    except (probe_errors.Refused, probe_errors.Unsupported, probe_errors.Unreplayable) as error:
+        if json:
+            as_json({"adapter": name, "refused": str(error)})
+        else:
+            say(f"[red]refused[/red] {escape(str(error))}")
+        return UNMONITORABLE
+    _say(golden, hash_, _weights(config, model, golden) if hash_ else "", json)
+    return 0 if hash_ else UNMONITORABLE
+
+
+def _check_wanted(name: str, previous: str | None, wish: Wish) -> None:
+    """A reference is never moved by accident, and never without a reason."""
+    if previous and not wish.replace:
+        raise Refused(
+            f"adapter {name}", f"accepted already as {previous}", "--replace --why TEXT for a release that is meant"
+        )
+    if wish.replace and not wish.why.strip():
+        raise Refused("--why", repr(wish.why), "the reason why this release is accepted, in words")
+    if wish.traffic is not None and not wish.select:
+        raise Refused(
+            "--from-traffic", str(wish.traffic), "--select beside it: its prompts are candidates to choose from"
+        )
+
+
+def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
+    """The record and what it was made of. The adapter first: without its copy nothing is accepted."""
+    keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash)
+    if config.keeps_weights(model):
+        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir, golden.base_hash)
+    return save(golden, config.probes.golden_dir)
+
+
+def _weights(config: Config, model: Model, golden: Golden) -> str:
+    """Where the accepted base is kept and what that takes, or what follows where it is not; "" where nobody asks."""
+    if config.keeps_weights(model):
+        folder = folder_of(config.probes.golden_dir, golden.base_hash)
+        seen = [file.stat() for file in folder.iterdir()]
+        linked = ", hard links to its files" if all(one.st_nlink > 1 for one in seen) else ""
+        return f"base kept in {folder}: {sum(one.st_size for one in seen) / 1e9:.2f} GB{linked}"
+    if config.scores(model) and model.golden_path is None:
+        return f"base not kept (probes.keep_golden_weights is false): {UNKEPT}"
+    return ""
+
+
+def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous: str) -> Golden:
+    canaries = _canaries(config, adapter, wish)
+    earlier = _earlier(config, adapter, previous)
+    beside = model.model_copy(update={"adapters": (*model.adapters, *earlier)})
+    runner: Runner = runner_of(config, beside, golden=False)
+    others = [other.name for other in beside.adapters if other.name != adapter.name]
+    settings = EnrolSettings(
+        base=model.name,
+        at=time_after(config.probes.golden_dir, previous, time.time()),
+        why=wish.why,
+        previous=previous,
+        tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),
+        log_threshold=log_threshold(config),
+        token_budget=config.probes.token_budget_per_round,
+        select=wish.select,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    runner.open()
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            tasks: dict[str, object] = {}
+
+            def told(step: str, done: int, total: int) -> None:
+                if step not in tasks:
+                    tasks[step] = progress.add_task(step, total=total)
+                    if not console.is_terminal:
+                        say(f"{step} ...")
+                progress.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+
+            return enrol(runner, adapter.name, canaries, settings, others, told, lambda: False)
+    finally:
+        runner.close()
+
+
+def _canaries(config: Config, adapter: Adapter, wish: Wish) -> CanarySet:
+    """Prompts of production are redacted before they are chosen from: the record keeps them, and leaves the process."""
+    own = read_canaries(adapter.canaries or Path())
+    if wish.traffic is None:
+        return own
+    return together(own, read_exported(wish.traffic, adapter.name, Redactor(config.sampling.redact).turn))
+
+
+def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
+    """The release before this one as an adapter of its own, "NAME@HASH", so that a stale version is told by name.
+
+    Only where its copy is kept.
+    """
+    if not previous:
+        return []
+    try:
+        accepted = adapter_before(config.probes.golden_dir, previous, adapter_hash(adapter.path))
+    except probe_errors.Refused as error:  # a damaged record is no reason against a new one
+        say(escape(f"the release before this one is not known: {error}"))
+        return []
+    folder = find_adapter(config.probes.golden_dir, accepted) if accepted else None
+    if folder is None:
+        return []
+    return [adapter.model_copy(update={"name": f"{adapter.name}@{short(accepted)}", "path": folder})]
+
+
+def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
+    facts = {
+        "adapter": golden.adapter,
+        "golden": hash_,
+        "base": golden.base_hash,
+        "canaries": {"selected": len(golden.pool), "held_out": len(golden.held_out), "excluded": len(golden.excluded)},
+        "power": golden.power.words,
+        "monitorable": golden.power.monitorable,
+        "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
+        "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
+        "weights": weights,
+    }
+    if json:
+        as_json(facts)
+        return
+    say(f"[bold]{golden.adapter}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
+    say(golden.power.words)
+    rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
+    console.print(rows_table(COLUMNS, rows, "largest change of any canary where nothing is wrong"))
+    others = ", ".join(golden.canaries[0].reference.others) or "none"
+    say(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}")
+    for missing in golden.unrecorded:
+        say(escape(f"not recorded: {missing}"))
+    if weights:
+        say(escape(weights))
+    if hash_:
+        say(f'pin it:  golden: "{hash_}"')
+
+
+def _shown(*figures: float) -> tuple[str, ...]:
+    return tuple(f"{figure:.2g}" for figure in figures)

@@ -1,0 +1,73 @@
+"""gapwatch query: the on-call questions, from the SQL files in dashboards/sql."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from agent.cli.console import as_json, console, rows_table
+from agent.config import Config, load
+from agent.errors import Refused, Retryable
+from agent.store import client as store
+
+
+def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> int:
+    """Print the answer; the list of questions when no name is given. Raises Refused, Retryable."""
+    config = load(path)
+    if name is None:
+        return _list(json)
+    columns, rows = ask(config, name, pairs(params))
+    if json:
+        as_json({"query": name, "columns": columns, "rows": rows})
+    else:
+        console.print(rows_table(columns, rows, title=store.query_names()[name]))
+        if not rows:
+            console.print("no rows")
+    return 0
+
+
+def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
+    """Ask the running agent on its loopback port when it holds the store, else open the store here."""
+    if config.clickhouse.dsn.startswith("chdb:"):
+        told = _ask_agent(config.telemetry.control_port, name, params)
+        if told is not None:
+            return told
+    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
+    try:
+        columns, rows = store.run_query(client, name, dict(params))
+        return list(columns), list(rows)
+    finally:
+        client.close()
+
+
+def pairs(params: Sequence[str]) -> dict[str, str]:
+    """``["adapter=x"]`` as a mapping. Raises Refused."""
+    for param in params:
+        if "=" not in param:
+            raise Refused("--param", repr(param), "key=value")
+    return dict(param.split("=", 1) for param in params)
+
+
+def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]] | None:
+    try:
+        reply = httpx.get(f"http://127.0.0.1:{port}/queries/{name}", params=dict(params), timeout=30.0)
+    except httpx.TransportError:
+        return None
+    told = reply.json()
+    if reply.status_code == 400:
+        raise Refused(f"query {name}", told.get("error"), f"one of: {', '.join(store.query_names())}")
+    if reply.status_code != 200:
+        raise Retryable("store", str(told.get("error")))
+    return told["columns"], told["rows"]
+
+
+def _list(json: bool) -> int:
+    questions = list(store.query_names().items())
+    if json:
+        as_json([{"name": name, "question": text} for name, text in questions])
+    else:
+        console.print(rows_table(["name", "question"], questions, title="questions"))
+    return 0

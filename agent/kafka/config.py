@@ -1,0 +1,99 @@
+"""Where the traffic is, and how to log in there: settings, and what a client is opened with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BOOTSTRAP_S = 2.0  # bounds how long SIGTERM can wait for a client that is being opened
+
+
+class Config(BaseModel):
+    """Where the traffic is.
+
+    mode: ``group`` shares the partitions among the pods and commits; ``assign`` reads all, commits if group_id is set,
+    and without one goes on where the store's counts end
+    group_instance_id: a name that outlives a restart (the pod's), so that a restart moves no partition; one pod each
+    ssl_cafile: the authority that signed the brokers' certificates, where the system does not know it
+    ssl_certfile, ssl_keyfile: this client's own certificate (PEM), where the brokers ask for one
+    ssl_check_hostname: false takes a certificate that names another host; the authority is checked all the same
+    sasl_password_file: path of a file with the password, nothing else in it
+    session_timeout_ms: how long a silent member keeps its partitions
+    max_poll_interval_ms: a member that does not poll for this long gives up its partitions
+    max_record_bytes: longer ones are counted and set aside; auto_offset_reset: where to start without a commit
+    format: of the records' values, a file in agent/traffic/formats; auto looks at each record
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: tuple[str, ...] = Field(min_length=1)
+    topic: str = Field(min_length=1)
+    group_id: str | None = "gapwatch"
+    group_instance_id: str | None = None
+    mode: Literal["group", "assign"] = "group"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    ssl_check_hostname: bool = True
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password_file: Path | None = None
+    session_timeout_ms: int = Field(default=45_000, ge=1_000)
+    max_poll_interval_ms: int = Field(default=300_000, ge=1_000)
+    max_poll_records: int = Field(default=500, ge=1)
+    max_record_bytes: int = Field(default=1_000_000, ge=1)
+    auto_offset_reset: Literal["earliest", "latest"] = "latest"
+    format: Literal["auto", "gapwatch.v1", "openai", "otel_genai", "openinference", "kserve"] = "auto"
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.mode == "group" and not self.group_id:
+            raise ValueError("mode group needs a group_id; to read without a group say mode: assign")
+        sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password_file)
+        if self.uses_sasl and None in sasl:
+            raise ValueError("SASL needs sasl_mechanism, sasl_username and sasl_password_file")
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ValueError("ssl_keyfile needs ssl_certfile: a key without its certificate proves nothing")
+        return self
+
+    @property
+    def uses_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+
+class Password(str):
+    """A text that says *** where it would be shown: in a traceback's locals, in the repr of a mapping that holds it."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def password(config: Config) -> Password:
+    """Read now, because the file may rotate. Raises OSError, UnicodeDecodeError."""
+    return Password(config.sasl_password_file.read_text().strip() if config.sasl_password_file else "")
+
+
+def connection_options(config: Config) -> dict[str, Any]:
+    """What every client of this config is opened with."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(config.bootstrap_servers),
+        "security_protocol": config.security_protocol,
+        "bootstrap_timeout_ms": int(BOOTSTRAP_S * 1000),
+        "reconnect_backoff_max_ms": 1000,
+    }
+    if config.uses_tls:
+        files = {name: getattr(config, name) for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+        options |= {name: str(file) for name, file in files.items() if file}
+        options["ssl_check_hostname"] = config.ssl_check_hostname
+    if config.uses_sasl:
+        options["sasl_mechanism"] = config.sasl_mechanism
+        options["sasl_plain_username"] = config.sasl_username
+        options["sasl_plain_password"] = password(config)
+    return options

@@ -1,0 +1,250 @@
+"""Where findings are kept: one ClickHouse client for server and embedded engine, and what is asked of it.
+
+The embedded engine (chDB) belongs to one process at a time; a second one is told to ask the first.
+A server's client imports neither chdb nor pandas nor pyarrow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from agent.errors import AgentError, Refused, Retryable
+
+Client = Any  # clickhouse_connect's client; imported only where one is made
+ROOT = Path(__file__).resolve().parents[2]
+QUERIES = ROOT / "dashboards" / "sql"
+TLS_PORTS = (443, 8443, 9440)
+
+_HELD = "a running agent holds it: ask it (gapwatch query does so)"
+_WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
+_UNKNOWN_DATABASE = 81
+_UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
+_UNKNOWN_NAMES = {16, 47, 60, _UNKNOWN_DATABASE}
+_PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
+
+
+def connect(dsn: str, password_file: Path | None = None) -> Client:
+    """A client that several threads may share; its database is made if it is not there.
+
+    dsn: ``chdb:///folder``, ``chdb://memory``, ``clickhouse://user@host:8443/database``, or http(s):// likewise;
+    ``?database=NAME`` picks the database of an embedded engine
+    password_file: read at every call, so that a rotated password is picked up
+
+    Raises Refused where address or login is wrong, Retryable where the store is away or held by another process.
+    """
+    parts = urlsplit(dsn)
+    if parts.password is not None:
+        raise Refused("clickhouse.dsn", "a password in the address", "clickhouse.password_file")
+    if parts.scheme not in ("chdb", "clickhouse", "http", "https"):
+        raise Refused(
+            "clickhouse.dsn",
+            f"the scheme {parts.scheme!r}",
+            "chdb:///folder, clickhouse://user@host:8443/database, http:// or https://",
+        )
+    database = parse_qs(parts.query).get("database", [""])[0] or _database(parts)
+    open_one = _opener(parts, password_file)
+    try:
+        return _opened_in(open_one, database)
+    except AgentError:
+        raise
+    except ImportError as error:
+        raise Refused(
+            "clickhouse.dsn", f"{parts.scheme}://", "the embedded engine: install gapwatch[embedded], or name a server"
+        ) from error
+    except Exception as error:  # the driver's errors and urllib3's share no root
+        raise _as_agent_error(parts, error) from error
+
+
+def _database(parts: SplitResult) -> str:
+    if parts.scheme == "chdb" and parts.netloc != "memory":
+        return ""
+    return parts.path.strip("/").split("/")[0]
+
+
+def _password(file: Path) -> str:
+    """Its path is not repeated: it may be the password itself, written where its file should be named."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refused("clickhouse.password_file", error.strerror, "a readable file") from None
+
+
+def _opener(parts: SplitResult, password_file: Path | None) -> Any:
+    import clickhouse_connect  # 30 MB; not for a command that needs no store
+    from clickhouse_connect.driver import options
+
+    if parts.scheme == "chdb":
+        where = {} if parts.netloc == "memory" else {"path": parts.path}
+        return lambda **more: clickhouse_connect.get_client(interface="chdb", tz_mode="aware", **where, **more)
+    if "pandas" not in sys.modules:
+        # The driver would import it at the first insert, only to see that no data frame was given: 100 MB.
+        options.pd = None
+    secure = parts.scheme == "https" or (parts.scheme == "clickhouse" and parts.port in TLS_PORTS)
+    password = _password(password_file) if password_file else ""
+    return lambda **more: clickhouse_connect.get_client(
+        host=parts.hostname or "localhost",
+        port=parts.port or (8443 if secure else 8123),
+        secure=secure,
+        username=parts.username or "default",
+        password=password,
+        connect_timeout=5,
+        send_receive_timeout=30,
+        tz_mode="aware",
+        # A session per client would forbid two threads on one client.
+        autogenerate_session_id=False,
+        **more,
+    )
+
+
+def _opened_in(open_one: Any, database: str) -> Client:
+    if not database:
+        return open_one()
+    try:
+        return open_one(database=database)
+    except Exception as error:
+        if getattr(error, "code", None) != _UNKNOWN_DATABASE and "UNKNOWN_DATABASE" not in str(error):
+            raise
+    first = open_one()
+    first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    first.close()
+    return open_one(database=database)
+
+
+def _as_agent_error(parts: SplitResult, error: Exception) -> AgentError:
+    code, where = getattr(error, "code", None), f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    if parts.scheme == "chdb" and _held(Path(parts.path)):
+        return Retryable(where, _HELD)
+    if code in _WRONG_LOGIN:
+        return Refused(where, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
+    return Retryable(where, _first_cause(str(error)))
+
+
+def _first_cause(words: str) -> str:
+    """What the system said, where the driver wrapped it in an address, an id and three classes."""
+    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", words)
+    return told[1] if told else words.strip().split("\n")[0][:300]
+
+
+def _held(folder: Path) -> bool:
+    """Does another process lock the engine's status file? The engine says only that it cannot start."""
+    try:
+        with (folder / "status").open("rb") as status:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def query_names(folder: Path = QUERIES) -> dict[str, str]:
+    """Name of every on-call question -> the question in words (the file's first line)."""
+    return {f.stem: f.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("- ") for f in sorted(folder.glob("*.sql"))}
+
+
+def query_parameters(name: str, folder: Path = QUERIES) -> dict[str, tuple[str, str]]:
+    """Parameter -> (default, meaning), from the head of the file: ``-- hours = 24: how far back``."""
+    found = (_PARAMETER.match(line) for line in _query_text(name, folder).split("\n"))
+    return {m.group(1): (m.group(2).strip(), m.group(3)) for m in found if m}
+
+
+def run_query(
+    client: Client, name: str, params: Mapping[str, str] | None = None, folder: Path = QUERIES
+) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Answer one named question: (columns, rows). params: overrides of the defaults, values as text.
+
+    Raises Refused for an unknown name or parameter or an unreadable value, Retryable where the store is away.
+    """
+    known = query_parameters(name, folder)
+    if strange := set(params or {}) - set(known):
+        raise Refused(f"query {name}", ", ".join(sorted(strange)), f"one of: {', '.join(known) or 'no parameters'}")
+    values = {key: default for key, (default, _) in known.items()} | dict(params or {})
+    text = _query_text(name, folder)
+    try:
+        result = client.query(text, parameters=values)
+        if result.column_names:
+            return result.column_names, result.result_rows
+        # Native sends no header for an empty result; a LIMIT 0 query is answered with the names.
+        return client.query(f"SELECT * FROM (\n{text}\n) LIMIT 0", parameters=values).column_names, ()
+    except Exception as error:
+        raise _of_query(name, error) from error
+
+
+def _of_query(name: str, error: Exception) -> AgentError:
+    words, code = str(error).split("\n")[0][:300], getattr(error, "code", None)
+    if code in _UNFIT_VALUE:
+        return Refused(f"query {name}", words, "values that fit the parameters' types")
+    if code in _UNKNOWN_NAMES:
+        return Refused(f"query {name}", words, "a store with this version's tables (a running agent makes them)")
+    return Retryable("clickhouse", words)
+
+
+def _query_text(name: str, folder: Path) -> str:
+    if name not in query_names(folder):
+        raise Refused("query", name, f"one of: {', '.join(query_names(folder))}")
+    return (folder / f"{name}.sql").read_text(encoding="utf-8")
+
+
+_COUNTED = """SELECT topic, partition, max(next) FROM (
+    SELECT topic, partition, last_offset + 1 AS next FROM request_counts WHERE cluster = {cluster:String}
+    UNION ALL SELECT topic, partition, next_offset AS next FROM batches WHERE cluster = {cluster:String}
+) GROUP BY topic, partition"""
+
+
+def counted_upto(client: Client, cluster: str = "") -> dict[tuple[str, int], int]:
+    """(topic, partition) -> first offset whose request is in no stored count yet.
+
+    Counts are stored before the batch's own row, so after a crash between the two the counts tell.
+    """
+    rows = client.query(_COUNTED, parameters={"cluster": cluster}).result_rows
+    return {(topic, partition): upto for topic, partition, upto in rows}
+
+
+def golden_row(client: Client, adapter: str, golden: str = "", cluster: str = "") -> tuple[str, bytes] | None:
+    """(hash, bytes) of one golden record, or of the newest accepted one where golden is ""; None where there is none.
+
+    The caller checks the content against the hash.
+    """
+    sql = """SELECT hash, bytes FROM goldens FINAL WHERE cluster = {cluster:String} AND adapter = {adapter:String}
+        AND ({golden:String} = '' OR hash = {golden:String}) ORDER BY accepted_at DESC LIMIT 1"""
+    given = {"cluster": cluster, "adapter": adapter, "golden": golden}
+    rows = client.query(sql, parameters=given, column_formats={"bytes": "bytes"}).result_rows
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+_ELSEWHERE = """SELECT DISTINCT concat(subject_kind, '/', subject) FROM (
+    SELECT pod, subject_kind, subject, argMaxIf(tuple(status, covered_by), at, status != 'unmonitorable') AS latest
+    FROM verdicts
+    WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 7 DAY
+    GROUP BY pod, subject_kind, subject HAVING max(at) > now() - INTERVAL 1 HOUR
+) WHERE latest.1 = 'degraded' AND latest.2 = '' AND pod IN (
+    SELECT pod FROM heartbeats WHERE cluster = {cluster:String} AND at > now() - INTERVAL 3 MINUTE
+)"""
+
+
+def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]:
+    """State keys ("adapter/NAME", "base/NAME") that the latest verdict of another live pod calls degraded.
+
+    Not knowing ends no incident, so a pod that is blind now counts by what it last knew, up to a week ago. Where a base
+    speaks for its member the member has no incident there. A pod is live that gave a sign of life within three minutes
+    and judged the subject within the hour. The loop waits for this answer, so at most 3 s.
+    """
+    given = {"cluster": cluster, "pod": pod}
+    rows = client.query(_ELSEWHERE, parameters=given, settings={"max_execution_time": 3}).result_rows
+    return frozenset(key for (key,) in rows)
+
+
+def insert_settings(token: str) -> dict[str, Any]:
+    """Sent with every insert: servers of different age have different defaults for all four."""
+    return {
+        "async_insert": 0,
+        "insert_deduplicate": 1,
+        "deduplicate_blocks_in_dependent_materialized_views": 1,
+        "insert_deduplication_token": token,
+    }

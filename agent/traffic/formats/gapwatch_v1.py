@@ -1,0 +1,72 @@
+"""gapwatch.v1: one flat JSON object a record, the format that this project documents for its users.
+
+Required: schema, request_id, ts (seconds since the epoch, or ISO 8601), adapter, messages or prompt, output.
+Optional: base, pod, finish_reason, sampling, usage{prompt_tokens, completion_tokens or output_tokens},
+prompt_token_ids, output_token_ids, token_logprobs; session or tenant (any text: of both the session makes the group);
+tool_calls and reasoning, where the output is not all that was written. Other fields are passed over.
+
+``sampling`` holds the numbers of agent.fields.SAMPLING under those names, and belongs to them whatever else the request
+asked of its words (logit_bias, response_format, tools, stop ...): agent/traffic/scorable.py says what becomes of it.
+Without token ids the output is scored only where ``usage`` tells how many tokens it has, or scoring.retokenise is
+``always``.
+"""
+
+from __future__ import annotations
+
+from agent.errors import Unreadable
+from agent.kafka.contract import Message, Place
+from agent.records import AsideReason, Interaction
+from agent.traffic import json_fields, scorable
+from agent.traffic.json_fields import Body, Chat
+
+NAME = "gapwatch.v1"
+
+
+def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
+    return "schema" in body
+
+
+def read(message: Message, body: Body, place: Place) -> Interaction:
+    """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of AsideReason."""
+    _check_schema(body)
+    usage, given = json_fields.mapping(body, "usage"), json_fields.mapping(body, "sampling")
+    finish_reason = json_fields.optional(body, "finish_reason", str) or ""
+    prompt_ids = json_fields.token_ids(body.get("prompt_token_ids"), "prompt_token_ids")
+    output_ids = json_fields.token_ids(body.get("output_token_ids"), "output_token_ids")
+    return Interaction(
+        request_id=json_fields.required(body, "request_id"),
+        at=json_fields.seconds(body.get("ts"), "ts"),
+        adapter=json_fields.required(body, "adapter"),
+        base=json_fields.optional(body, "base", str) or "",
+        pod=json_fields.pod_of(message) or json_fields.pod_name(json_fields.optional(body, "pod", str)),
+        messages=_messages(body),
+        output=json_fields.text(body, "output"),
+        finish_reason=finish_reason,
+        sampling=json_fields.sampling(given),
+        prompt_tokens=json_fields.count(usage, "prompt_tokens"),
+        output_tokens=json_fields.count(usage, "completion_tokens", "output_tokens"),
+        topic=place[0],
+        partition=place[1],
+        offset=message.offset,
+        prompt_token_ids=prompt_ids,
+        output_token_ids=output_ids,
+        token_logprobs=json_fields.logprobs(body.get("token_logprobs"), "token_logprobs"),
+        unscored=scorable.of_request({**given, "messages": body.get("messages")}, prompt_ids, output_ids)
+        or scorable.of_answer(body, finish_reason),
+        group=json_fields.group_of(body, "session", "tenant"),
+    )
+
+
+def _check_schema(body: Body) -> None:
+    schema = json_fields.required(body, "schema")
+    if schema != NAME:
+        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"schema {json_fields.name_or_nothing(schema)}")
+
+
+def _messages(body: Body) -> Chat:
+    """The chat as it came; a bare prompt is one message of the user."""
+    if body.get("messages"):
+        return json_fields.chat(body["messages"])
+    if body.get("prompt") is None:
+        raise Unreadable(AsideReason.MISSING_FIELD, "messages")
+    return ({"role": "user", "content": json_fields.text(body, "prompt")},)

@@ -1,0 +1,239 @@
+"""Fields of a record's JSON, each as the type it must have or as the reason why the record is set aside.
+
+Shared by the formats in agent/traffic/formats. An error never repeats what a field holds: it may be production text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from agent.errors import Unreadable
+from agent.kafka.contract import Message
+from agent.records import AsideReason
+
+Body = Mapping[str, Any]
+Chat = tuple[Mapping[str, str], ...]
+
+LATEST_TS = 4_102_444_800.0  # 2100-01-01: beyond it the number is not in seconds
+MAX_COUNT = 2**31 - 1
+SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+# No "@": a mail address is no name.
+_NAME = re.compile(r"[\w./:+-]{1,80}", re.ASCII)
+
+_POD = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def body_of(message: Message, max_bytes: int) -> Body:
+    """The record's JSON object. Raises Unreadable."""
+    value = message.value
+    if not value:
+        raise Unreadable(AsideReason.EMPTY, "value")
+    if len(value) > max_bytes:
+        raise Unreadable(AsideReason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} wanted")
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(AsideReason.NOT_JSON, f"at character {error.pos}") from None  # the error holds the text
+    if not isinstance(body, dict):
+        raise Unreadable(AsideReason.WRONG_TYPE, "the record is no JSON object")
+    return body
+
+
+def pod_of(message: Message) -> str:
+    """The header ``pod``, "" without one."""
+    return pod_name(message.headers.get("pod", b"").decode("utf-8", "replace"))
+
+
+def pod_name(text: object) -> str:
+    """A pod's name as Kubernetes allows one, cut to its longest; "" for anything else: it becomes a label, and part of
+    what is said to whoever is called."""
+    cut = text[:253] if isinstance(text, str) else ""
+    return cut if _POD.fullmatch(cut) else ""
+
+
+def name_or_nothing(text: str) -> str:
+    """The text where it looks like a name and may be shown in a report, else ""."""
+    return text if _NAME.fullmatch(text) else ""
+
+
+def group_of(told: Body, *names: str) -> str:
+    """The first of these that is told, as 16 hexadecimal digits of its hash: the names of users are personal data.
+
+    Without a salt, so that all agents see the same groups after any restart. A short name is found again by trying:
+    this keeps names out of files and tables, and does not make them anonymous.
+    """
+    found = (told.get(name) for name in names)
+    name = next((str(one) for one in found if isinstance(one, str | int) and one not in ("", False)), "")
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest() if name else ""
+
+
+def text(body: Body, name: str) -> str:
+    """A text that may be empty, but not missing."""
+    if body.get(name) is None:
+        raise Unreadable(AsideReason.MISSING_FIELD, name)
+    if not isinstance(body[name], str):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return str(body[name])
+
+
+def required(body: Body, name: str) -> str:
+    found = text(body, name)
+    if not found:
+        raise Unreadable(AsideReason.MISSING_FIELD, name)
+    return found
+
+
+def optional(body: Body, name: str, kind: type) -> Any:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return value
+
+
+def mapping(body: Body, name: str) -> Body:
+    """An object; {} where there is none."""
+    return optional(body, name, dict) or {}
+
+
+def seconds(value: object, name: str) -> float:
+    """Seconds since the epoch as a number or as ISO 8601 (UTC where it names no zone)."""
+    if value is None:
+        raise Unreadable(AsideReason.MISSING_FIELD, name)
+    at: Any = _from_iso(value) if isinstance(value, str) else value
+    if not is_number(at) or not 0 <= at < LATEST_TS:
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return float(at)
+
+
+def nanoseconds(value: object, name: str) -> float:
+    """Seconds, from the nanoseconds since the epoch that OpenTelemetry writes, as a number or as text."""
+    digits = str(value)
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return seconds(int(digits) / 1e9, name)
+
+
+def _from_iso(text: str) -> float:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return math.nan
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def chat(turns: object, name: str = "messages") -> Chat:
+    """Turns of a chat as they came: role, and content as text or as parts of which the text ones are read."""
+    if not isinstance(turns, list):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return tuple(_turn(turn, name) for turn in turns)
+
+
+def _turn(turn: object, name: str) -> Mapping[str, str]:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    content = turn.get("content", turn.get("parts"))
+    return {"role": turn["role"], "content": content_of(content, name)}
+
+
+def content_of(content: object, name: str) -> str:
+    """One turn's text; parts (chat completions: text; OpenTelemetry: content) are joined. "": it only calls tools."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        texts = [part.get("text", part.get("content")) for part in parts]
+        return "".join(found for found in texts if isinstance(found, str))
+    if content is not None and not isinstance(content, str):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return content or ""
+
+
+def sampling(given: Body) -> Mapping[str, float]:
+    """The sampling parameters among these that are numbers. One that is not told stays away: unknown is no default."""
+    return {name: float(given[name]) for name in SAMPLING if is_number(given.get(name))}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def count(usage: Body, *names: str) -> int:
+    """The first of these that is a number, 0 where none is. A nonsensical count is not worth losing the record."""
+    found = (usage[name] for name in names if is_number(usage.get(name)))
+    return int(min(max(next(found, 0), 0), MAX_COUNT))
+
+
+def token_ids(value: object, name: str) -> tuple[int, ...]:
+    """() where there are none."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item <= MAX_COUNT for item in value):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return tuple(value)
+
+
+def logprobs(value: object, name: str) -> tuple[float, ...]:
+    """Nats, one for each output token; () where there are none. A token without one is NaN."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
+        raise Unreadable(AsideReason.WRONG_TYPE, name)
+    return tuple(math.nan if item is None else float(item) for item in value)
+
+
+def attributes(value: object) -> Body:
+    """Attributes of OpenTelemetry by their dotted names: an object, flat or nested, or OTLP's list of key and value."""
+    if isinstance(value, list):
+        pairs = [item for item in value if isinstance(item, dict) and isinstance(item.get("key"), str)]
+        return {item["key"]: _any_value(item.get("value")) for item in pairs}
+    return dict(_flat(value, "")) if isinstance(value, dict) else {}
+
+
+def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
+    """Nested objects opened; lists stay whole under their own name, and are opened by position besides."""
+    found: list[tuple[str, Any]] = []
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        here = f"{path}{name}"
+        if not isinstance(inner, dict):
+            found.append((here, inner))
+        if isinstance(inner, dict) or (isinstance(inner, list) and any(isinstance(item, dict) for item in inner)):
+            found += _flat(inner, f"{here}.")
+    return found
+
+
+def _any_value(value: object) -> Any:
+    """OTLP's AnyValue as JSON writes it: {"stringValue": ...}; 64-bit integers come as text."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "intValue":
+        return int(inner) if re.fullmatch(r"-?[0-9]{1,20}", str(inner)) else None
+    if kind == "arrayValue":
+        return [_any_value(item) for item in _values(inner)]
+    if kind == "kvlistValue":
+        pairs = [item for item in _values(inner) if isinstance(item, dict)]
+        return {str(item.get("key")): _any_value(item.get("value")) for item in pairs}
+    return inner
+
+
+def _values(inner: object) -> list[Any]:
+    found = inner.get("values") if isinstance(inner, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def parsed(value: object) -> Any:
+    """JSON that an attribute carries as text (attributes hold no objects everywhere), else the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value

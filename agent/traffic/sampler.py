@@ -1,0 +1,239 @@
+"""From the records of one poll to the few that are kept: choose first, open afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.errors import Unreadable
+from agent.kafka.contract import Message, Outline, Place, Polled
+from agent.records import AsideReason, Half, Interaction, SetAside
+from agent.traffic import json_fields
+from agent.traffic.decoder import Reader, Splitting, known
+from agent.traffic.formats import kserve
+from agent.traffic.header_columns import BODY_TELLS, STRANGER, Teller, Told
+from agent.traffic.pairing import Joiner
+from agent.traffic.reservoir import Config, Ranking, Reservoirs, below
+from agent.traffic.watermarks import Marks
+
+A_DAY_S = 86_400.0
+REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What one poll of one partition came to. counts: of records that only their body could tell the adapter of."""
+
+    kept: tuple[Interaction, ...]
+    aside: tuple[SetAside, ...]
+    counts: Counter[tuple[str, str, float]]
+    opened: int
+
+
+class Candidate(NamedTuple):
+    """In the sample by its rank. seen: None until it is opened; number: its place among the requests of its record."""
+
+    position: int
+    adapter: str
+    rank: int
+    seen: Interaction | None = None
+    number: int = 0
+
+
+@dataclass(slots=True)
+class _Poll:
+    """One poll while it is worked on."""
+
+    got: Polled
+    marks: Marks
+    now: float
+    aside: list[SetAside] = field(default_factory=list)
+    counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
+    opened: int = 0
+
+    def message(self, position: int) -> Message:
+        return self.got.messages[position]
+
+    def set_aside(self, offset: int, why: Unreadable, place: Place | None = None) -> None:
+        reason = AsideReason(why.reason)
+        self.aside.append(SetAside(*(place or self.got.place), offset, reason, why.detail, self.now))
+
+
+class Sampler:
+    """Keeps what lasts from poll to poll: room of this minute, halves that wait for their other, ids seen lately.
+
+    form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
+
+    A request is known again by its id: at the same place (offset, and number within its record) it was read twice
+    (marked ``again``), at another it was produced twice (set aside as duplicate), as far back as REMEMBERED sampled
+    requests.
+    """
+
+    def __init__(
+        self, config: Config, adapters: Collection[str], form: str = "auto", max_bytes: int = 1_000_000
+    ) -> None:
+        self._adapters, self._rate = frozenset(adapters), config.rate
+        self._reader = Reader(form, max_bytes)
+        # Half a request, or several, in a record: then only its body tells what is to be counted.
+        several = isinstance(known().get(form), Splitting)
+        self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME or several)
+        self._ranking = Ranking(config.salt)
+        self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
+        self._joiner = Joiner()
+        self._lately: OrderedDict[str, tuple[Place, int, int]] = OrderedDict()
+
+    @property
+    def shed(self) -> Mapping[str, int]:
+        """Of every adapter, how many requests found no room in their minute."""
+        return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
+
+    def __call__(self, got: Polled, outline: Outline, told: Told, marks: Marks, now: float) -> Sampled:
+        poll = _Poll(got, marks, now)
+        candidates = self._candidates(poll, outline, told)
+        chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
+        kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
+        for half in self._joiner.dropped(now):
+            place = half.topic, half.partition
+            poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, "no other half came"), place)
+        return Sampled(tuple(kept), _in_order(poll.aside), poll.counts, poll.opened)
+
+    def _candidates(self, poll: _Poll, outline: Outline, told: Told) -> list[Candidate]:
+        ranks = told.ranks(self._ranking, poll.got, outline.offsets)
+        in_sample = np.flatnonzero(below(ranks, self._rate)).tolist()
+        found = [self._by_told(poll, told, at, int(ranks[at])) for at in in_sample]
+        if BODY_TELLS in told.adapters:
+            must_open = [at for at, name in enumerate(told.adapters) if name == BODY_TELLS]
+            found += [one for at in must_open for one in self._by_body(poll, told, at, int(ranks[at]))]
+        return sorted((one for one in found if one is not None), key=lambda one: one.position)
+
+    def _by_told(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
+        adapter = told.adapters[at]
+        if adapter == BODY_TELLS:
+            return None  # by its body, with the others of its kind
+        if adapter == STRANGER:
+            name = json_fields.name_or_nothing(poll.message(at).headers["adapter"].decode("utf-8", "replace"))
+            poll.opened += 1
+            poll.set_aside(poll.message(at).offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+            return None
+        if at not in told.halves:
+            return Candidate(at, adapter, rank)
+        seen = self._open(poll, at)
+        return Candidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
+
+    def _by_body(self, poll: _Poll, told: Told, at: int, rank: int) -> list[Candidate]:
+        """Opened to be counted; candidates by their ranks, which are the body's own ids' where no header has one."""
+        message = poll.message(at)
+        found = self._read(poll, message)
+        own = not told.ids or not told.ids[at] or len(found) > 1
+        candidates = []
+        for number, seen in enumerate(found):
+            if isinstance(seen, Unreadable):
+                continue
+            if own:
+                rank = int(self._ranking.of_ids([seen.request_id.encode(errors="surrogatepass")])[0])
+            kept = self._counted(poll, seen, message, rank < self._rate * 2**64)
+            if kept is not None:
+                candidates.append(Candidate(at, kept.adapter, rank, kept, number))
+        return candidates
+
+    def _counted(self, poll: _Poll, seen: Interaction | Half, message: Message, chosen: bool) -> Interaction | None:
+        """What there is to keep of it where it is chosen; counted in any case."""
+        if isinstance(seen, Half):
+            self._count_half(poll, seen, message)
+            return self._join(poll, seen, message) if chosen else None
+        if not self._is_ours(poll, seen):
+            return None
+        self._count(poll, seen.adapter, seen.pod, seen.at, seen.offset)
+        return seen if chosen else None
+
+    def _open(self, poll: _Poll, at: int) -> Interaction | None:
+        """None where it is unreadable, a stranger's, or a half that waits for its other."""
+        message = poll.message(at)
+        found = self._read(poll, message)
+        if len(found) > 1:
+            told = f"{len(found)} requests in a record whose key or header names one adapter: set kafka.format"
+            poll.set_aside(message.offset, Unreadable(AsideReason.WRONG_TYPE, told))
+            return None
+        seen = found[0]
+        if isinstance(seen, Half):
+            return self._join(poll, seen, message)
+        return seen if isinstance(seen, Interaction) and self._is_ours(poll, seen) else None
+
+    def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | Half | Unreadable]:
+        found = self._reader.read(message, poll.got.place)
+        poll.opened += len(found)
+        for why in found:
+            if isinstance(why, Unreadable):
+                poll.set_aside(message.offset, why)
+        return found
+
+    def _join(self, poll: _Poll, half: Half, message: Message) -> Interaction | None:
+        half = replace(half, again=half.offset < poll.marks.counted(poll.got.place))
+        other = self._joiner.add(half, len(message.value or b""), poll.now)
+        if other is None:
+            return None
+        request = half if half.is_request else other
+        try:
+            joined = kserve.join(half, other)
+        except Unreadable as why:
+            poll.set_aside(message.offset, why)
+            return None
+        again = poll.marks.cover_both(half, other, joined.adapter)
+        seen = replace(joined, other_half=(request.topic, request.partition, request.offset), again=again)
+        return seen if self._is_ours(poll, seen) else None
+
+    def _is_ours(self, poll: _Poll, seen: Interaction) -> bool:
+        if seen.adapter in self._adapters:
+            return True
+        name = json_fields.name_or_nothing(seen.adapter)
+        poll.set_aside(seen.offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+        return False
+
+    def _count_half(self, poll: _Poll, half: Half, message: Message) -> None:
+        """One request, one count: its response's, by the model that it names."""
+        model = half.body.get("model")
+        if not half.is_request and isinstance(model, str) and model in self._adapters:
+            self._count(poll, model, half.pod, half.at, message.offset)
+
+    def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:
+        if offset >= poll.marks.counted(poll.got.place):
+            sane = at if at <= poll.now + A_DAY_S else poll.now
+            poll.counts[adapter, pod, sane // 60 * 60] += 1
+
+    def _kept(self, poll: _Poll, one: Candidate) -> Interaction | None:
+        seen = one.seen or self._open(poll, one.position)
+        if seen is None:
+            return None
+        place = seen.topic, seen.partition
+        here = place, seen.offset, one.number
+        before = self._lately.setdefault(seen.request_id, here)
+        if len(self._lately) > REMEMBERED:
+            self._lately.popitem(last=False)
+        if before != here:
+            (topic, partition), offset, _ = before
+            why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{offset}")
+            poll.set_aside(seen.offset, why, place)
+            return None
+        at = seen.at if seen.at <= poll.now + A_DAY_S else _sane(poll.message(one.position).at, poll.now)
+        again = seen.again if seen.other_half else poll.marks.cover(seen)
+        return replace(seen, at=at, again=again, number=one.number)
+
+
+def _in_order(aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
+    """By place and offset, those of one record numbered."""
+    seen: Counter[tuple[str, int, int]] = Counter()
+    told = []
+    for one in sorted(aside, key=lambda one: (one.topic, one.partition, one.offset)):
+        record = one.topic, one.partition, one.offset
+        told.append(replace(one, number=seen[record]))
+        seen[record] += 1
+    return tuple(told)
+
+
+def _sane(at: float, now: float) -> float:
+    """A clock that runs ahead by more than a day is in other units: the record's own time, or the agent's."""
+    return at if 0 < at <= now + A_DAY_S else now

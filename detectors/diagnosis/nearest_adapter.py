@@ -1,0 +1,59 @@
+"""Whom do other answers look like: those on a warmed cache, and those of the base's own endpoint?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.diagnosis.signature_matching import LEFT_OVER, RUNNER_UP, Witness, witness
+from detectors.records import Measurement
+
+Doubles = NDArray[np.float64]
+
+BASE = "the base"
+
+
+def nearest_mover(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
+    """Whose direction a displacement of the served answers has: another adapter's name, ``BASE``, "" for none.
+
+    canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
+    that one answers with a cosine of at least one half, summed over canaries: a mixture is no full replacement.
+    """
+    best, found = 0.5, ""
+    names = set.intersection(*(set(m.comparison.reference.others) for m, _ in canary_moves)) if canary_moves else set()
+    for name in (*sorted(names), BASE):
+        cross = size = moved = 0.0
+        for m, move in canary_moves:
+            canary = witness(m)
+            other = canary.from_base(m.comparison.reference.others[name]) if name != BASE else 0.0
+            towards = other - canary.ready.delta
+            cross += float(move @ towards)
+            size += float(towards @ towards)
+            moved += float(move @ move)
+        cosine = cross / math.sqrt(size * moved) if size * moved > 0 else 0.0
+        if cosine > best:
+            best, found = cosine, name
+    return found
+
+
+def base_answers_as(seen: Sequence[Measurement]) -> str:
+    """The adapter whose answers the *base's* endpoint gives, "" for none: merged into it, or active on its requests.
+
+    By the same rule on ``z - b`` alone: at most 5 % of its energy is left, and half of what the next adapter leaves.
+    """
+    canaries = [witness(m) for m in seen]
+    energy = sum(float(c.live @ c.live) for c in canaries)
+    names = set.intersection(*(set(m.comparison.reference.others) for m in seen)) if seen else set()
+    left = sorted((_left(canaries, name), name) for name in names)
+    runner_up = left[1][0] if len(left) > 1 else math.inf
+    if not left or not energy > 0 or left[0][0] > min(LEFT_OVER * energy, RUNNER_UP * runner_up):
+        return ""
+    return left[0][1]
+
+
+def _left(canaries: Sequence[Witness], name: str) -> float:
+    others = (c.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
+    return sum(float((d := c.live - other) @ d) for c, other in zip(canaries, others, strict=True))

@@ -1,0 +1,36 @@
+"""How much evidence is worth waking a person? Asked in false pages a year for the whole fleet, never as a threshold.
+
+A stream is every M that can alarm by itself, pods and bases included. Holds because P(alarm by T) <= T / A for each
+stream (e_detector.py), so the expected number of false pages a year is at most ``streams * rounds / A``, under any
+dependence between streams. Source: evidence.md section 6.
+"""
+
+from __future__ import annotations
+
+import math
+
+from detectors.errors import Refused
+
+YEAR_S = 365.25 * 86400.0
+
+
+def rounds_per_year(every_s: float) -> float:
+    """Scheduled rounds a year at one in ``every_s`` seconds."""
+    return YEAR_S / _positive("seconds between rounds", every_s)
+
+
+def log_threshold(streams: int, rounds_per_year: float, false_pages_per_year: float) -> float:
+    """ln A in nats at which the fleet expects at most ``false_pages_per_year``; never below 0."""
+    rounds = _positive("streams", streams) * _positive("rounds a year", rounds_per_year)
+    return max(math.log(rounds / _positive("false pages a year", false_pages_per_year)), 0.0)
+
+
+def expected_false_pages_per_year(streams: int, rounds_per_year: float, log_threshold: float) -> float:
+    """The most false pages a year that a fleet should expect at a threshold of ``log_threshold`` nats."""
+    return streams * rounds_per_year * math.exp(-log_threshold)
+
+
+def _positive(what: str, value: float) -> float:
+    if not (0 < value < math.inf):
+        raise Refused(what, value, "a finite number above 0")
+    return value

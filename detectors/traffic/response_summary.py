@@ -1,0 +1,101 @@
+"""What one round of sampled responses says about one adapter, in a few numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detectors.evidence.likelihood_ratio import averaged, weights_of
+from detectors.traffic_records import TrafficScore
+
+# A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
+# and on a real adapter healthy ones were seen 49 nats and more below 1.
+AGAINST = math.log(20.0)
+FIRST_WEIGHT = 0.5
+# Nats by which another alternative has to explain the words better than the base to be named in its place.
+AHEAD = math.log(20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Responses of one adapter in one TrafficRound.
+
+    scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``; favour: how many
+    speak as clearly for it
+    gain: nats of all of them together; pods: replicas that were heard, bad_pods: those with a response against
+    unscored: responses without one, and why, the most frequent reason
+    leading: the alternative that explains those against it best, all of them where none is; "" without any
+    """
+
+    scored: int = 0
+    tokens: int = 0
+    against: int = 0
+    favour: int = 0
+    gain: float = 0.0
+    pods: frozenset[str] = frozenset()
+    bad_pods: frozenset[str] = frozenset()
+    unscored: int = 0
+    why: str = ""
+    leading: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Nothing against it, in any response or in all of them; without scored ones neither good nor bad."""
+        return self.scored > 0 and self.against == 0 and self.gain < AGAINST
+
+    @property
+    def bad(self) -> bool:
+        return self.scored > 0 and not self.good
+
+
+def hear(scores: Sequence[TrafficScore]) -> Heard:
+    """All scores of one adapter in one round; one with NaN among its numbers counts as not scored.
+
+    The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike:
+    valid under any dependence between them. The detector weighs the others by what they are worth over many responses
+    (kinds/traffic_likelihood.py); this one is only looked at response by response.
+    """
+    told = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
+    bad = [score for score, value in told if value >= AGAINST]
+    known = {id(score) for score, _ in told}
+    silent = [score for score in scores if id(score) not in known]
+    reasons = Counter(score.detail or "its numbers are not finite" for score in silent)
+    return Heard(
+        scored=len(told),
+        tokens=sum(score.tokens for score, _ in told),
+        against=len(bad),
+        favour=sum(value <= -AGAINST for _, value in told),
+        gain=float(sum(value for _, value in told)),
+        pods=frozenset(score.pod for score, _ in told) - {""},
+        bad_pods=frozenset(score.pod for score in bad) - {""},
+        unscored=len(silent),
+        why=reasons.most_common(1)[0][0] if reasons else "",
+        leading=_leading(bad or [score for score, _ in told]),
+    )
+
+
+def _leading(scores: Sequence[TrafficScore]) -> str:
+    """The alternative that is furthest ahead of the base, response by response; the base where none is by ``AHEAD``.
+
+    Not each alternative is asked about each response, so that totals would compare different responses.
+    """
+    if not scores:
+        return ""
+    ahead: dict[str, list[float]] = {}
+    for score in scores:
+        for name, value in zip(score.alternatives[1:], score.log_l[1:].tolist(), strict=True):
+            ahead.setdefault(name, []).append(value - float(score.log_l[0]))
+    far = {name: sum(gains) / len(gains) for name, gains in ahead.items() if sum(gains) >= AHEAD}
+    return max(far, key=lambda name: far[name], default=scores[0].alternatives[0])
+
+
+def evidence_of(score: TrafficScore) -> float | None:
+    """ln of the response's e-value, nats; None where it was not scored."""
+    if not score.tokens or not score.log_l.size or not bool(np.isfinite(score.log_l).all()):
+        return None
+    weights = weights_of({score.alternatives[0]: FIRST_WEIGHT}, score.alternatives[1:])
+    return averaged(score.log_l.astype(np.float64), np.array([weights[name] for name in score.alternatives]))

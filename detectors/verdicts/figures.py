@@ -1,0 +1,72 @@
+"""What a verdict reports beside its decision: the round's figures, and the facts and failures in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from detectors.canaries.position_bands import standing_apart
+from detectors.canaries.retention_interval import retention_interval
+from detectors.diagnosis.root_cause import witnesses
+from detectors.records import BaseRound, Half, Interval, Reason, Round, Status, Verdict
+
+
+def with_figures(blank: Verdict, round: Round) -> Verdict:
+    """The verdict with the means of a measured round; retention with the interval of the round, where there is one."""
+    seen = witnesses(round)
+    held_out = seen[0].comparison.reference.half is Half.HELD_OUT
+    kept = [m.retention for m in seen]
+    # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
+    retention = retention_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
+    return replace(
+        blank,
+        retention=retention,
+        scale=float(np.mean([m.scale for m in seen])),
+        distortion=float(np.mean([m.distortion for m in seen])),
+        base_shift=float(np.mean([m.base_shift for m in seen])),
+        gap_ratio=float(np.mean([m.gap_ratio for m in seen])),
+    )
+
+
+def with_base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
+    """Means over the measured members; the interval is left to them, their canaries are different ones."""
+    measured = [v for v in members if v.retention is not None]
+    return replace(
+        blank,
+        scale=float(np.mean([v.scale for v in measured])),
+        distortion=float(np.mean([v.distortion for v in measured])),
+        base_shift=float(np.mean([v.base_shift for v in measured])),
+        gap_ratio=float(np.mean([v.gap_ratio for v in measured])),
+    )
+
+
+def remarks(round: Round, good: bool) -> tuple[str, ...]:
+    """What is said of a measured round beside its share: where a stretch of the answers stands apart; its facts."""
+    apart = "" if good else standing_apart(witnesses(round))
+    return (*([apart] if apart else []), *round.facts)
+
+
+def facts_of(round: BaseRound) -> tuple[str, ...]:
+    """The members' facts, each once, with the adapters that it is about."""
+    about: dict[str, list[str]] = {}
+    for member in round.members:
+        for fact in member.facts:
+            about.setdefault(fact, []).append(member.adapter)
+    return tuple(f"{fact} ({', '.join(adapters)})" for fact, adapters in about.items())
+
+
+def why_blocked(round: Round, reason: Reason) -> str:
+    detail = round.detail
+    if reason is Reason.BAD_NUMBERS and not detail:
+        bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
+        detail = f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
+    return "; ".join([text for text in (detail, *round.facts) if text])
+
+
+def why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:
+    blocked = [v for v in members if v.status is Status.UNMONITORABLE]
+    reason = blocked[0].reason if blocked else Reason.NOT_REPLAYED_YET
+    return reason, "; ".join(f"{v.subject}: {v.explanation or v.reason.value}" for v in blocked)

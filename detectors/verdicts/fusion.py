@@ -1,0 +1,111 @@
+"""Canaries, responses and embeddings of one adapter: one verdict, and what each of them adds to it.
+
+Canaries say what the artefacts do, responses what was served, embeddings where prompts and outputs come from. Prompts
+that moved are information; so is a gap that shrinks on prompts outside the adapter's domain while its canaries are
+well: neither of them pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from detectors.records import Reason, Status, Verdict
+from detectors.verdicts.decision import Incident
+
+QUIET_CANARIES = (
+    "its canaries are quiet: what lies there is as accepted, what is served is not, so look at the serving path"
+)
+QUIET_TRAFFIC = (
+    "sampled responses still read as the accepted adapter's: the engine may hold the former files until it restarts"
+)
+BOTH = "sampled responses agree: what is served has changed too"
+
+
+def by_canaries(
+    canary: Verdict,
+    traffic: Verdict | None,
+    traffic_open: bool,
+    drift: Mapping[str, float],
+    held: Incident | None = None,
+) -> Verdict:
+    """The verdict of a canary round, with what else is known.
+
+    traffic: the latest one by responses, None before the first; traffic_open: its incident, ``held`` since before a
+    restart, when no response has been heard yet
+    drift: side ("prompt", "output") -> nats of its drift evidence
+    """
+    if traffic is not None and traffic_open and canary.status is not Status.DEGRADED:
+        return _served_alone(traffic, canary)
+    if traffic is None and traffic_open and held is not None and canary.status is not Status.DEGRADED:
+        told = replace(canary, status=Status.DEGRADED, reason=Reason.STILL_DEGRADED, cause=held.cause)
+        told = replace(told, explanation=held.explanation, action=held.action)
+        return _with(told, "no response was heard since the restart")
+    if canary.status is Status.DEGRADED and traffic is not None:
+        return _with(canary, BOTH if traffic_open else QUIET_TRAFFIC if traffic.status is Status.HEALTHY else "")
+    return _with_drift(canary, drift) if canary.status is Status.HEALTHY else canary
+
+
+def by_traffic(
+    traffic: Verdict, canary: Verdict | None, canary_open: bool, drift: Mapping[str, float]
+) -> Verdict | None:
+    """The verdict of a round of responses; None where the canaries' own, told in their rounds, says all there is.
+
+    canary: the latest one by canaries, None where there are none
+    """
+    if canary is None:
+        return _without_score(traffic, drift) if traffic.reason is Reason.NOT_SCORED else _with_drift(traffic, drift)
+    news = traffic.status in (Status.DEGRADED, Status.SUSPECT) or traffic.reason is Reason.RESOLVED
+    if canary_open or not news or canary.covered_by:
+        return None
+    if traffic.status is Status.SUSPECT and canary.status is Status.UNMONITORABLE:
+        return None
+    if traffic.reason is Reason.RESOLVED and canary.status is not Status.HEALTHY:
+        return None
+    return _served_alone(traffic, canary)
+
+
+def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
+    """What the responses say, with the canaries' figures beside it."""
+    quiet = canary.status is Status.HEALTHY and traffic.status is Status.DEGRADED
+    reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM and traffic.at < canary.at else traffic.reason
+    told = replace(
+        traffic,
+        round=max(traffic.round, canary.round),
+        at=max(traffic.at, canary.at),
+        reason=reason,
+        retention_over_rounds=canary.retention_over_rounds,
+        scale=canary.scale,
+        distortion=canary.distortion,
+        base_shift=canary.base_shift,
+        gap_ratio=canary.gap_ratio,
+        identity=canary.identity,
+        covered_by=traffic.covered_by or canary.covered_by,
+        evidence=(*traffic.evidence, *canary.evidence),
+    )
+    return _with(told, QUIET_CANARIES if quiet else "")
+
+
+def _with_drift(verdict: Verdict, drift: Mapping[str, float]) -> Verdict:
+    """A healthy verdict whose prompts have moved says so: information for whoever owns the adapter."""
+    moved = drift.get("prompt", 0.0) >= verdict.log_threshold
+    if verdict.status is not Status.HEALTHY or not moved:
+        return verdict
+    told = _with(verdict, f"prompts have moved since they were first seen ({drift['prompt']:.1f} nats): information")
+    return replace(told, reason=Reason.INPUT_DRIFT) if verdict.reason is Reason.WITHIN_TOLERANCE else told
+
+
+def _without_score(traffic: Verdict, drift: Mapping[str, float]) -> Verdict:
+    """Embeddings are all there is: outputs that moved while prompts did not are worth a look, and never a page."""
+    outputs, prompts = (drift.get(side, 0.0) for side in ("output", "prompt"))
+    if outputs < traffic.log_threshold:
+        return _with(
+            traffic, f"embeddings alone: outputs {outputs:.1f} nats, prompts {prompts:.1f} nats from their past"
+        )
+    also = "so have prompts" if prompts >= traffic.log_threshold else "prompts have not"
+    words = f"outputs have moved ({outputs:.1f} nats), {also}"
+    return replace(_with(traffic, words), status=Status.SUSPECT, reason=Reason.OUTPUT_DRIFT)
+
+
+def _with(verdict: Verdict, words: str) -> Verdict:
+    return replace(verdict, explanation="; ".join(filter(None, (verdict.explanation, words)))) if words else verdict

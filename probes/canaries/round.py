@@ -1,0 +1,219 @@
+"""One replay round of one base: every adapter's canaries, asked now, measured against what was accepted.
+
+A canary is asked as production is: its messages are rendered by the template that lies there now. Where that gives
+other token ids than the accepted ones, the accepted ones are replayed beside them as a witness (``Round.raw``), and a
+template that changed, or that writes the date, is measured and not assumed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from detectors.canaries.measurement import measure
+from detectors.records import BaseRound, Identity, Measurement, Reason, Round
+from probes.canaries.replay_pairs import Pair, ask, pair, summary
+from probes.canaries.schedule import plan
+from probes.errors import Refused, Unreplayable, Unsupported
+from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, compare
+from probes.runner import Readiness, Replay, Replayed, Runner, Stop
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One adapter's part of the round: how often each pair was drawn (0: held out), and how to say who it is.
+
+    raw: the same from the accepted token ids, of those canaries that render to other ones now
+    """
+
+    golden: Golden
+    pairs: tuple[tuple[Pair, int], ...]
+    raw: tuple[tuple[Pair, int], ...]
+    identity: Identity
+    facts: tuple[str, ...]
+
+    @property
+    def replays(self) -> list[Replay]:
+        return [replay for one, _ in (*self.pairs, *self.raw) for replay in one.replays]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """One scheduled round of one base; number, at and seed fix which canaries are drawn.
+
+    at: when it was begun, seconds since the epoch; budget: scored positions for each adapter
+    """
+
+    base: str
+    number: int
+    at: float
+    budget: int
+    seed: int
+
+
+def replay_base_round(
+    runner: Runner, goldens: Mapping[str, Golden | Refusal], scheduled: Scheduled, stop: Stop
+) -> BaseRound | None:
+    """All canaries of one base's adapters in one scheduled round; None when it was stopped: half a round is no round.
+
+    goldens: adapter -> its golden record, or why there is none, in the order of the config
+
+    Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
+    ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
+    by either rendering of its prompt; ``tokens_processed`` counts every token that went through the model: prompts, and
+    forced tokens but the last.
+    """
+    started = time.monotonic()
+    readiness = runner.refresh()
+    asked: dict[str, _Asked] = {}
+    blocked: dict[str, Round] = {}
+    for adapter, golden in goldens.items():
+        part = _part(runner, adapter, golden, readiness, scheduled)
+        if isinstance(part, Refusal):
+            identity = _identity(runner, adapter, golden) if adapter in readiness else Identity()
+            blocked[adapter] = _blocked(adapter, scheduled, part, identity)
+        else:
+            asked[adapter] = part
+    answers, failures = _answers(runner, asked, stop)
+    if stop():
+        return None
+    measured = {
+        adapter: _blocked(adapter, scheduled, failures[adapter], part.identity, part.facts)
+        if adapter in failures
+        else _measured(adapter, scheduled, part, answers)
+        for adapter, part in asked.items()
+    }
+    members = tuple((blocked | measured)[adapter] for adapter in goldens)
+    scored = sum(len(one.canary.forced) for part in asked.values() for one, _ in part.pairs if one.adapter in answers)
+    processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers)
+    return BaseRound(
+        scheduled.base, scheduled.number, scheduled.at, members, scored, processed, time.monotonic() - started
+    )
+
+
+def _part(
+    runner: Runner,
+    adapter: str,
+    golden: Golden | Refusal,
+    readiness: Mapping[str | None, Readiness],
+    scheduled: Scheduled,
+) -> _Asked | Refusal:
+    if isinstance(golden, Refusal):
+        return golden
+    for name in (None, adapter):
+        ready = readiness.get(name, Readiness(Reason.UNREADABLE, f"the runner knows no {name or 'base'}"))
+        if ready.blocked:
+            return Refusal(ready.blocked, ready.detail)
+    if not golden.power.monitorable:
+        return Refusal(Reason.NO_POWER, golden.power.words)
+    try:
+        changes = check_identity(golden, runner)
+        drawn = plan(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
+    except Refused as error:
+        return Refusal(Reason.GOLDEN_REFUSED, str(error))
+    counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
+    prompts = _rendered(runner, counts)
+    if isinstance(prompts, Refusal):
+        return prompts
+    pairs = tuple((pair(one, adapter, prompts[one]), times) for one, times in counts.items())
+    raw = tuple((pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
+    moved = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
+    facts = (*runner.facts(adapter), *changes, *moved)
+    return _Asked(golden, pairs, raw, _identity(runner, adapter, golden), facts)
+
+
+def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Refusal:
+    """Each canary's prompt as production gets it now, or why it cannot be rendered."""
+    try:
+        return {canary: present_prompt(runner, canary) for canary in canaries}
+    except Exception as error:  # a template is a program of its own, and raises what it likes
+        detail = f"the chat template cannot render a canary: {type(error).__name__}: {error}"
+        return Refusal(Reason.REPLAY_FAILED, detail)
+
+
+def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
+    """Token ids of the canary's messages by the live tokenizer and template; the accepted ones of older records, which
+    do not have the messages."""
+    if not canary.messages:
+        return canary.prompt
+    return tuple(runner.encode_chat([dict(turn) for turn in canary.messages]))
+
+
+def _identity(runner: Runner, adapter: str, golden: Golden | Refusal) -> Identity:
+    """What was accepted, by the golden record, beside what lies there now."""
+    if isinstance(golden, Refusal):
+        return Identity()
+    return replace(runner.identity(adapter), golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
+
+
+def _answers(
+    runner: Runner, asked: Mapping[str, _Asked], stop: Stop
+) -> tuple[dict[Replay, Replayed], dict[str, Refusal]]:
+    """Everybody's answers in one batched pass; where that fails, one by one, so that only the culprit is blind."""
+    try:
+        return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
+    except (Unreplayable, Unsupported) as error:
+        joint = str(error)  # the words alone: the error's frames hold the tensors that there may be no room for twice
+    # One look only: a second one at once would take files that are being written for files at rest.
+    readiness = runner.refresh()
+    answers: dict[Replay, Replayed] = {}
+    failures: dict[str, Refusal] = {}
+    for adapter, part in asked.items():
+        failed = _why_not_again(runner, adapter, part, readiness)
+        if failed is None and len(asked) == 1:
+            failed = Refusal(Reason.REPLAY_FAILED, joint)
+        if failed is None:
+            try:
+                answers |= ask(runner, part.replays, stop)
+            except (Unreplayable, Unsupported) as error:
+                failed = Refusal(Reason.REPLAY_FAILED, str(error))
+        if failed is not None:
+            failures[adapter] = failed
+    return answers, failures
+
+
+def _why_not_again(
+    runner: Runner, adapter: str, part: _Asked, readiness: Mapping[str | None, Readiness]
+) -> Refusal | None:
+    """Did the files move under the replay?"""
+    for name in (None, adapter):
+        ready = readiness.get(name, Readiness())
+        if ready.blocked:
+            return Refusal(ready.blocked, ready.detail)
+    if _identity(runner, adapter, part.golden) != part.identity:
+        return Refusal(Reason.FILES_CHANGING, "the files changed while they were replayed")
+    return None
+
+
+def _blocked(adapter: str, when: Scheduled, why: Refusal, identity: Identity, facts: tuple[str, ...] = ()) -> Round:
+    return Round(adapter, when.base, when.number, when.at, (), identity, facts, why.reason, why.detail)
+
+
+def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Replay, Replayed]) -> Round:
+    if missing := [replay.canary for replay in part.replays if replay not in answers]:
+        # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
+        detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"
+        return _blocked(adapter, when, Refusal(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
+    measurements, raw = (
+        tuple(_measurement(adapter, one, times, answers, when.at) for one, times in pairs)
+        for pairs in (part.pairs, part.raw)
+    )
+    bad = _not_finite(measurements)
+    if bad:
+        detail = (
+            f"NaN or infinite log-probabilities on {len(bad)} of {len(measurements)} canaries: {', '.join(bad[:5])}"
+        )
+        return _blocked(adapter, when, Refusal(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
+    # A witness without numbers is none.
+    raw = () if _not_finite(raw) else raw
+    return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
+
+
+def _measurement(adapter: str, one: Pair, times: int, answers: Mapping[Replay, Replayed], at: float) -> Measurement:
+    served, live_base = (summary(answers[replay]) for replay in one.replays)
+    return measure(compare(one.canary, times, served, live_base, adapter, at))
+
+
+def _not_finite(measurements: Sequence[Measurement]) -> list[str]:
+    return [one.comparison.reference.canary for one in measurements if not one.finite]

@@ -1,0 +1,87 @@
+"""Which canaries are replayed in a round, and when a round is due. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from probes.errors import Refused
+from probes.golden.record import Golden, GoldenCanary
+
+DRAW_SHARE = 0.6
+MOST_DRAWS, MOST_HELD_OUT = 32, 16
+# One canary is worth at most ln(1/m0) = 3 nats: a page at 21.5 nats and the price of the other bets take 8 to 9 draws.
+LEAST_DRAWS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One adapter's part of a round.
+
+    draws: canary id -> how often it was drawn; one drawn twice is replayed once and counts twice
+    held_out: ids replayed for retention's interval only
+    """
+
+    draws: dict[str, int]
+    held_out: tuple[str, ...]
+
+
+def plan(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int = 0) -> Plan:
+    """The canaries of one round.
+
+    budget_tokens: scored positions: each position of a replayed canary once, though it is answered under two names
+    (adapter and base); seed, number, salt: the same round is planned the same way everywhere, others independently
+
+    salt: when the round was begun, in milliseconds. Numbers begin anew after a restart; what was wagered before it
+    is carried over, and would have foreseen the same draws.
+
+    Draws are uniform with replacement from the selected half: E[S | past, earlier draws] is then the pool's own share
+    beyond tolerance, whatever the noise. How many are drawn is fixed by the longest canaries, before any is drawn:
+    a canary is never left out for being long. Raises Refused when the budget cannot hold 9 draws.
+    """
+    drawn, held = sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)
+    generator = np.random.default_rng([seed, number, salt, zlib.crc32(golden.adapter.encode())])
+    picks = generator.integers(len(golden.pool), size=drawn)
+    held_out = generator.choice(len(golden.held_out), size=held, replace=False)
+    counts = Counter(golden.pool[int(index)].id for index in picks)
+    return Plan(dict(counts), tuple(golden.held_out[int(index)].id for index in held_out))
+
+
+def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> tuple[int, int]:
+    """How many draws and how many held-out canaries a budget holds in the worst case.
+
+    pool, held_out: scored positions of each canary. The worst case of d draws is the d longest canaries, once each.
+    About 60 % goes to the draws, more where that would be fewer than 9.
+    """
+    drawn = min(max(_fitting(pool, DRAW_SHARE * budget_tokens), LEAST_DRAWS), MOST_DRAWS)
+    left = budget_tokens - _worst(pool, drawn)
+    if left < 0:
+        least = _worst(pool, LEAST_DRAWS)
+        raise Refused(
+            "token budget a round", budget_tokens, f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries"
+        )
+    return drawn, min(_fitting(held_out, left), MOST_HELD_OUT, len(held_out))
+
+
+def due(now: float, last: float | None, every_s: float) -> bool:
+    """Is a round due? last: when the last one began, None before the first. A clock set back does not stop it."""
+    return last is None or now - last >= every_s or now < last
+
+
+def _lengths(canaries: Sequence[GoldenCanary]) -> list[int]:
+    return [len(canary.forced) for canary in canaries]
+
+
+def _worst(lengths: Sequence[int], count: int) -> int:
+    return sum(sorted(lengths, reverse=True)[:count])
+
+
+def _fitting(lengths: Sequence[int], tokens: float) -> int:
+    """Largest number of draws whose worst case fits; unbounded once every canary fits at once."""
+    if sum(lengths) <= tokens:
+        return MOST_DRAWS
+    return int(np.searchsorted(np.cumsum(sorted(lengths, reverse=True)), tokens, side="right"))

@@ -1,0 +1,83 @@
+"""What each candidate canary tells of each kind of fault: the replays behind ``d_optimal.py``'s features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detectors.canaries.measurement import Prepared, prepare
+from detectors.records import Fault, FaultKind, Floats
+from probes.canaries.replay_pairs import Progress, ask_all, summary
+from probes.enrolment.candidates import finite
+from probes.enrolment.d_optimal import Doubles, information
+from probes.golden.record import GoldenCanary
+from probes.runner import BatchShape, Breakable, Replay, Runner, Stop, Target
+
+STAGE = "directions of candidates"
+BELOW, ABOVE = 0.9, 1.1
+# Parts large enough to be worth a direction of their own; the single blocks lie close to them.
+PARTS = ("attention", "mlp")
+MOST_OTHERS = 4
+# Standard deviation of a coordinate at least, in nats: float32 rounding, as the battery's own least distortion.
+LEAST_NOISE = 1e-3
+BENIGN = BatchShape(rows=1)
+
+
+def features_of(
+    runner: Runner,
+    adapter: str,
+    candidates: Sequence[GoldenCanary],
+    others: Sequence[str],
+    progress: Progress,
+    stop: Stop,
+) -> Doubles:
+    """(n, D, D) information of each candidate on the adapter's own effect, its strength, its parts, and mix-ups.
+
+    Directions: delta itself (the adapter lost), the tangent of the scale curve at 1, attention and mlp left out where
+    the runner can do so, and up to four other adapters in its place. Noise: how far one benign replay moves each
+    coordinate. Costs one pass over the candidates for each, three for strength and noise.
+    """
+    asked = [Target(adapter, scale=BELOW), Target(adapter, scale=ABOVE), *_displaced(runner, adapter, others)]
+    tables: list[list[Floats]] = []
+    for done, target in enumerate(asked):
+        progress(STAGE, done, len(asked) + 1)
+        tables.append(_answers(runner, candidates, target, stop))
+    benign = _answers(runner, candidates, Target(adapter), stop, BENIGN)
+    progress(STAGE, len(asked) + 1, len(asked) + 1)
+    per_canary = zip(candidates, zip(*tables, strict=True), benign, strict=True)
+    return np.stack([_information(canary, list(answers), still) for canary, answers, still in per_canary])
+
+
+def _displaced(runner: Runner, adapter: str, others: Sequence[str]) -> list[Target]:
+    known = runner.blocks(adapter) if isinstance(runner, Breakable) else ()
+    # Without those two names the first and the last block: opposite ends of whatever the runner's blocks are.
+    parts = [part for part in PARTS if part in known] or list(dict.fromkeys([*known[:1], *known[-1:]]))
+    without = [Target(adapter, fault=Fault(FaultKind.WITHOUT, part)) for part in parts]
+    return [*without, *(Target(other) for other in others[:MOST_OTHERS])]
+
+
+def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats) -> Doubles:
+    ready = prepare(canary.reference)
+    healthy = _vector(ready, canary.reference.golden_adapter.log_probs)
+    below, above, *displaced = [_vector(ready, table) for table in answers]
+    tangent = (above - below) / (ABOVE - BELOW)
+    columns = [-ready.delta, tangent, *(vector - healthy for vector in displaced)]
+    away = _vector(ready, benign) - healthy
+    noise = max(float(np.sqrt(np.mean(away**2))), LEAST_NOISE)
+    return information(np.stack(columns, axis=1), noise)
+
+
+def _vector(ready: Prepared, table: Floats) -> Doubles:
+    return ready.vector(np.where(ready.mask, table, 0.0).astype(np.float64) - ready.base)
+
+
+def _answers(
+    runner: Runner, candidates: Sequence[GoldenCanary], target: Target, stop: Stop, shape: BatchShape | None = None
+) -> list[Floats]:
+    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in candidates]
+    answers = ask_all(runner, replays, stop, shape)
+    tables = [summary(answers[replay]).log_probs for replay in replays]
+    for canary, table in zip(candidates, tables, strict=True):
+        finite(f"canary {canary.id}, {target}", table[canary.reference.kept >= 0])
+    return tables

@@ -1,0 +1,144 @@
+"""Signatures: how the adapter answers on its held-out canaries when something is wrong with it or with its base.
+
+Each fault is switched on in the runner (``Target.fault``) and replayed, so that the same fault in production is found
+again by its direction. They are scores for the cause, never evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from detectors.records import Fault, FaultKind, Floats, Half, Recorded
+from probes.canaries.replay_pairs import Progress, ask_all, summary
+from probes.errors import Unreplayable, Unsupported
+from probes.golden.record import GoldenCanary
+from probes.golden.signature_codec import STEP
+from probes.runner import BITS, GROUPED, Breakable, Replay, Runner, Stop, Target
+
+STAGE = "signatures of faults"
+# Recorded parts of another adapter; between them and the healthy end the path is a curve
+# (detectors/diagnosis/curve_fits.py). With the whole alone, in-between mixtures left 1 to 55 % of the energy, with
+# these .3 to 3 %.
+MIXES = {FaultKind.STACKED: ("", "*0.5"), FaultKind.AVERAGED: ("", "*0.25")}
+NO_FAULTS = "the runner cannot answer as if something were wrong: no signatures, causes are told from strength alone"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signed:
+    """canaries: all of them, the held-out ones with their signatures; unrecorded: what is missing, in words."""
+
+    canaries: list[GoldenCanary]
+    unrecorded: tuple[str, ...]
+
+
+def faults_of(runner: Runner, adapter: str, others: Sequence[str]) -> tuple[Fault, ...]:
+    """What can be broken here: each block left out, a base of fewer bits, each other adapter on top or mixed in, the
+    prompt's cache left by the base or by another adapter, and a prompt that the base reads alone.
+
+    others: names of the other registered adapters; earlier versions of this one are told by ``others`` of the
+    reference, and an engine does not stack an adapter on its own past
+    Empty for a runner that does not answer ``Target.fault``.
+    """
+    if not isinstance(runner, Breakable):
+        return ()
+    blocks = [Fault(FaultKind.WITHOUT, block) for block in runner.blocks(adapter)]
+    bits = [Fault(FaultKind.QUANTISED, width) for width in (*BITS, *GROUPED)]
+    beside = [other for other in others if "@" not in other]
+    mixes = [Fault(kind, f"{other}{part}") for kind, parts in MIXES.items() for other in beside for part in parts]
+    warmed = [Fault(FaultKind.WARMED, other) for other in ("", *beside)]
+    return (*blocks, *bits, *mixes, *warmed, Fault(FaultKind.PREFILLED, ""))
+
+
+def with_signatures(
+    runner: Runner,
+    adapter: str,
+    canaries: Sequence[GoldenCanary],
+    others: Sequence[str],
+    progress: Progress,
+    stop: Stop,
+) -> Signed:
+    """The canaries with a signature for every fault that the runner can answer under.
+
+    A fault that the runner does not do, that overflows or that leaves every answer as it was is told in words and
+    left out: it is no reason to refuse the adapter. Raises Unreplayable when it was stopped.
+    """
+    faults = faults_of(runner, adapter, others)
+    if not faults:
+        return Signed(list(canaries), (NO_FAULTS,))
+    held = [canary for canary in canaries if canary.half is Half.HELD_OUT]
+    recorded: dict[Fault, list[Recorded]] = {}
+    unrecorded = []
+    for done, fault in enumerate(faults):
+        progress(STAGE, done, len(faults))
+        found = _recorded(runner, adapter, held, fault, stop)
+        if isinstance(found, str):
+            unrecorded.append(f"{fault.kind.value} {fault.name}: {found}")
+        else:
+            recorded[fault] = found
+    progress(STAGE, len(faults), len(faults))
+    signed = dict(_signed(held, recorded))
+    return Signed([signed.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
+
+
+def summed(faults: Sequence[Fault]) -> str:
+    """For people: "12 without a block, 4 quantised, 2 stacked, 2 averaged"."""
+    words = {
+        FaultKind.WITHOUT: "without a block",
+        FaultKind.QUANTISED: "on a quantised base",
+        FaultKind.WARMED: "on another's cache",
+        FaultKind.PREFILLED: "off while the prompt is read",
+    }
+    counts = {kind: sum(fault.kind is kind for fault in faults) for kind in FaultKind}
+    return ", ".join(f"{count} {words.get(kind, kind.value)}" for kind, count in counts.items() if count) or "none"
+
+
+def _signed(
+    held: Sequence[GoldenCanary], recorded: Mapping[Fault, Sequence[Recorded]]
+) -> Iterator[tuple[str, GoldenCanary]]:
+    for index, canary in enumerate(held):
+        faults = {fault: answers[index] for fault, answers in recorded.items()}
+        yield canary.id, replace(canary, reference=replace(canary.reference, faults=faults))
+
+
+def _recorded(
+    runner: Runner, adapter: str, held: Sequence[GoldenCanary], fault: Fault, stop: Stop
+) -> list[Recorded] | str:
+    """One answer a canary, or why there is none."""
+    try:
+        served = _answers(runner, held, Target(adapter, fault=fault), stop)
+        bases: Sequence[Floats | None] = [None] * len(held)
+        if fault.kind is FaultKind.QUANTISED:
+            bases = _answers(runner, held, Target(None, fault=fault), stop)
+    except (Unsupported, Unreplayable) as error:
+        if stop():
+            raise
+        return str(error)
+    found = [Recorded(*sides) for sides in zip(served, bases, strict=True)]
+    return _useless(held, found) or found
+
+
+def _answers(runner: Runner, held: Sequence[GoldenCanary], target: Target, stop: Stop) -> list[Floats]:
+    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in held]
+    answers = ask_all(runner, replays, stop)
+    return [summary(answers[replay]).log_probs for replay in replays]
+
+
+def _useless(held: Sequence[GoldenCanary], found: Sequence[Recorded]) -> str:
+    """Why these answers are no signature; "" where they are one."""
+    pairs = list(zip(held, found, strict=True))
+    tables = [(one, table) for one, it in pairs for table in (it.served, it.live_base) if table is not None]
+    if not all(np.isfinite(table[one.reference.kept >= 0]).all() for one, table in tables):
+        return "NaN or infinite log-probabilities"
+    if all(_unmoved(one, it.served) for one, it in pairs):
+        return "answers as if nothing were wrong"
+    return ""
+
+
+def _unmoved(canary: GoldenCanary, served: Floats) -> bool:
+    """Nothing is left of it once it is written down."""
+    used = canary.reference.kept >= 0
+    away = np.abs(served[used] - canary.reference.golden_adapter.log_probs[used])
+    return bool(away.max(initial=0.0) < STEP / 2)

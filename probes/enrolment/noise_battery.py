@@ -1,0 +1,183 @@
+"""The nuisance battery: how much do the figures of each canary move when nothing is wrong?
+
+Enrolment replays every canary in benign configurations and keeps, per canary, how far the figures went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from detectors.canaries.measurement import measure
+from detectors.records import Measurement, NoiseFloor
+from probes.canaries.replay_pairs import Progress, ask_all, pair, summary
+from probes.errors import Refused
+from probes.golden.record import GoldenCanary, compare
+from probes.runner import BatchShape, Runner, Stop
+
+# What float32 rounding alone was seen to move on another kernel or machine than the battery's own: a floor of exactly 0
+# would make the last bit a fault. Each is far below any tolerance that is of use (0.005 and up).
+LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
+QUANTILE = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One benign way of doing the same work. shuffled: other neighbours in the batch, so other padding;
+
+    reopen: close and open the runner before; attention, dtype: another kernel or precision, by a second runner ("":
+    the same).
+    """
+
+    name: str
+    shape: BatchShape
+    shuffled: bool = False
+    reopen: bool = False
+    attention: str = ""
+    dtype: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a second runner has to be told."""
+        return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
+
+
+def configurations(runner: Runner) -> tuple[Configuration, ...]:
+    """The battery for this runner: without the cache in one pass, through it in chunks, other batches and a restart.
+
+    Another attention kernel only where its config can name one. Another precision only where a CUDA device serves in
+    half precision: kernels there round by batch and version, and float32 measures how far that may go. An adapter that
+    is served in float32 gets no bfloat16 in its battery: that would be a loss of precision, and a floor wide enough to
+    hide small faults.
+    """
+    plain = (
+        Configuration("one row", BatchShape(rows=1)),
+        Configuration("four rows", BatchShape(rows=4)),
+        Configuration("other neighbours", BatchShape(rows=8), shuffled=True),
+        Configuration("padded on the left", BatchShape(rows=8, left_pad=True)),
+        Configuration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
+        Configuration("after a restart", BatchShape(rows=8), reopen=True),
+    )
+    config = getattr(runner, "config", None)
+    return (*plain, *_other_attention(config), *_other_dtype(config))
+
+
+def _other_attention(config: Any) -> tuple[Configuration, ...]:
+    other = {"sdpa": "eager", "eager": "sdpa"}.get(getattr(config, "attention", ""))
+    return (Configuration(f"{other} attention", BatchShape(rows=8), attention=other),) if other else ()
+
+
+def _other_dtype(config: Any) -> tuple[Configuration, ...]:
+    dtype, placement = getattr(config, "dtype", ""), getattr(config, "placement", None)
+    if dtype not in ("bfloat16", "float16") or placement is None or placement().device.type != "cuda":
+        return ()
+    return (Configuration(f"float32 instead of {dtype}", BatchShape(rows=8), dtype="float32"),)
+
+
+def replay_battery(
+    runner: Runner,
+    adapter: str,
+    canaries: Sequence[GoldenCanary],
+    progress: Progress,
+    stop: Stop,
+    names: Sequence[str] = (),
+) -> dict[str, tuple[Measurement, ...]]:
+    """Every canary measured in every configuration: recorded benign replays, by the configuration's name.
+
+    names: of the configurations to replay, all of them when empty; each costs two passes over all canaries
+    Raises Unreplayable when it was stopped, Refused for numbers that are not finite.
+    """
+    battery = _named(configurations(runner), names)
+    results = {}
+    for done, configuration in enumerate(battery):
+        progress("battery", done, len(battery))
+        results[configuration.name] = _replay(runner, adapter, canaries, configuration, stop)
+    progress("battery", len(battery), len(battery))
+    return results
+
+
+def _named(battery: Sequence[Configuration], names: Sequence[str]) -> list[Configuration]:
+    known = [configuration.name for configuration in battery]
+    unknown = set(names) - set(known)
+    if unknown:
+        raise Refused("configurations of the battery", ", ".join(sorted(unknown)), f"some of {', '.join(known)}")
+    return [configuration for configuration in battery if not names or configuration.name in names]
+
+
+def noise_floors(results: Mapping[str, Sequence[Measurement]], without: str = "") -> dict[str, NoiseFloor]:
+    """99 % quantiles per canary over the configurations; with fewer than a hundred of them that is the largest one.
+
+    without: a configuration to leave out, so that it can be tried against a tolerance which it did not set
+    """
+    if without and without not in results:
+        raise Refused("configuration to leave out", without, f"one of {', '.join(results)}")
+    floors: dict[str, list[NoiseFloor]] = {}
+    for name, measurements in results.items():
+        for measurement in measurements if name != without else ():
+            floors.setdefault(measurement.comparison.reference.canary, []).append(moved(measurement))
+    return {canary: _quantiles(seen) for canary, seen in floors.items()}
+
+
+def largest(measurements: Sequence[Measurement]) -> NoiseFloor:
+    """The largest figures of any canary in one configuration."""
+    seen = [moved(measurement) for measurement in measurements]
+    return NoiseFloor(*(max(getattr(one, name) for one in seen) for name in NoiseFloor.__slots__))
+
+
+def moved(measurement: Measurement) -> NoiseFloor:
+    """How far one benign replay is from the golden one. distortion: the square root of rho."""
+    return NoiseFloor(abs(measurement.scale - 1), max(measurement.distortion, 0.0) ** 0.5, measurement.base_shift)
+
+
+def _quantiles(seen: Sequence[NoiseFloor]) -> NoiseFloor:
+    # method "higher": of seven values that is the largest, never a point between two that were seen.
+    def quantile(name: str) -> float:
+        values = [getattr(one, name) for one in seen]
+        return max(float(np.quantile(values, QUANTILE, method="higher")), getattr(LEAST, name))
+
+    return NoiseFloor(quantile("scale"), quantile("distortion"), quantile("base_shift"))
+
+
+def _replay(
+    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: Configuration, stop: Stop
+) -> tuple[Measurement, ...]:
+    if configuration.reopen:
+        runner.close()
+        runner.open()
+    if not configuration.settings:
+        return _measured(runner, adapter, canaries, configuration, stop)
+    second = _second(runner, configuration.settings)
+    second.open()
+    try:
+        return _measured(second, adapter, canaries, configuration, stop)
+    finally:
+        second.close()
+
+
+def _second(runner: Any, settings: Mapping[str, str]) -> Runner:
+    if not is_dataclass(runner.config) or isinstance(runner.config, type):
+        wanted = f"a dataclass with the fields {', '.join(settings)}"
+        raise Refused("runner's config", type(runner.config).__name__, wanted)
+    other: Runner = type(runner)(replace(runner.config, **settings))
+    return other
+
+
+def _measured(
+    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: Configuration, stop: Stop
+) -> tuple[Measurement, ...]:
+    pairs = [pair(canary, adapter) for canary in canaries]
+    replays = [replay for one in pairs for replay in one.replays]
+    if configuration.shuffled:
+        order = np.random.default_rng(0).permutation(len(replays))
+        replays = [replays[int(index)] for index in order]
+    answers = ask_all(runner, replays, stop, configuration.shape)
+    measurements = []
+    for one in pairs:
+        served, live_base = (summary(answers[replay]) for replay in one.replays)
+        measurements.append(measure(compare(one.canary, 1, served, live_base, adapter, 0.0)))
+    if not all(measurement.finite for measurement in measurements):
+        raise Refused(f"battery, {configuration.name}", "NaN or infinite log-probabilities", "finite numbers")
+    return tuple(measurements)

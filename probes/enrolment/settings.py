@@ -1,0 +1,49 @@
+"""How an enrolment is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detectors.canaries.tolerance import Tolerances
+from probes.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolSettings:
+    """How to enrol. base: the base's name; at: now, seconds since the epoch; why, previous: when a record is replaced.
+
+    per_half: canaries wanted in each half; min_pool: fewest accepted (with 12 one benign outlier is 8 % of the pool)
+    min_tokens, max_new_tokens: bounds of a usable continuation, end of text included
+    min_energy: least |delta|^2 a scored position, nats squared (.01: the adapter moves log-probabilities by a tenth)
+    top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
+    battery: names of the benign configurations to replay, all of them when empty
+    signatures: record how the adapter answers when something is wrong (probes/enrolment/fault_signatures.py), about as
+    much work again
+    select: choose the pool by what each canary tells per token (probes/enrolment/d_optimal.py) from all candidates,
+    within pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
+    """
+
+    base: str
+    at: float
+    why: str = ""
+    previous: str = ""
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    per_half: int = 24
+    min_pool: int = 24
+    min_tokens: int = 12
+    max_new_tokens: int = 40
+    min_energy: float = 0.01
+    top: int = 20
+    seed: int = 0
+    log_threshold: float = 21.5
+    token_budget: int = 512
+    battery: tuple[str, ...] = ()
+    signatures: bool = True
+    select: bool = False
+    pool_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_pool <= self.per_half:
+            raise Refused("canaries in each half", f"{self.min_pool} to {self.per_half}", "2 <= min_pool <= per_half")
+        if not 1 <= self.min_tokens <= self.max_new_tokens:
+            raise Refused("tokens of a continuation", f"{self.min_tokens} to {self.max_new_tokens}", "1 <= min <= max")

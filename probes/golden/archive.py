@@ -1,0 +1,127 @@
+"""Golden records on disk: one content-addressed file each, never changed and never deleted."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from detectors.records import Reason
+from probes.errors import Damaged, Missing, Refused
+from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
+from probes.golden.record import Golden, Refusal
+
+
+def save(golden: Golden, folder: Path) -> str:
+    """Write ``<folder>/<hex>.golden`` whole or not at all; returns the hash. One that is there stays as it is."""
+    return save_bytes(to_bytes(golden), folder)
+
+
+def save_bytes(data: bytes, folder: Path) -> str:
+    """``save`` for a record that is bytes already; they are kept as they are."""
+    name = content_hash(data)
+    path = _path(folder, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and content_hash(path.read_bytes()) == name:
+        return name
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    # Enrolled by one user, read by the sidecar's.
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+    return name
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """The bytes of the record of that hash, unchecked. Raises OSError."""
+    return _path(folder, name).read_bytes()
+
+
+def load(folder: Path, name: str) -> Golden:
+    """The record of that hash. Raises Missing when there is none, Damaged when its content has another hash."""
+    try:
+        data = read_bytes(folder, name)
+    except OSError as error:
+        seen = f"no readable file in {folder} ({error.strerror})"
+        raise Missing(f"golden record {name}", seen, "the file that enrolment wrote") from error
+    if content_hash(data) != name:
+        wanted = "content of that hash: restore the file, or enrol again"
+        raise Damaged(f"golden record {name} in {folder}", f"content with hash {content_hash(data)}", wanted)
+    return from_bytes(data)
+
+
+def load_pinned(folder: Path, adapter: str, pin: str = "") -> Golden:
+    """The record an adapter is compared with: the pinned one, else the newest in the folder.
+
+    Raises Missing when there is none, Refused when it is another adapter's, Damaged as ``load`` does.
+    """
+    name = pin or newest(folder, adapter)
+    if not name:
+        raise Missing(f"golden record of {adapter}", f"none in {folder}", f"one: run `gapwatch enrol {adapter}`")
+    golden = load(folder, name)
+    if golden.adapter != adapter:
+        raise Refused(f"golden record {name}", f"one of adapter {golden.adapter}", f"one of {adapter}")
+    return golden
+
+
+def look_up(folder: Path, adapter: str, pin: str = "") -> Golden | Refusal:
+    """``load_pinned`` as a value: what a round is given, so that one bad record does not silence the other adapters."""
+    try:
+        return load_pinned(folder, adapter, pin)
+    except Refused as error:
+        return Refusal(Reason.NO_GOLDEN if isinstance(error, Missing) else Reason.GOLDEN_REFUSED, str(error))
+
+
+def newest(folder: Path, adapter: str) -> str | None:
+    """Hash of the adapter's latest record by its own time of creation, None without one.
+
+    Reads the text part only; the content is checked when it is loaded. A file without a readable text raises Damaged:
+    it may be the newest record, and going back to an older one without a word would move the reference. Whose record
+    it is, nobody can tell; who holds one already keeps it (agent/worker/goldens.py).
+    """
+    heads = [(_head(path), f"sha256:{path.stem}") for path in sorted(folder.glob("*.golden"))]
+    found = [(at, name) for (whose, at), name in heads if whose == adapter]
+    return max(found)[1] if found else None
+
+
+def adapter_before(folder: Path, record: str, adapter_hash: str) -> str:
+    """Hash of the adapter files that were accepted before those of ``adapter_hash``, "" where there were none.
+
+    record: hash of the record to begin with, "" for none; it and those that it replaced are looked through, because the
+    same files are enrolled again when their base has moved. Raises Missing or Damaged where a record cannot be read.
+    """
+    while record:
+        golden = load(folder, record)
+        if golden.adapter_hash != adapter_hash:
+            return golden.adapter_hash
+        record = golden.previous
+    return ""
+
+
+def time_after(folder: Path, previous: str, now: float) -> float:
+    """When a record is said to be made that replaces ``previous``: now, or a second after it by a clock that is behind.
+
+    The newest is the one in force, so an earlier time would leave the old one there. Raises Damaged.
+    """
+    return max(now, _head(_path(folder, previous))[1] + 1.0) if previous else now
+
+
+def _head(path: Path) -> tuple[str, float]:
+    """Adapter and time of creation of one file. Raises Damaged when it cannot be opened or says neither."""
+    try:
+        with path.open("rb") as file:
+            size = file.read(8)
+            text = text_of(size + file.read(min(int.from_bytes(size, "little"), path.stat().st_size)))
+        return str(text["adapter"]), float(text["created_at"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        wanted = "a golden record: restore or remove the file, or pin a hash in the config"
+        raise Damaged(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
+
+
+def _path(folder: Path, name: str) -> Path:
+    digits = name.removeprefix("sha256:")
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise Refused("hash of a golden record", name, '"sha256:" and 64 hexadecimal digits')
+    return folder / f"{digits}.golden"

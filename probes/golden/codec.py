@@ -1,0 +1,209 @@
+"""A golden record as bytes.
+
+Layout: a safetensors container (no code in it, unlike a pickle) whose one metadata entry is JSON. Positions of all
+canaries lie behind each other (P in all); of the kept tokens only those that are there are written (M in all), because
+the union of two top-20 lists leaves part of the width empty. Log-probabilities are float32: half the width for the
+curve moved the effective scale by 3e-4, and by 1.1e-4 where only differences from the golden adapter were halved.
+Signatures are written by ``signature_codec.py``. What a record does not have is not written at all, so that one made
+before there were signatures, messages and checks keeps its bytes and its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.records import Floats, Half, NoiseFloor, Reference, Summary
+from probes.errors import Damaged, Refused
+from probes.golden.power import Loss, Power
+from probes.golden.record import Golden, GoldenCanary
+from probes.golden.signature_codec import FAULTS, SignatureReader, signature_arrays, signature_text
+
+FORMAT = "gapwatch.golden.v1"
+# One entry only: the container writes several in an order that differs from run to run, and the bytes are hashed.
+KEY = "gapwatch"
+# Both golden sides are points of the recorded curve, so their log-probabilities are written once.
+SIDES = {"golden_adapter": 1.0, "golden_base": 0.0}
+PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank", "alpha", "canary_set", "created_at")
+PLAIN_LATER = ("why", "previous", "excluded", "settings")
+# Of a canary; written where there is something to write.
+OPTIONAL = ("messages", "expect")
+
+
+def content_hash(data: bytes) -> str:
+    """What a golden record is called: "sha256:..." of its bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def to_bytes(golden: Golden) -> bytes:
+    """The record as bytes; the same record gives the same bytes. Raises Refused when a side is not on the curve."""
+    return save_arrays(_arrays(golden), metadata={KEY: json.dumps(_text(golden), sort_keys=True)})
+
+
+def from_bytes(data: bytes) -> Golden:
+    """The record, with its own hash filled in. Raises Damaged for bytes that are no golden record."""
+    try:
+        text = text_of(data)
+        arrays = load_arrays(data)
+        return _golden(text, arrays, content_hash(data))
+    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise Damaged("golden record", f"bytes that cannot be read ({error})", f"the {FORMAT} layout") from error
+
+
+def text_of(data: bytes) -> dict[str, Any]:
+    """The JSON part alone, from the record's first bytes. Raises ValueError, KeyError or TypeError without one."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    text: dict[str, Any] = json.loads(header["__metadata__"][KEY])
+    return text
+
+
+def _text(golden: Golden) -> dict[str, Any]:
+    plain = {name: getattr(golden, name) for name in (*PLAIN, *PLAIN_LATER)}
+    canaries = [
+        {
+            **{name: value for name in OPTIONAL if (value := getattr(canary, name))},
+            "id": canary.id,
+            "half": canary.half.value,
+            "lengths": [len(canary.prompt), len(canary.forced)],
+            "prompt_text": canary.prompt_text,
+            "golden_text": canary.golden_text,
+            "noise": asdict(canary.reference.noise),
+        }
+        for canary in golden.canaries
+    ]
+    if golden.unrecorded:
+        plain["unrecorded"] = golden.unrecorded
+    return {
+        **plain,
+        **signature_text(golden.canaries),
+        "format": FORMAT,
+        "tolerances": asdict(golden.tolerances),
+        "noise": {name: asdict(floor) for name, floor in golden.noise.items()},
+        "power": asdict(golden.power),
+        "others": sorted(golden.canaries[0].reference.others) if golden.canaries else [],
+        "canaries": canaries,
+    }
+
+
+def _arrays(golden: Golden) -> dict[str, NDArray[Any]]:
+    references = [canary.reference for canary in golden.canaries]
+    width = max(reference.kept.shape[1] for reference in references)
+    arrays: dict[str, NDArray[Any]] = {
+        "prompt": np.concatenate([np.asarray(canary.prompt, np.int32) for canary in golden.canaries]),
+        "forced": np.concatenate([np.asarray(canary.forced, np.int32) for canary in golden.canaries]),
+        "scales": references[0].scales,
+        "kept": np.concatenate([_widened(reference.kept, width) for reference in references]),
+        "curve": np.concatenate([reference.curve[:, reference.kept >= 0] for reference in references], axis=1),
+    }
+    for side, scale in SIDES.items():
+        summaries: list[Summary] = [getattr(reference, side) for reference in references]
+        arrays[f"{side}.rest"] = np.concatenate([summary.rest for summary in summaries])
+        arrays[f"{side}.top1"] = np.concatenate([summary.top1 for summary in summaries])
+        if not np.array_equal(_flat(references, [summary.log_probs for summary in summaries]), _at(arrays, scale)):
+            raise Refused(
+                f"{side} of {golden.adapter}", "other log-probabilities", f"the recorded curve's at scale {scale}"
+            )
+    for index, name in enumerate(sorted(references[0].others)):
+        arrays[f"other.{index}"] = _flat(references, [reference.others[name] for reference in references])
+    arrays |= signature_arrays(references)
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _at(arrays: dict[str, NDArray[Any]], scale: float) -> Floats:
+    return arrays["curve"][list(arrays["scales"]).index(scale)]
+
+
+def _widened(kept: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    return np.pad(kept, ((0, 0), (0, width - kept.shape[1])), constant_values=-1)
+
+
+def _flat(references: Sequence[Reference], tables: Sequence[Floats]) -> Floats:
+    return np.concatenate([table[reference.kept >= 0] for reference, table in zip(references, tables, strict=True)])
+
+
+def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) -> Golden:
+    if text.pop("format") != FORMAT:
+        raise Damaged("golden record", "another layout", FORMAT)
+    reader = _Reader(arrays, tuple(text["others"]), name, SignatureReader(arrays, text.get(FAULTS, [])))
+    known = {item.name for item in fields(Golden)}
+    return Golden(
+        **{
+            **{key: value for key, value in text.items() if key in known},
+            "scales": tuple(float(scale) for scale in arrays["scales"]),
+            "canaries": tuple(reader.canary(row) for row in text["canaries"]),
+            "tolerances": Tolerances(**text["tolerances"]),
+            "noise": {key: NoiseFloor(**floor) for key, floor in text["noise"].items()},
+            "unrecorded": tuple(text.get("unrecorded", ())),
+            "power": Power(**{**text["power"], "losses": tuple(Loss(**loss) for loss in text["power"]["losses"])}),
+            "hash": name,
+        }
+    )
+
+
+class _Reader:
+    """Cuts the canaries off the arrays, one after the other, in the order in which they were written."""
+
+    def __init__(
+        self, arrays: dict[str, NDArray[Any]], others: tuple[str, ...], name: str, signatures: SignatureReader
+    ) -> None:
+        self._arrays, self._others, self._name, self._signatures = arrays, others, name, signatures
+        self._prompt, self._position, self._entry = 0, 0, 0
+
+    def canary(self, row: dict[str, Any]) -> GoldenCanary:
+        prompt, scored = row["lengths"]
+        positions = slice(self._position, self._position + scored)
+        kept = self._arrays["kept"][positions]
+        entries = slice(self._entry, self._entry + int((kept >= 0).sum()))
+        prompts = slice(self._prompt, self._prompt + prompt)
+        self._prompt, self._position, self._entry = prompts.stop, positions.stop, entries.stop
+        return GoldenCanary(
+            row["id"],
+            Half(row["half"]),
+            tuple(self._arrays["prompt"][prompts].tolist()),
+            tuple(self._arrays["forced"][positions].tolist()),
+            row["prompt_text"],
+            row["golden_text"],
+            self._reference(row, kept, positions, entries),
+            tuple(row.get("messages", ())),
+            row.get("expect", {}),
+        )
+
+    def _reference(self, row: dict[str, Any], kept: NDArray[np.int32], positions: slice, entries: slice) -> Reference:
+        def table(key: str) -> Floats:
+            return _unflat(kept, self._arrays[key][..., entries])
+
+        def summary(side: str, scale: float) -> Summary:
+            rest, top1 = self._arrays[f"{side}.rest"][positions], self._arrays[f"{side}.top1"][positions]
+            return Summary(_unflat(kept, _at(self._arrays, scale)[entries]), rest, top1)
+
+        sides = {side: summary(side, scale) for side, scale in SIDES.items()}
+        half = Half(row["half"])
+        return Reference(
+            canary=row["id"],
+            golden=self._name,
+            half=half,
+            kept=kept,
+            **sides,
+            scales=self._arrays["scales"],
+            curve=table("curve"),
+            others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
+            noise=NoiseFloor(**row["noise"]),
+            faults=self._signatures.of(kept, sides) if half is Half.HELD_OUT else {},
+        )
+
+
+def _unflat(kept: NDArray[np.int32], flat: Floats) -> Floats:
+    """(..., M) -> (..., T, K) with -inf at the pads."""
+    table = np.full((*flat.shape[:-1], *kept.shape), -np.inf, np.float32)
+    table[..., kept >= 0] = flat
+    return table

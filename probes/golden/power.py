@@ -1,0 +1,128 @@
+"""Can this adapter be monitored on these canaries, and how many draws would show a loss?
+
+Pure. Decided once, at enrolment, from what was recorded there; an adapter without power is never called healthy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detectors.canaries.measurement import energy, measure
+from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.evidence.e_detector import grid
+from detectors.records import Comparison, Reference, Summary
+
+STRENGTHS = (0.5, 0.9, 0.95)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What one adapter is watched with. log_threshold: ln A, nats; draws_per_round: canary draws the budget holds."""
+
+    log_threshold: float
+    draws_per_round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One loss of strength. strength: what is left, in (0, 1); share: of the pool beyond tolerance then;
+
+    draws: canary draws until the alarm, None where it never comes.
+    """
+
+    strength: float
+    share: float
+    draws: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """monitorable: may a round be judged at all? noise: median benign |s - 1| over the pool; words: for people."""
+
+    monitorable: bool
+    noise: float
+    losses: tuple[Loss, ...]
+    words: str
+
+
+def strong_enough(reference: Reference, floor: float) -> bool:
+    """Has this canary an effect to measure against?
+
+    floor: least |delta|^2 per scored position, in nats squared. Below it retention has no denominator to speak of.
+    """
+    return energy(reference) >= floor * reference.kept.shape[0]
+
+
+def power(adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet: Fleet) -> Power:
+    """What a loss of 50 %, 10 % and 5 % would look like to the e-detector.
+
+    pool: the selected half, with its noise floors
+    The served side of each loss is the recorded curve at that strength: the adapter's own weaker self.
+    """
+    losses = tuple(_loss(adapter, pool, strength, tolerances, fleet) for strength in STRENGTHS)
+    noise = float(np.median([reference.noise.scale for reference in pool]))
+    allowed = tolerances.of(adapter, moved=False)
+    # Noise as wide as the tolerance hides exactly what the tolerance promises to show.
+    monitorable = noise < allowed and losses[0].draws is not None
+    said = (
+        [_promise(allowed, tolerances.share), *(_says(loss, fleet) for loss in losses)]
+        if monitorable
+        else [_none(allowed)]
+    )
+    return Power(monitorable, noise, losses, "; ".join([f"noise floor {noise:.2g}", *said]))
+
+
+def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int | None:
+    """Draws until the mean over the bets passes the threshold, when that share of draws is beyond tolerance.
+
+    Each bet is taken to grow by its mean growth (Wald's approximation; exact when all draws are beyond). None: never.
+    """
+    bets = grid(m0)
+    growth = share_beyond * np.log1p(bets * (1 - m0)) + (1 - share_beyond) * np.log1p(-bets * m0)
+    if share_beyond <= m0 or growth.max() <= 0:
+        return None
+    draws = math.floor(log_threshold / growth.max())
+    while np.logaddexp.reduce(draws * growth) - math.log(len(bets)) < log_threshold:
+        draws += 1
+    return draws
+
+
+def _loss(adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, fleet: Fleet) -> Loss:
+    weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
+    share = float(np.mean([beyond(measurement, tolerances, moved=False) for measurement in weaker]))
+    return Loss(strength, share, draws_to_alarm(share, tolerances.share, fleet.log_threshold))
+
+
+def _weakened(adapter: str, reference: Reference, strength: float) -> Comparison:
+    """On the recorded curve, between its knots: linear in the log-probabilities, as the effective scale is read."""
+    above = int(np.searchsorted(reference.scales, strength))
+    low, high = reference.scales[above - 1 : above + 1]
+    share = np.float32((strength - low) / (high - low))
+    kept = reference.kept >= 0
+    served = np.full(kept.shape, -np.inf, np.float32)
+    served[kept] = (1 - share) * reference.curve[above - 1][kept] + share * reference.curve[above][kept]
+    golden = reference.golden_adapter
+    return Comparison(adapter, reference, 1, Summary(served, golden.rest, golden.top1), reference.golden_base, 0.0)
+
+
+def _promise(allowed: float, share: float) -> str:
+    return f"pages when more than {share:.1%} of canaries are more than {allowed:.1%} weaker or stronger"
+
+
+def _none(allowed: float) -> str:
+    return (
+        f"unmonitorable on these canaries: a tolerance of {allowed:.1%} does not stand out of the noise. "
+        "Use canaries on which the adapter answers differently from its base, or a wider tolerance."
+    )
+
+
+def _says(loss: Loss, fleet: Fleet) -> str:
+    lost = f"a {1 - loss.strength:.0%} loss"
+    if loss.draws is None:
+        return f"{lost} stays within the tolerance"
+    rounds = math.ceil(loss.draws / fleet.draws_per_round)
+    return f"{lost} needs {rounds} {'round' if rounds == 1 else 'rounds'} of {fleet.draws_per_round} draws"

@@ -1,0 +1,100 @@
+"""From a base's files to a model in memory: read, hashed, built, and tried once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from probes.artefacts.base_files import base_hash, tokenizer_hash
+from probes.artefacts.lora_files import to_torch
+from probes.artefacts.safetensors_header import RawTensor, digest, read_folder
+from probes.errors import Unreplayable
+from probes.model.forward import Model, own_head
+from probes.model.lora import Switchboard
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a model runs. attention: transformers' name of the backend."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseParts:
+    """A base read from its folder but not yet built. hash: base_hash of exactly the bytes in ``tensors``."""
+
+    folder: Path
+    tensors: list[RawTensor]
+    hash: str
+    tokenizer: str
+
+
+def read_base(folder: Path) -> BaseParts:
+    """Read and hash a model folder. What is hashed is what is run: the files may change between two reads."""
+    tensors = list(read_folder(folder))
+    return BaseParts(folder, tensors, base_hash(folder, digest(tensors)), _tokenizer_hash(folder))
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    try:
+        return tokenizer_hash(folder)
+    except Unreplayable:
+        return ""  # a folder of weights alone can be replayed, by the golden tokenizer
+
+
+def build(parts: BaseParts, placement: Placement) -> Model:
+    """The model of these parts. Raises Unreplayable when tensors are missing, have other shapes, or memory is short."""
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(parts.folder, local_files_only=True)
+        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        network, told = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict={item.name: to_torch(item) for item in parts.tensors},
+            dtype=placement.dtype,
+            attn_implementation=placement.attention,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
+        raise Unreplayable(str(parts.folder), f"cannot be loaded: {error}") from error
+    if lacking := sorted(told["missing_keys"]):
+        raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
+    try:
+        network = network.to(placement.device).eval().requires_grad_(False)
+        ends, plain = _ends(parts.folder, network), head_is_plain(network)
+    except Exception as error:  # likewise: this is the first time that the model runs
+        raise Unreplayable(str(parts.folder), f"cannot be run: {error}") from error
+    return Model(parts.hash, parts.tokenizer, parts.folder, network, Switchboard(network), ends, plain)
+
+
+def head_is_plain(network: Any) -> bool:
+    """Are its logits the output layer's and nothing more? Models that cap or scale them have to use their own head.
+
+    Tried once on a few tokens, which also shows that the model runs at all. Raises RuntimeError where neither gives
+    what the whole network does: its responses and canaries would be scored by another law.
+    """
+    with torch.inference_mode():
+        ids = torch.arange(min(4, network.config.vocab_size), device=network.device)[None]
+        places = torch.arange(ids.shape[1], device=network.device)[None]
+        states = network.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
+        whole = network(input_ids=ids, position_ids=places, use_cache=False).logits
+        plain = torch.allclose(network.get_output_embeddings()(states), whole, rtol=1e-3, atol=1e-3)
+        if not plain and not torch.allclose(own_head(network, states[0]), whole[0], rtol=1e-3, atol=1e-3):
+            raise RuntimeError("its head cannot be applied apart from its body")
+        return plain
+
+
+def _ends(folder: Path, network: Any) -> frozenset[int]:
+    """Token ids that end a text: of generation_config.json where there is one, else of the config."""
+    told = network.config.eos_token_id
+    if (folder / "generation_config.json").is_file():
+        told = transformers.GenerationConfig.from_pretrained(folder).eos_token_id or told
+    return frozenset(told if isinstance(told, list) else [] if told is None else [told])

@@ -1,0 +1,125 @@
+"""An adapter with something wrong about it, as an adapter: what enrolment records signatures of.
+
+Pure: an ``Adapter`` goes in, an ``Adapter`` comes out, and the tensors of what is left are shared, not copied.
+A *block* is a part that an engine may lose as a whole:
+
+- a module's last name ("q_proj", "lm_head"), which also finds what lies below a module of that name;
+- "attention" and "mlp", wherever an architecture puts them;
+- "layers.5", or "layers.0-9" for a stretch with both ends, whatever the model calls its list of layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from probes.artefacts.lora_files import Adapter, LowRank
+from probes.errors import Unreplayable, Unsupported
+
+LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
+# What architectures call the two halves of a layer, and their modules where a half has no name of its own.
+HALVES = {
+    "attention": {
+        "self_attn", "self_attention", "attention", "attn", "cross_attn", "linear_attn",
+        "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "c_attn", "query_key_value",
+    },
+    "mlp": {
+        "mlp", "feed_forward", "ffn", "block_sparse_moe", "experts",
+        "gate_proj", "up_proj", "down_proj", "gate_up_proj", "c_fc", "fc1", "fc2", "dense_h_to_4h", "dense_4h_to_h",
+    },
+}  # fmt: skip
+
+
+def blocks(adapter: Adapter) -> tuple[str, ...]:
+    """The single blocks that can be left out: module names, then attention and mlp, then every layer.
+
+    A block that holds the whole adapter is none of them (that is *not applied*), nor is one that leaves out the same
+    modules as a block before it.
+    """
+    modules = _modules(adapter)
+    names = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+    layers = sorted({layer for module in modules if (layer := _layer(module)) is not None})
+    seen: set[frozenset[str]] = {frozenset(modules)}
+    found = []
+    for block in (*names, *HALVES, *(f"layers.{layer}" for layer in layers)):
+        held = frozenset(_held(modules, block))
+        if held and held not in seen:
+            found.append(block)
+            seen.add(held)
+    return tuple(found)
+
+
+def without(adapter: Adapter, block: str) -> Adapter:
+    """The adapter as if this block had not been loaded. Raises Unreplayable when it has no such block."""
+    left_out = set(_held(_modules(adapter), block))
+    if not left_out:
+        raise Unreplayable(adapter.path, f"has no block {block!r}; known are {', '.join(blocks(adapter)) or 'none'}")
+    return replace(
+        adapter,
+        low_rank={module: part for module, part in adapter.low_rank.items() if module not in left_out},
+        saved={module: own for module, own in adapter.saved.items() if module not in left_out},
+    )
+
+
+def stacked(first: Adapter, second: Adapter, part: float = 1.0) -> Adapter:
+    """Both at once, the second at ``part`` of its strength: their ranks lie side by side. Raises Unsupported, see
+    ``_together``."""
+    return _together(first, second, (1.0, part))
+
+
+def averaged(first: Adapter, second: Adapter, part: float = 0.5) -> Adapter:
+    """``part`` of the second one's effect on every module and the rest of the first's, as merging with weights does.
+    Raises Unsupported likewise.
+
+    Not the average of the halves A and B, which is another matrix and a mistake of its own.
+    """
+    return _together(first, second, (1.0 - part, part))
+
+
+def _together(first: Adapter, second: Adapter, shares: tuple[float, float]) -> Adapter:
+    """A share of each. Raises Unsupported when both saved whole modules: one module cannot be two."""
+    if first.saved and second.saved:
+        both = sorted({*first.saved} & {*second.saved}) or sorted({*first.saved, *second.saved})
+        raise Unsupported(first.path, f"modules_to_save ({', '.join(both)}) beside those of {second.path}")
+    parts: dict[str, list[LowRank]] = {}
+    for adapter, share in zip((first, second), shares, strict=True):
+        for module, part in adapter.low_rank.items():
+            parts.setdefault(module, []).append(replace(part, scaling=share * part.scaling))
+    return replace(
+        first,
+        path=f"{first.path} and {second.path}",
+        r=first.r + second.r,
+        low_rank={module: _side_by_side(mine) for module, mine in parts.items()},
+        saved=first.saved or second.saved,
+        saved_share=shares[0] * first.saved_share if first.saved else shares[1] * second.saved_share,
+    )
+
+
+def _side_by_side(parts: list[LowRank]) -> LowRank:
+    if len(parts) == 1:
+        return parts[0]
+    kind = torch.promote_types(parts[0].b.dtype, parts[1].b.dtype)
+    a = torch.cat([part.a.to(kind) for part in parts])
+    b = torch.cat([part.b.to(kind) * part.scaling for part in parts], dim=1)
+    return LowRank(a, b, 1.0)
+
+
+def _modules(adapter: Adapter) -> list[str]:
+    return list(dict.fromkeys((*adapter.low_rank, *adapter.saved)))
+
+
+def _held(modules: Iterable[str], block: str) -> list[str]:
+    """Which of these modules lie in the block."""
+    if stretch := LAYERS.fullmatch(block):
+        layers = range(int(stretch[1]), int(stretch[2] or stretch[1]) + 1)
+        return [module for module in modules if _layer(module) in layers]
+    names = HALVES.get(block, {block})
+    return [module for module in modules if not names.isdisjoint(module.split("."))]
+
+
+def _layer(module: str) -> int | None:
+    """The first number in its name; experts of a mixture have a second one."""
+    return next((int(part) for part in module.split(".") if part.isdecimal()), None)

@@ -1,0 +1,74 @@
+"""One watched artefact of a runner: where it lies, what was loaded of it, and whether it may be replayed now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectors.records import Reason
+from probes.artefacts import base_files
+from probes.artefacts.watch import Stamp, Step, Watch, stamp
+from probes.errors import ProbeError, Unreplayable
+from probes.runner import Readiness
+
+
+@dataclass(slots=True)
+class Subject:
+    """source: as configured; stamp: the files at the last look; error: why the last load failed."""
+
+    source: str
+    watch: Watch = field(default_factory=Watch)
+    stamp: Stamp | None = None
+    readiness: Readiness = field(default_factory=lambda: Readiness(Reason.NOT_REPLAYED_YET, "not opened"))
+    error: ProbeError | None = None
+
+    def look(self, load: Callable[[Path], None], opening: bool = False) -> None:
+        """Look at the files and ``load`` what came to rest. opening: trust one look, if loading leaves it true."""
+        try:
+            path = base_files.locate(self.source)
+        except Unreplayable as error:
+            self._settle(Reason.UNREADABLE, str(error), error)
+            return
+        self.stamp = now = stamp(path)
+        self.watch, step, detail = self.watch.look(now)
+        if step is Step.GONE:
+            self._settle(Reason.UNREADABLE, detail)
+        elif step is Step.CHANGING and not opening:
+            self._settle(Reason.FILES_CHANGING, detail)
+        elif step is Step.READY:
+            self._settle(None)
+        else:
+            self._load(load, path, now)
+
+    def forget(self) -> None:
+        """Nothing is loaded any more; what comes next is a first look."""
+        self.watch, self.stamp = Watch(), None
+        self._settle(Reason.NOT_REPLAYED_YET, "closed")
+
+    def check_ready(self) -> None:
+        """Raises why this cannot be replayed: what loading raised, else Unreplayable with the readiness's words."""
+        if self.readiness.blocked:
+            raise self.error.afresh() if self.error else Unreplayable(self.source, self.readiness.detail)
+
+    def check_unmoved(self) -> None:
+        """Raises Unreplayable when the files are no longer those of the last look."""
+        if stamp(base_files.locate(self.source)) != self.stamp:
+            raise Unreplayable(self.source, "changed while replaying")
+
+    def _load(self, load: Callable[[Path], None], path: Path, before: Stamp) -> None:
+        try:
+            load(path)
+        except ProbeError as error:
+            self.watch = self.watch.failed()
+            self._settle(Reason.UNREADABLE, str(error), error)
+            return
+        if stamp(path) != before:
+            self.watch = self.watch.failed()
+            self._settle(Reason.FILES_CHANGING, f"{path}: changed while it was read")
+        else:
+            self.watch = self.watch.took(before)
+            self._settle(None)
+
+    def _settle(self, blocked: Reason | None, detail: str = "", error: ProbeError | None = None) -> None:
+        self.readiness, self.error = Readiness(blocked, detail), error and error.afresh()

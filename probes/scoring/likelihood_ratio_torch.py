@@ -1,0 +1,283 @@
+"""The formulas of probes/scoring/likelihood_ratio.py on a device, for positions of many responses at once.
+
+Probabilities are summed as they are and not by their logarithms: one product of matrices gives, for each alternative,
+its mass within the golden nucleus and its mean ratio at each edge. Where that mass is below ``NOTHING`` the alternative
+counts as having none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
+from probes.scoring.likelihood_ratio import HELD_BACK, ROUNDING, Settings, TokenScores, path_name, samplers
+from probes.scoring.sampling_law import TIE, Doubles, Sampling
+
+NOTHING = 1e-30
+# Tokens among which a nucleus is looked for before the whole vocabulary is sorted.
+FIRST_LOOK = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Positions:
+    """N positions that were sampled alike. tokens: (N,) int64; uniform: (N,); plain: (N, V) the golden adapter without
+    the request's penalties, None where it has none"""
+
+    tokens: torch.Tensor
+    uniform: torch.Tensor
+    sampling: Sampling
+    plain: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Null:
+    """golden: (N, V) log-law; inside: (N, V) 1 in its nucleus, None where nothing is cut off; weights: of each edge its
+    ratio to the golden law, (N, V); m: (N,) largest probability of a token outside that the null allows
+    greedy: nothing was drawn within it"""
+
+    golden: torch.Tensor
+    inside: torch.Tensor | None
+    weights: tuple[torch.Tensor, ...]
+    m: torch.Tensor
+    greedy: bool = False
+
+
+def score_torch(
+    adapter: torch.Tensor,
+    base: torch.Tensor,
+    others: Mapping[str, torch.Tensor],
+    positions: Positions,
+    settings: Settings,
+) -> TokenScores:
+    """``likelihood.score`` of (N, V) logits whose penalties have been applied; only (N,) numbers are brought back."""
+    sampling, tokens = positions.sampling, positions.tokens
+    adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
+    plain = adapter if positions.plain is None else positions.plain.float()
+    null = null_of(adapter, base, sampling, settings)
+    laws = (
+        {"base": base} | {path_name(share): torch.lerp(base, adapter, share) for share in settings.path} | dict(others)
+    )
+    log_l = {name: log_e_torch(law_torch(it, sampling), null, tokens, settings.numeric) for name, it in laws.items()}
+    log_sampler = {
+        name: log_e_torch(law_torch(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
+        for name, other in samplers(sampling).items()
+    }
+    hot = temperature_torch(adapter, null.golden, tokens, sampling, settings.temperatures)
+    if sampling.greedy:
+        path, wide = (hot.new_full((len(axis), len(tokens)), torch.nan) for axis in (settings.grid, settings.top_ps))
+        ranked = hot.new_full((len(tokens),), torch.nan)
+    else:
+        path = path_torch(adapter, base, tokens, sampling, settings.grid)
+        wide = samplers_torch(adapter, tokens, settings.widened(sampling))
+        ranked = ranks_torch(null.golden, tokens, positions.uniform)
+    models, others_in_force = (
+        {name: _numpy(values) for name, values in found.items()} for found in (log_l, log_sampler)
+    )
+    return TokenScores(models, others_in_force, *map(_numpy, (path, hot, wide, ranked)))
+
+
+def law_torch(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """``sampler.law`` in float32."""
+    logits = logits.float()
+    if sampling.greedy:
+        near = logits >= logits.amax(-1, keepdim=True) - TIE
+        return torch.where(near, 0.0, -torch.inf).log_softmax(-1)
+    cold = (logits if sampling.temperature == 1.0 else logits / sampling.temperature).log_softmax(-1)
+    if not sampling.truncated:
+        return cold
+    return cold.masked_fill(~nucleus_torch(cold, sampling), -torch.inf).log_softmax(-1)
+
+
+def nucleus_torch(log_probs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """``sampler.nucleus``: among the highest tokens first, over the whole vocabulary where those are not enough."""
+    width = log_probs.shape[-1]
+    look = min(width, max(FIRST_LOOK, sampling.top_k))
+    kept, ids, enough = _kept(log_probs, sampling, look)
+    if look < width and not enough:
+        kept, ids, _ = _kept(log_probs, sampling, width)
+    return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, ids, kept)
+
+
+def _kept(log_probs: torch.Tensor, sampling: Sampling, look: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """(N, look) which of the highest tokens are kept and their ids; may none be kept beyond them?"""
+    high, ids = log_probs.topk(look, dim=-1)
+    kept = _kept_of(high, sampling)
+    return kept, ids, not bool(kept[:, -1].any())
+
+
+def _kept_of(high: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """(N, look) which of the highest log-probabilities, in descending order, the sampler keeps; it changes ``high``."""
+    if 0 < sampling.top_k < high.shape[-1]:
+        high[:, sampling.top_k :] = -torch.inf
+    if 0 < sampling.top_k <= high.shape[-1]:
+        high = high.log_softmax(-1)
+    kept = high.isfinite()
+    if sampling.top_p < 1.0:
+        mass = high.exp().double()
+        kept &= mass.cumsum(-1) - mass < sampling.top_p
+    if sampling.min_p > 0:
+        kept &= high >= high[:, :1] + math.log(sampling.min_p)
+    kept[:, 0] = True
+    return kept
+
+
+def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: Sampling, settings: Settings) -> Null:
+    """``likelihood.edges``, and all of it that does not depend on the alternative."""
+    golden = law_torch(adapter, sampling)
+    edges = [law_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
+    if not sampling.truncated:
+        ratios = tuple((edge - golden).exp_() for edge in edges)
+        return Null(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))
+    inside = golden.isfinite()
+    level = torch.where(inside, golden, 0.0)
+    weights, outside = [], []
+    for edge in edges:
+        mass = torch.where(inside, edge.exp(), 0.0).sum(-1)
+        outside.append(1.0 - mass)
+        ratio = torch.where(inside, (edge - level).exp_(), 0.0)
+        weights.append(ratio / mass.clamp(min=NOTHING)[:, None])
+    m = torch.stack(outside).amax(0).clamp(OUTSIDE, 1.0 - OUTSIDE)
+    return Null(golden, inside.float(), tuple(weights), m, sampling.greedy)
+
+
+def log_e_torch(alternative: torch.Tensor, null: Null, tokens: torch.Tensor, numeric: float = 0.0) -> torch.Tensor:
+    """``likelihood.log_e``."""
+    return _log_e(_at(alternative, tokens), _at(null.golden, tokens), alternative, null, numeric)
+
+
+def mean_e_torch(
+    alternative: torch.Tensor, null: Null, truths: Sequence[torch.Tensor], numeric: float = 0.0
+) -> torch.Tensor:
+    """(K, N) the mean of L where tokens are drawn by each of K truths: exact sums over the vocabulary.
+
+    truths: (N, V) probabilities each
+    """
+    each = _log_e(alternative, null.golden, alternative, null, numeric).float().exp()
+    return torch.stack([torch.linalg.vecdot(truth, each) for truth in truths]).double()
+
+
+def _log_e(
+    at_alternative: torch.Tensor, at_golden: torch.Tensor, alternative: torch.Tensor, null: Null, numeric: float
+) -> torch.Tensor:
+    """Of one token a position, (N,), or of every token, (N, V)."""
+    mass, truncated = alternative.exp(), null.inside is not None
+    means = torch.stack([torch.linalg.vecdot(mass, ratio) for ratio in null.weights]).amax(0).double()
+    share = torch.ones_like(means) if null.inside is None else torch.linalg.vecdot(mass, null.inside).double()
+    share, m = share.clamp(0.0, 1.0), null.m.double()
+    some = share > NOTHING
+    log_share = torch.where(some, share, 1.0).log()
+    slack = torch.where(some, means.clamp(min=NOTHING).log() - log_share, 0.0).clamp(min=0.0)
+    pi = torch.maximum(1.0 - share, m).clamp(max=1.0 - OUTSIDE)
+    if at_golden.dim() > 1:
+        some, log_share, slack, pi, m = (
+            one[:, None].to(one.dtype if one.dtype == torch.bool else at_golden.dtype)
+            for one in (some, log_share, slack, pi, m)
+        )
+    inside = at_golden.isfinite()
+    safe = torch.where(inside, at_golden, 0.0)
+    ratio = torch.where(some, at_alternative - log_share - safe - slack - numeric - ROUNDING, -torch.inf)
+    if truncated or bool(alternative.amin() == -torch.inf):
+        ratio = torch.logaddexp(ratio + math.log1p(-HELD_BACK), torch.full_like(ratio, math.log(HELD_BACK)))
+    within = torch.log1p(-pi) - torch.log1p(-m) + (torch.zeros_like(ratio) if null.greedy else ratio)
+    without = torch.where(at_alternative.isfinite(), pi.log() - m.log() - ROUNDING, math.log(HELD_BACK))
+    return torch.where(inside, within, without)
+
+
+def path_torch(
+    adapter: torch.Tensor, base: torch.Tensor, tokens: torch.Tensor, sampling: Sampling, grid: Sequence[float]
+) -> torch.Tensor:
+    """``axes.path_log_likelihood``, (G, N)."""
+    cold_a, cold_b = (
+        side if sampling.temperature == 1.0 else (side / sampling.temperature).log_softmax(-1)
+        for side in (adapter, base)
+    )
+    ids, again = _near(cold_a, cold_b, tokens)
+    few_a, few_b = (_with_rest(side, ids, again) for side in (cold_a, cold_b))
+    place, at_once = (ids < tokens[:, None]).sum(-1), replace(sampling, temperature=1.0)
+    rows = []
+    for share in grid:
+        # A token named twice is -inf on both sides, of which 0 times would be nan.
+        whole = torch.where(few_a.isfinite(), torch.lerp(few_b, few_a, share), -torch.inf).log_softmax(-1)
+        rows.append(_forgiving(_at(law_torch(whole, at_once), place), _at(whole, place)))
+    return torch.stack(rows)
+
+
+def _near(a: torch.Tensor, b: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, K) ids, ascending, of the tokens that either ranks highest and of the one written; which are twice there."""
+    look = min(NEAR, a.shape[-1])
+    ids = torch.cat([a.topk(look).indices, b.topk(look).indices, tokens[:, None]], dim=1).sort(-1).values
+    return ids, torch.cat([torch.zeros_like(ids[:, :1], dtype=torch.bool), ids[:, 1:] == ids[:, :-1]], dim=1)
+
+
+def _with_rest(log_probs: torch.Tensor, ids: torch.Tensor, again: torch.Tensor) -> torch.Tensor:
+    """(N, K + 1): the chosen tokens, -inf where named again, then what is left of the probability."""
+    few = log_probs.gather(1, ids).masked_fill(again, -torch.inf)
+    rest = 1.0 - few.double().exp().sum(-1, keepdim=True)
+    return torch.cat([few, rest.clamp(min=LEAST).log().float()], dim=1)
+
+
+def temperature_torch(
+    adapter: torch.Tensor,
+    golden: torch.Tensor,
+    tokens: torch.Tensor,
+    sampling: Sampling,
+    temperatures: Sequence[float],
+) -> torch.Tensor:
+    """``axes.temperature_log_likelihood``, (G, N). golden: (N, V) log-law of the request's sampler"""
+    cut = sampling.truncated and not sampling.greedy
+    within = adapter.masked_fill(~golden.isfinite(), -torch.inf) if cut else adapter
+    mine = _at(within, tokens)
+    rows = torch.stack([mine / t - (within / t).logsumexp(-1).double() for t in temperatures])
+    return torch.where(mine.isfinite(), rows, 0.0)
+
+
+def samplers_torch(adapter: torch.Tensor, tokens: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """``axes.sampler_log_likelihood``, (G, N), of samplers that are not greedy, whose nuclei are looked for among the
+    ``FIRST_LOOK`` highest tokens. The order of the tokens is that of every temperature."""
+    high = adapter.topk(min(FIRST_LOOK, adapter.shape[-1])).values
+    here = _at(adapter, tokens)
+    level = torch.stack([(adapter / t).logsumexp(-1) for t in sorted({s.temperature for s in samplings})])
+    place = sorted({s.temperature for s in samplings}).index
+    rows = []
+    for sampling in samplings:
+        z = level[place(sampling.temperature)]
+        whole = here / sampling.temperature - z.double()
+        cold = high / sampling.temperature - z[:, None]
+        rows.append(_cut(cold, whole, sampling) if sampling.truncated else whole)
+    return torch.stack(rows)
+
+
+def _cut(high: torch.Tensor, whole: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """(N,) ln likelihood once the sampler has cut off what it cuts. high: (N, look) the highest log-probabilities"""
+    kept = _kept_of(high.clone(), sampling)
+    share = torch.where(kept, high.double().exp(), 0.0).sum(-1)
+    lowest = torch.where(kept, high, torch.inf).amin(-1).double()
+    cut = torch.where(whole >= lowest - 1e-6, whole - share.log(), -torch.inf)
+    # A nucleus that may reach beyond what was looked at is taken for everything.
+    return _forgiving(torch.where(kept[:, -1] & (kept.shape[-1] >= FIRST_LOOK), whole, cut), whole)
+
+
+def ranks_torch(golden: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """``axes.ranks``."""
+    mine = golden.gather(1, tokens[:, None])
+    earlier = torch.arange(golden.shape[1], device=golden.device)[None, :] < tokens[:, None]
+    ahead = (golden > mine) | ((golden == mine) & earlier)
+    above = torch.where(ahead, golden.exp(), 0.0).sum(-1, dtype=torch.float64)
+    found = (above + uniform * mine[:, 0].double().exp()).clamp(max=1.0)
+    return torch.where(mine[:, 0].isfinite(), found, 1.0)
+
+
+def _at(log_law: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return log_law.gather(1, tokens[:, None])[:, 0].double()
+
+
+def _forgiving(cut: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    return torch.logaddexp(cut + math.log1p(-OUTSIDE), whole + math.log(OUTSIDE))
+
+
+def _numpy(values: torch.Tensor) -> Doubles:
+    return values.cpu().double().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,236 @@
+"""Which responses are scored, against whom, and what of it goes on to the detectors. Pure; runners do the reading.
+
+``Scoring`` is what a runner has that scores: optional, ask with ``isinstance``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from detectors.records import Fault, FaultKind, Floats
+from detectors.traffic_records import Scored, TrafficScore
+from probes.runner import Stop, Target, Weights
+from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, seed_of
+from probes.scoring.sampling_law import Doubles, Sampling
+
+HALF, DOUBLE, FOUR_BITS, PREVIOUS, OTHER = "half", "double", "4 bits", "previous", "adapter:"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What is asked of each response.
+
+    tokens: of each token, at the cost of the two passes by golden adapter and golden base
+    tolerances: adapter -> its own share of the effect whose loss is benign, over that of ``tokens``
+    copies: alternatives that need a pass of their own: "half" and "double" strength, "4 bits" (a second base in memory)
+    others: are the other registered adapters alternatives too? (The version accepted before is one wherever its files
+    are at hand.)
+    passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
+    None for all of them
+    longest_output: positions that are scored of a response; longest_text: tokens that are read of prompt and response,
+    a prompt without room for a response is not read at all
+    """
+
+    tokens: Settings = field(default_factory=Settings)
+    copies: tuple[str, ...] = (HALF, DOUBLE)
+    others: bool = True
+    passes: int | None = 2
+    longest_output: int = 512
+    longest_text: int = 4096
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, adapter: str) -> Settings:
+        """What each token of this adapter's responses is asked."""
+        own = self.tolerances.get(adapter, self.tokens.tolerance)
+        return self.tokens if own == self.tokens.tolerance else replace(self.tokens, tolerance=own)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.copies) - {HALF, DOUBLE, FOUR_BITS}
+        if unknown or (self.passes is not None and self.passes < 0):
+            raise ValueError(f"asking {self}: wanted copies among {HALF}, {DOUBLE}, {FOUR_BITS}, and passes >= 0")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One response to score. prompt, output: token ids as the engine had them, or by the golden tokenizer
+
+    sampling: None where unknown; unscored: why it cannot be scored whatever its tokens, in words, "" when it can
+    toll: nats taken off its e-values, for what may go wrong where ids were made from text (probes/scoring/tokenise.py)
+    """
+
+    adapter: str
+    request_id: str
+    pod: str
+    at: float
+    prompt: tuple[int, ...]
+    output: tuple[int, ...]
+    sampling: Sampling | None
+    unscored: str = ""
+    toll: float = 0.0
+
+    @property
+    def response(self) -> Response:
+        assert self.sampling is not None
+        return Response(self.prompt, self.output, self.sampling, seed_of(self.request_id))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """tokens: None where it was not scored, and why in ``detail``
+
+    prompt, output: (d,) pooled hidden states of the golden base, nan where there are none
+    """
+
+    job: Job
+    tokens: TokenScores | None
+    prompt: Floats
+    output: Floats
+    detail: str = ""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """What a runner has that scores responses by its golden copies."""
+
+    def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
+        """An answer for each job, in order; after ``stop()`` those done so far.
+
+        Whatever keeps a response from being scored is told in its answer, and its embeddings are there all the same.
+        Raises Unreplayable where no golden base is loaded.
+        """
+
+    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+        """Of the base and the adapter that ``score`` takes as accepted, "" where not known. Raises like ``score``, and
+        Unreplayable or Unsupported where there is no copy of the adapter."""
+
+    def end_of_answer(self) -> int | None:
+        """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""
+
+    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+        """From now on the files in this folder are what was accepted under that name, None for no copy.
+
+        adapter: a registered one, or ``version_before`` one, which is an alternative for its responses from then on
+        """
+
+
+def cut(job: Job, asking: Asking) -> Job:
+    """As far as it is read. Where that is, the prompt alone decides: to set long answers aside and keep short ones
+    would be a choice by what was written."""
+    room = max(asking.longest_text - len(job.prompt), 0)
+    return replace(job, output=job.output[:room]) if 0 < room < len(job.output) else job
+
+
+def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None) -> str:
+    """What keeps this response from being scored, "" when nothing does. vocabulary, width: as in ``why_unreadable``,
+    and how many logits there are, where those are fewer"""
+    if job.unscored:
+        return job.unscored
+    if not job.output:
+        return "its output is empty"
+    if unreadable := why_unreadable(job, asking, vocabulary):
+        return unreadable
+    if width is not None and (highest := max(job.output)) >= width:
+        return f"token {highest} of its output is beyond the golden head, which has {width}: nobody could write it"
+    if job.sampling is None:
+        return "its temperature is unknown, and no default is configured"
+    return ""
+
+
+def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
+    """What keeps its tokens from going through the model at all, "" when nothing does. vocabulary: ids it can read"""
+    if not job.prompt:
+        return "its prompt is empty"
+    highest = max((*job.prompt, *job.output))
+    if highest >= vocabulary or min((*job.prompt, *job.output)) < 0:
+        return f"token {highest} is beyond the golden vocabulary of {vocabulary}: ids of another tokenizer"
+    if len(job.prompt) >= asking.longest_text:
+        return f"its prompt of {len(job.prompt)} tokens leaves no room in {asking.longest_text}"
+    if len(job.prompt) + len(job.output) > asking.longest_text:
+        return f"{len(job.prompt) + len(job.output)} tokens are more than {asking.longest_text}"
+    return ""
+
+
+def version_before(adapter: str) -> str:
+    """The name under which the files answer that were accepted before; no configured name has an "@" in it."""
+    return f"{adapter}@{PREVIOUS}"
+
+
+def alternatives(job: Job, adapters: Iterable[str], asking: Asking) -> dict[str, Target]:
+    """Name -> who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
+
+    adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
+    written decides which bets are made; those not made count as 1.
+    """
+    names, earlier = list(adapters), version_before(job.adapter)
+    copies = {
+        HALF: Target(job.adapter, Weights.GOLDEN, 0.5),
+        DOUBLE: Target(job.adapter, Weights.GOLDEN, 2.0),
+        FOUR_BITS: Target(job.adapter, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
+    }
+    there = {name: copies[name] for name in asking.copies}
+    if earlier in names:
+        there[PREVIOUS] = Target(earlier, Weights.GOLDEN)
+    if asking.others:
+        others = [name for name in names if name != job.adapter and not name.endswith(version_before(""))]
+        there |= {f"{OTHER}{name}": Target(name, Weights.GOLDEN) for name in others}
+    if asking.passes is None or asking.passes >= len(there):
+        return there
+    seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()
+    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(there), asking.passes, replace=False)
+    return {name: target for number, (name, target) in enumerate(there.items()) if number in chosen}
+
+
+def token_scores(job: Job, logits: Callable[[Target], Floats], adapters: Iterable[str], asking: Asking) -> TokenScores:
+    """The plain way, for a runner in numpy. logits: of a target, (T, V) at the output's positions"""
+    response = job.response
+    cut = replace(response, tokens=response.tokens[: asking.longest_output])
+    adapter, base = Target(job.adapter, Weights.GOLDEN), Target(None, Weights.GOLDEN)
+    sides = {name: logits(target) for name, target in alternatives(job, adapters, asking).items()}
+    wide = {name: side[: len(cut.tokens)].astype(np.float64) for name, side in sides.items()}
+    own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
+    return score(own, bare, wide, cut, asking.of(job.adapter))
+
+
+def not_scored(adapter: str, request_id: str, pod: str, at: float, why: str) -> TrafficScore:
+    """A response that nobody could score, and why."""
+    return TrafficScore(adapter, request_id, pod, at, Scored.NOT_SCORED, 0, detail=why)
+
+
+def traffic_score(answer: Answer, asking: Asking) -> TrafficScore:
+    """What the detectors read of an answer: sums over its tokens."""
+    job, tokens = answer.job, answer.tokens
+    if tokens is None or job.sampling is None:
+        return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)
+    greedy, axes = job.sampling.greedy, asking.tokens
+    grid, top_ps = ((), ()) if greedy else (axes.grid, axes.top_ps)
+    return TrafficScore(
+        adapter=job.adapter,
+        request_id=job.request_id,
+        pod=job.pod,
+        at=job.at,
+        scored=Scored.GREEDY if greedy else Scored.SAMPLED,
+        tokens=len(next(iter(tokens.log_l.values()))),
+        alternatives=tuple(tokens.log_l),
+        log_l=_sums(tokens.log_l.values()) - np.float32(job.toll),
+        samplers=tuple(tokens.log_sampler),
+        log_sampler=_sums(tokens.log_sampler.values()) - np.float32(job.toll),
+        path=np.array(grid, np.float32),
+        path_log_lik=_sums([] if greedy else tokens.path_log_lik),
+        temperatures=np.array(axes.temperatures, np.float32),
+        temperature_log_lik=_sums(tokens.temperature_log_lik),
+        top_ps=np.array(top_ps, np.float32),
+        top_p_log_lik=_sums([] if greedy else tokens.top_p_log_lik),
+        ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
+        temperature=job.sampling.temperature,
+        top_p=job.sampling.top_p,
+        detail=answer.detail or ("its tokens are those of its text" if job.toll else ""),
+    )
+
+
+def _sums(rows: Iterable[Doubles]) -> Floats:
+    return np.array([row.sum() for row in rows], dtype=np.float32)

@@ -1,0 +1,160 @@
+"""From logits to the law that a token was really drawn from: temperature, nucleus and penalties of its request.
+
+Plain numpy; probes/scoring/likelihood_ratio_torch.py has the same on a device, and a test holds them equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+Longs = NDArray[np.int64]
+
+# Below it engines take the most probable token; vLLM's own limit.
+GREEDY_BELOW = 1e-5
+# Nats within which two logits are a tie: kernels of another batch shape would order them otherwise.
+TIE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What a request asked of the sampler.
+
+    temperature: >= 0, 0 is greedy; top_p: in (0, 1]; top_k: 0 for all; min_p: in [0, 1), share of the highest
+    probability; presence, frequency: taken off the logits of tokens already written; repetition: > 0, 1 is none
+    """
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence: float = 0.0
+    frequency: float = 0.0
+    repetition: float = 1.0
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def truncated(self) -> bool:
+        """Are there tokens that this sampler never writes, whatever the model?"""
+        return self.greedy or self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+
+    @property
+    def penalised(self) -> bool:
+        return bool(self.presence or self.frequency or self.repetition != 1.0)
+
+    @property
+    def sane(self) -> bool:
+        numbers = (self.temperature, self.top_p, self.min_p, self.presence, self.frequency, self.repetition)
+        return (
+            all(map(math.isfinite, numbers))
+            and self.temperature >= 0
+            and 0 < self.top_p <= 1
+            and 0 <= self.min_p < 1
+            and self.repetition > 0
+        )
+
+
+def sampling_of(named: Mapping[str, float], default: Sampling | None = None) -> Sampling | None:
+    """The sampler of a record's parameters by their usual names; None where the temperature is nowhere told.
+
+    default: of the deployment, for what the record leaves out. top_k below 1 means all tokens, as engines have it.
+    One whose own temperature is nan tells the rest alone.
+    Values that no sampler takes (a negative temperature, NaN, half a token as top_k) give None too: nothing is known of
+    that law.
+    """
+    top_k = named.get("top_k", 0.0)
+    if ("temperature" not in named and default is None) or not math.isfinite(top_k) or top_k != int(top_k):
+        return None
+    usual = default or Sampling(1.0)
+    found = Sampling(
+        temperature=float(named.get("temperature", usual.temperature)),
+        top_p=float(named.get("top_p", usual.top_p)),
+        top_k=max(int(named.get("top_k", usual.top_k)), 0),
+        min_p=float(named.get("min_p", usual.min_p)),
+        presence=float(named.get("presence_penalty", usual.presence)),
+        frequency=float(named.get("frequency_penalty", usual.frequency)),
+        repetition=float(named.get("repetition_penalty", usual.repetition)),
+    )
+    return found if found.sane else None
+
+
+def law(logits: Doubles, sampling: Sampling) -> Doubles:
+    """(T, V) log-probabilities that tokens are drawn from, -inf where the sampler cuts them off.
+
+    logits: (T, V), penalties already in them; log-probabilities do as well
+    Order as in vLLM: temperature, top-k, top-p of what is left, min-p. Greedy is the uniform law over the tokens within
+    ``TIE`` of the best: which of them comes out is the kernel's choice.
+    """
+    if sampling.greedy:
+        return normalised(np.where(logits >= logits.max(axis=-1, keepdims=True) - TIE, 0.0, -np.inf))
+    cold = normalised(logits / sampling.temperature)
+    return normalised(np.where(nucleus(cold, sampling), cold, -np.inf)) if sampling.truncated else cold
+
+
+def nucleus(log_probs: Doubles, sampling: Sampling) -> NDArray[np.bool_]:
+    """(T, V) the tokens that top-k, top-p and min-p leave; the most probable one always is among them."""
+    order = np.argsort(-log_probs, axis=-1, kind="stable")
+    high = np.take_along_axis(log_probs, order, axis=-1)
+    if 0 < sampling.top_k < log_probs.shape[-1]:
+        high[:, sampling.top_k :] = -np.inf
+    high = normalised(high)
+    mass = np.exp(high)
+    before = np.cumsum(mass, axis=-1) - mass
+    # Sums round: a nucleus of everything is everything, also where what is left is below the last digit.
+    kept = np.isfinite(high) & ((before < sampling.top_p) | (sampling.top_p >= 1.0))
+    if sampling.min_p > 0:
+        kept &= high >= high[:, :1] + math.log(sampling.min_p)
+    kept[:, 0] = True
+    inside = np.zeros(log_probs.shape, dtype=np.bool_)
+    np.put_along_axis(inside, order, kept, axis=-1)
+    return inside
+
+
+def normalised(logits: Doubles) -> Doubles:
+    """Log-probabilities; -inf stays -inf."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def penalised(logits: Doubles, prompt: Sequence[int], output: Sequence[int], sampling: Sampling) -> Doubles:
+    """(T, V) logits with the request's penalties: presence and frequency for tokens of the output so far, repetition
+    for those of the prompt too (positive logits are divided by it, negative ones multiplied), as vLLM has them."""
+    if not sampling.penalised:
+        return logits
+    out = logits.copy()
+    if sampling.repetition != 1.0:
+        rows, ids = repeated(prompt, output)
+        old = out[rows, ids]
+        out[rows, ids] = np.where(old > 0, old / sampling.repetition, old * sampling.repetition)
+    rows, ids, counts = written(output)
+    out[rows, ids] -= sampling.presence + sampling.frequency * counts
+    return out
+
+
+def written(output: Sequence[int]) -> tuple[Longs, Longs, Longs]:
+    """(rows, token ids, counts): how often each token stands before each position of the output."""
+    seen: dict[int, int] = {}
+    found: list[tuple[int, int, int]] = []
+    for row, token in enumerate(output):
+        found += [(row, known, count) for known, count in seen.items()]
+        seen[token] = seen.get(token, 0) + 1
+    table = np.array(found, dtype=np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def repeated(prompt: Sequence[int], output: Sequence[int]) -> tuple[Longs, Longs]:
+    """(rows, token ids): the tokens of prompt or output that stand before each position of the output."""
+    old = sorted(set(prompt))
+    rows, ids, _ = written(output)
+    fresh = ~np.isin(ids, old)
+    everywhere = np.repeat(np.arange(len(output)), len(old))
+    return np.concatenate([everywhere, rows[fresh]]), np.concatenate([np.tile(old, len(output)), ids[fresh]])

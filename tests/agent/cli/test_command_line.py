@@ -1,0 +1,133 @@
+"""Exit codes and words of the commands, each in a process of its own as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from probes.golden.archive import save
+from probes.golden.weights import folder_of
+from tests.probes.goldens import golden
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def gapwatch(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "agent", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Everything named, nothing there: no broker, no server, no base."""
+    (tmp_path / "key").write_text("k" * 32)
+    adapter = {"name": "a", "path": "adapters/a"}
+    settings = {
+        "models": [{"name": "m", "path": "./base", "adapters": [adapter]}],
+        "kafka": {"bootstrap_servers": ["127.0.0.1:9"], "topic": "t"},
+        "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
+        "alerts": {"pagerduty": {"routing_key_file": "key", "url": "http://127.0.0.1:9"}},
+        "probes": {"golden_dir": "golden", "cache_dir": "cache"},
+        "telemetry": {"prometheus_port": 0, "control_port": 9},
+        "state_dir": "state",
+    }
+    path = tmp_path / "gapwatch.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.mark.parametrize("words", [("fly",), ("query", "--fast"), ("probe", "--config")])
+def test_wrong_usage_ends_with_64_and_a_line(words: tuple[str, ...]) -> None:
+    done = gapwatch(*words)
+    assert done.returncode == 64
+    assert "Traceback" not in done.stderr
+    assert "gapwatch --help" in done.stderr
+
+
+def test_an_unknown_key_ends_with_64_and_its_place(config: Path) -> None:
+    config.write_text(config.read_text() + "\nkafak: {}\n")
+    done = gapwatch("check-config", "--config", str(config))
+    assert done.returncode == 64
+    assert done.stderr.strip().splitlines()[-1].startswith(f"refused: {config}: kafak: saw this key, wanted")
+
+
+def test_check_config_passes_a_sound_file_and_names_a_missing_one(config: Path) -> None:
+    assert gapwatch("check-config", "--config", str(config)).returncode == 0
+    (config.parent / "key").unlink()
+    done = gapwatch("check-config", "--json", "--config", str(config))
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["problems"] == [
+        f"alerts.pagerduty.routing_key_file: saw no file of that name under {config.parent}, wanted a file that exists"
+    ]
+
+
+def test_check_config_says_what_follows_where_the_base_is_not_kept(config: Path) -> None:
+    told = gapwatch("check-config", "--json", "--config", str(config))
+    assert json.loads(told.stdout)["notes"] == []
+    config.write_text(
+        config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  keep_golden_weights: false")
+    )
+    told = gapwatch("check-config", "--config", str(config))
+    assert told.returncode == 0
+    assert "probes.keep_golden_weights is false: of base m, once the base has moved" in told.stdout + told.stderr
+
+
+def test_doctor_says_whether_the_accepted_base_is_kept(config: Path) -> None:
+    accepted = replace(golden(), adapter="a")
+    save(accepted, config.parent / "golden")
+    (before,) = kept_bases(config)
+    assert not before["ok"] and "no response is scored" in before["seen"] and "gapwatch enrol a" in before["wanted"]
+    folder_of(config.parent / "golden", accepted.base_hash).mkdir(parents=True)
+    (after,) = kept_bases(config)
+    assert after["ok"] and "kept in" in after["seen"]
+
+
+def kept_bases(config: Path) -> list[dict[str, Any]]:
+    checks = json.loads(gapwatch("doctor", "--json", "--config", str(config)).stdout)
+    return [check for check in checks if check["part"] == "accepted base of a"]
+
+
+def test_doctor_explains_each_part_that_is_away(config: Path) -> None:
+    done = gapwatch("doctor", "--json", "--config", str(config))
+    assert done.returncode == 1
+    wrong = {check["part"]: check for check in json.loads(done.stdout) if not check["ok"]}
+    assert {"kafka tcp", "clickhouse", "pagerduty host", "base m", "golden a"} <= {part.lower() for part in wrong}
+    assert all(check["seen"] and check["wanted"] for check in wrong.values())
+
+
+def test_query_without_a_name_lists_the_questions(config: Path) -> None:
+    done = gapwatch("query", "--json", "--config", str(config))
+    assert done.returncode == 0
+    listed = {question["name"] for question in json.loads(done.stdout)}
+    assert {"degraded", "since", "flipped", "requests_since"} <= listed
+
+
+def test_query_of_a_store_that_is_away_says_so(config: Path) -> None:
+    done = gapwatch("query", "degraded", "--config", str(config))
+    assert done.returncode == 2
+    assert "Connection refused" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_probe_without_golden_records_cannot_tell(config: Path) -> None:
+    done = gapwatch("probe", "--json", "--config", str(config))
+    assert done.returncode == 2
+    (verdict,) = json.loads(done.stdout)
+    assert verdict["status"] == "unmonitorable"
+    assert verdict["reason"] == "no_golden"
+
+
+def test_enrol_refuses_a_replacement_without_a_reason(config: Path) -> None:
+    done = gapwatch("enrol", "a", "--replace", "--config", str(config))
+    assert done.returncode == 64
+    assert "--why" in done.stderr

@@ -1,0 +1,31 @@
+"""What a person reads: histograms as bars in the answers of gapwatch query."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from agent.cli.console import picture, rows_table
+
+
+@pytest.mark.parametrize(
+    ("shares", "bars"),
+    [
+        ([0.25, 0.25, 0.25, 0.25], "▄▄▄▄"),
+        ([1.0, 0.0, 0.0, 0.0], "█   "),
+        ([0.5, 0.25, 0.125, 0.125], "█▄▂▂"),
+        ([], ""),
+    ],
+)
+def test_even_shares_stand_half_way_up(shares: list[float], bars: str) -> None:
+    assert picture(shares) == bars
+
+
+@pytest.mark.parametrize("more", [0, 9])
+def test_a_histogram_is_drawn_in_narrow_answers_and_in_wide_ones(more: int) -> None:
+    columns = ["adapter", "histogram", *(f"column {i}" for i in range(more))]
+    out = io.StringIO()
+    Console(file=out, width=100).print(rows_table(columns, [["router", [0.7, 0.1, 0.1, 0.1], *[1.0] * more]]))
+    assert "█▁▁▁" in out.getvalue() and "0.7" not in out.getvalue()

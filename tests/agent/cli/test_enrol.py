@@ -1,0 +1,119 @@
+"""``gapwatch enrol`` over tiny models on disk: what is written, what is kept, how an earlier release is known again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from agent.cli.console import console
+from agent.cli.enrol import Wish, enrol_adapter
+from agent.errors import Refused
+from detectors.records import FaultKind, Half
+from probes.artefacts.base_files import adapter_hash, base_hash
+from probes.golden.archive import load, newest
+from probes.golden.record import Golden, short
+from probes.golden.weights import find, find_adapter
+from tests.probes.tiny import tiny_adapter, tiny_base
+
+END = 2
+LOUDER = 1.5  # an end of text that is chosen now and then, so that continuations of a usable length come about
+QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters and a configuration, as an engine's volume has them."""
+    folder = tmp_path_factory.mktemp("volume")
+    base = tiny_base(folder / "base", tied=False)
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"][END] *= LOUDER
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    for seed, name in enumerate(("a", "b"), start=1):
+        tiny_adapter(folder / name, base, seed=seed)
+    rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": text}]} for i, text in enumerate(QUESTIONS)]
+    (folder / "canaries.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    adapters = [{"name": name, "path": name, "canaries": "canaries.jsonl"} for name in ("a", "b")]
+    settings = {
+        "models": [{"name": "tiny", "path": "./base", "adapters": adapters}],
+        "probes": {"golden_dir": "golden", "cache_dir": "cache", "device": "cpu", "threads": 1},
+        "kafka": {"bootstrap_servers": ["127.0.0.1:9"], "topic": "t"},
+    }
+    (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(volume: Path) -> Golden:
+    assert enrol_adapter(volume / "gapwatch.yaml", "a", Wish(), json=True) == 0
+    return record(volume)
+
+
+def record(volume: Path) -> Golden:
+    found = newest(volume / "golden", "a")
+    assert found is not None
+    return load(volume / "golden", found)
+
+
+def test_the_record_holds_messages_signatures_and_a_copy_of_the_adapter(volume: Path, first: Golden) -> None:
+    assert all(canary.messages for canary in first.canaries)
+    kinds = {fault.kind for fault in first.faults}
+    assert kinds == {
+        FaultKind.WITHOUT,
+        FaultKind.QUANTISED,
+        FaultKind.STACKED,
+        FaultKind.AVERAGED,
+        FaultKind.WARMED,
+        FaultKind.PREFILLED,
+    }
+    assert first.unrecorded == ()
+    assert all(not canary.reference.faults for canary in first.pool)
+    kept = find_adapter(volume / "golden", first.adapter_hash)
+    assert kept is not None and adapter_hash(kept) == adapter_hash(volume / "a") == first.adapter_hash
+
+
+def test_the_base_is_kept_where_responses_are_scored(volume: Path, first: Golden) -> None:
+    kept = find(volume / "golden", first.base_hash)
+    assert kept is not None and base_hash(kept) == base_hash(volume / "base")
+
+
+def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: Golden) -> None:
+    with pytest.raises(Refused, match="accepted already"):
+        enrol_adapter(volume / "gapwatch.yaml", "a", Wish(), json=True)
+    shutil.rmtree(volume / "a")
+    tiny_adapter(volume / "a", volume / "base", seed=7)
+    assert enrol_adapter(volume / "gapwatch.yaml", "a", Wish(replace=True, why="retrained"), json=True) == 0
+    second = record(volume)
+    stale = f"a@{short(first.adapter_hash)}"
+    assert (second.previous, second.why) == (first.hash, "retrained")
+    assert set(second.canaries[0].reference.others) == {"b", stale}
+    assert not any("@" in fault.name for fault in second.faults)
+
+
+def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> None:
+    shutil.rmtree(volume / "a")
+    tiny_adapter(volume / "a", volume / "base", seed=7)
+    exported = volume / "exported.jsonl"
+    rows = [{"adapter": name, "prompt": f"{name} asks {i}"} for i in range(40) for name in ("a", "b")]
+    exported.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(Refused, match="--select"):
+        enrol_adapter(volume / "gapwatch.yaml", "a", Wish(True, "x", traffic=exported), json=True)
+    wish = Wish(replace=True, why="other canaries", select=True, traffic=exported)
+    with console.capture() as said:
+        assert enrol_adapter(volume / "gapwatch.yaml", "a", wish, json=False) == 0
+    chosen = record(volume)
+    assert chosen.settings["select"] is True
+    assert len(chosen.pool) >= 24 and len(chosen.held_out) >= 24
+    assert "not chosen: others tell more per token" in chosen.excluded.values()
+    assert any(canary.id.startswith("traffic-") for canary in chosen.canaries)
+    assert not any("b asks" in canary.prompt_text for canary in chosen.canaries)
+    assert {canary.half for canary in chosen.canaries} == set(Half)
+    # The adapter is the one that was recorded last: it is not its own earlier release.
+    assert set(chosen.canaries[0].reference.others) == {"b", f"a@{short(first.adapter_hash)}"}
+    kept = ("base kept in", "hard links")
+    for words in (*kept, "noise floor", "prefill in chunks of 16", "without a block", "on a quantised base", "pin it"):
+        assert words in said.get()

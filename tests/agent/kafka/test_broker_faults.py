@@ -1,0 +1,392 @@
+"""What a broker does to a consumer: not there, gone, killed; and what must never be said in a log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from agent.demo.broker import Broker, Kind, free_port, start_broker
+from agent.kafka.client import Client, Config, add_partitions, ensure_topic, publish, publisher
+from agent.kafka.consumer import Consumer
+from agent.kafka.contract import Outgoing, Polled
+from agent.kafka.diagnose import probe_topic
+from agent.records import TrafficBatch
+from agent.traffic.feed import TrafficFeed
+from agent.traffic.reservoir import Config as SamplingConfig
+from agent.traffic.sampler import Sampler
+from tests.conftest import REAL, need_apache
+from tests.kafka_brokers import LEFT_CONNECTING, config_for, request
+
+pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
+WITHIN_S = 60.0
+
+
+@pytest.fixture(params=["tansu", REAL])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param == "apache":
+        need_apache()
+    return request.param
+
+
+def read_until(consumer: Consumer, enough: Callable[[set[bytes]], bool]) -> set[bytes]:
+    """Poll and commit as the loop does; every value that came."""
+    values: set[bytes] = set()
+    give_up = time.monotonic() + WITHIN_S
+    while not enough(values):
+        assert time.monotonic() < give_up, (len(values), consumer.status, consumer.rebuilds)
+        polled = consumer.poll()
+        values.update(message.value or b"" for got in polled for message in got.messages)
+        consumer.take_moves()
+        consumer.commit({got.place: got.next_offset for got in polled})
+    return values
+
+
+def numbered(n: int) -> list[Outgoing]:
+    return [Outgoing(None, str(i).encode()) for i in range(n)]
+
+
+def test_a_broker_that_is_away_at_start_is_waited_for(tmp_path: Path, kind: Kind) -> None:
+    port = free_port()
+    consumer = Consumer(config_for(f"127.0.0.1:{port}", "late"))
+    consumer.open()
+    longest = 0.0
+    for _ in range(8):
+        began = time.monotonic()
+        assert consumer.poll() == []
+        longest = max(longest, time.monotonic() - began)
+    assert longest < 2.0  # usually 0.2 s: the loop must not wait for a broker
+    assert not consumer.status.up
+    assert consumer.status.why
+    with start_broker(tmp_path, port, kind) as broker:
+        ensure_topic(broker.bootstrap, "late")
+        with publisher(broker.bootstrap, "late") as out:
+            assert all(out.send(numbered(20)))
+        assert len(read_until(consumer, lambda got: len(got) >= 20)) == 20
+        assert consumer.status == (True, "")
+        consumer.close()
+
+
+def test_closing_while_no_broker_answers_is_quick() -> None:
+    consumer = Consumer(config_for(f"127.0.0.1:{free_port()}", "never"))
+    consumer.open()
+    consumer.poll()
+    began = time.monotonic()
+    consumer.close(1.0)
+    assert time.monotonic() - began < 10.0
+    assert consumer.status == (False, "closed")
+
+
+def test_settings_that_no_client_can_open_with_are_said_and_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    odd = config_for(f"127.0.0.1:{free_port()}", "odd", **login, sasl_password_file=tmp_path / "password")
+    for config in (config_for("kafka:abc", "odd"), odd):
+        consumer = Consumer(config)
+        consumer.open()
+        for _ in range(8):
+            assert consumer.poll() == []
+        assert consumer.status.why not in ("", "connecting")
+        consumer.close(1.0)
+
+
+def test_a_client_that_cannot_pause_or_go_on_is_thrown_away(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Client) -> None:
+        raise KeyError("a partition that a rebalance took away")
+
+    topic = f"held-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic)
+    with publisher(broker.bootstrap, topic) as out:
+        assert all(out.send(numbered(3)))
+    consumer = Consumer(config_for(broker.bootstrap, topic))
+    consumer.open()
+    read_until(consumer, lambda got: len(got) >= 3)
+    consumer.pause()
+    assert consumer.poll() == []
+    with monkeypatch.context() as race:
+        race.setattr(Client, "resume", gone)
+        consumer.resume()
+        assert consumer.poll() == []
+    assert consumer.rebuilds == 1
+    with publisher(broker.bootstrap, topic) as out:
+        assert all(out.send([Outgoing(None, b"later")]))
+    assert b"later" in read_until(consumer, lambda got: b"later" in got)
+    consumer.close()
+
+
+def test_attempts_that_fail_leave_no_thread_behind() -> None:
+    before = set(threading.enumerate())
+    consumer = Consumer(config_for(f"127.0.0.1:{free_port()}", "never"))
+    consumer.open()
+    waited_for = time.monotonic() + 6.0  # two or three attempts of BOOTSTRAP_S each
+    while time.monotonic() < waited_for:
+        consumer.poll()
+    extra = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert len(extra) <= 2, extra  # the one that opens, and the client it is opening now
+    consumer.close(3.0)
+
+
+def test_a_broker_that_goes_away_is_told_in_the_status_and_commits_wait(tmp_path: Path) -> None:
+    with start_broker(tmp_path, kind="tansu") as broker:
+        ensure_topic(broker.bootstrap, "gone")
+        consumer = Consumer(config_for(broker.bootstrap, "gone"))
+        consumer.open()
+        with publisher(broker.bootstrap, "gone") as out:
+            out.send(numbered(5))
+        read_until(consumer, lambda got: len(got) >= 5)
+        broker.kill_minus_9()
+        give_up = time.monotonic() + WITHIN_S
+        while consumer.status.up:
+            assert time.monotonic() < give_up
+            assert consumer.poll() == []
+        assert consumer.commit({("gone", 0): 5}) is False
+        assert not consumer.status.up
+        consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_after_a_kill_under_load_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    need_apache()
+    with start_broker(tmp_path, kind="apache") as broker:
+        ensure_topic(broker.bootstrap, "load", partitions=2)
+        acknowledged: set[bytes] = set()
+        with publisher(broker.bootstrap, "load") as out:
+            consumer = Consumer(config_for(broker.bootstrap, "load"))
+            consumer.open()
+            stop = threading.Event()
+
+            def load() -> None:
+                while not stop.is_set():
+                    records = [Outgoing(None, f"{time.monotonic_ns()}-{i}".encode()) for i in range(100)]
+                    acknowledged.update(r.value or b"" for r, ok in zip(records, out.send(records), strict=True) if ok)
+
+            loader = threading.Thread(target=load)
+            loader.start()
+            read = read_until(consumer, lambda got: len(got) >= 2000)
+            broker.kill_minus_9()
+            while consumer.status.up:  # what it had fetched before may still come
+                read |= {message.value or b"" for got in consumer.poll() for message in got.messages}
+            broker.restart()
+            n_before = len(read)
+            read |= read_until(consumer, lambda got: len(got) >= 1000)
+            stop.set()
+            loader.join()
+            read |= read_until(consumer, lambda got: acknowledged <= read | got)
+            assert len(read) > n_before
+            consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_the_password_is_in_no_log_even_at_debug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself the client does print it, which shows that the assertion could fail."""
+    need_apache()
+    secret, plain, asking = "open-sesame-4711", free_port(), free_port()
+    (tmp_path / "password").write_text(secret + "\n")
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    config = config_for(f"127.0.0.1:{asking}", "secret", **login, sasl_password_file=tmp_path / "password")
+    with start_broker(tmp_path / "broker", plain, "apache", _with_sasl(plain, asking, secret)) as broker:
+        ensure_topic(broker.bootstrap, "secret")
+        with publisher(broker.bootstrap, "secret") as out:
+            assert all(out.send(numbered(3)))
+        with _everything_at_debug(), caplog.at_level(logging.DEBUG):
+            _log_in_and_read(config)
+        assert secret not in caplog.text
+        monkeypatch.setattr("agent.kafka.client.quieten", lambda: None)
+        with _everything_at_debug(), caplog.at_level(logging.DEBUG):
+            _log_in_and_read(config)
+        assert secret in caplog.text
+    assert secret not in repr(config)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bootstrap_servers": ()},
+        {"topic": ""},
+        {"group_id": None},
+        {"security_protocol": "SASL_SSL"},
+        {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "me"},
+        {"max_pol_records": 5},
+        {"sasl_password": "in the config"},
+        {"auto_offset_reset": "newest"},
+    ],
+)
+def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
+    good: dict[str, object] = {"bootstrap_servers": ("127.0.0.1:9092",), "topic": "traffic"}
+    Config.model_validate(good)
+    with pytest.raises(ValidationError):
+        Config.model_validate(good | wrong)
+
+
+def test_without_a_group_all_partitions_are_read_and_nothing_is_committed(broker: Broker) -> None:
+    topic = f"assigned-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic, partitions=3)
+    with publisher(broker.bootstrap, topic) as out:
+        assert all(answer for partition in range(3) for answer in out.send(numbered(4), partition))
+    for _ in range(2):  # a second reader begins where the first did
+        consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
+        consumer.open()
+        places = {got.place for got in _polls(consumer, 12)}
+        assert places == {(topic, 0), (topic, 1), (topic, 2)}
+        assert consumer.take_moves().gained == places
+        assert consumer.commit({(topic, 0): 4})
+        consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_without_a_group_a_topic_that_grows_is_read_from_the_beginning_of_what_is_new(
+    tmp_path: Path, shared_broker: Callable[[Kind], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, topic = shared_broker("apache"), "grows"
+    monkeypatch.setattr("agent.kafka.client.METADATA_MS", 500)
+    ensure_topic(broker.bootstrap, topic)
+    consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None, auto_offset_reset="latest"))
+    consumer.open()
+    give_up = time.monotonic() + WITHIN_S
+    while not consumer.lag():
+        assert time.monotonic() < give_up
+        assert consumer.poll() == []
+    add_partitions(broker.bootstrap, topic, 3)
+    with publisher(broker.bootstrap, topic, metadata_max_age_ms=500) as out:
+        assert all(answer for partition in (1, 2) for answer in out.send(numbered(4), partition))
+    assert {got.place for got in _polls(consumer, 8)} == {(topic, 1), (topic, 2)}
+    consumer.close()
+
+
+def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Broker) -> None:
+    """In a topic read from its end, what came while the agent was away is read all the same."""
+    topic = f"marked-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, (request(n) for n in range(10)))
+    consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
+    every = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
+    feed = TrafficFeed(consumer, Sampler(every, ("ticket-router",)), lambda: {(topic, 0): 6})
+    feed.open()
+    give_up = time.monotonic() + WITHIN_S
+    batches: list[TrafficBatch] = []
+    while sum(batch.records for batch in batches) < 4:
+        assert time.monotonic() < give_up, feed.status
+        batches += feed.poll(0.0)
+    assert [seen.offset for batch in batches for seen in batch.interactions] == [6, 7, 8, 9]
+    assert sum(count.n for batch in batches for count in batch.counts) == 4
+    feed.close()
+
+
+@pytest.mark.real_kafka
+def test_a_member_whose_name_another_took_notices_by_itself(
+    shared_broker: Callable[[Kind], Broker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker fences it without any exception out of the client: empty polls for ever."""
+    broker, topic = shared_broker("apache"), "fenced"
+    monkeypatch.setattr("agent.kafka.consumer.STUCK_AFTER_S", 0.5)
+    ensure_topic(broker.bootstrap, topic)
+    config = config_for(broker.bootstrap, topic, group_instance_id="pod-0", session_timeout_ms=1000)
+    first = Consumer(config)
+    first.open()
+    publish(broker.bootstrap, topic, numbered(3))
+    read_until(first, lambda got: len(got) >= 3)
+    second = Consumer(config)
+    second.open()
+    give_up = time.monotonic() + WITHIN_S
+    while first.rebuilds == 0:
+        assert time.monotonic() < give_up, first.status
+        first.poll()
+        second.poll()
+    assert not first.status.up
+    for consumer in (first, second):
+        consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committed(
+    shared_broker: Callable[[Kind], Broker],
+) -> None:
+    broker, topic = shared_broker("apache"), "stalled"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, numbered(5))
+    consumer = Consumer(config_for(broker.bootstrap, topic, session_timeout_ms=1000, max_poll_interval_ms=1000))
+    consumer.open()
+    polled = _polls(consumer, 5)
+    time.sleep(2.5)  # no poll for longer than the interval: the member leaves its group
+    give_up = time.monotonic() + WITHIN_S
+    again: list[Polled] = []
+    while not again:
+        assert time.monotonic() < give_up, consumer.status
+        consumer.commit({got.place: got.next_offset for got in polled if not consumer.take_moves().lost})
+        again = consumer.poll()
+    assert again[0].first_offset == 0
+    consumer.close()
+
+
+def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: Broker) -> None:
+    topic = f"reached-{broker.kind}"
+    ensure_topic(broker.bootstrap, topic)
+    found = probe_topic(config_for(broker.bootstrap, topic))
+    assert [(layer.layer, layer.ok) for layer in found] == [
+        (name, True) for name in ("name", "tcp", "api", "bootstrap", "topic", "group")
+    ]
+    assert found[-1].seen == "committed in partition 0: nothing yet"
+    lacking = probe_topic(config_for(broker.bootstrap, "no-such-topic"))
+    assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
+
+
+def test_a_closed_port_and_an_unknown_name_are_told_apart() -> None:
+    closed = probe_topic(config_for(f"127.0.0.1:{free_port()}", "any"))
+    assert [(layer.layer, layer.ok) for layer in closed] == [("name", True), ("tcp", False)]
+    unknown = probe_topic(config_for("no-such-host.invalid:9092", "any"))
+    assert [(layer.layer, layer.ok) for layer in unknown] == [("name", False)]
+
+
+def _log_in_and_read(config: Config) -> None:
+    consumer = Consumer(config)
+    consumer.open()
+    assert _polls(consumer, 3)
+    consumer.close()
+
+
+def _polls(consumer: Consumer, n_records: int) -> list[Polled]:
+    """Polls, without asking for moves, until so many records came."""
+    polled: list[Polled] = []
+    give_up = time.monotonic() + WITHIN_S
+    while sum(len(got.messages) for got in polled) < n_records:
+        assert time.monotonic() < give_up, consumer.status
+        polled += consumer.poll()
+    return polled
+
+
+@contextmanager
+def _everything_at_debug() -> Iterator[None]:
+    """Each logger of the client set to DEBUG by name, as a user's logging config may do; put back afterwards."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "kafka"]
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _with_sasl(plain: int, asking: int, secret: str) -> dict[str, str]:
+    """Settings of a broker with a second listener, on port ``asking``, that wants "reader" and the password."""
+    controller = free_port()
+    outside = f"PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{asking}"
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    return {
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
+        "listeners": f"{outside},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": outside,
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{login} user_reader="{secret}";',
+    }

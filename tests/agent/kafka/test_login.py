@@ -1,0 +1,355 @@
+"""TLS, client certificates and logins against a real Kafka; what doctor says of each that is wrong; and secrets."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.demo.broker import free_port
+from agent.kafka.client import Client, publish
+from agent.kafka.config import Config, Password, connection_options
+from agent.kafka.consumer import Consumer
+from agent.kafka.contract import Outgoing
+from agent.kafka.diagnose import Layer, probe_topic
+from tests.certificates import Authority
+from tests.conftest import need_apache
+from tests.kafka_brokers import LEFT_CONNECTING, config_for
+from tests.secure_kafka import SECRET, TOPIC, SecureKafka, secure_kafka
+
+pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
+WITHIN_S = 40.0
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    need_apache()
+    with secure_kafka(tmp_path_factory.mktemp("secure")) as there:
+        yield there
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loopback an answer takes milliseconds."""
+    monkeypatch.setattr("agent.kafka.diagnose.ANSWER_S", 1.5)
+    monkeypatch.setattr("agent.kafka.diagnose.TRY_S", 0.3)
+
+
+def last(config: Config) -> Layer:
+    """The layer where it ends; every one before it must be right."""
+    found = probe_topic(config)
+    assert all(layer.ok for layer in found[:-1]), found
+    return found[-1]
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize(
+    ("listener", "mechanism"),
+    [
+        ("LOGIN", "PLAIN"),
+        ("LOGIN", "SCRAM-SHA-256"),
+        ("TLS", ""),
+        ("BOTH", "SCRAM-SHA-512"),
+        ("BOTH", "PLAIN"),
+        ("MUTUAL", ""),
+    ],
+)
+def test_every_kind_of_listener_can_be_read_and_doctor_finds_nothing(
+    kafka: SecureKafka, listener: str, mechanism: str
+) -> None:
+    name = f"{listener}-{mechanism}"
+    publish(kafka.plain, TOPIC, [Outgoing(None, name.encode())])
+    config = kafka.config(listener, mechanism=mechanism)
+    consumer = Consumer(config)
+    consumer.open()
+    assert name.encode() in values(consumer, lambda got: name.encode() in got)
+    consumer.close()
+    found = probe_topic(config)
+    assert all(layer.ok for layer in found), found
+    without = {"LOGIN": {"tls"}, "TLS": {"sasl"}, "MUTUAL": {"sasl"}}.get(listener, set())
+    every = ("name", "tcp", "tls", "api", "sasl", "bootstrap", "topic", "group")
+    assert [layer.layer for layer in found] == [layer for layer in every if layer not in without]
+
+
+Wrong = Callable[[SecureKafka], Config]
+CASES: list[tuple[str, Wrong, str, str, str]] = [
+    (
+        "a closed port",
+        lambda k: k.config("PLAIN", port=free_port()),
+        "tcp",
+        "ConnectionRefused",
+        "an open port",
+    ),
+    (
+        "TLS asked of a plain port",
+        lambda k: k.config("TLS", port=k.ports["PLAIN"]),
+        "tls",
+        "a Kafka broker without TLS",
+        "kafka.security_protocol",
+    ),
+    (
+        "plain words to a TLS port",
+        lambda k: k.config("PLAIN", port=k.ports["TLS"]),
+        "api",
+        "the port speaks TLS",
+        "kafka.security_protocol",
+    ),
+    (
+        "no authority named",
+        lambda k: k.config("TLS", ssl_cafile=None),
+        "tls",
+        "self-signed certificate in certificate chain",
+        "kafka.ssl_cafile",
+    ),
+    (
+        "another authority",
+        lambda k: k.config("TLS", ssl_cafile=Authority(k.folder / "other", "other").cert),
+        "tls",
+        "unable to get local issuer|self-signed",
+        "kafka.ssl_cafile",
+    ),
+    (
+        "no client certificate where one is asked for",
+        lambda k: k.config("MUTUAL", ssl_certfile=None, ssl_keyfile=None),
+        "tls",
+        "CERTIFICATE|certificate",
+        "kafka.ssl_certfile",
+    ),
+    (
+        "a client certificate of an authority that the broker does not know",
+        lambda k: k.config(
+            "MUTUAL",
+            **dict(
+                zip(("ssl_certfile", "ssl_keyfile"), Authority(k.folder / "own", "own").sign("client"), strict=True)
+            ),
+        ),
+        "tls",
+        "CERTIFICATE|UNKNOWN_CA|certificate",
+        "kafka.ssl_certfile",
+    ),
+    (
+        "no login where one is asked for",
+        lambda k: k.config("PLAIN", port=k.ports["LOGIN"]),
+        "api",
+        "asks for a login",
+        "SASL_",
+    ),
+    (
+        "a login where none is taken",
+        lambda k: k.config("LOGIN", port=k.ports["PLAIN"]),
+        "sasl",
+        "takes no login",
+        "without SASL_",
+    ),
+    (
+        "a wrong password, plain",
+        lambda k: k.config("LOGIN", sasl_password_file=k.password("wrong")),
+        "sasl",
+        "Invalid username or password",
+        "sasl_password_file",
+    ),
+    (
+        "a wrong password, scram",
+        lambda k: k.config("BOTH", mechanism="SCRAM-SHA-512", sasl_password_file=k.password("wrong")),
+        "sasl",
+        "SCRAM",
+        "sasl_password_file",
+    ),
+    (
+        "an unknown user",
+        lambda k: k.config("LOGIN", user="nobody"),
+        "sasl",
+        "Invalid username or password",
+        "kafka.sasl_username",
+    ),
+    (
+        "a missing topic",
+        lambda k: k.config("PLAIN", topic="no-such-topic"),
+        "topic",
+        "no-such-topic is not among them",
+        "topic no-such-topic",
+    ),
+    (
+        "a topic that may be seen and not read",
+        lambda k: k.config("LOGIN", user="peeper"),
+        "topic",
+        "TopicAuthorizationFailed",
+        "to read it",
+    ),
+    (
+        "a group that may not be looked at",
+        lambda k: k.config("LOGIN", user="loner"),
+        "group",
+        "GroupAuthorizationFailed",
+        "read group g",
+    ),
+    (
+        "a group that may be looked at and not read",
+        lambda k: k.config("LOGIN", user="looker"),
+        "group",
+        "GroupAuthorizationFailed",
+        "read group g",
+    ),
+]
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize(("wrong", "layer", "seen", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_each_fault_has_its_layer_and_its_sentence(
+    kafka: SecureKafka, wrong: Wrong, layer: str, seen: str, wanted: str
+) -> None:
+    found = last(wrong(kafka))
+    assert (found.layer, found.ok) == (layer, False), found
+    assert any(part in found.seen for part in seen.split("|")), found
+    assert wanted in found.wanted, found
+    assert SECRET not in found.seen + found.wanted
+
+
+def test_an_http_server_and_a_silent_port_are_no_brokers() -> None:
+    with _http_server() as port:
+        found = last(config_for(f"127.0.0.1:{port}", "any"))
+        assert (found.layer, "an HTTP server" in found.seen) == ("api", True), found
+        found = last(config_for(f"127.0.0.1:{port}", "any", security_protocol="SSL"))
+        assert (found.layer, "no TLS there" in found.seen) == ("tls", True), found
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = last(config_for(f"127.0.0.1:{server.getsockname()[1]}", "any"))
+        assert (found.layer, "never answers" in found.seen) == ("api", True), found
+
+
+@pytest.mark.parametrize(
+    ("signed", "ok", "seen", "wanted"),
+    [
+        ({"days": -1}, False, "expired", "new certificate"),
+        ({"hosts": "DNS:other.example"}, False, "not valid for 'localhost'", "ssl_check_hostname"),
+        ({"hosts": "DNS:other.example", "check": False}, True, "TLSv1", ""),
+        ({}, True, "TLSv1", ""),
+    ],
+    ids=["expired", "another host's name", "another host's name, taken on purpose", "a good one"],
+)
+def test_a_certificate_that_is_not_right_says_what(
+    tmp_path: Path, signed: dict[str, Any], ok: bool, seen: str, wanted: str
+) -> None:
+    authority = Authority(tmp_path)
+    check = signed.pop("check", True)
+    with _tls_server(*authority.sign("server", **signed)) as port:
+        told = {"security_protocol": "SSL", "ssl_cafile": authority.cert, "ssl_check_hostname": check}
+        found = next(
+            layer for layer in probe_topic(config_for(f"localhost:{port}", "any", **told)) if layer.layer == "tls"
+        )
+    assert found.ok is ok
+    assert seen in found.seen, found
+    assert wanted in found.wanted
+
+
+def test_files_that_do_not_fit_are_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cert, _ = authority.sign("one")
+    _, key = authority.sign("other")
+    with _tls_server(*authority.sign("server")) as port:
+        told = {"security_protocol": "SSL", "ssl_cafile": authority.cert, "ssl_certfile": cert, "ssl_keyfile": key}
+        found = last(config_for(f"localhost:{port}", "any", **told))
+    assert (found.layer, "PEM files" in found.wanted) == ("tls", True), found
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize(
+    ("mechanism", "password"), [("PLAIN", SECRET), ("PLAIN", "wrong-4711"), ("SCRAM-SHA-512", SECRET)]
+)
+def test_no_password_in_any_log_exception_or_repr(
+    kafka: SecureKafka, caplog: pytest.LogCaptureFixture, mechanism: str, password: str
+) -> None:
+    """At DEBUG on every logger by name, as a user's logging configuration may set them."""
+    config = kafka.config("LOGIN", mechanism=mechanism, sasl_password_file=kafka.password(password))
+    told = [repr(config), str(config), config.model_dump_json(), repr(connection_options(config))]
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "kafka"]
+    with caplog.at_level(logging.DEBUG):
+        for name in names:
+            caplog.set_level(logging.DEBUG, name)
+        told += [str(layer) for layer in probe_topic(config)]
+        told.append(_opened_or_refused(config))
+    assert password not in caplog.text
+    assert password not in "".join(told)
+    assert password == connection_options(config)["sasl_plain_password"]
+
+
+def test_a_password_shows_nowhere_but_where_it_is_asked_for() -> None:
+    secret = Password(SECRET)
+    assert repr({"p": secret, "l": [secret]}) == "{'p': '***', 'l': ['***']}"
+    assert secret.encode() == SECRET.encode()
+
+
+def _opened_or_refused(config: Config) -> str:
+    """All that a client, or the exception it ends in, shows of itself; locals too, as some tracebacks print them."""
+    try:
+        client = Client(config, lambda *_: None)
+    except Exception as error:
+        return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    shown = repr(vars(client))
+    client.close()
+    return shown
+
+
+def values(consumer: Consumer, enough: Callable[[set[bytes]], bool]) -> set[bytes]:
+    found: set[bytes] = set()
+    give_up = time.monotonic() + WITHIN_S
+    while not enough(found):
+        assert time.monotonic() < give_up, consumer.status
+        found |= {message.value or b"" for got in consumer.poll() for message in got.messages}
+    return found
+
+
+@contextmanager
+def _http_server() -> Iterator[int]:
+    class Quiet(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def _tls_server(cert: Path, key: Path) -> Iterator[int]:
+    """Shakes hands and hangs up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    link, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with link:
+                    try:
+                        link.settimeout(5.0)
+                        context.wrap_socket(link, server_side=True).close()
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield int(server.getsockname()[1])
+        finally:
+            stop.set()
+            thread.join()

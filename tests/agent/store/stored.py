@@ -1,0 +1,35 @@
+"""Findings in the store without its writer, and answers to its questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.records import Finding
+from agent.store import client as store
+from agent.store.rows import Place, to_rows
+
+Connect = Callable[[str], store.Client]
+
+HERE = Place("prod", "pod-0")
+
+# The engine and the SQL are the same either way; the wire is under test with the whole story once.
+embedded = pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
+
+
+def insert(client: store.Client, *seen: Finding, place: Place = HERE) -> None:
+    """Straight into the tables: the writer thread has tests of its own."""
+    for finding in seen:
+        for group in to_rows(finding, place):
+            names = list(group.rows[0])
+            data = [
+                [v.tolist() if hasattr(v, "tolist") else v for v in (row[name] for name in names)] for row in group.rows
+            ]
+            client.insert(group.table, data, column_names=names)
+
+
+def answers(client: store.Client, name: str, **params: str) -> list[dict[str, Any]]:
+    columns, rows = store.run_query(client, name, params)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

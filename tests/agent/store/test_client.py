@@ -1,0 +1,171 @@
+"""The store: addresses, schema, offsets, golden records, and whom another pod calls degraded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import Refused, Retryable
+from agent.store import client as store
+from agent.store import migrations
+from agent.store.rows import Place, to_rows
+from detectors.records import Status
+from tests.agent import findings
+from tests.agent.findings import BASE, NOW, ROUTER
+from tests.agent.store.stored import HERE, Connect, embedded, insert
+from tests.clickhouse_http import ClickHouseServer
+
+
+def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.Client) -> None:
+    assert migrations.migrate(migrated) == ()
+    tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
+    wanted = {"rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "interactions", "request_counts"}
+    wanted |= {
+        "batches",
+        "aside",
+        "embeddings",
+        "traffic_scores",
+        "calibrations",
+        "heartbeats",
+        "goldens",
+        "schema_version",
+    }
+    assert tables == wanted | {"incident_pods"}, "the last one is a view"
+
+
+@embedded
+def test_a_new_file_is_applied_alone_and_a_changed_one_refused(migrated: store.Client, tmp_path: Path) -> None:
+    for file in migrations.MIGRATIONS.glob("*.sql"):
+        (tmp_path / file.name).write_text(file.read_text())
+    extra = "CREATE TABLE IF NOT EXISTS extra (a UInt8) ENGINE = MergeTree ORDER BY a;\n"
+    (tmp_path / "900_extra.sql").write_text(extra)
+    assert migrations.migrate(migrated, tmp_path) == (900,)
+    (tmp_path / "900_extra.sql").write_text(extra.replace("a UInt8", "a UInt16"))
+    with pytest.raises(Refused, match=r"900_extra\.sql"):
+        migrations.migrate(migrated, tmp_path)
+
+
+def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() -> None:
+    text = (migrations.MIGRATIONS / "004_kept.sql").read_text()
+    worded = migrations.worded(text, replicated=True, on_cluster="main")
+    keeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
+    assert f"ENGINE = ReplicatedMergeTree({keeper})" in worded
+    assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in worded
+    assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in worded
+    added = (migrations.MIGRATIONS / "005_canary_evidence.sql").read_text()
+    assert "ALTER TABLE verdicts ON CLUSTER 'main'\n" in migrations.worded(added, replicated=True, on_cluster="main")
+    view = (migrations.MIGRATIONS / "007_incident_pods.sql").read_text()
+    assert "EXISTS incident_pods ON CLUSTER 'main' AS" in migrations.worded(view, replicated=True, on_cluster="main")
+
+
+@embedded
+def test_replicated_engines_are_understood(dsn: str, connect: Connect) -> None:
+    """Here are neither a keeper nor macros. That the engine misses those, and nothing else, is what can be seen."""
+    with pytest.raises(Exception, match=r"[Mm]acro|ZooKeeper|ZOOKEEPER"):
+        migrations.migrate(connect(dsn), replicated=True)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "wanted"),
+    [
+        ("postgres://host/db", "clickhouse://"),
+        ("clickhouse://user:secret@host:8443/db", "password_file"),
+    ],
+)
+def test_a_wrong_address_is_refused_without_repeating_a_password(dsn: str, wanted: str) -> None:
+    with pytest.raises(Refused, match=wanted) as refused:
+        store.connect(dsn)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_away_is_retryable() -> None:
+    with pytest.raises(Retryable):
+        store.connect("clickhouse://127.0.0.1:9/gapwatch")
+
+
+def test_the_password_is_read_from_its_file(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
+    guarded = ClickHouseServer(Path(clickhouse.folder), password="open sesame").start()
+    password = tmp_path / "password"
+    try:
+        password.write_text("open sesame\n")
+        client = store.connect(f"clickhouse://default@127.0.0.1:{guarded.port}", password)
+        assert client.command("SELECT 1") == 1
+        client.close()
+        password.write_text("guess")
+        with pytest.raises(Refused, match="password_file"):
+            store.connect(f"clickhouse://default@127.0.0.1:{guarded.port}", password)
+    finally:
+        guarded.stop()
+
+
+def test_a_folder_that_another_process_holds_says_whom_to_ask(clickhouse: ClickHouseServer) -> None:
+    code = f"from agent import store; store.connect('chdb://{clickhouse.folder}')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "agent.errors.Retryable" in ended.stderr
+    assert "a running agent holds it: ask it (gapwatch query does so)" in ended.stderr
+
+
+def test_offsets_go_on_behind_what_is_counted(migrated: store.Client) -> None:
+    assert store.counted_upto(migrated, "prod") == {}
+    insert(migrated, findings.batch(0, n=10, aside=0), findings.batch(10, n=5, aside=2))
+    insert(migrated, findings.batch(100, n=7, aside=0, partition=3))
+    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 17, ("llm.interactions", 3): 107}
+    assert store.counted_upto(migrated, "another cluster") == {}
+
+
+@embedded
+def test_counts_without_their_batch_row_are_counted_all_the_same(migrated: store.Client) -> None:
+    """The agent died between the two inserts of one batch."""
+    counts = next(group for group in to_rows(findings.batch(0, n=10, aside=0), HERE) if group.table == "request_counts")
+    names = list(counts.rows[0])
+    migrated.insert("request_counts", [[row[n] for n in names] for row in counts.rows], column_names=names)
+    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 10}
+
+
+def test_counts_are_written_before_the_batch_row() -> None:
+    tables = [group.table for group in to_rows(findings.batch(), HERE)]
+    assert (tables[0], tables[-1]) == ("request_counts", "batches")
+
+
+def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Client) -> None:
+    assert store.golden_row(migrated, ROUTER, cluster="prod") is None
+    old, new = findings.golden(NOW - 60), findings.golden(golden="sha256:hhhh", data=bytes(range(256)))
+    insert(migrated, old, new)
+    assert store.golden_row(migrated, ROUTER, cluster="prod") == ("sha256:hhhh", bytes(range(256)))
+    assert store.golden_row(migrated, ROUTER, "sha256:gggg", "prod") == ("sha256:gggg", old.data)
+    insert(migrated, findings.golden(NOW + 60))
+    assert store.golden_row(migrated, ROUTER, cluster="prod") == ("sha256:gggg", old.data)
+    assert store.golden_row(migrated, ROUTER, "sha256:none", "prod") is None
+
+
+@embedded
+def test_degraded_elsewhere_asks_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
+    def pod(name: str, beat: float, *statuses: Status, first: float = NOW - 30, **more: Any) -> None:
+        there = Place("prod", name)
+        insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)
+        for i, status in enumerate(statuses):
+            at = first if i == 0 else NOW - 30 + i
+            insert(migrated, findings.verdict(status, at=at, subject=f"of-{name}", **more), place=there)
+
+    pod("me", time.time(), Status.DEGRADED)
+    pod("bad", time.time(), Status.HEALTHY, Status.DEGRADED)
+    pod("blind", time.time(), Status.DEGRADED, Status.UNMONITORABLE, Status.UNMONITORABLE)
+    pod("blind-for-hours", time.time(), Status.DEGRADED, Status.UNMONITORABLE, first=NOW - 9000)
+    pod("recovered", time.time(), Status.DEGRADED, Status.HEALTHY, Status.UNMONITORABLE)
+    pod("base-speaks", time.time(), Status.DEGRADED, covered_by=BASE)
+    pod("judges-it-no-more", time.time(), Status.DEGRADED, first=NOW - 9000)
+    pod("gone", NOW - 3000, Status.DEGRADED)
+    wanted = {"adapter/of-bad", "adapter/of-blind", "adapter/of-blind-for-hours"}
+    assert store.degraded_elsewhere(migrated, "prod", "me") == wanted
+
+
+@embedded
+def test_a_store_without_tables_says_so(dsn: str, connect: Connect) -> None:
+    with pytest.raises(Refused, match="tables"):
+        store.run_query(connect(dsn), "rounds")

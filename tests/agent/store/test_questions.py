@@ -1,0 +1,246 @@
+"""Every on-call question of dashboards/sql, answered on one story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.alerting.incidents import to_notice
+from agent.errors import Refused
+from agent.records import Finding, NoticeReason
+from agent.store import client as store
+from agent.store.rows import Place
+from detectors.records import Cause, Reason, Status, SubjectKind
+from tests.agent import findings
+from tests.agent.findings import BASE, NOW, ROUTER, SWAPPED, TONE
+from tests.agent.store.stored import answers, embedded, insert
+
+
+def story() -> Iterator[Finding]:
+    """Two healthy rounds; the base is swapped and both adapters are lost; the base's incident opens."""
+    for i, at in enumerate((NOW - 180, NOW - 120)):
+        yield findings.base_round(i, at)
+        for subject in (ROUTER, TONE):
+            yield findings.verdict(at=at, round=i, subject=subject)
+        yield findings.verdict(subject_kind=SubjectKind.BASE, at=at, round=i)
+    at = NOW - 60
+    yield findings.base_round(2, at, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",))
+    base = findings.alarm(at, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
+    yield from (findings.alarm(at, subject=name, covered_by=BASE) for name in (ROUTER, TONE))
+    yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
+    yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
+    yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
+    for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
+        yield findings.batch(first, n=100, at=then, aside=3)
+
+
+@pytest.fixture
+def told(migrated: store.Client) -> store.Client:
+    insert(migrated, *story())
+    return migrated
+
+
+def test_every_question_has_words_and_an_answer_on_an_empty_store(migrated: store.Client) -> None:
+    assert len(store.query_names()) >= 10
+    for name, question in store.query_names().items():
+        assert question.endswith("?"), f"{name}: its first line is the question it answers"
+        columns, rows = store.run_query(migrated, name)
+        assert columns, name
+        assert list(rows) == [], name
+
+
+def test_every_question_is_answered_on_the_story(told: store.Client) -> None:
+    for name in store.query_names():
+        assert answers(told, name), name
+
+
+@embedded
+def test_what_is_degraded(told: store.Client) -> None:
+    seen = answers(told, "degraded")
+    assert [row["subject"] for row in seen] == [BASE, TONE, ROUTER], "the base first"
+    assert seen[0]["cause"] == Cause.BASE_SWAPPED_AND_ADAPTER_LOST.value
+    assert [row["covered_by"] for row in seen] == ["", BASE, BASE]
+    assert answers(told, "degraded", cluster="another") == []
+
+
+@embedded
+def test_which_responses_speak_against_what_was_accepted(told: store.Client) -> None:
+    seen = answers(told, "responses")
+    assert [(row["request_id"], row["most_likely"], row["scored"]) for row in seen] == [
+        ("r0", "base", "sampled"),
+        ("r1", "", "not_scored"),
+    ]
+    assert answers(told, "responses", subject=TONE) == []
+
+
+@embedded
+def test_by_which_sampler_tokens_are_drawn(told: store.Client) -> None:
+    (seen,) = answers(told, "sampler")
+    assert (seen["adapter"], seen["in_force_temperature"], seen["temperature_95"]) == (ROUTER, 1.19, [1.12, 1.27])
+    assert (seen["temperature_asked"], seen["most_likely"]) == ([1.0, 1.0], "temperature x1.2")
+    assert sum(seen["histogram"]) == pytest.approx(1.0, abs=1e-5) and len(seen["histogram"]) == 20
+    insert(told, replace(findings.calibration(NOW), leading="", log_e=0.0))
+    assert [row["most_likely"] for row in answers(told, "sampler", subject=BASE)] == [""], "the newest"
+    assert answers(told, "sampler", subject=TONE) == []
+
+
+@embedded
+def test_a_subject_that_recovered_is_degraded_no_more(told: store.Client) -> None:
+    insert(told, *(findings.verdict(reason=Reason.RESOLVED, subject=name) for name in (ROUTER, TONE)))
+    insert(told, findings.verdict(reason=Reason.RESOLVED, subject_kind=SubjectKind.BASE))
+    assert answers(told, "degraded") == []
+    assert answers(told, "since") == []
+    assert answers(told, "since", subject=ROUTER)[0]["status_now"] == "healthy"
+
+
+@embedded
+def test_since_when_and_what_was_there_before(told: store.Client) -> None:
+    row = next(row for row in answers(told, "since", subject=ROUTER))
+    assert row["onset_after"].timestamp() == NOW - 120
+    assert row["onset_by"].timestamp() == row["alarm_at"].timestamp() == NOW - 60
+    assert row["last_healthy"].timestamp() == NOW - 120
+    assert (row["healthy_round"], row["healthy_base"], row["live_base"]) == (1, "sha256:aaaa", "sha256:bbbb")
+
+
+@embedded
+def test_an_onset_without_a_healthy_round_is_not_borrowed_from_an_older_alarm(told: store.Client) -> None:
+    fresh = findings.alarm(NOW - 5, onset=findings.Onset(None, NOW - 5))
+    insert(told, fresh)
+    row = answers(told, "since", subject=ROUTER)[0]
+    assert row["onset_after"] is None
+    assert row["onset_by"].timestamp() == NOW - 5
+
+
+def second_pod(client: store.Client, *seen: Finding, beat: float | None = None) -> None:
+    insert(client, *seen, place=Place("prod", "pod-1"))
+    insert(client, replace(findings.heartbeat(beat or time.time()), pod="pod-1"))
+
+
+@embedded
+def test_a_healthy_pod_does_not_hide_what_another_calls_degraded(told: store.Client) -> None:
+    insert(told, findings.heartbeat(time.time()))
+    second_pod(told, *(findings.verdict(at=NOW - 200 + 30 * i) for i in range(7)))
+    assert [row["subject"] for row in answers(told, "degraded")] == [BASE, TONE, ROUTER]
+    assert answers(told, "degraded")[2]["judged_by"] == "pod-0"
+    (row,) = answers(told, "since", subject=ROUTER)
+    assert (row["status_now"], row["onset_by"].timestamp(), row["live_base"]) == ("degraded", NOW - 60, "sha256:bbbb")
+    assert ROUTER in {row["subject"] for row in answers(told, "since")}
+    assert [row["requests"] for row in answers(told, "requests_since", subject=ROUTER)] == [200]
+
+
+@embedded
+def test_a_pod_that_is_gone_does_not_keep_its_subjects_degraded(migrated: store.Client) -> None:
+    second_pod(migrated, findings.alarm(NOW - 900), beat=NOW - 900)
+    assert [row["judged_by"] for row in answers(migrated, "degraded")] == ["pod-1"], "the last word that was said"
+    insert(migrated, findings.heartbeat(time.time()), findings.verdict(at=NOW - 600))
+    assert answers(migrated, "degraded") == []
+    assert answers(migrated, "since") == []
+
+
+@embedded
+def test_the_onset_is_the_first_of_the_pods_that_are_bad_together(told: store.Client) -> None:
+    """pod-1 alarmed before, recovered, and alarms again after pod-0 did."""
+    second_pod(told, findings.alarm(NOW - 9000), findings.verdict(at=NOW - 8000), findings.alarm(NOW - 20))
+    insert(told, findings.verdict(Status.DEGRADED, at=NOW - 5, covered_by=BASE))
+    (row,) = answers(told, "since", subject=ROUTER)
+    assert (row["onset_by"].timestamp(), row["alarm_at"].timestamp()) == (NOW - 60, NOW - 60)
+    assert row["last_healthy"].timestamp() == NOW - 120
+    (counted,) = answers(told, "requests_since", subject=ROUTER)
+    assert counted["onset"].timestamp() == NOW - 120
+
+
+@embedded
+def test_requests_are_counted_until_a_new_release_was_accepted(migrated: store.Client) -> None:
+    """Its evidence starts again: there is a healthy verdict, and none that says resolved."""
+    bad = NOW - 3600
+    insert(migrated, findings.alarm(bad), findings.verdict(at=bad + 300), findings.verdict(at=NOW))
+    for i, then in enumerate((bad, bad + 240, bad + 900, NOW)):
+        insert(migrated, findings.batch(1000 * i, n=100, at=then, aside=0))
+    assert [row["requests"] for row in answers(migrated, "requests_since", subject=ROUTER)] == [200]
+    assert answers(migrated, "requests_since") == []
+
+
+@embedded
+def test_times_beyond_what_the_store_holds_are_stored_at_its_ends(migrated: store.Client) -> None:
+    for i, at in enumerate((float("nan"), float("-inf"), 1e18)):
+        insert(migrated, findings.golden(at, golden=f"sha256:{i}"))
+    rows = migrated.query("SELECT toYear(accepted_at) FROM goldens ORDER BY hash").result_rows
+    assert rows == [(1970,), (1900,), (2299,)]
+
+
+@embedded
+def test_flipped_canaries_side_by_side(told: store.Client) -> None:
+    row = answers(told, "flipped", subject=BASE)[0]
+    assert (row["golden_text"], row["present_text"]) == ('{"queue": "shipping"}', "Sure! Here is...")
+
+
+@embedded
+def test_requests_since_the_onset_are_counted_once(told: store.Client) -> None:
+    assert [(r["adapter"], r["pod"], r["requests"]) for r in answers(told, "requests_since")] == [
+        (ROUTER, "engine-0", 200)
+    ]
+    told.command("ALTER TABLE request_counts MODIFY SETTING non_replicated_deduplication_window = 0")
+    insert(told, findings.batch(1000, n=100, at=NOW - 60, aside=3))
+    raw = told.query("SELECT sum(n) FROM request_counts").result_rows[0][0]
+    assert raw == 400, "the copy must be in the table for the test to say anything"
+    assert answers(told, "requests_since", subject=BASE)[0]["requests"] == 200
+
+
+@embedded
+def test_what_changed_before_the_onset(told: store.Client) -> None:
+    seen = answers(told, "identity", subject=ROUTER)
+    assert {row["adapter"] for row in seen} == {ROUTER, TONE}
+    assert {(row["base_before"], row["live_base"]) for row in seen} == {("sha256:aaaa", "sha256:bbbb")}
+    assert seen[0]["facts"] == ["24 of 120 keys match nothing"]
+    assert seen[0]["round"] == 2
+
+
+@embedded
+def test_rounds_evidence_and_alerts(told: store.Client) -> None:
+    rounds = answers(told, "rounds", subject=ROUTER, limit="2")
+    assert [row["round"] for row in rounds] == [2, 1]
+    assert rounds[1]["retention"] == pytest.approx(0.98)  # held out: c1 and c3, at .99 and .97
+    assert rounds[1]["draws"] == 4
+    assert [row["log_e"] for row in answers(told, "evidence", subject=ROUTER)] == [2.0, 93.9]
+    assert {row["log_threshold"] for row in answers(told, "evidence", subject=ROUTER)} == {21.5}
+    assert [(row["kind"], row["subject"]) for row in answers(told, "alerts")] == [("trigger", BASE)]
+
+
+@embedded
+def test_silence_shows(told: store.Client) -> None:
+    silent = {row["name"]: row for row in answers(told, "freshness", minutes="0")}
+    assert {"pod-0", ROUTER, TONE} == set(silent)
+    assert all(row["too_long"] for row in silent.values())
+    insert(told, findings.base_round(3, NOW, measurements=(), blocked=Reason.UNREADABLE, detail="cut short"))
+    row = next(row for row in answers(told, "freshness") if row["name"] == ROUTER)
+    assert row["last_seen"].timestamp() == NOW - 60, "a blocked round is no measurement"
+    assert row["why"] == "unreadable: cut short"
+
+
+@embedded
+def test_cost_of_the_members_adds_up_to_the_rounds(told: store.Client) -> None:
+    rows: Sequence[dict[str, Any]] = answers(told, "cost")
+    assert sum(row["tokens_scored"] for row in rows) == pytest.approx(3 * 120)
+    assert sum(row["replay_s"] for row in rows) == pytest.approx(3 * 2.0)
+
+
+@embedded
+def test_records_set_aside_by_reason(told: store.Client) -> None:
+    assert [(row["reason"], row["records"]) for row in answers(told, "aside")] == [("not_json", 9)]
+
+
+def test_wrong_questions_are_refused_with_what_is_there(migrated: store.Client, dsn: str) -> None:
+    with pytest.raises(Refused, match="degraded"):
+        store.run_query(migrated, "no_such_question")
+    with pytest.raises(Refused, match="subject"):
+        store.run_query(migrated, "since", {"subjekt": ROUTER})
+    with pytest.raises(Refused, match="types"):
+        store.run_query(migrated, "rounds", {"limit": "many"})
+
+
+def test_a_parameter_is_a_value_never_sql(told: store.Client) -> None:
+    assert answers(told, "flipped", subject="' OR 1 = 1 --") == []

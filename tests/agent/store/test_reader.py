@@ -1,0 +1,60 @@
+"""Questions to a store that is away, or that accepts and never answers: the loop gets its answer soon, or none."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.config import Config, parse
+from agent.errors import Retryable
+from agent.store.reader import PATIENCE_S, StoreReader
+
+
+def config(dsn: str) -> Config:
+    models = [{"name": "m", "path": "./base", "adapters": [{"name": "a", "path": "a"}]}]
+    return parse({"models": models, "clickhouse": {"dsn": dsn}}, Path("gapwatch.yaml"))
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """A server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"clickhouse://default@127.0.0.1:{listening.getsockname()[1]}/gapwatch"
+
+
+def test_a_store_that_never_answers_is_given_up_soon_and_not_asked_twice_at_once(deaf: str) -> None:
+    reader = StoreReader(config(deaf))
+    began = time.monotonic()
+    with pytest.raises(Retryable, match="no answer within"):
+        reader.counted_upto()
+    with pytest.raises(Retryable, match="still busy"):
+        reader.counted_upto()
+    assert time.monotonic() - began < 20 * PATIENCE_S
+    reader.close()
+
+
+def test_without_the_store_every_open_incident_counts_as_open_elsewhere(deaf: str) -> None:
+    reader = StoreReader(config(deaf))
+    assert set(reader.elsewhere(["adapter/a", "base/m"])) == {"adapter/a", "base/m"}
+    reader.close()
+
+
+def test_a_store_that_is_away_is_said_in_words() -> None:
+    reader = StoreReader(config("clickhouse://default@127.0.0.1:9/gapwatch"))
+    with pytest.raises(Retryable, match="refused"):
+        reader.query("degraded", {})
+    reader.close()
+
+
+def test_an_open_store_answers_by_name(tmp_path: Path) -> None:
+    reader = StoreReader(config(f"chdb://{tmp_path}"))
+    columns, rows = reader.query("degraded", {})
+    assert "subject" in columns
+    assert rows == []
+    assert reader.counted_upto() == {}
+    assert set(reader.elsewhere(["adapter/a"])) == set()
+    reader.close()

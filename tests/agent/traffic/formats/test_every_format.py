@@ -1,0 +1,152 @@
+"""The contract of a format; a file in agent/traffic/formats is under it before anyone writes a test for it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, get_args
+
+import orjson
+import pytest
+
+from agent.errors import Refused, Unreadable
+from agent.kafka.config import Config
+from agent.kafka.contract import Message
+from agent.records import AsideReason, Half, Interaction
+from agent.traffic.decoder import Reader, known
+from agent.traffic.formats import kserve
+from tests.agent.traffic.formats.records import EXAMPLES, PLACE, example, only
+
+FILES = {name: found.__name__.rsplit(".", 1)[-1] for name, found in known().items()}  # type: ignore[attr-defined]
+
+
+def whole(name: str, messages: list[Message]) -> Interaction:
+    read = [only(Reader(name), one) for one in messages]
+    if len(read) == 1:
+        assert isinstance(read[0], Interaction)
+        return read[0]
+    one, other = read
+    assert isinstance(one, Half)
+    assert isinstance(other, Half)
+    return kserve.join(one, other)
+
+
+def test_every_file_is_a_format_that_the_configuration_knows() -> None:
+    assert set(get_args(Config.model_fields["format"].annotation)) == {"auto", *known()}
+    with pytest.raises(Refused, match="one of: auto"):
+        Reader("avro")
+
+
+def test_every_format_ships_an_example_and_every_example_has_a_format() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.json")} == set(FILES.values())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_example_says_the_same_in_every_format(name: str) -> None:
+    seen = whole(name, example(FILES[name]))
+    assert seen.adapter == "ticket-router"
+    assert seen.messages == ({"role": "user", "content": "Where is my parcel?"},)
+    assert seen.output == "shipping"
+    assert seen.finish_reason == "stop"
+    assert seen.sampling == {"temperature": 0.7, "top_p": 0.9, "presence_penalty": 0.5}
+    assert (seen.prompt_tokens, seen.output_tokens) == (12, 2)
+    assert (seen.at, seen.pod) == (1_700_000_001.0, "engine-0")
+    assert (seen.topic, seen.partition, seen.offset) == (*PLACE, example(FILES[name])[-1].offset)
+    assert seen.request_id
+    assert seen.unscored == ""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_example_is_told_from_those_of_all_other_formats(name: str) -> None:
+    for message in example(FILES[name]):
+        body = orjson.loads(message.value or b"")
+        assert [other for other, form in known().items() if form.guess(message, body)] == [name]
+        assert Reader().read(message, PLACE) == Reader(name).read(message, PLACE)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_whatever_is_broken_is_unreadable_and_nothing_else(name: str) -> None:
+    """A thousand damages: a field of another type, gone, or nested deeply; bytes cut. Always a told reason."""
+    dice = random.Random(7)
+    reader, wide = Reader(name, max_bytes=200_000), Reader(max_bytes=200_000)
+    reasons = set()
+    for _ in range(500):
+        for message in example(FILES[name]):
+            value = orjson.dumps(_damaged(orjson.loads(message.value or b""), dice))
+            cut = value[: dice.randrange(len(value))]
+            for damaged in (value, cut):
+                broken = Message(1, 50.0, None, damaged, message.headers)
+                for one in (reader, wide):
+                    try:
+                        _read_whole(one, broken, example(FILES[name]))
+                    except Unreadable as why:
+                        reasons.add(AsideReason(why.reason))
+    assert {AsideReason.NOT_JSON, AsideReason.WRONG_TYPE, AsideReason.MISSING_FIELD} <= reasons
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_reason_repeats_production_text(name: str) -> None:
+    secret = "my card is 4111 1111"
+    for message in example(FILES[name]):
+        body = orjson.loads(message.value or b"")
+        for path in list(_paths(body)):
+            _assert_silent(name, message, orjson.dumps(_with(body, path, secret)), secret)
+            _assert_silent(name, message, orjson.dumps(_with(body, path, [secret])), secret)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_empty_and_a_truncated_answer_are_read_as_what_they_are(name: str) -> None:
+    messages = example(FILES[name])
+    texts = [(message.value or b"").replace(b"shipping", b"").replace(b"stop", b"length") for message in messages]
+    told = [Message(m.offset, m.at, m.key, text, m.headers) for m, text in zip(messages, texts, strict=True)]
+    seen = whole(name, told)
+    assert (seen.output, seen.finish_reason) == ("", "length")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_unknown_temperature_stays_unknown(name: str) -> None:
+    messages = example(FILES[name])
+    texts = [(message.value or b"").replace(b"temperature", b"warmth") for message in messages]
+    told = [Message(m.offset, m.at, m.key, text, m.headers) for m, text in zip(messages, texts, strict=True)]
+    assert "temperature" not in whole(name, told).sampling
+
+
+def _read_whole(reader: Reader, broken: Message, good: list[Message]) -> None:
+    """Read it, and join it to its other half where it is one."""
+    seen = only(reader, broken)
+    halves = [half for half in (only(reader, one) for one in good) if isinstance(half, Half)]
+    if isinstance(seen, Half):
+        kserve.join(seen, next(half for half in halves if half.is_request != seen.is_request))
+
+
+def _assert_silent(name: str, message: Message, value: bytes, secret: str) -> None:
+    try:
+        only(Reader(name), Message(1, 50.0, None, value, message.headers))
+    except Unreadable as why:
+        assert secret not in str(why)
+        assert why.__cause__ is None
+
+
+def _paths(value: Any, here: tuple[Any, ...] = ()) -> Any:
+    """The way to every field of a body, lists by position."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in inner:
+        yield (*here, name)
+        yield from _paths(below, (*here, name))
+
+
+def _with(body: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy with another value at the end of the path."""
+    copy = orjson.loads(orjson.dumps(body))
+    at = copy
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = new
+    return copy
+
+
+def _damaged(body: Any, dice: random.Random) -> Any:
+    deep: Any = "x"
+    for _ in range(200):
+        deep = {"a": deep}
+    wrong = [None, 0, -1, 1e30, True, "", "text", [], {}, [None], [[]], {"a": None}, ["x"], 10**18, deep]
+    return _with(body, dice.choice(list(_paths(body))), dice.choice(wrong))

@@ -1,0 +1,197 @@
+"""The feed over the in-memory topic: counting and sampling. test_kafka_contract.py has the brokers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from agent.kafka.contract import Outgoing
+from agent.kafka.memory import MemoryTopic
+from agent.records import AsideReason
+from agent.traffic.header_columns import columns_of
+from agent.traffic.reservoir import Config, Ranking, below
+from tests.agent.traffic.feeding import counted, feed_over, headed
+from tests.kafka_brokers import request
+
+
+def test_all_are_counted_and_only_the_sample_is_opened() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(400))
+    feed = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s"))
+    (batch,) = feed.poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_offsets("traffic", 0, np.arange(400)), 0.1))
+    assert counted([batch]) == {"ticket-router": 400}
+    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
+    assert batch.opened == len(wanted) < 80
+
+
+def test_where_a_header_has_the_request_id_it_decides_wherever_the_record_lies() -> None:
+    topic = MemoryTopic(partitions=2)
+    for partition in (0, 1):
+        topic.publish((headed(n, request_id=f"id-{n}") for n in range(200)), partition)
+    batches = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
+    assert 20 < len(wanted) < 60
+    assert [one.offset for one in batches[0].interactions] == wanted
+    assert [one.offset for one in batches[1].aside] == wanted  # produced twice: looked at once
+    assert {one.reason for one in batches[1].aside} == {AsideReason.DUPLICATE}
+
+
+def test_dropping_does_not_look_at_the_content() -> None:
+    """The same keys and offsets with other bodies: the same choice, also where the body is no JSON at all."""
+    sampling = Config(rate=0.3, per_adapter_per_minute=30)
+    chosen = []
+    for bodies in ("long", "broken"):
+        topic = MemoryTopic()
+        good = request(1, output="word " * 500).value
+        topic.publish(Outgoing(b"ticket-router", good if bodies == "long" else b"{") for _ in range(300))
+        (batch,) = feed_over(topic, sampling).poll(0.0)
+        assert batch.opened == 30
+        seen = [one.offset for one in batch.interactions] + [one.offset for one in batch.aside]
+        chosen.append(sorted(seen))
+    assert chosen[0] == chosen[1]
+
+
+def test_counts_are_by_the_records_own_minute_and_header_pod() -> None:
+    topic = MemoryTopic()
+    topic.publish(
+        [
+            headed(0, at=60.0, pod="engine-0"),
+            headed(1, at=119.0, pod="engine-0"),
+            headed(2, at=120.0, pod="engine-0"),
+            headed(3, at=61.0, pod="engine-1"),
+            headed(4, at=61.0),
+        ]
+    )
+    (batch,) = feed_over(topic).poll(600.0)
+    assert {(c.minute, c.pod): c.n for c in batch.counts} == {
+        (60.0, "engine-0"): 2,
+        (120.0, "engine-0"): 1,
+        (60.0, "engine-1"): 1,
+        (60.0, ""): 1,
+    }
+
+
+def test_a_sampled_record_that_is_unreadable_is_counted_and_set_aside() -> None:
+    topic = MemoryTopic()
+    topic.publish([Outgoing(b"ticket-router", b"{broken", {"pod": b"engine-5"}, at=125.0)])
+    (batch,) = feed_over(topic).poll(129.0)
+    assert [(c.adapter, c.pod, c.minute, c.n) for c in batch.counts] == [("ticket-router", "engine-5", 120.0, 1)]
+    assert [(one.reason, one.offset, one.at) for one in batch.aside] == [(AsideReason.NOT_JSON, 0, 129.0)]
+    assert batch.opened == 1
+
+
+def test_the_share_of_unreadable_records_is_told_by_those_that_were_opened() -> None:
+    topic = MemoryTopic()
+    topic.publish(Outgoing(b"ticket-router", b"{" if n % 4 == 0 else request(n).value) for n in range(4000))
+    (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=10_000), at_once=4000).poll(0.0)
+    assert batch.records == 4000
+    four_sigma = 4 * math.sqrt(0.25 * 0.75 / batch.opened)
+    assert abs(len(batch.aside) / batch.opened - 0.25) < four_sigma
+
+
+def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() -> None:
+    topic = MemoryTopic()
+    good = request(1, "polite-rewriter")
+    topic.publish(
+        [
+            Outgoing(None, good.value),
+            Outgoing(b"user-17", request(2, "polite-rewriter").value),
+            Outgoing(b"\xff", b"{broken"),
+            Outgoing(b"user-18", b"{broken", {"adapter": b"ticket-router"}),
+        ]
+    )
+    (batch,) = feed_over(topic).poll(0.0)
+    assert counted([batch]) == {"polite-rewriter": 2, "ticket-router": 1}
+    assert len(batch.aside) == 2
+
+
+def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_by_their_id() -> None:
+    topic = MemoryTopic()
+    topic.publish(Outgoing(f"user-{n}".encode(), request(n).value) for n in range(300))
+    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"r-{n}".encode() for n in range(300)), 0.1))
+    assert (counted([batch]), batch.opened) == ({"ticket-router": 300}, 300)
+    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
+
+
+def test_unknown_adapters_make_no_new_labels() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n, f"stranger-{n}") for n in range(50))
+    feed = feed_over(topic)
+    (batch,) = feed.poll(0.0)
+    assert (batch.counts, batch.interactions, feed.aside) == ((), (), {AsideReason.UNKNOWN_ADAPTER: 50})
+    assert batch.aside[0].detail == "adapter stranger-0"
+
+
+def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
+    topic = MemoryTopic()
+    topic.publish(Outgoing(None, b"{broken", {"adapter": b"of-another-team"}) for _ in range(500))
+    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000)).poll(0.0)
+    assert batch.counts == ()
+    assert 20 < len(batch.aside) == batch.opened < 90
+    assert batch.aside[0].detail == "adapter of-another-team"
+
+
+def test_headers_of_one_layout_and_of_many_say_the_same() -> None:
+    """The quick way by columns, and the plain one by record."""
+    alike = [(("request_id", f"r{n}".encode()), ("pod", b"p"), ("other", None)) for n in range(5)]
+    assert columns_of(alike) == {"request_id": [f"r{n}".encode() for n in range(5)], "pod": [b"p"] * 5}
+    mixed = [*alike, (("pod", b"q"),), (), (("adapter", b"a"), ("adapter", b"b"))]
+    assert columns_of(mixed) == {
+        "request_id": [*(f"r{n}".encode() for n in range(5)), None, None, None],
+        "pod": [b"p"] * 5 + [b"q", None, None],
+        "adapter": [None] * 7 + [b"b"],
+    }
+    assert columns_of([(("pod", b"p"), ("pod", b"q"))]) == {"pod": [b"q"]}
+
+
+def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:
+    topic = MemoryTopic()
+    topic.publish([request(n) for n in range(50)] + [request(99, "polite-rewriter")])
+    feed = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=3, salt="s"))
+    (batch,) = feed.poll(0.0)
+    lowest = np.argsort(Ranking("s").of_offsets("traffic", 0, np.arange(50)))[:3]
+    assert [seen.offset for seen in batch.interactions] == [*sorted(lowest.tolist()), 50]
+    assert (feed.shed, counted([batch])["ticket-router"]) == ({"polite-rewriter": 0, "ticket-router": 47}, 50)
+
+
+def test_the_same_request_produced_twice_counts_as_one_interaction() -> None:
+    topic = MemoryTopic()
+    topic.publish([request(1), request(2), request(1)])
+    feed = feed_over(topic)
+    (batch,) = feed.poll(0.0)
+    assert [seen.offset for seen in batch.interactions] == [0, 1]
+    assert [(one.offset, one.reason, one.detail) for one in batch.aside] == [
+        (2, AsideReason.DUPLICATE, "as traffic:0:0")
+    ]
+
+
+def test_records_out_of_order_by_their_own_clock_are_read_as_they_lie() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n, ts=float(100 - n)) for n in range(10))
+    (batch,) = feed_over(topic).poll(200.0)
+    assert [seen.at for seen in batch.interactions] == [100.0 - n for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("ts", "sent", "at"),
+    [(500.0, 400.0, 500.0), (90_000.0, 400.0, 400.0), (1.7e9, 1.7e12, 600.0), (0.0, 400.0, 0.0)],
+    ids=["a minute apart is taken as told", "a day ahead: when it was sent", "both in other units: now", "long ago"],
+)
+def test_a_clock_that_is_wrong_moves_no_record_into_the_future(ts: float, sent: float, at: float) -> None:
+    topic = MemoryTopic()
+    good = request(1, ts=ts)
+    topic.publish([Outgoing(good.key, good.value, at=sent)])
+    (batch,) = feed_over(topic).poll(600.0)
+    assert [seen.at for seen in batch.interactions] == [at]
+    assert all(0 <= c.minute <= 600.0 for c in batch.counts)
+
+
+def test_an_empty_topic_gives_nothing() -> None:
+    feed = feed_over(MemoryTopic())
+    assert feed.poll(0.0) == []
+    feed.commit()
+    assert feed.lag() == {("traffic", 0): 0}

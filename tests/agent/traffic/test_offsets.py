@@ -1,0 +1,185 @@
+"""What the feed commits and what is read again: crashes, topics made anew, partitions that go, sinks that are away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
+
+import pytest
+
+from agent.errors import Retryable
+from agent.kafka.contract import Place
+from agent.kafka.memory import MemoryTopic
+from tests.agent.traffic.feeding import ADAPTERS, counted, feed_over, store_of
+from tests.kafka_brokers import request
+
+
+def test_nothing_is_forgotten_before_commit() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(10))
+    feed = feed_over(topic)
+    feed.poll(0.0)
+    assert topic.committed == {}
+    feed.commit()
+    assert topic.committed == {("traffic", 0): 10}
+
+
+@pytest.mark.parametrize("first_cut, second_cut", [(7, 7), (7, 4), (4, 7), (1, 500)])
+def test_after_a_crash_records_come_again_and_are_counted_once(first_cut: int, second_cut: int) -> None:
+    """The batches need not be cut alike: the second agent knows from the store how far was counted."""
+    topic = MemoryTopic()
+    topic.publish(request(n, ADAPTERS[n % 2]) for n in range(40))
+    before = feed_over(topic, at_once=first_cut)
+    stored = [batch for _ in range(3) for batch in before.poll(0.0)]
+    before.close()  # durable, but the crash came before the commit
+    after = feed_over(topic, at_once=second_cut, counted_upto=lambda: store_of(stored), max_pending=1000)
+    again = [batch for _ in range(50) for batch in after.poll(0.0)]
+    assert sum(batch.records for batch in again) == 40
+    assert counted(stored + again) == {"ticket-router": 20, "polite-rewriter": 20}
+    # What evidence is drawn from: each once, those of the first agent's batches by the first agent.
+    fresh = Counter(seen.request_id for batch in stored + again for seen in batch.fresh)
+    assert fresh == {f"r-{n}": 1 for n in range(40)}
+    ranges = sorted((c.first_offset, c.last_offset) for batch in stored + again for c in batch.counts)
+    assert all(a == b or a[1] < b[0] for a, b in pairwise(ranges))
+
+
+def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_topic_made_anew_another() -> None:
+    clock = [700.0]
+    topic = MemoryTopic(clock=lambda: clock[0])
+    topic.publish(request(n) for n in range(10))
+    first = feed_over(topic)
+    token = first.poll(0.0)[0].token
+    first.close()
+    second = feed_over(topic)
+    assert second.poll(5.0)[0].token == token == "traffic:0:0-9:700000:v2"
+    second.close()
+    clock[0] = 800.0
+    topic.make_anew()
+    topic.publish(request(n) for n in range(10))
+    assert feed_over(topic).poll(5.0)[0].token == "traffic:0:0-9:800000:v2"
+
+
+def test_a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() -> None:
+    """The store remembers the old topic's offsets, and the saved evidence too: both lie beyond the new one's end."""
+    topic = MemoryTopic(partitions=2)
+    topic.publish((request(n) for n in range(5)), partition=0)
+    topic.publish((request(n) for n in range(5, 8)), partition=1)
+    old = {("traffic", 0): 900, ("traffic", 1): 2}
+    judged = {("traffic", 0, "ticket-router"): 3, ("traffic", 1, "ticket-router"): 1}
+    feed = feed_over(topic, counted_upto=lambda: old, judged=judged)
+    anew, known = feed.poll(0.0)
+    assert (anew.anew, counted([anew]), len(anew.fresh)) == (True, {"ticket-router": 5}, 5)
+    assert (known.anew, counted([known]), [seen.offset for seen in known.fresh]) == (False, {"ticket-router": 1}, [2])
+    assert feed.status == (True, "traffic:0 was made anew, and is read from its beginning")
+    topic.publish((request(n) for n in range(10, 910)), partition=0)
+    later = [batch for _ in range(3) for batch in feed.poll(0.0)]
+    assert (counted(later), any(batch.anew for batch in later)) == ({"ticket-router": 900}, False)
+    assert feed.status == (True, "")
+
+
+def test_a_topic_made_anew_under_a_reader_is_read_from_its_beginning_and_committed_there() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(50))
+    feed = feed_over(topic)
+    feed.poll(0.0)
+    topic.make_anew()
+    topic.publish(request(n) for n in range(100, 108))
+    (batch,) = feed.poll(0.0)
+    assert (batch.anew, counted([batch]), len(batch.fresh)) == (True, {"ticket-router": 8}, 8)
+    feed.commit()
+    assert topic.committed == {("traffic", 0): 8}, "not where the old one ended"
+
+
+def test_what_the_saved_evidence_holds_is_not_fresh_though_the_store_never_had_it() -> None:
+    """By adapter: one that waits for its turn loses nothing to one whose turn came first."""
+    topic = MemoryTopic()
+    topic.publish(request(n, ADAPTERS[n % 2]) for n in range(8))
+    judged = {("traffic", 0, ADAPTERS[0]): 5, ("traffic", 0, ADAPTERS[1]): 2}
+    (batch,) = feed_over(topic, judged=judged).poll(0.0)
+    assert [seen.offset for seen in batch.fresh] == [3, 5, 6, 7]
+    assert counted([batch]) == {ADAPTERS[0]: 4, ADAPTERS[1]: 4}, "the store counts what it does not hold"
+
+
+def test_too_many_uncommitted_batches_hold_reading_back() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(10))
+    feed = feed_over(topic, at_once=1, max_pending=3)
+    read = [len(feed.poll(0.0)) for _ in range(6)]
+    assert read == [1, 1, 1, 0, 0, 0]
+    assert feed.status == (True, "waiting for the sinks")
+    feed.commit()
+    assert len(feed.poll(0.0)) == 1
+    assert feed.status == (True, "")
+
+
+def test_a_refused_commit_is_repeated() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(3))
+    feed = feed_over(topic)
+    feed.poll(0.0)
+    topic.away = True
+    feed.commit()
+    assert (topic.committed, feed.poll(0.0), feed.status.up) == ({}, [], False)
+    topic.away = False
+    feed.commit()
+    assert topic.committed == {("traffic", 0): 3}
+
+
+def test_without_word_from_the_store_nothing_is_handed_out_and_nothing_is_lost() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(3))
+    away = [True]
+
+    def counted_upto() -> Mapping[Place, int]:
+        if away[0]:
+            raise Retryable("clickhouse", "restarting")
+        return {("traffic", 0): 2}
+
+    feed = feed_over(topic, counted_upto=counted_upto)
+    assert (feed.poll(0.0), feed.poll(0.0)) == ([], [])
+    assert feed.status == (True, "waiting for the store to tell what it holds")
+    away[0] = False
+    (batch,) = feed.poll(0.0)
+    assert (batch.records, counted([batch])) == (3, {"ticket-router": 1})
+
+
+def test_a_lost_partition_is_not_committed_and_its_next_owner_reads_it_again() -> None:
+    topic = MemoryTopic(partitions=2)
+    topic.publish((request(n) for n in range(4)), partition=0)
+    topic.publish((request(n) for n in range(4)), partition=1)
+    first = feed_over(topic)
+    stored = first.poll(0.0)
+    second = feed_over(topic, counted_upto=lambda: store_of(stored))
+    first.commit()  # refused: the group is being shared out anew
+    kept, moved = first.poll(0.0), second.poll(0.0)
+    assert {b.partition for b in kept} | {b.partition for b in moved} == {0, 1}
+    first.commit()
+    second.commit()
+    assert topic.committed == {("traffic", 0): 4, ("traffic", 1): 4}
+    assert counted(stored + kept + moved) == {"ticket-router": 8}
+
+
+def test_partitions_that_go_are_flushed_and_committed_first() -> None:
+    topic = MemoryTopic(partitions=2)
+    topic.publish((request(n) for n in range(4)), partition=0)
+    topic.publish((request(n + 10) for n in range(6)), partition=1)
+    first = feed_over(topic)
+    flushed: list[int] = []
+    first.flush = lambda: flushed.append(1) or True  # type: ignore[func-returns-value]
+    assert len(first.poll(0.0)) == 2
+    second = feed_over(topic)
+    first.poll(0.0)
+    assert (flushed, topic.committed) == ([1], {("traffic", 0): 4, ("traffic", 1): 6})
+    assert second.poll(0.0) == []  # nothing comes twice
+
+
+def test_partitions_that_go_while_the_sinks_are_away_are_not_committed() -> None:
+    topic = MemoryTopic()
+    topic.publish(request(n) for n in range(4))
+    first = feed_over(topic)
+    first.flush = lambda: False
+    first.poll(0.0)
+    feed_over(topic)
+    first.poll(0.0)
+    assert topic.committed == {}

@@ -1,0 +1,146 @@
+"""Responses are scored by what was accepted and by nothing else, and each that is not is told with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agent.records import Interaction
+from agent.worker.responses import Responses
+from detectors.records import Reason
+from detectors.traffic_records import Scored, Side
+from probes.golden.record import Golden, Refusal
+from probes.runner import Weights
+from probes.runners.memory import Config, Runner
+from probes.scoring.requests import PREVIOUS, Asking
+from tests.probes.worlds import ADAPTERS, enrolled, never
+
+
+class Touchy(Runner):
+    """Its template refuses a system turn, as some do."""
+
+    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        if messages[0]["role"] == "system":
+            raise RuntimeError("System role not supported: production text")
+        return super().encode_chat(messages, weights)
+
+
+@pytest.fixture
+def responses() -> Responses:
+    runner = Touchy(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    return Responses(runner, Asking())
+
+
+@pytest.fixture(scope="module")
+def golden() -> Golden:
+    return enrolled("alpha")
+
+
+def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
+    messages = ({"role": role, "content": "where is it"}, {"role": "user", "content": "my parcel"})
+    sampling = {"temperature": 1.0}
+    counted = len("on its way") + 1  # and the end
+    return Interaction(
+        name, 0.0, adapter, "toy", "pod-0", messages, "on its way", "stop", sampling, 0, counted, "t", 0, 0
+    )
+
+
+def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golden) -> None:
+    left = responses.hear([asked("a"), asked("b")], {"alpha": golden}, never)
+    taken = responses.take()
+    assert [score.scored for score in taken.scores] == [Scored.SAMPLED] * 2
+    assert len(taken.embeddings) == 4 and left == []
+    assert responses.take() == ((), (), {})
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"base_hash": "sha256:" + "0" * 64}, "accepted base"),
+        ({"adapter_hash": "sha256:" + "0" * 64}, "accepted files"),
+    ],
+)
+def test_a_copy_of_another_release_scores_nothing(
+    responses: Responses, golden: Golden, changed: dict[str, str], words: str
+) -> None:
+    responses.hear([asked("a")], {"alpha": replace(golden, **changed)}, never)
+    (score,) = responses.take().scores
+    assert score.scored is Scored.NOT_SCORED and words in score.detail
+
+
+def test_without_a_golden_record_its_reason_is_told(responses: Responses) -> None:
+    responses.hear([asked("a")], {"alpha": Refusal(Reason.NO_GOLDEN, "none was enrolled")}, never)
+    assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
+
+
+def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: Responses, golden: Golden) -> None:
+    responses.hear([asked("a"), asked("b", role="system"), asked("c")], {"alpha": golden}, never)
+    told = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}
+    assert [told[name][0] for name in "abc"] == [Scored.SAMPLED, Scored.NOT_SCORED, Scored.SAMPLED]
+    assert "rendered" in told["b"][1] and "production text" not in told["b"][1]
+
+
+def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: Responses, golden: Golden) -> None:
+    """Tools, images or a plain completion: a likelihood given another prompt says nothing of who wrote the answer."""
+    plain = asked("a")
+    length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
+    batch = [replace(plain, prompt_tokens=length), replace(asked("b"), prompt_tokens=length + 40)]
+    responses.hear(batch, {"alpha": golden}, never)
+    taken = responses.take()
+    told = {score.request_id: score for score in taken.scores}
+    assert told["a"].scored is Scored.SAMPLED
+    assert told["b"].scored is Scored.NOT_SCORED and "rendered otherwise" in told["b"].detail
+    assert {one.request_id for one in taken.embeddings} == {"a", "b"}
+
+
+def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: Responses, golden: Golden) -> None:
+    biased = replace(asked("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
+    responses.hear([biased, asked("b")], {"alpha": golden}, never)
+    taken = responses.take()
+    told = {score.request_id: score for score in taken.scores}
+    assert (told["a"].scored, told["a"].detail) == (Scored.NOT_SCORED, "the request biases tokens (logit_bias)")
+    assert told["b"].scored is Scored.SAMPLED
+    assert [(one.request_id, one.side, one.group) for one in taken.embeddings] == [
+        ("a", Side.PROMPT, "0123456789abcdef"), ("a", Side.OUTPUT, "0123456789abcdef"),
+        ("b", Side.PROMPT, ""), ("b", Side.OUTPUT, ""),
+    ]  # fmt: skip
+
+
+def test_without_scoring_embeddings_carry_their_group_too(responses: Responses) -> None:
+    responses.asking = None
+    responses.hear([replace(asked("a"), group="g")], {}, never)
+    assert [one.group for one in responses.take().embeddings] == ["g", "g"]
+
+
+def test_what_there_was_no_time_for_comes_back(responses: Responses, golden: Golden) -> None:
+    batch = [asked("a"), asked("b")]
+    assert responses.hear(batch, {"alpha": golden}, lambda: True) == batch
+    assert responses.take() == ((), (), {})
+
+
+def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: Responses, golden: Golden) -> None:
+    responses.hear([asked("a")], {"alpha": golden}, never)
+    responses.not_scored([asked("b", adapter="beta")], "why")
+    responses.accepted(golden)
+    assert [score.adapter for score in responses.take().scores] == ["beta"]
+
+
+def test_the_version_before_is_asked_about_until_a_record_has_none(responses: Responses, golden: Golden) -> None:
+    responses.asking = Asking(passes=None)
+    asked_of = []
+    for before in (Path("alpha-v0"), None):
+        responses.before = partial(_is, before)
+        responses.accepted(golden)
+        responses.hear([asked("a")], {"alpha": golden}, never)
+        (score,) = responses.take().scores
+        asked_of.append(PREVIOUS in score.alternatives)
+    assert asked_of == [True, False]
+
+
+def _is(folder: Path | None, _: Golden) -> Path | None:
+    return folder

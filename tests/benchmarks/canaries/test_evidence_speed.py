@@ -1,0 +1,14 @@
+"""The benchmark of the e-detector's speed measures what it says; how fast is for a quiet machine to say."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.canaries.evidence_speed import measure
+
+
+def test_every_rate_is_a_number_and_the_state_of_a_stream_fits() -> None:
+    figures = measure(quick=True)
+    assert all(math.isfinite(figure.value) and figure.value > 0 for figure in figures)
+    (state,) = [figure for figure in figures if figure.unit == "bytes"]
+    assert state.met

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, median_share, member_median, scores
+from detectors.errors import Refused
+from detectors.records import BaseRound, Half, Measurement, NoiseFloor, Reason, Round
+from tests.detectors.synthetic import drawn, make_base_round, make_round, measurement
+
+T = Tolerances()
+
+
+def having(found: Measurement, noise: NoiseFloor | None = None, **figures: float) -> Measurement:
+    known = found.comparison.reference
+    if noise is not None:
+        known = replace(known, noise=noise)
+    return replace(found, comparison=replace(found.comparison, reference=known), **figures)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scale": 0.0}, {"scale": -1.0}, {"after_release": 0.0}, {"share": 0.0}, {"share": 1.0}, {"scale": float("nan")}],
+)
+def test_tolerances_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(Refused, match="tolerance"):
+        Tolerances(**wrong)
+
+
+def test_a_tolerance_of_zero_says_what_to_do() -> None:
+    with pytest.raises(Refused, match=r"try 0\.05"):
+        Tolerances(scale=0.0)
+    with pytest.raises(Refused, match="scale of router"):
+        Tolerances(per_adapter={"router": 0.0})
+
+
+@pytest.mark.parametrize(
+    "why, figures, moved, wanted",
+    [
+        ("healthy", {"scale": 1.0, "distortion": 0.0}, False, False),
+        ("within tolerance plus noise", {"scale": 0.9495}, False, False),
+        ("weaker", {"scale": 0.94}, False, True),
+        ("stronger", {"scale": 1.06}, False, True),
+        ("another direction", {"distortion": 0.06**2}, False, True),
+        ("a little of another direction", {"distortion": 0.04**2}, False, False),
+        ("another direction under a base that moved", {"distortion": 0.3**2}, True, False),
+        ("10 % weaker under a base that moved", {"scale": 0.9}, True, False),
+        ("30 % weaker under a base that moved", {"scale": 0.7}, True, True),
+    ],
+)
+def test_beyond(why: str, figures: dict[str, float], moved: bool, wanted: bool) -> None:
+    assert beyond(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
+
+
+def test_the_canarys_own_noise_is_added_to_the_tolerance() -> None:
+    weaker = having(measurement("router", 0, "healthy"), NoiseFloor(0.02, 0.02, 1e-6), scale=0.94)
+    assert not beyond(weaker, T, False)
+    assert beyond(replace(weaker, scale=0.92), T, False)
+
+
+def test_an_adapter_may_have_a_tolerance_of_its_own() -> None:
+    weaker = replace(measurement("router", 0, "healthy"), scale=0.9)
+    assert beyond(weaker, T, False)
+    assert not beyond(weaker, Tolerances(per_adapter={"router": 0.15}), False)
+    assert Tolerances(per_adapter={"router": 0.4}).of("router", moved=True) == 0.4
+
+
+def test_bad_numbers_are_beyond_and_block_the_round() -> None:
+    assert beyond(measurement("router", 0, "nan"), T, False)
+    assert blocked_by(make_round("router", "nan")) is Reason.BAD_NUMBERS
+    assert blocked_by(make_round("router", "blocked")) is Reason.UNREADABLE
+    assert blocked_by(Round("router", "smol", 0, 0.0, ())) is Reason.NOT_REPLAYED_YET
+    assert blocked_by(make_round("router")) is None
+
+
+def test_a_canary_drawn_twice_counts_twice_and_held_out_ones_never() -> None:
+    far, near = measurement("router", 0, "scale:0.5"), measurement("router", 2, "healthy")
+    held_out = drawn(measurement("router", 1, "scale:0.5"), 0)
+    seen = Round("router", "smol", 0, 0.0, (drawn(far, 3), held_out, drawn(near, 2)))
+    assert scores(seen, T).tolist() == [True, True, True, False, False]
+    assert scores(seen, T).dtype == np.bool_
+
+
+def test_the_base_has_moved_when_held_out_canaries_say_so_and_never_one_alone() -> None:
+    assert not base_moved(make_round("router"), T)
+    assert base_moved(make_round("router", "improved"), T)
+    one = [drawn(measurement("router", 1, "improved"), 0)]
+    rest = [drawn(measurement("router", 2 * i + 1, "healthy"), 0) for i in range(1, 8)]
+    assert not base_moved(Round("router", "smol", 0, 0.0, (*one, *rest)), T)
+
+
+def test_a_drawn_canarys_score_does_not_depend_on_what_was_drawn_with_it() -> None:
+    """Without held-out canaries too: each answers for itself."""
+    mine = replace(measurement("router", 0, "healthy"), scale=0.9)
+    others = [measurement("router", 2 * i, "improved") for i in range(1, 10)]
+    alone = Round("router", "smol", 0, 0.0, (mine,))
+    among = Round("router", "smol", 0, 0.0, (mine, *others))
+    assert scores(alone, T)[0] == scores(among, T)[0] == np.True_
+
+
+def test_lower_median_takes_more_than_half_of_the_members() -> None:
+    def share(**faults: str) -> float:
+        return float(member_median(make_base_round(faults), T)[0].mean())
+
+    assert share(router="not_applied", rewriter="healthy") == 0.0
+    assert share(router="not_applied", rewriter="not_applied") == 1.0
+    assert share(router="not_applied", rewriter="healthy", extractor="healthy") == 0.0
+    assert share(router="not_applied", rewriter="not_applied", extractor="healthy") == 1.0
+
+
+def test_outliers_of_two_members_meet_by_chance_alone() -> None:
+    """Both have one outlier in twenty, the first canary in the order of the round; paired in that order they meet."""
+    faults = {"router": "edge", "rewriter": "edge"}
+    seen = np.concatenate([member_median(make_base_round(faults, n, draws=32), T)[0] for n in range(400)])
+    assert abs(seen.mean() - 0.05**2) < 4 * (0.05**2 / len(seen)) ** 0.5
+
+
+def test_a_base_with_one_measured_member_has_no_median() -> None:
+    median, members = member_median(make_base_round({"router": "not_applied", "rewriter": "blocked"}), T)
+    assert (len(median), members) == (0, 1)
+
+
+def test_members_with_different_numbers_of_draws_are_paired_as_far_as_both_go() -> None:
+    members = (make_round("router", "not_applied", draws=16), make_round("rewriter", "not_applied", draws=9))
+    median, _ = member_median(BaseRound("smol", 0, 0.0, members), T)
+    assert len(median) == 9
+
+
+@pytest.mark.parametrize("members, wanted", [(2, 0.05), (3, 0.0975), (4, 0.0975), (5, 0.142625)])
+def test_share_of_the_median_is_the_chance_of_one_outlier_beside_half_broken(members: int, wanted: float) -> None:
+    assert median_share(0.05, members) == pytest.approx(wanted)
+    rng = np.random.default_rng(members)
+    healthy = members - members // 2
+    draws = np.hstack([np.ones((40_000, members // 2), bool), rng.random((40_000, healthy)) < 0.05])
+    seen = np.sort(draws, axis=1)[:, (members - 1) // 2].mean()
+    assert abs(seen - wanted) < 4 * (wanted * (1 - wanted) / 40_000) ** 0.5
+
+
+def test_every_measurement_in_the_toy_world_is_of_the_half_it_says() -> None:
+    seen = make_round("router")
+    assert {m.comparison.reference.half for m in seen.measurements if m.comparison.draws} == {Half.SELECTED}
+    assert {m.comparison.reference.half for m in seen.measurements if not m.comparison.draws} == {Half.HELD_OUT}

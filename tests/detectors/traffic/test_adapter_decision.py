@@ -1,0 +1,146 @@
+"""Verdicts from responses alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.records import Cause, Evidence, Identity, Interval, Reason, Status, Verdict
+from detectors.traffic.adapter_decision import Reading, TrafficIncident, decide_traffic, name_traffic_cause
+from detectors.traffic.response_summary import hear
+from detectors.traffic_records import TrafficScore
+from detectors.verdicts.decision import Rules
+from tests.detectors.responses import AGAINST, FOR, evidence, score, traffic_round, unscored
+
+RULES = Rules(Tolerances(), log_threshold=20.0)
+
+
+def decided(
+    *scores: TrafficScore,
+    told: Evidence | None = None,
+    before: TrafficIncident | None = None,
+    number: int = 0,
+) -> tuple[Verdict, TrafficIncident]:
+    reading = Reading(Interval(0.02, 0.0, 0.1, len(scores)))
+    streams = (told or evidence(0.0),)
+    round = traffic_round(*scores, number=number)
+    return decide_traffic(round, "router", streams, hear(scores), reading, before or TrafficIncident(), RULES)
+
+
+def alarmed(*scores: TrafficScore) -> TrafficIncident:
+    return decided(*(scores or (score(AGAINST),)), told=evidence(30.0))[1]
+
+
+def test_responses_that_read_as_accepted_are_healthy() -> None:
+    verdict, after = decided(score(FOR), score(FOR))
+    assert (verdict.status, verdict.reason, after.open) == (Status.HEALTHY, Reason.WITHIN_TOLERANCE, False)
+    assert "2 responses scored (28 tokens), 0 against" in verdict.explanation
+
+
+def test_an_alarm_opens_names_and_says_what_to_do() -> None:
+    verdict, after = decided(score(AGAINST), score(AGAINST), told=evidence(30.0), number=4)
+    assert (verdict.status, verdict.reason, after.open) == (Status.DEGRADED, Reason.ALARM, True)
+    assert verdict.cause is Cause.ADAPTER_NOT_APPLIED and "the accepted base wrote them" in verdict.explanation
+    assert verdict.action and verdict.onset is not None and verdict.onset.by == 240.0
+
+
+def test_a_stream_that_informs_does_not_open_anything() -> None:
+    verdict, after = decided(score(AGAINST), told=evidence(300.0, pages=False))
+    assert (verdict.status, after.open) == (Status.SUSPECT, False)
+
+
+@pytest.mark.parametrize(
+    ("leading", "cause"),
+    [
+        ("base", Cause.ADAPTER_NOT_APPLIED),
+        ("half", Cause.WRONG_STRENGTH),
+        ("path 0.5", Cause.WRONG_STRENGTH),
+        ("4 bits", Cause.QUANTISED_BASE),
+        ("adapter:rewriter", Cause.WRONG_ADAPTER),
+        ("previous", Cause.WRONG_ADAPTER),
+        ("", Cause.UNKNOWN),
+    ],
+)
+def test_the_cause_is_the_alternative_that_leads(leading: str, cause: Cause) -> None:
+    seen = TrafficIncident(heard=10, against=10)
+    found, what, do = name_traffic_cause("router", seen, leading, Reading(), Identity())
+    assert found is cause and "router" in what and do
+
+
+def test_a_stale_version_is_called_that_and_its_files_are_loaded_again() -> None:
+    _, what, do = name_traffic_cause("router", TrafficIncident(heard=9, against=9), "previous", Reading(), Identity())
+    assert "the version of router accepted before wrote them" in what and "load its present files" in do
+
+
+def test_other_weights_under_an_adapter_that_reads_as_the_base_are_named_too() -> None:
+    moved = Identity("sha256:a", "sha256:b")
+    assert (
+        name_traffic_cause("router", TrafficIncident(heard=3, against=3), "base", Reading(), moved)[0]
+        is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+    )
+
+
+def test_some_responses_of_many_are_some_replicas() -> None:
+    scores = [score(AGAINST, pod="odd"), *[score(FOR, pod=f"pod-{i}") for i in range(9)]]
+    verdict, _ = decided(*scores, told=evidence(30.0))
+    assert verdict.cause is Cause.ONE_REPLICA
+    assert "1 of 10 sampled responses" in verdict.explanation and "all from odd" in verdict.explanation
+
+
+def test_it_resolves_after_two_good_rounds() -> None:
+    before = alarmed()
+    first, before = decided(score(FOR), score(FOR), before=before, number=1)
+    second, after = decided(score(FOR), before=before, number=2)
+    assert [first.reason, second.reason] == [Reason.RECOVERING, Reason.RESOLVED] and not after.open
+
+
+def test_one_replica_in_ten_is_not_over_because_few_responses_missed_it() -> None:
+    before = alarmed(score(AGAINST), *[score(FOR)] * 9)
+    reasons = []
+    for number in range(1, 12):
+        verdict, before = decided(*[score(FOR)] * 4, before=before, number=number)
+        reasons.append(verdict.reason)
+    # (9/10)^28 = .052 and (9/10)^32 = .034: the eighth round of four is the first that shows enough.
+    assert reasons[:8] == [*[Reason.RECOVERING] * 7, Reason.RESOLVED]
+
+
+def test_rounds_of_silence_neither_end_an_incident_nor_keep_it_open() -> None:
+    before = alarmed()
+    reasons = []
+    for number, scores in enumerate([(score(FOR),), (), (unscored(),), (score(FOR),)], start=1):
+        verdict, before = decided(*scores, before=before, number=number)
+        reasons.append(verdict.reason)
+    assert reasons == [Reason.RECOVERING, Reason.NO_TRAFFIC, Reason.NOT_SCORED, Reason.RESOLVED]
+
+
+def test_a_bad_round_between_starts_again() -> None:
+    before = alarmed()
+    _, before = decided(score(FOR), score(FOR), before=before, number=1)
+    verdict, before = decided(score(AGAINST), before=before, number=2)
+    assert verdict.reason is Reason.STILL_DEGRADED
+    assert decided(score(FOR), before=before, number=3)[0].reason is Reason.RECOVERING
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"), [((), Reason.NO_TRAFFIC), ((unscored("its temperature is unknown"),), Reason.NOT_SCORED)]
+)
+def test_silence_is_never_healthy_and_ends_nothing(scores: tuple[TrafficScore, ...], reason: Reason) -> None:
+    verdict, after = decided(*scores)
+    assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, reason) and verdict.explanation
+    verdict, after = decided(*scores, before=alarmed())
+    assert after.open and verdict.blocked_in_a_row == 1
+
+
+def test_a_cause_once_named_does_not_become_unknown() -> None:
+    unheard = replace(score(AGAINST), alternatives=("something new",), log_l=np.array([60.0], np.float32))
+    assert decided(unheard, told=evidence(30.0))[0].cause is Cause.UNKNOWN
+    assert decided(unheard, before=alarmed(), number=1)[0].cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_what_is_remembered_survives_json() -> None:
+    before = alarmed(score(AGAINST, pod="b"), score(FOR, pod="a"))
+    assert TrafficIncident.from_json(json.loads(json.dumps(before.to_json()))) == before

@@ -1,0 +1,88 @@
+"""A sampler that is not the requests': said in a healthy verdict, and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Judged, Monitor
+from detectors.records import Cause, Interval, Reason, Status
+from detectors.traffic.sampler_report import sampler_in_words, with_sampler
+from detectors.traffic_records import Calibration
+from detectors.verdicts.decision import Rules
+from probes.scoring.sampling_law import Sampling
+from tests.detectors.kinds.test_token_calibration import response
+from tests.detectors.responses import traffic_round
+from tests.detectors.synthetic import make_base_round
+from tests.detectors.verdicts.test_fusion import BROKEN, HEALTHY, SUSPECT
+
+HOT = Calibration(
+    "router", "smol", 3, 180.0, 33.0, "temperature x1.2",
+    Interval(1.19, 1.12, 1.27, 300), Interval(1.0, 0.97, 1.0, 300), (1.0, 1.0), (1.0, 1.0), np.full(20, 0.05), 4200.0,
+)  # fmt: skip
+PLAIN = Sampling(1.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "tokens are drawn as at temperature 1.19 (1.12..1.27), requests asked for 1"),
+        ({"log_e": 19.0}, ""),
+        ({"temperature": Interval(1.02, 0.95, 1.1, 300)}, ""),
+        ({"temperature": Interval(0.3, float("nan"), 0.5, 300)}, "temperature 0.30 (..0.50), requests asked for 1"),
+        ({"temperature": None, "top_p": Interval(0.9, 0.88, 0.93, 9)}, "top-p 0.90 (0.88..0.93), requests asked for 1"),
+        ({"asked_temperature": (0.5, 1.5)}, "(temperature x1.2), requests asked for temperature 0.5 to 1.5, top-p 1"),
+        ({"temperature": None, "leading": "no penalties"}, "by another sampler (no penalties)"),
+        ({"asked_temperature": (), "asked_top_p": ()}, ""),
+    ],
+)
+def test_speaks_where_evidence_and_estimate_agree(changed: dict[str, object], words: str) -> None:
+    told = sampler_in_words(replace(HOT, **changed), 20.0)  # type: ignore[arg-type]
+    assert words in told and bool(told) == bool(words)
+
+
+def test_only_a_healthy_verdict_says_so_and_it_stays_healthy() -> None:
+    told = with_sampler(HEALTHY, "tokens are drawn otherwise")
+    assert (told.status, told.reason, told.cause) == (Status.HEALTHY, Reason.SAMPLING_CHANGED, Cause.SAMPLING_CHANGED)
+    assert "tokens are drawn otherwise" in told.explanation
+    assert [with_sampler(verdict, "x") for verdict in (BROKEN, SUSPECT)] == [BROKEN, SUSPECT]
+    moved = with_sampler(replace(HEALTHY, reason=Reason.BASE_MOVED), "x")
+    assert (moved.reason, moved.cause) == (Reason.BASE_MOVED, Cause.NONE)
+
+
+def watched(monitor: Monitor, in_force: Sampling, first: int, rounds: int) -> list[Judged]:
+    """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted."""
+    rng, seen = np.random.default_rng(first), []
+    for number in range(first, first + rounds):
+        healthy = {"alternatives": ("base",), "log_l": np.array([-50.0], np.float32)}
+        scores = [replace(response(rng, PLAIN, in_force, number), **healthy) for _ in range(5)]
+        seen.append(monitor.observe(traffic_round(*scores, number=number)))
+    return seen
+
+
+def test_a_hotter_sampler_is_told_by_responses_and_by_canaries_and_an_obeyed_one_is_not() -> None:
+    monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
+    hot = watched(monitor, Sampling(1.3), 0, 12)[-1]
+    (verdict,) = hot.verdicts
+    assert (verdict.status, verdict.reason, verdict.cause) == (
+        Status.HEALTHY, Reason.SAMPLING_CHANGED, Cause.SAMPLING_CHANGED,
+    )  # fmt: skip
+    assert "as at temperature 1." in verdict.explanation and "requests asked for 1" in verdict.explanation
+    (calibration,) = hot.calibrations
+    assert (calibration.adapter, calibration.round, calibration.leading) == ("router", 11, "temperature x1.2")
+    assert calibration.log_e >= 20.0 and calibration.ranks[-5:].sum() > 0.25
+    (canary,) = monitor.observe(make_base_round({"router": "healthy"}, 12)).verdicts
+    assert canary.reason is Reason.SAMPLING_CHANGED and "temperature" in canary.explanation
+
+    alone = Monitor(Rules(Tolerances(), log_threshold=20.0))
+    (quiet,) = watched(alone, PLAIN, 0, 12)[-1].verdicts
+    assert (quiet.reason, quiet.cause) == (Reason.WITHIN_TOLERANCE, Cause.NONE)
+
+
+def test_an_adapter_that_was_not_heard_has_no_new_row_of_its_sampler() -> None:
+    monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
+    assert len(watched(monitor, PLAIN, 0, 1)[0].calibrations) == 1
+    assert monitor.observe(traffic_round(number=1)).calibrations == ()

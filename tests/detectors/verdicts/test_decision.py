@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.errors import Refused
+from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.verdicts.decision import Incident, Rules, decide, decide_base
+from tests.detectors.faulty_answers import recorded_round
+from tests.detectors.synthetic import EVERY_S, make_base_round, make_round, measurement
+
+RULES = Rules(Tolerances(), log_threshold=20.0)
+
+
+def level(log_e: float, kind: SubjectKind = SubjectKind.ADAPTER, subject: str = "router") -> Evidence:
+    return Evidence(kind, subject, "adapter_gap", "", 0, log_e, 16, 0.0)
+
+
+def play(*rounds: tuple[str, float]) -> list[tuple[Verdict, Incident]]:
+    """Rounds of the router as (fault, log_e), a minute apart."""
+    incident, played = Incident(), []
+    for number, (fault, log_e) in enumerate(rounds):
+        verdict, incident = decide(make_round("router", fault, number), level(log_e), incident, RULES)
+        played.append((verdict, incident))
+    return played
+
+
+@pytest.mark.parametrize(
+    "why, fault, log_e, status, reason",
+    [
+        ("nothing is wrong", "healthy", 0.1, Status.HEALTHY, Reason.WITHIN_TOLERANCE),
+        ("half way to a page", "healthy", 10.0, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        ("a better base: told, not paged", "improved", 0.1, Status.HEALTHY, Reason.BASE_MOVED),
+        ("bad canaries, evidence still short", "not_applied", 0.1, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        ("nor is that a base which moved and did no harm", "swapped", 0.1, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        ("at the threshold", "not_applied", 20.0, Status.DEGRADED, Reason.ALARM),
+        ("files cannot be read", "blocked", 0.0, Status.UNMONITORABLE, Reason.UNREADABLE),
+        ("NaN is neither healthy nor a page", "nan", 0.0, Status.UNMONITORABLE, Reason.BAD_NUMBERS),
+    ],
+)
+def test_first_round(why: str, fault: str, log_e: float, status: Status, reason: Reason) -> None:
+    ((verdict, _),) = play((fault, log_e))
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
+    verdict, incident = play(("healthy", 0.1), ("healthy", 0.1), ("not_applied", 8.0), ("not_applied", 40.0))[-1]
+    assert incident.open and incident.opened_at == 3 * EVERY_S
+    assert verdict.cause is Cause.ADAPTER_NOT_APPLIED
+    assert verdict.onset == Onset(after=EVERY_S, by=2 * EVERY_S)
+    assert verdict.share_beyond == 1.0
+    assert "retention 0.00" in verdict.explanation and "100 % of the draws" in verdict.explanation
+    assert verdict.action
+    assert verdict.retention is not None and verdict.retention.n == 8 and verdict.scale == 0.0
+
+
+def test_the_onsets_estimate_and_retention_over_rounds_are_told_as_handed_in() -> None:
+    known = Interval(0.4, 0.3, 0.5, 128)
+    broken = make_round("router", "not_applied", 2)
+    verdict, _ = decide(broken, level(40.0), Incident(), RULES, onset_at=EVERY_S, over_rounds=known)
+    assert verdict.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+    assert verdict.retention_over_rounds == known
+    healthy, _ = decide(make_round("router"), level(0.0), Incident(), RULES, over_rounds=known)
+    assert healthy.onset is None and healthy.retention_over_rounds == known
+    base = make_base_round(dict.fromkeys(("router", "rewriter"), "not_applied"), 2)
+    evidence = level(40.0, SubjectKind.BASE, "smol")
+    told, _ = decide_base(base, evidence, [verdict, verdict], Incident(), RULES, onset_at=EVERY_S)
+    assert told.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("first_token", "retention of the first token 0.00, later 1.00"),
+        ("only_first_token", "retention of the first token 1.00, later 0.00"),
+        ("not_applied", ""),
+        ("healthy", ""),
+    ],
+)
+@pytest.mark.parametrize("log_e", [0.1, 40.0])
+def test_a_stretch_that_stands_apart_is_scored_and_in_the_words(fault: str, words: str, log_e: float) -> None:
+    verdict, _ = decide(recorded_round("router", fault), level(log_e), Incident(), RULES)
+    assert verdict.explanation.count("first token 0.") + verdict.explanation.count("first token 1.") == bool(words)
+    assert words in verdict.explanation
+    assert verdict.share_beyond == (0.0 if fault == "healthy" else 1.0)
+
+
+def test_a_round_of_held_out_canaries_alone_is_no_evidence_and_not_healthy() -> None:
+    """Nothing was drawn, or what was drawn is missing."""
+    seen = make_round("router", "healthy", draws=0)
+    verdict, _ = decide(seen, level(0.0), Incident(), RULES)
+    assert seen.measurements and (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.NOT_REPLAYED_YET)
+
+
+@pytest.mark.parametrize("where", ["measurements", "raw", "warm"])
+def test_one_canary_without_numbers_blocks_its_round_and_no_witness_without_numbers_speaks(where: str) -> None:
+    seen = recorded_round("router", "without:mlp")
+    rows = (measurement("router", 0, "nan"), *seen.measurements[1:])
+    verdict, _ = decide(replace(seen, **{where: rows}), level(40.0), Incident(), RULES)
+    if where == "measurements":
+        assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.BAD_NUMBERS)
+    else:
+        assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.PARTLY_APPLIED)
+
+
+@pytest.mark.parametrize("log_e", [0.1, 10.0, 40.0])
+@pytest.mark.parametrize("fault", ["healthy", "improved", "not_applied", "nan", "blocked"])
+def test_facts_of_the_round_are_in_the_words_of_every_verdict_once(fault: str, log_e: float) -> None:
+    fact, incident = "24 of 120 keys match nothing", Incident()
+    for number in range(3):
+        seen = replace(make_round("router", fault, number), facts=(fact,))
+        verdict, incident = decide(seen, level(log_e), incident, RULES)
+        assert verdict.explanation.count(fact) == 1, verdict
+    verdict, _ = decide(make_round("router", fault, 3), level(log_e), incident, RULES)
+    assert fact not in verdict.explanation
+
+
+def test_a_bases_words_name_the_adapters_that_a_fact_is_about() -> None:
+    seen = make_base_round(dict.fromkeys(("router", "rewriter"), "healthy"))
+    facts = {"router": ("the tokenizer differs", "3 keys match nothing"), "rewriter": ("the tokenizer differs",)}
+    seen = replace(seen, members=tuple(replace(m, facts=facts[m.adapter]) for m in seen.members))
+    members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+    verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    assert verdict.status is Status.HEALTHY
+    assert "the tokenizer differs (router, rewriter); 3 keys match nothing (router)" in verdict.explanation
+
+
+def test_a_fault_there_from_the_start_has_an_onset_without_beginning() -> None:
+    verdict, _ = play(("not_applied", 40.0))[-1]
+    assert verdict.onset == Onset(after=None, by=0.0)
+
+
+def test_two_good_rounds_in_a_row_resolve_and_one_does_not() -> None:
+    played = play(
+        ("not_applied", 40.0),
+        ("not_applied", 40.0),
+        ("healthy", 0.0),
+        ("not_applied", 0.0),
+        ("healthy", 0.0),
+        ("healthy", 0.0),
+        ("healthy", 0.0),
+    )
+    assert [v.reason for v, _ in played] == [
+        Reason.ALARM,
+        Reason.STILL_DEGRADED,
+        Reason.RECOVERING,
+        Reason.STILL_DEGRADED,
+        Reason.RECOVERING,
+        Reason.RESOLVED,
+        Reason.WITHIN_TOLERANCE,
+    ]
+    assert [v.status is Status.DEGRADED for v, _ in played] == [True] * 5 + [False] * 2
+    assert not played[5][1].open
+    assert played[5][0].onset == Onset(after=None, by=0.0)
+    assert played[6][1].last_good_at == 6 * EVERY_S
+
+
+def test_blocked_rounds_are_counted_and_neither_resolve_nor_close() -> None:
+    played = play(("not_applied", 40.0), ("healthy", 0.0), ("blocked", 0.0), ("blocked", 0.0), ("healthy", 0.0))
+    assert [v.reason for v, _ in played[1:]] == [
+        Reason.RECOVERING,
+        Reason.UNREADABLE,
+        Reason.UNREADABLE,
+        Reason.RECOVERING,
+    ]
+    assert [v.blocked_in_a_row for v, _ in played] == [0, 0, 1, 2, 0]
+    assert all(i.open for _, i in played)
+    assert played[2][0].explanation == "adapter file is gone"
+
+
+def test_the_cause_gets_sharper_while_open_and_never_blunter() -> None:
+    played = play(("junk", 40.0), ("scale:2", 0.0), ("junk", 0.0), ("healthy", 0.0))
+    assert [v.cause for v, _ in played] == [Cause.UNKNOWN] + [Cause.WRONG_STRENGTH] * 3
+
+
+def test_covered_by_is_carried_and_bad_numbers_name_a_canary() -> None:
+    verdict, _ = decide(make_round("router", "not_applied"), level(40.0), Incident(), RULES, covered_by="smol")
+    assert verdict.covered_by == "smol"
+    ((verdict, _),) = play(("nan", 0.0))
+    assert "router-" in verdict.explanation
+
+
+def test_retention_has_no_interval_without_held_out_canaries() -> None:
+    verdict, _ = decide(make_round("router", "healthy", held_out=0), level(0.0), Incident(), RULES)
+    assert verdict.retention is not None
+    assert verdict.retention.mean == pytest.approx(1.0) and math.isnan(verdict.retention.low)
+
+
+def test_a_base_alarms_with_its_members_cause_and_resolves_after_two_good_rounds() -> None:
+    incident, reasons = Incident(), []
+    faults = ["reparameterised", "reparameterised", "healthy", "healthy"]
+    for number, fault in enumerate(faults):
+        seen = make_base_round(dict.fromkeys(("router", "rewriter", "extractor"), fault), number)
+        members = [
+            decide(m, level(30.0 if number < 2 else 0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members
+        ]
+        evidence = level(40.0 if number < 2 else 0.0, SubjectKind.BASE, "smol")
+        verdict, incident = decide_base(seen, evidence, members, incident, RULES)
+        reasons.append(verdict.reason)
+        if number == 0:
+            assert verdict.cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+            assert verdict.members == ("router", "rewriter", "extractor")
+            assert "3 of 3 adapters of smol" in verdict.explanation
+            assert verdict.scale == 0.0
+    assert reasons == [Reason.ALARM, Reason.STILL_DEGRADED, Reason.RECOVERING, Reason.RESOLVED]
+
+
+def test_a_base_of_which_fewer_than_two_members_were_measured_cannot_be_judged() -> None:
+    seen = make_base_round({"router": "blocked", "rewriter": "healthy"})
+    members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+    verdict, incident = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.UNREADABLE)
+    assert "router: adapter file is gone" in verdict.explanation
+    assert incident.blocked_in_a_row == 1
+
+
+def test_incidents_come_back_from_json() -> None:
+    for _, incident in play(("healthy", 0.0), ("not_applied", 40.0), ("blocked", 0.0)):
+        assert Incident.from_json(json.loads(json.dumps(incident.to_json(), allow_nan=False))) == incident
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"log_threshold": 0.0}, {"suspect_fraction": 0.0}, {"fresh_rounds": 0}, {"blocked_rounds": 0}]
+)
+def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(Refused, match="rules"):
+        Rules(**{"tolerances": Tolerances(), "log_threshold": 20.0, **wrong})

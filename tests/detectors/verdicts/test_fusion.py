@@ -1,0 +1,81 @@
+"""Canaries, responses and embeddings together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.verdicts import fusion
+from detectors.verdicts.decision import Incident
+
+
+def verdict(status: Status, reason: Reason, cause: Cause = Cause.NONE, **more: object) -> Verdict:
+    told = Verdict(SubjectKind.ADAPTER, "router", "smol", 3, 180.0, status, reason, cause, log_threshold=20.0)
+    return replace(told, **{"explanation": "seen", **more})  # type: ignore[arg-type]
+
+
+HEALTHY = verdict(Status.HEALTHY, Reason.WITHIN_TOLERANCE)
+BROKEN = verdict(Status.DEGRADED, Reason.ALARM, Cause.ADAPTER_NOT_APPLIED)
+SUSPECT = verdict(Status.SUSPECT, Reason.EVIDENCE_GROWING)
+BLIND = verdict(Status.UNMONITORABLE, Reason.NOT_SCORED)
+
+
+def test_canaries_alone_that_fail_beside_quiet_responses() -> None:
+    told = fusion.by_canaries(BROKEN, HEALTHY, False, {})
+    assert told.status is Status.DEGRADED and fusion.QUIET_TRAFFIC in told.explanation
+
+
+def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
+    told = fusion.by_traffic(BROKEN, HEALTHY, False, {})
+    assert told is not None and told.reason is Reason.ALARM and fusion.QUIET_CANARIES in told.explanation
+    again = fusion.by_canaries(replace(HEALTHY, at=240.0), BROKEN, True, {})
+    assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
+    assert again.cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_restart() -> None:
+    held = Incident(open=True, cause=Cause.WRONG_ADAPTER, explanation="rewriter wrote them", action="look")
+    told = fusion.by_canaries(HEALTHY, None, True, {}, held)
+    assert (told.status, told.reason, told.cause) == (Status.DEGRADED, Reason.STILL_DEGRADED, Cause.WRONG_ADAPTER)
+    assert "rewriter wrote them" in told.explanation
+
+
+def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
+    assert fusion.by_traffic(SUSPECT, BLIND, False, {}) is None
+
+
+def test_both() -> None:
+    assert fusion.BOTH in fusion.by_canaries(BROKEN, BROKEN, True, {}).explanation
+    assert fusion.by_traffic(BROKEN, BROKEN, True, {}) is None, "it was told in the canaries' round"
+
+
+def test_prompts_that_moved_are_information() -> None:
+    told = fusion.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 25.0, "output": 25.0})
+    assert (told.status, told.reason, told.cause) == (Status.HEALTHY, Reason.INPUT_DRIFT, Cause.NONE)
+    assert fusion.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 5.0}).reason is Reason.WITHIN_TOLERANCE
+    assert fusion.by_canaries(SUSPECT, HEALTHY, False, {"prompt": 25.0}) == SUSPECT
+
+
+@pytest.mark.parametrize("canary", [HEALTHY, BROKEN, SUSPECT])
+def test_quiet_responses_add_no_verdict_of_their_own_to_canaries(canary: Verdict) -> None:
+    assert fusion.by_traffic(HEALTHY, canary, canary is BROKEN, {}) is None
+    assert fusion.by_traffic(BLIND, canary, canary is BROKEN, {}) is None
+
+
+def test_without_canaries_responses_speak_for_themselves() -> None:
+    for alone in (HEALTHY, BROKEN, SUSPECT):
+        assert fusion.by_traffic(alone, None, False, {}) == alone
+
+
+def test_without_scores_embeddings_are_all_there_is_and_never_page() -> None:
+    quiet = fusion.by_traffic(BLIND, None, False, {"output": 2.0, "prompt": 1.0})
+    moved = fusion.by_traffic(BLIND, None, False, {"output": 25.0, "prompt": 1.0})
+    assert quiet is not None and quiet.status is Status.UNMONITORABLE and "embeddings alone" in quiet.explanation
+    assert moved is not None and (moved.status, moved.reason) == (Status.SUSPECT, Reason.OUTPUT_DRIFT)
+    assert "prompts have not" in moved.explanation
+
+
+def test_a_base_that_speaks_for_its_members_is_not_talked_over() -> None:
+    assert fusion.by_traffic(BROKEN, replace(HEALTHY, covered_by="smol"), False, {}) is None

@@ -1,0 +1,131 @@
+"""Which base is it, and where? Hashes are of content; a .gguf becomes a folder once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+from probes.artefacts.base_files import base_hash, is_hub_id, locate, resolve, tokenizer_hash, weights_hash
+from probes.errors import Unreplayable
+from tests.probes.tiny import tiny_base
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base")
+
+
+def test_one_file_and_shards_are_the_same_base(base: Path, tmp_path: Path) -> None:
+    LlamaForCausalLM.from_pretrained(base).save_pretrained(tmp_path / "sharded", max_shard_size="60KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    assert weights_hash(tmp_path / "sharded") == weights_hash(base)
+    assert base_hash(tmp_path / "sharded") == base_hash(base)
+
+
+def test_one_value_a_name_and_a_type_each_make_another_base(base: Path) -> None:
+    file = base / "model.safetensors"
+    tensors, before = load_file(file), weights_hash(base)
+    hashes = {before}
+    for name, changed in [
+        ("model.norm.weight", tensors["model.norm.weight"] + 1e-7),
+        ("model.norm.weight", tensors["model.norm.weight"].double()),
+    ]:
+        save_file(tensors | {name: changed}, file)
+        hashes.add(weights_hash(base))
+    save_file({key.replace("norm", "narm"): value for key, value in tensors.items()}, file)
+    hashes.add(weights_hash(base))
+    assert len(hashes) == 4
+    save_file(tensors, file, metadata={"format": "pt", "note": "written again"})
+    assert weights_hash(base) == before
+
+
+def test_settings_that_change_answers_move_the_base_hash_and_provenance_does_not(base: Path) -> None:
+    file, before = base / "config.json", base_hash(base)
+    config = json.loads(file.read_text())
+    file.write_text(
+        json.dumps(config | {"_name_or_path": "elsewhere", "transformers_version": "9", "dtype": "bfloat16"}, indent=7)
+    )
+    assert base_hash(base) == before
+    file.write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}))
+    assert base_hash(base) != before
+    assert weights_hash(base) == weights_hash(base)
+
+
+def test_the_tokenizer_hash_moves_with_vocabulary_and_template(base: Path) -> None:
+    before = tokenizer_hash(base)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"name_or_path": "elsewhere", "is_local": False}))
+    assert tokenizer_hash(base) == before
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    after = tokenizer_hash(base)
+    assert after != before
+    words = (base / "tokenizer.json").read_text()
+    (base / "tokenizer.json").write_text(words.replace('"<u>": 0', '"<U>": 0'))
+    assert tokenizer_hash(base) not in (before, after)
+
+
+def test_half_written_weights_are_unreplayable(base: Path) -> None:
+    file = base / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(Unreplayable, match="half written"):
+        weights_hash(base)
+
+
+def test_a_folder_is_itself_and_what_is_nowhere_says_so(base: Path, tmp_path: Path) -> None:
+    assert resolve(str(base), tmp_path / "cache") == locate(str(base)) == base
+    for source in (str(tmp_path / "nowhere"), str(tmp_path / "nowhere.gguf"), "./no/where"):
+        with pytest.raises(Unreplayable):
+            resolve(source, tmp_path / "cache")
+
+
+def test_a_hub_id_without_copy_or_network_is_unreplayable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Unreplayable, match="no local copy"):
+        resolve("nobody-of-that-name/no-such-model", tmp_path)
+    with pytest.raises(Unreplayable, match="no local copy"):
+        locate("nobody-of-that-name/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("source", "hub"),
+    [
+        ("owner/name", True),
+        ("/owner/name", False),
+        ("./name", False),
+        ("name", False),
+        ("a/b/c", False),
+        ("a/b.gguf", False),
+    ],
+)
+def test_hub_ids_are_told_from_paths(source: str, hub: bool) -> None:
+    assert is_hub_id(source) is hub
+
+
+def test_a_torn_gguf_is_unreplayable_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(Unreplayable, match=r"no \.gguf model that can be read"):
+        resolve(str(tmp_path / "torn.gguf"), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_weights_are_not_mapped_from_the_file(base: Path, tmp_path: Path) -> None:
+    """Overwriting the files in place must not reach into a loaded model (or end the process)."""
+    from probes.runner import Target
+    from tests.probes.tiny import full, opened
+
+    runner = opened(base, tmp_path)
+    before = full(runner, [Target(None)])[Target(None), 0]
+    assert runner.loaded.live is not None
+    with (base / "model.safetensors").open("r+b") as file:
+        file.truncate(0)
+    network = runner.loaded.live.network
+    again = network(input_ids=torch.tensor([[1, 20, 31, 42, 7, 9, 11]])).logits[0, -2:].log_softmax(-1)
+    assert torch.allclose(again[0], torch.from_numpy(before[0]), atol=1e-5)
+    shutil.rmtree(base)

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.canaries.measurement import energy
+from detectors.records import Half
+from probes.canaries.canary_file import CanarySet
+from probes.enrolment.enrol import enrol
+from probes.enrolment.noise_battery import LEAST
+from probes.enrolment.pool import NOT_CHOSEN
+from probes.enrolment.settings import EnrolSettings
+from probes.errors import Refused, Unreplayable
+from probes.golden.codec import from_bytes, to_bytes
+from probes.golden.record import Golden, check_identity
+from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
+
+
+def attempt(settings: EnrolSettings = SETTINGS, fault: str = "none", canaries: CanarySet | None = None) -> None:
+    runner = opened()
+    runner.inject("alpha", fault)
+    enrol(runner, "alpha", canaries or canary_set(), settings, list(ADAPTERS), silent, never)
+
+
+def test_enrolment_records_what_the_adapter_does() -> None:
+    golden = enrolled("alpha")
+    assert len(golden.pool) == len(golden.held_out) == 24
+    assert golden.power.monitorable
+    assert golden.base_hash.startswith("sha256:") and golden.adapter_hash.startswith("sha256:")
+    assert golden.canary_set == canary_set().content_hash
+    for canary in golden.canaries:
+        reference = canary.reference
+        assert reference.half is canary.half and reference.golden == golden.hash and reference.canary == canary.id
+        assert 12 <= len(canary.forced) == reference.kept.shape[0] <= 40
+        assert list(reference.scales) == sorted(set(reference.scales.tolist()))
+        assert reference.curve.shape == (len(golden.scales), *reference.kept.shape)
+        assert set(reference.others) == {"beta", "gamma"}
+        assert energy(reference) >= SETTINGS.min_energy * len(canary.forced)
+        assert reference.noise.scale >= LEAST.scale
+        kept = reference.kept >= 0
+        assert all(np.isin(canary.forced[i], reference.kept[i]) for i in range(len(canary.forced)))
+        assert np.isfinite(reference.curve[:, kept]).all()
+
+
+def test_the_forced_continuation_is_the_adapter_s_own_greedy_one() -> None:
+    canary = enrolled("alpha").canaries[0]
+    assert np.array_equal(canary.reference.golden_adapter.top1, canary.forced)
+    assert not np.array_equal(canary.reference.golden_base.top1, canary.forced)
+
+
+def test_what_is_judged_in_memory_is_what_a_later_process_reads() -> None:
+    golden = enrolled("alpha")
+    assert from_bytes(to_bytes(golden)).hash == golden.hash
+    again = enrol(opened(), "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never)
+    assert again.hash == golden.hash
+
+
+def test_halves_are_drawn_by_the_seed_and_not_by_the_order_of_the_file() -> None:
+    other = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, seed=1), [], silent, never)
+    halves = {canary.id: canary.half for canary in enrolled("alpha").canaries}
+    assert halves != {canary.id: canary.half for canary in other.canaries}
+    in_file_order = [halves[name] for name in sorted(halves)]
+    assert in_file_order != sorted(in_file_order, key=lambda half: half is Half.HELD_OUT)
+
+
+def test_an_enrolled_adapter_has_its_own_identity() -> None:
+    golden, runner = enrolled("alpha"), opened()
+    assert check_identity(golden, runner) == []
+    runner.inject(None, "base_swapped:0.3")
+    assert "base weights" in check_identity(golden, runner)[0]
+
+
+def test_another_tokenizer_is_refused_with_what_to_do() -> None:
+    golden = replace(enrolled("alpha"), tokenizer_hash="sha256:" + "0" * 64)
+    with pytest.raises(Refused, match="gapwatch enrol alpha --replace"):
+        check_identity(golden, opened())
+
+
+def test_progress_runs_through_every_stage_to_its_end() -> None:
+    seen: list[tuple[str, int, int]] = []
+    small = replace(SETTINGS, per_half=3, min_pool=3, signatures=False)
+    enrol(opened(), "alpha", canary_set(8), small, [], lambda *step: seen.append(step), never)
+    stages = list(dict.fromkeys(stage for stage, _, _ in seen))
+    assert stages == ["continuations", "scale curve and other adapters", "battery"]
+    for stage in stages:
+        steps = [(done, total) for name, done, total in seen if name == stage]
+        assert steps == sorted(steps)
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
+
+
+def test_an_adapter_that_did_not_load_whole_is_refused() -> None:
+    with pytest.raises(Refused, match="3 of 3 modules match nothing"):
+        attempt(fault="mismatched")
+
+
+def test_an_adapter_like_its_base_is_unmonitorable() -> None:
+    with pytest.raises(Refused, match=r"unmonitorable: saw answers that cannot be told from its base's"):
+        attempt(fault="not_applied")
+
+
+@pytest.mark.parametrize("stage", ["scale curve and other adapters", "battery"])
+def test_numbers_that_are_not_finite_are_refused(stage: str) -> None:
+    runner = opened()
+
+    def overflow(name: str, done: int, total: int) -> None:
+        if name == stage and done == 2:
+            runner.inject("alpha", "not_a_number")
+
+    with pytest.raises(Refused, match="NaN or infinite"):
+        enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], overflow, never)
+
+
+def test_another_adapter_with_bad_numbers_is_refused_by_its_name() -> None:
+    runner = opened()
+    runner.inject("beta", "not_a_number")
+    with pytest.raises(Refused, match=r"under beta.*NaN"):
+        enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never)
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "files_changing", "failing"])
+def test_files_that_cannot_be_replayed_now_say_try_again(fault: str) -> None:
+    with pytest.raises(Unreplayable):
+        attempt(fault=fault)
+
+
+def test_too_few_canaries_are_refused_with_how_many_are_missing() -> None:
+    with pytest.raises(Refused, match=r"wanted 48, 24 to draw from and as many held out: 8 are missing"):
+        attempt(canaries=canary_set(40))
+
+
+def test_continuations_that_are_too_short_or_do_not_end_are_excluded_with_the_reason() -> None:
+    with pytest.raises(Refused, match="64 x no end within 13 tokens"):
+        attempt(replace(SETTINGS, max_new_tokens=13))
+    with pytest.raises(Refused, match="64 x shorter than 35 tokens"):
+        attempt(replace(SETTINGS, min_tokens=35))
+    lengths = sorted(len(canary.forced) for canary in enrolled("alpha").canaries)
+    bound = lengths[len(lengths) // 2]
+    settings = replace(SETTINGS, per_half=8, min_pool=8, max_new_tokens=bound)
+    golden = enrol(opened(), "alpha", canary_set(), settings, [], silent, never)
+    assert max(len(canary.forced) for canary in golden.canaries) <= bound
+    assert f"no end within {bound} tokens" in golden.excluded.values()
+    assert not set(golden.excluded) & {canary.id for canary in golden.canaries}
+
+
+def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() -> None:
+    seen: list[str] = []
+    with pytest.raises(Refused, match="token budget a round"):
+        settings = replace(SETTINGS, token_budget=100)
+        enrol(opened(), "alpha", canary_set(), settings, [], lambda stage, *_: seen.append(stage), never)
+    assert set(seen) == {"continuations"}
+
+
+def test_an_unknown_adapter_is_refused_with_those_known() -> None:
+    with pytest.raises(Refused, match="alpha, beta, gamma"):
+        enrol(opened(), "delta", canary_set(), SETTINGS, [], silent, never)
+
+
+@pytest.mark.parametrize("after", [0, 30, 200])
+def test_a_stop_leaves_no_record(after: int) -> None:
+    asked = iter(range(10_000))
+    with pytest.raises(Unreplayable, match="stopped"):
+        enrol(opened(), "alpha", canary_set(), SETTINGS, [], silent, lambda: next(asked) >= after)
+
+
+def test_files_that_move_during_the_enrolment_leave_no_record() -> None:
+    runner = opened()
+
+    def swap(stage: str, done: int, total: int) -> None:
+        if stage == "battery" and done == 3:
+            runner.inject(None, "base_swapped:0.3")
+
+    with pytest.raises(Unreplayable, match="changed during the enrolment"):
+        enrol(runner, "alpha", canary_set(), SETTINGS, [], swap, never)
+
+
+@pytest.mark.parametrize("changed", [{"min_pool": 1}, {"per_half": 10}, {"min_tokens": 0}, {"min_tokens": 41}])
+def test_settings_that_make_no_sense_are_refused(changed: dict[str, int]) -> None:
+    with pytest.raises(Refused):
+        replace(SETTINGS, **changed)
+
+
+def test_messages_and_checks_are_kept_and_a_check_of_another_form_is_refused_first() -> None:
+    own = canary_set(64).canaries
+    known = {canary.id: canary for canary in own}
+    assert all(canary.messages == known[canary.id].messages for canary in enrolled("alpha").canaries)
+    with pytest.raises(Refused, match="check of a canary"):
+        attempt(canaries=CanarySet((replace(own[0], expect={"check": {"sounds": "right"}}), *own[1:])))
+
+
+def chosen(**changed: int) -> Golden:
+    settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, signatures=False, select=True, **changed)
+    return enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
+
+
+def unusable(golden: Golden) -> int:
+    return sum(why != NOT_CHOSEN for why in golden.excluded.values())
+
+
+def test_a_chosen_pool_keeps_its_budget_and_leaves_the_held_out_half_to_chance() -> None:
+    tight, wide = chosen(pool_tokens=180), chosen(pool_tokens=400)
+    for golden, budget in ((tight, 180), (wide, 400)):
+        assert sum(len(canary.forced) for canary in golden.pool) <= budget
+        assert len(golden.pool) >= 8 and len(golden.held_out) == 12
+        assert list(golden.excluded.values()).count(NOT_CHOSEN) == 64 - 12 - len(golden.pool) - unusable(golden)
+    # Whatever is chosen, the held-out half is the one that was drawn before.
+    assert {canary.id for canary in tight.held_out} == {canary.id for canary in wide.held_out}
+    assert len(tight.pool) < len(wide.pool)
+
+
+def test_a_chosen_pool_tells_more_per_token_than_a_random_one() -> None:
+    pool = chosen(pool_tokens=200).pool
+    everyone = enrolled("alpha").canaries
+    loudness = [energy(canary.reference) / len(canary.forced) for canary in everyone]
+    assert np.mean([energy(canary.reference) / len(canary.forced) for canary in pool]) > np.mean(loudness)
+
+
+def test_a_pool_that_cannot_hold_the_least_number_is_refused() -> None:
+    with pytest.raises(Refused, match="canaries to choose from"):
+        chosen(pool_tokens=60)

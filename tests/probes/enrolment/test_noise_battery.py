@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.records import Measurement
+from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, noise_floors, replay_battery
+from probes.errors import Refused, Unreplayable
+from probes.runners import in_process
+from tests.probes.worlds import enrolled, never, opened, silent
+
+Results = dict[str, tuple[Measurement, ...]]
+
+
+@pytest.fixture(scope="module")
+def noisy() -> Results:
+    """A battery whose configurations differ far more than the least floors."""
+    return replay_battery(opened(noise=0.05), "alpha", enrolled("alpha").canaries, silent, never)
+
+
+def test_every_canary_is_replayed_in_every_configuration(noisy: Results) -> None:
+    names = [configuration.name for configuration in configurations(opened())]
+    assert list(noisy) == names and len(names) >= 6
+    for measurements in noisy.values():
+        assert [one.comparison.reference.canary for one in measurements] == [c.id for c in enrolled("alpha").canaries]
+
+
+def test_the_floor_of_a_canary_is_its_worst_benign_replay(noisy: Results) -> None:
+    floors = noise_floors(noisy)
+    for index, canary in enumerate(enrolled("alpha").canaries):
+        seen = [moved(measurements[index]) for measurements in noisy.values()]
+        assert floors[canary.id].scale == max(LEAST.scale, *(one.scale for one in seen))
+        assert floors[canary.id].distortion == max(LEAST.distortion, *(one.distortion for one in seen))
+        assert floors[canary.id].base_shift == max(LEAST.base_shift, *(one.base_shift for one in seen))
+    # Rounding noise of this toy strikes adapter and base alike: strength, read between the two, does not see it.
+    assert all(floor.base_shift > LEAST.base_shift for floor in floors.values())
+
+
+def test_a_still_world_has_the_least_floors_and_not_zero() -> None:
+    results = replay_battery(opened(noise=0.0), "alpha", enrolled("alpha").canaries, silent, never)
+    assert set(noise_floors(results).values()) == {LEAST}
+
+
+def test_a_configuration_can_be_left_out_to_be_tried_against_the_others(noisy: Results) -> None:
+    every = noise_floors(noisy)
+    left_out = noise_floors(noisy, without="padded on the left")
+    assert any(left_out[name].base_shift < every[name].base_shift for name in every)
+    floors = [
+        replace(one.comparison.reference, noise=left_out[one.comparison.reference.canary]) for one in noisy["one row"]
+    ]
+    assert len(floors) == 48
+    tried = [
+        beyond(replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances(), moved=False)
+        for one, reference in zip(noisy["padded on the left"], floors, strict=True)
+    ]
+    assert not any(tried)
+    with pytest.raises(Refused, match="one row"):
+        noise_floors(noisy, without="no such")
+
+
+def test_the_largest_figures_bound_every_canary(noisy: Results) -> None:
+    worst = largest(noisy["four rows"])
+    assert worst.scale == max(abs(one.scale - 1) for one in noisy["four rows"])
+
+
+def test_a_shorter_battery_is_asked_for_by_name() -> None:
+    canaries = enrolled("alpha").canaries[:2]
+    results = replay_battery(opened(), "alpha", canaries, silent, never, ["padded on the left", "one row"])
+    assert list(results) == ["one row", "padded on the left"]
+    with pytest.raises(Refused, match="upside down"):
+        replay_battery(opened(), "alpha", canaries, silent, never, ["upside down"])
+
+
+def test_a_stop_and_bad_numbers_are_not_a_battery() -> None:
+    with pytest.raises(Unreplayable, match="stopped"):
+        replay_battery(opened(), "alpha", enrolled("alpha").canaries, silent, lambda: True)
+    runner = opened()
+    runner.inject("alpha", "not_a_number")
+    with pytest.raises(Refused, match="NaN"):
+        replay_battery(runner, "alpha", enrolled("alpha").canaries, silent, never)
+
+
+def test_the_cache_is_used_in_one_configuration_and_not_in_the_others() -> None:
+    chunked = [configuration.shape.chunk for configuration in configurations(opened())]
+    assert sum(chunk > 0 for chunk in chunked) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "other"),
+    [("cuda", "bfloat16", "float32"), ("cuda", "auto", ""), ("cpu", "bfloat16", ""), ("cuda", "float32", "")],
+)
+def test_another_precision_is_tried_where_the_hardware_serves_in_half_of_it(
+    device: str, dtype: str, other: str
+) -> None:
+    runner = in_process.Runner(in_process.Config("nowhere", device=device, dtype=dtype))
+    found = [configuration for configuration in configurations(runner) if configuration.dtype]
+    assert [configuration.settings for configuration in found] == ([{"dtype": other}] if other else [])

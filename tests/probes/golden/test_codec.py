@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import examples.helpdesk
+from detectors.records import Fault, FaultKind, Half, Recorded
+from probes.errors import Damaged, Refused
+from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
+from probes.golden.record import Golden, GoldenCanary
+from probes.golden.signature_codec import STEP, WIDEST
+from tests.probes.goldens import assert_same, golden
+
+SHIPPED = sorted((Path(examples.helpdesk.__path__[0]) / "golden").glob("*.golden"))
+Q_PROJ, FOUR_BITS = Fault(FaultKind.WITHOUT, "q_proj"), Fault(FaultKind.QUANTISED, "4")
+
+
+def test_bytes_round_trip_is_exact_and_the_same_bytes_again() -> None:
+    made = golden()
+    data = to_bytes(made)
+    read = from_bytes(data)
+    assert_same(made, read)
+    assert to_bytes(read) == data == to_bytes(golden())
+    assert read.hash == content_hash(data)
+    assert {canary.reference.golden for canary in read.canaries} == {read.hash}
+    assert len(read.pool) + len(read.held_out) == len(read.canaries)
+
+
+def test_sides_that_are_not_on_the_curve_are_refused() -> None:
+    made = golden()
+    first = made.canaries[0]
+    summary = first.reference.golden_adapter
+    moved = replace(first.reference, golden_adapter=replace(summary, log_probs=summary.log_probs + np.float32(0.5)))
+    with pytest.raises(Refused, match="golden_adapter"):
+        to_bytes(replace(made, canaries=(replace(first, reference=moved), *made.canaries[1:])))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x10" + b"\x00" * 7 + b"{}", b"not a golden record at all"])
+def test_bytes_that_are_no_record_are_damage(data: bytes) -> None:
+    with pytest.raises(Damaged):
+        from_bytes(data)
+
+
+def signed(made: Golden, away: float = 1.0) -> Golden:
+    """The record with two signatures on each held-out canary, one of which moves the base."""
+    generator = np.random.default_rng(5)
+
+    def one(canary: GoldenCanary) -> GoldenCanary:
+        reference, used = canary.reference, canary.reference.kept >= 0
+
+        def moved(log_probs: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            shift = away * generator.standard_normal(used.shape).astype(np.float32)
+            return np.where(used, log_probs + shift, -np.inf).astype(np.float32)
+
+        served, base = moved(reference.golden_adapter.log_probs), moved(reference.golden_base.log_probs)
+        faults = {Q_PROJ: Recorded(served), FOUR_BITS: Recorded(moved(served), base)}
+        return replace(canary, reference=replace(reference, faults=faults))
+
+    return replace(made, canaries=tuple(one(c) if c.half is Half.HELD_OUT else c for c in made.canaries))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name[:8])
+def test_a_shipped_record_is_written_again_as_the_same_bytes(path: Path) -> None:
+    data = path.read_bytes()
+    read = from_bytes(data)
+    assert content_hash(to_bytes(read)) == f"sha256:{path.stem}"
+
+
+def test_what_a_record_does_not_have_is_not_written() -> None:
+    data = to_bytes(golden())
+    text = text_of(data)
+    assert not {"faults", "unrecorded"} & set(text)
+    assert not {"messages", "expect"} & set(text["canaries"][0])
+    read = from_bytes(data)
+    assert read.faults == () and read.unrecorded == ()
+    assert all(canary.reference.faults == {} for canary in read.canaries)
+
+
+def test_signatures_come_back_within_half_a_step_and_are_written_again_as_the_same_bytes() -> None:
+    made = signed(golden())
+    data = to_bytes(made)
+    read = from_bytes(data)
+    assert to_bytes(read) == data
+    assert read.faults == (FOUR_BITS, Q_PROJ)
+    for ours, theirs in zip(made.canaries, read.canaries, strict=True):
+        assert ours.reference.faults.keys() == theirs.reference.faults.keys()
+        used = ours.reference.kept >= 0
+        for fault, recorded in ours.reference.faults.items():
+            back = theirs.reference.faults[fault]
+            assert np.abs(back.served[used] - recorded.served[used]).max() <= STEP / 2 + 1e-5
+            assert np.isneginf(back.served[~used]).all()
+            assert (back.live_base is None) == (recorded.live_base is None)
+            if recorded.live_base is not None and back.live_base is not None:
+                assert np.abs(back.live_base[used] - recorded.live_base[used]).max() <= STEP / 2 + 1e-5
+    # The part that evidence rests on is not rounded.
+    bare = (replace(canary, reference=replace(canary.reference, faults={})) for canary in read.canaries)
+    assert_same(golden(), replace(read, canaries=tuple(bare)))
+
+
+def test_a_signature_further_away_than_can_be_written_is_cut() -> None:
+    made = signed(golden(), away=100.0)
+    read = from_bytes(to_bytes(made))
+    canary, golden_side = read.held_out[0], read.held_out[0].reference.golden_adapter.log_probs
+    used = canary.reference.kept >= 0
+    away = np.abs(canary.reference.faults[Q_PROJ].served[used] - golden_side[used])
+    assert away.max() == pytest.approx(WIDEST, abs=2 * STEP)
+    assert to_bytes(read) == to_bytes(made)
+
+
+def test_signatures_that_are_not_on_all_held_out_canaries_alone_are_refused() -> None:
+    made = signed(golden())
+    bare = replace(made.held_out[0], reference=replace(made.held_out[0].reference, faults={}))
+    some = tuple(bare if canary is made.held_out[0] else canary for canary in made.canaries)
+    with pytest.raises(Refused, match="different ones"):
+        to_bytes(replace(made, canaries=some))
+    stray = replace(made.pool[0].reference, faults=made.held_out[0].reference.faults)
+    with pytest.raises(Refused, match=made.pool[0].id):
+        more = tuple(replace(c, reference=stray) if c is made.pool[0] else c for c in made.canaries)
+        to_bytes(replace(made, canaries=more))
+
+
+def test_messages_checks_and_what_was_not_recorded_come_back() -> None:
+    made = golden()
+    told = replace(
+        made.canaries[0], messages=({"role": "user", "content": "Größe?"},), expect={"check": {"equals": "L"}}
+    )
+    read = from_bytes(to_bytes(replace(made, canaries=(told, *made.canaries[1:]), unrecorded=("stacked b: no",))))
+    assert read.canaries[0].messages == told.messages and read.canaries[0].expect == told.expect
+    assert read.canaries[1].messages == () and read.canaries[1].expect == {}
+    assert read.unrecorded == ("stacked b: no",)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.e_detector import advance, fresh, level
+from detectors.records import Half
+from probes.golden.power import Fleet, draws_to_alarm, power, strong_enough
+from tests.probes.goldens import FLEET, reference
+
+
+def pool(strength: float = 2.0, noise: float = 1e-4) -> list:
+    return [reference(f"c{index}", Half.SELECTED, 14, index, strength, noise) for index in range(12)]
+
+
+def test_losses_beyond_the_tolerance_page_and_those_within_never_do() -> None:
+    seen = power("router", pool(), Tolerances(), FLEET)
+    half, tenth, twentieth = seen.losses
+    assert seen.monitorable
+    assert (half.share, tenth.share, twentieth.share) == (1.0, 1.0, 0.0)
+    assert (half.draws, tenth.draws, twentieth.draws) == (8, 8, None)
+    assert "a 10% loss needs 1 round of 12 draws" in seen.words
+    assert "a 5% loss stays within the tolerance" in seen.words
+    assert "more than 5.0% of canaries are more than 5.0% weaker or stronger" in seen.words
+
+
+def test_more_draws_than_a_round_holds_take_more_rounds() -> None:
+    assert "a 50% loss needs 2 rounds of 4 draws" in power("router", pool(), Tolerances(), Fleet(21.5, 4)).words
+
+
+def test_noise_as_wide_as_the_tolerance_is_no_power() -> None:
+    seen = power("router", pool(noise=0.06), Tolerances(), FLEET)
+    assert not seen.monitorable
+    assert "unmonitorable" in seen.words
+    assert power("router", pool(noise=0.06), Tolerances(per_adapter={"router": 0.2}), FLEET).monitorable
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_the_number_of_draws_is_that_of_the_e_detector_itself(share: float) -> None:
+    promised = draws_to_alarm(share, 0.05, 21.5)
+    assert promised is not None
+    generator = np.random.default_rng(4)
+    taken = []
+    for _ in range(60):
+        log_m, count = fresh(1), 0
+        while level(log_m)[0] < 21.5:
+            log_m, count = advance(log_m, generator.random((1, 1)) < share, 0.05), count + 1
+        taken.append(count)
+    assert math.isclose(float(np.mean(taken)), promised, rel_tol=0.35)
+
+
+def test_a_share_within_the_null_never_alarms() -> None:
+    assert draws_to_alarm(0.05, 0.05, 21.5) is None
+    assert draws_to_alarm(0.0, 0.05, 21.5) is None
+
+
+def test_a_canary_without_effect_is_too_weak() -> None:
+    assert strong_enough(reference("loud", Half.SELECTED, 14, 0, strength=2.0), 0.01)
+    assert not strong_enough(reference("quiet", Half.SELECTED, 14, 0, strength=0.02), 0.01)

@@ -1,0 +1,113 @@
+"""Micro-batches: nothing lost, limits kept, rows where the switches expect them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.records import Fault, FaultKind
+from probes.errors import Unreplayable
+from probes.model.packing import Stretch, aligned, laid_out, pack, pack_prompts, pack_texts, padded
+from probes.runner import BatchShape, Replay, Target
+
+
+def replays(count: int, seed: int = 0) -> list[Replay]:
+    rng = np.random.default_rng(seed)
+    names = [None, "b", "a"]
+    return [
+        Replay(str(i), (1,) * int(rng.integers(1, 60)), (2,) * int(rng.integers(1, 30)), Target(names[i % 3]))
+        for i in range(count)
+    ]
+
+
+def test_every_replay_is_in_exactly_one_batch_and_limits_are_kept() -> None:
+    asked = replays(50)
+    batches = pack(asked, BatchShape(rows=6), max_tokens=300)
+    assert sorted(replay.canary for batch in batches for replay in batch) == sorted(replay.canary for replay in asked)
+    for batch in batches:
+        longest = max(len(replay.prompt) + len(replay.forced) - 1 for replay in batch)
+        assert len(batch) <= 6
+        assert len(batch) * longest <= 300
+    assert max(map(len, batches)) == 6
+
+
+def test_rows_of_one_adapter_lie_together_after_the_base() -> None:
+    (batch,) = pack(replays(12), BatchShape(rows=12), max_tokens=10_000)
+    assert [replay.target.adapter for replay in batch] == [None] * 4 + ["a"] * 4 + ["b"] * 4
+
+
+def test_a_text_longer_than_the_limit_runs_alone() -> None:
+    long = Replay("long", (1,) * 100, (2,), Target(None))
+    batches = pack([*replays(3), long], BatchShape(), max_tokens=50)
+    assert [long] in batches
+
+
+def test_a_replay_without_a_prompt_is_refused() -> None:
+    with pytest.raises(Unreplayable, match="prompt is empty"):
+        pack([Replay("c", (), (1,), Target(None))], BatchShape(), 100)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_says_where_each_text_lies_and_counts_positions_from_it(left: bool) -> None:
+    rows = padded([(5, 6, 7), (8,)], left)
+    for row, text in enumerate([(5, 6, 7), (8,)]):
+        here = slice(int(rows.starts[row]), int(rows.starts[row]) + len(text))
+        assert tuple(rows.ids[row, here]) == text
+        assert tuple(rows.positions[row, here]) == tuple(range(len(text)))
+        assert rows.mask[row, here].all() and rows.mask[row].sum() == len(text)
+    assert rows.starts[1] == (2 if left else 0)
+
+
+def test_texts_keep_their_order_so_that_a_stop_leaves_a_prefix() -> None:
+    texts = [((1,) * n, (2,) * n) for n in (3, 40, 2, 9, 9, 1)]
+    batches = list(pack_texts(texts, max_tokens=40, rows=2))
+    assert [text for batch in batches for text in batch] == texts
+    assert [len(batch) for batch in batches] == [1, 1, 2, 2]
+
+
+def test_aligned_rows_meet_at_their_cuts() -> None:
+    rows = aligned([(5, 6, 7, 8), (9,), (1, 2)], [3, 0, 1])
+    assert rows.starts.tolist() == [0, 3, 2]
+    assert rows.ids.tolist() == [[5, 6, 7, 8], [0, 0, 0, 9], [0, 0, 1, 2]]
+    assert rows.mask.tolist() == [[1, 1, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
+    assert rows.positions.tolist() == [[0, 1, 2, 3], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "wanted"), [(0, [(0, 5)]), (2, [(0, 2), (2, 4), (4, 5)]), (5, [(0, 5)]), (9, [(0, 5)])]
+)
+def test_chunks_cover_every_column_once(chunk: int, wanted: list[tuple[int, int]]) -> None:
+    batch = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a", scale=0.5)), Replay("d", (1,), (4,), Target(None))]
+    rows, stretches = laid_out(batch, BatchShape(chunk=chunk))
+    assert rows.ids.shape == (2, 5)
+    assert stretches == [Stretch(*span, (("a", 0.5), (None, 1.0))) for span in wanted]
+
+
+@pytest.mark.parametrize(
+    ("kind", "starts", "spans"),
+    [(FaultKind.WARMED, [0, 2], [(0, 2), (2, 5)]), (FaultKind.PREFILLED, [0, 2], [(0, 3), (3, 5)])],
+)
+def test_the_prompts_end_where_another_one_stops_reading(
+    kind: FaultKind, starts: list[int], spans: list[tuple[int, int]]
+) -> None:
+    target = Target("a", scale=0.5, fault=Fault(kind, "b"))
+    batch = [Replay("c", (1, 2, 3), (4, 5, 6), target), Replay("d", (1,), (4,), target)]
+    rows, stretches = laid_out(batch, BatchShape(left_pad=True, chunk=2))
+    assert rows.starts.tolist() == starts
+    voices = [(("b", 1.0),) * 2, (("a", 0.5),) * 2]
+    assert stretches == [Stretch(*span, who) for span, who in zip(spans, voices, strict=True)]
+
+
+def test_a_pass_over_nothing_is_left_out() -> None:
+    warmed = Target("a", fault=Fault(FaultKind.WARMED, ""))
+    assert len(laid_out([Replay("c", (1,), (2, 3), warmed)], BatchShape())[1]) == 1, "one token: no cache to share"
+    bare = Target("a", fault=Fault(FaultKind.PREFILLED, ""))
+    assert laid_out([Replay("c", (1, 2), (3,), bare)], BatchShape())[1] == [Stretch(0, 2, ((None, 1.0),))]
+
+
+def test_prompts_are_packed_with_room_to_grow() -> None:
+    prompts = [(1,) * size for size in (3, 50, 7, 7, 200, 1)]
+    batches = pack_prompts(prompts, limit=10, max_tokens=60, rows=3)
+    assert sorted(number for batch in batches for number in batch) == list(range(6))
+    assert batches == [[4], [1], [2, 3, 0], [5]]
+    assert pack_prompts([], 10, 60) == []

@@ -1,0 +1,215 @@
+"""Responses read by a tiny model: packed and shared as good as one by one, and as the runner's replays have it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detectors.records import Fault, FaultKind
+from probes.model.shared_prefix import read, shared
+from probes.runner import Target
+from probes.runners.in_process import Runner
+from probes.scoring.likelihood_ratio import score
+from probes.scoring.requests import FOUR_BITS, HALF, PREVIOUS, Answer, Asking, Job, version_before
+from probes.scoring.sampling_law import Sampling
+from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
+
+ALL = Asking(copies=(HALF, "double", FOUR_BITS), passes=None)
+HEAD = tuple(range(3, 24))
+SAMPLERS = (
+    Sampling(1.0),
+    Sampling(0.7, top_p=0.9),
+    Sampling(0.0),
+    Sampling(1.0, presence=0.5, frequency=0.2, repetition=1.2),
+)
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("reading")
+    base = tiny_base(folder / "base")
+    return {"base": base} | {name: tiny_adapter(folder / name, base, seed) for seed, name in enumerate(("a", "b"), 1)}
+
+
+@pytest.fixture(scope="module")
+def runner(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    found = opened(folders["base"], tmp_path_factory.mktemp("cache"), {n: folders[n] for n in "ab"})
+    yield found
+    found.close()
+
+
+def jobs(count: int = 9) -> list[Job]:
+    """Of both adapters and all samplers, most with a beginning in common, lengths that differ."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(count):
+        prompt = (*(HEAD if i % 4 else HEAD[::-1]), *map(int, rng.integers(3, 90, 2 + i % 5)))
+        output = tuple(map(int, rng.integers(3, 90, 1 + i % 7)))
+        made.append(Job("ab"[i % 2], f"r{i}", "", 0.0, prompt, output, SAMPLERS[i % 4]))
+    return made
+
+
+def same(one: Answer, other: Answer) -> None:
+    assert one.tokens is not None and other.tokens is not None
+    for name, values in one.tokens.log_l.items():
+        assert other.tokens.log_l[name] == pytest.approx(values, abs=2e-3), name
+    for name, values in one.tokens.log_sampler.items():
+        assert other.tokens.log_sampler[name] == pytest.approx(values, abs=2e-3), name
+    assert other.tokens.path_log_lik == pytest.approx(one.tokens.path_log_lik, abs=5e-3, nan_ok=True)
+    assert other.tokens.ranks == pytest.approx(one.tokens.ranks, abs=1e-3, nan_ok=True)
+
+
+def test_packed_with_shared_beginnings_equals_one_by_one(runner: Runner) -> None:
+    together = runner.score(jobs(), never, ALL)
+    assert len(together) == 9
+    for one, packed in zip(jobs(), together, strict=True):
+        (alone,) = runner.score([one], never, ALL)
+        same(alone, packed)
+        assert packed.prompt == pytest.approx(alone.prompt, abs=1e-4)
+        assert packed.output == pytest.approx(alone.output, abs=1e-4)
+
+
+def test_equals_the_plain_formula_on_what_replays_say(runner: Runner) -> None:
+    """Half strength, 4 bits and the other adapter too: the same targets through ``run``, scored in numpy."""
+    assert_as_replayed(runner)
+
+
+@pytest.mark.parametrize("head", [{"target_modules": ["q_proj", "lm_head"]}, {"modules_to_save": ["lm_head"]}])
+def test_an_adapter_with_a_head_of_its_own_is_read_by_that_head(head: dict[str, list[str]], tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    names = {name: tiny_adapter(tmp_path / name, base, seed, **head) for seed, name in enumerate("ab", 1)}
+    runner = opened(base, tmp_path / "cache", names)
+    assert runner.loaded.golden is not None and runner.loaded.golden.plain_head
+    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert_as_replayed(runner)
+    runner.close()
+
+
+def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    base = tiny_base(tmp_path / "base")  # for its tokenizer
+    config = Gemma2Config(
+        vocab_size=98, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, final_logit_softcapping=2.0, initializer_range=0.3,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(base)
+    names = {name: tiny_adapter(tmp_path / name, base, seed) for seed, name in enumerate("ab", 1)}
+    runner = opened(base, tmp_path / "cache", names, attention="eager")
+    assert runner.loaded.golden is not None and not runner.loaded.golden.plain_head
+    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert_as_replayed(runner)
+    # Of a long response in a large vocabulary, logits would be gigabytes; what is kept of it are states.
+    (found,) = read(runner.loaded.golden, [((1, 5, 6), (7, 8))], ("a", 1.0))
+    assert found.scored.shape == (2, config.hidden_size)
+    runner.close()
+
+
+def assert_as_replayed(runner: Runner) -> None:
+    for one in jobs(4):
+        other = "b" if one.adapter == "a" else "a"
+        targets = {
+            "": Target(one.adapter), "base": Target(None), "half": Target(one.adapter, scale=0.5),
+            "double": Target(one.adapter, scale=2.0),
+            "4 bits": Target(one.adapter, fault=Fault(FaultKind.QUANTISED, "4")),
+            f"adapter:{other}": Target(other),
+        }  # fmt: skip
+        if one.sampling is not None and one.sampling.repetition != 1.0:
+            continue  # replays give log-probabilities, and that penalty needs raw logits
+        found = full(runner, list(targets.values()), [(one.prompt, one.output)])
+        sides = {name: found[target, 0].astype(np.float64) for name, target in targets.items()}
+        wanted = score(sides.pop(""), sides.pop("base"), sides, one.response, ALL.tokens)
+        (answer,) = runner.score([one], never, ALL)
+        same(Answer(one, wanted, answer.prompt, answer.output), answer)
+
+
+def test_embeddings_are_those_of_embed(runner: Runner) -> None:
+    found = runner.score(jobs(), never, ALL)
+    texts = [(one.prompt, one.output) for one in jobs()]
+    for answer, (prompt, output) in zip(found, runner.embed(texts, never), strict=True):
+        assert answer.prompt == pytest.approx(prompt, abs=1e-4)
+        assert answer.output == pytest.approx(output, abs=1e-4)
+
+
+def test_windows_and_chunks_change_nothing(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = runner.score(jobs(), never, ALL)
+    monkeypatch.setattr("probes.model.response_scoring.CELLS", {"cpu": 300})
+    for one, other in zip(whole, runner.score(jobs(), never, ALL), strict=True):
+        same(one, other)
+
+
+def test_an_unscored_response_is_embedded_and_its_reason_told(runner: Runner) -> None:
+    first, second = jobs(2)
+    found = runner.score([replace(first, sampling=None), replace(second, adapter="nobody"), first], never, ALL)
+    assert [answer.tokens is None for answer in found] == [True, True, False]
+    assert "temperature" in found[0].detail and "nobody" in found[1].detail
+    assert np.isfinite(found[0].prompt).all()
+
+
+def test_the_accepted_adapter_scores_after_its_files_were_replaced(folders: dict[str, Path], tmp_path: Path) -> None:
+    """With a kept copy; without one the response is not scored, and says why."""
+    live = shutil.copytree(folders["a"], tmp_path / "live")
+    kept = {"a": str(folders["a"])}
+    for golden_adapters, scored in ((kept, True), ({}, False)):
+        runner = opened(folders["base"], tmp_path / "cache", {"a": live}, golden_adapters=golden_adapters)
+        asked = [replace(one, adapter="a") for one in jobs(1)]
+        (before,) = runner.score(asked, never, ALL)
+        for file in folders["b"].iterdir():
+            shutil.copy(file, live / file.name)
+        for _ in range(3):
+            runner.refresh()
+        (after,) = runner.score(asked, never, ALL)
+        if scored:
+            same(before, after)
+        else:
+            assert after.tokens is None and "no golden copy" in after.detail
+        runner.close()
+        shutil.rmtree(live)
+        shutil.copytree(folders["a"], live)
+
+
+def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], tmp_path: Path) -> None:
+    """``b``'s files as the version before ``a``: its numbers are those of ``b`` as another registered adapter."""
+    asked = [replace(one, adapter="a") for one in jobs(4)]
+    runner = opened(folders["base"], tmp_path / "cache", {n: folders[n] for n in "ab"})
+    runner.accept_adapter(version_before("a"), str(folders["b"]))
+    for answer in runner.score(asked, never, ALL):
+        assert answer.tokens is not None
+        assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l["adapter:b"], abs=2e-3)
+    runner.accept_adapter(version_before("a"), None)
+    assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(asked, never, ALL) if answer.tokens)
+    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.fitted) == {"a", "b"}
+    runner.close()
+
+
+@pytest.mark.parametrize("damage", ["other shapes", "gone"])
+def test_a_version_before_that_cannot_be_read_whole_is_left_out(
+    folders: dict[str, Path], tmp_path: Path, damage: str
+) -> None:
+    earlier = tmp_path / "earlier"
+    if damage == "other shapes":
+        tiny_adapter(earlier, tiny_base(tmp_path / "wide", head_dim=32))
+    runner = opened(folders["base"], tmp_path / "cache", {"a": folders["a"]})
+    runner.accept_adapter(version_before("a"), str(earlier))
+    for answer in runner.score([replace(one, adapter="a") for one in jobs(2)], never, ALL):
+        assert answer.tokens is not None and "half" in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l
+    runner.close()
+
+
+def test_what_prompts_have_in_common_ends_before_their_last_token() -> None:
+    long = tuple(range(20))
+    assert shared([(long, (1,)), (long, (2,))]) == 19
+    assert shared([((*long, 5), (1,)), ((*long, 6), (2,))]) == 20
+    assert shared([(long, (1,))]) == 0
+    assert shared([(long[:10], (1,)), (long[:10], (1,))]) == 0

@@ -1,0 +1,79 @@
+"""One watched artefact: what a look leads to, with real files and a load that can be interfered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detectors.records import Reason
+from probes.errors import Unreplayable, Unsupported
+from probes.model.watched_artefact import Subject
+from probes.runner import Readiness
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "adapter_model.safetensors").write_text("first")
+    return tmp_path
+
+
+def test_opening_trusts_one_look_and_later_looks_want_two(folder: Path) -> None:
+    subject, loaded = Subject(str(folder)), []
+    subject.look(loaded.append, opening=True)
+    assert loaded == [folder] and subject.readiness == Readiness()
+    (folder / "adapter_model.safetensors").write_text("second version")
+    subject.look(loaded.append)
+    assert len(loaded) == 1 and subject.readiness.blocked is Reason.FILES_CHANGING
+    subject.look(loaded.append)
+    assert len(loaded) == 2 and subject.readiness == Readiness()
+
+
+def test_what_changes_while_it_is_read_does_not_count_as_loaded(folder: Path) -> None:
+    subject, loads = Subject(str(folder)), []
+
+    def interrupted(path: Path) -> None:
+        loads.append(path)
+        if len(loads) == 1:
+            (path / "adapter_model.safetensors").write_text("written during the load")
+
+    subject.look(interrupted, opening=True)
+    assert subject.readiness.blocked is Reason.FILES_CHANGING and "while it was read" in subject.readiness.detail
+    with pytest.raises(Unreplayable, match="while it was read"):
+        subject.check_ready()
+    for _ in range(2):
+        subject.look(interrupted)
+    assert len(loads) == 2 and subject.readiness == Readiness()
+
+
+def test_a_load_that_fails_is_told_as_it_was_raised_and_tried_again(folder: Path) -> None:
+    subject, refused = Subject(str(folder)), Unsupported(str(folder), "use_dora")
+
+    def refuse(_: Path) -> None:
+        raise refused
+
+    subject.look(refuse, opening=True)
+    assert subject.readiness == Readiness(Reason.UNREADABLE, str(refused))
+    with pytest.raises(Unsupported):
+        subject.check_ready()
+    subject.look(lambda _: None)
+    assert subject.readiness == Readiness()
+    subject.check_ready()
+
+
+def test_moved_since_the_last_look(folder: Path) -> None:
+    subject = Subject(str(folder))
+    subject.look(lambda _: None, opening=True)
+    subject.check_unmoved()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(Unreplayable, match="changed while replaying"):
+        subject.check_unmoved()
+
+
+def test_a_forgotten_subject_starts_anew(folder: Path) -> None:
+    subject, loaded = Subject(str(folder)), []
+    subject.look(loaded.append, opening=True)
+    subject.forget()
+    assert subject.readiness.blocked is Reason.NOT_REPLAYED_YET
+    subject.look(loaded.append, opening=True)
+    assert len(loaded) == 2

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, uniforms
+from probes.scoring.likelihood_ratio_torch import (
+    Positions,
+    law_torch,
+    log_e_torch,
+    mean_e_torch,
+    nucleus_torch,
+    null_of,
+    score_torch,
+)
+from probes.scoring.sampling_law import Doubles, Sampling, law, normalised, nucleus, penalised
+from tests.probes.scoring.test_likelihood_ratio import SAMPLERS, drawn, golden_pair, logits
+
+SETTINGS = Settings()
+
+
+def both(response: Response, adapter: Doubles, base: Doubles, other: Doubles) -> tuple[TokenScores, TokenScores]:
+    ready = [penalised(side, response.prompt, response.tokens, response.sampling) for side in (adapter, base, other)]
+    tensors = [torch.from_numpy(side) for side in ready]
+    plain = torch.from_numpy(adapter) if response.sampling.penalised else None
+    positions = Positions(torch.tensor(response.tokens), torch.from_numpy(uniforms(response)), response.sampling, plain)
+    fast = score_torch(tensors[0], tensors[1], {"other": tensors[2]}, positions, SETTINGS)
+    return score(adapter, base, {"other": other}, response, SETTINGS), fast
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
+@pytest.mark.parametrize("writer", [0, 1])
+def test_the_fast_way_equals_the_plain_formula(name: str, writer: int) -> None:
+    sampling = SAMPLERS.get(name, Sampling(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
+    pair = golden_pair()
+    tokens = tuple(map(int, drawn(pair[writer])))
+    plain, fast = both(Response((1, 2), tokens, sampling, 7), *pair, logits(77))
+    for field in ("log_l", "log_sampler"):
+        assert list(getattr(fast, field)) == list(getattr(plain, field))
+        for key, wanted in getattr(plain, field).items():
+            assert getattr(fast, field)[key] == pytest.approx(wanted, abs=2e-4), (field, key)
+    for field in ("ranks", "path_log_lik", "temperature_log_lik", "top_p_log_lik"):
+        assert getattr(fast, field) == pytest.approx(getattr(plain, field), abs=1e-3, nan_ok=True), field
+
+
+def test_a_nucleus_wider_than_the_first_look_is_found_whole() -> None:
+    flat = normalised(0.1 * np.random.default_rng(0).standard_normal((3, 5000)))
+    sampling = Sampling(1.0, top_p=0.9)
+    assert np.array_equal(nucleus_torch(torch.from_numpy(flat), sampling).numpy(), nucleus(flat, sampling))
+    assert law_torch(torch.from_numpy(flat), sampling).numpy() == pytest.approx(law(flat, sampling), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_exact_mean_is_the_sum_over_every_token_and_at_most_one(name: str) -> None:
+    sampling = SAMPLERS[name]
+    adapter, base = (torch.from_numpy(side).float() for side in golden_pair())
+    null, alternative = null_of(adapter, base, sampling, SETTINGS), law_torch(base, sampling)
+    (found,) = mean_e_torch(alternative, null, [null.golden.exp()])
+    each = [log_e_torch(alternative, null, torch.full((len(base),), token)).exp() for token in range(base.shape[1])]
+    wanted = (null.golden.double().exp() * torch.stack(each, dim=1)).sum(-1)
+    assert found.numpy() == pytest.approx(wanted.numpy(), rel=1e-5)
+    assert found.max() <= 1.0

@@ -1,0 +1,132 @@
+"""From what a record tells to the ids that are bet on: as recorded, or from the text where they must be those drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detectors.traffic_records import Scored
+from probes.model import toy_language as toy
+from probes.runner import Target, Weights
+from probes.runners.memory import Runner
+from probes.scoring.requests import Asking, Job, traffic_score
+from probes.scoring.sampling_law import Sampling
+from probes.scoring.tokenise import SET_ASIDE, TOLL, Exchange, Retokenise, job
+from tests.probes.worlds import never, opened
+
+TEXT = "Sorry"
+IDS = tuple(TEXT.encode())
+
+
+def told(output: str = TEXT, **more: Any) -> Exchange:
+    return Exchange("alpha", "r1", [{"role": "user", "content": "late"}], output, {"temperature": 1.0}, **more)
+
+
+class Loose(Runner):
+    """Its tokens read as another text than they were made from, as some tokenizers' do."""
+
+    def decode(self, ids: Any, weights: Weights = Weights.LIVE) -> str:
+        return super().decode(ids, weights).lower()
+
+
+def made(how: Retokenise = Retokenise.COUNTED, output: str = TEXT, **more: Any) -> Job:
+    return job(opened(), told(output, **more), how=how)
+
+
+@pytest.mark.parametrize(
+    ("count", "finish_reason", "output"),
+    [
+        (6, "stop", (*IDS, toy.END)),
+        (6, "", (*IDS, toy.END)),
+        (5, "", IDS),
+        (5, "length", IDS),
+    ],
+)
+def test_a_text_of_as_many_tokens_as_were_written_is_scored_with_its_end(
+    count: int, finish_reason: str, output: tuple[int, ...]
+) -> None:
+    found = made(output_tokens=count, finish_reason=finish_reason)
+    assert (found.output, found.unscored, found.toll) == (output, "", TOLL)
+
+
+@pytest.mark.parametrize(("count", "finish_reason"), [(4, "stop"), (5, "stop"), (7, "stop"), (6, "length"), (7, "")])
+def test_a_text_of_another_number_of_tokens_is_set_aside_and_embedded(count: int, finish_reason: str) -> None:
+    found = made(output_tokens=count, finish_reason=finish_reason)
+    assert found.unscored == "its text does not tokenise to as many tokens as were written"
+    (answer,) = opened().score([found], never, Asking())
+    assert traffic_score(answer, Asking()).scored is Scored.NOT_SCORED and np.isfinite(answer.output).all()
+
+
+def test_a_text_that_its_tokens_do_not_read_as_is_set_aside() -> None:
+    loose = Loose(opened().config)
+    loose.open()
+    assert "not what its tokens read as" in job(loose, told(output_tokens=5)).unscored
+
+
+def test_without_a_count_it_is_the_configuration_that_decides() -> None:
+    assert made().unscored == "its record holds no token ids, and does not count them"
+    assert made(Retokenise.ALWAYS).unscored == ""
+    assert made(Retokenise.NEVER, output_tokens=5).unscored == "its record holds no token ids"
+    assert made(Retokenise.NEVER, output_ids=IDS).unscored == ""
+
+
+def test_an_empty_answer_that_was_ended_is_its_end() -> None:
+    assert made(output="", output_tokens=1, finish_reason="stop").output == (toy.END,)
+    assert made(output="", finish_reason="stop").output == ()
+
+
+def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
+    recorded = made(output_ids=(*IDS, toy.END))
+    from_text = made(output_tokens=6, finish_reason="stop")
+    one, other = (traffic_score(answer, Asking()) for answer in opened().score([recorded, from_text], never, Asking()))
+    assert np.allclose(one.log_l - other.log_l, TOLL, atol=1e-6)
+    assert np.allclose(one.log_sampler - other.log_sampler, TOLL, atol=1e-6)
+    assert one.detail == "" and "those of its text" in other.detail
+
+
+def test_an_end_that_is_counted_and_not_among_the_ids_is_bet_on_all_the_same() -> None:
+    assert made(output_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+    assert made(output_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
+    assert made(output_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+
+
+def test_what_the_record_said_comes_before_what_its_tokens_say() -> None:
+    assert made(unscored="the request biases tokens (logit_bias)", output_tokens=9).unscored.startswith("the request")
+
+
+def test_the_toll_pays_for_what_is_set_aside() -> None:
+    """Worst case: all that is kept the alternative would have written, and the rest counts as 1."""
+    for share in (0.0, SET_ASIDE / 2, SET_ASIDE):
+        assert math.exp(-TOLL) * 1.0 + share <= 1.0 + 1e-12
+
+
+def test_ids_are_read_by_the_golden_tokenizer() -> None:
+    asked: list[Weights] = []
+
+    class Watched(Runner):
+        def decode(self, ids: Any, weights: Weights = Weights.LIVE) -> str:
+            asked.append(weights)
+            return super().decode(ids, weights)
+
+    runner = Watched(opened().config)
+    runner.open()
+    job(runner, told(output_ids=IDS))
+    job(runner, told(output_tokens=5))
+    assert asked == [Weights.GOLDEN] * 2
+
+
+def test_a_default_without_a_temperature_tells_the_rest() -> None:
+    part = Sampling(math.nan, top_p=0.8, top_k=20)
+    assert job(opened(), told(output_tokens=5), part).sampling == Sampling(1.0, top_p=0.8, top_k=20)
+    assert job(opened(), replace(told(output_tokens=5), sampling={}), part).sampling is None
+
+
+def test_the_end_of_an_answer_is_what_the_writer_ends_with() -> None:
+    runner = opened()
+    prompt = runner.encode_chat([{"role": "user", "content": "late"}])
+    written = runner.generate(Target("alpha", Weights.GOLDEN), prompt, 200, never)
+    assert written[-1] == runner.end_of_answer()
