@@ -1,4 +1,4 @@
--- What was decided, and what it rests on. Plain SQL for one node; agent/store/migrations.py rewrites engines for replicated servers.
+-- What was decided, and what it rests on. Plain SQL for one node; agent/schema.py rewrites engines for replicated servers.
 -- pod is the agent's pod in this file. No TTL on verdicts and notices: they are few, and they are the history of every incident.
 
 CREATE TABLE IF NOT EXISTS verdicts (

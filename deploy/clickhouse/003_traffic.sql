@@ -27,7 +27,7 @@ ORDER BY (cluster, adapter, at, topic, partition, offset)
 TTL toDateTime(at) + INTERVAL 30 DAY
 SETTINGS non_replicated_deduplication_window = 10000;
 
--- Not partitioned: one insert is then one part, all of it there or nothing, and agent/store/client.py may continue from last_offset + 1.
+-- Not partitioned: one insert is then one part, all of it there or nothing, and agent/store.py may continue from last_offset + 1.
 CREATE TABLE IF NOT EXISTS request_counts (
     cluster LowCardinality(String),
     topic LowCardinality(String),
