@@ -14,7 +14,7 @@ class Clock:
 
 
 @dataclass
-class HandClock:
+class HandClock(Clock):
     """A clock that stands still until it is moved: the twin that ships with the product."""
 
     at: float = 1_700_000_000.0

@@ -39,6 +39,6 @@ class Authority:
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
-def _openssl(*arguments: str | Path) -> None:
+def _openssl(*arguments: object) -> None:
     done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr

@@ -65,7 +65,7 @@ def measurement(adapter: str, canary: str, half: Half, at: float, retention: flo
     noise = NoiseFloor(0.001, 0.001, 0.001)
     reference = Reference(canary, "sha256:gggg", half, kept, healthy, base, scales, curve, {}, noise)
     comparison = Comparison(adapter, reference, 2 if half is Half.SELECTED else 0, healthy, base, at)
-    figures = dict.fromkeys(
+    figures: dict[str, Any] = dict.fromkeys(
         ("distortion", "base_shift", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"), 0.0
     )
     return Measurement(
@@ -86,7 +86,8 @@ def round_(adapter: str = ROUTER, number: int = 0, at: float = NOW, retention: f
         measurement(adapter, f"c{i}", Half.HELD_OUT if i % 2 else Half.SELECTED, at, retention - 0.01 * i)
         for i in range(4)
     )
-    return Round(adapter, BASE, number, at, **({"measurements": seen, "identity": ACCEPTED} | more))
+    fixed: dict[str, Any] = {"measurements": seen, "identity": ACCEPTED}
+    return Round(adapter, BASE, number, at, **(fixed | more))
 
 
 def base_round(number: int = 0, at: float = NOW, retention: float = 1.0, **more: Any) -> BaseRound:
@@ -95,7 +96,13 @@ def base_round(number: int = 0, at: float = NOW, retention: float = 1.0, **more:
 
 
 def evidence(log_e: float = 0.0, subject: str = ROUTER, at: float = NOW, **more: Any) -> Evidence:
-    fixed = {"subject_kind": SubjectKind.ADAPTER, "detector": "adapter_gap", "stream": "", "round": 0, "n": 32}
+    fixed: dict[str, Any] = {
+        "subject_kind": SubjectKind.ADAPTER,
+        "detector": "adapter_gap",
+        "stream": "",
+        "round": 0,
+        "n": 32,
+    }
     return Evidence(subject=subject, log_e=log_e, at=at, **(fixed | more))
 
 
@@ -179,9 +186,19 @@ def flip(at: float = NOW) -> Flip:
 def traffic_round(at: float = NOW) -> TrafficRound:
     """One response that was scored, and one that could not be."""
     values = np.array([60.0, 20.0], np.float32)
-    axis = {"path": np.array([0.0, 1.0], np.float32), "path_log_lik": np.array([-9.0, -70.0], np.float32)}
     told = TrafficScore(
-        ROUTER, "r0", "engine-0", at, Scored.SAMPLED, 14, ("base", "half"), values, temperature=0.7, top_p=1.0, **axis
+        ROUTER,
+        "r0",
+        "engine-0",
+        at,
+        Scored.SAMPLED,
+        14,
+        ("base", "half"),
+        values,
+        temperature=0.7,
+        top_p=1.0,
+        path=np.array([0.0, 1.0], np.float32),
+        path_log_lik=np.array([-9.0, -70.0], np.float32),
     )
     silent = TrafficScore(ROUTER, "r1", "engine-1", at, Scored.NOT_SCORED, 0, detail="its temperature is unknown")
     return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED})

@@ -82,7 +82,10 @@ def faulty(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
         "stacked": lambda: (_with(canary, effect(adapter) + _part(name, 1.0)), z),
         "averaged": lambda: (_with(canary, _average(adapter, name)), z),
         "temperature": lambda: (normalised(log_probs(canary, adapter) / float(name)), z),
-        "temperature_of_all": lambda: tuple(normalised(p / float(name)) for p in (log_probs(canary, adapter), z)),
+        "temperature_of_all": lambda: (
+            normalised(log_probs(canary, adapter) / float(name)),
+            normalised(z / float(name)),
+        ),
         "first_token": lambda: (_first_from(z, log_probs(canary, adapter)), z),
         "only_first_token": lambda: (_first_from(log_probs(canary, adapter), z), z),
         "merged_base": lambda: (_with(canary, effect(adapter) + effect(name)), log_probs(canary, name)),

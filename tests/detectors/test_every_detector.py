@@ -178,7 +178,7 @@ def test_says_when_what_it_found_began(kind: ModuleType, stream: Stream) -> None
     healthy, broken = stream.records("healthy", 3, draws=8), stream.records("broken", 3, draws=8)
     list(map(detector.update, islice(healthy, 3)))
     list(islice(broken, 3))
-    records = list(islice(broken, stream.warm_up + min(stream.ends, 4) * stream.ticks))
+    records: list[Any] = list(islice(broken, stream.warm_up + min(stream.ends, 4) * stream.ticks))
     list(map(detector.update, records))
     found = detector.onset(stream.subject)
     assert records[0].at <= found.at <= records[stream.warm_up + stream.ticks - 1].at

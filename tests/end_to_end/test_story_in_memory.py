@@ -173,6 +173,11 @@ def test_a_release_that_is_meant_ends_the_incident_with_its_reason(tmp_path: Pat
         assert len(world.sink.notices) == 2
 
 
+def turn_until_another_round(world: World) -> None:
+    before = len(world.rounds)
+    world.turn_until(lambda: len(world.rounds) > before)
+
+
 def test_a_replay_that_hangs_is_told_and_not_taken_for_health(world: World) -> None:
     world.turn_round()
     hold = threading.Event()
@@ -180,9 +185,8 @@ def test_a_replay_that_hangs_is_told_and_not_taken_for_health(world: World) -> N
     world.runner.refresh = lambda: (hold.wait(30), refresh())[1]  # type: ignore[method-assign]
     try:
         for _ in range(3):
-            before = len(world.rounds)
             world.clock.advance(EVERY_S + STUCK_S + 1)
-            world.turn_until(lambda seen=before: len(world.rounds) > seen)
+            turn_until_another_round(world)
             assert last(world, "alpha").reason is Reason.NOT_REPLAYED_YET
         assert [notice.reason for notice in pages(world)] == [NoticeReason.CANNOT_TELL]
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -76,14 +77,14 @@ def golden(
     )
 
 
-def same(ours: object, theirs: object) -> bool:
+def same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, np.ndarray):
-        return ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+        return bool(ours.dtype == theirs.dtype and np.array_equal(ours, theirs))
     if isinstance(ours, Summary):
         return all(same(getattr(ours, field.name), getattr(theirs, field.name)) for field in fields(Summary))
     if isinstance(ours, dict) and any(isinstance(value, np.ndarray) for value in ours.values()):
         return ours.keys() == theirs.keys() and all(same(ours[name], theirs[name]) for name in ours)
-    return ours == theirs
+    return bool(ours == theirs)
 
 
 def assert_same(ours: Golden, theirs: Golden) -> None:

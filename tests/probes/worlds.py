@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.enrolment.enrol import enrol
@@ -29,7 +30,7 @@ def canary_set(count: int = 64) -> CanarySet:
     return CanarySet(tuple(Canary(f"c{i:03d}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
 
 
-def opened(**changed: object) -> Runner:
+def opened(**changed: Any) -> Runner:
     runner = Runner(replace(Config(adapters=dict(ADAPTERS)), **changed))
     runner.open()
     return runner

@@ -31,6 +31,12 @@ pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 WITHIN_S = 40.0
 
 
+def own_certificate(folder: Path) -> dict[str, Any]:
+    """Settings of a client certificate whose authority the broker does not know."""
+    cert, key = Authority(folder / "own", "own").sign("client")
+    return {"ssl_certfile": cert, "ssl_keyfile": key}
+
+
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     need_apache()
@@ -127,12 +133,7 @@ CASES: list[tuple[str, Wrong, str, str, str]] = [
     ),
     (
         "a client certificate of an authority that the broker does not know",
-        lambda k: k.config(
-            "MUTUAL",
-            **dict(
-                zip(("ssl_certfile", "ssl_keyfile"), Authority(k.folder / "own", "own").sign("client"), strict=True)
-            ),
-        ),
+        lambda k: k.config("MUTUAL", **own_certificate(k.folder)),
         "tls",
         "CERTIFICATE|UNKNOWN_CA|certificate",
         "kafka.ssl_certfile",

@@ -19,7 +19,7 @@ from agent.store import migrations
 from tests.agent import findings
 from tests.clickhouse_http import ClickHouseServer
 
-FAST = {"retry_s": 0.02, "max_retry_s": 0.1, "cluster": "prod", "pod": "pod-0"}
+FAST: dict[str, Any] = {"retry_s": 0.02, "max_retry_s": 0.1, "cluster": "prod", "pod": "pod-0"}
 COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "heartbeats")
 
 

@@ -14,7 +14,7 @@ from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.rows import Place
-from detectors.records import Cause, Reason, Status, SubjectKind
+from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
@@ -108,7 +108,7 @@ def test_since_when_and_what_was_there_before(told: store.Client) -> None:
 
 @embedded
 def test_an_onset_without_a_healthy_round_is_not_borrowed_from_an_older_alarm(told: store.Client) -> None:
-    fresh = findings.alarm(NOW - 5, onset=findings.Onset(None, NOW - 5))
+    fresh = findings.alarm(NOW - 5, onset=Onset(None, NOW - 5))
     insert(told, fresh)
     row = answers(told, "since", subject=ROUTER)[0]
     assert row["onset_after"] is None

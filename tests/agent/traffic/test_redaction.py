@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_every_turn_and_the_output_are_replaced_and_token_ids_go() -> None:
 
 def test_every_field_that_a_client_can_write_goes_through_the_rules() -> None:
     secret, clean = "me@example.com", "[redacted]"
-    written = dict.fromkeys(("request_id", "base", "pod", "finish_reason"), secret)
+    written: dict[str, Any] = dict.fromkeys(("request_id", "base", "pod", "finish_reason"), secret)
     seen = interaction(1, messages=({"role": secret, "content": "x"}, {"role": "user", "content": "y"}), **written)
     lost = SetAside("t", 0, 2, AsideReason.UNKNOWN_ADAPTER, f"adapter {secret}", 1.0)
     counts = tuple(RequestCount("t", 0, 0, 9, "a", pod, 0.0, 3) for pod in (secret, "you@example.com"))

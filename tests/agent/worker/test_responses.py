@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golde
     ],
 )
 def test_a_copy_of_another_release_scores_nothing(
-    responses: Responses, golden: Golden, changed: dict[str, str], words: str
+    responses: Responses, golden: Golden, changed: dict[str, Any], words: str
 ) -> None:
     responses.hear([asked("a")], {"alpha": replace(golden, **changed)}, never)
     (score,) = responses.take().scores

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 from scipy.stats import binom
 
 from detectors.canaries.confidence_sequence import HIGHEST, LOWEST, Confidence, held_out_retentions
+from detectors.records import Interval
 from tests.detectors.synthetic import make_round
 
 PATHS, ROUNDS, POOL = 400, 200, 24
-Advance = Callable[[Confidence, np.ndarray], Confidence]
+Advance = Callable[[Confidence, Sequence[float]], Confidence]
 
 
 def steady(_path: int, _rng: np.random.Generator) -> np.ndarray:
@@ -32,6 +33,12 @@ def nearly_quiet(path: int, rng: np.random.Generator) -> np.ndarray:
     return np.where(np.arange(POOL) == path % POOL, 0.0, 1.0) + 0.001 * rng.standard_normal((ROUNDS, POOL))
 
 
+def interval_of(state: Confidence) -> Interval:
+    found = state.interval()
+    assert found is not None
+    return found
+
+
 def missed(pools: Callable[..., np.ndarray], canaries: int, advance: Advance) -> tuple[float, float]:
     """Share of paths on which the interval ever leaves the truth outside, and the mean half-width at the end.
 
@@ -45,9 +52,9 @@ def missed(pools: Callable[..., np.ndarray], canaries: int, advance: Advance) ->
         state, truth, out = Confidence(), 0.0, False
         for mean, drawn in zip(means, seen, strict=True):
             before = state.weight
-            state = advance(state, drawn)
+            state = advance(state, drawn.tolist())
             truth += (state.weight - before) * mean
-            found = state.interval()
+            found = interval_of(state)
             out |= not found.low <= truth / state.weight <= found.high
         ever += out
         half.append((found.high - found.low) / 2)
@@ -64,7 +71,7 @@ def test_misses_the_truth_ever_on_at_most_5_paths_in_100(pools: Callable[..., np
 def test_a_guess_that_has_seen_the_round_misses_far_more_often() -> None:
     """The wrong variant: the present mean as the guess makes the penalty vanish. Held-out canaries one at a time."""
 
-    def peeking(state: Confidence, seen: np.ndarray) -> Confidence:
+    def peeking(state: Confidence, seen: Sequence[float]) -> Confidence:
         mean = float((np.mean(seen) - LOWEST) / (HIGHEST - LOWEST))
         return state.placed(seen, state.bet(len(seen)), mean)
 
@@ -86,11 +93,10 @@ def test_narrows_around_an_intact_adapter_and_follows_the_formula() -> None:
     widths = []
     for _ in range(100):
         state = state.after([1.0, 0.98, 1.02, 1.0])
-        found = state.interval()
-        assert found is not None
+        found = interval_of(state)
         widths.append(found.high - found.low)
     assert widths[-1] < 0.06 and widths == sorted(widths, reverse=True)
-    assert (found.mean, found.n) == (pytest.approx(1.0), 400)
+    assert found.mean == pytest.approx(1.0) and found.n == 400
     plain = (math.log(40) + state.penalty) / state.weight
     assert found.high == pytest.approx(found.mean + 2 * plain)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.detectors.synthetic import drawn, make_base_round, make_round, measur
 T = Tolerances()
 
 
-def having(found: Measurement, noise: NoiseFloor | None = None, **figures: float) -> Measurement:
+def having(found: Measurement, noise: NoiseFloor | None = None, **figures: Any) -> Measurement:
     known = found.comparison.reference
     if noise is not None:
         known = replace(known, noise=noise)
@@ -24,7 +25,7 @@ def having(found: Measurement, noise: NoiseFloor | None = None, **figures: float
     "wrong",
     [{"scale": 0.0}, {"scale": -1.0}, {"after_release": 0.0}, {"share": 0.0}, {"share": 1.0}, {"scale": float("nan")}],
 )
-def test_tolerances_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_tolerances_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="tolerance"):
         Tolerances(**wrong)
 
@@ -50,7 +51,7 @@ def test_a_tolerance_of_zero_says_what_to_do() -> None:
         ("30 % weaker under a base that moved", {"scale": 0.7}, True, True),
     ],
 )
-def test_beyond(why: str, figures: dict[str, float], moved: bool, wanted: bool) -> None:
+def test_beyond(why: str, figures: dict[str, Any], moved: bool, wanted: bool) -> None:
     assert beyond(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
 
 

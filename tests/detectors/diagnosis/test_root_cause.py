@@ -118,7 +118,7 @@ def test_of_two_adapters_recorded_alike_both_are_named(apart: float) -> None:
 
     def doubled(m: Measurement) -> Measurement:
         known = m.comparison.reference
-        near = known.others["rewriter"] + np.float32(apart) * np.sin(known.kept)
+        near = known.others["rewriter"] + (apart * np.sin(known.kept)).astype(np.float32)
         return replace(
             m, comparison=replace(m.comparison, reference=replace(known, others={"copy": near, "twin": near}))
         )

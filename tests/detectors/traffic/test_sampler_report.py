@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def watched(monitor: Monitor, in_force: Sampling, first: int, rounds: int) -> li
     """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted."""
     rng, seen = np.random.default_rng(first), []
     for number in range(first, first + rounds):
-        healthy = {"alternatives": ("base",), "log_l": np.array([-50.0], np.float32)}
+        healthy: dict[str, Any] = {"alternatives": ("base",), "log_l": np.array([-50.0], np.float32)}
         scores = [replace(response(rng, PLAIN, in_force, number), **healthy) for _ in range(5)]
         seen.append(monitor.observe(traffic_round(*scores, number=number)))
     return seen

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -100,7 +101,8 @@ def test_a_round_of_held_out_canaries_alone_is_no_evidence_and_not_healthy() -> 
 def test_one_canary_without_numbers_blocks_its_round_and_no_witness_without_numbers_speaks(where: str) -> None:
     seen = recorded_round("router", "without:mlp")
     rows = (measurement("router", 0, "nan"), *seen.measurements[1:])
-    verdict, _ = decide(replace(seen, **{where: rows}), level(40.0), Incident(), RULES)
+    broken: dict[str, Any] = {where: rows}
+    verdict, _ = decide(replace(seen, **broken), level(40.0), Incident(), RULES)
     if where == "measurements":
         assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.BAD_NUMBERS)
     else:
@@ -226,6 +228,6 @@ def test_incidents_come_back_from_json() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"log_threshold": 0.0}, {"suspect_fraction": 0.0}, {"fresh_rounds": 0}, {"blocked_rounds": 0}]
 )
-def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_rules_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="rules"):
         Rules(**{"tolerances": Tolerances(), "log_threshold": 20.0, **wrong})

@@ -76,7 +76,9 @@ def test_chosen_canaries_need_fewer_tokens_than_random_ones_for_the_same_informa
     for direction in (None, 0, 2):
         wanted = 400.0
         ours = tokens_needed(features, lengths, chosen, wanted, direction)
-        random = [tokens_needed(features, lengths, generator.permutation(80), wanted, direction) for _ in range(50)]
+        random = [
+            tokens_needed(features, lengths, generator.permutation(80).tolist(), wanted, direction) for _ in range(50)
+        ]
         assert ours is not None and None not in random
         assert np.mean([tokens for tokens in random if tokens]) > 1.3 * ours
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ def test_files_that_move_during_the_enrolment_leave_no_record() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"min_pool": 1}, {"per_half": 10}, {"min_tokens": 0}, {"min_tokens": 41}])
-def test_settings_that_make_no_sense_are_refused(changed: dict[str, int]) -> None:
+def test_settings_that_make_no_sense_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(Refused):
         replace(SETTINGS, **changed)
 
@@ -189,7 +190,7 @@ def test_messages_and_checks_are_kept_and_a_check_of_another_form_is_refused_fir
         attempt(canaries=CanarySet((replace(own[0], expect={"check": {"sounds": "right"}}), *own[1:])))
 
 
-def chosen(**changed: int) -> Golden:
+def chosen(**changed: Any) -> Golden:
     settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, signatures=False, select=True, **changed)
     return enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
 

@@ -7,12 +7,12 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_detector import advance, fresh, level
-from detectors.records import Half
+from detectors.records import Half, Reference
 from probes.golden.power import Fleet, draws_to_alarm, power, strong_enough
 from tests.probes.goldens import FLEET, reference
 
 
-def pool(strength: float = 2.0, noise: float = 1e-4) -> list:
+def pool(strength: float = 2.0, noise: float = 1e-4) -> list[Reference]:
     return [reference(f"c{index}", Half.SELECTED, 14, index, strength, noise) for index in range(12)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def test_all_faults_in_one_call_answer_as_each_alone_and_leave_nothing_behind(wo
     for target in targets:
         for key, alone in full(runner, [target], TEXTS).items():
             assert np.abs(together[key] - alone).max() < 1e-4, key
-    assert before is runner.loaded.live is not None
+    assert before is not None and before is runner.loaded.live
     assert set(before.adapters.fitted) == {"a", "b", "other", "head", "norm"}
 
 
@@ -224,6 +224,7 @@ def test_a_variant_shares_the_tensors_of_its_adapter_and_goes_when_the_run_does(
     board = runner.loaded.live.adapters
     target = faulty("a", FaultKind.WITHOUT, "q_proj")
     run = runner.run([Replay("c", PROMPT, FORCED, target)] * 3, lambda: False, BatchShape(rows=1))
+    assert isinstance(run, Generator)
     next(run)
     (name,) = set(board.fitted) - {"a", "b", "other", "head", "norm"}
     for module, part in board.fitted[name].adapter.low_rank.items():

@@ -19,7 +19,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_opening_trusts_one_look_and_later_looks_want_two(folder: Path) -> None:
-    subject, loaded = Subject(str(folder)), []
+    subject = Subject(str(folder))
+    loaded: list[Path] = []
     subject.look(loaded.append, opening=True)
     assert loaded == [folder] and subject.readiness == Readiness()
     (folder / "adapter_model.safetensors").write_text("second version")
@@ -71,7 +72,8 @@ def test_moved_since_the_last_look(folder: Path) -> None:
 
 
 def test_a_forgotten_subject_starts_anew(folder: Path) -> None:
-    subject, loaded = Subject(str(folder)), []
+    subject = Subject(str(folder))
+    loaded: list[Path] = []
     subject.look(loaded.append, opening=True)
     subject.forget()
     assert subject.readiness.blocked is Reason.NOT_REPLAYED_YET

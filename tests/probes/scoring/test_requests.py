@@ -174,6 +174,7 @@ def sample(runner: Runner, target: Target, prompt: tuple[int, ...], seed: int) -
     rng, text = np.random.default_rng(seed), list(prompt)
     for _ in range(12):
         (answer,) = list(runner.run([Replay("", tuple(text), (0,), target)], never))
+        assert answer.full is not None
         mass = np.exp(answer.full[0].astype(np.float64))
         text.append(int(rng.choice(len(mass), p=mass / mass.sum())))
     return tuple(text[len(prompt) :])
