@@ -93,6 +93,11 @@ def report(figures: Sequence[Figure], seed: int, file: Path | None) -> None:
             mark, figure.name, f"{figure.value:.6g}", figure.unit, "" if figure.target is None else f"{figure.target:g}"
         )
     console.print(table)
+    save(figures, seed, file)
+
+
+def save(figures: Sequence[Figure], seed: int, file: Path | None) -> None:
+    """The JSON alone, for a long run whose first figures should outlive its end; nothing without a file."""
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         told = {"figures": [asdict(figure) for figure in figures], "machine": machine(), "seed": seed}

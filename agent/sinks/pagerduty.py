@@ -21,7 +21,7 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agent.alerting.incidents import runbook_of
+from agent.alerting.notice_text import runbook_of
 from agent.alerting.outbox import Entry, Outbox
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
 

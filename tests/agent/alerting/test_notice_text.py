@@ -1,0 +1,127 @@
+"""What the on-call person reads: each line of a page, its limits, and that everything it names exists."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.alerting.incidents import to_notice
+from agent.alerting.notice_text import onset_words
+from agent.records import Notice, NoticeReason
+from agent.store import client as store
+from detectors.records import Cause, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
+
+BASE_KIND = SubjectKind.BASE
+BAD, BLIND = verdict(Status.DEGRADED, cause=Cause.UNKNOWN), verdict(Status.UNMONITORABLE)
+RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
+BASE_ALARM = alarm(subject_kind=BASE_KIND, subject=BASE, members=(ROUTER, TONE))
+MOVED = verdict(Status.HEALTHY, Reason.BASE_MOVED, subject_kind=BASE_KIND, identity=SWAPPED)
+
+
+def headline(seen: Verdict, reason: NoticeReason = NoticeReason.DEGRADED) -> str:
+    return to_notice(seen, reason, "prod", FIXED).summary
+
+
+def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
+    assert headline(alarm(FIXED)) == (
+        "[prod] ticket-router: base swapped and adapter lost - retention 0.00 (95 % -0.01..0.01), "
+        "since 2026-09-21 14:12-14:13 UTC"
+    )
+    of_base = alarm(FIXED, subject_kind=BASE_KIND, subject=BASE, members=(ROUTER, TONE))
+    assert "base smollm2: base swapped and adapter lost (2 adapters: ticket-router, polite-rewriter)" in headline(
+        of_base
+    )
+    assert "cause unknown" in headline(BAD)
+    assert "retention not measured" in headline(BAD)
+    assert "cannot tell" in headline(BLIND, NoticeReason.CANNOT_TELL)
+
+
+@pytest.mark.parametrize("reason", [NoticeReason.DEGRADED, NoticeReason.RECOVERED])
+def test_a_base_is_not_said_to_lack_a_figure_that_it_never_has(reason: NoticeReason) -> None:
+    notice = to_notice(replace(BASE_ALARM, retention=None), reason, "prod", FIXED)
+    assert "retention" not in notice.summary
+    assert "retention" not in notice.details
+    measured = replace(BASE_ALARM, retention=Interval(0.25, 0.2, 0.3, 24))
+    assert "retention 0.25 (95 % 0.20..0.30)" in headline(measured, reason)
+
+
+@pytest.mark.parametrize(
+    ("onset", "words"),
+    [
+        (Onset(FIXED - 60, FIXED), "2026-09-21 14:12-14:13 UTC"),
+        (Onset(FIXED - 86_400, FIXED), "2026-09-20 14:13-2026-09-21 14:13 UTC"),
+        (Onset(None, FIXED), "2026-09-21 14:13 UTC or earlier"),
+    ],
+)
+def test_onset_in_words(onset: Onset, words: str) -> None:
+    assert onset_words(onset) == words
+
+
+def test_the_headline_fits_pagerduty_whatever_the_names() -> None:
+    many = tuple(f"adapter-{i}-{'x' * 40}" for i in range(60))
+    assert len(headline(alarm(FIXED, subject_kind=BASE_KIND, subject=BASE, members=many))) == 1024
+
+
+def notice() -> Notice:
+    return to_notice(alarm(FIXED), NoticeReason.DEGRADED, "prod", FIXED)
+
+
+def test_details_hold_evidence_hashes_and_what_to_do() -> None:
+    details = notice().details
+    assert details["evidence"] == "93.9 nats of 21.5 needed (adapter_gap)"
+    assert details["hash base"] == "sha256:bbbb (accepted: sha256:aaaa)"
+    assert details["hash adapter"] == "sha256:cccc as accepted"
+    assert details["first action"] == "roll the base back to sha256:aaaa"
+    assert details["seen"].startswith("the base has other weights")
+
+
+def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> None:
+    lines = [text for name, text in notice().details.items() if name.startswith("query ")]
+    assert len(lines) == 4
+    for line in lines:
+        words = line.split()
+        assert words[:2] == ["gapwatch", "query"]
+        assert words[2] in store.query_names()
+        assert words[3] == "-p"
+        assert words[4].split("=")[0] in store.query_parameters(words[2])
+
+
+def test_details_begin_with_what_is_seen_and_what_to_do_and_end_with_what_is_pasted() -> None:
+    names = list(notice().details)
+    assert names[:3] == ["seen", "first action", "runbook"]
+    pasted = [name for name in names if name == "sql" or name.startswith(("hash ", "query "))]
+    assert names[-len(pasted) :] == pasted
+    assert names[-1] == "sql"
+
+
+@pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
+def test_the_sql_of_a_notice_runs_as_it_stands(migrated: store.Client) -> None:
+    quoted = replace(alarm(FIXED), subject="it's")
+    for seen in (notice(), to_notice(quoted, NoticeReason.DEGRADED, "prod", FIXED)):
+        assert migrated.query(seen.details["sql"]).result_rows == []
+
+
+@pytest.mark.parametrize(("seen", "reason"), [(MOVED, NoticeReason.BASE_MOVED), (RESOLVED, NoticeReason.RECOVERED)])
+def test_where_nothing_is_to_be_done_no_runbook_is_named(seen: Verdict, reason: NoticeReason) -> None:
+    assert "runbook" not in to_notice(seen, reason, "prod", FIXED).details
+
+
+def test_every_cause_that_can_be_named_has_a_runbook() -> None:
+    nameable = [
+        c for c in Cause if c not in (Cause.NONE, Cause.INPUT_DRIFT)
+    ]  # input drift informs, no incident names it
+    pages = [
+        to_notice(replace(alarm(), cause=c), NoticeReason.DEGRADED, "prod", FIXED).details["runbook"] for c in nameable
+    ]
+    pages.append(to_notice(BLIND, NoticeReason.CANNOT_TELL, "prod", FIXED).details["runbook"])
+    for page in pages:
+        text = (Path(store.ROOT) / page).read_text()
+        for heading in ("What it means.", "Check", "First action.", "Recovered when"):
+            assert f"**{heading}" in text, (page, heading)
+        asked = set(re.findall(r"`gapwatch query (\w+)", text))
+        assert asked, page
+        assert asked <= set(store.query_names()), page
