@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from probes.artefacts.lora_files import to_torch
-from probes.artefacts.safetensors_header import digest, read_file, read_folder
+from probes.artefacts.safetensors_header import digest, lfs_pointer, read_file, read_folder, read_json
 from probes.errors import Unreplayable
 
 
@@ -86,3 +86,30 @@ def test_the_digest_depends_on_names_types_shapes_and_bytes_alone(file: Path) ->
     whole = digest(tensors)
     tensors[0].data[0] ^= 1
     assert digest(tensors) != whole
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4" * 64 + b"\nsize 4567890\n"
+
+
+def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
+    """A clone without ``git lfs pull`` has files of about 130 bytes in place of weights, tokenizers and large JSON."""
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).write_bytes(POINTER)
+    for read in (lambda: list(read_folder(tmp_path)), lambda: read_json(tmp_path / "model.safetensors.index.json")):
+        with pytest.raises(Unreplayable, match="is a Git LFS pointer, .* git lfs pull"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "pointer"),
+    [
+        (POINTER, True),
+        (POINTER[:64], True),
+        (b"version https://hawser.github.com/spec/v1\n", True),
+        (b'{"version": "https://git-lfs.github.com/spec/v1"}', False),
+        (b"GGUF", False),
+        (b"", False),
+    ],
+)
+def test_pointers_are_told_by_their_first_line(beginning: bytes, pointer: bool) -> None:
+    assert lfs_pointer(beginning) is pointer
