@@ -17,6 +17,10 @@ from typing import Any, BinaryIO
 from probes.errors import Unreplayable
 
 INDEX = "model.safetensors.index.json"
+# How a file begins that stands for another one in Git, until that one is fetched: the first line of its specification,
+# and that of its early days.
+LFS_BEGINNINGS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+LFS_REASON = "is a Git LFS pointer, not the file that it stands for: run git lfs pull"
 # Far above any real header (4,096 tensors have about 0.5 MB); a random first word would ask for exabytes.
 HEADER_LIMIT_BYTES = 100_000_000
 BITS = {
@@ -79,7 +83,9 @@ def digest_json(value: object) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises Unreplayable when it is missing, torn or not an object."""
     try:
-        value = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        check_fetched(path, content)
+        value = json.loads(content)
     except OSError as error:
         raise Unreplayable(str(path), error.strerror or str(error)) from error
     except ValueError as error:
@@ -89,9 +95,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def lfs_pointer(beginning: bytes) -> bool:
+    """Is a file that begins so a Git LFS pointer? beginning: its first 64 bytes, or more"""
+    return beginning.startswith(LFS_BEGINNINGS)
+
+
+def check_fetched(path: Path, beginning: bytes | bytearray) -> None:
+    """Raises Unreplayable for a Git LFS pointer, by the file's first bytes."""
+    if lfs_pointer(bytes(beginning[:64])):
+        raise Unreplayable(str(path), LFS_REASON)
+
+
 def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...], int]]:
     """(name, kind, shape, bytes) in the order of the data, which must have neither gap nor overlap."""
     present = os.fstat(file.fileno()).st_size
+    check_fetched(path, file.read(64))
+    file.seek(0)
     length = int.from_bytes(_exactly(path, file, 8, "the header's length"), "little")
     if length > min(HEADER_LIMIT_BYTES, present):
         raise Unreplayable(str(path), f"header of {length} bytes: half written, or no safetensors file")
