@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
+from probes.artefacts.adapter_folder import check_layout, check_not_empty, check_origin
+from probes.artefacts.adapter_keys import LOADED_AS, PREFIX, half_of, without_prefix
 from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
 from probes.artefacts.safetensors_header import RawTensor, read_file, read_json
 from probes.artefacts.target_modules import Targets
 from probes.errors import Unreplayable, Unsupported
 
-PREFIX = "base_model.model."
 KINDS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -70,14 +71,15 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """The adapter in this folder. Raises Unreplayable: files torn or missing. Unsupported: a feature, by name."""
+    """The adapter in this folder. Raises Unreplayable: files torn, missing, or no PEFT adapter. Unsupported: a feature,
+    by name."""
+    check_layout(folder)
     config = read_json(folder / ADAPTER_CONFIG)
+    check_origin(folder, config)
     check_supported(folder, config)
-    if not (folder / ADAPTER_WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():
-        raise Unsupported(str(folder), "adapter_model.bin (a pickle; save it as safetensors)")
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
-    tensors = {item.name.removeprefix(PREFIX): to_torch(item) for item in raw}
-    pairs, saved = _sorted_out(folder, tensors)
+    check_not_empty(folder, raw)
+    pairs, saved, lost = _sorted_out(folder, {item.name: to_torch(item) for item in raw})
     strength, targets = Strength.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
     ignored = [module for module in pairs if not targets.takes(module)]
     low_rank, problems = {}, []
@@ -91,7 +93,10 @@ def read_adapter(folder: Path) -> Adapter:
         if (seen := pair["lora_A"].shape[0]) != (wanted := strength.rank(module)):
             problems.append(f"{module} has rank {seen} where {ADAPTER_CONFIG} says {wanted}")
     told = {f"match no target of {ADAPTER_CONFIG}": ignored, f"are not as {ADAPTER_CONFIG} says": problems}
-    facts = tuple(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which)
+    facts = (
+        *(summed(f"of {len(raw)} {what}", keys) for what, keys in lost.items()),
+        *(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which),
+    )
     digest = adapter_digest(config, raw)
     return Adapter(str(folder), digest, strength.r, strength.alpha, low_rank, saved, facts, targets)
 
@@ -121,6 +126,8 @@ def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
             raise Unsupported(path, switch)
     if config.get("bias", "none") != "none":
         raise Unsupported(path, f"bias {config['bias']!r}")
+    if config.get("ensure_weight_tying") and config.get("modules_to_save"):
+        raise Unsupported(path, "ensure_weight_tying beside modules_to_save")  # a tied module would be replaced as well
     init = config.get("init_lora_weights", True)
     if init not in PLAIN_INITS:
         raise Unsupported(path, f"init_lora_weights {init!r} (it changes the base; convert it to a plain LoRA)")
@@ -173,18 +180,41 @@ def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> 
 Pairs = dict[str, dict[str, torch.Tensor]]
 
 
-def _sorted_out(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Pairs, Pairs]:
-    """LoRA halves by module, and whole parameters by module. Raises Unsupported for keys of another kind."""
+def _sorted_out(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Pairs, Pairs, dict[str, list[str]]]:
+    """LoRA halves by module, whole parameters by module, and what is said of keys that PEFT would leave out -> those.
+
+    Raises Unsupported for keys of another kind, Unreplayable for a half that is there twice.
+    """
     pairs: Pairs = {}
     saved: Pairs = {}
-    for key, tensor in tensors.items():
+    lost: dict[str, list[str]] = {}
+    if bare := [key for key in tensors if not key.startswith(PREFIX)]:
+        lost[without_prefix(bare)] = bare
+    for whole, tensor in tensors.items():
+        if not whole.startswith(PREFIX):
+            continue
+        key = whole.removeprefix(PREFIX)
         module, _, last = key.rpartition(".")
-        owner, _, half = module.rpartition(".")
+        found = half_of(key)
         if "lora_" not in key:
+            _check_saved(folder, key)
             # "base_layer": an embedding saved because its vocabulary grew keeps the name of PEFT's wrapper.
             saved.setdefault(module.removesuffix(".base_layer"), {})[last] = tensor
-        elif half in ("lora_A", "lora_B") and last == "weight" and tensor.dim() == 2:
-            pairs.setdefault(owner, {})[half] = tensor
-        else:
+        elif found is None or tensor.dim() != 2:
             raise Unsupported(str(folder), f"the tensor {key} {tuple(tensor.shape)}")
-    return pairs, saved
+        elif found.name not in ("", LOADED_AS):
+            about = (
+                f"keys carry the adapter's name {found.name!r}, and PEFT loads only such as carry none or {LOADED_AS}"
+            )
+            lost.setdefault(about, []).append(whole)
+        elif found.half in pairs.setdefault(found.module, {}):
+            raise Unreplayable(str(folder), f"{found.module} has {found.half} twice, with and without {LOADED_AS}")
+        else:
+            pairs[found.module][found.half] = tensor
+    return pairs, saved, lost
+
+
+def _check_saved(folder: Path, key: str) -> None:
+    """Raises Unreplayable for a saved module by its name inside a running model, which PEFT does not load either."""
+    if ".modules_to_save." in f".{key}" or ".original_module." in f".{key}":
+        raise Unreplayable(str(folder), f"{key} is a running model's name: save the adapter with save_pretrained")

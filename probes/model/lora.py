@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from probes.artefacts.adapter_keys import oddities
 from probes.artefacts.lora_files import Adapter, LowRank, summed
 from probes.artefacts.target_modules import ALL_LINEAR
 
@@ -181,7 +182,9 @@ def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
     misfits = {path: why for path in wanted if path in modules and (why := _misfit(adapter, path, modules[path]))}
     fits = tuple(path for path in wanted if path in modules and path not in misfits)
     if missing:
-        facts.append(summed(f"of {len(wanted)} modules match nothing in this base", missing))
+        facts.append(
+            summed(f"of {len(wanted)} modules match nothing in this base{oddities(missing, modules)}", missing)
+        )
     if misfits:
         facts.append(summed(f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]))
     if fits and _is_silent(adapter, fits):

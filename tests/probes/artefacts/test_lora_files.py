@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("trainable_token_indices", {"trainable_token_indices": [5, 6]}),
     ("alora_invocation_tokens", {"alora_invocation_tokens": [5]}),
     ("use_qalora", {"use_qalora": True}),
+    ("ensure_weight_tying", {"ensure_weight_tying": True, "modules_to_save": ["lm_head"]}),
     ("peft_type 'IA3'", {"peft_type": "IA3"}),
     ("init_lora_weights 'pissa_niter_4'", {"init_lora_weights": "pissa_niter_4"}),
     ("init_lora_weights 'olora'", {"init_lora_weights": "olora"}),
@@ -97,10 +99,48 @@ def test_a_pickle_is_refused_and_a_missing_or_half_written_file_is_unreplayable(
     with pytest.raises(Unreplayable, match="No such file"):
         read_adapter(folder)
     (folder / "adapter_model.bin").write_bytes(b"pickle")
-    with pytest.raises(Unsupported, match=r"adapter_model\.bin"):
+    with pytest.raises(Unreplayable, match=r"adapter_model\.bin is a pickle.*never loaded: save the adapter as"):
         read_adapter(folder)
-    (folder / "adapter_config.json").unlink()
+    for name in ("adapter_model.bin", "adapter_config.json"):
+        (folder / name).unlink()
     with pytest.raises(Unreplayable, match=r"adapter_config\.json"):
+        read_adapter(folder)
+
+
+def renamed(folder: Path, of: Callable[[str], str]) -> None:
+    file = folder / "adapter_model.safetensors"
+    save_file({of(key): value for key, value in load_file(file).items()}, file)
+
+
+PREFIX = "base_model.model."
+LOST: list[tuple[str, Callable[[str], str], str]] = [
+    ("no prefix", lambda key: key.removeprefix(PREFIX), f"lack the prefix {PREFIX}, and PEFT applies none of them: "),
+    ("DataParallel", lambda key: f"module.{key}", f"lack the prefix {PREFIX} (DataParallel put module. into them)"),
+    ("compiled", lambda key: f"_orig_mod.{key}", f"lack the prefix {PREFIX} (torch.compile put _orig_mod. into them)"),
+    ("another name", lambda key: key.replace(".weight", ".ticket.weight"), "carry the adapter's name 'ticket', and"),
+]
+
+
+@pytest.mark.parametrize(("of", "told"), [case[1:] for case in LOST], ids=[name for name, *_ in LOST])
+def test_keys_that_peft_would_leave_out_are_left_out_and_said(
+    folder: Path, of: Callable[[str], str], told: str
+) -> None:
+    renamed(folder, of)
+    read = read_adapter(folder)
+    assert not read.low_rank and not read.saved
+    assert len(read.problems) == 1 and read.problems[0].startswith(f"12 of 12 keys {told}")
+
+
+def test_a_half_that_is_there_with_and_without_a_name_is_refused(folder: Path) -> None:
+    add_tensor(folder, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", (4, 64))
+    with pytest.raises(Unreplayable, match=r"q_proj has lora_A twice, with and without default"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize("key", ["lm_head.modules_to_save.default.weight", "lm_head.original_module.weight"])
+def test_saved_modules_by_a_running_models_names_are_refused(folder: Path, key: str) -> None:
+    add_tensor(folder, f"{PREFIX}{key}", (98, 64))
+    with pytest.raises(Unreplayable, match="is a running model's name: save the adapter with save_pretrained"):
         read_adapter(folder)
 
 

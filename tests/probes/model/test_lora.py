@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,79 @@ def test_every_supported_flavour_answers_as_peft_does(tmp_path: Path, tied: bool
     assert np.abs(answers[Target("a"), 0] - with_adapter).max() < 1e-4
     assert np.abs(answers[Target(None), 0] - without).max() < 1e-4
     assert np.abs(with_adapter - without).max() > 0.05, "an adapter without effect would prove nothing"
+
+
+def with_keys(adapter: Path, of: Callable[[str], str]) -> Path:
+    """The adapter with its keys under other names."""
+    file = adapter / "adapter_model.safetensors"
+    save_file({of(key): value for key, value in load_file(file).items()}, file)
+    return adapter
+
+
+def test_the_name_that_peft_loads_under_may_stand_in_the_keys(tmp_path: Path) -> None:
+    """As a state dict of the running model has it; PEFT applies such keys, and so it is done here."""
+    base = tiny_base(tmp_path / "base")
+    plain = tiny_adapter(tmp_path / "plain", base, modules_to_save=["lm_head"])
+    wanted = peft_log_probs(base, plain, PROMPT, FORCED)
+    named = with_keys(tiny_adapter(tmp_path / "named", base, modules_to_save=["lm_head"]), in_state_dict)
+    assert np.abs(peft_log_probs(base, named, PROMPT, FORCED) - wanted).max() == 0
+    runner = opened(base, tmp_path, {"a": named})
+    assert runner.facts("a") == ()
+    assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - wanted).max() < 1e-5
+    assert np.abs(wanted - peft_log_probs(base, None, PROMPT, FORCED)).max() > 0.05
+
+
+def in_state_dict(key: str) -> str:
+    return key.replace(".weight", ".default.weight") if "lora_" in key else key
+
+
+PEFTS_PREFIX = "base_model.model."
+
+
+@pytest.mark.parametrize(
+    ("of", "fact"),
+    [
+        (lambda key: key.removeprefix(PEFTS_PREFIX), "12 of 12 keys lack the prefix base_model.model., and PEFT"),
+        (lambda key: key.replace(".weight", ".ticket.weight"), "12 of 12 keys carry the adapter's name 'ticket'"),
+        (
+            lambda key: PEFTS_PREFIX + key,
+            "6 of 6 modules match nothing in this base (PEFT's prefix stands in them twice)",
+        ),
+        (
+            lambda key: key.replace("model.layers", "_orig_mod.model.layers"),
+            "6 of 6 modules match nothing in this base (torch.compile put _orig_mod. into them)",
+        ),
+        (
+            lambda key: key.replace("model.layers", "model.language_model.layers"),
+            "6 of 6 modules match nothing in this base (language_model. is of a multimodal model",
+        ),
+        (
+            lambda key: key.replace("base_model.model.model.", "base_model.model."),
+            "6 of 6 modules match nothing in this base (they lack model. in front)",
+        ),
+    ],
+    ids=["no prefix", "another name", "twice", "compiled", "multimodal", "no model."],
+)
+def test_what_peft_does_not_apply_is_the_base_here_too_and_a_fact_says_why(
+    tmp_path: Path, of: Callable[[str], str], fact: str
+) -> None:
+    base = tiny_base(tmp_path / "base")
+    adapter = with_keys(tiny_adapter(tmp_path / "a", base), of)
+    bare = peft_log_probs(base, None, PROMPT, FORCED)
+    assert np.abs(peft_log_probs(base, adapter, PROMPT, FORCED) - bare).max() == 0
+    runner = opened(base, tmp_path, {"a": adapter})
+    assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - bare).max() < 1e-5
+    assert [told for told in runner.facts("a") if fact in told], runner.facts("a")
+
+
+def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    adapter = tiny_adapter(tmp_path / "a", base, target_modules=["q_proj"])
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["qkv_proj"]}))
+    runner = opened(base, tmp_path, {"a": with_keys(adapter, lambda key: key.replace("q_proj", "qkv_proj"))})
+    said = "(they are of a base with qkv_proj in one, and this one has q_proj, k_proj, v_proj)"
+    assert [told for told in runner.facts("a") if said in told], runner.facts("a")
 
 
 def test_several_adapters_of_different_ranks_share_one_batch_with_the_base(tmp_path: Path) -> None:
@@ -133,7 +208,9 @@ def test_keys_that_match_nothing_are_counted_and_the_rest_is_applied(tmp_path: P
 
 def test_an_adapter_that_matches_nowhere_answers_as_the_base_and_says_so(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
-    lost = _rewritten(tiny_adapter(tmp_path / "a", base), tmp_path / "lost", lambda key: f"language_model.{key}")
+    lost = _rewritten(
+        tiny_adapter(tmp_path / "a", base), tmp_path / "lost", lambda key: key.replace("model.layers", "other.layers")
+    )
     runner = opened(base, tmp_path, {"lost": lost})
     assert runner.facts("lost")[0].startswith("6 of 6 modules match nothing in this base: ")
     answers = full(runner, [Target("lost"), Target(None)])
