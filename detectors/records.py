@@ -58,6 +58,7 @@ class Reason(StrEnum):
     NO_POWER = "no_power"
     FILES_CHANGING = "files_changing"
     UNREADABLE = "unreadable"
+    NO_MEMORY = "no_memory"  # its files are fine, and there is no room for them
     BAD_NUMBERS = "bad_numbers"  # NaN or infinite log-probabilities
     REPLAY_FAILED = "replay_failed"
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled

@@ -88,7 +88,7 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """May this subject be replayed now? blocked: None, or why not (files_changing, unreadable); detail in words."""
+    """May this subject be replayed now? blocked: None, or why not (files_changing, unreadable, no_memory); in words."""
 
     blocked: Reason | None = None
     detail: str = ""

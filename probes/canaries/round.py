@@ -15,7 +15,7 @@ from detectors.canaries.measurement import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from probes.canaries.replay_pairs import Pair, ask, pair, summary
 from probes.canaries.schedule import plan
-from probes.errors import Refused, Unreplayable, Unsupported
+from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, compare
 from probes.runner import Readiness, Replay, Replayed, Runner, Stop
 
@@ -154,7 +154,8 @@ def _answers(
     try:
         return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
     except (Unreplayable, Unsupported) as error:
-        joint = str(error)  # the words alone: the error's frames hold the tensors that there may be no room for twice
+        # Not the error: its frames hold the tensors that there may be no room for twice.
+        joint = _refusal(error)
     # One look only: a second one at once would take files that are being written for files at rest.
     readiness = runner.refresh()
     answers: dict[Replay, Replayed] = {}
@@ -162,15 +163,19 @@ def _answers(
     for adapter, part in asked.items():
         failed = _why_not_again(runner, adapter, part, readiness)
         if failed is None and len(asked) == 1:
-            failed = Refusal(Reason.REPLAY_FAILED, joint)
+            failed = joint
         if failed is None:
             try:
                 answers |= ask(runner, part.replays, stop)
             except (Unreplayable, Unsupported) as error:
-                failed = Refusal(Reason.REPLAY_FAILED, str(error))
+                failed = _refusal(error)
         if failed is not None:
             failures[adapter] = failed
     return answers, failures
+
+
+def _refusal(error: ProbeError) -> Refusal:
+    return Refusal(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.REPLAY_FAILED, str(error))
 
 
 def _why_not_again(

@@ -15,6 +15,7 @@ from probes.artefacts.safetensors_header import RawTensor, digest, read_folder
 from probes.errors import Unreplayable
 from probes.model.forward import Model, own_head
 from probes.model.lora import Switchboard
+from probes.model.memory import failures, no_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class BaseParts:
 
 def read_base(folder: Path) -> BaseParts:
     """Read and hash a model folder. What is hashed is what is run: the files may change between two reads."""
-    tensors = list(read_folder(folder))
+    with failures(str(folder)):
+        tensors = list(read_folder(folder))
     return BaseParts(folder, tensors, base_hash(folder, digest(tensors)), _tokenizer_hash(folder))
 
 
@@ -50,7 +52,7 @@ def _tokenizer_hash(folder: Path) -> str:
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
-    """The model of these parts. Raises Unreplayable when tensors are missing, have other shapes, or memory is short."""
+    """The model of these parts. Raises Unreplayable when tensors are missing, have other shapes; NoMemory."""
     transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(parts.folder, local_files_only=True)
@@ -64,14 +66,16 @@ def build(parts: BaseParts, placement: Placement) -> Model:
             output_loading_info=True,
         )
     except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
-        raise Unreplayable(str(parts.folder), f"cannot be loaded: {error}") from error
+        folder = str(parts.folder)
+        raise no_memory(folder, error) or Unreplayable(folder, f"cannot be loaded: {error}") from error
     if lacking := sorted(told["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
     try:
         network = network.to(placement.device).eval().requires_grad_(False)
         ends, plain = _ends(parts.folder, network), head_is_plain(network)
     except Exception as error:  # likewise: this is the first time that the model runs
-        raise Unreplayable(str(parts.folder), f"cannot be run: {error}") from error
+        folder = str(parts.folder)
+        raise no_memory(folder, error) or Unreplayable(folder, f"cannot be run: {error}") from error
     return Model(parts.hash, parts.tokenizer, parts.folder, network, Switchboard(network), ends, plain)
 
 

@@ -7,7 +7,6 @@ This file and those it stands on (lora, adapter_files) import torch; ``agent`` r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,13 @@ from detectors.records import Floats
 from probes.canaries.log_prob_summary import summarise_torch
 from probes.errors import Unreplayable
 from probes.model.lora import Switchboard, grouped
+from probes.model.memory import failures
 from probes.model.packing import Padded, Stretch, Voice, laid_out, padded
 from probes.model.quantise import quantised
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 
 # Logits of one head call, 256 MB in float32; a whole micro-batch over a large vocabulary would be gigabytes.
 HEAD_CELLS = 64_000_000
-
-
-@contextmanager
-def failures(path: str) -> Iterator[None]:
-    """Turns what torch raises into Unreplayable with the first line of its reason; out of memory is among them."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise Unreplayable(path, f"cannot be run: {reason}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +79,10 @@ class Model:
         """This model with its weights in so many bits (quantise.py), the adapters on it as they are here."""
         with failures(str(self.folder)):
             twin = quantised(self.network, bits, group)
-        name = f"{self.hash} in {bits} bits by {group}"
-        model = Model(name, self.tokenizer, self.folder, twin, Switchboard(twin), self.ends, self.plain_head)
-        for adapter, fitted in self.adapters.fitted.items():
-            model.adapters.fit(adapter, fitted.adapter)
+            name = f"{self.hash} in {bits} bits by {group}"
+            model = Model(name, self.tokenizer, self.folder, twin, Switchboard(twin), self.ends, self.plain_head)
+            for adapter, fitted in self.adapters.fitted.items():
+                model.adapters.fit(adapter, fitted.adapter)
         return model
 
     def answer(self, batch: Sequence[Replay], shape: BatchShape) -> list[Replayed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ import transformers
 from detectors.records import Identity
 from probes.artefacts import base_files
 from probes.artefacts.lora_files import Adapter, read_adapter
-from probes.errors import Unreplayable
+from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.model.build import BaseParts, Placement, build, read_base
 from probes.model.forward import Model
-from probes.model.watched_artefact import Subject
+from probes.model.memory import check_room, failures
+from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
 from probes.runner import Readiness, Target, Weights
+
+GOLDEN = "the golden base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class Sources:
     golden_base: str | None
     cache: Path
     golden_adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Shortage:
+    """What there was no memory for, and how many looks it waits."""
+
+    error: ProbeError
+    looks: int = LOOKS_TO_WAIT
 
 
 class Loaded:
@@ -49,6 +60,8 @@ class Loaded:
         self._first_hashes: dict[str, str] = {}
         self._kept: dict[str, Adapter] = {}
         self._rounded: tuple[Model, int, int, Model] | None = None
+        # Of what scores traffic, by GOLDEN, the name on the golden base's switchboard, or the copy in few bits.
+        self._short: dict[str, Shortage] = {}
         self._tokenizer: Any = None
         self._golden_tokenizer_hash = ""
         self._live_tokenizer: Any = None
@@ -68,12 +81,14 @@ class Loaded:
         self.golden = self.live = self._tokenizer = self._live_tokenizer = None
         self._read.clear()
         self._kept.clear()
+        self._short.clear()
         for subject in (self.base, *self._adapters.values()):
             subject.forget()
 
     def look(self) -> dict[str | None, Readiness]:
         """Load what came to rest. An adapter is ready when its own and the base's entries are."""
-        if self.golden is None:
+        self._wait()
+        if self.golden is None and GOLDEN not in self._short:
             self._load_golden()
         self.base.look(self._load_base)
         for name, subject in self._adapters.items():
@@ -92,6 +107,7 @@ class Loaded:
         return self.live
 
     def golden_model(self) -> Model:
+        self._check_memory(GOLDEN)
         if self.golden is None:
             raise Unreplayable(self.sources.golden_base or self.sources.base, "the golden base is not loaded")
         return self.golden
@@ -104,15 +120,18 @@ class Loaded:
         if adapter not in self.sources.golden_adapters:
             self.model(Weights.GOLDEN, adapter)
             return adapter
-        if adapter not in self._kept:
-            self._kept[adapter] = read_adapter(Path(self.sources.golden_adapters[adapter]))
-        kept, own = self._kept[adapter], golden.adapters.fitted.get(adapter)
-        if own is not None and own.adapter.hash == kept.hash:
-            return adapter
         name = f"{adapter} as accepted"
-        if name not in golden.adapters.fitted:
-            golden.adapters.fit(name, kept)
-            self._rounded = None  # a copy in few bits was made without it
+        self._check_memory(name)
+        with self._noted(name):
+            kept, own = self._kept.get(adapter), golden.adapters.fitted.get(adapter)
+            kept = kept or _read(Path(self.sources.golden_adapters[adapter]))
+            is_own = own is not None and own.adapter.hash == kept.hash
+            if not is_own and name not in golden.adapters.fitted:
+                _fit(golden, name, kept)
+                self._rounded = None  # a copy in few bits was made without it
+        self._kept[adapter] = kept
+        if is_own:
+            return adapter
         if facts := golden.adapters.fitted[name].facts:
             raise Unreplayable(self.sources.golden_adapters[adapter], "; ".join(facts))
         return name
@@ -133,16 +152,26 @@ class Loaded:
         kept = others if folder is None else {**others, adapter: folder}
         self.sources = replace(self.sources, golden_adapters=kept)
         self._kept.pop(adapter, None)
+        self._short.pop(f"{adapter} as accepted", None)
         if self.golden is not None:
             self.golden.adapters.remove(f"{adapter} as accepted")
         self._rounded = None
+        self._left_memory()
+
+    def give_up(self, adapter: str, error: NoMemory) -> None:
+        """There was no memory to run it: it is let go, and is blind until it is tried again."""
+        self._take_off(adapter)
+        self.subject(adapter).fail(NoMemory(self.subject(adapter).source, error.asked, error.free, error.told))
 
     def rounded(self, model: Model, bits: int, group: int = 0) -> Model:
         """A copy of a loaded model in so many bits. One is kept at a time, until other bits are asked for or files
         change."""
         if self._rounded is None or self._rounded[0] is not model or self._rounded[1:3] != (bits, group):
             self._rounded = None  # before the next one is built: two models fit where three may not
-            self._rounded = model, bits, group, model.rounded(bits, group)
+            name = f"{bits} bits by {group}"
+            self._check_memory(name)
+            with self._noted(name):
+                self._rounded = model, bits, group, model.rounded(bits, group)
         return self._rounded[3]
 
     def adapter(self, name: str) -> Adapter:
@@ -193,8 +222,42 @@ class Loaded:
     def _check_adapter(self, weights: Weights, name: str) -> None:
         subject = self.subject(name)
         subject.check_ready()
-        if weights is Weights.GOLDEN and self._read[name].hash != self._first_hashes[name]:
-            raise Unreplayable(subject.source, "changed since it was first loaded, and no golden copy is kept")
+        if weights is Weights.GOLDEN:
+            self._check_memory(name)
+            if self._read[name].hash != self._first_hashes[name]:
+                raise Unreplayable(subject.source, "changed since it was first loaded, and no golden copy is kept")
+
+    def _check_memory(self, name: str) -> None:
+        if name in self._short:
+            raise self._short[name].error.afresh()
+
+    @contextlib.contextmanager
+    def _noted(self, name: str) -> Iterator[None]:
+        """What there is no memory for in here is not tried at each question."""
+        try:
+            yield
+        except NoMemory as error:
+            self._short[name] = Shortage(error.afresh())
+            raise
+
+    def _wait(self) -> None:
+        """One look nearer to the next try of what there was no memory for."""
+        for shortage in self._short.values():
+            shortage.looks -= 1
+        over = [name for name, shortage in self._short.items() if shortage.looks < 0]
+        for name in over:
+            del self._short[name]
+        for name in self._read:
+            if name in over:
+                self._changed()
+                self._fit_golden(name)
+
+    def _left_memory(self, but: str | None = None) -> None:
+        """What there was no memory for may be tried at the next look; ``but`` is what has left."""
+        for subject in (self.base, *(it for name, it in self._adapters.items() if name != but)):
+            subject.hurry()
+        for shortage in self._short.values():
+            shortage.looks = 0
 
     def _changed(self) -> None:
         self.loads += 1
@@ -212,10 +275,12 @@ class Loaded:
             parts = read_base(base_files.resolve(source, self.sources.cache))
             same = self.live if self.live and self.live.hash == parts.hash else None
             self._accept(same or build(parts, self._placement), parts)
+        except NoMemory as error:
+            self._short[GOLDEN] = Shortage(error.afresh())
+            return
         except Unreplayable:
             return  # told by embed and by an empty golden hash; tried again at each refresh
-        for name in self._read:
-            self._fit(name)
+        self._fit_all()
 
     def _accept(self, model: Model, parts: BaseParts) -> None:
         """The model and the words of these parts; the model may be one that was built from another folder."""
@@ -241,31 +306,104 @@ class Loaded:
         self.live = self.live or build(parts, self._placement)
         if self.golden is None and self.sources.golden_base is None:
             self._accept(self.live, parts)
-        for name in self._read:
-            self._fit(name)
+        self._left_memory()
+        self._fit_all()
 
     def _adapter_loader(self, name: str) -> Callable[[Path], None]:
         def load(path: Path) -> None:
+            self._take_off(name)
+            read = _read(path)
             self._changed()
-            self._read.pop(name, None)
-            if self.live is not None:
-                self.live.adapters.remove(name)
-            self._read[name] = read_adapter(path)
-            self._first_hashes.setdefault(name, self._read[name].hash)
+            self._read[name] = read
+            self._first_hashes.setdefault(name, read.hash)
             self._fit(name)
 
         return load
 
-    def _fit(self, name: str) -> None:
-        """Put the adapter on the live base, and on the golden one beside it while it is what was first loaded."""
-        adapter = self._read[name]
+    def _take_off(self, name: str) -> None:
+        """Nothing of the adapter answers any more on the live base, and what it took is free."""
+        if self._read.pop(name, None) is None:
+            return
+        self._changed()
         if self.live is not None:
-            self.live.adapters.fit(name, adapter)
-        if self.golden is not None and self.golden is not self.live:
-            if adapter.hash == self._first_hashes[name]:
-                self.golden.adapters.fit(name, adapter)
-            else:
-                self.golden.adapters.remove(name)
+            self.live.adapters.remove(name)
+        self._left_memory(but=name)
+
+    def _fit_all(self) -> None:
+        """On a base that has just come. An adapter that cannot be put on it is blind, and nobody beside it."""
+        for name in list(self._read):
+            try:
+                self._fit(name)
+            except ProbeError as error:
+                self._adapters[name].fail(error)
+
+    def _fit(self, name: str) -> None:
+        """Put the adapter on the live base, and on the golden one beside it while it is what was first loaded. Raises
+        ProbeError where it does not go on the live one, and has let go of it then."""
+        if self.live is not None:
+            try:
+                _fit(self.live, name, self._read[name])
+            except ProbeError:
+                del self._read[name]
+                raise
+        self._fit_golden(name)
+
+    def _fit_golden(self, name: str) -> None:
+        """Without memory for it there, canaries are replayed all the same, and responses are told why not scored."""
+        adapter, golden = self._read[name], self.golden
+        self._short.pop(name, None)
+        if golden is None or golden is self.live:
+            return
+        if adapter.hash != self._first_hashes[name]:
+            golden.adapters.remove(name)
+        elif name not in golden.adapters.fitted:
+            try:
+                _fit(golden, name, adapter)
+            except ProbeError as error:
+                self._short[name] = Shortage(error.afresh())
+
+
+@contextlib.contextmanager
+def _failures(path: str, asked: int) -> Iterator[None]:
+    """What one adapter's files make the libraries raise becomes a ProbeError: trouble of that adapter alone."""
+    try:
+        with failures(path, asked):
+            yield
+    except ProbeError:
+        raise
+    except Exception as error:  # files of others: they raise almost anything
+        raise Unreplayable(path, f"cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _read(folder: Path) -> Adapter:
+    """Raises NoMemory, Unreplayable, Unsupported."""
+    weights = folder / base_files.ADAPTER_WEIGHTS
+    size = weights.stat().st_size if weights.is_file() else 0
+    with _failures(str(folder), size):
+        check_room(str(folder), size)
+        return read_adapter(folder)
+
+
+def _fit(model: Model, name: str, adapter: Adapter) -> None:
+    """Put it on that base whole, or nothing of it. Raises NoMemory, Unreplayable."""
+    needed = _bytes_there(model, adapter)
+    try:
+        with _failures(adapter.path, needed):
+            if model.device.type == "cpu":
+                check_room(adapter.path, needed)
+            model.adapters.fit(name, adapter)
+    except ProbeError:
+        model.adapters.remove(name)
+        raise
+
+
+def _bytes_there(model: Model, adapter: Adapter) -> int:
+    """What its tensors take on that base beside those that were read; those that can lie as they are take nothing."""
+    place = next(model.network.parameters())
+    halves = [half for part in adapter.low_rank.values() for half in (part.a, part.b)]
+    saved = [tensor for tensors in adapter.saved.values() for tensor in tensors.values()]
+    moved = [it for it in (*halves, *saved) if (it.dtype, it.device) != (place.dtype, place.device)]
+    return sum(it.numel() * max(it.element_size(), place.element_size()) for it in moved)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from detectors.records import Floats
 from probes.errors import ProbeError
-from probes.model.forward import Model, failures
+from probes.model.forward import Model
+from probes.model.memory import failures
 from probes.model.shared_prefix import Reading, read_all
 from probes.runner import Target, bits
 from probes.scoring.likelihood_ratio import TokenScores, uniforms
@@ -94,13 +95,18 @@ def answers(
             read = read_all(model, texts, (target.adapter, target.scale), max_tokens)
             readings |= {(id(one), name): found for (one, name), found in zip(rows, read, strict=True)}
         scores = _scored(golden, list(asked.values()), readings, asking)
-        nothing = np.full(golden.network.config.hidden_size, np.nan, np.float32)
         return [
             _answer(asked[number], scores, readings)
             if number in asked
-            else Answer(job, None, nothing, nothing, why_not(job, asking, golden.vocabulary, golden.width))
+            else unanswered(job, golden, why_not(job, asking, golden.vocabulary, golden.width))
             for number, job in enumerate(jobs)
         ]
+
+
+def unanswered(job: Job, golden: Model, why: str) -> Answer:
+    """Of a response that is neither scored nor embedded."""
+    nothing = np.full(golden.network.config.hidden_size, np.nan, np.float32)
+    return Answer(job, None, nothing, nothing, why)
 
 
 def _asked(job: Job, names: Mapping[str, str], missing: Mapping[str, str], asking: Asking, golden: Model) -> Asked:

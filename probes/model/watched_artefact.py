@@ -9,19 +9,27 @@ from pathlib import Path
 from detectors.records import Reason
 from probes.artefacts import base_files
 from probes.artefacts.watch import Stamp, Step, Watch, stamp
-from probes.errors import ProbeError, Unreplayable
+from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.runner import Readiness
+
+# Looks that pass before files for which there was no memory are read again, where nothing else has changed: reading
+# them costs seconds and what memory there is, and what took it is seldom gone a round later.
+LOOKS_TO_WAIT = 6
 
 
 @dataclass(slots=True)
 class Subject:
-    """source: as configured; stamp: the files at the last look; error: why the last load failed."""
+    """source: as configured; stamp: the files at the last look; error: why the last load failed
+
+    waiting: looks to let pass while the error is NoMemory
+    """
 
     source: str
     watch: Watch = field(default_factory=Watch)
     stamp: Stamp | None = None
     readiness: Readiness = field(default_factory=lambda: Readiness(Reason.NOT_REPLAYED_YET, "not opened"))
     error: ProbeError | None = None
+    waiting: int = 0
 
     def look(self, load: Callable[[Path], None], opening: bool = False) -> None:
         """Look at the files and ``load`` what came to rest. opening: trust one look, if loading leaves it true."""
@@ -38,8 +46,19 @@ class Subject:
             self._settle(Reason.FILES_CHANGING, detail)
         elif step is Step.READY:
             self._settle(None)
+        elif isinstance(self.error, NoMemory) and self.waiting:
+            self.waiting -= 1
         else:
             self._load(load, path, now)
+
+    def fail(self, error: ProbeError) -> None:
+        """What was read, or would have been, cannot be used: said until a later look loads it."""
+        self.watch, self.waiting = self.watch.failed(), LOOKS_TO_WAIT
+        self._settle(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.UNREADABLE, str(error), error)
+
+    def hurry(self) -> None:
+        """Something left memory: the next look may try again."""
+        self.waiting = 0
 
     def forget(self) -> None:
         """Nothing is loaded any more; what comes next is a first look."""
@@ -60,8 +79,7 @@ class Subject:
         try:
             load(path)
         except ProbeError as error:
-            self.watch = self.watch.failed()
-            self._settle(Reason.UNREADABLE, str(error), error)
+            self.fail(error)
             return
         if stamp(path) != before:
             self.watch = self.watch.failed()

@@ -7,19 +7,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from detectors.records import Floats, Identity
-from probes.errors import Unreplayable
+from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import Placement
 from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
+from probes.model.memory import in_halves
 from probes.model.packing import pack, pack_prompts, pack_texts
 from probes.model.residency import Loaded, Sources
-from probes.model.response_scoring import Copies, answers, chunks
+from probes.model.response_scoring import Copies, answers, chunks, unanswered
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
 from probes.scoring.requests import Answer, Asking, Job
 
@@ -99,7 +101,11 @@ class Runner:
             return self.loaded.look()
 
     def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
-        """Answer in micro-batches, longest first. Raises Unreplayable, also when the files changed underneath."""
+        """Answer in micro-batches, longest first, and in smaller ones where there is no memory for them.
+
+        Raises Unreplayable, also when the files changed underneath; NoMemory where there is none for a single replay,
+        and if that was an adapter's, it is let go: its files are not ready until it is tried again.
+        """
         packing = shape or BatchShape()
         with self._stand_ins() as cast:
             for role, asked in self._staged(cast, replays):
@@ -107,7 +113,7 @@ class Runner:
                 for batch in pack(list(asked), packing, self.config.max_batch_tokens):
                     if stop():
                         return
-                    for answer in self._answer(cast, model, batch, packing):
+                    for answer in in_halves(batch, partial(self._answer, cast, model, packing)):
                         yield replace(answer, replay=asked[answer.replay])
         self.loaded.check_unmoved([target for replay in replays for target in _involved(replay.target)])
 
@@ -143,7 +149,7 @@ class Runner:
             if stop():
                 break
             with self._lock:
-                pooled += golden.pooled(batch)
+                pooled += in_halves(batch, golden.pooled)
             self.tokens_processed += sum(len(prompt) + len(output) for prompt, output in batch)
         return pooled
 
@@ -156,7 +162,7 @@ class Runner:
                 break
             with self._lock:
                 models = Copies(golden, self.loaded.golden_name, self._rounded_golden)
-                found += answers(models, some, self.loaded.scorers, asked, self.config.max_batch_tokens)
+                found += in_halves(some, partial(self._score, models, asked))
             self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
         return found
 
@@ -233,13 +239,32 @@ class Runner:
         with self._lock:
             return self.loaded.rounded(role.model, role.bits, role.group) if role.bits else role.model
 
-    def _answer(self, cast: StandIns, model: Model, batch: list[Replay], shape: BatchShape) -> list[Replayed]:
+    def _score(self, models: Copies, asked: Asking, jobs: Sequence[Job]) -> list[Answer]:
+        """A single response that there is no memory for is told why, and costs nobody beside it."""
+        try:
+            return answers(models, jobs, self.loaded.scorers, asked, self.config.max_batch_tokens)
+        except NoMemory as error:
+            if len(jobs) > 1:
+                raise
+            return [unanswered(jobs[0], models.base, str(error))]
+
+    def _answer(self, cast: StandIns, model: Model, shape: BatchShape, batch: Sequence[Replay]) -> list[Replayed]:
         with self._lock:
             self._check_cast(cast)
-            answered = model.answer(batch, shape)
+            try:
+                answered = model.answer(batch, shape)
+            except NoMemory as error:
+                if len(batch) == 1:
+                    self._give_up(batch[0].target, error)
+                raise
         self.tokens_scored += sum(len(replay.forced) for replay in batch)
         self.tokens_processed += sum(len(replay.prompt) + len(replay.forced) - 1 for replay in batch)
         return answered
+
+    def _give_up(self, target: Target, error: NoMemory) -> None:
+        """Of an adapter as it lies there; a stand-in's trouble is none of its own."""
+        if target.weights is Weights.LIVE and target.fault is None and target.adapter in self.config.adapters:
+            self.loaded.give_up(target.adapter, error)
 
     def _step(self, cast: StandIns, steps: Iterator[dict[int, int]]) -> dict[int, int] | None:
         with self._lock:

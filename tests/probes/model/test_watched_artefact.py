@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from detectors.records import Reason
-from probes.errors import Unreplayable, Unsupported
-from probes.model.watched_artefact import Subject
+from probes.errors import NoMemory, Unreplayable, Unsupported
+from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
 from probes.runner import Readiness
 
 
@@ -60,6 +60,32 @@ def test_a_load_that_fails_is_told_as_it_was_raised_and_tried_again(folder: Path
     subject.look(lambda _: None)
     assert subject.readiness == Readiness()
     subject.check_ready()
+
+
+def test_files_without_memory_for_them_wait_some_looks_unless_they_change_or_memory_is_left(folder: Path) -> None:
+    subject, tries = Subject(str(folder)), []
+
+    def refuse(path: Path) -> None:
+        tries.append(path)
+        raise NoMemory(str(path), 7_000_000_000, 2_000_000_000)
+
+    subject.look(refuse, opening=True)
+    wanted = Readiness(Reason.NO_MEMORY, f"{folder}: no memory for it: 7 GB asked for, 2 GB free")
+    for _ in range(LOOKS_TO_WAIT):
+        assert subject.readiness == wanted
+        subject.look(refuse)
+    assert len(tries) == 1
+    subject.look(refuse)
+    assert len(tries) == 2 and subject.readiness == wanted
+    subject.hurry()
+    subject.look(refuse)
+    assert len(tries) == 3
+    (folder / "adapter_model.safetensors").write_text("a smaller one")
+    for _ in range(2):
+        subject.look(refuse)
+    assert len(tries) == 4
+    with pytest.raises(NoMemory):
+        subject.check_ready()
 
 
 def test_moved_since_the_last_look(folder: Path) -> None:

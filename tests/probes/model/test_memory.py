@@ -1,0 +1,95 @@
+"""How much memory there is, by files as the kernel writes them, and what an error says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from probes.errors import NoMemory, Unreplayable
+from probes.model.memory import check_room, failures, free_bytes, in_halves, no_memory
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 18.00 GiB is "
+    "free. Including non-PyTorch memory, this process has 61.00 GiB memory in use."
+)
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5000 bytes."
+)
+
+
+def machine(root: Path, **files: str) -> Path:
+    for name, text in {"proc/meminfo": "MemTotal: 900 kB\nMemAvailable: 600 kB\nSwapFree: 100 kB\n", **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_a_machine_gives_what_is_available_and_its_swap(tmp_path: Path) -> None:
+    assert free_bytes(machine(tmp_path)) == 700 * 1024
+    assert free_bytes(tmp_path / "no such machine") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "stat"),
+    [
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ],
+)
+def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, used: str, stat: str) -> None:
+    cgroup = "sys/fs/cgroup/"
+    told = {cgroup + used: "400000\n", cgroup + stat: "anon 300000\ninactive_file 50000\n"}
+    assert free_bytes(machine(tmp_path, **told, **{cgroup + limit: "500000\n"})) == 150_000
+    assert free_bytes(machine(tmp_path, **{cgroup + limit: "300000\n"})) == 0
+    assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
+
+
+def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
+    root = machine(tmp_path)
+    check_room("/adapters/a", 700 * 1024, root)
+    with pytest.raises(NoMemory, match="/adapters/a: no memory for it: 2 MB asked for, 717 kB free"):
+        check_room("/adapters/a", 2_000_000, root)
+    check_room("/adapters/a", 1 << 60, tmp_path / "no such machine")
+
+
+def test_what_an_error_says_of_memory_is_said_again() -> None:
+    on_device = no_memory("a", torch.OutOfMemoryError(CUDA))
+    assert on_device is not None
+    assert on_device.why == f"no memory for it: {CUDA.partition(' Including')[0]}"
+    on_host = no_memory("a", RuntimeError(CPU))
+    assert (
+        on_host is not None and on_host.asked == 5000 and on_host.why.startswith("no memory for it: 5 kB asked for, ")
+    )
+    counted = no_memory("a", MemoryError(), asked=7_000_000_000)
+    assert counted is not None and "7 GB asked for" in counted.why
+    assert no_memory("a", RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_an_error_about_something_else_stays_one(tmp_path: Path) -> None:
+    with pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as told, failures(str(tmp_path)):
+        raise RuntimeError("shapes do not fit\nand more")
+    assert not isinstance(told.value, NoMemory)
+
+
+def test_a_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
+    asked: list[int] = []
+
+    def twice(batch: Sequence[int]) -> list[int]:
+        asked.append(len(batch))
+        if len(batch) > 2:
+            raise NoMemory("batch", 100, 10)
+        return [2 * number for number in batch]
+
+    assert in_halves(range(7), twice) == [0, 2, 4, 6, 8, 10, 12]
+    assert asked == [7, 3, 1, 2, 4, 2, 2]
+
+
+def test_a_single_one_that_does_not_fit_is_told() -> None:
+    def never(batch: Sequence[int]) -> list[int]:
+        raise NoMemory("batch", 100 * len(batch), 10)
+
+    with pytest.raises(NoMemory, match="100 B asked for, 10 B free"):
+        in_halves([1, 2, 3], never)
