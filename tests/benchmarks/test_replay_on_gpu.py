@@ -83,6 +83,7 @@ def test_grouped_products_add_what_the_product_adds() -> None:
     logits = plain.get_output_embeddings()(found[4:, -1]).float().log_softmax(-1)
     assert torch.allclose(found[:4], base, atol=1e-5)
     for row, answer in enumerate(answers):
+        assert answer.full is not None
         assert torch.allclose(logits[row], torch.from_numpy(answer.full[0]), atol=1e-4)
 
 
