@@ -29,7 +29,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, ModuleType], ModuleType]]:
     """Puts the Python block of a page beside the files of a package, under the name that the page gives it."""
-    before = set(sys.modules)
+    imported: list[str] = []
 
     def add(page: str, package: ModuleType) -> ModuleType:
         folder = package.__name__.replace(".", "/")
@@ -37,10 +37,11 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         (tmp_path / f"{name}.py").write_text(block(page, "python"))
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
         importlib.invalidate_caches()
-        return importlib.import_module(f"{package.__name__}.{name}")
+        imported.append(f"{package.__name__}.{name}")
+        return importlib.import_module(imported[-1])
 
     yield add
-    for name in set(sys.modules) - before:
+    for name in imported:
         del sys.modules[name]
 
 
