@@ -195,6 +195,7 @@ def measure(size: Size, file: Path | None) -> list[Figure]:
         except Exception as error:  # a stage may fail for any reason of the card's; the others are still worth having
             failed.append(stage.__name__)
             console.print(f"[red]{stage.__name__} failed:[/red] {type(error).__name__}: {str(error)[:200]}")
+        released(size)
     return [*found, at_most("stages that failed", len(failed), "stages", 0)]
 
 

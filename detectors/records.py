@@ -69,7 +69,7 @@ class Reason(StrEnum):
 
 
 class Cause(StrEnum):
-    """What is at fault, by the table of evidence.md section 7; ``root_cause.py`` names all but input drift."""
+    """What is at fault, by the table of docs/mathematics.md#causes; ``root_cause.py`` names all but input drift."""
 
     NONE = "none"
     ADAPTER_NOT_APPLIED = "adapter_not_applied"

@@ -161,7 +161,7 @@ def released(stage: Stage, name: str) -> Callable[[], object]:
 
 
 def keys_renamed(stage: Stage) -> Callable[[], object]:
-    """What a refactored wrapper does (faults.md A1): every key gets a prefix that no module has."""
+    """What a refactored wrapper does (vllm-project/vllm#34186): every key gets a prefix that no module has."""
 
     def change() -> None:
         for name in ADAPTERS:

@@ -12,7 +12,7 @@ alarms do come: given everything before, 5 % of the pool is beyond tolerance.
 
 Average run length: alarms with a restart at each, over all rounds of all runs; the lower bound takes the alarms as
 Poisson at 99 %. The identity E[tau] = E[M at tau], at one draw a round, is the sharp form: an equality at the edge, so
-too many alarms fail it and so does a process that is needlessly slow (evidence.md section 9).
+too many alarms fail it and so does a process that is needlessly slow (docs/mathematics.md#how-figures-are-checked).
 """
 
 from __future__ import annotations

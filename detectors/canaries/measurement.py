@@ -1,7 +1,8 @@
 """How much of exactly what the adapter should do is left, canary by canary?
 
-Symbols of evidence.md section 2: b golden base, a golden adapter, y served under the adapter's name, z served under
-the base's name; ``delta = a - b``, ``delta' = y - z``. Everything is computed in float64 over the kept tokens.
+Symbols of docs/mathematics.md#reference-points: b golden base, a golden adapter, y served under the adapter's name, z
+served under the base's name; ``delta = a - b``, ``delta' = y - z``. Everything is computed in float64 over the kept
+tokens.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def weights(reference: Reference) -> Doubles:
     """(T, K) share of each kept token in the inner product: the mean of golden adapter's and base's probabilities.
 
     Each position sums to 1, pads hold 0. The rest bucket is left out: it holds more than half the weight at one
-    position in twelve and wrecks the retention. Source: evidence.md section 2.
+    position in twelve and wrecks the retention. Source: docs/mathematics.md#inner-product.
     """
     mask = reference.kept >= 0
     both = np.exp(clean(reference.golden_adapter.log_probs, mask)) + np.exp(
@@ -119,7 +120,7 @@ def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measure
     bands      retention and distortion of each stretch of positions (position_bands.py)
 
     NaN or infinite log-probabilities at a kept token give ``finite=False`` and nan figures, never an exception.
-    Raises ShapeMismatch when served, live base and reference do not fit. Source: evidence.md section 2.
+    Raises ShapeMismatch when served, live base and reference do not fit. Source: docs/mathematics.md#retention.
     """
     ready = prepared if prepared is not None else prepare(comparison.reference)
     _check_comparison(comparison, ready)
@@ -165,7 +166,7 @@ def nearest_scale(curve: Doubles, scales: Floats, target: Doubles, w: Doubles) -
     w: (T, K) from ``weights``
 
     Comes back as (scale, energy left in nats squared). The scale lies within the recorded ones. Retention is neither
-    linear nor monotone in the LoRA scale and is never inverted alone. Source: evidence.md section 2.
+    linear nor monotone in the LoRA scale and is never inverted alone. Source: docs/mathematics.md#effective-scale.
     """
     mask = w > 0
     knots = _vector(np.asarray(curve, np.float64), w, mask)

@@ -19,7 +19,7 @@ def retention_interval(values: Sequence[float]) -> Interval:
     ``mean +- t_(n-1) sd / sqrt(n)``; bounds are nan when n < 2, the mean too when n is 0. It covered 94.6-95.7 % in
     18 settings where bootstrap and jackknife fell short. What breaks it: canaries picked for their answers.
 
-    Source: Student (1908); evidence.md section 2.
+    Source: Student (1908); docs/mathematics.md#interval-of-retention.
     """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan

@@ -1,9 +1,10 @@
 """Is one canary beyond what the user tolerates?
 
-The score S of a draw is 0 or 1. H0 of everything built on it (evidence.md section 3): in whatever configuration, given
-everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at random with
-replacement, so the mean of each S given the past and the earlier draws of its round is at most ``share``, with no law
-of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the others drawn with it.
+The score S of a draw is 0 or 1. H0 of everything built on it (docs/mathematics.md#tolerance): in whatever
+configuration, given everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at
+random with replacement, so the mean of each S given the past and the earlier draws of its round is at most ``share``,
+with no law of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the others
+drawn with it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def beyond(measurement: Measurement, tolerances: Tolerances, moved: bool) -> boo
     Two legs: the effective scale, and the energy off the adapter's own direction. The second is off while the base has
     moved: a base with a benign tune merged in has as much of it as a missing block. NaN is beyond.
 
-    Source: evidence.md section 3.
+    Source: docs/mathematics.md#tolerance.
     """
     if not measurement.finite:
         return True

@@ -1,4 +1,4 @@
-"""What is at fault? The table of evidence.md section 7, as far as one round of canaries can tell.
+"""What is at fault? The table of docs/mathematics.md#causes, as far as one round of canaries can tell.
 
 Scores are residual energies, not e-values (signature_matching.py): they name a fault that evidence has already found.
 Read on the held-out canaries, on all of them where there are none.
@@ -33,7 +33,7 @@ Told = tuple[Cause, str, str]
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
 # Other weights that answer as before: their coordinates changed, and what is left of the adapter is chance. Of a
-# re-parameterised 135M model .00 to .40 was left, by how much of it was permuted (evidence.md section 2).
+# re-parameterised 135M model .00 to .40 was left, by how much of it was permuted.
 MOSTLY_LOST = 0.5
 # A strength is the same on every canary up to this share of it, or of what is lost, whichever is less. While the base
 # has moved: between the curve's knots the tests' toy world scatters by .012 up to x2, and what a base took is not even:

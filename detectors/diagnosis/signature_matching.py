@@ -144,8 +144,8 @@ def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explana
     seen: finite measurements of one adapter in one round, at least one; tolerance: |s - 1| or |T - 1| that is no fault
     Empty where the present answers are within the battery's noise of the accepted ones: nothing is named there.
 
-    Source: evidence.md section 7. Departs: temperature and another adapter's part are fitted, one number for all
-    canaries; the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
+    Source: docs/mathematics.md#causes. Temperature and another adapter's part are fitted, one number for all canaries;
+    the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
     """
     canaries = [witness(m) for m in seen]
     in_place = sum(float((d := c.served - c.live - c.ready.delta) @ d) for c in canaries)

@@ -2,7 +2,7 @@
 
 A stream is every M that can alarm by itself, pods and bases included. Holds because P(alarm by T) <= T / A for each
 stream (e_detector.py), so the expected number of false pages a year is at most ``streams * rounds / A``, under any
-dependence between streams. Source: evidence.md section 6.
+dependence between streams. Source: docs/mathematics.md#false-alarm-budget.
 """
 
 from __future__ import annotations

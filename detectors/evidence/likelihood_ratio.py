@@ -6,7 +6,8 @@ least A. What
 breaks it: alternatives or weights chosen after the response was seen; for the unbounded mean also one response that is
 filed under the wrong adapter's name, which the bounded mixture puts up with.
 
-Source: evidence.md section 4; Shin, Ramdas & Rinaldo (2022), "E-detectors", arXiv 2203.03532.
+Source: docs/mathematics.md#weighted-mean-and-bounded-mixture; Shin, Ramdas & Rinaldo (2022), "E-detectors", arXiv
+2203.03532.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def most_likely(grid: Doubles, log_lik: Doubles, n: int) -> Interval:
     A bound that lies at the end of the grid is nan: it may be anywhere beyond. Null of the interval: one law of the
     family wrote all of it, tokens given the text before them; then it covers 95 % for many tokens (Wilks). What breaks
     it: replicas that differ, a fault off the path (the share is then the nearest one's), and few tokens.
-    Information per token is the variance of delta under that law. Source: evidence.md section 4; Wilks (1938).
+    Information per token is the variance of delta under that law. Source: docs/mathematics.md#retention-from-text;
+    Wilks (1938).
     """
     fine = np.linspace(grid[0], grid[-1], FINE)
     curve = CubicSpline(grid, log_lik)(fine)

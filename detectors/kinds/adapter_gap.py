@@ -26,7 +26,7 @@ class Detector:
     at random, and a benign change beyond the tolerance that stays: that does page, it is the promise.
     An adapter whose round has no measurements keeps its evidence, without the "+1".
 
-    Source: evidence.md section 3; e_detector.py.
+    Source: docs/mathematics.md#tolerance; e_detector.py.
     """
 
     reads = BaseRound

@@ -28,8 +28,7 @@ class Detector:
     What breaks it: members whose draws depend on each other. With fewer than two measured members nothing happens
     (``n`` stays, and is 0 in a base of one).
 
-    Source: evidence.md section 6. Departs: a share of its own for every number of members, where that section asks for
-    one only where it is needed.
+    Source: docs/mathematics.md#base-detector; e_detector.py.
     """
 
     reads = BaseRound

@@ -39,7 +39,7 @@ class Detector:
     it takes eleven. That is why it informs and ``pages`` is off; it says what a user would see, other words.
     A round without measurements keeps its evidence, without the "+1".
 
-    Source: evidence.md section 3; e_detector.py.
+    Source: docs/mathematics.md#e-detector; e_detector.py.
     """
 
     reads = BaseRound

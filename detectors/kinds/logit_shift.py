@@ -39,7 +39,7 @@ class Detector:
     nothing may change unannounced, sets ``pages``.
     A round without measurements, or one without this figure, keeps its evidence, without the "+1".
 
-    Source: evidence.md sections 2 and 3; e_detector.py.
+    Source: docs/mathematics.md#tolerance; e_detector.py.
     """
 
     reads = BaseRound

@@ -123,7 +123,7 @@ class Detector:
     It informs: the adapter may be well while its sampler is not, and a healthy verdict then says so
     (sampler_report.py).
 
-    Source: evidence.md section 4, sampler faults.
+    Source: docs/mathematics.md#sampler-in-force.
     """
 
     reads = TrafficRound

@@ -112,10 +112,11 @@ class Detector:
     may be asked about by hash of the request, never by what was written.
     The alternatives' weights follow from the adapters that are registered: registering one moves them a little.
 
-    Source: evidence.md section 4. Departs: the bounded mixture looks at the weighted mean over alternatives of each
-    response, not at the base alone; and it bounds ``q L`` instead of L, each share by a bound of its own, which puts up
-    with one mislabelled record in a thousand, not only in ten thousand. What that leaves of the speed is measured by
-    ``python -m benchmarks.traffic_evidence --part replicas``; one replica in a hundred is the one that it costs most.
+    Source: docs/mathematics.md#weighted-mean-and-bounded-mixture. The bounded mixture looks at the weighted mean over
+    alternatives of each response, not at the base alone; and it bounds ``q L`` instead of L, each share by a bound of
+    its own, which puts up with one mislabelled record in a thousand, where one bound for all did with ten thousand.
+    What that leaves of the speed is measured by ``python -m benchmarks.traffic_evidence --part replicas``; one replica
+    in a hundred is the one that it costs most.
     """
 
     reads = TrafficRound

@@ -93,7 +93,7 @@ def base_hash(folder: Path, weights: str | None = None) -> str:
 
     weights: its weights_hash where that is already known
 
-    Unlike the weights alone it moves with a changed rope or norm setting (faults.md, D3).
+    Unlike the weights alone it moves with a changed rope or norm setting.
     """
     settings = {key: value for key, value in read_json(folder / "config.json").items() if key not in PROVENANCE}
     return digest_json([weights or weights_hash(folder), settings])

@@ -1,7 +1,7 @@
 """Has a watched folder or file changed, and has it come to rest?
 
 ``stamp`` reads the file system; ``Watch`` is a pure state machine over stamps. Only a stamp seen twice in a row is
-loaded, so a copy under way is never read half (design.md 12.2).
+loaded, so a copy under way is never read half (docs/architecture.md#when-files-change).
 """
 
 from __future__ import annotations

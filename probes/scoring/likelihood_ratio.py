@@ -9,10 +9,10 @@ exact sum over the vocabulary, not an estimate. What breaks it: numerics of the 
 the adapter's direction (``numeric`` is their allowance), laws between the edges of alternatives that lie off the path,
 and a sampler that is not the one that the record names (token_calibration.py finds that).
 
-Source: evidence.md section 4. Departs: slack for both edges of the tolerance, because over-strength within it is
-benign too; alternatives are cut by their own nucleus, which is what they would really write; the largest share outside
-the golden nucleus is what an edge puts there where that is more than ``OUTSIDE``; a token outside that the alternative
-cuts off too speaks for neither.
+Source: docs/mathematics.md#traffic-likelihood-ratio, docs/mathematics.md#truncated-sampling. There is slack for both
+edges of the tolerance, because over-strength within it is benign too; alternatives are cut by their own nucleus, which
+is what they would really write; the largest share outside the golden nucleus is what an edge puts there where that is
+more than ``OUTSIDE``; a token outside that the alternative cuts off too speaks for neither.
 """
 
 from __future__ import annotations

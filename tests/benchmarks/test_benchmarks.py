@@ -1,4 +1,4 @@
-"""The benchmarks' own form: what is missed is told first, and the README's table says what the files say."""
+"""The benchmarks' own form: what is missed is told first, and docs/results.md says what the files say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_figure_that_is_missed_says_so() -> None:
     assert context("x", 1.0, "").met is None
 
 
-def test_misses_stand_first_in_the_table_of_the_readme(tmp_path: Path) -> None:
+def test_misses_stand_first_in_the_table_of_a_benchmark(tmp_path: Path) -> None:
     file = tmp_path / "made_up.json"
     report([context("shown", 3.0, ""), at_most("good", 1.0, "s", 2.0), at_most("bad", 3.0, "s", 2.0)], 1, file)
     lines = [line for line in results_page.section(file).splitlines() if line.startswith("| ") and "figure" not in line]
@@ -27,8 +27,21 @@ def test_misses_stand_first_in_the_table_of_the_readme(tmp_path: Path) -> None:
     assert orjson.loads(file.read_bytes())["seed"] == 1
 
 
-def test_the_readme_holds_exactly_what_the_result_files_say() -> None:
-    text = (results_page.ROOT / "README.md").read_text()
-    held = text.split(results_page.BEGIN)[1].split(results_page.END)[0]
-    for file in sorted((results_page.ROOT / "benchmarks" / "results").glob("*.json")):
-        assert results_page.section(file) in held
+def test_the_page_begins_with_every_miss_of_every_benchmark(tmp_path: Path) -> None:
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    report([at_most("slow | late", 3.0, "s", 2.0), at_most("good", 1.0, "s", 2.0)], 1, files[0])
+    report([at_least("few", 1.0, "of 9", 9.0)], 1, files[1])
+    page = results_page.page(files)
+    missed = page[page.index("## Missed") : page.index("## one")]
+    assert [line for line in missed.splitlines() if line.startswith("| ")][1:] == [
+        "| one | slow \\| late | 3 s | 2 |",
+        "| two | few | 1 of 9 | 9 |",
+    ]
+    report([at_most("good", 1.0, "s", 2.0)], 1, files[0])
+    assert "## Missed\n\nNothing." in results_page.page(files[:1])
+
+
+def test_the_page_of_results_is_what_the_result_files_say() -> None:
+    files = sorted(results_page.RESULTS.glob("*.json"))
+    assert files
+    assert results_page.PAGE.read_text() == results_page.page(files)

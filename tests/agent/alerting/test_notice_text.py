@@ -125,3 +125,14 @@ def test_every_cause_that_can_be_named_has_a_runbook() -> None:
         asked = set(re.findall(r"`gapwatch query (\w+)", text))
         assert asked, page
         assert asked <= set(store.query_names()), page
+
+
+def test_every_reason_why_nobody_can_tell_is_in_the_runbook() -> None:
+    """A quiet night, NO_TRAFFIC, is told to nobody."""
+    blind = {
+        *(Reason.NO_GOLDEN, Reason.GOLDEN_REFUSED, Reason.NO_POWER, Reason.FILES_CHANGING, Reason.UNREADABLE),
+        *(Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET, Reason.NOT_SCORED),
+    }
+    text = (Path(store.ROOT) / "dashboards" / "runbooks" / "unmonitorable.md").read_text()
+    told = {name for row in re.findall(r"^\| ([a-z_, ]+) \| ", text, re.MULTILINE) for name in row.split(", ")}
+    assert told - {"reason"} == {reason.value for reason in blind}

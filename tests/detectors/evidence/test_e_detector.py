@@ -72,7 +72,7 @@ def test_level_is_the_log_of_the_mean_and_free_of_nan() -> None:
 
 
 def test_a_page_at_the_fleets_threshold_takes_eight_or_nine_broken_draws() -> None:
-    """(21.5 + ln 8) / 2.95: the floor of evidence.md section 3."""
+    """(21.5 + ln 8) / 2.95: the floor of docs/mathematics.md#e-detector."""
 
     def nats(n: int) -> float:
         return float(level(advance(fresh(1), np.ones((1, n), bool), 0.05))[0])
