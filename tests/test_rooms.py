@@ -44,10 +44,7 @@ def imported(source: str) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_imports_upward(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    # The demo of the agent runs in the world of examples/, which is data for it and no room.
-    allowed = BELOW[room] | ({"examples"} if "demo" in path.parts else set())
-    assert imported(path.read_text()) & OURS <= allowed
+    assert imported(path.read_text()) & OURS <= BELOW[path.relative_to(ROOT).parts[0]]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "detectors").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))

@@ -12,6 +12,7 @@ import pytest
 from agent.alerting import incidents
 from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_key, step_round, to_notice
 from agent.records import Notice, NoticeKind, NoticeReason
+from agent.shipped import runbook
 from agent.store import client as store
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
@@ -28,6 +29,7 @@ BAD = verdict(Status.DEGRADED, cause=Cause.UNKNOWN)
 NAMED = verdict(Status.DEGRADED, cause=Cause.WRONG_STRENGTH)
 RECOVERING = verdict(Status.DEGRADED, Reason.RECOVERING)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
+ROOT = Path(__file__).resolve().parents[3]
 BLIND = verdict(Status.UNMONITORABLE)
 SUSPECT = verdict(Status.SUSPECT)
 QUIET = verdict(Status.UNMONITORABLE, Reason.NO_TRAFFIC)
@@ -300,7 +302,8 @@ def test_every_cause_that_can_be_named_has_a_runbook() -> None:
     ]
     pages.append(to_notice(BLIND, NoticeReason.CANNOT_TELL, "prod", FIXED).details["runbook"])
     for page in pages:
-        text = (Path(store.ROOT) / page).read_text()
+        text = runbook(Path(page).stem)
+        assert text == (ROOT / page).read_text()
         for heading in ("What it means.", "Check", "First action.", "Recovered when"):
             assert f"**{heading}" in text, (page, heading)
         asked = set(re.findall(r"`gapwatch query (\w+)", text))
