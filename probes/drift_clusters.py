@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from probes.errors import Unsupported
-
 Rows = NDArray[np.float32]
 EXAMPLES, TERMS = 3, 6
 
@@ -43,7 +41,7 @@ def explain(
     before: (n, d); now: (m, d); texts: (m,) of the present prompts, None where texts may not be stored
     clusters: at most; fewer where there are few prompts
 
-    Raises Unsupported without scikit-learn, ValueError for samples without rows.
+    Raises ModuleNotFoundError without scikit-learn, ValueError for samples without rows.
     """
     if not len(before) or not len(now):
         raise ValueError(f"{len(before)} prompts before and {len(now)} now: wanted at least one of each")
@@ -94,7 +92,4 @@ def _terms(texts: Sequence[str], labels: NDArray[np.int64], count: int) -> dict[
 
 
 def _sklearn(module: str) -> Any:
-    try:
-        return import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise Unsupported("drift explanation", "clusters without scikit-learn, which is not installed") from error
+    return import_module(f"sklearn.{module}")

@@ -17,7 +17,7 @@ from agent.demo.broker import start_broker
 from agent.demo.receiver import Receiver
 from agent.demo.served import Served, ServedCast, ServedStory
 from agent.demo.show import Show
-from agent.demo.stage import BASE, HELPDESK, TOPIC, set_up, write_config
+from agent.demo.stage import BASE, HELPDESK, TOPIC, need_checkout, set_up, write_config
 from agent.demo.story import Cast, Outcome, Story, act
 from agent.demo.traffic import Traffic
 from agent.kafka.client import ensure_topic, publisher
@@ -28,6 +28,7 @@ FAILED = 1
 
 def run_demo(folder: Path | None, json: bool) -> int:
     """0 when both faults were caught and named, the first one resolved, and no healthy round paged; 1 otherwise."""
+    need_checkout()
     if json:
         people_to_stderr()
     began = time.monotonic()

@@ -15,7 +15,6 @@ from agent.cli.query import ask
 from agent.config import load
 from agent.errors import Refused
 from detectors.evidence.two_sample import permutation_p_values
-from probes import errors as probe_errors
 from probes.drift_clusters import ClusterShift, explain
 
 CANNOT_TELL = 2
@@ -26,7 +25,7 @@ WEEKS = 4 * 168
 def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -> int:
     """Clusters of the last ``hours`` against those of up to four weeks before. 2 where there is too little to compare.
 
-    side: prompt or output. Raises Refused for an adapter or side that is not there, or without scikit-learn.
+    side: prompt or output. Raises Refused for an adapter or side that is not there.
     """
     config = load(path)
     config.adapter(adapter)
@@ -39,10 +38,7 @@ def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -
         say(f"{len(before)} {side}s from before the last {hours} h and {len(now)} since: nothing to compare yet")
         return CANNOT_TELL
     texts = [row["text"] for row in now]
-    try:
-        found = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
-    except probe_errors.Unsupported as error:
-        raise Refused("gapwatch drift", error, 'scikit-learn: pip install "gapwatch[explain]"') from None
+    found = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
     p_values = permutation_p_values(_few(before), _few(now))
     if json:
         as_json({"p_values": p_values, "clusters": [asdict(one) for one in found]})

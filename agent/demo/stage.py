@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from probes.artefacts.base_files import base_hash, packaged_gguf, resolve
 from probes.golden.archive import newest
 from probes.golden.weights import keep
 
-HELPDESK = Path(__file__).resolve().parents[2] / "examples" / "helpdesk"
+CHECKOUT = Path(__file__).resolve().parents[2]
+HELPDESK = CHECKOUT / "examples" / "helpdesk"
 BASE = "smollm2"
 ADAPTERS = ("ticket-router", "polite-rewriter", "order-extractor")
 TOPIC = "llm.interactions"
@@ -39,6 +42,13 @@ class Stage:
     @property
     def config_file(self) -> Path:
         return self.folder / "gapwatch.yaml"
+
+
+def need_checkout() -> None:
+    """Raises Refused where the program was installed without the example that the demo plays."""
+    if not HELPDESK.is_dir():
+        wanted = "a checkout of the repository, and in it: make demo"
+        raise Refused("gapwatch demo", "an installation without examples/helpdesk", wanted)
 
 
 def set_up(folder: Path) -> Stage:
@@ -75,6 +85,13 @@ def _claim(folder: Path) -> None:
 def cache_dir() -> Path:
     """Where converted bases are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gapwatch"
+
+
+def ship_release(stage: Stage, out: Path) -> None:
+    """The next release of the accepted base, made as an upstream makes it: by a program that is no part of this one."""
+    command = [sys.executable, "-m", "examples.helpdesk.releases", "reparameterised"]
+    files = ["--base", str(stage.golden), "--out", str(out)]
+    subprocess.run([*command, *files], cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True)
 
 
 def lay_base(stage: Stage) -> None:

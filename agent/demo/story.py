@@ -20,11 +20,10 @@ from agent.config import Config
 from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import Incident, Receiver
 from agent.demo.show import RoundView, Show
-from agent.demo.stage import Stage, lay_base, replace_folder
+from agent.demo.stage import Stage, lay_base, replace_folder, ship_release
 from agent.demo.traffic import Traffic
 from agent.store.client import query_names
 from detectors.records import Cause, Reason, Status
-from examples.helpdesk.releases import make_release
 
 QUESTIONS = ("degraded", "since", "flipped", "requests_since")
 HEALTHY_ROUNDS = 2
@@ -102,7 +101,7 @@ class Story:
         say("Every answer of the base is the same as before, so every test upstream passes: only the order of its")
         say("hidden units changed. No file of any adapter changes. Nothing crashes. The engine answers 200.")
         fresh = self._cast.stage.base.with_name("base.release")
-        make_release("reparameterised", self._cast.stage.golden, fresh)
+        ship_release(self._cast.stage, fresh)
         self._cast.traffic.served_by_base = True
         replace_folder(fresh, self._cast.stage.base)
         rounds = 0

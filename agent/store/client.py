@@ -10,15 +10,15 @@ import fcntl
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from agent.errors import AgentError, Refused, Retryable
+from agent.shipped import QUERIES, texts
 
 Client = Any  # clickhouse_connect's client; imported only where one is made
-ROOT = Path(__file__).resolve().parents[2]
-QUERIES = ROOT / "dashboards" / "sql"
 TLS_PORTS = (443, 8443, 9440)
 
 _HELD = "a running agent holds it: ask it (gapwatch query does so)"
@@ -143,19 +143,22 @@ def _held(folder: Path) -> bool:
     return False
 
 
-def query_names(folder: Path = QUERIES) -> dict[str, str]:
+def query_names(folder: Traversable = QUERIES) -> dict[str, str]:
     """Name of every on-call question -> the question in words (the file's first line)."""
-    return {f.stem: f.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("- ") for f in sorted(folder.glob("*.sql"))}
+    return {
+        name: file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("- ")
+        for name, file in texts(folder, ".sql").items()
+    }
 
 
-def query_parameters(name: str, folder: Path = QUERIES) -> dict[str, tuple[str, str]]:
+def query_parameters(name: str, folder: Traversable = QUERIES) -> dict[str, tuple[str, str]]:
     """Parameter -> (default, meaning), from the head of the file: ``-- hours = 24: how far back``."""
     found = (_PARAMETER.match(line) for line in _query_text(name, folder).split("\n"))
     return {m.group(1): (m.group(2).strip(), m.group(3)) for m in found if m}
 
 
 def run_query(
-    client: Client, name: str, params: Mapping[str, str] | None = None, folder: Path = QUERIES
+    client: Client, name: str, params: Mapping[str, str] | None = None, folder: Traversable = QUERIES
 ) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """Answer one named question: (columns, rows). params: overrides of the defaults, values as text.
 
@@ -185,7 +188,7 @@ def _of_query(name: str, error: Exception) -> AgentError:
     return Retryable("clickhouse", words)
 
 
-def _query_text(name: str, folder: Path) -> str:
+def _query_text(name: str, folder: Traversable) -> str:
     if name not in query_names(folder):
         raise Refused("query", name, f"one of: {', '.join(query_names(folder))}")
     return (folder / f"{name}.sql").read_text(encoding="utf-8")

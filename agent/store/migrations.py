@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib.resources.abc import Traversable
 
 from agent.errors import Refused
-from agent.store.client import ROOT, Client
+from agent.shipped import MIGRATIONS, texts
+from agent.store.client import Client
 
-MIGRATIONS = ROOT / "deploy" / "clickhouse"
+_NUMBERED = re.compile(r"[0-9]{3}_")
 
 
 def migrate(
-    client: Client, folder: Path = MIGRATIONS, replicated: bool = False, on_cluster: str = ""
+    client: Client, folder: Traversable = MIGRATIONS, replicated: bool = False, on_cluster: str = ""
 ) -> tuple[int, ...]:
     """Run the numbered ``NNN_name.sql`` files that this database has not seen; give back their numbers.
 
@@ -26,7 +27,7 @@ def migrate(
     client.command(worded(_VERSION_TABLE, replicated, on_cluster))
     seen = dict(client.query("SELECT version, sha256 FROM schema_version FINAL").result_rows)
     applied = []
-    for file in sorted(folder.glob("[0-9][0-9][0-9]_*.sql")):
+    for file in (file for name, file in texts(folder, ".sql").items() if _NUMBERED.match(name)):
         version, text = int(file.name[:3]), file.read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
         if seen.get(version, digest) != digest:

@@ -165,6 +165,9 @@ def _convert(source: Path, folder: Path) -> None:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**place)
+    except ImportError as error:  # the reader's own requirements, which transformers asks for at this moment only
+        why = f"cannot be read without packages of the extra `models` ({str(error).strip().partition(chr(10))[0]})"
+        raise Unreplayable(str(source), why) from error
     except Exception as error:  # whatever a torn or foreign file makes the reader raise
         raise Unreplayable(str(source), f"is no .gguf model that can be read ({error})") from error
     # A model read from GGUF refuses save_pretrained, so its tensors move into a plain one.

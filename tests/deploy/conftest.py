@@ -1,4 +1,7 @@
-"""A real API server for the manifests: etcd and kube-apiserver, given as controller-runtime's envtest gives them."""
+"""The wheel of this checkout, and a real API server for the manifests.
+
+The latter is etcd and kube-apiserver, given as controller-runtime's envtest gives them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.deploy.installed import build_wheel, unpack
+
 TOKEN = "only-for-this-loopback-server"
 START_DEADLINE_S = 90.0
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def wheel_site(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """The wheel, unpacked into a folder that holds nothing else."""
+    return unpack(wheel, tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="session")

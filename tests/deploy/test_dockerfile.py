@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from packaging.markers import default_environment
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.deploy.installed import closure, wheel_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy/Dockerfile").read_text()
@@ -135,31 +136,16 @@ def environment() -> dict[str, str]:
 # --- what is installed ------------------------------------------------------------------------------------------------
 
 
-def project(extra: str) -> set[str]:
-    """Direct requirements of the project with one extra ("" for none), by name, from pyproject.toml."""
+def installed_with(extra: str) -> set[str]:
+    """Names of everything that comes with the project and one extra, "" for none."""
+    return closure(f"gapwatch[{extra}]" if extra else "gapwatch", written())
+
+
+def written() -> list[str]:
+    """What pyproject.toml asks for, as the metadata of an installation says it."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return set(table["dependencies"] + (table["optional-dependencies"][extra] if extra else []))
-
-
-def installed_with(requirements: set[str]) -> set[str]:
-    """Names of everything those requirements pull in, by the metadata of what is installed here."""
-    found: set[str] = set()
-    todo = [Requirement(text) for text in requirements]
-    while todo:
-        wanted = todo.pop()
-        extras = wanted.extras or {""}
-        name = canonicalize_name(wanted.name)
-        if name in found and not wanted.extras:
-            continue
-        found.add(name)
-        below = [Requirement(text) for text in metadata.requires(name) or []]
-        todo += [r for r in below if r.marker is None or any(applies(r, extra) for extra in extras)]
-    return found
-
-
-def applies(requirement: Requirement, extra: str) -> bool:
-    assert requirement.marker is not None
-    return requirement.marker.evaluate({**default_environment(), "extra": extra})  # type: ignore[arg-type,dict-item]
+    extras = table["optional-dependencies"].items()
+    return table["dependencies"] + [f'{text}; extra == "{name}"' for name, texts in extras for text in texts]
 
 
 def pins() -> dict[str, str]:
@@ -171,16 +157,16 @@ def pins() -> dict[str, str]:
 
 @pytest.mark.parametrize("extra", ["", "models"])
 def test_every_package_in_the_image_has_an_exact_version(extra: str) -> None:
-    assert installed_with(project(extra)) - pins().keys() == set()
+    assert installed_with(extra) - pins().keys() == set()
 
 
 def test_the_traffic_only_image_has_no_model_library_and_no_image_has_the_embedded_engine() -> None:
     [extras] = [rest for rest in of("ARG") if rest.startswith("EXTRAS=")]
     assert extras == "EXTRAS=models"
-    assert "torch" in installed_with(project("models"))
-    assert {"torch", "transformers"}.isdisjoint(installed_with(project("")))
-    assert {"chdb", "chdb-core", "pandas"}.isdisjoint(installed_with(project("models")))
-    assert "chdb" in installed_with(project("embedded")), "the check above would pass on a renamed package"
+    assert "torch" in installed_with("models")
+    assert {"torch", "transformers"}.isdisjoint(installed_with(""))
+    assert {"chdb", "chdb-core", "pandas"}.isdisjoint(installed_with("models"))
+    assert "chdb" in installed_with("embedded"), "the check above would pass on a renamed package"
 
 
 # --- what is copied ---------------------------------------------------------------------------------------------------
@@ -240,7 +226,7 @@ main()
 
 def absent() -> set[str]:
     """Top-level modules installed here that the traffic-only image does not have."""
-    present = installed_with(project("")) | {"gapwatch"}
+    present = installed_with("") | {"gapwatch"}
     owners = metadata.packages_distributions()
     others = {m for m, names in owners.items() if present.isdisjoint(canonicalize_name(name) for name in names)}
     # Of our own, an installed checkout must not stand in for what was not copied.
@@ -257,7 +243,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source, target = ROOT / path, folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
     return folder
@@ -274,6 +260,16 @@ def test_what_is_copied_is_enough_to_start(image: Path) -> None:
     done = gapwatch(image, "--help")
     assert done.returncode == 0, done.stderr
     assert "check-config" in done.stdout
+
+
+def test_what_is_copied_makes_the_wheel_of_the_checkout(image: Path, wheel: Path, tmp_path: Path) -> None:
+    (image / "README.md").touch()
+    assert {n for n in held_by(wheel) if not n.endswith("/LICENSE")} == held_by(wheel_of(image, tmp_path))
+
+
+def held_by(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as held:
+        return set(held.namelist())
 
 
 def test_what_is_copied_is_enough_to_refuse_a_configuration(image: Path) -> None:

