@@ -19,8 +19,8 @@ class Interaction:
     """One sampled production request with its answer, in whatever format it came.
 
     at: when it was served, seconds; prompt: text as the tokenizer of the base would see it is not known here, so
-    messages are kept as they came; sampling: agent.fields.SAMPLING, those that were given: one that is missing is
-    unknown, not at its default
+    messages are kept as they came; sampling: SAMPLING of agent/traffic/json_fields.py, those that were given:
+    one that is missing is unknown, not at its default
     prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
     token_logprobs in nats, NaN where the engine told none
     again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
@@ -103,7 +103,9 @@ class AsideReason(StrEnum):
     UNKNOWN_SCHEMA = "unknown_schema"
     TOO_LARGE = "too_large"
     EMPTY = "empty"
-    DUPLICATE = "duplicate"  # the same request id at another offset, within the feed's memory
+    DUPLICATE = "duplicate"  # the same id, time and text at another offset, within the feed's memory
+    STREAM_CHUNK = "stream_chunk"  # a piece of an answer, which would read as a short or an empty one
+    ERROR_ANSWER = "error_answer"  # the engine refused or broke off: nothing was written by a model
     UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the joiner's patience
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Protocol, runtime_checkable
 
 from agent.errors import Refused, Unreadable
 from agent.kafka.contract import Message, Place
 from agent.records import AsideReason, Half, Interaction
-from agent.traffic import formats, json_fields
+from agent.traffic import formats, json_fields, json_text
 from agent.traffic.json_fields import Body
 
 AUTO = "auto"
@@ -52,6 +53,8 @@ class Reader:
         if name != AUTO and name not in known():
             raise Refused("kafka.format", repr(name), f"one of: {', '.join([AUTO, *known()])}")
         self._formats = list(known().values()) if name == AUTO else [known()[name]]
+        # Asked once: to ask a protocol takes longer than to read most records.
+        self._splits = {form.NAME: form.split for form in self._formats if isinstance(form, Splitting)}
         self._sure = name != AUTO
         self._max_bytes = max_bytes
 
@@ -63,12 +66,14 @@ class Reader:
         try:
             body = json_fields.body_of(message, self._max_bytes)
             form = self._format_of(message, body)
-            bodies = form.split(body) if isinstance(form, Splitting) else [body]
+            split = self._splits.get(form.NAME)
+            bodies = split(body) if split else [body]
         except Unreadable as why:
             return [why]
         except RecursionError:
             return [_too_deep()]
-        return [_read(form, message, one, place) for one in bodies]
+        found = [_read(form, message, one, place) for one in bodies]
+        return [finished(one, number) if isinstance(one, Interaction) else one for number, one in enumerate(found)]
 
     def _format_of(self, message: Message, body: Body) -> Format:
         for candidate in self._formats:
@@ -84,6 +89,22 @@ def _read(form: Format, message: Message, body: Body, place: Place) -> Interacti
         return why
     except RecursionError:
         return _too_deep()
+
+
+def finished(found: Interaction, number: int = 0) -> Interaction:
+    """What holds for every format: one without an id is known by its place, and lost characters are no evidence.
+
+    number: among the requests of its record
+    """
+    if not found.request_id:
+        place = (found.topic, found.partition, found.offset, *([number] if number else []))
+        found = replace(found, request_id=":".join(map(str, place)))
+    lost = json_text.REPLACED in found.output and not found.output_token_ids
+    if not found.prompt_token_ids:
+        lost = lost or any(json_text.REPLACED in turn["content"] for turn in found.messages)
+    if lost and not found.unscored:
+        return replace(found, unscored="its text holds U+FFFD in place of what was written, and no token ids tell it")
+    return found
 
 
 def _too_deep() -> Unreadable:

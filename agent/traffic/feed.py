@@ -39,7 +39,8 @@ class TrafficFeed:
     unclean election has cut is taken for a new one, too; and a new topic that grew past the old mark before it was
     first read here cannot be told from the old one.
     Sampling comes before decoding wherever key or headers name the adapter: what is not in the sample is counted and
-    never opened, so that a bad record in it goes unnoticed. ``aside`` speaks of the records that were opened.
+    never opened, so that a bad record in it goes unnoticed. ``aside`` speaks of the records that were opened. Of these,
+    what is no request at all (a chunk of a stream, an engine's error) is taken out of the count again.
     """
 
     def __init__(

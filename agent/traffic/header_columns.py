@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,14 +42,20 @@ class Told:
     ids: Sequence[bytes | None] = ()
     halves: frozenset[int] = frozenset()
 
-    def ranks(self, ranking: Ranking, got: Polled, offsets: NDArray[np.int64]) -> Ranks:
-        """By request id where there is one, else by offset."""
+    def ranks(self, ranking: Ranking, got: Polled, outline: Outline) -> Ranks:
+        """By request id and minute where there is an id, by that alone for halves, else by offset.
+
+        The minute, because some engines draw their ids from a thousand: by the id alone the same few would be chosen
+        for ever, or none. What is produced again within its minute is chosen again.
+        """
+        minutes = (outline.stamps_ms // 60_000).astype(np.uint64)
+        minutes[list(self.halves)] = 0
         if self.ids and all(self.ids):
-            return ranking.of_ids(found or b"" for found in self.ids)
-        ranks = ranking.of_offsets(got.topic, got.partition, offsets)
+            return ranking.of_ids((found or b"" for found in self.ids), minutes)
+        ranks = ranking.of_offsets(got.topic, got.partition, outline.offsets)
         named = [at for at, found in enumerate(self.ids) if found]
         if named:
-            ranks[named] = ranking.of_ids(self.ids[at] or b"" for at in named)
+            ranks[named] = ranking.of_ids((self.ids[at] or b"" for at in named), minutes[named])
         return ranks
 
 
@@ -72,7 +78,7 @@ class Teller:
             unknown = [BODY_TELLS] * len(outline.keys)
             return Told(unknown, unknown)
         # A key that is no adapter's may be anything, a user's number too: it does not say that the record is not ours.
-        names = {key: self._adapters.get(key, BODY_TELLS) for key in set(outline.keys)}
+        names = {key: self._named(key, BODY_TELLS) for key in set(outline.keys)}
         adapters = [names[key] for key in outline.keys]
         return Told(adapters, adapters)
 
@@ -93,15 +99,22 @@ class Teller:
         """By key, else by header; an event in structured mode by its body, because only that says which half it is."""
         known, named, kinds = self._adapters, column.get("adapter"), column.get("content-type")
         if named is None:
-            found = [known.get(key, BODY_TELLS) for key in keys]
+            found = [known.get(key) or self._named(key, BODY_TELLS) for key in keys]
         else:
-            by_header = ((known.get(name, STRANGER) if name else BODY_TELLS) for name in named)
+            by_header = ((known.get(name) or self._named(name, STRANGER) if name else BODY_TELLS) for name in named)
             found = [known.get(key) or name for key, name in zip(keys, by_header, strict=True)]
         if self._body_tells_half or kinds:
             structured = (at for at in range(len(keys)) if self._body_tells_half or _is_event(kinds, at))
             for at in [at for at in structured if at not in halves]:
                 found[at] = BODY_TELLS
         return found
+
+    def _named(self, name: bytes | None, other: str) -> str:
+        """The adapter of this name, also with its base before it; ``other`` where it is none of ours."""
+        if name is None or b":" not in name:
+            return self._adapters.get(name, other)
+        _, adapter = split_base(name.decode("utf-8", "replace"), self._adapters.values())
+        return self._adapters.get(adapter.encode(), other)
 
     def _pods_of(self, names: Sequence[bytes | None]) -> list[str]:
         """As ``fields.pod_name`` has them; remembered, because a fleet has few."""
@@ -111,6 +124,19 @@ class Teller:
         if len(self._pods) > REMEMBERED:
             self._pods = {}
         return found
+
+
+def split_base(name: str, adapters: Collection[str]) -> tuple[str, str]:
+    """(base, adapter) of ``base:adapter``, as SGLang is asked for one; ("", name) of any other name.
+
+    Only a configured name is looked for behind a colon: ``llama3:8b`` is whole, and an adapter of that name too.
+    """
+    at = -1 if name in adapters else name.find(":")
+    while at >= 0:
+        if name[at + 1 :] in adapters:
+            return name[:at], name[at + 1 :]
+        at = name.find(":", at + 1)
+    return "", name
 
 
 def columns_of(headers: Sequence[Sequence[tuple[str, bytes | None]]]) -> Columns:
@@ -149,6 +175,14 @@ def counts_of(told: Told, outline: Outline, mark: int, now: float) -> Counter[tu
     else:
         found = Counter(zip(names, pods, minutes.tolist(), strict=True))
     return Counter({label: n for label, n in found.items() if label[0] not in (BODY_TELLS, STRANGER)})
+
+
+def label_of(told: Told, outline: Outline, at: int, now: float) -> tuple[str, str, float] | None:
+    """(adapter, pod, minute) that ``counts_of`` has counted this record under, None where it has not."""
+    if told.counted[at] in (BODY_TELLS, STRANGER):
+        return None
+    minute = float(_minutes(outline.stamps_ms[at : at + 1], now)[0])
+    return told.counted[at], told.pods[at] if told.pods else "", minute
 
 
 def _minutes(stamps_ms: NDArray[np.int64], now: float) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ Shared by the formats in agent/traffic/formats. An error never repeats what a fi
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import re
@@ -17,11 +18,14 @@ import orjson
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
 from agent.records import AsideReason
+from agent.traffic import json_text
 
 Body = Mapping[str, Any]
 Chat = tuple[Mapping[str, str], ...]
 
 LATEST_TS = 4_102_444_800.0  # 2100-01-01: beyond it the number is not in seconds
+UNITS = ((1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds"))
+TEXT_PARTS = ("text", "input_text", "output_text")
 MAX_COUNT = 2**31 - 1
 SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens"),
@@ -30,6 +34,16 @@ SAMPLING = (
 # No "@": a mail address is no name.
 _NAME = re.compile(r"[\w./:+-]{1,80}", re.ASCII)
 
+# Nine digits and more: fewer may be a day as ISO 8601 writes it without dashes.
+_NUMBER = re.compile(r"[0-9]{9,20}(\.[0-9]*)?|[0-9]{1,8}\.[0-9]*", re.ASCII)
+# How exporters write that they know no time: zero, which OTLP demands, and the zero value of Go's clock.
+_UNKNOWN_TIMES = ("", 0, "0")
+_GO_ZERO = "0001-01-01T00:00:00"
+
+_ANY_VALUE = frozenset(
+    ("stringValue", "boolValue", "intValue", "doubleValue", "arrayValue", "kvlistValue", "bytesValue")
+)
+_NUMBER_AS_TEXT = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _POD = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -40,13 +54,20 @@ def body_of(message: Message, max_bytes: int) -> Body:
         raise Unreadable(AsideReason.EMPTY, "value")
     if len(value) > max_bytes:
         raise Unreadable(AsideReason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} wanted")
-    try:
-        body = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable(AsideReason.NOT_JSON, f"at character {error.pos}") from None  # the error holds the text
+    body = json_text.loads(value)
     if not isinstance(body, dict):
         raise Unreadable(AsideReason.WRONG_TYPE, "the record is no JSON object")
-    return body
+    return _payload(body) if "payload" in body else body
+
+
+def _payload(body: Body) -> Body:
+    """What Kafka Connect's JSON converter has wrapped in ``schema`` and ``payload``; any other body as it is."""
+    if body.keys() != {"schema", "payload"} or isinstance(body["schema"], str):
+        return body
+    payload = parsed(body["payload"])
+    if not isinstance(payload, dict):
+        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "an envelope of Kafka Connect whose payload is no JSON object")
+    return payload
 
 
 def pod_of(message: Message) -> str:
@@ -106,13 +127,25 @@ def mapping(body: Body, name: str) -> Body:
 
 
 def seconds(value: object, name: str) -> float:
-    """Seconds since the epoch as a number or as ISO 8601 (UTC where it names no zone)."""
+    """Seconds since the epoch as a number, or as text in digits or ISO 8601 (UTC where it names no zone)."""
     if value is None:
         raise Unreadable(AsideReason.MISSING_FIELD, name)
-    at: Any = _from_iso(value) if isinstance(value, str) else value
-    if not is_number(at) or not 0 <= at < LATEST_TS:
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
-    return float(at)
+    at: Any = _from_text(value) if isinstance(value, str) else value
+    if is_number(at) and 0 <= at < LATEST_TS:
+        return float(at)
+    unit = next((unit for scale, unit in UNITS if is_number(at) and LATEST_TS <= at < LATEST_TS * scale), "")
+    raise Unreadable(AsideReason.WRONG_TYPE, f"{name} in {unit}: seconds are wanted" if unit else name)
+
+
+def time_told(message: Message, *told: tuple[str, object]) -> float:
+    """Seconds by the first of these (name, value) that tells a time, else the record's own.
+
+    Nanoseconds where the name ends as OpenTelemetry's do. Zero, and Go's year 1, tell none.
+    """
+    for name, value in told:
+        if value is not None and value not in _UNKNOWN_TIMES and str(value)[: len(_GO_ZERO)] != _GO_ZERO:
+            return nanoseconds(value, name) if name.lower().endswith(("nano", "nanos")) else seconds(value, name)
+    return message.at
 
 
 def nanoseconds(value: object, name: str) -> float:
@@ -123,7 +156,9 @@ def nanoseconds(value: object, name: str) -> float:
     return seconds(int(digits) / 1e9, name)
 
 
-def _from_iso(text: str) -> float:
+def _from_text(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return float(text)
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -148,12 +183,17 @@ def _turn(turn: object, name: str) -> Mapping[str, str]:
 def content_of(content: object, name: str) -> str:
     """One turn's text; parts (chat completions: text; OpenTelemetry: content) are joined. "": it only calls tools."""
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        texts = [part.get("text", part.get("content")) for part in parts]
-        return "".join(found for found in texts if isinstance(found, str))
+        return "".join(map(_text_of, content))
     if content is not None and not isinstance(content, str):
         raise Unreadable(AsideReason.WRONG_TYPE, name)
     return content or ""
+
+
+def _text_of(part: object) -> str:
+    """Of a part that is text, or that vLLM takes for text; "" of any other."""
+    if isinstance(part, dict) and part.get("type") in TEXT_PARTS:
+        part = part.get("text", part.get("content"))
+    return part if isinstance(part, str) else ""
 
 
 def sampling(given: Body) -> Mapping[str, float]:
@@ -189,12 +229,45 @@ def logprobs(value: object, name: str) -> tuple[float, ...]:
     return tuple(math.nan if item is None else float(item) for item in value)
 
 
+def has_attribute(value: object, name: str) -> bool:
+    """Is one of this dotted name among these, in any form that ``attributes`` takes? Opens them only where it must."""
+    if isinstance(value, dict):
+        keys = list(value)
+    elif isinstance(value, list):
+        keys = [item.get("key") for item in value if isinstance(item, dict)]
+    else:
+        return False
+    return name in keys or (any(name.startswith(f"{key}.") for key in keys) and name in attributes(value))
+
+
 def attributes(value: object) -> Body:
-    """Attributes of OpenTelemetry by their dotted names: an object, flat or nested, or OTLP's list of key and value."""
-    if isinstance(value, list):
-        pairs = [item for item in value if isinstance(item, dict) and isinstance(item.get("key"), str)]
-        return {item["key"]: _any_value(item.get("value")) for item in pairs}
-    return dict(_flat(value, "")) if isinstance(value, dict) else {}
+    """Attributes of OpenTelemetry by their dotted names: an object, flat or nested, or OTLP's list of key and value.
+
+    A body that holds them instead comes as AnyValue, or as JSON in its text.
+    """
+    if isinstance(value, dict) and len(value) == 1 and not _ANY_VALUE.isdisjoint(value):
+        value = _any_value(value)
+    value = parsed(value)
+    if not isinstance(value, list):
+        return dict(_flat(value, "")) if isinstance(value, dict) else {}
+    pairs = [item for item in value if isinstance(item, dict) and isinstance(item.get("key"), str)]
+    told = {item["key"]: _any_value(item.get("value")) for item in pairs}
+    nested = {name: inner for name, inner in told.items() if isinstance(inner, dict)}
+    return {**told, **dict(_flat(nested, ""))} if nested else told
+
+
+def under(told: Body, prefix: str) -> Body:
+    """What flat names tell below this one, by the next word of theirs; what lies deeper comes as an object."""
+    found: dict[str, Any] = {}
+    deeper: dict[str, dict[str, Any]] = {}
+    for name, value in told.items():
+        if name.startswith(prefix):
+            word, _, rest = name[len(prefix) :].partition(".")
+            if rest:
+                deeper.setdefault(word, {})[rest] = value
+            else:
+                found[word] = value
+    return {**deeper, **found} if deeper else found
 
 
 def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
@@ -210,18 +283,34 @@ def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _any_value(value: object) -> Any:
-    """OTLP's AnyValue as JSON writes it: {"stringValue": ...}; 64-bit integers come as text."""
-    if not isinstance(value, dict) or len(value) != 1:
+    """OTLP's AnyValue as JSON writes it: {"stringValue": ...}; 64-bit integers come as text, bytes in base64.
+
+    What is not of its kind comes as it is written: who wants a number of it says that it is none.
+    """
+    if not isinstance(value, dict) or len(value) > 1:
         return value
-    ((kind, inner),) = value.items()
+    kind, inner = next(iter(value.items()), ("", None))
     if kind == "intValue":
-        return int(inner) if re.fullmatch(r"-?[0-9]{1,20}", str(inner)) else None
+        digits = str(inner)
+        return int(digits) if re.fullmatch(r"-?[0-9]{1,20}", digits) else inner
+    if kind == "doubleValue" and isinstance(inner, str):
+        return float(inner) if _NUMBER_AS_TEXT.fullmatch(inner) else inner
     if kind == "arrayValue":
         return [_any_value(item) for item in _values(inner)]
     if kind == "kvlistValue":
         pairs = [item for item in _values(inner) if isinstance(item, dict)]
         return {str(item.get("key")): _any_value(item.get("value")) for item in pairs}
-    return inner
+    if kind == "bytesValue":
+        return from_base64(inner).decode("utf-8", "replace")
+    return inner if kind in _ANY_VALUE or not kind else value
+
+
+def from_base64(text: object) -> bytes:
+    """b"" where it is none."""
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
 
 
 def _values(inner: object) -> list[Any]:

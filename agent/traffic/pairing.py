@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from agent.records import Half
 
+LATE = "no other half came"
+UNSURE = "several requests of one id wait: whose answer is whose is not told"
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    half: Half
+    """half: None where several of one id came, which nobody can tell apart."""
+
+    request_id: str
+    half: Half | None
     size: int
     since: float
 
@@ -18,34 +24,46 @@ class _Waiting:
 class Joiner:
     """patience_s: how long a half waits; room, room_bytes: how many wait, and of what length together.
 
-    What had to go without its other half is given out by ``dropped``, once. A half that waits while its offset is
-    committed is lost in a crash: its other half is then dropped in its time.
+    What had to go without its other half is given out by ``dropped``, once, with the reason. A half that waits while
+    its offset is committed is lost in a crash: its other half is then dropped in its time. Two requests of one id that
+    wait together are both dropped, and whatever else comes of that id while they would have waited: a wrong pair would
+    be evidence of what nobody wrote.
     """
 
     def __init__(self, patience_s: float = 300.0, room: int = 2_000, room_bytes: int = 64 * 2**20) -> None:
         self._patience_s, self._room, self._room_bytes = patience_s, room, room_bytes
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
         self._bytes = 0
-        self._dropped: list[Half] = []
+        self._dropped: list[tuple[Half, str]] = []
 
     def add(self, half: Half, size: int, now: float) -> Half | None:
         """The other half, or None while there is none. size: bytes; now: seconds, of one clock."""
-        other = self._waiting.get(half.request_id)
-        if other is not None:
-            self._forget(half.request_id)
-            if other.half.is_request != half.is_request:
-                return other.half
+        before = self._waiting.get(half.request_id)
+        if before is not None and before.half is None:
+            self._dropped.append((half, UNSURE))
+            return None
+        if before is not None and before.half is not None:
+            self._forget(before)
+            if before.half.is_request != half.is_request:
+                return before.half
+            if before.half.body != half.body:
+                self._dropped += [(before.half, UNSURE), (half, UNSURE)]
+                self._wait(_Waiting(half.request_id, None, 0, now), now)
+                return None
         # The same half again (a retry, or read twice) takes the place of the first.
-        self._waiting[half.request_id] = _Waiting(half, size, now)
-        self._bytes += size
-        self._make_room(now)
+        self._wait(_Waiting(half.request_id, half, size, now), now)
         return None
 
-    def dropped(self, now: float) -> list[Half]:
-        """Halves given up since the last call."""
+    def dropped(self, now: float) -> list[tuple[Half, str]]:
+        """Halves given up since the last call, and why."""
         self._make_room(now)
         dropped, self._dropped = self._dropped, []
         return dropped
+
+    def _wait(self, one: _Waiting, now: float) -> None:
+        self._waiting[one.request_id] = one
+        self._bytes += one.size
+        self._make_room(now)
 
     def _make_room(self, now: float) -> None:
         while self._waiting:
@@ -53,8 +71,9 @@ class Joiner:
             late = now - oldest.since > self._patience_s
             if not late and len(self._waiting) <= self._room and self._bytes <= self._room_bytes:
                 return
-            self._forget(oldest.half.request_id)
-            self._dropped.append(oldest.half)
+            self._forget(oldest)
+            if oldest.half is not None:
+                self._dropped.append((oldest.half, LATE))
 
-    def _forget(self, request_id: str) -> None:
-        self._bytes -= self._waiting.pop(request_id).size
+    def _forget(self, one: _Waiting) -> None:
+        self._bytes -= self._waiting.pop(one.request_id).size

@@ -13,20 +13,26 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Message, Outline, Place, Polled
 from agent.records import AsideReason, Half, Interaction, SetAside
 from agent.traffic import json_fields
-from agent.traffic.decoder import Reader, Splitting, known
-from agent.traffic.formats import kserve
-from agent.traffic.header_columns import BODY_TELLS, STRANGER, Teller, Told
+from agent.traffic.decoder import Reader, Splitting, finished, known
+from agent.traffic.formats import kserve, openai
+from agent.traffic.header_columns import BODY_TELLS, STRANGER, Teller, Told, label_of, split_base
 from agent.traffic.pairing import Joiner
 from agent.traffic.reservoir import Config, Ranking, Reservoirs, below
 from agent.traffic.watermarks import Marks
 
 A_DAY_S = 86_400.0
 REMEMBERED = 20_000
+NO_REQUEST = (AsideReason.STREAM_CHUNK, AsideReason.ERROR_ANSWER)
+SENT_AGAIN_S = 600.0  # Kafka's producers give up after two minutes, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What one poll of one partition came to. counts: of records that only their body could tell the adapter of."""
+    """What one poll of one partition came to.
+
+    counts: of records that only their body could tell the adapter of; below 0 where what was counted by its key turned
+    out to be no request
+    """
 
     kept: tuple[Interaction, ...]
     aside: tuple[SetAside, ...]
@@ -44,11 +50,23 @@ class Candidate(NamedTuple):
     number: int = 0
 
 
+class _Before(NamedTuple):
+    """Where a request was seen before. at: its time, which its record may have told or not."""
+
+    place: Place
+    offset: int
+    number: int
+    at: float
+    told: bool
+
+
 @dataclass(slots=True)
 class _Poll:
     """One poll while it is worked on."""
 
     got: Polled
+    outline: Outline
+    told: Told
     marks: Marks
     now: float
     aside: list[SetAside] = field(default_factory=list)
@@ -68,9 +86,9 @@ class Sampler:
 
     form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
 
-    A request is known again by its id: at the same place (offset, and number within its record) it was read twice
-    (marked ``again``), at another it was produced twice (set aside as duplicate), as far back as REMEMBERED sampled
-    requests.
+    A request is known again by its id, its words and its time: at the same place (offset, and number within its record)
+    it was read twice (marked ``again``), at another it was produced twice (set aside as duplicate), as far back as
+    REMEMBERED sampled requests. An id alone says nothing: some engines draw it from a thousand.
     """
 
     def __init__(
@@ -84,7 +102,7 @@ class Sampler:
         self._ranking = Ranking(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
-        self._lately: OrderedDict[str, tuple[Place, int, int]] = OrderedDict()
+        self._lately: OrderedDict[tuple[str, int], _Before] = OrderedDict()
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -92,26 +110,27 @@ class Sampler:
         return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
 
     def __call__(self, got: Polled, outline: Outline, told: Told, marks: Marks, now: float) -> Sampled:
-        poll = _Poll(got, marks, now)
-        candidates = self._candidates(poll, outline, told)
+        poll = _Poll(got, outline, told, marks, now)
+        candidates = self._candidates(poll)
         chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
         kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
-        for half in self._joiner.dropped(now):
+        for half, why in self._joiner.dropped(now):
             place = half.topic, half.partition
-            poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, "no other half came"), place)
+            poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, why), place)
         return Sampled(tuple(kept), _in_order(poll.aside), poll.counts, poll.opened)
 
-    def _candidates(self, poll: _Poll, outline: Outline, told: Told) -> list[Candidate]:
-        ranks = told.ranks(self._ranking, poll.got, outline.offsets)
+    def _candidates(self, poll: _Poll) -> list[Candidate]:
+        told = poll.told
+        ranks = told.ranks(self._ranking, poll.got, poll.outline)
         in_sample = np.flatnonzero(below(ranks, self._rate)).tolist()
-        found = [self._by_told(poll, told, at, int(ranks[at])) for at in in_sample]
+        found = [self._by_told(poll, at, int(ranks[at])) for at in in_sample]
         if BODY_TELLS in told.adapters:
             must_open = [at for at, name in enumerate(told.adapters) if name == BODY_TELLS]
-            found += [one for at in must_open for one in self._by_body(poll, told, at, int(ranks[at]))]
+            found += [one for at in must_open for one in self._by_body(poll, at, int(ranks[at]))]
         return sorted((one for one in found if one is not None), key=lambda one: one.position)
 
-    def _by_told(self, poll: _Poll, told: Told, at: int, rank: int) -> Candidate | None:
-        adapter = told.adapters[at]
+    def _by_told(self, poll: _Poll, at: int, rank: int) -> Candidate | None:
+        adapter = poll.told.adapters[at]
         if adapter == BODY_TELLS:
             return None  # by its body, with the others of its kind
         if adapter == STRANGER:
@@ -119,22 +138,22 @@ class Sampler:
             poll.opened += 1
             poll.set_aside(poll.message(at).offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
             return None
-        if at not in told.halves:
+        if at not in poll.told.halves:
             return Candidate(at, adapter, rank)
         seen = self._open(poll, at)
         return Candidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
 
-    def _by_body(self, poll: _Poll, told: Told, at: int, rank: int) -> list[Candidate]:
+    def _by_body(self, poll: _Poll, at: int, rank: int) -> list[Candidate]:
         """Opened to be counted; candidates by their ranks, which are the body's own ids' where no header has one."""
-        message = poll.message(at)
+        message, told = poll.message(at), poll.told
         found = self._read(poll, message)
         own = not told.ids or not told.ids[at] or len(found) > 1
         candidates = []
         for number, seen in enumerate(found):
             if isinstance(seen, Unreadable):
                 continue
-            if own:
-                rank = int(self._ranking.of_ids([seen.request_id.encode(errors="surrogatepass")])[0])
+            if own or isinstance(seen, Half):
+                rank = int(self._ranking.of_ids([_name_of(seen)])[0])
             kept = self._counted(poll, seen, message, rank < self._rate * 2**64)
             if kept is not None:
                 candidates.append(Candidate(at, kept.adapter, rank, kept, number))
@@ -145,10 +164,11 @@ class Sampler:
         if isinstance(seen, Half):
             self._count_half(poll, seen, message)
             return self._join(poll, seen, message) if chosen else None
-        if not self._is_ours(poll, seen):
+        ours = self._ours(poll, seen)
+        if ours is None:
             return None
-        self._count(poll, seen.adapter, seen.pod, seen.at, seen.offset)
-        return seen if chosen else None
+        self._count(poll, ours.adapter, ours.pod, ours.at, ours.offset)
+        return ours if chosen else None
 
     def _open(self, poll: _Poll, at: int) -> Interaction | None:
         """None where it is unreadable, a stranger's, or a half that waits for its other."""
@@ -161,7 +181,17 @@ class Sampler:
         seen = found[0]
         if isinstance(seen, Half):
             return self._join(poll, seen, message)
-        return seen if isinstance(seen, Interaction) and self._is_ours(poll, seen) else None
+        if isinstance(seen, Unreadable):
+            self._take_back(poll, at, seen)
+            return None
+        return self._ours(poll, seen)
+
+    def _take_back(self, poll: _Poll, at: int, why: Unreadable) -> None:
+        """What was counted by its key, and turned out to be no request at all."""
+        if why.reason in NO_REQUEST and poll.message(at).offset >= poll.marks.counted(poll.got.place):
+            label = label_of(poll.told, poll.outline, at, poll.now)
+            if label is not None:
+                poll.counts[label] -= 1
 
     def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | Half | Unreadable]:
         found = self._reader.read(message, poll.got.place)
@@ -178,26 +208,31 @@ class Sampler:
             return None
         request = half if half.is_request else other
         try:
-            joined = kserve.join(half, other)
+            joined = self._ours(poll, finished(kserve.join(half, other)))
         except Unreadable as why:
             poll.set_aside(message.offset, why)
             return None
+        if joined is None:
+            return None
         again = poll.marks.cover_both(half, other, joined.adapter)
-        seen = replace(joined, other_half=(request.topic, request.partition, request.offset), again=again)
-        return seen if self._is_ours(poll, seen) else None
+        return replace(joined, other_half=(request.topic, request.partition, request.offset), again=again)
 
-    def _is_ours(self, poll: _Poll, seen: Interaction) -> bool:
-        if seen.adapter in self._adapters:
-            return True
+    def _ours(self, poll: _Poll, seen: Interaction) -> Interaction | None:
+        """By the names that are configured, also where a name has its base before it; None for any other."""
+        base, adapter = split_base(seen.adapter, self._adapters)
+        if adapter in self._adapters:
+            return seen if not base else replace(seen, adapter=adapter, base=seen.base or base)
         name = json_fields.name_or_nothing(seen.adapter)
         poll.set_aside(seen.offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
-        return False
+        return None
 
     def _count_half(self, poll: _Poll, half: Half, message: Message) -> None:
-        """One request, one count: its response's, by the model that it names."""
-        model = half.body.get("model")
-        if not half.is_request and isinstance(model, str) and model in self._adapters:
-            self._count(poll, model, half.pod, half.at, message.offset)
+        """One request, one count: its response's, by the model that it names; where the request names its adapter apart
+        from its model, the response names the base, and the request is counted."""
+        model = openai.named_apart(half.body) if half.is_request else half.body.get("model")
+        _, adapter = split_base(model if isinstance(model, str) else "", self._adapters)
+        if adapter in self._adapters:
+            self._count(poll, adapter, half.pod, half.at, message.offset)
 
     def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:
         if offset >= poll.marks.counted(poll.got.place):
@@ -208,19 +243,41 @@ class Sampler:
         seen = one.seen or self._open(poll, one.position)
         if seen is None:
             return None
-        place = seen.topic, seen.partition
-        here = place, seen.offset, one.number
-        before = self._lately.setdefault(seen.request_id, here)
-        if len(self._lately) > REMEMBERED:
-            self._lately.popitem(last=False)
-        if before != here:
-            (topic, partition), offset, _ = before
-            why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{offset}")
-            poll.set_aside(seen.offset, why, place)
+        message = poll.message(one.position)
+        here = _Before((seen.topic, seen.partition), seen.offset, one.number, seen.at, seen.at != message.at)
+        before = self._seen_before(seen, here)
+        if before is not None:
+            topic, partition = before.place
+            why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{before.offset}")
+            poll.set_aside(seen.offset, why, here.place)
             return None
-        at = seen.at if seen.at <= poll.now + A_DAY_S else _sane(poll.message(one.position).at, poll.now)
+        at = seen.at if 0 <= seen.at <= poll.now + A_DAY_S else _sane(message.at, poll.now)
         again = seen.again if seen.other_half else poll.marks.cover(seen)
         return replace(seen, at=at, again=again, number=one.number)
+
+    def _seen_before(self, seen: Interaction, here: _Before) -> _Before | None:
+        """Where the same request lies at another place; None where it is read for the first time, or once more there.
+
+        Times a second apart are two requests, also where a classifier has written the same word again; those that Kafka
+        has told, which are of the sending, only where no producer would still be trying.
+        """
+        key = seen.request_id, hash((seen.output, *(turn["content"] for turn in seen.messages)))
+        before = self._lately.setdefault(key, here)
+        if len(self._lately) > REMEMBERED:
+            self._lately.popitem(last=False)
+        if before[:3] == here[:3]:
+            return None
+        if abs(before.at - here.at) >= (1.0 if before.told and here.told else SENT_AGAIN_S):
+            self._lately[key] = here
+            return None
+        return before
+
+
+def _name_of(seen: Interaction | Half) -> bytes:
+    """What chooses a request whose id is in its body: the id of a half, which is all that both have in common; of a
+    whole one the time and the answer besides, so that requests of one id are chosen each by itself."""
+    told = seen.request_id if isinstance(seen, Half) else f"{seen.request_id} {seen.at!r} {seen.output}"
+    return told.encode(errors="surrogatepass")
 
 
 def _in_order(aside: Sequence[SetAside]) -> tuple[SetAside, ...]:

@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agent.traffic.json_fields import SAMPLING, Body, is_number
+from agent.traffic.json_fields import SAMPLING, TEXT_PARTS, Body, is_number, parsed
 
 # What is carried, logged, counted, cached, or ends an answer at a token: its words are drawn as without it.
 HARMLESS = frozenset(
@@ -38,11 +38,12 @@ HARMLESS = frozenset(
         *("cache_prompt", "id_slot", "timings_per_token", "kv_transfer_params", "ec_transfer_params"),
         *("length_penalty", "early_stopping"),  # of beam search alone
         *("parallel_tool_calls", "guided_decoding_backend", "prediction"),
+        *("lora_path", "adapter_id", "stream_reasoning"),  # the adapter's own name; how an answer is sent
     )
 )
-ENDS = ("stop", "stop_token_ids", "repetition_detection")
+ENDS = ("stop", "stop_token_ids", "stop_regex", "repetition_detection")
 PROMPT = (
-    *("functions", "documents", "chat_template", "chat_template_kwargs", "add_generation_prompt", "suffix", "echo"),
+    *("functions", "documents", "chat_template", "chat_template_kwargs", "add_generation_prompt", "suffix"),
     *("continue_final_message", "add_special_tokens", "truncate_prompt_tokens", "truncation_side", "truncate"),
     *("media_io_kwargs", "mm_processor_kwargs", "reasoning_effort", "verbosity", "thinking"),
 )
@@ -56,7 +57,8 @@ SAID = {
         *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "tool_choice", "format"),
     ),
     "the answer is one of several": ("n", "best_of", "use_beam_search", "num_beams"),
-    "the request hides a part of the answer": ("include_reasoning",),
+    "the request hides a part of the answer": ("include_reasoning", "separate_reasoning"),
+    "the answer repeats its prompt": ("echo",),
 }
 # At these values they do nothing; all others do nothing where they are false, empty or 0.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -65,6 +67,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "add_generation_prompt": (True,),
     "include_reasoning": (True,),
+    "separate_reasoning": (True,),  # reasoning beside the answer is told by the answer itself
+    "modalities": (["text"], []),
     "do_sample": (True,),
     "top_n_sigma": (-1,),
 }
@@ -75,6 +79,7 @@ SWITCHES = {
     "xtc_": "xtc_probability",
     "dynatemp_": "dynatemp_range",
 }
+_SWITCHED = tuple(SWITCHES)
 _REASON_OF = {name: reason for reason, names in SAID.items() for name in names}
 
 
@@ -83,17 +88,32 @@ def of_request(asked: Body, prompt_ids: tuple[int, ...], output_ids: tuple[int, 
 
     asked: its parameters by their usual names; prompt_ids, output_ids: token ids as recorded, () where they were not
     """
-    extra = asked.get("extra_body")
-    whole = {**asked, **extra} if isinstance(extra, dict) else dict(asked)
-    whole.pop("extra_body", None)
+    extra: Body = {}
+    whole = dict(asked)
+    if "extra_body" in whole:
+        extra, unread = parameters(whole.pop("extra_body"), "extra_body")
+        if unread:
+            return unread
+        whole |= extra
     for name, value in whole.items():
         if not _is_off(name, value, whole) and (why := _of_parameter(name, value, prompt_ids, output_ids)):
             return why
-    if isinstance(extra, dict) and any(asked.get(name) != value for name, value in extra.items() if name in SAMPLING):
+    if any(asked.get(name) != value for name, value in extra.items() if name in SAMPLING):
         return "the request tells its sampler apart (extra_body)"
     if whole.get("tools") and whole.get("tool_choice") != "none":
         return "the request offers tools (tools): what is left as text depends on what was written"
     return _of_prompt(whole, prompt_ids)
+
+
+def parameters(told: object, name: str) -> tuple[Body, str]:
+    """A block of request parameters, an object or its JSON text, and why it cannot be read, "" where it can.
+
+    Without it every parameter would be taken for one that was not told, and the response scored under defaults.
+    """
+    found = parsed(parsed(told))  # some exporters write the text of a text
+    if isinstance(found, dict):
+        return found, ""
+    return {}, "" if found is None or found == "" else f"its parameters cannot be read ({name})"
 
 
 def _of_parameter(name: str, value: object, prompt_ids: tuple[int, ...], output_ids: tuple[int, ...]) -> str:
@@ -140,6 +160,8 @@ def of_answer(answer: Body, finish_reason: str) -> str:
     """
     if finish_reason in ("tool_calls", "tool_call", "function_call", "tool_use"):
         return f"the answer calls tools ({finish_reason})"
+    if finish_reason in ("abort", "cancelled", "error"):
+        return f"its answer was broken off ({finish_reason})"
     if finish_reason == "content_filter":
         return "a filter has changed the answer (content_filter)"
     apart = {"tool_calls": "calls tools", "function_call": "calls tools"}
@@ -154,15 +176,19 @@ def of_answer(answer: Body, finish_reason: str) -> str:
 def is_text(content: object) -> bool:
     """Is a turn's content nothing but text?"""
     return not isinstance(content, list) or all(
-        isinstance(part, dict) and part.get("type") == "text" for part in content
+        isinstance(part, str) or (isinstance(part, dict) and part.get("type") in TEXT_PARTS) for part in content
     )
 
 
 def _is_off(name: str, value: object, asked: Body) -> bool:
     if value is None:
         return True
-    if any(name.startswith(prefix) and not asked.get(switch) for prefix, switch in SWITCHES.items() if name != switch):
+    if name.startswith(_SWITCHED) and not _is_switched_on(name, asked):
         return True
     if name in NEUTRAL:
         return value in NEUTRAL[name]
     return name not in SAMPLING and not value
+
+
+def _is_switched_on(name: str, asked: Body) -> bool:
+    return any(asked.get(switch) or name == switch for prefix, switch in SWITCHES.items() if name.startswith(prefix))

@@ -12,8 +12,9 @@ FROM (
     LIMIT {limit:UInt32}
 ) AS e
 LEFT JOIN (
-    SELECT adapter, request_id, any(prompt) AS prompt, any(output) AS output FROM interactions
+    -- By the time as well: some engines draw their ids from a thousand.
+    SELECT adapter, request_id, at, any(prompt) AS prompt, any(output) AS output FROM interactions
     WHERE at > now() - toIntervalHour({hours:UInt32})
-    GROUP BY adapter, request_id
-) AS i ON e.adapter = i.adapter AND e.request_id = i.request_id
+    GROUP BY adapter, request_id, at
+) AS i ON e.adapter = i.adapter AND e.request_id = i.request_id AND e.at = i.at
 ORDER BY at

@@ -1,12 +1,14 @@
 """gapwatch.v1: one flat JSON object a record, the format that this project documents for its users.
 
-Required: schema, request_id, ts (seconds since the epoch, or ISO 8601), adapter, messages or prompt, output.
+Required: schema, request_id (where it is "", the record is known by its topic, partition and offset), ts (seconds
+since the epoch, or ISO 8601), adapter, messages or prompt, output.
 Optional: base, pod, finish_reason, sampling, usage{prompt_tokens, completion_tokens or output_tokens},
 prompt_token_ids, output_token_ids, token_logprobs; session or tenant (any text: of both the session makes the group);
 tool_calls and reasoning, where the output is not all that was written. Other fields are passed over.
 
-``sampling`` holds the numbers of agent.fields.SAMPLING under those names, and belongs to them whatever else the request
-asked of its words (logit_bias, response_format, tools, stop ...): agent/traffic/scorable.py says what becomes of it.
+``sampling`` holds the numbers of SAMPLING in agent/traffic/json_fields.py under those names, and whatever else the
+request asked of its words (logit_bias, response_format, tools, stop ...): agent/traffic/scorable.py says what becomes
+of it. Where it is no object the response is not scored.
 Without token ids the output is scored only where ``usage`` tells how many tokens it has, or scoring.retokenise is
 ``always``.
 """
@@ -23,18 +25,19 @@ NAME = "gapwatch.v1"
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
-    return "schema" in body
+    return isinstance(body.get("schema"), str)
 
 
 def read(message: Message, body: Body, place: Place) -> Interaction:
     """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of AsideReason."""
     _check_schema(body)
-    usage, given = json_fields.mapping(body, "usage"), json_fields.mapping(body, "sampling")
+    usage = json_fields.mapping(body, "usage")
+    given, unread = scorable.parameters(body.get("sampling"), "sampling")
     finish_reason = json_fields.optional(body, "finish_reason", str) or ""
     prompt_ids = json_fields.token_ids(body.get("prompt_token_ids"), "prompt_token_ids")
     output_ids = json_fields.token_ids(body.get("output_token_ids"), "output_token_ids")
     return Interaction(
-        request_id=json_fields.required(body, "request_id"),
+        request_id=json_fields.text(body, "request_id"),
         at=json_fields.seconds(body.get("ts"), "ts"),
         adapter=json_fields.required(body, "adapter"),
         base=json_fields.optional(body, "base", str) or "",
@@ -51,7 +54,8 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         prompt_token_ids=prompt_ids,
         output_token_ids=output_ids,
         token_logprobs=json_fields.logprobs(body.get("token_logprobs"), "token_logprobs"),
-        unscored=scorable.of_request({**given, "messages": body.get("messages")}, prompt_ids, output_ids)
+        unscored=unread
+        or scorable.of_request({**given, "messages": body.get("messages")}, prompt_ids, output_ids)
         or scorable.of_answer(body, finish_reason),
         group=json_fields.group_of(body, "session", "tenant"),
     )

@@ -1,9 +1,10 @@
 """KServe's inference logger: CloudEvents, the request and the response as two records with the same ``id``.
 
 Binary mode (attributes in the headers ``ce_*``, the payload as the value) and structured mode (one JSON object with
-``specversion`` and ``data``). ``read`` gives a Half; two halves of one id become an Interaction by ``join``, read like
-an OpenAI pair, so the payload has to be that of an OpenAI route. The adapter is the request's model. Only responses
-are counted, where the headers tell which half it is: one request is one, though it comes in two records.
+``specversion``, and ``data`` or ``data_base64``). ``read`` gives a Half; two halves of one id become an Interaction by
+``join``, read like an OpenAI pair, so the payload has to be that of an OpenAI route. The adapter is the request's. Only
+responses are counted, where the headers tell which half it is: one request is one, though it comes in two records. A
+response that is an error, or one chunk of a stream, is no half: it is set aside at once.
 
 Source: kserve pkg/logger; CloudEvents Kafka protocol binding 1.0.2.
 """
@@ -16,7 +17,7 @@ from typing import Any
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, Place
 from agent.records import AsideReason, Half, Interaction
-from agent.traffic import json_fields
+from agent.traffic import answers, json_fields, json_text
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
 
@@ -34,11 +35,13 @@ def read(message: Message, body: Body, place: Place) -> Half:
     kind, at = json_fields.required(about, "type"), about.get("time")
     if not kind.endswith((REQUEST, RESPONSE)):
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"type {json_fields.name_or_nothing(kind)}")
+    if kind.endswith(RESPONSE):
+        answers.refuse_what_is_none(data)
     return Half(
         request_id=json_fields.required(about, "id"),
         is_request=kind.endswith(REQUEST),
         body=data,
-        at=message.at if at is None else json_fields.seconds(at, "time"),
+        at=json_fields.time_told(message, ("time", at)),
         pod=json_fields.pod_of(message),
         topic=place[0],
         partition=place[1],
@@ -59,6 +62,18 @@ def join(one: Half, other: Half) -> Interaction:
 def _event(message: Message, body: Body) -> tuple[Mapping[str, Any], Body]:
     """(attributes, payload)"""
     if "specversion" in body:
-        return body, json_fields.mapping(body, "data")
+        return body, _data(body)
     told = {name[3:]: value.decode("utf-8", "replace") for name, value in message.headers.items() if name[:3] == "ce_"}
     return told, body
+
+
+def _data(event: Body) -> Body:
+    """What an event carries: an object, or the text of one, as it is or in base64. Raises Unreadable."""
+    told = event.get("data")
+    if told is None and "data_base64" in event:
+        told = json_fields.from_base64(event["data_base64"]) or event["data_base64"]
+    if isinstance(told, str) and told.strip():
+        told = told.encode("utf-8", "surrogatepass")
+    if isinstance(told, bytes):
+        told = json_text.loads(told)
+    return json_fields.mapping({"data": told}, "data")

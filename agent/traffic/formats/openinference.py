@@ -2,26 +2,35 @@
 
 One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
 adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
-numbered attributes (``llm.input_messages.0.message.role`` ...); where a span has none, ``input.value`` and
-``output.value`` are the texts, embedded and not scored. Request parameters are the JSON text in
-``llm.invocation_parameters``.
+numbered attributes (``llm.input_messages.0.message.role`` ...; a stream's answer tells no role); where a span has none,
+``input.value`` and ``output.value`` are the texts, or the bodies that they are in, embedded and not scored. Request
+parameters are the JSON text in ``llm.invocation_parameters``, or attributes below that name.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+import re
+from typing import Any
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, Place
 from agent.records import AsideReason, Interaction
-from agent.traffic import json_fields, otlp, scorable
+from agent.traffic import answers, json_fields, otlp, scorable
+from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body, Chat
 
 NAME = "openinference"
 KIND = "openinference.span.kind"
+PARAMETERS = "llm.invocation_parameters"
+FAILED = ("ERROR", "STATUS_CODE_ERROR", 2)
+TOOLS = ("llm.tools", "llm.function_call")
+PLAIN = {"role", "content"}
+CALLS = ("tool_calls", "function_call")
+_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
+_PART = re.compile(r"contents\.[0-9]{1,6}\.message_content\.text", re.ASCII)
+Turns = list[dict[str, Any]]
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
@@ -40,8 +49,9 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
     if told.get(KIND) != "LLM":
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
     model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
-    given = json_fields.parsed(told.get("llm.invocation_parameters"))
-    asked = dict(given) if isinstance(given, dict) else {}
+    given, unread = scorable.parameters(told.get(PARAMETERS), PARAMETERS)
+    asked = {**json_fields.under(told, f"{PARAMETERS}."), **given}
+    prompt, answer = _messages(told)
     pod = told.get("k8s.pod.name", resource.get("k8s.pod.name"))
     return Interaction(
         request_id=_span_id(span),
@@ -49,8 +59,8 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         adapter=json_fields.required(told, model),
         base="",
         pod=json_fields.pod_of(message) or json_fields.pod_name(pod),
-        messages=_prompt(told),
-        output=_output(told),
+        messages=_prompt(told, prompt),
+        output=_output(told, answer, span),
         finish_reason=json_fields.optional(told, "llm.finish_reason", str) or "",
         sampling=json_fields.sampling(asked),
         prompt_tokens=json_fields.count(told, "llm.token_count.prompt"),
@@ -58,78 +68,107 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         topic=place[0],
         partition=place[1],
         offset=message.offset,
-        unscored=scorable.of_request(asked, (), ()) or _why_not_told(told),
+        unscored=unread or scorable.of_request(asked, (), ()) or _why_not_told(told, prompt, answer, span),
         group=json_fields.group_of(told, "session.id", "user.id"),
     )
 
 
 def _has_kind(span: Body) -> bool:
-    return KIND in json_fields.attributes(span.get("attributes"))
+    return json_fields.has_attribute(span.get("attributes"), KIND)
 
 
-def _why_not_told(told: Body) -> str:
+def _why_not_told(told: Body, prompt: Turns, answer: Turns, span: Body) -> str:
     """Why the attributes do not tell the whole request and answer, "" where they do."""
-    if not _turns(told, "llm.input_messages"):
+    if not prompt:
         return "its prompt is one text (input.value), and no token ids tell how it was read"
-    if len(_turns(told, "llm.output_messages")) > 1:
+    if not all(isinstance(turn.get("role"), str) for turn in prompt):
+        return "a message of its prompt tells no role (llm.input_messages)"
+    if len(answer) > 1:
         return "the answer is one of several (llm.output_messages)"
-    for name, value in told.items():
-        if name.startswith("llm.tools.") or ".message.tool_calls." in name:
-            return "tools are offered or called (llm.tools, message.tool_calls)"
-        if name.endswith(".message_content.type") and value != "text":
-            return "the prompt or the answer holds parts that are no text"
+    if _failed(span):
+        return "its answer was broken off (status)"
+    if any(name.startswith(TOOLS) for name in told):
+        return "tools are offered or called (llm.tools, message.tool_calls)"
+    for turn in (*prompt, *answer):
+        plain = turn.keys() == PLAIN and isinstance(turn["content"], str)
+        if not plain and (why := _why_no_text(turn)):
+            return why
     if json_fields.count(told, "llm.token_count.completion_details.reasoning"):
         return "the answer holds reasoning apart from its text (llm.token_count.completion_details.reasoning)"
-    return scorable.of_answer({}, json_fields.optional(told, "llm.finish_reason", str) or "")
+    return scorable.of_answer(answer[0] if answer else {}, json_fields.optional(told, "llm.finish_reason", str) or "")
+
+
+def _why_no_text(turn: Body) -> str:
+    """Why a message is more than one text, "" where it is not."""
+    if any(name.startswith(CALLS) for name in turn):
+        return "tools are offered or called (llm.tools, message.tool_calls)"
+    kinds = (value for name, value in turn.items() if name.endswith("message_content.type"))
+    if not scorable.is_text(turn.get("content")) or any(kind != "text" for kind in kinds):
+        return "the prompt or the answer holds parts that are no text"
+    return ""
+
+
+def _failed(span: Body) -> bool:
+    status = span.get("status")
+    return isinstance(status, dict) and (status.get("status_code") in FAILED or status.get("code") in FAILED)
 
 
 def _span_id(body: Body) -> str:
+    """ "" where it has none."""
     context = json_fields.mapping(body, "context") or body
     trace = context.get("trace_id", context.get("traceId", ""))
     span = context.get("span_id", context.get("spanId"))
-    if not isinstance(span, str) or not span or not isinstance(trace, str):
-        raise Unreadable(AsideReason.MISSING_FIELD, "span_id")
-    return f"{trace}:{span}"
+    if not isinstance(span, str | None) or not isinstance(trace, str):
+        raise Unreadable(AsideReason.WRONG_TYPE, "span_id")
+    return f"{trace}:{span}" if span else ""
 
 
 def _at(body: Body, message: Message) -> float:
-    nanos = body.get("endTimeUnixNano", body.get("startTimeUnixNano"))
-    if nanos is not None:
-        return json_fields.nanoseconds(nanos, "endTimeUnixNano")
-    at = body.get("end_time") or body.get("start_time")
-    return message.at if at is None else json_fields.seconds(at, "end_time")
+    names = ("endTimeUnixNano", "end_time", "startTimeUnixNano", "start_time")
+    return json_fields.time_told(message, *((name, body.get(name)) for name in names))
 
 
-def _prompt(told: Body) -> Chat:
-    turns = _turns(told, "llm.input_messages")
-    return turns or ({"role": "user", "content": json_fields.text(told, "input.value")},)
+def _prompt(told: Body, turns: Turns) -> Chat:
+    if turns:
+        return tuple({"role": _role(turn, "user"), "content": _content(turn)} for turn in turns)
+    asked = json_fields.parsed(told.get("input.value"))
+    if isinstance(asked, dict) and asked.get("messages"):
+        return json_fields.chat(asked["messages"], "input.value")
+    return ({"role": "user", "content": json_fields.text(told, "input.value")},)
 
 
-def _output(told: Body) -> str:
-    turns = _turns(told, "llm.output_messages")
-    return turns[0]["content"] if turns else json_fields.text(told, "output.value")
+def _output(told: Body, turns: Turns, span: Body) -> str:
+    if turns:
+        return _content(turns[0])
+    if _failed(span):
+        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+    written = json_fields.parsed(told.get("output.value"))
+    if isinstance(written, dict) and "choices" in written:
+        return openai.text_of(written)
+    return json_fields.text(told, "output.value")
 
 
-def _turns(told: Body, prefix: str) -> Chat:
-    """Numbered messages up to the first number that has no role."""
-    found: list[Mapping[str, str]] = []
-    for number in itertools.count():
-        here = f"{prefix}.{number}.message"
-        role = told.get(f"{here}.role")
-        if not isinstance(role, str):
-            return tuple(found)
-        found.append({"role": role, "content": _content(told, here)})
-    return ()
+def _messages(told: Body) -> tuple[Turns, Turns]:
+    """The fields of each numbered message of the prompt and of the answer, in the order of the numbers."""
+    sides: dict[str, dict[int, dict[str, Any]]] = {"llm.input_messages": {}, "llm.output_messages": {}}
+    for name, value in told.items():
+        before, _, field = name.partition(".message.")
+        if field:
+            side, _, number = before.rpartition(".")
+            if side in sides and _NUMBER.fullmatch(number):
+                sides[side].setdefault(int(number), {})[field] = value
+    prompt, answer = ([found[number] for number in sorted(found)] for found in sides.values())
+    return prompt, answer
 
 
-def _content(told: Body, here: str) -> str:
-    whole = told.get(f"{here}.content")
-    if isinstance(whole, str):
-        return whole
-    texts = []
-    for number in itertools.count():
-        part = told.get(f"{here}.contents.{number}.message_content.text")
-        if not isinstance(part, str):
-            break
-        texts.append(part)
-    return "".join(texts)
+def _role(turn: Body, usual: str) -> str:
+    role = turn.get("role")
+    return role if isinstance(role, str) else usual
+
+
+def _content(turn: Body) -> str:
+    """Its text; of parts that are attributes of their own, or in one list, the texts."""
+    if turn.get("content") is not None:
+        return json_fields.content_of(turn["content"], "message.content")
+    parts = {name: value for name, value in turn.items() if _PART.fullmatch(name) and isinstance(value, str)}
+    return "".join(parts[name] for name in sorted(parts, key=lambda name: int(name.split(".")[1])))

@@ -4,8 +4,9 @@ Read as JSON in two shapes: the event itself (name, attributes, timestamp), or a
 any number of them; each is a request, records and spans of other kinds are passed over. The key of an envelope can name
 one adapter at most: where it does, and the envelope holds several requests, it is set aside unless ``kafka.format``
 says otel_genai. The adapter is ``gen_ai.request.model``, a group ``gen_ai.conversation.id``, else ``session.id`` or
-``user.id``. Attribute names are our own constants: the conventions are in development, and their packages have moved
-twice.
+``user.id``. An event's body is read beside its attributes. Spans of agents and tools are passed over: the answer in
+them is that of a model's own span. Attribute names are our own constants: the conventions are in development, and their
+packages have moved twice.
 
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-events.md (status: Development).
 """
@@ -18,12 +19,14 @@ from typing import Any
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, Place
 from agent.records import AsideReason, Interaction
-from agent.traffic import json_fields, otlp, scorable
+from agent.traffic import answers, json_fields, otlp, scorable
 from agent.traffic.json_fields import Body, Chat
 
 NAME = "otel_genai"
 EVENT = "gen_ai.client.inference.operation.details"
 _REQUEST = "gen_ai.request."
+# Of gen_ai.operation.name: what is no call of a model, though it may tell one and what was written.
+NO_CALLS = ("create_agent", "invoke_agent", "execute_tool", "invoke_workflow", "embeddings", "retrieval", "plan")
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
@@ -39,6 +42,8 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
     """One event as an Interaction. Raises Unreadable with a reason of AsideReason."""
     event, resource = otlp.only(body)
     told = _attributes(event)
+    if told.get("gen_ai.operation.name") in NO_CALLS:
+        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "another operation than a model's answer in gen_ai.operation.name")
     answer = _output(told)
     finish_reason = _finish_reason(told, answer)
     asked = _asked(told)
@@ -65,13 +70,15 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
 def _is_ours(event: Body) -> bool:
     """An event of this name; or whatever tells a model and what it wrote, which leaves out embeddings and tools."""
     told = _attributes(event)
+    if told.get("gen_ai.operation.name") in NO_CALLS:
+        return False
     return _name(event) == EVENT or ("gen_ai.request.model" in told and "gen_ai.output.messages" in told)
 
 
 def _asked(told: Body) -> Body:
     """The request's parameters by their usual names."""
-    asked = {name.removeprefix(_REQUEST): value for name, value in told.items() if name.startswith(_REQUEST)}
-    asked |= {"n": asked.pop("choice.count", None), "stop": asked.pop("stop_sequences", None)}
+    asked = dict(json_fields.under(told, _REQUEST))
+    asked |= {"choice": None, "n": told.get(f"{_REQUEST}choice.count"), "stop": asked.pop("stop_sequences", None)}
     turns = [
         *_list(told, "gen_ai.input.messages"),
         {"parts": json_fields.parsed(told.get("gen_ai.system_instructions"))},
@@ -83,6 +90,8 @@ def _asked(told: Body) -> Body:
 
 def _why_not_all(told: Body, answer: Body, finish_reason: str) -> str:
     """Why the first answer's text is not all that was written once, "" where it is, as far as the event tells."""
+    if told.get("error.type"):
+        return "its answer was broken off (error.type)"
     if told.get("gen_ai.operation.name") == "text_completion":
         return "its prompt is one text (text_completion), and no token ids tell how it was read"
     if len(_list(told, "gen_ai.output.messages")) > 1:
@@ -97,26 +106,24 @@ def _name(event: Body) -> object:
 
 
 def _attributes(event: Body) -> Body:
-    """By full name; an exporter that writes an event's body instead of attributes is read too."""
-    return json_fields.attributes(event.get("attributes")) or json_fields.attributes(event.get("body"))
+    """By full name; an exporter may write an event's body instead of attributes, or a part of them there."""
+    told, body = json_fields.attributes(event.get("attributes")), event.get("body")
+    return {**json_fields.attributes(body), **told} if body else told
 
 
 def _request_id(event: Body, told: Body) -> str:
+    """The engine's; else that of the span; "" where neither is told."""
     response = json_fields.optional(told, "gen_ai.response.id", str)
     span = json_fields.optional(event, "spanId", str) or json_fields.optional(event, "span_id", str)
     trace = json_fields.optional(event, "traceId", str) or json_fields.optional(event, "trace_id", str) or ""
-    if not response and not span:
-        raise Unreadable(AsideReason.MISSING_FIELD, "gen_ai.response.id")
-    return response or f"{trace}:{span}"
+    return response or (f"{trace}:{span}" if span else "")
 
 
 def _at(event: Body, message: Message) -> float:
-    """OTLP writes nanoseconds as text; other exporters ISO 8601; without either the record's own time."""
-    names = ("timeUnixNano", "observedTimeUnixNano", "time_unix_nano", "endTimeUnixNano", "startTimeUnixNano")
-    nanos = next((event[name] for name in names if event.get(name)), None)
-    if nanos is not None:
-        return json_fields.nanoseconds(nanos, "timeUnixNano")
-    return json_fields.seconds(event["timestamp"], "timestamp") if event.get("timestamp") is not None else message.at
+    """OTLP writes nanoseconds as text, 0 for unknown; other exporters ISO 8601; without any the record's own time."""
+    names = ("timeUnixNano", "time_unix_nano", "endTimeUnixNano", "startTimeUnixNano", "observedTimeUnixNano")
+    texts = ("timestamp", "end_time", "observed_timestamp")
+    return json_fields.time_told(message, *((name, event.get(name)) for name in (*names, *texts)))
 
 
 def _prompt(told: Body) -> Chat:
@@ -129,10 +136,12 @@ def _prompt(told: Body) -> Chat:
 
 
 def _output(told: Body) -> Mapping[str, Any]:
-    answers = _list(told, "gen_ai.output.messages")
-    if not answers or not isinstance(answers[0], dict):
+    if told.get("error.type") and not told.get("gen_ai.output.messages"):
+        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+    written = _list(told, "gen_ai.output.messages")
+    if not written or not isinstance(written[0], dict):
         raise Unreadable(AsideReason.WRONG_TYPE, "gen_ai.output.messages")
-    return dict(answers[0])
+    return dict(written[0])
 
 
 def _list(told: Body, name: str) -> list[Any]:

@@ -244,3 +244,18 @@ def test_wrong_questions_are_refused_with_what_is_there(migrated: store.Client, 
 
 def test_a_parameter_is_a_value_never_sql(told: store.Client) -> None:
     assert answers(told, "flipped", subject="' OR 1 = 1 --") == []
+
+
+@embedded
+def test_two_requests_of_one_id_have_each_its_own_text(migrated: store.Client) -> None:
+    """Some engines draw their ids from a thousand."""
+    seen = tuple(
+        findings.interaction(offset, at=at, request_id="chatcmpl-1") for offset, at in ((1, NOW - 60), (2, NOW))
+    )
+    vectors = [findings.embedding("chatcmpl-1", one.at) for one in seen]
+    batch = replace(findings.batch(), interactions=seen)
+    insert(migrated, batch, *vectors, place=Place("prod", "pod-0", store_text=True))
+    assert [row["text"] for row in answers(migrated, "embedded", side="prompt")] == [
+        "user: my parcel is late, order 1",
+        "user: my parcel is late, order 2",
+    ]

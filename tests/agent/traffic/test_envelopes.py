@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 
 from agent.kafka.contract import Outgoing
 from agent.kafka.memory import MemoryTopic
 from agent.records import AsideReason
-from agent.traffic.reservoir import Config, Ranking, below
+from agent.traffic.reservoir import Config
 from tests.agent.traffic.feeding import counted, feed_over, store_of
 from tests.agent.traffic.formats.records import example
 
@@ -51,13 +51,30 @@ def test_the_same_id_twice_in_one_envelope_is_one_interaction() -> None:
     assert [one.reason for one in batch.aside] == [AsideReason.DUPLICATE]
 
 
-def test_requests_of_an_envelope_are_sampled_each_by_its_own_id() -> None:
-    topic, ids = MemoryTopic(), [f"id-{n}" for n in range(200)]
-    topic.publish([Outgoing(None, envelope(*ids), {"request_id": b"of the envelope"})])
-    (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
-    wanted = below(Ranking("s").of_ids(name.encode() for name in ids), 0.2)
-    assert [seen.request_id for seen in batch.interactions] == [ids[at] for at in np.flatnonzero(wanted)]
-    assert counted([batch]) == {"ticket-router": 200}
+def test_requests_of_an_envelope_are_sampled_each_by_itself_and_however_they_are_batched() -> None:
+    ids, chosen = [f"id-{n}" for n in range(200)], []
+    for at_once in (200, 20):
+        topic = MemoryTopic()
+        topic.publish(
+            Outgoing(None, envelope(*ids[begin : begin + at_once]), {"request_id": b"of the envelope"})
+            for begin in range(0, 200, at_once)
+        )
+        (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+        assert counted([batch]) == {"ticket-router": 200}
+        chosen.append([seen.request_id for seen in batch.interactions])
+    assert chosen[0] == chosen[1]
+    assert abs(len(chosen[0]) - 40) <= 4 * math.sqrt(200 * 0.2 * 0.8)
+
+
+def test_requests_of_an_envelope_without_ids_are_known_by_their_places_in_it() -> None:
+    topic = MemoryTopic()
+    told = orjson.loads(envelope("", "", ""))
+    for record in told["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
+        del record["spanId"]
+    topic.publish([Outgoing(None, orjson.dumps(told))])
+    (batch,) = feed_over(topic).poll(0.0)
+    assert [seen.request_id for seen in batch.interactions] == ["traffic:0:0", "traffic:0:0:1", "traffic:0:0:2"]
+    assert batch.aside == ()
 
 
 def test_an_envelope_read_again_after_a_crash_is_marked_and_not_counted_again() -> None:

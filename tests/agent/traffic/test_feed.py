@@ -30,9 +30,10 @@ def test_all_are_counted_and_only_the_sample_is_opened() -> None:
 def test_where_a_header_has_the_request_id_it_decides_wherever_the_record_lies() -> None:
     topic = MemoryTopic(partitions=2)
     for partition in (0, 1):
-        topic.publish((headed(n, request_id=f"id-{n}") for n in range(200)), partition)
+        topic.publish((headed(n, at=61.0 + partition, request_id=f"id-{n}") for n in range(200)), partition)
     batches = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
-    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
+    minutes = np.ones(200, np.uint64)
+    wanted = np.flatnonzero(below(Ranking("s").of_ids((f"id-{n}".encode() for n in range(200)), minutes), 0.2)).tolist()
     assert 20 < len(wanted) < 60
     assert [one.offset for one in batches[0].interactions] == wanted
     assert [one.offset for one in batches[1].aside] == wanted  # produced twice: looked at once
@@ -108,13 +109,16 @@ def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() ->
     assert len(batch.aside) == 2
 
 
-def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_by_their_id() -> None:
-    topic = MemoryTopic()
-    topic.publish(Outgoing(f"user-{n}".encode(), request(n).value) for n in range(300))
-    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s")).poll(0.0)
-    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"r-{n}".encode() for n in range(300)), 0.1))
-    assert (counted([batch]), batch.opened) == ({"ticket-router": 300}, 300)
-    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
+def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_wherever_they_lie() -> None:
+    chosen = []
+    for order in (range(300), reversed(range(300))):
+        topic = MemoryTopic()
+        topic.publish(Outgoing(f"user-{n}".encode(), request(n).value) for n in order)
+        (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s")).poll(0.0)
+        assert (counted([batch]), batch.opened) == ({"ticket-router": 300}, 300)
+        chosen.append({seen.request_id for seen in batch.interactions})
+    assert chosen[0] == chosen[1]
+    assert abs(len(chosen[0]) - 30) <= 4 * math.sqrt(300 * 0.1 * 0.9)
 
 
 def test_unknown_adapters_make_no_new_labels() -> None:

@@ -12,18 +12,8 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Message
 from agent.records import Half, Interaction
 from agent.traffic.decoder import Reader
+from tests.agent.traffic.formats.pairs import body, read
 from tests.agent.traffic.formats.records import PLACE, example, only
-
-
-def read(value: Any, **headers: bytes) -> Interaction:
-    seen = only(Reader(), Message(7, 50.0, None, orjson.dumps(value), headers))
-    assert isinstance(seen, Interaction)
-    return seen
-
-
-def body(file: str) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(example(file)[0].value or b"")
-    return found
 
 
 def test_a_completion_with_token_ids_as_its_prompt() -> None:

@@ -1,0 +1,305 @@
+"""What was asked and what was answered, in the shapes that exporters and gateways write."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import orjson
+import pytest
+
+from agent.errors import Unreadable
+from agent.kafka.contract import Message
+from agent.records import AsideReason, Half
+from agent.traffic.decoder import Reader
+from agent.traffic.formats import kserve
+from tests.agent.traffic.formats.pairs import (
+    GENAI,
+    any_value,
+    completion,
+    event,
+    message,
+    otel,
+    pair,
+    read,
+    span,
+    told,
+)
+from tests.agent.traffic.formats.records import PLACE, example, only
+
+ONE_TEXT = "its prompt is one text (prompt), and no token ids tell how it was read"
+
+
+def refusal(value: Any, **headers: bytes) -> str:
+    (found,) = Reader().read(message(value, **headers), PLACE)
+    assert isinstance(found, Unreadable)
+    return f"{found.reason}: {found.detail}"
+
+
+# An OpenAI pair.
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts", "ids", "unscored"),
+    [
+        ("Where?", ["Where?"], (), ONE_TEXT),
+        (["Where?"], ["Where?"], (), ONE_TEXT),
+        ([5, 6, 7], [], (5, 6, 7), ""),
+        ([[5, 6, 7]], [], (5, 6, 7), ""),
+        (["Where?", "Why?"], ["Where?"], (), "the request holds 2 prompts (prompt)"),
+        ([[5, 6], [7]], [], (5, 6), "the request holds 2 prompts (prompt)"),
+    ],
+)
+def test_a_completions_prompt_is_one_or_a_list_with_one(prompt: Any, texts: Any, ids: Any, unscored: str) -> None:
+    seen = read(completion({"prompt": prompt}))
+    assert ([turn["content"] for turn in seen.messages], seen.prompt_token_ids) == (texts, ids)
+    assert (seen.output, seen.unscored) == ("shipping", unscored)
+
+
+@pytest.mark.parametrize("prompt", [[], 5, {"a": 1}, [[]], [None], [5, "a"], [["a"]]])
+def test_a_prompt_that_is_none_is_told(prompt: Any) -> None:
+    assert refusal(completion({"prompt": prompt})).endswith("prompt")
+
+
+def test_an_answer_that_repeats_its_prompt_is_read_without_it() -> None:
+    seen = read(completion({"echo": True}, text="Where? shipping"))
+    assert (seen.output, seen.unscored) == (" shipping", "the answer repeats its prompt (echo)")
+    assert read(completion({"echo": False})).output == "shipping"
+
+
+@pytest.mark.parametrize(
+    ("request_", "choice", "unscored"),
+    [
+        ({"modalities": ["text"]}, {}, ""),
+        ({"modalities": ["text", "audio"]}, {}, "the request asks for modalities, which may change what is written"),
+        ({"stop": "END"}, {}, "its answer may be cut at its end (stop), and no token ids tell where"),
+        ({"stop": ""}, {}, ""),
+        ({"suffix": "."}, {}, "its prompt is more than its messages (suffix), and no token ids tell it"),
+        ({"separate_reasoning": True, "stream_reasoning": False}, {}, ""),
+        ({"messages": [{"role": "developer", "content": "Be kind."}]}, {}, ""),
+        ({}, {"message": {"content": None, "refusal": "I cannot"}}, "the answer is not all in its text (refusal)"),
+        ({}, {"message": {"content": None, "audio": {"id": "a"}}}, "the answer is not all in its text (audio)"),
+        ({}, {"finish_reason": None}, ""),
+    ],
+)
+def test_of_an_openai_pair_field_by_field(request_: Any, choice: Any, unscored: str) -> None:
+    assert read(pair(request_, **choice)).unscored == unscored
+
+
+def test_a_bound_of_either_name_is_the_bound() -> None:
+    assert read(pair({"max_completion_tokens": 16})).sampling["max_tokens"] == 16
+    assert read(pair({"max_completion_tokens": 16, "max_tokens": 8})).sampling["max_tokens"] == 8
+
+
+def test_usage_may_be_null() -> None:
+    whole = pair()
+    whole["response"]["usage"] = None
+    assert (read(whole).output_tokens, read(whole).unscored) == (0, "")
+
+
+@pytest.mark.parametrize("side", ["request", "response"])
+def test_a_side_may_come_as_its_json(side: str) -> None:
+    whole = pair()
+    assert read(whole | {side: orjson.dumps(whole[side]).decode()}) == read(whole)
+    assert refusal(whole | {side: "words"}) == f"wrong_type: {side}"
+
+
+@pytest.mark.parametrize("kind", ["text", "input_text", "output_text"])
+def test_parts_that_are_text_are_read_by_any_of_their_names(kind: str) -> None:
+    parts = [{"type": kind, "text": "Where is "}, "my parcel?"]
+    seen = read(pair({"messages": [{"role": "user", "content": parts}]}))
+    assert (seen.messages[0]["content"], seen.unscored) == ("Where is my parcel?", "")
+
+
+def test_parts_that_are_no_text_are_left_out_and_told() -> None:
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    seen = read(pair({"messages": [{"role": "user", "content": parts}]}))
+    assert (seen.messages[0]["content"], seen.unscored) == ("What is this?", "its prompt holds parts that are no text")
+
+
+# OpenInference.
+
+
+def test_the_answer_of_a_stream_tells_no_role_and_is_the_answer() -> None:
+    written = {"choices": [{"message": {"content": "shipping"}, "index": 0}], "object": "chat.completion.chunk"}
+    seen = read(
+        span({"llm.output_messages.0.message.role": None, "output.value": orjson.dumps(written).decode()}),
+    )
+    assert (seen.output, seen.unscored) == ("shipping", "")
+
+
+def test_a_message_of_the_prompt_without_a_role_is_read_and_no_evidence() -> None:
+    more = {"llm.input_messages.1.message.content": "Why?", "llm.input_messages.2.message.role": "user"}
+    seen = read(span(more | {"llm.input_messages.2.message.content": "When?"}))
+    assert [turn["content"] for turn in seen.messages] == ["Where?", "Why?", "When?"]
+    assert seen.unscored == "a message of its prompt tells no role (llm.input_messages)"
+
+
+def test_messages_come_in_the_order_of_their_numbers_also_where_one_is_missing() -> None:
+    asked = {f"llm.input_messages.{n}.message.content": f"turn {n}" for n in (10, 2)}
+    asked |= {f"llm.input_messages.{n}.message.role": "user" for n in (10, 2)}
+    assert [turn["content"] for turn in read(span(asked)).messages] == ["Where?", "turn 2", "turn 10"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "output", "unscored"),
+    [
+        ({"content": [{"type": "text", "text": "ship"}, {"type": "text", "text": "ping"}]}, "shipping", ""),
+        ({"content": [{"type": "image"}]}, "", "the prompt or the answer holds parts that are no text"),
+        ({"contents.1.message_content.text": "ping", "contents.0.message_content.text": "ship"}, "shipping", ""),
+        ({"contents.0.message_content.type": "reasoning"}, "", "the prompt or the answer holds parts that are no text"),
+        ({"function_call_name": "f"}, "", "tools are offered or called (llm.tools, message.tool_calls)"),
+        ({"reasoning_content": "hm"}, "", "the answer holds reasoning apart from its text (reasoning_content)"),
+    ],
+)
+def test_of_a_message_of_a_span_field_by_field(changes: Any, output: str, unscored: str) -> None:
+    told = {"llm.output_messages.0.message.content": None}
+    seen = read(span(told | {f"llm.output_messages.0.message.{name}": value for name, value in changes.items()}))
+    assert (seen.output, seen.unscored) == (output, unscored)
+
+
+NO_MESSAGES = {
+    f"llm.{side}_messages.0.message.{name}": None for side in ("input", "output") for name in ("role", "content")
+}
+
+
+def test_a_span_without_messages_is_read_from_the_bodies_that_it_holds() -> None:
+    asked = {"messages": [{"role": "system", "content": "Route."}, {"role": "user", "content": "Where?"}]}
+    values = {"input.value": orjson.dumps(asked).decode(), "output.value": orjson.dumps(pair()["response"]).decode()}
+    seen = read(span(NO_MESSAGES | values))
+    assert ([turn["content"] for turn in seen.messages], seen.output) == (["Route.", "Where?"], "shipping")
+    assert seen.unscored == "its prompt is one text (input.value), and no token ids tell how it was read"
+
+
+def test_a_span_without_messages_whose_value_is_json_of_its_own_is_that_text() -> None:
+    values = {"input.value": "Where?", "output.value": '{"queue": "shipping"}'}
+    assert read(span(NO_MESSAGES | values)).output == '{"queue": "shipping"}'
+
+
+# OpenTelemetry.
+
+
+def of_body(written: Any, attributes: Any = None) -> dict[str, Any]:
+    return event(attributes, body=written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        any_value(GENAI),
+        {"stringValue": orjson.dumps(GENAI).decode()},
+        {"bytesValue": base64.b64encode(orjson.dumps(GENAI)).decode()},
+        any_value({"gen_ai": {name.removeprefix("gen_ai."): value for name, value in GENAI.items()}}),
+        orjson.dumps(GENAI).decode(),
+        GENAI,
+    ],
+    ids=["kvlistValue", "stringValue", "bytesValue", "nested", "JSON", "an object"],
+)
+def test_a_body_instead_of_attributes_is_read_in_every_shape_of_any_value(written: Any) -> None:
+    assert read(of_body(written)) == read(otel())
+
+
+def test_a_body_beside_attributes_is_read_too_and_attributes_come_first() -> None:
+    messages = {name: value for name, value in GENAI.items() if name.endswith("messages")}
+    rest = [told(name, value) for name, value in GENAI.items() if name not in messages]
+    assert read(of_body(any_value(messages), rest)) == read(otel())
+    assert read(otel(body=any_value({"gen_ai.request.model": "another"}))).adapter == "ticket-router"
+
+
+def test_a_body_that_is_a_sentence_tells_nothing() -> None:
+    assert read(otel(body={"stringValue": "a request was served"})) == read(otel())
+
+
+@pytest.mark.parametrize("wrong", [{"bytesValue": "no base64!"}, {"arrayValue": 5}, {"kvlistValue": {"values": 5}}, {}])
+def test_a_value_that_is_none_of_its_kind_is_told(wrong: Any) -> None:
+    attributes = [told(*item) for item in GENAI.items() if item[0] != "gen_ai.output.messages"]
+    why = refusal(event([*attributes, {"key": "gen_ai.output.messages", "value": wrong}]))
+    assert why.endswith(": gen_ai.output.messages")
+
+
+@pytest.mark.parametrize("operation", ["invoke_agent", "execute_tool", "embeddings", "create_agent"])
+def test_an_agents_span_is_passed_over_because_its_models_span_has_the_answer(operation: str) -> None:
+    both = otel()
+    (record,) = both["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    (other,) = otel({"gen_ai.operation.name": operation})["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    both["resourceLogs"][0]["scopeLogs"][0]["logRecords"] = [other, record]
+    assert read(both) == read(otel())
+    assert refusal(otel({"gen_ai.operation.name": operation})).startswith("unknown_schema")
+    bare = {"name": "x", "attributes": GENAI | {"gen_ai.operation.name": operation}}
+    assert refusal(bare).startswith("unknown_schema")
+
+
+# CloudEvents.
+
+
+def structured(half: Message, **data: Any) -> Message:
+    told = {name[3:]: text.decode() for name, text in half.headers.items() if name.startswith("ce_")}
+    return Message(half.offset, half.at, None, orjson.dumps(told | data), {"pod": half.headers.get("pod", b"")})
+
+
+def joined(*halves: Message) -> Any:
+    request, response = (only(Reader(), half) for half in halves)
+    assert isinstance(request, Half) and isinstance(response, Half)
+    return kserve.join(request, response)
+
+
+def in_base64(half: Message) -> Message:
+    return structured(half, data_base64=base64.b64encode(half.value or b"").decode())
+
+
+def as_text(half: Message) -> Message:
+    return structured(half, data=(half.value or b"").decode(), datacontenttype="text/plain")
+
+
+def as_object(half: Message) -> Message:
+    return structured(half, data=orjson.loads(half.value or b""))
+
+
+@pytest.mark.parametrize("shape", [as_object, in_base64, as_text])
+def test_an_event_is_the_same_however_it_carries_its_data(shape: Any) -> None:
+    request, response = example("kserve")
+    assert joined(shape(request), shape(response)) == joined(request, response)
+    assert joined(shape(request), response) == joined(request, response), "one in each mode"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"data_base64": "no base64!"}, "not_json: at character 0"),
+        ({"data_base64": base64.b64encode(b"\x0a\x05proto").decode()}, "not_json: at character 1"),
+        ({"data_base64": 5}, "wrong_type: data"),
+        ({"data": [1]}, "wrong_type: data"),
+        ({"data": "<xml/>", "datacontenttype": "application/xml"}, "not_json: at character 0"),
+    ],
+)
+def test_data_that_is_no_json_is_told(data: Any, words: str) -> None:
+    (found,) = Reader().read(structured(example("kserve")[0], **data), PLACE)
+    assert isinstance(found, Unreadable) and str(found) == words
+
+
+@pytest.mark.parametrize("shape", [lambda half: half, in_base64, as_text])
+def test_a_streamed_response_is_logged_as_its_events_and_is_their_answer(shape: Any) -> None:
+    """KServe's logger writes what the engine sent, and a stream is sent as events."""
+    request, response = example("kserve")
+    told = orjson.loads(response.value or b"")
+    (choice,) = told.pop("choices")
+    chunks = [
+        told | {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in ((choice["message"], None), ({}, "stop"))
+    ]
+    events = b"".join(b"data: " + orjson.dumps(one) + b"\n\n" for one in chunks) + b"data: [DONE]\n\n"
+    streamed = Message(response.offset, response.at, None, events, response.headers)
+    assert joined(request, shape(streamed)) == joined(request, response)
+
+
+@pytest.mark.parametrize("time", [None, "", "0001-01-01T00:00:00Z"])
+def test_an_event_without_a_time_has_kafkas(time: Any) -> None:
+    half = only(Reader(), structured(example("kserve")[0], time=time, data={"model": "ticket-router"}))
+    assert half.at == 50.0
+
+
+def test_halves_without_an_id_can_be_paired_with_nobody() -> None:
+    half = structured(example("kserve")[0], id="", data={})
+    with pytest.raises(Unreadable) as caught:
+        only(Reader(), half)
+    assert caught.value.reason == AsideReason.MISSING_FIELD

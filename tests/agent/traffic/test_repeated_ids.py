@@ -1,0 +1,141 @@
+"""Ids that several requests share, and ids that are empty: every request counts, and what came twice counts once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from agent.kafka.contract import Outgoing
+from agent.kafka.memory import MemoryTopic
+from agent.records import AsideReason
+from agent.traffic.reservoir import Config
+from tests.agent.traffic.feeding import counted, events, feed_over, store_of
+
+NOW = 2_000_000_000.0
+KEYS = [pytest.param(b"ticket-router", id="by its key"), pytest.param(None, id="by its body")]
+
+
+def pair(name: str, text: str = "shipping", created: float | None = 1.7e9) -> dict[str, Any]:
+    """A pair as a gateway logs it."""
+    told = {} if created is None else {"created": created}
+    message = {"role": "assistant", "content": text}
+    return {
+        "request": {"model": "ticket-router", "messages": [{"role": "user", "content": "Where?"}], "temperature": 0.7},
+        "response": {"id": name, "choices": [{"message": message, "finish_reason": "stop"}], **told},
+    }
+
+
+def sent(body: dict[str, Any], key: bytes | None = b"ticket-router", at: float = 1.8e9, **headers: bytes) -> Outgoing:
+    return Outgoing(key, orjson.dumps(body), headers, at)
+
+
+def of_an_engine_with_few_ids(key: bytes | None, headed: bool = False) -> Iterator[Outgoing]:
+    """4,000 requests within 40 minutes, ids drawn from 199."""
+    for n in range(4000):
+        name = f"chatcmpl-{n * 7919 % 199}"
+        told = pair(name, f"answer {n}", 1.7e9 + n)
+        yield sent(told, key, 1.8e9 + 0.6 * n, **({"request_id": name.encode()} if headed else {}))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_requests_that_share_ids_are_all_counted_and_none_is_a_duplicate(key: bytes | None) -> None:
+    topic = MemoryTopic()
+    topic.publish(of_an_engine_with_few_ids(key))
+    (batch,) = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=10_000), at_once=4000).poll(NOW)
+    assert counted([batch]) == {"ticket-router": 4000}
+    assert ([seen.offset for seen in batch.interactions], batch.aside) == (list(range(4000)), ())
+
+
+@pytest.mark.parametrize(("key", "headed"), [(b"ticket-router", False), (b"ticket-router", True), (None, False)])
+def test_requests_that_share_ids_are_sampled_at_the_rate(key: bytes | None, headed: bool) -> None:
+    topic = MemoryTopic()
+    topic.publish(of_an_engine_with_few_ids(key, headed))
+    (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=10_000), at_once=4000).poll(NOW)
+    assert abs(len(batch.interactions) - 400) <= 4 * math.sqrt(4000 * 0.1 * 0.9)
+    assert (counted([batch]), batch.aside) == ({"ticket-router": 4000}, ())
+    assert len({seen.request_id for seen in batch.interactions}) > 150, "not always the same ids"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_one_id_and_one_text_at_two_times_are_two_requests(key: bytes | None) -> None:
+    """A classifier writes the same word to the same question again and again."""
+    topic = MemoryTopic()
+    topic.publish(sent(pair("chatcmpl-1", created=1.7e9 + n), key) for n in range(3))
+    (batch,) = feed_over(topic).poll(NOW)
+    assert ([seen.offset for seen in batch.interactions], batch.aside) == ([0, 1, 2], ())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_one_id_at_one_time_with_two_texts_are_two_requests(key: bytes | None) -> None:
+    topic = MemoryTopic()
+    topic.publish([sent(pair("chatcmpl-1", "refund"), key), sent(pair("chatcmpl-1", "shipping"), key)])
+    (batch,) = feed_over(topic).poll(NOW)
+    assert ([seen.output for seen in batch.interactions], batch.aside) == (["refund", "shipping"], ())
+
+
+@pytest.mark.parametrize("created", [1.7e9, None], ids=["the record tells its time", "Kafka tells it"])
+@pytest.mark.parametrize("key", KEYS)
+def test_what_its_producer_sent_again_is_a_duplicate(key: bytes | None, created: float | None) -> None:
+    topic = MemoryTopic(partitions=2)
+    for partition in (0, 1):
+        topic.publish([sent(pair("chatcmpl-1", created=created), key, 1.8e9 + 90 * partition)], partition)
+    batches = feed_over(topic).poll(NOW)
+    assert [seen.partition for batch in batches for seen in batch.interactions] == [0]
+    assert [(one.partition, one.reason, one.detail) for batch in batches for one in batch.aside] == [
+        (1, AsideReason.DUPLICATE, "as traffic:0:0")
+    ]
+
+
+def test_an_event_and_the_span_of_one_request_are_one() -> None:
+    """Both carry the engine's id; their clocks stop milliseconds apart."""
+    topic = MemoryTopic()
+    topic.publish(sent(pair("chatcmpl-1", created=1.7e9 + late)) for late in (0.0, 0.02))
+    (batch,) = feed_over(topic).poll(NOW)
+    assert [seen.offset for seen in batch.interactions] == [0]
+    assert [one.reason for one in batch.aside] == [AsideReason.DUPLICATE]
+
+
+def test_what_kafka_delivers_twice_is_the_same_request_and_not_judged_again() -> None:
+    topic = MemoryTopic()
+    topic.publish([sent(pair("chatcmpl-1", "refund")), sent(pair("chatcmpl-1", "shipping"))])
+    first = feed_over(topic)
+    stored = first.poll(NOW)
+    first.close()
+    (again,) = feed_over(topic, counted_upto=lambda: store_of(stored)).poll(NOW)
+    assert [(seen.output, seen.again) for seen in again.interactions] == [("refund", True), ("shipping", True)]
+    assert (again.aside, counted([*stored, again])) == ((), {"ticket-router": 2})
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", ["", None])
+def test_requests_without_ids_are_known_by_their_places(key: bytes | None, name: Any) -> None:
+    topic = MemoryTopic()
+    topic.publish(sent(pair(name), key) for _ in range(3))
+    (batch,) = feed_over(topic).poll(NOW)
+    assert [seen.request_id for seen in batch.interactions] == ["traffic:0:0", "traffic:0:1", "traffic:0:2"]
+    assert (batch.aside, counted([batch])) == ((), {"ticket-router": 3})
+
+
+def test_two_requests_of_one_id_whose_answers_are_still_to_come_are_paired_with_nobody() -> None:
+    """The wrong pair would be a prompt with an answer that nobody gave to it."""
+    first, second = events("id")
+    other = replace(first, value=(first.value or b"").replace(b"Where is", b"What is"))
+    topic = MemoryTopic()
+    topic.publish([first, other, second, second, *events("id-2")])
+    (batch,) = feed_over(topic).poll(NOW)
+    assert [seen.request_id for seen in batch.interactions] == ["id-2"]
+    assert [(one.offset, one.reason) for one in batch.aside] == [(n, AsideReason.UNPAIRED) for n in range(4)]
+    assert batch.aside[0].detail == "several requests of one id wait: whose answer is whose is not told"
+
+
+def test_a_request_that_was_sent_again_before_its_answer_came_is_one() -> None:
+    first, second = events("id")
+    topic = MemoryTopic()
+    topic.publish([first, first, second])
+    (batch,) = feed_over(topic).poll(NOW)
+    assert ([seen.output for seen in batch.interactions], batch.aside) == (["shipping"], ())
