@@ -2,9 +2,9 @@
 
 One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
 adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
-numbered attributes (``llm.input_messages.0.message.role`` ...); where a span has none, ``input.value`` and
-``output.value`` are the texts, embedded and not scored. Request parameters are the JSON text in
-``llm.invocation_parameters``.
+numbered attributes (``llm.input_messages.0.message.role`` ...); where a span has none, the texts of a completion
+(``llm.prompts``, ``llm.choices``), else ``input.value`` and ``output.value``, are the texts, embedded and not scored.
+Request parameters are the JSON text in ``llm.invocation_parameters``.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
@@ -80,7 +80,16 @@ def _why_not_told(told: Body) -> str:
             return "the prompt or the answer holds parts that are no text"
     if json_fields.count(told, "llm.token_count.completion_details.reasoning"):
         return "the answer holds reasoning apart from its text (llm.token_count.completion_details.reasoning)"
-    return scorable.of_answer({}, json_fields.optional(told, "llm.finish_reason", str) or "")
+    return scorable.of_answer(_said_apart(told), json_fields.optional(told, "llm.finish_reason", str) or "")
+
+
+def _said_apart(told: Body) -> Body:
+    """What an answer holds beside its text, which no attribute tells: where the whole answer is in ``output.value``."""
+    whole = json_fields.parsed(told.get("output.value"))
+    choices = whole.get("choices") if isinstance(whole, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    return {**message, "content": None} if isinstance(message, dict) else {}
 
 
 def _span_id(body: Body) -> str:
@@ -102,12 +111,14 @@ def _at(body: Body, message: Message) -> float:
 
 def _prompt(told: Body) -> Chat:
     turns = _turns(told, "llm.input_messages")
-    return turns or ({"role": "user", "content": json_fields.text(told, "input.value")},)
+    name = "llm.prompts.0.prompt.text" if told.get("llm.prompts.0.prompt.text") else "input.value"
+    return turns or ({"role": "user", "content": json_fields.text(told, name)},)
 
 
 def _output(told: Body) -> str:
     turns = _turns(told, "llm.output_messages")
-    return turns[0]["content"] if turns else json_fields.text(told, "output.value")
+    name = "llm.choices.0.completion.text" if "llm.choices.0.completion.text" in told else "output.value"
+    return turns[0]["content"] if turns else json_fields.text(told, name)
 
 
 def _turns(told: Body, prefix: str) -> Chat:
