@@ -1,9 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RECORDING := build/record-formats
+RECORDERS := tests.agent.traffic.formats.recording
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check figures clean
+.PHONY: demo test check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
@@ -20,6 +22,13 @@ figures: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.main_job --suite --json benchmarks/results/main_job.json
 	$(BIN)/python -m benchmarks.canary_evidence --json benchmarks/results/canary_evidence.json
 	$(BIN)/python -m benchmarks.results_page
+
+# By hand, when a library has a new version: what it writes is kept in tests/agent/traffic/formats/recorded. Its libraries
+# are not ours, so they have an environment of their own.
+record-formats: $(RECORDING)/.installed
+	$(RECORDING)/bin/python -m $(RECORDERS).with_litellm
+	$(RECORDING)/bin/python -m $(RECORDERS).with_otlp openinference
+	$(RECORDING)/bin/python -m $(RECORDERS).with_otlp otel_genai
 
 clean:
 	rm -rf $(VENV) .gapwatch build *.egg-info
@@ -38,4 +47,9 @@ $(VENV)/.installed-demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	$(PIP) -e ".[dev]"
+	touch $@
+
+$(RECORDING)/.installed: tests/agent/traffic/formats/recording/requirements.txt
+	$(PYTHON) -m venv $(RECORDING)
+	$(RECORDING)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

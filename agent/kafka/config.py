@@ -46,7 +46,7 @@ class Config(BaseModel):
     max_poll_records: int = Field(default=500, ge=1)
     max_record_bytes: int = Field(default=1_000_000, ge=1)
     auto_offset_reset: Literal["earliest", "latest"] = "latest"
-    format: Literal["auto", "gapwatch.v1", "openai", "otel_genai", "openinference", "kserve"] = "auto"
+    format: Literal["auto", "gapwatch.v1", "openai", "otel_genai", "openinference", "kserve", "litellm"] = "auto"
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -3,8 +3,10 @@
 One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
 adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
 numbered attributes (``llm.input_messages.0.message.role`` ...; a stream's answer tells no role); where a span has none,
-``input.value`` and ``output.value`` are the texts, or the bodies that they are in, embedded and not scored. Request
-parameters are the JSON text in ``llm.invocation_parameters``, or attributes below that name.
+the texts of a completion (``llm.prompts``, ``llm.choices``), else ``input.value`` and ``output.value``, are the texts,
+or the bodies that they are in, embedded and not scored. Request parameters are the JSON text in
+``llm.invocation_parameters``, or attributes below that name. A span that ended in an error and holds no answer is the
+engine's error answer.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
@@ -28,6 +30,8 @@ FAILED = ("ERROR", "STATUS_CODE_ERROR", 2)
 TOOLS = ("llm.tools", "llm.function_call")
 PLAIN = {"role", "content"}
 CALLS = ("tool_calls", "function_call")
+# A completion's one prompt and one text; several are not told apart by what follows.
+COMPLETION_PROMPT, COMPLETION_ANSWER = "llm.prompts.0.prompt.text", "llm.choices.0.completion.text"
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _PART = re.compile(r"contents\.[0-9]{1,6}\.message_content\.text", re.ASCII)
 Turns = list[dict[str, Any]]
@@ -48,10 +52,15 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
     told = json_fields.attributes(span.get("attributes"))
     if told.get(KIND) != "LLM":
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
+    prompt, answer = _messages(told)
+    if _failed(span) and not answer:
+        raise Unreadable(
+            AsideReason.ERROR_ANSWER, answers.ERROR
+        )  # before the model's name, which the answer would tell
     model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
     given, unread = scorable.parameters(told.get(PARAMETERS), PARAMETERS)
     asked = {**json_fields.under(told, f"{PARAMETERS}."), **given}
-    prompt, answer = _messages(told)
+    messages, prompt_ids = _prompt(told, prompt)
     pod = told.get("k8s.pod.name", resource.get("k8s.pod.name"))
     return Interaction(
         request_id=_span_id(span),
@@ -59,8 +68,8 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         adapter=json_fields.required(told, model),
         base="",
         pod=json_fields.pod_of(message) or json_fields.pod_name(pod),
-        messages=_prompt(told, prompt),
-        output=_output(told, answer, span),
+        messages=messages,
+        output=_output(told, answer),
         finish_reason=json_fields.optional(told, "llm.finish_reason", str) or "",
         sampling=json_fields.sampling(asked),
         prompt_tokens=json_fields.count(told, "llm.token_count.prompt"),
@@ -68,6 +77,7 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
         topic=place[0],
         partition=place[1],
         offset=message.offset,
+        prompt_token_ids=prompt_ids,
         unscored=unread or scorable.of_request(asked, (), ()) or _why_not_told(told, prompt, answer, span),
         group=json_fields.group_of(told, "session.id", "user.id"),
     )
@@ -95,7 +105,8 @@ def _why_not_told(told: Body, prompt: Turns, answer: Turns, span: Body) -> str:
             return why
     if json_fields.count(told, "llm.token_count.completion_details.reasoning"):
         return "the answer holds reasoning apart from its text (llm.token_count.completion_details.reasoning)"
-    return scorable.of_answer(answer[0] if answer else {}, json_fields.optional(told, "llm.finish_reason", str) or "")
+    said = {**_said_apart(told), **(answer[0] if answer else {})}
+    return scorable.of_answer(said, json_fields.optional(told, "llm.finish_reason", str) or "")
 
 
 def _why_no_text(turn: Body) -> str:
@@ -113,6 +124,15 @@ def _failed(span: Body) -> bool:
     return isinstance(status, dict) and (status.get("status_code") in FAILED or status.get("code") in FAILED)
 
 
+def _said_apart(told: Body) -> Body:
+    """What an answer holds beside its text, which no attribute tells: where the whole answer is in ``output.value``."""
+    whole = json_fields.parsed(told.get("output.value"))
+    choices = whole.get("choices") if isinstance(whole, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    return {**message, "content": None} if isinstance(message, dict) else {}
+
+
 def _span_id(body: Body) -> str:
     """ "" where it has none."""
     context = json_fields.mapping(body, "context") or body
@@ -128,20 +148,25 @@ def _at(body: Body, message: Message) -> float:
     return json_fields.time_told(message, *((name, body.get(name)) for name in names))
 
 
-def _prompt(told: Body, turns: Turns) -> Chat:
+def _prompt(told: Body, turns: Turns) -> tuple[Chat, tuple[int, ...]]:
+    """The chat, and the prompt's token ids where the request, told whole in ``input.value``, holds those instead."""
     if turns:
-        return tuple({"role": _role(turn, "user"), "content": _content(turn)} for turn in turns)
+        return tuple({"role": _role(turn, "user"), "content": _content(turn)} for turn in turns), ()
+    if told.get(COMPLETION_PROMPT):
+        return ({"role": "user", "content": json_fields.text(told, COMPLETION_PROMPT)},), ()
     asked = json_fields.parsed(told.get("input.value"))
     if isinstance(asked, dict) and asked.get("messages"):
-        return json_fields.chat(asked["messages"], "input.value")
-    return ({"role": "user", "content": json_fields.text(told, "input.value")},)
+        return json_fields.chat(asked["messages"], "input.value"), ()
+    if isinstance(asked, dict) and isinstance(asked.get("prompt"), list):
+        return (), json_fields.token_ids(asked["prompt"], "input.value")
+    return ({"role": "user", "content": json_fields.text(told, "input.value")},), ()
 
 
-def _output(told: Body, turns: Turns, span: Body) -> str:
+def _output(told: Body, turns: Turns) -> str:
     if turns:
         return _content(turns[0])
-    if _failed(span):
-        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+    if COMPLETION_ANSWER in told:
+        return json_fields.text(told, COMPLETION_ANSWER)
     written = json_fields.parsed(told.get("output.value"))
     if isinstance(written, dict) and "choices" in written:
         return openai.text_of(written)

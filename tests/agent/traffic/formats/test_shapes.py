@@ -249,7 +249,7 @@ def test_a_structured_event_is_the_same_half_as_a_binary_one() -> None:
 
 
 def test_what_is_in_no_format_says_which_there_are() -> None:
-    with pytest.raises(Unreadable, match=r"unknown_schema: none of: gapwatch\.v1, kserve, openai"):
+    with pytest.raises(Unreadable, match=r"unknown_schema: none of: gapwatch\.v1, kserve, litellm, openai"):
         read({"prompt": "Where?", "output": "shipping"})
 
 

@@ -1,0 +1,206 @@
+"""Records as the libraries themselves wrote them (``make record-formats``), read by what reads them in production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from agent.errors import Unreadable
+from agent.kafka.contract import Message
+from agent.records import Interaction
+from agent.traffic.decoder import Reader
+from agent.traffic.json_fields import group_of
+from tests.agent.traffic.formats.records import PLACE, only
+
+RECORDED = {
+    f"{file.stem}/{name}": record
+    for file in sorted((Path(__file__).parent / "recorded").glob("*.json"))
+    for name, record in orjson.loads(file.read_bytes())["records"].items()
+}
+SYSTEM, USER = "Answer with a queue.", "Where is my parcel?"
+IDS = (1, 5, 6, 2), (7, 8, 2)
+WARM = {"temperature": 0.7}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a record says; these are the values of the plainest."""
+
+    prompt: tuple[str, ...] = (USER,)
+    output: str = "shipping"
+    finish_reason: str = "stop"
+    sampling: dict[str, float] = field(default_factory=lambda: WARM)
+    tokens: tuple[int, int] = (4, 3)
+    prompt_ids: tuple[int, ...] = ()
+    output_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    unscored: str = ""
+    adapter: str = "ticket-router"
+    group: str = ""
+
+
+TOOLS = "the request offers tools (tools): what is left as text depends on what was written"
+ONE_TEXT = "its prompt is one text (prompt), and no token ids tell how it was read"
+STOP = "its answer may be cut at its end (stop), and no token ids tell where"
+JSON = "the request constrains what may be written (response_format)"
+SEVERAL = "the answer is one of several"
+REASONING = "the answer holds reasoning apart from its text"
+CACHED = "the answer comes out of the gateway's cache (cache_hit): it was drawn for another request"
+NATS = (-0.25, -0.5, -0.125)
+
+LITELLM = {
+    "chat": Told(sampling=WARM | {"top_p": 0.9, "max_tokens": 20.0, "seed": 3.0}),
+    "chat_ids": Told(prompt_ids=IDS[0], output_ids=IDS[1], logprobs=NATS),
+    # Its grammar and its top_k are nowhere in the record: see the format's docstring.
+    "chat_hosted_vllm": Told(),
+    "chat_slash": Told(adapter="openai/gpt-oss"),
+    # Without usage from the engine, LiteLLM counted 12 and 1.
+    "chat_stream": Told(tokens=(0, 0)),
+    "chat_stream_usage": Told(),
+    "chat_stream_ids": Told(output_ids=IDS[1]),
+    "chat_stream_no_role": Told(),
+    "chat_tools": Told(output="", finish_reason="tool_calls", unscored=TOOLS),
+    "chat_two": Told(tokens=(4, 6), unscored=f"{SEVERAL} (n)"),
+    "chat_json": Told(unscored=JSON),
+    "chat_stop": Told(unscored=STOP),
+    "chat_thinks": Told(unscored=f"{REASONING} (reasoning)"),
+    "chat_thinks_stream": Told(unscored=f"{REASONING} (reasoning_tokens)"),
+    "chat_session": Told(group="session-1"),
+    "chat_session_of_its_own": Told(group="session-1"),
+    "chat_user": Told(group="user-1"),
+    "text": Told(prompt=("Where?",), logprobs=NATS, unscored=ONE_TEXT),
+    "text_ids": Told(prompt=("Where?",), prompt_ids=IDS[0], output_ids=IDS[1]),
+    "text_stream": Told(prompt=("Where?",), unscored=ONE_TEXT),
+    "text_of_ids": Told(prompt=(), prompt_ids=IDS[0]),
+    "text_of_list_of_ids": Told(prompt=(), prompt_ids=IDS[0]),
+    "text_of_two": Told(prompt=("Where?",), tokens=(4, 6), unscored=f"{SEVERAL} (prompt)"),
+    "router": Told(),
+    "router_slash": Told(adapter="openai/gpt-oss", sampling={}),
+    "router_bare": Told(sampling={}),
+    "router_alias": Told(),
+    "router_fallback_1": Told(),
+    "router_stream": Told(sampling={}),
+    "router_text": Told(prompt=("Where?",), sampling={}, unscored=ONE_TEXT),
+    "cached_chat": Told(sampling={}, unscored=CACHED),
+    "cached_chat_stream": Told(sampling={}, tokens=(0, 0), unscored=CACHED),
+}
+
+
+def chat(**more: Any) -> Told:
+    return Told(prompt=(SYSTEM, USER), **more)
+
+
+CHAT = chat()
+PLAIN = chat(sampling=WARM | {"top_p": 0.9, "max_tokens": 20, "seed": 3, "presence_penalty": 0.5})
+INPUT_VALUE = "its prompt is one text (input.value), and no token ids tell how it was read"
+OPENINFERENCE = {
+    "chat": PLAIN,
+    # What is in extra_body, and what an answer has beside its text, is in no attribute.
+    "chat_extra": CHAT,
+    "chat_logprobs": CHAT,
+    "chat_parts": Told(),
+    "chat_stream": chat(tokens=(0, 0)),
+    "chat_stream_usage": CHAT,
+    "chat_stream_no_role": CHAT,
+    "chat_tools": chat(
+        output="",
+        finish_reason="tool_calls",
+        unscored="tools are offered or called (llm.tools, message.tool_calls)",
+    ),
+    "chat_two": chat(tokens=(4, 6), unscored=f"{SEVERAL} (n)"),
+    "chat_json": chat(unscored=JSON),
+    "chat_stop": chat(unscored=STOP),
+    "chat_bias": chat(unscored="the request biases tokens (logit_bias)"),
+    "chat_user": CHAT,
+    "chat_thinks": chat(unscored=f"{REASONING} (reasoning)"),
+    "text": Told(prompt=("Where?",), unscored=INPUT_VALUE),
+    # Nothing but input.value holds the ids, in the text of the whole request.
+    "text_of_ids": Told(prompt=(), prompt_ids=IDS[0], unscored=INPUT_VALUE),
+    "text_of_two": Told(prompt=("Where?",), tokens=(4, 6), unscored=INPUT_VALUE),
+}
+# Spans and events say the same.
+OTEL_GENAI = {
+    "chat": PLAIN,
+    "chat_extra": CHAT,
+    "chat_logprobs": CHAT,
+    "chat_parts": Told(),
+    "chat_stream": chat(tokens=(0, 0)),
+    "chat_stream_usage": CHAT,
+    "chat_stream_no_role": CHAT,
+    "chat_tools": chat(output="", finish_reason="tool_calls", unscored=TOOLS),
+    "chat_two": chat(tokens=(4, 6), unscored=f"{SEVERAL} (n)"),
+    "chat_json": chat(unscored=JSON),
+    "chat_stop": chat(unscored=STOP),
+    # The conventions have no word for a bias, for a user, or for reasoning that this library would write.
+    "chat_bias": CHAT,
+    "chat_user": CHAT,
+    "chat_thinks": CHAT,
+}
+WANTED = (
+    {f"litellm/{name}": told for name, told in LITELLM.items()}
+    | {f"openinference/{name}": told for name, told in OPENINFERENCE.items()}
+    | {f"otel_genai/{name}": told for name, told in OTEL_GENAI.items()}
+    | {f"otel_genai/{name}_event": told for name, told in OTEL_GENAI.items()}
+)
+ERROR = "the engine's error answer"
+NO_ANSWER = "unknown_schema: an envelope without a record of a model's answer"
+SET_ASIDE = {
+    "litellm/chat_refuses": ERROR,
+    "litellm/router_fallback_0": ERROR,
+    "litellm/embedding": "unknown_schema: neither chat nor completion: call_type aembedding",
+    "litellm/redacted_chat": "missing_field: messages, which LiteLLM has redacted",
+    "litellm/redacted_chat_stream_usage": "missing_field: messages, which LiteLLM has redacted",
+    "litellm/redacted_text": "missing_field: messages, which LiteLLM has redacted",
+    "openinference/chat_refuses": ERROR,
+    "openinference/embedding": NO_ANSWER,
+    "otel_genai/chat_refuses": NO_ANSWER,
+    "otel_genai/chat_refuses_event": ERROR,
+    "otel_genai/embedding": NO_ANSWER,
+}
+
+
+def read(name: str) -> Interaction:
+    seen = only(Reader(), Message(7, 50.0, None, orjson.dumps(RECORDED[name]), {}), PLACE)
+    assert isinstance(seen, Interaction)
+    return seen
+
+
+def test_every_record_is_told_of() -> None:
+    assert set(RECORDED) == {*WANTED, *SET_ASIDE}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_what_a_library_wrote_is_read_as_what_it_says(name: str) -> None:
+    seen, wanted = read(name), WANTED[name]
+    found = Told(
+        prompt=tuple(turn["content"] for turn in seen.messages),
+        output=seen.output,
+        finish_reason=seen.finish_reason,
+        sampling=dict(seen.sampling),
+        tokens=(seen.prompt_tokens, seen.output_tokens),
+        prompt_ids=seen.prompt_token_ids,
+        output_ids=seen.output_token_ids,
+        logprobs=seen.token_logprobs,
+        unscored=seen.unscored,
+        adapter=seen.adapter,
+        group=seen.group,
+    )
+    hashed = group_of({"name": wanted.group}, "name")
+    assert found == Told(**{**vars(wanted), "group": hashed})
+    assert seen.at == 1_700_000_001.0
+    assert seen.request_id
+
+
+@pytest.mark.parametrize("name", SET_ASIDE)
+def test_what_is_no_traffic_is_set_aside_with_its_reason(name: str) -> None:
+    with pytest.raises(Unreadable) as why:
+        read(name)
+    assert SET_ASIDE[name] in str(why.value)
+
+
+def test_the_pod_of_an_exporter_is_in_its_resource() -> None:
+    assert read("otel_genai/chat").pod == read("openinference/chat").pod == "engine-0"
