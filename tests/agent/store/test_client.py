@@ -105,7 +105,7 @@ def test_the_password_is_read_from_its_file(tmp_path: Path, clickhouse: ClickHou
 
 
 def test_a_folder_that_another_process_holds_says_whom_to_ask(clickhouse: ClickHouseServer) -> None:
-    code = f"from agent import store; store.connect('chdb://{clickhouse.folder}')"
+    code = f"from agent.store.client import connect; connect('chdb://{clickhouse.folder}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "agent.errors.Retryable" in ended.stderr
     assert "a running agent holds it: ask it (gapwatch query does so)" in ended.stderr
