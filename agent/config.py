@@ -1,6 +1,7 @@
 """The one file a user writes, read once: what it says, what it may say, and where it is wrong.
 
-Unknown keys are refused. Relative paths are relative to the file. Secrets are named by file and never held here.
+Unknown keys are refused, and keys that stand twice. Relative paths are relative to the file, ``~`` is the home folder.
+Secrets are named by file and never held here.
 Components keep their own frozen ``Config`` beside their code; this file composes them and fills in nothing else.
 """
 
@@ -11,12 +12,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from agent import config_errors
-from agent.errors import Refused
+from agent import config_errors, yaml_document
+from agent.errors import Refused, Unfit
 from agent.kafka.client import Config as KafkaConfig
+from agent.sinks.pagerduty_address import address as pagerduty_address
+from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -32,13 +34,29 @@ def seconds(value: object) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+def printable(text: str) -> str:
+    """A name as engines allow them: ``org/model@v2``, ``base:adapter``, ``größer #3``. Raises Unfit.
+
+    What cannot be printed is left to us, to put names together with; space at an end is nobody's intention.
+    """
+    if not text.isprintable() or text != text.strip():
+        raise Unfit("one with a character that cannot be printed, or space at an end", "a name of printable characters")
+    return text
+
+
+Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
+Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+
+
+def _twice(names: list[str]) -> list[str]:
+    return sorted(one for one in set(names) if names.count(one) > 1)
 
 
 class Section(BaseModel):
-    """A block of the file: frozen, and an unknown key in it is an error."""
+    """A block of the file: frozen, and an unknown key in it is an error, and so is a number without end."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Adapter(Section):
@@ -49,7 +67,7 @@ class Adapter(Section):
     tolerance: share of the adapter's strength that may be lost or gained before a canary counts, in (0, 1)
     """
 
-    name: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")
+    name: Name
     path: Path
     canaries: Path | None = None
     golden: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
@@ -63,8 +81,8 @@ class Model(Section):
     replay: false samples and stores traffic of these adapters without loading any model
     """
 
-    name: str = Field(min_length=1, max_length=128)
-    path: str
+    name: Name
+    path: str = Field(min_length=1)
     golden_path: str | None = None
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
@@ -73,9 +91,7 @@ class Model(Section):
     def _names_are_unique(self) -> Model:
         names = [adapter.name for adapter in self.adapters]
         if len(set(names)) != len(names):
-            raise ValueError(
-                f"adapter names that differ; saw {sorted(n for n in set(names) if names.count(n) > 1)} twice"
-            )
+            raise Unfit(f"{_twice(names)} twice", "adapter names that differ")
         return self
 
 
@@ -93,7 +109,7 @@ class Probes(Section):
 
     every: Duration = 60.0
     token_budget_per_round: int = Field(default=512, ge=64)
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")
     golden_dir: Path = Path("/var/lib/gapwatch/golden")
     cache_dir: Path = Path("/var/cache/gapwatch")
     keep_golden_weights: bool | None = None
@@ -101,7 +117,7 @@ class Probes(Section):
     threads: int = Field(default=0, ge=0)
     flips: int = Field(default=2, ge=0, le=16)
     canaries: bool = True
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0)
 
 
 class Scoring(Section):
@@ -129,12 +145,15 @@ class Scoring(Section):
 
 
 class PagerDuty(Section):
-    """Where incidents go. routing_key_file: a mounted file with the 32-character integration key."""
+    """Where incidents go. routing_key_file: a mounted file with the 32-character integration key.
+
+    url: of the region, with or without the path that Alertmanager writes behind it
+    """
 
     routing_key_file: Path
-    url: str = Field(default="https://events.pagerduty.com", pattern=r"^https?://[^/:\s]+(:\d{1,5})?(/.*)?$")
-    dashboard_url: str = ""
-    runbook_url: str = ""
+    url: Annotated[str, AfterValidator(pagerduty_address)] = "https://events.pagerduty.com"
+    dashboard_url: Link = ""
+    runbook_url: Link = ""
 
 
 class Alerts(Section):
@@ -156,7 +175,7 @@ class ClickHouse(Section):
     store_text: keep prompts and outputs of production; off unless you say so
     """
 
-    dsn: str = "chdb:///var/lib/gapwatch/store"
+    dsn: Annotated[str, AfterValidator(store_address)] = "chdb:///var/lib/gapwatch/store"
     password_file: Path | None = None
     replicated: bool = False
     store_text: bool = False
@@ -167,6 +186,12 @@ class Telemetry(Section):
 
     prometheus_port: int = Field(default=9464, ge=0, le=65535)
     control_port: int = Field(default=9465, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Telemetry:
+        if self.prometheus_port == self.control_port != 0:
+            raise Unfit(f"prometheus_port and control_port both {self.control_port}", "two ports that differ")
+        return self
 
 
 class Config(Section):
@@ -181,23 +206,27 @@ class Config(Section):
     clickhouse: ClickHouse = ClickHouse()
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
-    cluster: str = "default"
+    cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
     shutdown_budget: Duration = 4.0
 
     @model_validator(mode="after")
-    def _adapters_are_unique(self) -> Config:
+    def _names_are_unique(self) -> Config:
+        bases = [model.name for model in self.models]
+        if len(set(bases)) != len(bases):
+            raise Unfit(f"{_twice(bases)} twice", "names of models that differ")
         names = [adapter.name for model in self.models for adapter in model.adapters]
         if len(set(names)) != len(names):
-            raise ValueError("adapter names unique over all models: traffic is told apart by them")
+            raise Unfit(f"{_twice(names)} twice", "adapter names unique over all models: traffic is told apart by them")
         return self
 
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         heard = self.kafka is not None and self.scoring.enabled
         if not self.probes.canaries and not heard and any(model.replay for model in self.models):
-            raise ValueError("probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged")
+            wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
+            raise Unfit("neither canaries nor scored responses", wanted)
         return self
 
     def scores(self, model: Model) -> bool:
@@ -221,25 +250,17 @@ class Config(Section):
 
 def load(path: Path) -> Config:
     """Read the file. Raises Refused with place, what was seen and what was wanted, on one line."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise Refused(str(path), "no such file", "a YAML configuration (deploy/gapwatch.yaml is a sample)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(str(path), error, "a readable YAML file") from None
-    except yaml.YAMLError as error:
-        raise config_errors.unreadable(path, error) from None
-    if not isinstance(data, dict):
-        raise Refused(str(path), type(data).__name__, "a mapping of sections (models, kafka, probes, ...)")
-    return parse(data, path)
+    return parse(yaml_document.read(path), path)
 
 
 def parse(data: dict[str, Any], path: Path) -> Config:
     """A parsed file as a Config; ``path`` names it in errors and anchors relative paths."""
+    config_errors.check_expanded(path, data)
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise config_errors.refused(path, error.errors()[0]) from None
+    config_errors.check_truths(path, data, config)
     return _anchored(config, path.resolve().parent)
 
 
@@ -261,7 +282,7 @@ def _anchored(config: Config, folder: Path) -> Config:
 
     def anchor(value: Any) -> Any:
         if isinstance(value, Path):
-            return value if value.is_absolute() else folder / value
+            return folder / value.expanduser()
         if isinstance(value, tuple):
             return tuple(anchor(item) for item in value)
         if isinstance(value, BaseModel):
@@ -277,8 +298,9 @@ def _anchored(config: Config, folder: Path) -> Config:
 
 
 def _base(source: str | None, folder: Path) -> str | None:
-    """A base is a path when it looks like one or lies there, else a hub id and left alone."""
-    if source is None or Path(source).is_absolute():
+    """A hub id is left alone, where nothing of that name lies beside the file; all else is a path."""
+    if source is None:
         return source
-    local = folder / source
-    return str(local) if source.startswith(".") or source.endswith(".gguf") or local.exists() else source
+    local = folder / Path(source).expanduser()
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".") and not source.endswith(".gguf")
+    return source if hub_id and not local.exists() else str(local)

@@ -7,26 +7,73 @@ hold it. What is shown of a value is what cannot be one.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import BaseModel
 
-from agent.errors import Refused
+from agent.errors import Refused, Unfit
+from agent.yaml_document import shown_key
 
+# Keys under which people write a secret itself; where it belongs by the section it stands in.
+_SECRET = re.compile(
+    r"pass(word|wd|phrase)?$|secret|token|(api|routing|integration|service|private|access)_?key$", re.I
+)
+SECRET_FILES = {
+    "kafka": "sasl_password_file",
+    "clickhouse": "password_file",
+    "alerts.pagerduty": "routing_key_file",
+}
+# ${NAME}, $(NAME), $NAME and {{ name }}: of shells, Kubernetes and Helm, which have all gone by when we read.
+_PLACEHOLDER = re.compile(r"\$\{\w+[^}]*\}|\$\(\w+\)|\$[A-Z_][A-Z0-9_]+\b|\{\{.*?\}\}")
+_PATTERNS = "sampling.redact"  # regular expressions, in which a $ means something else
+_KINDS = {dict: "a block", list: "a list", tuple: "a list", str: "a text", type(None): "nothing"}
 # Errors of a text where only some texts are allowed, which is no place for a secret.
 _WORDS = ("literal_error", "value_error", "bool_parsing", "int_parsing", "float_parsing", "string_pattern_mismatch")
 
 
 def refused(path: Path, error: Any) -> Refused:
     """The first error of a file that pydantic found, on one line."""
-    place = ".".join(map(_key, error["loc"])) or "file"
+    place = ".".join(map(shown_key, error["loc"])) or "file"
+    unfit = error.get("ctx", {}).get("error")
+    if isinstance(unfit, Unfit):
+        return Refused(f"{path}: {place}", unfit.seen, unfit.wanted)
     seen = "this key" if error["type"] == "extra_forbidden" else _shown(place, error)
     return Refused(f"{path}: {place}", seen, _wanted(error))
 
 
-def unreadable(path: Path, error: yaml.YAMLError) -> Refused:
-    return Refused(_yaml_place(path, error), _yaml_problem(error), "valid YAML")
+def check_expanded(path: Path, data: object) -> None:
+    """Raises Refused for the first text that holds a placeholder: nobody expands it here, so it would be taken as it
+    stands, as the name of a file or of a topic."""
+    for place, value in _leaves(data):
+        if isinstance(value, str) and not place.startswith(_PATTERNS) and _PLACEHOLDER.search(value):
+            wanted = "the value itself: nothing is expanded here (envsubst or the chart can, before the start)"
+            raise Refused(f"{path}: {place}", "a placeholder such as ${NAME}", wanted)
+
+
+def check_truths(path: Path, data: Mapping[str, Any], config: BaseModel) -> None:
+    """Raises Refused where true or false was written and a number came of it: ``rate: true`` is no rate of 1."""
+    for place, value in _leaves(data):
+        if isinstance(value, bool) and not place.startswith("detectors.") and type(_at(config, place)) is not bool:
+            raise Refused(f"{path}: {place}", str(value).lower(), "a number")
+
+
+def _leaves(data: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """Each single value of a parsed file with its place."""
+    pairs = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else None
+    if pairs is None:
+        yield place, data
+    for key, value in pairs or ():
+        yield from _leaves(value, f"{place}.{shown_key(key)}" if place else shown_key(key))
+
+
+def _at(config: object, place: str) -> object:
+    """What became of the value at this place."""
+    found = config
+    for part in place.split("."):
+        found = found[int(part)] if isinstance(found, tuple) else getattr(found, part, None)
+    return found
 
 
 def missing(place: str, file: Path) -> Refused:
@@ -43,11 +90,6 @@ def _is_secret(place: str) -> bool:
     return any(word in place for word in ("pagerduty", "password", "key", "sasl", "dsn", "url"))
 
 
-def _key(part: object) -> str:
-    """A key as it was written, where it looks like one."""
-    return str(part) if re.fullmatch(r"[\w./-]{1,64}", str(part)) else "?"
-
-
 def _shown(place: str, error: Any) -> str:
     """A single value of the wrong kind as it was written; of anything else its type, because it may hold a secret: what
     stands in the place of a section, an address with a login, whatever is written where secrets belong."""
@@ -56,20 +98,18 @@ def _shown(place: str, error: Any) -> str:
         isinstance(value, str) and not re.search(r"[:@]|^\S{24,}$", value)
     )
     wrong_word = isinstance(value, str) and error["type"] not in _WORDS
-    return type(value).__name__ if _is_secret(place) or wrong_word or not plain else repr(value)[:80]
+    kind = _KINDS.get(type(value), type(value).__name__)
+    return kind if _is_secret(place) or wrong_word or not plain else repr(value)[:80]
 
 
 def _wanted(error: Any) -> str:
-    if error["type"] == "extra_forbidden":
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    *section, key = map(str, error["loc"])
+    if not _SECRET.search(key):
         return "no key of that name here (see deploy/gapwatch.yaml)"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _yaml_place(path: Path, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """Without what it quotes, which is the file's own text: an alias or a tag may be a password that begins so."""
-    return re.sub(r"'[^']{2,}'", "'...'", str(getattr(error, "problem", None) or type(error).__name__).splitlines()[0])
+    belongs = SECRET_FILES.get(".".join(section))
+    if belongs:
+        return f"{belongs}, the path of a file that holds the secret and nothing else"
+    files = ", ".join(f"{place}.{file}" for place, file in SECRET_FILES.items())
+    return f"no secret here: they are read from files, which {files} name"

@@ -37,3 +37,11 @@ class Refused(AgentError):
     def __init__(self, place: str, seen: object, wanted: str) -> None:
         super().__init__(f"{place}: saw {seen}, wanted {wanted}")
         self.place, self.seen, self.wanted = place, seen, wanted
+
+
+class Unfit(ValueError):
+    """A setting that cannot be right, for validators: pydantic takes ValueErrors alone, and knows the place."""
+
+    def __init__(self, seen: str, wanted: str) -> None:
+        super().__init__(f"saw {seen}, wanted {wanted}")
+        self.seen, self.wanted = seen, wanted

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from agent.errors import Unfit
 
 BOOTSTRAP_S = 2.0  # bounds how long SIGTERM can wait for a client that is being opened
+_SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})")
+
+
+def servers(value: object) -> object:
+    """``"a:9092,b:9092"`` as the list that every Kafka client takes it for. Raises Unfit for what is no host:port;
+    what was written is not repeated, for it may hold a login."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+        return value
+    found = [one.strip() for item in listed for one in item.split(",") if one.strip()]
+    for number, one in enumerate(found, start=1):
+        named = _SERVER.fullmatch(one)
+        if "://" in one:
+            raise Unfit(f"a scheme in number {number}", "host:port alone: security_protocol says how it is spoken to")
+        if named is None or not 0 < int(named[2]) < 65536:
+            raise Unfit(f"no port, or no host, in number {number}", "host:port, and [address]:port for IPv6")
+    return tuple(found)
 
 
 class Config(BaseModel):
     """Where the traffic is.
 
+    bootstrap_servers: host:port of some brokers, a list or one text with commas between them
     mode: ``group`` shares the partitions among the pods and commits; ``assign`` reads all, commits if group_id is set,
     and without one goes on where the store's counts end
     group_instance_id: a name that outlives a restart (the pod's), so that a restart moves no partition; one pod each
@@ -28,8 +49,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bootstrap_servers: tuple[str, ...] = Field(min_length=1)
-    topic: str = Field(min_length=1)
+    bootstrap_servers: Annotated[tuple[str, ...], BeforeValidator(servers)] = Field(min_length=1)
+    topic: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
     group_id: str | None = "gapwatch"
     group_instance_id: str | None = None
     mode: Literal["group", "assign"] = "group"
@@ -55,6 +76,12 @@ class Config(BaseModel):
         sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password_file)
         if self.uses_sasl and None in sasl:
             raise ValueError("SASL needs sasl_mechanism, sasl_username and sasl_password_file")
+        if not self.uses_sasl and sasl != (None, None, None):
+            wanted = "security_protocol SASL_SSL or SASL_PLAINTEXT beside it: with this one nobody logs in"
+            raise Unfit(f"sasl_* with {self.security_protocol}", wanted)
+        if not self.uses_tls and (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile) != (None, None, None):
+            wanted = "security_protocol SSL or SASL_SSL beside it: with this one nothing is encrypted"
+            raise Unfit(f"ssl_* with {self.security_protocol}", wanted)
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile: a key without its certificate proves nothing")
         return self

@@ -145,7 +145,8 @@ def _no_broker(config: Config, host: str, port: int, first: bytes) -> Failed:
 
 def _speaks_tls(host: str, port: int) -> bool:
     """Whoever signed its certificate: only whether it has one."""
-    trusting = Config(bootstrap_servers=(host,), topic="any", security_protocol="SSL", ssl_check_hostname=False)
+    server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    trusting = Config(bootstrap_servers=(server,), topic="any", security_protocol="SSL", ssl_check_hostname=False)
     try:
         with wire.connected(host, port, ANSWER_S) as link, wire.secured(link, host, trusting):
             return True

@@ -24,10 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from agent.alerting.notice_text import runbook_of
 from agent.alerting.outbox import Entry, Outbox
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
+from agent.sinks.pagerduty_address import CHANGE, ENQUEUE, address
 
 log = structlog.get_logger(__name__)
 
-ENQUEUE, CHANGE = "/v2/enqueue", "/v2/change/enqueue"
 MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
 ACCEPTED, WRONG, TOO_LONG, THROTTLED = 202, 400, 413, 429
 KEY_LENGTH = 32
@@ -58,13 +58,7 @@ class Config(BaseModel):
     @field_validator("url")
     @classmethod
     def _can_be_called(cls, url: str) -> str:
-        try:
-            seen = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise ValueError(f"not an address: {error}") from error
-        if seen.scheme not in ("http", "https") or not seen.host:
-            raise ValueError("wanted https://host")
-        return url
+        return address(url)
 
 
 class Sink:

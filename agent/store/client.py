@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from agent.errors import AgentError, Refused, Retryable
 from agent.shipped import QUERIES, texts
+from agent.store import dsn as dsns
+from agent.store.dsn import MEMORY, Address
 
 Client = Any  # clickhouse_connect's client; imported only where one is made
-TLS_PORTS = (443, 8443, 9440)
 
 _HELD = "a running agent holds it: ask it (gapwatch query does so)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
@@ -38,33 +38,18 @@ def connect(dsn: str, password_file: Path | None = None) -> Client:
 
     Raises Refused where address or login is wrong, Retryable where the store is away or held by another process.
     """
-    parts = urlsplit(dsn)
-    if parts.password is not None:
-        raise Refused("clickhouse.dsn", "a password in the address", "clickhouse.password_file")
-    if parts.scheme not in ("chdb", "clickhouse", "http", "https"):
-        raise Refused(
-            "clickhouse.dsn",
-            f"the scheme {parts.scheme!r}",
-            "chdb:///folder, clickhouse://user@host:8443/database, http:// or https://",
-        )
-    database = parse_qs(parts.query).get("database", [""])[0] or _database(parts)
-    open_one = _opener(parts, password_file)
+    where = dsns.address(dsn)
+    open_one = _opener(where, password_file)
     try:
-        return _opened_in(open_one, database)
+        return _opened_in(open_one, where.database)
     except AgentError:
         raise
     except ImportError as error:
         raise Refused(
-            "clickhouse.dsn", f"{parts.scheme}://", "the embedded engine: install gapwatch[embedded], or name a server"
+            "clickhouse.dsn", f"{where.scheme}://", "the embedded engine: install gapwatch[embedded], or name a server"
         ) from error
     except Exception as error:  # the driver's errors and urllib3's share no root
-        raise _as_agent_error(parts, error) from error
-
-
-def _database(parts: SplitResult) -> str:
-    if parts.scheme == "chdb" and parts.netloc != "memory":
-        return ""
-    return parts.path.strip("/").split("/")[0]
+        raise _as_agent_error(where, error) from error
 
 
 def _password(file: Path) -> str:
@@ -75,23 +60,22 @@ def _password(file: Path) -> str:
         raise Refused("clickhouse.password_file", error.strerror, "a readable file") from None
 
 
-def _opener(parts: SplitResult, password_file: Path | None) -> Any:
+def _opener(where: Address, password_file: Path | None) -> Any:
     import clickhouse_connect  # 30 MB; not for a command that needs no store
     from clickhouse_connect.driver import options
 
-    if parts.scheme == "chdb":
-        where = {} if parts.netloc == "memory" else {"path": parts.path}
-        return lambda **more: clickhouse_connect.get_client(interface="chdb", tz_mode="aware", **where, **more)
+    if where.embedded:
+        place = {} if where.folder == MEMORY else {"path": where.folder}
+        return lambda **more: clickhouse_connect.get_client(interface="chdb", tz_mode="aware", **place, **more)
     if "pandas" not in sys.modules:
         # The driver would import it at the first insert, only to see that no data frame was given: 100 MB.
         options.pd = None
-    secure = parts.scheme == "https" or (parts.scheme == "clickhouse" and parts.port in TLS_PORTS)
     password = _password(password_file) if password_file else ""
     return lambda **more: clickhouse_connect.get_client(
-        host=parts.hostname or "localhost",
-        port=parts.port or (8443 if secure else 8123),
-        secure=secure,
-        username=parts.username or "default",
+        host=where.host,
+        port=where.port,
+        secure=where.secure,
+        username=where.user,
         password=password,
         connect_timeout=5,
         send_receive_timeout=30,
@@ -116,13 +100,13 @@ def _opened_in(open_one: Any, database: str) -> Client:
     return open_one(database=database)
 
 
-def _as_agent_error(parts: SplitResult, error: Exception) -> AgentError:
-    code, where = getattr(error, "code", None), f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-    if parts.scheme == "chdb" and _held(Path(parts.path)):
-        return Retryable(where, _HELD)
+def _as_agent_error(where: Address, error: Exception) -> AgentError:
+    code, place = getattr(error, "code", None), str(where)
+    if where.embedded and _held(Path(where.folder)):
+        return Retryable(place, _HELD)
     if code in _WRONG_LOGIN:
-        return Refused(where, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
-    return Retryable(where, _first_cause(str(error)))
+        return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
+    return Retryable(place, _first_cause(str(error)))
 
 
 def _first_cause(words: str) -> str:

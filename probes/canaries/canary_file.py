@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from probes.errors import Refused
 
 ROLES = ("system", "user", "assistant")
+SHAPE = '{"id": ..., "messages": [...], "expect": {...}}'
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
     """One prompt. id: unique in its set; messages: chat turns, the last one the user's;
 
-    expect: what the task's own check wants to see in the answer (ours to carry, never read here).
+    expect: what the task's own check wants to see in the answer (ours to carry, never read here)
+    where: file and line for whoever has to mend it, "" where it is of no file; no part of what it is
     """
 
     id: str
     messages: tuple[Mapping[str, str], ...]
     expect: Mapping[str, object] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
     def as_json(self) -> dict[str, object]:
         return {"id": self.id, "messages": [dict(turn) for turn in self.messages], "expect": dict(self.expect)}
@@ -45,15 +51,28 @@ class CanarySet:
 
 
 def read_canaries(path: Path) -> CanarySet:
-    """The canaries of a JSON Lines file; blank lines are skipped.
+    """The canaries of a JSON Lines file; blank lines are skipped, and so is a byte order mark.
 
-    Raises Refused with the line's number for a line that is no canary, for an id seen before, and for an empty file.
+    Raises Refused with the number of every line that is no canary or has an id seen before, and for an empty file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"canary file {path}", error, "a readable UTF-8 file, one JSON object a line") from error
-    return CanarySet(_without_duplicates(path, _numbered(text)))
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        seen = f"no UTF-8 at byte {error.start}"
+        raise Refused(f"canary file {path}", seen, "a UTF-8 file, one JSON object a line") from None
+    except OSError as error:
+        seen = error.strerror or type(error).__name__
+        raise Refused(f"canary file {path}", seen, "a readable UTF-8 file, one JSON object a line") from None
+    return CanarySet(_all_of(path, _numbered(text)))
+
+
+def faulty(where: str, faults: Sequence[Refused]) -> Refused:
+    """One error for several; each keeps its own place."""
+    if len(faults) == 1:
+        return faults[0]
+    more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+    told = "; ".join(f"{fault.what}: {fault.seen}, wanted {fault.wanted}" for fault in faults[:MOST_NAMED])
+    return Refused(where, f"{len(faults)} faults ({told}{more})", "none")
 
 
 def _numbered(text: str) -> Iterable[tuple[int, str]]:
@@ -61,43 +80,97 @@ def _numbered(text: str) -> Iterable[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
-def _without_duplicates(path: Path, lines: Iterable[tuple[int, str]]) -> tuple[Canary, ...]:
+def _all_of(path: Path, lines: Iterable[tuple[int, str]]) -> tuple[Canary, ...]:
     seen: dict[str, int] = {}
-    canaries = []
+    canaries, faults = [], []
     for number, line in lines:
-        canary = _parse(line, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        try:
+            canary = _parse(line, where)
+        except Refused as error:
+            faults.append(error)
+            continue
         if canary.id in seen:
-            raise Refused(f"{path}, line {number}", f"id {canary.id!r} of line {seen[canary.id]} again", "a new id")
-        seen[canary.id] = number
+            faults.append(Refused(where, f"id {canary.id!r} of line {seen[canary.id]} again", "a new id"))
+        seen.setdefault(canary.id, number)
         canaries.append(canary)
+    if faults:
+        raise faulty(f"canary file {path}", faults)
     if not canaries:
         raise Refused(f"canary file {path}", "no canaries", "at least one")
     return tuple(canaries)
 
 
 def _parse(line: str, where: str) -> Canary:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise Refused(where, f"no JSON ({error})", '{"id": ..., "messages": [...], "expect": {...}}') from error
-    if not isinstance(row, dict) or set(row) - {"id", "messages", "expect"}:
-        raise Refused(where, sorted(row) if isinstance(row, dict) else type(row).__name__, "id, messages, expect only")
+    row = json_object(line, where, SHAPE)
+    if _torn(row):
+        seen = "half a character (a lone surrogate, as when a text is cut inside an emoji)"
+        raise Refused(where, seen, "whole characters: write them as they are, or as both their \\u halves")
+    if set(row) - {"id", "messages", "expect"}:
+        raise Refused(where, sorted(row), "id, messages, expect only")
     name, expect = row.get("id"), row.get("expect", {})
     if not isinstance(name, str) or not name:
-        raise Refused(where, f"id {name!r}", "a text that is not empty")
+        raise Refused(where, f"id {_short(name)}", "a text that is not empty")
     if not isinstance(expect, dict):
-        raise Refused(where, f"expect {expect!r}", "an object")
-    return Canary(name, _turns(row.get("messages"), where), expect)
+        raise Refused(where, f"expect {_short(expect)}", "an object")
+    return Canary(name, _turns(row.get("messages"), where), expect, where)
+
+
+def json_object(line: str, where: str, shape: str) -> dict[str, Any]:
+    """One line as an object with each key once. Raises Refused, which repeats nothing of the line but a key's name."""
+    try:
+        row = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
+        if not isinstance(row, dict):
+            raise Refused(where, f"a {type(row).__name__}", shape)
+    except _Twice as error:
+        name = f"key {error}" if re.fullmatch(r"[\w.-]{1,40}", str(error)) else "a key"
+        raise Refused(where, f"{name} twice", "each key once: of two the first would be lost") from None
+    except json.JSONDecodeError as error:
+        raise Refused(where, f"no JSON ({error.msg} at character {error.pos + 1})", shape) from None
+    except (ValueError, RecursionError) as error:  # digits without end, NaN, brackets without end
+        raise Refused(where, f"no JSON ({str(error).partition(';')[0]})", shape) from None
+    return row
+
+
+def _torn(row: object) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+class _Twice(Exception):
+    """A key of an object that stands twice in it."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twice(key)
+        found[key] = value
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _turns(messages: object, where: str) -> tuple[Mapping[str, str], ...]:
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise Refused(where, f"messages {messages!r}", "a list of chat turns")
+        raise Refused(where, f"messages {_short(messages)}", "a list of chat turns")
     for turn in messages:
         if not isinstance(turn, dict) or set(turn) != {"role", "content"} or turn["role"] not in ROLES:
-            raise Refused(where, f"turn {turn!r}", f"role (one of {', '.join(ROLES)}) and content")
+            raise Refused(where, f"turn {_short(turn)}", f"role (one of {', '.join(ROLES)}) and content")
         if not isinstance(turn["content"], str):
-            raise Refused(where, f"content {turn['content']!r}", "text")
+            raise Refused(where, f"content {_short(turn['content'])}", "text")
     if messages[-1]["role"] != "user":
         raise Refused(where, f"last turn of {messages[-1]['role']}", "the user's turn last: the adapter answers it")
+    if not messages[-1]["content"].strip():
+        raise Refused(where, "a user's turn without text", "a question that the adapter answers")
     return tuple(messages)
+
+
+def _short(value: object) -> str:
+    return repr(value)[:80]

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from probes.canaries.canary_file import ROLES, Canary, CanarySet
+from probes.canaries.canary_file import ROLES, Canary, CanarySet, json_object
 from probes.errors import Refused
 
 Turns = tuple[Mapping[str, str], ...]
 SHAPE = '{"messages": [{"role": "user", "content": "..."}]} or {"prompt": "..."}'
+
+LONE = re.compile("[\ud800-\udfff]")
 
 
 def as_it_is(turn: Mapping[str, str]) -> Mapping[str, str]:
@@ -54,7 +57,7 @@ def together(own: CanarySet, exported: CanarySet) -> CanarySet:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         seen = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise Refused(str(path), seen, f"a readable UTF-8 file, one {SHAPE} a line") from None
@@ -62,29 +65,28 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise Refused(where, "no JSON", SHAPE) from None
-        if not isinstance(row, dict):
-            raise Refused(where, type(row).__name__, SHAPE)
-        yield where, row
+        yield where, json_object(line, where, SHAPE)
 
 
 def _turns(row: Mapping[str, Any], where: str) -> Turns:
     if isinstance(row.get("prompt"), str) and not row.get("messages"):
-        return ({"role": "user", "content": row["prompt"]},)
+        return ({"role": "user", "content": _whole(row["prompt"])},)
     told = row.get("messages")
     if not isinstance(told, list):
         raise Refused(where, f"neither a prompt nor a list of messages but {type(told).__name__}", SHAPE)
     if wrong := next((number for number, turn in enumerate(told, start=1) if not _is_turn(turn)), None):
         raise Refused(where, f"a message without a known role or a text: number {wrong}", SHAPE)
-    turns = [{"role": turn["role"], "content": turn["content"]} for turn in told]
+    turns = [{"role": turn["role"], "content": _whole(turn["content"])} for turn in told]
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns or turns[-1]["role"] != "user":
         raise Refused(where, "no turn of the user at the end", SHAPE)
     return tuple(turns)
+
+
+def _whole(text: str) -> str:
+    """Half a character, as a text has that was cut inside one, as engines read it: U+FFFD."""
+    return LONE.sub("\ufffd", text)
 
 
 def _is_turn(turn: object) -> bool:

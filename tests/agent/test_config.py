@@ -13,6 +13,9 @@ GOOD: dict[str, Any] = {
     "models": [{"name": "m", "path": "org/model", "adapters": [{"name": "a", "path": "adapters/a"}]}]
 }
 
+ONE: dict[str, Any] = {"name": "a", "path": "adapters/a"}
+MORE: dict[str, Any] = {"name": "m", "path": "org/other", "adapters": [ONE | {"name": "b"}]}
+
 
 def written(folder: Path, data: object) -> Path:
     path = folder / "gapwatch.yaml"
@@ -42,7 +45,68 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"alerts": {"false_pages_per_year": 0}}, "alerts.false_pages_per_year", "greater than 0"),
         ({"models": []}, "models", "at least 1"),
         ({"models": [GOOD["models"][0] | {"adapters": [{"name": "a", "path": "x"}] * 2}]}, "models.0", "adapter names"),
-        ({"kafka": {"bootstrap_servers": "host:1", "topic": "t"}}, "kafka.bootstrap_servers", "tuple"),
+        ({"kafka": {"bootstrap_servers": {}, "topic": "t"}}, "kafka.bootstrap_servers", "tuple"),
+        (
+            {"kafka": {"bootstrap_servers": "a:1,b", "topic": "t"}},
+            "kafka.bootstrap_servers",
+            "saw no port, or no host, in number 2, wanted host:port, and [address]",
+        ),
+        ({"kafka": {"bootstrap_servers": ["::1:9092"], "topic": "t"}}, "kafka.bootstrap_servers", "[address]:port"),
+        ({"kafka": {"bootstrap_servers": ["a:1", "b:0"], "topic": "t"}}, "kafka.bootstrap_servers", "in number 2"),
+        ({"kafka": {"bootstrap_servers": ["a b:1"], "topic": "t"}}, "kafka.bootstrap_servers", "host:port"),
+        (
+            {"kafka": {"bootstrap_servers": ["SSL://a:1"], "topic": "t"}},
+            "kafka.bootstrap_servers",
+            "saw a scheme in number 1, wanted host:port alone",
+        ),
+        ({"kafka": {"bootstrap_servers": " , ", "topic": "t"}}, "kafka.bootstrap_servers", "at least 1"),
+        ({"kafka": {"bootstrap_servers": ["a:1"], "topic": "one,two"}}, "kafka.topic", "pattern"),
+        (
+            {"kafka": {"bootstrap_servers": ["a:1"], "topic": "t", "sasl_username": "me"}},
+            "kafka",
+            "security_protocol SASL_SSL or SASL_PLAINTEXT",
+        ),
+        (
+            {"kafka": {"bootstrap_servers": ["a:1"], "topic": "t", "ssl_cafile": "ca"}},
+            "kafka",
+            "security_protocol SSL or SASL_SSL",
+        ),
+        ({"models": [GOOD["models"][0], MORE]}, "file", "saw ['m'] twice, wanted names of models that differ"),
+        ({"models": [GOOD["models"][0], MORE | {"name": "n", "adapters": [ONE]}]}, "file", "saw ['a'] twice"),
+        ({"models": [MORE | {"name": " m"}]}, "models.0.name", "space at an end"),
+        ({"models": [MORE | {"adapters": [ONE | {"name": "a\tb"}]}]}, "models.0.adapters.0.name", "printable"),
+        ({"models": [MORE | {"adapters": [ONE | {"golden": "abc"}]}]}, "models.0.adapters.0.golden", "sha256"),
+        ({"models": [MORE | {"adapters": [ONE | {"tolerance": 5}]}]}, "models.0.adapters.0.tolerance", "less than 1"),
+        ({"sampling": {"rate": 1.5}}, "sampling.rate", "less than or equal to 1"),
+        ({"sampling": {"rate": True}}, "sampling.rate", "saw true, wanted a number"),
+        ({"probes": {"threads": False}}, "probes.threads", "saw false, wanted a number"),
+        ({"probes": {"every": "5"}}, "probes.every", 'a duration such as "60s"'),
+        ({"probes": {"every": float("inf")}}, "probes.every", "finite"),
+        ({"alerts": {"false_pages_per_year": float("inf")}}, "alerts.false_pages_per_year", "finite"),
+        ({"probes": {"device": "gpu"}}, "probes.device", "cuda"),
+        ({"probes": {"seed": -1}}, "probes.seed", "greater than or equal to 0"),
+        ({"clickhouse": {"store_text": "perhaps"}}, "clickhouse.store_text", "boolean"),
+        (
+            {"clickhouse": {"dsn": "mysql://u@h/db"}},
+            "clickhouse.dsn",
+            "saw mysql://, another protocol, wanted clickhouse://user@host:8443/database",
+        ),
+        (
+            {"clickhouse": {"dsn": "clickhouse://u@h:9000/db"}},
+            "clickhouse.dsn",
+            "saw port 9000, ClickHouse's native protocol, wanted its HTTP interface: port 8123",
+        ),
+        ({"telemetry": {"prometheus_port": 9, "control_port": 9}}, "telemetry", "two ports that differ"),
+        (
+            {"alerts": {"pagerduty": {"routing_key_file": "k", "url": "http://events.pagerduty.com"}}},
+            "alerts.pagerduty.url",
+            "https://events.pagerduty.com",
+        ),
+        ({"cluster": ""}, "cluster", "at least 1 character"),
+        ({"state_dir": "${STATE}/gapwatch"}, "state_dir", "the value itself: nothing is expanded here"),
+        ({"models": [MORE | {"path": "$(BASE)"}]}, "models.0.path", "the value itself"),
+        ({"models": [MORE | {"path": "$HOME/base"}]}, "models.0.path", "the value itself"),
+        ({"cluster": "{{ .Values.cluster }}"}, "cluster", "the value itself"),
         (
             {"models": [GOOD["models"][0] | {"adapters": [{"name": "a", "path": "x", "tolerance": 0}]}]},
             "models.0.adapters.0.tolerance",
@@ -62,10 +126,90 @@ def test_a_wrong_file_gets_one_line_with_the_place_and_what_was_wanted(
     assert wanted in said
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("a: [1", "valid YAML"), ("- 1", "a mapping"), ("", "a mapping")])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, wanted: str) -> None:
-    with pytest.raises(Refused, match=wanted):
-        load(written(tmp_path, text))
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://events.pagerduty.com/v2/enqueue", "https://events.pagerduty.com"),
+        ("https://events.eu.pagerduty.com", "https://events.eu.pagerduty.com"),
+    ],
+)
+def test_the_address_of_pagerduty_is_taken_as_other_tools_write_it(tmp_path: Path, url: str, host: str) -> None:
+    config = load(written(tmp_path, GOOD | {"alerts": {"pagerduty": {"routing_key_file": "k", "url": url}}}))
+    assert config.alerts.pagerduty is not None and config.alerts.pagerduty.url == host
+
+
+@pytest.mark.parametrize(
+    ("servers", "listed"),
+    [
+        ("a:9092,b:9093", ("a:9092", "b:9093")),
+        (" a:9092 , b:9093, ", ("a:9092", "b:9093")),
+        (["a:9092", "b:9093"], ("a:9092", "b:9093")),
+        (["a:9092,b:9093"], ("a:9092", "b:9093")),
+        ("[::1]:9092", ("[::1]:9092",)),
+    ],
+)
+def test_brokers_in_one_text_are_the_list_that_they_mean(
+    tmp_path: Path, servers: object, listed: tuple[str, ...]
+) -> None:
+    config = load(written(tmp_path, GOOD | {"kafka": {"bootstrap_servers": servers, "topic": "t"}}))
+    assert config.kafka is not None and config.kafka.bootstrap_servers == listed
+
+
+@pytest.mark.parametrize("name", ["org/model@v2", "base:adapter", "a+b#1", "größer als 3", "_a", "-a", "x" * 255])
+def test_a_name_that_engines_allow_is_a_name(tmp_path: Path, name: str) -> None:
+    config = load(written(tmp_path, {"models": [MORE | {"adapters": [ONE | {"name": name}]}]}))
+    assert config.adapter(name)[1].name == name
+
+
+def test_paths_from_the_home_folder_are_there_and_not_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    models = [MORE | {"path": "~/base", "adapters": [ONE | {"path": "~/a"}]}]
+    config = load(written(tmp_path, {"models": models, "state_dir": "~/state"}))
+    assert config.models[0].path == "/home/somebody/base"
+    assert config.models[0].adapters[0].path == Path("/home/somebody/a")
+    assert config.state_dir == Path("/home/somebody/state")
+
+
+@pytest.mark.parametrize("path", ["base", "models/team/base", "./org/model", "a/b.gguf"])
+def test_a_base_that_is_no_hub_id_lies_beside_the_file(tmp_path: Path, path: str) -> None:
+    config = load(written(tmp_path, {"models": [MORE | {"path": path}]}))
+    assert Path(config.models[0].path) == tmp_path / path
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "file"),
+    [
+        (
+            {"kafka": {"bootstrap_servers": ["h:1"], "topic": "t", "sasl_password": "hunter2"}},
+            "kafka.sasl_password",
+            "sasl_password_file, the path of a file",
+        ),
+        ({"clickhouse": {"password": "hunter2"}}, "clickhouse.password", "password_file, the path of a file"),
+        ({"clickhouse": {"token": "hunter2"}}, "clickhouse.token", "password_file, the path of a file"),
+        (
+            {"alerts": {"pagerduty": {"routing_key_file": "k", "routing_key": "hunter2"}}},
+            "alerts.pagerduty.routing_key",
+            "routing_key_file, the path of a file",
+        ),
+        (
+            {"alerts": {"pagerduty": {"routing_key_file": "k", "integration_key": "hunter2"}}},
+            "alerts.pagerduty.integration_key",
+            "routing_key_file, the path of a file",
+        ),
+        ({"api_key": "hunter2"}, "api_key", "alerts.pagerduty.routing_key_file"),
+        ({"alerts": {"pagerduty_api_token": "hunter2"}}, "alerts.pagerduty_api_token", "kafka.sasl_password_file"),
+    ],
+)
+def test_a_secret_in_the_file_is_refused_with_the_key_that_names_its_file(
+    tmp_path: Path, change: dict[str, Any], place: str, file: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        load(written(tmp_path, GOOD | change))
+    assert refused.value.place.endswith(f": {place}")
+    assert file in refused.value.wanted
+    assert "hunter2" not in str(refused.value)
 
 
 PASSWORD = "hunter2"
@@ -94,6 +238,13 @@ ADDRESS = f"clickhouse://gapwatch:{PASSWORD}@host:8443/gapwatch"
         {"alerts": {"pagerduty": {"url": f"https://user:{PASSWORD}@host", "routing_key_file": "x"}}},
         {"models": [{"name": "m", "path": "p", "adapters": [{"path": "a", "golden": PASSWORD}]}]},
         {ADDRESS: 1},
+        {"kafka": {"bootstrap_servers": [f"SASL_SSL://user:{PASSWORD}@h:1"], "topic": "t"}},
+        {"clickhouse": {"dsn": ADDRESS}},
+        {"clickhouse": {"dsn": PASSWORD}},
+        {"alerts": {"pagerduty": {"url": f"https://events.pagerduty.com/{PASSWORD}", "routing_key_file": "x"}}},
+        {"clickhouse": {"dsn": f"${{{PASSWORD}}}"}},
+        f"password: {PASSWORD}\npassword: {PASSWORD}",
+        f"{PASSWORD}: 1\n{ADDRESS}: 1\n{ADDRESS}: 1",
         f"models: *{PASSWORD}",
         f"models: !{PASSWORD} x",
     ],

@@ -21,9 +21,10 @@ OPTIONAL = re.compile(r"^(\s*)#(?=[a-z_]+:)", re.MULTILINE)
 
 @pytest.fixture
 def switched_on(tmp_path: Path) -> Path:
-    """The sample with every optional line in force."""
+    """The sample with every optional line in force, and the protocol that the login and the certificates are for."""
     file = tmp_path / "gapwatch.yaml"
-    file.write_text(OPTIONAL.sub(r"\1", SAMPLE.read_text()))
+    every = OPTIONAL.sub(r"\1", SAMPLE.read_text())
+    file.write_text(every.replace("security_protocol: PLAINTEXT", "security_protocol: SASL_SSL"))
     return file
 
 

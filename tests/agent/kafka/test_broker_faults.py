@@ -87,7 +87,8 @@ def test_settings_that_no_client_can_open_with_are_said_and_tried_again(tmp_path
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
     odd = config_for(f"127.0.0.1:{free_port()}", "odd", **login, sasl_password_file=tmp_path / "password")
-    for config in (config_for("kafka:abc", "odd"), odd):
+    unread = odd.model_copy(update={"bootstrap_servers": ("kafka:abc",), "security_protocol": "PLAINTEXT"})
+    for config in (unread, odd):
         consumer = Consumer(config)
         consumer.open()
         for _ in range(8):

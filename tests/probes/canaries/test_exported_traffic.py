@@ -38,6 +38,14 @@ def test_the_answer_at_the_end_is_cut_off(tmp_path: Path) -> None:
     assert canary.messages == tuple(turns[:2])
 
 
+def test_half_a_character_is_read_as_engines_read_it(tmp_path: Path) -> None:
+    lines = ('{"prompt": "a \\ud83d"}', '{"messages": [{"role": "user", "content": "b \\ude00"}]}')
+    path = written(tmp_path, *lines, '{"prompt": "\\ud83d\\ude00"}')
+    found = read_exported(path, "router")
+    assert [canary.messages[0]["content"] for canary in found.canaries] == ["a \ufffd", "b \ufffd", "\U0001f600"]
+    assert found.content_hash.startswith("sha256:")
+
+
 @pytest.mark.parametrize(
     "row", ["no json", "[1]", {"text": "x"}, {"messages": []}, {"messages": [{"role": "cat", "content": "x"}]}]
 )

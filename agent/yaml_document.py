@@ -1,0 +1,126 @@
+"""A YAML file as the mapping that its writer meant: one document, each key once, words as they are written.
+
+YAML 1.1, which PyYAML reads, takes ``no`` for false, ``12:30`` for 750, ``010`` for 8 and 2024-11-01 for a date, and of
+a key that stands twice it keeps the last without a word. Here a plain scalar is what YAML 1.2's core schema says: true,
+false, null, decimal numbers; everything else is text, and the setting that it stands for says whether it will do.
+
+Source: YAML 1.2.2, section 10.3.2. Departs: a number with leading zeros is text, for it may be a name; ``<<`` merges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.errors import Refused
+
+_BOOL, _NULL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("bool", "null", "int", "float"))
+_MERGE = "tag:yaml.org,2002:merge"
+_SCALARS = (
+    (_NULL, r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    (_BOOL, r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    (_INT, r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        _FLOAT,
+        r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    (_MERGE, "<<", ["<"]),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the plain scalars of the core schema."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's top mapping. Raises Refused, with the line, for anything that is not one mapping of unique keys."""
+    try:
+        return _mapping(path, path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise Refused(str(path), "no such file", "a YAML configuration (deploy/gapwatch.yaml is a sample)") from None
+    except UnicodeDecodeError as error:
+        raise Refused(str(path), f"no UTF-8 at byte {error.start}", "a YAML file in UTF-8") from None
+    except OSError as error:
+        raise Refused(str(path), error.strerror or type(error).__name__, "a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise Refused(_place(path, error), _problem(error), "valid YAML") from None
+    except RecursionError:
+        raise Refused(str(path), "blocks nested too deeply to be read", "valid YAML") from None
+
+
+def _mapping(path: Path, text: str) -> dict[str, Any]:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        for place, first, again in _twice(node, ""):
+            seen = f"this key on line {first} and again on line {again}"
+            raise Refused(f"{path}: {place}", seen, "one block: of two, YAML would drop the first without a word")
+        data = loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+    if not isinstance(data, dict):
+        seen = "an empty file" if data is None else f"a {_kind(data)}"
+        raise Refused(str(path), seen, "a mapping of sections (models, kafka, probes, ...)")
+    return data
+
+
+def _twice(node: yaml.Node | None, place: str, above: frozenset[int] = frozenset()) -> Iterator[tuple[str, int, int]]:
+    """(place, first line, second line) of each key that stands twice in one mapping, at every depth.
+
+    Raises YAMLError for a block without an end.
+    """
+    if node is None:
+        return
+    if id(node) in above:
+        raise yaml.constructor.ConstructorError(None, None, "a block that holds itself by an alias", node.start_mark)
+    inside = above | {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _twice(item, _joined(place, str(number)), inside)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[tuple[str, str], int] = {}
+    for key, value in node.value:
+        name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+        if name in lines:
+            yield _joined(place, shown_key(key.value)), lines[name], line
+        lines.setdefault(name, line)
+        yield from _twice(value, _joined(place, shown_key(key.value)), inside)
+
+
+def _joined(place: str, part: str) -> str:
+    return f"{place}.{part}" if place else part
+
+
+def shown_key(part: object) -> str:
+    """A key as it was written where it looks like one: somebody may have written a secret in its place."""
+    return str(part) if re.fullmatch(r"[\w./<-]{1,64}", str(part)) else "?"
+
+
+def _kind(data: object) -> str:
+    return "list" if isinstance(data, list) else "text" if isinstance(data, str) else type(data).__name__
+
+
+def _place(path: Path, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """Without what it quotes, which is the file's own text: an alias or a tag may be a password that begins so."""
+    told = str(getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__)
+    if r"'\t'" in told:
+        return "a tab in the indentation, where YAML takes spaces alone"
+    if "found another document" in told:
+        return "a second document (---)"
+    return re.sub(r"'[^']{2,}'", "'...'", told.splitlines()[0])
