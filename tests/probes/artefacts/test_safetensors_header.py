@@ -96,7 +96,7 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
     for name in ("model.safetensors", "model.safetensors.index.json"):
         (tmp_path / name).write_bytes(POINTER)
     for read in (lambda: list(read_folder(tmp_path)), lambda: read_json(tmp_path / "model.safetensors.index.json")):
-        with pytest.raises(Unreplayable, match="is a Git LFS pointer, .* git lfs pull"):
+        with pytest.raises(Unreplayable, match=r"is a Git LFS pointer, .* git lfs pull"):
             read()
 
 
