@@ -14,7 +14,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from probes.artefacts.safetensors_header import RawTensor, digest, digest_json, read_file, read_folder, read_json
+from probes.artefacts.gguf_header import check_model
+from probes.artefacts.missing_package import told
+from probes.artefacts.safetensors_header import (
+    RawTensor,
+    check_fetched,
+    digest,
+    digest_json,
+    read_file,
+    read_folder,
+    read_json,
+)
 from probes.errors import Unreplayable
 
 # Where a config came from and what wrote it; they differ between two copies of one model and change no answer.
@@ -22,6 +32,13 @@ PROVENANCE = {"_name_or_path", "_model_name_or_path", "transformers_version", "d
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json",
     "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+# What else the tokenizers of transformers 5.23 read (vocab_files_names), and Mistral's, tiktoken's and the templates
+# beside the default one; patterns, relative to the folder.
+FURTHER_TOKENIZER_FILES = (
+    "tekken*.json", "*.tiktoken", "*.model", "*.model.v*", "*.spm", "bpe.codes", "byte_maps.json", "dict.txt",
+    "emoji.json", "entity_vocab.json", "normalizer.json", "prophetnet.tokenizer", "target_vocab.json", "vocab-src.json",
+    "vocab-tgt.json", "word_pronunciation.json", "word_shape.json", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 READ_BYTES = 1 << 22
@@ -101,15 +118,22 @@ def base_hash(folder: Path, weights: str | None = None) -> str:
 
 def tokenizer_hash(folder: Path) -> str:
     """A "sha256:..." over the tokenizer's files and chat template. Raises Unreplayable when there are none."""
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    files = tokenizer_files(folder)
     if not files:
         raise Unreplayable(str(folder), "holds no tokenizer files")
-    rows: list[Any] = [[path.name, _file_hash(path)] for path in files]
+    rows: list[Any] = [[str(path.relative_to(folder)), _file_hash(path)] for path in files]
     config = folder / "tokenizer_config.json"
     # Some of its fields say where the tokenizer was loaded from; the template and the special tokens are what matters.
     told = read_json(config) if config.is_file() else {}
     kept = {key: value for key, value in told.items() if key.endswith(("_token", "_tokens")) or key == "chat_template"}
     return digest_json([rows, kept])
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Those that are there, the long known ones first; tokenizer_config.json is none of them."""
+    known = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
+    further = {path for pattern in FURTHER_TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
+    return known + sorted(further - set(known))
 
 
 def adapter_hash(folder: Path) -> str:
@@ -127,6 +151,8 @@ def _file_hash(path: Path) -> str:
     seen = hashlib.sha256()
     try:
         with path.open("rb") as file:
+            check_fetched(path, file.read(64))
+            file.seek(0)
             while block := file.read(READ_BYTES):
                 seen.update(block)
     except OSError as error:
@@ -139,6 +165,7 @@ def _converted(source: Path, cache_dir: Path) -> Path:
 
     Written to a sibling and renamed: other processes see the whole copy or none, and who comes second uses the first.
     """
+    check_model(source)
     target = cache_dir / f"gguf-{_file_hash(source)}"
     if target.is_dir():
         return target
@@ -161,22 +188,22 @@ def _convert(source: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**place)
-    except ImportError as error:  # the reader's own requirements, which transformers asks for at this moment only
-        why = f"cannot be read without packages of the extra `models` ({str(error).strip().partition(chr(10))[0]})"
-        raise Unreplayable(str(source), why) from error
+        # From a folder of its own: a config, an adapter or code that lies beside the file is no part of it.
+        with tempfile.TemporaryDirectory() as alone:
+            (Path(alone) / source.name).symlink_to(source.resolve())
+            place: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": source.name}
+            loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
     except Exception as error:  # whatever a torn or foreign file makes the reader raise
-        raise Unreplayable(str(source), f"is no .gguf model that can be read ({error})") from error
+        raise Unreplayable(str(source), told(error, "is no .gguf model that can be read")) from error
     # A model read from GGUF refuses save_pretrained, so its tensors move into a plain one.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config._name_or_path = ""
     tokenizer.name_or_path = ""
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(folder)

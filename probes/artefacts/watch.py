@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt"}
+SUFFIXES = {
+    ".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".spm", ".codes", ".tokenizer",
+}  # fmt: skip
+FURTHER = ("*.model.v*", "additional_chat_templates/*.jinja")
 WEIGHTS = {".safetensors", ".bin", ".gguf"}
 
 
@@ -46,21 +49,27 @@ class Stamp:
 
 
 def stamp(path: Path) -> Stamp:
-    """Sizes and times of a file, or of the model files directly in a folder. What is away is not in it."""
+    """Sizes and times of a file, or of the model files in a folder. What is away is not in it."""
     try:
-        names = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        files = [path] if path.is_file() else _model_files(path)
     except OSError:
-        names = []
-    entries = [entry for name in names if (entry := _entry(name)) is not None]
+        files = []
+    root = path if path.is_dir() else path.parent
+    entries = [entry for file in files if (entry := _entry(file, str(file.relative_to(root)))) is not None]
     return Stamp(str(path), tuple(entries))
 
 
-def _entry(path: Path) -> Entry | None:
+def _model_files(folder: Path) -> list[Path]:
+    further = {file for pattern in FURTHER for file in folder.glob(pattern)}
+    return sorted(further | {file for file in folder.iterdir() if file.suffix in SUFFIXES})
+
+
+def _entry(path: Path, name: str) -> Entry | None:
     try:
         seen = path.stat()  # follows links: a hub snapshot and a mounted ConfigMap are links whose target moves
     except OSError:
         return None
-    return Entry(path.name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
+    return Entry(name, seen.st_size, seen.st_mtime_ns, seen.st_ino)
 
 
 class Step(StrEnum):

@@ -15,6 +15,8 @@ from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter
 from probes.errors import Unreplayable
 from probes.golden.record import short
 
+TEMPLATES = "additional_chat_templates/*.jinja"  # the one folder that a tokenizer reads beside its own
+
 
 def keep(base: Path, golden_dir: Path, accepted: str) -> Path:
     """Hard-link, or copy, a base folder to ``golden_dir/weights/<hex>``; returns that folder. Done once per hash.
@@ -31,7 +33,9 @@ def keep(base: Path, golden_dir: Path, accepted: str) -> Path:
         return target
     with _laid_out(target, lambda: find(golden_dir, accepted) is not None) as fresh:
         for file in _files(base):
-            _link(file.resolve(), fresh / file.name)
+            place = fresh / file.relative_to(base)
+            place.parent.mkdir(exist_ok=True)
+            _link(file.resolve(), place)
         _check(base, fresh, base_hash, accepted)
     return target
 
@@ -108,7 +112,7 @@ def _check(source: Path, fresh: Path, hash_of: Callable[[Path], str], accepted: 
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return [file for file in folder.iterdir() if file.is_file()]
+        return [file for file in (*folder.iterdir(), *folder.glob(TEMPLATES)) if file.is_file()]
     except OSError as error:
         raise Unreplayable(str(folder), f"cannot be read ({error.strerror})") from error
 

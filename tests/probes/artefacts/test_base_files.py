@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from probes.artefacts.base_files import base_hash, is_hub_id, locate, resolve, tokenizer_hash, weights_hash
+from probes.artefacts.base_files import (
+    base_hash,
+    is_hub_id,
+    locate,
+    packaged_gguf,
+    resolve,
+    tokenizer_hash,
+    weights_hash,
+)
 from probes.errors import Unreplayable
 from tests.probes.tiny import tiny_base
 
@@ -108,11 +116,41 @@ def test_hub_ids_are_told_from_paths(source: str, hub: bool) -> None:
     assert is_hub_id(source) is hub
 
 
-def test_a_torn_gguf_is_unreplayable_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "torn.gguf").write_bytes(b"GGUF" + bytes(60))
+def test_a_gguf_that_ends_inside_its_last_tensor_is_unreplayable_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = Path(shutil.copy(packaged_gguf(), tmp_path / "torn.gguf"))
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 100)
     with pytest.raises(Unreplayable, match=r"no \.gguf model that can be read"):
-        resolve(str(tmp_path / "torn.gguf"), tmp_path / "cache")
+        resolve(str(file), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_lies_beside_a_gguf_is_no_part_of_it(tmp_path: Path) -> None:
+    """An adapter in the same folder would be loaded into the base, and a tokenizer's config be taken for its own."""
+    (tmp_path / "both").mkdir()
+    file = Path(shutil.copy(packaged_gguf(), tmp_path / "both" / "m.gguf"))
+    (file.parent / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "/nowhere"}')
+    (file.parent / "tokenizer_config.json").write_text("not JSON")
+    folder = resolve(str(file), tmp_path / "cache")
+    assert (folder / "model.safetensors").is_file() and "<|im_start|>" in (folder / "tokenizer.json").read_text()
+
+
+def test_every_file_that_a_tokenizer_reads_moves_its_hash(base: Path) -> None:
+    seen = {tokenizer_hash(base)}
+    further = ("tekken.json", "a.tiktoken", "spiece.model", "tokenizer.model.v3", "additional_chat_templates/t.jinja")
+    for name in further:
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("1")
+        seen.add(tokenizer_hash(base))
+    (base / "tekken.json").write_text("2")
+    seen.add(tokenizer_hash(base))
+    assert len(seen) == len(further) + 2
+
+
+def test_a_tokenizer_that_is_a_git_lfs_pointer_is_named(base: Path) -> None:
+    (base / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n")
+    with pytest.raises(Unreplayable, match=r"tokenizer\.json: is a Git LFS pointer"):
+        tokenizer_hash(base)
 
 
 def test_weights_are_not_mapped_from_the_file(base: Path, tmp_path: Path) -> None:

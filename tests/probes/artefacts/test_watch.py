@@ -112,3 +112,14 @@ def test_a_hard_link_made_elsewhere_is_no_change_and_a_file_put_in_its_place_is(
     os.utime(fresh, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     fresh.replace(file)
     assert stamp(watched) != before
+
+
+@pytest.mark.parametrize("name", ["a.tiktoken", "tokenizer.model.v3", "additional_chat_templates/tools.jinja"])
+def test_every_file_of_a_tokenizer_is_watched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    before = stamp(tmp_path)
+    (tmp_path / name).write_text("1")
+    first = stamp(tmp_path)
+    assert first.names - before.names == {name}
+    (tmp_path / name).write_text("12")
+    assert stamp(tmp_path) != first

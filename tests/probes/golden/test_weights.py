@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.artefacts.base_files import ADAPTER_WEIGHTS, adapter_hash, base_hash
+from probes.artefacts.base_files import ADAPTER_WEIGHTS, adapter_hash, base_hash, tokenizer_hash
 from probes.errors import Unreplayable
 from probes.golden.weights import find, find_adapter, folder_of, keep, keep_adapter
 from tests.probes.tiny import tiny_adapter, tiny_base
@@ -51,6 +51,14 @@ def test_many_at_once_leave_one_whole_folder_and_nothing_else(base: Path, tmp_pa
     assert kept == {folder_of(tmp_path, base_hash(base))}
     assert list((tmp_path / "weights").iterdir()) == [*kept]
     assert find(tmp_path, base_hash(base)) is not None
+
+
+def test_templates_beside_the_default_one_are_kept_with_the_tokenizer(base: Path, tmp_path: Path) -> None:
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates/tools.jinja").write_text("{{ tools }}")
+    kept = keep(base, tmp_path, base_hash(base))
+    assert tokenizer_hash(kept) == tokenizer_hash(base)
+    assert (kept / "additional_chat_templates/tools.jinja").read_text() == "{{ tools }}"
 
 
 def test_a_base_that_cannot_be_read_leaves_nothing(base: Path, tmp_path: Path) -> None:
