@@ -221,6 +221,11 @@ class Config(Section):
 
 def load(path: Path) -> Config:
     """Read the file. Raises Refused with place, what was seen and what was wanted, on one line."""
+    return parse(read(path), path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What the file says, before anybody has looked whether it makes sense. Raises Refused."""
     try:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -231,7 +236,7 @@ def load(path: Path) -> Config:
         raise config_errors.unreadable(path, error) from None
     if not isinstance(data, dict):
         raise Refused(str(path), type(data).__name__, "a mapping of sections (models, kafka, probes, ...)")
-    return parse(data, path)
+    return data
 
 
 def parse(data: dict[str, Any], path: Path) -> Config:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUERIES = ROOT / "dashboards" / "sql"
 TLS_PORTS = (443, 8443, 9440)
 
-_HELD = "a running agent holds it: ask it (gapwatch query does so)"
+HELD = "a running agent holds it: ask it (gapwatch query does so)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
@@ -119,7 +119,7 @@ def _opened_in(open_one: Any, database: str) -> Client:
 def _as_agent_error(parts: SplitResult, error: Exception) -> AgentError:
     code, where = getattr(error, "code", None), f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     if parts.scheme == "chdb" and _held(Path(parts.path)):
-        return Retryable(where, _HELD)
+        return Retryable(where, HELD)
     if code in _WRONG_LOGIN:
         return Refused(where, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
     return Retryable(where, _first_cause(str(error)))
