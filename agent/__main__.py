@@ -151,6 +151,29 @@ def drift(
 
 
 @cli.command()
+def rejudge(
+    since: Annotated[str, typer.Option(help='From when: "6h" ago, or a time such as 2026-03-01T12:00 (UTC).')] = "24h",
+    until: Annotated[str, typer.Option(help="Up to when, likewise; now when not given.")] = "",
+    lead_in: Annotated[
+        str, typer.Option("--lead-in", help="Rounds of so long before are judged too and not shown: evidence adds up.")
+    ] = "24h",
+    adapter: Annotated[str, typer.Option(help="Show this adapter and its base alone.")] = "",
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="place=value over the configuration: models.0.adapters.0.tolerance=0.1"),
+    ] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Show only verdicts that differ.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Stored rounds through today's code and this configuration, beside what was said then. Tells nobody."""
+    from agent.cli.rejudge import Wish
+    from agent.cli.rejudge import rejudge as judge_again
+
+    return judge_again(config, Wish(since, until, lead_in, adapter, change or (), changed), json)
+
+
+@cli.command()
 def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Connect to everything and explain what is wrong. 1 when something is."""
     from agent.cli.doctor import examine

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 # Written in this order; dropped in the opposite one when the buffer is full.
 KEPT_LONGEST = (
     *("goldens", "verdicts", "notices", "rounds", "flips"),
-    *("evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
+    *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # Codes that another try cannot help: a value that does not fit its column.
 BAD_DATA = {6, 27, 41, 53, 69, 70, 72, 117, 349}

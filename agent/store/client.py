@@ -21,7 +21,7 @@ from agent.store.dsn import MEMORY, Address
 
 Client = Any  # clickhouse_connect's client; imported only where one is made
 
-_HELD = "a running agent holds it: ask it (gapwatch query does so)"
+HELD = "a running agent holds it: ask it (gapwatch query does so)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
@@ -103,7 +103,7 @@ def _opened_in(open_one: Any, database: str) -> Client:
 def _as_agent_error(where: Address, error: Exception) -> AgentError:
     code, place = getattr(error, "code", None), str(where)
     if where.embedded and _held(Path(where.folder)):
-        return Retryable(place, _HELD)
+        return Retryable(place, HELD)
     if code in _WRONG_LOGIN:
         return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
     return Retryable(place, _first_cause(str(error)))

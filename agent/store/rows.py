@@ -40,6 +40,12 @@ FIGURES = (
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
     *("frozen_shift", "kl_served_golden", "kl_base_served"),
 )
+# Numbers of one response, each (G,) or (tokens,) float32.
+AXES = (
+    *("path", "path_log_lik", "temperatures", "temperature_log_lik", "top_ps", "top_p_log_lik"),
+    "ranks",
+)
+HASHES = ("golden_base", "live_base", "golden_adapter", "live_adapter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,11 @@ def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
     if isinstance(finding, BaseRound):
         return _base_round(finding, here)
     if isinstance(finding, TrafficRound):
-        scores = tuple({"cluster": place.cluster} | score_row(seen, finding) for seen in finding.scores)
-        return _present(Rows("traffic_scores", scores))
+        scores = tuple(
+            {"cluster": place.cluster, "agent": place.pod, "place": i} | score_row(seen, finding)
+            for i, seen in enumerate(finding.scores)
+        )
+        return _present(Rows("traffic_rounds", (here | traffic_round_row(finding),)), Rows("traffic_scores", scores))
     if isinstance(finding, Verdict):
         return (Rows("verdicts", (here | verdict_row(finding),)),)
     if isinstance(finding, Evidence):
@@ -104,17 +113,19 @@ def _base_round(base: BaseRound, here: Row) -> tuple[Rows, ...]:
         here
         | round_row(member)
         | {
+            "members": len(base.members),
+            "place": i,
             "tokens_scored": base.tokens_scored * share,
             "tokens_processed": base.tokens_processed * share,
             "duration_s": base.duration_s * share,
         }
-        for member, share in zip(base.members, shares, strict=True)
+        for i, (member, share) in enumerate(zip(base.members, shares, strict=True))
     )
     comparisons = tuple(
-        here | comparison_row(m, r, route)
+        here | comparison_row(m, r, route) | {"place": i}
         for r in base.members
         for route, seen in (("present", r.measurements), ("raw", r.raw), ("warm", r.warm))
-        for m in seen
+        for i, m in enumerate(seen)
     )
     return _present(Rows("rounds", rounds), Rows("comparisons", comparisons))
 
@@ -138,6 +149,8 @@ def round_row(seen: Round) -> Row:
         "detail": seen.detail,
         "facts": list(seen.facts),
         "canaries": len(seen.measurements),
+        "raw_canaries": len(seen.raw),
+        "warm_canaries": len(seen.warm),
         "draws": sum(m.comparison.draws for m in seen.measurements),
         "retention": _mean(held),
         "retention_sd": float(np.std(held, ddof=1)) if len(held) > 1 else NAN,
@@ -170,6 +183,7 @@ def comparison_row(seen: Measurement, of: Round, route: str) -> Row:
         **{name: float(getattr(seen, name)) for name in FIGURES},
         "band_retention": {band.band.value: band.retention for band in seen.bands},
         "band_distortion": {band.band.value: band.distortion for band in seen.bands},
+        "replica": comparison.pod,
         "positions": positions,
         "kept": kept,
         **arrays,
@@ -187,10 +201,22 @@ def score_row(seen: TrafficScore, of: TrafficRound) -> Row:
         "against": NAN if against is None else against,
         "log_l": dict(zip(seen.alternatives, seen.log_l.astype(float).tolist(), strict=True)),
         "log_sampler": dict(zip(seen.samplers, seen.log_sampler.astype(float).tolist(), strict=True)),
-        "path": seen.path,
-        "path_log_lik": seen.path_log_lik,
+        "judged_at": when(of.at),
+        **{name: getattr(seen, name) for name in AXES},
         **{name: getattr(seen, name) for name in ("adapter", "pod", "request_id", "tokens", "detail")},
         **{name: float(getattr(seen, name)) for name in ("temperature", "top_p")},
+    }
+
+
+def traffic_round_row(seen: TrafficRound) -> Row:
+    """That the responses of a base were judged, how many there were, and of whom."""
+    return {
+        "base": seen.base,
+        "round": seen.number,
+        "at": when(seen.at),
+        "adapters": list(seen.adapters),
+        "scores": len(seen.scores),
+        "identities": {name: list(_identity(it).values()) for name, it in seen.identities.items()},
     }
 
 
@@ -348,7 +374,7 @@ def _subject(seen: Verdict | Evidence) -> Row:
 
 
 def _identity(seen: Identity) -> Row:
-    return {name: getattr(seen, name) for name in ("golden_base", "live_base", "golden_adapter", "live_adapter")}
+    return {name: getattr(seen, name) for name in HASHES}
 
 
 def _mean(values: list[float]) -> float:

@@ -66,11 +66,13 @@ def new_runner() -> Runner:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How one agent is set up. asking: how responses are scored, None where they are not; runner: None for a new one"""
+    """How one agent is set up. asking: how responses are scored, None where they are not; runner, monitor: None for a
+    new one"""
 
     schedule: Schedule = PLAIN
     asking: Asking | None = None
     runner: Runner | None = None
+    monitor: Monitor | None = None
 
 
 AS_USUAL = Line()
@@ -97,7 +99,7 @@ class World:
             [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], line.schedule, self.clock
         )
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
-        monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
+        monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
         self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict, self.judge.judged)
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))

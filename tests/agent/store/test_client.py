@@ -32,6 +32,7 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "aside",
         "embeddings",
         "traffic_scores",
+        "traffic_rounds",
         "calibrations",
         "heartbeats",
         "goldens",

@@ -1,0 +1,130 @@
+"""Rows of the tables in deploy/clickhouse as the records they were made of: the inverse of rows.py, for rounds. Pure.
+
+What a golden record holds is not in the rows, so it is handed in. Figures are not read back: they are measured again
+from the log-probabilities, by today's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from agent.errors import Unreadable
+from agent.store.rows import AXES, HASHES, Row
+from detectors.canaries.measurement import Prepared, measure
+from detectors.errors import DetectorError
+from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+
+INCOMPLETE = "incomplete"
+# Routes of comparisons, by the column of rounds that says how many rows of each there are.
+ROUTES = {"canaries": "present", "raw_canaries": "raw", "warm_canaries": "warm"}
+References = Callable[[str, str, str], Prepared]
+"""(adapter, hash of a golden record, canary) -> what is compared with. Raises Unreadable where it is not at hand."""
+
+
+def base_round(rounds: Sequence[Row], comparisons: Sequence[Row], references: References) -> BaseRound:
+    """One scheduled round of one base from all its rows. Raises Unreadable where not all that was stored is there.
+
+    Rows from before they had a place come in the order of their names.
+    """
+    first = rounds[0]
+    told = int(first.get("members", 0))
+    if told and told != len(rounds):
+        raise Unreadable(INCOMPLETE, f"{len(rounds)} of {told} adapters")
+    members = sorted(rounds, key=lambda row: (row.get("place", 0), row["adapter"]))
+    mine = {row["adapter"]: [it for it in comparisons if it["adapter"] == row["adapter"]] for row in members}
+    return BaseRound(
+        base=first["base"],
+        number=first["round"],
+        at=seconds(first["at"]),
+        members=tuple(adapter_round(row, mine[row["adapter"]], references) for row in members),
+        tokens_scored=round(sum(row["tokens_scored"] for row in members)),
+        tokens_processed=round(sum(row["tokens_processed"] for row in members)),
+        duration_s=sum(row["duration_s"] for row in members),
+    )
+
+
+def adapter_round(row: Row, comparisons: Sequence[Row], references: References) -> Round:
+    """One adapter's part of a round from its row of rounds and those of comparisons. Raises Unreadable."""
+    routes: dict[str, tuple[Measurement, ...]] = {}
+    for column, route in ROUTES.items():
+        mine = sorted((it for it in comparisons if it.get("route", "present") == route), key=_place)
+        if column in row and (int(row.get("members", 0)) or route == "present") and row[column] != len(mine):
+            raise Unreadable(INCOMPLETE, f"{len(mine)} of {row[column]} canaries of {row['adapter']} ({route})")
+        routes[route] = tuple(_measurement(it, references) for it in mine)
+    return Round(
+        adapter=row["adapter"],
+        base=row["base"],
+        number=row["round"],
+        at=seconds(row["at"]),
+        measurements=routes["present"],
+        identity=Identity(**{name: row[name] for name in HASHES}),
+        facts=tuple(row["facts"]),
+        blocked=Reason(row["blocked"]) if row["blocked"] else None,
+        detail=row["detail"],
+        raw=routes["raw"],
+        warm=routes["warm"],
+    )
+
+
+def traffic_round(row: Row, scores: Sequence[Row]) -> TrafficRound:
+    """One round of responses from its row of traffic_rounds and those of traffic_scores. Raises Unreadable."""
+    if row["scores"] != len(scores):
+        raise Unreadable(INCOMPLETE, f"{len(scores)} of {row['scores']} responses")
+    identities = {name: Identity(**dict(zip(HASHES, told, strict=True))) for name, told in row["identities"].items()}
+    told = tuple(traffic_score(score) for score in sorted(scores, key=lambda score: score["place"]))
+    return TrafficRound(row["base"], row["round"], seconds(row["at"]), tuple(row["adapters"]), told, identities)
+
+
+def traffic_score(row: Row) -> TrafficScore:
+    """One response; when it was served to the millisecond, which is what the store keeps."""
+    named: Mapping[str, float] = row["log_l"]
+    samplers: Mapping[str, float] = row["log_sampler"]
+    axes: dict[str, Any] = {name: _floats(row[name]) for name in AXES}
+    return TrafficScore(
+        **{name: row[name] for name in ("adapter", "request_id", "pod", "tokens", "temperature", "top_p", "detail")},
+        at=seconds(row["at"]),
+        scored=Scored(row["scored"]),
+        alternatives=tuple(named),
+        log_l=_floats(list(named.values())),
+        samplers=tuple(samplers),
+        log_sampler=_floats(list(samplers.values())),
+        **axes,
+    )
+
+
+def seconds(at: datetime) -> float:
+    """The inverse of ``rows.when``."""
+    return at.timestamp()
+
+
+def _measurement(row: Row, references: References) -> Measurement:
+    prepared = references(row["adapter"], row["golden"], row["canary"])
+    shape = row["positions"], row["kept"]
+    served, live_base = (_summary(row, side, shape) for side in ("served", "live_base"))
+    replica, at = row.get("replica", ""), seconds(row["at"])
+    try:
+        comparison = Comparison(row["adapter"], prepared.reference, row["draws"], served, live_base, at, replica)
+        return measure(comparison, prepared)
+    except DetectorError as error:
+        raise Unreadable("unmeasurable", f"canary {row['canary']} of {row['adapter']}: {error}") from error
+
+
+def _summary(row: Row, side: str, shape: tuple[int, int]) -> Summary:
+    log_probs = _floats(row[f"{side}_log_probs"])
+    if log_probs.size != shape[0] * shape[1]:
+        seen = f"{log_probs.size} numbers for {shape[0]} x {shape[1]}"
+        raise Unreadable(INCOMPLETE, f"canary {row['canary']} of {row['adapter']}: {seen}")
+    return Summary(log_probs.reshape(shape), _floats(row[f"{side}_rest"]), np.asarray(row[f"{side}_top1"], np.int32))
+
+
+def _place(row: Row) -> tuple[int, str]:
+    return row.get("place", 0), row["canary"]
+
+
+def _floats(values: Any) -> Floats:
+    return np.asarray(values, dtype=np.float32)

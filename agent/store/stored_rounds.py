@@ -1,0 +1,196 @@
+"""Stored rounds as the records they were, in the order in which they were judged, and the verdicts of that time.
+
+Read only: a table or a column that the store does not have yet counts as empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.errors import Retryable, Unreadable
+from agent.store import client as store
+from agent.store.from_rows import References, base_round, seconds, traffic_round
+from agent.store.rows import Row
+from detectors.canaries.measurement import Prepared, prepare
+from detectors.errors import DetectorError
+from detectors.records import BaseRound
+from detectors.traffic_records import TrafficRound
+from probes.errors import Refused
+from probes.golden.archive import load
+from probes.golden.codec import content_hash, from_bytes
+from probes.golden.record import Golden
+
+# Base rounds of which the canaries are in memory at a time: about 5 MB each with three adapters.
+TOGETHER = 8
+_UNKNOWN_TABLE = 60
+
+
+class Span(NamedTuple):
+    """Seconds since the epoch, both ends included."""
+
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One stored round. pod: of the agent that judged it; record: None where it is not all there, and why in words
+
+    by_canaries: else by responses; complete: its rows say how many of them there are and in which order, which those
+    of earlier versions do not
+    """
+
+    pod: str
+    base: str
+    number: int
+    at: float
+    by_canaries: bool
+    record: BaseRound | TrafficRound | None
+    why: str = ""
+    complete: bool = True
+
+
+class Place(NamedTuple):
+    """Where one round lies. table: rounds or traffic_rounds"""
+
+    at: datetime
+    table: str
+    pod: str
+    base: str
+    number: int
+
+
+class StoredRounds:
+    """golden_dir: where golden records are looked for that the store does not have; cluster: whose rows."""
+
+    def __init__(self, client: store.Client, cluster: str, golden_dir: Path) -> None:
+        self._client, self._cluster = client, cluster
+        self._references = _references(client, cluster, golden_dir)
+
+    def rounds(self, span: Span) -> Iterator[Stored]:
+        """In the order of time; of one moment first what canaries say. Raises Retryable where the store is away."""
+        found: dict[Place, list[Row]] = {}
+        for table in ("rounds", "traffic_rounds"):
+            for row in self._rows(table, "at", span):
+                found.setdefault(Place(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
+        places = sorted(found)
+        for start in range(0, len(places), TOGETHER):
+            some = places[start : start + TOGETHER]
+            details = self._details(some)
+            for place in some:
+                yield self._stored(place, found[place], details.get(place, []))
+
+    def earlier_responses(self, span: Span) -> int:
+        """Rounds of responses that an earlier version stored, in numbers too few to judge them again."""
+        names = self._asked("SELECT * FROM traffic_scores LIMIT 0", {})[0]
+        unjudged = "toUnixTimestamp64Milli(judged_at) = 0" if "judged_at" in names else "1"
+        return len(self._rows("traffic_scores", "at", span, "DISTINCT base, round", unjudged))
+
+    def verdicts(self, span: Span) -> list[Row]:
+        """Stored verdicts without their words, by pod and time."""
+        columns = "pod, subject_kind, subject, base, round, at, status, reason, cause, covered_by, log_e"
+        return sorted(self._rows("verdicts", "at", span, columns), key=lambda row: (row["pod"], row["at"]))
+
+    def _stored(self, place: Place, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
+        by_canaries = place.table == "rounds"
+        empty = Stored(
+            pod=place.pod,
+            base=place.base,
+            number=place.number,
+            at=seconds(place.at),
+            by_canaries=by_canaries,
+            record=None,
+            complete=not by_canaries or bool(rows[0].get("members", 0)),
+        )
+        try:
+            made = base_round(rows, details, self._references) if by_canaries else traffic_round(rows[0], details)
+        except Unreadable as error:
+            return replace(empty, why=error.detail)
+        return replace(empty, record=made)
+
+    def _details(self, places: Sequence[Place]) -> dict[Place, list[Row]]:
+        """The canaries, or the responses, of each round."""
+        found: dict[Place, list[Row]] = {}
+        for table, details, when, pod in (
+            ("rounds", "comparisons", "at", "pod"),
+            ("traffic_rounds", "traffic_scores", "judged_at", "agent"),
+        ):
+            mine = [place for place in places if place.table == table]
+            if mine:
+                span = Span(seconds(mine[0].at), seconds(mine[-1].at))
+                for row in self._rows(details, when, span):
+                    place = Place(row[when], table, row[pod], row["base"], row["round"])
+                    found.setdefault(place, []).append(row)
+        return found
+
+    def _rows(self, table: str, when: str, span: Span, columns: str = "*", only: str = "1") -> list[Row]:
+        sql = f"""SELECT {columns} FROM {table} WHERE cluster = {{cluster:String}} AND {only}
+            AND {when} >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+            AND {when} <= fromUnixTimestamp64Milli({{until:Int64}}, 'UTC')"""
+        given = {"cluster": self._cluster, "since": round(1000 * span.since), "until": round(1000 * span.until)}
+        names, rows = self._asked(sql, given)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _asked(self, sql: str, given: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        try:
+            answer = self._client.query(sql, parameters=dict(given))
+        except Exception as error:  # the driver's errors and urllib3's share no root
+            if _is_unknown_table(error):
+                return (), ()
+            raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
+        return answer.column_names, answer.result_rows
+
+
+def _is_unknown_table(error: Exception) -> bool:
+    return getattr(error, "code", None) == _UNKNOWN_TABLE or "UNKNOWN_TABLE" in str(error)
+
+
+def _references(client: store.Client, cluster: str, folder: Path) -> References:
+    """Golden records by their hash, each read once: from the store, else from the folder of this machine."""
+    goldens: dict[str, Golden | str] = {}
+    known: dict[tuple[str, str], Prepared] = {}
+
+    def reference(adapter: str, golden: str, canary: str) -> Prepared:
+        if golden not in goldens:
+            goldens[golden] = _golden(client, cluster, adapter, golden, folder)
+        held = goldens[golden]
+        if isinstance(held, str):
+            raise Unreadable("no_golden", held)
+        if (golden, canary) not in known:
+            known[golden, canary] = _prepared(held, canary)
+        return known[golden, canary]
+
+    return reference
+
+
+def _golden(client: store.Client, cluster: str, adapter: str, golden: str, folder: Path) -> Golden | str:
+    """The record of that hash, or why it is not at hand."""
+    try:
+        row = _golden_row(client, cluster, adapter, golden)
+        if row is not None and content_hash(row[1]) == golden:
+            return from_bytes(row[1])
+        return load(folder, golden)
+    except Refused as error:
+        return f"the golden record {golden} of {adapter} is neither in the store nor usable here: {error}"
+
+
+def _golden_row(client: store.Client, cluster: str, adapter: str, golden: str) -> tuple[str, bytes] | None:
+    try:
+        return store.golden_row(client, adapter, golden, cluster)
+    except Exception as error:
+        if _is_unknown_table(error):
+            return None
+        raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
+
+
+def _prepared(golden: Golden, canary: str) -> Prepared:
+    try:
+        return prepare(next(one.reference for one in golden.canaries if one.id == canary))
+    except StopIteration:
+        raise Unreadable("no_golden", f"canary {canary} is not in the golden record {golden.hash}") from None
+    except DetectorError as error:
+        raise Unreadable("unmeasurable", f"canary {canary}: {error}") from error

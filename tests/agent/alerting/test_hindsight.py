@@ -1,0 +1,122 @@
+"""Verdicts of then beside those of now: what is compared, what is not, and which monitor judges whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.alerting.hindsight import alarms, beside, judged_again
+from agent.store.rows import Row, verdict_row
+from agent.store.stored_rounds import Stored
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Judged, Monitor
+from detectors.records import BaseRound, Identity, Reason
+from detectors.traffic_records import TrafficRound
+from detectors.verdicts.decision import Rules
+from tests.detectors import synthetic
+from tests.detectors.responses import FOR, score, traffic_round
+
+Again = list[tuple[Stored, Judged | None]]
+
+
+def monitor() -> Monitor:
+    return Monitor(Rules(Tolerances(), log_threshold=15.0))
+
+
+def stored(record: BaseRound | TrafficRound, pod: str = "pod-0") -> Stored:
+    return Stored(pod, record.base, record.number, record.at, isinstance(record, BaseRound), record)
+
+
+def told(again: Again) -> list[Row]:
+    """As the store has them."""
+    return [{"pod": one.pod} | verdict_row(v) for one, judged in again if judged for v in judged.verdicts]
+
+
+def judged(*records: Stored) -> Again:
+    return list(judged_again(records, monitor))
+
+
+def rounds(fault: str, *numbers: int) -> list[BaseRound]:
+    return [synthetic.make_base_round({"router": fault}, number) for number in numbers]
+
+
+def test_the_same_rounds_differ_in_nothing() -> None:
+    again = judged(*map(stored, [*rounds("healthy", 0, 1), *rounds("not_applied", 2)]))
+    found = beside(again, told(again), since=0.0)
+    assert len(found) == 3
+    assert not any(one.differs or one.apart or one.why_not for one in found)
+    assert [one.round for one in alarms(found, "then")] == [one.round for one in alarms(found, "now")] == [2]
+
+
+def test_another_word_differs_and_another_level_is_counted_apart() -> None:
+    again = judged(*map(stored, rounds("healthy", 0, 1)))
+    first, second = told(again)
+    found = beside(again, [first | {"reason": "evidence_growing"}, second | {"log_e": second["log_e"] + 2.0}], 0.0)
+    assert [one.differs for one in found] == [True, False]
+    assert found[0].apart == 0.0 and abs(found[1].apart - 2.0) < 1e-12
+
+
+def test_a_verdict_that_only_one_side_has_differs() -> None:
+    again = judged(*map(stored, rounds("healthy", 0, 1)))
+    found = beside(again, told(again)[:1], since=0.0)
+    assert [(one.then is None, one.differs) for one in found] == [(False, False), (True, True)]
+
+
+def test_what_was_not_judged_or_rested_on_embeddings_is_not_compared() -> None:
+    whole = [stored(record) for record in rounds("healthy", 0, 1)]
+    then = told(judged(*whole))
+    lost = replace(whole[0], record=None, why="3 of 24 canaries")
+    drifted = then[1] | {"reason": Reason.INPUT_DRIFT.value}
+    found = beside(judged(lost, whole[1]), [then[0], drifted], since=0.0)
+    assert [one.why_not for one in found] == ["3 of 24 canaries", "it rested on embeddings, which are not judged again"]
+    assert not any(one.differs or one.apart for one in found)
+
+
+def test_what_lies_before_the_span_is_judged_and_not_shown() -> None:
+    again = judged(*map(stored, rounds("scale:0.5", 0, 1, 2)))
+    found = beside(again, told(again), since=synthetic.EVERY_S)
+    assert [one.round for one in found] == [1, 2]
+
+
+def test_each_pod_has_a_monitor_of_its_own() -> None:
+    alone = judged(*map(stored, rounds("scale:0.9", 0, 1)))
+    both = [stored(record, pod) for record in rounds("scale:0.9", 0, 1) for pod in ("pod-0", "pod-1")]
+    found = beside(judged(*both), [row | {"pod": pod} for pod in ("pod-0", "pod-1") for row in told(alone)], 0.0)
+    assert len(found) == 4 and not any(one.differs or one.apart for one in found)
+
+
+def accepted_as(record: BaseRound, golden: str) -> BaseRound:
+    (member,) = record.members
+    seen = tuple(
+        replace(m, comparison=replace(m.comparison, reference=replace(m.comparison.reference, golden=golden)))
+        for m in member.measurements
+    )
+    return replace(record, members=(replace(member, measurements=seen),))
+
+
+def test_another_golden_record_starts_the_evidence_again() -> None:
+    records = rounds("healthy", 0, 1)
+    same = judged(*map(stored, records))
+    other = judged(stored(records[0]), stored(accepted_as(records[1], "sha256:other")))
+    alone = judged(stored(records[1]))
+    levels = [told(again)[-1]["log_e"] for again in (same, other, alone)]
+    assert levels[1] == levels[2] != levels[0]
+
+
+def test_other_accepted_files_do_so_where_only_responses_are_judged() -> None:
+    def heard(number: int, files: str) -> Stored:
+        made = traffic_round(*[score(FOR)] * 4, number=number)
+        return stored(replace(made, identities={"router": Identity(golden_adapter=files)}))
+
+    same, other = judged(heard(0, "a"), heard(1, "a")), judged(heard(0, "a"), heard(1, "b"))
+    n = [[e.n for e in again[1][1].evidence if e.detector == "traffic_likelihood"] for again in (same, other)]  # type: ignore[union-attr]
+    assert max(n[0]) > max(n[1])
+
+
+def test_an_earlier_verdict_of_the_same_moment_finds_its_own() -> None:
+    """Canaries and responses of one round have one time."""
+    canaries = synthetic.make_base_round({"router": "not_applied"}, 0)
+    responses = traffic_round(*[score((60.0, 20.0, -5.0))] * 8)
+    again = judged(stored(canaries), stored(responses))
+    assert len(told(again)) >= 1
+    found = beside(again, list(reversed(told(again))), since=0.0)
+    assert len(found) == len(told(again)) and not any(one.differs for one in found)

@@ -1,0 +1,158 @@
+"""A row becomes the record it was made of: what is made of that record again is the same row, to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.errors import Unreadable
+from agent.store.from_rows import base_round, seconds, traffic_round
+from agent.store.rows import Place, Row, to_rows, when
+from detectors.canaries.measurement import Prepared
+from detectors.records import BaseRound, Identity, Measurement, Reason, Round
+from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from tests.detectors import synthetic
+
+HERE = Place("prod", "pod-0")
+AT = 1_790_000_000.123
+
+
+def references(adapter: str, golden: str, canary: str) -> Prepared:
+    assert golden == "sha256:golden"
+    return synthetic.prepared(adapter, int(canary.rpartition("-")[2]))
+
+
+def placed(found: Measurement, replica: str = "") -> Measurement:
+    return replace(found, comparison=replace(found.comparison, at=AT, pod=replica))
+
+
+def measured(adapter: str, fault: str, **more: Any) -> Round:
+    """In an order that no name has."""
+    made = synthetic.make_round(adapter, fault, number=3)
+    seen = tuple(placed(one) for one in reversed(made.measurements))
+    return replace(made, at=AT, number=3, measurements=seen, **more)
+
+
+def blocked(adapter: str) -> Round:
+    return Round(
+        adapter, "smol", 3, AT, (), Identity("a", "b", "c", "d"), ("one fact",), Reason.UNREADABLE, "cut short"
+    )
+
+
+def rounds() -> dict[str, BaseRound]:
+    """Every kind of base round that is stored."""
+    routes = measured("router", "scale:0.5")
+    raw = tuple(placed(one, "engine-1") for one in measured("router", "healthy").measurements[:5])
+    several = (measured("rewriter", "healthy"), blocked("extractor"), measured("router", "swapped"))
+    kinds = {
+        "healthy": (measured("router", "healthy"),),
+        "in the order of the configuration": several,
+        "nothing measured": (blocked("router"), blocked("rewriter")),
+        "by three routes": (replace(routes, raw=raw, warm=raw[:2], facts=("a", "b")),),
+        "junk": (measured("router", "junk"),),
+        "without a number": (measured("router", "nan"),),
+    }
+    return {name: BaseRound("smol", 3, AT, members, 512, 2_000, 1.5) for name, members in kinds.items()}
+
+
+def tables(record: BaseRound | TrafficRound) -> dict[str, list[Row]]:
+    return {group.table: list(group.rows) for group in to_rows(record, HERE)}
+
+
+def plain(found: dict[str, list[Row]]) -> str:
+    """Every number with all its digits; nan is itself."""
+    return repr(
+        [
+            (table, [{k: (v.dtype, v.tolist()) if isinstance(v, np.ndarray) else v for k, v in row.items()}])
+            for table, rows in found.items()
+            for row in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", rounds())
+@pytest.mark.parametrize("seed", range(3))
+def test_a_round_from_its_rows_has_the_same_rows(kind: str, seed: int) -> None:
+    wanted, random = rounds()[kind], np.random.default_rng(seed)
+    rows = tables(wanted)
+    # The store gives them back in an order of its own.
+    shuffled = {name: [some[i] for i in random.permutation(len(some))] for name, some in rows.items()}
+    made = base_round(shuffled["rounds"], shuffled.get("comparisons", []), references)
+    assert plain(tables(made)) == plain(rows)
+    assert (made.base, made.number, made.at) == ("smol", 3, AT)
+    assert (made.tokens_scored, made.tokens_processed) == (512, 2_000)
+    assert [one.adapter for one in made.members] == [one.adapter for one in wanted.members]
+    for ours, theirs in zip(made.members, wanted.members, strict=True):
+        assert (ours.blocked, ours.detail, ours.facts) == (theirs.blocked, theirs.detail, theirs.facts)
+        assert (ours.identity, ours.at) == (theirs.identity, theirs.at)
+        names = [[m.comparison.reference.canary for m in it.measurements] for it in (ours, theirs)]
+        assert names[0] == names[1]
+
+
+def score(random: np.random.Generator, adapter: str, scored: Scored) -> TrafficScore:
+    def numbers(n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return random.normal(0, 30, n).astype(np.float32)
+
+    if scored is Scored.NOT_SCORED:
+        return TrafficScore(adapter, "r", "engine-0", AT, scored, 0, detail="its temperature is unknown")
+    hot = 5 if scored is Scored.SAMPLED else 0
+    return TrafficScore(
+        adapter, f"r{random.integers(99)}", "engine-1", AT - 5.0, scored, 14,
+        ("base", "adapter:z", "half", "adapter:a"), numbers(4), ("temperature x1.2", "all") if hot else (),
+        numbers(2 if hot else 0), numbers(3), numbers(3), numbers(hot), numbers(hot), numbers(hot), numbers(hot),
+        random.random(14 if hot else 0).astype(np.float32), 0.7 if hot else 0.0, float("nan"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kinds", [(), (Scored.NOT_SCORED,), tuple(Scored) * 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_round_of_responses_from_its_rows_has_the_same_rows(kinds: tuple[Scored, ...], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    told = tuple(score(random, ("router", "rewriter")[i % 2], kind) for i, kind in enumerate(kinds))
+    identities = {"router": Identity("a", "b", "c", "d"), "rewriter": Identity("a", "", "c", "")}
+    wanted = TrafficRound("smol", 3, AT, ("router", "rewriter", "extractor"), told, identities)
+    rows = tables(wanted)
+    scores = rows.get("traffic_scores", [])
+    made = traffic_round(rows["traffic_rounds"][0], [scores[i] for i in random.permutation(len(scores))])
+    assert plain(tables(made)) == plain(rows)
+    assert (made.adapters, made.identities, made.at) == (wanted.adapters, identities, AT)
+    for ours, theirs in zip(made.scores, told, strict=True):
+        assert (ours.alternatives, ours.samplers, ours.pod) == (theirs.alternatives, theirs.samplers, theirs.pod)
+        assert ours.ranks.tolist() == theirs.ranks.tolist() and ours.log_l.tolist() == theirs.log_l.tolist()
+
+
+@pytest.mark.parametrize("at", [0.0, AT, 1_699_999_999.999, 1_700_000_000.001, 1_700_000_000.5])
+def test_a_millisecond_comes_back_as_itself(at: float) -> None:
+    assert seconds(when(at)) == at
+
+
+def test_a_round_that_lost_rows_is_not_made_of_those_that_are_left() -> None:
+    several = tables(rounds()["in the order of the configuration"])
+    with pytest.raises(Unreadable, match="2 of 3 adapters"):
+        base_round(several["rounds"][:2], several["comparisons"], references)
+    count = len(measured("router", "swapped").measurements)
+    with pytest.raises(Unreadable, match=rf"{count - 1} of {count} canaries of router \(present\)"):
+        base_round(several["rounds"], several["comparisons"][:-1], references)
+    by_route = tables(rounds()["by three routes"])
+    raw = [row for row in by_route["comparisons"] if row["route"] != "warm"]
+    with pytest.raises(Unreadable, match=r"0 of 2 canaries of router \(warm\)"):
+        base_round(by_route["rounds"], raw, references)
+    cut = [row | {"served_log_probs": row["served_log_probs"][:-1]} for row in several["comparisons"]]
+    with pytest.raises(Unreadable, match=r"numbers for 6 x 17"):
+        base_round(several["rounds"], cut, references)
+    heard = TrafficRound("smol", 3, AT, ("router",), (score(np.random.default_rng(0), "router", Scored.SAMPLED),))
+    with pytest.raises(Unreadable, match="0 of 1 responses"):
+        traffic_round(tables(heard)["traffic_rounds"][0], [])
+
+
+def test_rows_of_an_earlier_version_come_in_the_order_of_their_names() -> None:
+    rows = tables(rounds()["in the order of the configuration"])
+    new = ("members", "place", "raw_canaries", "warm_canaries", "replica")
+    old = {name: [{k: v for k, v in row.items() if k not in new} for row in some] for name, some in rows.items()}
+    made = base_round(old["rounds"], old["comparisons"], references)
+    assert [one.adapter for one in made.members] == ["extractor", "rewriter", "router"]
+    names = [m.comparison.reference.canary for m in made.members[2].measurements]
+    assert names == sorted(names) and len(names) == len(measured("router", "swapped").measurements)
