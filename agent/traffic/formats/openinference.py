@@ -3,8 +3,9 @@
 One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
 adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
 numbered attributes (``llm.input_messages.0.message.role`` ...; a stream's answer tells no role); where a span has none,
-``input.value`` and ``output.value`` are the texts, or the bodies that they are in, embedded and not scored. Request
-parameters are the JSON text in ``llm.invocation_parameters``, or attributes below that name.
+``llm.prompts`` and ``llm.choices``, or ``input.value`` and ``output.value``, are the texts, or the bodies that they are
+in, embedded and not scored. Request parameters are the JSON text in ``llm.invocation_parameters``, or attributes below
+that name.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
@@ -131,6 +132,8 @@ def _at(body: Body, message: Message) -> float:
 def _prompt(told: Body, turns: Turns) -> Chat:
     if turns:
         return tuple({"role": _role(turn, "user"), "content": _content(turn)} for turn in turns)
+    if isinstance(told.get("llm.prompts.0.prompt.text"), str):
+        return ({"role": "user", "content": told["llm.prompts.0.prompt.text"]},)
     asked = json_fields.parsed(told.get("input.value"))
     if isinstance(asked, dict) and asked.get("messages"):
         return json_fields.chat(asked["messages"], "input.value")
@@ -142,6 +145,8 @@ def _output(told: Body, turns: Turns, span: Body) -> str:
         return _content(turns[0])
     if _failed(span):
         raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+    if isinstance(told.get("llm.choices.0.completion.text"), str):
+        return str(told["llm.choices.0.completion.text"])
     written = json_fields.parsed(told.get("output.value"))
     if isinstance(written, dict) and "choices" in written:
         return openai.text_of(written)
