@@ -65,6 +65,7 @@ class Half:
     """A request, or a response, that comes as a record of its own; ``request_id`` is what joins the two.
 
     body: of the request or response, decoded; at, pod: as the record told them, 0.0 and "" where it did not
+    logged_by: which component wrote it, "" where it is not told: two that pass a request on use one id
     again: an earlier batch was read as far as this record
     """
 
@@ -77,6 +78,7 @@ class Half:
     partition: int
     offset: int
     again: bool = False
+    logged_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

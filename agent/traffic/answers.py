@@ -80,12 +80,12 @@ def joined(chunks: list[Any]) -> Chunk:
     whole = next((one for one in chunks if is_error(one)), chunks[0] if len(chunks) == 1 else None)
     if whole is not None and not is_chunk(whole):
         return whole
-    if len({one.get("id") for one in chunks} - {None, ""}) > 1:
+    if len({str(one["id"]) for one in chunks if one.get("id")}) > 1:
         raise Unreadable(AsideReason.STREAM_CHUNK, "chunks of several streams in one answer")
-    pieces: dict[Any, list[Chunk]] = {}
+    pieces: dict[str, list[Chunk]] = {}
     for choice in (choice for one in chunks for choice in _choices(one)):
-        pieces.setdefault(choice.get("index", 0), []).append(choice)
-    choices = [_choice(pieces[index]) for index in sorted(pieces, key=str)]
+        pieces.setdefault(str(choice.get("index", 0)), []).append(choice)
+    choices = [_choice(pieces[index]) for index in sorted(pieces)]
     if not choices or any(choice["finish_reason"] is None for choice in choices):
         raise Unreadable(AsideReason.STREAM_CHUNK, f"{CHUNK}, or several without its end")
     first = {name: value for one in reversed(chunks) for name, value in one.items() if value is not None}

@@ -25,6 +25,7 @@ Chat = tuple[Mapping[str, str], ...]
 
 LATEST_TS = 4_102_444_800.0  # 2100-01-01: beyond it the number is not in seconds
 UNITS = ((1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds"))
+SHORT = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))  # as nanoseconds all would be before 1974
 TEXT_PARTS = ("text", "input_text", "output_text")
 MAX_COUNT = 2**31 - 1
 SAMPLING = (
@@ -150,10 +151,14 @@ def time_told(message: Message, *told: tuple[str, object]) -> float:
 
 def nanoseconds(value: object, name: str) -> float:
     """Seconds, from the nanoseconds since the epoch that OpenTelemetry writes, as a number or as text."""
-    digits = str(value)
+    digits = f"{value:.0f}" if isinstance(value, float) else str(value)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise Unreadable(AsideReason.WRONG_TYPE, name)
-    return seconds(int(digits) / 1e9, name)
+    nanos = int(digits)
+    unit = next((unit for below, unit in SHORT if 0 < nanos < below), "")
+    if unit:
+        raise Unreadable(AsideReason.WRONG_TYPE, f"{name} in {unit}: nanoseconds are wanted")
+    return seconds(nanos / 1e9, name)
 
 
 def _from_text(text: str) -> float:

@@ -13,9 +13,9 @@ UNSURE = "several requests of one id wait: whose answer is whose is not told"
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """half: None where several of one id came, which nobody can tell apart."""
+    """key: id, and who logged it; half: None where several of one key came, which nobody can tell apart."""
 
-    request_id: str
+    key: tuple[str, str]
     half: Half | None
     size: int
     since: float
@@ -32,13 +32,14 @@ class Joiner:
 
     def __init__(self, patience_s: float = 300.0, room: int = 2_000, room_bytes: int = 64 * 2**20) -> None:
         self._patience_s, self._room, self._room_bytes = patience_s, room, room_bytes
-        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._waiting: OrderedDict[tuple[str, str], _Waiting] = OrderedDict()
         self._bytes = 0
         self._dropped: list[tuple[Half, str]] = []
 
     def add(self, half: Half, size: int, now: float) -> Half | None:
         """The other half, or None while there is none. size: bytes; now: seconds, of one clock."""
-        before = self._waiting.get(half.request_id)
+        key = half.request_id, half.logged_by
+        before = self._waiting.get(key)
         if before is not None and before.half is None:
             self._dropped.append((half, UNSURE))
             return None
@@ -46,12 +47,12 @@ class Joiner:
             self._forget(before)
             if before.half.is_request != half.is_request:
                 return before.half
-            if before.half.body != half.body:
+            if not _is_same(before.half, half):
                 self._dropped += [(before.half, UNSURE), (half, UNSURE)]
-                self._wait(_Waiting(half.request_id, None, 0, now), now)
+                self._wait(_Waiting(key, None, 0, now), now)
                 return None
         # The same half again (a retry, or read twice) takes the place of the first.
-        self._wait(_Waiting(half.request_id, half, size, now), now)
+        self._wait(_Waiting(key, half, size, now), now)
         return None
 
     def dropped(self, now: float) -> list[tuple[Half, str]]:
@@ -61,7 +62,7 @@ class Joiner:
         return dropped
 
     def _wait(self, one: _Waiting, now: float) -> None:
-        self._waiting[one.request_id] = one
+        self._waiting[one.key] = one
         self._bytes += one.size
         self._make_room(now)
 
@@ -76,4 +77,11 @@ class Joiner:
                 self._dropped.append((oldest.half, LATE))
 
     def _forget(self, one: _Waiting) -> None:
-        self._bytes -= self._waiting.pop(one.request_id).size
+        self._bytes -= self._waiting.pop(one.key).size
+
+
+def _is_same(one: Half, other: Half) -> bool:
+    try:
+        return one.body == other.body
+    except RecursionError:  # nested as deeply as no request is
+        return False

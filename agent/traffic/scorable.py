@@ -43,10 +43,11 @@ HARMLESS = frozenset(
 )
 ENDS = ("stop", "stop_token_ids", "stop_regex", "repetition_detection")
 PROMPT = (
-    *("functions", "documents", "chat_template", "chat_template_kwargs", "add_generation_prompt", "suffix"),
+    *("documents", "chat_template", "chat_template_kwargs", "add_generation_prompt", "suffix"),
     *("continue_final_message", "add_special_tokens", "truncate_prompt_tokens", "truncation_side", "truncate"),
     *("media_io_kwargs", "mm_processor_kwargs", "reasoning_effort", "verbosity", "thinking"),
 )
+OFFERED = {"tools": "tool_choice", "functions": "function_call"}  # and which parameter says that none is to be called
 SAID = {
     "the request biases tokens": (
         *("logit_bias", "allowed_token_ids", "bad_words", "min_tokens", "min_new_tokens", "logits_processors"),
@@ -54,7 +55,8 @@ SAID = {
     ),
     "the request constrains what may be written": (
         *("response_format", "structured_outputs", "json_schema", "regex", "ebnf", "grammar", "structural_tag"),
-        *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "tool_choice", "format"),
+        *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "format", "tool_choice"),
+        "function_call",
     ),
     "the answer is one of several": ("n", "best_of", "use_beam_search", "num_beams"),
     "the request hides a part of the answer": ("include_reasoning", "separate_reasoning"),
@@ -64,6 +66,7 @@ SAID = {
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("n", "best_of", "num_beams", "typical_p", "typical", "tfs", "tfs_z", "repeat_penalty"), (1,)),
     "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
     "add_generation_prompt": (True,),
     "include_reasoning": (True,),
@@ -100,8 +103,9 @@ def of_request(asked: Body, prompt_ids: tuple[int, ...], output_ids: tuple[int, 
             return why
     if any(asked.get(name) != value for name, value in extra.items() if name in SAMPLING):
         return "the request tells its sampler apart (extra_body)"
-    if whole.get("tools") and whole.get("tool_choice") != "none":
-        return "the request offers tools (tools): what is left as text depends on what was written"
+    for offered, chosen in OFFERED.items():
+        if whole.get(offered) and whole.get(chosen) != "none":
+            return f"the request offers tools ({offered}): what is left as text depends on what was written"
     return _of_prompt(whole, prompt_ids)
 
 
@@ -117,7 +121,7 @@ def parameters(told: object, name: str) -> tuple[Body, str]:
 
 
 def _of_parameter(name: str, value: object, prompt_ids: tuple[int, ...], output_ids: tuple[int, ...]) -> str:
-    if name in HARMLESS or name == "tools":
+    if name in HARMLESS or name in OFFERED:
         return ""
     if name in SAMPLING:
         return "" if is_number(value) else f"the request's {name} is no number"
@@ -136,8 +140,8 @@ def _of_parameter(name: str, value: object, prompt_ids: tuple[int, ...], output_
 def _of_prompt(asked: Body, prompt_ids: tuple[int, ...]) -> str:
     if prompt_ids:
         return ""
-    if asked.get("tools"):
-        return "its prompt is more than its messages (tools), and no token ids tell it"
+    if offered := next((name for name in OFFERED if asked.get(name)), ""):
+        return f"its prompt is more than its messages ({offered}), and no token ids tell it"
     if not asked.get("messages") and isinstance(asked.get("prompt"), str):
         return "its prompt is one text (prompt), and no token ids tell how it was read"
     return of_chat(asked.get("messages"))

@@ -86,7 +86,11 @@ def story(world: World, faults: list[str], *, responses: bool = False) -> None:
         before = len(world.sink.of(TrafficRound))
         world.turn_round()
         if responses:
-            world.turn_until(lambda seen=before: len(world.sink.of(TrafficRound)) > seen)
+            world.turn_until(partial(_more_heard, world, before))
+
+
+def _more_heard(world: World, than: int) -> bool:
+    return len(world.sink.of(TrafficRound)) > than
 
 
 def again(file: Path) -> tuple[list[Evidence], list[Verdict]]:

@@ -4,7 +4,8 @@ Binary mode (attributes in the headers ``ce_*``, the payload as the value) and s
 ``specversion``, and ``data`` or ``data_base64``). ``read`` gives a Half; two halves of one id become an Interaction by
 ``join``, read like an OpenAI pair, so the payload has to be that of an OpenAI route. The adapter is the request's. Only
 responses are counted, where the headers tell which half it is: one request is one, though it comes in two records. A
-response that is an error, or one chunk of a stream, is no half: it is set aside at once.
+response that is an error, or one chunk of a stream, is no half: it is set aside at once. A transformer and the
+predictor behind it log one id, so halves pair within one component.
 
 Source: kserve pkg/logger; CloudEvents Kafka protocol binding 1.0.2.
 """
@@ -46,6 +47,7 @@ def read(message: Message, body: Body, place: Place) -> Half:
         topic=place[0],
         partition=place[1],
         offset=message.offset,
+        logged_by=" ".join(str(about[name]) for name in ("component", "endpoint") if about.get(name)),
     )
 
 

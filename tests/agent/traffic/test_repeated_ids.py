@@ -139,3 +139,27 @@ def test_a_request_that_was_sent_again_before_its_answer_came_is_one() -> None:
     topic.publish([first, first, second])
     (batch,) = feed_over(topic).poll(NOW)
     assert ([seen.output for seen in batch.interactions], batch.aside) == (["shipping"], ())
+
+
+def test_halves_of_one_id_that_two_components_log_pair_within_each() -> None:
+    """KServe's transformer and its predictor pass one id on; the second pair is the same request once more."""
+    inner = list(events("id"))
+    outer = [replace(half, headers={**half.headers, "ce_component": b"transformer"}) for half in inner]
+    outer[0] = replace(outer[0], value=(outer[0].value or b"").replace(b"Where is", b"Raw: where is"))
+    topic = MemoryTopic()
+    topic.publish([outer[0], inner[0], inner[1], outer[1]])
+    (batch,) = feed_over(topic).poll(NOW)
+    assert [(seen.messages[0]["content"], seen.output) for seen in batch.interactions] == [
+        ("Where is my parcel?", "shipping"), ("Raw: where is my parcel?", "shipping")
+    ]  # fmt: skip
+    assert batch.aside == ()
+
+
+def test_halves_that_are_nested_too_deeply_to_be_compared_stop_nothing() -> None:
+    first, _ = events("id")
+    deep = [b'{"a":' * 1000 + str(n).encode() + b"}" * 1000 for n in (1, 2)]
+    topic = MemoryTopic()
+    topic.publish([*(replace(first, value=value) for value in deep), *events("id-2")])
+    (batch,) = feed_over(topic).poll(NOW)
+    assert [one.reason for one in batch.aside] == [AsideReason.UNPAIRED] * 2
+    assert [seen.request_id for seen in batch.interactions] == ["id-2"]

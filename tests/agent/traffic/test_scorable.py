@@ -28,6 +28,7 @@ USUAL: list[dict[str, Any]] = [
     {"typical_p": 1.0, "tfs_z": 1.0, "mirostat": 0, "mirostat_tau": 5.0, "dry_multiplier": 0.0, "dry_base": 1.75},
     {"xtc_probability": 0.0, "xtc_threshold": 0.1, "repeat_penalty": 1.0, "add_generation_prompt": True},
     {"extra_body": {"return_token_ids": True}},
+    {"function_call": "none", "modalities": ["text"], "separate_reasoning": True, "lora_path": "a", "adapter_id": "a"},
     {"safety_identifier": "s", "prompt_cache_key": "k", "service_tier": "auto", "parallel_tool_calls": True},
 ]
 
@@ -43,6 +44,11 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "required"}, "constrains what may be written (tool_choice)"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "may be written (tool_choice)"),
     ({"tools": [{"type": "function"}]}, "offers tools (tools)"),
+    ({"functions": [{"name": "f"}]}, "offers tools (functions)"),
+    ({"function_call": {"name": "f"}}, "constrains what may be written (function_call)"),
+    ({"echo": True}, "the answer repeats its prompt (echo)"),
+    ({"extra_body": "top_k=5"}, "its parameters cannot be read (extra_body)"),
+    ({"extra_body": [1]}, "its parameters cannot be read (extra_body)"),
     ({"n": 2}, "one of several (n)"),
     ({"best_of": 4}, "one of several (best_of)"),
     ({"use_beam_search": True}, "one of several (use_beam_search)"),

@@ -66,6 +66,22 @@ def test_another_unit_than_seconds_is_named(number: int, unit: str, text: bool) 
         assert why.startswith("wrong_type: ") and why.endswith("seconds: seconds are wanted")
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["a number", "text"])
+@pytest.mark.parametrize(
+    ("number", "unit"), [(1_764_249_460, "seconds"), (1_764_249_460_123, "milli"), (1_764_249_460_123_456, "micro")]
+)
+def test_another_unit_than_nanoseconds_is_named(number: int, unit: str, text: bool) -> None:
+    """As nanoseconds they would all be some minutes or days of 1970."""
+    why = refusal(otel(timeUnixNano=str(number) if text else number))
+    assert f"wrong_type: timeUnixNano in {unit}" in why
+    assert why.endswith("seconds: nanoseconds are wanted")
+
+
+def test_nanoseconds_may_have_become_a_float() -> None:
+    assert read(otel(timeUnixNano=1.700000001e18)).at == AT
+    assert refusal(otel(timeUnixNano=-1.7e18)) == "wrong_type: timeUnixNano"
+
+
 @pytest.mark.parametrize("told", [-1, 1e30, "nan", "inf", "yesterday", True, [1.7e9], "-1", "٣"])
 def test_what_is_no_time_at_all_is_told(told: Any) -> None:
     assert refusal(pair(response={"created": told})) == "wrong_type: created"

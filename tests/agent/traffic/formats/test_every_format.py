@@ -14,6 +14,7 @@ from agent.kafka.contract import Message
 from agent.records import AsideReason, Half, Interaction
 from agent.traffic.decoder import Reader, known
 from agent.traffic.formats import kserve
+from tests.agent.traffic.formats.pairs import GENAI, any_value, completion, event, pair, span
 from tests.agent.traffic.formats.records import EXAMPLES, PLACE, example, only
 
 FILES = {name: found.__name__.rsplit(".", 1)[-1] for name, found in known().items()}  # type: ignore[attr-defined]
@@ -83,6 +84,30 @@ def test_whatever_is_broken_is_unreadable_and_nothing_else(name: str) -> None:
     assert {AsideReason.NOT_JSON, AsideReason.WRONG_TYPE, AsideReason.MISSING_FIELD} <= reasons
 
 
+STREAM = [
+    pair()["response"] | {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]}
+    for text, reason in (("ship", None), ("ping", "stop"))
+]
+SHAPES = {
+    "a completion": completion({"prompt": [[1]], "stream": True}, {"usage": {"completion_tokens": 2}}),
+    "a stream": pair({"stream": True}) | {"response": STREAM},
+    "an event's body": event(None, body=any_value(GENAI)),
+    "flat attributes": span({"llm.invocation_parameters": None, "llm.invocation_parameters.logit_bias.5": 1}),
+    "an envelope of Kafka Connect": {"schema": None, "payload": pair({"lora_path": "ticket-router"})},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whatever_is_broken_in_other_shapes_is_unreadable_and_nothing_else(shape: str) -> None:
+    dice, reader, good = random.Random(7), Reader(), 0
+    for _ in range(500):
+        damaged = _damaged(SHAPES[shape], dice, (STREAM[0], [{"message": {"content": "a"}}], "[1]", "data: {}"))
+        (found,) = reader.read(Message(1, 50.0, None, orjson.dumps(damaged), {}), PLACE)
+        assert isinstance(found, Interaction | Unreadable)
+        good += isinstance(found, Interaction)
+    assert 0 < good < 500
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_no_reason_repeats_production_text(name: str) -> None:
     secret = "my card is 4111 1111"
@@ -144,9 +169,9 @@ def _with(body: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def _damaged(body: Any, dice: random.Random) -> Any:
+def _damaged(body: Any, dice: random.Random, more: tuple[Any, ...] = ()) -> Any:
     deep: Any = "x"
     for _ in range(200):
         deep = {"a": deep}
-    wrong = [None, 0, -1, 1e30, True, "", "text", [], {}, [None], [[]], {"a": None}, ["x"], 10**18, deep]
+    wrong = [None, 0, -1, 1e30, True, "", "text", [], {}, [None], [[]], {"a": None}, ["x"], 10**18, deep, *more]
     return _with(body, dice.choice(list(_paths(body))), dice.choice(wrong))

@@ -171,6 +171,13 @@ def test_a_span_without_messages_is_read_from_the_bodies_that_it_holds() -> None
     assert seen.unscored == "its prompt is one text (input.value), and no token ids tell how it was read"
 
 
+def test_a_span_of_a_completion_is_read_from_its_prompts_and_choices() -> None:
+    values = {"llm.prompts.0.prompt.text": "Where?", "llm.choices.0.completion.text": "shipping"}
+    seen = read(span(NO_MESSAGES | values | {"input.value": "{}", "output.value": "{}"}))
+    assert (seen.messages[0]["content"], seen.output) == ("Where?", "shipping")
+    assert seen.unscored.startswith("its prompt is one text")
+
+
 def test_a_span_without_messages_whose_value_is_json_of_its_own_is_that_text() -> None:
     values = {"input.value": "Where?", "output.value": '{"queue": "shipping"}'}
     assert read(span(NO_MESSAGES | values)).output == '{"queue": "shipping"}'
