@@ -107,8 +107,9 @@ def direct(engine: str) -> dict[str, Call]:
 
 def routed(engine: str) -> dict[str, Call]:
     """Calls through LiteLLM's router, which is what its gateway calls."""
-    here, sick = {"api_base": f"{engine}/plain/v1"}, {"api_base": f"{engine}/refuses/v1", "max_retries": 0}
-    named = {
+    here: dict[str, Any] = {"api_base": f"{engine}/plain/v1"}
+    sick: dict[str, Any] = {"api_base": f"{engine}/refuses/v1", "max_retries": 0}
+    named: dict[str, dict[str, Any]] = {
         "tickets": {"model": "hosted_vllm/ticket-router", "top_k": 4, **here},
         "oss": {"model": "openai/openai/gpt-oss", **here},
         "bare": {"model": "ticket-router", "custom_llm_provider": "openai", **here},
@@ -136,7 +137,8 @@ def routed(engine: str) -> dict[str, Call]:
 
 
 async def main() -> None:
-    listener, records = Listener(), {}
+    listener = Listener()
+    records: dict[str, Any] = {}
     litellm.callbacks = [listener]
     with serving() as engine:
         calls = direct(engine)
