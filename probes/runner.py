@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -124,9 +125,15 @@ class Runner(Protocol):
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
         """Mean-pooled last hidden states of the golden base for (prompt ids, output ids): one (d,) float32 each."""
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
         """Token ids of the rendered chat prompt, generation prompt included, by the live base's tokenizer or by the
-        golden one's, which is what ``embed`` wants."""
+        golden one's, which is what ``embed`` wants.
+
+        day: on which it was served, for templates that write the date; None renders the same on every day, as canaries
+        want it
+        """
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]: ...
 

@@ -153,6 +153,9 @@ class Responses:
             return None
         try:
             made = self._made(one)
+        except ProbeError as error:
+            self.not_scored([one], f"its prompt cannot be rendered: {error}")
+            return None
         except Exception as error:  # templates raise what they like, by what a tenant sent
             self.not_scored([one], f"its prompt cannot be rendered: {type(error).__name__}")
             return None
@@ -176,6 +179,7 @@ class Responses:
             output_tokens=one.output_tokens,
             finish_reason=one.finish_reason,
             unscored=one.unscored,
+            prompt_tokens=one.prompt_tokens,
         )
         return job(self.runner, told, self.sampler, self.retokenise)
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from detectors.records import Floats, Identity
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import Placement
+from probes.model.chat_prompt import rendered
 from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
 from probes.model.memory import in_halves
@@ -174,11 +176,12 @@ class Runner:
         with self._lock:
             self.loaded.accept_adapter(adapter, folder)
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
         words = self.loaded.words(weights)
-        rendered = words.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         # The template writes its own special tokens.
-        return tuple(words.encode(rendered, add_special_tokens=False))
+        return tuple(words.encode(rendered(words, messages, day), add_special_tokens=False))
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         return tuple(self.loaded.words(weights).encode(text, add_special_tokens=False))
@@ -190,8 +193,8 @@ class Runner:
         """By rendering a turn: the tokenizer's own end-of-text token need not be the one that a template writes."""
         words, ends = self.loaded.words(Weights.GOLDEN), self.loaded.golden_model().ends
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        rendered = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
-        return next((token for token in reversed(rendered) if token in ends), None)
+        tokens = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
+        return next((token for token in reversed(tokens) if token in ends), None)
 
     def identity(self, adapter: str | None) -> Identity:
         """Golden means as first loaded by this runner; after a restart only a golden record knows what was accepted."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 
@@ -162,7 +163,12 @@ class Runner:
             self._seeds.pop(adapter, None)
             self._seeds |= {} if folder is None else {adapter: folder}
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+    def encode_chat(
+        self,
+        messages: Sequence[dict[str, str]],
+        weights: Weights = Weights.LIVE,
+        day: date | None = None,  # noqa: ARG002 - its template writes none
+    ) -> tuple[int, ...]:
         turns = [(toy.TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), toy.END) for m in messages]
         return (*(token for turn in turns for token in turn), toy.START)
 

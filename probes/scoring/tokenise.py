@@ -16,6 +16,11 @@ the tokenizer says " undo"). What that costs, and what is done about each:
   probability .5, the alternative with .01, and both write one letter: .5 / .01 = 50). So the end is scored too,
   wherever the record says that the model ended by itself (``ENDED``) or counts one token more than the text has.
 
+A template may write the date (probes/model/chat_prompt.py). A prompt without recorded ids is rendered with the day on
+which it was served, by UTC: engines run in it, and one that does not writes another date for some hours of each day,
+which nothing but recorded ids shows. Around midnight a record's time does not tell the day either (engines render when
+a request comes, and some records tell when it ended): there the engine's count of the prompt decides, where it can.
+
 Where a request may cut its answer at words of its own, the place of the cut is looking ahead as well;
 agent/traffic/scorable.py sets those aside.
 """
@@ -25,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 from probes.runner import Runner, Weights
@@ -33,6 +39,10 @@ from probes.scoring.sampling_law import Sampling, sampling_of
 
 # Reasons by which engines say that the model wrote its end-of-text token.
 ENDED = frozenset(("stop", "eos", "eos_token", "end_turn"))
+# Seconds that a prompt may have been rendered before its record's time, which OpenAI's clients wait for an answer; and
+# after it, by another machine's clock.
+RENDERED_BEFORE, RENDERED_AFTER = 600.0, 60.0
+EPOCH, A_DAY = date(1970, 1, 1), timedelta(days=1)
 # Share of healthy responses that may be set aside for how their text reads without harm to the bet, and its price.
 SET_ASIDE = 0.1
 TOLL = -math.log1p(-SET_ASIDE)
@@ -55,7 +65,8 @@ class Exchange:
     """One sampled request with its answer, as its record told them.
 
     sampling: its parameters by their usual names; prompt_ids, output_ids: as the engine recorded them, () where not
-    output_tokens: as the engine counted them, 0 where it did not; finish_reason: its word for why the answer ended
+    prompt_tokens, output_tokens: as the engine counted them, 0 where it did not
+    finish_reason: its word for why the answer ended
     unscored: why it cannot be scored whatever its tokens, "" when it can
     """
 
@@ -71,6 +82,7 @@ class Exchange:
     output_tokens: int = 0
     finish_reason: str = ""
     unscored: str = ""
+    prompt_tokens: int = 0
 
 
 def job(runner: Runner, told: Exchange, default: Sampling | None = None, how: Retokenise = Retokenise.COUNTED) -> Job:
@@ -79,18 +91,39 @@ def job(runner: Runner, told: Exchange, default: Sampling | None = None, how: Re
     default: the deployment's sampler, for what records do not tell; without its temperature one that tells none stays
     unscored; how: what becomes of outputs without ids
     """
+    prompt, why_not = (told.prompt_ids, "") if told.prompt_ids else _prompt(runner, told)
     output, why = _recorded(runner, told) if told.output_ids else _from_text(runner, told, how)
     return Job(
         adapter=told.adapter,
         request_id=told.request_id,
         pod=told.pod,
         at=told.at,
-        prompt=told.prompt_ids or runner.encode_chat([dict(turn) for turn in told.messages], Weights.GOLDEN),
+        prompt=prompt,
         output=output,
         sampling=sampling_of(told.sampling, default),
-        unscored=told.unscored or why,
+        unscored=told.unscored or why_not or why,
         toll=0.0 if told.output_ids else TOLL,
     )
+
+
+def _prompt(runner: Runner, told: Exchange) -> tuple[tuple[int, ...], str]:
+    """The prompt as the engine rendered it, and why that cannot be told from the record."""
+    turns = [dict(turn) for turn in told.messages]
+    # A template that writes no date gives the same for all of these.
+    known = told.at > RENDERED_BEFORE
+    days = _days(told.at) if known else (EPOCH, EPOCH + A_DAY)
+    found = list(dict.fromkeys(runner.encode_chat(turns, Weights.GOLDEN, day) for day in days))
+    counted = [prompt for prompt in found if known and len(prompt) == told.prompt_tokens]
+    if len(found) == 1 or len(counted) == 1:
+        return (counted or found)[0], ""
+    when = "it was served around midnight" if known else "its record tells no time"
+    return found[-1], f"its chat template writes the date, and {when}: no token ids tell which"
+
+
+def _days(at: float) -> tuple[date, ...]:
+    """On which its prompt may have been rendered, by UTC: one, or two around midnight."""
+    ends = (at - RENDERED_BEFORE, at + RENDERED_AFTER)
+    return tuple(dict.fromkeys(datetime.fromtimestamp(end, UTC).date() for end in ends))
 
 
 def _recorded(runner: Runner, told: Exchange) -> tuple[tuple[int, ...], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from agent.records import Interaction
 from agent.worker.responses import Responses
 from detectors.records import Reason
 from detectors.traffic_records import Scored, Side
+from probes.errors import Unreplayable
 from probes.golden.record import Golden, Refusal
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
@@ -24,10 +26,12 @@ from tests.probes.worlds import ADAPTERS, enrolled, never
 class Touchy(Runner):
     """Its template refuses a system turn, as some do."""
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
         if messages[0]["role"] == "system":
             raise RuntimeError("System role not supported: production text")
-        return super().encode_chat(messages, weights)
+        return super().encode_chat(messages, weights, day)
 
 
 @pytest.fixture
@@ -145,3 +149,24 @@ def test_the_version_before_is_asked_about_until_a_record_has_none(responses: Re
 
 def _is(folder: Path | None, _: Golden) -> Path | None:
     return folder
+
+
+class Clocked(Runner):
+    """Its template writes the time of day."""
+
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
+        raise Unreplayable(
+            "its chat template", f"writes the time of day after {len(messages)} turns of {weights}, {day}"
+        )
+
+
+def test_why_a_prompt_cannot_be_rendered_is_told_where_we_know_it(golden: Golden) -> None:
+    runner = Clocked(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    responses = Responses(runner, Asking())
+    responses.hear([asked("a")], {"alpha": golden}, never)
+    (score,) = responses.take().scores
+    assert score.scored is Scored.NOT_SCORED
+    assert score.detail.startswith("its prompt cannot be rendered: its chat template: writes the time of day")

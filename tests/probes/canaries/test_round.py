@@ -3,6 +3,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -253,15 +254,19 @@ def test_what_a_failed_pass_held_is_let_go_before_the_next_one() -> None:
 class Dated(Runner):
     """Its template writes the date before the first turn."""
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
-        return super().encode_chat([{"role": "system", "content": "Monday"}, *messages], weights)
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
+        return super().encode_chat([{"role": "system", "content": "Monday"}, *messages], weights, day)
 
 
 class Broken(Runner):
     """Its template raises."""
 
-    def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
-        raise LookupError(f"no role after {len(messages)} turns for {weights}")
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
+        raise LookupError(f"no role after {len(messages)} turns for {weights} on {day}")
 
 
 def opened_as(kind: type[Runner]) -> Runner:

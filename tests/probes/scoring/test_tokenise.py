@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,11 @@ import pytest
 from detectors.traffic_records import Scored
 from probes.model import toy_language as toy
 from probes.runner import Target, Weights
-from probes.runners.memory import Runner
+from probes.runners.memory import Config, Runner
 from probes.scoring.requests import Asking, Job, traffic_score
 from probes.scoring.sampling_law import Sampling
 from probes.scoring.tokenise import SET_ASIDE, TOLL, Exchange, Retokenise, job
-from tests.probes.worlds import never, opened
+from tests.probes.worlds import ADAPTERS, never, opened
 
 TEXT = "Sorry"
 IDS = tuple(TEXT.encode())
@@ -130,3 +132,61 @@ def test_the_end_of_an_answer_is_what_the_writer_ends_with() -> None:
     prompt = runner.encode_chat([{"role": "user", "content": "late"}])
     written = runner.generate(Target("alpha", Weights.GOLDEN), prompt, 200, never)
     assert written[-1] == runner.end_of_answer()
+
+
+class Dated(Runner):
+    """Its template writes the day of the month."""
+
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
+        return super().encode_chat([{"role": "system", "content": str(day and day.day)}, *messages], weights)
+
+
+A_DAY = 86_400.0
+NOON = datetime(2025, 4, 9, 12, tzinfo=UTC).timestamp()
+MIDNIGHT = NOON + A_DAY / 2
+
+
+def on(at: float, **more: Any) -> Job:
+    runner = Dated(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    return job(runner, told(output_tokens=5, at=at, **more))
+
+
+def day_of(made: Job) -> str:
+    return opened().decode(made.prompt).partition("system\n")[2].partition("<")[0]
+
+
+def test_a_prompt_is_rendered_with_the_day_on_which_it_was_served() -> None:
+    assert [day_of(on(NOON + days * A_DAY)) for days in (0, 1, 30)] == ["9", "10", "9"]
+    assert {on(NOON + days * A_DAY).unscored for days in (0, 1, 30)} == {""}
+
+
+@pytest.mark.parametrize("minutes", [-0.5, 0.5, 9])
+def test_around_midnight_the_engines_count_of_the_prompt_tells_the_day(minutes: float) -> None:
+    before, after = len(on(NOON).prompt), len(on(NOON + A_DAY).prompt)
+    assert after == before + 1
+    around = MIDNIGHT + 60 * minutes
+    assert day_of(on(around, prompt_tokens=before)) == "9"
+    assert day_of(on(around, prompt_tokens=after)) == "10"
+    assert on(around, prompt_tokens=before).unscored == on(around, prompt_tokens=after).unscored == ""
+    for counted in (0, after + 1):
+        assert "served around midnight: no token ids tell which" in on(around, prompt_tokens=counted).unscored
+
+
+def test_around_midnight_a_count_that_both_days_have_tells_nothing() -> None:
+    around = MIDNIGHT + A_DAY  # the 10th and the 11th
+    assert "served around midnight" in on(around, prompt_tokens=len(on(around).prompt)).unscored
+
+
+@pytest.mark.parametrize("minutes", [-2, 11])
+def test_a_few_minutes_from_midnight_the_day_is_known(minutes: float) -> None:
+    assert on(MIDNIGHT + 60 * minutes).unscored == ""
+
+
+def test_recorded_ids_need_no_day_and_a_record_without_a_time_has_none() -> None:
+    assert on(MIDNIGHT, prompt_ids=(1, 2)).prompt == (1, 2)
+    assert on(MIDNIGHT, prompt_ids=(1, 2)).unscored == ""
+    assert "its record tells no time" in on(0.0, prompt_tokens=len(on(NOON).prompt)).unscored
+    assert job(opened(), told(output_tokens=5, at=MIDNIGHT)).unscored == ""

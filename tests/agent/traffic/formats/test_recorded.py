@@ -106,6 +106,7 @@ OPENINFERENCE = {
     "chat_stream": chat(tokens=(0, 0)),
     "chat_stream_usage": CHAT,
     "chat_stream_no_role": CHAT,
+    "chat_stream_breaks": chat(output="ship", finish_reason="", tokens=(0, 0)),
     "chat_tools": chat(
         output="",
         finish_reason="tool_calls",
@@ -131,6 +132,7 @@ OTEL_GENAI = {
     "chat_stream": chat(tokens=(0, 0)),
     "chat_stream_usage": CHAT,
     "chat_stream_no_role": CHAT,
+    "chat_stream_breaks": chat(output="ship", finish_reason="error", tokens=(0, 0)),
     "chat_tools": chat(output="", finish_reason="tool_calls", unscored=TOOLS),
     "chat_two": chat(tokens=(4, 6), unscored=f"{SEVERAL} (n)"),
     "chat_json": chat(unscored=JSON),
@@ -150,6 +152,7 @@ ERROR = "the engine's error answer"
 NO_ANSWER = "unknown_schema: an envelope without a record of a model's answer"
 SET_ASIDE = {
     "litellm/chat_refuses": ERROR,
+    "litellm/chat_stream_breaks": ERROR,
     "litellm/router_fallback_0": ERROR,
     "litellm/embedding": "unknown_schema: neither chat nor completion: call_type aembedding",
     "litellm/redacted_chat": "missing_field: messages, which LiteLLM has redacted",

@@ -3,7 +3,7 @@
 What it says is decided by the request alone: tools are called, ``n`` choices are given, a stream is streamed. The first
 part of the path is how it behaves: ``/plain/v1/...``, or ``/no_role/v1/...`` for one whose chunks tell no role (as some
 gateways' do), ``/thinks/v1/...`` for one that tells its reasoning apart, ``/refuses/v1/...`` for one that answers with
-an error.
+an error, ``/breaks/v1/...`` for one whose stream ends after its first token, without a reason and without usage.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/embeddings"):
             self._say(200, "application/json", json.dumps(_vectors(body)))
         elif asked.told("stream"):
-            lines = [*(json.dumps(chunk) for chunk in _chunks(asked)), "[DONE]"]
+            lines = [*map(json.dumps, _chunks(asked)), *([] if asked.manner == "breaks" else ["[DONE]"])]
             self._say(200, "text/event-stream", "".join(f"data: {line}\n\n" for line in lines))
         else:
             self._say(200, "application/json", json.dumps(_answer(asked)))
@@ -120,9 +120,9 @@ def _chunks(asked: Asked) -> Iterator[Json]:
         yield {**head, **ids, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     if asked.manner == "thinks":
         yield {**head, "choices": [{"index": 0, "delta": {"reasoning": THOUGHT}, "finish_reason": None}]}
-    for token in TOKENS:
+    for token in TOKENS[:1] if asked.manner == "breaks" else TOKENS:
         yield {**head, "choices": [_piece(asked, token)]}
-    if (asked.told("stream_options") or {}).get("include_usage"):
+    if asked.manner != "breaks" and (asked.told("stream_options") or {}).get("include_usage"):
         yield {**head, "choices": [], "usage": _usage(1)}
 
 

@@ -50,8 +50,8 @@ async def heard(listener: Listener, call: Call) -> None:
     listener.heard, wanted = [], "success"
     try:
         await answered(call)
-    except litellm.exceptions.BadRequestError:
-        wanted = "failure"  # the engine that refuses
+    except (litellm.exceptions.BadRequestError, litellm.exceptions.MidStreamFallbackError):
+        wanted = "failure"  # the engine that refuses, or breaks off
     while not any(one["status"] == wanted for one in listener.heard):  # callbacks run after the answer
         await asyncio.sleep(0.05)
 
@@ -84,6 +84,7 @@ def direct(engine: str) -> dict[str, Call]:
         "chat_stream_usage": chat(stream=True, stream_options=USAGE, logprobs=True),
         "chat_stream_ids": chat(stream=True, stream_options=USAGE, extra_body=IDS),
         "chat_stream_no_role": chat(stream=True, stream_options=USAGE, api_base=f"{engine}/no_role/v1"),
+        "chat_stream_breaks": chat(stream=True, stream_options=USAGE, api_base=f"{engine}/breaks/v1"),
         "chat_tools": chat(tools=[TOOL]),
         "chat_two": chat(n=2),
         "chat_json": chat(response_format={"type": "json_object"}),
@@ -107,7 +108,8 @@ def direct(engine: str) -> dict[str, Call]:
 
 def routed(engine: str) -> dict[str, Call]:
     """Calls through LiteLLM's router, which is what its gateway calls."""
-    here, sick = {"api_base": f"{engine}/plain/v1"}, {"api_base": f"{engine}/refuses/v1", "max_retries": 0}
+    here: dict[str, Any] = {"api_base": f"{engine}/plain/v1"}
+    sick: dict[str, Any] = {"api_base": f"{engine}/refuses/v1", "max_retries": 0}
     named: dict[str, dict[str, Any]] = {
         "tickets": {"model": "hosted_vllm/ticket-router", "top_k": 4, **here},
         "oss": {"model": "openai/openai/gpt-oss", **here},

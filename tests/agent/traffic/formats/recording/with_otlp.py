@@ -59,6 +59,7 @@ def calls(engine: str) -> dict[str, Callable[[], Any]]:
     """By the name of the record."""
     client = openai.OpenAI(base_url=f"{engine}/plain/v1", api_key="none", max_retries=0)
     no_role = openai.OpenAI(base_url=f"{engine}/no_role/v1", api_key="none", max_retries=0)
+    breaks = openai.OpenAI(base_url=f"{engine}/breaks/v1", api_key="none", max_retries=0)
     thinks = openai.OpenAI(base_url=f"{engine}/thinks/v1", api_key="none", max_retries=0)
     refuses = openai.OpenAI(base_url=f"{engine}/refuses/v1", api_key="none", max_retries=0)
     usual: Any = {"model": "ticket-router", "messages": ASKED, "temperature": 0.7}
@@ -72,6 +73,7 @@ def calls(engine: str) -> dict[str, Callable[[], Any]]:
         "chat_stream": chat(stream=True),
         "chat_stream_usage": chat(stream=True, stream_options=USAGE),
         "chat_stream_no_role": partial(no_role.chat.completions.create, **usual, stream=True, stream_options=USAGE),
+        "chat_stream_breaks": partial(breaks.chat.completions.create, **usual, stream=True, stream_options=USAGE),
         "chat_tools": chat(tools=[TOOL]),
         "chat_two": chat(n=2),
         "chat_json": chat(response_format={"type": "json_object"}),
