@@ -18,6 +18,8 @@ import typer
 import typer.exceptions
 
 from agent.errors import AgentError, Refused
+from detectors.errors import DetectorError
+from probes.errors import ProbeError
 
 USAGE = 64
 SAID_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
@@ -150,8 +152,11 @@ def main() -> None:
     except Refused as error:
         sys.stderr.write(f"refused: {error}\n")
         sys.exit(USAGE)
-    except AgentError as error:
+    except (AgentError, ProbeError, DetectorError) as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(CANNOT_TELL)
+    except OSError as error:  # a folder that may not be written to, a disk that is full, a port that is taken
+        sys.stderr.write(f"{error.filename or 'gapwatch'}: {error.strerror or type(error).__name__}\n")
         sys.exit(CANNOT_TELL)
     except Exception:  # 1 means degraded: whatever went wrong here, it is not that
         traceback.print_exc()

@@ -14,7 +14,7 @@ import httpx
 
 from agent.assemble import goldens_of
 from agent.cli.console import as_json, console, rows_table
-from agent.config import Config, Model, load, missing_files
+from agent.config import Config, Model, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.diagnose import probe_topic
 from agent.store import client as store
@@ -58,11 +58,11 @@ def _all(config: Config) -> Iterator[Check]:
 
 
 def _files(config: Config) -> Iterator[Check]:
-    missing = missing_files(config)
+    missing = [*missing_files(config), *faulty_canaries(config)]
     for problem in missing:
         yield Check("files", False, f"{problem.place}: {problem.seen}", problem.wanted)
     if not missing:
-        yield Check("files", True, "every file that the configuration names is there")
+        yield Check("files", True, "every file that the configuration names is there, canaries can be read")
 
 
 def _kafka(config: Config) -> Iterator[Check]:

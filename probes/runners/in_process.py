@@ -170,9 +170,19 @@ class Runner:
 
     def encode_chat(self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         words = self.loaded.words(weights)
+        if not words.chat_template:
+            why = "its tokenizer has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
+            raise Unreplayable(self.config.base, why)
         rendered = words.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         # The template writes its own special tokens.
         return tuple(words.encode(rendered, add_special_tokens=False))
+
+    def context(self) -> int | None:
+        """By the live base's config, with what its rope is stretched by."""
+        told = self.loaded.model(Weights.LIVE, None).network.config.get_text_config()
+        positions = getattr(told, "max_position_embeddings", None)
+        rope = getattr(told, "rope_parameters", None) or {}
+        return int(positions * max(1.0, float(rope.get("factor") or 1.0))) if positions else None
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         return tuple(self.loaded.words(weights).encode(text, add_special_tokens=False))
