@@ -19,6 +19,7 @@ import typer.exceptions
 
 from agent.errors import AgentError, Refused
 from detectors.errors import DetectorError
+from probes import cpu_share
 from probes.errors import ProbeError
 
 USAGE = 64
@@ -142,6 +143,7 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
 def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
     _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
+    cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
     try:
         code = cli(standalone_mode=False)
     except typer.Abort:

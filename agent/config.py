@@ -101,7 +101,7 @@ class Probes(Section):
     """How canaries are replayed.
 
     every: one scheduled round; token_budget_per_round: scored positions per adapter
-    device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 leaves one core free
+    device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
     and no golden_path says where it lies. Hard links on one file system, elsewhere a copy as large as the base for each
     base that is accepted

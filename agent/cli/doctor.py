@@ -19,6 +19,7 @@ from agent.errors import AgentError
 from agent.kafka.diagnose import probe_topic
 from agent.store import client as store
 from agent.worker.goldens import UNKEPT
+from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.golden.record import Golden, Refusal, short
 from probes.golden.weights import folder_of
@@ -50,6 +51,7 @@ def examine(path: Path, json: bool) -> int:
 
 def _all(config: Config) -> Iterator[Check]:
     yield from _files(config)
+    yield from _cpu(config)
     yield from _kafka(config)
     yield from _store(config)
     yield from _pagerduty(config)
@@ -63,6 +65,18 @@ def _files(config: Config) -> Iterator[Check]:
         yield Check("files", False, f"{problem.place}: {problem.seen}", problem.wanted)
     if not missing:
         yield Check("files", True, "every file that the configuration names is there, canaries can be read")
+
+
+def _cpu(config: Config) -> Iterator[Check]:
+    """A setting stays in force; one beyond the limit slows down both the replay and the engine."""
+    found, told = cpu_share.here(), config.probes.threads
+    if not told:
+        yield Check("cpu", True, f"{found.threads} threads, by {found.why}")
+    elif told <= found.limit:
+        yield Check("cpu", True, f"{told} threads as configured, of {found.limit} at most ({found.why})")
+    else:
+        seen = f"{told} threads as configured, where {found.limit} can run ({found.why})"
+        yield Check("cpu", False, seen, f"probes.threads at most {found.limit}, or 0")
 
 
 def _kafka(config: Config) -> Iterator[Check]:

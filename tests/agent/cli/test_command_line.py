@@ -163,3 +163,17 @@ def test_check_config_refuses_a_setting_that_no_detector_has(config: Path) -> No
     done = gapwatch("check-config", "--config", str(config))
     assert done.returncode == 64
     assert "detectors.logit_shift: saw colour" in done.stderr and "wanted one of: " in done.stderr
+
+
+def test_doctor_tells_the_threads_and_warns_of_more_than_can_run(config: Path) -> None:
+    (taken,) = parts_of(config, "cpu")
+    assert taken["ok"] and " threads, by " in taken["seen"]
+    config.write_text(config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  threads: 4096"))
+    (configured,) = parts_of(config, "cpu")
+    assert not configured["ok"] and "4096 threads as configured, where " in configured["seen"]
+    assert configured["wanted"].startswith("probes.threads at most ")
+
+
+def parts_of(config: Path, part: str) -> list[dict[str, Any]]:
+    checks = json.loads(gapwatch("doctor", "--json", "--config", str(config)).stdout)
+    return [check for check in checks if check["part"] == part]

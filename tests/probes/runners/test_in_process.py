@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from detectors.records import Floats, Reason
+from probes import cpu_share
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import tokenizer_fingerprint
 from probes.runner import Readiness, Replay, Target, Weights
@@ -370,3 +372,15 @@ def test_how_much_a_base_reads_is_in_its_config(tmp_path: Path) -> None:
     stretched = tiny_base(tmp_path / "stretched", max_position_embeddings=64, rope_parameters=rope)
     assert opened(plain, tmp_path).context() == 64
     assert opened(stretched, tmp_path).context() == 256
+
+
+def test_threads_are_those_of_the_setting_or_of_the_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYON_NUM_THREADS", "9")
+    base, before = tiny_base(tmp_path / "base"), torch.get_num_threads()
+    try:
+        opened(base, tmp_path, threads=2)
+        assert (torch.get_num_threads(), os.environ["RAYON_NUM_THREADS"]) == (2, "2")
+        opened(base, tmp_path)
+        assert torch.get_num_threads() == cpu_share.here().threads
+    finally:
+        torch.set_num_threads(before)
