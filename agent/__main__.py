@@ -18,6 +18,9 @@ import typer
 import typer.exceptions
 
 from agent.errors import AgentError, Refused
+from detectors.errors import DetectorError
+from probes import cpu_share
+from probes.errors import ProbeError
 
 USAGE = 64
 # Packages that only an extra of pyproject.toml brings -> the extra.
@@ -210,6 +213,7 @@ def sample_config() -> int:
 def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
     _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
+    cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
     try:
         code = cli(standalone_mode=False)
     except typer.Abort:
@@ -220,11 +224,14 @@ def main() -> None:
     except Refused as error:
         sys.stderr.write(f"refused: {error}\n")
         sys.exit(USAGE)
-    except AgentError as error:
+    except (AgentError, ProbeError, DetectorError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(CANNOT_TELL)
     except ModuleNotFoundError as error:
         sys.exit(_lacking(error))
+    except OSError as error:  # a folder that may not be written to, a disk that is full, a port that is taken
+        sys.stderr.write(f"{error.filename or 'gapwatch'}: {error.strerror or type(error).__name__}\n")
+        sys.exit(CANNOT_TELL)
     except Exception:  # 1 means degraded: whatever went wrong here, it is not that
         traceback.print_exc()
         sys.exit(CANNOT_TELL)

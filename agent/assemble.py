@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -120,6 +120,9 @@ def _every_detector(config: Config) -> dict[str, Any]:
     for name, settings in config.detectors.items():
         if name not in defaults:
             raise Refused(f"detectors.{name}", "this key", f"one of: {', '.join(defaults)}")
+        known = [field.name for field in fields(defaults[name])]
+        if strange := [key for key in settings if key not in known]:
+            raise Refused(f"detectors.{name}", ", ".join(strange), f"one of: {', '.join(known)}")
         try:
             defaults[name] = replace(defaults[name], **settings)
         except (TypeError, DetectorError) as error:

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from agent import config_errors, yaml_document
+from agent.alerting.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
 from agent.kafka.client import Config as KafkaConfig
-from agent.sinks.pagerduty_address import address as pagerduty_address
 from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
+from probes.canaries.canary_file import read_canaries
+from probes.errors import Refused as CanariesRefused
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -99,7 +101,7 @@ class Probes(Section):
     """How canaries are replayed.
 
     every: one scheduled round; token_budget_per_round: scored positions per adapter
-    device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 leaves one core free
+    device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
     and no golden_path says where it lies. Hard links on one file system, elsewhere a copy as large as the base for each
     base that is accepted
@@ -275,6 +277,22 @@ def missing_files(config: Config) -> list[Refused]:
     for i, model in enumerate(config.models):
         named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
     return [config_errors.missing(place, file) for place, file in named if file and not file.is_file()]
+
+
+def faulty_canaries(config: Config) -> list[Refused]:
+    """Canary files that are there and cannot be used, each once with its place and every line at fault."""
+    found: dict[Path, Refused] = {}
+    for i, model in enumerate(config.models):
+        for j, adapter in enumerate(model.adapters):
+            file = adapter.canaries
+            if file is None or file in found or not file.is_file():
+                continue
+            try:
+                read_canaries(file)
+            except CanariesRefused as error:
+                place = f"models.{i}.adapters.{j}.canaries: {error.what}"
+                found[file] = Refused(place, error.seen, error.wanted)
+    return list(found.values())
 
 
 def _anchored(config: Config, folder: Path) -> Config:

@@ -168,3 +168,11 @@ class Batching(Protocol):
 
         After ``stop()`` each is as long as it got, some empty.
         """
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """What a runner has that knows how long a text may be; optional, ask with ``isinstance``."""
+
+    def context(self) -> int | None:
+        """Most tokens that the live base reads in one text, None where it sets no bound. Raises Unreplayable."""

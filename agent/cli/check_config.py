@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.markup import escape
 
+from agent.assemble import monitor_of
 from agent.cli.console import as_json, say
-from agent.config import Config, load, missing_files
+from agent.config import Config, faulty_canaries, load, missing_files
 from agent.worker.goldens import UNKEPT
+from probes.artefacts.base_files import is_hub_id
 
 
 def check(path: Path, json: bool) -> int:
-    """0 when the file is sound and the files it names are there; 1 with a line each otherwise. Raises Refused.
+    """0 when the file is sound and what it names is there and whole; 1 with a line each otherwise. Raises Refused.
 
     Notes are of what it says and means; they change no exit code.
     """
     config = load(path)
-    missing, notes = missing_files(config), _notes(config)
+    monitor_of(config)  # the settings of single detectors are theirs to judge
+    missing, notes = [*missing_files(config), *faulty_canaries(config)], _notes(config)
     if json:
         problems = [str(problem) for problem in missing]
         as_json({"file": str(path), "ok": not missing, "problems": problems, "notes": notes})
@@ -35,4 +39,39 @@ def check(path: Path, json: bool) -> int:
 def _notes(config: Config) -> list[str]:
     """What the file may say, and what follows that its writer may not have meant."""
     unkept = [m for m in config.models if config.scores(m) and m.golden_path is None and not config.keeps_weights(m)]
-    return [f"probes.keep_golden_weights is false: of base {model.name}, {UNKEPT}" for model in unkept]
+    notes = [f"probes.keep_golden_weights is false: of base {model.name}, {UNKEPT}" for model in unkept]
+    if config.kafka and not config.sampling.rate:
+        notes.append("sampling.rate is 0: requests are counted, and no response is looked at")
+    if config.alerts.pagerduty is None:
+        notes.append("alerts.pagerduty is not there: nobody is paged")
+    notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
+    notes += [f"{place}: nothing lies at {path} yet" for place, path in _artefacts(config) if not Path(path).exists()]
+    return [*notes, *_same_folders(config)]
+
+
+def _of_hub(place: str, path: str) -> str:
+    return f"{place}: no {path} lies beside the file, so it is the name of a model on the hub"
+
+
+def _bases(config: Config) -> Iterator[tuple[str, str]]:
+    for i, model in enumerate(config.models):
+        yield f"models.{i}.path", model.path
+        if model.golden_path is not None:
+            yield f"models.{i}.golden_path", model.golden_path
+
+
+def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
+    """What is a path and may come later: bases that are none of the hub's, and adapters."""
+    yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
+    for i, model in enumerate(config.models):
+        if model.replay:
+            yield from ((f"models.{i}.adapters.{j}.path", str(a.path)) for j, a in enumerate(model.adapters))
+
+
+def _same_folders(config: Config) -> Iterator[str]:
+    named: dict[Path, list[str]] = {}
+    for adapter in (adapter for model in config.models for adapter in model.adapters):
+        named.setdefault(adapter.path, []).append(adapter.name)
+    for path, names in named.items():
+        if len(names) > 1:
+            yield f"{' and '.join(names)} have the same path, {path}: nobody can tell them apart"

@@ -14,11 +14,12 @@ import httpx
 
 from agent.assemble import goldens_of
 from agent.cli.console import as_json, console, rows_table
-from agent.config import Config, Model, load, missing_files
+from agent.config import Config, Model, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.diagnose import probe_topic
 from agent.store import client as store
 from agent.worker.goldens import UNKEPT
+from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.golden.record import Golden, Refusal, short
 from probes.golden.weights import folder_of
@@ -50,6 +51,7 @@ def examine(path: Path, json: bool) -> int:
 
 def _all(config: Config) -> Iterator[Check]:
     yield from _files(config)
+    yield from _cpu(config)
     yield from _kafka(config)
     yield from _store(config)
     yield from _pagerduty(config)
@@ -58,11 +60,23 @@ def _all(config: Config) -> Iterator[Check]:
 
 
 def _files(config: Config) -> Iterator[Check]:
-    missing = missing_files(config)
+    missing = [*missing_files(config), *faulty_canaries(config)]
     for problem in missing:
         yield Check("files", False, f"{problem.place}: {problem.seen}", problem.wanted)
     if not missing:
-        yield Check("files", True, "every file that the configuration names is there")
+        yield Check("files", True, "every file that the configuration names is there, canaries can be read")
+
+
+def _cpu(config: Config) -> Iterator[Check]:
+    """A setting stays in force; one beyond the limit slows down both the replay and the engine."""
+    found, told = cpu_share.here(), config.probes.threads
+    if not told:
+        yield Check("cpu", True, f"{found.threads} threads, by {found.why}")
+    elif told <= found.limit:
+        yield Check("cpu", True, f"{told} threads as configured, of {found.limit} at most ({found.why})")
+    else:
+        seen = f"{told} threads as configured, where {found.limit} can run ({found.why})"
+        yield Check("cpu", False, seen, f"probes.threads at most {found.limit}, or 0")
 
 
 def _kafka(config: Config) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from detectors.canaries.measurement import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
+from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import Pair, ask, pair, summary
 from probes.canaries.schedule import plan
 from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
@@ -124,20 +125,26 @@ def _part(
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Refusal:
-    """Each canary's prompt as production gets it now, or why it cannot be rendered."""
-    try:
-        return {canary: present_prompt(runner, canary) for canary in canaries}
-    except Exception as error:  # a template is a program of its own, and raises what it likes
-        detail = f"the chat template cannot render a canary: {type(error).__name__}: {error}"
+    """Each canary's prompt as production gets it now, or why which of them cannot be rendered."""
+    prompts, faults = {}, {}
+    for canary in canaries:
+        try:
+            prompts[canary] = present_prompt(runner, canary)
+        except Unreplayable as error:
+            faults[canary.id] = error.why
+    if faults:
+        asked = len(prompts) + len(faults)
+        detail = f"{len(faults)} of {asked} canaries cannot be asked: {in_words(faults, asked)}"
         return Refusal(Reason.REPLAY_FAILED, detail)
+    return prompts
 
 
 def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
     """Token ids of the canary's messages by the live tokenizer and template; the accepted ones of older records, which
-    do not have the messages."""
+    do not have the messages. Raises Unreplayable."""
     if not canary.messages:
         return canary.prompt
-    return tuple(runner.encode_chat([dict(turn) for turn in canary.messages]))
+    return prompt_of(runner, canary.id, canary.messages, len(canary.forced))
 
 
 def _identity(runner: Runner, adapter: str, golden: Golden | Refusal) -> Identity:

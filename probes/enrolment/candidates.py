@@ -10,6 +10,7 @@ import numpy as np
 from detectors.records import Floats, Half, Ints, NoiseFloor, Reference
 from probes.canaries.canary_file import Canary
 from probes.canaries.log_prob_summary import keep, summarise
+from probes.canaries.rendering import prompt_of
 from probes.canaries.replay_pairs import ask_all, full
 from probes.errors import Refused, Unreplayable
 from probes.golden.record import GoldenCanary
@@ -36,11 +37,11 @@ def continue_greedily(
 ) -> tuple[list[Candidate], dict[str, str]]:
     """Candidates, and for each other canary the reason why its continuation is of no use.
 
-    bounds: fewest and most tokens of a continuation, end of text included
+    bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for one without a prompt
     """
     fewest, most = bounds
     candidates, excluded = [], {}
-    prompts = [tuple(runner.encode_chat([dict(turn) for turn in canary.messages])) for canary in canaries]
+    prompts = [prompt_of(runner, canary.id, canary.messages, most + 1) for canary in canaries]
     # One token more than allowed: a continuation that ends exactly at the bound has ended.
     continuations = _continuations(runner, Target(adapter), prompts, most + 1, stop)
     for canary, prompt, forced in zip(canaries, prompts, continuations, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 
 from detectors.records import Half
 from probes.canaries.canary_file import CanarySet
+from probes.canaries.rendering import readable
 from probes.canaries.replay_pairs import Progress
 from probes.enrolment.candidates import continue_greedily, golden_sides
 from probes.enrolment.d_optimal import select_canaries
@@ -47,12 +48,15 @@ class Found:
 def usable(asked: Asked, canaries: CanarySet, settings: EnrolSettings) -> Found:
     """Canaries with an effect to measure, as many as wanted, in an order that the seed alone decides.
 
-    All of them where the pool is to be chosen. Raises Refused for fewer than both halves need at least.
+    All of them where the pool is to be chosen. Raises Refused for canaries of a file that this base cannot be asked and
+    for fewer than both halves need at least.
     """
-    order = np.random.default_rng(settings.seed).permutation(len(canaries.canaries))
-    waiting = [canaries.canaries[int(index)] for index in order]
+    # One token more than allowed: a continuation that ends exactly at the bound has ended.
+    askable, unreadable = readable(asked.runner, canaries.canaries, settings.max_new_tokens + 1)
+    order = np.random.default_rng(settings.seed).permutation(len(askable))
+    waiting = [askable[int(index)] for index in order]
     wanted = len(waiting) if settings.select else 2 * settings.per_half
-    found = Found([], {})
+    found = Found([], unreadable)
     while waiting and len(found.usable) < wanted:
         asked.progress("continuations", len(found.usable), wanted)
         size = min(AT_ONCE, wanted - len(found.usable))

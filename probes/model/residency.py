@@ -409,5 +409,6 @@ def _bytes_there(model: Model, adapter: Adapter) -> int:
 def _tokenizer(folder: Path) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise Unreplayable(str(folder), f"its tokenizer cannot be read ({error})") from error
+    except Exception as error:  # a torn or foreign file makes the readers raise almost anything, Exception itself too
+        first_line = str(error).partition("\n")[0] or type(error).__name__
+        raise Unreplayable(str(folder), f"its tokenizer cannot be read ({first_line})") from error

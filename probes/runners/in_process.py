@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from detectors.records import Floats, Identity
+from probes import cpu_share
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import Placement
@@ -40,8 +41,8 @@ class Config:
     golden_adapters: name -> PEFT folder as accepted, which scores traffic; one without is taken as it is first loaded
     device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
-    threads: of the process on CPU, 0 leaves one core free: with another busy process on two cores, two threads were
-    seen to take 93 s for a round that one thread did in 16
+    threads: of the process on CPU, 0 takes its share beside the engine (probes/cpu_share.py): with another busy process
+    on two cores, two threads were seen to take 93 s for a round that one thread did in 16
     """
 
     base: str
@@ -88,7 +89,9 @@ class Runner:
 
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
-        torch.set_num_threads(self.config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
+        if self.config.threads:
+            os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # tokenizers' pool, made at its first use
+        torch.set_num_threads(self.config.threads or cpu_share.here().threads)
         with self._lock:
             self.loaded.open()
 
@@ -180,8 +183,18 @@ class Runner:
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
     ) -> tuple[int, ...]:
         words = self.loaded.words(weights)
+        if not words.chat_template:
+            why = "its tokenizer has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
+            raise Unreplayable(self.config.base, why)
         # The template writes its own special tokens.
         return tuple(words.encode(rendered(words, messages, day), add_special_tokens=False))
+
+    def context(self) -> int | None:
+        """By the live base's config, with what its rope is stretched by."""
+        told = self.loaded.model(Weights.LIVE, None).network.config.get_text_config()
+        positions = getattr(told, "max_position_embeddings", None)
+        rope = getattr(told, "rope_parameters", None) or {}
+        return int(positions * max(1.0, float(rope.get("factor") or 1.0))) if positions else None
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
         return tuple(self.loaded.words(weights).encode(text, add_special_tokens=False))

@@ -18,7 +18,7 @@ ROOMS = ("agent", "probes", "detectors", "tests", "deploy", "dashboards", "examp
 # Written by an enrolment, a run or a user of the examples, or a name with a part to fill in.
 MADE = re.compile(r"NAME|[*{}<]|\.gapwatch")
 # Pages of other projects, cited beside their name.
-ELSEWHERE = {"spec/semantic_conventions.md", "docs/gen-ai/gen-ai-events.md", "sampling_params.md"}
+ELSEWHERE = {"spec/semantic_conventions.md", "docs/gen-ai/gen-ai-events.md", "sampling_params.md", "gguf.md"}
 A_PAGE = re.compile(r"(?<![\w./-])((?:[\w.-]+/)*[\w.-]+\.md)(#[\w-]+)?(?!\w)")
 A_PATH = re.compile(rf"`((?:{'|'.join(ROOMS)})/[^\s`]+)`")
 A_MODULE = re.compile(r"python -m ((?:benchmarks|examples|agent)[\w.]*)")

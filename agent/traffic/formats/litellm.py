@@ -27,7 +27,7 @@ from uuid import UUID
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, Place
 from agent.records import AsideReason, Interaction
-from agent.traffic import json_fields
+from agent.traffic import answers, json_fields
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
 
@@ -54,7 +54,7 @@ def read(message: Message, body: Body, place: Place) -> Interaction:
 
 def _check_kind(body: Body) -> None:
     if json_fields.required(body, "status") != "success":
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "the engine's error answer (status), not traffic")
+        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
     kind = json_fields.required(body, "call_type")
     if kind not in (*CHAT, *TEXT):
         told = json_fields.name_or_nothing(kind)
@@ -83,7 +83,7 @@ def _response(body: Body) -> Body:
     if _is_counted_by_litellm(body):
         usage |= {"prompt_tokens": None, "completion_tokens": None}
     at = body.get("endTime") or body.get("startTime")
-    return {**told, "choices": choices, "id": json_fields.required(body, known), "created": at, "usage": usage}
+    return {**told, "choices": choices, "id": json_fields.optional(body, known, str), "created": at, "usage": usage}
 
 
 def _choice(choice: Any) -> Any:

@@ -72,7 +72,7 @@ def test_check_config_passes_a_sound_file_and_names_a_missing_one(config: Path) 
 
 def test_check_config_says_what_follows_where_the_base_is_not_kept(config: Path) -> None:
     told = gapwatch("check-config", "--json", "--config", str(config))
-    assert json.loads(told.stdout)["notes"] == []
+    assert not any("keep_golden_weights" in note for note in json.loads(told.stdout)["notes"])
     config.write_text(
         config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  keep_golden_weights: false")
     )
@@ -131,3 +131,49 @@ def test_enrol_refuses_a_replacement_without_a_reason(config: Path) -> None:
     done = gapwatch("enrol", "a", "--replace", "--config", str(config))
     assert done.returncode == 64
     assert "--why" in done.stderr
+
+
+def test_a_damaged_golden_record_is_one_line_and_no_traceback(config: Path) -> None:
+    (config.parent / "golden").mkdir()
+    (config.parent / "golden" / f"{'0' * 64}.golden").write_bytes(b"torn")
+    done = gapwatch("enrol", "a", "--config", str(config))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "a head that cannot be read" in line and "restore or remove the file" in line
+
+
+def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:
+    (config.parent / "c.jsonl").write_text('{"id": "x", "messages": []}\n{"id": "y"\n')
+    said = yaml.safe_load(config.read_text())
+    said["models"][0]["adapters"] = [{"name": n, "path": "adapters/a", "canaries": "c.jsonl"} for n in ("a", "b")]
+    said["sampling"] = {"rate": 0}
+    config.write_text(yaml.safe_dump(said))
+    told = json.loads(gapwatch("check-config", "--json", "--config", str(config)).stdout)
+    (problem,) = told["problems"]
+    assert problem.startswith("models.0.adapters.0.canaries: canary file")
+    assert "line 1: messages []" in problem and "line 2: no JSON" in problem
+    notes = "\n".join(told["notes"])
+    assert "sampling.rate is 0" in notes
+    assert f"models.0.path: nothing lies at {config.parent / 'base'} yet" in notes
+    assert f"a and b have the same path, {config.parent / 'adapters/a'}" in notes
+
+
+def test_check_config_refuses_a_setting_that_no_detector_has(config: Path) -> None:
+    config.write_text(config.read_text() + "\ndetectors: {logit_shift: {colour: 1}}\n")
+    done = gapwatch("check-config", "--config", str(config))
+    assert done.returncode == 64
+    assert "detectors.logit_shift: saw colour" in done.stderr and "wanted one of: " in done.stderr
+
+
+def test_doctor_tells_the_threads_and_warns_of_more_than_can_run(config: Path) -> None:
+    (taken,) = parts_of(config, "cpu")
+    assert taken["ok"] and " threads, by " in taken["seen"]
+    config.write_text(config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  threads: 4096"))
+    (configured,) = parts_of(config, "cpu")
+    assert not configured["ok"] and "4096 threads as configured, where " in configured["seen"]
+    assert configured["wanted"].startswith("probes.threads at most ")
+
+
+def parts_of(config: Path, part: str) -> list[dict[str, Any]]:
+    checks = json.loads(gapwatch("doctor", "--json", "--config", str(config)).stdout)
+    return [check for check in checks if check["part"] == part]

@@ -306,3 +306,29 @@ def test_a_template_that_cannot_render_blocks_in_words() -> None:
     assert done is not None
     assert {member.blocked for member in done.members} == {Reason.REPLAY_FAILED}
     assert "chat template cannot render" in done.members[0].detail and "no role" in done.members[0].detail
+
+
+class Picky(Runner):
+    """Its template takes no system turn."""
+
+    def encode_chat(
+        self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
+    ) -> tuple[int, ...]:
+        if messages[0]["role"] == "system":
+            raise RuntimeError("System role not supported")
+        return super().encode_chat(messages, weights, day)
+
+
+def test_a_canary_that_cannot_be_asked_blinds_its_own_adapter_and_no_other() -> None:
+    alpha = enrolled("alpha")
+    bad = [replace(one, messages=({"role": "system", "content": "x"}, *one.messages)) for one in alpha.canaries[:30]]
+    known: dict[str, Golden | Refusal] = {
+        "alpha": replace(alpha, canaries=(*bad, *alpha.canaries[30:])),
+        "beta": enrolled("beta"),
+    }
+    done = replayed(opened_as(Picky), known=known)
+    assert done is not None
+    blocked, measured = done.members
+    assert blocked.blocked is Reason.REPLAY_FAILED
+    assert "cannot be asked: the chat template cannot render it (System role not supported): c0" in blocked.detail
+    assert measured.blocked is None and mean(measured, "retention") == pytest.approx(1, abs=1e-3)

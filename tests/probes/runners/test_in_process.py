@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from detectors.records import Floats, Reason
+from probes import cpu_share
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import tokenizer_fingerprint
 from probes.runner import Readiness, Replay, Target, Weights
@@ -346,3 +348,39 @@ def test_a_closed_runner_can_be_opened_again(bases: tuple[Path, Path], tmp_path:
         full(runner, [LIVE_BASE])
     runner.open()
     assert np.array_equal(full(runner, [LIVE_BASE])[LIVE_BASE, 0], before[LIVE_BASE, 0])
+
+
+def test_a_base_without_a_chat_template_says_so(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(Unreplayable, match=r"its tokenizer has no chat template \(chat_template\.jinja"):
+        opened(base, tmp_path).encode_chat([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"version":"1.0","added_tokens":[],"model":{"type":"BPE"}}'])
+def test_a_torn_tokenizer_blocks_its_base_in_words(tmp_path: Path, torn: str) -> None:
+    base = tiny_base(tmp_path / "base")
+    (base / "tokenizer.json").write_text(torn)
+    (readiness,) = opened(base, tmp_path).refresh().values()
+    assert readiness.blocked is Reason.UNREADABLE
+    assert "its tokenizer cannot be read" in readiness.detail and "\n" not in readiness.detail
+
+
+def test_how_much_a_base_reads_is_in_its_config(tmp_path: Path) -> None:
+    plain = tiny_base(tmp_path / "plain", max_position_embeddings=64)
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+    stretched = tiny_base(tmp_path / "stretched", max_position_embeddings=64, rope_parameters=rope)
+    assert opened(plain, tmp_path).context() == 64
+    assert opened(stretched, tmp_path).context() == 256
+
+
+def test_threads_are_those_of_the_setting_or_of_the_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYON_NUM_THREADS", "9")
+    base, before = tiny_base(tmp_path / "base"), torch.get_num_threads()
+    try:
+        opened(base, tmp_path, threads=2)
+        assert (torch.get_num_threads(), os.environ["RAYON_NUM_THREADS"]) == (2, "2")
+        opened(base, tmp_path)
+        assert torch.get_num_threads() == cpu_share.here().threads
+    finally:
+        torch.set_num_threads(before)

@@ -50,6 +50,7 @@ JSON = "the request constrains what may be written (response_format)"
 SEVERAL = "the answer is one of several"
 REASONING = "the answer holds reasoning apart from its text"
 CACHED = "the answer comes out of the gateway's cache (cache_hit): it was drawn for another request"
+BROKEN = "its answer was broken off (error)"
 NATS = (-0.25, -0.5, -0.125)
 
 LITELLM = {
@@ -132,7 +133,7 @@ OTEL_GENAI = {
     "chat_stream": chat(tokens=(0, 0)),
     "chat_stream_usage": CHAT,
     "chat_stream_no_role": CHAT,
-    "chat_stream_breaks": chat(output="ship", finish_reason="error", tokens=(0, 0)),
+    "chat_stream_breaks": chat(output="ship", finish_reason="error", tokens=(0, 0), unscored=BROKEN),
     "chat_tools": chat(output="", finish_reason="tool_calls", unscored=TOOLS),
     "chat_two": chat(tokens=(4, 6), unscored=f"{SEVERAL} (n)"),
     "chat_json": chat(unscored=JSON),
