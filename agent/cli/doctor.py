@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -132,6 +133,8 @@ def _reachable(url: str) -> str:
 
 
 def _models(config: Config) -> Iterator[Check]:
+    if any(model.replay for model in config.models) and find_spec("torch") is None:
+        yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
         if not model.replay:
             yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")

@@ -155,8 +155,8 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
-@pytest.mark.parametrize("extra", ["", "models"])
-def test_every_package_in_the_image_has_an_exact_version(extra: str) -> None:
+@pytest.mark.parametrize("extra", ["", "models", "demo", "dev"])
+def test_every_package_in_the_image_and_in_the_tests_has_an_exact_version(extra: str) -> None:
     assert installed_with(extra) - pins().keys() == set()
 
 

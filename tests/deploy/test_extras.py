@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -177,15 +178,35 @@ def test_the_demos_broker_starts(make: Make, declared: Declared) -> None:
     assert done.stdout == "tansu\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("import torch", 'torch: saw no such package installed, wanted pip install "gapwatch[models]"'),
-        ("import sklearn.cluster", 'sklearn: saw no such package installed, wanted pip install "gapwatch[explain]"'),
-    ],
-)
-def test_a_command_that_needs_an_extra_says_which(make: Make, declared: Declared, code: str, said: str) -> None:
-    """The command is replaced by the import that it would do."""
-    asked = f"import sys; from agent import __main__ as it; it.cli = lambda **_: exec({code!r}); it.main()"
-    done = make(declared("")).python("-c", asked)
-    assert (done.returncode, done.stderr) == (64, f"refused: {said}\n")
+REPLAYING = """
+models: [{name: m, path: ./base, adapters: [{name: a, path: adapters/a, canaries: c.jsonl}]}]
+clickhouse: {dsn: "clickhouse://default@127.0.0.1:9/gapwatch"}
+probes: {golden_dir: golden, cache_dir: cache}
+telemetry: {prometheus_port: 0, control_port: 0}
+state_dir: state
+"""
+
+
+def test_a_plain_installation_that_is_to_replay_says_what_it_lacks(make: Make, declared: Declared) -> None:
+    there = make(declared(""))
+    (there.home / "gapwatch.yaml").write_text(REPLAYING)
+    (there.home / "c.jsonl").write_text('{"id": "c0", "messages": [{"role": "user", "content": "hello"}]}\n')
+    for folder in ("base", "adapters/a"):
+        (there.home / folder).mkdir(parents=True)
+    wanted = 'refused: torch: saw no such package installed, wanted pip install "gapwatch[models]"'
+    for words in (("run",), ("probe",), ("enrol", "a")):
+        done = there.gapwatch(*words)
+        assert done.returncode == 64 and done.stderr.splitlines()[-1] == wanted, done.stderr
+        assert "Traceback" not in done.stderr
+    checks = {check["part"]: check for check in json.loads(there.gapwatch("doctor", "--json").stdout)}
+    assert not checks["models"]["ok"] and checks["models"]["wanted"].startswith('pip install "gapwatch[models]"')
+
+
+def test_a_drift_without_scikit_learn_names_its_extra(make: Make, declared: Declared) -> None:
+    """The command is replaced by its last step: before it come rows of a store."""
+    last = "import numpy as np; from probes.drift_clusters import explain; explain(np.eye(4), np.eye(4))"
+    done = make(declared("")).python(
+        "-c", f"from agent import __main__ as it; it.cli = lambda **_: exec({last!r}); it.main()"
+    )
+    said = 'refused: sklearn: saw no such package installed, wanted pip install "gapwatch[explain]"\n'
+    assert (done.returncode, done.stderr) == (64, said)
