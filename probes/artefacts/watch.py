@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 SUFFIXES = {".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt"}
+# Of vocabularies of other makes (identity.TOKENIZER_FILES).
+SUFFIXES |= {".tiktoken", ".spm", ".codes", ".tokenizer", ".v1", ".v2", ".v3", ".v7", ".v11"}
 WEIGHTS = {".safetensors", ".bin", ".gguf"}
 
 

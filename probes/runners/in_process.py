@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from detectors.records import Floats, Identity
+from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import Placement
@@ -160,9 +161,9 @@ class Runner:
             self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
         return found
 
-    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         with self._lock:
-            return self.loaded.golden_hashes(adapter)
+            return self.loaded.golden_hashes(adapter, scheme)
 
     def accept_adapter(self, adapter: str, folder: str | None) -> None:
         with self._lock:
@@ -187,12 +188,12 @@ class Runner:
         rendered = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
         return next((token for token in reversed(rendered) if token in ends), None)
 
-    def identity(self, adapter: str | None) -> Identity:
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
         """Golden means as first loaded by this runner; after a restart only a golden record knows what was accepted."""
-        return self.loaded.identity(adapter)
+        return self.loaded.identity(adapter, scheme)
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What of the adapter does not fit the live base, why it could not be read, and a tokenizer that moved."""
+        """What of the adapter does not fit the live base, and why it could not be read."""
         return self.loaded.facts(adapter)
 
     def blocks(self, adapter: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from probes.artefacts.identity import TOKENIZER_FILES
 from probes.artefacts.watch import Entry, Stamp, Step, Watch, stamp
 
 
@@ -112,3 +113,9 @@ def test_a_hard_link_made_elsewhere_is_no_change_and_a_file_put_in_its_place_is(
     os.utime(fresh, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     fresh.replace(file)
     assert stamp(watched) != before
+
+
+def test_every_tokenizer_file_is_watched(tmp_path: Path) -> None:
+    for name in (*TOKENIZER_FILES, "qwen.tiktoken", "tokenizer.model.v3"):
+        (tmp_path / name).write_bytes(b"words")
+        assert name in stamp(tmp_path).names

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import Adapter, LowRank, read_adapter
 from probes.model.lora import Misplaced, Switchboard, fitting, grouped
 from probes.runner import BatchShape, Target
@@ -292,7 +293,7 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
 def _on(module: str, factor: float) -> Adapter:
     """Adds factor * sum(x) to each of three outputs."""
     part = LowRank(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
-    return Adapter("nowhere", "sha256:none", 1, 1.0, {module: part}, {})
+    return Adapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
 
 
 def _rewritten(source: Path, target: Path, rename: Any = lambda key: key, zero: str = "") -> Path:
