@@ -47,6 +47,9 @@ class Reason(StrEnum):
 
     WITHIN_TOLERANCE = "within_tolerance"
     BASE_MOVED = "base_moved"  # healthy: another base, the adapters survive it
+    TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, which cuts our text as before
+    TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or one that renders to other token ids
+    ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
     EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm, or a round beyond tolerance
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, canaries still beyond tolerance
@@ -83,6 +86,7 @@ class Cause(StrEnum):
     TEMPLATE_CHANGED = "template_changed"
     SAMPLING_CHANGED = "sampling_changed"
     COMPOSITION_INTERFERENCE = "composition_interference"
+    ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     INPUT_DRIFT = "input_drift"
 

@@ -28,7 +28,13 @@ KINDS = {
     NoticeReason.RECOVERED: NoticeKind.RESOLVE,
     NoticeReason.REENROLLED: NoticeKind.RESOLVE,
     NoticeReason.BASE_MOVED: NoticeKind.CHANGE,
+    NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
+    NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
+    NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
 }
+# Reasons of a healthy verdict that are told once, and those notices of them that are about the base.
+CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
 
 
@@ -37,7 +43,8 @@ class AlertState:
     """What the on-call person was last told about one subject.
 
     opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: as told
-    blind, good: unmonitorable and healthy rounds in a row; told: live base hashes a change was told for
+    blind, good: unmonitorable and healthy rounds in a row; told: what lies there, by
+    its hash, where that was told as a change
     """
 
     opened_as: str = ""
@@ -77,12 +84,41 @@ def step_round(
         reasons = _reasons(after.get(key, AlertState()), verdict, key in elsewhere)
         after[key] = follow(after.get(key, AlertState()), verdict, reasons[-1] if reasons else None)
         notices += [to_notice(verdict, reason, cluster, now) for reason in reasons]
-        base = state_key(SubjectKind.BASE, verdict.base)
-        told = after.get(base, AlertState()).told
-        if all_healthy and verdict.reason is Reason.BASE_MOVED and verdict.identity.live_base not in told:
-            after[base] = replace(after.get(base, AlertState()), told=(*told, verdict.identity.live_base)[-16:])
-            notices.append(to_notice(verdict, NoticeReason.BASE_MOVED, cluster, now))
+        for change, now_there in _changes(verdict, all_healthy):
+            about = state_key(*_subject(verdict, change))
+            told = after.get(about, AlertState()).told
+            if now_there not in told:
+                after[about] = replace(after.get(about, AlertState()), told=(*told, now_there)[-16:])
+                notices.append(to_notice(verdict, change, cluster, now))
     return after, tuple(notices)
+
+
+def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, str]]:
+    """What is another one than accepted under a subject that is well, and by which word it is known as told.
+
+    all_healthy: of the base's subjects. What is under all of them is told as a change where all are well.
+    """
+    seen, reason = verdict.identity, verdict.reason
+    if reason not in CHANGES or verdict.covered_by:
+        return []
+    found = {
+        (NoticeReason.BASE_MOVED, seen.live_base): seen.base_moved or reason is Reason.BASE_MOVED,
+        (NoticeReason.TOKENIZER_CHANGED, f"tokenizer {seen.live_tokenizer}"): seen.tokenizer_moved,
+        (NoticeReason.TEMPLATE_CHANGED, f"template {seen.live_template}"): (
+            seen.template_moved or reason is Reason.TEMPLATE_CHANGED
+        ),
+        (NoticeReason.ADAPTER_MOVED, f"adapter {seen.live_adapter}"): (
+            seen.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
+        ),
+    }
+    return [change for change, is_so in found.items() if is_so and (all_healthy or change[0] not in OF_A_BASE)]
+
+
+def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:
+    """Whom a notice is about: the base, whichever verdict told of it, where that changed."""
+    if reason in OF_A_BASE:
+        return SubjectKind.BASE, verdict.base
+    return verdict.subject_kind, verdict.subject
 
 
 def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -169,10 +205,7 @@ def reenrolled(
 
 def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float) -> Notice:
     """The words for one verdict, complete enough to act on at three in the morning."""
-    kind, subject = verdict.subject_kind, verdict.subject
-    if reason is NoticeReason.BASE_MOVED:  # it is about the base, whichever verdict told it
-        kind, subject = SubjectKind.BASE, verdict.base
-    key = dedup_key(cluster, kind, subject)
+    key = dedup_key(cluster, *_subject(verdict, reason))
     summary = f"[{cluster}] {_headline(verdict, reason)}"
     after = dedup_key(cluster, SubjectKind.BASE, verdict.covered_by) if reason is NoticeReason.TAKEN_OVER else ""
     return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, _details(verdict, reason, cluster), after)
@@ -189,10 +222,8 @@ def dedup_key(cluster: str, kind: SubjectKind, subject: str) -> str:
 def _headline(verdict: Verdict, reason: NoticeReason) -> str:
     name = f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject
     since = f", since {onset_words(verdict.onset)}" if verdict.onset else ""
-    if reason is NoticeReason.BASE_MOVED:
-        return (
-            f"base {verdict.base}: other weights ({_short(verdict.identity.live_base)}), its adapters keep their effect"
-        )
+    if KINDS[reason] is NoticeKind.CHANGE:
+        return _change_in_words(verdict, reason)
     if reason is NoticeReason.CANNOT_TELL:
         return f"{name}: cannot tell whether it is healthy - {_words(verdict.reason.value)}: {verdict.explanation}"
     if reason is NoticeReason.TAKEN_OVER:
@@ -204,6 +235,19 @@ def _headline(verdict: Verdict, reason: NoticeReason) -> str:
     of = f" ({len(verdict.members)} adapters: {', '.join(verdict.members)})" if verdict.members else ""
     cause = "degraded, cause unknown" if verdict.cause in VAGUE else _words(verdict.cause.value)
     return f"{name}: {cause}{of}{_left(verdict)}{since}"
+
+
+def _change_in_words(verdict: Verdict, reason: NoticeReason) -> str:
+    seen, base = verdict.identity, f"base {verdict.base}"
+    if reason is NoticeReason.ADAPTER_MOVED:
+        return f"{verdict.subject}: other files ({_short(seen.live_adapter)}) on the same base, within tolerance"
+    if reason is NoticeReason.TOKENIZER_CHANGED:
+        return f"{base}: other tokenizer files ({_short(seen.live_tokenizer)}), its adapters keep their effect"
+    if reason is NoticeReason.TEMPLATE_CHANGED and seen.template_moved:
+        return f"{base}: another chat template ({_short(seen.live_template)}), its adapters keep their effect"
+    if reason is NoticeReason.TEMPLATE_CHANGED:
+        return f"{base}: prompts render to other token ids (tokenizer or chat template), its adapters keep their effect"
+    return f"{base}: other weights ({_short(seen.live_base)}), its adapters keep their effect"
 
 
 def _left(verdict: Verdict) -> str:
@@ -259,6 +303,10 @@ def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
 def _hashes(verdict: Verdict) -> dict[str, str]:
     seen = verdict.identity
     pairs = {"base": (seen.golden_base, seen.live_base), "adapter": (seen.golden_adapter, seen.live_adapter)}
+    if seen.tokenizer_moved:
+        pairs["tokenizer"] = seen.golden_tokenizer, seen.live_tokenizer
+    if seen.template_moved:
+        pairs["chat template"] = seen.golden_template, seen.live_template
     return {
         name: f"{live} (accepted: {golden})" if golden != live else f"{live} as accepted"
         for name, (golden, live) in pairs.items()

@@ -348,7 +348,8 @@ def _subject(seen: Verdict | Evidence) -> Row:
 
 
 def _identity(seen: Identity) -> Row:
-    return {name: getattr(seen, name) for name in ("golden_base", "live_base", "golden_adapter", "live_adapter")}
+    sides = [(f"golden_{part}", f"live_{part}") for part in ("base", "adapter", "tokenizer", "template")]
+    return {name: getattr(seen, name) for pair in sides for name in pair} | {"hash_scheme": seen.scheme}
 
 
 def _mean(values: list[float]) -> float:

@@ -17,6 +17,7 @@ APPLIED = {
     "007_incident_pods.sql": "141a1b2a4e131925",
     "008_calibrations.sql": "73324079642d6dd2",
     "009_requests_of_a_record.sql": "ce97d8c52d7b4457",
+    "010_identity.sql": "576e8f4551bfd2bf",
 }
 
 
