@@ -36,7 +36,7 @@ from detectors.registry import reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.decision import Rules
 from probes.golden.record import Golden, Refusal
-from probes.golden.weights import find_adapter, folder_of
+from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
 from probes.scoring.likelihood_ratio import Settings
 from probes.scoring.requests import Asking
@@ -169,14 +169,16 @@ def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) ->
 def _kept_weights(config: Config, model: Model) -> str | None:
     """The base of the golden records where enrolment kept its weights; hashed when it is loaded, not before."""
     accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
-    found = [folder for base in accepted if (folder := folder_of(config.probes.golden_dir, base)).is_dir()]
-    return str(found[0]) if len(found) == 1 else None
+    # Resolved: by two schemes of hashes one base has two names.
+    names = [folder_of(config.probes.golden_dir, base) for base in accepted]
+    found = {folder.resolve() for folder in names if folder.is_dir()}
+    return str(found.pop()) if len(found) == 1 else None
 
 
 def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
     """The adapters of the golden records, where enrolment kept their files."""
     held = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    found = {name: find_adapter(config.probes.golden_dir, golden.adapter_hash) for name, golden in held.items()}
+    found = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in held.items()}
     return {name: str(folder) for name, folder in found.items() if folder is not None}
 
 
@@ -198,7 +200,7 @@ def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed |
 
 def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
     runner, folder = runner_of(config, model), config.probes.golden_dir
-    kept, before = partial(find_adapter, folder), partial(kept_before, folder)
+    kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
     retokenise = Retokenise(config.scoring.retokenise)
     responses = Responses(runner, asking_of(config), sampler_of(config), retokenise, kept, before)
     names = tuple(adapter.name for adapter in model.adapters)

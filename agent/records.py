@@ -246,7 +246,10 @@ class NoticeReason(StrEnum):
     TAKEN_OVER = "taken_over"  # resolve of a member: its base's incident speaks for it from now on
     RECOVERED = "recovered"
     REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
-    BASE_MOVED = "base_moved"  # change event, no incident
+    BASE_MOVED = "base_moved"  # change event, no incident; so are the next three
+    TOKENIZER_CHANGED = "tokenizer_changed"
+    TEMPLATE_CHANGED = "template_changed"
+    ADAPTER_MOVED = "adapter_moved"
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds
     CAN_TELL_AGAIN = "can_tell_again"  # resolve of that: the same subject's degraded incident follows
 

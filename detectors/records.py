@@ -47,6 +47,9 @@ class Reason(StrEnum):
 
     WITHIN_TOLERANCE = "within_tolerance"
     BASE_MOVED = "base_moved"  # healthy: another base, the adapters survive it
+    TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, which cuts our text as before
+    TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or one that renders to other token ids
+    ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
     EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm, or a round beyond tolerance
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, canaries still beyond tolerance
@@ -84,6 +87,7 @@ class Cause(StrEnum):
     TEMPLATE_CHANGED = "template_changed"
     SAMPLING_CHANGED = "sampling_changed"
     COMPOSITION_INTERFERENCE = "composition_interference"
+    ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     INPUT_DRIFT = "input_drift"
 
@@ -248,21 +252,42 @@ class Measurement:
 class Identity:
     """Hashes of what was accepted and of what lies there now; context for the cause, never a reason to stay silent.
 
-    "" where not known.
+    "" where not known. tokenizer: its files, behind which the same words may have the same ids; by scheme 1 they are
+    hashed together with the chat template
+    scheme: by which they were made (probes/artefacts/identity.py): hashes of two schemes say nothing about each other
     """
 
     golden_base: str = ""
     live_base: str = ""
     golden_adapter: str = ""
     live_adapter: str = ""
+    golden_tokenizer: str = ""
+    live_tokenizer: str = ""
+    golden_template: str = ""
+    live_template: str = ""
+    scheme: int = 1
 
     @property
     def base_moved(self) -> bool:
-        return bool(self.golden_base and self.live_base) and self.golden_base != self.live_base
+        return _differ(self.golden_base, self.live_base)
 
     @property
     def adapter_moved(self) -> bool:
-        return bool(self.golden_adapter and self.live_adapter) and self.golden_adapter != self.live_adapter
+        return _differ(self.golden_adapter, self.live_adapter)
+
+    @property
+    def template_moved(self) -> bool:
+        return _differ(self.golden_template, self.live_template)
+
+    @property
+    def tokenizer_moved(self) -> bool:
+        """Its files. By scheme 1 nobody can tell beside a template that moved."""
+        hidden = self.scheme == 1 and self.template_moved
+        return not hidden and _differ(self.golden_tokenizer, self.live_tokenizer)
+
+
+def _differ(golden: str, live: str) -> bool:
+    return bool(golden and live) and golden != live
 
 
 @dataclass(frozen=True, slots=True, eq=False)

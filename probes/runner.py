@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from detectors.diagnosis.fault_names import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
+from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
 
 Stop = Callable[[], bool]
@@ -139,8 +140,8 @@ class Runner(Protocol):
 
     def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str: ...
 
-    def identity(self, adapter: str | None) -> Identity:
-        """Golden and live hashes of the base (None), or of base and adapter."""
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
+        """Golden and live hashes of the base (None), or of base and adapter. scheme: of probes/artefacts/identity.py"""
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What did not fit while loading, in words: keys that match nothing, shapes, an all-zero effect."""

@@ -27,7 +27,13 @@ KINDS = {
     NoticeReason.RECOVERED: NoticeKind.RESOLVE,
     NoticeReason.REENROLLED: NoticeKind.RESOLVE,
     NoticeReason.BASE_MOVED: NoticeKind.CHANGE,
+    NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
+    NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
+    NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
 }
+# Reasons of a healthy verdict that are told once, and those notices of them that are about the base.
+CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,8 @@ class AlertState:
     """What the on-call person was last told about one subject.
 
     opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: as told
-    blind, good: unmonitorable and healthy rounds in a row; told: live base hashes a change was told for
+    blind, good: unmonitorable and healthy rounds in a row; told: what lies there, by
+    its hash, where that was told as a change
     """
 
     opened_as: str = ""
@@ -75,12 +82,41 @@ def step_round(
         reasons = _reasons(after.get(key, AlertState()), verdict, key in elsewhere)
         after[key] = follow(after.get(key, AlertState()), verdict, reasons[-1] if reasons else None)
         notices += [to_notice(verdict, reason, cluster, now) for reason in reasons]
-        base = state_key(SubjectKind.BASE, verdict.base)
-        told = after.get(base, AlertState()).told
-        if all_healthy and verdict.reason is Reason.BASE_MOVED and verdict.identity.live_base not in told:
-            after[base] = replace(after.get(base, AlertState()), told=(*told, verdict.identity.live_base)[-16:])
-            notices.append(to_notice(verdict, NoticeReason.BASE_MOVED, cluster, now))
+        for change, now_there in _changes(verdict, all_healthy):
+            about = state_key(*_subject(verdict, change))
+            told = after.get(about, AlertState()).told
+            if now_there not in told:
+                after[about] = replace(after.get(about, AlertState()), told=(*told, now_there)[-16:])
+                notices.append(to_notice(verdict, change, cluster, now))
     return after, tuple(notices)
+
+
+def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, str]]:
+    """What is another one than accepted under a subject that is well, and by which word it is known as told.
+
+    all_healthy: of the base's subjects. What is under all of them is told as a change where all are well.
+    """
+    seen, reason = verdict.identity, verdict.reason
+    if reason not in CHANGES or verdict.covered_by:
+        return []
+    found = {
+        (NoticeReason.BASE_MOVED, seen.live_base): seen.base_moved or reason is Reason.BASE_MOVED,
+        (NoticeReason.TOKENIZER_CHANGED, f"tokenizer {seen.live_tokenizer}"): seen.tokenizer_moved,
+        (NoticeReason.TEMPLATE_CHANGED, f"template {seen.live_template}"): (
+            seen.template_moved or reason is Reason.TEMPLATE_CHANGED
+        ),
+        (NoticeReason.ADAPTER_MOVED, f"adapter {seen.live_adapter}"): (
+            seen.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
+        ),
+    }
+    return [change for change, is_so in found.items() if is_so and (all_healthy or change[0] not in OF_A_BASE)]
+
+
+def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:
+    """Whom a notice is about: the base, whichever verdict told of it, where that changed."""
+    if reason in OF_A_BASE:
+        return SubjectKind.BASE, verdict.base
+    return verdict.subject_kind, verdict.subject
 
 
 def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -167,10 +203,7 @@ def reenrolled(
 
 def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float) -> Notice:
     """One event about one verdict, complete enough to act on at three in the morning."""
-    kind, subject = verdict.subject_kind, verdict.subject
-    if reason is NoticeReason.BASE_MOVED:  # it is about the base, whichever verdict told it
-        kind, subject = SubjectKind.BASE, verdict.base
-    key = dedup_key(cluster, kind, subject)
+    key = dedup_key(cluster, *_subject(verdict, reason))
     summary = f"[{cluster}] {headline(verdict, reason)}"
     after = dedup_key(cluster, SubjectKind.BASE, verdict.covered_by) if reason is NoticeReason.TAKEN_OVER else ""
     return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, details(verdict, reason, cluster), after)

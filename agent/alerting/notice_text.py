@@ -13,16 +13,21 @@ from detectors.records import Cause, Evidence, Interval, Onset, Status, SubjectK
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
+# Something else than what was accepted lies there, and the adapters do their job all the same.
+CHANGES = (
+    NoticeReason.BASE_MOVED,
+    NoticeReason.TOKENIZER_CHANGED,
+    NoticeReason.TEMPLATE_CHANGED,
+    NoticeReason.ADAPTER_MOVED,
+)
 
 
 def headline(verdict: Verdict, reason: NoticeReason) -> str:
     """One line: which subject, what is wrong, how much of the adapter is left, since when."""
     name = f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject
     since = f", since {onset_words(verdict.onset)}" if verdict.onset else ""
-    if reason is NoticeReason.BASE_MOVED:
-        return (
-            f"base {verdict.base}: other weights ({_short(verdict.identity.live_base)}), its adapters keep their effect"
-        )
+    if reason in CHANGES:
+        return _change(verdict, reason)
     if reason is NoticeReason.CANNOT_TELL:
         return f"{name}: cannot tell whether it is healthy - {_words(verdict.reason.value)}: {verdict.explanation}"
     if reason is NoticeReason.TAKEN_OVER:
@@ -34,6 +39,19 @@ def headline(verdict: Verdict, reason: NoticeReason) -> str:
     of = f" ({len(verdict.members)} adapters: {', '.join(verdict.members)})" if verdict.members else ""
     cause = "degraded, cause unknown" if verdict.cause in VAGUE else _words(verdict.cause.value)
     return f"{name}: {cause}{of}{_left(verdict)}{since}"
+
+
+def _change(verdict: Verdict, reason: NoticeReason) -> str:
+    seen, base = verdict.identity, f"base {verdict.base}"
+    if reason is NoticeReason.ADAPTER_MOVED:
+        return f"{verdict.subject}: other files ({_short(seen.live_adapter)}) on the same base, within tolerance"
+    if reason is NoticeReason.TOKENIZER_CHANGED:
+        return f"{base}: other tokenizer files ({_short(seen.live_tokenizer)}), its adapters keep their effect"
+    if reason is NoticeReason.TEMPLATE_CHANGED and seen.template_moved:
+        return f"{base}: another chat template ({_short(seen.live_template)}), its adapters keep their effect"
+    if reason is NoticeReason.TEMPLATE_CHANGED:
+        return f"{base}: prompts render to other token ids (tokenizer or chat template), its adapters keep their effect"
+    return f"{base}: other weights ({_short(seen.live_base)}), its adapters keep their effect"
 
 
 def _left(verdict: Verdict) -> str:
@@ -89,6 +107,10 @@ def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
 def _hashes(verdict: Verdict) -> dict[str, str]:
     seen = verdict.identity
     pairs = {"base": (seen.golden_base, seen.live_base), "adapter": (seen.golden_adapter, seen.live_adapter)}
+    if seen.tokenizer_moved:
+        pairs["tokenizer"] = seen.golden_tokenizer, seen.live_tokenizer
+    if seen.template_moved:
+        pairs["chat template"] = seen.golden_template, seen.live_template
     return {
         name: f"{live} (accepted: {golden})" if golden != live else f"{live} as accepted"
         for name, (golden, live) in pairs.items()

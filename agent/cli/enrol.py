@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -17,7 +18,8 @@ from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from detectors.canaries.tolerance import Tolerances
 from probes import errors as probe_errors
-from probes.artefacts.base_files import adapter_hash, resolve
+from probes.artefacts.base_files import resolve
+from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
 from probes.enrolment.enrol import enrol
@@ -25,7 +27,7 @@ from probes.enrolment.fault_signatures import summed
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import adapter_before, newest, save, time_after
 from probes.golden.record import Golden, short
-from probes.golden.weights import find_adapter, folder_of, keep, keep_adapter
+from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapter
 from probes.runner import Runner
 
 UNMONITORABLE = 2
@@ -86,9 +88,10 @@ def _check_wanted(name: str, previous: str | None, wish: Wish) -> None:
 
 def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
     """The record and what it was made of. The adapter first: without its copy nothing is accepted."""
-    keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash)
+    keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash, golden.hash_scheme)
     if config.keeps_weights(model):
-        keep(resolve(model.path, config.probes.cache_dir), config.probes.golden_dir, golden.base_hash)
+        base = resolve(model.path, config.probes.cache_dir)
+        keep(base, config.probes.golden_dir, golden.base_hash, golden.hash_scheme)
     return save(golden, config.probes.golden_dir)
 
 
@@ -159,14 +162,18 @@ def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
     if not previous:
         return []
     try:
-        accepted = adapter_before(config.probes.golden_dir, previous, adapter_hash(adapter.path))
+        before = adapter_before(config.probes.golden_dir, previous, partial(_is_of, adapter.path))
     except probe_errors.Refused as error:  # a damaged record is no reason against a new one
         say(escape(f"the release before this one is not known: {error}"))
         return []
-    folder = find_adapter(config.probes.golden_dir, accepted) if accepted else None
-    if folder is None:
+    folder = accepted_adapter(config.probes.golden_dir, before) if before else None
+    if before is None or folder is None:
         return []
-    return [adapter.model_copy(update={"name": f"{adapter.name}@{short(accepted)}", "path": folder})]
+    return [adapter.model_copy(update={"name": f"{adapter.name}@{short(before.adapter_hash)}", "path": folder})]
+
+
+def _is_of(files: Path, golden: Golden) -> bool:
+    return adapter_hash(files, golden.hash_scheme) == golden.adapter_hash
 
 
 def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:

@@ -17,7 +17,9 @@ import yaml
 from agent.config import Config, load
 from agent.demo.broker import free_port
 from agent.errors import Refused
-from probes.artefacts.base_files import base_hash, packaged_gguf, resolve
+from probes.artefacts.base_files import packaged_gguf, resolve
+from probes.artefacts.identity import NEWEST, base_hash
+from probes.golden.archive import load as load_golden
 from probes.golden.archive import newest
 from probes.golden.weights import keep
 
@@ -67,11 +69,20 @@ def lay_volume(folder: Path) -> Stage:
     for left in LEFTOVERS:
         shutil.rmtree(folder / left, ignore_errors=True)
     source = resolve(str(packaged_gguf()), cache_dir())
-    stage = Stage(folder, folder / "volume" / "base", keep(source, folder / "golden", base_hash(source)))
+    scheme = _scheme()
+    kept = keep(source, folder / "golden", base_hash(source, scheme), scheme)
+    stage = Stage(folder, folder / "volume" / "base", kept)
     for name in ADAPTERS:
         shutil.copytree(HELPDESK / "adapters" / name, folder / "volume" / "adapters" / name)
     lay_base(stage)
     return stage
+
+
+def _scheme() -> int:
+    """By which hashes the shipped records know their base."""
+    shipped = HELPDESK / "golden"
+    found = newest(shipped, ADAPTERS[0])
+    return load_golden(shipped, found).hash_scheme if found else NEWEST
 
 
 def _claim(folder: Path) -> None:

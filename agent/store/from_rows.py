@@ -62,7 +62,7 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         number=row["round"],
         at=seconds(row["at"]),
         measurements=routes["present"],
-        identity=Identity(**{name: row[name] for name in HASHES}),
+        identity=_identity([row[name] for name in HASHES], row["hash_scheme"]),
         facts=tuple(row["facts"]),
         blocked=Reason(row["blocked"]) if row["blocked"] else None,
         detail=row["detail"],
@@ -75,9 +75,14 @@ def traffic_round(row: Row, scores: Sequence[Row]) -> TrafficRound:
     """One round of responses from its row of traffic_rounds and those of traffic_scores. Raises Unreadable."""
     if row["scores"] != len(scores):
         raise Unreadable(INCOMPLETE, f"{len(scores)} of {row['scores']} responses")
-    identities = {name: Identity(**dict(zip(HASHES, told, strict=True))) for name, told in row["identities"].items()}
+    identities = {name: _identity(hashes, scheme) for name, (*hashes, scheme) in row["identities"].items()}
     told = tuple(traffic_score(score) for score in sorted(scores, key=lambda score: score["place"]))
     return TrafficRound(row["base"], row["round"], seconds(row["at"]), tuple(row["adapters"]), told, identities)
+
+
+def _identity(hashes: Sequence[str], scheme: int | str) -> Identity:
+    """hashes: in the order of HASHES"""
+    return Identity(**dict(zip(HASHES, hashes, strict=True)), scheme=int(scheme))
 
 
 def traffic_score(row: Row) -> TrafficScore:

@@ -45,7 +45,7 @@ AXES = (
     *("path", "path_log_lik", "temperatures", "temperature_log_lik", "top_ps", "top_p_log_lik"),
     "ranks",
 )
-HASHES = ("golden_base", "live_base", "golden_adapter", "live_adapter")
+HASHES = tuple(f"{side}_{part}" for part in ("base", "adapter", "tokenizer", "template") for side in ("golden", "live"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def traffic_round_row(seen: TrafficRound) -> Row:
         "at": when(seen.at),
         "adapters": list(seen.adapters),
         "scores": len(seen.scores),
-        "identities": {name: list(_identity(it).values()) for name, it in seen.identities.items()},
+        "identities": {name: [str(told) for told in _identity(it).values()] for name, it in seen.identities.items()},
     }
 
 
@@ -374,7 +374,7 @@ def _subject(seen: Verdict | Evidence) -> Row:
 
 
 def _identity(seen: Identity) -> Row:
-    return {name: getattr(seen, name) for name in HASHES}
+    return {name: getattr(seen, name) for name in HASHES} | {"hash_scheme": seen.scheme}
 
 
 def _mean(values: list[float]) -> float:

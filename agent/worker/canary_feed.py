@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -24,7 +24,7 @@ from probes.canaries.flipped_answers import flips
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import due
 from probes.errors import ProbeError
-from probes.golden.record import Golden
+from probes.golden.record import Golden, identity_of
 from probes.runner import Runner
 from probes.scoring.requests import not_scored
 
@@ -249,8 +249,8 @@ class CanaryFeed:
         identities = {}
         for name, golden in base.goldens.held.items():
             if isinstance(golden, Golden):
-                seen = base.runner.identity(name) if base.opened else Identity()
-                identities[name] = replace(seen, golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
+                accepted = Identity(golden.base_hash, "", golden.adapter_hash, scheme=golden.hash_scheme)
+                identities[name] = identity_of(golden, base.runner) if base.opened else accepted
         return TrafficRound(base.name, number, now, base.adapters, taken.scores, identities)
 
     def _texts(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -10,11 +11,12 @@ import structlog
 from agent.errors import AgentError
 from agent.records import GoldenAccepted
 from detectors.records import Reason
+from probes.artefacts.identity import adapter_hash
 from probes.errors import Damaged, Refused
 from probes.golden.archive import adapter_before, look_up, newest, read_bytes, save_bytes
 from probes.golden.codec import content_hash
 from probes.golden.record import Golden, Refusal
-from probes.golden.weights import find_adapter
+from probes.golden.weights import accepted_adapter
 
 log = structlog.get_logger(__name__)
 
@@ -88,11 +90,20 @@ class Goldens:
 def kept_before(folder: Path, golden: Golden) -> Path | None:
     """Kept files of the adapter that was accepted before this one; None where there was none, or it is not at hand."""
     try:
-        accepted = adapter_before(folder, golden.previous, golden.adapter_hash)
+        before = adapter_before(folder, golden.previous, partial(_is_of_the_same, folder, golden))
     except Refused as error:
         log.info("version_before_unknown", adapter=golden.adapter, why=str(error))
         return None
-    found = find_adapter(folder, accepted) if accepted else None
-    if accepted and found is None:
-        log.info("version_before_not_kept", adapter=golden.adapter, version=accepted)
+    found = accepted_adapter(folder, before) if before else None
+    if before and found is None:
+        log.info("version_before_not_kept", adapter=golden.adapter, version=before.adapter_hash)
     return found
+
+
+def _is_of_the_same(folder: Path, golden: Golden, earlier: Golden) -> bool:
+    """Were both records made of the same adapter files? Hashes of two schemes cannot tell, and the kept files can:
+    where there are none an earlier version is of no use, and is passed over."""
+    if golden.hash_scheme == earlier.hash_scheme:
+        return golden.adapter_hash == earlier.adapter_hash
+    kept = accepted_adapter(folder, earlier)
+    return kept is None or adapter_hash(kept, golden.hash_scheme) == golden.adapter_hash

@@ -50,7 +50,7 @@ class Responses:
 
     asking: how responses are scored, None where they are embedded and no more
     sampler: of the deployment, for records that do not tell theirs; retokenise: what becomes of outputs without ids
-    kept: hash of an accepted adapter -> the folder with its files, None where they were not kept
+    kept: golden record -> the folder with the files of its adapter, None where they were not kept
     before: golden record -> likewise of the version that was accepted before
     scores, embeddings, upto: since they were last taken, in the order in which they came
     """
@@ -59,7 +59,7 @@ class Responses:
     asking: Asking | None = None
     sampler: Sampling | None = None
     retokenise: Retokenise = Retokenise.COUNTED
-    kept: Callable[[str], Path | None] = lambda _: None
+    kept: Callable[[Golden], Path | None] = lambda _: None
     before: Callable[[Golden], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
     embeddings: list[Embedding] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Responses:
         self.scores = [score for score in self.scores if score.adapter != golden.adapter]
         if not isinstance(self.runner, Scoring):
             return
-        if (folder := self.kept(golden.adapter_hash)) is not None:
+        if (folder := self.kept(golden)) is not None:
             self.runner.accept_adapter(golden.adapter, str(folder))
         earlier = self.before(golden)
         self.runner.accept_adapter(version_before(golden.adapter), None if earlier is None else str(earlier))
@@ -191,7 +191,7 @@ class Responses:
         if not isinstance(golden, Golden):
             return golden.detail if golden else f"no golden record of {adapter}"
         try:
-            base, own = self.runner.golden_hashes(adapter)
+            base, own = self.runner.golden_hashes(adapter, golden.hash_scheme)
         except ProbeError as error:
             return str(error)
         if base and golden.base_hash and base != golden.base_hash:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import Adapter, LowRank
 from probes.model.forward import Model
 from probes.model.lora import Switchboard
@@ -164,7 +165,7 @@ def body_weights(net: nn.Module) -> int:
 
 
 def model(net: LlamaForCausalLM) -> Model:
-    return Model("random", "", Path(), net, Switchboard(net), frozenset(), plain_head=True)
+    return Model("random", Path(), net, Switchboard(net), frozenset(), plain_head=True)
 
 
 def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iterator[tuple[str, Adapter]]:
@@ -180,7 +181,7 @@ def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iter
             name: LowRank(random(size.rank, it.in_features), random(it.out_features, size.rank), 2.0)
             for name, it in layers
         }
-        yield adapter_name(number), Adapter("", "random", size.rank, 2.0 * size.rank, parts, {})
+        yield adapter_name(number), Adapter("", {NEWEST: "random"}, size.rank, 2.0 * size.rank, parts, {})
 
 
 def adapter_name(number: int) -> str:

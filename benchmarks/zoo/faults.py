@@ -111,7 +111,7 @@ def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean:
 def _of_base(runner: Runner, golden: Golden, kind: str, severity: int, clean: Answered) -> Iterator[Case]:
     name, canaries = golden.adapter, golden.canaries
     served, live = answered(runner, canaries, Target(name)), answered(runner, canaries, Target(None))
-    here = replace(_same(golden), live_base=runner.identity(None).live_base)
+    here = replace(_same(golden), live_base=runner.identity(None, golden.hash_scheme).live_base)
     if kind.startswith(MERGED):
         # One adapter on top of another is the same as the other one merged in; the base's own endpoint stays clean.
         if kind.removeprefix(MERGED) in golden.canaries[0].reference.others:

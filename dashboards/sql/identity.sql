@@ -1,4 +1,4 @@
--- What changed within 30 minutes before the onset (weights of base and adapter, loading facts)?
+-- What changed within 30 minutes before the onset (base, tokenizer, chat template, adapter, loading facts)?
 -- subject = '': adapter or base that alarmed; all when empty
 -- minutes = 30: how far before the onset
 WITH onsets AS (
@@ -11,16 +11,24 @@ seen AS (
     SELECT
         r.cluster AS cluster, r.base AS base, r.adapter AS adapter, r.pod AS pod, r.at AS at, r.round AS round,
         r.live_base AS live_base, r.live_adapter AS live_adapter, r.facts AS facts, o.latest AS latest,
-        row_number() OVER w AS place,
+        r.live_tokenizer AS live_tokenizer, r.live_template AS live_template, row_number() OVER w AS place,
         lagInFrame(r.live_base) OVER w AS base_before, lagInFrame(r.live_adapter) OVER w AS adapter_before,
+        lagInFrame(r.live_tokenizer) OVER w AS tokenizer_before, lagInFrame(r.live_template) OVER w AS template_before,
         lagInFrame(r.facts) OVER w AS facts_before
     FROM rounds AS r INNER JOIN onsets AS o ON r.cluster = o.cluster AND r.base = o.base
     -- A round in which the files were being written has no hashes; it must not look like a change and a change back.
     WHERE r.at <= o.latest AND r.live_base != ''
-    WINDOW w AS (PARTITION BY r.cluster, r.base, r.adapter, r.pod ORDER BY r.at ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+    -- Hashes of two schemes say nothing about each other.
+    WINDOW w AS (PARTITION BY r.cluster, r.base, r.adapter, r.pod, r.hash_scheme ORDER BY r.at ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 )
-SELECT at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts
+SELECT
+    at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts,
+    tokenizer_before, live_tokenizer, template_before, live_template,
+    arrayFilter(part -> part != '', [
+        if(live_base != base_before, 'base', ''), if(live_tokenizer != tokenizer_before, 'tokenizer', ''),
+        if(live_template != template_before, 'chat template', ''), if(live_adapter != adapter_before, 'adapter', '')
+    ]) AS changed
 FROM seen
 WHERE place > 1 AND at > latest - toIntervalMinute({minutes:UInt32})
-    AND (live_base != base_before OR live_adapter != adapter_before OR facts != facts_before)
+    AND (notEmpty(changed) OR facts != facts_before)
 ORDER BY at DESC, adapter

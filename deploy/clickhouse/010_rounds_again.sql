@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS traffic_rounds (
     at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
     adapters Array(LowCardinality(String)),
     scores UInt32,
-    identities Map(LowCardinality(String), Array(String)) CODEC(ZSTD(1)) COMMENT 'golden base, live base, golden adapter, live adapter'
+    identities Map(LowCardinality(String), Array(String)) CODEC(ZSTD(1)) COMMENT 'golden and live hash of base, adapter, tokenizer and template, then the scheme of the hashes'
 ) ENGINE = MergeTree
 PARTITION BY toYYYYMM(at)
 ORDER BY (cluster, base, at)

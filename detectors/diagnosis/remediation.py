@@ -21,6 +21,7 @@ FACTORS = (0.125, 0.25, 0.5, 2.0, 4.0, 8.0)
 RANKS = (4, 8, 16, 32, 64)
 # Base shift below which a person would see no difference in what the base answers; words only, decides nothing.
 QUIET = 1e-4
+PUT_BACK = "put the accepted ones back (enrolment keeps a copy in adapters/ beside the golden records)"
 
 
 def average(seen: Sequence[Measurement], figure: str) -> float:
@@ -144,10 +145,10 @@ def sampling(adapter: str, whose: str, temperature: float, left: float) -> Words
     )
 
 
-def template(adapter: str, changed: int, canaries: int) -> Words:
+def template(adapter: str, changed: int, canaries: int, identity: Identity) -> Words:
     return (
         f"{changed} of {canaries} prompts of {adapter} render to other token ids, and from the accepted ids it answers "
-        "as accepted: the chat template or the tokenizer changed, the adapter did not",
+        f"as accepted: {_of_words(identity)}, the adapter did not",
         "compare chat_template, tokenizer.json, tokenizer_config.json and special_tokens_map.json of the base with "
         f"those of the last good release, put them back, then run gapwatch probe {adapter}",
     )
@@ -179,12 +180,36 @@ def one_replica(adapter: str, bad: int, of: int, pods: Sequence[str], of_bad: Wo
     )
 
 
+def replaced(adapter: str, seen: Sequence[Measurement]) -> Words:
+    return (
+        f"{adapter} is made of other files than were accepted, on the same base, and left what was accepted in no "
+        f"recorded way: {_how_far(seen)}",
+        f"find out who put these files there: {PUT_BACK}, or accept them: gapwatch enrol {adapter} --replace --why "
+        f"TEXT; then run gapwatch probe {adapter}",
+    )
+
+
 def unknown(adapter: str, seen: Sequence[Measurement]) -> Words:
     return (
-        f"{adapter} left what was accepted in no recorded way: retention {average(seen, 'retention'):.2f}, scale "
-        f"{average(seen, 'scale'):.2f}, off its direction {math.sqrt(average(seen, 'distortion')):.2f}",
+        f"{adapter} left what was accepted in no recorded way: {_how_far(seen)}",
         f"compare the flipped canaries, then roll {adapter} or the engine back to the last good release",
     )
+
+
+def _how_far(seen: Sequence[Measurement]) -> str:
+    away = math.sqrt(average(seen, "distortion"))
+    return (
+        f"retention {average(seen, 'retention'):.2f}, scale {average(seen, 'scale'):.2f}, off its direction {away:.2f}"
+    )
+
+
+def _of_words(identity: Identity) -> str:
+    """Which of the two changed, as far as their files tell."""
+    if identity.template_moved and not identity.tokenizer_moved:
+        return "the chat template changed, the tokenizer did not"
+    if identity.tokenizer_moved and not identity.template_moved:
+        return "the tokenizer's files changed, the chat template did not"
+    return "the chat template or the tokenizer changed"
 
 
 def how_base_moved(seen: Sequence[Measurement], identity: Identity) -> str:

@@ -49,7 +49,8 @@ def name_cause(round: Round, tolerances: Tolerances) -> Told:
 
     Order: the template, where the accepted ids are answered as accepted; a warm cache, where the cold one is in order;
     a faulty pod; nothing left of the adapter (with or without another base); the signature that explains the present
-    answers; two heaps of canaries; a base that moved. UNKNOWN when it is none of these. A signature goes before the
+    answers; two heaps of canaries; a base that moved; files of the adapter that are other ones. UNKNOWN when it is none
+    of these. A signature goes before the
     base, because a base that moved and was tolerated stays moved for months; what a base does to an adapter leaves too
     much over, or scatters too much over canaries, to pass as one. The base counts as moved by its answers or by its
     hash: a re-parameterised base answers as before.
@@ -57,9 +58,9 @@ def name_cause(round: Round, tolerances: Tolerances) -> Told:
     if not witnesses(round):
         return _told((Cause.UNKNOWN, "no canary was measured", f"replay again: gapwatch probe {round.adapter}"), round)
     if _template_alone(round, tolerances):
-        told = words.template(round.adapter, len(round.raw), len(round.measurements))
+        told = words.template(round.adapter, len(round.raw), len(round.measurements), round.identity)
         return _told((Cause.TEMPLATE_CHANGED, *told), round)
-    read = _on_accepted_ids(round)
+    read = on_accepted_ids(round)
     found = _of_cache(read, tolerances) or _of_answers(read, tolerances)
     if round.raw:
         found = (found[0], f"{found[1]}; beside that {len(round.raw)} prompts render to other token ids", found[2])
@@ -89,7 +90,7 @@ def _of_answers(round: Round, tolerances: Tolerances) -> Told:
     if pods is not None:
         return _one_replica(round, pods, _of_one(replace(round, measurements=pods.bad), tolerances))
     found = _of_one(round, tolerances)
-    if found[0] not in (Cause.UNKNOWN, Cause.BASE_SWAPPED):
+    if found[0] not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED, Cause.BASE_SWAPPED):
         return found
     heaps = by_gap(usable, tolerances, moved)
     if heaps is None:
@@ -121,6 +122,8 @@ def _of_one(round: Round, tolerances: Tolerances) -> Told:
     if moved:
         merged = base_answers_as(seen) if answers_moved else ""
         return Cause.BASE_SWAPPED, *words.swapped(adapter, seen, round.identity, left, merged)
+    if round.identity.adapter_moved:
+        return Cause.ADAPTER_REPLACED, *words.replaced(adapter, seen)
     return Cause.UNKNOWN, *words.unknown(adapter, seen)
 
 
@@ -168,7 +171,7 @@ def _one_replica(round: Round, split: Split, of_bad: Told) -> Told:
 def _is_alike(heaps: Split, cause: Cause, round: Round, tolerances: Tolerances) -> bool:
     """Has the far heap one cause? Another base only where its answers moved, and those of the near heap did not."""
     if cause is not Cause.BASE_SWAPPED:
-        return cause is not Cause.UNKNOWN
+        return cause not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED)
     far, near = (base_moved(replace(round, measurements=m), tolerances) for m in (heaps.bad, heaps.good))
     return far and not near
 
@@ -185,7 +188,7 @@ def _template_alone(round: Round, tolerances: Tolerances) -> bool:
     return bad_raw <= tolerances.share < bad_now
 
 
-def _on_accepted_ids(round: Round) -> Round:
+def on_accepted_ids(round: Round) -> Round:
     """The round with every canary as answered from its accepted ids, where the present template renders other ones."""
     raw = {m.comparison.reference.canary: m for m in round.raw}
     rows = tuple(raw.get(m.comparison.reference.canary, m) for m in round.measurements)
@@ -246,9 +249,12 @@ def _witnesses(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
 
 
 def _told(found: Told, round: Round) -> Told:
-    """Files of the adapter that changed are appended to what was seen; they explain and never decide."""
+    """Files of the adapter that changed are appended to what was seen, and to what to do where the cause is not that
+    already; they explain, and decide only where nothing else does."""
     cause, what, do = found
     if round.identity.adapter_moved:
         golden, live = words.short(round.identity.golden_adapter), words.short(round.identity.live_adapter)
         what = f"{what}; the files of {round.adapter} changed (was {golden}, is {live})"
+        if cause is not Cause.ADAPTER_REPLACED:
+            do = f"{do}; its files are not the accepted ones: {words.PUT_BACK}"
     return cause, what, do

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.canaries.tolerance import Tolerances, base_moved, blocked_by, median_share, member_median, scores
+from detectors.canaries.tolerance import Tolerances, blocked_by, median_share, member_median, scores
 from detectors.diagnosis.root_cause import name_base_cause, name_cause
 from detectors.errors import Refused
 from detectors.records import (
@@ -30,6 +30,7 @@ from detectors.records import (
     Verdict,
 )
 from detectors.traffic_records import TrafficRound
+from detectors.verdicts.changes import change_of, change_of_base
 from detectors.verdicts.figures import facts_of, remarks, why_base_blocked, why_blocked, with_base_figures, with_figures
 
 
@@ -84,13 +85,14 @@ class Incident:
 class _Seen:
     """One measured round of a subject, reduced to what the decision needs, and remarks, which decide nothing.
 
+    change: what is another one than accepted, None where nothing is
     onset_at: when the fault began, by the evidence so far; None where it cannot tell
     """
 
     at: float
     share: float
     good: bool
-    moved: bool
+    change: Reason | None
     remarks: tuple[str, ...]
     onset_at: float | None
 
@@ -122,9 +124,8 @@ def decide(
     if blocked is not None:
         return _blocked(blank, blocked, why_blocked(round, blocked), incident)
     share = float(np.mean(scores(round, rules.tolerances)))
-    moved = round.identity.base_moved or base_moved(round, rules.tolerances)
     good = share <= rules.tolerances.share
-    seen = _Seen(round.at, share, good, moved, remarks(round, good), onset_at)
+    seen = _Seen(round.at, share, good, change_of(round, rules.tolerances), remarks(round, good), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = with_cause(after, name_cause(round, rules.tolerances))
@@ -173,8 +174,7 @@ def decide_base(
         return _blocked(blank, *why_base_blocked(members), incident)
     share = float(np.mean(median))
     good = share <= median_share(rules.tolerances.share, measured)
-    moved = sum(_moved(m, rules) for m in round.members) * 2 > measured
-    seen = _Seen(round.at, share, good, moved, facts_of(round), onset_at)
+    seen = _Seen(round.at, share, good, change_of_base(round, rules.tolerances), facts_of(round), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
         after = with_cause(after, name_base_cause(round, rules.tolerances))
@@ -198,12 +198,15 @@ def _step(seen: _Seen, log_e: float, before: Incident, rules: Rules) -> tuple[Re
         after = replace(after, last_good_at=seen.at, first_bad_at=None)
     if not seen.good or log_e >= rules.suspect_fraction * rules.log_threshold:
         return Reason.EVIDENCE_GROWING, after
-    return (Reason.BASE_MOVED if seen.moved else Reason.WITHIN_TOLERANCE), after
+    return seen.change or Reason.WITHIN_TOLERANCE, after
 
 
 _STATUS = {
     Reason.WITHIN_TOLERANCE: Status.HEALTHY,
     Reason.BASE_MOVED: Status.HEALTHY,
+    Reason.TOKENIZER_CHANGED: Status.HEALTHY,
+    Reason.TEMPLATE_CHANGED: Status.HEALTHY,
+    Reason.ADAPTER_MOVED: Status.HEALTHY,
     Reason.RESOLVED: Status.HEALTHY,
     Reason.EVIDENCE_GROWING: Status.SUSPECT,
     Reason.ALARM: Status.DEGRADED,
@@ -246,7 +249,3 @@ def _blocked(blank: Verdict, reason: Reason, detail: str, incident: Incident) ->
     action = f"run gapwatch doctor and look at the files of {blank.subject}"
     verdict = replace(blank, reason=reason, explanation=detail, action=action, blocked_in_a_row=after.blocked_in_a_row)
     return verdict, after
-
-
-def _moved(round: Round, rules: Rules) -> bool:
-    return blocked_by(round) is None and (round.identity.base_moved or base_moved(round, rules.tolerances))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from probes.artefacts.safetensors_header import RawTensor
 from probes.errors import Unreplayable
 

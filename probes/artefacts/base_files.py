@@ -1,47 +1,18 @@
-"""Where a base model's files are, and which base they are.
-
-A base is named as a folder, a .gguf file or a hub id; all become a folder of safetensors. Its identity is that of its
-tensors and of the settings that change what they compute, never that of file names, dates or layout.
-"""
+"""Where a base model's files are: named as a folder, a .gguf file or a hub id, all become a folder of safetensors."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from probes.artefacts.gguf_header import check_model
+from probes.artefacts.identity import file_hash
 from probes.artefacts.missing_package import told
-from probes.artefacts.safetensors_header import (
-    RawTensor,
-    check_fetched,
-    digest,
-    digest_json,
-    read_file,
-    read_folder,
-    read_json,
-)
+from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
-
-# Where a config came from and what wrote it; they differ between two copies of one model and change no answer.
-PROVENANCE = {"_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json",
-    "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-# What else the tokenizers of transformers 5.23 read (vocab_files_names), and Mistral's, tiktoken's and the templates
-# beside the default one; patterns, relative to the folder.
-FURTHER_TOKENIZER_FILES = (
-    "tekken*.json", "*.tiktoken", "*.model", "*.model.v*", "*.spm", "bpe.codes", "byte_maps.json", "dict.txt",
-    "emoji.json", "entity_vocab.json", "normalizer.json", "prophetnet.tokenizer", "target_vocab.json", "vocab-src.json",
-    "vocab-tgt.json", "word_pronunciation.json", "word_shape.json", "additional_chat_templates/*.jinja",
-)  # fmt: skip
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-READ_BYTES = 1 << 22
 
 
 def resolve(source: str, cache_dir: Path) -> Path:
@@ -105,68 +76,13 @@ def weights_hash(folder: Path) -> str:
     return digest(read_folder(folder))
 
 
-def base_hash(folder: Path, weights: str | None = None) -> str:
-    """A "sha256:..." of what a base computes: ``weights_hash`` and those settings of config.json that change answers.
-
-    weights: its weights_hash where that is already known
-
-    Unlike the weights alone it moves with a changed rope or norm setting.
-    """
-    settings = {key: value for key, value in read_json(folder / "config.json").items() if key not in PROVENANCE}
-    return digest_json([weights or weights_hash(folder), settings])
-
-
-def tokenizer_hash(folder: Path) -> str:
-    """A "sha256:..." over the tokenizer's files and chat template. Raises Unreplayable when there are none."""
-    files = tokenizer_files(folder)
-    if not files:
-        raise Unreplayable(str(folder), "holds no tokenizer files")
-    rows: list[Any] = [[str(path.relative_to(folder)), _file_hash(path)] for path in files]
-    config = folder / "tokenizer_config.json"
-    # Some of its fields say where the tokenizer was loaded from; the template and the special tokens are what matters.
-    told = read_json(config) if config.is_file() else {}
-    kept = {key: value for key, value in told.items() if key.endswith(("_token", "_tokens")) or key == "chat_template"}
-    return digest_json([rows, kept])
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """Those that are there, the long known ones first; tokenizer_config.json is none of them."""
-    known = [path for name in TOKENIZER_FILES if (path := folder / name).is_file()]
-    further = {path for pattern in FURTHER_TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
-    return known + sorted(further - set(known))
-
-
-def adapter_hash(folder: Path) -> str:
-    """A "sha256:..." over adapter_config.json in canonical form and the adapter's tensors."""
-    return adapter_digest(read_json(folder / ADAPTER_CONFIG), read_file(folder / ADAPTER_WEIGHTS))
-
-
-def adapter_digest(config: dict[str, Any], tensors: Iterable[RawTensor]) -> str:
-    """``adapter_hash`` of parts already read. Where the base came from and the PEFT version are no part of it."""
-    settings = {k: v for k, v in config.items() if k not in ("base_model_name_or_path", "peft_version", "auto_mapping")}
-    return digest_json([settings, digest(tensors)])
-
-
-def _file_hash(path: Path) -> str:
-    seen = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            check_fetched(path, file.read(64))
-            file.seek(0)
-            while block := file.read(READ_BYTES):
-                seen.update(block)
-    except OSError as error:
-        raise Unreplayable(str(path), error.strerror or str(error)) from error
-    return seen.hexdigest()
-
-
 def _converted(source: Path, cache_dir: Path) -> Path:
     """The safetensors copy of a .gguf file, made now unless it lies in the cache.
 
     Written to a sibling and renamed: other processes see the whole copy or none, and who comes second uses the first.
     """
     check_model(source)
-    target = cache_dir / f"gguf-{_file_hash(source)}"
+    target = cache_dir / f"gguf-{file_hash(source)}"
     if target.is_dir():
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ import torch
 
 from probes.artefacts.adapter_folder import check_layout, check_not_empty, check_origin
 from probes.artefacts.adapter_keys import LOADED_AS, PREFIX, half_of, without_prefix
-from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_digest
+from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, PLAIN_INITS, Hashes, adapter_hashes
 from probes.artefacts.safetensors_header import RawTensor, read_file, read_json
 from probes.artefacts.target_modules import Targets
 from probes.errors import Unreplayable, Unsupported
@@ -34,9 +34,6 @@ REFUSED = (
     "trainable_token_indices", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
     "monteclora_config", "velora_config", "lora_ga_config",
 )  # fmt: skip
-# Ways to begin that leave the base as it was. The others (pissa, olora, corda, loftq ...) subtract something from the
-# base's own weights first; a converted one is saved with true in their place.
-PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +57,7 @@ class Adapter:
     """
 
     path: str
-    hash: str
+    hashes: Hashes
     r: int
     alpha: float
     low_rank: Mapping[str, LowRank]
@@ -68,6 +65,11 @@ class Adapter:
     problems: tuple[str, ...] = ()
     targets: Targets = field(default_factory=Targets)
     saved_share: float = 1.0
+
+    @property
+    def hash(self) -> str:
+        """By the newest scheme: two adapters with the same one answer alike."""
+        return self.hashes[NEWEST]
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -97,8 +99,8 @@ def read_adapter(folder: Path) -> Adapter:
         *(summed(f"of {len(raw)} {what}", keys) for what, keys in lost.items()),
         *(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which),
     )
-    digest = adapter_digest(config, raw)
-    return Adapter(str(folder), digest, strength.r, strength.alpha, low_rank, saved, facts, targets)
+    hashes = adapter_hashes(config, raw)
+    return Adapter(str(folder), hashes, strength.r, strength.alpha, low_rank, saved, facts, targets)
 
 
 def summed(what: str, items: Sequence[str], shown: int = 3) -> str:

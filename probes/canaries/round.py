@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from detectors.canaries.measurement import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
@@ -17,7 +17,7 @@ from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import Pair, ask, pair, summary
 from probes.canaries.schedule import plan
 from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, compare
+from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, compare, identity_of
 from probes.runner import Readiness, Replay, Replayed, Runner, Stop
 
 
@@ -72,7 +72,8 @@ def replay_base_round(
     for adapter, golden in goldens.items():
         part = _part(runner, adapter, golden, readiness, scheduled)
         if isinstance(part, Refusal):
-            identity = _identity(runner, adapter, golden) if adapter in readiness else Identity()
+            known = None if isinstance(golden, Refusal) or adapter not in readiness else golden
+            identity = identity_of(known, runner) if known else Identity()
             blocked[adapter] = _blocked(adapter, scheduled, part, identity)
         else:
             asked[adapter] = part
@@ -121,7 +122,7 @@ def _part(
     raw = tuple((pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
     moved = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *moved)
-    return _Asked(golden, pairs, raw, _identity(runner, adapter, golden), facts)
+    return _Asked(golden, pairs, raw, identity_of(golden, runner), facts)
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Refusal:
@@ -145,13 +146,6 @@ def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
     if not canary.messages:
         return canary.prompt
     return prompt_of(runner, canary.id, canary.messages, len(canary.forced))
-
-
-def _identity(runner: Runner, adapter: str, golden: Golden | Refusal) -> Identity:
-    """What was accepted, by the golden record, beside what lies there now."""
-    if isinstance(golden, Refusal):
-        return Identity()
-    return replace(runner.identity(adapter), golden_base=golden.base_hash, golden_adapter=golden.adapter_hash)
 
 
 def _answers(
@@ -193,7 +187,7 @@ def _why_not_again(
         ready = readiness.get(name, Readiness())
         if ready.blocked:
             return Refusal(ready.blocked, ready.detail)
-    if _identity(runner, adapter, part.golden) != part.identity:
+    if identity_of(part.golden, runner) != part.identity:
         return Refusal(Reason.FILES_CHANGING, "the files changed while they were replayed")
     return None
 

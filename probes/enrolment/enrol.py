@@ -79,6 +79,9 @@ def enrol(
         previous=settings.previous,
         excluded=found.excluded,
         unrecorded=signed.unrecorded,
+        hash_scheme=before.scheme,
+        tokenizer_files_hash=before.live_tokenizer,
+        template_hash=before.live_template,
         settings={key: value for key, value in asdict(settings).items() if key not in SAID_ELSEWHERE},
     )
     # What is judged against in memory is bit for bit what a later process will read.

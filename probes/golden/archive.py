@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from detectors.records import Reason
@@ -86,18 +87,19 @@ def newest(folder: Path, adapter: str) -> str | None:
     return max(found)[1] if found else None
 
 
-def adapter_before(folder: Path, record: str, adapter_hash: str) -> str:
-    """Hash of the adapter files that were accepted before those of ``adapter_hash``, "" where there were none.
+def adapter_before(folder: Path, record: str, is_present: Callable[[Golden], bool]) -> Golden | None:
+    """The record of the adapter files that were accepted before the present ones, None where there were none.
 
     record: hash of the record to begin with, "" for none; it and those that it replaced are looked through, because the
-    same files are enrolled again when their base has moved. Raises Missing or Damaged where a record cannot be read.
+    same files are enrolled again when their base has moved. is_present: was this record made of the present files?
+    Raises Missing or Damaged where a record cannot be read.
     """
     while record:
         golden = load(folder, record)
-        if golden.adapter_hash != adapter_hash:
-            return golden.adapter_hash
+        if not is_present(golden):
+            return golden
         record = golden.previous
-    return ""
+    return None
 
 
 def time_after(folder: Path, previous: str, now: float) -> float:

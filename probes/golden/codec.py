@@ -24,6 +24,7 @@ from safetensors.numpy import save as save_arrays
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Floats, Half, NoiseFloor, Reference, Summary
+from probes.artefacts.identity import SCHEMES
 from probes.errors import Damaged, Refused
 from probes.golden.power import Loss, Power
 from probes.golden.record import Golden, GoldenCanary
@@ -36,6 +37,8 @@ KEY = "gapwatch"
 SIDES = {"golden_adapter": 1.0, "golden_base": 0.0}
 PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank", "alpha", "canary_set", "created_at")
 PLAIN_LATER = ("why", "previous", "excluded", "settings")
+# Beside a hash scheme that is not the first.
+OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
 # Of a canary; written where there is something to write.
 OPTIONAL = ("messages", "expect")
 
@@ -81,6 +84,8 @@ def _text(golden: Golden) -> dict[str, Any]:
         }
         for canary in golden.canaries
     ]
+    if golden.hash_scheme != 1:
+        plain |= {name: getattr(golden, name) for name in OF_SCHEME}
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
     return {
@@ -134,6 +139,9 @@ def _flat(references: Sequence[Reference], tables: Sequence[Floats]) -> Floats:
 def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) -> Golden:
     if text.pop("format") != FORMAT:
         raise Damaged("golden record", "another layout", FORMAT)
+    if (scheme := text.get("hash_scheme", 1)) not in SCHEMES:
+        wanted = f"one of {', '.join(map(str, SCHEMES))}: it was made by a newer gapwatch"
+        raise Refused(f"golden record {name}", f"hash scheme {scheme}", wanted)
     reader = _Reader(arrays, tuple(text["others"]), name, SignatureReader(arrays, text.get(FAULTS, [])))
     known = {item.name for item in fields(Golden)}
     return Golden(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Comparison, Fault, Half, NoiseFloor, Reason, Reference, Summary
+from detectors.records import Comparison, Fault, Half, Identity, NoiseFloor, Reason, Reference, Summary
 from probes.errors import Refused
 from probes.golden.power import Power
 from probes.runner import Runner
@@ -55,6 +55,10 @@ class Golden:
     why, previous: reason and hash of the record that this one replaces ("" for the first)
     excluded: canary id -> why it is in neither half; settings: of the enrolment, for whoever repeats it
     unrecorded: signatures that could not be recorded, and why, in words
+    hash_scheme: by which base_hash, adapter_hash and the two after it were made (probes/artefacts/identity.py); 1 in
+    records that do not say
+    tokenizer_files_hash, template_hash: of the files, where ``tokenizer_hash`` is of what the tokenizer does with a
+    fixed text; "" in records of scheme 1
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -77,6 +81,9 @@ class Golden:
     excluded: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     unrecorded: tuple[str, ...] = ()
+    hash_scheme: int = 1
+    tokenizer_files_hash: str = ""
+    template_hash: str = ""
     hash: str = ""
 
     @property
@@ -127,16 +134,27 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
             f"one made with the present tokenizer {short(present)}: put the accepted tokenizer back, or record what "
             f"the adapter does now with `gapwatch enrol {golden.adapter} --replace --why TEXT`",
         )
-    seen = runner.identity(golden.adapter)
-    pairs = [
-        ("base weights", golden.base_hash, seen.live_base),
-        ("adapter files", golden.adapter_hash, seen.live_adapter),
+    seen = identity_of(golden, runner)
+    told = [
+        (seen.base_moved, "base weights are", seen.live_base, "were", seen.golden_base),
+        (seen.adapter_moved, "adapter files are", seen.live_adapter, "were", seen.golden_adapter),
+        (seen.tokenizer_moved, "tokenizer files are", seen.live_tokenizer, "were", seen.golden_tokenizer),
+        (seen.template_moved, "chat template is", seen.live_template, "was", seen.golden_template),
     ]
-    return [
-        f"{what} are {short(now)}, accepted were {short(accepted)}"
-        for what, accepted, now in pairs
-        if now and accepted and now != accepted
-    ]
+    return [f"{what} {short(now)}, accepted {verb} {short(before)}" for moved, what, now, verb, before in told if moved]
+
+
+def identity_of(golden: Golden, runner: Runner) -> Identity:
+    """What was accepted beside what lies there now, by the record's scheme. What a record does not name is taken as the
+    runner's golden base has it."""
+    seen = runner.identity(golden.adapter, golden.hash_scheme)
+    return replace(
+        seen,
+        golden_base=golden.base_hash,
+        golden_adapter=golden.adapter_hash,
+        golden_tokenizer=golden.tokenizer_files_hash or seen.golden_tokenizer,
+        golden_template=golden.template_hash or seen.golden_template,
+    )
 
 
 def short(content_hash: str) -> str:

@@ -5,46 +5,56 @@ An adapter is small, and its copy is what a later enrolment recognises the earli
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from probes.artefacts.base_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_hash, base_hash
+from probes.artefacts.identity import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    NEWEST,
+    adapter_hash,
+    base_hash,
+    base_hashes,
+)
+from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
-from probes.golden.record import short
+from probes.golden.record import Golden, short
 
 TEMPLATES = "additional_chat_templates/*.jinja"  # the one folder that a tokenizer reads beside its own
 
 
-def keep(base: Path, golden_dir: Path, accepted: str) -> Path:
+def keep(base: Path, golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path:
     """Hard-link, or copy, a base folder to ``golden_dir/weights/<hex>``; returns that folder. Done once per hash.
 
-    base: folder with safetensors, config and tokenizer; accepted: the hash that the golden record names
+    base: folder with safetensors, config and tokenizer; accepted: the hash that the golden record names; scheme: of it
     Raises Unreplayable when it cannot be read or copied, or has another hash once it lies there: it changed since it
     was recorded.
     A link costs nothing while the file it was made of stays, and survives a release that replaces the file; on another
     file system it is a copy, as large as the base. A release that writes *into* the file would change both, and the
-    hash in the name then gives it away.
+    hash in the name then gives it away. What is kept already under its hash by another scheme is not kept twice: its
+    new name leads there.
     """
     target = folder_of(golden_dir, accepted)
-    if find(golden_dir, accepted) is not None:
+    if find(golden_dir, accepted, scheme) is not None or _renamed(base, golden_dir, accepted, scheme):
         return target
-    with _laid_out(target, lambda: find(golden_dir, accepted) is not None) as fresh:
+    with _laid_out(target, lambda: find(golden_dir, accepted, scheme) is not None) as fresh:
         for file in _files(base):
             place = fresh / file.relative_to(base)
             place.parent.mkdir(exist_ok=True)
             _link(file.resolve(), place)
-        _check(base, fresh, base_hash, accepted)
+        _check(base, fresh, lambda folder: base_hash(folder, scheme), accepted)
     return target
 
 
-def find(golden_dir: Path, accepted: str) -> Path | None:
+def find(golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path | None:
     """The kept weights of that hash, None when they were not kept, are torn or no longer have it."""
     folder = folder_of(golden_dir, accepted)
     try:
-        return folder if folder.is_dir() and base_hash(folder) == accepted else None
+        return folder if folder.is_dir() and base_hash(folder, scheme) == accepted else None
     except Unreplayable:
         return None
 
@@ -54,29 +64,50 @@ def folder_of(golden_dir: Path, accepted: str) -> Path:
     return golden_dir / "weights" / short(accepted)
 
 
-def keep_adapter(adapter: Path, golden_dir: Path, accepted: str) -> Path:
+def _renamed(base: Path, golden_dir: Path, accepted: str, scheme: int) -> bool:
+    """Is the base kept by its hash of another scheme, and does the name of this one lead there from now on?"""
+    if not (golden_dir / "weights").is_dir():
+        return False
+    by_scheme = base_hashes(base, digest(read_folder(base)))
+    if by_scheme[scheme] != accepted:
+        return False
+    target = folder_of(golden_dir, accepted)
+    for other, named in by_scheme.items():
+        if other != scheme and (kept := find(golden_dir, named, other)) is not None:
+            with contextlib.suppress(OSError):  # somebody else was quicker, or something damaged lies there
+                target.symlink_to(kept.name)
+            return find(golden_dir, accepted, scheme) is not None
+    return False
+
+
+def keep_adapter(adapter: Path, golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path:
     """Copy an adapter's config and weights to ``golden_dir/adapters/<hex>``; returns that folder. Done once per hash.
 
-    accepted: the hash that the golden record names. Raises Unreplayable when the files cannot be read or have another
-    one: they changed since they were recorded. A copy, never a link: a release may write into the file.
+    accepted: the hash that the golden record names; scheme: of it. Raises Unreplayable when the files cannot be read or
+    have another one: they changed since they were recorded. A copy, never a link: a release may write into the file.
     """
     target = adapter_folder(golden_dir, accepted)
-    if find_adapter(golden_dir, accepted) is not None:
+    if find_adapter(golden_dir, accepted, scheme) is not None:
         return target
-    with _laid_out(target, lambda: find_adapter(golden_dir, accepted) is not None) as fresh:
+    with _laid_out(target, lambda: find_adapter(golden_dir, accepted, scheme) is not None) as fresh:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             _copy(adapter / name, fresh / name)
-        _check(adapter, fresh, adapter_hash, accepted)
+        _check(adapter, fresh, lambda folder: adapter_hash(folder, scheme), accepted)
     return target
 
 
-def find_adapter(golden_dir: Path, accepted: str) -> Path | None:
+def find_adapter(golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path | None:
     """The kept adapter of that hash, None when it was not kept, is torn or no longer has it."""
     folder = adapter_folder(golden_dir, accepted)
     try:
-        return folder if folder.is_dir() and adapter_hash(folder) == accepted else None
+        return folder if folder.is_dir() and adapter_hash(folder, scheme) == accepted else None
     except Unreplayable:
         return None
+
+
+def accepted_adapter(golden_dir: Path, golden: Golden) -> Path | None:
+    """The kept files of the adapter that a record was made of; None as of ``find_adapter``."""
+    return find_adapter(golden_dir, golden.adapter_hash, golden.hash_scheme)
 
 
 def adapter_folder(golden_dir: Path, accepted: str) -> Path:
@@ -130,6 +161,8 @@ def _put(fresh: Path, target: Path, whole: Callable[[], bool]) -> None:
         fresh.rename(target)
     except OSError:
         if not whole():
+            if target.is_symlink():
+                target.unlink()
             shutil.rmtree(target, ignore_errors=True)
             fresh.rename(target)
 

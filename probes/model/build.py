@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from probes.artefacts.base_files import base_hash, tokenizer_hash
+from probes.artefacts.identity import NEWEST, SCHEMES, Hashes, base_hashes, template_hash, tokenizer_hashes
 from probes.artefacts.lora_files import to_torch
 from probes.artefacts.safetensors_header import RawTensor, digest, read_folder
 from probes.errors import Unreplayable
@@ -27,28 +27,44 @@ class Placement:
     attention: str
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what is not
+    there."""
+
+    base: Hashes = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
+    tokenizer: Hashes = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
+    template: str = ""
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """A folder of weights alone has none, and is replayed by the golden one."""
+        return any(self.tokenizer.values())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseParts:
-    """A base read from its folder but not yet built. hash: base_hash of exactly the bytes in ``tensors``."""
+    """A base read from its folder but not yet built. told: of exactly the bytes in ``tensors``"""
 
     folder: Path
     tensors: list[RawTensor]
-    hash: str
-    tokenizer: str
+    told: Told
+
+    @property
+    def hash(self) -> str:
+        """By the newest scheme: two bases with the same one answer alike."""
+        return self.told.base[NEWEST]
 
 
 def read_base(folder: Path) -> BaseParts:
     """Read and hash a model folder. What is hashed is what is run: the files may change between two reads."""
     with failures(str(folder)):
         tensors = list(read_folder(folder))
-    return BaseParts(folder, tensors, base_hash(folder, digest(tensors)), _tokenizer_hash(folder))
-
-
-def _tokenizer_hash(folder: Path) -> str:
+    base = base_hashes(folder, digest(tensors))
     try:
-        return tokenizer_hash(folder)
+        return BaseParts(folder, tensors, Told(base, tokenizer_hashes(folder), template_hash(folder)))
     except Unreplayable:
-        return ""  # a folder of weights alone can be replayed, by the golden tokenizer
+        return BaseParts(folder, tensors, Told(base))
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
@@ -76,7 +92,7 @@ def build(parts: BaseParts, placement: Placement) -> Model:
     except Exception as error:  # likewise: this is the first time that the model runs
         folder = str(parts.folder)
         raise no_memory(folder, error) or Unreplayable(folder, f"cannot be run: {error}") from error
-    return Model(parts.hash, parts.tokenizer, parts.folder, network, Switchboard(network), ends, plain)
+    return Model(parts.hash, parts.folder, network, Switchboard(network), ends, plain)
 
 
 def head_is_plain(network: Any) -> bool:

@@ -50,11 +50,10 @@ class Text:
 class Model:
     """A base and the adapters on its switchboard.
 
-    hash: base_hash; tokenizer: tokenizer_hash or ""; ends: token ids that end a text; plain_head: see head_is_plain
+    hash: base_hash by the newest scheme; ends: token ids that end a text; plain_head: see head_is_plain
     """
 
     hash: str
-    tokenizer: str
     folder: Path
     network: Any
     adapters: Switchboard
@@ -80,7 +79,7 @@ class Model:
         with failures(str(self.folder)):
             twin = quantised(self.network, bits, group)
             name = f"{self.hash} in {bits} bits by {group}"
-            model = Model(name, self.tokenizer, self.folder, twin, Switchboard(twin), self.ends, self.plain_head)
+            model = Model(name, self.folder, twin, Switchboard(twin), self.ends, self.plain_head)
             for adapter, fitted in self.adapters.fitted.items():
                 model.adapters.fit(adapter, fitted.adapter)
         return model

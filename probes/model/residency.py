@@ -12,9 +12,10 @@ import transformers
 
 from detectors.records import Identity
 from probes.artefacts import base_files
+from probes.artefacts.identity import ADAPTER_WEIGHTS, NEWEST, Hashes
 from probes.artefacts.lora_files import Adapter, read_adapter
 from probes.errors import NoMemory, ProbeError, Unreplayable
-from probes.model.build import BaseParts, Placement, build, read_base
+from probes.model.build import BaseParts, Placement, Told, build, read_base
 from probes.model.forward import Model
 from probes.model.memory import check_room, failures
 from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
@@ -57,15 +58,15 @@ class Loaded:
         self._placement = placement
         self._adapters = {name: Subject(path) for name, path in sources.adapters.items()}
         self._read: dict[str, Adapter] = {}
-        self._first_hashes: dict[str, str] = {}
+        self._first_hashes: dict[str, Hashes] = {}
         self._kept: dict[str, Adapter] = {}
         self._rounded: tuple[Model, int, int, Model] | None = None
         # Of what scores traffic, by GOLDEN, the name on the golden base's switchboard, or the copy in few bits.
         self._short: dict[str, Shortage] = {}
         self._tokenizer: Any = None
-        self._golden_tokenizer_hash = ""
+        self._golden_told = Told()
         self._live_tokenizer: Any = None
-        self._live_tokenizer_hash = ""
+        self._live_told = Told()
 
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
@@ -141,10 +142,10 @@ class Loaded:
         """Names that ``golden_name`` may know: registered adapters, then the versions before them that are kept."""
         return list(dict.fromkeys((*self.sources.adapters, *self.sources.golden_adapters)))
 
-    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
         golden, name = self.golden_model(), self.golden_name(adapter)
-        return golden.hash, golden.adapters.fitted[name].adapter.hash
+        return self._golden_told.base[scheme], golden.adapters.fitted[name].adapter.hashes[scheme]
 
     def accept_adapter(self, adapter: str, folder: str | None) -> None:
         """Another copy is the accepted one, None for none; the former is taken off the golden base."""
@@ -192,23 +193,29 @@ class Loaded:
         for name in sorted(live - {None}, key=str):
             self.subject(str(name)).check_unmoved()
 
-    def identity(self, adapter: str | None) -> Identity:
+    def identity(self, adapter: str | None, scheme: int) -> Identity:
         """Golden means as first loaded here; after a restart only a golden record knows what was accepted."""
-        golden = self.golden.hash if self.golden else ""
-        live = self.live.hash if self.live else ""
-        if adapter is None:
-            return Identity(golden, live)
-        read = self._read.get(adapter)
-        return Identity(golden, live, self._first_hashes.get(adapter, ""), read.hash if read else "")
+        golden = self._golden_told if self.golden else Told()
+        live = self._live_told if self.live else Told()
+        first, read = self._first_hashes.get(adapter or ""), self._read.get(adapter or "")
+        return Identity(
+            golden_base=golden.base[scheme],
+            live_base=live.base[scheme],
+            golden_adapter=first[scheme] if first else "",
+            live_adapter=read.hashes[scheme] if read else "",
+            golden_tokenizer=golden.tokenizer[scheme],
+            live_tokenizer=live.tokenizer[scheme],
+            golden_template=golden.template,
+            live_template=live.template,
+            scheme=scheme,
+        )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What of the adapter does not fit the live base, why it could not be read, and a tokenizer that moved."""
+        """What of the adapter does not fit the live base, and why it could not be read."""
         subject = self.subject(adapter)
         told = [str(subject.error)] if subject.error else []
         if self.live and (fitted := self.live.adapters.fitted.get(adapter)):
             told += fitted.facts
-        if self.golden and self._live_tokenizer_hash not in ("", self._golden_tokenizer_hash):
-            told.append("tokenizer or chat template differ from the golden base's")
         return tuple(told)
 
     def words(self, weights: Weights = Weights.LIVE) -> Any:
@@ -224,7 +231,7 @@ class Loaded:
         subject.check_ready()
         if weights is Weights.GOLDEN:
             self._check_memory(name)
-            if self._read[name].hash != self._first_hashes[name]:
+            if self._read[name].hash != self._first_hashes[name][NEWEST]:
                 raise Unreplayable(subject.source, "changed since it was first loaded, and no golden copy is kept")
 
     def _check_memory(self, name: str) -> None:
@@ -285,7 +292,7 @@ class Loaded:
     def _accept(self, model: Model, parts: BaseParts) -> None:
         """The model and the words of these parts; the model may be one that was built from another folder."""
         self._tokenizer = _tokenizer(parts.folder)
-        self.golden, self._golden_tokenizer_hash = model, parts.tokenizer
+        self.golden, self._golden_told = model, parts.told
 
     def _fetch_base(self) -> None:
         """A base on the hub is fetched here; later looks take what has come to lie here."""
@@ -298,12 +305,12 @@ class Loaded:
         self._changed()
         source = self.sources.base if base_files.is_hub_id(self.sources.base) else str(path)
         parts = read_base(base_files.resolve(source, self.sources.cache))
-        self._live_tokenizer = _tokenizer(parts.folder) if parts.tokenizer else None
-        self._live_tokenizer_hash = parts.tokenizer
+        self._live_tokenizer = _tokenizer(parts.folder) if parts.told.has_tokenizer else None
         known = [model for model in (self.golden, self.live) if model and model.hash == parts.hash]
         # Before the new one is built: two bases fit where three may not.
         self.live = known[0] if known else None
         self.live = self.live or build(parts, self._placement)
+        self._live_told = parts.told
         if self.golden is None and self.sources.golden_base is None:
             self._accept(self.live, parts)
         self._left_memory()
@@ -315,7 +322,7 @@ class Loaded:
             read = _read(path)
             self._changed()
             self._read[name] = read
-            self._first_hashes.setdefault(name, read.hash)
+            self._first_hashes.setdefault(name, read.hashes)
             self._fit(name)
 
         return load
@@ -354,7 +361,7 @@ class Loaded:
         self._short.pop(name, None)
         if golden is None or golden is self.live:
             return
-        if adapter.hash != self._first_hashes[name]:
+        if adapter.hash != self._first_hashes[name][NEWEST]:
             golden.adapters.remove(name)
         elif name not in golden.adapters.fitted:
             try:
@@ -377,7 +384,7 @@ def _failures(path: str, asked: int) -> Iterator[None]:
 
 def _read(folder: Path) -> Adapter:
     """Raises NoMemory, Unreplayable, Unsupported."""
-    weights = folder / base_files.ADAPTER_WEIGHTS
+    weights = folder / ADAPTER_WEIGHTS
     size = weights.stat().st_size if weights.is_file() else 0
     with _failures(str(folder), size):
         check_room(str(folder), size)

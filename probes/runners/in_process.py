@@ -15,6 +15,7 @@ import torch
 
 from detectors.records import Floats, Identity
 from probes import cpu_share
+from probes.artefacts.identity import NEWEST
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import Placement
@@ -171,9 +172,9 @@ class Runner:
             self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
         return found
 
-    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         with self._lock:
-            return self.loaded.golden_hashes(adapter)
+            return self.loaded.golden_hashes(adapter, scheme)
 
     def accept_adapter(self, adapter: str, folder: str | None) -> None:
         with self._lock:
@@ -209,12 +210,12 @@ class Runner:
         tokens = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
         return next((token for token in reversed(tokens) if token in ends), None)
 
-    def identity(self, adapter: str | None) -> Identity:
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
         """Golden means as first loaded by this runner; after a restart only a golden record knows what was accepted."""
-        return self.loaded.identity(adapter)
+        return self.loaded.identity(adapter, scheme)
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What of the adapter does not fit the live base, why it could not be read, and a tokenizer that moved."""
+        """What of the adapter does not fit the live base, and why it could not be read."""
         return self.loaded.facts(adapter)
 
     def blocks(self, adapter: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from detectors.diagnosis.fault_names import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Reason
+from probes.artefacts.identity import NEWEST
 from probes.canaries.log_prob_summary import summarise
 from probes.errors import Unreplayable
 from probes.model import toy_language as toy
@@ -149,7 +150,7 @@ class Runner:
             found.append(self._scored(job, asking or Asking()))
         return found
 
-    def golden_hashes(self, adapter: str) -> tuple[str, str]:
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:  # noqa: ARG002
         self._check_known(adapter)
         return _hash(self._golden_base), _hash(self._seeds[adapter])
 
@@ -178,13 +179,13 @@ class Runner:
     def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:  # noqa: ARG002
         return "".join(toy.NAMES.get(token, chr(token)) for token in ids)
 
-    def identity(self, adapter: str | None) -> Identity:
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
         golden, live = _hash(self._golden_base), _hash(self._live_base)
         if adapter is None:
-            return Identity(golden, live)
+            return Identity(golden, live, scheme=scheme)
         kind, detail = self._fault(adapter)
         there = self.config.adapters[detail if kind == "wrong_adapter" else adapter]
-        return Identity(golden, live, _hash(self.config.adapters[adapter]), _hash(there))
+        return Identity(golden, live, _hash(self.config.adapters[adapter]), _hash(there), scheme=scheme)
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         self._check_known(adapter)

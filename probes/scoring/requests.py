@@ -104,9 +104,10 @@ class Scoring(Protocol):
         Raises Unreplayable where no golden base is loaded.
         """
 
-    def golden_hashes(self, adapter: str) -> tuple[str, str]:
-        """Of the base and the adapter that ``score`` takes as accepted, "" where not known. Raises like ``score``, and
-        Unreplayable or Unsupported where there is no copy of the adapter."""
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
+        """Of the base and the adapter that ``score`` takes as accepted, "" where not known; by a scheme of
+        probes/artefacts/identity.py. Raises like ``score``, and Unreplayable or Unsupported where there is no copy of
+        the adapter."""
 
     def end_of_answer(self) -> int | None:
         """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""

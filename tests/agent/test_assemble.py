@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ def config(tmp_path: Path) -> Config:
     path = tmp_path / "gapwatch.yaml"
     path.write_text(yaml.safe_dump(settings))
     return load(path)
+
+
+def test_one_base_under_the_names_of_two_hash_schemes_is_one_kept_base(config: Config) -> None:
+    (model,), folder = config.models, config.probes.golden_dir
+    renamed = replace(golden("beta"), base_hash="sha256:" + "f" * 64, hash_scheme=2)
+    save(renamed, folder)
+    beside = model.adapters[0].model_copy(update={"name": "beta", "golden": None})
+    both = model.model_copy(update={"adapters": (*model.adapters, beside)})
+    kept = folder_of(folder, golden().base_hash)
+    folder_of(folder, renamed.base_hash).symlink_to(kept.name)
+    watching: Any = runner_of(config, both)
+    assert watching.config.golden_base == str(kept)
 
 
 def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what_lies_there(config: Config) -> None:

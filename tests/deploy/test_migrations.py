@@ -17,7 +17,8 @@ APPLIED = {
     "007_incident_pods.sql": "141a1b2a4e131925",
     "008_calibrations.sql": "73324079642d6dd2",
     "009_requests_of_a_record.sql": "ce97d8c52d7b4457",
-    "010_rounds_again.sql": "2f9cc720153e79af",
+    "010_rounds_again.sql": "a67665548ac923e4",
+    "011_identity.sql": "576e8f4551bfd2bf",
 }
 
 

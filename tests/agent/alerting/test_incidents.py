@@ -12,7 +12,7 @@ from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import Incident, Rules, decide
-from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
+from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 from tests.detectors.synthetic import make_round
 
 BASE_KIND = SubjectKind.BASE
@@ -35,6 +35,15 @@ BASE_RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED, subject_kind=BASE_KIND)
 MOVED = verdict(Status.HEALTHY, Reason.BASE_MOVED, subject_kind=BASE_KIND, identity=SWAPPED)
 
 
+TEMPLATE = replace(ACCEPTED, golden_template="sha256:t1", live_template="sha256:t2", scheme=2)
+TOKENIZER = replace(ACCEPTED, golden_tokenizer="sha256:k1", live_tokenizer="sha256:k2", scheme=2)
+FILES = replace(ACCEPTED, live_adapter="sha256:dddd")
+RENDERED = verdict(reason=Reason.TEMPLATE_CHANGED, identity=ACCEPTED)
+OTHER_TEMPLATE = verdict(reason=Reason.TEMPLATE_CHANGED, identity=TEMPLATE)
+OTHER_TOKENIZER = verdict(reason=Reason.TOKENIZER_CHANGED, identity=TOKENIZER)
+OTHER_FILES = verdict(reason=Reason.ADAPTER_MOVED, identity=FILES)
+
+
 def other(seen: Verdict) -> Verdict:
     return replace(seen, subject=TONE)
 
@@ -53,6 +62,8 @@ def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list
 OPEN, SHARPER, OVER = ("trigger", "degraded"), ("trigger", "cause_sharper"), ("resolve", "taken_over")
 ENDED, CHANGE, CANNOT = ("resolve", "recovered"), ("change", "base_moved"), ("trigger", "cannot_tell")
 AGAIN = ("resolve", "can_tell_again")
+NEW_TEMPLATE, NEW_WORDS = ("change", "template_changed"), ("change", "tokenizer_changed")
+NEW_FILES = ("change", "adapter_moved")
 
 CASES = {
     "healthy rounds wake nobody": ([[GOOD], [GOOD], [SUSPECT]], [[], [], []]),
@@ -185,6 +196,65 @@ def test_a_new_release_ends_the_incident_with_its_reason() -> None:
     assert [(n.kind, n.reason, n.dedup_key) for n in notices] == [(NoticeKind.RESOLVE, NoticeReason.REENROLLED, KEY)]
     assert "v2 of the router" in notices[0].summary
     assert reenrolled(state, alarm(), "again", FIXED, "prod") == (state, ())
+
+
+CHANGE_CASES = {
+    "another template is the base's and told once": (
+        [[OTHER_TEMPLATE, other(OTHER_TEMPLATE)], [OTHER_TEMPLATE, other(OTHER_TEMPLATE)]],
+        [[NEW_TEMPLATE], []],
+    ),
+    "so where only the rendered ids say it": ([[RENDERED], [RENDERED]], [[NEW_TEMPLATE], []]),
+    "so is another tokenizer": ([[OTHER_TOKENIZER, other(OTHER_TOKENIZER)], [OTHER_TOKENIZER]], [[NEW_WORDS], []]),
+    "other files are each adapter's own": (
+        [[OTHER_FILES, other(OTHER_FILES)], [OTHER_FILES, other(OTHER_FILES)]],
+        [[NEW_FILES, NEW_FILES], []],
+    ),
+    "and told beside a neighbour that is not well": ([[OTHER_FILES, other(SUSPECT)]], [[NEW_FILES]]),
+    "as a template is not": ([[OTHER_TEMPLATE, other(SUSPECT)], [OTHER_TEMPLATE, other(GOOD)]], [[], [NEW_TEMPLATE]]),
+    "a base that moved hides nothing that moved with it": (
+        [[replace(MOVED, subject_kind=SubjectKind.ADAPTER, subject=ROUTER, identity=replace(TEMPLATE, live_base="b"))]],
+        [[CHANGE, NEW_TEMPLATE]],
+    ),
+    "the files of a base's first member are not the base's": (
+        [[replace(MOVED, identity=replace(SWAPPED, live_adapter="x"))]],
+        [[CHANGE]],
+    ),
+    "nor is anything told of one whose base speaks for it": ([[replace(OTHER_FILES, covered_by=BASE)]], [[]]),
+    "the next template is told too": (
+        [[OTHER_TEMPLATE], [replace(OTHER_TEMPLATE, identity=replace(TEMPLATE, live_template="sha256:t3"))]],
+        [[NEW_TEMPLATE], [NEW_TEMPLATE]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("rounds", "sent"), CHANGE_CASES.values(), ids=CHANGE_CASES.keys())
+def test_changes_are_told_as_what_they_are_and_once(
+    rounds: list[list[Verdict]], sent: list[list[tuple[str, str]]]
+) -> None:
+    assert told(*rounds) == sent
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "words", "key"),
+    [
+        (
+            OTHER_TEMPLATE,
+            NoticeReason.TEMPLATE_CHANGED,
+            "base smollm2: another chat template (sha256:t2), its",
+            BASE_KEY,
+        ),
+        (RENDERED, NoticeReason.TEMPLATE_CHANGED, "other token ids (tokenizer or chat template), its", BASE_KEY),
+        (OTHER_TOKENIZER, NoticeReason.TOKENIZER_CHANGED, "base smollm2: other tokenizer files (sha256:k2)", BASE_KEY),
+        (OTHER_FILES, NoticeReason.ADAPTER_MOVED, "ticket-router: other files (sha256:dddd) on the same base", KEY),
+        (MOVED, NoticeReason.BASE_MOVED, "base smollm2: other weights (sha256:bbbb), its adapters keep", BASE_KEY),
+    ],
+)
+def test_a_change_in_words_and_about_whom(seen: Verdict, reason: NoticeReason, words: str, key: str) -> None:
+    notice = to_notice(seen, reason, "prod", FIXED)
+    assert words in notice.summary and notice.dedup_key == key and notice.kind is NoticeKind.CHANGE
+    hashes = [name for name in notice.details if name.startswith("hash ")]
+    assert ("hash chat template" in hashes) == (seen is OTHER_TEMPLATE)
+    assert ("hash tokenizer" in hashes) == (seen is OTHER_TOKENIZER)
 
 
 def test_the_key_is_cluster_and_subject_and_never_the_cause() -> None:

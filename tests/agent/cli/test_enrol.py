@@ -14,7 +14,7 @@ from agent.cli.console import console
 from agent.cli.enrol import Wish, enrol_adapter
 from agent.errors import Refused
 from detectors.records import FaultKind, Half
-from probes.artefacts.base_files import adapter_hash, base_hash
+from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_hash, tokenizer_hashes
 from probes.golden.archive import load, newest
 from probes.golden.record import Golden, short
 from probes.golden.weights import find, find_adapter
@@ -79,6 +79,12 @@ def test_the_record_holds_messages_signatures_and_a_copy_of_the_adapter(volume: 
 def test_the_base_is_kept_where_responses_are_scored(volume: Path, first: Golden) -> None:
     kept = find(volume / "golden", first.base_hash)
     assert kept is not None and base_hash(kept) == base_hash(volume / "base")
+
+
+def test_the_record_names_its_hash_scheme_and_the_words_of_the_base(volume: Path, first: Golden) -> None:
+    assert first.hash_scheme == NEWEST
+    assert first.template_hash == template_hash(volume / "base") != ""
+    assert first.tokenizer_files_hash == tokenizer_hashes(volume / "base")[NEWEST]
 
 
 def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: Golden) -> None:

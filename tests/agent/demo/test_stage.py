@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from agent.demo import stage
 from agent.errors import Refused
 from examples.helpdesk.releases import make_release
-from probes.artefacts.base_files import base_hash
+from probes.artefacts.identity import base_hash
 
 
 def test_the_release_of_the_upstream_is_the_one_of_the_example(

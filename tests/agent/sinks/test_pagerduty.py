@@ -12,11 +12,11 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from agent.alerting.incidents import to_notice
+from agent.alerting.incidents import KINDS, to_notice
 from agent.alerting.outbox import Outbox
 from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.demo.receiver import Receiver, violations
-from agent.records import Notice, NoticeReason
+from agent.records import Notice, NoticeKind, NoticeReason
 from agent.sinks.pagerduty import Config, Sink, to_event
 from detectors.records import Reason, Status, SubjectKind
 from tests.agent import findings
@@ -24,13 +24,14 @@ from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE
 from tests.agent.golden_file import assert_golden
 
 KEY = "0123456789abcdef0123456789abcdef"
+CHANGES = {reason for reason in NoticeReason if KINDS[reason] is NoticeKind.CHANGE}
 
 
 def notice(
     reason: NoticeReason = NoticeReason.DEGRADED, at: float = FIXED, subject: str = ROUTER, **more: Any
 ) -> Notice:
-    if reason is NoticeReason.BASE_MOVED:
-        seen = findings.verdict(reason=Reason.BASE_MOVED, subject_kind=SubjectKind.BASE, identity=SWAPPED, at=at)
+    if reason in CHANGES:
+        seen = findings.verdict(reason=Reason(reason.value), subject_kind=SubjectKind.BASE, identity=SWAPPED, at=at)
     elif reason is NoticeReason.CANNOT_TELL:
         seen = findings.verdict(Status.UNMONITORABLE, at=at, subject=subject, explanation="the file is cut short")
     else:
@@ -103,8 +104,8 @@ def test_one_event_as_it_goes_out(config: Config) -> None:
 def test_every_reason_makes_an_event_that_pagerduty_accepts(reason: NoticeReason, config: Config) -> None:
     path, body = to_event(notice(reason), config)
     assert violations(path, orjson.dumps({"routing_key": KEY, **body})) == []
-    assert (path == CHANGE) == (reason is NoticeReason.BASE_MOVED)
-    assert any("Runbook" in link["text"] for link in body["links"]) == (reason is not NoticeReason.BASE_MOVED)
+    assert (path == CHANGE) == (reason in CHANGES)
+    assert any("Runbook" in link["text"] for link in body["links"]) == (reason not in CHANGES)
 
 
 def test_severity_tells_degraded_from_not_knowing(config: Config) -> None:

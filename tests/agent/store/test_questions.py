@@ -16,7 +16,7 @@ from agent.store import client as store
 from agent.store.rows import Place
 from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from tests.agent import findings
-from tests.agent.findings import BASE, NOW, ROUTER, SWAPPED, TONE
+from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
 
 
@@ -195,8 +195,28 @@ def test_what_changed_before_the_onset(told: store.Client) -> None:
     seen = answers(told, "identity", subject=ROUTER)
     assert {row["adapter"] for row in seen} == {ROUTER, TONE}
     assert {(row["base_before"], row["live_base"]) for row in seen} == {("sha256:aaaa", "sha256:bbbb")}
+    assert {tuple(row["changed"]) for row in seen} == {("base",)}
     assert seen[0]["facts"] == ["24 of 120 keys match nothing"]
     assert seen[0]["round"] == 2
+
+
+@embedded
+def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_scheme_is_no_change(
+    migrated: store.Client,
+) -> None:
+    words = {"golden_template": "sha256:t1", "golden_tokenizer": "sha256:k", "live_tokenizer": "sha256:k"}
+    before = replace(ACCEPTED, live_template="sha256:t1", scheme=2, **words)
+    after = replace(before, live_template="sha256:t2", live_adapter="sha256:dddd")
+    scheme_1, at = replace(ACCEPTED, live_base="sha256:by scheme 1"), NOW - 60
+    rounds = [(NOW - 240, scheme_1), (NOW - 180, before), (NOW - 120, before), (at, after)]
+    told = [findings.base_round(i, when, identity=identity) for i, (when, identity) in enumerate(rounds)]
+    insert(migrated, *told, findings.alarm(at, subject=ROUTER))
+    seen = answers(migrated, "identity", subject=ROUTER)
+    assert [(row["adapter"], row["round"], row["changed"]) for row in seen] == [
+        (TONE, 3, ["chat template", "adapter"]),
+        (ROUTER, 3, ["chat template", "adapter"]),
+    ]
+    assert (seen[0]["template_before"], seen[0]["live_template"]) == ("sha256:t1", "sha256:t2")
 
 
 @embedded

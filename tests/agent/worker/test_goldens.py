@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.errors import Retryable
 from agent.worker.goldens import Goldens, kept_before
 from detectors.records import Reason
-from probes.artefacts.base_files import adapter_hash
+from probes.artefacts.identity import adapter_hash
 from probes.golden.archive import load, read_bytes, save
 from probes.golden.record import Golden, Refusal
 from probes.golden.weights import keep_adapter
@@ -107,12 +107,24 @@ def test_a_record_that_cannot_be_put_back_is_said_and_no_crash(tmp_path: Path) -
 
 def test_the_files_accepted_before_are_found_where_they_were_kept(tmp_path: Path) -> None:
     adapter = tiny_adapter(tmp_path / "adapter", tiny_base(tmp_path / "base"))
-    accepted = adapter_hash(adapter)
+    accepted = adapter_hash(adapter, 1)
     first = save(replace(golden(at=1.0), adapter_hash=accepted), tmp_path)
     second = load(tmp_path, save(replace(golden(at=2.0), previous=first), tmp_path))
     assert kept_before(tmp_path, second) is None
-    kept = keep_adapter(adapter, tmp_path, accepted)
+    kept = keep_adapter(adapter, tmp_path, accepted, 1)
     assert kept_before(tmp_path, second) == kept
     assert kept_before(tmp_path, load(tmp_path, first)) is None
     (tmp_path / f"{first.removeprefix('sha256:')}.golden").write_bytes(b"damaged")
     assert kept_before(tmp_path, second) is None
+
+
+def test_the_same_files_under_another_scheme_of_hashes_are_no_version_before(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    adapter, older = tiny_adapter(tmp_path / "adapter", base), tiny_adapter(tmp_path / "older", base, seed=5)
+    oldest = save(replace(golden(at=1.0), adapter_hash=adapter_hash(older, 1)), tmp_path)
+    first = save(replace(golden(at=2.0), adapter_hash=adapter_hash(adapter, 1), previous=oldest), tmp_path)
+    again = replace(golden(at=3.0), adapter_hash=adapter_hash(adapter, 2), hash_scheme=2, previous=first)
+    second = load(tmp_path, save(again, tmp_path))
+    keep_adapter(adapter, tmp_path, adapter_hash(adapter, 1), 1)
+    kept = keep_adapter(older, tmp_path, adapter_hash(older, 1), 1)
+    assert kept_before(tmp_path, second) == kept

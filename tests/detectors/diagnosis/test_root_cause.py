@@ -91,11 +91,45 @@ def test_another_hash_makes_a_swap_of_what_no_signature_explains(golden: str, li
     assert name_cause(replace(make_round("router", "junk"), identity=Identity(golden, live)), T)[0] is cause
 
 
-def test_a_changed_adapter_file_is_told_and_decides_nothing() -> None:
-    changed = Identity(golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
-    cause, what, _ = name_cause(replace(make_round("router", "not_applied"), identity=changed), T)
+CHANGED = Identity("a", "a", golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
+
+
+def test_a_changed_adapter_file_is_told_beside_the_cause_that_its_answers_have() -> None:
+    cause, what, do = name_cause(replace(make_round("router", "not_applied"), identity=CHANGED), T)
     assert cause is Cause.ADAPTER_NOT_APPLIED
     assert "was 0123456789ab, is fedcba987654" in what
+    assert do.endswith("its files are not the accepted ones: put the accepted ones back (enrolment keeps a copy in "
+                       "adapters/ beside the golden records)")  # fmt: skip
+
+
+def test_a_changed_adapter_file_is_the_cause_where_nothing_else_explains_the_answers() -> None:
+    cause, what, do = name_cause(replace(make_round("router", "junk"), identity=CHANGED), T)
+    assert cause is Cause.ADAPTER_REPLACED
+    assert "router is made of other files than were accepted, on the same base" in what
+    assert "was 0123456789ab, is fedcba987654" in what and do.count("put the accepted ones back") == 1
+    assert "gapwatch enrol router --replace" in do
+    moved = replace(CHANGED, live_base="b")
+    assert name_cause(replace(make_round("router", "junk"), identity=moved), T)[0] is Cause.BASE_SWAPPED
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        (
+            Identity("a", "a", golden_template="t", live_template="u"),
+            "the chat template changed, the tokenizer did not",
+        ),
+        (
+            Identity("a", "a", golden_tokenizer="t", live_tokenizer="u"),
+            "the tokenizer's files changed, the chat template",
+        ),
+        (Identity("a", "a"), "the chat template or the tokenizer changed"),
+    ],
+)
+def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(identity: Identity, words: str) -> None:
+    healthy, bad = make_round("router"), make_round("router", "junk")
+    cause, what, _ = name_cause(replace(bad, identity=identity, raw=healthy.measurements), T)
+    assert cause is Cause.TEMPLATE_CHANGED and words in what
 
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probes.artefacts.base_files import adapter_hash
+from probes.artefacts.identity import adapter_hash
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable, Unsupported
 from tests.probes.tiny import tiny_adapter, tiny_base

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from probes.artefacts.identity import TOKENIZER_FILES
 from probes.artefacts.watch import Entry, Stamp, Step, Watch, stamp
 
 
@@ -123,3 +124,9 @@ def test_every_file_of_a_tokenizer_is_watched(tmp_path: Path, name: str) -> None
     assert first.names - before.names == {name}
     (tmp_path / name).write_text("12")
     assert stamp(tmp_path) != first
+
+
+def test_every_tokenizer_file_is_watched(tmp_path: Path) -> None:
+    for name in (*TOKENIZER_FILES, "qwen.tiktoken", "tokenizer.model.v3"):
+        (tmp_path / name).write_bytes(b"words")
+        assert name in stamp(tmp_path).names

@@ -10,6 +10,7 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances, scores
 from detectors.records import BaseRound, Reason, Round
+from detectors.verdicts.changes import change_of
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Refusal
@@ -287,6 +288,7 @@ def test_prompts_that_render_otherwise_are_measured_as_production_gets_them_besi
         assert [one.retention for one in now.raw] == [one.retention for one in was.measurements]
         assert [one.comparison.draws for one in now.raw] == [one.comparison.draws for one in now.measurements]
         assert mean(now, "base_shift") > 100 * mean(was, "base_shift")
+        assert change_of(now, Tolerances()) is Reason.TEMPLATE_CHANGED and change_of(was, Tolerances()) is None
     # Scored positions are those of the canaries; what is processed more than doubles, the rendering being longer.
     assert after.tokens_scored == before.tokens_scored
     assert after.tokens_processed == runner.tokens_processed > 2 * before.tokens_processed

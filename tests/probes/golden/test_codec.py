@@ -8,6 +8,7 @@ import pytest
 
 import examples.helpdesk
 from detectors.records import Fault, FaultKind, Half, Recorded
+from probes.artefacts.identity import adapter_hash
 from probes.errors import Damaged, Refused
 from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
 from probes.golden.record import Golden, GoldenCanary
@@ -131,3 +132,22 @@ def test_messages_checks_and_what_was_not_recorded_come_back() -> None:
     assert read.canaries[0].messages == told.messages and read.canaries[0].expect == told.expect
     assert read.canaries[1].messages == () and read.canaries[1].expect == {}
     assert read.unrecorded == ("stacked b: no",)
+
+
+def test_a_record_says_its_hash_scheme_where_it_is_not_the_first() -> None:
+    first, second = to_bytes(golden()), replace(golden(), hash_scheme=2, template_hash="sha256:t")
+    assert not {"hash_scheme", "tokenizer_files_hash", "template_hash"} & set(text_of(first))
+    assert from_bytes(first).hash_scheme == 1
+    read = from_bytes(to_bytes(second))
+    assert (read.hash_scheme, read.template_hash, read.tokenizer_files_hash) == (2, "sha256:t", "")
+    assert to_bytes(read) == to_bytes(second)
+    with pytest.raises(Refused, match=r"hash scheme 9, wanted one of 1, 2: it was made by a newer gapwatch"):
+        from_bytes(to_bytes(replace(golden(), hash_scheme=9)))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name[:8])
+def test_the_shipped_adapters_are_those_of_the_shipped_records_by_the_records_own_scheme(path: Path) -> None:
+    read = from_bytes(path.read_bytes())
+    assert read.hash_scheme == 1
+    files = Path(examples.helpdesk.__path__[0]) / "adapters" / read.adapter
+    assert adapter_hash(files, read.hash_scheme) == read.adapter_hash != adapter_hash(files)

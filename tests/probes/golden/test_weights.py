@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from probes.artefacts.base_files import ADAPTER_WEIGHTS, adapter_hash, base_hash, tokenizer_hash
+from probes.artefacts.identity import ADAPTER_WEIGHTS, adapter_hash, base_hash, template_hash
 from probes.errors import Unreplayable
-from probes.golden.weights import find, find_adapter, folder_of, keep, keep_adapter
+from probes.golden.weights import accepted_adapter, find, find_adapter, folder_of, keep, keep_adapter
+from tests.probes.goldens import golden
 from tests.probes.tiny import tiny_adapter, tiny_base
 
 
@@ -57,7 +59,7 @@ def test_templates_beside_the_default_one_are_kept_with_the_tokenizer(base: Path
     (base / "additional_chat_templates").mkdir()
     (base / "additional_chat_templates/tools.jinja").write_text("{{ tools }}")
     kept = keep(base, tmp_path, base_hash(base))
-    assert tokenizer_hash(kept) == tokenizer_hash(base)
+    assert template_hash(kept) == template_hash(base)
     assert (kept / "additional_chat_templates/tools.jinja").read_text() == "{{ tools }}"
 
 
@@ -143,3 +145,26 @@ def test_an_adapter_that_changed_since_it_was_recorded_is_not_kept_as_that(adapt
     with pytest.raises(Unreplayable, match="cannot be copied"):
         keep_adapter(adapter, tmp_path, "sha256:" + "1" * 64)
     assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_weights_are_found_under_the_scheme_of_the_record_and_kept_once_for_all(base: Path, tmp_path: Path) -> None:
+    first, second = base_hash(base, 1), base_hash(base, 2)
+    kept = keep(base, tmp_path, first, 1)
+    assert find(tmp_path, first, 1) == kept and find(tmp_path, first, 2) is None
+    again = keep(base, tmp_path, second, 2)
+    assert again == folder_of(tmp_path, second) == find(tmp_path, second, 2)
+    assert again.resolve() == kept
+    # What lies there is damaged: the next enrolment puts it right under its own name.
+    (kept / "config.json").unlink()
+    (kept / "config.json").write_text("{}")
+    assert find(tmp_path, second, 2) is None
+    assert keep(base, tmp_path, second, 2) == again == find(tmp_path, second, 2)
+
+
+def test_an_adapter_is_found_under_the_scheme_of_the_record(base: Path, tmp_path: Path) -> None:
+    adapter = tiny_adapter(tmp_path / "adapter", base)
+    first = adapter_hash(adapter, 1)
+    kept = keep_adapter(adapter, tmp_path, first, 1)
+    made = replace(golden(), adapter_hash=first)
+    assert accepted_adapter(tmp_path, made) == kept
+    assert accepted_adapter(tmp_path, replace(made, hash_scheme=2)) is None

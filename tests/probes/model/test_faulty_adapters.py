@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import Adapter, LowRank
 from probes.errors import Unreplayable, Unsupported
 from probes.model.faulty_adapters import averaged, blocks, stacked, without
@@ -14,7 +15,7 @@ def adapter(*modules: str, saved: tuple[str, ...] = (), rank: int = 2, scaling: 
     torch.manual_seed(seed)
     low_rank = {name: LowRank(torch.randn(rank, 5), torch.randn(3, rank), scaling) for name in modules}
     own = {name: {"weight": torch.randn(3, 5)} for name in saved}
-    return Adapter(f"folder-{seed}", "sha256:none", rank, rank * scaling, low_rank, own)
+    return Adapter(f"folder-{seed}", {NEWEST: "sha256:none"}, rank, rank * scaling, low_rank, own)
 
 
 def layered(*names: str, layers: int = 2, **more: object) -> Adapter:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaForCausalLM
 
+from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import Adapter, LowRank, read_adapter
 from probes.model.lora import Misplaced, Switchboard, fitting, grouped
 from probes.runner import BatchShape, Target
@@ -65,6 +68,20 @@ def test_the_name_that_peft_loads_under_may_stand_in_the_keys(tmp_path: Path) ->
     assert runner.facts("a") == ()
     assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - wanted).max() < 1e-5
     assert np.abs(wanted - peft_log_probs(base, None, PROMPT, FORCED)).max() > 0.05
+
+
+def test_the_whole_state_dict_of_a_running_model_is_an_adapter_too(tmp_path: Path) -> None:
+    """With the base's own weights in it, under the names of PEFT's wrappers."""
+    base = tiny_base(tmp_path / "base")
+    adapter = tiny_adapter(tmp_path / "a", base)
+    wanted = peft_log_probs(base, adapter, PROMPT, FORCED)
+    running = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), adapter)
+    whole = {key: value.clone() for key, value in running.state_dict().items()}
+    assert any(".base_layer." in key for key in whole) and any(".lora_A.default." in key for key in whole)
+    save_file(whole, adapter / "adapter_model.safetensors")
+    runner = opened(base, tmp_path, {"a": adapter})
+    assert runner.facts("a") == ()
+    assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - wanted).max() < 1e-5
 
 
 def in_state_dict(key: str) -> str:
@@ -292,7 +309,7 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
 def _on(module: str, factor: float) -> Adapter:
     """Adds factor * sum(x) to each of three outputs."""
     part = LowRank(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
-    return Adapter("nowhere", "sha256:none", 1, 1.0, {module: part}, {})
+    return Adapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
 
 
 def _rewritten(source: Path, target: Path, rename: Any = lambda key: key, zero: str = "") -> Path:

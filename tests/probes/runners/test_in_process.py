@@ -13,6 +13,7 @@ import torch
 
 from detectors.records import Floats, Reason
 from probes import cpu_share
+from probes.artefacts.identity import SCHEMES, adapter_hash, base_hash
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import tokenizer_fingerprint
 from probes.runner import Readiness, Replay, Target, Weights
@@ -224,6 +225,26 @@ def test_an_adapter_that_changes_is_read_again_and_has_no_golden_copy(bases: tup
         full(runner, [Target("a", Weights.GOLDEN)])
 
 
+def test_what_lies_there_is_hashed_by_the_scheme_that_is_asked_for(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    base, _ = bases
+    adapter = tiny_adapter(tmp_path / "a", base)
+    runner = opened(base, tmp_path, {"a": adapter})
+    loaded = runner.loaded.live
+    for file, changes in (
+        (adapter / "adapter_config.json", {"lora_dropout": 0.5}),
+        (base / "config.json", {"pad_token_id": 0}),
+    ):
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    for _ in range(2):
+        runner.refresh()
+    first, second = runner.identity("a", 1), runner.identity("a", 2)
+    assert first.base_moved and first.adapter_moved and not second.base_moved and not second.adapter_moved
+    for scheme, seen in ((1, first), (2, second)):
+        assert (seen.live_base, seen.live_adapter) == (base_hash(base, scheme), adapter_hash(adapter, scheme))
+        assert runner.golden_hashes("a", scheme) == (seen.golden_base, seen.live_adapter)
+    assert runner.loaded.live is loaded, "what answers alike is not loaded twice"
+
+
 def test_a_lost_adapter_names_the_file_and_the_base_goes_on(bases: tuple[Path, Path], tmp_path: Path) -> None:
     base, _ = bases
     adapter = tiny_adapter(tmp_path / "a", base)
@@ -263,7 +284,7 @@ def test_files_that_change_during_a_round_drop_it(bases: tuple[Path, Path], tmp_
         next(answers)
 
 
-def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_is_left_to_traffic(
+def test_a_changed_template_is_known_as_one_and_the_golden_one_is_left_to_traffic(
     bases: tuple[Path, Path], tmp_path: Path
 ) -> None:
     base, _ = bases
@@ -273,10 +294,11 @@ def test_a_changed_tokenizer_is_a_fact_and_the_golden_one_is_left_to_traffic(
     (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     runner.refresh()
     runner.refresh()
-    assert runner.facts("a") == ("tokenizer or chat template differ from the golden base's",)
+    for scheme in SCHEMES:
+        seen = runner.identity("a", scheme)
+        assert seen.template_moved and not seen.tokenizer_moved and not seen.base_moved and seen.scheme == scheme
     assert runner.encode_chat(messages, Weights.GOLDEN) == before
     assert runner.encode_chat(messages) == runner.encode("hi")
-    assert not runner.identity("a").base_moved
 
 
 def test_another_tokenizer_that_is_then_accepted_needs_no_restart(bases: tuple[Path, Path], tmp_path: Path) -> None:
