@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any
 
 from agent.records import Notice, NoticeKind, NoticeReason
@@ -248,12 +249,17 @@ def _details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, 
 
 
 def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
-    subject, kind = verdict.subject.replace("'", "\\'"), verdict.subject_kind.value
+    subject, kind = _in_sql(verdict.subject), verdict.subject_kind.value
     names = ("since", "identity", "flipped", "requests_since")
-    asked = {f"query {name}": f"gapwatch query {name} -p subject={verdict.subject}" for name in names}
-    where = f"cluster = '{cluster}' AND subject_kind = '{kind}' AND subject = '{subject}'"
+    asked = {f"query {name}": f"gapwatch query {name} -p {quote(f'subject={verdict.subject}')}" for name in names}
+    where = f"cluster = '{_in_sql(cluster)}' AND subject_kind = '{kind}' AND subject = '{subject}'"
     columns = "at, status, reason, cause, retention, log_e, log_threshold, explanation"
     return {**asked, "sql": f"SELECT {columns} FROM verdicts WHERE {where} ORDER BY at DESC LIMIT 20"}
+
+
+def _in_sql(text: str) -> str:
+    """Between single quotes, in ClickHouse's spelling."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _hashes(verdict: Verdict) -> dict[str, str]:

@@ -109,7 +109,7 @@ class Loaded:
         kept, own = self._kept[adapter], golden.adapters.fitted.get(adapter)
         if own is not None and own.adapter.hash == kept.hash:
             return adapter
-        name = f"{adapter} as accepted"
+        name = _as_accepted(adapter)
         if name not in golden.adapters.fitted:
             golden.adapters.fit(name, kept)
             self._rounded = None  # a copy in few bits was made without it
@@ -134,7 +134,7 @@ class Loaded:
         self.sources = replace(self.sources, golden_adapters=kept)
         self._kept.pop(adapter, None)
         if self.golden is not None:
-            self.golden.adapters.remove(f"{adapter} as accepted")
+            self.golden.adapters.remove(_as_accepted(adapter))
         self._rounded = None
 
     def rounded(self, model: Model, bits: int, group: int = 0) -> Model:
@@ -266,6 +266,11 @@ class Loaded:
                 self.golden.adapters.fit(name, adapter)
             else:
                 self.golden.adapters.remove(name)
+
+
+def _as_accepted(adapter: str) -> str:
+    """Its name on the golden base where another copy has its own; a tab can be in no configured name."""
+    return f"{adapter}\tas accepted"
 
 
 def _tokenizer(folder: Path) -> Any:
