@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from agent import config_errors, yaml_document
+from agent.alerting.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
 from agent.kafka.client import Config as KafkaConfig
-from agent.sinks.pagerduty_address import address as pagerduty_address
 from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
 from probes.canaries.canary_file import read_canaries

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.alerting.incidents import runbook_of
 from agent.alerting.outbox import Entry, Outbox
+from agent.alerting.pagerduty_address import CHANGE, ENQUEUE, address
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
-from agent.sinks.pagerduty_address import CHANGE, ENQUEUE, address
 
 log = structlog.get_logger(__name__)
 

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from agent.alerting.incidents import to_notice
 from agent.alerting.outbox import Outbox
+from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.demo.receiver import Receiver, violations
 from agent.records import Notice, NoticeReason
 from agent.sinks.pagerduty import Config, Sink, to_event
-from agent.sinks.pagerduty_address import CHANGE, ENQUEUE
 from detectors.records import Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from agent.alerting.pagerduty_address import address
 from agent.errors import Unfit
-from agent.sinks.pagerduty_address import address
 
 
 @pytest.mark.parametrize(
