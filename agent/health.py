@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from agent.clock import Clock
-from agent.errors import AgentError
+from agent.errors import AgentError, Retryable
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,10 @@ class _Server:
 
 
 class Health:
-    """Serves until closed. Port 0 takes a free one; ``public_port`` and ``control_port`` say which."""
+    """Serves until closed. Port 0 takes a free one; ``public_port`` and ``control_port`` say which.
+
+    ``open`` raises Retryable where another process has the port.
+    """
 
     def __init__(self, routes: Routes, clock: Clock, public_port: int, control_port: int) -> None:
         self._routes, self._clock = routes, clock
@@ -88,7 +91,10 @@ class Health:
             def log_message(self, format: str, *args: object) -> None:
                 log.debug("http", line=format % args)
 
-        server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise Retryable(f"port {port} of {host} (telemetry)", error.strerror or type(error).__name__) from error
         server.daemon_threads = True
         return _Server(server)
 

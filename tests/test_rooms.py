@@ -28,6 +28,7 @@ MATHEMATICS = {
     "numpy",
     "pkgutil",
     "scipy",
+    "shlex",  # an adapter's name in a command that is told
     "types",
     "typing",
     "zlib",

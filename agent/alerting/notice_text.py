@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from shlex import quote
 
 from agent.records import NoticeReason
 from detectors.records import Cause, Evidence, Interval, Onset, Status, SubjectKind, Verdict
@@ -96,12 +97,17 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
 
 
 def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
-    subject, kind = verdict.subject.replace("'", "\\'"), verdict.subject_kind.value
+    subject, kind = _in_sql(verdict.subject), verdict.subject_kind.value
     names = ("since", "identity", "flipped", "requests_since")
-    asked = {f"query {name}": f"gapwatch query {name} -p subject={verdict.subject}" for name in names}
-    where = f"cluster = '{cluster}' AND subject_kind = '{kind}' AND subject = '{subject}'"
+    asked = {f"query {name}": f"gapwatch query {name} -p {quote(f'subject={verdict.subject}')}" for name in names}
+    where = f"cluster = '{_in_sql(cluster)}' AND subject_kind = '{kind}' AND subject = '{subject}'"
     columns = "at, status, reason, cause, retention, log_e, log_threshold, explanation"
     return {**asked, "sql": f"SELECT {columns} FROM verdicts WHERE {where} ORDER BY at DESC LIMIT 20"}
+
+
+def _in_sql(text: str) -> str:
+    """Between single quotes, in ClickHouse's spelling."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _hashes(verdict: Verdict) -> dict[str, str]:

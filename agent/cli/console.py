@@ -104,7 +104,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     seen = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
     return (
-        f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject,
+        escape(f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject),
         f"[{colour}]{bar(seen.mean)}[/{colour}] {number(seen.mean, 3)}" if seen else "",
         f"{seen.low:.3f} .. {seen.high:.3f}" if seen and math.isfinite(seen.low) else "",
         number(verdict.scale),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from urllib.parse import urlsplit
 
 import httpx
@@ -142,7 +143,7 @@ def _models(config: Config) -> Iterator[Check]:
         yield _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
         for name, held in goldens_of(config, model).items():
             if isinstance(held, Refusal):
-                yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {name}")
+                yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {quote(name)}")
             else:
                 said = f"{held.hash}: {held.power.words}"
                 yield Check(f"golden {name}", held.power.monitorable, said, "other canaries, or a wider tolerance")
@@ -159,7 +160,9 @@ def _weights(config: Config, model: Model, held: Golden) -> Iterator[Check]:
         yield Check(part, True, f"kept in {folder}")
         return
     seen = f"{short(held.base_hash)} is not kept: {UNKEPT}"
-    yield Check(part, not config.keeps_weights(model), seen, f"gapwatch enrol {held.adapter} --replace --why TEXT")
+    yield Check(
+        part, not config.keeps_weights(model), seen, f"gapwatch enrol {quote(held.adapter)} --replace --why TEXT"
+    )
 
 
 def _base(source: str) -> str:

@@ -17,6 +17,7 @@ from agent.errors import Refused
 from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from detectors.canaries.tolerance import Tolerances
+from detectors.diagnosis.fault_names import earlier_version
 from probes import errors as probe_errors
 from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
@@ -169,7 +170,8 @@ def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
     folder = accepted_adapter(config.probes.golden_dir, before) if before else None
     if before is None or folder is None:
         return []
-    return [adapter.model_copy(update={"name": f"{adapter.name}@{short(before.adapter_hash)}", "path": folder})]
+    name = earlier_version(adapter.name, short(before.adapter_hash))
+    return [adapter.model_copy(update={"name": name, "path": folder})]
 
 
 def _is_of(files: Path, golden: Golden) -> bool:
@@ -191,12 +193,12 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
     if json:
         as_json(facts)
         return
-    say(f"[bold]{golden.adapter}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
+    say(f"[bold]{escape(golden.adapter)}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
     say(golden.power.words)
     rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary where nothing is wrong"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
-    say(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}")
+    say(escape(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}"))
     for missing in golden.unrecorded:
         say(escape(f"not recorded: {missing}"))
     if weights:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from agent.errors import Unfit
 
 BOOTSTRAP_S = 2.0  # bounds how long SIGTERM can wait for a client that is being opened
-_SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})")
+# A name with an empty or an endless part cannot be encoded, and the client was seen to hang on it.
+_SERVER = re.compile(r"([\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})")
 
 
 def servers(value: object) -> object:

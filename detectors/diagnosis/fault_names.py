@@ -1,4 +1,7 @@
-"""What a fault's name says beside the name: how much of another adapter."""
+"""What a name says beside the name: how much of another adapter, and which release of one.
+
+Adapters may have any printable name, ``base@v2`` and ``a*0.5`` too: nothing here is taken for more than it is.
+"""
 
 from __future__ import annotations
 
@@ -11,3 +14,21 @@ def part_of(fault: Fault) -> tuple[str, float]:
     if star and part.replace(".", "", 1).isdigit():
         return name, float(part)
     return fault.name, 1.0 if fault.kind is FaultKind.STACKED else 0.5
+
+
+def mixture(kind: FaultKind, other: str, part: str = "") -> Fault:
+    """Another adapter on top or mixed in; ``part_of`` reads what this wrote. part: "*0.5", "" for the usual one."""
+    whole = "*1" if kind is FaultKind.STACKED else "*0.5"
+    reads_as_part = part_of(Fault(kind, other))[0] != other
+    return Fault(kind, f"{other}{part or (whole if reads_as_part else '')}")
+
+
+def earlier_version(adapter: str, digits: str) -> str:
+    """The name of a release of this adapter. digits: the first twelve of its hash."""
+    return f"{adapter}@{digits}"
+
+
+def is_earlier_version(name: str, adapter: str) -> bool:
+    """Did ``earlier_version`` make this name of that adapter's?"""
+    whose, _, digits = name.rpartition("@")
+    return whose == adapter and len(digits) == 12 and not set(digits) - set("0123456789abcdef")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from shlex import quote
 
 import numpy as np
 
+from detectors.diagnosis.fault_names import is_earlier_version
 from detectors.records import Identity, Measurement
 
 Words = tuple[str, str]
@@ -33,7 +35,7 @@ def not_applied(adapter: str, seen: Sequence[Measurement]) -> Words:
     return (
         f"{adapter} answers as the bare base ({_left(seen)}); the base itself has not moved",
         f"check that the engine loads {adapter}: key names, target modules, requested name; then reload it and run "
-        f"gapwatch probe {adapter}",
+        f"gapwatch probe {quote(adapter)}",
     )
 
 
@@ -59,7 +61,7 @@ def swapped(adapter: str, seen: Sequence[Measurement], identity: Identity, left:
     what = f"the base under {adapter} {how_base_moved(seen, identity)}; retention {average(seen, 'retention'):.2f}"
     do = (
         "compare revision, dtype and quantisation of the base with those of the last good release, put that one back, "
-        f"or accept this one: gapwatch enrol {adapter} --replace --why TEXT"
+        f"or accept this one: gapwatch enrol {quote(adapter)} --replace --why TEXT"
     )
     if left:
         what += f", as if without {left}"
@@ -77,18 +79,18 @@ def quantised(adapter: str, bits: Sequence[str], seen: Sequence[Measurement], id
         f"the base under {adapter} answers as its {copies} copy does ({_explained(left)}) and "
         f"{how_base_moved(seen, identity)}; retention {average(seen, 'retention'):.2f}",
         "compare dtype and quantisation in the engine's arguments and the base's config.json with those of the last "
-        f"good release; serve the base as it was accepted, then run gapwatch probe {adapter}",
+        f"good release; serve the base as it was accepted, then run gapwatch probe {quote(adapter)}",
     )
 
 
 def wrong_adapter(adapter: str, names: Sequence[str], left: float) -> Words:
     """names: the nearest first, then those that cannot be told from it; "NAME@HASH" is an earlier version of NAME."""
     who = _or(names)
-    if all(name.partition("@")[0] == adapter for name in names):
+    if all(is_earlier_version(name, adapter) for name in names):
         return (
             f"{adapter} answers as an earlier version of itself does, {who} ({_explained(left)})",
             f"unload {adapter} and load its present files again, restart the engine if that does not help (a load "
-            f"under a name in use may be ignored), then run gapwatch probe {adapter}",
+            f"under a name in use may be ignored), then run gapwatch probe {quote(adapter)}",
         )
     return (
         f"{adapter} answers as {who} does ({_explained(left)})",
@@ -110,7 +112,8 @@ def partly_applied(adapter: str, blocks: Sequence[str], seen: Sequence[Measureme
         f"{adapter} answers as it does without {_or(blocks)} ({_explained(left)}); "
         f"retention {average(seen, 'retention'):.2f}",
         f"look in the engine's load log for keys of {blocks[0]} that were skipped, and compare target_modules in "
-        f"adapter_config.json with the modules the engine can adapt; then reload it and run gapwatch probe {adapter}",
+        "adapter_config.json with the modules the engine can adapt; then reload it and run "
+        f"gapwatch probe {quote(adapter)}",
     )
 
 
@@ -120,7 +123,7 @@ def applied_in_phases(adapter: str, missing: str, seen: Sequence[Measurement], l
         f"{adapter} answers as it does without {missing} ({_explained(left)}); "
         f"retention {average(seen, 'retention'):.2f}",
         "switch off, one at a time, what treats prefill and decode apart: CUDA graphs captured before the adapter was "
-        f"loaded, chunked prefill, prefix caching; after each run gapwatch probe {adapter}",
+        f"loaded, chunked prefill, prefix caching; after each run gapwatch probe {quote(adapter)}",
     )
 
 
@@ -132,7 +135,7 @@ def composition(
     return (
         f"{adapter} answers as it does {mixed} ({_explained(left)}); retention {average(seen, 'retention'):.2f}",
         f"check which adapters the engine has active on requests for {adapter}: switch {other} off there, and undo a "
-        f"merge that holds both; then run gapwatch probe {adapter}",
+        f"merge that holds both; then run gapwatch probe {quote(adapter)}",
     )
 
 
@@ -141,7 +144,7 @@ def sampling(adapter: str, whose: str, temperature: float, left: float) -> Words
         f"{adapter} is served at temperature {temperature:.2f}: {whose} are the accepted ones divided by it "
         f"({_explained(left)}); the adapter itself is intact",
         "compare generation_config.json, the engine's default sampling parameters and logprobs_mode with those of the "
-        f"last good release; then run gapwatch probe {adapter}",
+        f"last good release; then run gapwatch probe {quote(adapter)}",
     )
 
 
@@ -150,7 +153,7 @@ def template(adapter: str, changed: int, canaries: int, identity: Identity) -> W
         f"{changed} of {canaries} prompts of {adapter} render to other token ids, and from the accepted ids it answers "
         f"as accepted: {_of_words(identity)}, the adapter did not",
         "compare chat_template, tokenizer.json, tokenizer_config.json and special_tokens_map.json of the base with "
-        f"those of the last good release, put them back, then run gapwatch probe {adapter}",
+        f"those of the last good release, put them back, then run gapwatch probe {quote(adapter)}",
     )
 
 
@@ -162,7 +165,7 @@ def shared_cache(adapter: str, cold: float | None, warm: float, previous: str) -
     return (
         f"{adapter} answers otherwise on a prompt that another request has warmed{whose}: retention {warm:.2f}{beside}",
         "switch prefix caching off (in vLLM --no-enable-prefix-caching) or salt it by adapter, and drop external "
-        f"key-value stores; tenants may be reading each other's state. Then run gapwatch probe {adapter}",
+        f"key-value stores; tenants may be reading each other's state. Then run gapwatch probe {quote(adapter)}",
     )
 
 

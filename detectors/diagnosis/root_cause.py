@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from shlex import quote
 
 import numpy as np
 
@@ -56,7 +57,9 @@ def name_cause(round: Round, tolerances: Tolerances) -> Told:
     hash: a re-parameterised base answers as before.
     """
     if not witnesses(round):
-        return _told((Cause.UNKNOWN, "no canary was measured", f"replay again: gapwatch probe {round.adapter}"), round)
+        return _told(
+            (Cause.UNKNOWN, "no canary was measured", f"replay again: gapwatch probe {quote(round.adapter)}"), round
+        )
     if _template_alone(round, tolerances):
         told = words.template(round.adapter, len(round.raw), len(round.measurements), round.identity)
         return _told((Cause.TEMPLATE_CHANGED, *told), round)

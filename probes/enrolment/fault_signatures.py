@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detectors.diagnosis.fault_names import is_earlier_version, mixture
 from detectors.records import Fault, FaultKind, Floats, Half, Recorded
 from probes.canaries.replay_pairs import Progress, ask_all, summary
 from probes.errors import Unreplayable, Unsupported
@@ -46,8 +47,8 @@ def faults_of(runner: Runner, adapter: str, others: Sequence[str]) -> tuple[Faul
         return ()
     blocks = [Fault(FaultKind.WITHOUT, block) for block in runner.blocks(adapter)]
     bits = [Fault(FaultKind.QUANTISED, width) for width in (*BITS, *GROUPED)]
-    beside = [other for other in others if "@" not in other]
-    mixes = [Fault(kind, f"{other}{part}") for kind, parts in MIXES.items() for other in beside for part in parts]
+    beside = [other for other in others if not is_earlier_version(other, adapter)]
+    mixes = [mixture(kind, other, part) for kind, parts in MIXES.items() for other in beside for part in parts]
     warmed = [Fault(FaultKind.WARMED, other) for other in ("", *beside)]
     return (*blocks, *bits, *mixes, *warmed, Fault(FaultKind.PREFILLED, ""))
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from detectors.records import Reason
 from probes.errors import Damaged, Missing, Refused
@@ -60,7 +61,7 @@ def load_pinned(folder: Path, adapter: str, pin: str = "") -> Golden:
     """
     name = pin or newest(folder, adapter)
     if not name:
-        raise Missing(f"golden record of {adapter}", f"none in {folder}", f"one: run `gapwatch enrol {adapter}`")
+        raise Missing(f"golden record of {adapter}", f"none in {folder}", f"one: run `gapwatch enrol {quote(adapter)}`")
     golden = load(folder, name)
     if golden.adapter != adapter:
         raise Refused(f"golden record {name}", f"one of adapter {golden.adapter}", f"one of {adapter}")

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from shlex import quote
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Comparison, Fault, Half, Identity, NoiseFloor, Reason, Reference, Summary
@@ -132,7 +133,7 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
             f"golden record of {golden.adapter}",
             f"one made with tokenizer {short(golden.tokenizer_hash)}",
             f"one made with the present tokenizer {short(present)}: put the accepted tokenizer back, or record what "
-            f"the adapter does now with `gapwatch enrol {golden.adapter} --replace --why TEXT`",
+            f"the adapter does now with `gapwatch enrol {quote(golden.adapter)} --replace --why TEXT`",
         )
     seen = identity_of(golden, runner)
     told = [

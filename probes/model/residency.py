@@ -121,7 +121,7 @@ class Loaded:
         if adapter not in self.sources.golden_adapters:
             self.model(Weights.GOLDEN, adapter)
             return adapter
-        name = f"{adapter} as accepted"
+        name = _as_accepted(adapter)
         self._check_memory(name)
         with self._noted(name):
             kept, own = self._kept.get(adapter), golden.adapters.fitted.get(adapter)
@@ -153,9 +153,9 @@ class Loaded:
         kept = others if folder is None else {**others, adapter: folder}
         self.sources = replace(self.sources, golden_adapters=kept)
         self._kept.pop(adapter, None)
-        self._short.pop(f"{adapter} as accepted", None)
+        self._short.pop(_as_accepted(adapter), None)
         if self.golden is not None:
-            self.golden.adapters.remove(f"{adapter} as accepted")
+            self.golden.adapters.remove(_as_accepted(adapter))
         self._rounded = None
         self._left_memory()
 
@@ -411,6 +411,11 @@ def _bytes_there(model: Model, adapter: Adapter) -> int:
     saved = [tensor for tensors in adapter.saved.values() for tensor in tensors.values()]
     moved = [it for it in (*halves, *saved) if (it.dtype, it.device) != (place.dtype, place.device)]
     return sum(it.numel() * max(it.element_size(), place.element_size()) for it in moved)
+
+
+def _as_accepted(adapter: str) -> str:
+    """Its name on the golden base where another copy has its own; a tab can be in no configured name."""
+    return f"{adapter}\tas accepted"
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -157,8 +157,8 @@ def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
 
 
 def version_before(adapter: str) -> str:
-    """The name under which the files answer that were accepted before; no configured name has an "@" in it."""
-    return f"{adapter}@{PREVIOUS}"
+    """The name under which the files answer that were accepted before; a tab can be in no configured name."""
+    return f"{adapter}\t{PREVIOUS}"
 
 
 def alternatives(job: Job, adapters: Iterable[str], asking: Asking) -> dict[str, Target]:

@@ -54,6 +54,8 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"kafka": {"bootstrap_servers": ["::1:9092"], "topic": "t"}}, "kafka.bootstrap_servers", "[address]:port"),
         ({"kafka": {"bootstrap_servers": ["a:1", "b:0"], "topic": "t"}}, "kafka.bootstrap_servers", "in number 2"),
         ({"kafka": {"bootstrap_servers": ["a b:1"], "topic": "t"}}, "kafka.bootstrap_servers", "host:port"),
+        ({"kafka": {"bootstrap_servers": ["a..b:1"], "topic": "t"}}, "kafka.bootstrap_servers", "host:port"),
+        ({"kafka": {"bootstrap_servers": ["a" * 64 + ":1"], "topic": "t"}}, "kafka.bootstrap_servers", "host:port"),
         (
             {"kafka": {"bootstrap_servers": ["SSL://a:1"], "topic": "t"}},
             "kafka.bootstrap_servers",

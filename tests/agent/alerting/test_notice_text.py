@@ -102,9 +102,14 @@ def test_details_begin_with_what_is_seen_and_what_to_do_and_end_with_what_is_pas
 
 @pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
 def test_the_sql_of_a_notice_runs_as_it_stands(migrated: store.Client) -> None:
-    quoted = replace(alarm(FIXED), subject="it's")
-    for seen in (notice(), to_notice(quoted, NoticeReason.DEGRADED, "prod", FIXED)):
+    odd = [replace(alarm(FIXED), subject=name) for name in ("it's", "a\\", "a\\' OR 1 --", "org/a+b@v2#1:x")]
+    for seen in (notice(), *(to_notice(one, NoticeReason.DEGRADED, "it's \\", FIXED) for one in odd)):
         assert migrated.query(seen.details["sql"]).result_rows == []
+
+
+def test_a_question_in_a_notice_can_be_pasted() -> None:
+    told = to_notice(replace(alarm(FIXED), subject="a #1"), NoticeReason.DEGRADED, "prod", FIXED).details
+    assert told["query since"] == "gapwatch query since -p 'subject=a #1'"
 
 
 @pytest.mark.parametrize(("seen", "reason"), [(MOVED, NoticeReason.BASE_MOVED), (RESOLVED, NoticeReason.RECOVERED)])

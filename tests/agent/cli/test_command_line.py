@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -177,3 +178,13 @@ def test_doctor_tells_the_threads_and_warns_of_more_than_can_run(config: Path) -
 def parts_of(config: Path, part: str) -> list[dict[str, Any]]:
     checks = json.loads(gapwatch("doctor", "--json", "--config", str(config)).stdout)
     return [check for check in checks if check["part"] == part]
+
+
+def test_a_port_that_another_has_is_one_line_and_no_traceback(config: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(config.read_text().replace("prometheus_port: 0", f"prometheus_port: {port}"))
+        done = gapwatch("run", "--config", str(config))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1] == f"port {port} of 0.0.0.0 (telemetry): Address already in use"

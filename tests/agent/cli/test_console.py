@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from agent.cli.console import picture, rows_table
+from agent.cli.console import picture, rows_table, verdict_table
+from tests.agent import findings
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,9 @@ def test_a_histogram_is_drawn_in_narrow_answers_and_in_wide_ones(more: int) -> N
     out = io.StringIO()
     Console(file=out, width=100).print(rows_table(columns, [["router", [0.7, 0.1, 0.1, 0.1], *[1.0] * more]]))
     assert "█▁▁▁" in out.getvalue() and "0.7" not in out.getvalue()
+
+
+def test_a_name_in_brackets_is_shown_and_is_no_colour() -> None:
+    out = io.StringIO()
+    Console(file=out, width=160).print(verdict_table([findings.verdict(subject="[red]router[/b]")]))
+    assert "[red]router[/b]" in out.getvalue()

@@ -129,3 +129,9 @@ def test_a_runner_that_cannot_be_broken_records_nothing_and_says_so() -> None:
     canaries = enrolled("alpha").canaries
     signed = with_signatures(plain, "alpha", canaries, ["beta"], silent, never)
     assert signed.canaries == list(canaries) and signed.unrecorded == (NO_FAULTS,)
+
+
+def test_neighbours_are_mixed_in_whatever_their_names_and_earlier_releases_are_not(runner: Runner) -> None:
+    others = ["a@v2", "a@0123456789ab", "b*0.5"]
+    mixed = {fault.name for fault in faults_of(runner, "a", others) if fault.kind is FaultKind.STACKED}
+    assert mixed == {"a@v2", "a@v2*0.5", "b*0.5*1", "b*0.5*0.5"}

@@ -190,3 +190,10 @@ def test_it_is_the_golden_copies_that_score_whatever_is_served_now() -> None:
 def test_stops_between_responses() -> None:
     asked = iter([False, False, True])
     assert len(opened().score([made()] * 5, lambda: next(asked), ALL)) == 2
+
+
+def test_no_configured_name_is_taken_for_the_version_before() -> None:
+    names = ["alpha", "alpha@previous", "beta"]
+    picked = alternatives(made(), names, ALL)
+    assert PREVIOUS not in picked
+    assert picked["adapter:alpha@previous"].adapter == "alpha@previous"
