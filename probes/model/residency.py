@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from detectors.records import Identity
 from probes.artefacts import base_files
 from probes.artefacts.lora_files import Adapter, read_adapter
-from probes.errors import Unreplayable
+from probes.errors import ProbeError, Unreplayable
+from probes.model.architecture import read_tokenizer
 from probes.model.build import BaseParts, Placement, build, read_base
 from probes.model.forward import Model
 from probes.model.watched_artefact import Subject
@@ -214,12 +213,11 @@ class Loaded:
             self._accept(same or build(parts, self._placement), parts)
         except Unreplayable:
             return  # told by embed and by an empty golden hash; tried again at each refresh
-        for name in self._read:
-            self._fit(name)
+        self._fit_again()
 
     def _accept(self, model: Model, parts: BaseParts) -> None:
         """The model and the words of these parts; the model may be one that was built from another folder."""
-        self._tokenizer = _tokenizer(parts.folder)
+        self._tokenizer = read_tokenizer(parts.folder)
         self.golden, self._golden_tokenizer_hash = model, parts.tokenizer
 
     def _fetch_base(self) -> None:
@@ -233,7 +231,7 @@ class Loaded:
         self._changed()
         source = self.sources.base if base_files.is_hub_id(self.sources.base) else str(path)
         parts = read_base(base_files.resolve(source, self.sources.cache))
-        self._live_tokenizer = _tokenizer(parts.folder) if parts.tokenizer else None
+        self._live_tokenizer = read_tokenizer(parts.folder) if parts.tokenizer else None
         self._live_tokenizer_hash = parts.tokenizer
         known = [model for model in (self.golden, self.live) if model and model.hash == parts.hash]
         # Before the new one is built: two bases fit where three may not.
@@ -241,8 +239,7 @@ class Loaded:
         self.live = self.live or build(parts, self._placement)
         if self.golden is None and self.sources.golden_base is None:
             self._accept(self.live, parts)
-        for name in self._read:
-            self._fit(name)
+        self._fit_again()
 
     def _adapter_loader(self, name: str) -> Callable[[Path], None]:
         def load(path: Path) -> None:
@@ -256,6 +253,14 @@ class Loaded:
 
         return load
 
+    def _fit_again(self) -> None:
+        """Another base is there. An adapter that cannot be put on it is blocked; the others and the base are not."""
+        for name in self._read:
+            try:
+                self._fit(name)
+            except ProbeError as error:
+                self._adapters[name].failed(error)
+
     def _fit(self, name: str) -> None:
         """Put the adapter on the live base, and on the golden one beside it while it is what was first loaded."""
         adapter = self._read[name]
@@ -266,10 +271,3 @@ class Loaded:
                 self.golden.adapters.fit(name, adapter)
             else:
                 self.golden.adapters.remove(name)
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise Unreplayable(str(folder), f"its tokenizer cannot be read ({error})") from error

@@ -46,6 +46,11 @@ class Subject:
         self.watch, self.stamp = Watch(), None
         self._settle(Reason.NOT_REPLAYED_YET, "closed")
 
+    def failed(self, error: ProbeError) -> None:
+        """What was loaded is of no use; it is tried again at the next look."""
+        self.watch = self.watch.failed()
+        self._settle(Reason.UNREADABLE, str(error), error)
+
     def check_ready(self) -> None:
         """Raises why this cannot be replayed: what loading raised, else Unreplayable with the readiness's words."""
         if self.readiness.blocked:
@@ -60,8 +65,7 @@ class Subject:
         try:
             load(path)
         except ProbeError as error:
-            self.watch = self.watch.failed()
-            self._settle(Reason.UNREADABLE, str(error), error)
+            self.failed(error)
             return
         if stamp(path) != before:
             self.watch = self.watch.failed()

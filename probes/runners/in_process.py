@@ -14,7 +14,7 @@ import torch
 from detectors.records import Floats, Identity
 from probes.errors import Unreplayable
 from probes.model import faulty_adapters
-from probes.model.build import Placement
+from probes.model.build import AUTO, Placement
 from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
 from probes.model.packing import pack, pack_prompts, pack_texts
@@ -24,7 +24,7 @@ from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target,
 from probes.scoring.requests import Answer, Asking, Job
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("sdpa", "eager")
+ATTENTIONS = (AUTO, "sdpa", "eager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Config:
     golden_base: likewise for the base of the golden records; None takes the base as it is first loaded
     golden_adapters: name -> PEFT folder as accepted, which scores traffic; one without is taken as it is first loaded
     device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
+    attention: "auto" (what the base's class supports) or transformers' name of the backend
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
     threads: of the process on CPU, 0 leaves one core free: with another busy process on two cores, two threads were
     seen to take 93 s for a round that one thread did in 16
@@ -47,7 +48,7 @@ class Config:
     dtype: str = "auto"
     cache_dir: str = "~/.cache/gapwatch"
     max_batch_tokens: int = 2048
-    attention: str = "sdpa"
+    attention: str = AUTO
     threads: int = 0
     golden_adapters: dict[str, str] = field(default_factory=dict)
 
