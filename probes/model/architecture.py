@@ -15,8 +15,9 @@ import transformers
 from transformers.models.auto import modeling_auto as known
 
 from probes.artefacts.base_files import tokenizer_hash
+from probes.artefacts.gguf_header import check_model
 from probes.artefacts.missing_package import told
-from probes.artefacts.safetensors_header import read_json
+from probes.artefacts.safetensors_header import check_header, read_json, weight_files
 from probes.errors import Unreplayable
 
 CAUSAL = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -36,6 +37,16 @@ def check_architecture(folder: Path) -> None:
     config = read_json(folder / "config.json")
     if why := _refusal(config):
         raise Unreplayable(str(folder), why)
+
+
+def check_base(place: Path) -> None:
+    """Raises Unreplayable for what can be told of a base without its weights. place: a folder, or a .gguf file"""
+    if place.suffix == ".gguf":
+        check_model(place)
+        return
+    check_architecture(place)
+    for file in weight_files(place):
+        check_header(file)
 
 
 def architecture(folder: Path) -> tuple[Any, Any]:

@@ -115,6 +115,9 @@ def _head_is_plain(network: Any, ids: torch.Tensor, states: torch.Tensor) -> boo
     plain = torch.allclose(network.get_output_embeddings()(states), whole, rtol=1e-3, atol=1e-3)
     if not plain and not torch.allclose(own_head(network, states), whole, rtol=1e-3, atol=1e-3):
         raise RuntimeError("its head cannot be applied apart from its body")
+    last = network(input_ids=ids[None], position_ids=places, use_cache=False, logits_to_keep=1).logits[0, -1]
+    if not torch.allclose(last, whole[-1], rtol=1e-3, atol=1e-3):
+        raise RuntimeError("asked for its last logits alone, it gives others")
     return plain
 
 
