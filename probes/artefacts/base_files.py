@@ -81,7 +81,7 @@ def hub_snapshot(source: str, local_only: bool) -> Path:
     """The snapshot folder of a hub id, downloaded unless ``local_only`` or offline mode forbids it."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", *FURTHER_TOKENIZER_FILES]
     try:
         return Path(snapshot_download(source, local_files_only=local_only, allow_patterns=wanted))
     except (OSError, ValueError) as error:
