@@ -148,6 +148,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
             device=config.probes.device,
             cache_dir=str(config.probes.cache_dir),
             max_batch_tokens=config.probes.max_batch_tokens,
+            attention=config.probes.attention,
             threads=config.probes.threads,
             golden_adapters=adapters,
         )

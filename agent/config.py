@@ -102,6 +102,7 @@ class Probes(Section):
 
     every: one scheduled round; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
+    attention: sdpa, eager, or auto: the first where the base's class computes all of its attention by it
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
     and no golden_path says where it lies. Hard links on one file system, elsewhere a copy as large as the base for each
     base that is accepted
@@ -112,6 +113,7 @@ class Probes(Section):
     every: Duration = 60.0
     token_budget_per_round: int = Field(default=512, ge=64)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
     golden_dir: Path = Path("/var/lib/gapwatch/golden")
     cache_dir: Path = Path("/var/cache/gapwatch")
     keep_golden_weights: bool | None = None

@@ -38,6 +38,7 @@ MOST_FILES = 18
 # Contract suites (test_every_*.py) find their members themselves.
 NAMED_AFTER_A_QUESTION = {
     "agent/cli/test_command_line.py",
+    "agent/cli/test_refused_bases.py",
     "agent/kafka/test_broker_faults.py",
     "agent/kafka/test_login.py",
     "agent/kafka/test_topic_anew.py",
@@ -52,6 +53,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/traffic/test_repeated_ids.py",
     "agent/traffic/test_times.py",
     "detectors/diagnosis/test_cause_table.py",
+    "probes/model/test_architectures.py",
     "probes/runners/test_real_model.py",
     "probes/runners/test_without_memory.py",
 }

@@ -23,6 +23,7 @@ from agent.store import client as store
 from agent.worker.goldens import UNKEPT
 from probes import cpu_share
 from probes.artefacts.base_files import locate
+from probes.errors import ProbeError
 from probes.golden.record import Golden, Refusal, short
 from probes.golden.weights import folder_of
 
@@ -166,10 +167,13 @@ def _weights(config: Config, model: Model, held: Golden) -> Iterator[Check]:
 
 
 def _base(source: str) -> str:
-    """Where the base lies; for files, whether they are there at all. Nothing is loaded."""
+    """Where the base lies, if that is one which can be replayed, by all but its weights. Nothing is loaded."""
     place = locate(source)
     if not place.exists():
         raise ValueError(f"{place} is not there")
+    from probes.artefacts.architecture import check_base  # imports the model libraries
+
+    check_base(place)
     return str(place)
 
 
@@ -194,7 +198,7 @@ def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:
         return Check(part, True, attempt())
     except OSError as error:  # without its path: some people write the secret where its file should be named
         return Check(part, False, error.strerror or type(error).__name__, wanted)
-    except (AgentError, ValueError) as error:
+    except (AgentError, ProbeError, ValueError) as error:
         return Check(part, False, str(error), wanted)
     except Exception as error:
         return Check(part, False, f"{type(error).__name__}: {error}", wanted)

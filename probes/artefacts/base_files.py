@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.artefacts.gguf_header import check_model
-from probes.artefacts.identity import file_hash
+from probes.artefacts.identity import TOKENIZER_FILES, TOKENIZER_PATTERNS, file_hash
 from probes.artefacts.missing_package import told
 from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
@@ -52,7 +52,7 @@ def hub_snapshot(source: str, local_only: bool) -> Path:
     """The snapshot folder of a hub id, downloaded unless ``local_only`` or offline mode forbids it."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZER_FILES, *TOKENIZER_PATTERNS]
     try:
         return Path(snapshot_download(source, local_files_only=local_only, allow_patterns=wanted))
     except (OSError, ValueError) as error:

@@ -105,7 +105,7 @@ class HashScheme:
     """How one scheme reduces an artefact to what is hashed.
 
     base, adapter: what counts of config.json and of adapter_config.json; the tensors all count, in every scheme
-    tokenizer: what counts of a folder. Raises Unreplayable where there is no tokenizer
+    tokenizer: what counts of a folder, None where it holds no file that this scheme knows
     """
 
     base: Callable[[Settings], object]
@@ -140,11 +140,22 @@ def adapter_hashes(config: Settings, tensors: Iterable[RawTensor]) -> Hashes:
 
 
 def tokenizer_hashes(folder: Path) -> Hashes:
-    """A "sha256:..." of the tokenizer's files by every scheme; the first one's covers the chat template as well.
+    """A "sha256:..." of the tokenizer's files by every scheme, "" where it knows none of them; the first one's covers
+    the chat template as well.
 
-    Raises Unreplayable when there are none.
+    Raises Unreplayable when no scheme knows any.
     """
-    return {number: digest_json(scheme.tokenizer(folder)) for number, scheme in SCHEMES.items()}
+    told = {number: scheme.tokenizer(folder) for number, scheme in SCHEMES.items()}
+    if not any(told.values()):
+        raise Unreplayable(str(folder), "holds no tokenizer files")
+    return {number: digest_json(one) if one else "" for number, one in told.items()}
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Those that are there, by name; tokenizer_config.json is none of them."""
+    named = [folder / name for name in TOKENIZER_FILES]
+    found = {*named, *(file for pattern in TOKENIZER_PATTERNS for file in folder.glob(pattern))}
+    return sorted(file for file in found if file.is_file())
 
 
 def template_hash(folder: Path) -> str:
@@ -235,7 +246,7 @@ def _in_one_form(key: str, value: Any) -> Any:
 def _first_tokenizer(folder: Path) -> object:
     files = [folder / name for name in FIRST_TOKENIZER_FILES if (folder / name).is_file()]
     if not files:
-        raise Unreplayable(str(folder), "holds no tokenizer files")
+        return None
     rows = [[path.name, file_hash(path)] for path in files]
     config = folder / "tokenizer_config.json"
     # Some of its fields say where the tokenizer was loaded from; the template and the special tokens are what matters.
@@ -245,11 +256,9 @@ def _first_tokenizer(folder: Path) -> object:
 
 
 def _second_tokenizer(folder: Path) -> object:
-    named = [folder / name for name in TOKENIZER_FILES]
-    found = sorted({*named, *(file for pattern in TOKENIZER_PATTERNS for file in folder.glob(pattern))})
-    files = [file for file in found if file.is_file()]
+    files = tokenizer_files(folder)
     if not files:
-        raise Unreplayable(str(folder), "holds no tokenizer files")
+        return None
     config = folder / "tokenizer_config.json"
     told = read_json(config) if config.is_file() else {}
     kept = {key: value for key, value in told.items() if value is not None and _is_of_a_tokenizer(key)}

@@ -21,6 +21,15 @@ INDEX = "model.safetensors.index.json"
 # and that of its early days.
 LFS_BEGINNINGS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 LFS_REASON = "is a Git LFS pointer, not the file that it stands for: run git lfs pull"
+# What may lie in a folder in the place of weights that are read -> what to do.
+OTHERWISE = {
+    ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl"):
+        "a pickle, which may run code and is never read; save the model as safetensors",
+    ("*.gguf",): "name that file itself",
+    ("model-*-of-*.safetensors",): f"shards without {INDEX}; copy that file too",
+    ("consolidated*.safetensors", "*.safetensors"): "in another layout; convert it to one that transformers reads",
+    ("*.h5", "*.msgpack", "*.npz"): "of another library; save the model as safetensors",
+}  # fmt: skip
 # Far above any real header (4,096 tensors have about 0.5 MB); a random first word would ask for exabytes.
 HEADER_LIMIT_BYTES = 100_000_000
 BITS = {
@@ -61,11 +70,22 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        raise Unreplayable(str(folder), f"holds neither model.safetensors nor {INDEX}")
+        raise Unreplayable(str(folder), f"holds neither model.safetensors nor {INDEX}{_instead(folder)}")
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise Unreplayable(str(index), "has no weight_map")
-    return [folder / name for name in sorted(set(map(str, shards.values())))]
+    names = sorted(set(map(str, shards.values())))
+    if stray := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+        raise Unreplayable(str(index), f"names {stray[0]}, which is no .safetensors file in its folder")
+    return [folder / name for name in names]
+
+
+def _instead(folder: Path) -> str:
+    """What lies there in their place, and what to do."""
+    for patterns, what in OTHERWISE.items():
+        if found := sorted(path.name for pattern in patterns for path in folder.glob(pattern)):
+            return f", but {found[0]}: {what}"
+    return ""
 
 
 def digest(tensors: Iterable[RawTensor]) -> str:
@@ -93,6 +113,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unreplayable(str(path), "is not a JSON object")
     return value
+
+
+def check_header(path: Path) -> None:
+    """Raises Unreplayable unless this is a whole safetensors file, by its header and size; its data stay unread."""
+    try:
+        with path.open("rb") as file:
+            _header(path, file)
+    except OSError as error:
+        raise Unreplayable(str(path), error.strerror or str(error)) from error
 
 
 def lfs_pointer(beginning: bytes) -> bool:

@@ -9,18 +9,32 @@ from typing import Any
 import torch
 import transformers
 
-from probes.artefacts.identity import NEWEST, SCHEMES, Hashes, base_hashes, template_hash, tokenizer_hashes
+from probes.artefacts.architecture import architecture, check_architecture, quantisation
+from probes.artefacts.identity import (
+    NEWEST,
+    SCHEMES,
+    Hashes,
+    base_hashes,
+    template_hash,
+    tokenizer_files,
+    tokenizer_hashes,
+)
 from probes.artefacts.lora_files import to_torch
-from probes.artefacts.safetensors_header import RawTensor, digest, read_folder
+from probes.artefacts.missing_package import told
+from probes.artefacts.safetensors_header import RawTensor, digest, read_folder, read_json
+from probes.artefacts.unused_tensors import left_over, why_left_over
 from probes.errors import Unreplayable
-from probes.model.forward import Model, own_head
+from probes.model.forward import Model
 from probes.model.lora import Switchboard
 from probes.model.memory import failures, no_memory
+from probes.model.trial import tried
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a model runs. attention: transformers' name of the backend."""
+    """Where and how a model runs. attention: transformers' name of the backend, or AUTO for what the class supports."""
 
     device: torch.device
     dtype: torch.dtype
@@ -57,64 +71,72 @@ class BaseParts:
 
 
 def read_base(folder: Path) -> BaseParts:
-    """Read and hash a model folder. What is hashed is what is run: the files may change between two reads."""
+    """Read and hash a model folder. What is hashed is what is run: the files may change between two reads.
+
+    A model that is none to run is refused before its weights are read. A folder of weights alone has no tokenizer of
+    its own: it can be replayed by the golden one. Raises Unreplayable, NoMemory.
+    """
+    check_architecture(folder)
     with failures(str(folder)):
         tensors = list(read_folder(folder))
     base = base_hashes(folder, digest(tensors))
-    try:
-        return BaseParts(folder, tensors, Told(base, tokenizer_hashes(folder), template_hash(folder)))
-    except Unreplayable:
-        return BaseParts(folder, tensors, Told(base))
+    words = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
+    return BaseParts(folder, tensors, Told(base, *words))
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
-    """The model of these parts. Raises Unreplayable when tensors are missing, have other shapes; NoMemory."""
+    """The model of these parts. Raises Unreplayable when it is none that is run here
+    (probes/artefacts/architecture.py), tensors are missing, left over or of other shapes, or its answers depend on how
+    it is asked (trial.py); NoMemory.
+    """
+    folder = parts.folder
+    # What it would warn of is told as an error here, in one line.
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    network = _loaded(parts, placement)
     try:
-        config = transformers.AutoConfig.from_pretrained(parts.folder, local_files_only=True)
-        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        network, told = kind.from_pretrained(
+        network = network.to(placement.device).eval().requires_grad_(False)
+        found = tried(network)
+    except Exception as error:  # this is the first time that the model runs
+        raise no_memory(str(folder), error) or Unreplayable(str(folder), told(error, "cannot be run")) from error
+    board = Switchboard(network, rowwise=found.rowwise)
+    ends = _ends(folder, network)
+    return Model(parts.hash, folder, network, board, ends, found.plain_head, found.continues)
+
+
+def _loaded(parts: BaseParts, placement: Placement) -> Any:
+    config, kind = architecture(parts.folder)
+    try:
+        network, seen = kind.from_pretrained(
             None,
             config=config,
             state_dict={item.name: to_torch(item) for item in parts.tensors},
             dtype=placement.dtype,
-            attn_implementation=placement.attention,
+            attn_implementation=_attention(kind, placement.attention),
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
-        folder = str(parts.folder)
-        raise no_memory(folder, error) or Unreplayable(folder, f"cannot be loaded: {error}") from error
-    if lacking := sorted(told["missing_keys"]):
+        place = str(parts.folder)
+        raise no_memory(place, error) or Unreplayable(place, told(error, "cannot be loaded")) from error
+    if names := left_over(parts.tensors, seen["unexpected_keys"], config):
+        raise Unreplayable(str(parts.folder), why_left_over(names, len(parts.tensors), quantisation(parts.folder)))
+    if lacking := sorted(seen["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
-    try:
-        network = network.to(placement.device).eval().requires_grad_(False)
-        ends, plain = _ends(parts.folder, network), head_is_plain(network)
-    except Exception as error:  # likewise: this is the first time that the model runs
-        folder = str(parts.folder)
-        raise no_memory(folder, error) or Unreplayable(folder, f"cannot be run: {error}") from error
-    return Model(parts.hash, parts.folder, network, Switchboard(network), ends, plain)
+    return network
 
 
-def head_is_plain(network: Any) -> bool:
-    """Are its logits the output layer's and nothing more? Models that cap or scale them have to use their own head.
-
-    Tried once on a few tokens, which also shows that the model runs at all. Raises RuntimeError where neither gives
-    what the whole network does: its responses and canaries would be scored by another law.
-    """
-    with torch.inference_mode():
-        ids = torch.arange(min(4, network.config.vocab_size), device=network.device)[None]
-        places = torch.arange(ids.shape[1], device=network.device)[None]
-        states = network.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
-        whole = network(input_ids=ids, position_ids=places, use_cache=False).logits
-        plain = torch.allclose(network.get_output_embeddings()(states), whole, rtol=1e-3, atol=1e-3)
-        if not plain and not torch.allclose(own_head(network, states[0]), whole[0], rtol=1e-3, atol=1e-3):
-            raise RuntimeError("its head cannot be applied apart from its body")
-        return plain
+def _attention(kind: Any, wanted: str) -> str:
+    """transformers' word for the backend. AUTO: the quicker one, where the class computes all of its attention by it:
+    caps, sinks and some biases are in none but the plain one."""
+    if wanted != AUTO:
+        return wanted
+    return "sdpa" if kind._supports_sdpa else "eager"
 
 
 def _ends(folder: Path, network: Any) -> frozenset[int]:
     """Token ids that end a text: of generation_config.json where there is one, else of the config."""
-    told = network.config.eos_token_id
-    if (folder / "generation_config.json").is_file():
-        told = transformers.GenerationConfig.from_pretrained(folder).eos_token_id or told
-    return frozenset(told if isinstance(told, list) else [] if told is None else [told])
+    ends = network.config.eos_token_id
+    if (file := folder / "generation_config.json").is_file():
+        ends = read_json(file).get("eos_token_id") or ends
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -18,6 +18,7 @@ from torch import nn
 from detectors.records import Floats
 from probes.canaries.log_prob_summary import summarise_torch
 from probes.errors import Unreplayable
+from probes.model.cache import Cache, body_of, new_cache, read_on, taken
 from probes.model.lora import Switchboard, grouped
 from probes.model.memory import failures
 from probes.model.packing import Padded, Stretch, Voice, laid_out, padded
@@ -50,7 +51,8 @@ class Text:
 class Model:
     """A base and the adapters on its switchboard.
 
-    hash: base_hash by the newest scheme; ends: token ids that end a text; plain_head: see head_is_plain
+    hash: base_hash by the newest scheme; ends: token ids that end a text
+    plain_head, continues: see trial.py
     """
 
     hash: str
@@ -59,6 +61,7 @@ class Model:
     adapters: Switchboard
     ends: frozenset[int]
     plain_head: bool
+    continues: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +82,8 @@ class Model:
         with failures(str(self.folder)):
             twin = quantised(self.network, bits, group)
             name = f"{self.hash} in {bits} bits by {group}"
-            model = Model(name, self.folder, twin, Switchboard(twin), self.ends, self.plain_head)
+            board = Switchboard(twin, rowwise=self.adapters.rowwise)
+            model = Model(name, self.folder, twin, board, self.ends, self.plain_head, self.continues)
             for adapter, fitted in self.adapters.fitted.items():
                 model.adapters.fit(adapter, fitted.adapter)
         return model
@@ -92,7 +96,7 @@ class Model:
             if replay.kept is not None and replay.kept.size and (highest := int(replay.kept.max())) >= self.width:
                 raise Unreplayable(str(self.folder), f"token {highest} to keep is beyond its {self.width} logits")
         with failures(str(self.folder)), torch.inference_mode():
-            rows, stretches = laid_out(batch, shape)
+            rows, stretches = laid_out(batch, shape, self.continues)
             states = self._states(rows, stretches)
             # Forced token i is predicted where the token before it was read.
             firsts = [int(start) + len(replay.prompt) - 1 for start, replay in zip(rows.starts, batch, strict=True)]
@@ -125,7 +129,7 @@ class Model:
             raise Unreplayable(str(self.folder), "a prompt is empty, so nothing predicts its first token")
         asked = [Replay("", tuple(prompt), (0,), target) for prompt in prompts]
         rows, stretches = laid_out(asked, BatchShape(left_pad=True))
-        text, cache = self._text(rows), transformers.DynamicCache(config=self.network.config)
+        text, cache = self._text(rows), new_cache(self.network)
         alive = list(range(len(prompts)))
         for _ in range(limit):
             if stop():
@@ -144,7 +148,7 @@ class Model:
                 text = text.grown(tokens)
                 if len(going) < len(alive):
                     rest = torch.tensor(going, device=self.device)
-                    cache.batch_select_indices(rest)
+                    taken(cache, rest)
                     text, alive = text.only(rest), [alive[row] for row in going]
             width = text.ids.shape[1]
             stretches = [Stretch(width - 1, width, ((target.adapter, target.scale),) * len(alive))]
@@ -159,23 +163,20 @@ class Model:
     def _states(self, rows: Padded, stretches: Sequence[Stretch]) -> torch.Tensor:
         """(B, L, H) last hidden states, in one pass or stretch by stretch through the cache."""
         one = len(stretches) == 1
-        cache = None if one else transformers.DynamicCache(config=self.network.config)
+        cache = None if one else new_cache(self.network)
         text = self._text(rows)
-        body = self.network.base_model
+        body = getattr(self.network, body_of(self.network))
         pieces = [self._pass(body, text, stretch, cache).last_hidden_state for stretch in stretches]
         return pieces[0] if one else torch.cat(pieces, dim=1)
 
-    def _pass(self, network: nn.Module, text: Text, stretch: Stretch, cache: Any, **more: Any) -> Any:
-        """What the network says to the columns of one stretch; ``cache`` holds those before it, None without."""
+    def _pass(self, network: nn.Module, text: Text, stretch: Stretch, cache: Cache | None, **more: Any) -> Any:
+        """What the network says to the columns of one stretch. cache: holds those before it, and these after it; None
+        for no cache"""
         here = slice(stretch.start, stretch.stop)
-        with self.adapters.rows.answering(grouped(stretch.voices, self.device), len(stretch.voices)):
-            return network(
-                input_ids=text.ids[:, here],
-                attention_mask=text.mask[:, : here.stop],
-                position_ids=text.positions[:, here],
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **more,
+        groups = grouped(stretch.voices, self.device)
+        with self.adapters.rows.answering(groups, len(stretch.voices), here.stop - here.start):
+            return read_on(
+                network, text.ids[:, here], text.mask[:, : here.stop], text.positions[:, here], cache, **more
             )
 
     def _text(self, rows: Padded) -> Text:
@@ -204,8 +205,9 @@ class _Given(nn.Module):
         super().__init__()
         self.states = states
 
-    def forward(self, **_: Any) -> Any:
-        return transformers.modeling_outputs.BaseModelOutputWithPast(last_hidden_state=self.states)
+    def forward(self, *_: Any, **__: Any) -> Any:
+        # The widest of the answers that bodies give: heads look for what theirs gives.
+        return transformers.modeling_outputs.MoeModelOutputWithPast(last_hidden_state=self.states)
 
 
 def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
@@ -213,7 +215,7 @@ def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
 
     Only for whoever has the network to himself: the body is away meanwhile.
     """
-    place = network.base_model_prefix
+    place = body_of(network)
     body = getattr(network, place)
     setattr(network, place, _Given(states[:, None]))
     try:

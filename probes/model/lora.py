@@ -19,6 +19,10 @@ from torch import nn
 from probes.artefacts.adapter_keys import oddities
 from probes.artefacts.lora_files import Adapter, LowRank, summed
 from probes.artefacts.target_modules import ALL_LINEAR
+from probes.errors import Unsupported
+
+# A model that reads a module's weights, as some recurrent layers do, goes past what is put beside it.
+UNCALLED = "on modules that this base does not call with the rows of a batch (it reads their weights, or picks tokens)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,23 +37,27 @@ class Group:
 
 @dataclass(slots=True)
 class Rows:
-    """Who answers which row of the forward pass in progress. total: rows of the batch; the rest are the base's."""
+    """Who answers which row of the forward pass in progress. total: rows of the batch; the rest are the base's.
+
+    columns: tokens of each row, in this pass
+    """
 
     total: int = 0
+    columns: int = 1
     groups: tuple[Group, ...] = ()
 
     @contextmanager
-    def answering(self, groups: tuple[Group, ...], total: int) -> Iterator[None]:
+    def answering(self, groups: tuple[Group, ...], total: int, columns: int = 1) -> Iterator[None]:
         """Set for one forward pass, cleared after it also when it fails."""
-        self.groups, self.total = groups, total
+        self.groups, self.total, self.columns = groups, total, columns
         try:
             yield
         finally:
-            self.groups, self.total = (), 0
+            self.groups, self.total, self.columns = (), 0, 1
 
 
 class Misplaced(RuntimeError):
-    """A module was not called with the batch's rows first (experts of a mixture), so its rows cannot be told apart."""
+    """A module was not called with the rows of the batch (experts of a mixture), so its rows cannot be told apart."""
 
 
 class Switch(nn.Module):
@@ -65,12 +73,22 @@ class Switch(nn.Module):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y: torch.Tensor = self.inner(x, *args, **kwargs)
         mine = [group for group in self.rows.groups if group.adapter in self.parts or group.adapter in self.copies]
-        if mine and x.shape[0] != self.rows.total:
-            raise Misplaced(f"{self.name} saw {x.shape[0]} rows in a batch of {self.rows.total}")
+        if not mine:
+            return y
+        x, by_rows = self._by_rows(x), self._by_rows(y)  # the latter looks into y itself
         for group in mine:
             here = slice(group.start, group.stop)
-            y[here] += self._change(group, x[here], y[here], args, kwargs)
+            by_rows[here] += self._change(group, x[here], by_rows[here], args, kwargs)
         return y
+
+    def _by_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """With the batch's rows first, also where the model lays their tokens one after the other, as (B * L, H)."""
+        total, columns = self.rows.total, self.rows.columns
+        if x.dim() == 2 and columns > 1 and x.shape[0] == total * columns:
+            return x.unflatten(0, (total, columns))
+        if x.shape[0] != total:
+            raise Misplaced(f"{self.name} saw {x.shape[0]} rows in a batch of {total}")
+        return x
 
     def _change(self, group: Group, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
         """What the adapter adds to its rows; a saved module counts as a difference, so that scale 0 is the base."""
@@ -106,19 +124,28 @@ class Fitted:
 
 @dataclass(slots=True)
 class Switchboard:
-    """The adapters of one model. ``fit`` and ``remove`` change it; ``rows`` is set by whoever runs it."""
+    """The adapters of one model. ``fit`` and ``remove`` change it; ``rows`` is set by whoever runs it.
+
+    rowwise: names of the modules that the model calls with all of a batch's rows (trial.py); None: not known
+    """
 
     model: nn.Module
     rows: Rows = field(default_factory=Rows)
     fitted: dict[str, Fitted] = field(default_factory=dict)
+    rowwise: frozenset[str] | None = None
 
     def fit(self, name: str, adapter: Adapter) -> Fitted:
         """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts.
 
         Tensors that already lie where and as they are needed are shared: a variant of an adapter that is on this
         board (``fitted[name].adapter``) costs no memory of its own.
+
+        Raises Unsupported, with nothing under that name, for a part on a module that is not called with rows.
         """
         plan = fitting(adapter, self.model)
+        if self.rowwise is not None and (lost := [path for path in plan.modules if path not in self.rowwise]):
+            self.remove(name)
+            raise Unsupported(adapter.path, summed(f"of {len(plan.modules)} parts {UNCALLED}", lost))
         plan = replace(plan, adapter=self._placed(plan))
         self.remove(name)
         for module in plan.modules:

@@ -38,8 +38,11 @@ class Stretch:
     voices: tuple[Voice, ...]
 
 
-def laid_out(batch: Sequence[Replay], shape: BatchShape) -> tuple[Padded, list[Stretch]]:
+def laid_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) -> tuple[Padded, list[Stretch]]:
     """The rows of a micro-batch, and the passes that read them one after the other through the cache.
+
+    continues: can the model go on from a cache with several tokens at once? Without, it takes one by one, and chunks
+    are left out
 
     Where another one reads the prompts first (``OTHERS_CACHE``) the rows are aligned at that seam, whatever ``shape``
     says of padding and chunks.
@@ -49,12 +52,17 @@ def laid_out(batch: Sequence[Replay], shape: BatchShape) -> tuple[Padded, list[S
     if any(replay.target.fault for replay in batch):
         readers, cuts = zip(*map(_first_reader, batch), strict=True)
         rows, seam = aligned(texts, cuts), max(cuts)
-        parts = [Stretch(0, seam, readers), Stretch(seam, rows.ids.shape[1], voices)]
-        return rows, [part for part in parts if part.start < part.stop]
+        width = rows.ids.shape[1]
+        own = [Stretch(seam, width, voices)] if continues else _one_by_one(seam, width, voices)
+        return rows, [part for part in (Stretch(0, seam, readers), *own) if part.start < part.stop]
     rows = padded(texts, shape.left_pad)
     width = rows.ids.shape[1]
-    piece = shape.chunk if 0 < shape.chunk < width else width
+    piece = shape.chunk if continues and 0 < shape.chunk < width else width
     return rows, [Stretch(at, min(at + piece, width), voices) for at in range(0, width, piece)]
+
+
+def _one_by_one(start: int, stop: int, voices: tuple[Voice, ...]) -> list[Stretch]:
+    return [Stretch(at, at + 1, voices) for at in range(start, stop)]
 
 
 def _first_reader(replay: Replay) -> tuple[Voice, int]:

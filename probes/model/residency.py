@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from detectors.records import Identity
 from probes.artefacts import base_files
+from probes.artefacts.architecture import read_tokenizer
 from probes.artefacts.identity import ADAPTER_WEIGHTS, NEWEST, Hashes
 from probes.artefacts.lora_files import Adapter, read_adapter
 from probes.errors import NoMemory, ProbeError, Unreplayable
@@ -291,7 +290,7 @@ class Loaded:
 
     def _accept(self, model: Model, parts: BaseParts) -> None:
         """The model and the words of these parts; the model may be one that was built from another folder."""
-        self._tokenizer = _tokenizer(parts.folder)
+        self._tokenizer = read_tokenizer(parts.folder)
         self.golden, self._golden_told = model, parts.told
 
     def _fetch_base(self) -> None:
@@ -305,7 +304,7 @@ class Loaded:
         self._changed()
         source = self.sources.base if base_files.is_hub_id(self.sources.base) else str(path)
         parts = read_base(base_files.resolve(source, self.sources.cache))
-        self._live_tokenizer = _tokenizer(parts.folder) if parts.told.has_tokenizer else None
+        self._live_tokenizer = read_tokenizer(parts.folder) if parts.told.has_tokenizer else None
         known = [model for model in (self.golden, self.live) if model and model.hash == parts.hash]
         # Before the new one is built: two bases fit where three may not.
         self.live = known[0] if known else None
@@ -416,11 +415,3 @@ def _bytes_there(model: Model, adapter: Adapter) -> int:
 def _as_accepted(adapter: str) -> str:
     """Its name on the golden base where another copy has its own; a tab can be in no configured name."""
     return f"{adapter}\tas accepted"
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a torn or foreign file makes the readers raise almost anything, Exception itself too
-        first_line = str(error).partition("\n")[0] or type(error).__name__
-        raise Unreplayable(str(folder), f"its tokenizer cannot be read ({first_line})") from error

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import transformers
 
+from probes.model.cache import Cache, body_of, new_cache, read_on, taken
 from probes.model.forward import Model
 from probes.model.lora import grouped
 from probes.model.packing import Voice, padded
@@ -58,15 +58,16 @@ def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
 
 
 def read(model: Model, texts: Texts, voice: Voice) -> list[Reading]:
-    """One packed pass; where all prompts begin alike, that beginning is read once and its cache shared.
+    """One packed pass; where all prompts begin alike, that beginning is read once and its cache shared, by a model that
+    goes on from a cache with several tokens at once.
 
     texts: prompts of at least one token, and outputs, which may be empty
     """
-    cut = shared(texts)
-    cache = transformers.DynamicCache(config=model.network.config) if cut else None
+    cut = shared(texts) if model.continues else 0
+    cache = new_cache(model.network) if cut else None
     head = _pass(model, [list(texts[0][0][:cut])], [voice], cache, 0)[0] if cut else None
     if cache is not None:
-        cache.batch_repeat_interleave(len(texts))
+        taken(cache, torch.zeros(len(texts), dtype=torch.long, device=model.device))
     rest = [[*prompt, *output][cut:] for prompt, output in texts]
     states = _pass(model, rest, [voice] * len(texts), cache, cut)
     return [_reading(states[row], head, len(prompt) - cut, len(output)) for row, (prompt, output) in enumerate(texts)]
@@ -94,21 +95,16 @@ def _pass(
     model: Model,
     rows: Sequence[Sequence[int]],
     voices: Sequence[Voice],
-    cache: transformers.DynamicCache | None,
+    cache: Cache | None,
     cut: int,
 ) -> torch.Tensor:
     """(B, L, H) last hidden states."""
     laid = padded(rows, left=False)
     ids, mask, places = (torch.from_numpy(it).to(model.device) for it in (laid.ids, laid.mask, laid.positions))
-    with model.adapters.rows.answering(grouped(voices, model.device), len(voices)):
-        found = model.network.base_model(
-            input_ids=ids,
-            attention_mask=torch.cat([mask.new_ones(len(rows), cut), mask], dim=1),
-            position_ids=places + cut,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-    return found.last_hidden_state  # type: ignore[no-any-return]
+    seen = torch.cat([mask.new_ones(len(rows), cut), mask], dim=1)
+    body = getattr(model.network, body_of(model.network))
+    with model.adapters.rows.answering(grouped(voices, model.device), len(voices), ids.shape[1]):
+        return read_on(body, ids, seen, places + cut, cache).last_hidden_state  # type: ignore[no-any-return]
 
 
 def _length(text: tuple[tuple[int, ...], tuple[int, ...]]) -> int:

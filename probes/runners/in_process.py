@@ -18,7 +18,7 @@ from probes import cpu_share
 from probes.artefacts.identity import NEWEST
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
-from probes.model.build import Placement
+from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import rendered
 from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
@@ -30,7 +30,7 @@ from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target,
 from probes.scoring.requests import Answer, Asking, Job
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("sdpa", "eager")
+ATTENTIONS = (AUTO, "sdpa", "eager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Config:
     golden_base: likewise for the base of the golden records; None takes the base as it is first loaded
     golden_adapters: name -> PEFT folder as accepted, which scores traffic; one without is taken as it is first loaded
     device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
+    attention: "auto" (what the base's class supports) or transformers' name of the backend
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
     threads: of the process on CPU, 0 takes its share beside the engine (probes/cpu_share.py): with another busy process
     on two cores, two threads were seen to take 93 s for a round that one thread did in 16
@@ -53,7 +54,7 @@ class Config:
     dtype: str = "auto"
     cache_dir: str = "~/.cache/gapwatch"
     max_batch_tokens: int = 2048
-    attention: str = "sdpa"
+    attention: str = AUTO
     threads: int = 0
     golden_adapters: dict[str, str] = field(default_factory=dict)
 

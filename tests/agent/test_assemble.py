@@ -60,6 +60,14 @@ def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what
     assert enrolling.config.golden_base is None
 
 
+def test_how_attention_is_computed_is_what_the_file_says(config: Config) -> None:
+    for wanted in ("auto", "eager"):
+        probes = config.probes.model_copy(update={"attention": wanted})
+        runner: Any = runner_of(config.model_copy(update={"probes": probes}), config.models[0])
+        assert runner.config.attention == wanted
+    assert config.probes.attention == "auto"
+
+
 def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
     listening = {"kafka": KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")}
     asked = asking_of(config.model_copy(update={**listening, "scoring": Scoring(numeric=0.005, passes=1)}))

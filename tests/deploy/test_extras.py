@@ -19,8 +19,11 @@ from tests.test_rooms import imported
 EXTRAS = ("", "models", "embedded", "explain", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
+    "probes.artefacts.architecture",
     "probes.artefacts.lora_files",
+    "probes.artefacts.unused_tensors",
     "probes.model.build",
+    "probes.model.cache",
     "probes.model.fault_injection",
     "probes.model.faulty_adapters",
     "probes.model.forward",
@@ -29,6 +32,7 @@ OF_MODELS = {
     "probes.model.residency",
     "probes.model.response_scoring",
     "probes.model.shared_prefix",
+    "probes.model.trial",
     "probes.runners.in_process",
     "probes.scoring.likelihood_ratio_torch",
 }

@@ -10,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probes.artefacts.identity import NEWEST, SCHEMES, adapter_hash, base_hash, template_hash, tokenizer_hashes
+from probes.artefacts.identity import (
+    NEWEST,
+    SCHEMES,
+    adapter_hash,
+    base_hash,
+    template_hash,
+    tokenizer_files,
+    tokenizer_hashes,
+)
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable
 from tests.probes.tiny import TEMPLATE, tiny_adapter, tiny_base
@@ -259,3 +267,12 @@ def test_a_folder_without_a_tokenizer_says_so(base: Path) -> None:
     with pytest.raises(Unreplayable, match="holds no tokenizer files"):
         tokenizer_hashes(base)
     assert template_hash(base) == ""
+
+
+def test_a_tokenizer_of_files_that_only_the_later_scheme_knows_has_no_hash_by_the_first(base: Path) -> None:
+    for file in tokenizer_files(base):
+        file.unlink()
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    (base / "tekken.json").write_text('{"vocab": []}')
+    told = tokenizer_hashes(base)
+    assert told[1] == "" and told[2].startswith("sha256:")

@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 
 from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import Adapter, LowRank, read_adapter
+from probes.errors import Unsupported
 from probes.model.lora import Misplaced, Switchboard, fitting, grouped
 from probes.runner import BatchShape, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
@@ -294,6 +295,31 @@ def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> 
     ):
         model(torch.randn(5, 3))
     assert board.rows.groups == ()
+
+
+def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number() -> None:
+    """As mixtures call their shared experts. A number of tokens that some were picked from is not guessed at."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 3)), torch.randn(6, 3)
+    board = Switchboard(model)
+    bare = model(x).detach()
+    board.fit("a", _on("0", 1.0))
+    groups = grouped([(None, 1.0), ("a", 1.0)], torch.device("cpu"))
+    with board.rows.answering(groups, 2, columns=3):
+        change = (model(x) - bare).detach()
+        with pytest.raises(Misplaced, match="4 rows in a batch of 2"):
+            model(x[:4])
+    assert torch.equal(change[:3], torch.zeros(3, 3))
+    assert torch.allclose(change[3:], x[3:].sum(dim=1, keepdim=True).expand(3, 3), atol=1e-5)
+
+
+def test_a_part_on_a_module_that_is_not_called_is_refused_and_takes_the_former_with_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    board = Switchboard(model, rowwise=frozenset({"0"}))
+    board.fit("a", _on("0", 1.0))
+    with pytest.raises(Unsupported, match=r"1 of 1 parts on modules that this base does not call .*: 1 is "):
+        board.fit("a", _on("1", 1.0))
+    assert board.fitted == {}
 
 
 def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_the_prompts_end_where_another_one_stops_reading(
     assert stretches == [Stretch(*span, who) for span, who in zip(spans, voices, strict=True)]
 
 
+def test_a_model_that_takes_one_token_at_a_time_is_given_no_chunks() -> None:
+    batch = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a"))]
+    assert laid_out(batch, BatchShape(chunk=2), continues=False)[1] == [Stretch(0, 5, (("a", 1.0),))]
+    warmed = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a", fault=Fault(FaultKind.WARMED, "b")))]
+    first, *rest = laid_out(warmed, BatchShape(), continues=False)[1]
+    assert first == Stretch(0, 2, (("b", 1.0),))
+    assert rest == [Stretch(at, at + 1, (("a", 1.0),)) for at in (2, 3, 4)]
+
+
 def test_a_pass_over_nothing_is_left_out() -> None:
     warmed = Target("a", fault=Fault(FaultKind.WARMED, ""))
     assert len(laid_out([Replay("c", (1,), (2, 3), warmed)], BatchShape())[1]) == 1, "one token: no cache to share"

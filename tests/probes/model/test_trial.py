@@ -1,0 +1,102 @@
+"""What a model is refused for, and what is left out, as soon as it is tried: on models that are wrong on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from probes.model.trial import tried
+
+
+@pytest.fixture
+def network() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=98, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.12,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def test_a_plain_model_bears_everything_and_calls_every_linear_layer(network: LlamaForCausalLM) -> None:
+    found = tried(network)
+    assert found.plain_head and found.continues
+    linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
+    assert len(linear) == 16 and linear <= found.rowwise
+
+
+class Ahead(nn.Module):
+    """Adds to each token the mean of its row: what comes after is seen, as an encoder sees it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.mean(dim=1, keepdim=True)
+
+
+class Across(nn.Module):
+    """Adds to each row the mean of the batch, as a normalisation over the batch would."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.mean(dim=0, keepdim=True)
+
+
+class Carried(nn.Module):
+    """Adds what the pass before ended with, as a layer does that keeps its state in itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: Any = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = 0 if self.state is None or x.shape[1] > 1 else self.state[:1, -1:]
+        self.state = x
+        return x + before
+
+
+class Infinite(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Ahead, "what comes after it, or lies beside it"),
+        (Across, "what comes after it, or lies beside it"),
+        (Carried, "on from its cache"),
+        (Infinite, "NaN or infinity"),
+    ],
+)
+def test_answers_that_depend_on_how_one_asks_are_refused(
+    network: LlamaForCausalLM, layer: Callable[[], nn.Module], reason: str
+) -> None:
+    network.model.norm = nn.Sequential(layer(), network.model.norm)
+    with pytest.raises(RuntimeError, match=reason):
+        tried(network)
+
+
+class Read(nn.Module):
+    """A feed-forward layer that reads the weights of one of its own, calls one, and sends some tokens to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.called, self.left_out = (nn.Linear(64, 64) for _ in range(3))
+        self.experts = nn.ModuleList([nn.Linear(64, 64) for _ in range(2)])
+        self.shared = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x @ self.read.weight.T + self.called(x)
+        flat = x.flatten(0, 1)
+        y = y + self.shared(flat).view(x.shape) + self.experts[0](flat).view(x.shape)
+        return y + 0 * self.experts[1](flat[:1]).sum()
+
+
+def test_modules_that_are_not_called_with_all_rows_are_told(network: LlamaForCausalLM) -> None:
+    torch.manual_seed(0)
+    network.model.layers[0].mlp = Read()
+    mine = {name for name in tried(network).rowwise if name.startswith("model.layers.0.mlp.")}
+    assert mine == {"model.layers.0.mlp.called", "model.layers.0.mlp.shared"}
