@@ -62,9 +62,9 @@ def _mapping(path: Path, text: str) -> dict[str, Any]:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        for place, first, again in _twice(node, ""):
-            seen = f"this key on line {first} and again on line {again}"
-            raise Refused(f"{path}: {place}", seen, "one block: of two, YAML would drop the first without a word")
+        if twice := [f"{place} on line {first} and again on line {again}" for place, first, again in _twice(node, "")]:
+            wanted = "each key once: of two blocks, YAML would drop the first without a word"
+            raise Refused(str(path), ", ".join(twice), wanted)
         data = loader.construct_document(node) if node is not None else None
     finally:
         loader.dispose()

@@ -37,8 +37,15 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(
 ) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, text))
-    assert refused.value.place.endswith(f"some.yaml: {place}")
-    assert refused.value.seen == f"this key on line {lines[0]} and again on line {lines[1]}"
+    assert refused.value.place.endswith("some.yaml")
+    assert refused.value.seen == f"{place} on line {lines[0]} and again on line {lines[1]}"
+
+
+def test_every_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        read(written(tmp_path, "a: 1\nb: {x: 1}\na: 2\nb: {y: 1, y: 2}\n"))
+    places = ("a on line 1 and again on line 3", "b on line 2 and again on line 4", "b.y on line 4 and again on line 4")
+    assert refused.value.seen == ", ".join(places)
 
 
 def test_a_merged_block_may_be_written_over(tmp_path: Path) -> None:
