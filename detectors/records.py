@@ -216,7 +216,7 @@ class BandFigures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """One canary in numbers; all dimensionless but the KL figures (nats per token). Formulae: measurement.py.
+    """One canary in numbers; all dimensionless but the KL figures (nats per token). Formulae: retention.py.
 
     retention: lambda of delta' = y - z along delta = a - b (in place); frozen_* use y - b
     distortion: rho = |across|^2 / |delta|^2, an energy; tolerances and noise floors are of its square root

@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.errors import Unreadable
 from agent.store.rows import AXES, HASHES, Row
-from detectors.canaries.measurement import Prepared, measure
+from detectors.canaries.retention import Prepared, measure
 from detectors.errors import DetectorError
 from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
 from detectors.traffic_records import Scored, TrafficRound, TrafficScore

@@ -15,7 +15,7 @@ from agent.errors import Retryable, Unreadable
 from agent.store import client as store
 from agent.store.from_rows import References, base_round, seconds, traffic_round
 from agent.store.rows import Row
-from detectors.canaries.measurement import Prepared, prepare
+from detectors.canaries.retention import Prepared, prepare
 from detectors.errors import DetectorError
 from detectors.records import BaseRound
 from detectors.traffic_records import TrafficRound

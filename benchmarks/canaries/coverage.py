@@ -22,7 +22,7 @@ from benchmarks.zoo import broken
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.stall import BUDGET, earlier, replayed, serving
 from benchmarks.zoo.world import World, pool
-from detectors.canaries.retention_interval import retention_interval
+from detectors.canaries.mean_interval import mean_interval
 from detectors.records import Interval, Measurement
 from probes.canaries.schedule import sizes
 from probes.golden.record import GoldenCanary
@@ -145,7 +145,7 @@ def _cases(adapter: str, family: str, canaries: Sequence[GoldenCanary], values: 
     rng, truth = np.random.default_rng([SEED, zlib.crc32(f"{adapter}/{family}".encode())]), float(values.mean())
 
     def interval(n: int) -> Interval:
-        return retention_interval(values[rng.integers(len(values), size=n)].tolist())
+        return mean_interval(values[rng.integers(len(values), size=n)].tolist())
 
     intervals = [interval(held) for _ in range(halves)]
     # One without width at the truth itself, up to the last digits, holds it.

@@ -20,7 +20,7 @@ from benchmarks.zoo import broken
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.stall import MANY, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.world import BOUNDS, World, pool
-from detectors.canaries.measurement import prepare
+from detectors.canaries.retention import prepare
 from probes.enrolment.d_optimal import select_canaries, tokens_needed
 from probes.enrolment.fault_directions import features_of
 from probes.golden.record import GoldenCanary

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo.members import Member
-from detectors.canaries.measurement import measure
+from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round, Summary, Verdict

@@ -30,7 +30,7 @@ WORTH, APART = 0.01, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A band of one canary. part: its place in measurement.py's flat vector; energy: |delta|^2 in it, nats squared."""
+    """A band of one canary. part: its place in retention.py's flat vector; energy: |delta|^2 in it, nats squared."""
 
     band: Band
     positions: int

@@ -80,7 +80,7 @@ class Path:
 class Strength:
     """|seen - p(s)|^2 over canaries, for one strength s of all: p is the cubic spline through the recorded ones.
 
-    Beside the nearest point of each canary on the chords between them (measurement.py): where the adapter's effect
+    Beside the nearest point of each canary on the chords between them (retention.py): where the adapter's effect
     bends sharply, a chord leaves more over than the fault does.
     gram: of seen and the recorded effects; scales: (S,) of those, the same for every canary
     """

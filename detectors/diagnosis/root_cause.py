@@ -21,7 +21,7 @@ from shlex import quote
 import numpy as np
 
 from detectors.canaries.kl_divergence import clean
-from detectors.canaries.measurement import prepare
+from detectors.canaries.retention import prepare
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, scores
 from detectors.diagnosis import remediation as words
 from detectors.diagnosis.nearest_adapter import BASE, base_answers_as, nearest_mover

@@ -1,7 +1,7 @@
 """Which recorded or computed fault do the present answers look like?
 
 A signature predicts what is served under a fault; what it leaves over of the present answers is its score. Scores are
-residual energies, not e-values: they name a fault that evidence has already found. Symbols as in measurement.py.
+residual energies, not e-values: they name a fault that evidence has already found. Symbols as in retention.py.
 
 Faults of the adapter are read *in place*, against the base that serves now: ``y - z`` with the signature's ``f - b``.
 A base that moved and was tolerated stays moved for months, and the adapter may break on it. Faults that move the base's
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.canaries.kl_divergence import clean
-from detectors.canaries.measurement import Prepared, prepare
 from detectors.canaries.position_bands import Stretch
+from detectors.canaries.retention import Prepared, prepare
 from detectors.diagnosis.curve_fits import Path, Ray, Strength
 from detectors.diagnosis.fault_names import part_of
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
-from detectors.canaries.retention_interval import retention_interval
 from detectors.diagnosis.root_cause import witnesses
 from detectors.records import BaseRound, Half, Interval, Reason, Round, Status, Verdict
 
@@ -20,7 +20,7 @@ def with_figures(blank: Verdict, round: Round) -> Verdict:
     held_out = seen[0].comparison.reference.half is Half.HELD_OUT
     kept = [m.retention for m in seen]
     # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
-    retention = retention_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
+    retention = mean_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
     return replace(
         blank,
         retention=retention,

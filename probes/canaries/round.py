@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detectors.canaries.measurement import measure
+from detectors.canaries.retention import measure
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import Pair, ask, pair, summary

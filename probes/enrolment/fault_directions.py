@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detectors.canaries.measurement import Prepared, prepare
+from detectors.canaries.retention import Prepared, prepare
 from detectors.records import Fault, FaultKind, Floats
 from probes.canaries.replay_pairs import Progress, ask_all, summary
 from probes.enrolment.candidates import finite

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.canaries.measurement import measure
+from detectors.canaries.retention import measure
 from detectors.records import Measurement, NoiseFloor
 from probes.canaries.replay_pairs import Progress, ask_all, pair, summary
 from probes.errors import Refused

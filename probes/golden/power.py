@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detectors.canaries.measurement import energy, measure
+from detectors.canaries.retention import energy, measure
 from detectors.canaries.tolerance import Tolerances, beyond
 from detectors.evidence.e_detector import grid
 from detectors.records import Comparison, Reference, Summary

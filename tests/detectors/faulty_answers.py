@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from detectors.canaries.measurement import Prepared, measure, prepare
+from detectors.canaries.retention import Prepared, measure, prepare
 from detectors.records import Comparison, Fault, FaultKind, Half, Identity, Measurement, Recorded, Reference, Round
 from tests.detectors.synthetic import (
     ADAPTERS,

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.measurement import Prepared, measure, prepare
+from detectors.canaries.retention import Prepared, measure, prepare
 from detectors.records import (
     BaseRound,
     Comparison,

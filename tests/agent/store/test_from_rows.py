@@ -11,7 +11,7 @@ import pytest
 from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
 from agent.store.rows import Place, Row, to_rows, when
-from detectors.canaries.measurement import Prepared
+from detectors.canaries.retention import Prepared
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from detectors.traffic_records import Scored, TrafficRound, TrafficScore
 from tests.detectors import synthetic

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.canaries.measurement import energy
+from detectors.canaries.retention import energy
 from detectors.records import Half
 from probes.canaries.canary_file import CanarySet
 from probes.enrolment.enrol import enrol

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.canaries.measurement import energy, prepare
+from detectors.canaries.retention import energy, prepare
 from probes.enrolment.fault_directions import LEAST_NOISE, features_of
 from probes.errors import Refused
 from probes.runners import memory

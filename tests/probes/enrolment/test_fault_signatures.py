@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.canaries.measurement import prepare
+from detectors.canaries.retention import prepare
 from detectors.records import Fault, FaultKind, Half
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary

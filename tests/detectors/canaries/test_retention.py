@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.canaries.measurement import energy, measure, nearest_scale, prepare, weights
+from detectors.canaries.retention import energy, measure, nearest_scale, prepare, weights
 from detectors.errors import Refused, ShapeMismatch
 from detectors.records import Comparison, Summary
 from tests.detectors.synthetic import log_probs, measurement, reference, summarise

@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from detectors.records import Interval
 
 
-def retention_interval(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """Mean retention over prompts like these under the present fault, with its 95 % interval.
 
     values: lambda_c of the n held-out canaries of one round; the selected ones are no sample
