@@ -147,6 +147,6 @@ def _claim_of(seen: Served) -> tuple[bool, str]:
     causes = ", ".join(sorted({cause.replace("_", " ") for cause in seen.causes.values()}))
     words = (
         f"from responses alone, canaries off: {found}; cause: {causes}; {len(seen.open_incidents)} incident "
-        f"({', '.join(seen.open_incidents)}); {seen.heard} healthy ones, {seen.pages} pages"
+        f"({', '.join(seen.open_incidents)}); before that {seen.heard} healthy responses, {seen.pages} pages"
     )
     return seen.passed, words
