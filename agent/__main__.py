@@ -37,6 +37,7 @@ EXTRA_OF = {
 }
 SAID_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
 CANNOT_TELL = 2
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 cli = typer.Typer(
     name="gapwatch",
@@ -212,9 +213,9 @@ def sample_config() -> int:
 
 def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
-    _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
-    cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
     try:
+        _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
+        cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
         code = cli(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
@@ -262,7 +263,9 @@ def _leave(code: int) -> None:
 
 
 def _log_to_stderr(level: str) -> None:
-    """Lines for machines in a pod, for people on a terminal; the level from GAPWATCH_LOG."""
+    """Lines for machines in a pod, for people on a terminal; the level from GAPWATCH_LOG. Raises Refused."""
+    if level.lower() not in LEVELS:
+        raise Refused("GAPWATCH_LOG", repr(level), f"one of: {', '.join(LEVELS)}")
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[

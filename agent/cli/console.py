@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from shutil import get_terminal_size
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from rich.table import Table
 from detectors.records import Reason, Status, SubjectKind, Verdict
 
 # Where nobody's terminal sets a width, a table must still show every column.
-console = Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", 120)))
+console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 12

@@ -21,8 +21,8 @@ from tests.probes.goldens import golden
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def gapwatch(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"}
+def gapwatch(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", **variables}
     command = [sys.executable, "-m", "agent", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
 
@@ -52,6 +52,21 @@ def test_wrong_usage_ends_with_64_and_a_line(words: tuple[str, ...]) -> None:
     assert done.returncode == 64
     assert "Traceback" not in done.stderr
     assert "gapwatch --help" in done.stderr
+
+
+def test_a_level_that_no_log_has_ends_with_64_and_the_levels() -> None:
+    """1 would say that an adapter is degraded."""
+    done = gapwatch("sample-config", GAPWATCH_LOG="verbose")
+    assert done.returncode == 64 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "refused: GAPWATCH_LOG: saw 'verbose', wanted one of: debug, info, warning, error, critical"
+    ]
+
+
+@pytest.mark.parametrize("columns", ["", "wide"])
+def test_a_width_that_is_no_number_is_none(columns: str, config: Path) -> None:
+    done = gapwatch("query", "--config", str(config), COLUMNS=columns)
+    assert done.returncode == 0 and "requests_since" in done.stdout, done.stderr
 
 
 def test_an_unknown_key_ends_with_64_and_its_place(config: Path) -> None:
