@@ -58,6 +58,15 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused(str(path), "blocks nested too deeply to be read", "valid YAML") from None
 
 
+def value(text: str) -> Any:
+    """One value, by the same rules as in a file. Raises YAMLError."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _mapping(path: Path, text: str) -> dict[str, Any]:
     loader = _Loader(text)
     try:

@@ -22,7 +22,7 @@ from agent.clock import Clock
 from agent.config import Config, parse, seconds
 from agent.errors import Refused, Retryable
 from agent.store import client as store
-from agent.store.rows import when
+from agent.store.rows import FIRST, LAST, when
 from agent.store.stored_rounds import Span, Stored, StoredRounds
 from detectors.monitor import Judged
 
@@ -89,7 +89,7 @@ def configured(path: Path, changes: Sequence[str]) -> Config:
         if not equals:
             raise Refused("--set", repr(change), "place=value, as in models.0.adapters.0.tolerance=0.1")
         try:
-            _put(data, place, yaml.safe_load(value))
+            _put(data, place, yaml_document.value(value))
         except yaml.YAMLError:
             raise Refused(f"--set {place}", repr(value), "a value as YAML has it") from None
     return parse(data, path)
@@ -114,7 +114,7 @@ def _key(data: Any, name: str, place: str) -> str | int:
 
 
 def _spans(wish: Wish, now: float) -> tuple[Span, Span]:
-    """What is shown, and what is judged. Raises Refused."""
+    """What is shown, and what is judged, within the years that the store holds. Raises Refused."""
     since, until = _moment("--since", wish.since, now), _moment("--until", wish.until or "0s", now)
     if since > until:
         raise Refused("--since", _time(since), f"a time before {_time(until)}")
@@ -122,7 +122,8 @@ def _spans(wish: Wish, now: float) -> tuple[Span, Span]:
         lead_in = seconds(wish.lead_in)
     except ValueError as error:
         raise Refused("--lead-in", repr(wish.lead_in), str(error)) from None
-    return Span(since, until), Span(since - lead_in, until)
+    first, since, until = (min(max(at, FIRST), LAST) for at in (since - lead_in, since, until))
+    return Span(since, until), Span(first, until)
 
 
 def _moment(option: str, told: str, now: float) -> float:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Consumer:
-    """Reads one topic of Kafka; agent.topic.TopicConsumer has the contract.
+    """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer has the contract.
 
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. It is thrown away, and
     another opened with back-off, after any exception out of it and when it stands still; ``rebuilds`` counts those.

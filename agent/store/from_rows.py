@@ -62,7 +62,7 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         number=row["round"],
         at=seconds(row["at"]),
         measurements=routes["present"],
-        identity=_identity([row[name] for name in HASHES], row["hash_scheme"]),
+        identity=_identity([row.get(name, "") for name in HASHES], row.get("hash_scheme", 1)),
         facts=tuple(row["facts"]),
         blocked=Reason(row["blocked"]) if row["blocked"] else None,
         detail=row["detail"],

@@ -24,9 +24,12 @@ seen AS (
 SELECT
     at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts,
     tokenizer_before, live_tokenizer, template_before, live_template,
+    -- An empty hash is one that nobody took: rounds from before these columns, and a folder without a tokenizer.
     arrayFilter(part -> part != '', [
-        if(live_base != base_before, 'base', ''), if(live_tokenizer != tokenizer_before, 'tokenizer', ''),
-        if(live_template != template_before, 'chat template', ''), if(live_adapter != adapter_before, 'adapter', '')
+        if(live_base != base_before, 'base', ''),
+        if(live_tokenizer != tokenizer_before AND tokenizer_before != '' AND live_tokenizer != '', 'tokenizer', ''),
+        if(live_template != template_before AND template_before != '' AND live_template != '', 'chat template', ''),
+        if(live_adapter != adapter_before, 'adapter', '')
     ]) AS changed
 FROM seen
 WHERE place > 1 AND at > latest - toIntervalMinute({minutes:UInt32})

@@ -16,7 +16,7 @@ import yaml
 from agent.alerting.hindsight import judged_again
 from agent.assemble import asking_of, monitor_of
 from agent.cli.console import console
-from agent.cli.rejudge import Wish, rejudge
+from agent.cli.rejudge import Wish, configured, rejudge
 from agent.config import load
 from agent.errors import Refused
 from agent.sinks import clickhouse
@@ -218,6 +218,8 @@ def changed(file: Path, statement: str) -> None:
 EARLIER = (
     "ALTER TABLE rounds DROP COLUMN members, DROP COLUMN place",
     "ALTER TABLE rounds DROP COLUMN raw_canaries, DROP COLUMN warm_canaries",
+    "ALTER TABLE rounds DROP COLUMN golden_tokenizer, DROP COLUMN live_tokenizer, DROP COLUMN hash_scheme",
+    "ALTER TABLE rounds DROP COLUMN golden_template, DROP COLUMN live_template",
     "ALTER TABLE comparisons DROP COLUMN place, DROP COLUMN replica",
     "ALTER TABLE traffic_scores DROP COLUMN judged_at, DROP COLUMN agent, DROP COLUMN place, DROP COLUMN ranks",
     "DROP TABLE traffic_rounds",
@@ -286,6 +288,8 @@ def test_a_store_without_such_rounds_cannot_tell_and_wrong_usage_is_refused(
     assert rejudge(config, EVER, json=True) == 2
     told = capsys.readouterr()
     assert told.out == "" and "no round of cluster test is stored" in told.err
+    assert rejudge(config, Wish("9999999d", lead_in="9999999d"), json=True) == 2
+    assert "is stored from 1900-01-01 00:00:00 to " in capsys.readouterr().err
     wrong = {
         "--since": Wish("yesterday"),
         "--lead-in": Wish("1d", lead_in="long"),
@@ -299,3 +303,10 @@ def test_a_store_without_such_rounds_cannot_tell_and_wrong_usage_is_refused(
             rejudge(config, wish, json=False)
     with pytest.raises(Refused, match="a time before"):
         rejudge(config, Wish("1h", until="2h"), json=False)
+
+
+def test_a_value_that_is_set_is_read_as_in_the_file(config: Path) -> None:
+    changes = ["cluster=no", "pod=010", "detectors.logit_shift.reference=1e-3"]
+    told = configured(config, changes)
+    assert (told.cluster, told.pod) == ("no", "010")
+    assert told.detectors == {"logit_shift": {"reference": 0.001}}

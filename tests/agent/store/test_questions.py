@@ -220,6 +220,18 @@ def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_schem
 
 
 @embedded
+def test_rounds_from_before_a_hash_was_stored_are_no_change(migrated: store.Client) -> None:
+    """An agent of this version over golden records, and rows, of the one before."""
+    words: Any = dict.fromkeys(("golden_template", "live_template", "golden_tokenizer", "live_tokenizer"), "sha256:w")
+    rounds = [(NOW - 180, ACCEPTED), (NOW - 120, replace(ACCEPTED, **words)), (NOW - 60, replace(SWAPPED, **words))]
+    stored = [findings.base_round(i, when, identity=identity) for i, (when, identity) in enumerate(rounds)]
+    insert(migrated, *stored, findings.alarm(NOW - 60, subject=ROUTER))
+    seen = answers(migrated, "identity", subject=ROUTER)
+    told = [(row["adapter"], row["round"], row["changed"]) for row in seen]
+    assert told == [(TONE, 2, ["base"]), (ROUTER, 2, ["base"])]
+
+
+@embedded
 def test_rounds_evidence_and_alerts(told: store.Client) -> None:
     rounds = answers(told, "rounds", subject=ROUTER, limit="2")
     assert [row["round"] for row in rounds] == [2, 1]
