@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -23,11 +24,15 @@ from agent.store import client as store
 from agent.worker.goldens import UNKEPT
 from probes import cpu_share
 from probes.artefacts.base_files import locate
-from probes.errors import ProbeError
+from probes.artefacts.identity import tokenizer_files
+from probes.canaries.canary_file import read_canaries
+from probes.canaries.rendering import Turns, in_words, rendered_by
+from probes.errors import ProbeError, Refused, Unreplayable
 from probes.golden.record import Golden, Refusal, short
 from probes.golden.weights import folder_of
 
 KEY_LENGTH = 32
+WORDS_WANTED = "the tokenizer files and the chat template of the last good release, and canaries that it takes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from _kafka(config)
     yield from _store(config)
     yield from _pagerduty(config)
-    yield from _models(config)
+    yield from model_checks(config)
     yield from _agent(config)
 
 
@@ -134,14 +139,20 @@ def _reachable(url: str) -> str:
             return f"{host}:{port} answers, {secure.version()}"
 
 
-def _models(config: Config) -> Iterator[Check]:
+def model_checks(config: Config) -> Iterator[Check]:
     if any(model.replay for model in config.models) and find_spec("torch") is None:
         yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
         if not model.replay:
             yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
             continue
-        yield _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
+        base = _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
+        yield base
+        if find_spec("torch") and find_spec("transformers"):
+            if base.ok:
+                yield _tried(f"tokenizer {model.name}", partial(_words, config, model), WORDS_WANTED)
+            for adapter in model.adapters:
+                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
         for name, held in goldens_of(config, model).items():
             if isinstance(held, Refusal):
                 yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {quote(name)}")
@@ -175,6 +186,60 @@ def _base(source: str) -> str:
 
     check_base(place)
     return str(place)
+
+
+def _words(config: Config, model: Model) -> str:
+    """Can its tokenizer be read, and does its chat template write every canary? Raises Unreplayable."""
+    from probes.artefacts.architecture import read_tokenizer
+    from probes.model.chat_prompt import in_ids
+
+    place = locate(model.path)
+    if place.suffix == ".gguf":
+        return "in the .gguf file: read when that is converted, and not here"
+    folder = next((one for one in _tokenizer_folders(config, model, place) if tokenizer_files(one)), place)
+    encode = partial(in_ids, read_tokenizer(folder), base=str(folder))
+    prompts, faults = _prompts(model), {}
+    for name, turns in prompts.items():
+        try:
+            rendered_by(encode, name, turns)
+        except Unreplayable as error:
+            faults[name] = error.why
+    if faults:
+        seen = f"{len(faults)} of {len(prompts)} prompts cannot be written: {in_words(faults, len(prompts))}"
+        raise Unreplayable(str(folder), seen)
+    said = f"can be read, its chat template writes {len(prompts)} prompts"
+    return said if folder == place else f"{said}; {folder}, since {place} holds weights alone"
+
+
+def _tokenizer_folders(config: Config, model: Model, place: Path) -> Iterator[Path]:
+    """Where the words of a base are looked for: beside its weights, else with the golden ones."""
+    yield place
+    if model.golden_path is not None:
+        yield locate(model.golden_path)
+    for held in goldens_of(config, model).values():
+        if isinstance(held, Golden):
+            yield folder_of(config.probes.golden_dir, held.base_hash)
+
+
+def _prompts(model: Model) -> dict[str, Turns]:
+    """The canaries of all its adapters by name, one turn of a user where there are none. A file that cannot be read is
+    told among the files."""
+    found: dict[str, Turns] = {}
+    for adapter in model.adapters:
+        with suppress(Refused):
+            read = read_canaries(adapter.canaries).canaries if adapter.canaries is not None else ()
+            found |= {f"{canary.id} of {adapter.name}": canary.messages for canary in read}
+    return found or {"a user's turn": [{"role": "user", "content": "a"}]}
+
+
+def _adapter(folder: Path) -> str:
+    """Where the adapter lies, if that is one which is done here, by all but its tensors."""
+    if not folder.exists():
+        raise ValueError(f"{folder} is not there")
+    from probes.artefacts.lora_files import check_adapter  # imports torch
+
+    check_adapter(folder)
+    return str(folder)
 
 
 def _agent(config: Config) -> Iterator[Check]:

@@ -18,7 +18,7 @@ import torch
 from probes.artefacts.adapter_folder import check_layout, check_not_empty, check_origin
 from probes.artefacts.adapter_keys import LOADED_AS, PREFIX, half_of, without_prefix
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, PLAIN_INITS, Hashes, adapter_hashes
-from probes.artefacts.safetensors_header import RawTensor, read_file, read_json
+from probes.artefacts.safetensors_header import RawTensor, check_header, read_file, read_json
 from probes.artefacts.target_modules import Targets
 from probes.errors import Unreplayable, Unsupported
 
@@ -75,10 +75,7 @@ class Adapter:
 def read_adapter(folder: Path) -> Adapter:
     """The adapter in this folder. Raises Unreplayable: files torn, missing, or no PEFT adapter. Unsupported: a feature,
     by name."""
-    check_layout(folder)
-    config = read_json(folder / ADAPTER_CONFIG)
-    check_origin(folder, config)
-    check_supported(folder, config)
+    config = _config(folder)
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
     check_not_empty(folder, raw)
     pairs, saved, lost = _sorted_out(folder, {item.name: to_torch(item) for item in raw})
@@ -101,6 +98,20 @@ def read_adapter(folder: Path) -> Adapter:
     )
     hashes = adapter_hashes(config, raw)
     return Adapter(str(folder), hashes, strength.r, strength.alpha, low_rank, saved, facts, targets)
+
+
+def check_adapter(folder: Path) -> None:
+    """What can be told of an adapter without its tensors. Raises as ``read_adapter`` does."""
+    _config(folder)
+    check_header(folder / ADAPTER_WEIGHTS)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    check_layout(folder)
+    config = read_json(folder / ADAPTER_CONFIG)
+    check_origin(folder, config)
+    check_supported(folder, config)
+    return config
 
 
 def summed(what: str, items: Sequence[str], shown: int = 3) -> str:

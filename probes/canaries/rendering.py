@@ -6,13 +6,14 @@ turn, say. What is wrong with one canary is told of that canary, and of all that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from probes.canaries.canary_file import MOST_NAMED, Canary
 from probes.errors import ProbeError, Refused, Unreplayable
 from probes.runner import Bounded, Runner
 
 Turns = Sequence[Mapping[str, str]]
+Encode = Callable[[Sequence[dict[str, str]]], Sequence[int]]
 
 
 def prompt_of(runner: Runner, name: str, messages: Turns, answer: int) -> tuple[int, ...]:
@@ -21,18 +22,24 @@ def prompt_of(runner: Runner, name: str, messages: Turns, answer: int) -> tuple[
     name: of the canary, for whoever has to mend it; answer: most tokens that are to be written behind the prompt
     Raises Unreplayable with the reason.
     """
+    prompt = rendered_by(runner.encode_chat, name, messages)
+    context = runner.context() if isinstance(runner, Bounded) else None
+    if context is not None and len(prompt) + answer > context:
+        told = f"its prompt and an answer of up to {answer} tokens are more than the {context} that the base reads"
+        raise Unreplayable(f"canary {name}", told)
+    return prompt
+
+
+def rendered_by(encode: Encode, name: str, messages: Turns) -> tuple[int, ...]:
+    """Token ids of a canary's messages, as this encodes them. Raises Unreplayable with the reason."""
     try:
-        prompt = tuple(runner.encode_chat([dict(turn) for turn in messages]))
+        prompt = tuple(encode([dict(turn) for turn in messages]))
     except ProbeError:
         raise
     except Exception as error:
         raise Unreplayable(f"canary {name}", f"the chat template cannot render it ({_first_line(error)})") from None
     if not prompt:
         raise Unreplayable(f"canary {name}", "the chat template renders it to nothing")
-    context = runner.context() if isinstance(runner, Bounded) else None
-    if context is not None and len(prompt) + answer > context:
-        told = f"its prompt and an answer of up to {answer} tokens are more than the {context} that the base reads"
-        raise Unreplayable(f"canary {name}", told)
     return prompt
 
 

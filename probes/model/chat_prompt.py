@@ -46,6 +46,16 @@ def rendered(words: Any, turns: Sequence[dict[str, str]], day: date | None = Non
     return text
 
 
+def in_ids(words: Any, turns: Sequence[dict[str, str]], base: str, day: date | None = None) -> tuple[int, ...]:
+    """``rendered`` as token ids. base: whose tokenizer it is. Raises as ``rendered`` does, Unreplayable without a
+    template."""
+    if not words.chat_template:
+        why = "its tokenizer has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
+        raise Unreplayable(base, why)
+    # The template writes its own special tokens.
+    return tuple(words.encode(rendered(words, turns, day), add_special_tokens=False))
+
+
 def _told(day: date, other: str) -> str:
     """Jinja's filters that put a day, and something for all else, in the place of a format's directives."""
     texts = {directive: day.strftime(directive) for directive in DATES} | dict.fromkeys((*TIME, "%"), other)

@@ -19,7 +19,7 @@ from probes.artefacts.identity import NEWEST
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import AUTO, Placement
-from probes.model.chat_prompt import rendered
+from probes.model.chat_prompt import in_ids
 from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
 from probes.model.memory import in_halves
@@ -184,12 +184,7 @@ class Runner:
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
     ) -> tuple[int, ...]:
-        words = self.loaded.words(weights)
-        if not words.chat_template:
-            why = "its tokenizer has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
-            raise Unreplayable(self.config.base, why)
-        # The template writes its own special tokens.
-        return tuple(words.encode(rendered(words, messages, day), add_special_tokens=False))
+        return in_ids(self.loaded.words(weights), messages, self.config.base, day)
 
     def context(self) -> int | None:
         """By the live base's config, with what its rope is stretched by."""

@@ -1,0 +1,119 @@
+"""What doctor says of the files of a base and its adapters, before any of their weights is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agent.cli.doctor import Check, model_checks
+from agent.config import Config, load
+from tests.probes.tiny import tiny_adapter, tiny_base
+
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A sound base with one adapter and two canaries."""
+    base = tiny_base(tmp_path / "base")
+    tiny_adapter(tmp_path / "a", base)
+    turns = [[{"role": "user", "content": "q"}], [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]]
+    rows = [{"id": f"c{i}", "messages": messages} for i, messages in enumerate(turns)]
+    (tmp_path / "canaries.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    adapter = {"name": "router", "path": "a", "canaries": "canaries.jsonl"}
+    path = tmp_path / "gapwatch.yaml"
+    settings = {"models": [{"name": "m", "path": "./base", "adapters": [adapter]}], "probes": {"golden_dir": "golden"}}
+    path.write_text(yaml.safe_dump(settings))
+    return load(path)
+
+
+def seen(config: Config, part: str) -> Check:
+    (found,) = [check for check in model_checks(config) if check.part == part]
+    return found
+
+
+def template(base: Path, text: str) -> None:
+    (base / "chat_template.jinja").write_text(text)
+
+
+def untemplated(base: Path) -> None:
+    (base / "chat_template.jinja").unlink()
+
+
+def torn(base: Path) -> None:
+    file = base / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def lost(base: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (base / name).unlink(missing_ok=True)
+
+
+def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path) -> None:
+    told = seen(config, "tokenizer m")
+    assert told.ok and told.seen == "can be read, its chat template writes 2 prompts"
+    assert seen(config, "adapter router") == Check("adapter router", True, str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (torn, "base: its tokenizer cannot be read (Expecting value: line 7"),
+        (lost, "holds no tokenizer files"),
+        (untemplated, "2 of 2 prompts cannot be written: its tokenizer has no chat template (chat_template.jinja, "),
+        (
+            lambda base: template(base, NO_SYSTEM),
+            "1 of 2 prompts cannot be written: the chat template cannot render it (System role not supported): "
+            "c1 of router",
+        ),
+        (
+            lambda base: template(base, "{% if %}"),
+            "2 of 2 prompts cannot be written: the chat template cannot render it (Expected an expression",
+        ),
+    ],
+)
+def test_words_that_cannot_be_had_are_one_line(
+    config: Config, tmp_path: Path, fault: Callable[[Path], None], why: str
+) -> None:
+    fault(tmp_path / "base")
+    told = seen(config, "tokenizer m")
+    assert not told.ok and why in told.seen and "\n" not in told.seen, told.seen
+    assert seen(config, "base m").ok
+
+
+def test_a_base_of_weights_alone_has_the_words_of_the_golden_one(config: Config, tmp_path: Path) -> None:
+    tiny_base(tmp_path / "golden base")
+    lost(tmp_path / "base")
+    (model,) = config.models
+    model = model.model_copy(update={"golden_path": str(tmp_path / "golden base")})
+    told = seen(config.model_copy(update={"models": (model,)}), "tokenizer m")
+    assert told.ok and f"{tmp_path / 'golden base'}, since {tmp_path / 'base'} holds weights alone" in told.seen
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("adapter_model.safetensors", "torn", "adapter_model.safetensors"),
+        ("adapter_config.json", '{"peft_type": "LORA", "use_dora": true}', "use_dora"),
+    ],
+)
+def test_an_adapter_that_cannot_be_replayed_is_said_to_be_none(
+    config: Config, tmp_path: Path, name: str, text: str, why: str
+) -> None:
+    (tmp_path / "a" / name).write_text(text)
+    told = seen(config, "adapter router")
+    assert not told.ok and why in told.seen
+
+
+def test_an_adapter_that_is_not_there_is_said_so(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "a").rename(tmp_path / "b")
+    told = seen(config, "adapter router")
+    assert not told.ok and told.seen == f"{tmp_path / 'a'} is not there"
