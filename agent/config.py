@@ -20,6 +20,7 @@ from agent.errors import Refused, Unfit
 from agent.kafka.client import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
+from detectors.records import THE_BASE
 from probes.canaries.canary_file import read_canaries
 from probes.errors import Refused as CanariesRefused
 
@@ -46,6 +47,13 @@ def printable(text: str) -> str:
     return text
 
 
+def of_an_adapter(name: str) -> str:
+    """Pages say "the base" of the base, so that it is no adapter's name. Raises Unfit."""
+    if name == THE_BASE:
+        raise Unfit(f"{name!r}, which is what pages call the base", "another name")
+    return name
+
+
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
@@ -69,7 +77,7 @@ class Adapter(Section):
     tolerance: share of the adapter's strength that may be lost or gained before a canary counts, in (0, 1)
     """
 
-    name: Name
+    name: Annotated[Name, AfterValidator(of_an_adapter)]
     path: Path
     canaries: Path | None = None
     golden: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")

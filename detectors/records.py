@@ -18,6 +18,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
+# Whom pages and causes name where it is no adapter; no adapter has that name.
+THE_BASE = "the base"
+
 
 class SubjectKind(StrEnum):
     """What a verdict is about: one adapter, or the base that several adapters share."""

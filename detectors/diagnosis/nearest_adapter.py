@@ -9,33 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.diagnosis.signature_matching import LEFT_OVER, RUNNER_UP, Witness, witness
-from detectors.records import Measurement
+from detectors.records import THE_BASE, Measurement
 
 Doubles = NDArray[np.float64]
 
-BASE = "the base"
-
 
 def nearest_mover(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
-    """Whose direction a displacement of the served answers has: another adapter's name, ``BASE``, "" for none.
+    """Whose direction a displacement of the served answers has: another adapter's name, ``THE_BASE``, "" for none.
 
     canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
     that one answers with a cosine of at least one half, summed over canaries: a mixture is no full replacement.
     """
     best, found = 0.5, ""
     names = set.intersection(*(set(m.comparison.reference.others) for m, _ in canary_moves)) if canary_moves else set()
-    for name in (*sorted(names), BASE):
+    for other_name in (*sorted(names), None):  # None: the base, whatever adapters are called
         cross = size = moved = 0.0
         for m, move in canary_moves:
             canary = witness(m)
-            other = canary.from_base(m.comparison.reference.others[name]) if name != BASE else 0.0
+            others = m.comparison.reference.others
+            other = 0.0 if other_name is None else canary.from_base(others[other_name])
             towards = other - canary.ready.delta
             cross += float(move @ towards)
             size += float(towards @ towards)
             moved += float(move @ move)
         cosine = cross / math.sqrt(size * moved) if size * moved > 0 else 0.0
         if cosine > best:
-            best, found = cosine, name
+            best, found = cosine, THE_BASE if other_name is None else other_name
     return found
 
 

@@ -24,10 +24,10 @@ from detectors.canaries.kl_divergence import clean
 from detectors.canaries.retention import prepare
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, scores
 from detectors.diagnosis import remediation as words
-from detectors.diagnosis.nearest_adapter import BASE, base_answers_as, nearest_mover
+from detectors.diagnosis.nearest_adapter import base_answers_as, nearest_mover
 from detectors.diagnosis.replica_split import Split, by_gap, by_pod
 from detectors.diagnosis.signature_matching import ONE_FOR_ALL, Explanation, explanations, named
-from detectors.records import BaseRound, Cause, FaultKind, Half, Measurement, Round
+from detectors.records import THE_BASE, BaseRound, Cause, FaultKind, Half, Measurement, Round
 
 Told = tuple[Cause, str, str]
 
@@ -163,7 +163,7 @@ def _signature_words(round: Round, seen: Sequence[Measurement], found: Sequence[
         case Cause.SAMPLING_CHANGED:
             return words.sampling(adapter, best.name, best.value, left)
         case _:
-            return words.shared_cache(adapter, None, words.average(seen, "retention"), best.name or BASE)
+            return words.shared_cache(adapter, None, words.average(seen, "retention"), best.name or THE_BASE)
 
 
 def _one_replica(round: Round, split: Split, of_bad: Told) -> Told:
@@ -220,7 +220,7 @@ def _previous_tenant(
     """Whose cache it was: by its recorded signature, else by the direction in which the answers went; "" unknown."""
     found = named(explanations(warmed, tolerance))
     if found and found[0].kind in (FaultKind.WARMED, FaultKind.PREFILLED, FaultKind.OTHER_ADAPTER):
-        return found[0].name or BASE
+        return found[0].name or THE_BASE
     moves = []
     for cold, warm in pairs:
         ready = prepare(cold.comparison.reference)

@@ -77,6 +77,11 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"models": [GOOD["models"][0], MORE | {"name": "n", "adapters": [ONE]}]}, "file", "saw ['a'] twice"),
         ({"models": [MORE | {"name": " m"}]}, "models.0.name", "space at an end"),
         ({"models": [MORE | {"adapters": [ONE | {"name": "a\tb"}]}]}, "models.0.adapters.0.name", "printable"),
+        (
+            {"models": [MORE | {"adapters": [ONE | {"name": "the base"}]}]},
+            "models.0.adapters.0.name",
+            "saw 'the base', which is what pages call the base, wanted another name",
+        ),
         ({"models": [MORE | {"adapters": [ONE | {"golden": "abc"}]}]}, "models.0.adapters.0.golden", "sha256"),
         ({"models": [MORE | {"adapters": [ONE | {"tolerance": 5}]}]}, "models.0.adapters.0.tolerance", "less than 1"),
         ({"sampling": {"rate": 1.5}}, "sampling.rate", "less than or equal to 1"),

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from detectors.diagnosis.nearest_adapter import nearest_mover
+from detectors.diagnosis.signature_matching import witness
+from detectors.records import THE_BASE, Measurement
+from tests.detectors.synthetic import make_round
+
+
+def renamed(seen: Measurement, name: str) -> Measurement:
+    """The same, where the router has another name and is the only other adapter."""
+    known = seen.comparison.reference
+    others = {name: known.others["router"]}
+    return replace(seen, comparison=replace(seen.comparison, reference=replace(known, others=others)))
+
+
+@pytest.mark.parametrize("name", ["router", THE_BASE])
+def test_an_adapter_is_told_from_the_base_whatever_it_is_called(name: str) -> None:
+    """The other one's effect on top: across the way to the base, and half of the way to the other one."""
+    seen = [renamed(one, name) for one in make_round("extractor", "healthy").measurements]
+    assert nearest_mover([(m, witness(m).from_base(m.comparison.reference.others[name])) for m in seen]) == name
+    assert nearest_mover([(m, -witness(m).ready.delta) for m in seen]) == THE_BASE
