@@ -1,6 +1,7 @@
 """Arguments, signals, exit codes. Heavy imports happen inside the command that needs them.
 
-0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage, refused configuration included.
+0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage, refused configuration included,
+130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Read the configuration and say what is wrong with it, on one line."""
+    """Read the configuration and say what is wrong with it, a line each. 1 when something named is missing or torn."""
     from agent.cli.check_config import check
 
     return check(config, json)

@@ -107,7 +107,7 @@ def _wanted(error: Any) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     *section, key = map(str, error["loc"])
     if not _SECRET.search(key):
-        return "no key of that name here (see deploy/gapwatch.yaml)"
+        return "no key of that name here (gapwatch sample-config prints them all)"
     belongs = SECRET_FILES.get(".".join(section))
     if belongs:
         return f"{belongs}, the path of a file that holds the secret and nothing else"

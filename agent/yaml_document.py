@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return _mapping(path, path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise Refused(str(path), "no such file", "a YAML configuration (deploy/gapwatch.yaml is a sample)") from None
+        raise Refused(str(path), "no such file", "a YAML configuration (gapwatch sample-config prints one)") from None
     except UnicodeDecodeError as error:
         raise Refused(str(path), f"no UTF-8 at byte {error.start}", "a YAML file in UTF-8") from None
     except OSError as error:
