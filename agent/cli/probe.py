@@ -33,7 +33,8 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
         console.print(verdict_table(verdicts))
         for verdict in verdicts:
             if verdict.status is not Status.HEALTHY and not verdict.covered_by:
-                say(escape(f"{verdict.subject}: {verdict.explanation} {verdict.action}"))
+                action = f"; first action: {verdict.action}" if verdict.action else ""
+                say(escape(f"{verdict.subject}: {verdict.explanation}{action}"))
     return exit_code(verdicts)
 
 
