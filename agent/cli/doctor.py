@@ -207,7 +207,7 @@ def _words(config: Config, model: Model) -> str:
     if faults:
         seen = f"{len(faults)} of {len(prompts)} prompts cannot be written: {in_words(faults, len(prompts))}"
         raise Unreplayable(str(folder), seen)
-    said = f"can be read, its chat template writes {len(prompts)} prompts"
+    said = f"can be read; prompts that its chat template writes: {len(prompts)}"
     return said if folder == place else f"{said}; {folder}, since {place} holds weights alone"
 
 
