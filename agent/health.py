@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from agent.clock import Clock
-from agent.errors import AgentError, Retryable
+from agent.errors import Refused, Retryable
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ class Health:
             return self._public(path, params)
         try:
             columns, rows = self._routes.query(path.removeprefix("/queries/"), params)
-        except AgentError as error:
+        except Refused as error:
             return HTTPStatus.BAD_REQUEST, "application/json", orjson.dumps({"error": str(error)})
         except Exception as error:
             log.warning("query_failed", query=path, error=str(error))

@@ -97,7 +97,7 @@ def _kafka(config: Config) -> Iterator[Check]:
 
 def _store(config: Config) -> Iterator[Check]:
     """The embedded engine is asked through the agent that holds it; a server is asked itself."""
-    if config.clickhouse.dsn.startswith("chdb:") and _reply(config.telemetry.control_port, "/livez"):
+    if config.clickhouse.dsn.startswith("chdb:") and isinstance(_parts(config), dict):
         yield Check("clickhouse", True, "embedded, held by the running agent")
         return
     yield _tried("clickhouse", lambda: _store_answers(config), "clickhouse.dsn and clickhouse.password_file")
@@ -207,7 +207,7 @@ def _words(config: Config, model: Model) -> str:
     if faults:
         seen = f"{len(faults)} of {len(prompts)} prompts cannot be written: {in_words(faults, len(prompts))}"
         raise Unreplayable(str(folder), seen)
-    said = f"can be read, its chat template writes {len(prompts)} prompts"
+    said = f"can be read; prompts that its chat template writes: {len(prompts)}"
     return said if folder == place else f"{said}; {folder}, since {place} holds weights alone"
 
 
@@ -243,19 +243,24 @@ def _adapter(folder: Path) -> str:
 
 
 def _agent(config: Config) -> Iterator[Check]:
-    reply = _reply(config.telemetry.control_port, "/readyz")
-    if reply is None:
+    parts, port = _parts(config), config.telemetry.control_port
+    if parts is None:
         yield Check("agent", True, "none is running on this machine")
-        return
-    for part, (ok, words) in reply.json().items():
-        yield Check(f"agent: {part}", ok, words, "see the agent's log")
+    elif not isinstance(parts, dict):
+        yield Check("agent", False, f"another program answers on port {port}", "telemetry.control_port of its own")
+    else:
+        for part, (ok, words) in parts.items():
+            yield Check(f"agent: {part}", ok, words, "see the agent's log")
 
 
-def _reply(port: int, path: str) -> httpx.Response | None:
+def _parts(config: Config) -> object:
+    """Of the agent that runs here, part -> (ok, words); None where nobody answers, "" where another program does."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5.0)
+        return httpx.get(f"http://127.0.0.1:{config.telemetry.control_port}/readyz", timeout=5.0).json()
     except httpx.TransportError:
         return None
+    except ValueError:
+        return ""
 
 
 def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:

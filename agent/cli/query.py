@@ -54,9 +54,9 @@ def pairs(params: Sequence[str]) -> dict[str, str]:
 def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]] | None:
     try:
         reply = httpx.get(f"http://127.0.0.1:{port}/queries/{name}", params=dict(params), timeout=30.0)
-    except httpx.TransportError:
+        told = reply.json()
+    except (httpx.TransportError, ValueError):  # nobody listens there, or another program
         return None
-    told = reply.json()
     if reply.status_code == 400:
         raise Refused(f"query {name}", told.get("error"), f"one of: {', '.join(store.query_names())}")
     if reply.status_code != 200:

@@ -117,7 +117,7 @@ class Teller:
         return self._adapters.get(adapter.encode(), other)
 
     def _pods_of(self, names: Sequence[bytes | None]) -> list[str]:
-        """As ``fields.pod_name`` has them; remembered, because a fleet has few."""
+        """As ``json_fields.pod_name`` has them; remembered, because a fleet has few."""
         for name in set(names) - self._pods.keys():
             self._pods[name] = pod_name((name or b"").decode("utf-8", "replace"))
         found = [self._pods[name] for name in names]

@@ -11,10 +11,12 @@ seen AS (
     SELECT
         r.cluster AS cluster, r.base AS base, r.adapter AS adapter, r.pod AS pod, r.at AS at, r.round AS round,
         r.live_base AS live_base, r.live_adapter AS live_adapter, r.facts AS facts, o.latest AS latest,
+        r.hash_scheme AS hash_scheme,
         r.live_tokenizer AS live_tokenizer, r.live_template AS live_template, row_number() OVER w AS place,
         lagInFrame(r.live_base) OVER w AS base_before, lagInFrame(r.live_adapter) OVER w AS adapter_before,
         lagInFrame(r.live_tokenizer) OVER w AS tokenizer_before, lagInFrame(r.live_template) OVER w AS template_before,
-        lagInFrame(r.facts) OVER w AS facts_before
+        lagInFrame(r.facts) OVER w AS facts_before,
+        live_template != template_before AND template_before != '' AND live_template != '' AS template_changed
     FROM rounds AS r INNER JOIN onsets AS o ON r.cluster = o.cluster AND r.base = o.base
     -- A round in which the files were being written has no hashes; it must not look like a change and a change back.
     WHERE r.at <= o.latest AND r.live_base != ''
@@ -24,11 +26,15 @@ seen AS (
 SELECT
     at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts,
     tokenizer_before, live_tokenizer, template_before, live_template,
-    -- An empty hash is one that nobody took: rounds from before these columns, and a folder without a tokenizer.
+    -- An empty hash is one that nobody took: rounds from before these columns, and a folder without a tokenizer. By scheme 1
+    -- the template is hashed with the tokenizer, so beside a template that changed nobody can tell.
     arrayFilter(part -> part != '', [
         if(live_base != base_before, 'base', ''),
-        if(live_tokenizer != tokenizer_before AND tokenizer_before != '' AND live_tokenizer != '', 'tokenizer', ''),
-        if(live_template != template_before AND template_before != '' AND live_template != '', 'chat template', ''),
+        if(
+            live_tokenizer != tokenizer_before AND tokenizer_before != '' AND live_tokenizer != ''
+            AND NOT (hash_scheme = 1 AND template_changed), 'tokenizer', ''
+        ),
+        if(template_changed, 'chat template', ''),
         if(live_adapter != adapter_before, 'adapter', '')
     ]) AS changed
 FROM seen

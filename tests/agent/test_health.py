@@ -9,13 +9,15 @@ import httpx
 import pytest
 
 from agent.clock import HandClock
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.health import STALE_S, Health, Routes
 
 PARTS: dict[str, tuple[bool, str]] = {"kafka": (True, "reading")}
 
 
 def query(name: str, params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    if name == "away":
+        raise Retryable("clickhouse", "connection refused")
     if name != "degraded":
         raise Refused("query", name, "one of: degraded")
     return ["cluster", "n"], [(params.get("cluster", ""), 1)]
@@ -73,3 +75,10 @@ def test_an_unknown_query_is_a_bad_request_with_the_reason(served: tuple[Health,
     reply = get(health.control_port, "/queries/DROP")
     assert reply.status_code == 400
     assert "one of: degraded" in reply.json()["error"]
+
+
+def test_a_store_that_is_away_is_no_fault_of_the_request(served: tuple[Health, HandClock]) -> None:
+    """By the command's exit code: 2 and not 64."""
+    health, _ = served
+    reply = get(health.control_port, "/queries/away")
+    assert (reply.status_code, reply.json()) == (502, {"error": "clickhouse: connection refused"})

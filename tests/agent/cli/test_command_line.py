@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -206,3 +208,28 @@ def test_a_port_that_another_has_is_one_line_and_no_traceback(config: Path) -> N
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1] == f"port {port} of 0.0.0.0 (telemetry): Address already in use"
+
+
+class Stranger(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_another_program_on_the_control_port_is_not_taken_for_an_agent(config: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        said = yaml.safe_load(config.read_text()) | {"clickhouse": {"dsn": f"chdb://{config.parent}/store"}}
+        said["telemetry"]["control_port"] = server.server_port
+        config.write_text(yaml.safe_dump(said))
+        asked = gapwatch("query", "degraded", "--config", str(config))
+        (agent,), (store,) = parts_of(config, "agent"), parts_of(config, "clickhouse")
+        server.shutdown()
+    assert asked.returncode == 64 and "a store with this version's tables" in asked.stderr
+    assert "Traceback" not in asked.stderr
+    assert not agent["ok"] and agent["seen"] == f"another program answers on port {server.server_port}"
+    assert store["ok"] and store["seen"].startswith("version ")

@@ -59,7 +59,7 @@ def lost(base: Path) -> None:
 
 def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path) -> None:
     told = seen(config, "tokenizer m")
-    assert told.ok and told.seen == "can be read, its chat template writes 2 prompts"
+    assert told.ok and told.seen == "can be read; prompts that its chat template writes: 2"
     assert seen(config, "adapter router") == Check("adapter router", True, str(tmp_path / "a"))
 
 

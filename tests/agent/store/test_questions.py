@@ -219,6 +219,18 @@ def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_schem
     assert (seen[0]["template_before"], seen[0]["live_template"]) == ("sha256:t1", "sha256:t2")
 
 
+@pytest.mark.parametrize(("scheme", "wanted"), [(1, ["chat template"]), (2, ["tokenizer", "chat template"])])
+@embedded
+def test_beside_another_template_a_tokenizer_is_told_where_it_has_a_hash_of_its_own(
+    migrated: store.Client, scheme: int, wanted: list[str]
+) -> None:
+    before = replace(ACCEPTED, live_template="sha256:t1", live_tokenizer="sha256:k1", scheme=scheme)
+    after = replace(before, live_template="sha256:t2", live_tokenizer="sha256:k2")
+    insert(migrated, *(findings.base_round(i, NOW - 120 + 60 * i, identity=it) for i, it in enumerate((before, after))))
+    insert(migrated, findings.alarm(NOW - 60, subject=ROUTER))
+    assert [row["changed"] for row in answers(migrated, "identity", subject=ROUTER)] == [wanted, wanted]
+
+
 @embedded
 def test_rounds_from_before_a_hash_was_stored_are_no_change(migrated: store.Client) -> None:
     """An agent of this version over golden records, and rows, of the one before."""
