@@ -187,8 +187,8 @@ def replaced(adapter: str, seen: Sequence[Measurement]) -> Words:
     return (
         f"{adapter} is made of other files than were accepted, on the same base, and left what was accepted in no "
         f"recorded way: {_how_far(seen)}",
-        f"find out who put these files there: {PUT_BACK}, or accept them: gapwatch enrol {adapter} --replace --why "
-        f"TEXT; then run gapwatch probe {adapter}",
+        f"find out who put these files there: {PUT_BACK}, or accept them: gapwatch enrol {quote(adapter)} --replace "
+        f"--why TEXT; then run gapwatch probe {quote(adapter)}",
     )
 
 

@@ -27,6 +27,8 @@ PAIRS = {**known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, **known.MODEL_FOR
 ENCODERS = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 HEADS = ("Classification", "QuestionAnswering", "MultipleChoice", "Reward", "RewardModel", "ValueHead", "Scoring")
 UNQUANTISED = "name a copy of the base in bfloat16 or float16, as it was before it was quantised"
+# torch's fully_shard puts it before a class's name, and trainers saved that name.
+WRAPPED = "FSDP"
 CODE = "code of a model folder is never run"
 # Stored in few bits and put back into plain weights as it is loaded, on whatever device.
 UNPACKED = ("fp8", "mxfp4")
@@ -109,7 +111,7 @@ def _unknown(config: Mapping[str, Any], kind: str, name: str) -> str:
         return f"its model_type {kind!r} is none that transformers {transformers.__version__} has"
     if kind not in CAUSAL:
         return f"{name or kind} is no causal language model that transformers {transformers.__version__} has"
-    if name and name.lower() != str(CAUSAL[kind]).lower():
+    if name and name.removeprefix(WRAPPED).lower() != str(CAUSAL[kind]).lower():
         if code:
             return f"its architecture {name} is code of its own ({code}), not transformers' {CAUSAL[kind]}: {CODE}"
         return f"its architecture is {name}, which is not {CAUSAL[kind]}, the language model of its type {kind!r}"

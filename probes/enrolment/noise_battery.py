@@ -48,7 +48,7 @@ class Configuration:
 def configurations(runner: Runner) -> tuple[Configuration, ...]:
     """The battery for this runner: without the cache in one pass, through it in chunks, other batches and a restart.
 
-    Another attention kernel only where its config can name one. Another precision only where a CUDA device serves in
+    Another attention kernel only where the base can be run by one. Another precision only where a CUDA device serves in
     half precision: kernels there round by batch and version, and float32 measures how far that may go. An adapter that
     is served in float32 gets no bfloat16 in its battery: that would be a loss of precision, and a floor wide enough to
     hide small faults.
@@ -62,11 +62,13 @@ def configurations(runner: Runner) -> tuple[Configuration, ...]:
         Configuration("after a restart", BatchShape(rows=8), reopen=True),
     )
     config = getattr(runner, "config", None)
-    return (*plain, *_other_attention(config), *_other_dtype(config))
+    return (*plain, *_other_attention(runner), *_other_dtype(config))
 
 
-def _other_attention(config: Any) -> tuple[Configuration, ...]:
-    other = {"sdpa": "eager", "eager": "sdpa"}.get(getattr(config, "attention", ""))
+def _other_attention(runner: Runner) -> tuple[Configuration, ...]:
+    """For runners that know (``other_attention()``)."""
+    asked = getattr(runner, "other_attention", None)
+    other = asked() if asked else ""
     return (Configuration(f"{other} attention", BatchShape(rows=8), attention=other),) if other else ()
 
 

@@ -136,7 +136,8 @@ def _attention(kind: Any, wanted: str) -> str:
 
 def _ends(folder: Path, network: Any) -> frozenset[int]:
     """Token ids that end a text: of generation_config.json where there is one, else of the config."""
-    ends = network.config.eos_token_id
+    ends = getattr(network.config, "eos_token_id", None)
     if (file := folder / "generation_config.json").is_file():
-        ends = read_json(file).get("eos_token_id") or ends
+        own = read_json(file).get("eos_token_id")
+        ends = ends if own is None else own  # 0 is an id like others
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -11,6 +11,7 @@ from probes.artefacts.lora_files import Adapter
 from probes.errors import Unreplayable
 from probes.model.faulty_adapters import averaged, stacked, without
 from probes.model.forward import Model
+from probes.model.memory import failures
 from probes.model.packing import OTHERS_CACHE
 from probes.runner import Target, Weights, bits, group, other_adapter
 
@@ -51,7 +52,8 @@ class StandIns:
     _fitted: list[tuple[Model, str]] = field(default_factory=list)
 
     def role(self, target: Target) -> Role:
-        """Raises Unreplayable, Unsupported: no such subject, block or bits, or a fault that cannot be played."""
+        """Raises Unreplayable, Unsupported: no such subject, block or bits, a fault that cannot be played, or no memory
+        for it."""
         if target not in self._roles:
             self._roles[target] = self._cast(target)
         return self._roles[target]
@@ -91,8 +93,9 @@ class StandIns:
         own = model.adapters.fitted[adapter].adapter
         # A zero byte is in no configured name; the number, because two runs may be under way at a time.
         name = f"{adapter}\0{fault.kind} {fault.name}\0{id(self)}"
-        model.adapters.fit(name, _variant(own, fault, model))
-        self._fitted.append((model, name))
+        self._fitted.append((model, name))  # before it is whole: what is half there leaves too
+        with failures(own.path):
+            model.adapters.fit(name, _variant(own, fault, model))
         return name
 
 

@@ -20,6 +20,9 @@ CGROUPS = (
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
+# What a container's use holds of files and of the kernel's tables of them, and is given back before anything is ended.
+# Active pages too: a base that was read twice, to be hashed and to be run, is nothing else.
+GIVEN_BACK = ("inactive_file", "active_file", "slab_reclaimable")
 
 
 @contextmanager
@@ -89,8 +92,8 @@ def _container(cgroup: Path, limit: str, used: str, stat: str) -> int | None:
         most, now = int((cgroup / limit).read_text()), int((cgroup / used).read_text())
     except (OSError, ValueError):  # no such file, or "max"
         return None
-    # File pages that nobody has looked at lately are given back before anything is ended.
-    return max(0, most - now + _fields(cgroup / stat).get("inactive_file", 0))
+    told = _fields(cgroup / stat)
+    return max(0, most - now + sum(told.get(name, 0) for name in GIVEN_BACK))
 
 
 def _fields(file: Path) -> dict[str, int]:

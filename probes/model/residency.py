@@ -63,6 +63,7 @@ class Loaded:
         # Of what scores traffic, by GOLDEN, the name on the golden base's switchboard, or the copy in few bits.
         self._short: dict[str, Shortage] = {}
         self._tokenizer: Any = None
+        self._no_golden: ProbeError | None = None
         self._golden_told = Told()
         self._live_tokenizer: Any = None
         self._live_told = Told()
@@ -82,6 +83,7 @@ class Loaded:
         self._read.clear()
         self._kept.clear()
         self._short.clear()
+        self._no_golden = None
         for subject in (self.base, *self._adapters.values()):
             subject.forget()
 
@@ -109,7 +111,9 @@ class Loaded:
     def golden_model(self) -> Model:
         self._check_memory(GOLDEN)
         if self.golden is None:
-            raise Unreplayable(self.sources.golden_base or self.sources.base, "the golden base is not loaded")
+            error = self._no_golden or self.base.error
+            why = f" ({error})" if error else ""
+            raise Unreplayable(self.sources.golden_base or self.sources.base, f"the golden base is not loaded{why}")
         return self.golden
 
     def golden_name(self, adapter: str) -> str:
@@ -284,8 +288,10 @@ class Loaded:
         except NoMemory as error:
             self._short[GOLDEN] = Shortage(error.afresh())
             return
-        except Unreplayable:
-            return  # told by embed and by an empty golden hash; tried again at each refresh
+        except Unreplayable as error:
+            self._no_golden = error.afresh()  # told by whoever asks for it; tried again at each refresh
+            return
+        self._no_golden = None
         self._fit_all()
 
     def _accept(self, model: Model, parts: BaseParts) -> None:

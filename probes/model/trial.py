@@ -18,12 +18,13 @@ from torch import nn
 
 from probes.model.cache import Cache, body_of, new_cache, read_on, taken
 from probes.model.forward import own_head
+from probes.model.memory import no_memory
 
 # Tokens of the longer text; the shorter one is its beginning.
 LONG, SHORT = 13, 7
 # Of the norm of the states. Another order of the same sums comes to a millionth of it, a lost state to hundredths.
 TOLERANCE = {torch.float32: 2e-3, torch.float64: 2e-3}
-# For types of two bytes; in doubt a model is run, and run the slower way.
+# For types of two bytes, of each token's norm; in doubt a model is run, and run the slower way.
 COARSE, DOUBT = 0.1, 0.02
 # One of many that tokens are sent to: on so few tokens it may have been sent them all.
 EXPERT = re.compile(r"experts\.\d+(\.|$)")
@@ -71,7 +72,9 @@ def _beside(network: Any, ids: torch.Tensor, states: torch.Tensor, left: bool) -
 def _continues(network: Any, ids: torch.Tensor, states: torch.Tensor) -> bool:
     try:
         return _same(_onward(network, ids, [SHORT]), states[SHORT:], DOUBT)
-    except (RuntimeError, ValueError):
+    except Exception as error:  # layers that cannot do it raise almost anything
+        if no_memory("", error):
+            raise
         return False
 
 
@@ -104,8 +107,13 @@ def _two(ids: torch.Tensor, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _same(seen: torch.Tensor, wanted: torch.Tensor, coarse: float = COARSE) -> bool:
-    gap, size = (seen - wanted).float().norm(), wanted.float().norm()
-    return bool(gap <= TOLERANCE.get(wanted.dtype, coarse) * size)
+    """In types of two bytes up to a third of the tokens may be away: a rounding sends one here and there to another
+    expert, which moved it by .29 of its norm in a mixture that was well. What is lost is lost to the others too."""
+    gap, size = (seen - wanted).float().norm(dim=-1), wanted.float().norm(dim=-1)
+    if wanted.dtype in TOLERANCE:
+        return bool(gap.norm() <= TOLERANCE[wanted.dtype] * size.norm())
+    away = ~(gap <= coarse * size)
+    return 3 * int(away.sum()) <= away.numel()
 
 
 def _head_is_plain(network: Any, ids: torch.Tensor, states: torch.Tensor) -> bool:

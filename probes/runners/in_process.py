@@ -214,6 +214,14 @@ class Runner:
         """What of the adapter does not fit the live base, and why it could not be read."""
         return self.loaded.facts(adapter)
 
+    def other_attention(self) -> str:
+        """Name of a backend that the live base is not run by and could be, "" where there is none."""
+        if self.loaded.live is None:
+            return ""
+        network = self.loaded.live.network
+        able = ("sdpa", "eager") if network._supports_sdpa else ("eager",)
+        return next((name for name in able if name != network.config._attn_implementation), "")
+
     def blocks(self, adapter: str) -> tuple[str, ...]:
         """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
         with self._lock:

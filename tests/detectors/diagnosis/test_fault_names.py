@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
+from detectors.diagnosis import remediation
 from detectors.diagnosis.fault_names import earlier_version, is_earlier_version, mixture, part_of
 from detectors.diagnosis.remediation import wrong_adapter
-from detectors.records import Fault, FaultKind
+from detectors.records import Fault, FaultKind, Identity
 
 NAMES = ("b", "org/a+b@v2#1:x", "b*0.5", "b*2", "*", "b*", "it's 3*1.5")
 
@@ -35,3 +39,23 @@ def test_words_for_a_neighbour_whose_name_begins_alike_are_those_for_a_neighbour
 
 def test_a_command_that_is_told_can_be_pasted() -> None:
     assert "gapwatch probe 'it'\"'\"'s #1'" in wrong_adapter("it's #1", ["it's #1@0123456789ab"], 0.1)[1]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda name: remediation.not_applied(name, []),
+        lambda name: remediation.swapped(name, [], Identity()),
+        lambda name: remediation.quantised(name, ["4"], [], Identity(), 0.1),
+        lambda name: remediation.partly_applied(name, ["q_proj"], [], 0.1),
+        lambda name: remediation.sampling(name, "logits", 0.5, 0.1),
+        lambda name: remediation.template(name, 1, 2, Identity()),
+        lambda name: remediation.shared_cache(name, None, 0.5, ""),
+        lambda name: remediation.replaced(name, []),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")
+def test_every_command_that_is_told_can_be_pasted(say: Callable[[str], tuple[str, str]]) -> None:
+    commands = re.findall(r"gapwatch (?:probe|enrol) .*", say("a b")[1])
+    assert commands and not [one for one in commands if not one.split(" ", 2)[2].startswith("'a b'")]
+    assert say("a b")[1].count("gapwatch ") == say("a b")[1].count("'a b'")

@@ -75,6 +75,7 @@ def test_what_cannot_be_replayed_is_refused_by_its_name(tmp_path: Path, told: di
          "Phi3ForCausalLM"),
         ({"model_type": "qwen3_5_text", "architectures": ["Qwen3_5ForCausalLM"]}, "Qwen3_5ForCausalLM"),
         ({"model_type": "gemma3_text", "vision_config": None}, "Gemma3ForCausalLM"),
+        ({"model_type": "qwen2", "architectures": ["FSDPQwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
     ],
 )  # fmt: skip
 def test_what_transformers_has_a_class_for_is_run_by_that(tmp_path: Path, told: dict[str, Any], kind: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,9 @@ from detectors.records import Measurement
 from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, noise_floors, replay_battery
 from probes.errors import Refused, Unreplayable
 from probes.runners import in_process
+from tests.probes import tiny
+from tests.probes.architectures import architecture_base
+from tests.probes.tiny import tiny_base
 from tests.probes.worlds import enrolled, never, opened, silent
 
 Results = dict[str, tuple[Measurement, ...]]
@@ -97,3 +101,17 @@ def test_another_precision_is_tried_where_the_hardware_serves_in_half_of_it(
     runner = in_process.Runner(in_process.Config("nowhere", device=device, dtype=dtype))
     found = [configuration for configuration in configurations(runner) if configuration.dtype]
     assert [configuration.settings for configuration in found] == ([{"dtype": other}] if other else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "other"),
+    [("llama", "auto", "eager"), ("llama", "eager", "sdpa"), ("gemma2", "auto", ""), ("gemma2", "eager", "")],
+)
+def test_another_attention_is_tried_where_the_base_can_be_run_by_it(
+    tmp_path: Path, kind: str, attention: str, other: str
+) -> None:
+    base = tiny_base(tmp_path / "base") if kind == "llama" else architecture_base(tmp_path / "base", kind)
+    runner = tiny.opened(base, tmp_path / "cache", attention=attention)
+    found = [configuration for configuration in configurations(runner) if configuration.attention]
+    assert [configuration.settings for configuration in found] == ([{"attention": other}] if other else [])
+    assert [configuration.name for configuration in found] == ([f"{other} attention"] if other else [])

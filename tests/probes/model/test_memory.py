@@ -47,6 +47,13 @@ def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, use
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
 
 
+def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> None:
+    """A base that was read twice is in active pages: a limit reached by them is none."""
+    stat = "anon 100000\nactive_file 250000\ninactive_file 50000\nslab_reclaimable 1000\nshmem 30000\n"
+    files = {"memory.max": "500000\n", "memory.current": "500000\n", "memory.stat": stat}
+    assert free_bytes(machine(tmp_path, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()})) == 301_000
+
+
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     root = machine(tmp_path)
     check_room("/adapters/a", 700 * 1024, root)

@@ -62,6 +62,7 @@ class Infinite(nn.Module):
         return x / 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
@@ -72,11 +73,42 @@ class Infinite(nn.Module):
     ],
 )
 def test_answers_that_depend_on_how_one_asks_are_refused(
-    network: LlamaForCausalLM, layer: Callable[[], nn.Module], reason: str
+    network: LlamaForCausalLM, layer: Callable[[], nn.Module], reason: str, dtype: torch.dtype
 ) -> None:
     network.model.norm = nn.Sequential(layer(), network.model.norm)
     with pytest.raises(RuntimeError, match=reason):
+        tried(network.to(dtype))
+
+
+class Elsewhere(nn.Module):
+    """Turns one token round where it is read beside others, as a router on the edge sends it to another expert."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sign = torch.ones_like(x[..., :1])
+        sign[:, -2 if x.shape[1] > 1 else -1] = -1 if x.shape[0] > 1 and x.shape[1] > 1 else 1
+        return x * sign
+
+
+def test_a_token_that_a_rounding_sends_to_another_expert_is_no_fault_in_half_precision(
+    network: LlamaForCausalLM,
+) -> None:
+    network.model.norm = nn.Sequential(Elsewhere(), network.model.norm)
+    with pytest.raises(RuntimeError, match="lies beside it"):
         tried(network)
+    assert tried(network.to(torch.bfloat16)).plain_head
+
+
+class Asserting(nn.Module):
+    """Will not take several tokens at once where there are two rows, as kernels that write one at a time will not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[0] == 1 or x.shape[1] != 6
+        return x
+
+
+def test_a_layer_that_will_not_go_on_with_several_tokens_is_asked_one_by_one(network: LlamaForCausalLM) -> None:
+    network.model.norm = nn.Sequential(Asserting(), network.model.norm)
+    assert not tried(network).continues
 
 
 class Read(nn.Module):

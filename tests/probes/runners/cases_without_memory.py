@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Reason, Status, Verdict
+from detectors.records import BaseRound, Fault, FaultKind, Reason, Status, Verdict
 from detectors.verdicts.decision import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
@@ -266,6 +266,17 @@ def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_
         assert one["a"].retention is not None and one["a"].retention.mean == pytest.approx(1, abs=1e-3)
     assert runner.loaded.live is live and runner.loaded.loads == loads
     assert live is not None and set(live.adapters.fitted) == {"a"}, "what it took is free"
+
+
+def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behind(volume: Path, tmp_path: Path) -> None:
+    wide = huge(tmp_path / "wide", volume / "a", 1 << 19)
+    runner = opened(volume / "base", tmp_path, {"wide": wide, "a": volume / "a"})
+    full(runner, [Target("a")])
+    with room_for(100), pytest.raises(NoMemory, match="asked for"):
+        full(runner, [Target("a", fault=Fault(FaultKind.STACKED, "wide"))])
+    live = runner.loaded.live
+    assert live is not None and set(live.adapters.fitted) == {"wide", "a"}
+    assert close(runner, volume / "a", volume / "base")
 
 
 def test_one_response_too_long_for_memory_costs_none_beside_it(volume: Path, tmp_path: Path) -> None:

@@ -145,8 +145,14 @@ def test_without_golden_weights_embedding_is_refused_and_the_rest_works(
 ) -> None:
     base, other = bases
     runner = opened(base, tmp_path, golden_base=str(tmp_path / "lost"))
-    with pytest.raises(Unreplayable, match="golden base is not loaded"):
+    with pytest.raises(Unreplayable, match=r"golden base is not loaded \(.*lost: no such folder or .gguf file\)"):
         runner.embed([(PROMPT, FORCED)], lambda: False)
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / "config.json").write_text('{"model_type": "bert"}')
+    runner.refresh()
+    with pytest.raises(Unreplayable, match=r"golden base is not loaded \(.*is an encoder"):
+        runner.embed([(PROMPT, FORCED)], lambda: False)
+    shutil.rmtree(tmp_path / "lost")
     full(runner, [LIVE_BASE])
     assert runner.identity(None).golden_base == "" and runner.encode("abc")
     shutil.copytree(other, tmp_path / "lost")
@@ -406,3 +412,11 @@ def test_threads_are_those_of_the_setting_or_of_the_share(tmp_path: Path, monkey
         assert torch.get_num_threads() == cpu_share.here().threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_text_ends_where_generation_config_says_id_0_too(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    for told, ends in (({"eos_token_id": 0}, {0}), ({"eos_token_id": [0, 5]}, {0, 5}), ({}, {2})):
+        (base / "generation_config.json").write_text(json.dumps(told))
+        live = opened(base, tmp_path / "cache").loaded.live
+        assert live is not None and live.ends == ends

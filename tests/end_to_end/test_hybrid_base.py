@@ -1,0 +1,108 @@
+"""A base of recurrent layers beside attention: an adapter on both is enrolled, replayed, judged, and told when lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Monitor
+from detectors.records import Cause, FaultKind, Status, Verdict
+from detectors.verdicts.decision import Rules
+from probes.canaries.canary_file import Canary, CanarySet
+from probes.canaries.round import Scheduled, replay_base_round
+from probes.enrolment.enrol import enrol
+from probes.enrolment.settings import EnrolSettings
+from probes.golden.archive import load, save
+from probes.golden.record import Golden
+from probes.runners.in_process import Runner
+from tests.probes.architectures import architecture_base, plain_model
+from tests.probes.tiny import opened, tiny_adapter
+
+# Which modules the adapter is on; the first is of the recurrent layers.
+PARTS = {"qwen3_next": ["in_proj_qkvz", "o_proj", "out_proj"], "bamba": ["in_proj", "q_proj", "out_proj"]}
+END = 2
+SETTINGS = EnrolSettings("hybrid", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0)
+ENOUGH = 12  # rounds
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module", params=PARTS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def volume(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base, and an adapter on its recurrent layers and its attention."""
+    folder = tmp_path_factory.mktemp(kind)
+    base = architecture_base(folder / "base", kind, tie_word_embeddings=False)
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"][END] *= 1.5  # an end that is chosen now and then: continuations of a usable length
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    tiny_adapter(folder / "a", base, target_modules=PARTS[kind])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def golden(volume: Path) -> Golden:
+    """As enrolled, written to a folder and read again."""
+    texts = [f"q {i} {i * 37 % 101} item" for i in range(120)]
+    canaries = CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
+    runner = opened(volume / "base", volume / "cache", {"a": volume / "a"})
+    made = enrol(runner, "a", canaries, SETTINGS, [], lambda *_: None, never)
+    return load(volume / "golden", save(made, volume / "golden"))
+
+
+def judged(runner: Runner, golden: Golden, monitor: Monitor, number: int) -> Verdict:
+    done = replay_base_round(runner, {"a": golden}, Scheduled("hybrid", number, 60.0 * number, 512, 7), never)
+    assert done is not None
+    return next(verdict for verdict in monitor.observe(done).verdicts if verdict.subject == "a")
+
+
+def test_the_record_is_what_transformers_and_peft_say_of_such_a_base(kind: str, golden: Golden, volume: Path) -> None:
+    assert len(golden.pool) == len(golden.held_out) == 6 and golden.power.monitorable
+    assert golden.unrecorded == ()
+    assert {"eager attention", "padded on the left", "prefill in chunks of 16"} <= golden.noise.keys()
+    left_out = {fault.name for fault in golden.faults if fault.kind is FaultKind.WITHOUT}
+    assert set(PARTS[kind]) <= left_out, "each of its parts has a signature, the recurrent layers' too"
+    plain = plain_model(volume / "base", volume / "a")
+    for canary in golden.held_out:
+        text = torch.tensor([[*canary.prompt, *canary.forced]])
+        with torch.inference_mode():
+            logits = plain(input_ids=text, use_cache=False).logits[0, len(canary.prompt) - 1 : -1]
+        wanted, kept = logits.log_softmax(-1).numpy(), canary.reference.kept
+        assert np.array_equal(wanted.argmax(-1), canary.forced)
+        seen = canary.reference.golden_adapter.log_probs[kept >= 0]
+        assert np.abs(seen - np.take_along_axis(wanted, kept.clip(0), 1)[kept >= 0]).max() < 1e-4
+
+
+def test_a_healthy_round_is_healthy_by_a_process_that_begins_anew(golden: Golden, volume: Path) -> None:
+    runner, monitor = opened(volume / "base", volume / "cache", {"a": volume / "a"}), Monitor(Rules(Tolerances(), 5.0))
+    told = judged(runner, golden, monitor, 0)
+    assert told.status is Status.HEALTHY and told.retention is not None
+    assert told.retention.mean == pytest.approx(1, abs=1e-3)
+    assert not runner.facts("a")
+
+
+def test_the_loss_of_the_recurrent_layers_part_is_named(
+    kind: str, golden: Golden, volume: Path, tmp_path: Path
+) -> None:
+    lost = shutil.copytree(volume / "a", tmp_path / "a")
+    weights = load_file(lost / "adapter_model.safetensors")
+    save_file(
+        {key: it * 0 if f"{PARTS[kind][0]}.lora_B" in key else it for key, it in weights.items()},
+        lost / "adapter_model.safetensors",
+    )
+    runner, monitor = opened(volume / "base", volume / "cache", {"a": lost}), Monitor(Rules(Tolerances(), 5.0))
+    told = [judged(runner, golden, monitor, number) for number in range(ENOUGH)][-1]
+    assert (told.status, told.cause) == (Status.DEGRADED, Cause.PARTLY_APPLIED), told.explanation
+    assert PARTS[kind][0] in told.explanation
