@@ -11,12 +11,12 @@ from typing import Any
 from detectors.records import Identity
 from probes.artefacts import base_files
 from probes.artefacts.architecture import read_tokenizer
-from probes.artefacts.identity import ADAPTER_WEIGHTS, NEWEST, Hashes
-from probes.artefacts.lora_files import Adapter, read_adapter
+from probes.artefacts.identity import NEWEST, Hashes
+from probes.artefacts.lora_files import Adapter
 from probes.errors import NoMemory, ProbeError, Unreplayable
+from probes.model.adapter_loading import put_on, read_whole
 from probes.model.build import BaseParts, Placement, Told, build, read_base
 from probes.model.forward import Model
-from probes.model.memory import check_room, failures
 from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
 from probes.runner import Readiness, Target, Weights
 
@@ -128,10 +128,10 @@ class Loaded:
         self._check_memory(name)
         with self._noted(name):
             kept, own = self._kept.get(adapter), golden.adapters.fitted.get(adapter)
-            kept = kept or _read(Path(self.sources.golden_adapters[adapter]))
+            kept = kept or read_whole(Path(self.sources.golden_adapters[adapter]))
             is_own = own is not None and own.adapter.hash == kept.hash
             if not is_own and name not in golden.adapters.fitted:
-                _fit(golden, name, kept)
+                put_on(golden, name, kept)
                 self._rounded = None  # a copy in few bits was made without it
         self._kept[adapter] = kept
         if is_own:
@@ -324,7 +324,7 @@ class Loaded:
     def _adapter_loader(self, name: str) -> Callable[[Path], None]:
         def load(path: Path) -> None:
             self._take_off(name)
-            read = _read(path)
+            read = read_whole(path)
             self._changed()
             self._read[name] = read
             self._first_hashes.setdefault(name, read.hashes)
@@ -354,7 +354,7 @@ class Loaded:
         ProbeError where it does not go on the live one, and has let go of it then."""
         if self.live is not None:
             try:
-                _fit(self.live, name, self._read[name])
+                put_on(self.live, name, self._read[name])
             except ProbeError:
                 del self._read[name]
                 raise
@@ -370,52 +370,9 @@ class Loaded:
             golden.adapters.remove(name)
         elif name not in golden.adapters.fitted:
             try:
-                _fit(golden, name, adapter)
+                put_on(golden, name, adapter)
             except ProbeError as error:
                 self._short[name] = Shortage(error.afresh())
-
-
-@contextlib.contextmanager
-def _failures(path: str, asked: int) -> Iterator[None]:
-    """What one adapter's files make the libraries raise becomes a ProbeError: trouble of that adapter alone."""
-    try:
-        with failures(path, asked):
-            yield
-    except ProbeError:
-        raise
-    except Exception as error:  # files of others: they raise almost anything
-        raise Unreplayable(path, f"cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def _read(folder: Path) -> Adapter:
-    """Raises NoMemory, Unreplayable, Unsupported."""
-    weights = folder / ADAPTER_WEIGHTS
-    size = weights.stat().st_size if weights.is_file() else 0
-    with _failures(str(folder), size):
-        check_room(str(folder), size)
-        return read_adapter(folder)
-
-
-def _fit(model: Model, name: str, adapter: Adapter) -> None:
-    """Put it on that base whole, or nothing of it. Raises NoMemory, Unreplayable."""
-    needed = _bytes_there(model, adapter)
-    try:
-        with _failures(adapter.path, needed):
-            if model.device.type == "cpu":
-                check_room(adapter.path, needed)
-            model.adapters.fit(name, adapter)
-    except ProbeError:
-        model.adapters.remove(name)
-        raise
-
-
-def _bytes_there(model: Model, adapter: Adapter) -> int:
-    """What its tensors take on that base beside those that were read; those that can lie as they are take nothing."""
-    place = next(model.network.parameters())
-    halves = [half for part in adapter.low_rank.values() for half in (part.a, part.b)]
-    saved = [tensor for tensors in adapter.saved.values() for tensor in tensors.values()]
-    moved = [it for it in (*halves, *saved) if (it.dtype, it.device) != (place.dtype, place.device)]
-    return sum(it.numel() * max(it.element_size(), place.element_size()) for it in moved)
 
 
 def _as_accepted(adapter: str) -> str:

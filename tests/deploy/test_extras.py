@@ -22,6 +22,7 @@ OF_MODELS = {
     "probes.artefacts.architecture",
     "probes.artefacts.lora_files",
     "probes.artefacts.unused_tensors",
+    "probes.model.adapter_loading",
     "probes.model.build",
     "probes.model.cache",
     "probes.model.fault_injection",
