@@ -14,6 +14,10 @@ from probes.artefacts.missing_package import told
 from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
 
+# Of a snapshot on the hub. The others are the same weights once more, in the form of those who trained them.
+FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZER_FILES, *TOKENIZER_PATTERNS)
+NOT_FETCHED = ("original/*", "consolidated*", "metal/*")
+
 
 def resolve(source: str, cache_dir: Path) -> Path:
     """A folder with the model that ``source`` names: itself, a converted .gguf, or a snapshot of a hub id.
@@ -52,9 +56,12 @@ def hub_snapshot(source: str, local_only: bool) -> Path:
     """The snapshot folder of a hub id, downloaded unless ``local_only`` or offline mode forbids it."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZER_FILES, *TOKENIZER_PATTERNS]
     try:
-        return Path(snapshot_download(source, local_files_only=local_only, allow_patterns=wanted))
+        return Path(
+            snapshot_download(
+                source, local_files_only=local_only, allow_patterns=[*FETCHED], ignore_patterns=[*NOT_FETCHED]
+            )
+        )
     except (OSError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
         raise Unreplayable(source, f"no local copy and none could be fetched from the hub ({first_line})") from error

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from probes.artefacts.base_files import is_hub_id, locate, packaged_gguf, resolve, weights_hash
+from probes.artefacts.base_files import FETCHED, NOT_FETCHED, is_hub_id, locate, packaged_gguf, resolve, weights_hash
 from probes.artefacts.identity import NEWEST, template_hash, tokenizer_hashes
 from probes.errors import Unreplayable
 from tests.probes.tiny import tiny_base
@@ -64,6 +65,16 @@ def test_a_hub_id_without_copy_or_network_is_unreplayable(tmp_path: Path, monkey
         resolve("nobody-of-that-name/no-such-model", tmp_path)
     with pytest.raises(Unreplayable, match="no local copy"):
         locate("nobody-of-that-name/no-such-model")
+
+
+def test_what_is_fetched_of_a_snapshot_is_what_is_read_and_no_weights_twice() -> None:
+    read = [
+        *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json", "chat_template.jinja"),
+        *("tokenizer.json", "tekken.json", "merges.txt", "tokenizer.model.v3", "additional_chat_templates/tool.jinja"),
+    ]
+    twice = ["original/model.safetensors", "consolidated.00.safetensors", "pytorch_model.bin", "metal/m.bin", "a.gguf"]
+    found = filter_repo_objects(read + twice, allow_patterns=[*FETCHED], ignore_patterns=[*NOT_FETCHED])
+    assert list(found) == read
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_a_base_on_the_hub_is_fetched_while_opening_and_not_later(
     """The hub is played by a function with the signature of its client's."""
     there, here = tiny_base(tmp_path / "hub"), tmp_path / "snapshot"
 
-    def snapshot_download(_: str, local_files_only: bool, allow_patterns: list[str]) -> str:
+    def snapshot_download(_: str, local_files_only: bool, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         assert "*.safetensors" in allow_patterns
         if not here.exists() and local_files_only:
             raise FileNotFoundError("no snapshot here")
