@@ -188,7 +188,7 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Read the configuration and say what is wrong with it, a line each. 1 when something named is missing or torn."""
+    """Read the configuration: its first mistake, or what it names and is not there or not whole, a line each (1)."""
     from agent.cli.check_config import check
 
     return check(config, json)

@@ -22,7 +22,7 @@ from detectors.records import FaultKind
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.record import Golden
 from tests.clickhouse_http import ClickHouseServer
-from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
 NAME, NEIGHBOUR = "org/a+b@v2#1:x", "org/a+b"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -32,10 +32,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Both enrolled on a tiny base."""
     folder = tmp_path_factory.mktemp("names")
-    base = tiny_base(folder / "base", tied=False)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][2] *= 1.5  # an end of text now and then, so that continuations of a usable length come
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    base = ends_now_and_then(tiny_base(folder / "base", tied=False))
     for seed, place in enumerate(("a", "b"), start=1):
         tiny_adapter(folder / place, base, seed=seed)
     asked = [f"q {i} {i * 37 % 101} item" for i in range(260)]

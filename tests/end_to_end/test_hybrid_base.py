@@ -22,11 +22,10 @@ from probes.golden.archive import load, save
 from probes.golden.record import Golden
 from probes.runners.in_process import Runner
 from tests.probes.architectures import architecture_base, plain_model
-from tests.probes.tiny import opened, tiny_adapter
+from tests.probes.tiny import ends_now_and_then, opened, tiny_adapter
 
 # Which modules the adapter is on; the first is of the recurrent layers.
 PARTS = {"qwen3_next": ["in_proj_qkvz", "o_proj", "out_proj"], "bamba": ["in_proj", "q_proj", "out_proj"]}
-END = 2
 SETTINGS = EnrolSettings("hybrid", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0)
 ENOUGH = 12  # rounds
 
@@ -44,10 +43,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def volume(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base, and an adapter on its recurrent layers and its attention."""
     folder = tmp_path_factory.mktemp(kind)
-    base = architecture_base(folder / "base", kind, tie_word_embeddings=False)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][END] *= 1.5  # an end that is chosen now and then: continuations of a usable length
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    base = ends_now_and_then(architecture_base(folder / "base", kind, tie_word_embeddings=False))
     tiny_adapter(folder / "a", base, target_modules=PARTS[kind])
     return folder
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,6 +23,7 @@ VOCABULARY = len(LETTERS) + 3
 TEMPLATE = (
     "{% for m in messages %}{{ m['content'] + '<e>' }}{% endfor %}{% if add_generation_prompt %}{{ '<s>' }}{% endif %}"
 )
+END = 2
 PROMPT, FORCED = (1, 20, 31, 42, 7, 9), (11, 60, 61, 5, 33)
 
 
@@ -30,8 +32,8 @@ def tiny_base(folder: Path, seed: int = 0, tied: bool = True, **changes: Any) ->
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.12, eos_token_id=2, bos_token_id=1,
-        pad_token_id=2, **changes,
+        num_key_value_heads=2, tie_word_embeddings=tied, initializer_range=0.12, eos_token_id=END, bos_token_id=1,
+        pad_token_id=END, **changes,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     words = {"<u>": 0, "<s>": 1, "<e>": 2} | {letter: i + 3 for i, letter in enumerate(LETTERS)}
@@ -41,6 +43,14 @@ def tiny_base(folder: Path, seed: int = 0, tied: bool = True, **changes: Any) ->
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def ends_now_and_then(base: Path) -> Path:
+    """The same base, untied, with its end of text likelier: continuations then come to an end at a usable length."""
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"][END] *= 1.5
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return base
 
 
 def tiny_adapter(folder: Path, base: Path, seed: int = 1, **lora: Any) -> Path:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors.torch import load_file, save_file
 
 from agent.cli.console import console
 from agent.cli.enrol import Wish, enrol_adapter
@@ -18,10 +17,8 @@ from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_
 from probes.golden.archive import load, newest
 from probes.golden.record import Golden, short
 from probes.golden.weights import find, find_adapter
-from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
-END = 2
-LOUDER = 1.5  # an end of text that is chosen now and then, so that continuations of a usable length come about
 QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
 
 
@@ -29,10 +26,7 @@ QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, two adapters and a configuration, as an engine's volume has them."""
     folder = tmp_path_factory.mktemp("volume")
-    base = tiny_base(folder / "base", tied=False)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][END] *= LOUDER
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    base = ends_now_and_then(tiny_base(folder / "base", tied=False))
     for seed, name in enumerate(("a", "b"), start=1):
         tiny_adapter(folder / name, base, seed=seed)
     rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": text}]} for i, text in enumerate(QUESTIONS)]

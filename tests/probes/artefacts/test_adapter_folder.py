@@ -12,23 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable
-from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.tiny import tiny_base
 
 MLX = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "dropout": 0.0, "scale": 20.0}, "num_layers": 16}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4" * 64 + b"\nsize 4567890\n"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    return tiny_adapter(folder / "a", tiny_base(folder / "base"))
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (tmp_path / name).write_bytes((original / name).read_bytes())
-    return tmp_path
 
 
 def refusal(path: Path) -> str:

@@ -14,20 +14,6 @@ from safetensors.torch import load_file, save_file
 from probes.artefacts.identity import adapter_hash
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable, Unsupported
-from tests.probes.tiny import tiny_adapter, tiny_base
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("adapter")
-    return tiny_adapter(folder / "a", tiny_base(folder / "base"))
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (tmp_path / name).write_bytes((original / name).read_bytes())
-    return tmp_path
 
 
 def configure(folder: Path, **changes: Any) -> None:

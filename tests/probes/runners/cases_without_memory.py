@@ -33,10 +33,9 @@ from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
 from probes.scoring.requests import Asking, Job
 from probes.scoring.sampling_law import Sampling
-from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
+from tests.probes.tiny import FORCED, PROMPT, ends_now_and_then, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
 MB = 1 << 20
-END, LOUDER = 2, 1.5  # an end of text that is chosen now and then, so that continuations of a usable length come about
 ROUNDS = 3
 
 
@@ -44,10 +43,7 @@ ROUNDS = 3
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base with the adapters a and b."""
     folder = tmp_path_factory.mktemp("volume")
-    base = tiny_base(folder / "base", tied=False)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][END] *= LOUDER
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    base = ends_now_and_then(tiny_base(folder / "base", tied=False))
     for seed, name in enumerate(("a", "b"), start=1):
         tiny_adapter(folder / name, base, seed=seed)
     return folder
