@@ -115,9 +115,9 @@ def enrol(
     json: Json = False,
 ) -> int:
     """Record golden behaviour, noise, strengths, signatures and power of an adapter. 2 when it cannot be monitored."""
-    from agent.cli.enrol import Wish, enrol_adapter
+    from agent.cli.enrol import EnrolOptions, enrol_adapter
 
-    return enrol_adapter(config, adapter, Wish(replace, why, select, from_traffic), json)
+    return enrol_adapter(config, adapter, EnrolOptions(replace, why, select, from_traffic), json)
 
 
 @cli.command()
@@ -172,10 +172,10 @@ def rejudge(
     json: Json = False,
 ) -> int:
     """Stored rounds through today's code and this configuration, beside what was said then. Tells nobody."""
-    from agent.cli.rejudge import Wish
+    from agent.cli.rejudge import RejudgeOptions
     from agent.cli.rejudge import rejudge as judge_again
 
-    return judge_again(config, Wish(since, until, lead_in, adapter, change or (), changed), json)
+    return judge_again(config, RejudgeOptions(since, until, lead_in, adapter, change or (), changed), json)
 
 
 @cli.command()

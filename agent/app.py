@@ -18,7 +18,7 @@ import structlog
 from agent.alerting.judge import Judge
 from agent.clock import Clock
 from agent.health import Health
-from agent.records import Finding, Heard, Heartbeat, Observation, TrafficBatch
+from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.worker.canary_feed import CanaryFeed
 from detectors.records import BaseRound
@@ -120,7 +120,7 @@ class App:
             self._count(seen)
             for finding in self._parts.judge(seen, now):
                 self._hand_on(finding)
-            if isinstance(seen, BaseRound | Heard):
+            if isinstance(seen, BaseRound | ScoredResponses):
                 self._parts.judge.save()
             self._follow_up(seen)
         self._beat(now)

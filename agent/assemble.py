@@ -22,10 +22,10 @@ from agent.store.reader import StoreReader
 from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.redaction import Redactor
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
 from agent.worker.goldens import Goldens, kept_before
-from agent.worker.responses import Responses
+from agent.worker.response_scorer import ResponseScorer
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
 from detectors.evidence.alarm_budget import expected_false_pages_per_year, rounds_per_year
@@ -39,8 +39,8 @@ from probes.golden.record import Golden, Refusal
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
 from probes.scoring.likelihood_ratio import Settings
-from probes.scoring.requests import Asking
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.tokenise import Retokenise
 
 
@@ -203,33 +203,33 @@ def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
     runner, folder = runner_of(config, model), config.probes.golden_dir
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
     retokenise = Retokenise(config.scoring.retokenise)
-    responses = Responses(runner, asking_of(config), sampler_of(config), retokenise, kept, before)
+    responses = ResponseScorer(runner, asking_of(config), sampler_of(config), retokenise, kept, before)
     names = tuple(adapter.name for adapter in model.adapters)
     return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 
 
-def asking_of(config: Config) -> Asking | None:
+def asking_of(config: Config) -> ScoringOptions | None:
     """How responses are scored; None where there are none, or none are wanted."""
     wanted = config.scoring
     if config.kafka is None or not wanted.enabled:
         return None
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
     asked = Settings(numeric=wanted.numeric)
-    return Asking(asked, copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
+    return ScoringOptions(asked, copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
 
 
-def sampler_of(config: Config) -> Sampling:
+def sampler_of(config: Config) -> SamplingParameters:
     """nan as temperature where none is told: then a record's own is needed, and the rest holds all the same."""
     wanted = config.scoring
     temperature = math.nan if wanted.temperature is None else wanted.temperature
-    return Sampling(temperature, top_p=wanted.top_p, top_k=wanted.top_k)
+    return SamplingParameters(temperature, top_p=wanted.top_p, top_k=wanted.top_k)
 
 
 def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge) -> TrafficFeed | None:
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    sampler = Sampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
+    sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
     return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged)
 
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 
 class Clock:
-    """Wall time in seconds since the epoch."""
+    """Wall time, and a steady one for deadlines; both in seconds."""
 
     def now(self) -> float:
+        """Since the epoch; may be set back."""
         return time.time()
+
+    def steady(self) -> float:
+        """Since some moment that does not matter; never goes back."""
+        return time.monotonic()
 
 
 @dataclass
@@ -20,6 +25,9 @@ class HandClock(Clock):
     at: float = 1_700_000_000.0
 
     def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
         return self.at
 
     def advance(self, seconds: float) -> None:

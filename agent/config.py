@@ -133,7 +133,7 @@ class Probes(Section):
 
 
 class Scoring(Section):
-    """How sampled responses are scored by the golden copies (probes/scoring/requests.py).
+    """How sampled responses are scored by the golden copies (probes/scoring/scoring_job.py).
 
     enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
     others: the other adapters are alternatives too; passes: how many of these each response gets, null for all

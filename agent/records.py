@@ -1,6 +1,7 @@
 """The words of the world: what came in from Kafka, what goes out to the on-call person, what the agent says of itself.
 
-Records that detectors or runners read live in their rooms (detectors/records.py, probes/runner.py).
+Records that detectors or runners read live in their rooms (detectors/records.py, probes/runner.py,
+probes/scoring/interaction.py).
 """
 
 from __future__ import annotations
@@ -12,56 +13,11 @@ from typing import Any
 
 from detectors.records import BaseRound, Evidence, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
+from probes.scoring.interaction import Interaction
 
 
 @dataclass(frozen=True, slots=True)
-class Interaction:
-    """One sampled production request with its answer, in whatever format it came.
-
-    at: when it was served, seconds; prompt: text as the tokenizer of the base would see it is not known here, so
-    messages are kept as they came; sampling: SAMPLING of agent/traffic/json_fields.py, those that were given:
-    one that is missing is unknown, not at its default
-    prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
-    token_logprobs in nats, NaN where the engine told none
-    again: an earlier batch, durable or of this process, held it: stored once more (the store knows), not judged again
-    unscored: why the law that it was drawn from is not known (agent/traffic/scorable.py), in words; "" where it is
-    group: hash of the session or the tenant that it comes from, "" where no field names one
-    other_half: (topic, partition, offset) of the request, where the two came as records of their own
-    number: its place among the requests of its record, of which nearly all hold one
-    """
-
-    request_id: str
-    at: float
-    adapter: str
-    base: str
-    pod: str
-    messages: tuple[Mapping[str, str], ...]
-    output: str
-    finish_reason: str
-    sampling: Mapping[str, float]
-    prompt_tokens: int
-    output_tokens: int
-    topic: str
-    partition: int
-    offset: int
-    prompt_token_ids: tuple[int, ...] = ()
-    output_token_ids: tuple[int, ...] = ()
-    token_logprobs: tuple[float, ...] = ()
-    again: bool = False
-    unscored: str = ""
-    group: str = ""
-    other_half: tuple[str, int, int] | None = None
-    number: int = 0
-
-    @property
-    def records(self) -> tuple[tuple[str, int, int], ...]:
-        """(topic, partition, offset) of each record that it was read from."""
-        here = self.topic, self.partition, self.offset
-        return (here,) if self.other_half is None else (here, self.other_half)
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
+class LoggedHalf:
     """A request, or a response, that comes as a record of its own; ``request_id`` is what joins the two.
 
     body: of the request or response, decoded; at, pod: as the record told them, 0.0 and "" where it did not
@@ -166,12 +122,12 @@ class TrafficBatch:
         return f"{self.topic}:{self.partition}:{self.first_offset}-{self.next_offset - 1}:{self.first_ms}:v2"
 
 
-Stretch = tuple[str, int, str]
+PartitionAdapter = tuple[str, int, str]
 """(topic, partition, adapter)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class ScoredResponses:
     """What the sampled responses of one base gave since the last of these: judged together, saved together.
 
     round: their scores; None where they are embedded and no more
@@ -182,7 +138,7 @@ class Heard:
     at: float
     embeddings: tuple[Embedding, ...]
     round: TrafficRound | None
-    upto: Mapping[Stretch, int]
+    upto: Mapping[PartitionAdapter, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,5 +228,5 @@ class Notice:
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
-Observation = Whole | Heard
+Observation = Whole | ScoredResponses
 Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat

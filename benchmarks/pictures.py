@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from agent.cli.console import verdict_table
-from agent.demo.receiver import Incident
+from agent.demo.receiver import ReceivedIncident
 from agent.demo.story import page_text
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.sinks import pagerduty
@@ -162,7 +162,7 @@ def _short(notice: Notice) -> Any:
     _, event = pagerduty.to_event(notice, settings)
     details = event["payload"]["custom_details"]
     event["payload"]["custom_details"] = dict(list(details.items())[:SHOWN_DETAILS])
-    text = page_text(Incident(notice.dedup_key, "triggered", [event]))
+    text = page_text(ReceivedIncident(notice.dedup_key, "triggered", [event]))
     text.append(f"and {len(details) - SHOWN_DETAILS} more: evidence, hashes, queries ready to paste", style="dim")
     return text
 

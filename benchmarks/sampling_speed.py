@@ -31,7 +31,7 @@ from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from benchmarks.figures import Figure, arguments, at_least, at_most, console, context, report
 
 PARTITIONS, CHUNK = 4, 2_000
@@ -123,7 +123,7 @@ def _bare(config: Config, n_records: int) -> Stopwatch:
 
 def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
     """(time, kept) of the feed, likewise; every record has to be counted."""
-    feed = TrafficFeed(Consumer(config), Sampler(SAMPLING, ADAPTERS), dict)
+    feed = TrafficFeed(Consumer(config), TrafficSampler(SAMPLING, ADAPTERS), dict)
     feed.open()
     give_up, watch, seen, counted, kept = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
     while seen < n_records and time.monotonic() < give_up:
@@ -145,7 +145,7 @@ def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
 def _memory(bootstrap: str, n_records: int) -> list[Figure]:
     """Resident memory of this process while one feed reads on and on; what is kept is let go, as the sinks do."""
     _fill(bootstrap, "long", SHAPES[2], n_records)
-    feed = TrafficFeed(Consumer(_config(bootstrap, "long")), Sampler(SAMPLING, ADAPTERS), dict)
+    feed = TrafficFeed(Consumer(_config(bootstrap, "long")), TrafficSampler(SAMPLING, ADAPTERS), dict)
     feed.open()
     give_up, seen = time.monotonic() + WITHIN_S, 0
     sizes: list[float] = []

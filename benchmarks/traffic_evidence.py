@@ -18,14 +18,19 @@ from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner
-from probes.scoring.requests import Asking
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 
-PLAIN = Sampling(1.0)
-OTHERS = (Sampling(0.7), Sampling(0.7, top_p=0.9), Sampling(1.0, top_p=0.9), Sampling(0.0))
-ALL = Asking(copies=("half", "double", "4 bits"), passes=None)
-HALVES = Asking(copies=("half",), others=False, passes=None)
-BARE = Asking(copies=(), others=False, passes=0)
+PLAIN = SamplingParameters(1.0)
+OTHERS = (
+    SamplingParameters(0.7),
+    SamplingParameters(0.7, top_p=0.9),
+    SamplingParameters(1.0, top_p=0.9),
+    SamplingParameters(0.0),
+)
+ALL = ScoringOptions(copies=("half", "double", "4 bits"), passes=None)
+HALVES = ScoringOptions(copies=("half",), others=False, passes=None)
+BARE = ScoringOptions(copies=(), others=False, passes=0)
 
 
 class World:
@@ -73,7 +78,7 @@ class World:
     @cached_property
     def other_samplers(self) -> dict[tuple[str, str], Observed]:
         """Requests that ask for temperature 1 and no truncation, and are answered otherwise."""
-        wanted = {"temperature x1.2": Sampling(1.2), "top_p 0.9": Sampling(1.0, top_p=0.9)}
+        wanted = {"temperature x1.2": SamplingParameters(1.2), "top_p 0.9": SamplingParameters(1.0, top_p=0.9)}
         cells = {
             (name, key): Cell(name, "healthy", PLAIN, self.count, in_force=it)
             for name in self.adapters
@@ -86,7 +91,7 @@ class World:
         cell = Cell(ADAPTERS[0], writer, PLAIN, self.count, "few")
         return peers.pool(self._seen(cell, HALVES, False), jobs(self.runner, cell))
 
-    def _seen(self, cell: Cell, asking: Asking, exact: bool) -> Observed:
+    def _seen(self, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
         console.print(f"  {cell.name}")
         return observe(self.runner, cell, asking, exact)
 

@@ -13,8 +13,8 @@ from detectors.canaries.confidence_sequence import Confidence, held_out_retentio
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
 from detectors.registry import Detector, OwnPast, load, names
-from detectors.traffic.adapter_decision import TrafficIncident
-from detectors.traffic.response_incidents import Responses
+from detectors.traffic.adapter_decision import ResponseIncident
+from detectors.traffic.response_incidents import ResponseIncidents
 from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
@@ -64,7 +64,7 @@ class Monitor:
         self._canaries: dict[Subject, Verdict] = {}
         likelihood: Any = self._detectors.get("traffic_likelihood")
         samplers: Any = self._detectors.get("token_calibration")
-        self._responses = Responses(rules, likelihood, samplers)
+        self._responses = ResponseIncidents(rules, likelihood, samplers)
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
@@ -101,7 +101,7 @@ class Monitor:
         if canary.subject_kind is SubjectKind.BASE:
             held = heard.bases.get(name, Incident())
             return fusion.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
-        drift, held = self._drift.get(name, {}), heard.incidents.get(name, TrafficIncident()).incident
+        drift, held = self._drift.get(name, {}), heard.incidents.get(name, ResponseIncident()).incident
         sampled = with_sampler(canary, heard.sampler(name))
         told = fusion.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
         return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))

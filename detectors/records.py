@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class SubjectKind(StrEnum):
     BASE = "base"
 
 
-class Half(StrEnum):
+class CanarySplit(StrEnum):
     """Which half of the canary pool: evidence is drawn from SELECTED, retention's interval comes from HELD_OUT."""
 
     SELECTED = "selected"
@@ -93,6 +94,14 @@ class Cause(StrEnum):
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     INPUT_DRIFT = "input_drift"
+
+
+class NamedCause(NamedTuple):
+    """A cause with its words: what was seen, and the first thing to do."""
+
+    cause: Cause
+    explanation: str
+    action: str
 
 
 class FaultKind(StrEnum):
@@ -165,7 +174,7 @@ class Reference:
 
     canary: str
     golden: str
-    half: Half
+    half: CanarySplit
     kept: Ints
     golden_adapter: Summary
     golden_base: Summary

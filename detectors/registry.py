@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
-from detectors.evidence.e_process_bank import Beginning
+from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.records import Evidence, SubjectKind
 
 
@@ -33,7 +33,7 @@ class Detector(Protocol):
     def update(self, record: Any) -> tuple[Evidence, ...]:
         """The level of each stream that the record is about. One "+1" each, none where nothing was measured."""
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         """When did what the evidence is about begin? None where it cannot tell."""
 
     def restart(self, subject: str) -> None:

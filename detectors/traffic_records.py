@@ -38,7 +38,7 @@ class Embedding:
     group: str = ""
 
 
-class Scored(StrEnum):
+class ScoringMode(StrEnum):
     """How a response could be scored: which law its tokens were drawn from, as far as the record says."""
 
     SAMPLED = "sampled"  # temperature, top_p, top_k known: their law
@@ -65,7 +65,7 @@ class TrafficScore:
     request_id: str
     pod: str
     at: float
-    scored: Scored
+    scored: ScoringMode
     tokens: int
     alternatives: tuple[str, ...] = ()
     log_l: Floats = field(default_factory=lambda: np.zeros(0, np.float32))

@@ -9,7 +9,7 @@ import structlog
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.incidents import AlertState, States, reenrolled, state_key, step_round
-from agent.records import Finding, GoldenAccepted, Heard, Notice, Observation, Stretch, TrafficBatch
+from agent.records import Finding, GoldenAccepted, Notice, Observation, PartitionAdapter, ScoredResponses, TrafficBatch
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Reason, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
@@ -36,13 +36,13 @@ class Judge:
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
         self._alarmed: frozenset[str] = frozenset()
-        self.judged: Mapping[Stretch, int] = {}
+        self.judged: Mapping[PartitionAdapter, int] = {}
         self._restore()
 
     def __call__(self, seen: Observation, now: float) -> list[Finding]:
         if isinstance(seen, BaseRound):
             return self._round(seen, now)
-        if isinstance(seen, Heard):
+        if isinstance(seen, ScoredResponses):
             return self._hear(seen, now)
         if isinstance(seen, TrafficBatch) and seen.anew:
             place = seen.topic, seen.partition
@@ -66,7 +66,7 @@ class Judge:
         except OSError as error:
             log.error("state_not_saved", why=str(error))
 
-    def _hear(self, seen: Heard, now: float) -> list[Finding]:
+    def _hear(self, seen: ScoredResponses, now: float) -> list[Finding]:
         drift = [found for one in seen.embeddings for found in (one, *self._monitor.observe(one).evidence)]
         self.judged = {**self.judged, **{key: max(upto, self.judged.get(key, 0)) for key, upto in seen.upto.items()}}
         return [*(self._round(seen.round, now) if seen.round else ()), *drift]

@@ -19,7 +19,7 @@ from agent.demo.served import Served, ServedCast, ServedStory
 from agent.demo.show import Show
 from agent.demo.stage import BASE, HELPDESK, TOPIC, need_checkout, set_up, write_config
 from agent.demo.story import Cast, Outcome, Story, act
-from agent.demo.traffic import Traffic
+from agent.demo.traffic import DemoTraffic
 from agent.kafka.client import ensure_topic, publisher
 
 EVERY_S = 10.0
@@ -52,7 +52,7 @@ def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
     say(f"broker: {broker.kind} on {broker.bootstrap}; PagerDuty receiver on {receiver.url}")
     say(f"everything lies in {_near(where)}")
     out = opened.enter_context(publisher(broker.bootstrap, TOPIC))
-    traffic = Traffic(HELPDESK / "traffic", BASE, out.send)
+    traffic = DemoTraffic(HELPDESK / "traffic", BASE, out.send)
     opened.callback(traffic.close)
     story, served = Outcome(), Served()
     try:

@@ -36,7 +36,7 @@ COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class EnrolOptions:
     """What is asked for. replace: accept a new release, for the reason ``why``.
 
     select: choose the pool by what each canary tells per token; traffic: a file of production prompts that join the
@@ -49,7 +49,7 @@ class Wish:
     traffic: Path | None = None
 
 
-def enrol_adapter(path: Path, name: str, wish: Wish, json: bool) -> int:
+def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
     """Write a golden record and say what it promises. 2 when the adapter cannot be monitored. Raises Refused."""
     if json:
         people_to_stderr()
@@ -73,7 +73,7 @@ def enrol_adapter(path: Path, name: str, wish: Wish, json: bool) -> int:
     return 0 if hash_ else UNMONITORABLE
 
 
-def _check_wanted(name: str, previous: str | None, wish: Wish) -> None:
+def _check_wanted(name: str, previous: str | None, wish: EnrolOptions) -> None:
     """A reference is never moved by accident, and never without a reason."""
     if previous and not wish.replace:
         raise Refused(
@@ -108,7 +108,7 @@ def _weights(config: Config, model: Model, golden: Golden) -> str:
     return ""
 
 
-def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous: str) -> Golden:
+def _record(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions, previous: str) -> Golden:
     canaries = _canaries(config, adapter, wish)
     earlier = _earlier(config, adapter, previous)
     beside = model.model_copy(update={"adapters": (*model.adapters, *earlier)})
@@ -147,7 +147,7 @@ def _record(config: Config, model: Model, adapter: Adapter, wish: Wish, previous
         runner.close()
 
 
-def _canaries(config: Config, adapter: Adapter, wish: Wish) -> CanarySet:
+def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet:
     """Prompts of production are redacted before they are chosen from: the record keeps them, and leaves the process."""
     own = read_canaries(adapter.canaries or Path())
     if wish.traffic is None:

@@ -35,7 +35,7 @@ HELD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RejudgeOptions:
     """What is asked for. since, until: a time, or how long ago; lead_in: judged before that, and not shown
 
     adapter: show this one and its base alone; changes: "place=value" over the configuration; changed: differences alone
@@ -49,7 +49,7 @@ class Wish:
     changed: bool = False
 
 
-def rejudge(path: Path, wish: Wish, json: bool) -> int:
+def rejudge(path: Path, wish: RejudgeOptions, json: bool) -> int:
     """0 when it ran, whatever differs; 2 where the store holds no round of that span. Raises Refused, Retryable.
 
     Nothing is written and nobody is told.
@@ -113,7 +113,7 @@ def _key(data: Any, name: str, place: str) -> str | int:
     raise Refused(f"--set {place}", repr(name), wanted)
 
 
-def _spans(wish: Wish, now: float) -> tuple[Span, Span]:
+def _spans(wish: RejudgeOptions, now: float) -> tuple[Span, Span]:
     """What is shown, and what is judged, within the years that the store holds. Raises Refused."""
     since, until = _moment("--since", wish.since, now), _moment("--until", wish.until or "0s", now)
     if since > until:

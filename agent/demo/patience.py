@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from agent.demo.receiver import Incident, Receiver
+from agent.demo.receiver import ReceivedIncident, Receiver
 
 PATIENCE_S = 120.0
 Item = TypeVar("Item")
@@ -26,7 +26,7 @@ def next_of(source: queue.SimpleQueue[Item], alive: Alive) -> Item:
     raise TimeoutError("the agent fell silent")
 
 
-def incident_of(receiver: Receiver, is_it: Callable[[Incident], bool], alive: Alive) -> Incident:
+def incident_of(receiver: Receiver, is_it: Callable[[ReceivedIncident], bool], alive: Alive) -> ReceivedIncident:
     """The incident at the receiver once it is as asked. Raises TimeoutError when that does not happen."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and alive():

@@ -29,7 +29,7 @@ PAYLOAD_FIELDS = {
 
 
 @dataclass(slots=True)
-class Incident:
+class ReceivedIncident:
     """What the on-call person sees. events: every accepted event of its dedup key since it opened, in order."""
 
     dedup_key: str
@@ -51,7 +51,7 @@ class Receiver:
         self._port, self._routing_key = port, routing_key
         self._lock = threading.Lock()
         self._failures: deque[int] = deque()
-        self._incidents: list[Incident] = []
+        self._incidents: list[ReceivedIncident] = []
         self._changes: list[dict[str, Any]] = []
         self._answers: list[tuple[int, str]] = []
         self._server: ThreadingHTTPServer | None = None
@@ -81,13 +81,13 @@ class Receiver:
         return f"http://127.0.0.1:{self._port}"
 
     @property
-    def incidents(self) -> list[Incident]:
+    def incidents(self) -> list[ReceivedIncident]:
         """Every incident so far, oldest first; a trigger after a resolve opens a new one."""
         with self._lock:
-            return [Incident(seen.dedup_key, seen.status, list(seen.events)) for seen in self._incidents]
+            return [ReceivedIncident(seen.dedup_key, seen.status, list(seen.events)) for seen in self._incidents]
 
     @property
-    def open_incidents(self) -> list[Incident]:
+    def open_incidents(self) -> list[ReceivedIncident]:
         return [seen for seen in self.incidents if seen.status != "resolved"]
 
     @property
@@ -132,7 +132,7 @@ class Receiver:
         active = next((i for i in self._incidents if i.dedup_key == key and i.status != "resolved"), None)
         action = event["event_action"]
         if active is None and action == "trigger":
-            active = Incident(key, "triggered")
+            active = ReceivedIncident(key, "triggered")
             self._incidents.append(active)
         if active is not None:
             active.events.append(event)

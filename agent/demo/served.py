@@ -17,10 +17,10 @@ from agent.cli.console import console, rows_table, say, verdict_table
 from agent.cli.query import ask
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
-from agent.demo.receiver import Incident, Receiver
+from agent.demo.receiver import ReceivedIncident, Receiver
 from agent.demo.show import ResponsesView, Show
 from agent.demo.story import act, page_text
-from agent.demo.traffic import Traffic
+from agent.demo.traffic import DemoTraffic
 from agent.store.client import query_names
 from detectors.records import Cause, Reason, Status
 
@@ -58,7 +58,7 @@ class ServedCast:
     config: Config
     show: Show
     receiver: Receiver
-    traffic: Traffic
+    traffic: DemoTraffic
 
 
 class ServedStory:
@@ -106,7 +106,7 @@ class ServedStory:
             self._caught()
 
     def _caught(self) -> None:
-        def is_it(seen: Incident) -> bool:
+        def is_it(seen: ReceivedIncident) -> bool:
             return seen.status == "triggered" and "/base/" in seen.dedup_key
 
         incident = incident_of(self._cast.receiver, is_it, self._alive)

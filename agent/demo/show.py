@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, Notice, TrafficBatch
 from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class ResponsesView:
 
     @property
     def scored(self) -> list[TrafficScore]:
-        return [score for score in self.round.scores if score.scored is not Scored.NOT_SCORED]
+        return [score for score in self.round.scores if score.scored is not ScoringMode.NOT_SCORED]
 
 
 class Show:

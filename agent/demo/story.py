@@ -18,10 +18,10 @@ from agent.cli.console import console, evidence_of, number, rows_table, say, ver
 from agent.cli.query import ask
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
-from agent.demo.receiver import Incident, Receiver
+from agent.demo.receiver import ReceivedIncident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder, ship_release
-from agent.demo.traffic import Traffic
+from agent.demo.traffic import DemoTraffic
 from agent.store.client import query_names
 from detectors.records import Cause, Reason, Status
 
@@ -63,7 +63,7 @@ class Cast:
     config: Config
     show: Show
     receiver: Receiver
-    traffic: Traffic
+    traffic: DemoTraffic
 
 
 class Story:
@@ -171,10 +171,10 @@ class Story:
             next_of(self._cast.show.flips, self._alive)
         time.sleep(1.0)  # the store's writer is a thread of its own
 
-    def _incident(self, open_: bool) -> Incident:
+    def _incident(self, open_: bool) -> ReceivedIncident:
         """The base's incident once it is open, or once it is resolved."""
 
-        def is_it(seen: Incident) -> bool:
+        def is_it(seen: ReceivedIncident) -> bool:
             return (seen.status == "triggered") is open_ and "/base/" in seen.dedup_key
 
         return incident_of(self._cast.receiver, is_it, self._alive)
@@ -189,7 +189,7 @@ def _measured(view: RoundView) -> bool:
     return all(member.measurements for member in view.round.members)
 
 
-def page_text(incident: Incident) -> Text:
+def page_text(incident: ReceivedIncident) -> Text:
     """An incident as its page would read."""
     payload = incident.events[-1]["payload"]
     text = Text()

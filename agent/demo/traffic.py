@@ -19,7 +19,7 @@ POD = "engine-0"
 Publish = Callable[[list[Outgoing]], object]
 
 
-class Traffic:
+class DemoTraffic:
     """Publishes about twenty records a second until closed.
 
     served_by_base: answers are those recorded from the bare base, as the engine gives them once the adapters are lost

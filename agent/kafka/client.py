@@ -21,7 +21,9 @@ from kafka import (
     KafkaConsumer,
     KafkaProducer,
     OffsetAndMetadata,
-    TopicPartition,
+)
+from kafka import (
+    TopicPartition as KafkaPartition,
 )
 from kafka.cluster import collect_hosts
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
@@ -32,7 +34,7 @@ from agent.errors import Retryable
 from agent.kafka.config import BOOTSTRAP_S as BOOTSTRAP_S
 from agent.kafka.config import Config as Config
 from agent.kafka.config import connection_options
-from agent.kafka.contract import Fetched, Message, Outgoing, Place, Polled, nothing_to_settle
+from agent.kafka.contract import Fetched, Message, Outgoing, Polled, TopicPartition, nothing_to_settle
 
 COMMIT_S = 0.5
 CLOSE_S = 1.0
@@ -41,8 +43,8 @@ METADATA_MS = 10_000  # a topic that is created later, or grows, is noticed with
 
 _log = logging.getLogger(__name__)
 ClientError = KafkaError
-Moved = Callable[[Literal["gained", "lost"], Place], None]
-Leaving = Callable[[frozenset[Place]], Mapping[Place, int]]
+Moved = Callable[[Literal["gained", "lost"], TopicPartition], None]
+Leaving = Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
 
 
 def quieten() -> None:
@@ -85,7 +87,7 @@ class Client:
     def _take_new_partitions(self) -> None:
         """Without a group nobody tells of a topic that grows; what comes later is read from its beginning."""
         topic, mine = self._config.topic, self._kafka.assignment()
-        there = {TopicPartition(topic, number) for number in self._kafka.partitions_for_topic(topic)}
+        there = {KafkaPartition(topic, number) for number in self._kafka.partitions_for_topic(topic)}
         new = there - mine
         if not new:
             return
@@ -102,11 +104,11 @@ class Client:
         fetched = self._kafka.poll(timeout_ms=int(wait_s * 1000))
         return [Polled(tp.topic, tp.partition, Fetched(got, _message)) for tp, got in fetched.items() if got]
 
-    def go_to(self, places: Mapping[Place, int]) -> None:
+    def go_to(self, places: Mapping[TopicPartition, int]) -> None:
         for place, offset in places.items():
-            self._kafka.seek(TopicPartition(*place), offset)
+            self._kafka.seek(KafkaPartition(*place), offset)
 
-    def commit(self, offsets: Mapping[Place, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Waits at most COMMIT_S."""
         self._kafka.commit(_as_commit(offsets), timeout_ms=int(COMMIT_S * 1000))
 
@@ -116,7 +118,7 @@ class Client:
     def resume(self) -> None:
         self._kafka.resume(*self._kafka.paused())
 
-    def standing(self) -> dict[Place, tuple[int, int]]:
+    def standing(self) -> dict[TopicPartition, tuple[int, int]]:
         """Of each partition fetched at least once: the next offset to read, and how many records are behind it.
 
         By the high water mark of the last fetch: end offsets that are asked for apart are wrong on some brokers.
@@ -149,9 +151,9 @@ class Client:
         """Every topic that this user may see."""
         return set(self._kafka.topics())
 
-    def committed(self, place: Place) -> int | None:
+    def committed(self, place: TopicPartition) -> int | None:
         """The group's commit, None when it has none. Raises what the group's coordinator answers."""
-        return self._kafka.committed(TopicPartition(*place), timeout_ms=int(BOOTSTRAP_S * 1000))
+        return self._kafka.committed(KafkaPartition(*place), timeout_ms=int(BOOTSTRAP_S * 1000))
 
     def close(self) -> None:
         """Leave the group and hang up, with nothing committed and nothing raised."""
@@ -214,7 +216,7 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, kafka: KafkaConsumer, moved: Moved, leaving: Leaving) -> None:
         self._kafka, self._moved, self._leaving = kafka, moved, leaving
 
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         """Still ours: what is durable is committed, before this member says that it joins anew."""
         gone = list(revoked)
         settled = self._leaving(frozenset((tp.topic, tp.partition) for tp in gone)) if gone else {}
@@ -222,18 +224,18 @@ class _Listener(ConsumerRebalanceListener):
             self._kafka.commit_async(_as_commit(settled))  # not commit(): this thread is the one that would answer it
         self.on_partitions_lost(gone)
 
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+    def on_partitions_lost(self, lost: Iterable[KafkaPartition]) -> None:
         """Somebody else's already: nothing may be committed."""
         for tp in lost:
             self._moved("lost", (tp.topic, tp.partition))
 
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         for tp in assigned:
             self._moved("gained", (tp.topic, tp.partition))
 
 
-def _as_commit(offsets: Mapping[Place, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
+def _as_commit(offsets: Mapping[TopicPartition, int]) -> dict[KafkaPartition, OffsetAndMetadata]:
+    return {KafkaPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
 
 
 def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import tenacity
 
 from agent.kafka.client import BOOTSTRAP_S, Client, Config, in_words
-from agent.kafka.contract import Link, Moves, Place, Polled, StuckWatch, nothing_to_settle
+from agent.kafka.contract import LinkStatus, Moves, Polled, StuckWatch, TopicPartition, nothing_to_settle
 
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
@@ -35,8 +35,8 @@ class Consumer:
         self._opening: Future[Client] | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="kafka-open")
         self._closing = threading.Event()
-        self._moved: deque[tuple[str, Place]] = deque()  # filled on the client's IO thread
-        self._holds: set[Place] = set()
+        self._moved: deque[tuple[str, TopicPartition]] = deque()  # filled on the client's IO thread
+        self._holds: set[TopicPartition] = set()
         self._paused = False
         self._polling = False
         self._held = False  # the client was told to pause, and not yet to go on
@@ -44,12 +44,12 @@ class Consumer:
         self._joined_at = time.monotonic()
         self._commit_from = 0.0
         self._look_at = 0.0
-        self._link = Link(False, "not opened")
-        self.leaving: Callable[[frozenset[Place]], Mapping[Place, int]] = nothing_to_settle
+        self._link = LinkStatus(False, "not opened")
+        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_settle
         self.rebuilds = 0
 
     @property
-    def status(self) -> Link:
+    def status(self) -> LinkStatus:
         return self._link
 
     def open(self) -> None:
@@ -78,8 +78,8 @@ class Consumer:
             self._polling = False
 
     def take_moves(self) -> Moves:
-        gained: set[Place] = set()
-        lost: set[Place] = set()
+        gained: set[TopicPartition] = set()
+        lost: set[TopicPartition] = set()
         while self._moved:
             what, place = self._moved.popleft()
             if what == "gained":
@@ -90,7 +90,7 @@ class Consumer:
         self._holds = (self._holds - lost) | gained
         return Moves(frozenset(gained), frozenset(lost))
 
-    def commit(self, offsets: Mapping[Place, int]) -> bool:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """A refusal passes by itself (rebalance, broker away) or stays visible in ``status`` (no right to commit)."""
         if self._config.group_id is None or not offsets:
             return True
@@ -101,16 +101,16 @@ class Consumer:
         except Exception as error:  # the client's own bookkeeping fails in other ways than by its errors
             self._refused(f"commit: {in_words(error)}")
             return False
-        self._link = Link(True)
+        self._link = LinkStatus(True)
         return True
 
     def _refused(self, why: str) -> None:
         self._commit_from = time.monotonic() + COMMIT_AGAIN_S  # each try may take COMMIT_S out of the loop's turn
         if why != self._link.why:
             _log.warning("will be repeated: %s", why)
-        self._link = Link(self._link.up, why)
+        self._link = LinkStatus(self._link.up, why)
 
-    def go_to(self, places: Mapping[Place, int]) -> bool:
+    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:
         """Only without a group: a commit says better where this group was."""
         if self._config.group_id is not None or self._client is None:
             return False
@@ -136,13 +136,13 @@ class Consumer:
             client.resume()
             self._held = False
 
-    def lag(self) -> Mapping[Place, int]:
+    def lag(self) -> Mapping[TopicPartition, int]:
         return {place: behind for place, (_, behind) in self._standing().items()}
 
-    def ends(self) -> Mapping[Place, int]:
+    def ends(self) -> Mapping[TopicPartition, int]:
         return {place: position + behind for place, (position, behind) in self._standing().items()}
 
-    def _standing(self) -> Mapping[Place, tuple[int, int]]:
+    def _standing(self) -> Mapping[TopicPartition, tuple[int, int]]:
         try:
             return self._client.standing() if self._client else {}
         except Exception:  # a partition that a rebalance takes away meanwhile is a KeyError
@@ -157,24 +157,24 @@ class Consumer:
         if client is not None:
             client.close()
         self._opener.shutdown(wait=False)
-        self._link = Link(False, "closed")
+        self._link = LinkStatus(False, "closed")
 
     def _look_after(self, client: Client, n_read: int) -> None:
         """Find what no exception tells: no connection, a member put out of its group, a partition that stands still."""
         now = time.monotonic()
         if n_read and now < self._look_at:
-            self._link = Link(True)
+            self._link = LinkStatus(True)
             return
         self._look_at = now + LOOK_EVERY_S
         joined = client.joined()
         if n_read:
-            self._link = Link(True)
+            self._link = LinkStatus(True)
         elif client.connections() == 0:
-            self._link = Link(False, "no connection to any broker")
+            self._link = LinkStatus(False, "no connection to any broker")
         elif not joined:
-            self._link = Link(True, "waiting for its share of the partitions")
+            self._link = LinkStatus(True, "waiting for its share of the partitions")
         elif not self._link.why.startswith("commit"):
-            self._link = Link(True)
+            self._link = LinkStatus(True)
         self._joined_at = now if joined else self._joined_at
         if now - self._joined_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
             self._give_up("not a member of its group any more")
@@ -192,7 +192,7 @@ class Consumer:
         """The client, or None after a wait of at most POLL_S while there is none."""
         if self._opening is not None and wait([self._opening], POLL_S).done:
             self._client, self._opening = self._opening.result(), None
-            self._link = Link(True)
+            self._link = LinkStatus(True)
             self._joined_at = time.monotonic()
         return self._client
 
@@ -205,7 +205,7 @@ class Consumer:
         old, self._client = self._client, None
         self._moved.extend(("lost", place) for place in self._holds)
         self._watch.forget()
-        self._link = Link(False, why)
+        self._link = LinkStatus(False, why)
         self._opening = self._opener.submit(self._connect, old)
 
     def _connect(self, old: Client | None) -> Client:
@@ -221,13 +221,13 @@ class Consumer:
         )
         return attempts(Client, self._config, self._note_move, self._before_leaving)
 
-    def _note_move(self, what: str, place: Place) -> None:
+    def _note_move(self, what: str, place: TopicPartition) -> None:
         self._moved.append((what, place))
 
-    def _before_leaving(self, places: frozenset[Place]) -> Mapping[Place, int]:
+    def _before_leaving(self, places: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Only while a poll of ours waits: a client that is thrown away meets a loop that goes on."""
         return self.leaving(places) if self._polling else {}
 
     def _tell_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._link = Link(False, in_words(error) if error else "unknown")
+        self._link = LinkStatus(False, in_words(error) if error else "unknown")

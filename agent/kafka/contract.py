@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-Place = tuple[str, int]
+TopicPartition = tuple[str, int]
 """(topic, partition)"""
 
 
@@ -90,7 +90,7 @@ class Polled:
     messages: Sequence[Message]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> TopicPartition:
         return self.topic, self.partition
 
     @property
@@ -118,11 +118,11 @@ class Polled:
 class Moves:
     """Partitions that changed hands since last asked. One in both came back: it is read from its commit."""
 
-    gained: frozenset[Place]
-    lost: frozenset[Place]
+    gained: frozenset[TopicPartition]
+    lost: frozenset[TopicPartition]
 
 
-class Link(NamedTuple):
+class LinkStatus(NamedTuple):
     """Is the broker reachable for this consumer, and if not, why?"""
 
     up: bool
@@ -132,11 +132,11 @@ class Link(NamedTuple):
 class TopicConsumer(Protocol):
     """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is away."""
 
-    leaving: Callable[[frozenset[Place]], Mapping[Place, int]]
+    leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
     """Called within a poll, while partitions can still be given back in order: flush, and say what may be committed."""
 
     @property
-    def status(self) -> Link: ...
+    def status(self) -> LinkStatus: ...
     def open(self) -> None: ...
     def poll(self) -> list[Polled]:
         """Waits at most about 0.2 s; [] while there is nothing, or no broker."""
@@ -146,7 +146,7 @@ class TopicConsumer(Protocol):
         """Apply these before the records of the poll that came before this call."""
         ...
 
-    def commit(self, offsets: Mapping[Place, int]) -> bool:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """True once the broker holds them; False means: try again after a later poll."""
         ...
 
@@ -155,15 +155,15 @@ class TopicConsumer(Protocol):
         ...
 
     def resume(self) -> None: ...
-    def go_to(self, places: Mapping[Place, int]) -> bool:
+    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:
         """Read on from these offsets, where this consumer begins from no commit; False where it has one, or cannot."""
         ...
 
-    def lag(self) -> Mapping[Place, int]:
+    def lag(self) -> Mapping[TopicPartition, int]:
         """Records behind the end, for each partition whose end is known."""
         ...
 
-    def ends(self) -> Mapping[Place, int]:
+    def ends(self) -> Mapping[TopicPartition, int]:
         """The offset that the next record will get, of each partition whose records were asked for; at least what
         was polled of it."""
         ...
@@ -173,7 +173,7 @@ class TopicConsumer(Protocol):
         ...
 
 
-def nothing_to_settle(_: frozenset[Place]) -> Mapping[Place, int]:
+def nothing_to_settle(_: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
     """``leaving`` of a consumer whose reader holds nothing back."""
     return {}
 
@@ -186,9 +186,11 @@ class StuckWatch:
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._since: dict[Place, tuple[int, float]] = {}
+        self._since: dict[TopicPartition, tuple[int, float]] = {}
 
-    def stuck(self, positions: Mapping[Place, int], lags: Mapping[Place, int], now: float) -> Place | None:
+    def stuck(
+        self, positions: Mapping[TopicPartition, int], lags: Mapping[TopicPartition, int], now: float
+    ) -> TopicPartition | None:
         """The first partition that stands still. positions: next offset to read; now: any steady clock, seconds."""
         waiting = {place: positions[place] for place, lag in lags.items() if lag > 0 and place in positions}
         kept = {place: seen for place, seen in self._since.items() if waiting.get(place) == seen[0]}

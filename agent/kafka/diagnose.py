@@ -16,7 +16,7 @@ from functools import partial
 from agent.kafka import wire
 from agent.kafka.client import Client, ClientError, in_words
 from agent.kafka.config import BOOTSTRAP_S, Config, password
-from agent.kafka.contract import Place
+from agent.kafka.contract import TopicPartition
 from agent.kafka.wire import Failed, NotKafka
 
 ANSWER_S = 3.0
@@ -187,7 +187,7 @@ def _by_client(config: Config) -> Iterator[Layer]:
         client.close()
 
 
-def _ignore(what: str, place: Place) -> None:
+def _ignore(what: str, place: TopicPartition) -> None:
     """Takes the place of a listener: nothing is polled, so nothing moves."""
 
 

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.kafka.contract import Link, Message, Moves, Outgoing, Place, Polled, nothing_to_settle
+from agent.kafka.contract import LinkStatus, Message, Moves, Outgoing, Polled, TopicPartition, nothing_to_settle
 
 
 class MemoryTopic:
@@ -20,9 +20,9 @@ class MemoryTopic:
 
     def __init__(self, name: str = "traffic", partitions: int = 1, clock: Callable[[], float] = time.time) -> None:
         self.name, self.away = name, False
-        self.places: tuple[Place, ...] = tuple((name, number) for number in range(partitions))
-        self.logs: dict[Place, list[Message]] = {place: [] for place in self.places}
-        self.committed: dict[Place, int] = {}
+        self.places: tuple[TopicPartition, ...] = tuple((name, number) for number in range(partitions))
+        self.logs: dict[TopicPartition, list[Message]] = {place: [] for place in self.places}
+        self.committed: dict[TopicPartition, int] = {}
         self.members: list[MemoryConsumer] = []
         self.generation = 0
         self._clock = clock
@@ -52,7 +52,7 @@ class MemoryTopic:
             self.members.remove(member)
             self.generation += 1
 
-    def share_of(self, member: MemoryConsumer) -> frozenset[Place]:
+    def share_of(self, member: MemoryConsumer) -> frozenset[TopicPartition]:
         """The partitions of one member: every n-th, in order of joining."""
         return frozenset(self.places[self.members.index(member) :: len(self.members)])
 
@@ -63,18 +63,18 @@ class MemoryConsumer:
     def __init__(self, topic: MemoryTopic, max_poll_records: int = 500) -> None:
         self._topic, self._max_poll_records = topic, max_poll_records
         self._generation = -1
-        self._position: dict[Place, int] = {}
-        self._gained: frozenset[Place] = frozenset()
-        self._lost: frozenset[Place] = frozenset()
+        self._position: dict[TopicPartition, int] = {}
+        self._gained: frozenset[TopicPartition] = frozenset()
+        self._lost: frozenset[TopicPartition] = frozenset()
         self._paused = False
         self._open = False
-        self.leaving: Callable[[frozenset[Place]], Mapping[Place, int]] = nothing_to_settle
+        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_settle
 
     @property
-    def status(self) -> Link:
+    def status(self) -> LinkStatus:
         if not self._open:
-            return Link(False, "not open")
-        return Link(False, "no connection to any broker") if self._topic.away else Link(True)
+            return LinkStatus(False, "not open")
+        return LinkStatus(False, "no connection to any broker") if self._topic.away else LinkStatus(True)
 
     def open(self) -> None:
         self._open = True
@@ -100,7 +100,7 @@ class MemoryConsumer:
         self._gained = self._lost = frozenset()
         return moves
 
-    def commit(self, offsets: Mapping[Place, int]) -> bool:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Refused while the broker is away and by a member that has not noticed a rebalance."""
         if not self.status.up or self._generation != self._topic.generation:
             return False
@@ -113,13 +113,13 @@ class MemoryConsumer:
     def resume(self) -> None:
         self._paused = False
 
-    def go_to(self, places: Mapping[Place, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
+    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
         return False
 
-    def lag(self) -> Mapping[Place, int]:
+    def lag(self) -> Mapping[TopicPartition, int]:
         return {place: len(self._topic.logs[place]) - position for place, position in self._position.items()}
 
-    def ends(self) -> Mapping[Place, int]:
+    def ends(self) -> Mapping[TopicPartition, int]:
         return {place: len(self._topic.logs[place]) for place in self._position}
 
     def close(self, budget_s: float = 0.0) -> None:  # noqa: ARG002 - the surface of the real one

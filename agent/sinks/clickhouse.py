@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Place, Row, Rows, to_rows
+from agent.store.rows import Origin, Row, TableRows, to_rows
 
 log = structlog.get_logger(__name__)
 
@@ -78,9 +78,9 @@ class Sink:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._place = Place(config.cluster, config.pod, config.store_text)
+        self._place = Origin(config.cluster, config.pod, config.store_text)
         self._changed = threading.Condition()
-        self._traffic: deque[Rows] = deque()
+        self._traffic: deque[TableRows] = deque()
         self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
         self._bytes = 0
         self._in_flight: Batch | None = None
@@ -140,7 +140,7 @@ class Sink:
             return False, f"{self._trouble}; {counted}"
         return True, counted if self._client is not None else f"not connected yet; {counted}"
 
-    def _keep(self, group: Rows) -> None:
+    def _keep(self, group: TableRows) -> None:
         sized = [(row, _size(row)) for row in group.rows]
         self._rest[group.table].extend(sized)
         self._bytes += sum(size for _, size in sized)
@@ -185,8 +185,8 @@ class Sink:
         store.counted_upto reads the highest offset as "all up to here".
         """
         table, size, full = self._traffic[0].table, 0, False
-        taken: list[Rows] = []
-        left: deque[Rows] = deque()
+        taken: list[TableRows] = []
+        left: deque[TableRows] = deque()
         while self._traffic:
             group = self._traffic.popleft()
             blocked = bool(left) and table == "batches"
@@ -251,7 +251,7 @@ class Sink:
         return longest * random.uniform(0.5, 1.0)
 
 
-def _token(groups: list[Rows]) -> str:
+def _token(groups: list[TableRows]) -> str:
     """One offset range keeps its own token; several together get one of the ranges. Copies that another cut of the
     ranges lets through after a crash have the same key, so FINAL drops them; counts go on from store.counted_upto."""
     tokens = [group.token for group in groups]

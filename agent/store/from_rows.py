@@ -17,7 +17,7 @@ from agent.store.rows import AXES, HASHES, Row
 from detectors.canaries.retention import Prepared, measure
 from detectors.errors import DetectorError
 from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
 INCOMPLETE = "incomplete"
 # Routes of comparisons, by the column of rounds that says how many rows of each there are.
@@ -93,7 +93,7 @@ def traffic_score(row: Row) -> TrafficScore:
     return TrafficScore(
         **{name: row[name] for name in ("adapter", "request_id", "pod", "tokens", "temperature", "top_p", "detail")},
         at=seconds(row["at"]),
-        scored=Scored(row["scored"]),
+        scored=ScoringMode(row["scored"]),
         alternatives=tuple(named),
         log_l=_floats(list(named.values())),
         samplers=tuple(samplers),

@@ -14,20 +14,11 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from agent.records import (
-    Finding,
-    Flip,
-    GoldenAccepted,
-    Heartbeat,
-    Interaction,
-    Notice,
-    RequestCount,
-    SetAside,
-    TrafficBatch,
-)
-from detectors.records import BaseRound, Evidence, Half, Identity, Interval, Measurement, Round, Verdict
+from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, RequestCount, SetAside, TrafficBatch
+from detectors.records import BaseRound, CanarySplit, Evidence, Identity, Interval, Measurement, Round, Verdict
 from detectors.traffic.response_summary import evidence_of
 from detectors.traffic_records import Calibration, Embedding, TrafficRound, TrafficScore
+from probes.scoring.interaction import Interaction
 
 Row = dict[str, Any]
 NAN = float("nan")
@@ -49,7 +40,7 @@ HASHES = tuple(f"{side}_{part}" for part in ("base", "adapter", "tokenizer", "te
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TableRows:
     """Rows for one table. token: deduplication token where the finding has one of its own, else ""."""
 
     table: str
@@ -58,7 +49,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Origin:
     """Where this agent runs, a column or two of every row. store_text: keep production text (off unless configured)."""
 
     cluster: str = ""
@@ -66,7 +57,7 @@ class Place:
     store_text: bool = False
 
 
-def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
+def to_rows(finding: Finding, place: Origin) -> tuple[TableRows, ...]:
     """All rows of one finding, in the order in which they must become durable. Tables without rows are left out."""
     here = {"cluster": place.cluster, "pod": place.pod}
     if isinstance(finding, TrafficBatch):
@@ -78,24 +69,26 @@ def to_rows(finding: Finding, place: Place) -> tuple[Rows, ...]:
             {"cluster": place.cluster, "agent": place.pod, "place": i} | score_row(seen, finding)
             for i, seen in enumerate(finding.scores)
         )
-        return _present(Rows("traffic_rounds", (here | traffic_round_row(finding),)), Rows("traffic_scores", scores))
+        return _present(
+            TableRows("traffic_rounds", (here | traffic_round_row(finding),)), TableRows("traffic_scores", scores)
+        )
     if isinstance(finding, Verdict):
-        return (Rows("verdicts", (here | verdict_row(finding),)),)
+        return (TableRows("verdicts", (here | verdict_row(finding),)),)
     if isinstance(finding, Evidence):
-        return (Rows("evidence", (here | evidence_row(finding),)),)
+        return (TableRows("evidence", (here | evidence_row(finding),)),)
     if isinstance(finding, Calibration):
-        return (Rows("calibrations", (here | calibration_row(finding),)),)
+        return (TableRows("calibrations", (here | calibration_row(finding),)),)
     if isinstance(finding, Notice):
-        return (Rows("notices", (here | notice_row(finding),)),)
+        return (TableRows("notices", (here | notice_row(finding),)),)
     if isinstance(finding, Flip):
-        return (Rows("flips", (here | flip_row(finding),)),)
+        return (TableRows("flips", (here | flip_row(finding),)),)
     if isinstance(finding, Embedding):
-        return (Rows("embeddings", (embedding_row(finding, place.cluster),)),)
+        return (TableRows("embeddings", (embedding_row(finding, place.cluster),)),)
     if isinstance(finding, Heartbeat):
-        return (Rows("heartbeats", (heartbeat_row(finding),)),)
+        return (TableRows("heartbeats", (heartbeat_row(finding),)),)
     if isinstance(finding, GoldenAccepted):
         token = f"{finding.adapter}:{finding.golden}:{finding.accepted_at}"
-        return (Rows("goldens", (golden_row(finding, place.cluster),), token),)
+        return (TableRows("goldens", (golden_row(finding, place.cluster),), token),)
     assert_never(finding)
 
 
@@ -107,7 +100,7 @@ def when(at: float) -> datetime:
     return datetime.fromtimestamp(0.0 if math.isnan(at) else min(max(at, FIRST), LAST), UTC)
 
 
-def _base_round(base: BaseRound, here: Row) -> tuple[Rows, ...]:
+def _base_round(base: BaseRound, here: Row) -> tuple[TableRows, ...]:
     shares = token_shares(base)
     rounds = tuple(
         here
@@ -127,7 +120,7 @@ def _base_round(base: BaseRound, here: Row) -> tuple[Rows, ...]:
         for route, seen in (("present", r.measurements), ("raw", r.raw), ("warm", r.warm))
         for i, m in enumerate(seen)
     )
-    return _present(Rows("rounds", rounds), Rows("comparisons", comparisons))
+    return _present(TableRows("rounds", rounds), TableRows("comparisons", comparisons))
 
 
 def token_shares(base: BaseRound) -> tuple[float, ...]:
@@ -139,7 +132,7 @@ def token_shares(base: BaseRound) -> tuple[float, ...]:
 
 def round_row(seen: Round) -> Row:
     """What one adapter's round came to; means over all its canaries, retention over the held-out ones."""
-    held = [m.retention for m in seen.measurements if m.comparison.reference.half is Half.HELD_OUT]
+    held = [m.retention for m in seen.measurements if m.comparison.reference.half is CanarySplit.HELD_OUT]
     return {
         "base": seen.base,
         "adapter": seen.adapter,
@@ -316,11 +309,11 @@ def golden_row(seen: GoldenAccepted, cluster: str) -> Row:
     return row | {name: getattr(seen, name) for name in ("adapter", "base", "previous", "why")}
 
 
-def _traffic(batch: TrafficBatch, place: Place) -> tuple[Rows, ...]:
+def _traffic(batch: TrafficBatch, place: Origin) -> tuple[TableRows, ...]:
     """Counts first and the batch's own row last: store.counted_upto rests on that order."""
 
-    def rows(table: str, records: Iterable[Any], to_row: Callable[[Any], Row]) -> Rows:
-        return Rows(table, tuple({"cluster": place.cluster} | to_row(r) for r in records), batch.token)
+    def rows(table: str, records: Iterable[Any], to_row: Callable[[Any], Row]) -> TableRows:
+        return TableRows(table, tuple({"cluster": place.cluster} | to_row(r) for r in records), batch.token)
 
     return _present(
         rows("request_counts", batch.counts, count_row),
@@ -381,5 +374,5 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else NAN
 
 
-def _present(*groups: Rows) -> tuple[Rows, ...]:
+def _present(*groups: TableRows) -> tuple[TableRows, ...]:
     return tuple(group for group in groups if group.rows)

@@ -54,7 +54,7 @@ class Stored:
     complete: bool = True
 
 
-class Place(NamedTuple):
+class RoundKey(NamedTuple):
     """Where one round lies. table: rounds or traffic_rounds"""
 
     at: datetime
@@ -73,10 +73,10 @@ class StoredRounds:
 
     def rounds(self, span: Span) -> Iterator[Stored]:
         """In the order of time; of one moment first what canaries say. Raises Retryable where the store is away."""
-        found: dict[Place, list[Row]] = {}
+        found: dict[RoundKey, list[Row]] = {}
         for table in ("rounds", "traffic_rounds"):
             for row in self._rows(table, "at", span):
-                found.setdefault(Place(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
+                found.setdefault(RoundKey(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
         places = sorted(found)
         for start in range(0, len(places), TOGETHER):
             some = places[start : start + TOGETHER]
@@ -95,7 +95,7 @@ class StoredRounds:
         columns = "pod, subject_kind, subject, base, round, at, status, reason, cause, covered_by, log_e"
         return sorted(self._rows("verdicts", "at", span, columns), key=lambda row: (row["pod"], row["at"]))
 
-    def _stored(self, place: Place, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
+    def _stored(self, place: RoundKey, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
         by_canaries = place.table == "rounds"
         empty = Stored(
             pod=place.pod,
@@ -112,9 +112,9 @@ class StoredRounds:
             return replace(empty, why=error.detail)
         return replace(empty, record=made)
 
-    def _details(self, places: Sequence[Place]) -> dict[Place, list[Row]]:
+    def _details(self, places: Sequence[RoundKey]) -> dict[RoundKey, list[Row]]:
         """The canaries, or the responses, of each round."""
-        found: dict[Place, list[Row]] = {}
+        found: dict[RoundKey, list[Row]] = {}
         for table, details, when, pod in (
             ("rounds", "comparisons", "at", "pod"),
             ("traffic_rounds", "traffic_scores", "judged_at", "agent"),
@@ -123,7 +123,7 @@ class StoredRounds:
             if mine:
                 span = Span(seconds(mine[0].at), seconds(mine[-1].at))
                 for row in self._rows(details, when, span):
-                    place = Place(row[when], table, row[pod], row["base"], row["round"])
+                    place = RoundKey(row[when], table, row[pod], row["base"], row["round"])
                     found.setdefault(place, []).append(row)
         return found
 

@@ -1,4 +1,4 @@
-"""From a record to an Interaction, a Half, or the reason why not: which format it is in, and what it says in it.
+"""From a record to an Interaction, a LoggedHalf, or the reason why not: which format it is in, and what it says in it.
 
 The formats are the files in agent/traffic/formats, found by looking into that folder: a new file is a new format.
 """
@@ -13,10 +13,11 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from agent.errors import Refused, Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Half, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason, LoggedHalf
 from agent.traffic import formats, json_fields, json_text
 from agent.traffic.json_fields import Body
+from probes.scoring.interaction import Interaction
 
 AUTO = "auto"
 
@@ -27,7 +28,7 @@ class Format(Protocol):
     NAME: str
 
     def guess(self, message: Message, body: Body) -> bool: ...
-    def read(self, message: Message, body: Body, place: Place) -> Interaction | Half: ...
+    def read(self, message: Message, body: Body, place: TopicPartition) -> Interaction | LoggedHalf: ...
 
 
 @runtime_checkable
@@ -46,7 +47,7 @@ def known() -> Mapping[str, Format]:
     return {module.NAME: module for module in modules}
 
 
-class Reader:
+class Decoder:
     """Reads records of one format, or of each record's own (``auto``). Raises Refused for a name without a file."""
 
     def __init__(self, name: str = AUTO, max_bytes: int = 1_000_000) -> None:
@@ -58,7 +59,7 @@ class Reader:
         self._sure = name != AUTO
         self._max_bytes = max_bytes
 
-    def read(self, message: Message, place: Place) -> Sequence[Interaction | Half | Unreadable]:
+    def read(self, message: Message, place: TopicPartition) -> Sequence[Interaction | LoggedHalf | Unreadable]:
         """What one record holds, in its order: one for nearly every format, several for an envelope.
 
         What cannot be read is there as its reason, one of AsideReason; nothing is raised whatever the bytes are.
@@ -82,7 +83,7 @@ class Reader:
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")
 
 
-def _read(form: Format, message: Message, body: Body, place: Place) -> Interaction | Half | Unreadable:
+def _read(form: Format, message: Message, body: Body, place: TopicPartition) -> Interaction | LoggedHalf | Unreadable:
     try:
         return form.read(message, body, place)
     except Unreadable as why:

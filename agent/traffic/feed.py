@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from agent.errors import AgentError
-from agent.kafka.contract import Link, Place, Polled, TopicConsumer
-from agent.records import AsideReason, Stretch, TrafficBatch
+from agent.kafka.contract import LinkStatus, Polled, TopicConsumer, TopicPartition
+from agent.records import AsideReason, PartitionAdapter, TrafficBatch
 from agent.traffic.header_columns import counts_of, request_counts
-from agent.traffic.sampler import Sampler
-from agent.traffic.watermarks import Marks
+from agent.traffic.traffic_sampler import TrafficSampler
+from agent.traffic.watermarks import Watermarks
 
-CountedUpto = Callable[[], Mapping[Place, int]]
+CountedUpto = Callable[[], Mapping[TopicPartition, int]]
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class TrafficFeed:
     sampler: what is kept of a poll, and the names that are counted; any other name is set aside, which keeps every
     label set bounded
     counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
-    judged: where the evidence of an earlier run ends, see Marks
+    judged: where the evidence of an earlier run ends, see Watermarks
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
 
     Guarantee: each record is handed out at least once and counted once, as long as every batch handed out becomes
@@ -46,34 +46,34 @@ class TrafficFeed:
     def __init__(
         self,
         consumer: TopicConsumer,
-        sampler: Sampler,
+        sampler: TrafficSampler,
         counted_upto: CountedUpto,
-        judged: Mapping[Stretch, int] | None = None,
+        judged: Mapping[PartitionAdapter, int] | None = None,
         max_pending: int = 8,
     ) -> None:
         self._consumer, self._sampler = consumer, sampler
         self._counted_upto, self._max_pending = counted_upto, max_pending
-        self._marks = Marks(judged)
-        self._anew: dict[Place, int] = {}  # made anew: the mark of the topic that was there before
-        self._unmarked: set[Place] = set()  # newly ours: what the store has of them is not known yet
+        self._marks = Watermarks(judged)
+        self._anew: dict[TopicPartition, int] = {}  # made anew: the mark of the topic that was there before
+        self._unmarked: set[TopicPartition] = set()  # newly ours: what the store has of them is not known yet
         self._waiting: list[Polled] = []  # read, but the store has not told their marks
-        self._pending: dict[Place, list[int]] = {}  # where each uncommitted batch ends
+        self._pending: dict[TopicPartition, list[int]] = {}  # where each uncommitted batch ends
         self.flush: Callable[[], bool] = lambda: False  # set by who owns the sinks: make what was handed out durable
         consumer.leaving = self._settle
         self.records = 0
         self.aside: Counter[AsideReason] = Counter()
 
     @property
-    def status(self) -> Link:
+    def status(self) -> LinkStatus:
         """Not up while no broker answers; up, with a reason, while it holds back or a topic was made anew."""
         link = self._consumer.status
         if not link.up:
             return link
         if self._waiting or self._is_full():
             why = "waiting for the store to tell what it holds" if self._waiting else "waiting for the sinks"
-            return Link(True, why)
+            return LinkStatus(True, why)
         told = [f"{topic}:{partition} was made anew, and is read from its beginning" for topic, partition in self._anew]
-        return Link(True, link.why or "; ".join(told))
+        return LinkStatus(True, link.why or "; ".join(told))
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -106,14 +106,14 @@ class TrafficFeed:
     def close(self, budget_s: float = 1.0) -> None:
         self._consumer.close(budget_s)
 
-    def lag(self) -> Mapping[Place, int]:
+    def lag(self) -> Mapping[TopicPartition, int]:
         """Records not read yet, by partition."""
         return self._consumer.lag()
 
     def _is_full(self) -> bool:
         return sum(map(len, self._pending.values())) >= self._max_pending
 
-    def _settle(self, leaving: frozenset[Place]) -> Mapping[Place, int]:
+    def _settle(self, leaving: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Before partitions go: make their batches durable, so that the next owner's mark is behind ours.
 
         Runs inside our own poll, on the client's thread, while the loop waits for that poll: nothing else touches the

@@ -29,7 +29,7 @@ STRANGER = "\0"  # a header names an adapter that is not ours
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RecordLabels:
     """Of each record of a poll, in order; all of one length, pods and ids empty where no record has a header.
 
     adapters: a known name, BODY_TELLS or STRANGER; counted: the same, but BODY_TELLS for what is no request by itself
@@ -59,8 +59,8 @@ class Told:
         return ranks
 
 
-class Teller:
-    """Callable: Outline to Told.
+class LabelReader:
+    """Callable: Outline to RecordLabels.
 
     adapters: names that are ours; body_tells_half: records without ``ce_type`` have to be opened, whatever their key,
     because only their body says which half of a pair they are
@@ -71,18 +71,18 @@ class Teller:
         self._body_tells_half = body_tells_half
         self._pods: dict[bytes | None, str] = {}
 
-    def __call__(self, outline: Outline) -> Told:
+    def __call__(self, outline: Outline) -> RecordLabels:
         if outline.headers:
             return self._by_headers(outline)
         if self._body_tells_half:
             unknown = [BODY_TELLS] * len(outline.keys)
-            return Told(unknown, unknown)
+            return RecordLabels(unknown, unknown)
         # A key that is no adapter's may be anything, a user's number too: it does not say that the record is not ours.
         names = {key: self._named(key, BODY_TELLS) for key in set(outline.keys)}
         adapters = [names[key] for key in outline.keys]
-        return Told(adapters, adapters)
+        return RecordLabels(adapters, adapters)
 
-    def _by_headers(self, outline: Outline) -> Told:
+    def _by_headers(self, outline: Outline) -> RecordLabels:
         column = columns_of(outline.headers)
         n, types = len(outline.keys), column.get("ce_type", ())
         halves = frozenset(at for at, kind in enumerate(types) if kind)
@@ -93,7 +93,7 @@ class Teller:
         ids = column.get("request_id") or column.get("ce_id") or ()
         if "request_id" in column and "ce_id" in column:
             ids = [one or other for one, other in zip(column["request_id"], column["ce_id"], strict=True)]
-        return Told(adapters, counted, pods, ids, halves)
+        return RecordLabels(adapters, counted, pods, ids, halves)
 
     def _adapters_of(self, keys: Sequence[bytes | None], column: Columns, halves: frozenset[int]) -> list[str]:
         """By key, else by header; an event in structured mode by its body, because only that says which half it is."""
@@ -161,7 +161,7 @@ def _is_event(kinds: Sequence[bytes | None] | None, at: int) -> bool:
     return kinds is not None and (kinds[at] or b"").startswith(b"application/cloudevents")
 
 
-def counts_of(told: Told, outline: Outline, mark: int, now: float) -> Counter[tuple[str, str, float]]:
+def counts_of(told: RecordLabels, outline: Outline, mark: int, now: float) -> Counter[tuple[str, str, float]]:
     """(adapter, pod, minute) -> records from offset ``mark`` on whose adapter was told; minute: seconds, floored."""
     begin = bisect_left(outline.offsets, mark)
     names = told.counted[begin:]
@@ -177,7 +177,7 @@ def counts_of(told: Told, outline: Outline, mark: int, now: float) -> Counter[tu
     return Counter({label: n for label, n in found.items() if label[0] not in (BODY_TELLS, STRANGER)})
 
 
-def label_of(told: Told, outline: Outline, at: int, now: float) -> tuple[str, str, float] | None:
+def label_of(told: RecordLabels, outline: Outline, at: int, now: float) -> tuple[str, str, float] | None:
     """(adapter, pod, minute) that ``counts_of`` has counted this record under, None where it has not."""
     if told.counted[at] in (BODY_TELLS, STRANGER):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from agent.records import Half
+from agent.records import LoggedHalf
 
 LATE = "no other half came"
 UNSURE = "several requests of one id wait: whose answer is whose is not told"
@@ -16,7 +16,7 @@ class _Waiting:
     """key: id, and who logged it; half: None where several of one key came, which nobody can tell apart."""
 
     key: tuple[str, str]
-    half: Half | None
+    half: LoggedHalf | None
     size: int
     since: float
 
@@ -34,9 +34,9 @@ class Joiner:
         self._patience_s, self._room, self._room_bytes = patience_s, room, room_bytes
         self._waiting: OrderedDict[tuple[str, str], _Waiting] = OrderedDict()
         self._bytes = 0
-        self._dropped: list[tuple[Half, str]] = []
+        self._dropped: list[tuple[LoggedHalf, str]] = []
 
-    def add(self, half: Half, size: int, now: float) -> Half | None:
+    def add(self, half: LoggedHalf, size: int, now: float) -> LoggedHalf | None:
         """The other half, or None while there is none. size: bytes; now: seconds, of one clock."""
         key = half.request_id, half.logged_by
         before = self._waiting.get(key)
@@ -55,7 +55,7 @@ class Joiner:
         self._wait(_Waiting(key, half, size, now), now)
         return None
 
-    def dropped(self, now: float) -> list[tuple[Half, str]]:
+    def dropped(self, now: float) -> list[tuple[LoggedHalf, str]]:
         """Halves given up since the last call, and why."""
         self._make_room(now)
         dropped, self._dropped = self._dropped, []
@@ -80,7 +80,7 @@ class Joiner:
         self._bytes -= self._waiting.pop(one.key).size
 
 
-def _is_same(one: Half, other: Half) -> bool:
+def _is_same(one: LoggedHalf, other: LoggedHalf) -> bool:
     try:
         return one.body == other.body
     except RecursionError:  # nested as deeply as no request is

@@ -19,8 +19,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agent.records import Finding, Interaction, RequestCount, TrafficBatch
+from agent.records import Finding, RequestCount, TrafficBatch
 from detectors.traffic_records import Embedding, TrafficRound, TrafficScore
+from probes.scoring.interaction import Interaction
 
 
 class Rule(BaseModel):

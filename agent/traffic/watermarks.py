@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agent.kafka.contract import Place
-from agent.records import Half, Interaction, Stretch
+from agent.kafka.contract import TopicPartition
+from agent.records import LoggedHalf, PartitionAdapter
+from probes.scoring.interaction import Interaction
 
 
-class Marks:
+class Watermarks:
     """judged: (topic, partition, adapter) -> offset after the last one in the evidence, as saved with that evidence.
 
     Counting goes by the store's marks and our own, because counts lie in the store; judging goes by those and by what
@@ -19,29 +20,29 @@ class Marks:
     mark, and was not judged yet never will be. That is at most what was sampled since the last round.
     """
 
-    def __init__(self, judged: Mapping[Stretch, int] | None = None) -> None:
-        self._counted: dict[Place, int] = {}
+    def __init__(self, judged: Mapping[PartitionAdapter, int] | None = None) -> None:
+        self._counted: dict[TopicPartition, int] = {}
         self._judged = dict(judged or {})
 
-    def counted(self, place: Place) -> int:
+    def counted(self, place: TopicPartition) -> int:
         """The first offset not counted yet."""
         return self._counted.get(place, 0)
 
-    def learn(self, places: Iterable[Place], stored: Mapping[Place, int]) -> None:
+    def learn(self, places: Iterable[TopicPartition], stored: Mapping[TopicPartition, int]) -> None:
         """What the store says; our own mark may be ahead by batches that are on their way to it."""
         for place in places:
             self.move(place, stored.get(place, 0))
 
-    def move(self, place: Place, next_offset: int) -> None:
+    def move(self, place: TopicPartition, next_offset: int) -> None:
         """Counted up to here. Never moves back."""
         self._counted[place] = max(next_offset, self.counted(place))
 
-    def highest(self, place: Place) -> int:
+    def highest(self, place: TopicPartition) -> int:
         """Every mark of this partition is at or below this offset."""
         judged = (upto for (topic, partition, _), upto in self._judged.items() if (topic, partition) == place)
         return max(self.counted(place), *judged, 0)
 
-    def forget(self, place: Place) -> None:
+    def forget(self, place: TopicPartition) -> None:
         """Another topic of the same name: nothing of it was counted or judged."""
         self._counted[place] = 0
         self._judged = {key: upto for key, upto in self._judged.items() if key[:2] != place}
@@ -50,14 +51,14 @@ class Marks:
         """Was it read before, in a batch of ours or of the store's, or by those who saved the evidence?"""
         return seen.offset < max(self.counted((seen.topic, seen.partition)), self._upto(seen, seen.adapter))
 
-    def cover_both(self, one: Half, other: Half, adapter: str) -> bool:
+    def cover_both(self, one: LoggedHalf, other: LoggedHalf, adapter: str) -> bool:
         """Were two halves whole before? Only if both were read before.
 
         The later one makes them whole, whichever it is: a response below the mark whose request lies above it was
         still waiting, unscored, when the mark was set. Counted marks are those of the time when each half was read
-        (``Half.again``): by now the first one's has moved past it.
+        (``LoggedHalf.again``): by now the first one's has moved past it.
         """
         return all(half.again or half.offset < self._upto(half, adapter) for half in (one, other))
 
-    def _upto(self, record: Interaction | Half, adapter: str) -> int:
+    def _upto(self, record: Interaction | LoggedHalf, adapter: str) -> int:
         return self._judged.get((record.topic, record.partition, adapter), 0)

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
-from agent.records import Interaction
+from probes.scoring.interaction import Interaction
 
 
 class Backlog:

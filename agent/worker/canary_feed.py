@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from agent.clock import Clock
-from agent.records import Flip, GoldenAccepted, Heard, Interaction
+from agent.records import Flip, GoldenAccepted, ScoredResponses
 from agent.worker.backlog import Backlog
 from agent.worker.goldens import Goldens
-from agent.worker.responses import Responses, Taken
+from agent.worker.response_scorer import ResponseResults, ResponseScorer
 from detectors.records import BaseRound, Identity, Reason, Round
 from detectors.traffic_records import TrafficRound
 from probes.canaries.flipped_answers import flips
@@ -26,7 +26,8 @@ from probes.canaries.schedule import due
 from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
 from probes.runner import Runner
-from probes.scoring.requests import not_scored
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import not_scored
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ TURN_S = 5.0
 # Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
 IDLE_S = 0.2
-Made = BaseRound | Heard | Flip | GoldenAccepted
+Made = BaseRound | ScoredResponses | Flip | GoldenAccepted
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class WatchedBase:
     runner: Runner
     goldens: Goldens
     adapters: tuple[str, ...]
-    responses: Responses
+    responses: ResponseScorer
     number: int = 0
     last: float | None = None
     opened: bool = False
@@ -121,7 +122,7 @@ class CanaryFeed:
         finished: list[Made] = []
         while not self._box.done.empty():
             finished.append(self._box.done.get())
-        self._last_word.update({made.base: now for made in finished if isinstance(made, BaseRound | Heard)})
+        self._last_word.update({made.base: now for made in finished if isinstance(made, BaseRound | ScoredResponses)})
         return [*finished, *self._silent(now)]
 
     def _silent(self, now: float) -> list[Made]:
@@ -142,13 +143,15 @@ class CanaryFeed:
         if base.responses.asking is None:
             return []
         scores = tuple(not_scored(name, "", "", now, why) for name in base.adapters)
-        return [Heard(base.name, now, (), TrafficRound(base.name, base.number, now, base.adapters, scores), {})]
+        return [
+            ScoredResponses(base.name, now, (), TrafficRound(base.name, base.number, now, base.adapters, scores), {})
+        ]
 
     def commit(self) -> None:
         """Nothing to forget: rounds are made here, not read."""
 
     def embed(self, interactions: Sequence[Interaction]) -> None:
-        """Take sampled interactions for the traffic line; each is in a Heard later, or is shed."""
+        """Take sampled interactions for the traffic line; each is in a ScoredResponses later, or is shed."""
         for interaction in interactions:
             base = self._base_of.get(interaction.adapter)
             if base is not None:
@@ -239,12 +242,12 @@ class CanaryFeed:
         scheduled = Scheduled(base.name, number, now, plan.budget, plan.seed)
         return replay_base_round(base.runner, held, scheduled, self._stopped)
 
-    def _hand_out(self, base: WatchedBase, taken: Taken, number: int, now: float) -> None:
+    def _hand_out(self, base: WatchedBase, taken: ResponseResults, number: int, now: float) -> None:
         """All that was heard since the last round; also where that is nothing, so that silence is seen."""
         scored = self._traffic_round(base, taken, number, now) if base.responses.asking is not None else None
-        self._box.done.put(Heard(base.name, now, taken.embeddings, scored, taken.upto))
+        self._box.done.put(ScoredResponses(base.name, now, taken.embeddings, scored, taken.upto))
 
-    def _traffic_round(self, base: WatchedBase, taken: Taken, number: int, now: float) -> TrafficRound:
+    def _traffic_round(self, base: WatchedBase, taken: ResponseResults, number: int, now: float) -> TrafficRound:
         """In the order in which they were scored."""
         identities = {}
         for name, golden in base.goldens.held.items():
@@ -300,7 +303,7 @@ class CanaryFeed:
         self._box.interactions[base.name].give_back(left)
         surplus = base.responses.take_surplus()
         if surplus is not None:
-            self._box.done.put(Heard(base.name, self._clock.now(), surplus.embeddings, None, surplus.upto))
+            self._box.done.put(ScoredResponses(base.name, self._clock.now(), surplus.embeddings, None, surplus.upto))
 
     def _stopped(self) -> bool:
         return self._stop.is_set()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, arguments, at_least, at_most, context, report
 from detectors.evidence.e_detector import advance, fresh
-from detectors.evidence.e_process_bank import Rows, Streams, move_counts
+from detectors.evidence.e_process_bank import ProcessArrays, Streams, move_counts
 
 SEED, SHARE, BETS = 29, 0.05, 8
 BEYOND = 0.02  # share of healthy draws that are beyond tolerance; nothing depends on it
@@ -27,7 +27,7 @@ def measure(quick: bool) -> list[Figure]:
     streams, repeats = (20_000, 5) if quick else (MANY, 15)
     one, many = _rate(streams, 1, repeats), _rate(streams, DRAWS, repeats)
     plain = _plain_rate(streams, repeats)
-    rows = Rows.fresh(streams, BETS)
+    rows = ProcessArrays.fresh(streams, BETS)
     return [
         at_least("stream updates, one score each, one core", one, "a second", 1e7),
         at_least(f"stream updates, {DRAWS} scores each, counted here, one core", many, "a second", 2e6),
@@ -42,7 +42,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def _rate(streams: int, draws: int, repeats: int) -> float:
     """From bool scores (streams, draws) to moved rows; where there is one score it is its own count."""
-    rows, scores = Rows.fresh(streams, BETS), _scores(streams, draws)
+    rows, scores = ProcessArrays.fresh(streams, BETS), _scores(streams, draws)
 
     def update() -> None:
         ones = scores[:, 0].astype(np.int64) if draws == 1 else np.count_nonzero(scores, axis=1)

@@ -28,7 +28,7 @@ from scipy.stats import chi2
 from benchmarks.figures import Figure, arguments, at_least, at_most, context, report
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_detector import nats
-from detectors.evidence.e_process_bank import Rows, move_counts
+from detectors.evidence.e_process_bank import ProcessArrays, move_counts
 
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -93,7 +93,7 @@ def drawn(flags: Flags, draws: int, rng: np.random.Generator) -> NDArray[np.int6
 def count_alarms(world: World, runs: int, rounds: int, thresholds: Sequence[float]) -> list[int]:
     """Alarms in ``runs * rounds`` rounds at each threshold, every process restarted at its own."""
     rng = np.random.default_rng([SEED, WORLDS.index(world)])
-    processes, alarms = [Rows.fresh(runs, BETS) for _ in thresholds], [0] * len(thresholds)
+    processes, alarms = [ProcessArrays.fresh(runs, BETS) for _ in thresholds], [0] * len(thresholds)
     for number, flags in zip(range(rounds), pools(world, runs, rng), strict=False):
         ones = drawn(flags, DRAWS, rng)
         for i, (rows, a) in enumerate(zip(processes, thresholds, strict=True)):
@@ -107,7 +107,7 @@ def count_alarms(world: World, runs: int, rounds: int, thresholds: Sequence[floa
 def first_alarms(world: World, a: float, runs: int) -> tuple[Doubles, Doubles]:
     """(runs,) round of the first alarm and the mean M there, at one draw a round; no run is cut short."""
     rng = np.random.default_rng([SEED, 7, WORLDS.index(world), int(a)])
-    rows, tau, m = Rows.fresh(runs, BETS), np.zeros(runs), np.zeros(runs)
+    rows, tau, m = ProcessArrays.fresh(runs, BETS), np.zeros(runs), np.zeros(runs)
     for number, flags in enumerate(pools(world, runs, rng), start=1):
         move_counts(rows, drawn(flags, 1, rng), 1, SHARE, float(number))
         now = np.exp(nats(rows.m))

@@ -22,7 +22,7 @@ import yaml
 
 from agent.demo.broker import free_port, start_broker
 from agent.demo.stage import HELPDESK, ROUTING_KEY, TOPIC
-from agent.demo.traffic import Traffic
+from agent.demo.traffic import DemoTraffic
 from agent.kafka.client import ensure_topic, publisher
 from agent.kafka.contract import Outgoing
 from benchmarks.figures import Figure, at_most, context, exactly
@@ -114,7 +114,7 @@ def _config(folder: Path, bootstrap: str, dsn: str) -> tuple[Path, int]:
 
 
 def _publish(bootstrap: str, records: int) -> None:
-    traffic = Traffic(HELPDESK / "traffic", "smollm2", lambda _: None)
+    traffic = DemoTraffic(HELPDESK / "traffic", "smollm2", lambda _: None)
     bodies = traffic.records()
     with publisher(bootstrap, TOPIC) as out:
         for _ in range(records // 500):

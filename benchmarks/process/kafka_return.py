@@ -29,7 +29,7 @@ from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 
 TOPIC, ADAPTER = "return", "helper"
 LOAD_S, AWAY_S, DRAIN_S = 2.0, 6.0, 20.0
@@ -73,7 +73,7 @@ class Reader:
         config = Config(bootstrap_servers=(bootstrap,), topic=TOPIC, auto_offset_reset="earliest")
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=10**9)
         self.consumer = Consumer(config)
-        self.feed = TrafficFeed(self.consumer, Sampler(sampling, (ADAPTER,)), dict)
+        self.feed = TrafficFeed(self.consumer, TrafficSampler(sampling, (ADAPTER,)), dict)
         self.read: Counter[str] = Counter()
 
     def __enter__(self) -> Reader:

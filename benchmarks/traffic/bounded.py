@@ -17,7 +17,7 @@ from benchmarks.traffic.delays import LOG_A
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import SEED
 from detectors.evidence.e_detector import LARGEST
-from detectors.evidence.likelihood_ratio import averaged, replica_factors, weights_of
+from detectors.evidence.likelihood_process import averaged, replica_factors, weights_of
 from detectors.kinds.traffic_likelihood import Config
 
 Doubles = NDArray[np.float64]

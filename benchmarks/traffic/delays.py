@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.figures import Figure, at_most, context
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import SEED
-from detectors.evidence.likelihood_ratio import weights_of
+from detectors.evidence.likelihood_process import weights_of
 from detectors.kinds import token_calibration, traffic_likelihood
 
 LOG_A = math.log(2.1e9)

@@ -15,8 +15,8 @@ from probes.model.shared_prefix import read
 from probes.runner import Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio_torch import law_torch, mean_e_torch, null_of
-from probes.scoring.requests import Asking
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 
 ENOUGH = 20_000
 
@@ -33,9 +33,9 @@ def figures(cells: Sequence[Observed], quick: bool) -> Iterator[Figure]:
     yield context("fair bet: kinds of bets", len(largest), "")
 
 
-def numerics(runner: Runner, adapter: str, asking: Asking, quick: bool) -> Iterator[Figure]:
+def numerics(runner: Runner, adapter: str, asking: ScoringOptions, quick: bool) -> Iterator[Figure]:
     """The same bets where the truth is another kernel's golden law: read one by one, and in bfloat16."""
-    cell = Cell(adapter, "healthy", Sampling(1.0), 4 if quick else 16)
+    cell = Cell(adapter, "healthy", SamplingParameters(1.0), 4 if quick else 16)
     own = _logits(runner, cell, alone=False)
     yield from _against("another batch shape", own, _logits(runner, cell, alone=True), asking)
     other = open_runner("bfloat16")
@@ -60,14 +60,15 @@ def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[str, torch.Tensor]:
 
 
 def _against(
-    what: str, own: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], asking: Asking
+    what: str, own: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], asking: ScoringOptions
 ) -> Iterator[Figure]:
     adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
-    law = law_torch(truth[ADAPTER], Sampling(1.0)).exp()
-    null = null_of(adapter, base, Sampling(1.0), asking.tokens)
+    law = law_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()
+    null = null_of(adapter, base, SamplingParameters(1.0), asking.tokens)
     for numeric in (0.0, 0.005):
         means = [
-            mean_e_torch(bet, null, [law], numeric)[0].numpy() for bet in laws(own, Sampling(1.0), asking).values()
+            mean_e_torch(bet, null, [law], numeric)[0].numpy()
+            for bet in laws(own, SamplingParameters(1.0), asking).values()
         ]
         logs = np.log(np.concatenate(means))
         name = f"served by {what}, {numeric:g} nats a token for numerics"

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from benchmarks.traffic.served import Cell, jobs, kept_file
 from probes.model import shared_prefix
 from probes.model.response_scoring import ADAPTER, BASE, joined, logits_of
-from probes.model.shared_prefix import Reading, read_all
+from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.runners.in_process import Runner
-from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, sampling_law
+from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, token_distribution
 from probes.scoring.likelihood_ratio import TokenScores, on_path_names, samplers
 from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
-from probes.scoring.requests import Asking, Job, alternatives
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringJob, ScoringOptions, alternatives
+from probes.scoring.token_distribution import SamplingParameters
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
 # What the numbers here follow from: another text of these files, and they are computed anew.
-FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, sampling_law)
+FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, token_distribution)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class Observed:
         return np.split(values, self.lengths.cumsum()[:-1])
 
 
-def observe(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observed:
+def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
     """As kept from an earlier run of the same code on the same responses. exact: the means of L too, which costs as
     much again."""
     file = kept_file(runner, cell, repr((asking, exact, WINDOW)), FORMULAS)
@@ -63,7 +63,7 @@ def observe(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observed
     return kept
 
 
-def _observed(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observed:
+def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
     asked = jobs(runner, cell)
     names = list(runner.config.adapters)
     voices = {ADAPTER: Target(cell.adapter), BASE: Target(None)} | alternatives(asked[0], names, asking)
@@ -90,14 +90,14 @@ def _observed(runner: Runner, cell: Cell, asking: Asking, exact: bool) -> Observ
     return Observed(cell, lengths, joined(pieces), mean_kl, whole, outputs)
 
 
-def _read(runner: Runner, target: Target, asked: Sequence[Job]) -> list[Reading]:
+def _read(runner: Runner, target: Target, asked: Sequence[ScoringJob]) -> list[HiddenStates]:
     golden = runner.loaded.golden_model()
     model = runner.loaded.rounded(golden, bits(target.fault)) if target.fault else golden
     texts = [(job.prompt, job.output) for job in asked]
     return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
 
 
-def _scored(job: Job, logits: Mapping[str, torch.Tensor], here: slice, asking: Asking) -> TokenScores:
+def _scored(job: ScoringJob, logits: Mapping[str, torch.Tensor], here: slice, asking: ScoringOptions) -> TokenScores:
     assert job.sampling is not None
     tokens = torch.tensor(job.output[here])
     uniform = torch.from_numpy(np.random.default_rng(len(tokens) + here.start).random(len(tokens)))
@@ -105,7 +105,9 @@ def _scored(job: Job, logits: Mapping[str, torch.Tensor], here: slice, asking: A
     return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), asking.tokens)
 
 
-def laws(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking) -> dict[str, torch.Tensor]:
+def laws(
+    logits: Mapping[str, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+) -> dict[str, torch.Tensor]:
     """Alternative -> (N, V) log-law under the request's sampler, path included."""
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     path = {name: torch.lerp(base, adapter, share) for name, share in on_path_names(asking.tokens).items()}
@@ -113,15 +115,17 @@ def laws(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking)
     return {name: law_torch(it, sampling) for name, it in {BASE: base, **path, **others}.items()}
 
 
-def _kl(logits: Mapping[str, torch.Tensor], asking: Asking) -> dict[str, Doubles]:
+def _kl(logits: Mapping[str, torch.Tensor], asking: ScoringOptions) -> dict[str, Doubles]:
     """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
-    plain = Sampling(1.0)
+    plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
     found = laws(logits, plain, asking) | {name: law_torch(golden, other) for name, other in samplers(plain).items()}
     return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
 
 
-def _means(logits: Mapping[str, torch.Tensor], sampling: Sampling, asking: Asking) -> dict[str, Doubles]:
+def _means(
+    logits: Mapping[str, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+) -> dict[str, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     null = null_of(adapter, base, sampling, asking.tokens)
     edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)

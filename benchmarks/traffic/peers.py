@@ -25,7 +25,7 @@ from benchmarks.figures import Figure, console, context
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import FEW, LONGEST, SEED
 from detectors.kinds.traffic_likelihood import Config
-from probes.scoring.requests import Job
+from probes.scoring.scoring_job import ScoringJob
 
 FALSE, POWER, DRAWS, MANY = 0.01, 0.99, 400, 2000
 MORE = " (not reached; tried up to)"
@@ -55,7 +55,7 @@ class Pool:
 Statistic = Callable[[Pool, Indices, Pool, Indices], float]
 
 
-def pool(seen: Observed, asked: Sequence[Job]) -> Pool:
+def pool(seen: Observed, asked: Sequence[ScoringJob]) -> Pool:
     ends = seen.lengths.cumsum()
     padded = [[*job.output, *[-1] * (LONGEST - len(job.output))] for job in asked]
     rows = np.array([[i % FEW, *row] for i, row in enumerate(padded)], dtype=np.int64)

@@ -12,8 +12,8 @@ from benchmarks.figures import Figure, at_least, context
 from benchmarks.traffic.served import Cell, jobs
 from probes.model.lora import grouped
 from probes.runners.in_process import Runner
-from probes.scoring.requests import Asking, Job
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringJob, ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 
 REPEATS = 3
 
@@ -21,8 +21,8 @@ REPEATS = 3
 def figures(runner: Runner, quick: bool) -> Iterator[Figure]:
     """Both ways in turn, the fastest of ``REPEATS`` each: other load on the machine slows either one down."""
     count = 8 if quick else 32
-    asked = [job for name in ADAPTERS for job in jobs(runner, Cell(name, "healthy", Sampling(1.0), count))]
-    bare = Asking(copies=(), others=False, passes=0)
+    asked = [job for name in ADAPTERS for job in jobs(runner, Cell(name, "healthy", SamplingParameters(1.0), count))]
+    bare = ScoringOptions(copies=(), others=False, passes=0)
     tokens = sum(len(job.output) for job in asked)
     ours, plain = [], []
     for _ in range(1 if quick else REPEATS):
@@ -44,7 +44,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _plain(runner: Runner, asked: Sequence[Job]) -> list[tuple[float, float]]:
+def _plain(runner: Runner, asked: Sequence[ScoringJob]) -> list[tuple[float, float]]:
     """ln likelihood of each response under adapter and base: what anybody would write first."""
     model = runner.loaded.golden_model()
     found = []

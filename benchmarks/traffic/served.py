@@ -23,8 +23,8 @@ from probes.model.forward import Model
 from probes.model.lora import grouped
 from probes.model.packing import padded
 from probes.runners.in_process import Config, Runner
-from probes.scoring.requests import Job
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringJob
+from probes.scoring.token_distribution import SamplingParameters
 
 SEED = 7
 LONGEST, ROWS, FEW = 32, 16, 8
@@ -51,10 +51,10 @@ class Cell:
 
     adapter: str
     writer: str
-    sampling: Sampling
+    sampling: SamplingParameters
     count: int
     prompts: str = "own"
-    in_force: Sampling | None = None
+    in_force: SamplingParameters | None = None
 
     @property
     def name(self) -> str:
@@ -73,12 +73,12 @@ def open_runner(dtype: str = "auto") -> Runner:
     return runner
 
 
-def jobs(runner: Runner, cell: Cell) -> list[Job]:
+def jobs(runner: Runner, cell: Cell) -> list[ScoringJob]:
     """The cell's responses as traffic: what was asked, what was written, and the sampler that the request names."""
     texts = prompts(runner, cell)
     outputs = _kept(runner, cell, texts)
     return [
-        Job(cell.adapter, f"{cell.name} {i}", "", float(i), prompt, output, cell.sampling)
+        ScoringJob(cell.adapter, f"{cell.name} {i}", "", float(i), prompt, output, cell.sampling)
         for i, (prompt, output) in enumerate(zip(texts, outputs, strict=True))
     ]
 
@@ -144,7 +144,7 @@ def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> It
 
 
 def _sampled(
-    model: Model, voice: tuple[str | None, float], texts: Sequence[tuple[int, ...]], sampling: Sampling
+    model: Model, voice: tuple[str | None, float], texts: Sequence[tuple[int, ...]], sampling: SamplingParameters
 ) -> list[tuple[int, ...]]:
     rows = padded(texts, left=True)
     how = {"do_sample": False} if sampling.greedy else {"do_sample": True, "temperature": sampling.temperature}

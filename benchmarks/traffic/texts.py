@@ -8,8 +8,9 @@ from benchmarks.figures import Figure, at_most, context
 from benchmarks.traffic.served import Cell, jobs
 from probes.runner import Weights
 from probes.runners.in_process import Runner
-from probes.scoring.requests import Job
-from probes.scoring.tokenise import SET_ASIDE, Exchange, job
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import ScoringJob
+from probes.scoring.tokenise import SET_ASIDE, job
 
 LEAST = 96  # responses of one adapter by one sampler: of fewer, a share of one in ten says little
 
@@ -30,17 +31,24 @@ def figures(runner: Runner, cells: Sequence[Cell]) -> Iterator[Figure]:
     yield context(f"texts without ids, {share} scored by other ids than were drawn", 100 * strange / total, "%")
 
 
-def _told(runner: Runner, one: Job) -> Exchange:
+def _told(runner: Runner, one: ScoringJob) -> Interaction:
     ends = runner.loaded.golden_model().ends
     ended = bool(one.output) and one.output[-1] in ends
     text = runner.decode(one.output[: len(one.output) - ended], Weights.GOLDEN)
-    return Exchange(
+    return Interaction(
         adapter=one.adapter,
         request_id=one.request_id,
+        at=one.at,
+        base="",
+        pod=one.pod,
         messages=(),
         output=text,
         sampling={"temperature": 1.0},
-        prompt_ids=one.prompt,
+        prompt_tokens=0,
+        prompt_token_ids=one.prompt,
+        topic="",
+        partition=0,
+        offset=0,
         output_tokens=len(one.output),
         finish_reason="stop" if ended else "length",
     )

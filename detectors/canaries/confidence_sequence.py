@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from detectors.canaries.tolerance import blocked_by
-from detectors.records import Half, Interval, Round
+from detectors.records import CanarySplit, Interval, Round
 
 LOWEST, HIGHEST = -0.5, 1.5
 WIDTH = HIGHEST - LOWEST
@@ -106,7 +106,7 @@ def held_out_retentions(round: Round) -> tuple[float, ...]:
     """What the held-out canaries of a round kept; none where the round has no measurements."""
     if blocked_by(round) is not None:
         return ()
-    return tuple(m.retention for m in round.measurements if m.comparison.reference.half is Half.HELD_OUT)
+    return tuple(m.retention for m in round.measurements if m.comparison.reference.half is CanarySplit.HELD_OUT)
 
 
 def _psi(bet: float) -> float:

@@ -17,7 +17,7 @@ EMPTY_REST = math.log(float(np.finfo(np.float32).tiny))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Law:
+class TokenDistributions:
     """One law per position in float64, its exponentials taken once. logs, probabilities: (T, K + 1), the last column
     is the rest bucket; pads hold log 0 and probability 0, so that they add nothing."""
 
@@ -25,16 +25,16 @@ class Law:
     probabilities: Doubles
 
 
-def law(summary: Summary, mask: Bools) -> Law:
+def law(summary: Summary, mask: Bools) -> TokenDistributions:
     """mask: (T, K) False where padded."""
     rest = np.maximum(summary.rest, EMPTY_REST).astype(np.float64)
     logs = np.concatenate([clean(summary.log_probs, mask), rest[:, None]], axis=-1)
     probabilities = np.exp(logs)
     probabilities[:, :-1] *= mask
-    return Law(logs, probabilities)
+    return TokenDistributions(logs, probabilities)
 
 
-def both_ways(p: Law, q: Law) -> tuple[float, float]:
+def both_ways(p: TokenDistributions, q: TokenDistributions) -> tuple[float, float]:
     """KL(p || q) and KL(q || p) in nats per token, each at least 0.
 
     Tokens outside the kept ones count as one bucket, so that both are lower bounds of the divergence over the

@@ -29,7 +29,7 @@ WORTH, APART = 0.01, 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class BandPart:
     """A band of one canary. part: its place in retention.py's flat vector; energy: |delta|^2 in it, nats squared."""
 
     band: Band
@@ -38,7 +38,7 @@ class Stretch:
     energy: float
 
 
-def stretches(mask: Bools, delta: Doubles) -> tuple[Stretch, ...]:
+def stretches(mask: Bools, delta: Doubles) -> tuple[BandPart, ...]:
     """The bands that a canary has, first to last.
 
     mask: (T, K) False where padded; delta: (N,) the golden effect, flattened position by position, N kept tokens
@@ -49,12 +49,12 @@ def stretches(mask: Bools, delta: Doubles) -> tuple[Stretch, ...]:
         stop = int(min(end, total))
         if stop > start:
             part = slice(int(ends[start]), int(ends[stop]))
-            found.append(Stretch(band, stop - start, part, float(delta[part] @ delta[part])))
+            found.append(BandPart(band, stop - start, part, float(delta[part] @ delta[part])))
         start = stop
     return tuple(found)
 
 
-def figures(now: Doubles, delta: Doubles, parts: Sequence[Stretch]) -> tuple[BandFigures, ...]:
+def figures(now: Doubles, delta: Doubles, parts: Sequence[BandPart]) -> tuple[BandFigures, ...]:
     """Retention and distortion of each band; nan in a band where the adapter has no effect.
 
     now, delta: (N,) the present and the golden effect; parts: from ``stretches``
@@ -89,7 +89,7 @@ def retention_by_band(seen: Sequence[Measurement]) -> dict[Band, float]:
     return kept
 
 
-def _figures(now: Doubles, delta: Doubles, part: Stretch, total: float) -> BandFigures:
+def _figures(now: Doubles, delta: Doubles, part: BandPart, total: float) -> BandFigures:
     if not part.energy > 0:
         return BandFigures(part.band, part.positions, 0.0, math.nan, math.nan)
     retention = float(now @ delta) / part.energy

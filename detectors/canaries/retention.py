@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.kl_divergence import Law, both_ways, clean, law
-from detectors.canaries.position_bands import Stretch, figures, stretches
+from detectors.canaries.kl_divergence import TokenDistributions, both_ways, clean, law
+from detectors.canaries.position_bands import BandPart, figures, stretches
 from detectors.errors import Refused, ShapeMismatch
 from detectors.records import Bools, Comparison, Floats, Measurement, Reference, Summary
 
@@ -55,8 +55,8 @@ class Prepared:
     curve: Curve
     energy: float
     kl_healthy: float
-    accepted: Law
-    bands: tuple[Stretch, ...]
+    accepted: TokenDistributions
+    bands: tuple[BandPart, ...]
 
     def vector(self, displacement: Doubles) -> Doubles:
         """(..., T, K) log-probabilities apart -> (..., N) such that ``u @ v`` is the inner product <u, v>."""

@@ -42,7 +42,7 @@ class Ray:
 
 
 @dataclass(slots=True)
-class Path:
+class InterpolationFit:
     """|seen - p(w)|^2 over canaries, for one w: p is the cubic spline through recorded answers, from the adapter's own
     at w = 0 on. A line through two of them, a parabola through three.
 
@@ -77,7 +77,7 @@ class Path:
 
 
 @dataclass(slots=True)
-class Strength:
+class StrengthFit:
     """|seen - p(s)|^2 over canaries, for one strength s of all: p is the cubic spline through the recorded ones.
 
     Beside the nearest point of each canary on the chords between them (retention.py): where the adapter's effect

@@ -19,7 +19,7 @@ Distance = Callable[[Measurement], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ReplicaSplit:
     """good, bad: the canaries as accepted, and the others; pods: names of the bad pods, empty without pod names."""
 
     good: tuple[Measurement, ...]
@@ -27,7 +27,7 @@ class Split:
     pods: tuple[str, ...] = ()
 
 
-def by_pod(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> Split | None:
+def by_pod(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> ReplicaSplit | None:
     """Are the canaries of some pods as accepted, and nearly all of others off? None where that is not so.
 
     seen: finite measurements of one round, drawn and held out; moved: has the base moved by its answers?
@@ -44,11 +44,11 @@ def by_pod(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> 
         good = [pod for pod, share in shares.items() if share <= tolerances.share]
         bad = sorted(pod for pod, share in shares.items() if share >= BAD_SHARE)
         if good and bad:
-            return Split(_rows(pods, good), _rows(pods, bad), tuple(bad))
+            return ReplicaSplit(_rows(pods, good), _rows(pods, bad), tuple(bad))
     return None
 
 
-def by_gap(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> Split | None:
+def by_gap(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> ReplicaSplit | None:
     """Two heaps with a clear gap between them: the near one as accepted, every canary of the far one off.
 
     Arguments as of ``by_pod``. A fault of the adapter itself is on every canary; one that is strong on some and weak on
@@ -60,7 +60,7 @@ def by_gap(seen: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> 
         if min(len(near), len(far)) >= HEAP:
             widest_good = max(max(distance(m), _noise(m)) for m in near)
             if min(map(distance, far)) >= GAP * widest_good:
-                return Split(near, far)
+                return ReplicaSplit(near, far)
     return None
 
 

@@ -25,11 +25,11 @@ from detectors.canaries.retention import prepare
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, scores
 from detectors.diagnosis import remediation as words
 from detectors.diagnosis.nearest_adapter import base_answers_as, nearest_mover
-from detectors.diagnosis.replica_split import Split, by_gap, by_pod
+from detectors.diagnosis.replica_split import ReplicaSplit, by_gap, by_pod
 from detectors.diagnosis.signature_matching import ONE_FOR_ALL, Explanation, explanations, named
-from detectors.records import THE_BASE, BaseRound, Cause, FaultKind, Half, Measurement, Round
+from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Measurement, NamedCause, Round
 
-Told = tuple[Cause, str, str]
+CauseWords = tuple[Cause, str, str]
 
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
@@ -45,7 +45,7 @@ EVEN, EVEN_ON_SAME_BASE = 0.03, 0.15
 LEFT_BY_STRENGTH = 0.01
 
 
-def name_cause(round: Round, tolerances: Tolerances) -> Told:
+def name_cause(round: Round, tolerances: Tolerances) -> NamedCause:
     """The cause, what was seen, and the first thing to do, the last two in words.
 
     Order: the template, where the accepted ids are answered as accepted; a warm cache, where the cold one is in order;
@@ -70,7 +70,7 @@ def name_cause(round: Round, tolerances: Tolerances) -> Told:
     return _told(found, round)
 
 
-def name_base_cause(round: BaseRound, tolerances: Tolerances) -> Told:
+def name_base_cause(round: BaseRound, tolerances: Tolerances) -> NamedCause:
     """The cause that most of the base's broken members show, in words that name them; needs one measured member."""
     measured = [m for m in round.members if blocked_by(m) is None]
     broken = [m for m in measured if float(np.mean(scores(m, tolerances))) > tolerances.share]
@@ -78,7 +78,9 @@ def name_base_cause(round: BaseRound, tolerances: Tolerances) -> Told:
     cause = Counter(cause for cause, _, _ in found).most_common(1)[0][0]
     _, what, do = next(row for row in found if row[0] is cause)
     names = ", ".join(m.adapter for m in broken)
-    return cause, f"{len(broken)} of {len(measured)} adapters of {round.base} are affected ({names}); {what}", do
+    return NamedCause(
+        cause, f"{len(broken)} of {len(measured)} adapters of {round.base} are affected ({names}); {what}", do
+    )
 
 
 def witnesses(round: Round) -> tuple[Measurement, ...]:
@@ -86,7 +88,7 @@ def witnesses(round: Round) -> tuple[Measurement, ...]:
     return _witnesses(round.measurements)
 
 
-def _of_answers(round: Round, tolerances: Tolerances) -> Told:
+def _of_answers(round: Round, tolerances: Tolerances) -> CauseWords:
     """The cause in one endpoint's answers, or in some of its replicas'."""
     usable, moved = _usable(round.measurements), base_moved(round, tolerances)
     pods = by_pod(usable, tolerances, moved)
@@ -102,7 +104,7 @@ def _of_answers(round: Round, tolerances: Tolerances) -> Told:
     return _one_replica(round, heaps, of_bad) if _is_alike(heaps, of_bad[0], round, tolerances) else found
 
 
-def _of_one(round: Round, tolerances: Tolerances) -> Told:
+def _of_one(round: Round, tolerances: Tolerances) -> CauseWords:
     """The cause as if every canary had been answered by one and the same replica."""
     seen, adapter, answers_moved = witnesses(round), round.adapter, base_moved(round, tolerances)
     moved = round.identity.base_moved or answers_moved
@@ -139,7 +141,7 @@ def _counts(best: Explanation, seen: Sequence[Measurement], moved: bool, toleran
     return best.cause is not Cause.PARTLY_APPLIED or not moved
 
 
-def _by_signature(round: Round, seen: Sequence[Measurement], found: Sequence[Explanation]) -> Told:
+def _by_signature(round: Round, seen: Sequence[Measurement], found: Sequence[Explanation]) -> CauseWords:
     return found[0].cause, *_signature_words(round, seen, found)
 
 
@@ -166,12 +168,12 @@ def _signature_words(round: Round, seen: Sequence[Measurement], found: Sequence[
             return words.shared_cache(adapter, None, words.average(seen, "retention"), best.name or THE_BASE)
 
 
-def _one_replica(round: Round, split: Split, of_bad: Told) -> Told:
+def _one_replica(round: Round, split: ReplicaSplit, of_bad: CauseWords) -> CauseWords:
     bad, total = len(split.bad), len(split.good) + len(split.bad)
     return Cause.ONE_REPLICA, *words.one_replica(round.adapter, bad, total, split.pods, of_bad[1:])
 
 
-def _is_alike(heaps: Split, cause: Cause, round: Round, tolerances: Tolerances) -> bool:
+def _is_alike(heaps: ReplicaSplit, cause: Cause, round: Round, tolerances: Tolerances) -> bool:
     """Has the far heap one cause? Another base only where its answers moved, and those of the near heap did not."""
     if cause is not Cause.BASE_SWAPPED:
         return cause not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED)
@@ -198,7 +200,7 @@ def on_accepted_ids(round: Round) -> Round:
     return replace(round, measurements=rows)
 
 
-def _of_cache(round: Round, tolerances: Tolerances) -> Told | None:
+def _of_cache(round: Round, tolerances: Tolerances) -> CauseWords | None:
     """SHARED_CACHE where canaries are answered within tolerance cold and beyond it warm; None otherwise."""
     warm = {m.comparison.reference.canary: m for m in _usable(round.warm)}
     pairs = [(m, warm[name]) for m in _usable(round.measurements) if (name := m.comparison.reference.canary) in warm]
@@ -248,10 +250,10 @@ def _usable(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
 
 def _witnesses(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     usable = _usable(rows)
-    return tuple(m for m in usable if m.comparison.reference.half is Half.HELD_OUT) or usable
+    return tuple(m for m in usable if m.comparison.reference.half is CanarySplit.HELD_OUT) or usable
 
 
-def _told(found: Told, round: Round) -> Told:
+def _told(found: CauseWords, round: Round) -> NamedCause:
     """Files of the adapter that changed are appended to what was seen, and to what to do where the cause is not that
     already; they explain, and decide only where nothing else does."""
     cause, what, do = found
@@ -260,4 +262,4 @@ def _told(found: Told, round: Round) -> Told:
         what = f"{what}; the files of {round.adapter} changed (was {golden}, is {live})"
         if cause is not Cause.ADAPTER_REPLACED:
             do = f"{do}; its files are not the accepted ones: {words.PUT_BACK}"
-    return cause, what, do
+    return NamedCause(cause, what, do)

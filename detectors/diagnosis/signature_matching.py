@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.canaries.kl_divergence import clean
-from detectors.canaries.position_bands import Stretch
+from detectors.canaries.position_bands import BandPart
 from detectors.canaries.retention import Prepared, prepare
-from detectors.diagnosis.curve_fits import Path, Ray, Strength
+from detectors.diagnosis.curve_fits import InterpolationFit, Ray, StrengthFit
 from detectors.diagnosis.fault_names import part_of
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
 
@@ -107,7 +107,7 @@ class _Tally:
     """What is left over by each signature, and the paths along which another adapter may have a part."""
 
     sums: dict[tuple[Cause, str, FaultKind | None], _Sum] = field(default_factory=dict)
-    mixtures: dict[tuple[FaultKind, str], Path] = field(default_factory=dict)
+    mixtures: dict[tuple[FaultKind, str], InterpolationFit] = field(default_factory=dict)
 
     def add(self, cause: Cause, name: str, left: Doubles, kind: FaultKind | None = None, base: bool = False) -> None:
         entry = self.sums.setdefault((cause, name, kind), _Sum(moves_base=base))
@@ -124,7 +124,9 @@ class _Tally:
         for (kind, name), points in found.items():
             if kind is FaultKind.AVERAGED and name in known.others:
                 points[1.0] = c.from_base(known.others[name]) - c.ready.delta
-            self.mixtures.setdefault((kind, name), Path(kind)).add(c.served - c.live - c.ready.delta, points)
+            self.mixtures.setdefault((kind, name), InterpolationFit(kind)).add(
+                c.served - c.live - c.ready.delta, points
+            )
 
 
 def witness(seen: Measurement) -> Witness:
@@ -195,7 +197,7 @@ def _strengths(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]
     """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
     chords = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
     yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
-    one = Strength()
+    one = StrengthFit()
     for c in canaries:
         one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.curve.knots)
     if one.canaries == len(canaries):
@@ -234,7 +236,7 @@ def _add_fault(tally: _Tally, c: Witness, fault: Fault, answers: Recorded) -> No
     tally.add(cause, name, left, fault.kind, base=True)
 
 
-def _switched_off(effect: Doubles, bands: Sequence[Stretch], off: Sequence[Band]) -> Doubles:
+def _switched_off(effect: Doubles, bands: Sequence[BandPart], off: Sequence[Band]) -> Doubles:
     """The effect without these positions."""
     less = effect.copy()
     for band in bands:

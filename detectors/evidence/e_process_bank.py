@@ -32,7 +32,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class OnsetEstimate:
     """When the evidence says that its cause began, seconds since the epoch.
 
     at: the round in which the leading bet's CUSUM twin last began anew
@@ -50,7 +50,7 @@ class Beginning:
 
 
 @dataclass(slots=True)
-class Rows:
+class ProcessArrays:
     """What is remembered of S streams and G bets; 240 bytes a stream at 8 bets.
 
     m, w: (S, G) M and its CUSUM twin, no logarithms; since: (S, G) ``at`` of the round in which the twin last began
@@ -66,7 +66,7 @@ class Rows:
     seen_at: Doubles
 
     @classmethod
-    def fresh(cls, streams: int, bets: int) -> Rows:
+    def fresh(cls, streams: int, bets: int) -> ProcessArrays:
         """Streams that have seen nothing."""
         shape = (streams, bets)
         return cls(
@@ -82,16 +82,18 @@ class Rows:
     def nbytes(self) -> int:
         return sum(getattr(self, name).nbytes for name in self.__slots__)
 
-    def part(self, rows: slice | NDArray[np.int64]) -> Rows:
+    def part(self, rows: slice | NDArray[np.int64]) -> ProcessArrays:
         """Some of the streams: a view of them for a slice, a copy for an array."""
-        return Rows(**{name: getattr(self, name)[rows] for name in self.__slots__})
+        return ProcessArrays(**{name: getattr(self, name)[rows] for name in self.__slots__})
 
-    def put(self, rows: NDArray[np.int64], part: Rows) -> None:
+    def put(self, rows: NDArray[np.int64], part: ProcessArrays) -> None:
         for name in self.__slots__:
             getattr(self, name)[rows] = getattr(part, name)
 
-    def joined(self, more: Rows) -> Rows:
-        return Rows(**{name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in self.__slots__})
+    def joined(self, more: ProcessArrays) -> ProcessArrays:
+        return ProcessArrays(
+            **{name: np.concatenate([getattr(self, name), getattr(more, name)]) for name in self.__slots__}
+        )
 
     def move(self, factors: Doubles, draws: NDArray[np.int64] | int, at: float) -> None:
         """One measured round of all these streams, in place. factors: (S, G), e_detector.py."""
@@ -105,11 +107,11 @@ class Rows:
     def forget(self, row: int) -> None:
         """M and its twin back to 0; when the stream was last measured stays known."""
         seen_at = self.seen_at[row]
-        self.put(np.array([row]), Rows.fresh(1, self.m.shape[1]))
+        self.put(np.array([row]), ProcessArrays.fresh(1, self.m.shape[1]))
         self.seen_at[row] = seen_at
 
 
-def move_counts(rows: Rows, ones: NDArray[np.int64], draws: int, share: float, at: float) -> None:
+def move_counts(rows: ProcessArrays, ones: NDArray[np.int64], draws: int, share: float, at: float) -> None:
     """One round of many streams with as many draws each, in place. ones: (S,) how many of them were beyond."""
     for start in range(0, len(ones), CHUNK):
         chosen = slice(start, start + CHUNK)
@@ -120,7 +122,7 @@ def move_counts(rows: Rows, ones: NDArray[np.int64], draws: int, share: float, a
 class Streams:
     """rows: what is remembered; index: stream -> its row."""
 
-    rows: Rows = field(default_factory=lambda: Rows.fresh(0, 0))
+    rows: ProcessArrays = field(default_factory=lambda: ProcessArrays.fresh(0, 0))
     index: dict[str, int] = field(default_factory=dict)
 
     def advance(self, heard: Mapping[str, Scores], share: float, bets: int, at: float) -> None:
@@ -170,7 +172,7 @@ class Streams:
             for subject in subjects
         )
 
-    def onset(self, stream: str) -> Beginning | None:
+    def onset(self, stream: str) -> OnsetEstimate | None:
         """When did what the stream is evidence of begin? None where no bet has anything to say."""
         if not self.n(stream):
             return None
@@ -180,7 +182,7 @@ class Streams:
         if not alive.any():
             return None
         before = (since - self.rows.gap[row])[alive].min()
-        return Beginning(
+        return OnsetEstimate(
             at=float(since[int(np.argmax(w))]),
             after=float(before) if math.isfinite(before) else None,
             by=float(since[alive].max()),
@@ -206,7 +208,7 @@ class Streams:
             return cls()
         doubles = {name: unpack(stored[name]) for name in ("m", "w", "since", "gap", "seen_at")}
         gap, n = doubles.pop("gap").astype(np.float32), np.array(stored["n"], dtype=np.int64)
-        rows = Rows(gap=gap, n=n, **doubles)
+        rows = ProcessArrays(gap=gap, n=n, **doubles)
         return cls(rows, {name: row for row, name in enumerate(names)})
 
     def _where(self, streams: Sequence[str], bets: int) -> NDArray[np.int64]:
@@ -216,7 +218,7 @@ class Streams:
             raise ShapeMismatch("bets of a stream", bets, f"{width}, as in the rounds before")
         new = [stream for stream in streams if stream not in self.index]
         if new:
-            more = Rows.fresh(len(new), bets)
+            more = ProcessArrays.fresh(len(new), bets)
             self.rows = self.rows.joined(more) if self.index else more
             self.index |= {stream: len(self.index) + i for i, stream in enumerate(new)}
         return np.fromiter(map(self.index.__getitem__, streams), dtype=np.int64, count=len(streams))

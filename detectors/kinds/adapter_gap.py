@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances, of_members, scores
-from detectors.evidence.e_process_bank import Beginning, Source, Streams
+from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
 from detectors.records import BaseRound, Evidence, SubjectKind
 
 State = Streams
@@ -45,7 +45,7 @@ class Detector:
         source = Source(self.about, "adapter_gap", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances, median_share, member_median
-from detectors.evidence.e_process_bank import Beginning, Source, Streams
+from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
 from detectors.records import BaseRound, Evidence, SubjectKind
 
 State = Streams
@@ -47,7 +47,7 @@ class Detector:
         self.state.advance({record.base: median}, share, self.config.bets, record.at)
         return self.state.evidence(Source(self.about, "base_shift", self.pages), [record.base], record)
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
-from detectors.evidence.e_process_bank import Beginning, Streams
+from detectors.evidence.e_process_bank import OnsetEstimate, Streams
 from detectors.records import Evidence, Floats, SubjectKind
 from detectors.traffic_records import Embedding
 
@@ -154,7 +154,7 @@ class Detector:
         )
         return (found,)
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the side whose evidence is further; None where there is none."""
         streams = self.state.streams
         mine = [key for key in streams.index if key.rpartition("/")[0] == subject]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.canaries.tolerance import Tolerances, by_draw, of_members
-from detectors.evidence.e_process_bank import Beginning, Source, Streams
+from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
 from detectors.records import BaseRound, Bools, Evidence, Measurement, Round, SubjectKind
 
 State = Streams
@@ -61,7 +61,7 @@ class Detector:
         source = Source(self.about, "logit_shift", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:

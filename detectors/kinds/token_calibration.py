@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
-from detectors.evidence.e_process_bank import Beginning
-from detectors.evidence.likelihood_ratio import Chains
+from detectors.evidence.e_process_bank import OnsetEstimate
+from detectors.evidence.likelihood_process import Chains
 from detectors.evidence.profile_likelihood import most_likely, most_likely_step
 from detectors.records import Evidence, Floats, Interval, SubjectKind
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
@@ -141,7 +141,7 @@ class Detector:
             self._chain(adapter, [score for score in told if score.adapter == adapter], record.at)
         return tuple(self._evidence(adapter, record) for adapter in record.adapters)
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the sampler whose evidence is furthest; None where there is none."""
         chains = self.state.chains
         furthest = max(_of(chains, subject), key=chains.level, default=None)

@@ -11,8 +11,8 @@ import numpy as np
 
 from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
-from detectors.evidence.e_process_bank import Beginning
-from detectors.evidence.likelihood_ratio import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.e_process_bank import OnsetEstimate
+from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
 from detectors.evidence.profile_likelihood import most_likely
 from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import TrafficRound, TrafficScore
@@ -67,7 +67,7 @@ class Config:
 
 
 @dataclass(slots=True)
-class Path:
+class PathLikelihood:
     """Likelihood of the recent responses along the path. n: responses, as far as they are not forgotten"""
 
     grid: tuple[float, ...]
@@ -81,7 +81,7 @@ class State:
 
     chains: Chains = field(default_factory=Chains)
     replicas: Chains = field(default_factory=Chains)
-    paths: dict[str, Path] = field(default_factory=dict)
+    paths: dict[str, PathLikelihood] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         paths = {name: {"grid": list(p.grid), "log_lik": pack(p.log_lik), "n": p.n} for name, p in self.paths.items()}
@@ -90,7 +90,8 @@ class State:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
         paths = {
-            name: Path(tuple(row["grid"]), unpack(row["log_lik"]), row["n"]) for name, row in stored["paths"].items()
+            name: PathLikelihood(tuple(row["grid"]), unpack(row["log_lik"]), row["n"])
+            for name, row in stored["paths"].items()
         }
         chains, replicas = (Chains.from_json(stored[name]) for name in ("chains", "replicas"))
         assert isinstance(chains, Chains) and isinstance(replicas, Chains)
@@ -142,7 +143,7 @@ class Detector:
                 self._chain(adapter, scores, record)
         return tuple(found for adapter, scores in heard.items() for found in self._evidence(adapter, scores, record))
 
-    def onset(self, subject: str) -> Beginning | None:
+    def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the adapter's stream that is furthest; None where there is none."""
         state = self.state
         found = [
@@ -207,8 +208,8 @@ class Detector:
         grid, keep = tuple(score.path.tolist()), 0.5 ** (1.0 / self.config.recent)
         past = self.state.paths.get(score.adapter)
         if past is None or past.grid != grid:
-            past = Path(grid, np.zeros(len(grid)))
-        self.state.paths[score.adapter] = Path(
+            past = PathLikelihood(grid, np.zeros(len(grid)))
+        self.state.paths[score.adapter] = PathLikelihood(
             grid, keep * past.log_lik + score.path_log_lik.astype(np.float64), keep * past.n + 1.0
         )
 

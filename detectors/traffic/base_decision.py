@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detectors.records import Cause, Evidence, Identity, Onset, Reason, Status, SubjectKind, Verdict
-from detectors.traffic.adapter_decision import STATUS, TrafficIncident
+from detectors.records import Cause, Evidence, Identity, NamedCause, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.traffic.adapter_decision import STATUS, ResponseIncident
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.decision import Incident, Rules, unjudged, with_cause
 from detectors.verdicts.figures import why_base_blocked
@@ -32,7 +32,7 @@ class Members:
     bad: tuple[Verdict, ...]
     well: int
     settled: int
-    seen: Mapping[str, TrafficIncident]
+    seen: Mapping[str, ResponseIncident]
 
     @property
     def most(self) -> bool:
@@ -53,7 +53,7 @@ class Members:
 def decide_traffic_base(
     round: TrafficRound,
     verdicts: Sequence[Verdict],
-    seen: Mapping[str, TrafficIncident],
+    seen: Mapping[str, ResponseIncident],
     before: Incident,
     rules: Rules,
 ) -> tuple[Verdict, Incident]:
@@ -74,7 +74,7 @@ def decide_traffic_base(
     return _told(blank, reason, members, before, after), after
 
 
-def standing(verdicts: Sequence[Verdict], seen: Mapping[str, TrafficIncident], rules: Rules) -> Members:
+def standing(verdicts: Sequence[Verdict], seen: Mapping[str, ResponseIncident], rules: Rules) -> Members:
     """Who is at fault and who is well. One that was not heard since the trouble began is neither."""
     enough = rules.suspect_fraction * rules.log_threshold
     bad = tuple(v for v in verdicts if _at_fault(v, seen[v.subject], enough))
@@ -87,7 +87,7 @@ def standing(verdicts: Sequence[Verdict], seen: Mapping[str, TrafficIncident], r
     return Members(bad, sum(rounds > 0 for rounds in good), settled, seen)
 
 
-def _at_fault(verdict: Verdict, seen: TrafficIncident, enough: float) -> bool:
+def _at_fault(verdict: Verdict, seen: ResponseIncident, enough: float) -> bool:
     suspect = seen.incident.first_bad_at is not None and not seen.incident.good_in_a_row
     return seen.open or (suspect and max((e.log_e for e in verdict.evidence if e.pages), default=0.0) >= enough)
 
@@ -114,7 +114,7 @@ def _step(at: float, members: Members, alarmed: bool, before: Incident) -> tuple
     return (Reason.EVIDENCE_GROWING if members.most else Reason.WITHIN_TOLERANCE), now
 
 
-def _in_common(base: str, members: Members) -> tuple[Cause, str, str]:
+def _in_common(base: str, members: Members) -> NamedCause:
     """The cause that most of them show, each one's in words, and what to do first."""
     named = {verdict.subject: members.seen[verdict.subject].incident for verdict in members.bad}
     causes = Counter(it.cause for it in named.values() if it.open)
@@ -127,7 +127,7 @@ def _in_common(base: str, members: Members) -> tuple[Cause, str, str]:
     heard = len(members.bad) + members.well
     what = f"responses of {len(members.bad)} of {heard} adapters of {base} no longer read as accepted ({each})"
     do = f"look first at what they share, the engine and the base, and at its last release; then: {leading.action}"
-    return cause, "; ".join(filter(None, (what, leading.explanation))), do.removesuffix("; then: ")
+    return NamedCause(cause, "; ".join(filter(None, (what, leading.explanation))), do.removesuffix("; then: "))
 
 
 def _told(blank: Verdict, reason: Reason, members: Members, before: Incident, after: Incident) -> Verdict:

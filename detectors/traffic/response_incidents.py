@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from detectors.evidence.e_process_bank import Beginning
+from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.records import Evidence, Interval, Status, Verdict
-from detectors.traffic.adapter_decision import Reading, TrafficIncident, decide_traffic
+from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.base_decision import decide_traffic_base
-from detectors.traffic.response_summary import hear
+from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration, TrafficRound
 from detectors.verdicts.decision import Incident, Rules
@@ -19,7 +19,7 @@ from detectors.verdicts.decision import Incident, Rules
 class Likelihood(Protocol):
     """What is asked of kinds/traffic_likelihood.py beside its evidence."""
 
-    def onset(self, subject: str) -> Beginning | None: ...
+    def onset(self, subject: str) -> OnsetEstimate | None: ...
 
     def retention(self, subject: str) -> Interval | None: ...
 
@@ -31,7 +31,7 @@ class Samplers(Protocol):
 
 
 @dataclass(slots=True)
-class Responses:
+class ResponseIncidents:
     """rules: of the fleet; likelihood, samplers: None where that detector is switched off
 
     incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
@@ -41,7 +41,7 @@ class Responses:
     rules: Rules
     likelihood: Likelihood | None
     samplers: Samplers | None = None
-    incidents: dict[str, TrafficIncident] = field(default_factory=dict)
+    incidents: dict[str, ResponseIncident] = field(default_factory=dict)
     latest: dict[str, Verdict] = field(default_factory=dict)
     bases: dict[str, Incident] = field(default_factory=dict)
     latest_bases: dict[str, Verdict] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Responses:
         return [*found, base]
 
     def is_open(self, adapter: str) -> bool:
-        return self.incidents.get(adapter, TrafficIncident()).open
+        return self.incidents.get(adapter, ResponseIncident()).open
 
     def speaking(self, base: str) -> str:
         """The base, while its own incident speaks for its adapters; "" else, also while it cannot be judged."""
@@ -96,12 +96,12 @@ class Responses:
         end their incidents: they are let go, and the canaries' word is the one that counts."""
         if self.likelihood is None:
             return
-        self.incidents = {adapter: TrafficIncident.from_json(seen) for adapter, seen in stored.items()}
+        self.incidents = {adapter: ResponseIncident.from_json(seen) for adapter, seen in stored.items()}
         self.bases = {base: Incident.from_json(seen) for base, seen in bases.items()}
 
     def _decide(self, record: TrafficRound, adapter: str, mine: tuple[Evidence, ...]) -> Verdict:
-        before = self.incidents.get(adapter, TrafficIncident())
-        heard = hear([score for score in record.scores if score.adapter == adapter])
+        before = self.incidents.get(adapter, ResponseIncident())
+        heard = summarise([score for score in record.scores if score.adapter == adapter])
         reading = self._reading(adapter, before)
         verdict, after = decide_traffic(record, adapter, mine, heard, reading, before, self.rules)
         # The alarm's answer is kept until the incident ends: M starts again at 0 then, and the twin with it.
@@ -118,9 +118,9 @@ class Responses:
         else:
             self.calibrations[adapter] = found
 
-    def _reading(self, adapter: str, before: TrafficIncident) -> Reading:
+    def _reading(self, adapter: str, before: ResponseIncident) -> ResponseEstimates:
         if self.likelihood is None:
-            return Reading(onset_at=before.began)
+            return ResponseEstimates(onset_at=before.began)
         found = self.likelihood.onset(adapter)
         at = before.began if before.open else None if found is None else found.at
-        return Reading(self.likelihood.retention(adapter), at)
+        return ResponseEstimates(self.likelihood.retention(adapter), at)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detectors.evidence.likelihood_ratio import averaged, weights_of
+from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.traffic_records import TrafficScore
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
@@ -21,7 +21,7 @@ AHEAD = math.log(20.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ResponseSummary:
     """Responses of one adapter in one TrafficRound.
 
     scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``; favour: how many
@@ -52,7 +52,7 @@ class Heard:
         return self.scored > 0 and not self.good
 
 
-def hear(scores: Sequence[TrafficScore]) -> Heard:
+def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     """All scores of one adapter in one round; one with NaN among its numbers counts as not scored.
 
     The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike:
@@ -64,7 +64,7 @@ def hear(scores: Sequence[TrafficScore]) -> Heard:
     known = {id(score) for score, _ in told}
     silent = [score for score in scores if id(score) not in known]
     reasons = Counter(score.detail or "its numbers are not finite" for score in silent)
-    return Heard(
+    return ResponseSummary(
         scored=len(told),
         tokens=sum(score.tokens for score, _ in told),
         against=len(bad),

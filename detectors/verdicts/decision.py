@@ -22,6 +22,7 @@ from detectors.records import (
     Evidence,
     Identity,
     Interval,
+    NamedCause,
     Onset,
     Reason,
     Round,
@@ -236,11 +237,11 @@ def _told(blank: Verdict, reason: Reason, seen: _Seen, before: Incident, after: 
     )
 
 
-def with_cause(incident: Incident, found: tuple[Cause, str, str]) -> Incident:
+def with_cause(incident: Incident, found: NamedCause) -> Incident:
     """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
-    if found[0] is Cause.UNKNOWN and incident.cause not in (Cause.NONE, Cause.UNKNOWN):
+    if found.cause is Cause.UNKNOWN and incident.cause not in (Cause.NONE, Cause.UNKNOWN):
         return incident
-    return replace(incident, cause=found[0], explanation=found[1], action=found[2])
+    return replace(incident, cause=found.cause, explanation=found.explanation, action=found.action)
 
 
 def _blocked(blank: Verdict, reason: Reason, detail: str, incident: Incident) -> tuple[Verdict, Incident]:

@@ -10,16 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from detectors.on_call_text import BOTH, QUIET_CANARIES, QUIET_TRAFFIC
 from detectors.records import Reason, Status, Verdict
 from detectors.verdicts.decision import Incident
-
-QUIET_CANARIES = (
-    "its canaries are quiet: what lies there is as accepted, what is served is not, so look at the serving path"
-)
-QUIET_TRAFFIC = (
-    "sampled responses still read as the accepted adapter's: the engine may hold the former files until it restarts"
-)
-BOTH = "sampled responses agree: what is served has changed too"
 
 
 def by_canaries(

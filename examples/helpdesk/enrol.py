@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from agent.cli.enrol import Wish, enrol_adapter
+from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.demo.stage import ADAPTERS, HELPDESK, lay_volume, write_config
 
 NOWHERE = "127.0.0.1:9"  # enrolment needs no broker
@@ -18,7 +18,7 @@ def main() -> None:
     stage = lay_volume(Path(".gapwatch").resolve() / "enrol")
     write_config(stage, NOWHERE, "http://127.0.0.1:9", every_s=10.0, pinned=False)
     for name in ADAPTERS:
-        if enrol_adapter(stage.config_file, name, Wish(), json=False) != 0:
+        if enrol_adapter(stage.config_file, name, EnrolOptions(), json=False) != 0:
             raise SystemExit(f"{name} cannot be monitored")
     shutil.rmtree(HELPDESK / "golden", ignore_errors=True)
     (HELPDESK / "golden").mkdir()

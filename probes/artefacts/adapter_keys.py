@@ -28,7 +28,7 @@ FUSED = {
 }
 
 
-class Half(NamedTuple):
+class LoraMatrixKey(NamedTuple):
     """One of the two matrices of a module. name: of the adapter, "" in keys as ``save_pretrained`` writes them."""
 
     module: str
@@ -36,10 +36,10 @@ class Half(NamedTuple):
     name: str
 
 
-def half_of(key: str) -> Half | None:
+def half_of(key: str) -> LoraMatrixKey | None:
     """What a key without PEFT's prefix speaks of; None for one of another form."""
     found = HALF.fullmatch(key)
-    return Half(found["module"], found["half"], found["name"] or "") if found else None
+    return LoraMatrixKey(found["module"], found["half"], found["name"] or "") if found else None
 
 
 def without_prefix(keys: list[str]) -> str:

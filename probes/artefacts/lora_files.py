@@ -79,7 +79,7 @@ def read_adapter(folder: Path) -> Adapter:
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
     check_not_empty(folder, raw)
     pairs, saved, lost = _sorted_out(folder, {item.name: to_torch(item) for item in raw})
-    strength, targets = Strength.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
+    strength, targets = LoraScaling.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
     ignored = [module for module in pairs if not targets.takes(module)]
     low_rank, problems = {}, []
     for module, pair in pairs.items():
@@ -147,7 +147,7 @@ def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Strength:
+class LoraScaling:
     """How strong each module's part is, by PEFT's rules: alpha / r, alpha / sqrt(r) for rsLoRA, patterns first."""
 
     r: int
@@ -157,7 +157,7 @@ class Strength:
     use_rslora: bool
 
     @classmethod
-    def read(cls, folder: Path, config: Mapping[str, Any]) -> Strength:
+    def read(cls, folder: Path, config: Mapping[str, Any]) -> LoraScaling:
         """From adapter_config.json. Raises Unreplayable when r or alpha is missing or no positive number."""
         try:
             r, alpha = int(config["r"]), float(config["lora_alpha"])

@@ -16,7 +16,7 @@ from probes.golden.record import Golden, GoldenCanary, Refusal
 from probes.runner import Runner, Stop, Target
 
 
-class Flip(NamedTuple):
+class FlippedAnswer(NamedTuple):
     """A canary whose greedy answer is no longer the golden one; retention: of it in the round that was looked at.
 
     golden_passes, present_passes: the canary's own check (probes/canaries/answer_check.py) on either text, None where
@@ -32,7 +32,9 @@ class Flip(NamedTuple):
     present_passes: bool | None = None
 
 
-def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop) -> list[Flip]:
+def flips(
+    runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop
+) -> list[FlippedAnswer]:
     """The worst canaries of a round where the text is another one now.
 
     worst: how many to try, furthest from their golden strength first. Fewer come back when it is stopped or the
@@ -58,7 +60,7 @@ def flips(runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal],
     return found
 
 
-def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: Stop) -> Flip:
+def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: Stop) -> FlippedAnswer:
     # As many tokens as the golden answer and a few more: enough to see that it is another one, and what it says.
     limit = len(canary.forced) + 16
     target = Target(measurement.comparison.adapter)
@@ -67,7 +69,7 @@ def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: 
     golden, present = (_text(runner, said, end) for said in (canary.forced, ids))
     checks = passed_and_passes(canary.expect, golden, present)
     prompt, accepted, now = canary.prompt_text, canary.golden_text, runner.decode(ids)
-    return Flip(canary.id, prompt, accepted, now, measurement.retention, *checks)
+    return FlippedAnswer(canary.id, prompt, accepted, now, measurement.retention, *checks)
 
 
 def _text(runner: Runner, ids: Sequence[int], end: int) -> str:

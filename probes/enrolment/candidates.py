@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detectors.records import Floats, Half, Ints, NoiseFloor, Reference
+from detectors.records import CanarySplit, Floats, Ints, NoiseFloor, Reference
 from probes.canaries.canary_file import Canary
 from probes.canaries.log_prob_summary import keep, summarise
 from probes.canaries.rendering import prompt_of
@@ -20,7 +20,7 @@ NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class CanaryCandidate:
     """A canary with its continuation. prompt, forced: token ids, end of text included."""
 
     canary: Canary
@@ -34,7 +34,7 @@ class Candidate:
 
 def continue_greedily(
     runner: Runner, adapter: str, canaries: Sequence[Canary], bounds: tuple[int, int], stop: Stop
-) -> tuple[list[Candidate], dict[str, str]]:
+) -> tuple[list[CanaryCandidate], dict[str, str]]:
     """Candidates, and for each other canary the reason why its continuation is of no use.
 
     bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for one without a prompt
@@ -50,7 +50,7 @@ def continue_greedily(
         elif len(forced) < fewest:
             excluded[canary.id] = f"shorter than {fewest} tokens"
         else:
-            candidates.append(Candidate(canary, prompt, forced))
+            candidates.append(CanaryCandidate(canary, prompt, forced))
     return candidates, excluded
 
 
@@ -73,7 +73,7 @@ def _continuations(
 
 
 def golden_sides(
-    runner: Runner, adapter: str, candidates: Sequence[Candidate], top: int, stop: Stop
+    runner: Runner, adapter: str, candidates: Sequence[CanaryCandidate], top: int, stop: Stop
 ) -> list[GoldenCanary]:
     """The candidates under the adapter and under the base, over the whole vocabulary, reduced to the kept tokens.
 
@@ -101,12 +101,12 @@ def finite(where: str, log_probs: Floats) -> None:
         )
 
 
-def _draft(runner: Runner, candidate: Candidate, kept: Ints, sides: tuple[Floats, Floats]) -> GoldenCanary:
+def _draft(runner: Runner, candidate: CanaryCandidate, kept: Ints, sides: tuple[Floats, Floats]) -> GoldenCanary:
     a, b = summarise(sides[0], kept), summarise(sides[1], kept)
     reference = Reference(
         canary=candidate.id,
         golden="",
-        half=Half.SELECTED,
+        half=CanarySplit.SELECTED,
         kept=kept,
         golden_adapter=a,
         golden_base=b,
@@ -119,7 +119,7 @@ def _draft(runner: Runner, candidate: Candidate, kept: Ints, sides: tuple[Floats
     canary = candidate.canary
     return GoldenCanary(
         id=canary.id,
-        half=Half.SELECTED,
+        half=CanarySplit.SELECTED,
         prompt=candidate.prompt,
         forced=candidate.forced,
         prompt_text=texts[0],

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from detectors.records import Half, NoiseFloor
+from detectors.records import CanarySplit, NoiseFloor
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import Signed, with_signatures
 from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
-from probes.enrolment.pool import Asked, halved, usable
+from probes.enrolment.pool import EnrolmentContext, halved, usable
 from probes.enrolment.scale_curve import strengths, with_curve
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
@@ -46,9 +46,9 @@ def enrol(
         checked(canary.expect)
     others = _ready(runner, adapter, others)
     before = runner.identity(adapter)
-    asked = Asked(runner, adapter, others, progress, stop)
+    asked = EnrolmentContext(runner, adapter, others, progress, stop)
     found = halved(asked, usable(asked, canaries, settings), settings)
-    drawn, held = (_lengths(found.usable, half) for half in (Half.SELECTED, Half.HELD_OUT))
+    drawn, held = (_lengths(found.usable, half) for half in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
     draws_per_round = sizes(drawn, held, settings.token_budget)[0]
     rank, alpha = _rank_and_alpha(runner, adapter)
     drafts = with_curve(runner, adapter, found.usable, strengths(rank), others, progress, stop)
@@ -59,7 +59,7 @@ def enrol(
     if runner.identity(adapter) != before:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
     final = _with_noise(signed.canaries, noise_floors(battery))
-    pool = [canary.reference for canary in final if canary.half is Half.SELECTED]
+    pool = [canary.reference for canary in final if canary.half is CanarySplit.SELECTED]
     golden = Golden(
         adapter=adapter,
         base=settings.base,
@@ -112,7 +112,7 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return int(rank), float(alpha)
 
 
-def _lengths(canaries: Sequence[GoldenCanary], half: Half) -> list[int]:
+def _lengths(canaries: Sequence[GoldenCanary], half: CanarySplit) -> list[int]:
     return [len(canary.forced) for canary in canaries if canary.half is half]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detectors.diagnosis.fault_names import is_earlier_version, mixture
-from detectors.records import Fault, FaultKind, Floats, Half, Recorded
+from detectors.records import CanarySplit, Fault, FaultKind, Floats, Recorded
 from probes.canaries.replay_pairs import Progress, ask_all, summary
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import GoldenCanary
@@ -69,7 +69,7 @@ def with_signatures(
     faults = faults_of(runner, adapter, others)
     if not faults:
         return Signed(list(canaries), (NO_FAULTS,))
-    held = [canary for canary in canaries if canary.half is Half.HELD_OUT]
+    held = [canary for canary in canaries if canary.half is CanarySplit.HELD_OUT]
     recorded: dict[Fault, list[Recorded]] = {}
     unrecorded = []
     for done, fault in enumerate(faults):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detectors.records import Half
+from detectors.records import CanarySplit
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.rendering import readable
 from probes.canaries.replay_pairs import Progress
@@ -27,7 +27,7 @@ NOT_CHOSEN = "not chosen: others tell more per token"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EnrolmentContext:
     """Who asks: what every step of an enrolment needs. others: the other registered adapters that can be replayed."""
 
     runner: Runner
@@ -38,14 +38,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class UsableCanaries:
     """usable: canaries with both golden sides; excluded: canary id -> why not."""
 
     usable: list[GoldenCanary]
     excluded: dict[str, str]
 
 
-def usable(asked: Asked, canaries: CanarySet, settings: EnrolSettings) -> Found:
+def usable(asked: EnrolmentContext, canaries: CanarySet, settings: EnrolSettings) -> UsableCanaries:
     """Canaries with an effect to measure, as many as wanted, in an order that the seed alone decides.
 
     All of them where the pool is to be chosen. Raises Refused for canaries of a file that this base cannot be asked and
@@ -56,7 +56,7 @@ def usable(asked: Asked, canaries: CanarySet, settings: EnrolSettings) -> Found:
     order = np.random.default_rng(settings.seed).permutation(len(askable))
     waiting = [askable[int(index)] for index in order]
     wanted = len(waiting) if settings.select else 2 * settings.per_half
-    found = Found([], unreadable)
+    found = UsableCanaries([], unreadable)
     while waiting and len(found.usable) < wanted:
         asked.progress("continuations", len(found.usable), wanted)
         size = min(AT_ONCE, wanted - len(found.usable))
@@ -74,10 +74,10 @@ def usable(asked: Asked, canaries: CanarySet, settings: EnrolSettings) -> Found:
     return found
 
 
-def halved(asked: Asked, found: Found, settings: EnrolSettings) -> Found:
+def halved(asked: EnrolmentContext, found: UsableCanaries, settings: EnrolSettings) -> UsableCanaries:
     """The same canaries, each in its half; those that were not chosen are excluded."""
     if not settings.select:
-        return Found(_at_random(found.usable, settings.seed), found.excluded)
+        return UsableCanaries(_at_random(found.usable, settings.seed), found.excluded)
     order = np.random.default_rng([settings.seed, 1]).permutation(len(found.usable))
     # Kept back before anything is looked at: the held-out half is a sample of the usable canaries, chosen by nothing.
     count = min(settings.per_half, len(order) - settings.min_pool)
@@ -85,18 +85,21 @@ def halved(asked: Asked, found: Found, settings: EnrolSettings) -> Found:
     chosen = _chosen(asked, rest, settings)
     ids = {canary.id for canary in chosen}
     passed_over = {canary.id: NOT_CHOSEN for canary in rest if canary.id not in ids}
-    both = [*(_in(canary, Half.SELECTED) for canary in chosen), *(_in(canary, Half.HELD_OUT) for canary in held)]
-    return Found(both, found.excluded | passed_over)
+    both = [
+        *(_in(canary, CanarySplit.SELECTED) for canary in chosen),
+        *(_in(canary, CanarySplit.HELD_OUT) for canary in held),
+    ]
+    return UsableCanaries(both, found.excluded | passed_over)
 
 
-def _chosen(asked: Asked, candidates: Sequence[GoldenCanary], settings: EnrolSettings) -> list[GoldenCanary]:
+def _chosen(asked: EnrolmentContext, candidates: Sequence[GoldenCanary], settings: EnrolSettings) -> list[GoldenCanary]:
     lengths = [len(canary.forced) for canary in candidates]
     budget = settings.pool_tokens or round(float(np.mean(lengths)) * settings.per_half)
     features = features_of(asked.runner, asked.adapter, candidates, asked.others, asked.progress, asked.stop)
     return [candidates[index] for index in select_canaries(features, lengths, budget, settings.min_pool)]
 
 
-def _enough(adapter: str, found: Found, settings: EnrolSettings) -> None:
+def _enough(adapter: str, found: UsableCanaries, settings: EnrolSettings) -> None:
     usable, least = len(found.usable), 2 * settings.min_pool
     if usable >= least:
         return
@@ -114,9 +117,9 @@ def _at_random(canaries: Sequence[GoldenCanary], seed: int) -> list[GoldenCanary
     """Both halves at random: the held-out half is a sample of the same canaries, whatever their order was."""
     order = np.random.default_rng([seed, 1]).permutation(len(canaries))
     selected = set(order[: len(canaries) // 2].tolist())
-    halves = [Half.SELECTED if index in selected else Half.HELD_OUT for index in range(len(canaries))]
+    halves = [CanarySplit.SELECTED if index in selected else CanarySplit.HELD_OUT for index in range(len(canaries))]
     return [_in(canary, half) for canary, half in zip(canaries, halves, strict=True)]
 
 
-def _in(canary: GoldenCanary, half: Half) -> GoldenCanary:
+def _in(canary: GoldenCanary, half: CanarySplit) -> GoldenCanary:
     return replace(canary, half=half, reference=replace(canary.reference, half=half))

@@ -23,7 +23,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Floats, Half, NoiseFloor, Reference, Summary
+from detectors.records import CanarySplit, Floats, NoiseFloor, Reference, Summary
 from probes.artefacts.identity import SCHEMES
 from probes.errors import Damaged, Refused
 from probes.golden.power import Loss, Power
@@ -176,7 +176,7 @@ class _Reader:
         self._prompt, self._position, self._entry = prompts.stop, positions.stop, entries.stop
         return GoldenCanary(
             row["id"],
-            Half(row["half"]),
+            CanarySplit(row["half"]),
             tuple(self._arrays["prompt"][prompts].tolist()),
             tuple(self._arrays["forced"][positions].tolist()),
             row["prompt_text"],
@@ -195,7 +195,7 @@ class _Reader:
             return Summary(_unflat(kept, _at(self._arrays, scale)[entries]), rest, top1)
 
         sides = {side: summary(side, scale) for side, scale in SIDES.items()}
-        half = Half(row["half"])
+        half = CanarySplit(row["half"])
         return Reference(
             canary=row["id"],
             golden=self._name,
@@ -206,7 +206,7 @@ class _Reader:
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=NoiseFloor(**row["noise"]),
-            faults=self._signatures.of(kept, sides) if half is Half.HELD_OUT else {},
+            faults=self._signatures.of(kept, sides) if half is CanarySplit.HELD_OUT else {},
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Comparison, Fault, Half, Identity, NoiseFloor, Reason, Reference, Summary
+from detectors.records import CanarySplit, Comparison, Fault, Identity, NoiseFloor, Reason, Reference, Summary
 from probes.errors import Refused
 from probes.golden.power import Power
 from probes.runner import Runner
@@ -36,7 +36,7 @@ class GoldenCanary:
     """
 
     id: str
-    half: Half
+    half: CanarySplit
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
     prompt_text: str
@@ -90,12 +90,12 @@ class Golden:
     @property
     def pool(self) -> tuple[GoldenCanary, ...]:
         """The selected half, that evidence is drawn from."""
-        return tuple(canary for canary in self.canaries if canary.half is Half.SELECTED)
+        return tuple(canary for canary in self.canaries if canary.half is CanarySplit.SELECTED)
 
     @property
     def held_out(self) -> tuple[GoldenCanary, ...]:
         """The half that retention's interval comes from."""
-        return tuple(canary for canary in self.canaries if canary.half is Half.HELD_OUT)
+        return tuple(canary for canary in self.canaries if canary.half is CanarySplit.HELD_OUT)
 
     @property
     def faults(self) -> tuple[Fault, ...]:

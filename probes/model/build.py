@@ -42,7 +42,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class BaseHashes:
     """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what is not
     there."""
 
@@ -62,7 +62,7 @@ class BaseParts:
 
     folder: Path
     tensors: list[RawTensor]
-    told: Told
+    told: BaseHashes
 
     @property
     def hash(self) -> str:
@@ -81,7 +81,7 @@ def read_base(folder: Path) -> BaseParts:
         tensors = list(read_folder(folder))
     base = base_hashes(folder, digest(tensors))
     words = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
-    return BaseParts(folder, tensors, Told(base, *words))
+    return BaseParts(folder, tensors, BaseHashes(base, *words))
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:

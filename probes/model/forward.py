@@ -21,7 +21,7 @@ from probes.errors import Unreplayable
 from probes.model.cache import Cache, body_of, new_cache, read_on, taken
 from probes.model.lora import Switchboard, grouped
 from probes.model.memory import failures
-from probes.model.packing import Padded, Stretch, Voice, laid_out, padded
+from probes.model.packing import Padded, PassColumns, Voice, laid_out, padded
 from probes.model.quantise import quantised
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 
@@ -111,7 +111,7 @@ class Model:
         self._check(token for sides in texts for side in sides for token in side)
         with failures(str(self.folder)), torch.inference_mode():
             rows = padded([[*prompt, *output] for prompt, output in texts], left=False)
-            states = self._states(rows, [Stretch(0, rows.ids.shape[1], ((None, 1.0),) * len(texts))]).float()
+            states = self._states(rows, [PassColumns(0, rows.ids.shape[1], ((None, 1.0),) * len(texts))]).float()
             cuts = [len(prompt) for prompt, _ in texts]
             ends = [len(prompt) + len(output) for prompt, output in texts]
             sides = zip(states, cuts, ends, strict=True)
@@ -151,7 +151,7 @@ class Model:
                     taken(cache, rest)
                     text, alive = text.only(rest), [alive[row] for row in going]
             width = text.ids.shape[1]
-            stretches = [Stretch(width - 1, width, ((target.adapter, target.scale),) * len(alive))]
+            stretches = [PassColumns(width - 1, width, ((target.adapter, target.scale),) * len(alive))]
 
     def head(self, states: torch.Tensor, voices: Sequence[Voice]) -> torch.Tensor:
         """(N, V) logits of these positions alone, (N, H) states; they are the rows now, each of who read it."""
@@ -160,7 +160,7 @@ class Model:
                 return self.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
             return own_head(self.network, states)
 
-    def _states(self, rows: Padded, stretches: Sequence[Stretch]) -> torch.Tensor:
+    def _states(self, rows: Padded, stretches: Sequence[PassColumns]) -> torch.Tensor:
         """(B, L, H) last hidden states, in one pass or stretch by stretch through the cache."""
         one = len(stretches) == 1
         cache = None if one else new_cache(self.network)
@@ -169,7 +169,7 @@ class Model:
         pieces = [self._pass(body, text, stretch, cache).last_hidden_state for stretch in stretches]
         return pieces[0] if one else torch.cat(pieces, dim=1)
 
-    def _pass(self, network: nn.Module, text: Text, stretch: Stretch, cache: Cache | None, **more: Any) -> Any:
+    def _pass(self, network: nn.Module, text: Text, stretch: PassColumns, cache: Cache | None, **more: Any) -> Any:
         """What the network says to the columns of one stretch. cache: holds those before it, and these after it; None
         for no cache"""
         here = slice(stretch.start, stretch.stop)
@@ -225,7 +225,7 @@ def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
     return logits[:, 0]
 
 
-def _reader(stretches: Sequence[Stretch], row: int, column: int) -> Voice:
+def _reader(stretches: Sequence[PassColumns], row: int, column: int) -> Voice:
     return next(stretch.voices[row] for stretch in stretches if column < stretch.stop)
 
 

@@ -1,6 +1,6 @@
 """Applies adapters inside a model: one batch, each row answered under its own adapter and strength, or by the base.
 
-The modules that adapters touch are wrapped once in a ``Switch``. Which rows belong to whom is said by a ``Rows``
+The modules that adapters touch are wrapped once in a ``Switch``. Which rows belong to whom is said by a ``RowAdapters``
 that all switches of one model share and that is set before each forward pass; rows of one adapter lie together, so
 each part is one slice. A pass without adapter rows runs the base's own modules and nothing else.
 """
@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Rows:
+class RowAdapters:
     """Who answers which row of the forward pass in progress. total: rows of the batch; the rest are the base's.
 
     columns: tokens of each row, in this pass
@@ -63,7 +63,7 @@ class Misplaced(RuntimeError):
 class Switch(nn.Module):
     """A module of the base, and what each adapter puts beside it or in its place."""
 
-    def __init__(self, name: str, inner: nn.Module, rows: Rows) -> None:
+    def __init__(self, name: str, inner: nn.Module, rows: RowAdapters) -> None:
         super().__init__()
         self.name, self.inner, self.rows = name, inner, rows
         self.parts: dict[str, LowRank] = {}
@@ -130,7 +130,7 @@ class Switchboard:
     """
 
     model: nn.Module
-    rows: Rows = field(default_factory=Rows)
+    rows: RowAdapters = field(default_factory=RowAdapters)
     fitted: dict[str, Fitted] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
 

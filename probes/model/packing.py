@@ -30,7 +30,7 @@ class Padded:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class PassColumns:
     """Columns [start, stop) that are read in one forward pass, and who reads each row there."""
 
     start: int
@@ -38,7 +38,7 @@ class Stretch:
     voices: tuple[Voice, ...]
 
 
-def laid_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) -> tuple[Padded, list[Stretch]]:
+def laid_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) -> tuple[Padded, list[PassColumns]]:
     """The rows of a micro-batch, and the passes that read them one after the other through the cache.
 
     continues: can the model go on from a cache with several tokens at once? Without, it takes one by one, and chunks
@@ -53,16 +53,16 @@ def laid_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True)
         readers, cuts = zip(*map(_first_reader, batch), strict=True)
         rows, seam = aligned(texts, cuts), max(cuts)
         width = rows.ids.shape[1]
-        own = [Stretch(seam, width, voices)] if continues else _one_by_one(seam, width, voices)
-        return rows, [part for part in (Stretch(0, seam, readers), *own) if part.start < part.stop]
+        own = [PassColumns(seam, width, voices)] if continues else _one_by_one(seam, width, voices)
+        return rows, [part for part in (PassColumns(0, seam, readers), *own) if part.start < part.stop]
     rows = padded(texts, shape.left_pad)
     width = rows.ids.shape[1]
     piece = shape.chunk if continues and 0 < shape.chunk < width else width
-    return rows, [Stretch(at, min(at + piece, width), voices) for at in range(0, width, piece)]
+    return rows, [PassColumns(at, min(at + piece, width), voices) for at in range(0, width, piece)]
 
 
-def _one_by_one(start: int, stop: int, voices: tuple[Voice, ...]) -> list[Stretch]:
-    return [Stretch(at, at + 1, voices) for at in range(start, stop)]
+def _one_by_one(start: int, stop: int, voices: tuple[Voice, ...]) -> list[PassColumns]:
+    return [PassColumns(at, at + 1, voices) for at in range(start, stop)]
 
 
 def _first_reader(replay: Replay) -> tuple[Voice, int]:

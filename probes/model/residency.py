@@ -15,7 +15,7 @@ from probes.artefacts.identity import NEWEST, Hashes
 from probes.artefacts.lora_files import Adapter
 from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.model.adapter_loading import put_on, read_whole
-from probes.model.build import BaseParts, Placement, Told, build, read_base
+from probes.model.build import BaseHashes, BaseParts, Placement, build, read_base
 from probes.model.forward import Model
 from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
 from probes.runner import Readiness, Target, Weights
@@ -64,9 +64,9 @@ class Loaded:
         self._short: dict[str, Shortage] = {}
         self._tokenizer: Any = None
         self._no_golden: ProbeError | None = None
-        self._golden_told = Told()
+        self._golden_told = BaseHashes()
         self._live_tokenizer: Any = None
-        self._live_told = Told()
+        self._live_told = BaseHashes()
 
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
@@ -198,8 +198,8 @@ class Loaded:
 
     def identity(self, adapter: str | None, scheme: int) -> Identity:
         """Golden means as first loaded here; after a restart only a golden record knows what was accepted."""
-        golden = self._golden_told if self.golden else Told()
-        live = self._live_told if self.live else Told()
+        golden = self._golden_told if self.golden else BaseHashes()
+        live = self._live_told if self.live else BaseHashes()
         first, read = self._first_hashes.get(adapter or ""), self._read.get(adapter or "")
         return Identity(
             golden_base=golden.base[scheme],

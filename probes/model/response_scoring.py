@@ -14,12 +14,12 @@ from detectors.records import Floats
 from probes.errors import ProbeError
 from probes.model.forward import Model
 from probes.model.memory import failures
-from probes.model.shared_prefix import Reading, read_all
+from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.scoring.likelihood_ratio import TokenScores, uniforms
 from probes.scoring.likelihood_ratio_torch import Positions, score_torch
-from probes.scoring.requests import Answer, Asking, Job, alternatives, why_not, why_unreadable
-from probes.scoring.sampling_law import repeated, written
+from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, alternatives, why_not, why_unreadable
+from probes.scoring.token_distribution import repeated, written
 
 ADAPTER, BASE = "", "base"
 # Logits that are looked at together: on a CPU what its caches hold, elsewhere what keeps the device busy.
@@ -52,21 +52,21 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class ScoringTask:
     """A job and the voices that read it, by their names on the switchboard.
 
     detail: why it is not scored, "" when it is; then the base alone reads it, for the embeddings
     """
 
-    job: Job
+    job: ScoringJob
     voices: Mapping[str, Target]
     detail: str
 
 
-def chunks(jobs: Sequence[Job], max_tokens: int) -> Iterator[list[Job]]:
+def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[ScoringJob]]:
     """Jobs in order, few enough together that what lies in memory has a bound: of each voice the states of eight
     passes. Logits are made a window at a time (``CELLS``)."""
-    most, some = max_tokens * 8, list[Job]()
+    most, some = max_tokens * 8, list[ScoringJob]()
     for one in jobs:
         if some and sum(len(it.prompt) + len(it.output) for it in (*some, one)) > most:
             yield some
@@ -77,8 +77,8 @@ def chunks(jobs: Sequence[Job], max_tokens: int) -> Iterator[list[Job]]:
 
 
 def answers(
-    copies: Copies, jobs: Sequence[Job], adapters: Sequence[str], asking: Asking, max_tokens: int
-) -> list[Answer]:
+    copies: Copies, jobs: Sequence[ScoringJob], adapters: Sequence[str], asking: ScoringOptions, max_tokens: int
+) -> list[ScoringAnswer]:
     """All of them, in order. adapters: every registered one. Raises Unreplayable when torch fails."""
     golden = copies.base
     names, missing = copies.cast(adapters)
@@ -88,7 +88,7 @@ def answers(
         if not why_unreadable(job, asking, golden.vocabulary)
     }
     with failures(str(golden.folder)), torch.inference_mode():
-        readings: dict[tuple[int, str], Reading] = {}
+        readings: dict[tuple[int, str], HiddenStates] = {}
         for target, rows in _by_target(list(asked.values())).items():
             model = copies.rounded(bits(target.fault)) if target.fault else golden
             texts = [(one.job.prompt, one.job.output) for one, _ in rows]
@@ -103,24 +103,26 @@ def answers(
         ]
 
 
-def unanswered(job: Job, golden: Model, why: str) -> Answer:
+def unanswered(job: ScoringJob, golden: Model, why: str) -> ScoringAnswer:
     """Of a response that is neither scored nor embedded."""
     nothing = np.full(golden.network.config.hidden_size, np.nan, np.float32)
-    return Answer(job, None, nothing, nothing, why)
+    return ScoringAnswer(job, None, nothing, nothing, why)
 
 
-def _asked(job: Job, names: Mapping[str, str], missing: Mapping[str, str], asking: Asking, golden: Model) -> Asked:
+def _asked(
+    job: ScoringJob, names: Mapping[str, str], missing: Mapping[str, str], asking: ScoringOptions, golden: Model
+) -> ScoringTask:
     detail = why_not(job, asking, golden.vocabulary, golden.width)
     if not detail and job.adapter not in names:
         detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
     if detail:
-        return Asked(job, {BASE: Target(None)}, detail)
+        return ScoringTask(job, {BASE: Target(None)}, detail)
     voices = {ADAPTER: Target(job.adapter), BASE: Target(None)} | alternatives(job, names, asking)
-    return Asked(job, {name: replace(it, adapter=names.get(it.adapter or "")) for name, it in voices.items()}, "")
+    return ScoringTask(job, {name: replace(it, adapter=names.get(it.adapter or "")) for name, it in voices.items()}, "")
 
 
-def _by_target(asked: Sequence[Asked]) -> dict[Target, list[tuple[Asked, str]]]:
-    found: dict[Target, list[tuple[Asked, str]]] = {}
+def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, str]]]:
+    found: dict[Target, list[tuple[ScoringTask, str]]] = {}
     for one in asked:
         for name, target in one.voices.items():
             found.setdefault(target, []).append((one, name))
@@ -128,16 +130,21 @@ def _by_target(asked: Sequence[Asked]) -> dict[Target, list[tuple[Asked, str]]]:
     return dict(sorted(found.items(), key=lambda item: str(item[0].fault or "")))
 
 
-def _answer(one: Asked, scores: Mapping[int, TokenScores], readings: Mapping[tuple[int, str], Reading]) -> Answer:
+def _answer(
+    one: ScoringTask, scores: Mapping[int, TokenScores], readings: Mapping[tuple[int, str], HiddenStates]
+) -> ScoringAnswer:
     base = readings[id(one), BASE]
-    return Answer(one.job, scores.get(id(one)), _floats(base.prompt), _floats(base.output), one.detail)
+    return ScoringAnswer(one.job, scores.get(id(one)), _floats(base.prompt), _floats(base.output), one.detail)
 
 
 def _scored(
-    golden: Model, asked: Sequence[Asked], readings: Mapping[tuple[int, str], Reading], asking: Asking
+    golden: Model,
+    asked: Sequence[ScoringTask],
+    readings: Mapping[tuple[int, str], HiddenStates],
+    asking: ScoringOptions,
 ) -> dict[int, TokenScores]:
     """id of each scored one -> its token scores; those asked alike share their windows."""
-    groups: dict[object, list[Asked]] = {}
+    groups: dict[object, list[ScoringTask]] = {}
     for one in asked:
         if not one.detail:
             sampling = one.job.sampling
@@ -151,9 +158,9 @@ def _scored(
     return found
 
 
-def _windows(group: Sequence[Asked], positions: int, asking: Asking) -> Iterator[list[Asked]]:
+def _windows(group: Sequence[ScoringTask], positions: int, asking: ScoringOptions) -> Iterator[list[ScoringTask]]:
     """Whole responses, of about so many positions together; a longer one stands alone and is cut by ``_window``."""
-    some: list[Asked] = []
+    some: list[ScoringTask] = []
     for one in group:
         if some and sum(_scored_length(it, asking) for it in (*some, one)) > positions:
             yield some
@@ -164,7 +171,7 @@ def _windows(group: Sequence[Asked], positions: int, asking: Asking) -> Iterator
 
 
 def _window(
-    golden: Model, some: Sequence[Asked], readings: Mapping[tuple[int, str], Reading], asking: Asking
+    golden: Model, some: Sequence[ScoringTask], readings: Mapping[tuple[int, str], HiddenStates], asking: ScoringOptions
 ) -> dict[int, TokenScores]:
     lengths = [_scored_length(one, asking) for one in some]
     first = some[0]
@@ -208,7 +215,7 @@ def logits_of(golden: Model, target: Target, states: torch.Tensor) -> torch.Tens
     return golden.head(states, [(target.adapter, target.scale)] * len(states))
 
 
-def _penalised(logits: torch.Tensor, job: Job, here: slice, longest: int) -> torch.Tensor:
+def _penalised(logits: torch.Tensor, job: ScoringJob, here: slice, longest: int) -> torch.Tensor:
     """``sampler.penalised`` of some positions of one response, of which ``longest`` are scored."""
     sampling = job.sampling
     assert sampling is not None
@@ -249,11 +256,11 @@ def joined(pieces: Sequence[TokenScores]) -> TokenScores:
     return TokenScores(log_l, log_sampler, path, hot, wide, np.concatenate([piece.ranks for piece in pieces]))
 
 
-def _uniforms(job: Job, n: int) -> NDArray[np.float64]:
+def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:
     return uniforms(job.response)[:n]
 
 
-def _scored_length(one: Asked, asking: Asking) -> int:
+def _scored_length(one: ScoringTask, asking: ScoringOptions) -> int:
     return min(len(one.job.output), asking.longest_output)
 
 

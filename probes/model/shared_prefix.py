@@ -22,7 +22,7 @@ Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class HiddenStates:
     """scored: (T, H) states that predict the output
 
     prompt, output: (H,) means of the last hidden states; nan where there are no tokens
@@ -33,9 +33,9 @@ class Reading:
     output: torch.Tensor
 
 
-def read_all(model: Model, texts: Texts, voice: Voice, max_tokens: int) -> list[Reading]:
+def read_all(model: Model, texts: Texts, voice: Voice, max_tokens: int) -> list[HiddenStates]:
     """In batches that begin alike and are of like length, back in the order given."""
-    found: dict[int, Reading] = {}
+    found: dict[int, HiddenStates] = {}
     for batch in batches(texts, max_tokens):
         found |= zip(batch, read(model, [texts[i] for i in batch], voice), strict=True)
     return [found[i] for i in range(len(texts))]
@@ -57,7 +57,7 @@ def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def read(model: Model, texts: Texts, voice: Voice) -> list[Reading]:
+def read(model: Model, texts: Texts, voice: Voice) -> list[HiddenStates]:
     """One packed pass; where all prompts begin alike, that beginning is read once and its cache shared, by a model that
     goes on from a cache with several tokens at once.
 
@@ -84,11 +84,11 @@ def shared(texts: Texts) -> int:
     return same if same >= WORTH_SHARING else 0
 
 
-def _reading(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> Reading:
+def _reading(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> HiddenStates:
     """Of one row. head: (cut, H) states of the beginning; prompt: how many of the prompt's tokens are in this row"""
     before = states[:prompt] if head is None else torch.cat([head, states[:prompt]])
     scored = states[prompt - 1 : prompt - 1 + output].clone()
-    return Reading(scored, before.float().mean(0), states[prompt : prompt + output].float().mean(0))
+    return HiddenStates(scored, before.float().mean(0), states[prompt : prompt + output].float().mean(0))
 
 
 def _pass(

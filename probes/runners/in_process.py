@@ -27,7 +27,7 @@ from probes.model.packing import pack, pack_prompts, pack_texts
 from probes.model.residency import Loaded, Sources
 from probes.model.response_scoring import Copies, answers, chunks, unanswered
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
-from probes.scoring.requests import Answer, Asking, Job
+from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
@@ -160,9 +160,11 @@ class Runner:
             self.tokens_processed += sum(len(prompt) + len(output) for prompt, output in batch)
         return pooled
 
-    def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
-        """By the golden copies, see probes/scoring/requests.py; the embeddings are of the same passes."""
-        asked = asking or Asking()
+    def score(
+        self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
+    ) -> list[ScoringAnswer]:
+        """By the golden copies, see probes/scoring/scoring_job.py; the embeddings are of the same passes."""
+        asked = asking or ScoringOptions()
         golden, found = self.loaded.golden_model(), []
         for some in chunks(jobs, self.config.max_batch_tokens):
             if stop():
@@ -260,7 +262,7 @@ class Runner:
         with self._lock:
             return self.loaded.rounded(role.model, role.bits, role.group) if role.bits else role.model
 
-    def _score(self, models: Copies, asked: Asking, jobs: Sequence[Job]) -> list[Answer]:
+    def _score(self, models: Copies, asked: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
         """A single response that there is no memory for is told why, and costs nobody beside it."""
         try:
             return answers(models, jobs, self.loaded.scorers, asked, self.config.max_batch_tokens)

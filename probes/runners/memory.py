@@ -26,7 +26,7 @@ from probes.model import toy_language as toy
 from probes.model.packing import OTHERS_CACHE, pack
 from probes.model.toy_language import Reals
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
-from probes.scoring.requests import Answer, Asking, Job, token_scores, why_not, why_unreadable
+from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, token_scores, why_not, why_unreadable
 
 MAX_TOKENS = 4096
 PARTS = tuple(f"part.{number}" for number in range(toy.RANK))  # the blocks of every adapter
@@ -141,13 +141,15 @@ class Runner:
             self.tokens_processed += len(prompt) + len(output)
         return pooled
 
-    def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
+    def score(
+        self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
+    ) -> list[ScoringAnswer]:
         """By the golden language and its adapters, one by one."""
-        found: list[Answer] = []
+        found: list[ScoringAnswer] = []
         for job in jobs:
             if stop():
                 break
-            found.append(self._scored(job, asking or Asking()))
+            found.append(self._scored(job, asking or ScoringOptions()))
         return found
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:  # noqa: ARG002
@@ -191,15 +193,15 @@ class Runner:
         self._check_known(adapter)
         return ("3 of 3 modules match nothing in this base",) if self._fault(adapter)[0] == "mismatched" else ()
 
-    def _scored(self, job: Job, asking: Asking) -> Answer:
+    def _scored(self, job: ScoringJob, asking: ScoringOptions) -> ScoringAnswer:
         known = job.adapter in self.config.adapters
         detail = why_not(job, asking, toy.VOCABULARY) or ("" if known else f"no adapter {job.adapter} is known")
         readable = not why_unreadable(job, asking, toy.VOCABULARY)
         ((prompt, output),) = self.embed([(job.prompt, job.output) if readable else ((), ())], lambda: False)
         if detail:
-            return Answer(job, None, prompt, output, detail)
+            return ScoringAnswer(job, None, prompt, output, detail)
         text, before = [*job.prompt, *job.output[:-1]], len(job.prompt)
-        return Answer(
+        return ScoringAnswer(
             job,
             token_scores(
                 job,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.scoring.sampling_law import Doubles, Sampling, law, normalised
+from probes.scoring.token_distribution import Doubles, SamplingParameters, law, normalised
 
 # Tokens of base and of adapter that are told apart on the path; all others are one bucket.
 NEAR = 256
@@ -30,7 +30,7 @@ def on_path(adapter: Doubles, base: Doubles, share: float) -> Doubles:
 
 
 def path_log_likelihood(
-    adapter: Doubles, base: Doubles, tokens: NDArray[np.int64], sampling: Sampling, grid: Sequence[float]
+    adapter: Doubles, base: Doubles, tokens: NDArray[np.int64], sampling: SamplingParameters, grid: Sequence[float]
 ) -> Doubles:
     """(G, T) ln likelihood of each token at shares of the way from base to adapter; an estimate's input and no bet.
 
@@ -50,7 +50,7 @@ def path_log_likelihood(
 
 
 def temperature_log_likelihood(
-    adapter: Doubles, tokens: NDArray[np.int64], sampling: Sampling, temperatures: Sequence[float]
+    adapter: Doubles, tokens: NDArray[np.int64], sampling: SamplingParameters, temperatures: Sequence[float]
 ) -> Doubles:
     """(G, T) ln likelihood of each token at other temperatures, given that it is of the golden nucleus of the request's
     sampler; 0 where it is not. Within one set it is smooth, and concave in 1 / temperature; the nuclei of the other
@@ -61,7 +61,9 @@ def temperature_log_likelihood(
     return np.where(np.isfinite(mine), np.stack(rows), 0.0)
 
 
-def sampler_log_likelihood(adapter: Doubles, tokens: NDArray[np.int64], samplings: Sequence[Sampling]) -> Doubles:
+def sampler_log_likelihood(
+    adapter: Doubles, tokens: NDArray[np.int64], samplings: Sequence[SamplingParameters]
+) -> Doubles:
     """(G, T) ln likelihood of each token under the golden adapter by other samplers; a token that one of them cuts off
     counts one in a hundred."""
     return np.stack([_forgiving(at(law(adapter, s), tokens), at(_warm(adapter, s), tokens)) for s in samplings])
@@ -91,7 +93,7 @@ def _forgiving(cut: Doubles, whole: Doubles) -> Doubles:
     return result
 
 
-def _warm(logits: Doubles, sampling: Sampling) -> Doubles:
+def _warm(logits: Doubles, sampling: SamplingParameters) -> Doubles:
     return normalised(logits / max(sampling.temperature, COLDEST))
 
 

@@ -34,7 +34,7 @@ from probes.scoring.likelihood_axes import (
     sampler_log_likelihood,
     temperature_log_likelihood,
 )
-from probes.scoring.sampling_law import Doubles, Sampling, law, normalised, penalised
+from probes.scoring.token_distribution import Doubles, SamplingParameters, law, normalised, penalised
 
 # Part of the ratio that is held back where a token can be impossible: no alternative is wiped out by one token.
 HELD_BACK = 0.05
@@ -63,12 +63,12 @@ class Settings:
         """Shares of the adapter at which what is served still counts as healthy."""
         return 1.0 - self.tolerance, 1.0 + self.tolerance
 
-    def widened(self, asked: Sampling) -> list[Sampling]:
+    def widened(self, asked: SamplingParameters) -> list[SamplingParameters]:
         """The request's sampler with each of ``top_ps``."""
         return [replace(asked, top_p=p) for p in self.top_ps]
 
 
-def samplers(asked: Sampling) -> dict[str, Sampling]:
+def samplers(asked: SamplingParameters) -> dict[str, SamplingParameters]:
     """Name -> a sampler that might be in force instead of the request's: one of its numbers replaced by another.
 
     1 and 0 are what an engine takes that forgets the temperature, or takes it for a switch.
@@ -88,8 +88,8 @@ def samplers(asked: Sampling) -> dict[str, Sampling]:
 
 
 # Every name that ``samplers`` can give.
-SAMPLERS = tuple(samplers(Sampling(0.0))) + tuple(
-    name for name in samplers(Sampling(0.7, top_p=0.8, presence=1.0)) if name != "temperature 1"
+SAMPLERS = tuple(samplers(SamplingParameters(0.0))) + tuple(
+    name for name in samplers(SamplingParameters(0.7, top_p=0.8, presence=1.0)) if name != "temperature 1"
 )
 
 
@@ -99,7 +99,7 @@ class Response:
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
-    sampling: Sampling
+    sampling: SamplingParameters
     seed: int = 0
 
 
@@ -181,7 +181,7 @@ def score(
     return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)))
 
 
-def edges(adapter: Doubles, base: Doubles, sampling: Sampling, settings: Settings) -> Edges:
+def edges(adapter: Doubles, base: Doubles, sampling: SamplingParameters, settings: Settings) -> Edges:
     """The null's laws at these positions."""
     benign = tuple(law(on_path(adapter, base, share), sampling) for share in settings.edges)
     return Edges(law(adapter, sampling), benign, sampling.truncated, sampling.greedy)

@@ -15,7 +15,7 @@ import torch
 
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
 from probes.scoring.likelihood_ratio import HELD_BACK, ROUNDING, Settings, TokenScores, path_name, samplers
-from probes.scoring.sampling_law import TIE, Doubles, Sampling
+from probes.scoring.token_distribution import TIE, Doubles, SamplingParameters
 
 NOTHING = 1e-30
 # Tokens among which a nucleus is looked for before the whole vocabulary is sorted.
@@ -29,7 +29,7 @@ class Positions:
 
     tokens: torch.Tensor
     uniform: torch.Tensor
-    sampling: Sampling
+    sampling: SamplingParameters
     plain: torch.Tensor | None = None
 
 
@@ -80,7 +80,7 @@ def score_torch(
     return TokenScores(models, others_in_force, *map(_numpy, (path, hot, wide, ranked)))
 
 
-def law_torch(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def law_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
     """``sampler.law`` in float32."""
     logits = logits.float()
     if sampling.greedy:
@@ -92,7 +92,7 @@ def law_torch(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return cold.masked_fill(~nucleus_torch(cold, sampling), -torch.inf).log_softmax(-1)
 
 
-def nucleus_torch(log_probs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def nucleus_torch(log_probs: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
     """``sampler.nucleus``: among the highest tokens first, over the whole vocabulary where those are not enough."""
     width = log_probs.shape[-1]
     look = min(width, max(FIRST_LOOK, sampling.top_k))
@@ -102,14 +102,14 @@ def nucleus_torch(log_probs: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, ids, kept)
 
 
-def _kept(log_probs: torch.Tensor, sampling: Sampling, look: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
+def _kept(log_probs: torch.Tensor, sampling: SamplingParameters, look: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """(N, look) which of the highest tokens are kept and their ids; may none be kept beyond them?"""
     high, ids = log_probs.topk(look, dim=-1)
     kept = _kept_of(high, sampling)
     return kept, ids, not bool(kept[:, -1].any())
 
 
-def _kept_of(high: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _kept_of(high: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
     """(N, look) which of the highest log-probabilities, in descending order, the sampler keeps; it changes ``high``."""
     if 0 < sampling.top_k < high.shape[-1]:
         high[:, sampling.top_k :] = -torch.inf
@@ -125,7 +125,7 @@ def _kept_of(high: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return kept
 
 
-def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: Sampling, settings: Settings) -> Null:
+def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: SamplingParameters, settings: Settings) -> Null:
     """``likelihood.edges``, and all of it that does not depend on the alternative."""
     golden = law_torch(adapter, sampling)
     edges = [law_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
@@ -188,7 +188,7 @@ def _log_e(
 
 
 def path_torch(
-    adapter: torch.Tensor, base: torch.Tensor, tokens: torch.Tensor, sampling: Sampling, grid: Sequence[float]
+    adapter: torch.Tensor, base: torch.Tensor, tokens: torch.Tensor, sampling: SamplingParameters, grid: Sequence[float]
 ) -> torch.Tensor:
     """``axes.path_log_likelihood``, (G, N)."""
     cold_a, cold_b = (
@@ -224,7 +224,7 @@ def temperature_torch(
     adapter: torch.Tensor,
     golden: torch.Tensor,
     tokens: torch.Tensor,
-    sampling: Sampling,
+    sampling: SamplingParameters,
     temperatures: Sequence[float],
 ) -> torch.Tensor:
     """``axes.temperature_log_likelihood``, (G, N). golden: (N, V) log-law of the request's sampler"""
@@ -235,7 +235,9 @@ def temperature_torch(
     return torch.where(mine.isfinite(), rows, 0.0)
 
 
-def samplers_torch(adapter: torch.Tensor, tokens: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+def samplers_torch(
+    adapter: torch.Tensor, tokens: torch.Tensor, samplings: Sequence[SamplingParameters]
+) -> torch.Tensor:
     """``axes.sampler_log_likelihood``, (G, N), of samplers that are not greedy, whose nuclei are looked for among the
     ``FIRST_LOOK`` highest tokens. The order of the tokens is that of every temperature."""
     high = adapter.topk(min(FIRST_LOOK, adapter.shape[-1])).values
@@ -251,7 +253,7 @@ def samplers_torch(adapter: torch.Tensor, tokens: torch.Tensor, samplings: Seque
     return torch.stack(rows)
 
 
-def _cut(high: torch.Tensor, whole: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _cut(high: torch.Tensor, whole: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
     """(N,) ln likelihood once the sampler has cut off what it cuts. high: (N, look) the highest log-probabilities"""
     kept = _kept_of(high.clone(), sampling)
     share = torch.where(kept, high.double().exp(), 0.0).sum(-1)

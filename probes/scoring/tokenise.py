@@ -28,14 +28,13 @@ agent/traffic/scorable.py sets those aside.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 from probes.runner import Runner, Weights
-from probes.scoring.requests import Job, Scoring
-from probes.scoring.sampling_law import Sampling, sampling_of
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import Scoring, ScoringJob
+from probes.scoring.token_distribution import SamplingParameters, sampling_of
 
 # Reasons by which engines say that the model wrote its end-of-text token.
 ENDED = frozenset(("stop", "eos", "eos_token", "end_turn"))
@@ -60,40 +59,17 @@ class Retokenise(StrEnum):
     ALWAYS = "always"
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One sampled request with its answer, as its record told them.
-
-    sampling: its parameters by their usual names; prompt_ids, output_ids: as the engine recorded them, () where not
-    prompt_tokens, output_tokens: as the engine counted them, 0 where it did not
-    finish_reason: its word for why the answer ended
-    unscored: why it cannot be scored whatever its tokens, "" when it can
-    """
-
-    adapter: str
-    request_id: str
-    messages: Sequence[Mapping[str, str]]
-    output: str
-    sampling: Mapping[str, float]
-    prompt_ids: tuple[int, ...] = ()
-    output_ids: tuple[int, ...] = ()
-    pod: str = ""
-    at: float = 0.0
-    output_tokens: int = 0
-    finish_reason: str = ""
-    unscored: str = ""
-    prompt_tokens: int = 0
-
-
-def job(runner: Runner, told: Exchange, default: Sampling | None = None, how: Retokenise = Retokenise.COUNTED) -> Job:
+def job(
+    runner: Runner, told: Interaction, default: SamplingParameters | None = None, how: Retokenise = Retokenise.COUNTED
+) -> ScoringJob:
     """A sampled interaction as a job. Raises what a template raises.
 
     default: the deployment's sampler, for what records do not tell; without its temperature one that tells none stays
     unscored; how: what becomes of outputs without ids
     """
-    prompt, why_not = (told.prompt_ids, "") if told.prompt_ids else _prompt(runner, told)
-    output, why = _recorded(runner, told) if told.output_ids else _from_text(runner, told, how)
-    return Job(
+    prompt, why_not = (told.prompt_token_ids, "") if told.prompt_token_ids else _prompt(runner, told)
+    output, why = _recorded(runner, told) if told.output_token_ids else _from_text(runner, told, how)
+    return ScoringJob(
         adapter=told.adapter,
         request_id=told.request_id,
         pod=told.pod,
@@ -102,11 +78,11 @@ def job(runner: Runner, told: Exchange, default: Sampling | None = None, how: Re
         output=output,
         sampling=sampling_of(told.sampling, default),
         unscored=told.unscored or why_not or why,
-        toll=0.0 if told.output_ids else TOLL,
+        toll=0.0 if told.output_token_ids else TOLL,
     )
 
 
-def _prompt(runner: Runner, told: Exchange) -> tuple[tuple[int, ...], str]:
+def _prompt(runner: Runner, told: Interaction) -> tuple[tuple[int, ...], str]:
     """The prompt as the engine rendered it, and why that cannot be told from the record."""
     turns = [dict(turn) for turn in told.messages]
     # A template that writes no date gives the same for all of these.
@@ -126,19 +102,23 @@ def _days(at: float) -> tuple[date, ...]:
     return tuple(dict.fromkeys(datetime.fromtimestamp(end, UTC).date() for end in ends))
 
 
-def _recorded(runner: Runner, told: Exchange) -> tuple[tuple[int, ...], str]:
+def _recorded(runner: Runner, told: Interaction) -> tuple[tuple[int, ...], str]:
     """Ids as they are, with the end that the engine counts and does not show; the text's own, with the reason, where
     they are another tokenizer's."""
-    if _reads_as(runner.decode(told.output_ids, Weights.GOLDEN), told.output):
-        if told.finish_reason not in ENDED or told.output_tokens != len(told.output_ids) + 1:
-            return told.output_ids, ""
+    if _reads_as(runner.decode(told.output_token_ids, Weights.GOLDEN), told.output):
+        if told.finish_reason not in ENDED or told.output_tokens != len(told.output_token_ids) + 1:
+            return told.output_token_ids, ""
         end = runner.end_of_answer() if isinstance(runner, Scoring) else None
-        return (told.output_ids, "its ids lack the one that ended it") if end is None else ((*told.output_ids, end), "")
+        return (
+            (told.output_token_ids, "its ids lack the one that ended it")
+            if end is None
+            else ((*told.output_token_ids, end), "")
+        )
     words = runner.encode(told.output, Weights.GOLDEN) if told.output else ()
     return words, "its token ids are of another tokenizer: they do not read as its text"
 
 
-def _from_text(runner: Runner, told: Exchange, how: Retokenise) -> tuple[tuple[int, ...], str]:
+def _from_text(runner: Runner, told: Interaction, how: Retokenise) -> tuple[tuple[int, ...], str]:
     """The golden tokenizer's ids of the text, its end where it was written, and why they cannot be bet on."""
     words = runner.encode(told.output, Weights.GOLDEN) if told.output else ()
     if not told.output and not told.output_tokens:

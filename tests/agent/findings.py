@@ -15,7 +15,6 @@ from agent.records import (
     Flip,
     GoldenAccepted,
     Heartbeat,
-    Interaction,
     NoticeReason,
     RequestCount,
     SetAside,
@@ -23,10 +22,10 @@ from agent.records import (
 )
 from detectors.records import (
     BaseRound,
+    CanarySplit,
     Cause,
     Comparison,
     Evidence,
-    Half,
     Identity,
     Interval,
     Measurement,
@@ -40,7 +39,8 @@ from detectors.records import (
     Summary,
     Verdict,
 )
-from detectors.traffic_records import Calibration, Embedding, Scored, Side, TrafficRound, TrafficScore
+from detectors.traffic_records import Calibration, Embedding, ScoringMode, Side, TrafficRound, TrafficScore
+from probes.scoring.interaction import Interaction
 
 # The store forgets by age, also at the insert: rows of a fixed date would one day vanish. FIXED is for golden files.
 NOW = float(int(time.time()))
@@ -57,14 +57,14 @@ def summary(seed: int) -> Summary:
     return Summary(log_probs[:, :K], log_probs[:, K], random.integers(0, 50, T).astype(np.int32))
 
 
-def measurement(adapter: str, canary: str, half: Half, at: float, retention: float) -> Measurement:
+def measurement(adapter: str, canary: str, half: CanarySplit, at: float, retention: float) -> Measurement:
     healthy, base = summary(1), summary(2)
     kept = np.arange(T * K, dtype=np.int32).reshape(T, K)
     scales = np.array([0.0, 1.0], dtype=np.float32)
     curve = np.stack([base.log_probs, healthy.log_probs])
     noise = NoiseFloor(0.001, 0.001, 0.001)
     reference = Reference(canary, "sha256:gggg", half, kept, healthy, base, scales, curve, {}, noise)
-    comparison = Comparison(adapter, reference, 2 if half is Half.SELECTED else 0, healthy, base, at)
+    comparison = Comparison(adapter, reference, 2 if half is CanarySplit.SELECTED else 0, healthy, base, at)
     figures: dict[str, Any] = dict.fromkeys(
         ("distortion", "base_shift", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"), 0.0
     )
@@ -83,7 +83,7 @@ def measurement(adapter: str, canary: str, half: Half, at: float, retention: flo
 
 def round_(adapter: str = ROUTER, number: int = 0, at: float = NOW, retention: float = 1.0, **more: Any) -> Round:
     seen = tuple(
-        measurement(adapter, f"c{i}", Half.HELD_OUT if i % 2 else Half.SELECTED, at, retention - 0.01 * i)
+        measurement(adapter, f"c{i}", CanarySplit.HELD_OUT if i % 2 else CanarySplit.SELECTED, at, retention - 0.01 * i)
         for i in range(4)
     )
     fixed: dict[str, Any] = {"measurements": seen, "identity": ACCEPTED}
@@ -191,7 +191,7 @@ def traffic_round(at: float = NOW) -> TrafficRound:
         "r0",
         "engine-0",
         at,
-        Scored.SAMPLED,
+        ScoringMode.SAMPLED,
         14,
         ("base", "half"),
         values,
@@ -200,7 +200,7 @@ def traffic_round(at: float = NOW) -> TrafficRound:
         path=np.array([0.0, 1.0], np.float32),
         path_log_lik=np.array([-9.0, -70.0], np.float32),
     )
-    silent = TrafficScore(ROUTER, "r1", "engine-1", at, Scored.NOT_SCORED, 0, detail="its temperature is unknown")
+    silent = TrafficScore(ROUTER, "r1", "engine-1", at, ScoringMode.NOT_SCORED, 0, detail="its temperature is unknown")
     return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED})
 
 

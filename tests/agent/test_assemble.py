@@ -19,7 +19,7 @@ from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
 from probes.golden.archive import save
 from probes.golden.weights import folder_of
-from probes.scoring.sampling_law import Sampling, sampling_of
+from probes.scoring.token_distribution import SamplingParameters, sampling_of
 from tests.probes.goldens import golden
 
 
@@ -77,7 +77,7 @@ def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
 
 def test_the_deployments_sampler_holds_where_only_its_temperature_is_unknown(config: Config) -> None:
     sampler = sampler_of(config.model_copy(update={"scoring": Scoring(top_p=0.8, top_k=20)}))
-    assert sampling_of({"temperature": 0.7}, sampler) == Sampling(0.7, top_p=0.8, top_k=20)
+    assert sampling_of({"temperature": 0.7}, sampler) == SamplingParameters(0.7, top_p=0.8, top_k=20)
     assert sampling_of({}, sampler) is None
 
 

@@ -13,7 +13,7 @@ from benchmarks.traffic.delays import LOG_A, delays
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import LONGEST, Cell
 from probes.scoring.likelihood_ratio import TokenScores
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.token_distribution import SamplingParameters
 
 
 def observed(log_l: dict[str, float], responses: int = 6, tokens: int = 10) -> Observed:
@@ -25,7 +25,12 @@ def observed(log_l: dict[str, float], responses: int = 6, tokens: int = 10) -> O
     )  # fmt: skip
     lengths = np.full(responses, tokens)
     return Observed(
-        Cell("ticket-router", "base", Sampling(1.0), responses), lengths, scores, {}, {}, rng.random((responses, 4))
+        Cell("ticket-router", "base", SamplingParameters(1.0), responses),
+        lengths,
+        scores,
+        {},
+        {},
+        rng.random((responses, 4)),
     )
 
 

@@ -13,7 +13,17 @@ from functools import cache
 import numpy as np
 
 from detectors.canaries.retention import Prepared, measure, prepare
-from detectors.records import Comparison, Fault, FaultKind, Half, Identity, Measurement, Recorded, Reference, Round
+from detectors.records import (
+    CanarySplit,
+    Comparison,
+    Fault,
+    FaultKind,
+    Identity,
+    Measurement,
+    Recorded,
+    Reference,
+    Round,
+)
 from tests.detectors.synthetic import (
     ADAPTERS,
     EVERY_S,
@@ -105,7 +115,7 @@ def recorded(adapter: str, canary: int) -> Reference:
     """The reference with its signatures, which enrolment records on held-out canaries only."""
     known = reference(adapter, canary)
     versions = {f"{adapter}@{name}": _kept(_with(canary, version(adapter, name)), known) for name in VERSIONS}
-    if known.half is not Half.HELD_OUT:
+    if known.half is not CanarySplit.HELD_OUT:
         return replace(known, others={**known.others, **versions})
     return replace(known, others={**known.others, **versions}, faults=_faults(adapter, canary, known))
 
@@ -220,4 +230,4 @@ def _kept(full: Doubles, known: Reference) -> np.ndarray:
 
 def _placed(found: Measurement) -> Measurement:
     """Selected canaries were drawn once, held-out ones never."""
-    return drawn(found, 1 if found.comparison.reference.half is Half.SELECTED else 0)
+    return drawn(found, 1 if found.comparison.reference.half is CanarySplit.SELECTED else 0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from detectors.kinds.token_calibration import Config
 from detectors.records import BaseRound, Round, SubjectKind
-from detectors.traffic_records import Embedding, Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_round
 
 
@@ -68,7 +68,7 @@ def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router",
         "broken": rng.normal(40.0, 5.0, size),
     }[fault].astype(np.float32)
     return TrafficScore(
-        adapter, f"{rng.integers(10**9)}", pod, 0.0, Scored.SAMPLED, 14,
+        adapter, f"{rng.integers(10**9)}", pod, 0.0, ScoringMode.SAMPLED, 14,
         ("base",), log_l[:1], SAMPLERS, log_l[1:],
     )  # fmt: skip
 

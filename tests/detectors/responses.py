@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.records import Evidence, SubjectKind
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
 ALTERNATIVES = ("base", "half", "adapter:rewriter")
 FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)
@@ -13,11 +13,11 @@ FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)
 
 def score(log_l: tuple[float, ...] = FOR, *, adapter: str = "router", pod: str = "", name: str = "r") -> TrafficScore:
     values = np.array(log_l, np.float32)
-    return TrafficScore(adapter, name, pod, 0.0, Scored.SAMPLED, 14, ALTERNATIVES[: len(values)], values)
+    return TrafficScore(adapter, name, pod, 0.0, ScoringMode.SAMPLED, 14, ALTERNATIVES[: len(values)], values)
 
 
 def unscored(why: str = "its temperature is unknown", adapter: str = "router") -> TrafficScore:
-    return TrafficScore(adapter, "r", "", 0.0, Scored.NOT_SCORED, 0, detail=why)
+    return TrafficScore(adapter, "r", "", 0.0, ScoringMode.NOT_SCORED, 0, detail=why)
 
 
 def traffic_round(*scores: TrafficScore, number: int = 0, adapters: tuple[str, ...] = ("router",)) -> TrafficRound:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from detectors.canaries.retention import Prepared, measure, prepare
 from detectors.records import (
     BaseRound,
+    CanarySplit,
     Comparison,
-    Half,
     Identity,
     Measurement,
     NoiseFloor,
@@ -110,7 +110,7 @@ def reference(adapter: str, canary: int) -> Reference:
     return Reference(
         canary=f"{adapter}-{canary}",
         golden="sha256:golden",
-        half=Half.HELD_OUT if canary % 2 else Half.SELECTED,
+        half=CanarySplit.HELD_OUT if canary % 2 else CanarySplit.SELECTED,
         kept=kept,
         golden_adapter=summarise(log_probs(canary, adapter), kept),
         golden_base=summarise(log_probs(canary, None), kept),

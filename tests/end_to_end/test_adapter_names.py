@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.assemble import goldens_of, monitor_of, runner_of
-from agent.cli.enrol import Wish, enrol_adapter
+from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.config import Config, load
 from agent.demo.receiver import violations
 from agent.records import Finding, Notice, NoticeKind
@@ -48,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     path = folder / "gapwatch.yaml"
     path.write_text(yaml.safe_dump(settings))
     for name in (NAME, NEIGHBOUR):
-        assert enrol_adapter(path, name, Wish(), json=True) == 0
+        assert enrol_adapter(path, name, EnrolOptions(), json=True) == 0
     return load(path)
 
 

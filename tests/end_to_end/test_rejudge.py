@@ -16,7 +16,7 @@ import yaml
 from agent.alerting.hindsight import judged_again
 from agent.assemble import asking_of, monitor_of
 from agent.cli.console import console
-from agent.cli.rejudge import Wish, configured, rejudge
+from agent.cli.rejudge import RejudgeOptions, configured, rejudge
 from agent.config import load
 from agent.errors import Refused
 from agent.sinks import clickhouse
@@ -28,7 +28,7 @@ from detectors.traffic_records import TrafficRound
 from tests.end_to_end.test_traffic_in_memory import serve
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, accept, enrolled, new_runner
 
-EVER = Wish(since="1d", lead_in="0s")
+EVER = RejudgeOptions(since="1d", lead_in="0s")
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def again(file: Path) -> tuple[list[Evidence], list[Verdict]]:
     return [e for one in told for e in one.evidence], [v for one in told for v in one.verdicts]
 
 
-def report(capsys: pytest.CaptureFixture[str], file: Path, wish: Wish = EVER) -> dict[str, Any]:
+def report(capsys: pytest.CaptureFixture[str], file: Path, wish: RejudgeOptions = EVER) -> dict[str, Any]:
     capsys.readouterr()
     assert rejudge(file, wish, json=True) == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -170,12 +170,14 @@ def test_another_tolerance_moves_the_alarm_and_nothing_is_written(
     (row,) = [r for r in told["verdicts"] if r["subject"] == "alpha" and r["round"] == alarmed.round]
     assert row["differs"] and row["then"]["reason"] == "alarm" and row["now"]["status"] == "healthy"
     assert {r["subject"] for r in told["verdicts"] if r["differs"]} <= {"alpha", "tiny"}
-    by_option = report(capsys, config, Wish("1d", lead_in="0s", changes=["models.0.adapters.0.tolerance=0.3"]))
+    by_option = report(
+        capsys, config, RejudgeOptions("1d", lead_in="0s", changes=["models.0.adapters.0.tolerance=0.3"])
+    )
     assert by_option["verdicts"] == told["verdicts"]
     assert counted(config) == rows
 
     with console.capture() as said:
-        assert rejudge(config, Wish("1d", lead_in="0s", adapter="alpha", changed=True), json=False) == 0
+        assert rejudge(config, RejudgeOptions("1d", lead_in="0s", adapter="alpha", changed=True), json=False) == 0
     shown = said.get()
     assert "8 rounds judged again" in shown and "0 of 16 verdicts differ; alarms then 1, now 1" in shown
 
@@ -275,10 +277,10 @@ def test_a_span_shows_what_is_in_it_and_counts_what_came_before(
         story(world, ["none", "none", "scale:0.9", "none"])
     start = world.clock.at - EVERY_S
     since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start - 10))
-    told = report(capsys, config, Wish(since, lead_in="1h"))
+    told = report(capsys, config, RejudgeOptions(since, lead_in="1h"))
     assert {row["round"] for row in told["verdicts"]} == {3, 4} and told["rounds"] == 2
     assert (told["differ"], told["largest_difference_nats"]) == (0, 0.0)
-    alone = report(capsys, config, Wish(since, lead_in="0s"))
+    alone = report(capsys, config, RejudgeOptions(since, lead_in="0s"))
     assert alone["rounds"] == 2 and alone["largest_difference_nats"] > 0
 
 
@@ -288,21 +290,21 @@ def test_a_store_without_such_rounds_cannot_tell_and_wrong_usage_is_refused(
     assert rejudge(config, EVER, json=True) == 2
     told = capsys.readouterr()
     assert told.out == "" and "no round of cluster test is stored" in told.err
-    assert rejudge(config, Wish("9999999d", lead_in="9999999d"), json=True) == 2
+    assert rejudge(config, RejudgeOptions("9999999d", lead_in="9999999d"), json=True) == 2
     assert "is stored from 1900-01-01 00:00:00 to " in capsys.readouterr().err
     wrong = {
-        "--since": Wish("yesterday"),
-        "--lead-in": Wish("1d", lead_in="long"),
-        "adapter": Wish("1d", adapter="delta"),
-        "--set": Wish("1d", changes=["tolerance"]),
-        "--set models.7.name": Wish("1d", changes=["models.7.name=x"]),
-        "--set cluster.name": Wish("1d", changes=["cluster.name=x"]),
+        "--since": RejudgeOptions("yesterday"),
+        "--lead-in": RejudgeOptions("1d", lead_in="long"),
+        "adapter": RejudgeOptions("1d", adapter="delta"),
+        "--set": RejudgeOptions("1d", changes=["tolerance"]),
+        "--set models.7.name": RejudgeOptions("1d", changes=["models.7.name=x"]),
+        "--set cluster.name": RejudgeOptions("1d", changes=["cluster.name=x"]),
     }
     for place, wish in wrong.items():
         with pytest.raises(Refused, match=place):
             rejudge(config, wish, json=False)
     with pytest.raises(Refused, match="a time before"):
-        rejudge(config, Wish("1h", until="2h"), json=False)
+        rejudge(config, RejudgeOptions("1h", until="2h"), json=False)
 
 
 def test_a_value_that_is_set_is_read_as_in_the_file(config: Path) -> None:

@@ -15,14 +15,14 @@ from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.worker.canary_feed import STUCK_S
 from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
-from detectors.traffic_records import Calibration, Embedding, Scored, TrafficRound
+from detectors.traffic_records import Calibration, Embedding, ScoringMode, TrafficRound
 from detectors.verdicts import fusion
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
-from probes.scoring.requests import Asking, version_before
+from probes.scoring.scoring_job import ScoringOptions, version_before
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, new_runner
 
-ALONE = Line(replace(PLAIN, canaries=False), Asking())
+ALONE = Line(replace(PLAIN, canaries=False), ScoringOptions())
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
 
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
     """The engine goes on serving the files that were accepted before; the other adapters have no earlier version."""
-    world = World(tmp_path, goldens, line=replace(ALONE, asking=Asking(passes=None)))
+    world = World(tmp_path, goldens, line=replace(ALONE, asking=ScoringOptions(passes=None)))
     world.responses.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
     with world:
         first_round(world)
@@ -153,7 +153,7 @@ def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: Wor
 
 
 def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, line=Line(asking=Asking())) as world:
+    with World(tmp_path, goldens, line=Line(asking=ScoringOptions())) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
@@ -179,12 +179,12 @@ class SlowRunner(Runner):
 
 def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: Path, goldens: Path) -> None:
     slow = SlowRunner(new_runner().config)
-    with World(tmp_path, goldens, line=Line(asking=Asking(), runner=slow)) as world:
+    with World(tmp_path, goldens, line=Line(asking=ScoringOptions(), runner=slow)) as world:
         slow.clock = world.clock
         first_round(world)
         serve(world, "alpha", "alpha")
         world.turn_until(lambda: sum(len(seen.scores) for seen in heard(world)) >= 8)
-        assert {score.scored for seen in heard(world) for score in seen.scores} == {Scored.SAMPLED}
+        assert {score.scored for seen in heard(world) for score in seen.scores} == {ScoringMode.SAMPLED}
 
 
 def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:

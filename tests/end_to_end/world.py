@@ -18,10 +18,10 @@ from agent.kafka.memory import MemoryConsumer, MemoryTopic
 from agent.sinks.memory import Sink
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
 from agent.worker.goldens import Goldens
-from agent.worker.responses import Responses
+from agent.worker.response_scorer import ResponseScorer
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound
@@ -31,7 +31,7 @@ from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import save
 from probes.runners.memory import Config, Runner
-from probes.scoring.requests import Asking
+from probes.scoring.scoring_job import ScoringOptions
 
 EVERY_S = 60.0
 BUDGET = 512
@@ -70,7 +70,7 @@ class Line:
     new one"""
 
     schedule: Schedule = PLAIN
-    asking: Asking | None = None
+    asking: ScoringOptions | None = None
     runner: Runner | None = None
     monitor: Monitor | None = None
 
@@ -93,7 +93,7 @@ class World:
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.responses = Responses(self.runner, line.asking)
+        self.responses = ResponseScorer(self.runner, line.asking)
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         self.canaries = CanaryFeed(
             [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], line.schedule, self.clock
@@ -101,7 +101,9 @@ class World:
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
-        self.traffic = TrafficFeed(MemoryConsumer(self.topic), Sampler(sampling, ADAPTERS), dict, self.judge.judged)
+        self.traffic = TrafficFeed(
+            MemoryConsumer(self.topic), TrafficSampler(sampling, ADAPTERS), dict, self.judge.judged
+        )
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))
         self.health = Health(routes, self.clock, 0, 0)
         self.app = App(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Floats, Half, NoiseFloor, Reference, Summary
+from detectors.records import CanarySplit, Floats, NoiseFloor, Reference, Summary
 from probes.canaries.log_prob_summary import keep, summarise
 from probes.golden.power import Fleet, power
 from probes.golden.record import Golden, GoldenCanary
@@ -22,7 +22,9 @@ def log_softmax(logits: Floats) -> Floats:
     return (shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))).astype(np.float32)
 
 
-def reference(name: str, half: Half, length: int, seed: int, strength: float = 2.0, noise: float = 1e-4) -> Reference:
+def reference(
+    name: str, half: CanarySplit, length: int, seed: int, strength: float = 2.0, noise: float = 1e-4
+) -> Reference:
     generator = np.random.default_rng(seed)
     base = 3 * generator.standard_normal((length, VOCABULARY)).astype(np.float32)
     effect = strength * generator.standard_normal((length, VOCABULARY)).astype(np.float32)
@@ -51,11 +53,11 @@ def golden(
     """Canaries of those lengths, the even ones selected and the odd ones held out."""
     canaries = []
     for index, length in enumerate(lengths):
-        half = Half.HELD_OUT if index % 2 else Half.SELECTED
+        half = CanarySplit.HELD_OUT if index % 2 else CanarySplit.SELECTED
         made = reference(f"c{index:03d}", half, length, seed * 1000 + index)
         ids = tuple(range(length))
         canaries.append(GoldenCanary(made.canary, half, (1, 2, 3 + index), ids, f"Frage {index} ü", "answer", made))
-    pool = [canary.reference for canary in canaries if canary.half is Half.SELECTED]
+    pool = [canary.reference for canary in canaries if canary.half is CanarySplit.SELECTED]
     return Golden(
         adapter=adapter,
         base="toy",

@@ -17,7 +17,7 @@ from detectors.records import Fault, FaultKind
 from probes.canaries.log_prob_summary import keep, summarise
 from probes.errors import Unreplayable
 from probes.runner import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
-from probes.scoring.requests import Scoring
+from probes.scoring.scoring_job import Scoring
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
 ADAPTERS = ("alpha", "beta")

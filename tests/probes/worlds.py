@@ -11,6 +11,7 @@ from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
 from probes.runners.memory import Config, Runner
+from probes.scoring.interaction import Interaction
 
 ADAPTERS = {"alpha": "alpha-v1", "beta": "beta-v1", "gamma": "gamma-v1"}
 SETTINGS = EnrolSettings(base="toy", at=1_700_000_000.0, per_half=24, min_pool=24)
@@ -40,3 +41,23 @@ def opened(**changed: Any) -> Runner:
 def enrolled(adapter: str) -> Golden:
     """One enrolment serves all tests of a run: golden records are frozen."""
     return enrol(opened(), adapter, canary_set(), SETTINGS, list(ADAPTERS), silent, never)
+
+
+def interaction(output: str, **more: Any) -> Interaction:
+    """A request that was answered with this text, at temperature 1 unless told otherwise."""
+    plain: dict[str, Any] = {
+        "request_id": "r1",
+        "at": 0.0,
+        "adapter": "alpha",
+        "base": "",
+        "pod": "",
+        "messages": (),
+        "finish_reason": "",
+        "sampling": {"temperature": 1.0},
+        "prompt_tokens": 0,
+        "output_tokens": 0,
+        "topic": "traffic",
+        "partition": 0,
+        "offset": 0,
+    }
+    return Interaction(output=output, **{**plain, **more})

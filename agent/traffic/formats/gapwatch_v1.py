@@ -16,10 +16,11 @@ Without token ids the output is scored only where ``usage`` tells how many token
 from __future__ import annotations
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason
 from agent.traffic import json_fields, scorable
 from agent.traffic.json_fields import Body, Chat
+from probes.scoring.interaction import Interaction
 
 NAME = "gapwatch.v1"
 
@@ -28,7 +29,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
     return isinstance(body.get("schema"), str)
 
 
-def read(message: Message, body: Body, place: Place) -> Interaction:
+def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of AsideReason."""
     _check_schema(body)
     usage = json_fields.mapping(body, "usage")

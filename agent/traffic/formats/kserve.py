@@ -1,7 +1,7 @@
 """KServe's inference logger: CloudEvents, the request and the response as two records with the same ``id``.
 
 Binary mode (attributes in the headers ``ce_*``, the payload as the value) and structured mode (one JSON object with
-``specversion``, and ``data`` or ``data_base64``). ``read`` gives a Half; two halves of one id become an Interaction by
+``specversion``, and ``data`` or ``data_base64``). ``read`` gives a LoggedHalf; two of one id become an Interaction by
 ``join``, read like an OpenAI pair, so the payload has to be that of an OpenAI route. The adapter is the request's. Only
 responses are counted, where the headers tell which half it is: one request is one, though it comes in two records. A
 response that is an error, or one chunk of a stream, is no half: it is set aside at once. A transformer and the
@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Half, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason, LoggedHalf
 from agent.traffic import answers, json_fields, json_text
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
+from probes.scoring.interaction import Interaction
 
 NAME = "kserve"
 REQUEST, RESPONSE = ".inference.request", ".inference.response"
@@ -30,7 +31,7 @@ def guess(message: Message, body: Body) -> bool:
     return "ce_specversion" in message.headers or "ce_type" in message.headers or "specversion" in body
 
 
-def read(message: Message, body: Body, place: Place) -> Half:
+def read(message: Message, body: Body, place: TopicPartition) -> LoggedHalf:
     """One half. Raises Unreadable with a reason of AsideReason."""
     about, data = _event(message, body)
     kind, at = json_fields.required(about, "type"), about.get("time")
@@ -38,7 +39,7 @@ def read(message: Message, body: Body, place: Place) -> Half:
         raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"type {json_fields.name_or_nothing(kind)}")
     if kind.endswith(RESPONSE):
         answers.refuse_what_is_none(data)
-    return Half(
+    return LoggedHalf(
         request_id=json_fields.required(about, "id"),
         is_request=kind.endswith(REQUEST),
         body=data,
@@ -51,7 +52,7 @@ def read(message: Message, body: Body, place: Place) -> Half:
     )
 
 
-def join(one: Half, other: Half) -> Interaction:
+def join(one: LoggedHalf, other: LoggedHalf) -> Interaction:
     """The two halves of one request, in either order, at the place of the response. Raises Unreadable."""
     request, response = (one, other) if one.is_request else (other, one)
     # The id of the event, not that of the engine's answer: sampling has chosen by it.

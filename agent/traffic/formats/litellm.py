@@ -25,11 +25,12 @@ from typing import Any
 from uuid import UUID
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason
 from agent.traffic import answers, json_fields
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
+from probes.scoring.interaction import Interaction
 
 NAME = "litellm"
 CHAT, TEXT = ("acompletion", "completion"), ("atext_completion", "text_completion")
@@ -44,7 +45,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
     return "call_type" in body and "model_parameters" in body and "startTime" in body
 
 
-def read(message: Message, body: Body, place: Place) -> Interaction:
+def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     """One call as an Interaction. Raises Unreadable with a reason of AsideReason."""
     _check_kind(body)
     seen = openai.read(message, {"request": _request(body), "response": _response(body)}, place)

@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason
 from agent.traffic import answers, json_fields, scorable
 from agent.traffic.json_fields import Body, Chat
+from probes.scoring.interaction import Interaction
 
 NAME = "openai"
 NAMED_APART = ("lora_path", "adapter_id")
@@ -26,7 +27,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
     return ("request" in body and "response" in body) or answers.is_chunk(body)
 
 
-def read(message: Message, body: Body, place: Place) -> Interaction:
+def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     """One record as an Interaction; its adapter is the model that was asked for. Raises Unreadable."""
     response = _response(body)
     request, several = _one_prompt(_object(json_fields.parsed(body.get("request")), "request"))

@@ -17,11 +17,12 @@ import re
 from typing import Any
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason
 from agent.traffic import answers, json_fields, otlp, scorable
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body, Chat
+from probes.scoring.interaction import Interaction
 
 NAME = "openinference"
 KIND = "openinference.span.kind"
@@ -46,7 +47,7 @@ def split(body: Body) -> list[Body]:
     return otlp.split(body, lambda span: json_fields.attributes(span.get("attributes")).get(KIND) == "LLM")
 
 
-def read(message: Message, body: Body, place: Place) -> Interaction:
+def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     """One span as an Interaction. Raises Unreadable with a reason of AsideReason."""
     span, resource = otlp.only(body)
     told = json_fields.attributes(span.get("attributes"))

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import AsideReason, Interaction
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import AsideReason
 from agent.traffic import answers, json_fields, otlp, scorable
 from agent.traffic.json_fields import Body, Chat
+from probes.scoring.interaction import Interaction
 
 NAME = "otel_genai"
 EVENT = "gen_ai.client.inference.operation.details"
@@ -38,7 +39,7 @@ def split(body: Body) -> list[Body]:
     return otlp.split(body, _is_ours)
 
 
-def read(message: Message, body: Body, place: Place) -> Interaction:
+def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     """One event as an Interaction. Raises Unreadable with a reason of AsideReason."""
     event, resource = otlp.only(body)
     told = _attributes(event)

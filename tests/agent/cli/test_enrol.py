@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from agent.cli.console import console
-from agent.cli.enrol import Wish, enrol_adapter
+from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.errors import Refused
-from detectors.records import FaultKind, Half
+from detectors.records import CanarySplit, FaultKind
 from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_hash, tokenizer_hashes
 from probes.golden.archive import load, newest
 from probes.golden.record import Golden, short
@@ -43,7 +43,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(volume: Path) -> Golden:
-    assert enrol_adapter(volume / "gapwatch.yaml", "a", Wish(), json=True) == 0
+    assert enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(), json=True) == 0
     return record(volume)
 
 
@@ -83,10 +83,10 @@ def test_the_record_names_its_hash_scheme_and_the_words_of_the_base(volume: Path
 
 def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: Golden) -> None:
     with pytest.raises(Refused, match="accepted already"):
-        enrol_adapter(volume / "gapwatch.yaml", "a", Wish(), json=True)
+        enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(), json=True)
     shutil.rmtree(volume / "a")
     tiny_adapter(volume / "a", volume / "base", seed=7)
-    assert enrol_adapter(volume / "gapwatch.yaml", "a", Wish(replace=True, why="retrained"), json=True) == 0
+    assert enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(replace=True, why="retrained"), json=True) == 0
     second = record(volume)
     stale = f"a@{short(first.adapter_hash)}"
     assert (second.previous, second.why) == (first.hash, "retrained")
@@ -101,8 +101,8 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     rows = [{"adapter": name, "prompt": f"{name} asks {i}"} for i in range(40) for name in ("a", "b")]
     exported.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(Refused, match="--select"):
-        enrol_adapter(volume / "gapwatch.yaml", "a", Wish(True, "x", traffic=exported), json=True)
-    wish = Wish(replace=True, why="other canaries", select=True, traffic=exported)
+        enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(True, "x", traffic=exported), json=True)
+    wish = EnrolOptions(replace=True, why="other canaries", select=True, traffic=exported)
     with console.capture() as said:
         assert enrol_adapter(volume / "gapwatch.yaml", "a", wish, json=False) == 0
     chosen = record(volume)
@@ -111,7 +111,7 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     assert "not chosen: others tell more per token" in chosen.excluded.values()
     assert any(canary.id.startswith("traffic-") for canary in chosen.canaries)
     assert not any("b asks" in canary.prompt_text for canary in chosen.canaries)
-    assert {canary.half for canary in chosen.canaries} == set(Half)
+    assert {canary.half for canary in chosen.canaries} == set(CanarySplit)
     # The adapter is the one that was recorded last: it is not its own earlier release.
     assert set(chosen.canaries[0].reference.others) == {"b", f"a@{short(first.adapter_hash)}"}
     kept = ("base kept in", "hard links")

@@ -20,7 +20,7 @@ from agent.kafka.diagnose import probe_topic
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from tests.conftest import REAL, need_apache
 from tests.kafka_brokers import LEFT_CONNECTING, config_for, request
 
@@ -269,7 +269,7 @@ def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Bro
     publish(broker.bootstrap, topic, (request(n) for n in range(10)))
     consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
     every = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
-    feed = TrafficFeed(consumer, Sampler(every, ("ticket-router",)), lambda: {(topic, 0): 6})
+    feed = TrafficFeed(consumer, TrafficSampler(every, ("ticket-router",)), lambda: {(topic, 0): 6})
     feed.open()
     give_up = time.monotonic() + WITHIN_S
     batches: list[TrafficBatch] = []

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from agent.kafka.contract import Message, Outgoing, Place, TopicConsumer
+from agent.kafka.contract import Message, Outgoing, TopicConsumer, TopicPartition
 from agent.records import AsideReason, TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from tests.kafka_brokers import LEFT_CONNECTING, World, request
 
 pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
@@ -23,8 +23,10 @@ WITHIN_S = 240.0
 ALL = Config(rate=1.0, per_adapter_per_minute=100_000)
 
 
-def feed_of(consumer: TopicConsumer, counted_upto: Callable[[], Mapping[Place, int]] = dict) -> TrafficFeed:
-    feed = TrafficFeed(consumer, Sampler(ALL, ("ticket-router", "polite-rewriter")), counted_upto, max_pending=10_000)
+def feed_of(consumer: TopicConsumer, counted_upto: Callable[[], Mapping[TopicPartition, int]] = dict) -> TrafficFeed:
+    feed = TrafficFeed(
+        consumer, TrafficSampler(ALL, ("ticket-router", "polite-rewriter")), counted_upto, max_pending=10_000
+    )
     feed.open()
     return feed
 
@@ -151,7 +153,7 @@ def test_a_crash_before_the_commit_reads_again_and_counts_once(new_world: NewWor
 def test_paused_reading_keeps_the_membership_and_resumes_where_it_was(new_world: NewWorld) -> None:
     world = new_world(1)
     consumer = world.consumer(max_poll_records=5)
-    feed = TrafficFeed(consumer, Sampler(ALL, ("ticket-router",)), dict, max_pending=2)
+    feed = TrafficFeed(consumer, TrafficSampler(ALL, ("ticket-router",)), dict, max_pending=2)
     feed.open()
     world.publish(request(n) for n in range(40))
     batches = read_until(lambda got: len(got) >= 2, feed)

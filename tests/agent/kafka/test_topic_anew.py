@@ -11,11 +11,11 @@ from kafka import KafkaAdminClient
 from agent.demo.broker import Broker, Kind
 from agent.kafka.client import ensure_topic, publish
 from agent.kafka.consumer import Consumer
-from agent.kafka.contract import Place
+from agent.kafka.contract import TopicPartition
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from tests.kafka_brokers import LEFT_CONNECTING, config_for, request
 
 pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
@@ -45,9 +45,9 @@ def test_a_topic_made_anew_is_read_and_counted_from_its_beginning(
     monkeypatch.setattr("agent.kafka.client.METADATA_MS", 500)
     ensure_topic(broker.bootstrap, topic)
     publish(broker.bootstrap, topic, (request(n) for n in range(40)))
-    every = Sampler(SamplingConfig(rate=1.0, per_adapter_per_minute=1000), ("ticket-router",))
+    every = TrafficSampler(SamplingConfig(rate=1.0, per_adapter_per_minute=1000), ("ticket-router",))
 
-    def opened(stored: Mapping[Place, int]) -> TrafficFeed:
+    def opened(stored: Mapping[TopicPartition, int]) -> TrafficFeed:
         feed = TrafficFeed(Consumer(config_for(broker.bootstrap, topic)), every, lambda: stored)
         feed.open()
         return feed

@@ -9,17 +9,17 @@ import pytest
 
 from agent.records import Finding
 from agent.store import client as store
-from agent.store.rows import Place, to_rows
+from agent.store.rows import Origin, to_rows
 
 Connect = Callable[[str], store.Client]
 
-HERE = Place("prod", "pod-0")
+HERE = Origin("prod", "pod-0")
 
 # The engine and the SQL are the same either way; the wire is under test with the whole story once.
 embedded = pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
 
 
-def insert(client: store.Client, *seen: Finding, place: Place = HERE) -> None:
+def insert(client: store.Client, *seen: Finding, place: Origin = HERE) -> None:
     """Straight into the tables: the writer thread has tests of its own."""
     for finding in seen:
         for group in to_rows(finding, place):

@@ -15,7 +15,7 @@ from agent import shipped
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Place, to_rows
+from agent.store.rows import Origin, to_rows
 from detectors.records import Status
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER
@@ -149,7 +149,7 @@ def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Cli
 @embedded
 def test_degraded_elsewhere_asks_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
     def pod(name: str, beat: float, *statuses: Status, first: float = NOW - 30, **more: Any) -> None:
-        there = Place("prod", name)
+        there = Origin("prod", name)
         insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)
         for i, status in enumerate(statuses):
             at = first if i == 0 else NOW - 30 + i

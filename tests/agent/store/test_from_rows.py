@@ -10,13 +10,13 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
-from agent.store.rows import Place, Row, to_rows, when
+from agent.store.rows import Origin, Row, to_rows, when
 from detectors.canaries.retention import Prepared
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from tests.detectors import synthetic
 
-HERE = Place("prod", "pod-0")
+HERE = Origin("prod", "pod-0")
 AT = 1_790_000_000.123
 
 
@@ -92,13 +92,13 @@ def test_a_round_from_its_rows_has_the_same_rows(kind: str, seed: int) -> None:
         assert names[0] == names[1]
 
 
-def score(random: np.random.Generator, adapter: str, scored: Scored) -> TrafficScore:
+def score(random: np.random.Generator, adapter: str, scored: ScoringMode) -> TrafficScore:
     def numbers(n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         return random.normal(0, 30, n).astype(np.float32)
 
-    if scored is Scored.NOT_SCORED:
+    if scored is ScoringMode.NOT_SCORED:
         return TrafficScore(adapter, "r", "engine-0", AT, scored, 0, detail="its temperature is unknown")
-    hot = 5 if scored is Scored.SAMPLED else 0
+    hot = 5 if scored is ScoringMode.SAMPLED else 0
     return TrafficScore(
         adapter, f"r{random.integers(99)}", "engine-1", AT - 5.0, scored, 14,
         ("base", "adapter:z", "half", "adapter:a"), numbers(4), ("temperature x1.2", "all") if hot else (),
@@ -107,9 +107,9 @@ def score(random: np.random.Generator, adapter: str, scored: Scored) -> TrafficS
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kinds", [(), (Scored.NOT_SCORED,), tuple(Scored) * 4])
+@pytest.mark.parametrize("kinds", [(), (ScoringMode.NOT_SCORED,), tuple(ScoringMode) * 4])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_round_of_responses_from_its_rows_has_the_same_rows(kinds: tuple[Scored, ...], seed: int) -> None:
+def test_a_round_of_responses_from_its_rows_has_the_same_rows(kinds: tuple[ScoringMode, ...], seed: int) -> None:
     random = np.random.default_rng(seed)
     told = tuple(score(random, ("router", "rewriter")[i % 2], kind) for i, kind in enumerate(kinds))
     identities = {"router": Identity("a", "b", "c", "d"), "rewriter": Identity("a", "", "c", "")}
@@ -143,7 +143,7 @@ def test_a_round_that_lost_rows_is_not_made_of_those_that_are_left() -> None:
     cut = [row | {"served_log_probs": row["served_log_probs"][:-1]} for row in several["comparisons"]]
     with pytest.raises(Unreadable, match=r"numbers for 6 x 17"):
         base_round(several["rounds"], cut, references)
-    heard = TrafficRound("smol", 3, AT, ("router",), (score(np.random.default_rng(0), "router", Scored.SAMPLED),))
+    heard = TrafficRound("smol", 3, AT, ("router",), (score(np.random.default_rng(0), "router", ScoringMode.SAMPLED),))
     with pytest.raises(Unreadable, match="0 of 1 responses"):
         traffic_round(tables(heard)["traffic_rounds"][0], [])
 

@@ -13,7 +13,7 @@ from agent.alerting.incidents import to_notice
 from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
-from agent.store.rows import Place
+from agent.store.rows import Origin
 from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
@@ -116,7 +116,7 @@ def test_an_onset_without_a_healthy_round_is_not_borrowed_from_an_older_alarm(to
 
 
 def second_pod(client: store.Client, *seen: Finding, beat: float | None = None) -> None:
-    insert(client, *seen, place=Place("prod", "pod-1"))
+    insert(client, *seen, place=Origin("prod", "pod-1"))
     insert(client, replace(findings.heartbeat(beat or time.time()), pod="pod-1"))
 
 
@@ -298,7 +298,7 @@ def test_two_requests_of_one_id_have_each_its_own_text(migrated: store.Client) -
     )
     vectors = [findings.embedding("chatcmpl-1", one.at) for one in seen]
     batch = replace(findings.batch(), interactions=seen)
-    insert(migrated, batch, *vectors, place=Place("prod", "pod-0", store_text=True))
+    insert(migrated, batch, *vectors, place=Origin("prod", "pod-0", store_text=True))
     assert [row["text"] for row in answers(migrated, "embedded", side="prompt")] == [
         "user: my parcel is late, order 1",
         "user: my parcel is late, order 2",

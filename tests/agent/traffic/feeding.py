@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agent.kafka.contract import Outgoing, Place
+from agent.kafka.contract import Outgoing, TopicPartition
 from agent.kafka.memory import MemoryConsumer, MemoryTopic
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from tests.agent.traffic.formats.records import example
 from tests.kafka_brokers import request
 
@@ -22,7 +22,7 @@ ALL = Config(rate=1.0, per_adapter_per_minute=1000)
 def feed_over(
     topic: MemoryTopic, sampling: Config = ALL, at_once: int = 500, form: str = "auto", **settings: Any
 ) -> TrafficFeed:
-    sampler = Sampler(sampling, ADAPTERS, form)
+    sampler = TrafficSampler(sampling, ADAPTERS, form)
     feed = TrafficFeed(MemoryConsumer(topic, at_once), sampler, **({"counted_upto": dict} | settings))
     feed.open()
     return feed
@@ -38,9 +38,9 @@ def counted(batches: Iterable[TrafficBatch]) -> Counter[str]:
     return sum((Counter({c.adapter: c.n}) for batch in batches for c in batch.counts), Counter())
 
 
-def store_of(batches: Iterable[TrafficBatch]) -> Mapping[Place, int]:
+def store_of(batches: Iterable[TrafficBatch]) -> Mapping[TopicPartition, int]:
     """What a store would answer that holds these."""
-    ends: dict[Place, int] = {}
+    ends: dict[TopicPartition, int] = {}
     for batch in batches:
         place = batch.topic, batch.partition
         ends[place] = max(ends.get(place, 0), batch.next_offset)

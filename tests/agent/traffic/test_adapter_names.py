@@ -12,7 +12,7 @@ from agent.kafka.memory import MemoryConsumer, MemoryTopic
 from agent.records import AsideReason, TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.header_columns import split_base
-from agent.traffic.sampler import Sampler
+from agent.traffic.traffic_sampler import TrafficSampler
 from tests.agent.traffic.feeding import ALL, counted
 from tests.agent.traffic.formats.pairs import otel, pair, span
 from tests.agent.traffic.formats.records import example
@@ -23,7 +23,7 @@ BASE = "meta-llama/Llama-3.1-8B-Instruct"
 def polled(*records: Any, names: tuple[str, ...] = ("ticket-router",), **headers: bytes) -> TrafficBatch:
     topic = MemoryTopic()
     topic.publish(one if isinstance(one, Outgoing) else Outgoing(None, orjson.dumps(one), headers) for one in records)
-    feed = TrafficFeed(MemoryConsumer(topic), Sampler(ALL, names), dict)
+    feed = TrafficFeed(MemoryConsumer(topic), TrafficSampler(ALL, names), dict)
     feed.open()
     (batch,) = feed.poll(2e9)
     return batch

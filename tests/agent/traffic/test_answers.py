@@ -11,7 +11,7 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Outgoing
 from agent.kafka.memory import MemoryTopic
 from agent.records import AsideReason
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
 from tests.agent.traffic.feeding import counted, feed_over
 from tests.agent.traffic.formats.pairs import body, completion, message, otel, pair, read, span
 from tests.agent.traffic.formats.records import PLACE, example
@@ -38,7 +38,7 @@ def text_chunk(text: str, finish_reason: str | None) -> dict[str, Any]:
 
 
 def refusal(record: Any) -> tuple[str, str]:
-    (found,) = Reader().read(message(record), PLACE)
+    (found,) = Decoder().read(message(record), PLACE)
     assert isinstance(found, Unreadable)
     return found.reason, found.detail
 

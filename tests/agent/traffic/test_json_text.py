@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from agent.errors import Unreadable
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
 from tests.agent.traffic.formats.pairs import body, message, pair, read
 from tests.agent.traffic.formats.records import PLACE
 
@@ -17,7 +17,7 @@ LOST = "its text holds U+FFFD in place of what was written, and no token ids tel
 
 
 def refusal(value: bytes) -> str:
-    (found,) = Reader().read(message(value), PLACE)
+    (found,) = Decoder().read(message(value), PLACE)
     assert isinstance(found, Unreadable)
     return f"{found.reason}: {found.detail}"
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from agent.errors import Retryable
-from agent.kafka.contract import Place
+from agent.kafka.contract import TopicPartition
 from agent.kafka.memory import MemoryTopic
 from tests.agent.traffic.feeding import ADAPTERS, counted, feed_over, store_of
 from tests.kafka_brokers import request
@@ -131,7 +131,7 @@ def test_without_word_from_the_store_nothing_is_handed_out_and_nothing_is_lost()
     topic.publish(request(n) for n in range(3))
     away = [True]
 
-    def counted_upto() -> Mapping[Place, int]:
+    def counted_upto() -> Mapping[TopicPartition, int]:
         if away[0]:
             raise Retryable("clickhouse", "restarting")
         return {("traffic", 0): 2}

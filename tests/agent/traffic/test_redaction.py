@@ -11,9 +11,9 @@ import pytest
 from agent.config import parse
 from agent.errors import Refused
 from agent.records import AsideReason, RequestCount, SetAside, TrafficBatch
-from agent.store.rows import Place, to_rows
+from agent.store.rows import Origin, to_rows
 from agent.traffic.redaction import Redactor, Rule
-from detectors.traffic_records import Embedding, Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
 from tests.agent.findings import batch, embedding, heartbeat, interaction
 
 CARD = Rule(pattern=r"\b(\d{4})[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b", replacement=r"\1 ****")
@@ -52,7 +52,7 @@ def test_every_field_that_a_client_can_write_goes_through_the_rules() -> None:
 
 
 def test_scores_and_embeddings_carry_no_raw_ids() -> None:
-    score = TrafficScore("a", "me@example.com", "pod of me@example.com", 0.0, Scored.NOT_SCORED, 0)
+    score = TrafficScore("a", "me@example.com", "pod of me@example.com", 0.0, ScoringMode.NOT_SCORED, 0)
     told = Redactor([MAIL])(TrafficRound("b", 0, 0.0, ("a",), (score,)))
     assert isinstance(told, TrafficRound)
     assert (told.scores[0].request_id, told.scores[0].pod) == ("[redacted]", "pod of [redacted]")
@@ -73,9 +73,9 @@ def test_stored_rows_hold_nothing_of_the_original() -> None:
     secret = "me@example.com"
     said = interaction(1, messages=({"role": "user", "content": secret},), output=secret)
     found = replace(batch(), interactions=(said,))
-    stored = to_rows(Redactor([MAIL])(found), Place(store_text=True))
+    stored = to_rows(Redactor([MAIL])(found), Origin(store_text=True))
     row = next(rows for rows in stored if rows.table == "interactions").rows[0]
-    plain = to_rows(found, Place(store_text=True))
+    plain = to_rows(found, Origin(store_text=True))
     assert row["prompt"] == "user: [redacted]"
     assert row["output"] == "[redacted]"
     before = next(rows for rows in plain if rows.table == "interactions").rows[0]

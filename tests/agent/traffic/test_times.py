@@ -10,7 +10,7 @@ import pytest
 from agent.errors import Unreadable
 from agent.kafka.contract import Outgoing
 from agent.kafka.memory import MemoryTopic
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
 from tests.agent.traffic.feeding import counted, feed_over
 from tests.agent.traffic.formats.pairs import body, message, otel, pair, read, span
 from tests.agent.traffic.formats.records import PLACE
@@ -20,7 +20,7 @@ AT = 1_700_000_001.0
 
 
 def refusal(record: Any) -> str:
-    (found,) = Reader().read(message(record), PLACE)
+    (found,) = Decoder().read(message(record), PLACE)
     assert isinstance(found, Unreadable)
     return f"{found.reason}: {found.detail}"
 

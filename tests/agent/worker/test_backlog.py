@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from agent.records import Interaction
 from agent.worker.backlog import Backlog
+from probes.scoring.interaction import Interaction
 from tests.agent import findings
 
 

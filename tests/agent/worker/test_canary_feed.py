@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from agent.clock import HandClock
-from agent.records import Heard
+from agent.records import ScoredResponses
 from agent.worker.canary_feed import STUCK_S, TRAFFIC_BATCH, TURN_S, CanaryFeed, Schedule, WatchedBase
 from agent.worker.goldens import Goldens
-from agent.worker.responses import MOST_EMBEDDINGS, Responses
+from agent.worker.response_scorer import MOST_EMBEDDINGS, ResponseScorer
 from detectors.records import Floats
 from probes.runner import Stop
 from probes.runners.memory import Config, Runner
-from probes.scoring.requests import Asking
+from probes.scoring.scoring_job import ScoringOptions
 from tests.agent import findings
 
 EVERY_S = 60.0
@@ -37,11 +37,11 @@ class Slow(Runner):
         return found
 
 
-def watched(folder: Path, clock: HandClock, adapter: str, asking: Asking | None = None) -> WatchedBase:
+def watched(folder: Path, clock: HandClock, adapter: str, asking: ScoringOptions | None = None) -> WatchedBase:
     runner = Slow(Config(adapters={adapter: f"{adapter}-v1"}))
     runner.clock = clock
     shelf = Goldens(folder, f"base-of-{adapter}", {adapter: ""})
-    return WatchedBase(f"base-of-{adapter}", runner, shelf, (adapter,), Responses(runner, asking))
+    return WatchedBase(f"base-of-{adapter}", runner, shelf, (adapter,), ResponseScorer(runner, asking))
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def test_traffic_of_one_base_ends_when_the_round_of_another_is_due(bases: list[W
 def test_a_thread_that_hangs_is_told_in_the_kind_of_round_that_is_to_come(tmp_path: Path) -> None:
     """Without canaries the word of a canary round would never be followed by another."""
     clock = HandClock()
-    for asking, kinds in ((Asking(), [Heard]), (None, [])):
+    for asking, kinds in ((ScoringOptions(), [ScoredResponses]), (None, [])):
         base = watched(tmp_path, clock, "a", asking)
         feed = CanaryFeed([base], Schedule(EVERY_S, 1, 0, canaries=False), clock)
         feed.poll(0.0)
         told = feed.poll(EVERY_S + STUCK_S + 1.0)
         assert [type(one) for one in told] == kinds
         for one in told:
-            assert isinstance(one, Heard) and one.round is not None
+            assert isinstance(one, ScoredResponses) and one.round is not None
             assert "no round finished" in one.round.scores[0].detail
 
 
@@ -93,11 +93,11 @@ def test_embeddings_that_are_too_many_do_not_wait_for_the_round(tmp_path: Path) 
     (base,) = [watched(tmp_path, HandClock(), "a")]
     feed = feed_of([base])
     feed._turn()
-    assert [(seen.embeddings, seen.upto) for seen in feed.poll(0.0) if isinstance(seen, Heard)] == [((), {})]
+    assert [(seen.embeddings, seen.upto) for seen in feed.poll(0.0) if isinstance(seen, ScoredResponses)] == [((), {})]
     base.responses.embeddings = [findings.embedding()] * MOST_EMBEDDINGS
     feed.embed([findings.interaction(7, "a")])
     feed._turn()
     (early,) = feed.poll(0.0)
-    assert isinstance(early, Heard)
+    assert isinstance(early, ScoredResponses)
     assert (len(early.embeddings), early.round) == (MOST_EMBEDDINGS + 2, None)
     assert early.upto == {("llm.interactions", 0, "a"): 8}

@@ -8,7 +8,7 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, median_share, member_median, scores
 from detectors.errors import Refused
-from detectors.records import BaseRound, Half, Measurement, NoiseFloor, Reason, Round
+from detectors.records import BaseRound, CanarySplit, Measurement, NoiseFloor, Reason, Round
 from tests.detectors.synthetic import drawn, make_base_round, make_round, measurement
 
 T = Tolerances()
@@ -141,5 +141,5 @@ def test_share_of_the_median_is_the_chance_of_one_outlier_beside_half_broken(mem
 
 def test_every_measurement_in_the_toy_world_is_of_the_half_it_says() -> None:
     seen = make_round("router")
-    assert {m.comparison.reference.half for m in seen.measurements if m.comparison.draws} == {Half.SELECTED}
-    assert {m.comparison.reference.half for m in seen.measurements if not m.comparison.draws} == {Half.HELD_OUT}
+    assert {m.comparison.reference.half for m in seen.measurements if m.comparison.draws} == {CanarySplit.SELECTED}
+    assert {m.comparison.reference.half for m in seen.measurements if not m.comparison.draws} == {CanarySplit.HELD_OUT}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.diagnosis.curve_fits import Path, Ray
+from detectors.diagnosis.curve_fits import InterpolationFit, Ray
 from detectors.diagnosis.fault_names import part_of
 from detectors.records import Fault, FaultKind
 
@@ -18,7 +18,7 @@ def bent(w: float) -> np.ndarray:
 
 @pytest.mark.parametrize("true", [0.1, 0.35, 0.6, 0.75])
 def test_the_part_on_a_bent_path_through_enough_recorded_points_is_found(true: float) -> None:
-    path = Path(FaultKind.AVERAGED)
+    path = InterpolationFit(FaultKind.AVERAGED)
     for size in (1.0, 2.0, 0.5):  # canaries speak loudly and softly, and share one part
         path.add(size * bent(true), {w: size * bent(w) for w in (0.25, 0.5, 1.0)})
     part, left = path.solve()
@@ -27,7 +27,7 @@ def test_the_part_on_a_bent_path_through_enough_recorded_points_is_found(true: f
 
 
 def test_one_recorded_point_is_a_straight_line_and_what_lies_off_it_is_left() -> None:
-    path = Path(FaultKind.STACKED)
+    path = InterpolationFit(FaultKind.STACKED)
     path.add(0.5 * SIDES[0] + SIDES[1], {1.0: SIDES[0] + 2 * SIDES[2]})
     part, left = path.solve()
     plain = [
@@ -37,13 +37,13 @@ def test_one_recorded_point_is_a_straight_line_and_what_lies_off_it_is_left() ->
 
 
 def test_what_goes_the_other_way_is_no_part() -> None:
-    path = Path(FaultKind.STACKED)
+    path = InterpolationFit(FaultKind.STACKED)
     path.add(-SIDES[0], {1.0: SIDES[0]})
     assert path.solve()[1] > float(SIDES[0] @ SIDES[0])
 
 
 def test_a_canary_with_other_recorded_points_is_not_counted() -> None:
-    path = Path(FaultKind.STACKED)
+    path = InterpolationFit(FaultKind.STACKED)
     path.add(SIDES[0], {1.0: SIDES[0]})
     path.add(SIDES[1], {0.5: SIDES[1], 1.0: SIDES[1]})
     assert path.canaries == 1

@@ -8,7 +8,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import name_base_cause, name_cause, witnesses
 from detectors.diagnosis.signature_matching import explanations
-from detectors.records import Cause, Half, Identity, Measurement, Round
+from detectors.records import CanarySplit, Cause, Identity, Measurement, Round
 from tests.detectors.synthetic import make_base_round, make_round
 
 T = Tolerances()
@@ -134,7 +134,7 @@ def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(ident
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:
     seen = make_round("router", "scale:0.5")
-    assert {m.comparison.reference.half for m in witnesses(seen)} == {Half.HELD_OUT}
+    assert {m.comparison.reference.half for m in witnesses(seen)} == {CanarySplit.HELD_OUT}
     bare = make_round("router", "scale:0.5", held_out=0)
     assert witnesses(bare) == bare.measurements
     assert name_cause(bare, T)[0] is Cause.WRONG_STRENGTH

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.errors import ShapeMismatch
 from detectors.evidence.e_detector import advance, count_factors, fresh, level
-from detectors.evidence.e_process_bank import CHUNK, Rows, Streams, move_counts
+from detectors.evidence.e_process_bank import CHUNK, ProcessArrays, Streams, move_counts
 
 SHARE, EVERY_S = 0.05, 60.0
 
@@ -55,7 +55,7 @@ def test_state_is_restored_to_the_last_bit() -> None:
         streams.advance(heard(rng, ["a", "b", "c"][: number % 4]), SHARE, 8, 1.7e9 + number / 3)
     streams.restart("b")
     again = Streams.from_json(json.loads(json.dumps(streams.to_json(), allow_nan=False)))
-    for name in Rows.__slots__:
+    for name in ProcessArrays.__slots__:
         mine, theirs = getattr(streams.rows, name), getattr(again.rows, name)
         assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs, equal_nan=True)
     assert again.index == streams.index
@@ -98,12 +98,12 @@ def test_another_number_of_bets_is_refused() -> None:
 def test_the_chunked_way_of_many_rows_equals_all_at_once() -> None:
     streams = 2 * CHUNK + 5
     rng = np.random.default_rng(3)
-    chunked, whole = Rows.fresh(streams, 8), Rows.fresh(streams, 8)
+    chunked, whole = ProcessArrays.fresh(streams, 8), ProcessArrays.fresh(streams, 8)
     for number in range(4):
         ones = rng.integers(0, 4, streams)
         move_counts(chunked, ones, 3, SHARE, float(number))
         whole.move(count_factors(ones, 3, SHARE), 3, float(number))
-    for name in Rows.__slots__:
+    for name in ProcessArrays.__slots__:
         assert np.array_equal(getattr(chunked, name), getattr(whole, name), equal_nan=True)
 
 

@@ -10,12 +10,12 @@ from detectors.evidence.profile_likelihood import Doubles, most_likely
 from detectors.records import Interval
 from probes.scoring.likelihood_axes import on_path, path_log_likelihood
 from probes.scoring.likelihood_ratio import Settings
-from probes.scoring.sampling_law import Sampling, law, normalised
+from probes.scoring.token_distribution import SamplingParameters, law, normalised
 
 GRID = Settings().grid
 
 
-def told(truth: float, seed: int, sampling: Sampling, tokens: int = 60) -> Doubles:
+def told(truth: float, seed: int, sampling: SamplingParameters, tokens: int = 60) -> Doubles:
     """(G,) ln likelihood along the path of one response that was written at ``truth``."""
     rng = np.random.default_rng(seed)
     base = normalised(2.0 * rng.standard_normal((tokens, 40)))
@@ -31,8 +31,10 @@ def strength(responses: Sequence[Doubles]) -> Interval:
 
 
 @pytest.mark.parametrize("truth", [0.3, 0.5, 1.0])
-@pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(0.7), Sampling(1.0, top_p=0.9)])
-def test_strength_is_read_from_the_words(truth: float, sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "sampling", [SamplingParameters(1.0), SamplingParameters(0.7), SamplingParameters(1.0, top_p=0.9)]
+)
+def test_strength_is_read_from_the_words(truth: float, sampling: SamplingParameters) -> None:
     found = strength([told(truth, seed, sampling) for seed in range(12)])
     assert found.n == 12
     assert found.mean == pytest.approx(truth, abs=0.12)
@@ -43,7 +45,7 @@ def test_the_interval_covers_what_it_says() -> None:
     """60 samples of 3 responses at half strength: the bound is three standard errors below 95 %."""
     hits = 0
     for case in range(60):
-        found = strength([told(0.5, 1000 + 3 * case + i, Sampling(1.0), 20) for i in range(3)])
+        found = strength([told(0.5, 1000 + 3 * case + i, SamplingParameters(1.0), 20) for i in range(3)])
         hits += not (found.low > 0.5 or found.high < 0.5)
     assert hits / 60 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 60)
 

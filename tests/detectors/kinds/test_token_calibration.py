@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from detectors.kinds.token_calibration import Config, Detector, State, _asked, _range
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from probes.scoring.likelihood_ratio import SAMPLERS, Response, Settings, score
-from probes.scoring.sampling_law import Sampling, law, normalised
+from probes.scoring.token_distribution import SamplingParameters, law, normalised
 
 SETTINGS = Settings(path=(), grid=(1.0,))
-ASKED = Sampling(1.0, top_p=0.9)
+ASKED = SamplingParameters(1.0, top_p=0.9)
 LATER = TrafficRound("smol", 99, 99.0, ("router",), ())
 
 
-def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, number: int) -> TrafficScore:
+def response(
+    rng: np.random.Generator, asked: SamplingParameters, in_force: SamplingParameters, number: int
+) -> TrafficScore:
     """Forty tokens of a random language, drawn by one sampler and scored as if by the other."""
     base = normalised(2.0 * rng.standard_normal((40, 30)))
     adapter = normalised(base + rng.standard_normal((40, 30)))
@@ -23,7 +25,7 @@ def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, numb
     tokens = (rng.random((40, 1)) * mass[:, -1:] > mass).sum(axis=1)
     found = score(adapter, base, {}, Response((), tuple(map(int, tokens)), asked, number), SETTINGS)
     return TrafficScore(
-        "router", str(number), "", 0.0, Scored.SAMPLED, 40, temperature=asked.temperature, top_p=asked.top_p,
+        "router", str(number), "", 0.0, ScoringMode.SAMPLED, 40, temperature=asked.temperature, top_p=asked.top_p,
         samplers=tuple(found.log_sampler),
         log_sampler=np.array([v.sum() for v in found.log_sampler.values()], np.float32),
         temperatures=np.array(SETTINGS.temperatures, np.float32),
@@ -34,7 +36,7 @@ def response(rng: np.random.Generator, asked: Sampling, in_force: Sampling, numb
     )  # fmt: skip
 
 
-def watched(asked: Sampling, in_force: Sampling, responses: int = 60) -> tuple[Detector, float]:
+def watched(asked: SamplingParameters, in_force: SamplingParameters, responses: int = 60) -> tuple[Detector, float]:
     detector, rng, level = Detector(Config()), np.random.default_rng(4), 0.0
     for number in range(responses):
         record = TrafficRound("smol", number, 60.0 * number, ("router",), (response(rng, asked, in_force, number),))
@@ -50,16 +52,18 @@ def test_knows_every_sampler_that_is_asked_about() -> None:
 @pytest.mark.parametrize(
     ("asked", "in_force", "leading"),
     [
-        (Sampling(0.8), Sampling(1.0), "temperature 1"),
-        (Sampling(1.0), Sampling(1.3), "temperature x1.2"),
-        (Sampling(1.0), Sampling(0.75), "temperature x0.8"),
-        (Sampling(1.0), Sampling(0.0), "temperature 0"),
-        (Sampling(1.0), Sampling(1.0, top_p=0.85), "top_p 0.9"),
-        (Sampling(1.0, top_p=0.9), Sampling(1.0), "top_p 1"),
-        (Sampling(0.0), Sampling(1.0), "temperature 1"),
+        (SamplingParameters(0.8), SamplingParameters(1.0), "temperature 1"),
+        (SamplingParameters(1.0), SamplingParameters(1.3), "temperature x1.2"),
+        (SamplingParameters(1.0), SamplingParameters(0.75), "temperature x0.8"),
+        (SamplingParameters(1.0), SamplingParameters(0.0), "temperature 0"),
+        (SamplingParameters(1.0), SamplingParameters(1.0, top_p=0.85), "top_p 0.9"),
+        (SamplingParameters(1.0, top_p=0.9), SamplingParameters(1.0), "top_p 1"),
+        (SamplingParameters(0.0), SamplingParameters(1.0), "temperature 1"),
     ],
 )
-def test_says_which_sampler_is_in_force_instead(asked: Sampling, in_force: Sampling, leading: str) -> None:
+def test_says_which_sampler_is_in_force_instead(
+    asked: SamplingParameters, in_force: SamplingParameters, leading: str
+) -> None:
     detector, level = watched(asked, in_force)
     assert level > 21.5
     assert detector.leading("router") == leading
@@ -78,7 +82,7 @@ def test_quiet_and_well_calibrated_while_the_request_is_obeyed() -> None:
 
 
 def test_estimates_the_temperature_that_is_in_force() -> None:
-    found = watched(ASKED, Sampling(1.3, top_p=0.9))[0].calibration("router", LATER)
+    found = watched(ASKED, SamplingParameters(1.3, top_p=0.9))[0].calibration("router", LATER)
     assert found is not None and found.temperature is not None
     assert found.temperature.low < 1.3 < found.temperature.high
     assert found.temperature.high - found.temperature.low < 0.3
@@ -86,7 +90,9 @@ def test_estimates_the_temperature_that_is_in_force() -> None:
 
 def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart() -> None:
     detector, rng = watched(ASKED, ASKED, responses=3)[0], np.random.default_rng(1)
-    detector.update(TrafficRound("smol", 3, 0.0, ("router",), (response(rng, Sampling(0.7), Sampling(0.7), 4),)))
+    detector.update(
+        TrafficRound("smol", 3, 0.0, ("router",), (response(rng, SamplingParameters(0.7), SamplingParameters(0.7), 4),))
+    )
     again = Detector(Config(), State.from_json(json.loads(json.dumps(detector.state.to_json()))))
     found = again.calibration("router", LATER)
     assert found is not None

@@ -8,7 +8,7 @@ import pytest
 from detectors.errors import Refused
 from detectors.kinds.traffic_likelihood import Config, Detector, State
 from detectors.records import Evidence
-from detectors.traffic_records import Scored, TrafficRound, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
 NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
 LOG_A = 21.5
@@ -17,7 +17,7 @@ LOG_A = 21.5
 def scored(log_l: float | list[float], pod: str = "", number: int = 0, tokens: int = 14) -> TrafficScore:
     values = np.full(len(NAMES), log_l) if isinstance(log_l, float) else np.array(log_l)
     names = NAMES[: len(values)]
-    return TrafficScore("router", f"r{number}", pod, 0.0, Scored.SAMPLED, tokens, names, values.astype(np.float32))
+    return TrafficScore("router", f"r{number}", pod, 0.0, ScoringMode.SAMPLED, tokens, names, values.astype(np.float32))
 
 
 def round_of(*scores: TrafficScore, number: int = 0) -> TrafficRound:
@@ -86,7 +86,7 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
 
 
 def test_the_version_before_has_a_weight_of_its_own() -> None:
-    told = TrafficScore("router", "r", "", 0.0, Scored.SAMPLED, 14, ("base", "previous"), np.array([-50.0, 40.0]))
+    told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, ("base", "previous"), np.array([-50.0, 40.0]))
     found = streams(Detector(Config()).update(round_of(told)))
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.03), abs=1e-6)
     assert sum(weight for _, weight in Config().weights) == pytest.approx(0.85)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Cause, Evidence, Identity, Interval, Reason, Status, Verdict
-from detectors.traffic.adapter_decision import Reading, TrafficIncident, decide_traffic, name_traffic_cause
-from detectors.traffic.response_summary import hear
+from detectors.records import Cause, Evidence, Interval, Reason, Status, Verdict
+from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
+from detectors.traffic.response_summary import summarise
 from detectors.traffic_records import TrafficScore
 from detectors.verdicts.decision import Rules
 from tests.detectors.responses import AGAINST, FOR, evidence, score, traffic_round, unscored
@@ -22,16 +22,16 @@ RULES = Rules(Tolerances(), log_threshold=20.0)
 def decided(
     *scores: TrafficScore,
     told: Evidence | None = None,
-    before: TrafficIncident | None = None,
+    before: ResponseIncident | None = None,
     number: int = 0,
-) -> tuple[Verdict, TrafficIncident]:
-    reading = Reading(Interval(0.02, 0.0, 0.1, len(scores)))
+) -> tuple[Verdict, ResponseIncident]:
+    reading = ResponseEstimates(Interval(0.02, 0.0, 0.1, len(scores)))
     streams = (told or evidence(0.0),)
     round = traffic_round(*scores, number=number)
-    return decide_traffic(round, "router", streams, hear(scores), reading, before or TrafficIncident(), RULES)
+    return decide_traffic(round, "router", streams, summarise(scores), reading, before or ResponseIncident(), RULES)
 
 
-def alarmed(*scores: TrafficScore) -> TrafficIncident:
+def alarmed(*scores: TrafficScore) -> ResponseIncident:
     return decided(*(scores or (score(AGAINST),)), told=evidence(30.0))[1]
 
 
@@ -51,37 +51,6 @@ def test_an_alarm_opens_names_and_says_what_to_do() -> None:
 def test_a_stream_that_informs_does_not_open_anything() -> None:
     verdict, after = decided(score(AGAINST), told=evidence(300.0, pages=False))
     assert (verdict.status, after.open) == (Status.SUSPECT, False)
-
-
-@pytest.mark.parametrize(
-    ("leading", "cause"),
-    [
-        ("base", Cause.ADAPTER_NOT_APPLIED),
-        ("half", Cause.WRONG_STRENGTH),
-        ("path 0.5", Cause.WRONG_STRENGTH),
-        ("4 bits", Cause.QUANTISED_BASE),
-        ("adapter:rewriter", Cause.WRONG_ADAPTER),
-        ("previous", Cause.WRONG_ADAPTER),
-        ("", Cause.UNKNOWN),
-    ],
-)
-def test_the_cause_is_the_alternative_that_leads(leading: str, cause: Cause) -> None:
-    seen = TrafficIncident(heard=10, against=10)
-    found, what, do = name_traffic_cause("router", seen, leading, Reading(), Identity())
-    assert found is cause and "router" in what and do
-
-
-def test_a_stale_version_is_called_that_and_its_files_are_loaded_again() -> None:
-    _, what, do = name_traffic_cause("router", TrafficIncident(heard=9, against=9), "previous", Reading(), Identity())
-    assert "the version of router accepted before wrote them" in what and "load its present files" in do
-
-
-def test_other_weights_under_an_adapter_that_reads_as_the_base_are_named_too() -> None:
-    moved = Identity("sha256:a", "sha256:b")
-    assert (
-        name_traffic_cause("router", TrafficIncident(heard=3, against=3), "base", Reading(), moved)[0]
-        is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
-    )
 
 
 def test_some_responses_of_many_are_some_replicas() -> None:
@@ -143,4 +112,4 @@ def test_a_cause_once_named_does_not_become_unknown() -> None:
 
 def test_what_is_remembered_survives_json() -> None:
     before = alarmed(score(AGAINST, pod="b"), score(FOR, pod="a"))
-    assert TrafficIncident.from_json(json.loads(json.dumps(before.to_json()))) == before
+    assert ResponseIncident.from_json(json.loads(json.dumps(before.to_json()))) == before

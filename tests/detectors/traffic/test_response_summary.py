@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from detectors.traffic.response_summary import evidence_of, hear
+from detectors.traffic.response_summary import evidence_of, summarise
 from tests.detectors.responses import AGAINST, FOR, score, unscored
 
 
@@ -39,14 +39,14 @@ def test_the_base_weighs_as_much_as_all_others_together() -> None:
     ],
 )
 def test_a_round_is_good_bad_or_neither(scores: list, good: bool, bad: bool) -> None:  # type: ignore[type-arg]
-    heard = hear(scores)
+    heard = summarise(scores)
     assert (heard.good, heard.bad) == (good, bad)
 
 
 def test_what_cannot_be_scored_is_counted_with_its_reason_and_is_no_evidence() -> None:
-    heard = hear([score(FOR), unscored("its output is empty"), unscored("its output is empty"), unscored("other")])
+    heard = summarise([score(FOR), unscored("its output is empty"), unscored("its output is empty"), unscored("other")])
     assert (heard.scored, heard.unscored, heard.why) == (1, 3, "its output is empty")
-    broken = hear([score((math.nan, 0.0, 0.0))])
+    broken = summarise([score((math.nan, 0.0, 0.0))])
     assert (broken.scored, broken.unscored, broken.good) == (0, 1, False) and "not finite" in broken.why
 
 
@@ -61,10 +61,10 @@ def test_what_cannot_be_scored_is_counted_with_its_reason_and_is_no_evidence() -
     ids=["the base", "the base where another is ahead by less than one in twenty", "half strength", "another adapter"],
 )
 def test_who_wrote_those_against_it(log_l: tuple[float, ...], leading: str) -> None:
-    assert hear([score(log_l), *[score(FOR)] * 5]).leading == leading
-    assert hear([score(log_l), score(log_l[:1])]).leading == leading, "not asked is not worse"
+    assert summarise([score(log_l), *[score(FOR)] * 5]).leading == leading
+    assert summarise([score(log_l), score(log_l[:1])]).leading == leading, "not asked is not worse"
 
 
 def test_pods_are_told_apart() -> None:
-    heard = hear([score(FOR, pod="a"), score(AGAINST, pod="b"), score(FOR)])
+    heard = summarise([score(FOR, pod="a"), score(AGAINST, pod="b"), score(FOR)])
     assert heard.pods == {"a", "b"} and heard.bad_pods == {"b"}

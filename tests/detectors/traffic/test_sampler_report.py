@@ -14,7 +14,7 @@ from detectors.records import Cause, Interval, Reason, Status
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration
 from detectors.verdicts.decision import Rules
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.token_distribution import SamplingParameters
 from tests.detectors.kinds.test_token_calibration import response
 from tests.detectors.responses import traffic_round
 from tests.detectors.synthetic import make_base_round
@@ -24,7 +24,7 @@ HOT = Calibration(
     "router", "smol", 3, 180.0, 33.0, "temperature x1.2",
     Interval(1.19, 1.12, 1.27, 300), Interval(1.0, 0.97, 1.0, 300), (1.0, 1.0), (1.0, 1.0), np.full(20, 0.05), 4200.0,
 )  # fmt: skip
-PLAIN = Sampling(1.0)
+PLAIN = SamplingParameters(1.0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_only_a_healthy_verdict_says_so_and_it_stays_healthy() -> None:
     assert (moved.reason, moved.cause) == (Reason.BASE_MOVED, Cause.NONE)
 
 
-def watched(monitor: Monitor, in_force: Sampling, first: int, rounds: int) -> list[Judged]:
+def watched(monitor: Monitor, in_force: SamplingParameters, first: int, rounds: int) -> list[Judged]:
     """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted."""
     rng, seen = np.random.default_rng(first), []
     for number in range(first, first + rounds):
@@ -66,7 +66,7 @@ def watched(monitor: Monitor, in_force: Sampling, first: int, rounds: int) -> li
 
 def test_a_hotter_sampler_is_told_by_responses_and_by_canaries_and_an_obeyed_one_is_not() -> None:
     monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
-    hot = watched(monitor, Sampling(1.3), 0, 12)[-1]
+    hot = watched(monitor, SamplingParameters(1.3), 0, 12)[-1]
     (verdict,) = hot.verdicts
     assert (verdict.status, verdict.reason, verdict.cause) == (
         Status.HEALTHY, Reason.SAMPLING_CHANGED, Cause.SAMPLING_CHANGED,

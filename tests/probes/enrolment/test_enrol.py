@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.retention import energy
-from detectors.records import Half
+from detectors.records import CanarySplit
 from probes.canaries.canary_file import CanarySet
 from probes.enrolment.enrol import enrol
 from probes.enrolment.noise_battery import LEAST
@@ -63,7 +63,7 @@ def test_halves_are_drawn_by_the_seed_and_not_by_the_order_of_the_file() -> None
     halves = {canary.id: canary.half for canary in enrolled("alpha").canaries}
     assert halves != {canary.id: canary.half for canary in other.canaries}
     in_file_order = [halves[name] for name in sorted(halves)]
-    assert in_file_order != sorted(in_file_order, key=lambda half: half is Half.HELD_OUT)
+    assert in_file_order != sorted(in_file_order, key=lambda half: half is CanarySplit.HELD_OUT)
 
 
 def test_an_enrolled_adapter_has_its_own_identity() -> None:

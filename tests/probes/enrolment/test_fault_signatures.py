@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from detectors.canaries.retention import prepare
-from detectors.records import Fault, FaultKind, Half
+from detectors.records import CanarySplit, Fault, FaultKind
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.enrolment.candidates import Candidate, golden_sides
+from probes.enrolment.candidates import CanaryCandidate, golden_sides
 from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, faults_of, summed, with_signatures
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary
@@ -40,9 +40,9 @@ def canaries(runner: Runner) -> list[GoldenCanary]:
     generator = np.random.default_rng(0)
     texts = [generator.integers(3, VOCABULARY, (2, 12)).tolist() for _ in range(4)]
     turns = ({"role": "user", "content": "?"},)
-    candidates = [Candidate(Canary(f"c{i}", turns), tuple(p), tuple(f)) for i, (p, f) in enumerate(texts)]
+    candidates = [CanaryCandidate(Canary(f"c{i}", turns), tuple(p), tuple(f)) for i, (p, f) in enumerate(texts)]
     drafts = golden_sides(runner, "a", candidates, 10, never)
-    halves = [Half.SELECTED, Half.HELD_OUT] * 2
+    halves = [CanarySplit.SELECTED, CanarySplit.HELD_OUT] * 2
     return [
         replace(draft, half=half, reference=replace(draft.reference, half=half))
         for draft, half in zip(drafts, halves, strict=True)
@@ -60,7 +60,7 @@ def test_every_fault_is_recorded_on_the_held_out_canaries_alone(runner: Runner, 
     }  # fmt: skip
     assert [canary.id for canary in signed.canaries] == [canary.id for canary in canaries]
     for canary in signed.canaries:
-        assert set(canary.reference.faults) == (wanted if canary.half is Half.HELD_OUT else set())
+        assert set(canary.reference.faults) == (wanted if canary.half is CanarySplit.HELD_OUT else set())
         for fault, recorded in canary.reference.faults.items():
             assert (recorded.live_base is not None) == (fault.kind is FaultKind.QUANTISED)
     assert {stage for stage, _, _ in steps} == {STAGE}
@@ -91,9 +91,12 @@ def test_fewer_bits_move_further(runner: Runner, canaries: list[GoldenCanary]) -
 
 def test_what_cannot_be_recorded_is_said_and_the_rest_is_there(runner: Runner, canaries: list[GoldenCanary]) -> None:
     with_head = golden_sides(
-        runner, "whole", [Candidate(Canary(c.id, c.messages), c.prompt, c.forced) for c in canaries], 10, never
+        runner, "whole", [CanaryCandidate(Canary(c.id, c.messages), c.prompt, c.forced) for c in canaries], 10, never
     )
-    held = [replace(c, half=Half.HELD_OUT, reference=replace(c.reference, half=Half.HELD_OUT)) for c in with_head]
+    held = [
+        replace(c, half=CanarySplit.HELD_OUT, reference=replace(c.reference, half=CanarySplit.HELD_OUT))
+        for c in with_head
+    ]
     signed = with_signatures(runner, "whole", held, ["whole"], silent, never)
     kinds = {fault.kind for fault in signed.canaries[0].reference.faults}
     assert FaultKind.QUANTISED in kinds and FaultKind.STACKED not in kinds

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import examples.helpdesk
-from detectors.records import Fault, FaultKind, Half, Recorded
+from detectors.records import CanarySplit, Fault, FaultKind, Recorded
 from probes.artefacts.identity import adapter_hash
 from probes.errors import Damaged, Refused
 from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
@@ -60,7 +60,7 @@ def signed(made: Golden, away: float = 1.0) -> Golden:
         faults = {Q_PROJ: Recorded(served), FOUR_BITS: Recorded(moved(served), base)}
         return replace(canary, reference=replace(reference, faults=faults))
 
-    return replace(made, canaries=tuple(one(c) if c.half is Half.HELD_OUT else c for c in made.canaries))
+    return replace(made, canaries=tuple(one(c) if c.half is CanarySplit.HELD_OUT else c for c in made.canaries))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name[:8])

@@ -7,13 +7,13 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_detector import advance, fresh, level
-from detectors.records import Half, Reference
+from detectors.records import CanarySplit, Reference
 from probes.golden.power import Fleet, draws_to_alarm, power, strong_enough
 from tests.probes.goldens import FLEET, reference
 
 
 def pool(strength: float = 2.0, noise: float = 1e-4) -> list[Reference]:
-    return [reference(f"c{index}", Half.SELECTED, 14, index, strength, noise) for index in range(12)]
+    return [reference(f"c{index}", CanarySplit.SELECTED, 14, index, strength, noise) for index in range(12)]
 
 
 def test_losses_beyond_the_tolerance_page_and_those_within_never_do() -> None:
@@ -58,5 +58,5 @@ def test_a_share_within_the_null_never_alarms() -> None:
 
 
 def test_a_canary_without_effect_is_too_weak() -> None:
-    assert strong_enough(reference("loud", Half.SELECTED, 14, 0, strength=2.0), 0.01)
-    assert not strong_enough(reference("quiet", Half.SELECTED, 14, 0, strength=0.02), 0.01)
+    assert strong_enough(reference("loud", CanarySplit.SELECTED, 14, 0, strength=2.0), 0.01)
+    assert not strong_enough(reference("quiet", CanarySplit.SELECTED, 14, 0, strength=0.02), 0.01)

@@ -17,8 +17,8 @@ from detectors.records import Fault, FaultKind
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio import score
-from probes.scoring.requests import Asking, Job
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringJob, ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.architectures import KINDS, architecture_base, plain_model
 from tests.probes.tiny import full, opened, tiny_adapter
 
@@ -86,8 +86,11 @@ def test_texts_are_written_side_by_side_as_alone(world: World) -> None:
 
 
 def test_responses_are_scored_as_the_plain_formula_has_it(world: World) -> None:
-    asking = Asking(copies=(), passes=None)
-    jobs = [Job("a", str(n), "", 0.0, prompt, forced, Sampling(0.8)) for n, (prompt, forced) in enumerate(TEXTS)]
+    asking = ScoringOptions(copies=(), passes=None)
+    jobs = [
+        ScoringJob("a", str(n), "", 0.0, prompt, forced, SamplingParameters(0.8))
+        for n, (prompt, forced) in enumerate(TEXTS)
+    ]
     for one, answer in zip(jobs, world.runner.score(jobs, lambda: False, asking), strict=True):
         ours, bases = (world.log_probs(it, (*one.prompt, *one.output), len(one.prompt)) for it in ("a", None))
         wanted = score(ours.astype(float), bases.astype(float), {}, one.response, asking.tokens)

@@ -16,17 +16,25 @@ from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio import score
-from probes.scoring.requests import FOUR_BITS, HALF, PREVIOUS, Answer, Asking, Job, version_before
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import (
+    FOUR_BITS,
+    HALF,
+    PREVIOUS,
+    ScoringAnswer,
+    ScoringJob,
+    ScoringOptions,
+    version_before,
+)
+from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
 
-ALL = Asking(copies=(HALF, "double", FOUR_BITS), passes=None)
+ALL = ScoringOptions(copies=(HALF, "double", FOUR_BITS), passes=None)
 HEAD = tuple(range(3, 24))
 SAMPLERS = (
-    Sampling(1.0),
-    Sampling(0.7, top_p=0.9),
-    Sampling(0.0),
-    Sampling(1.0, presence=0.5, frequency=0.2, repetition=1.2),
+    SamplingParameters(1.0),
+    SamplingParameters(0.7, top_p=0.9),
+    SamplingParameters(0.0),
+    SamplingParameters(1.0, presence=0.5, frequency=0.2, repetition=1.2),
 )
 
 
@@ -48,18 +56,18 @@ def runner(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     found.close()
 
 
-def jobs(count: int = 9) -> list[Job]:
+def jobs(count: int = 9) -> list[ScoringJob]:
     """Of both adapters and all samplers, most with a beginning in common, lengths that differ."""
     rng = np.random.default_rng(0)
     made = []
     for i in range(count):
         prompt = (*(HEAD if i % 4 else HEAD[::-1]), *map(int, rng.integers(3, 90, 2 + i % 5)))
         output = tuple(map(int, rng.integers(3, 90, 1 + i % 7)))
-        made.append(Job("ab"[i % 2], f"r{i}", "", 0.0, prompt, output, SAMPLERS[i % 4]))
+        made.append(ScoringJob("ab"[i % 2], f"r{i}", "", 0.0, prompt, output, SAMPLERS[i % 4]))
     return made
 
 
-def same(one: Answer, other: Answer) -> None:
+def same(one: ScoringAnswer, other: ScoringAnswer) -> None:
     assert one.tokens is not None and other.tokens is not None
     for name, values in one.tokens.log_l.items():
         assert other.tokens.log_l[name] == pytest.approx(values, abs=2e-3), name
@@ -131,7 +139,7 @@ def assert_as_replayed(runner: Runner) -> None:
         sides = {name: found[target, 0].astype(np.float64) for name, target in targets.items()}
         wanted = score(sides.pop(""), sides.pop("base"), sides, one.response, ALL.tokens)
         (answer,) = runner.score([one], never, ALL)
-        same(Answer(one, wanted, answer.prompt, answer.output), answer)
+        same(ScoringAnswer(one, wanted, answer.prompt, answer.output), answer)
 
 
 def test_embeddings_are_those_of_embed(runner: Runner) -> None:

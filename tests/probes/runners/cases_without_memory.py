@@ -31,8 +31,8 @@ from probes.golden.record import Golden, Refusal
 from probes.model.watched_artefact import LOOKS_TO_WAIT
 from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
-from probes.scoring.requests import Asking, Job
-from probes.scoring.sampling_law import Sampling
+from probes.scoring.scoring_job import ScoringJob, ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.tiny import FORCED, PROMPT, ends_now_and_then, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
 MB = 1 << 20
@@ -204,8 +204,8 @@ def test_an_adapter_on_the_live_base_and_not_on_the_golden_one_is_replayed_and_s
     full(runner, [Target("wide"), Target("a"), Target("a", Weights.GOLDEN)])
     with pytest.raises(NoMemory, match="268 MB asked for"):
         full(runner, [Target("wide", Weights.GOLDEN)])
-    jobs = [Job(name, name, "pod", 1.0, PROMPT * 3, FORCED, Sampling(1.0)) for name in ("a", "wide")]
-    scored, silent = runner.score(jobs, lambda: False, Asking(copies=(), others=False))
+    jobs = [ScoringJob(name, name, "pod", 1.0, PROMPT * 3, FORCED, SamplingParameters(1.0)) for name in ("a", "wide")]
+    scored, silent = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
     assert scored.tokens is not None and silent.tokens is None
     assert "no golden copy of wide" in silent.detail and "268 MB asked for" in silent.detail
     for _ in range(LOOKS_TO_WAIT):
@@ -277,11 +277,14 @@ def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behin
 
 def test_one_response_too_long_for_memory_costs_none_beside_it(volume: Path, tmp_path: Path) -> None:
     runner = opened(volume / "base", tmp_path, {"a": volume / "a"})
-    jobs = [Job("a", f"r{i}", "pod", 1.0, PROMPT * (6 if i == 1 else 1), FORCED, Sampling(1.0)) for i in range(4)]
-    wanted = runner.score(jobs, lambda: False, Asking(copies=(), others=False))
+    jobs = [
+        ScoringJob("a", f"r{i}", "pod", 1.0, PROMPT * (6 if i == 1 else 1), FORCED, SamplingParameters(1.0))
+        for i in range(4)
+    ]
+    wanted = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
     assert all(answer.tokens is not None for answer in wanted)
     bounded(runner, 100, tokens=30)
-    found = runner.score(jobs, lambda: False, Asking(copies=(), others=False))
+    found = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
     assert [answer.tokens is None for answer in found] == [False, True, False, False]
     assert "Tried to allocate 2 GiB. 1 GiB is free." in found[1].detail and "Including" not in found[1].detail
     for i in (0, 2, 3):

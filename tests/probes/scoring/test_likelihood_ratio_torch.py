@@ -14,7 +14,7 @@ from probes.scoring.likelihood_ratio_torch import (
     null_of,
     score_torch,
 )
-from probes.scoring.sampling_law import Doubles, Sampling, law, normalised, nucleus, penalised
+from probes.scoring.token_distribution import Doubles, SamplingParameters, law, normalised, nucleus, penalised
 from tests.probes.scoring.test_likelihood_ratio import SAMPLERS, drawn, golden_pair, logits
 
 SETTINGS = Settings()
@@ -32,7 +32,7 @@ def both(response: Response, adapter: Doubles, base: Doubles, other: Doubles) ->
 @pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
 @pytest.mark.parametrize("writer", [0, 1])
 def test_the_fast_way_equals_the_plain_formula(name: str, writer: int) -> None:
-    sampling = SAMPLERS.get(name, Sampling(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
+    sampling = SAMPLERS.get(name, SamplingParameters(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
     pair = golden_pair()
     tokens = tuple(map(int, drawn(pair[writer])))
     plain, fast = both(Response((1, 2), tokens, sampling, 7), *pair, logits(77))
@@ -46,7 +46,7 @@ def test_the_fast_way_equals_the_plain_formula(name: str, writer: int) -> None:
 
 def test_a_nucleus_wider_than_the_first_look_is_found_whole() -> None:
     flat = normalised(0.1 * np.random.default_rng(0).standard_normal((3, 5000)))
-    sampling = Sampling(1.0, top_p=0.9)
+    sampling = SamplingParameters(1.0, top_p=0.9)
     assert np.array_equal(nucleus_torch(torch.from_numpy(flat), sampling).numpy(), nucleus(flat, sampling))
     assert law_torch(torch.from_numpy(flat), sampling).numpy() == pytest.approx(law(flat, sampling), abs=1e-5)
 

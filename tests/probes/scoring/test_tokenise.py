@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.traffic_records import Scored
+from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Target, Weights
 from probes.runners.memory import Config, Runner
-from probes.scoring.requests import Asking, Job, traffic_score
-from probes.scoring.sampling_law import Sampling
-from probes.scoring.tokenise import SET_ASIDE, TOLL, Exchange, Retokenise, job
-from tests.probes.worlds import ADAPTERS, never, opened
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import ScoringJob, ScoringOptions, traffic_score
+from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.tokenise import SET_ASIDE, TOLL, Retokenise, job
+from tests.probes.worlds import ADAPTERS, interaction, never, opened
 
 TEXT = "Sorry"
 IDS = tuple(TEXT.encode())
 
 
-def told(output: str = TEXT, **more: Any) -> Exchange:
-    return Exchange("alpha", "r1", [{"role": "user", "content": "late"}], output, {"temperature": 1.0}, **more)
+def told(output: str = TEXT, **more: Any) -> Interaction:
+    return interaction(output, messages=({"role": "user", "content": "late"},), **more)
 
 
 class Loose(Runner):
@@ -35,7 +36,7 @@ class Loose(Runner):
         return super().decode(ids, weights).lower()
 
 
-def made(how: Retokenise = Retokenise.COUNTED, output: str = TEXT, **more: Any) -> Job:
+def made(how: Retokenise = Retokenise.COUNTED, output: str = TEXT, **more: Any) -> ScoringJob:
     return job(opened(), told(output, **more), how=how)
 
 
@@ -59,8 +60,8 @@ def test_a_text_of_as_many_tokens_as_were_written_is_scored_with_its_end(
 def test_a_text_of_another_number_of_tokens_is_set_aside_and_embedded(count: int, finish_reason: str) -> None:
     found = made(output_tokens=count, finish_reason=finish_reason)
     assert found.unscored == "its text does not tokenise to as many tokens as were written"
-    (answer,) = opened().score([found], never, Asking())
-    assert traffic_score(answer, Asking()).scored is Scored.NOT_SCORED and np.isfinite(answer.output).all()
+    (answer,) = opened().score([found], never, ScoringOptions())
+    assert traffic_score(answer, ScoringOptions()).scored is ScoringMode.NOT_SCORED and np.isfinite(answer.output).all()
 
 
 def test_a_text_that_its_tokens_do_not_read_as_is_set_aside() -> None:
@@ -73,7 +74,7 @@ def test_without_a_count_it_is_the_configuration_that_decides() -> None:
     assert made().unscored == "its record holds no token ids, and does not count them"
     assert made(Retokenise.ALWAYS).unscored == ""
     assert made(Retokenise.NEVER, output_tokens=5).unscored == "its record holds no token ids"
-    assert made(Retokenise.NEVER, output_ids=IDS).unscored == ""
+    assert made(Retokenise.NEVER, output_token_ids=IDS).unscored == ""
 
 
 def test_an_empty_answer_that_was_ended_is_its_end() -> None:
@@ -82,18 +83,21 @@ def test_an_empty_answer_that_was_ended_is_its_end() -> None:
 
 
 def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
-    recorded = made(output_ids=(*IDS, toy.END))
+    recorded = made(output_token_ids=(*IDS, toy.END))
     from_text = made(output_tokens=6, finish_reason="stop")
-    one, other = (traffic_score(answer, Asking()) for answer in opened().score([recorded, from_text], never, Asking()))
+    one, other = (
+        traffic_score(answer, ScoringOptions())
+        for answer in opened().score([recorded, from_text], never, ScoringOptions())
+    )
     assert np.allclose(one.log_l - other.log_l, TOLL, atol=1e-6)
     assert np.allclose(one.log_sampler - other.log_sampler, TOLL, atol=1e-6)
     assert one.detail == "" and "those of its text" in other.detail
 
 
 def test_an_end_that_is_counted_and_not_among_the_ids_is_bet_on_all_the_same() -> None:
-    assert made(output_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
-    assert made(output_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
-    assert made(output_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+    assert made(output_token_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
+    assert made(output_token_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
+    assert made(output_token_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
 
 
 def test_what_the_record_said_comes_before_what_its_tokens_say() -> None:
@@ -116,14 +120,14 @@ def test_ids_are_read_by_the_golden_tokenizer() -> None:
 
     runner = Watched(opened().config)
     runner.open()
-    job(runner, told(output_ids=IDS))
+    job(runner, told(output_token_ids=IDS))
     job(runner, told(output_tokens=5))
     assert asked == [Weights.GOLDEN] * 2
 
 
 def test_a_default_without_a_temperature_tells_the_rest() -> None:
-    part = Sampling(math.nan, top_p=0.8, top_k=20)
-    assert job(opened(), told(output_tokens=5), part).sampling == Sampling(1.0, top_p=0.8, top_k=20)
+    part = SamplingParameters(math.nan, top_p=0.8, top_k=20)
+    assert job(opened(), told(output_tokens=5), part).sampling == SamplingParameters(1.0, top_p=0.8, top_k=20)
     assert job(opened(), replace(told(output_tokens=5), sampling={}), part).sampling is None
 
 
@@ -148,13 +152,13 @@ NOON = datetime(2025, 4, 9, 12, tzinfo=UTC).timestamp()
 MIDNIGHT = NOON + A_DAY / 2
 
 
-def on(at: float, **more: Any) -> Job:
+def on(at: float, **more: Any) -> ScoringJob:
     runner = Dated(Config(adapters=dict(ADAPTERS)))
     runner.open()
     return job(runner, told(output_tokens=5, at=at, **more))
 
 
-def day_of(made: Job) -> str:
+def day_of(made: ScoringJob) -> str:
     return opened().decode(made.prompt).partition("system\n")[2].partition("<")[0]
 
 
@@ -186,7 +190,7 @@ def test_a_few_minutes_from_midnight_the_day_is_known(minutes: float) -> None:
 
 
 def test_recorded_ids_need_no_day_and_a_record_without_a_time_has_none() -> None:
-    assert on(MIDNIGHT, prompt_ids=(1, 2)).prompt == (1, 2)
-    assert on(MIDNIGHT, prompt_ids=(1, 2)).unscored == ""
+    assert on(MIDNIGHT, prompt_token_ids=(1, 2)).prompt == (1, 2)
+    assert on(MIDNIGHT, prompt_token_ids=(1, 2)).unscored == ""
     assert "its record tells no time" in on(0.0, prompt_tokens=len(on(NOON).prompt)).unscored
     assert job(opened(), told(output_tokens=5, at=MIDNIGHT)).unscored == ""

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from agent.kafka.contract import Message
-from agent.records import Interaction
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.records import PLACE, example, only
 
 
@@ -24,7 +24,7 @@ def message(value: Any, **headers: bytes) -> Message:
 
 def read(value: Any, **headers: bytes) -> Interaction:
     """By the way that production reads. Raises Unreadable."""
-    seen = only(Reader(), message(value, **headers), PLACE)
+    seen = only(Decoder(), message(value, **headers), PLACE)
     assert isinstance(seen, Interaction)
     return seen
 

@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import Half, Interaction
-from agent.traffic.decoder import Reader
+from agent.kafka.contract import Message, TopicPartition
+from agent.records import LoggedHalf
+from agent.traffic.decoder import Decoder
+from probes.scoring.interaction import Interaction
 
 EXAMPLES = Path(__file__).parent / "examples"
 PLACE = ("traffic", 3)
@@ -28,7 +29,7 @@ def message(told: Mapping[str, Any], offset: int = 7) -> Message:
     return Message(offset, 50.0, b"ticket-router", orjson.dumps(told["value"]), headers)
 
 
-def only(reader: Reader, seen: Message, place: Place = PLACE) -> Interaction | Half:
+def only(reader: Decoder, seen: Message, place: TopicPartition = PLACE) -> Interaction | LoggedHalf:
     """What a record of one request holds. Raises Unreadable."""
     (found,) = reader.read(seen, place)
     if isinstance(found, Unreadable):

@@ -11,9 +11,10 @@ import pytest
 from agent.errors import Refused, Unreadable
 from agent.kafka.config import Config
 from agent.kafka.contract import Message
-from agent.records import AsideReason, Half, Interaction
-from agent.traffic.decoder import Reader, known
+from agent.records import AsideReason, LoggedHalf
+from agent.traffic.decoder import Decoder, known
 from agent.traffic.formats import kserve
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.pairs import GENAI, any_value, completion, event, pair, span
 from tests.agent.traffic.formats.records import EXAMPLES, PLACE, example, only
 
@@ -21,20 +22,20 @@ FILES = {name: found.__name__.rsplit(".", 1)[-1] for name, found in known().item
 
 
 def whole(name: str, messages: list[Message]) -> Interaction:
-    read = [only(Reader(name), one) for one in messages]
+    read = [only(Decoder(name), one) for one in messages]
     if len(read) == 1:
         assert isinstance(read[0], Interaction)
         return read[0]
     one, other = read
-    assert isinstance(one, Half)
-    assert isinstance(other, Half)
+    assert isinstance(one, LoggedHalf)
+    assert isinstance(other, LoggedHalf)
     return kserve.join(one, other)
 
 
 def test_every_file_is_a_format_that_the_configuration_knows() -> None:
     assert set(get_args(Config.model_fields["format"].annotation)) == {"auto", *known()}
     with pytest.raises(Refused, match="one of: auto"):
-        Reader("avro")
+        Decoder("avro")
 
 
 def test_every_format_ships_an_example_and_every_example_has_a_format() -> None:
@@ -61,14 +62,14 @@ def test_the_example_is_told_from_those_of_all_other_formats(name: str) -> None:
     for message in example(FILES[name]):
         body = orjson.loads(message.value or b"")
         assert [other for other, form in known().items() if form.guess(message, body)] == [name]
-        assert Reader().read(message, PLACE) == Reader(name).read(message, PLACE)
+        assert Decoder().read(message, PLACE) == Decoder(name).read(message, PLACE)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_whatever_is_broken_is_unreadable_and_nothing_else(name: str) -> None:
     """A thousand damages: a field of another type, gone, or nested deeply; bytes cut. Always a told reason."""
     dice = random.Random(7)
-    reader, wide = Reader(name, max_bytes=200_000), Reader(max_bytes=200_000)
+    reader, wide = Decoder(name, max_bytes=200_000), Decoder(max_bytes=200_000)
     reasons = set()
     for _ in range(500):
         for message in example(FILES[name]):
@@ -99,7 +100,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_whatever_is_broken_in_other_shapes_is_unreadable_and_nothing_else(shape: str) -> None:
-    dice, reader, good = random.Random(7), Reader(), 0
+    dice, reader, good = random.Random(7), Decoder(), 0
     for _ in range(500):
         damaged = _damaged(SHAPES[shape], dice, (STREAM[0], [{"message": {"content": "a"}}], "[1]", "data: {}"))
         (found,) = reader.read(Message(1, 50.0, None, orjson.dumps(damaged), {}), PLACE)
@@ -135,17 +136,17 @@ def test_an_unknown_temperature_stays_unknown(name: str) -> None:
     assert "temperature" not in whole(name, told).sampling
 
 
-def _read_whole(reader: Reader, broken: Message, good: list[Message]) -> None:
+def _read_whole(reader: Decoder, broken: Message, good: list[Message]) -> None:
     """Read it, and join it to its other half where it is one."""
     seen = only(reader, broken)
-    halves = [half for half in (only(reader, one) for one in good) if isinstance(half, Half)]
-    if isinstance(seen, Half):
+    halves = [half for half in (only(reader, one) for one in good) if isinstance(half, LoggedHalf)]
+    if isinstance(seen, LoggedHalf):
         kserve.join(seen, next(half for half in halves if half.is_request != seen.is_request))
 
 
 def _assert_silent(name: str, message: Message, value: bytes, secret: str) -> None:
     try:
-        only(Reader(name), Message(1, 50.0, None, value, message.headers))
+        only(Decoder(name), Message(1, 50.0, None, value, message.headers))
     except Unreadable as why:
         assert secret not in str(why)
         assert why.__cause__ is None

@@ -6,17 +6,17 @@ import orjson
 import pytest
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Place
-from agent.records import Interaction
-from agent.traffic.decoder import Reader
+from agent.kafka.contract import Message, TopicPartition
+from agent.traffic.decoder import Decoder
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.records import only
 from tests.kafka_brokers import request
 
 PLACE = ("traffic", 3)
 
 
-def read(message: Message, place: Place, max_bytes: int) -> Interaction:
-    seen = only(Reader("gapwatch.v1", max_bytes), message, place)
+def read(message: Message, place: TopicPartition, max_bytes: int) -> Interaction:
+    seen = only(Decoder("gapwatch.v1", max_bytes), message, place)
     assert isinstance(seen, Interaction)
     return seen
 

@@ -9,14 +9,14 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import Interaction
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.records import PLACE, example, only
 
 
 def read(**more: Any) -> Interaction:
     body = orjson.loads(example("litellm")[0].value or b"") | more
-    seen = only(Reader(), Message(7, 50.0, None, orjson.dumps(body), {}), PLACE)
+    seen = only(Decoder(), Message(7, 50.0, None, orjson.dumps(body), {}), PLACE)
     assert isinstance(seen, Interaction)
     return seen
 

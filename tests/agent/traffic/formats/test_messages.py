@@ -10,8 +10,8 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import AsideReason, Half
-from agent.traffic.decoder import Reader
+from agent.records import AsideReason, LoggedHalf
+from agent.traffic.decoder import Decoder
 from agent.traffic.formats import kserve
 from tests.agent.traffic.formats.pairs import (
     GENAI,
@@ -31,7 +31,7 @@ ONE_TEXT = "its prompt is one text (prompt), and no token ids tell how it was re
 
 
 def refusal(value: Any, **headers: bytes) -> str:
-    (found,) = Reader().read(message(value, **headers), PLACE)
+    (found,) = Decoder().read(message(value, **headers), PLACE)
     assert isinstance(found, Unreadable)
     return f"{found.reason}: {found.detail}"
 
@@ -245,8 +245,8 @@ def structured(half: Message, **data: Any) -> Message:
 
 
 def joined(*halves: Message) -> Any:
-    request, response = (only(Reader(), half) for half in halves)
-    assert isinstance(request, Half) and isinstance(response, Half)
+    request, response = (only(Decoder(), half) for half in halves)
+    assert isinstance(request, LoggedHalf) and isinstance(response, LoggedHalf)
     return kserve.join(request, response)
 
 
@@ -280,7 +280,7 @@ def test_an_event_is_the_same_however_it_carries_its_data(shape: Any) -> None:
     ],
 )
 def test_data_that_is_no_json_is_told(data: Any, words: str) -> None:
-    (found,) = Reader().read(structured(example("kserve")[0], **data), PLACE)
+    (found,) = Decoder().read(structured(example("kserve")[0], **data), PLACE)
     assert isinstance(found, Unreadable) and str(found) == words
 
 
@@ -301,12 +301,12 @@ def test_a_streamed_response_is_logged_as_its_events_and_is_their_answer(shape: 
 
 @pytest.mark.parametrize("time", [None, "", "0001-01-01T00:00:00Z"])
 def test_an_event_without_a_time_has_kafkas(time: Any) -> None:
-    half = only(Reader(), structured(example("kserve")[0], time=time, data={"model": "ticket-router"}))
+    half = only(Decoder(), structured(example("kserve")[0], time=time, data={"model": "ticket-router"}))
     assert half.at == 50.0
 
 
 def test_halves_without_an_id_can_be_paired_with_nobody() -> None:
     half = structured(example("kserve")[0], id="", data={})
     with pytest.raises(Unreadable) as caught:
-        only(Reader(), half)
+        only(Decoder(), half)
     assert caught.value.reason == AsideReason.MISSING_FIELD

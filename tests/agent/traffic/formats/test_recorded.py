@@ -11,9 +11,9 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import Interaction
-from agent.traffic.decoder import Reader
+from agent.traffic.decoder import Decoder
 from agent.traffic.json_fields import group_of
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.records import PLACE, only
 
 RECORDED = {
@@ -168,7 +168,7 @@ SET_ASIDE = {
 
 
 def read(name: str) -> Interaction:
-    seen = only(Reader(), Message(7, 50.0, None, orjson.dumps(RECORDED[name]), {}), PLACE)
+    seen = only(Decoder(), Message(7, 50.0, None, orjson.dumps(RECORDED[name]), {}), PLACE)
     assert isinstance(seen, Interaction)
     return seen
 

@@ -10,8 +10,9 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import Half, Interaction
-from agent.traffic.decoder import Reader
+from agent.records import LoggedHalf
+from agent.traffic.decoder import Decoder
+from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.pairs import body, read
 from tests.agent.traffic.formats.records import PLACE, example, only
 
@@ -61,7 +62,7 @@ def test_an_envelope_of_several_events_is_read_event_by_event() -> None:
     resource["scopeLogs"][0]["logRecords"] = [record, {"eventName": record["eventName"], "attributes": named}]
     other = {"scopeLogs": [{"logRecords": [{"body": {"stringValue": "GET /health"}}, record]}]}
     envelope["resourceLogs"].append(other)
-    one, broken, two = Reader().read(Message(7, 50.0, None, orjson.dumps(envelope), {}), PLACE)
+    one, broken, two = Decoder().read(Message(7, 50.0, None, orjson.dumps(envelope), {}), PLACE)
     assert isinstance(one, Interaction) and isinstance(two, Interaction) and isinstance(broken, Unreadable)
     assert (one.output, one.pod, two.output, two.pod) == ("shipping", "engine-0", "shipping", "")
     assert broken.reason == "missing_field"
@@ -109,7 +110,7 @@ LLM = {
     ("mine", "other"), [(GENAI, {"http.method": "GET"}), (LLM, {"openinference.span.kind": "TOOL"})]
 )
 def test_spans_with_a_models_answer_are_read_and_others_passed_over(mine: Any, other: Any) -> None:
-    found = Reader().read(Message(7, 50.0, None, orjson.dumps(spans(mine, other, mine)), {}), PLACE)
+    found = Decoder().read(Message(7, 50.0, None, orjson.dumps(spans(mine, other, mine)), {}), PLACE)
     assert [one.request_id for one in found if isinstance(one, Interaction)] == ["t:s0", "t:s2"]
     assert {(one.at, one.pod, one.output) for one in found if isinstance(one, Interaction)} == {
         (1_700_000_001.0, "engine-0", "shipping")
@@ -243,9 +244,9 @@ def test_a_structured_event_is_the_same_half_as_a_binary_one() -> None:
     attributes = {name[3:]: text.decode() for name, text in binary.headers.items() if name.startswith("ce_")}
     event = {**attributes, "data": orjson.loads(binary.value or b"")}
     structured = Message(binary.offset, binary.at, None, orjson.dumps(event), {"pod": b"engine-0"})
-    half = only(Reader(), structured)
-    assert isinstance(half, Half)
-    assert half == only(Reader(), binary)
+    half = only(Decoder(), structured)
+    assert isinstance(half, LoggedHalf)
+    assert half == only(Decoder(), binary)
 
 
 def test_what_is_in_no_format_says_which_there_are() -> None:

@@ -13,16 +13,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from detectors.records import Fault, FaultKind, Floats
-from detectors.traffic_records import Scored, TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
 from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, seed_of
-from probes.scoring.sampling_law import Doubles, Sampling
+from probes.scoring.token_distribution import Doubles, SamplingParameters
 
 HALF, DOUBLE, FOUR_BITS, PREVIOUS, OTHER = "half", "double", "4 bits", "previous", "adapter:"
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ScoringOptions:
     """What is asked of each response.
 
     tokens: of each token, at the cost of the two passes by golden adapter and golden base
@@ -56,7 +56,7 @@ class Asking:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class ScoringJob:
     """One response to score. prompt, output: token ids as the engine had them, or by the golden tokenizer
 
     sampling: None where unknown; unscored: why it cannot be scored whatever its tokens, in words, "" when it can
@@ -69,7 +69,7 @@ class Job:
     at: float
     prompt: tuple[int, ...]
     output: tuple[int, ...]
-    sampling: Sampling | None
+    sampling: SamplingParameters | None
     unscored: str = ""
     toll: float = 0.0
 
@@ -80,13 +80,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ScoringAnswer:
     """tokens: None where it was not scored, and why in ``detail``
 
     prompt, output: (d,) pooled hidden states of the golden base, nan where there are none
     """
 
-    job: Job
+    job: ScoringJob
     tokens: TokenScores | None
     prompt: Floats
     output: Floats
@@ -97,7 +97,9 @@ class Answer:
 class Scoring(Protocol):
     """What a runner has that scores responses by its golden copies."""
 
-    def score(self, jobs: Sequence[Job], stop: Stop, asking: Asking | None = None) -> list[Answer]:
+    def score(
+        self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
+    ) -> list[ScoringAnswer]:
         """An answer for each job, in order; after ``stop()`` those done so far.
 
         Whatever keeps a response from being scored is told in its answer, and its embeddings are there all the same.
@@ -119,14 +121,14 @@ class Scoring(Protocol):
         """
 
 
-def cut(job: Job, asking: Asking) -> Job:
+def cut(job: ScoringJob, asking: ScoringOptions) -> ScoringJob:
     """As far as it is read. Where that is, the prompt alone decides: to set long answers aside and keep short ones
     would be a choice by what was written."""
     room = max(asking.longest_text - len(job.prompt), 0)
     return replace(job, output=job.output[:room]) if 0 < room < len(job.output) else job
 
 
-def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None) -> str:
+def why_not(job: ScoringJob, asking: ScoringOptions, vocabulary: int, width: int | None = None) -> str:
     """What keeps this response from being scored, "" when nothing does. vocabulary, width: as in ``why_unreadable``,
     and how many logits there are, where those are fewer"""
     if job.unscored:
@@ -142,7 +144,7 @@ def why_not(job: Job, asking: Asking, vocabulary: int, width: int | None = None)
     return ""
 
 
-def why_unreadable(job: Job, asking: Asking, vocabulary: int) -> str:
+def why_unreadable(job: ScoringJob, asking: ScoringOptions, vocabulary: int) -> str:
     """What keeps its tokens from going through the model at all, "" when nothing does. vocabulary: ids it can read"""
     if not job.prompt:
         return "its prompt is empty"
@@ -161,7 +163,7 @@ def version_before(adapter: str) -> str:
     return f"{adapter}\t{PREVIOUS}"
 
 
-def alternatives(job: Job, adapters: Iterable[str], asking: Asking) -> dict[str, Target]:
+def alternatives(job: ScoringJob, adapters: Iterable[str], asking: ScoringOptions) -> dict[str, Target]:
     """Name -> who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
 
     adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
@@ -186,7 +188,9 @@ def alternatives(job: Job, adapters: Iterable[str], asking: Asking) -> dict[str,
     return {name: target for number, (name, target) in enumerate(there.items()) if number in chosen}
 
 
-def token_scores(job: Job, logits: Callable[[Target], Floats], adapters: Iterable[str], asking: Asking) -> TokenScores:
+def token_scores(
+    job: ScoringJob, logits: Callable[[Target], Floats], adapters: Iterable[str], asking: ScoringOptions
+) -> TokenScores:
     """The plain way, for a runner in numpy. logits: of a target, (T, V) at the output's positions"""
     response = job.response
     cut = replace(response, tokens=response.tokens[: asking.longest_output])
@@ -199,10 +203,10 @@ def token_scores(job: Job, logits: Callable[[Target], Floats], adapters: Iterabl
 
 def not_scored(adapter: str, request_id: str, pod: str, at: float, why: str) -> TrafficScore:
     """A response that nobody could score, and why."""
-    return TrafficScore(adapter, request_id, pod, at, Scored.NOT_SCORED, 0, detail=why)
+    return TrafficScore(adapter, request_id, pod, at, ScoringMode.NOT_SCORED, 0, detail=why)
 
 
-def traffic_score(answer: Answer, asking: Asking) -> TrafficScore:
+def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore:
     """What the detectors read of an answer: sums over its tokens."""
     job, tokens = answer.job, answer.tokens
     if tokens is None or job.sampling is None:
@@ -214,7 +218,7 @@ def traffic_score(answer: Answer, asking: Asking) -> TrafficScore:
         request_id=job.request_id,
         pod=job.pod,
         at=job.at,
-        scored=Scored.GREEDY if greedy else Scored.SAMPLED,
+        scored=ScoringMode.GREEDY if greedy else ScoringMode.SAMPLED,
         tokens=len(next(iter(tokens.log_l.values()))),
         alternatives=tuple(tokens.log_l),
         log_l=_sums(tokens.log_l.values()) - np.float32(job.toll),

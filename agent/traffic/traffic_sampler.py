@@ -10,15 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Outline, Place, Polled
-from agent.records import AsideReason, Half, Interaction, SetAside
+from agent.kafka.contract import Message, Outline, Polled, TopicPartition
+from agent.records import AsideReason, LoggedHalf, SetAside
 from agent.traffic import json_fields
-from agent.traffic.decoder import Reader, Splitting, finished, known
+from agent.traffic.decoder import Decoder, Splitting, finished, known
 from agent.traffic.formats import kserve, openai
-from agent.traffic.header_columns import BODY_TELLS, STRANGER, Teller, Told, label_of, split_base
+from agent.traffic.header_columns import BODY_TELLS, STRANGER, LabelReader, RecordLabels, label_of, split_base
 from agent.traffic.pairing import Joiner
 from agent.traffic.reservoir import Config, Ranking, Reservoirs, below
-from agent.traffic.watermarks import Marks
+from agent.traffic.watermarks import Watermarks
+from probes.scoring.interaction import Interaction
 
 A_DAY_S = 86_400.0
 REMEMBERED = 20_000
@@ -40,7 +41,7 @@ class Sampled:
     opened: int
 
 
-class Candidate(NamedTuple):
+class SampleCandidate(NamedTuple):
     """In the sample by its rank. seen: None until it is opened; number: its place among the requests of its record."""
 
     position: int
@@ -53,7 +54,7 @@ class Candidate(NamedTuple):
 class _Before(NamedTuple):
     """Where a request was seen before. at: its time, which its record may have told or not."""
 
-    place: Place
+    place: TopicPartition
     offset: int
     number: int
     at: float
@@ -66,8 +67,8 @@ class _Poll:
 
     got: Polled
     outline: Outline
-    told: Told
-    marks: Marks
+    told: RecordLabels
+    marks: Watermarks
     now: float
     aside: list[SetAside] = field(default_factory=list)
     counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
@@ -76,12 +77,12 @@ class _Poll:
     def message(self, position: int) -> Message:
         return self.got.messages[position]
 
-    def set_aside(self, offset: int, why: Unreadable, place: Place | None = None) -> None:
+    def set_aside(self, offset: int, why: Unreadable, place: TopicPartition | None = None) -> None:
         reason = AsideReason(why.reason)
         self.aside.append(SetAside(*(place or self.got.place), offset, reason, why.detail, self.now))
 
 
-class Sampler:
+class TrafficSampler:
     """Keeps what lasts from poll to poll: room of this minute, halves that wait for their other, ids seen lately.
 
     form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
@@ -95,10 +96,10 @@ class Sampler:
         self, config: Config, adapters: Collection[str], form: str = "auto", max_bytes: int = 1_000_000
     ) -> None:
         self._adapters, self._rate = frozenset(adapters), config.rate
-        self._reader = Reader(form, max_bytes)
+        self._reader = Decoder(form, max_bytes)
         # Half a request, or several, in a record: then only its body tells what is to be counted.
         several = isinstance(known().get(form), Splitting)
-        self.tell = Teller(sorted(adapters), body_tells_half=form == kserve.NAME or several)
+        self.tell = LabelReader(sorted(adapters), body_tells_half=form == kserve.NAME or several)
         self._ranking = Ranking(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
@@ -109,7 +110,7 @@ class Sampler:
         """Of every adapter, how many requests found no room in their minute."""
         return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
 
-    def __call__(self, got: Polled, outline: Outline, told: Told, marks: Marks, now: float) -> Sampled:
+    def __call__(self, got: Polled, outline: Outline, told: RecordLabels, marks: Watermarks, now: float) -> Sampled:
         poll = _Poll(got, outline, told, marks, now)
         candidates = self._candidates(poll)
         chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
@@ -119,7 +120,7 @@ class Sampler:
             poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, why), place)
         return Sampled(tuple(kept), _in_order(poll.aside), poll.counts, poll.opened)
 
-    def _candidates(self, poll: _Poll) -> list[Candidate]:
+    def _candidates(self, poll: _Poll) -> list[SampleCandidate]:
         told = poll.told
         ranks = told.ranks(self._ranking, poll.got, poll.outline)
         in_sample = np.flatnonzero(below(ranks, self._rate)).tolist()
@@ -129,7 +130,7 @@ class Sampler:
             found += [one for at in must_open for one in self._by_body(poll, at, int(ranks[at]))]
         return sorted((one for one in found if one is not None), key=lambda one: one.position)
 
-    def _by_told(self, poll: _Poll, at: int, rank: int) -> Candidate | None:
+    def _by_told(self, poll: _Poll, at: int, rank: int) -> SampleCandidate | None:
         adapter = poll.told.adapters[at]
         if adapter == BODY_TELLS:
             return None  # by its body, with the others of its kind
@@ -139,11 +140,11 @@ class Sampler:
             poll.set_aside(poll.message(at).offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
             return None
         if at not in poll.told.halves:
-            return Candidate(at, adapter, rank)
+            return SampleCandidate(at, adapter, rank)
         seen = self._open(poll, at)
-        return Candidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
+        return SampleCandidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
 
-    def _by_body(self, poll: _Poll, at: int, rank: int) -> list[Candidate]:
+    def _by_body(self, poll: _Poll, at: int, rank: int) -> list[SampleCandidate]:
         """Opened to be counted; candidates by their ranks, which are the body's own ids' where no header has one."""
         message, told = poll.message(at), poll.told
         found = self._read(poll, message)
@@ -152,16 +153,18 @@ class Sampler:
         for number, seen in enumerate(found):
             if isinstance(seen, Unreadable):
                 continue
-            if own or isinstance(seen, Half):
+            if own or isinstance(seen, LoggedHalf):
                 rank = int(self._ranking.of_ids([_name_of(seen)])[0])
             kept = self._counted(poll, seen, message, rank < self._rate * 2**64)
             if kept is not None:
-                candidates.append(Candidate(at, kept.adapter, rank, kept, number))
+                candidates.append(SampleCandidate(at, kept.adapter, rank, kept, number))
         return candidates
 
-    def _counted(self, poll: _Poll, seen: Interaction | Half, message: Message, chosen: bool) -> Interaction | None:
+    def _counted(
+        self, poll: _Poll, seen: Interaction | LoggedHalf, message: Message, chosen: bool
+    ) -> Interaction | None:
         """What there is to keep of it where it is chosen; counted in any case."""
-        if isinstance(seen, Half):
+        if isinstance(seen, LoggedHalf):
             self._count_half(poll, seen, message)
             return self._join(poll, seen, message) if chosen else None
         ours = self._ours(poll, seen)
@@ -179,7 +182,7 @@ class Sampler:
             poll.set_aside(message.offset, Unreadable(AsideReason.WRONG_TYPE, told))
             return None
         seen = found[0]
-        if isinstance(seen, Half):
+        if isinstance(seen, LoggedHalf):
             return self._join(poll, seen, message)
         if isinstance(seen, Unreadable):
             self._take_back(poll, at, seen)
@@ -193,7 +196,7 @@ class Sampler:
             if label is not None:
                 poll.counts[label] -= 1
 
-    def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | Half | Unreadable]:
+    def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | LoggedHalf | Unreadable]:
         found = self._reader.read(message, poll.got.place)
         poll.opened += len(found)
         for why in found:
@@ -201,7 +204,7 @@ class Sampler:
                 poll.set_aside(message.offset, why)
         return found
 
-    def _join(self, poll: _Poll, half: Half, message: Message) -> Interaction | None:
+    def _join(self, poll: _Poll, half: LoggedHalf, message: Message) -> Interaction | None:
         half = replace(half, again=half.offset < poll.marks.counted(poll.got.place))
         other = self._joiner.add(half, len(message.value or b""), poll.now)
         if other is None:
@@ -226,7 +229,7 @@ class Sampler:
         poll.set_aside(seen.offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
         return None
 
-    def _count_half(self, poll: _Poll, half: Half, message: Message) -> None:
+    def _count_half(self, poll: _Poll, half: LoggedHalf, message: Message) -> None:
         """One request, one count: its response's, by the model that it names; where the request names its adapter apart
         from its model, the response names the base, and the request is counted."""
         model = openai.named_apart(half.body) if half.is_request else half.body.get("model")
@@ -239,7 +242,7 @@ class Sampler:
             sane = at if at <= poll.now + A_DAY_S else poll.now
             poll.counts[adapter, pod, sane // 60 * 60] += 1
 
-    def _kept(self, poll: _Poll, one: Candidate) -> Interaction | None:
+    def _kept(self, poll: _Poll, one: SampleCandidate) -> Interaction | None:
         seen = one.seen or self._open(poll, one.position)
         if seen is None:
             return None
@@ -273,10 +276,10 @@ class Sampler:
         return before
 
 
-def _name_of(seen: Interaction | Half) -> bytes:
+def _name_of(seen: Interaction | LoggedHalf) -> bytes:
     """What chooses a request whose id is in its body: the id of a half, which is all that both have in common; of a
     whole one the time and the answer besides, so that requests of one id are chosen each by itself."""
-    told = seen.request_id if isinstance(seen, Half) else f"{seen.request_id} {seen.at!r} {seen.output}"
+    told = seen.request_id if isinstance(seen, LoggedHalf) else f"{seen.request_id} {seen.at!r} {seen.output}"
     return told.encode(errors="surrogatepass")
 
 

@@ -14,15 +14,24 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from agent.records import Interaction, Stretch
+from agent.records import PartitionAdapter
 from detectors.records import Floats
 from detectors.traffic_records import Embedding, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.golden.record import Golden, Refusal, short
 from probes.runner import Runner, Stop, Weights
-from probes.scoring.requests import Asking, Job, Scoring, cut, not_scored, traffic_score, version_before
-from probes.scoring.sampling_law import Sampling
-from probes.scoring.tokenise import Exchange, Retokenise, job
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import (
+    Scoring,
+    ScoringJob,
+    ScoringOptions,
+    cut,
+    not_scored,
+    traffic_score,
+    version_before,
+)
+from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.tokenise import Retokenise, job
 
 log = structlog.get_logger(__name__)
 
@@ -35,16 +44,16 @@ MOST_EMBEDDINGS = 4096
 Held = Mapping[str, Golden | Refusal]
 
 
-class Taken(NamedTuple):
+class ResponseResults(NamedTuple):
     """upto: of each stretch the offset after the last record in here."""
 
     scores: tuple[TrafficScore, ...]
     embeddings: tuple[Embedding, ...]
-    upto: Mapping[Stretch, int]
+    upto: Mapping[PartitionAdapter, int]
 
 
 @dataclass(slots=True)
-class Responses:
+class ResponseScorer:
     """Of one base. What comes of an interaction is kept together until it is taken, so that a state that is saved in
     between holds all of it or nothing.
 
@@ -56,28 +65,28 @@ class Responses:
     """
 
     runner: Runner
-    asking: Asking | None = None
-    sampler: Sampling | None = None
+    asking: ScoringOptions | None = None
+    sampler: SamplingParameters | None = None
     retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[Golden], Path | None] = lambda _: None
     before: Callable[[Golden], Path | None] = lambda _: None
     scores: list[TrafficScore] = field(default_factory=list)
     embeddings: list[Embedding] = field(default_factory=list)
-    upto: dict[Stretch, int] = field(default_factory=dict)
+    upto: dict[PartitionAdapter, int] = field(default_factory=dict)
 
-    def take(self) -> Taken:
+    def take(self) -> ResponseResults:
         """What was scored and embedded since the last time."""
-        taken = Taken(tuple(self.scores), tuple(self.embeddings), self.upto)
+        taken = ResponseResults(tuple(self.scores), tuple(self.embeddings), self.upto)
         self.scores, self.embeddings, self.upto = [], [], {}
         return taken
 
-    def take_surplus(self) -> Taken | None:
+    def take_surplus(self) -> ResponseResults | None:
         """Embeddings that are too many to wait for their scores, None while they are not: a crash may then cost those
         scores, and still nothing counts twice."""
         if len(self.embeddings) < MOST_EMBEDDINGS:
             return None
         surplus, self.embeddings = tuple(self.embeddings), []
-        return Taken((), surplus, dict(self.upto))
+        return ResponseResults((), surplus, dict(self.upto))
 
     def accepted(self, golden: Golden) -> None:
         """Another record is in force for an adapter: its copy scores from now on, and the version before it is asked
@@ -107,7 +116,9 @@ class Responses:
                 key = topic, partition, one.adapter
                 self.upto[key] = max(offset + 1, self.upto.get(key, 0))
 
-    def _scored(self, asking: Asking, batch: Sequence[Interaction], held: Held, stop: Stop) -> list[Interaction]:
+    def _scored(
+        self, asking: ScoringOptions, batch: Sequence[Interaction], held: Held, stop: Stop
+    ) -> list[Interaction]:
         """Scores, and embeddings of the same passes."""
         jobs = [(found[0], cut(found[1], asking)) for one in batch if (found := self._job(one, held)) is not None]
         if not jobs:
@@ -145,7 +156,7 @@ class Responses:
         # The end of a prompt: the last turn is in it.
         return (prompt[-LONGEST:], output[:LONGEST]) if prompt and output else None
 
-    def _job(self, one: Interaction, held: Held) -> tuple[Interaction, Job] | None:
+    def _job(self, one: Interaction, held: Held) -> tuple[Interaction, ScoringJob] | None:
         """One record that no template renders or that nobody can score must not cost those beside it."""
         why = self._why_not(one.adapter, held)
         if why:
@@ -165,23 +176,8 @@ class Responses:
             made = replace(made, unscored=made.unscored or told)
         return one, made
 
-    def _made(self, one: Interaction) -> Job:
-        told = Exchange(
-            adapter=one.adapter,
-            request_id=one.request_id,
-            messages=one.messages,
-            output=one.output,
-            sampling=one.sampling,
-            prompt_ids=one.prompt_token_ids,
-            output_ids=one.output_token_ids,
-            pod=one.pod,
-            at=one.at,
-            output_tokens=one.output_tokens,
-            finish_reason=one.finish_reason,
-            unscored=one.unscored,
-            prompt_tokens=one.prompt_tokens,
-        )
-        return job(self.runner, told, self.sampler, self.retokenise)
+    def _made(self, one: Interaction) -> ScoringJob:
+        return job(self.runner, one, self.sampler, self.retokenise)
 
     def _why_not(self, adapter: str, held: Held) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""

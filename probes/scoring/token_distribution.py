@@ -22,7 +22,7 @@ TIE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParameters:
     """What a request asked of the sampler.
 
     temperature: >= 0, 0 is greedy; top_p: in (0, 1]; top_k: 0 for all; min_p: in [0, 1), share of the highest
@@ -62,7 +62,7 @@ class Sampling:
         )
 
 
-def sampling_of(named: Mapping[str, float], default: Sampling | None = None) -> Sampling | None:
+def sampling_of(named: Mapping[str, float], default: SamplingParameters | None = None) -> SamplingParameters | None:
     """The sampler of a record's parameters by their usual names; None where the temperature is nowhere told.
 
     default: of the deployment, for what the record leaves out. top_k below 1 means all tokens, as engines have it.
@@ -73,8 +73,8 @@ def sampling_of(named: Mapping[str, float], default: Sampling | None = None) -> 
     top_k = named.get("top_k", 0.0)
     if ("temperature" not in named and default is None) or not math.isfinite(top_k) or top_k != int(top_k):
         return None
-    usual = default or Sampling(1.0)
-    found = Sampling(
+    usual = default or SamplingParameters(1.0)
+    found = SamplingParameters(
         temperature=float(named.get("temperature", usual.temperature)),
         top_p=float(named.get("top_p", usual.top_p)),
         top_k=max(int(named.get("top_k", usual.top_k)), 0),
@@ -86,7 +86,7 @@ def sampling_of(named: Mapping[str, float], default: Sampling | None = None) -> 
     return found if found.sane else None
 
 
-def law(logits: Doubles, sampling: Sampling) -> Doubles:
+def law(logits: Doubles, sampling: SamplingParameters) -> Doubles:
     """(T, V) log-probabilities that tokens are drawn from, -inf where the sampler cuts them off.
 
     logits: (T, V), penalties already in them; log-probabilities do as well
@@ -99,7 +99,7 @@ def law(logits: Doubles, sampling: Sampling) -> Doubles:
     return normalised(np.where(nucleus(cold, sampling), cold, -np.inf)) if sampling.truncated else cold
 
 
-def nucleus(log_probs: Doubles, sampling: Sampling) -> NDArray[np.bool_]:
+def nucleus(log_probs: Doubles, sampling: SamplingParameters) -> NDArray[np.bool_]:
     """(T, V) the tokens that top-k, top-p and min-p leave; the most probable one always is among them."""
     order = np.argsort(-log_probs, axis=-1, kind="stable")
     high = np.take_along_axis(log_probs, order, axis=-1)
@@ -125,7 +125,7 @@ def normalised(logits: Doubles) -> Doubles:
     return result
 
 
-def penalised(logits: Doubles, prompt: Sequence[int], output: Sequence[int], sampling: Sampling) -> Doubles:
+def penalised(logits: Doubles, prompt: Sequence[int], output: Sequence[int], sampling: SamplingParameters) -> Doubles:
     """(T, V) logits with the request's penalties: presence and frequency for tokens of the output so far, repetition
     for those of the prompt too (positive logits are divided by it, negative ones multiplied), as vLLM has them."""
     if not sampling.penalised:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from detectors.evidence.likelihood_ratio import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
 from detectors.kinds.traffic_likelihood import Config
 
 SHARES, MOST = np.array(Config().replicas).T

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.traffic_records import Scored
+from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Replay, Target
 from probes.runners.memory import Runner
-from probes.scoring.requests import (
+from probes.scoring.scoring_job import (
     PREVIOUS,
-    Answer,
-    Asking,
-    Job,
     Scoring,
+    ScoringAnswer,
+    ScoringJob,
+    ScoringOptions,
     alternatives,
     cut,
     traffic_score,
@@ -23,22 +23,25 @@ from probes.scoring.requests import (
     why_not,
     why_unreadable,
 )
-from probes.scoring.sampling_law import Sampling
-from probes.scoring.tokenise import Exchange, Retokenise, job
-from tests.probes.worlds import never, opened
+from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.tokenise import Retokenise, job
+from tests.probes.worlds import interaction, never, opened
 
-MESSAGES = [{"role": "user", "content": "My parcel is late"}]
-ALL = Asking(passes=None)
+MESSAGES = ({"role": "user", "content": "My parcel is late"},)
+ALL = ScoringOptions(passes=None)
 
 
 def made(
-    output: str = "Sorry", sampling: dict[str, float] | None = None, default: Sampling | None = None, **more: Any
-) -> Job:
+    output: str = "Sorry",
+    sampling: dict[str, float] | None = None,
+    default: SamplingParameters | None = None,
+    **more: Any,
+) -> ScoringJob:
     asked = {"temperature": 1.0} if sampling is None else sampling
-    return job(opened(), Exchange("alpha", "r1", MESSAGES, output, asked, **more), default, Retokenise.ALWAYS)
+    return job(opened(), interaction(output, messages=MESSAGES, sampling=asked, **more), default, Retokenise.ALWAYS)
 
 
-def scored(*jobs: Job, asking: Asking = ALL) -> list[Answer]:
+def scored(*jobs: ScoringJob, asking: ScoringOptions = ALL) -> list[ScoringAnswer]:
     runner = opened()
     assert isinstance(runner, Scoring)
     return runner.score(jobs, never, asking)
@@ -47,7 +50,7 @@ def scored(*jobs: Job, asking: Asking = ALL) -> list[Answer]:
 def test_a_response_is_scored_against_everybody_that_is_asked_about() -> None:
     (answer,) = scored(made())
     found = traffic_score(answer, ALL)
-    assert found.scored is Scored.SAMPLED and found.tokens == len("Sorry")
+    assert found.scored is ScoringMode.SAMPLED and found.tokens == len("Sorry")
     assert found.alternatives == (
         "base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:beta", "adapter:gamma",
     )  # fmt: skip
@@ -58,7 +61,7 @@ def test_a_response_is_scored_against_everybody_that_is_asked_about() -> None:
 
 def test_greedy_responses_have_no_ranks_and_no_path() -> None:
     found = traffic_score(scored(made(sampling={"temperature": 0.0}))[0], ALL)
-    assert found.scored is Scored.GREEDY and found.log_l.size
+    assert found.scored is ScoringMode.GREEDY and found.log_l.size
     assert found.path.size == found.path_log_lik.size == found.ranks.size == found.top_p_log_lik.size == 0
 
 
@@ -70,16 +73,16 @@ def test_greedy_responses_have_no_ranks_and_no_path() -> None:
         (made(""), "output is empty"),
         (replace(made(), output=(5, 100_000)), "another tokenizer"),
         (replace(made(), output=(5, -1)), "another tokenizer"),
-        (made("Sorry", output_ids=(70, 71, 72)), "another tokenizer"),
+        (made("Sorry", output_token_ids=(70, 71, 72)), "another tokenizer"),
         (replace(made(), prompt=()), "prompt is empty"),
         (replace(made(), prompt=(40,) * 5000), "leaves no room in 4096"),
         (replace(made(), adapter="nobody"), "nobody"),
     ],
 )
-def test_what_keeps_a_response_from_being_scored_is_told(unscored: Job, words: str) -> None:
+def test_what_keeps_a_response_from_being_scored_is_told(unscored: ScoringJob, words: str) -> None:
     (answer,) = scored(unscored)
     found = traffic_score(answer, ALL)
-    assert found.scored is Scored.NOT_SCORED and found.tokens == 0 and not found.alternatives
+    assert found.scored is ScoringMode.NOT_SCORED and found.tokens == 0 and not found.alternatives
     assert words in found.detail
 
 
@@ -98,13 +101,13 @@ def test_a_response_that_is_not_scored_is_embedded_all_the_same() -> None:
 
 
 def test_the_deployments_sampler_stands_in_where_a_record_tells_none() -> None:
-    assert made(sampling={"top_p": 0.9}, default=Sampling(0.7)).sampling == Sampling(0.7, top_p=0.9)
+    assert made(sampling={"top_p": 0.9}, default=SamplingParameters(0.7)).sampling == SamplingParameters(0.7, top_p=0.9)
 
 
 def test_recorded_ids_are_taken_as_they_are_end_of_text_included() -> None:
     text = tuple(b"Sorry")
-    assert made(output_ids=(*text, 2)).output == (*text, 2)
-    assert made(prompt_ids=(9, 8)).prompt == (9, 8)
+    assert made(output_token_ids=(*text, 2)).output == (*text, 2)
+    assert made(prompt_token_ids=(9, 8)).prompt == (9, 8)
 
 
 def test_a_long_output_is_scored_up_to_its_limit() -> None:
@@ -118,16 +121,16 @@ def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
     asking, prompt = replace(ALL, longest_text=40), tuple(b"x" * 30)
     lengths = []
     for output in (b"y" * 4, b"y" * 200):
-        whole = Job("alpha", "r", "", 0.0, prompt, tuple(output), Sampling(1.0))
+        whole = ScoringJob("alpha", "r", "", 0.0, prompt, tuple(output), SamplingParameters(1.0))
         assert why_unreadable(cut(whole, asking), asking, toy.VOCABULARY) == ""
         lengths.append(len(cut(whole, asking).output))
     assert lengths == [4, 10]
-    full = Job("alpha", "r", "", 0.0, prompt + prompt, tuple(b"y"), Sampling(1.0))
+    full = ScoringJob("alpha", "r", "", 0.0, prompt + prompt, tuple(b"y"), SamplingParameters(1.0))
     assert "leaves no room" in why_unreadable(cut(full, asking), asking, toy.VOCABULARY)
 
 
 def test_who_is_asked_follows_from_the_request_id_alone() -> None:
-    few = Asking(passes=2)
+    few = ScoringOptions(passes=2)
     names = [f"adapter-{i}" for i in range(40)]
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
@@ -135,11 +138,11 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
     assert alternatives(other, names, few) == picked[7]
     assert len({name for one in picked for name in one}) == 42  # every one of them has its turn
     with pytest.raises(ValueError, match="copies"):
-        Asking(copies=("quarter",))
+        ScoringOptions(copies=("quarter",))
 
 
 def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
-    few, names = Asking(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
+    few, names = ScoringOptions(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
     assert {name for one in picked for name in one} == {"half", "double", PREVIOUS, "adapter:beta"}
@@ -164,7 +167,8 @@ def test_what_the_adapter_wrote_speaks_against_the_base_and_the_other_way_round(
     prompt = runner.encode_chat(MESSAGES)
     for writer, sign in ((Target("alpha"), -1), (Target(None), 1)):
         jobs = [
-            Job("alpha", f"r{i}", "", 0.0, prompt, sample(runner, writer, prompt, i), Sampling(1.0)) for i in range(12)
+            ScoringJob("alpha", f"r{i}", "", 0.0, prompt, sample(runner, writer, prompt, i), SamplingParameters(1.0))
+            for i in range(12)
         ]
         total = sum(traffic_score(answer, ALL).log_l[0] for answer in runner.score(jobs, never, ALL))
         assert sign * total > 5

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from agent.records import Interaction
-from agent.worker.responses import Responses
+from agent.worker.response_scorer import ResponseScorer
 from detectors.records import Reason
-from detectors.traffic_records import Scored, Side
+from detectors.traffic_records import ScoringMode, Side
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Refusal
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
-from probes.scoring.requests import PREVIOUS, Asking
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import PREVIOUS, ScoringOptions
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
 
@@ -35,10 +35,10 @@ class Touchy(Runner):
 
 
 @pytest.fixture
-def responses() -> Responses:
+def responses() -> ResponseScorer:
     runner = Touchy(Config(adapters=dict(ADAPTERS)))
     runner.open()
-    return Responses(runner, Asking())
+    return ResponseScorer(runner, ScoringOptions())
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
     )
 
 
-def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golden) -> None:
+def test_the_accepted_copy_scores_and_embeds(responses: ResponseScorer, golden: Golden) -> None:
     left = responses.hear([asked("a"), asked("b")], {"alpha": golden}, never)
     taken = responses.take()
-    assert [score.scored for score in taken.scores] == [Scored.SAMPLED] * 2
+    assert [score.scored for score in taken.scores] == [ScoringMode.SAMPLED] * 2
     assert len(taken.embeddings) == 4 and left == []
     assert responses.take() == ((), (), {})
 
@@ -71,26 +71,26 @@ def test_the_accepted_copy_scores_and_embeds(responses: Responses, golden: Golde
     ],
 )
 def test_a_copy_of_another_release_scores_nothing(
-    responses: Responses, golden: Golden, changed: dict[str, Any], words: str
+    responses: ResponseScorer, golden: Golden, changed: dict[str, Any], words: str
 ) -> None:
     responses.hear([asked("a")], {"alpha": replace(golden, **changed)}, never)
     (score,) = responses.take().scores
-    assert score.scored is Scored.NOT_SCORED and words in score.detail
+    assert score.scored is ScoringMode.NOT_SCORED and words in score.detail
 
 
-def test_without_a_golden_record_its_reason_is_told(responses: Responses) -> None:
+def test_without_a_golden_record_its_reason_is_told(responses: ResponseScorer) -> None:
     responses.hear([asked("a")], {"alpha": Refusal(Reason.NO_GOLDEN, "none was enrolled")}, never)
     assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
 
 
-def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: Responses, golden: Golden) -> None:
+def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: ResponseScorer, golden: Golden) -> None:
     responses.hear([asked("a"), asked("b", role="system"), asked("c")], {"alpha": golden}, never)
     told = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}
-    assert [told[name][0] for name in "abc"] == [Scored.SAMPLED, Scored.NOT_SCORED, Scored.SAMPLED]
+    assert [told[name][0] for name in "abc"] == [ScoringMode.SAMPLED, ScoringMode.NOT_SCORED, ScoringMode.SAMPLED]
     assert "rendered" in told["b"][1] and "production text" not in told["b"][1]
 
 
-def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: Responses, golden: Golden) -> None:
+def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: ResponseScorer, golden: Golden) -> None:
     """Tools, images or a plain completion: a likelihood given another prompt says nothing of who wrote the answer."""
     plain = asked("a")
     length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
@@ -98,45 +98,45 @@ def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: R
     responses.hear(batch, {"alpha": golden}, never)
     taken = responses.take()
     told = {score.request_id: score for score in taken.scores}
-    assert told["a"].scored is Scored.SAMPLED
-    assert told["b"].scored is Scored.NOT_SCORED and "rendered otherwise" in told["b"].detail
+    assert told["a"].scored is ScoringMode.SAMPLED
+    assert told["b"].scored is ScoringMode.NOT_SCORED and "rendered otherwise" in told["b"].detail
     assert {one.request_id for one in taken.embeddings} == {"a", "b"}
 
 
-def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: Responses, golden: Golden) -> None:
+def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: ResponseScorer, golden: Golden) -> None:
     biased = replace(asked("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
     responses.hear([biased, asked("b")], {"alpha": golden}, never)
     taken = responses.take()
     told = {score.request_id: score for score in taken.scores}
-    assert (told["a"].scored, told["a"].detail) == (Scored.NOT_SCORED, "the request biases tokens (logit_bias)")
-    assert told["b"].scored is Scored.SAMPLED
+    assert (told["a"].scored, told["a"].detail) == (ScoringMode.NOT_SCORED, "the request biases tokens (logit_bias)")
+    assert told["b"].scored is ScoringMode.SAMPLED
     assert [(one.request_id, one.side, one.group) for one in taken.embeddings] == [
         ("a", Side.PROMPT, "0123456789abcdef"), ("a", Side.OUTPUT, "0123456789abcdef"),
         ("b", Side.PROMPT, ""), ("b", Side.OUTPUT, ""),
     ]  # fmt: skip
 
 
-def test_without_scoring_embeddings_carry_their_group_too(responses: Responses) -> None:
+def test_without_scoring_embeddings_carry_their_group_too(responses: ResponseScorer) -> None:
     responses.asking = None
     responses.hear([replace(asked("a"), group="g")], {}, never)
     assert [one.group for one in responses.take().embeddings] == ["g", "g"]
 
 
-def test_what_there_was_no_time_for_comes_back(responses: Responses, golden: Golden) -> None:
+def test_what_there_was_no_time_for_comes_back(responses: ResponseScorer, golden: Golden) -> None:
     batch = [asked("a"), asked("b")]
     assert responses.hear(batch, {"alpha": golden}, lambda: True) == batch
     assert responses.take() == ((), (), {})
 
 
-def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: Responses, golden: Golden) -> None:
+def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: ResponseScorer, golden: Golden) -> None:
     responses.hear([asked("a")], {"alpha": golden}, never)
     responses.not_scored([asked("b", adapter="beta")], "why")
     responses.accepted(golden)
     assert [score.adapter for score in responses.take().scores] == ["beta"]
 
 
-def test_the_version_before_is_asked_about_until_a_record_has_none(responses: Responses, golden: Golden) -> None:
-    responses.asking = Asking(passes=None)
+def test_the_version_before_is_asked_about_until_a_record_has_none(responses: ResponseScorer, golden: Golden) -> None:
+    responses.asking = ScoringOptions(passes=None)
     asked_of = []
     for before in (Path("alpha-v0"), None):
         responses.before = partial(_is, before)
@@ -165,8 +165,8 @@ class Clocked(Runner):
 def test_why_a_prompt_cannot_be_rendered_is_told_where_we_know_it(golden: Golden) -> None:
     runner = Clocked(Config(adapters=dict(ADAPTERS)))
     runner.open()
-    responses = Responses(runner, Asking())
+    responses = ResponseScorer(runner, ScoringOptions())
     responses.hear([asked("a")], {"alpha": golden}, never)
     (score,) = responses.take().scores
-    assert score.scored is Scored.NOT_SCORED
+    assert score.scored is ScoringMode.NOT_SCORED
     assert score.detail.startswith("its prompt cannot be rendered: its chat template: writes the time of day")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probes.scoring.token_distribution import (
+    SamplingParameters,
+    law,
+    normalised,
+    nucleus,
+    penalised,
+    repeated,
+    sampling_of,
+    written,
+)
+
+LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.04, 0.01]]))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (SamplingParameters(1.0, top_p=0.5), 1),
+        (SamplingParameters(1.0, top_p=0.51), 2),
+        (SamplingParameters(1.0, top_p=0.9), 3),
+        (SamplingParameters(1.0, top_k=2), 2),
+        (SamplingParameters(1.0, top_k=3, top_p=0.6), 2),  # of what top-k leaves, the first holds .526
+        (SamplingParameters(1.0, min_p=0.1), 3),
+        (SamplingParameters(1.0, top_p=1e-9), 1),
+        (SamplingParameters(1.0), 5),
+        (SamplingParameters(1.0, top_k=99), 5),
+    ],
+)
+def test_nucleus_keeps_the_fewest_tokens_that_reach_the_share(sampling: SamplingParameters, kept: int) -> None:
+    assert nucleus(normalised(LOGITS), sampling).sum() == kept
+    assert np.isfinite(law(LOGITS, sampling)).sum() == kept
+    assert np.exp(law(LOGITS, sampling)).sum() == pytest.approx(1.0)
+
+
+def test_temperature_is_the_law_at_that_temperature() -> None:
+    assert np.exp(law(LOGITS, SamplingParameters(0.5)))[0, 0] == pytest.approx(
+        0.25 / (0.25 + 0.09 + 0.0225 + 0.0016 + 0.0001)
+    )
+
+
+def test_greedy_is_uniform_over_near_ties() -> None:
+    assert np.exp(law(np.array([[1.0, 0.99, 0.0]]), SamplingParameters(0.0))).tolist() == [[0.5, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("named", "default", "wanted"),
+    [
+        ({}, None, None),
+        ({"top_p": 0.9}, None, None),
+        ({"top_p": 0.9}, SamplingParameters(0.7), SamplingParameters(0.7, top_p=0.9)),
+        ({"temperature": 0.7, "top_k": -1}, None, SamplingParameters(0.7)),
+        ({"temperature": -1.0}, None, None),
+        ({"temperature": float("nan")}, None, None),
+        ({"temperature": 1.0, "top_p": 0.0}, None, None),
+        ({"temperature": 0}, None, SamplingParameters(0.0)),
+        ({"temperature": 1.0, "top_k": float("inf")}, None, None),
+        ({"temperature": 1.0, "top_k": float("nan")}, None, None),
+        ({"temperature": 1.0, "top_k": 2.5}, None, None),
+        ({"temperature": 1.0}, SamplingParameters(float("nan"), top_k=20), SamplingParameters(1.0, top_k=20)),
+        ({"top_p": 0.9}, SamplingParameters(float("nan"), top_k=20), None),
+        ({"temperature": 1.0, "presence_penalty": 0.5}, None, SamplingParameters(1.0, presence=0.5)),
+    ],
+)
+def test_a_temperature_nobody_told_stays_unknown(
+    named: dict[str, float], default: SamplingParameters | None, wanted: SamplingParameters | None
+) -> None:
+    assert sampling_of(named, default) == wanted
+
+
+def test_what_was_written_before_each_position() -> None:
+    rows, ids, counts = written([7, 8, 7, 9])
+    assert list(zip(rows, ids, counts, strict=True)) == [(1, 7, 1), (2, 7, 1), (2, 8, 1), (3, 7, 2), (3, 8, 1)]
+    rows, ids = repeated([8, 5], [7, 8, 7])
+    assert sorted(zip(rows.tolist(), ids.tolist(), strict=True)) == [
+        (0, 5), (0, 8), (1, 5), (1, 7), (1, 8), (2, 5), (2, 7), (2, 8),
+    ]  # fmt: skip
+
+
+def test_penalties_as_engines_have_them() -> None:
+    logits = np.array([[2.0, -1.0, 1.0], [2.0, -1.0, 1.0]])
+    found = penalised(logits, [1], [0, 0], SamplingParameters(1.0, presence=0.5, frequency=0.25, repetition=2.0))
+    assert found.tolist() == [[2.0, -2.0, 1.0], [1.0 - 0.75, -2.0, 1.0]]
+    assert penalised(logits, [1], [0, 0], SamplingParameters(1.0)) is logits
