@@ -16,7 +16,7 @@ from agent.worker.canary_feed import STUCK_S
 from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, ScoringMode, TrafficRound
-from detectors.verdicts import fusion
+from detectors import on_call_text
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring.scoring_job import ScoringOptions, version_before
@@ -159,7 +159,7 @@ def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, gol
         turn(world, 8)
         world.turn_until(lambda: bool(pages(world)))
         said = [v for v in world.sink.verdicts if v.subject == "alpha" and v.status is Status.DEGRADED]
-        assert said and fusion.QUIET_CANARIES in said[-1].explanation
+        assert said and on_call_text.QUIET_CANARIES in said[-1].explanation
         assert len(pages(world)) == 1
         for _ in range(2):
             serve(world, "alpha", "alpha")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors import on_call_text
 from detectors.verdicts import fusion
 from detectors.verdicts.decision import Incident
 
@@ -24,12 +25,12 @@ BLIND = verdict(Status.UNMONITORABLE, Reason.NOT_SCORED)
 
 def test_canaries_alone_that_fail_beside_quiet_responses() -> None:
     told = fusion.by_canaries(BROKEN, HEALTHY, False, {})
-    assert told.status is Status.DEGRADED and fusion.QUIET_TRAFFIC in told.explanation
+    assert told.status is Status.DEGRADED and on_call_text.QUIET_TRAFFIC in told.explanation
 
 
 def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     told = fusion.by_traffic(BROKEN, HEALTHY, False, {})
-    assert told is not None and told.reason is Reason.ALARM and fusion.QUIET_CANARIES in told.explanation
+    assert told is not None and told.reason is Reason.ALARM and on_call_text.QUIET_CANARIES in told.explanation
     again = fusion.by_canaries(replace(HEALTHY, at=240.0), BROKEN, True, {})
     assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
@@ -47,7 +48,7 @@ def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
 
 
 def test_both() -> None:
-    assert fusion.BOTH in fusion.by_canaries(BROKEN, BROKEN, True, {}).explanation
+    assert on_call_text.BOTH in fusion.by_canaries(BROKEN, BROKEN, True, {}).explanation
     assert fusion.by_traffic(BROKEN, BROKEN, True, {}) is None, "it was told in the canaries' round"
 
 
