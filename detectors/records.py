@@ -174,7 +174,7 @@ class Reference:
 
     canary: str
     golden: str
-    half: CanarySplit
+    split: CanarySplit
     kept: Ints
     golden_adapter: Summary
     golden_base: Summary

@@ -132,7 +132,7 @@ def token_shares(base: BaseRound) -> tuple[float, ...]:
 
 def round_row(seen: Round) -> Row:
     """What one adapter's round came to; means over all its canaries, retention over the held-out ones."""
-    held = [m.retention for m in seen.measurements if m.comparison.reference.half is CanarySplit.HELD_OUT]
+    held = [m.retention for m in seen.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     return {
         "base": seen.base,
         "adapter": seen.adapter,
@@ -167,7 +167,7 @@ def comparison_row(seen: Measurement, of: Round, route: str) -> Row:
         "adapter": comparison.adapter,
         "canary": comparison.reference.canary,
         "golden": comparison.reference.golden,
-        "half": comparison.reference.half.value,
+        "half": comparison.reference.split.value,
         "route": route,
         "round": of.number,
         "at": when(comparison.at),

@@ -83,8 +83,8 @@ def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measureme
     """One configuration of an adapter's battery, judged by floors that were learnt without it."""
     floors, tolerances = noise_floors(battery, without=left_out), Tolerances()
     seen = battery[left_out]
-    pool = [m for m in seen if m.comparison.reference.half is CanarySplit.SELECTED]
-    held_out = [m.retention for m in seen if m.comparison.reference.half is CanarySplit.HELD_OUT]
+    pool = [m for m in seen if m.comparison.reference.split is CanarySplit.SELECTED]
+    held_out = [m.retention for m in seen if m.comparison.reference.split is CanarySplit.HELD_OUT]
     scores = np.array([beyond(_with_floor(m, floors), tolerances, moved=False) for m in pool])
     return Recorded(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 

@@ -106,7 +106,7 @@ def held_out_retentions(round: Round) -> tuple[float, ...]:
     """What the held-out canaries of a round kept; none where the round has no measurements."""
     if blocked_by(round) is not None:
         return ()
-    return tuple(m.retention for m in round.measurements if m.comparison.reference.half is CanarySplit.HELD_OUT)
+    return tuple(m.retention for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT)
 
 
 def _psi(bet: float) -> float:

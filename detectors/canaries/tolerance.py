@@ -70,7 +70,7 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
     on the drawn ones where there are no others. More than ``share`` of them and never one alone: among 16 a single
     outlier is already 6 %.
     """
-    held_out = [m for m in round.measurements if m.comparison.reference.half is CanarySplit.HELD_OUT]
+    held_out = [m for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     witnesses = held_out or list(round.measurements)
     above = sum(_base_above_noise(m) for m in witnesses)
     return above > max(tolerances.share * len(witnesses), 1 if len(witnesses) > 1 else 0)
@@ -95,7 +95,7 @@ def beyond(measurement: Measurement, tolerances: Tolerances, moved: bool) -> boo
 
 def scores(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
-    held_out = any(m.comparison.reference.half is CanarySplit.HELD_OUT for m in round.measurements)
+    held_out = any(m.comparison.reference.split is CanarySplit.HELD_OUT for m in round.measurements)
     shared = base_moved(round, tolerances) if held_out else False
     # Without held-out canaries each drawn one answers for itself: S may not depend on what was drawn with it.
     return by_draw(round, lambda m: beyond(m, tolerances, shared if held_out else _base_above_noise(m)))

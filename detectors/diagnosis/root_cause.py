@@ -250,7 +250,7 @@ def _usable(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
 
 def _witnesses(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     usable = _usable(rows)
-    return tuple(m for m in usable if m.comparison.reference.half is CanarySplit.HELD_OUT) or usable
+    return tuple(m for m in usable if m.comparison.reference.split is CanarySplit.HELD_OUT) or usable
 
 
 def _told(found: CauseWords, round: Round) -> NamedCause:

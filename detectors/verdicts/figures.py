@@ -17,7 +17,7 @@ from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, S
 def with_figures(blank: Verdict, round: Round) -> Verdict:
     """The verdict with the means of a measured round; retention with the interval of the round, where there is one."""
     seen = witnesses(round)
-    held_out = seen[0].comparison.reference.half is CanarySplit.HELD_OUT
+    held_out = seen[0].comparison.reference.split is CanarySplit.HELD_OUT
     kept = [m.retention for m in seen]
     # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
     retention = mean_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))

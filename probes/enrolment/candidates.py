@@ -106,7 +106,7 @@ def _draft(runner: Runner, candidate: CanaryCandidate, kept: Ints, sides: tuple[
     reference = Reference(
         canary=candidate.id,
         golden="",
-        half=CanarySplit.SELECTED,
+        split=CanarySplit.SELECTED,
         kept=kept,
         golden_adapter=a,
         golden_base=b,
@@ -119,7 +119,7 @@ def _draft(runner: Runner, candidate: CanaryCandidate, kept: Ints, sides: tuple[
     canary = candidate.canary
     return GoldenCanary(
         id=canary.id,
-        half=CanarySplit.SELECTED,
+        split=CanarySplit.SELECTED,
         prompt=candidate.prompt,
         forced=candidate.forced,
         prompt_text=texts[0],

@@ -59,7 +59,7 @@ def enrol(
     if runner.identity(adapter) != before:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
     final = _with_noise(signed.canaries, noise_floors(battery))
-    pool = [canary.reference for canary in final if canary.half is CanarySplit.SELECTED]
+    pool = [canary.reference for canary in final if canary.split is CanarySplit.SELECTED]
     golden = Golden(
         adapter=adapter,
         base=settings.base,
@@ -112,8 +112,8 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return int(rank), float(alpha)
 
 
-def _lengths(canaries: Sequence[GoldenCanary], half: CanarySplit) -> list[int]:
-    return [len(canary.forced) for canary in canaries if canary.half is half]
+def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
+    return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
 def _with_noise(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:

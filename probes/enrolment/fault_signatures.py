@@ -69,7 +69,7 @@ def with_signatures(
     faults = faults_of(runner, adapter, others)
     if not faults:
         return Signed(list(canaries), (NO_FAULTS,))
-    held = [canary for canary in canaries if canary.half is CanarySplit.HELD_OUT]
+    held = [canary for canary in canaries if canary.split is CanarySplit.HELD_OUT]
     recorded: dict[Fault, list[Recorded]] = {}
     unrecorded = []
     for done, fault in enumerate(faults):

@@ -117,9 +117,9 @@ def _at_random(canaries: Sequence[GoldenCanary], seed: int) -> list[GoldenCanary
     """Both halves at random: the held-out half is a sample of the same canaries, whatever their order was."""
     order = np.random.default_rng([seed, 1]).permutation(len(canaries))
     selected = set(order[: len(canaries) // 2].tolist())
-    halves = [CanarySplit.SELECTED if index in selected else CanarySplit.HELD_OUT for index in range(len(canaries))]
-    return [_in(canary, half) for canary, half in zip(canaries, halves, strict=True)]
+    splits = [CanarySplit.SELECTED if index in selected else CanarySplit.HELD_OUT for index in range(len(canaries))]
+    return [_in(canary, split) for canary, split in zip(canaries, splits, strict=True)]
 
 
-def _in(canary: GoldenCanary, half: CanarySplit) -> GoldenCanary:
-    return replace(canary, half=half, reference=replace(canary.reference, half=half))
+def _in(canary: GoldenCanary, split: CanarySplit) -> GoldenCanary:
+    return replace(canary, split=split, reference=replace(canary.reference, split=split))

@@ -76,7 +76,7 @@ def _text(golden: Golden) -> dict[str, Any]:
         {
             **{name: value for name in OPTIONAL if (value := getattr(canary, name))},
             "id": canary.id,
-            "half": canary.half.value,
+            "half": canary.split.value,
             "lengths": [len(canary.prompt), len(canary.forced)],
             "prompt_text": canary.prompt_text,
             "golden_text": canary.golden_text,
@@ -195,18 +195,18 @@ class _Reader:
             return Summary(_unflat(kept, _at(self._arrays, scale)[entries]), rest, top1)
 
         sides = {side: summary(side, scale) for side, scale in SIDES.items()}
-        half = CanarySplit(row["half"])
+        split = CanarySplit(row["half"])
         return Reference(
             canary=row["id"],
             golden=self._name,
-            half=half,
+            split=split,
             kept=kept,
             **sides,
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=NoiseFloor(**row["noise"]),
-            faults=self._signatures.of(kept, sides) if half is CanarySplit.HELD_OUT else {},
+            faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
         )
 
 

@@ -36,7 +36,7 @@ class GoldenCanary:
     """
 
     id: str
-    half: CanarySplit
+    split: CanarySplit
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
     prompt_text: str
@@ -90,12 +90,12 @@ class Golden:
     @property
     def pool(self) -> tuple[GoldenCanary, ...]:
         """The selected half, that evidence is drawn from."""
-        return tuple(canary for canary in self.canaries if canary.half is CanarySplit.SELECTED)
+        return tuple(canary for canary in self.canaries if canary.split is CanarySplit.SELECTED)
 
     @property
     def held_out(self) -> tuple[GoldenCanary, ...]:
         """The half that retention's interval comes from."""
-        return tuple(canary for canary in self.canaries if canary.half is CanarySplit.HELD_OUT)
+        return tuple(canary for canary in self.canaries if canary.split is CanarySplit.HELD_OUT)
 
     @property
     def faults(self) -> tuple[Fault, ...]:

@@ -39,14 +39,14 @@ def signature_arrays(references: Sequence[Reference]) -> Arrays:
 
     Raises Refused where not all held-out canaries have the same signatures, or another canary has any.
     """
-    faults = {frozenset(one.faults) for one in references if one.half is CanarySplit.HELD_OUT}
-    stray = [one.canary for one in references if one.half is not CanarySplit.HELD_OUT and one.faults]
+    faults = {frozenset(one.faults) for one in references if one.split is CanarySplit.HELD_OUT}
+    stray = [one.canary for one in references if one.split is not CanarySplit.HELD_OUT and one.faults]
     if len(faults) > 1 or stray:
         seen = f"on {', '.join(stray)}" if stray else "different ones on different canaries"
         raise Refused("signatures", seen, "the same ones on every held-out canary, none on others")
     arrays: Arrays = {}
     for index, fault in enumerate(sorted(next(iter(faults), frozenset()))):
-        held = [one for one in references if one.half is CanarySplit.HELD_OUT]
+        held = [one for one in references if one.split is CanarySplit.HELD_OUT]
         served = [_short(one, one.faults[fault].served, one.golden_adapter) for one in held]
         arrays[f"fault.{index}.served"] = np.concatenate(served)
         bases = [

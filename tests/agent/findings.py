@@ -57,14 +57,14 @@ def summary(seed: int) -> Summary:
     return Summary(log_probs[:, :K], log_probs[:, K], random.integers(0, 50, T).astype(np.int32))
 
 
-def measurement(adapter: str, canary: str, half: CanarySplit, at: float, retention: float) -> Measurement:
+def measurement(adapter: str, canary: str, split: CanarySplit, at: float, retention: float) -> Measurement:
     healthy, base = summary(1), summary(2)
     kept = np.arange(T * K, dtype=np.int32).reshape(T, K)
     scales = np.array([0.0, 1.0], dtype=np.float32)
     curve = np.stack([base.log_probs, healthy.log_probs])
     noise = NoiseFloor(0.001, 0.001, 0.001)
-    reference = Reference(canary, "sha256:gggg", half, kept, healthy, base, scales, curve, {}, noise)
-    comparison = Comparison(adapter, reference, 2 if half is CanarySplit.SELECTED else 0, healthy, base, at)
+    reference = Reference(canary, "sha256:gggg", split, kept, healthy, base, scales, curve, {}, noise)
+    comparison = Comparison(adapter, reference, 2 if split is CanarySplit.SELECTED else 0, healthy, base, at)
     figures: dict[str, Any] = dict.fromkeys(
         ("distortion", "base_shift", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"), 0.0
     )

@@ -115,7 +115,7 @@ def recorded(adapter: str, canary: int) -> Reference:
     """The reference with its signatures, which enrolment records on held-out canaries only."""
     known = reference(adapter, canary)
     versions = {f"{adapter}@{name}": _kept(_with(canary, version(adapter, name)), known) for name in VERSIONS}
-    if known.half is not CanarySplit.HELD_OUT:
+    if known.split is not CanarySplit.HELD_OUT:
         return replace(known, others={**known.others, **versions})
     return replace(known, others={**known.others, **versions}, faults=_faults(adapter, canary, known))
 
@@ -230,4 +230,4 @@ def _kept(full: Doubles, known: Reference) -> np.ndarray:
 
 def _placed(found: Measurement) -> Measurement:
     """Selected canaries were drawn once, held-out ones never."""
-    return drawn(found, 1 if found.comparison.reference.half is CanarySplit.SELECTED else 0)
+    return drawn(found, 1 if found.comparison.reference.split is CanarySplit.SELECTED else 0)

@@ -110,7 +110,7 @@ def reference(adapter: str, canary: int) -> Reference:
     return Reference(
         canary=f"{adapter}-{canary}",
         golden="sha256:golden",
-        half=CanarySplit.HELD_OUT if canary % 2 else CanarySplit.SELECTED,
+        split=CanarySplit.HELD_OUT if canary % 2 else CanarySplit.SELECTED,
         kept=kept,
         golden_adapter=summarise(log_probs(canary, adapter), kept),
         golden_base=summarise(log_probs(canary, None), kept),

@@ -23,7 +23,7 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def reference(
-    name: str, half: CanarySplit, length: int, seed: int, strength: float = 2.0, noise: float = 1e-4
+    name: str, split: CanarySplit, length: int, seed: int, strength: float = 2.0, noise: float = 1e-4
 ) -> Reference:
     generator = np.random.default_rng(seed)
     base = 3 * generator.standard_normal((length, VOCABULARY)).astype(np.float32)
@@ -36,7 +36,7 @@ def reference(
     return Reference(
         canary=name,
         golden="",
-        half=half,
+        split=split,
         kept=kept,
         golden_adapter=summarise(full[1.0], kept),
         golden_base=summarise(full[0.0], kept),
@@ -53,11 +53,11 @@ def golden(
     """Canaries of those lengths, the even ones selected and the odd ones held out."""
     canaries = []
     for index, length in enumerate(lengths):
-        half = CanarySplit.HELD_OUT if index % 2 else CanarySplit.SELECTED
-        made = reference(f"c{index:03d}", half, length, seed * 1000 + index)
+        split = CanarySplit.HELD_OUT if index % 2 else CanarySplit.SELECTED
+        made = reference(f"c{index:03d}", split, length, seed * 1000 + index)
         ids = tuple(range(length))
-        canaries.append(GoldenCanary(made.canary, half, (1, 2, 3 + index), ids, f"Frage {index} ü", "answer", made))
-    pool = [canary.reference for canary in canaries if canary.half is CanarySplit.SELECTED]
+        canaries.append(GoldenCanary(made.canary, split, (1, 2, 3 + index), ids, f"Frage {index} ü", "answer", made))
+    pool = [canary.reference for canary in canaries if canary.split is CanarySplit.SELECTED]
     return Golden(
         adapter=adapter,
         base="toy",
@@ -95,8 +95,8 @@ def assert_same(ours: Golden, theirs: Golden) -> None:
             assert same(getattr(ours, field.name), getattr(theirs, field.name)), field.name
     assert len(ours.canaries) == len(theirs.canaries)
     for a, b in zip(ours.canaries, theirs.canaries, strict=True):
-        assert (a.id, a.half, a.prompt, a.forced, a.prompt_text, a.golden_text) == (
-            *(b.id, b.half, b.prompt, b.forced, b.prompt_text, b.golden_text),
+        assert (a.id, a.split, a.prompt, a.forced, a.prompt_text, a.golden_text) == (
+            *(b.id, b.split, b.prompt, b.forced, b.prompt_text, b.golden_text),
         )
         for field in fields(Reference):
             if field.name != "golden":

@@ -111,7 +111,7 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     assert "not chosen: others tell more per token" in chosen.excluded.values()
     assert any(canary.id.startswith("traffic-") for canary in chosen.canaries)
     assert not any("b asks" in canary.prompt_text for canary in chosen.canaries)
-    assert {canary.half for canary in chosen.canaries} == set(CanarySplit)
+    assert {canary.split for canary in chosen.canaries} == set(CanarySplit)
     # The adapter is the one that was recorded last: it is not its own earlier release.
     assert set(chosen.canaries[0].reference.others) == {"b", f"a@{short(first.adapter_hash)}"}
     kept = ("base kept in", "hard links")

@@ -141,5 +141,5 @@ def test_share_of_the_median_is_the_chance_of_one_outlier_beside_half_broken(mem
 
 def test_every_measurement_in_the_toy_world_is_of_the_half_it_says() -> None:
     seen = make_round("router")
-    assert {m.comparison.reference.half for m in seen.measurements if m.comparison.draws} == {CanarySplit.SELECTED}
-    assert {m.comparison.reference.half for m in seen.measurements if not m.comparison.draws} == {CanarySplit.HELD_OUT}
+    assert {m.comparison.reference.split for m in seen.measurements if m.comparison.draws} == {CanarySplit.SELECTED}
+    assert {m.comparison.reference.split for m in seen.measurements if not m.comparison.draws} == {CanarySplit.HELD_OUT}

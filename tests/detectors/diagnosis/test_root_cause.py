@@ -134,7 +134,7 @@ def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(ident
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:
     seen = make_round("router", "scale:0.5")
-    assert {m.comparison.reference.half for m in witnesses(seen)} == {CanarySplit.HELD_OUT}
+    assert {m.comparison.reference.split for m in witnesses(seen)} == {CanarySplit.HELD_OUT}
     bare = make_round("router", "scale:0.5", held_out=0)
     assert witnesses(bare) == bare.measurements
     assert name_cause(bare, T)[0] is Cause.WRONG_STRENGTH

@@ -33,7 +33,7 @@ def test_enrolment_records_what_the_adapter_does() -> None:
     assert golden.canary_set == canary_set().content_hash
     for canary in golden.canaries:
         reference = canary.reference
-        assert reference.half is canary.half and reference.golden == golden.hash and reference.canary == canary.id
+        assert reference.split is canary.split and reference.golden == golden.hash and reference.canary == canary.id
         assert 12 <= len(canary.forced) == reference.kept.shape[0] <= 40
         assert list(reference.scales) == sorted(set(reference.scales.tolist()))
         assert reference.curve.shape == (len(golden.scales), *reference.kept.shape)
@@ -60,10 +60,10 @@ def test_what_is_judged_in_memory_is_what_a_later_process_reads() -> None:
 
 def test_halves_are_drawn_by_the_seed_and_not_by_the_order_of_the_file() -> None:
     other = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, seed=1), [], silent, never)
-    halves = {canary.id: canary.half for canary in enrolled("alpha").canaries}
-    assert halves != {canary.id: canary.half for canary in other.canaries}
-    in_file_order = [halves[name] for name in sorted(halves)]
-    assert in_file_order != sorted(in_file_order, key=lambda half: half is CanarySplit.HELD_OUT)
+    splits = {canary.id: canary.split for canary in enrolled("alpha").canaries}
+    assert splits != {canary.id: canary.split for canary in other.canaries}
+    in_file_order = [splits[name] for name in sorted(splits)]
+    assert in_file_order != sorted(in_file_order, key=lambda split: split is CanarySplit.HELD_OUT)
 
 
 def test_an_enrolled_adapter_has_its_own_identity() -> None:

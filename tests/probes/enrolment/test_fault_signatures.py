@@ -42,10 +42,10 @@ def canaries(runner: Runner) -> list[GoldenCanary]:
     turns = ({"role": "user", "content": "?"},)
     candidates = [CanaryCandidate(Canary(f"c{i}", turns), tuple(p), tuple(f)) for i, (p, f) in enumerate(texts)]
     drafts = golden_sides(runner, "a", candidates, 10, never)
-    halves = [CanarySplit.SELECTED, CanarySplit.HELD_OUT] * 2
+    splits = [CanarySplit.SELECTED, CanarySplit.HELD_OUT] * 2
     return [
-        replace(draft, half=half, reference=replace(draft.reference, half=half))
-        for draft, half in zip(drafts, halves, strict=True)
+        replace(draft, split=split, reference=replace(draft.reference, split=split))
+        for draft, split in zip(drafts, splits, strict=True)
     ]
 
 
@@ -60,7 +60,7 @@ def test_every_fault_is_recorded_on_the_held_out_canaries_alone(runner: Runner, 
     }  # fmt: skip
     assert [canary.id for canary in signed.canaries] == [canary.id for canary in canaries]
     for canary in signed.canaries:
-        assert set(canary.reference.faults) == (wanted if canary.half is CanarySplit.HELD_OUT else set())
+        assert set(canary.reference.faults) == (wanted if canary.split is CanarySplit.HELD_OUT else set())
         for fault, recorded in canary.reference.faults.items():
             assert (recorded.live_base is not None) == (fault.kind is FaultKind.QUANTISED)
     assert {stage for stage, _, _ in steps} == {STAGE}
@@ -94,7 +94,7 @@ def test_what_cannot_be_recorded_is_said_and_the_rest_is_there(runner: Runner, c
         runner, "whole", [CanaryCandidate(Canary(c.id, c.messages), c.prompt, c.forced) for c in canaries], 10, never
     )
     held = [
-        replace(c, half=CanarySplit.HELD_OUT, reference=replace(c.reference, half=CanarySplit.HELD_OUT))
+        replace(c, split=CanarySplit.HELD_OUT, reference=replace(c.reference, split=CanarySplit.HELD_OUT))
         for c in with_head
     ]
     signed = with_signatures(runner, "whole", held, ["whole"], silent, never)

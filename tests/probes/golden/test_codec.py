@@ -60,7 +60,7 @@ def signed(made: Golden, away: float = 1.0) -> Golden:
         faults = {Q_PROJ: Recorded(served), FOUR_BITS: Recorded(moved(served), base)}
         return replace(canary, reference=replace(reference, faults=faults))
 
-    return replace(made, canaries=tuple(one(c) if c.half is CanarySplit.HELD_OUT else c for c in made.canaries))
+    return replace(made, canaries=tuple(one(c) if c.split is CanarySplit.HELD_OUT else c for c in made.canaries))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name[:8])
