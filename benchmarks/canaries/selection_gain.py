@@ -23,6 +23,7 @@ from benchmarks.zoo.world import BOUNDS, World, pool
 from detectors.canaries.retention import prepare
 from probes.enrolment.d_optimal import select_canaries, tokens_needed
 from probes.enrolment.fault_directions import features_of
+from probes.enrolment.settings import EnrolmentContext
 from probes.golden.record import GoldenCanary
 from probes.runner import BatchShape, Runner, Target
 
@@ -103,7 +104,7 @@ def _read(member: Member, runner: Runner, others: Sequence[str]) -> Candidates:
     halves = [pool(member, runner, prompts, LEAST_ENERGY)[:EACH] for prompts in (member.pool, member.general)]
     both = [*halves[0], *halves[1]]
     return Candidates(
-        features=features_of(runner, member.name, both, others, silent, never),
+        features=features_of(EnrolmentContext(runner, member.name, others, silent, never), both),
         faults=_information(member, runner, both),
         lengths=np.array([len(canary.forced) for canary in both]),
         energy=np.array([prepare(canary.reference).energy / len(canary.forced) for canary in both]),

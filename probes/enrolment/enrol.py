@@ -1,19 +1,24 @@
-"""Enrolment: record what an adapter does on its canaries today, how much is noise, and whether a loss would show."""
+"""Enrolment: record what an adapter does on its canaries today, how much is noise, and whether a loss would show.
+
+One function a step, in ``_record_all``. Every random choice is seeded by ``EnrolSettings.seed``, so that an enrolment
+can be repeated; a change here changes which canaries later records hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
-from detectors.records import CanarySplit, NoiseFloor
+from detectors.records import CanarySplit, Identity, Measurement, NoiseFloor
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import Signed, with_signatures
 from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
-from probes.enrolment.pool import EnrolmentContext, halved, usable
+from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import strengths, with_curve
+from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
@@ -21,7 +26,26 @@ from probes.golden.power import Fleet, power
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
 from probes.runner import Runner, Stop
 
-SAID_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
+# Settings that the record holds in fields of their own.
+STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Recording:
+    """What the steps of one enrolment recorded.
+
+    canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
+    battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
+    excluded, unrecorded: the canaries and the signatures that are missing, and why
+    """
+
+    canaries: tuple[GoldenCanary, ...]
+    rank: int
+    alpha: float
+    battery: Mapping[str, tuple[Measurement, ...]]
+    draws_per_round: int
+    excluded: Mapping[str, str]
+    unrecorded: tuple[str, ...]
 
 
 def enrol(
@@ -33,59 +57,74 @@ def enrol(
     progress: Progress,
     stop: Stop,
 ) -> Golden:
-    """The golden record of an adapter under the files that lie there now; not yet written to a folder.
+    """The golden record of an adapter under the files that are in place now; not yet written to a folder.
 
     others: names of the other registered adapters, recorded on these canaries so that a mix-up can be named
     progress: called with (stage, done, total); stop: looked at between batches
 
-    Each canary's own check is read once here, so that one of a wrong form is refused before the long part.
-    Raises Refused, in words, for an adapter that did not load whole, for numbers that are not finite, for too few
-    usable canaries and for an adapter that cannot be told from its base; Unreplayable when files move or when stopped.
+    Raises Refused, in words, for a canary whose own check has a wrong form, an adapter that did not load whole, numbers
+    that are not finite, too few usable canaries and an adapter that cannot be distinguished from its base; Unreplayable
+    when files change or when stopped.
     """
-    for canary in canaries.canaries:
-        checked(canary.expect)
-    others = _ready(runner, adapter, others)
-    before = runner.identity(adapter)
-    asked = EnrolmentContext(runner, adapter, others, progress, stop)
-    found = halved(asked, usable(asked, canaries, settings), settings)
-    drawn, held = (_lengths(found.usable, half) for half in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
-    draws_per_round = sizes(drawn, held, settings.token_budget)[0]
-    rank, alpha = _rank_and_alpha(runner, adapter)
-    drafts = with_curve(runner, adapter, found.usable, strengths(rank), others, progress, stop)
-    signed = Signed(drafts, ())
-    if settings.signatures:
-        signed = with_signatures(runner, adapter, drafts, others, progress, stop)
-    battery = replay_battery(runner, adapter, drafts, progress, stop, settings.battery)
-    if runner.identity(adapter) != before:
+    _check_expectations(canaries)
+    context = EnrolmentContext(runner, adapter, _ready(runner, adapter, others), progress, stop)
+    accepted = runner.identity(adapter)
+    recording = _record_all(context, canaries, settings)
+    if runner.identity(adapter) != accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
-    final = _with_noise(signed.canaries, noise_floors(battery))
-    pool = [canary.reference for canary in final if canary.split is CanarySplit.SELECTED]
-    golden = Golden(
-        adapter=adapter,
+    golden = _golden(context, accepted, canaries.content_hash, settings, recording)
+    # The record that is judged against in memory is bit for bit the one that a later process reads.
+    return from_bytes(to_bytes(golden))
+
+
+def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolSettings) -> _Recording:
+    """Pool, scale curve, signatures, noise battery: each step adds to the canaries of the step before."""
+    selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
+    draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
+    rank, alpha = _rank_and_alpha(context.runner, context.adapter)
+    drafts = with_curve(context, selection.canaries, strengths(rank))
+    signatures = with_signatures(context, drafts) if settings.signatures else Signed(drafts, ())
+    battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
+    final = _with_noise(signatures.canaries, noise_floors(battery))
+    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
+
+
+def _golden(
+    context: EnrolmentContext, accepted: Identity, canary_set: str, settings: EnrolSettings, recording: _Recording
+) -> Golden:
+    """The record of what was recorded, with the statistical power that its selected canaries have."""
+    pool = [canary.reference for canary in recording.canaries if canary.split is CanarySplit.SELECTED]
+    alarm = Fleet(settings.log_threshold, recording.draws_per_round)
+    return Golden(
+        adapter=context.adapter,
         base=settings.base,
-        base_hash=before.live_base,
-        tokenizer_hash=tokenizer_fingerprint(runner),
-        adapter_hash=before.live_adapter,
-        rank=rank,
-        alpha=alpha,
-        scales=tuple(float(scale) for scale in final[0].reference.scales),
-        canaries=final,
-        canary_set=canaries.content_hash,
+        base_hash=accepted.live_base,
+        tokenizer_hash=tokenizer_fingerprint(context.runner),
+        adapter_hash=accepted.live_adapter,
+        rank=recording.rank,
+        alpha=recording.alpha,
+        scales=tuple(float(scale) for scale in recording.canaries[0].reference.scales),
+        canaries=recording.canaries,
+        canary_set=canary_set,
         tolerances=settings.tolerances,
-        noise={name: largest(measurements) for name, measurements in battery.items()},
-        power=power(adapter, pool, settings.tolerances, Fleet(settings.log_threshold, draws_per_round)),
+        noise={name: largest(measurements) for name, measurements in recording.battery.items()},
+        power=power(context.adapter, pool, settings.tolerances, alarm),
         created_at=settings.at,
         why=settings.why,
         previous=settings.previous,
-        excluded=found.excluded,
-        unrecorded=signed.unrecorded,
-        hash_scheme=before.scheme,
-        tokenizer_files_hash=before.live_tokenizer,
-        template_hash=before.live_template,
-        settings={key: value for key, value in asdict(settings).items() if key not in SAID_ELSEWHERE},
+        excluded=recording.excluded,
+        unrecorded=recording.unrecorded,
+        hash_scheme=accepted.scheme,
+        tokenizer_files_hash=accepted.live_tokenizer,
+        template_hash=accepted.live_template,
+        settings={key: value for key, value in asdict(settings).items() if key not in STORED_ELSEWHERE},
     )
-    # What is judged against in memory is bit for bit what a later process will read.
-    return from_bytes(to_bytes(golden))
+
+
+def _check_expectations(canaries: CanarySet) -> None:
+    """Read each canary's own check once, before the long part. Raises Refused for one of a wrong form."""
+    for canary in canaries.canaries:
+        checked(canary.expect)
 
 
 def _ready(runner: Runner, adapter: str, others: Sequence[str]) -> list[str]:
@@ -112,9 +151,15 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return int(rank), float(alpha)
 
 
+def _draws_per_round(canaries: Sequence[GoldenCanary], token_budget: int) -> int:
+    """Raises Refused for a budget that cannot hold the fewest draws of a round."""
+    drawn, held_out = (_lengths(canaries, split) for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
+    return sizes(drawn, held_out, token_budget)[0]
+
+
 def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
     return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
 def _with_noise(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:
-    return tuple(replace(one, reference=replace(one.reference, noise=floors[one.id])) for one in canaries)
+    return tuple(replace(canary, reference=replace(canary.reference, noise=floors[canary.id])) for canary in canaries)

@@ -8,9 +8,10 @@ import numpy as np
 
 from detectors.canaries.retention import Prepared, prepare
 from detectors.records import Fault, FaultKind, Floats
-from probes.canaries.replay_pairs import Progress, ask_all, summary
+from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import finite
 from probes.enrolment.d_optimal import Doubles, information
+from probes.enrolment.settings import EnrolmentContext
 from probes.golden.record import GoldenCanary
 from probes.runner import BatchShape, Breakable, Replay, Runner, Stop, Target
 
@@ -24,27 +25,22 @@ LEAST_NOISE = 1e-3
 BENIGN = BatchShape(rows=1)
 
 
-def features_of(
-    runner: Runner,
-    adapter: str,
-    candidates: Sequence[GoldenCanary],
-    others: Sequence[str],
-    progress: Progress,
-    stop: Stop,
-) -> Doubles:
+def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -> Doubles:
     """(n, D, D) information of each candidate on the adapter's own effect, its strength, its parts, and mix-ups.
 
     Directions: delta itself (the adapter lost), the tangent of the scale curve at 1, attention and mlp left out where
     the runner can do so, and up to four other adapters in its place. Noise: how far one benign replay moves each
     coordinate. Costs one pass over the candidates for each, three for strength and noise.
     """
-    asked = [Target(adapter, scale=BELOW), Target(adapter, scale=ABOVE), *_displaced(runner, adapter, others)]
+    runner, adapter, stop = context.runner, context.adapter, context.stop
+    strengths = Target(adapter, scale=BELOW), Target(adapter, scale=ABOVE)
+    targets = [*strengths, *_displaced(runner, adapter, context.others)]
     tables: list[list[Floats]] = []
-    for done, target in enumerate(asked):
-        progress(STAGE, done, len(asked) + 1)
+    for done, target in enumerate(targets):
+        context.progress(STAGE, done, len(targets) + 1)
         tables.append(_answers(runner, candidates, target, stop))
     benign = _answers(runner, candidates, Target(adapter), stop, BENIGN)
-    progress(STAGE, len(asked) + 1, len(asked) + 1)
+    context.progress(STAGE, len(targets) + 1, len(targets) + 1)
     per_canary = zip(candidates, zip(*tables, strict=True), benign, strict=True)
     return np.stack([_information(canary, list(answers), still) for canary, answers, still in per_canary])
 
@@ -75,7 +71,7 @@ def _vector(ready: Prepared, table: Floats) -> Doubles:
 def _answers(
     runner: Runner, candidates: Sequence[GoldenCanary], target: Target, stop: Stop, shape: BatchShape | None = None
 ) -> list[Floats]:
-    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in candidates]
+    replays = [Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept) for canary in candidates]
     answers = ask_all(runner, replays, stop, shape)
     tables = [summary(answers[replay]).log_probs for replay in replays]
     for canary, table in zip(candidates, tables, strict=True):

@@ -13,11 +13,12 @@ import numpy as np
 
 from detectors.diagnosis.fault_names import is_earlier_version, mixture
 from detectors.records import CanarySplit, Fault, FaultKind, Floats, Recorded
-from probes.canaries.replay_pairs import Progress, ask_all, summary
+from probes.canaries.replay_pairs import ask_all, summary
+from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import GoldenCanary
 from probes.golden.signature_codec import STEP
-from probes.runner import BITS, GROUPED, Breakable, Replay, Runner, Stop, Target
+from probes.runner import BITS, GROUPED, Breakable, Replay, Runner, Target
 
 STAGE = "signatures of faults"
 # Recorded parts of another adapter; between them and the healthy end the path is a curve
@@ -53,35 +54,28 @@ def faults_of(runner: Runner, adapter: str, others: Sequence[str]) -> tuple[Faul
     return (*blocks, *bits, *mixes, *warmed, Fault(FaultKind.PREFILLED, ""))
 
 
-def with_signatures(
-    runner: Runner,
-    adapter: str,
-    canaries: Sequence[GoldenCanary],
-    others: Sequence[str],
-    progress: Progress,
-    stop: Stop,
-) -> Signed:
+def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary]) -> Signed:
     """The canaries with a signature for every fault that the runner can answer under.
 
     A fault that the runner does not do, that overflows or that leaves every answer as it was is told in words and
     left out: it is no reason to refuse the adapter. Raises Unreplayable when it was stopped.
     """
-    faults = faults_of(runner, adapter, others)
+    faults = faults_of(context.runner, context.adapter, context.others)
     if not faults:
         return Signed(list(canaries), (NO_FAULTS,))
-    held = [canary for canary in canaries if canary.split is CanarySplit.HELD_OUT]
+    held_out = [canary for canary in canaries if canary.split is CanarySplit.HELD_OUT]
     recorded: dict[Fault, list[Recorded]] = {}
     unrecorded = []
     for done, fault in enumerate(faults):
-        progress(STAGE, done, len(faults))
-        found = _recorded(runner, adapter, held, fault, stop)
-        if isinstance(found, str):
-            unrecorded.append(f"{fault.kind.value} {fault.name}: {found}")
+        context.progress(STAGE, done, len(faults))
+        answers = _recorded(context, held_out, fault)
+        if isinstance(answers, str):
+            unrecorded.append(f"{fault.kind.value} {fault.name}: {answers}")
         else:
-            recorded[fault] = found
-    progress(STAGE, len(faults), len(faults))
-    signed = dict(_signed(held, recorded))
-    return Signed([signed.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
+            recorded[fault] = answers
+    context.progress(STAGE, len(faults), len(faults))
+    with_faults = dict(_with_faults(held_out, recorded))
+    return Signed([with_faults.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
 
 
 def summed(faults: Sequence[Fault]) -> str:
@@ -96,44 +90,44 @@ def summed(faults: Sequence[Fault]) -> str:
     return ", ".join(f"{count} {words.get(kind, kind.value)}" for kind, count in counts.items() if count) or "none"
 
 
-def _signed(
-    held: Sequence[GoldenCanary], recorded: Mapping[Fault, Sequence[Recorded]]
+def _with_faults(
+    held_out: Sequence[GoldenCanary], recorded: Mapping[Fault, Sequence[Recorded]]
 ) -> Iterator[tuple[str, GoldenCanary]]:
-    for index, canary in enumerate(held):
+    for index, canary in enumerate(held_out):
         faults = {fault: answers[index] for fault, answers in recorded.items()}
         yield canary.id, replace(canary, reference=replace(canary.reference, faults=faults))
 
 
-def _recorded(
-    runner: Runner, adapter: str, held: Sequence[GoldenCanary], fault: Fault, stop: Stop
-) -> list[Recorded] | str:
+def _recorded(context: EnrolmentContext, held_out: Sequence[GoldenCanary], fault: Fault) -> list[Recorded] | str:
     """One answer a canary, or why there is none."""
     try:
-        served = _answers(runner, held, Target(adapter, fault=fault), stop)
-        bases: Sequence[Floats | None] = [None] * len(held)
+        served = _answers(context, held_out, Target(context.adapter, fault=fault))
+        bases: Sequence[Floats | None] = [None] * len(held_out)
         if fault.kind is FaultKind.QUANTISED:
-            bases = _answers(runner, held, Target(None, fault=fault), stop)
+            bases = _answers(context, held_out, Target(None, fault=fault))
     except (Unsupported, Unreplayable) as error:
-        if stop():
+        if context.stop():
             raise
         return str(error)
-    found = [Recorded(*sides) for sides in zip(served, bases, strict=True)]
-    return _useless(held, found) or found
+    answers = [Recorded(*sides) for sides in zip(served, bases, strict=True)]
+    return _useless(held_out, answers) or answers
 
 
-def _answers(runner: Runner, held: Sequence[GoldenCanary], target: Target, stop: Stop) -> list[Floats]:
-    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in held]
-    answers = ask_all(runner, replays, stop)
+def _answers(context: EnrolmentContext, held_out: Sequence[GoldenCanary], target: Target) -> list[Floats]:
+    replays = [Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept) for canary in held_out]
+    answers = ask_all(context.runner, replays, context.stop)
     return [summary(answers[replay]).log_probs for replay in replays]
 
 
-def _useless(held: Sequence[GoldenCanary], found: Sequence[Recorded]) -> str:
+def _useless(held_out: Sequence[GoldenCanary], answers: Sequence[Recorded]) -> str:
     """Why these answers are no signature; "" where they are one."""
-    pairs = list(zip(held, found, strict=True))
-    tables = [(one, table) for one, it in pairs for table in (it.served, it.live_base) if table is not None]
-    if not all(np.isfinite(table[one.reference.kept >= 0]).all() for one, table in tables):
+    pairs = list(zip(held_out, answers, strict=True))
+    tables = [
+        (canary, table) for canary, answer in pairs for table in (answer.served, answer.live_base) if table is not None
+    ]
+    if not all(np.isfinite(table[canary.reference.kept >= 0]).all() for canary, table in tables):
         return "NaN or infinite log-probabilities"
-    if all(_unmoved(one, it.served) for one, it in pairs):
+    if all(_unmoved(canary, answer.served) for canary, answer in pairs):
         return "answers as if nothing were wrong"
     return ""
 

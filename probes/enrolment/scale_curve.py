@@ -8,13 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from detectors.records import Floats, Reference
-from probes.canaries.replay_pairs import Progress, ask_all, summary
+from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import finite
+from probes.enrolment.settings import EnrolmentContext
 from probes.golden.record import GoldenCanary
 from probes.runner import Replay, Runner, Stop, Target
 
+STAGE = "scale curve and other adapters"
 GRID = (0.0, 0.125, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)
-# Strengths up to here must be finite; far beyond them a half-precision base may overflow, and the curve ends earlier.
+# Answers up to this strength must be finite; far beyond it a half-precision base may overflow, and the curve then ends
+# earlier.
 NEEDED_UP_TO = 2.0
 
 
@@ -29,33 +32,27 @@ def strengths(rank: int) -> tuple[float, ...]:
 
 
 def with_curve(
-    runner: Runner,
-    adapter: str,
-    drafts: Sequence[GoldenCanary],
-    scales: Sequence[float],
-    others: Sequence[str],
-    progress: Progress,
-    stop: Stop,
+    context: EnrolmentContext, drafts: Sequence[GoldenCanary], scales: Sequence[float]
 ) -> list[GoldenCanary]:
     """The drafts with their recorded curve and the other adapters' answers.
 
     scales: ascending, contains 0 and 1: those two are the golden base and adapter themselves, not replayed again
     Raises Refused for numbers that are not finite, Unreplayable when it was stopped.
     """
-    targets = {scale: Target(adapter, scale=scale) for scale in scales if scale not in (0.0, 1.0)}
-    asked = [*targets.values(), *(Target(name) for name in others)]
+    targets = {scale: Target(context.adapter, scale=scale) for scale in scales if scale not in (0.0, 1.0)}
+    replayed = [*targets.values(), *(Target(name) for name in context.others)]
     answers = {}
-    for done, target in enumerate(asked):
-        progress("scale curve and other adapters", done, len(asked))
-        answers[target] = _answers(runner, drafts, target, stop)
-    progress("scale curve and other adapters", len(asked), len(asked))
-    usable = [scale for scale in scales if scale not in targets or _usable(drafts, answers[targets[scale]], scale)]
+    for done, target in enumerate(replayed):
+        context.progress(STAGE, done, len(replayed))
+        answers[target] = _answers(context.runner, drafts, target, context.stop)
+    context.progress(STAGE, len(replayed), len(replayed))
+    on_curve = [scale for scale in scales if scale not in targets or _on_curve(drafts, answers[targets[scale]], scale)]
     return [
         _with_reference(
             draft,
-            scales=np.array(usable, np.float32),
-            curve=np.stack([_point(draft.reference, scale, answers, targets, index) for scale in usable]),
-            others={name: answers[Target(name)][index] for name in others},
+            scales=np.array(on_curve, np.float32),
+            curve=np.stack([_point(draft.reference, scale, answers, targets, index) for scale in on_curve]),
+            others={name: answers[Target(name)][index] for name in context.others},
         )
         for index, draft in enumerate(drafts)
     ]
@@ -74,7 +71,7 @@ def _point(
 
 
 def _answers(runner: Runner, drafts: Sequence[GoldenCanary], target: Target, stop: Stop) -> list[Floats]:
-    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in drafts]
+    replays = [Replay(draft.id, draft.prompt, draft.forced, target, draft.reference.kept) for draft in drafts]
     answers = ask_all(runner, replays, stop)
     tables = [summary(answers[replay]).log_probs for replay in replays]
     if target.scale == 1.0:
@@ -83,7 +80,7 @@ def _answers(runner: Runner, drafts: Sequence[GoldenCanary], target: Target, sto
     return tables
 
 
-def _usable(drafts: Sequence[GoldenCanary], tables: Sequence[Floats], scale: float) -> bool:
+def _on_curve(drafts: Sequence[GoldenCanary], tables: Sequence[Floats], scale: float) -> bool:
     """May this strength be on the curve? Raises Refused where it must be and is not finite."""
     kept = np.concatenate([table[draft.reference.kept >= 0] for draft, table in zip(drafts, tables, strict=True)])
     if scale <= NEEDED_UP_TO:

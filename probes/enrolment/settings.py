@@ -1,26 +1,31 @@
-"""How an enrolment is done."""
+"""How an enrolment is done, and with what: its settings, and what each of its steps needs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances
+from probes.canaries.replay_pairs import Progress
 from probes.errors import Refused
+from probes.runner import Runner, Stop
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolSettings:
-    """How to enrol. base: the base's name; at: now, seconds since the epoch; why, previous: when a record is replaced.
+    """How to enrol. Raises Refused for bounds that exclude everything.
 
+    base: the base's name; at: now, seconds since the epoch
+    why, previous: reason, and hash of the record that is replaced; "" for a first one
     per_half: canaries wanted in each half; min_pool: fewest accepted (with 12 one benign outlier is 8 % of the pool)
     min_tokens, max_new_tokens: bounds of a usable continuation, end of text included
     min_energy: least |delta|^2 a scored position, nats squared (.01: the adapter moves log-probabilities by a tenth)
     top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
     battery: names of the benign configurations to replay, all of them when empty
-    signatures: record how the adapter answers when something is wrong (probes/enrolment/fault_signatures.py), about as
-    much work again
-    select: choose the pool by what each canary tells per token (probes/enrolment/d_optimal.py) from all candidates,
-    within pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
+    signatures: record how the adapter answers under faults (probes/enrolment/fault_signatures.py), which doubles the
+    work
+    select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
+    pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
     """
 
     base: str
@@ -47,3 +52,18 @@ class EnrolSettings:
             raise Refused("canaries in each half", f"{self.min_pool} to {self.per_half}", "2 <= min_pool <= per_half")
         if not 1 <= self.min_tokens <= self.max_new_tokens:
             raise Refused("tokens of a continuation", f"{self.min_tokens} to {self.max_new_tokens}", "1 <= min <= max")
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentContext:
+    """What every step of one enrolment needs.
+
+    others: names of the other registered adapters that can be replayed
+    progress: called with (stage, done, total); stop: looked at between batches
+    """
+
+    runner: Runner
+    adapter: str
+    others: Sequence[str]
+    progress: Progress
+    stop: Stop

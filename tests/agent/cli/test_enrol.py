@@ -108,7 +108,7 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     chosen = record(volume)
     assert chosen.settings["select"] is True
     assert len(chosen.pool) >= 24 and len(chosen.held_out) >= 24
-    assert "not chosen: others tell more per token" in chosen.excluded.values()
+    assert "not chosen: others carry more information per token" in chosen.excluded.values()
     assert any(canary.id.startswith("traffic-") for canary in chosen.canaries)
     assert not any("b asks" in canary.prompt_text for canary in chosen.canaries)
     assert {canary.split for canary in chosen.canaries} == set(CanarySplit)

@@ -97,7 +97,7 @@ def test_an_adapter_that_did_not_load_whole_is_refused() -> None:
 
 
 def test_an_adapter_like_its_base_is_unmonitorable() -> None:
-    with pytest.raises(Refused, match=r"unmonitorable: saw answers that cannot be told from its base's"):
+    with pytest.raises(Refused, match=r"unmonitorable: saw answers that cannot be distinguished from its base's"):
         attempt(fault="not_applied")
 
 

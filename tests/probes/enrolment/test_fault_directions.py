@@ -7,6 +7,7 @@ import pytest
 
 from detectors.canaries.retention import energy, prepare
 from probes.enrolment.fault_directions import LEAST_NOISE, features_of
+from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Refused
 from probes.runners import memory
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened, silent
@@ -14,7 +15,7 @@ from tests.probes.worlds import ADAPTERS, enrolled, never, opened, silent
 
 def test_the_first_direction_is_the_adapter_itself() -> None:
     candidates = enrolled("alpha").canaries[:6]
-    features = features_of(opened(noise=0.0), "alpha", candidates, ["beta"], silent, never)
+    features = features_of(EnrolmentContext(opened(noise=0.0), "alpha", ["beta"], silent, never), candidates)
     assert features.shape[0] == 6 and features.shape[1] == features.shape[2] >= 3
     for canary, found in zip(candidates, features, strict=True):
         assert found[0, 0] == pytest.approx(energy(canary.reference) / LEAST_NOISE**2, rel=1e-6)
@@ -24,7 +25,7 @@ def test_the_first_direction_is_the_adapter_itself() -> None:
 
 def test_another_adapter_is_a_direction_as_it_was_recorded() -> None:
     canary = enrolled("alpha").canaries[0]
-    features = features_of(opened(noise=0.0), "alpha", [canary], ["beta"], silent, never)
+    features = features_of(EnrolmentContext(opened(noise=0.0), "alpha", ["beta"], silent, never), [canary])
     ready = prepare(canary.reference)
     table = np.where(ready.mask, canary.reference.others["beta"], 0.0)
     golden = np.where(ready.mask, canary.reference.golden_adapter.log_probs, 0.0)
@@ -34,7 +35,9 @@ def test_another_adapter_is_a_direction_as_it_was_recorded() -> None:
 
 def test_noise_makes_a_canary_worth_less() -> None:
     canaries = enrolled("alpha").canaries[:3]
-    still, noisy = (features_of(opened(noise=noise), "alpha", canaries, [], silent, never) for noise in (0.0, 0.2))
+    still, noisy = (
+        features_of(EnrolmentContext(opened(noise=noise), "alpha", [], silent, never), canaries) for noise in (0.0, 0.2)
+    )
     assert (noisy[:, 0, 0] < 0.01 * still[:, 0, 0]).all()
 
 
@@ -43,4 +46,5 @@ def test_numbers_that_are_not_finite_are_refused_by_the_canary() -> None:
     runner.open()
     runner.inject("beta", "not_a_number")
     with pytest.raises(Refused, match=enrolled("alpha").canaries[0].id):
-        features_of(runner, "alpha", [replace(enrolled("alpha").canaries[0])], ["beta"], silent, never)
+        context = EnrolmentContext(runner, "alpha", ["beta"], silent, never)
+        features_of(context, [replace(enrolled("alpha").canaries[0])])

@@ -14,6 +14,7 @@ from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import CanaryCandidate, golden_sides
 from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, faults_of, summed, with_signatures
+from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary
 from probes.runner import Replay, Target
@@ -51,7 +52,7 @@ def canaries(runner: Runner) -> list[GoldenCanary]:
 
 def test_every_fault_is_recorded_on_the_held_out_canaries_alone(runner: Runner, canaries: list[GoldenCanary]) -> None:
     steps: list[tuple[str, int, int]] = []
-    signed = with_signatures(runner, "a", canaries, ["b"], lambda *step: steps.append(step), never)
+    signed = with_signatures(EnrolmentContext(runner, "a", ["b"], lambda *step: steps.append(step), never), canaries)
     assert signed.unrecorded == ()
     wanted = set(faults_of(runner, "a", ["b"]))
     assert {fault.kind for fault in wanted} == {
@@ -68,7 +69,7 @@ def test_every_fault_is_recorded_on_the_held_out_canaries_alone(runner: Runner, 
 
 
 def test_a_signature_is_what_the_runner_answers_under_that_fault(runner: Runner, canaries: list[GoldenCanary]) -> None:
-    signed = with_signatures(runner, "a", canaries, ["b"], silent, never)
+    signed = with_signatures(EnrolmentContext(runner, "a", ["b"], silent, never), canaries)
     canary = signed.canaries[1]
     for fault in (Fault(FaultKind.WITHOUT, "q_proj"), Fault(FaultKind.STACKED, "b")):
         replay = Replay("x", canary.prompt, canary.forced, Target("a", fault=fault), canary.reference.kept)
@@ -77,7 +78,7 @@ def test_a_signature_is_what_the_runner_answers_under_that_fault(runner: Runner,
 
 
 def test_fewer_bits_move_further(runner: Runner, canaries: list[GoldenCanary]) -> None:
-    signed = with_signatures(runner, "a", canaries, [], silent, never)
+    signed = with_signatures(EnrolmentContext(runner, "a", [], silent, never), canaries)
     reference = signed.canaries[1].reference
     ready = prepare(reference)
 
@@ -97,7 +98,7 @@ def test_what_cannot_be_recorded_is_said_and_the_rest_is_there(runner: Runner, c
         replace(c, split=CanarySplit.HELD_OUT, reference=replace(c.reference, split=CanarySplit.HELD_OUT))
         for c in with_head
     ]
-    signed = with_signatures(runner, "whole", held, ["whole"], silent, never)
+    signed = with_signatures(EnrolmentContext(runner, "whole", ["whole"], silent, never), held)
     kinds = {fault.kind for fault in signed.canaries[0].reference.faults}
     assert FaultKind.QUANTISED in kinds and FaultKind.STACKED not in kinds
     assert any("stacked whole" in words for words in signed.unrecorded)
@@ -111,7 +112,7 @@ def test_an_earlier_release_is_neither_stacked_nor_averaged(runner: Runner) -> N
 def test_a_stop_leaves_no_signatures(runner: Runner, canaries: list[GoldenCanary]) -> None:
     asked = iter(range(1000))
     with pytest.raises(Unreplayable, match="stopped"):
-        with_signatures(runner, "a", canaries, ["b"], silent, lambda: next(asked) >= 5)
+        with_signatures(EnrolmentContext(runner, "a", ["b"], silent, lambda: next(asked) >= 5), canaries)
 
 
 def test_what_was_recorded_is_summed_up_for_people() -> None:
@@ -130,7 +131,7 @@ def test_a_runner_that_cannot_be_broken_records_nothing_and_says_so() -> None:
     plain = Unbreakable(memory.Config())
     plain.open()
     canaries = enrolled("alpha").canaries
-    signed = with_signatures(plain, "alpha", canaries, ["beta"], silent, never)
+    signed = with_signatures(EnrolmentContext(plain, "alpha", ["beta"], silent, never), canaries)
     assert signed.canaries == list(canaries) and signed.unrecorded == (NO_FAULTS,)
 
 
