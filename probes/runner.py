@@ -177,3 +177,26 @@ class Bounded(Protocol):
 
     def context(self) -> int | None:
         """Most tokens that the live base reads in one text, None where it sets no bound. Raises Unreplayable."""
+
+
+@runtime_checkable
+class LoraSettings(Protocol):
+    """What a runner has that reads the configuration of adapters; optional, ask with ``isinstance``."""
+
+    def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
+        """r and lora_alpha of adapter_config.json, without rank_pattern and alpha_pattern. Raises like ``run``."""
+
+
+@runtime_checkable
+class Reconfigurable(Protocol):
+    """What a runner has that can be set up a second time with another attention kernel or another precision, so that
+    enrolment can measure how far benign changes of either move the answers; optional, ask with ``isinstance``."""
+
+    def other_attention(self) -> str:
+        """Name of an attention kernel that the open live base supports and does not run on, "" where there is none."""
+
+    def half_precision(self) -> str:
+        """Name of the 16-bit type that a CUDA device computes in here, "" for float32 or a CPU."""
+
+    def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
+        """A second runner over the same files, not yet open; "" keeps this runner's own setting."""

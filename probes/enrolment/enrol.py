@@ -24,7 +24,7 @@ from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.power import Fleet, power
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
-from probes.runner import Runner, Stop
+from probes.runner import LoraSettings, Runner, Stop
 
 # Settings that the record holds in fields of their own.
 STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
@@ -143,12 +143,8 @@ def _ready(runner: Runner, adapter: str, others: Sequence[str]) -> list[str]:
 
 
 def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
-    """Of the LoRA, for runners that know (``rank_and_alpha(adapter)``); 0, 0 otherwise."""
-    asked = getattr(runner, "rank_and_alpha", None)
-    if asked is None:
-        return 0, 0.0
-    rank, alpha = asked(adapter)
-    return int(rank), float(alpha)
+    """Of the LoRA; 0 and 0 where the runner does not know them."""
+    return runner.rank_and_alpha(adapter) if isinstance(runner, LoraSettings) else (0, 0.0)
 
 
 def _draws_per_round(canaries: Sequence[GoldenCanary], token_budget: int) -> int:

@@ -5,9 +5,8 @@ Enrolment replays every canary in benign configurations and keeps, per canary, h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from detectors.records import Measurement, NoiseFloor
 from probes.canaries.replay_pairs import Progress, ask_all, pair, summary
 from probes.errors import Refused
 from probes.golden.record import GoldenCanary, compare
-from probes.runner import BatchShape, Runner, Stop
+from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 
 # What float32 rounding alone was seen to move on another kernel or machine than the battery's own: a floor of exactly 0
 # would make the last bit a fault. Each is far below any tolerance that is of use (0.005 and up).
@@ -61,22 +60,14 @@ def configurations(runner: Runner) -> tuple[Configuration, ...]:
         Configuration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
         Configuration("after a restart", BatchShape(rows=8), reopen=True),
     )
-    config = getattr(runner, "config", None)
-    return (*plain, *_other_attention(runner), *_other_dtype(config))
+    return (*plain, *(_by_second_runner(runner) if isinstance(runner, Reconfigurable) else ()))
 
 
-def _other_attention(runner: Runner) -> tuple[Configuration, ...]:
-    """For runners that know (``other_attention()``)."""
-    asked = getattr(runner, "other_attention", None)
-    other = asked() if asked else ""
-    return (Configuration(f"{other} attention", BatchShape(rows=8), attention=other),) if other else ()
-
-
-def _other_dtype(config: Any) -> tuple[Configuration, ...]:
-    dtype, placement = getattr(config, "dtype", ""), getattr(config, "placement", None)
-    if dtype not in ("bfloat16", "float16") or placement is None or placement().device.type != "cuda":
-        return ()
-    return (Configuration(f"float32 instead of {dtype}", BatchShape(rows=8), dtype="float32"),)
+def _by_second_runner(runner: Reconfigurable) -> Iterator[Configuration]:
+    if kernel := runner.other_attention():
+        yield Configuration(f"{kernel} attention", BatchShape(rows=8), attention=kernel)
+    if served := runner.half_precision():
+        yield Configuration(f"float32 instead of {served}", BatchShape(rows=8), dtype="float32")
 
 
 def replay_battery(
@@ -151,20 +142,13 @@ def _replay(
         runner.open()
     if not configuration.settings:
         return _measured(runner, adapter, canaries, configuration, stop)
-    second = _second(runner, configuration.settings)
+    assert isinstance(runner, Reconfigurable), "configurations() offers no other setting for any other runner"
+    second = runner.reconfigured(**configuration.settings)
     second.open()
     try:
         return _measured(second, adapter, canaries, configuration, stop)
     finally:
         second.close()
-
-
-def _second(runner: Any, settings: Mapping[str, str]) -> Runner:
-    if not is_dataclass(runner.config) or isinstance(runner.config, type):
-        wanted = f"a dataclass with the fields {', '.join(settings)}"
-        raise Refused("runner's config", type(runner.config).__name__, wanted)
-    other: Runner = type(runner)(replace(runner.config, **settings))
-    return other
 
 
 def _measured(

@@ -224,6 +224,14 @@ class Runner:
         able = ("sdpa", "eager") if network._supports_sdpa else ("eager",)
         return next((name for name in able if name != network.config._attn_implementation), "")
 
+    def half_precision(self) -> str:
+        half = self.config.dtype in ("bfloat16", "float16")
+        return self.config.dtype if half and self.config.placement().device.type == "cuda" else ""
+
+    def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
+        config = self.config
+        return Runner(replace(config, attention=attention or config.attention, dtype=dtype or config.dtype))
+
     def blocks(self, adapter: str) -> tuple[str, ...]:
         """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
         with self._lock:

@@ -16,7 +16,20 @@ import probes.runners
 from detectors.records import Fault, FaultKind
 from probes.canaries.log_prob_summary import keep, summarise
 from probes.errors import Unreplayable
-from probes.runner import BITS, Batching, BatchShape, Breakable, Readiness, Replay, Replayed, Runner, Target, Weights
+from probes.runner import (
+    BITS,
+    Batching,
+    BatchShape,
+    Breakable,
+    LoraSettings,
+    Readiness,
+    Reconfigurable,
+    Replay,
+    Replayed,
+    Runner,
+    Target,
+    Weights,
+)
 from probes.scoring.scoring_job import Scoring
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
@@ -290,6 +303,32 @@ def test_many_continuations_are_those_made_one_by_one_in_the_order_given(
     assert many == [runner.generate(Target("alpha"), one, 7, lambda: False) for one in prompts]
     assert runner.generate_many(Target("alpha"), prompts, 7, lambda: True) == [()] * 9
     assert runner.generate_many(Target("alpha"), [], 7, lambda: False) == []
+
+
+def test_rank_and_alpha_are_those_of_a_registered_adapter(runner: Runner) -> None:
+    if not isinstance(runner, LoraSettings):
+        pytest.skip("it does not read the configuration of adapters")
+    rank, alpha = runner.rank_and_alpha("alpha")
+    assert rank >= 1 and alpha > 0
+    with pytest.raises(Unreplayable):
+        runner.rank_and_alpha("nobody")
+
+
+def test_a_reconfigured_runner_is_a_second_one_that_answers_alike(runner: Runner, prompt: tuple[int, ...]) -> None:
+    if not isinstance(runner, Reconfigurable):
+        pytest.skip("it cannot be set up a second time")
+    other = runner.other_attention()
+    second = runner.reconfigured(attention=other)
+    with pytest.raises(Unreplayable):
+        _one(second, prompt, prompt[:5], Target("alpha"))
+    second.open()
+    try:
+        assert isinstance(second, Reconfigurable) and second.other_attention() != other
+        answers = [_one(each, prompt, prompt[:5], Target("alpha")) for each in (runner, second)]
+    finally:
+        second.close()
+    assert np.abs(answers[0] - answers[1]).max() < 5e-3
+    assert runner.refresh() == dict.fromkeys((None, *ADAPTERS), Readiness()), "the first one stays open"
 
 
 def _faulty(kind: FaultKind, name: str, adapter: str | None = "alpha", scale: float = 1.0) -> Target:
