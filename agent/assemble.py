@@ -9,16 +9,17 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
+from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.app import Parts, Sink
 from agent.clock import Clock
-from agent.config import Config, Model
+from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Health, Routes
 from agent.kafka.consumer import Consumer
-from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.store.reader import StoreReader
+from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.redaction import Redactor
@@ -35,6 +36,8 @@ from detectors.records import BaseRound, SubjectKind
 from detectors.registry import reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.decision import Rules
+from probes import runner_registry
+from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Refusal
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
@@ -48,7 +51,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Everything the loop turns, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config)
-    sinks = [*_sinks(config, telemetry), *extra_sinks]
+    sinks = [*_sinks(config, telemetry, clock), *extra_sinks]
     canaries = _canaries(config, clock, keeper)
     consumer = Consumer(config.kafka) if config.kafka else None
     judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
@@ -131,28 +134,27 @@ def _every_detector(config: Config) -> dict[str, Any]:
 
 
 def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
-    """The in-process runner of one base; imports the model libraries here and nowhere earlier.
+    """The runner of one base, as ``probes.runner`` names it; imports the model libraries here and nowhere earlier.
 
     golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
+    Raises Refused for settings that the runner does not take.
     """
-    from probes.runners.in_process import Config as RunnerConfig
-    from probes.runners.in_process import Runner as InProcess
-
-    accepted = (model.golden_path or _kept_weights(config, model)) if golden else None
-    adapters = _kept_adapters(config, model) if golden else {}
-    return InProcess(
-        RunnerConfig(
-            base=model.path,
-            adapters={adapter.name: str(adapter.path) for adapter in model.adapters},
-            golden_base=accepted,
-            device=config.probes.device,
-            cache_dir=str(config.probes.cache_dir),
-            max_batch_tokens=config.probes.max_batch_tokens,
-            attention=config.probes.attention,
-            threads=config.probes.threads,
-            golden_adapters=adapters,
-        )
-    )
+    probes = config.probes
+    filled_in = {
+        "base": model.path,
+        "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters},
+        "golden_base": (model.golden_path or _kept_weights(config, model)) if golden else None,
+        "golden_adapters": _kept_adapters(config, model) if golden else {},
+        "device": probes.device,
+        "cache_dir": str(probes.cache_dir),
+        "max_batch_tokens": probes.max_batch_tokens,
+        "attention": probes.attention,
+        "threads": probes.threads,
+    }
+    try:
+        return runner_registry.make(probes.runner, filled_in, probes.runner_settings)
+    except ProbeRefused as error:
+        raise Refused(f"probes.{error.what}", error.seen, error.wanted) from None
 
 
 def goldens_of(config: Config, model: Model) -> dict[str, Golden | Refusal]:
@@ -233,36 +235,10 @@ def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader, jud
     return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged)
 
 
-def _sinks(config: Config, telemetry: Telemetry) -> list[Sink]:
-    """PagerDuty first: a page is on disk before anything else is tried."""
-    sinks: list[Sink] = []
-    if wanted := config.alerts.pagerduty:
-        sinks.append(
-            pagerduty.Sink(
-                pagerduty.Config(
-                    routing_key_file=wanted.routing_key_file,
-                    outbox_dir=config.state_dir / "outbox",
-                    url=wanted.url,
-                    source=config.pod,
-                    client_url=wanted.dashboard_url,
-                    runbook_url=wanted.runbook_url,
-                )
-            )
-        )
-    sinks.append(prometheus.Sink(prometheus.Config(cluster=config.cluster, pod=config.pod), telemetry))
-    sinks.append(
-        clickhouse.Sink(
-            clickhouse.Config(
-                dsn=config.clickhouse.dsn,
-                password_file=config.clickhouse.password_file,
-                cluster=config.cluster,
-                pod=config.pod,
-                store_text=config.clickhouse.store_text,
-                replicated=config.clickhouse.replicated,
-            )
-        )
-    )
-    return sinks
+def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
+    """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
+    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock)
+    return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 
 def _telemetry(config: Config) -> Telemetry:

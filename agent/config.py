@@ -12,17 +12,29 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from agent import config_errors, yaml_document
+from agent import config_errors, sink_registry, yaml_document
 from agent.alerting.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
 from agent.kafka.client import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
+from agent.yaml_document import shown_key
 from detectors.records import THE_BASE
+from probes import runner_registry
 from probes.canaries.canary_file import read_canaries
-from probes.errors import Refused as CanariesRefused
+from probes.errors import Refused as ProbeRefused
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -108,6 +120,7 @@ class Model(Section):
 class Probes(Section):
     """How canaries are replayed.
 
+    runner: name of the file in probes/runners that answers replays; runner_settings: its own, over its defaults
     every: one scheduled round; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
     attention: sdpa, eager, or auto: the first where the base's class computes all of its attention by it
@@ -118,6 +131,8 @@ class Probes(Section):
     canaries: false replays none and leaves the adapters to their sampled responses
     """
 
+    runner: str = "in_process"
+    runner_settings: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     every: Duration = 60.0
     token_budget_per_round: int = Field(default=512, ge=64)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")
@@ -130,6 +145,23 @@ class Probes(Section):
     flips: int = Field(default=2, ge=0, le=16)
     canaries: bool = True
     seed: int | None = Field(default=None, ge=0)
+
+    @field_validator("runner")
+    @classmethod
+    def _is_a_runner(cls, name: str) -> str:
+        if name not in runner_registry.names():
+            raise Unfit(shown_key(name), f"one of: {', '.join(runner_registry.names())}")
+        return name
+
+    @field_validator("runner_settings")
+    @classmethod
+    def _are_of_that_runner(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            if "runner" in info.data:  # else it was refused already
+                runner_registry.check(info.data["runner"], settings)
+        except ProbeRefused as error:
+            raise Unfit(str(error.seen), error.wanted) from None
+        return settings
 
 
 class Scoring(Section):
@@ -207,7 +239,12 @@ class Telemetry(Section):
 
 
 class Config(Section):
-    """The whole file. detectors: name of a file in detectors/kinds -> settings of its own, over its defaults."""
+    """The whole file.
+
+    detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
+    sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
+    section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
+    """
 
     models: tuple[Model, ...] = Field(min_length=1)
     kafka: KafkaConfig | None = None
@@ -218,6 +255,7 @@ class Config(Section):
     clickhouse: ClickHouse = ClickHouse()
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
+    sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
@@ -250,6 +288,15 @@ class Config(Section):
         wanted = self.probes.keep_golden_weights
         return self.scores(model) and model.golden_path is None if wanted is None else wanted
 
+    @property
+    def sink_sections(self) -> dict[str, tuple[str, Section | None]]:
+        """Sinks that need no key under ``sinks``: name -> the section that holds their settings, and what it says."""
+        return {
+            "clickhouse": ("clickhouse", self.clickhouse),
+            "pagerduty": ("alerts.pagerduty", self.alerts.pagerduty),
+            "prometheus": ("telemetry", None),
+        }
+
     def adapter(self, name: str) -> tuple[Model, Adapter]:
         """The adapter of that name with its base. Raises Refused naming those that exist."""
         for model in self.models:
@@ -272,8 +319,41 @@ def parse(data: dict[str, Any], path: Path) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise config_errors.refused(path, error.errors()[0]) from None
+    config = config.model_copy(update={"sinks": {name: _of_sink(config, name, path) for name in config.sinks}})
     config_errors.check_truths(path, data, config)
     return _anchored(config, path.resolve().parent)
+
+
+def sink_configs(config: Config) -> dict[str, BaseModel]:
+    """Name of each sink that is switched on -> its Config, in the order in which they are given findings."""
+    always = {"prometheus", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
+    return {
+        name: sink_registry.load(name).Config(**_from_section(config, name), **config.sinks.get(name, {}))
+        for name in sink_registry.in_order(always | set(config.sinks))
+    }
+
+
+def _from_section(config: Config, name: str) -> dict[str, Any]:
+    _, section = config.sink_sections.get(name, ("", None))
+    return dict(section) if section else {}
+
+
+def _of_sink(config: Config, name: str, path: Path) -> dict[str, Any]:
+    """The settings under ``sinks.NAME`` as its Config reads them. Raises Refused with the place of what is wrong."""
+    place, section = config.sink_sections.get(name, ("", None))
+    if name == "pagerduty" and section is None:
+        raise Refused(f"{path}: sinks.{name}", "no alerts.pagerduty", "that section, which switches it on")
+    if name not in sink_registry.names():
+        raise Refused(f"{path}: sinks.{shown_key(name)}", "this key", f"one of: {', '.join(sink_registry.names())}")
+    given, elsewhere = config.sinks[name], _from_section(config, name)
+    if twice := [key for key in given if key in elsewhere]:
+        raise Refused(f"{path}: sinks.{name}.{twice[0]}", "this key", f"{place}.{twice[0]}, where it is read from")
+    try:
+        read = sink_registry.load(name).Config.model_validate(elsewhere | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise config_errors.refused(path, {**first, "loc": ("sinks", name, *first["loc"])}) from None
+    return {key: getattr(read, key) for key in given}
 
 
 def missing_files(config: Config) -> list[Refused]:
@@ -299,7 +379,7 @@ def faulty_canaries(config: Config) -> list[Refused]:
                 continue
             try:
                 read_canaries(file)
-            except CanariesRefused as error:
+            except ProbeRefused as error:
                 place = f"models.{i}.adapters.{j}.canaries: {error.what}"
                 found[file] = Refused(place, error.seen, error.wanted)
     return list(found.values())
@@ -313,6 +393,8 @@ def _anchored(config: Config, folder: Path) -> Config:
             return folder / value.expanduser()
         if isinstance(value, tuple):
             return tuple(anchor(item) for item in value)
+        if isinstance(value, dict):
+            return {key: anchor(item) for key, item in value.items()}
         if isinstance(value, BaseModel):
             return value.model_copy(update={name: anchor(getattr(value, name)) for name in type(value).model_fields})
         return value

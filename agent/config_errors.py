@@ -70,10 +70,13 @@ def _leaves(data: object, place: str = "") -> Iterator[tuple[str, object]]:
 
 def _at(config: object, place: str) -> object:
     """What became of the value at this place."""
-    found = config
+    value = config
     for part in place.split("."):
-        found = found[int(part)] if isinstance(found, tuple) else getattr(found, part, None)
-    return found
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        else:
+            value = value[int(part)] if isinstance(value, tuple) else getattr(value, part, None)
+    return value
 
 
 def missing(place: str, file: Path) -> Refused:

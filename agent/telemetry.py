@@ -41,7 +41,6 @@ GAUGES = (
     Metric("gapwatch.evidence", "nats", "level of the e-detector"),
     Metric("gapwatch.informing_evidence", "nats", "level of an e-detector that informs; it may pass the threshold"),
     Metric("gapwatch.threshold", "nats", "evidence that pages"),
-    Metric("gapwatch.embedding_drift", "nats", "evidence of input or output drift; informs, never pages"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
     Metric("gapwatch.heartbeat", "s", "when the loop last said that it lives, seconds since the epoch"),
     Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds in force promise, for the whole fleet"),

@@ -158,8 +158,8 @@ def _notice(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Notice:
 
 def _short(notice: Notice) -> Any:
     """The page as the demo shows it, its first lines."""
-    settings = pagerduty.Config(routing_key_file=Path("key"), outbox_dir=Path("outbox"))
-    _, event = pagerduty.to_event(notice, settings)
+    settings = pagerduty.Config(routing_key_file=Path("key"))
+    _, event = pagerduty.to_event(notice, settings, "gapwatch")
     details = event["payload"]["custom_details"]
     event["payload"]["custom_details"] = dict(list(details.items())[:SHOWN_DETAILS])
     text = page_text(ReceivedIncident(notice.dedup_key, "triggered", [event]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-import time
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.rows import Origin, Row, TableRows, to_rows
+from agent.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +34,11 @@ KEPT_LONGEST = (
 )
 # Codes that another try cannot help: a value that does not fit its column.
 BAD_DATA = {6, 27, 41, 53, 69, 70, 72, 117, 349}
+CLOSING_RETRY_S = 0.05
 
 
 class Config(BaseModel):
-    """dsn: see store.connect; password_file: read at every connect; cluster, pod: columns of every row.
+    """dsn: see store.connect; password_file: read at every connect
 
     store_text: keep prompts and outputs of production; replicated: Replicated engines, on_cluster for ON CLUSTER;
     buffer_mb: rows held while the store is away, traffic not counted; max_rows: one insert;
@@ -47,8 +48,6 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     dsn: str
     password_file: Path | None = None
-    cluster: str = ""
-    pod: str = ""
     store_text: bool = False
     replicated: bool = False
     on_cluster: str = ""
@@ -76,9 +75,9 @@ class Batch:
 class Sink:
     """submit and flush are called by the loop and never wait for the store."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._place = Origin(config.cluster, config.pod, config.store_text)
+    def __init__(self, config: Config, surroundings: Surroundings) -> None:
+        self._config, self._clock = config, surroundings.clock
+        self._origin = Origin(surroundings.cluster, surroundings.pod, config.store_text)
         self._changed = threading.Condition()
         self._traffic: deque[TableRows] = deque()
         self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
@@ -96,7 +95,7 @@ class Sink:
         self._thread.start()
 
     def submit(self, finding: Finding) -> None:
-        groups = to_rows(finding, self._place)
+        groups = to_rows(finding, self._origin)
         with self._changed:
             for group in groups:
                 if isinstance(finding, TrafficBatch):
@@ -114,7 +113,7 @@ class Sink:
         """Write what is left within the budget; what is not written then is counted in the log."""
         if self._closing.is_set():
             return
-        self._deadline = time.monotonic() + budget_s
+        self._deadline = self._clock.steady() + budget_s
         self._closing.set()
         with self._changed:
             self._changed.notify()
@@ -164,7 +163,7 @@ class Sink:
                 if self._closing.is_set():
                     return None
                 self._changed.wait()
-            if time.monotonic() > self._deadline:
+            if self._clock.steady() > self._deadline:
                 return None
             self._in_flight = self._take()
             return self._in_flight
@@ -214,10 +213,10 @@ class Sink:
                 self._lost(error)
             if tries == 0:
                 log.warning("clickhouse_retrying", table=batch.table, rows=len(batch.rows), why=self._trouble)
-            if time.monotonic() > self._deadline:
+            if self._clock.steady() > self._deadline:
                 return False
             if self._closing.wait(self._delay(tries)):
-                time.sleep(0.05)
+                threading.Event().wait(CLOSING_RETRY_S)
             tries += 1
 
     def _lost(self, error: Exception) -> None:

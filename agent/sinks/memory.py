@@ -1,4 +1,4 @@
-"""Findings in lists: the twin that ships with the product, for dry runs and tests."""
+"""Findings kept in memory: for dry runs and tests, which read them back with ``of``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.records import Finding, Notice
+from agent.surroundings import Surroundings
 from detectors.records import Verdict
 
 Kind = TypeVar("Kind")
@@ -21,9 +22,9 @@ class Config(BaseModel):
 
 
 class Sink:
-    """Takes everything at once; ``settled`` can be set to False to play a store that is away."""
+    """Takes everything at once; set ``settled`` to False to imitate a store that is away."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, surroundings: Surroundings | None = None) -> None:  # noqa: ARG002
         self.findings: deque[Finding] = deque(maxlen=(config or Config()).keep)
         self.settled = True
         self.opened = self.closed = False

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import re
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,11 @@ from agent.alerting.notice_text import runbook_of
 from agent.alerting.outbox import Entry, Outbox
 from agent.alerting.pagerduty_address import CHANGE, ENQUEUE, address
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
+from agent.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)
+
+FIRST = True  # a page is on disk before anything else is tried
 
 MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
 ACCEPTED, WRONG, TOO_LONG, THROTTLED = 202, 400, 413, 429
@@ -36,18 +38,16 @@ NAMES_THE_KEY = re.compile(r"(routing|service|integration)[\s_-]*key", re.IGNORE
 
 
 class Config(BaseModel):
-    """routing_key_file: a mounted file with the 32-character integration key; outbox_dir: survives a restart.
+    """routing_key_file: a mounted file with the 32-character integration key
 
-    source, client_url, runbook_url: shown in the incident; ``{cause}`` in runbook_url becomes the cause's name.
+    dashboard_url, runbook_url: shown in the incident; ``{cause}`` in runbook_url becomes the cause's name
     outbox_limit: events held, oldest change events dropped first; throttle_s: wait after a 429
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     routing_key_file: Path
-    outbox_dir: Path
     url: str = "https://events.pagerduty.com"
-    source: str = "gapwatch"
-    client_url: str = ""
+    dashboard_url: str = ""
     runbook_url: str = ""
     outbox_limit: int = Field(default=1000, ge=1)
     timeout_s: float = Field(default=10.0, gt=0)
@@ -64,9 +64,10 @@ class Config(BaseModel):
 class Sink:
     """Takes Notices, lets everything else pass."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._outbox = Outbox(config.outbox_dir, config.outbox_limit)
+    def __init__(self, config: Config, surroundings: Surroundings) -> None:
+        self._config, self._clock = config, surroundings.clock
+        self._source = surroundings.pod or "gapwatch"
+        self._outbox = Outbox(surroundings.state_dir / "outbox", config.outbox_limit)
         self._tries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._throttled_until = 0.0
@@ -82,7 +83,7 @@ class Sink:
 
     def submit(self, finding: Finding) -> None:
         if isinstance(finding, Notice):
-            path, body = to_event(finding, self._config)
+            path, body = to_event(finding, self._config, self._source)
             droppable = finding.kind is NoticeKind.CHANGE
             self._outbox.add(finding.dedup_key, path, body, droppable, finding.after)
             self._wake.set()
@@ -93,7 +94,7 @@ class Sink:
 
     def close(self, budget_s: float) -> None:
         """Send what can be sent within the budget; the rest stays on disk for the next process."""
-        self._deadline = time.monotonic() + budget_s
+        self._deadline = self._clock.steady() + budget_s
         self._closing.set()
         self._wake.set()
         if self._thread.ident is not None:
@@ -110,7 +111,7 @@ class Sink:
 
     def _work(self) -> None:
         with httpx.Client(base_url=self._config.url, timeout=self._config.timeout_s) as http:
-            while time.monotonic() < self._deadline:
+            while self._clock.steady() < self._deadline:
                 entry = self._due()
                 if entry is not None:
                     self._guarded(http, entry)
@@ -129,14 +130,14 @@ class Sink:
             self._later(entry, type(error).__name__)
 
     def _due(self) -> Entry | None:
-        now = time.monotonic()
+        now = self._clock.steady()
         if now < self._throttled_until:
             return None
         return self._outbox.first(not_before={key for key, due in self._not_before.items() if due > now})
 
     def _pause(self) -> float:
         """Until the next try falls due; new notices wake the thread earlier."""
-        now = time.monotonic()
+        now = self._clock.steady()
         dues = [max(due, self._throttled_until) - now for due in (*self._not_before.values(), self._throttled_until)]
         return min([d for d in dues if d > 0], default=1.0)
 
@@ -156,7 +157,7 @@ class Sink:
             self._later(entry, "HTTP 400: is the routing key right?", slowly=True)
         else:
             if answer.status_code == THROTTLED:
-                self._throttled_until = time.monotonic() + self._config.throttle_s * random.uniform(1.0, 1.5)
+                self._throttled_until = self._clock.steady() + self._config.throttle_s * random.uniform(1.0, 1.5)
             self._later(entry, f"HTTP {answer.status_code}")
 
     def _done(self, entry: Entry) -> None:
@@ -171,7 +172,7 @@ class Sink:
         tries = self._tries.get(entry.key, 0)
         longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** (16 if slowly else min(tries, 16)))
         self._tries[entry.key] = tries + 1
-        self._not_before[entry.key] = time.monotonic() + longest * random.uniform(0.5, 1.0)
+        self._not_before[entry.key] = self._clock.steady() + longest * random.uniform(0.5, 1.0)
         self._trouble = why
         if tries == 0:
             log.warning("pagerduty_retrying", dedup_key=entry.key, why=why)
@@ -198,9 +199,9 @@ def _is_hopeless(answer: httpx.Response, key: str) -> bool:
     return bool(named) and not NAMES_THE_KEY.search(f"{told.get('message')} {named}")
 
 
-def to_event(notice: Notice, config: Config) -> tuple[str, dict[str, Any]]:
-    """(path, body without routing key) of one notice, within every limit of the API."""
-    body = _change(notice, config) if notice.kind is NoticeKind.CHANGE else _alert(notice, config)
+def to_event(notice: Notice, config: Config, source: str) -> tuple[str, dict[str, Any]]:
+    """(path, body without routing key) of one notice, within every limit of the API. source: the pod that reports it"""
+    body = _change(notice, config, source) if notice.kind is NoticeKind.CHANGE else _alert(notice, config, source)
     path = CHANGE if notice.kind is NoticeKind.CHANGE else ENQUEUE
     while len(orjson.dumps(body)) > MAX_BODY and body["payload"]["custom_details"]:
         details = body["payload"]["custom_details"]
@@ -208,17 +209,17 @@ def to_event(notice: Notice, config: Config) -> tuple[str, dict[str, Any]]:
     return path, body
 
 
-def _alert(notice: Notice, config: Config) -> dict[str, Any]:
+def _alert(notice: Notice, config: Config, source: str) -> dict[str, Any]:
     verdict = notice.verdict
     severity = "warning" if notice.reason is NoticeReason.CANNOT_TELL else "critical"
     body = {
         "event_action": notice.kind.value,
         "dedup_key": notice.dedup_key[:MAX_KEY],
         "client": "gapwatch",
-        "client_url": config.client_url,
+        "client_url": config.dashboard_url,
         "links": _links(notice, config),
         "payload": {
-            **_common(notice, config),
+            **_common(notice, source),
             "severity": severity,
             "component": verdict.subject,
             "group": verdict.base,
@@ -228,15 +229,15 @@ def _alert(notice: Notice, config: Config) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value}
 
 
-def _change(notice: Notice, config: Config) -> dict[str, Any]:
-    body = {"payload": _common(notice, config), "links": _links(notice, config)}
+def _change(notice: Notice, config: Config, source: str) -> dict[str, Any]:
+    body = {"payload": _common(notice, source), "links": _links(notice, config)}
     return {name: value for name, value in body.items() if value}
 
 
-def _common(notice: Notice, config: Config) -> dict[str, Any]:
+def _common(notice: Notice, source: str) -> dict[str, Any]:
     return {
         "summary": notice.summary[:MAX_SUMMARY],
-        "source": config.source,
+        "source": source,
         "timestamp": datetime.fromtimestamp(notice.at, UTC).isoformat(timespec="milliseconds"),
         "custom_details": {name: text[:MAX_FIELD] for name, text in notice.details.items()},
     }
@@ -245,7 +246,7 @@ def _common(notice: Notice, config: Config) -> dict[str, Any]:
 def _links(notice: Notice, config: Config) -> list[dict[str, str]]:
     page = runbook_of(notice.verdict)
     runbook = config.runbook_url.replace("{cause}", page) if page else ""
-    found = [{"href": runbook, "text": f"Runbook: {page}"}, {"href": config.client_url, "text": "Dashboard"}]
+    found = [{"href": runbook, "text": f"Runbook: {page}"}, {"href": config.dashboard_url, "text": "Dashboard"}]
     return [link for link in found if link["href"]]
 
 

@@ -1,14 +1,19 @@
-"""Findings as metrics: the page that Prometheus scrapes."""
+"""Findings as metrics: the page that Prometheus scrapes.
+
+One function for each kind of finding; a kind without an entry is a TypeError, so that none is lost in silence. Names
+and labels are read by dashboards and alert rules; a label's values must stay few (agent/telemetry.py).
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import assert_never
+from functools import singledispatch
 
 from pydantic import BaseModel, ConfigDict
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, TrafficBatch
+from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from detectors.records import BaseRound, Evidence, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
@@ -17,93 +22,106 @@ LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMON
 
 
 class Config(BaseModel):
-    """service labels of the page's target_info: where this agent runs."""
+    """Nothing to set: the ports are those of the ``telemetry`` section."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cluster: str = ""
-    pod: str = ""
 
 
 class Sink:
-    """Keeps the page up to date. telemetry: shared with parts that report figures of their own."""
+    """Keeps the page up to date; whoever made the telemetry serves and closes it."""
 
-    def __init__(self, config: Config | None = None, telemetry: Telemetry | None = None) -> None:
-        seen = config or Config()
-        self._own = telemetry is None
-        labels = {"k8s.cluster.name": seen.cluster, "k8s.pod.name": seen.pod}
-        self.telemetry = telemetry or Telemetry({name: text for name, text in labels.items() if text})
+    def __init__(self, config: Config, surroundings: Surroundings) -> None:  # noqa: ARG002 - one shape for all sinks
+        self._telemetry = surroundings.telemetry
 
     def open(self) -> None:
         """Nothing to reach: the page is pulled."""
 
     def submit(self, finding: Finding) -> None:
-        if isinstance(finding, Verdict):
-            self._verdict(finding)
-        elif isinstance(finding, Evidence):
-            self._evidence(finding)
-        elif isinstance(finding, BaseRound):
-            self._round(finding)
-        elif isinstance(finding, TrafficRound):
-            self._responses(finding)
-        elif isinstance(finding, TrafficBatch):
-            self._traffic(finding)
-        elif isinstance(finding, Notice):
-            self.telemetry.add("gapwatch.notices", 1, kind=finding.kind.value, reason=finding.reason.value)
-        elif isinstance(finding, Flip):
-            self.telemetry.add("gapwatch.flips", 1, adapter=finding.adapter)
-        elif isinstance(finding, Heartbeat):
-            self.telemetry.set("gapwatch.heartbeat", finding.at)
-        elif isinstance(finding, Embedding | GoldenAccepted | Calibration):
-            pass  # no metric: of an embedding and of a calibration their evidence is one
-        else:
-            assert_never(finding)
+        to_metrics(finding, self._telemetry)
 
     def flush(self, now: float) -> bool:  # noqa: ARG002
         return True
 
-    def close(self, budget_s: float) -> None:  # noqa: ARG002
-        if self._own:
-            self.telemetry.close()
+    def close(self, budget_s: float) -> None:
+        """Nothing to end."""
 
     @property
     def status(self) -> tuple[bool, str]:
         return True, "served on request"
 
-    def _verdict(self, seen: Verdict) -> None:
-        labels = {"subject_kind": seen.subject_kind.value, "subject": seen.subject}
-        self.telemetry.set("gapwatch.status", LEVELS[seen.status], **labels)
-        self.telemetry.set("gapwatch.last_round", seen.at, **labels)
-        figures = {
-            "gapwatch.retention": seen.retention.mean if seen.retention else math.nan,
-            "gapwatch.scale": seen.scale,
-            "gapwatch.base_shift": seen.base_shift,
-            "gapwatch.threshold": seen.log_threshold,
-        }
-        for name, value in figures.items():
-            self.telemetry.set(name, value, **labels)  # not measured now: gone, as a stale figure would lie
 
-    def _evidence(self, seen: Evidence) -> None:
-        if seen.stream.startswith("pod:"):
-            return  # pods come and go with every deployment, and their names come from producers: the store has them
-        name = "gapwatch.evidence" if seen.pages else "gapwatch.informing_evidence"
-        if seen.detector == "embedding_drift":
-            name = "gapwatch.embedding_drift"
-        labels = {"subject_kind": seen.subject_kind.value, "subject": seen.subject, "detector": seen.detector}
-        self.telemetry.set(name, seen.log_e, **labels, stream=seen.stream)
+@singledispatch
+def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
+    """What one finding changes on the page. Raises TypeError for a kind without an entry of its own."""
+    del telemetry
+    raise TypeError(f"no metrics for a {type(finding).__name__}")
 
-    def _round(self, seen: BaseRound) -> None:
-        self.telemetry.add("gapwatch.rounds", 1, base=seen.base)
-        self.telemetry.add("gapwatch.tokens", seen.tokens_scored, base=seen.base, kind="scored")
-        self.telemetry.add("gapwatch.tokens", seen.tokens_processed, base=seen.base, kind="processed")
-        self.telemetry.record_round(seen.duration_s, base=seen.base)
 
-    def _responses(self, seen: TrafficRound) -> None:
-        for (adapter, scored), n in Counter((score.adapter, score.scored) for score in seen.scores).items():
-            self.telemetry.add("gapwatch.responses", n, adapter=adapter, scored=scored.value)
+@to_metrics.register(Embedding)
+@to_metrics.register(Calibration)
+@to_metrics.register(GoldenAccepted)
+def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
+    """Of an embedding and of a calibration their evidence is a metric; a golden record has none."""
 
-    def _traffic(self, seen: TrafficBatch) -> None:
-        self.telemetry.add("gapwatch.records", seen.records, kind="read")
-        self.telemetry.add("gapwatch.records", seen.opened, kind="opened")
-        self.telemetry.add("gapwatch.records", len(seen.interactions), kind="kept")
-        for reason, n in Counter(record.reason for record in seen.aside).items():
-            self.telemetry.add("gapwatch.aside", n, reason=reason.value)
+
+@to_metrics.register
+def _verdict(verdict: Verdict, telemetry: Telemetry) -> None:
+    labels = {"subject_kind": verdict.subject_kind.value, "subject": verdict.subject}
+    telemetry.set("gapwatch.status", LEVELS[verdict.status], **labels)
+    telemetry.set("gapwatch.last_round", verdict.at, **labels)
+    figures = {
+        "gapwatch.retention": verdict.retention.mean if verdict.retention else math.nan,
+        "gapwatch.scale": verdict.scale,
+        "gapwatch.base_shift": verdict.base_shift,
+        "gapwatch.threshold": verdict.log_threshold,
+    }
+    for name, value in figures.items():
+        telemetry.set(name, value, **labels)  # not measured now: taken off the page, because a stale figure misleads
+
+
+@to_metrics.register
+def _evidence(evidence: Evidence, telemetry: Telemetry) -> None:
+    if evidence.stream.startswith("pod:"):
+        return  # pods come and go with every deployment, and their names come from producers: the store has them
+    name = "gapwatch.evidence" if evidence.pages else "gapwatch.informing_evidence"
+    labels = {"subject_kind": evidence.subject_kind.value, "subject": evidence.subject, "detector": evidence.detector}
+    telemetry.set(name, evidence.log_e, **labels, stream=evidence.stream)
+
+
+@to_metrics.register
+def _round(base_round: BaseRound, telemetry: Telemetry) -> None:
+    base = base_round.base
+    telemetry.add("gapwatch.rounds", 1, base=base)
+    telemetry.add("gapwatch.tokens", base_round.tokens_scored, base=base, kind="scored")
+    telemetry.add("gapwatch.tokens", base_round.tokens_processed, base=base, kind="processed")
+    telemetry.record_round(base_round.duration_s, base=base)
+
+
+@to_metrics.register
+def _responses(traffic_round: TrafficRound, telemetry: Telemetry) -> None:
+    for (adapter, scored), n in Counter((score.adapter, score.scored) for score in traffic_round.scores).items():
+        telemetry.add("gapwatch.responses", n, adapter=adapter, scored=scored.value)
+
+
+@to_metrics.register
+def _traffic(batch: TrafficBatch, telemetry: Telemetry) -> None:
+    telemetry.add("gapwatch.records", batch.records, kind="read")
+    telemetry.add("gapwatch.records", batch.opened, kind="opened")
+    telemetry.add("gapwatch.records", len(batch.interactions), kind="kept")
+    for reason, n in Counter(record.reason for record in batch.aside).items():
+        telemetry.add("gapwatch.aside", n, reason=reason.value)
+
+
+@to_metrics.register
+def _notice(notice: Notice, telemetry: Telemetry) -> None:
+    telemetry.add("gapwatch.notices", 1, kind=notice.kind.value, reason=notice.reason.value)
+
+
+@to_metrics.register
+def _flip(flip: Flip, telemetry: Telemetry) -> None:
+    telemetry.add("gapwatch.flips", 1, adapter=flip.adapter)
+
+
+@to_metrics.register
+def _heartbeat(heartbeat: Heartbeat, telemetry: Telemetry) -> None:
+    telemetry.set("gapwatch.heartbeat", heartbeat.at)

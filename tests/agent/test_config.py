@@ -1,12 +1,14 @@
 """The file a user writes: what it may say, and what is said of one that is wrong."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from agent.config import load, missing_files, seconds
+from agent.config import load, missing_files, seconds, sink_configs
 from agent.errors import Refused
 
 GOOD: dict[str, Any] = {
@@ -108,6 +110,38 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
             {"alerts": {"pagerduty": {"routing_key_file": "k", "url": "http://events.pagerduty.com"}}},
             "alerts.pagerduty.url",
             "https://events.pagerduty.com",
+        ),
+        (
+            {"sinks": {"pigeon": {}}},
+            "sinks.pigeon",
+            "this key, wanted one of: clickhouse, memory",
+        ),
+        (
+            {"sinks": {"memory": {"keep": 0}}},
+            "sinks.memory.keep",
+            "saw 0, wanted Input should be greater than or",
+        ),
+        ({"sinks": {"memory": {"kepe": 5}}}, "sinks.memory.kepe", "saw this key, wanted no key of that name here"),
+        ({"sinks": {"memory": {"keep": True}}}, "sinks.memory.keep", "saw true, wanted a number"),
+        ({"sinks": {"memory": None}}, "sinks.memory", "dictionary"),
+        ({"sinks": {"clickhouse": {"dsn": "chdb:///x"}}}, "sinks.clickhouse.dsn", "wanted clickhouse.dsn, where it is"),
+        ({"sinks": {"clickhouse": {"max_rows": 0}}}, "sinks.clickhouse.max_rows", "greater than or equal to 1"),
+        ({"sinks": {"pagerduty": {}}}, "sinks.pagerduty", "saw no alerts.pagerduty, wanted that section"),
+        ({"probes": {"runner": "in_proces"}}, "probes.runner", "saw in_proces, wanted one of: in_process, memory"),
+        (
+            {"probes": {"runner_settings": {"dtyp": "float32"}}},
+            "probes.runner_settings",
+            "saw dtyp, wanted one of: dt",
+        ),
+        (
+            {"probes": {"runner": "memory", "runner_settings": {"noise": "loud"}}},
+            "probes.runner_settings",
+            "saw noise: str, wanted noise: a number",
+        ),
+        (
+            {"probes": {"runner": "memory", "runner_settings": {"noise": True}}},
+            "probes.runner_settings",
+            "saw noise: bool, wanted noise: a number",
         ),
         ({"cluster": ""}, "cluster", "at least 1 character"),
         ({"state_dir": "${STATE}/gapwatch"}, "state_dir", "the value itself: nothing is expanded here"),
@@ -250,6 +284,10 @@ ADDRESS = f"clickhouse://gapwatch:{PASSWORD}@host:8443/gapwatch"
         {"clickhouse": {"dsn": PASSWORD}},
         {"alerts": {"pagerduty": {"url": f"https://events.pagerduty.com/{PASSWORD}", "routing_key_file": "x"}}},
         {"clickhouse": {"dsn": f"${{{PASSWORD}}}"}},
+        {"sinks": {"pagerduty": {"routing_key": PASSWORD}}},
+        {"sinks": {ADDRESS: {}}},
+        {"sinks": {"memory": ADDRESS}},
+        {"probes": {"runner": ADDRESS}},
         f"password: {PASSWORD}\npassword: {PASSWORD}",
         f"{PASSWORD}: 1\n{ADDRESS}: 1\n{ADDRESS}: 1",
         f"models: *{PASSWORD}",
@@ -271,6 +309,33 @@ def test_a_secret_in_place_of_its_file_is_not_repeated(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"nowhere\.yaml: saw no such file"):
         load(tmp_path / "nowhere.yaml")
+
+
+def test_sinks_are_on_by_their_section_or_by_their_key_and_pagerduty_is_first(tmp_path: Path) -> None:
+    pager = {"pagerduty": {"routing_key_file": "key", "dashboard_url": "https://grafana"}}
+    more = {"pagerduty": {"throttle_s": 5}, "clickhouse": {"max_rows": 9}, "memory": {"keep": 7}}
+    config = load(written(tmp_path, GOOD | {"alerts": pager, "clickhouse": {"store_text": True}, "sinks": more}))
+    sinks = {name: own.model_dump() for name, own in sink_configs(config).items()}
+    assert list(sinks) == ["pagerduty", "clickhouse", "memory", "prometheus"]
+    assert (sinks["pagerduty"]["routing_key_file"], sinks["pagerduty"]["throttle_s"]) == (tmp_path / "key", 5.0)
+    assert sinks["pagerduty"]["dashboard_url"] == "https://grafana"
+    assert (sinks["clickhouse"]["store_text"], sinks["clickhouse"]["max_rows"]) == (True, 9)
+    assert sinks["memory"] == {"keep": 7}
+    assert list(sink_configs(load(written(tmp_path, GOOD)))) == ["clickhouse", "prometheus"]
+
+
+def test_sinks_and_runner_are_checked_without_the_model_libraries(tmp_path: Path) -> None:
+    settings = {"sinks": {"memory": {}}, "probes": {"runner_settings": {"dtype": "float32"}}}
+    path = written(tmp_path, GOOD | settings)
+    code = f"""
+import sys
+from pathlib import Path
+from agent.cli.check_config import check
+assert check(Path({str(path)!r}), json=True) == 0
+assert "torch" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_files_that_the_configuration_names_must_exist(tmp_path: Path) -> None:

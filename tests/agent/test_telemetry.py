@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.sinks.prometheus import Config, Sink
+from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from detectors.records import Status, SubjectKind
 from tests.agent import findings
@@ -22,29 +23,30 @@ def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
     }
 
 
-def filled() -> Sink:
+def filled() -> Telemetry:
     """One finding of each kind, and a healthy base beside it."""
-    sink = Sink(Config(cluster="prod", pod="pod-0"))
+    telemetry = Telemetry({"k8s.cluster.name": "prod", "k8s.pod.name": "pod-0"})
+    sink = Sink(Config(), Surroundings(telemetry=telemetry))
     for finding in findings.every_kind(FIXED):
         sink.submit(finding)
     sink.submit(findings.verdict(subject_kind=SubjectKind.BASE, at=FIXED))
     sink.submit(findings.evidence(3.0, at=FIXED, detector="embedding_drift", stream="prompt", pages=False))
-    sink.telemetry.set("gapwatch.expected_false_pages_per_year", 1.0)
-    sink.telemetry.set("gapwatch.sink.ok", 1.0, sink="clickhouse")
-    sink.telemetry.set("gapwatch.kafka.ok", 1.0)
-    sink.telemetry.set("gapwatch.shed", 3, adapter=ROUTER, stage="scoring")
-    sink.telemetry.set("gapwatch.kafka.lag", 12, topic="llm.interactions", partition="0")
-    return sink
+    telemetry.set("gapwatch.expected_false_pages_per_year", 1.0)
+    telemetry.set("gapwatch.sink.ok", 1.0, sink="clickhouse")
+    telemetry.set("gapwatch.kafka.ok", 1.0)
+    telemetry.set("gapwatch.shed", 3, adapter=ROUTER, stage="scoring")
+    telemetry.set("gapwatch.kafka.lag", 12, topic="llm.interactions", partition="0")
+    return telemetry
 
 
 def test_the_whole_page() -> None:
     # The SDK's own version is in target_info; it is no figure of ours.
-    page = "".join(line for line in filled().telemetry.page().decode().splitlines(True) if "target_info{" not in line)
+    page = "".join(line for line in filled().page().decode().splitlines(True) if "target_info{" not in line)
     assert_golden("metrics.txt", page)
 
 
 def test_figures_are_those_of_the_findings() -> None:
-    seen = samples(filled().telemetry.page())
+    seen = samples(filled().page())
     subject = (("subject", ROUTER), ("subject_kind", "adapter"))
     assert seen[("gapwatch_status", subject)] == 2
     assert seen[("gapwatch_records_total", (("kind", "read"),))] == 11
@@ -54,7 +56,7 @@ def test_figures_are_those_of_the_findings() -> None:
 
 
 def test_a_round_is_in_the_right_bucket() -> None:
-    seen = samples(filled().telemetry.page())
+    seen = samples(filled().page())
     buckets = {
         dict(labels)["le"]: v for (name, labels), v in seen.items() if name == "gapwatch_round_duration_seconds_bucket"
     }
@@ -62,10 +64,11 @@ def test_a_round_is_in_the_right_bucket() -> None:
 
 
 def test_what_is_not_measured_now_is_not_shown_as_it_was() -> None:
-    sink = Sink()
+    telemetry = Telemetry()
+    sink = Sink(Config(), Surroundings(telemetry=telemetry))
     sink.submit(findings.alarm(FIXED))
     sink.submit(findings.verdict(Status.UNMONITORABLE, at=FIXED + 60))
-    shown = {name for name, labels in samples(sink.telemetry.page()) if dict(labels).get("subject")}
+    shown = {name for name, labels in samples(telemetry.page()) if dict(labels).get("subject")}
     assert "gapwatch_retention" not in shown
     assert "gapwatch_scale" not in shown
     assert {"gapwatch_status", "gapwatch_threshold_nats", "gapwatch_last_round_seconds"} <= shown
@@ -94,19 +97,20 @@ def test_a_name_that_is_not_declared_is_an_error() -> None:
 
 
 def test_no_text_no_request_and_no_canary_becomes_a_label() -> None:
-    page = filled().telemetry.page().decode()
+    page = filled().page().decode()
     for finding in findings.every_kind():
         for text in ("my parcel", "shipping", "r0", "engine-0", '"c0"'):
             assert text not in page, (finding, text)
 
 
 def test_label_sets_stay_bounded_under_traffic() -> None:
-    sink = Sink()
+    telemetry = Telemetry()
+    sink = Sink(Config(), Surroundings(telemetry=telemetry))
     for i in range(50):
         sink.submit(findings.batch(100 * i, at=FIXED + i))
         sink.submit(findings.embedding(f"r{i}"))
-    before = len(sink.telemetry.page().splitlines())
+    before = len(telemetry.page().splitlines())
     for i in range(50, 500):
         sink.submit(findings.batch(100 * i, at=FIXED + i))
         sink.submit(findings.embedding(f"r{i}"))
-    assert len(sink.telemetry.page().splitlines()) == before
+    assert len(telemetry.page().splitlines()) == before

@@ -18,6 +18,8 @@ from agent.demo.receiver import violations
 from agent.records import Finding, Notice, NoticeKind
 from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.store import client as store
+from agent.surroundings import Surroundings
+from agent.telemetry import Telemetry
 from detectors.records import FaultKind
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.record import Golden
@@ -93,15 +95,15 @@ def test_it_pages_once_under_its_own_key_within_pagerdutys_rules(config: Config,
     assert notice.kind is NoticeKind.TRIGGER
     assert notice.dedup_key == f"gapwatch/a/b/adapter/{NAME}"
     assert notice.details["query since"] == f"gapwatch query since -p 'subject={NAME}'"
-    settings = pagerduty.Config(routing_key_file=config.state_dir / "key", outbox_dir=config.state_dir / "outbox")
-    path, body = pagerduty.to_event(notice, settings)
+    settings = pagerduty.Config(routing_key_file=config.state_dir / "key")
+    path, body = pagerduty.to_event(notice, settings, "pod-0")
     assert violations(path, json.dumps({"routing_key": KEY, **body}).encode()) == []
     assert body["payload"]["component"] == NAME
 
 
 def test_it_is_asked_for_in_the_store_by_its_name(told: list[Finding], server: ClickHouseServer) -> None:
     dsn = f"clickhouse://127.0.0.1:{server.port}/names"
-    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn, cluster="a/b", pod="pod-0"))
+    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings("a/b", "pod-0"))
     sink.open()
     for finding in told:
         sink.submit(finding)
@@ -115,10 +117,11 @@ def test_it_is_asked_for_in_the_store_by_its_name(told: list[Finding], server: C
 
 
 def test_it_is_a_label_of_the_metrics(told: list[Finding]) -> None:
-    sink = prometheus.Sink()
+    telemetry = Telemetry()
+    sink = prometheus.Sink(prometheus.Config(), Surroundings(telemetry=telemetry))
     for finding in told:
         sink.submit(finding)
-    page = sink.telemetry.page().decode()
-    sink.close(1.0)
+    page = telemetry.page().decode()
+    telemetry.close()
     assert f'gapwatch_status{{subject="{NAME}",subject_kind="adapter"}} 2.0' in page
     assert f'gapwatch_status{{subject="{NEIGHBOUR}",subject_kind="adapter"}} 0.0' in page

@@ -23,6 +23,7 @@ from agent.sinks import clickhouse
 from agent.store import client as store
 from agent.store.rows import verdict_row
 from agent.store.stored_rounds import Span, StoredRounds
+from agent.surroundings import Surroundings
 from detectors.records import Evidence, Reason, Status, Verdict
 from detectors.traffic_records import TrafficRound
 from tests.end_to_end.test_traffic_in_memory import serve
@@ -58,7 +59,7 @@ class Watched:
 
     def __init__(self, folder: Path, goldens: Path, file: Path, responses: bool = False) -> None:
         config = load(file)
-        self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn, cluster="test", pod="pod-0"))
+        self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn), Surroundings("test", "pod-0"))
         asking = asking_of(config) if responses else None
         line = Line(PLAIN, asking, monitor=monitor_of(config))
         self.world = World(folder / "state", goldens, others=(self.sink,), line=line)

@@ -12,6 +12,7 @@ from agent.demo.receiver import Receiver
 from agent.kafka.memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
+from agent.surroundings import Surroundings
 from agent.worker.canary_feed import STUCK_S
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Side
@@ -198,11 +199,10 @@ def test_a_page_waits_neither_for_the_store_nor_for_the_broker(tmp_path: Path, g
     topic = MemoryTopic()
     topic.away = True
     with Receiver() as receiver:
-        store = clickhouse.Sink(clickhouse.Config(dsn="clickhouse://default@127.0.0.1:9/gapwatch"))
-        settings = pagerduty.Config(
-            routing_key_file=tmp_path / "key", outbox_dir=tmp_path / "outbox", url=receiver.url, retry_s=0.1
-        )
-        with World(tmp_path / "state", goldens, topic, (store, pagerduty.Sink(settings))) as world:
+        store = clickhouse.Sink(clickhouse.Config(dsn="clickhouse://default@127.0.0.1:9/gapwatch"), Surroundings())
+        settings = pagerduty.Config(routing_key_file=tmp_path / "key", url=receiver.url, retry_s=0.1)
+        pager = pagerduty.Sink(settings, Surroundings(state_dir=tmp_path))
+        with World(tmp_path / "state", goldens, topic, (store, pager)) as world:
             world.turn_round()
             world.runner.inject(None, "swapped_and_lost")
             world.turn_round()

@@ -14,6 +14,7 @@ import yaml
 from agent.cli.drift import explain_drift
 from agent.errors import Refused
 from agent.sinks import clickhouse
+from agent.surroundings import Surroundings
 from detectors.traffic_records import Embedding, Side
 from tests.agent import findings
 from tests.agent.findings import ROUTER
@@ -33,7 +34,7 @@ def config(tmp_path: Path) -> Path:
 
 def stored(tmp_path: Path, kinds: dict[float, tuple[str, float]], store_text: bool) -> None:
     """hours ago -> (what was asked, where its embeddings lie): twenty requests each, as the sink stores them."""
-    sink = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{tmp_path / 'store'}", store_text=store_text))
+    sink = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{tmp_path / 'store'}", store_text=store_text), Surroundings())
     sink.open()
     random = np.random.default_rng(0)
     for number, (hours, (text, place)) in enumerate(kinds.items()):

@@ -16,10 +16,12 @@ import pytest
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
 from agent.store import migrations
+from agent.surroundings import Surroundings
 from tests.agent import findings
 from tests.clickhouse_http import ClickHouseServer
 
-FAST: dict[str, Any] = {"retry_s": 0.02, "max_retry_s": 0.1, "cluster": "prod", "pod": "pod-0"}
+FAST: dict[str, Any] = {"retry_s": 0.02, "max_retry_s": 0.1}
+PROD = Surroundings("prod", "pod-0")
 COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "heartbeats")
 
 
@@ -50,7 +52,7 @@ def new_sink() -> Iterator[Callable[..., Sink]]:
     opened: list[Sink] = []
 
     def make(**config: Any) -> Sink:
-        opened.append(Sink(Config(**(FAST | config))))
+        opened.append(Sink(Config(**(FAST | config)), PROD))
         opened[-1].open()
         return opened[-1]
 
@@ -257,7 +259,7 @@ def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callabl
 
 
 def test_a_full_buffer_drops_comparisons_first_and_traffic_never() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", buffer_mb=0.2))  # not opened: nothing is ever written
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", buffer_mb=0.2), PROD)  # not opened: nothing is ever written
     for i in range(200):
         sink.submit(findings.base_round(i))
         sink.submit(findings.batch(100 * i))
@@ -290,7 +292,7 @@ def test_many_waiting_batches_go_in_few_inserts(
 
 
 def test_order_of_inserts_never_lets_a_batch_row_overtake() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=3))  # not opened: taken by hand
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=3), PROD)  # not opened: taken by hand
     for i in range(20):
         sink.submit(findings.batch(100 * i))
     done: dict[str, set[int]] = {name: set() for name in ("request_counts", "interactions", "aside", "batches")}
@@ -305,7 +307,7 @@ def test_order_of_inserts_never_lets_a_batch_row_overtake() -> None:
 
 
 def test_a_small_batch_does_not_overtake_a_large_one_before_it() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=5))  # not opened: taken by hand
+    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=5), PROD)  # not opened: taken by hand
     for first, kept in ((0, 3), (100, 4), (200, 1)):
         seen = findings.batch(first)
         sink.submit(replace(seen, interactions=tuple(findings.interaction(first + i) for i in range(kept))))
@@ -352,8 +354,9 @@ def test_a_server_needs_neither_embedded_engine_nor_data_frames(clickhouse: Clic
     code = f"""
 import sys, time
 from agent.sinks.clickhouse import Config, Sink
+from agent.surroundings import Surroundings
 from tests.agent import findings
-sink = Sink(Config(dsn="clickhouse://127.0.0.1:{clickhouse.port}/{database}"))
+sink = Sink(Config(dsn="clickhouse://127.0.0.1:{clickhouse.port}/{database}"), Surroundings())
 sink.open()
 for finding in findings.every_kind():
     sink.submit(finding)

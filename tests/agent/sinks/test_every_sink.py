@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 import agent.sinks
 from agent.demo.receiver import Receiver
 from agent.records import Finding
+from agent.surroundings import Surroundings
 from tests.agent import findings
 
 NAMES = sorted(file.stem for file in Path(agent.sinks.__path__[0]).glob("*.py") if file.stem != "__init__")
@@ -28,8 +29,8 @@ def settings(tmp_path: Path, dsn: str) -> Iterator[dict[str, dict[str, Any]]]:
     key.write_text(ROUTING_KEY)
     with Receiver() as receiver:
         yield {
-            "clickhouse": {"dsn": dsn, "cluster": "prod", "pod": "pod-0"},
-            "pagerduty": {"routing_key_file": key, "outbox_dir": tmp_path / "outbox", "url": receiver.url},
+            "clickhouse": {"dsn": dsn},
+            "pagerduty": {"routing_key_file": key, "url": receiver.url},
         }
 
 
@@ -70,8 +71,8 @@ def test_config_is_frozen_and_refuses_unknown_keys(module: ModuleType, config: B
         config.no_such_key = 1  # type: ignore[attr-defined]
 
 
-def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel) -> None:
-    sink = module.Sink(config)
+def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel, tmp_path: Path) -> None:
+    sink = module.Sink(config, Surroundings("prod", "pod-0", tmp_path))
     sink.open()
     try:
         assert sink.flush(findings.NOW), "nothing was submitted, so nothing can be missing"
@@ -85,9 +86,11 @@ def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel) 
         sink.close(5.0)
 
 
-def test_close_without_work_and_before_open_does_nothing_bad(module: ModuleType, config: BaseModel) -> None:
-    module.Sink(config).close(1.0)
-    sink = module.Sink(config)
+def test_close_without_work_and_before_open_does_nothing_bad(
+    module: ModuleType, config: BaseModel, tmp_path: Path
+) -> None:
+    module.Sink(config, Surroundings(state_dir=tmp_path)).close(1.0)
+    sink = module.Sink(config, Surroundings(state_dir=tmp_path))
     sink.open()
     begun = time.monotonic()
     sink.close(10.0)

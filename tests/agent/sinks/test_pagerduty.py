@@ -18,6 +18,7 @@ from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.demo.receiver import Receiver, violations
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.sinks.pagerduty import Config, Sink, to_event
+from agent.surroundings import Surroundings
 from detectors.records import Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE
@@ -67,8 +68,8 @@ def new_sink(tmp_path: Path, key_file: Path) -> Iterator[Callable[..., Sink]]:
 
     def make(url: str, **more: Any) -> Sink:
         fast = {"retry_s": 0.02, "max_retry_s": 0.1, "throttle_s": 0.05, "timeout_s": 2.0}
-        config = Config(routing_key_file=key_file, outbox_dir=tmp_path / "outbox", url=url, **(fast | more))
-        opened.append(Sink(config))
+        config = Config(routing_key_file=key_file, url=url, **(fast | more))
+        opened.append(Sink(config, Surroundings(state_dir=tmp_path)))
         opened[-1].open()
         return opened[-1]
 
@@ -87,30 +88,28 @@ AWAY = "http://127.0.0.1:9"
 def config(tmp_path: Path) -> Config:
     return Config(
         routing_key_file=tmp_path / "key",
-        outbox_dir=tmp_path,
-        source="engine-0",
-        client_url="https://grafana.example/d/gapwatch",
+        dashboard_url="https://grafana.example/d/gapwatch",
         runbook_url="https://runbooks.example/{cause}.md",
     )
 
 
 def test_one_event_as_it_goes_out(config: Config) -> None:
-    path, body = to_event(notice(), config)
+    path, body = to_event(notice(), config, "engine-0")
     assert path == ENQUEUE
     assert_golden("pagerduty_event.json", orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 @pytest.mark.parametrize("reason", list(NoticeReason))
 def test_every_reason_makes_an_event_that_pagerduty_accepts(reason: NoticeReason, config: Config) -> None:
-    path, body = to_event(notice(reason), config)
+    path, body = to_event(notice(reason), config, "engine-0")
     assert violations(path, orjson.dumps({"routing_key": KEY, **body})) == []
     assert (path == CHANGE) == (reason in CHANGES)
     assert any("Runbook" in link["text"] for link in body["links"]) == (reason not in CHANGES)
 
 
 def test_severity_tells_degraded_from_not_knowing(config: Config) -> None:
-    assert to_event(notice(), config)[1]["payload"]["severity"] == "critical"
-    body = to_event(notice(NoticeReason.CANNOT_TELL), config)[1]
+    assert to_event(notice(), config, "engine-0")[1]["payload"]["severity"] == "critical"
+    body = to_event(notice(NoticeReason.CANNOT_TELL), config, "engine-0")[1]
     assert body["payload"]["severity"] == "warning"
     assert body["links"][0]["href"] == "https://runbooks.example/unmonitorable.md"
 
@@ -118,7 +117,7 @@ def test_severity_tells_degraded_from_not_knowing(config: Config) -> None:
 def test_long_texts_are_cut_to_the_limits(config: Config) -> None:
     details = {f"field {i}": "é" * 100_000 for i in range(200)}
     long = notice(summary="s" * 5000, dedup_key="k" * 500, details=details)
-    path, body = to_event(long, config)
+    path, body = to_event(long, config, "engine-0")
     raw = orjson.dumps({"routing_key": KEY, **body})
     assert violations(path, raw) == []
     assert len(body["payload"]["custom_details"]) > 10, "only what does not fit goes"
@@ -162,7 +161,7 @@ def test_what_may_pass_is_tried_again(status: int, receiver: Receiver, new_sink:
 @pytest.mark.parametrize("url", ["", "events.pagerduty.com", "ftp://x", "http://", "https://a:port", "http://a\x00b"])
 def test_an_address_that_cannot_be_called_is_refused(url: str, key_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="url"):
-        Config(routing_key_file=key_file, outbox_dir=tmp_path, url=url)
+        Config(routing_key_file=key_file, url=url)
 
 
 @pytest.mark.parametrize("key", ["", "f" * 32, "short"])
