@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from detectors.canaries.kl_divergence import clean
 from detectors.canaries.position_bands import BandPart
 from detectors.canaries.retention import Prepared, prepare
-from detectors.diagnosis.curve_fits import InterpolationFit, Ray, StrengthFit
-from detectors.diagnosis.fault_names import part_of
+from detectors.diagnosis.name_encoding import part_of
+from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit, StrengthFit
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
 
 Doubles = NDArray[np.float64]
@@ -79,7 +79,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Witness:
+class CanaryVectors:
     """One canary as vectors. served = y - b, live = z - b, both over kept tokens; noise in nats squared."""
 
     seen: Measurement
@@ -94,7 +94,7 @@ class Witness:
 
 
 @dataclass(slots=True)
-class _Sum:
+class _Residual:
     """Left over, over canaries; a signature that some canary lacks is no signature of the round."""
 
     left: float = 0.0
@@ -103,18 +103,18 @@ class _Sum:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Residuals:
     """What is left over by each signature, and the paths along which another adapter may have a part."""
 
-    sums: dict[tuple[Cause, str, FaultKind | None], _Sum] = field(default_factory=dict)
-    mixtures: dict[tuple[FaultKind, str], InterpolationFit] = field(default_factory=dict)
+    sums: dict[tuple[Cause, str, FaultKind | None], _Residual] = field(default_factory=dict)
+    mixtures: dict[tuple[FaultKind, str], MixtureFit] = field(default_factory=dict)
 
     def add(self, cause: Cause, name: str, left: Doubles, kind: FaultKind | None = None, base: bool = False) -> None:
-        entry = self.sums.setdefault((cause, name, kind), _Sum(moves_base=base))
+        entry = self.sums.setdefault((cause, name, kind), _Residual(moves_base=base))
         entry.left += float(left @ left)
         entry.canaries += 1
 
-    def mix(self, c: Witness) -> None:
+    def mix(self, c: CanaryVectors) -> None:
         """The paths of one canary: to both stacked, and over the averages to the other adapter."""
         known, found = c.seen.comparison.reference, defaultdict[tuple[FaultKind, str], dict[float, Doubles]](dict)
         for fault, answers in known.faults.items():
@@ -124,12 +124,10 @@ class _Tally:
         for (kind, name), points in found.items():
             if kind is FaultKind.AVERAGED and name in known.others:
                 points[1.0] = c.from_base(known.others[name]) - c.ready.delta
-            self.mixtures.setdefault((kind, name), InterpolationFit(kind)).add(
-                c.served - c.live - c.ready.delta, points
-            )
+            self.mixtures.setdefault((kind, name), MixtureFit(kind)).add(c.served - c.live - c.ready.delta, points)
 
 
-def witness(seen: Measurement) -> Witness:
+def canary_vectors(seen: Measurement) -> CanaryVectors:
     """Vectors and noise of a finite measurement."""
     ready = prepare(seen.comparison.reference)
     served = ready.vector(clean(seen.comparison.served.log_probs, ready.mask) - ready.base)
@@ -137,7 +135,7 @@ def witness(seen: Measurement) -> Witness:
     floor = seen.comparison.reference.noise
     # Under benign change the scale wanders along the curve, which is about as long as delta near 1, and rho beside it.
     noise = (floor.scale**2 + floor.distortion**2) * ready.energy
-    return Witness(seen, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
+    return CanaryVectors(seen, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
 
 
 def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explanation, ...]:
@@ -149,7 +147,7 @@ def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explana
     Source: docs/mathematics.md#causes. Temperature and another adapter's part are fitted, one number for all canaries;
     the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
     """
-    canaries = [witness(m) for m in seen]
+    canaries = [canary_vectors(m) for m in seen]
     in_place = sum(float((d := c.served - c.live - c.ready.delta) @ d) for c in canaries)
     both = sum(float((d := c.served - c.ready.delta) @ d) + float(c.live @ c.live) for c in canaries)
     noise = sum(c.noise for c in canaries)
@@ -193,7 +191,7 @@ def named(tried: Sequence[Explanation]) -> tuple[Explanation, ...]:
     return (best, *(e for e in mine if RUNNER_UP * e.raw <= best.raw))
 
 
-def _strengths(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]]:
+def _strengths(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
     chords = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
     yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
@@ -204,8 +202,8 @@ def _strengths(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]
         yield ONE_FOR_ALL, *one.solve()
 
 
-def _recorded(canaries: Sequence[Witness]) -> _Tally:
-    tally = _Tally()
+def _recorded(canaries: Sequence[CanaryVectors]) -> _Residuals:
+    tally = _Residuals()
     present = {band.band for c in canaries for band in c.ready.bands}
     for c in canaries:
         now, known = c.served - c.live, c.seen.comparison.reference
@@ -220,7 +218,7 @@ def _recorded(canaries: Sequence[Witness]) -> _Tally:
     return tally
 
 
-def _add_fault(tally: _Tally, c: Witness, fault: Fault, answers: Recorded) -> None:
+def _add_fault(tally: _Residuals, c: CanaryVectors, fault: Fault, answers: Recorded) -> None:
     """One recorded fault; mixtures are paths and added together. A prompt that is read by the base, its last token
     included, is no cache that was reused: there the adapter is off in prefill."""
     cause, name = CAUSES.get(fault.kind), fault.name
@@ -245,12 +243,12 @@ def _switched_off(effect: Doubles, bands: Sequence[BandPart], off: Sequence[Band
     return less
 
 
-def _temperatures(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]]:
+def _temperatures(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(whose answers, left, temperature). log p at temperature T is log p / T but for a constant, which <., .> ignores.
 
     Of the adapter's endpoint alone, on the base as it answers now; and of both endpoints.
     """
-    one, all_of = Ray(), Ray()
+    one, all_of = FactorFit(), FactorFit()
     for c in canaries:
         golden = c.ready.vector(c.ready.base)
         one.add(golden + c.served, golden + c.live + c.ready.delta)

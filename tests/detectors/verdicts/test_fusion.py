@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors import on_call_text
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts import fusion
 from detectors.verdicts.decision import Incident
 

@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from detectors.canaries.tolerance import Tolerances, scores
+from detectors.canaries.tolerance import Tolerances, draw_scores
 from detectors.records import BaseRound, Reason, Round
 from detectors.verdicts.changes import change_of
 from probes.canaries.round import Scheduled, replay_base_round
@@ -51,7 +51,7 @@ def test_a_healthy_round_is_one_in_every_figure() -> None:
     for member in done.members:
         assert member.blocked is None and member.facts == () and not member.identity.base_moved
         assert (member.number, member.at, member.base) == (3, 100.0, "toy")
-        assert not scores(member, Tolerances()).any()
+        assert not draw_scores(member, Tolerances()).any()
         assert mean(member, "retention") == pytest.approx(1, abs=1e-3)
         drawn = [one.comparison.draws for one in member.measurements]
         assert sum(drawn) >= 9 and drawn.count(0) >= 2
@@ -86,10 +86,10 @@ def test_a_fault_of_one_adapter_shows_in_that_adapter_alone(
     seen = members("alpha", fault)
     assert mean(seen["alpha"], "retention") == pytest.approx(retention, abs=0.01)
     assert mean(seen["alpha"], "scale") == pytest.approx(scale, abs=0.01)
-    assert scores(seen["alpha"], Tolerances()).all() == beyond
-    assert scores(seen["alpha"], Tolerances()).any() == beyond
+    assert draw_scores(seen["alpha"], Tolerances()).all() == beyond
+    assert draw_scores(seen["alpha"], Tolerances()).any() == beyond
     for other in ("beta", "gamma"):
-        assert not scores(seen[other], Tolerances()).any()
+        assert not draw_scores(seen[other], Tolerances()).any()
 
 
 def test_another_adapter_under_the_name_leaves_nothing_of_the_effect() -> None:
