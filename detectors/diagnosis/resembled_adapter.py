@@ -27,7 +27,7 @@ def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -
         for m, move in canary_moves:
             canary = canary_vectors(m)
             others = m.comparison.reference.others
-            other = 0.0 if other_name is None else canary.from_base(others[other_name])
+            other = 0.0 if other_name is None else canary.ready.from_base(others[other_name])
             towards = other - canary.ready.delta
             cross += float(move @ towards)
             size += float(towards @ towards)
@@ -54,5 +54,5 @@ def adapter_in_base(seen: Sequence[Measurement]) -> str:
 
 
 def _left(canaries: Sequence[CanaryVectors], name: str) -> float:
-    others = (c.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
+    others = (c.ready.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
     return sum(float((d := c.live - other) @ d) for c, other in zip(canaries, others, strict=True))

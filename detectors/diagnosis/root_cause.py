@@ -20,7 +20,6 @@ from shlex import quote
 
 import numpy as np
 
-from detectors.canaries.kl_divergence import clean
 from detectors.canaries.retention import prepare
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance, blocked_by, draw_scores
 from detectors.diagnosis import remediation as words
@@ -226,8 +225,8 @@ def _previous_tenant(
     moves = []
     for cold, warm in pairs:
         ready = prepare(cold.comparison.reference)
-        before, now = (clean(m.comparison.served.log_probs, ready.mask) for m in (cold, warm))
-        moves.append((cold, ready.vector(now - before)))
+        before, now = (ready.from_base(m.comparison.served.log_probs) for m in (cold, warm))
+        moves.append((cold, now - before))
     return adapter_moved_towards(moves)
 
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.kl_divergence import clean
 from detectors.canaries.position_bands import BandPart
-from detectors.canaries.retention import Prepared, prepare
+from detectors.canaries.retention import PreparedReference, prepare
 from detectors.diagnosis.name_encoding import part_of
 from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit, StrengthFit
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
@@ -83,14 +82,11 @@ class CanaryVectors:
     """One canary as vectors. served = y - b, live = z - b, both over kept tokens; noise in nats squared."""
 
     seen: Measurement
-    ready: Prepared
+    ready: PreparedReference
     served: Doubles
     live: Doubles
     noise: float
     noise_of_base: float
-
-    def from_base(self, log_probs: NDArray[np.float32]) -> Doubles:
-        return self.ready.vector(clean(log_probs, self.ready.mask) - self.ready.base)
 
 
 @dataclass(slots=True)
@@ -120,18 +116,18 @@ class _Residuals:
         for fault, answers in known.faults.items():
             if CAUSES.get(fault.kind) is Cause.COMPOSITION_INTERFERENCE:
                 name, part = part_of(fault)
-                found[fault.kind, name][part] = c.from_base(answers.served) - c.ready.delta
+                found[fault.kind, name][part] = c.ready.from_base(answers.served) - c.ready.delta
         for (kind, name), points in found.items():
             if kind is FaultKind.AVERAGED and name in known.others:
-                points[1.0] = c.from_base(known.others[name]) - c.ready.delta
+                points[1.0] = c.ready.from_base(known.others[name]) - c.ready.delta
             self.mixtures.setdefault((kind, name), MixtureFit(kind)).add(c.served - c.live - c.ready.delta, points)
 
 
 def canary_vectors(seen: Measurement) -> CanaryVectors:
     """Vectors and noise of a finite measurement."""
     ready = prepare(seen.comparison.reference)
-    served = ready.vector(clean(seen.comparison.served.log_probs, ready.mask) - ready.base)
-    live = ready.vector(clean(seen.comparison.live_base.log_probs, ready.mask) - ready.base)
+    served = ready.from_base(seen.comparison.served.log_probs)
+    live = ready.from_base(seen.comparison.live_base.log_probs)
     floor = seen.comparison.reference.noise
     # Under benign change the scale wanders along the curve, which is about as long as delta near 1, and rho beside it.
     noise = (floor.scale**2 + floor.distortion**2) * ready.energy
@@ -197,7 +193,7 @@ def _strengths(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, 
     yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
     one = StrengthFit()
     for c in canaries:
-        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.curve.knots)
+        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.effect_curve.knots)
     if one.canaries == len(canaries):
         yield ONE_FOR_ALL, *one.solve()
 
@@ -208,7 +204,7 @@ def _recorded(canaries: Sequence[CanaryVectors]) -> _Residuals:
     for c in canaries:
         now, known = c.served - c.live, c.seen.comparison.reference
         for name, other in known.others.items():
-            tally.add(Cause.WRONG_ADAPTER, name, now - c.from_base(other), FaultKind.OTHER_ADAPTER)
+            tally.add(Cause.WRONG_ADAPTER, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
         for fault, answers in known.faults.items():
             _add_fault(tally, c, fault, answers)
         tally.mix(c)
@@ -226,11 +222,11 @@ def _add_fault(tally: _Residuals, c: CanaryVectors, fault: Fault, answers: Recor
         return
     if fault == Fault(FaultKind.PREFILLED, ""):
         cause, name = Cause.PARTLY_APPLIED, PREFILL
-    served = c.from_base(answers.served)
+    served = c.ready.from_base(answers.served)
     if answers.live_base is None:
         tally.add(cause, name, c.served - c.live - served, fault.kind)
         return
-    left = np.concatenate([c.served - served, c.live - c.from_base(answers.live_base)])
+    left = np.concatenate([c.served - served, c.live - c.ready.from_base(answers.live_base)])
     tally.add(cause, name, left, fault.kind, base=True)
 
 

@@ -21,6 +21,6 @@ def renamed(seen: Measurement, name: str) -> Measurement:
 def test_an_adapter_is_told_from_the_base_whatever_it_is_called(name: str) -> None:
     """The other one's effect on top: across the way to the base, and half of the way to the other one."""
     canaries = [renamed(one, name) for one in make_round("extractor", "healthy").measurements]
-    towards_other = [(m, canary_vectors(m).from_base(m.comparison.reference.others[name])) for m in canaries]
+    towards_other = [(m, canary_vectors(m).ready.from_base(m.comparison.reference.others[name])) for m in canaries]
     assert adapter_moved_towards(towards_other) == name
     assert adapter_moved_towards([(m, -canary_vectors(m).ready.delta) for m in canaries]) == THE_BASE
