@@ -12,7 +12,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from detectors.diagnosis.fault_names import part_of
+from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable

@@ -17,7 +17,7 @@ from agent.errors import Refused
 from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from detectors.canaries.tolerance import Tolerances
-from detectors.diagnosis.fault_names import earlier_version
+from detectors.diagnosis.name_encoding import earlier_version
 from probes import errors as probe_errors
 from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash

@@ -14,7 +14,7 @@ import numpy as np
 
 from agent.errors import Unreadable
 from agent.store.rows import AXES, HASHES, Row
-from detectors.canaries.retention import Prepared, measure
+from detectors.canaries.retention import PreparedReference, measure
 from detectors.errors import DetectorError
 from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
@@ -22,7 +22,7 @@ from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 INCOMPLETE = "incomplete"
 # Routes of comparisons, by the column of rounds that says how many rows of each there are.
 ROUTES = {"canaries": "present", "raw_canaries": "raw", "warm_canaries": "warm"}
-References = Callable[[str, str, str], Prepared]
+References = Callable[[str, str, str], PreparedReference]
 """(adapter, hash of a golden record, canary) -> what is compared with. Raises Unreadable where it is not at hand."""
 
 
@@ -113,8 +113,8 @@ def _measurement(row: Row, references: References) -> Measurement:
     served, live_base = (_summary(row, side, shape) for side in ("served", "live_base"))
     replica, at = row.get("replica", ""), seconds(row["at"])
     try:
-        comparison = Comparison(row["adapter"], prepared.reference, row["draws"], served, live_base, at, replica)
-        return measure(comparison, prepared)
+        comparison = Comparison(row["adapter"], prepared, row["draws"], served, live_base, at, replica)
+        return measure(comparison)
     except DetectorError as error:
         raise Unreadable("unmeasurable", f"canary {row['canary']} of {row['adapter']}: {error}") from error
 

@@ -15,7 +15,7 @@ from agent.errors import Retryable, Unreadable
 from agent.store import client as store
 from agent.store.from_rows import References, base_round, seconds, traffic_round
 from agent.store.rows import Row
-from detectors.canaries.retention import Prepared, prepare
+from detectors.canaries.retention import PreparedReference, prepare
 from detectors.errors import DetectorError
 from detectors.records import BaseRound
 from detectors.traffic_records import TrafficRound
@@ -152,9 +152,9 @@ def _is_unknown_table(error: Exception) -> bool:
 def _references(client: store.Client, cluster: str, folder: Path) -> References:
     """Golden records by their hash, each read once: from the store, else from the folder of this machine."""
     goldens: dict[str, Golden | str] = {}
-    known: dict[tuple[str, str], Prepared] = {}
+    known: dict[tuple[str, str], PreparedReference] = {}
 
-    def reference(adapter: str, golden: str, canary: str) -> Prepared:
+    def reference(adapter: str, golden: str, canary: str) -> PreparedReference:
         if golden not in goldens:
             goldens[golden] = _golden(client, cluster, adapter, golden, folder)
         held = goldens[golden]
@@ -187,7 +187,7 @@ def _golden_row(client: store.Client, cluster: str, adapter: str, golden: str) -
         raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
 
 
-def _prepared(golden: Golden, canary: str) -> Prepared:
+def _prepared(golden: Golden, canary: str) -> PreparedReference:
     try:
         return prepare(next(one.reference for one in golden.canaries if one.id == canary))
     except StopIteration:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agent.assemble import goldens_of, log_threshold, runner_of
 from agent.config import Config
 from benchmarks.figures import Figure, at_most, context, exactly
-from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import advance, fresh, grid, level
 from detectors.records import CanarySplit, Measurement, NoiseFloor
 from probes.enrolment.noise_battery import noise_floors, replay_battery
@@ -85,7 +85,7 @@ def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measureme
     seen = battery[left_out]
     pool = [m for m in seen if m.comparison.reference.split is CanarySplit.SELECTED]
     held_out = [m.retention for m in seen if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    scores = np.array([beyond(_with_floor(m, floors), tolerances, moved=False) for m in pool])
+    scores = np.array([beyond_tolerance(_with_floor(m, floors), tolerances, moved=False) for m in pool])
     return Recorded(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 

@@ -18,8 +18,8 @@ from benchmarks.figures import Figure, at_least, console, context
 from benchmarks.zoo.faults import WITNESSED, Case, cases
 from benchmarks.zoo.stall import Stall, drawn_like, round_of, rules, watch
 from benchmarks.zoo.world import World
-from detectors.canaries.tolerance import Tolerances, base_moved, beyond
-from detectors.diagnosis.root_cause import name_cause, witnesses
+from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance
+from detectors.diagnosis.root_cause import diagnosed_canaries, name_cause
 from detectors.diagnosis.signature_matching import explanations, named
 from detectors.records import Cause, Round
 
@@ -66,7 +66,7 @@ def _judged(stall: Stall, case: Case) -> Outcome:
     if seen.rounds is None:
         told = name_cause(last, TOLERANCES)[0]
     if case.block:
-        block = next((one.name for one in named(explanations(witnesses(last), TOLERANCES.scale))), "")
+        block = next((one.name for one in named(explanations(diagnosed_canaries(last), TOLERANCES.scale))), "")
     return Outcome(case.adapter, case.cause, case.severity, case.name, seen.rounds, told, case.block, block)
 
 
@@ -78,7 +78,7 @@ def _round(case: Case, plain: Round) -> Round:
 def _judged_warm(case: Case, round: Round) -> Outcome:
     """The cold canaries are in order and raise no alarm: the warm ones beyond tolerance are the finding."""
     moved = base_moved(round, TOLERANCES)
-    share = float(np.mean([beyond(m, TOLERANCES, moved) for m in round.warm]))
+    share = float(np.mean([beyond_tolerance(m, TOLERANCES, moved) for m in round.warm]))
     shows = 1 if share > TOLERANCES.share else None
     return Outcome(case.adapter, case.cause, case.severity, case.name, shows, name_cause(round, TOLERANCES)[0])
 

@@ -73,7 +73,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def beyond(deviations: Doubles, floors: Doubles, tolerances: Tolerances) -> Flags:
     """The rule of detectors/canaries/tolerance.py for many canaries at once; a test holds the two equal."""
-    flags: Flags = np.abs(deviations) > tolerances.of("", moved=False) + floors
+    flags: Flags = np.abs(deviations) > tolerances.allowed_deviation("", moved=False) + floors
     return flags
 
 
@@ -144,7 +144,7 @@ def _most(alarms: int) -> float:
 def _at_the_edge(world: World, runs: int, rng: np.random.Generator) -> Iterator[tuple[Doubles, Doubles]]:
     """The loudest LOUD canaries of each round stand just above the tolerance, all others just below it or lower."""
     floors = FLOOR * np.exp(0.5 * rng.standard_normal(POOL))
-    allowed = Tolerances().of("", moved=False) + floors
+    allowed = Tolerances().allowed_deviation("", moved=False) + floors
     for noise in _memory(world.memory, runs, rng):
         ranked = np.partition(np.abs(noise) / allowed, (-LOUD - 1, -LOUD), axis=1)
         between = (ranked[:, -LOUD - 1] + ranked[:, -LOUD]) / 2.0

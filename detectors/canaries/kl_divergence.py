@@ -1,4 +1,7 @@
-"""Kullback-Leibler divergence over kept tokens and a rest bucket."""
+"""Kullback-Leibler divergence over kept tokens and a rest bucket.
+
+Retention, the gap ratio and the diagnosis are computed from what is built here: a change moves stored figures.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,20 @@ EMPTY_REST = math.log(float(np.finfo(np.float32).tiny))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenDistributions:
-    """One law per position in float64, its exponentials taken once. logs, probabilities: (T, K + 1), the last column
-    is the rest bucket; pads hold log 0 and probability 0, so that they add nothing."""
+    """One distribution per position in float64, its exponentials taken once.
+
+    logs, probabilities: (T, K + 1), the last column is the rest bucket; pads hold log 0 and probability 0, so that they
+    add nothing
+    """
 
     logs: Doubles
     probabilities: Doubles
 
 
-def law(summary: Summary, mask: Bools) -> TokenDistributions:
-    """mask: (T, K) False where padded."""
+def token_distributions(summary: Summary, mask: Bools) -> TokenDistributions:
+    """The distributions of a replay. mask: (T, K) False where padded."""
     rest = np.maximum(summary.rest, EMPTY_REST).astype(np.float64)
-    logs = np.concatenate([clean(summary.log_probs, mask), rest[:, None]], axis=-1)
+    logs = np.concatenate([with_zero_pads(summary.log_probs, mask), rest[:, None]], axis=-1)
     probabilities = np.exp(logs)
     probabilities[:, :-1] *= mask
     return TokenDistributions(logs, probabilities)
@@ -46,6 +52,6 @@ def both_ways(p: TokenDistributions, q: TokenDistributions) -> tuple[float, floa
     return max(forth, 0.0), max(back, 0.0)
 
 
-def clean(log_probs: Floats, mask: Bools) -> Doubles:
-    """float64 with 0 at the pads, whose -inf would turn into nan in every difference."""
+def with_zero_pads(log_probs: Floats, mask: Bools) -> Doubles:
+    """(T, K) in float64 with 0 at the pads, whose -inf would turn into nan in every difference."""
     return np.where(mask, log_probs, 0.0).astype(np.float64)

@@ -38,7 +38,7 @@ class BandPart:
     energy: float
 
 
-def stretches(mask: Bools, delta: Doubles) -> tuple[BandPart, ...]:
+def band_parts(mask: Bools, delta: Doubles) -> tuple[BandPart, ...]:
     """The bands that a canary has, first to last.
 
     mask: (T, K) False where padded; delta: (N,) the golden effect, flattened position by position, N kept tokens
@@ -54,10 +54,10 @@ def stretches(mask: Bools, delta: Doubles) -> tuple[BandPart, ...]:
     return tuple(found)
 
 
-def figures(now: Doubles, delta: Doubles, parts: Sequence[BandPart]) -> tuple[BandFigures, ...]:
+def band_figures(now: Doubles, delta: Doubles, parts: Sequence[BandPart]) -> tuple[BandFigures, ...]:
     """Retention and distortion of each band; nan in a band where the adapter has no effect.
 
-    now, delta: (N,) the present and the golden effect; parts: from ``stretches``
+    now, delta: (N,) the present and the golden effect; parts: from ``band_parts``
     """
     total = sum(part.energy for part in parts)
     return tuple(_figures(now[part.part], delta[part.part], part, total) for part in parts)

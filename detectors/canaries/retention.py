@@ -8,13 +8,14 @@ tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.kl_divergence import TokenDistributions, both_ways, clean, law
-from detectors.canaries.position_bands import BandPart, figures, stretches
+from detectors.canaries.kl_divergence import TokenDistributions, both_ways, token_distributions, with_zero_pads
+from detectors.canaries.position_bands import BandPart, band_figures, band_parts
 from detectors.errors import Refused, ShapeMismatch
 from detectors.records import Bools, Comparison, Floats, Measurement, Reference, Summary
 
@@ -23,10 +24,10 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A piecewise-linear curve and what of it is the same for every target; made by ``_curve``.
+    """A piecewise-linear curve with all that does not depend on the target; made by ``curve_through``.
 
     scales: (S,) ascending; knots, steps: (S, N) and (S - 1, N); sizes: (S,) |knot|^2; lengths: (S - 1,) |step|^2
-    offsets: (S - 1,) of each step with the knot it starts at
+    offsets: (S - 1,) inner product of each step with the knot it starts at
     """
 
     scales: Floats
@@ -38,29 +39,42 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """All that is constant of one reference. Who measures it more than once may keep this and hand it to ``measure``.
+class PreparedReference(Reference):
+    """A reference with its constants, which are derived whenever one is made; ``prepare`` makes it.
 
     mask: (T, K) False where padded; weights, base: (T, K); N is the number of kept tokens
-    delta: (N,) the golden effect, as a vector whose plain dot product is <u, v>; curve: the recorded one, likewise
+    delta: (N,) the golden effect, as a vector whose plain dot product is <u, v>
+    effect_curve: the recorded curve, likewise
     energy: |delta|^2 in nats squared, > 0; kl_healthy: KL(a || b) in nats per token
-    accepted: the law of a over kept tokens and rest; bands: where in those vectors each stretch of positions lies
+    accepted: token distributions of a over kept tokens and rest
+    bands: where in those vectors each stretch of positions lies
+
+    Raises as ``prepare`` does.
     """
 
-    reference: Reference
-    mask: Bools
-    weights: Doubles
-    base: Doubles
-    delta: Doubles
-    curve: Curve
-    energy: float
-    kl_healthy: float
-    accepted: TokenDistributions
-    bands: tuple[BandPart, ...]
+    mask: Bools = field(init=False)
+    weights: Doubles = field(init=False)
+    base: Doubles = field(init=False)
+    delta: Doubles = field(init=False)
+    effect_curve: Curve = field(init=False)
+    energy: float = field(init=False)
+    kl_healthy: float = field(init=False)
+    accepted: TokenDistributions = field(init=False)
+    bands: tuple[BandPart, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Frozen: what is derived here is set once. ``dataclasses.replace`` comes through here too, so that no constant
+        # outlives the arrays it was derived from.
+        for name, value in _constants(self).items():
+            object.__setattr__(self, name, value)
 
     def vector(self, displacement: Doubles) -> Doubles:
-        """(..., T, K) log-probabilities apart -> (..., N) such that ``u @ v`` is the inner product <u, v>."""
+        """(..., T, K) differences of log-probabilities -> (..., N) such that ``u @ v`` is the inner product <u, v>."""
         return _vector(displacement, self.weights, self.mask)
+
+    def from_base(self, log_probs: Floats) -> Doubles:
+        """(T, K) log-probabilities -> (N,) their displacement from the golden base."""
+        return self.vector(with_zero_pads(log_probs, self.mask) - self.base)
 
 
 def weights(reference: Reference) -> Doubles:
@@ -70,8 +84,8 @@ def weights(reference: Reference) -> Doubles:
     position in twelve and wrecks the retention. Source: docs/mathematics.md#inner-product.
     """
     mask = reference.kept >= 0
-    both = np.exp(clean(reference.golden_adapter.log_probs, mask)) + np.exp(
-        clean(reference.golden_base.log_probs, mask)
+    both = np.exp(with_zero_pads(reference.golden_adapter.log_probs, mask)) + np.exp(
+        with_zero_pads(reference.golden_base.log_probs, mask)
     )
     both = np.where(mask, both, 0.0)
     total = both.sum(axis=-1, keepdims=True)
@@ -81,35 +95,53 @@ def weights(reference: Reference) -> Doubles:
 def energy(reference: Reference) -> float:
     """|delta|^2 in nats squared, summed over positions: how loudly the adapter speaks on this canary. >= 0."""
     mask = reference.kept >= 0
-    a, b = clean(reference.golden_adapter.log_probs, mask), clean(reference.golden_base.log_probs, mask)
+    a, b = (
+        with_zero_pads(reference.golden_adapter.log_probs, mask),
+        with_zero_pads(reference.golden_base.log_probs, mask),
+    )
     vector = _vector(a - b, weights(reference), mask)
     return float(vector @ vector)
 
 
-def prepare(reference: Reference) -> Prepared:
-    """The constants of a reference.
+def prepare(reference: Reference) -> PreparedReference:
+    """The reference with its constants; one that is prepared already comes back as it is.
+
+    Preparing costs more than measuring, and a Measurement holds the reference it was measured against. So whoever
+    measures a round prepares each reference once, and the diagnosis of the round finds it prepared.
 
     Raises ShapeMismatch when its arrays do not fit each other, and Refused when the adapter has no effect on it:
     retention has no denominator there, and enrolment leaves such a canary out of both halves.
     """
+    if isinstance(reference, PreparedReference):
+        return reference
+    return PreparedReference(**{f.name: getattr(reference, f.name) for f in fields(Reference)})
+
+
+def _constants(reference: Reference) -> dict[str, Any]:
+    """The derived fields of a PreparedReference, by name."""
     _check_reference(reference)
-    mask = reference.kept >= 0
-    w = weights(reference)
-    a, b = clean(reference.golden_adapter.log_probs, mask), clean(reference.golden_base.log_probs, mask)
+    mask, w = reference.kept >= 0, weights(reference)
+    a, b = (with_zero_pads(side.log_probs, mask) for side in (reference.golden_adapter, reference.golden_base))
     delta = _vector(a - b, w, mask)
     size = float(delta @ delta)
     if not size > 0:
         raise Refused(f"canary {reference.canary}", f"|delta|^2 = {size}", "an adapter with an effect on it, > 0")
-    curve = _curve(_vector(clean(reference.curve, mask) - b, w, mask), reference.scales)
-    accepted = law(reference.golden_adapter, mask)
-    healthy, _ = both_ways(accepted, law(reference.golden_base, mask))
-    return Prepared(reference, mask, w, b, delta, curve, size, healthy, accepted, stretches(mask, delta))
+    accepted = token_distributions(reference.golden_adapter, mask)
+    return {
+        "mask": mask,
+        "weights": w,
+        "base": b,
+        "delta": delta,
+        "effect_curve": curve_through(_vector(with_zero_pads(reference.curve, mask) - b, w, mask), reference.scales),
+        "energy": size,
+        "kl_healthy": both_ways(accepted, token_distributions(reference.golden_base, mask))[0],
+        "accepted": accepted,
+        "bands": band_parts(mask, delta),
+    }
 
 
-def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measurement:
-    """One canary of one round in numbers.
-
-    prepared: of the same reference, where the caller keeps it; else made here
+def measure(comparison: Comparison) -> Measurement:
+    """One canary of one round in numbers. A reference that is not prepared is prepared for this call only.
 
     retention  lambda = <delta, delta'> / |delta|^2
     distortion rho = |delta' - lambda delta|^2 / |delta|^2, an energy: the score compares its square root
@@ -122,17 +154,17 @@ def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measure
     NaN or infinite log-probabilities at a kept token give ``finite=False`` and nan figures, never an exception.
     Raises ShapeMismatch when served, live base and reference do not fit. Source: docs/mathematics.md#retention.
     """
-    ready = prepared if prepared is not None else prepare(comparison.reference)
+    ready = prepare(comparison.reference)
     _check_comparison(comparison, ready)
     if not (_is_finite(comparison.served, ready.mask) and _is_finite(comparison.live_base, ready.mask)):
         return _unmeasured(comparison)
-    y, z = law(comparison.served, ready.mask), law(comparison.live_base, ready.mask)
+    y, z = token_distributions(comparison.served, ready.mask), token_distributions(comparison.live_base, ready.mask)
     served, live = ready.vector(y.logs[:, :-1] - ready.base), ready.vector(z.logs[:, :-1] - ready.base)
     in_place, from_accepted = served - live, served - ready.delta
     retention, distortion = _along(in_place, ready)
     frozen_retention, frozen_distortion = _along(served, ready)
-    scale, misfit = _nearest(ready.curve, in_place)
-    frozen_scale, _ = _nearest(ready.curve, served)
+    scale, misfit = nearest_scale(ready.effect_curve, in_place)
+    frozen_scale, _ = nearest_scale(ready.effect_curve, served)
     kl_golden_served, kl_served_golden = both_ways(ready.accepted, y)
     kl_served_base, kl_base_served = both_ways(y, z)
     return Measurement(
@@ -153,38 +185,28 @@ def measure(comparison: Comparison, prepared: Prepared | None = None) -> Measure
         gap_ratio=kl_served_base / max(ready.kl_healthy, 1e-12),
         top1_agreement=float(np.mean(comparison.served.top1 == comparison.reference.golden_adapter.top1)),
         finite=True,
-        bands=figures(in_place, ready.delta, ready.bands),
+        bands=band_figures(in_place, ready.delta, ready.bands),
     )
 
 
-def nearest_scale(curve: Doubles, scales: Floats, target: Doubles, w: Doubles) -> tuple[float, float]:
-    """Effective LoRA scale: the nearest point to ``target`` on the piecewise-linear curve through the recorded knots.
-
-    curve: (S, T, K) what the adapter does at each recorded scale, a_s - b; finite, pads anything finite
-    scales: (S,) ascending, S >= 2
-    target: (T, K) what it does now, y - z or y - b
-    w: (T, K) from ``weights``
-
-    Comes back as (scale, energy left in nats squared). The scale lies within the recorded ones. Retention is neither
-    linear nor monotone in the LoRA scale and is never inverted alone. Source: docs/mathematics.md#effective-scale.
-    """
-    mask = w > 0
-    knots = _vector(np.asarray(curve, np.float64), w, mask)
-    return _nearest(_curve(knots, scales), _vector(np.asarray(target, np.float64), w, mask))
-
-
-def _curve(knots: Doubles, scales: Floats) -> Curve:
+def curve_through(knots: Doubles, scales: Floats) -> Curve:
+    """knots: (S, N) what the adapter does at each recorded scale, as vectors; scales: (S,) ascending, S >= 2"""
     steps = np.diff(knots, axis=0)
     sizes = np.einsum("sn,sn->s", knots, knots)
     lengths = np.einsum("sn,sn->s", steps, steps)
     return Curve(scales, knots, steps, sizes, lengths, np.einsum("sn,sn->s", steps, knots[:-1]))
 
 
-def _nearest(curve: Curve, target: Doubles) -> tuple[float, float]:
-    """Foot of the perpendicular on each segment, clipped to it; the nearest segment wins.
+def nearest_scale(curve: Curve, target: Doubles) -> tuple[float, float]:
+    """Effective LoRA scale: that of the nearest point to ``target`` on the piecewise-linear curve through its knots.
 
-    Distances are compared by the expanded square, which is quick; what is left is taken directly, because the expanded
-    square of a perfect fit would be rounding.
+    target: (N,) what the adapter does now, y - z or y - b. Comes back as (scale, energy left in nats squared); the
+    scale lies within the recorded ones. Retention is neither linear nor monotone in the LoRA scale and is never
+    inverted alone. Source: docs/mathematics.md#effective-scale.
+
+    It is the foot of the perpendicular on each segment, clipped to it; the nearest segment wins. Distances are compared
+    by the expanded square, which is quick; what is left is taken directly, because the expanded square of a perfect fit
+    would be rounding.
     """
     forward = curve.steps @ target - curve.offsets
     share = np.clip(forward / np.where(curve.lengths > 0, curve.lengths, 1.0), 0.0, 1.0)
@@ -195,7 +217,7 @@ def _nearest(curve: Curve, target: Doubles) -> tuple[float, float]:
     return low + float(share[best]) * (high - low), float(left @ left)
 
 
-def _along(vector: Doubles, ready: Prepared) -> tuple[float, float]:
+def _along(vector: Doubles, ready: PreparedReference) -> tuple[float, float]:
     share = float(vector @ ready.delta) / ready.energy
     across = vector - share * ready.delta
     return share, float(across @ across) / ready.energy
@@ -223,22 +245,19 @@ def _unmeasured(comparison: Comparison) -> Measurement:
 
 def _check_reference(reference: Reference) -> None:
     shape = reference.kept.shape
-    wanted = {
+    shapes = {
         "golden adapter": reference.golden_adapter.log_probs.shape,
         "golden base": reference.golden_base.log_probs.shape,
         **{f"adapter {name}": other.shape for name, other in reference.others.items()},
     }
-    for what, seen in wanted.items():
-        if seen != shape:
-            raise ShapeMismatch(f"canary {reference.canary}, {what}", seen, f"{shape}, as the kept tokens")
+    for part, part_shape in shapes.items():
+        if part_shape != shape:
+            raise ShapeMismatch(f"canary {reference.canary}, {part}", part_shape, f"{shape}, as the kept tokens")
     if reference.curve.shape != (len(reference.scales), *shape) or len(reference.scales) < 2:
         raise ShapeMismatch(f"canary {reference.canary}, curve", reference.curve.shape, f"(scales >= 2, *{shape})")
 
 
-def _check_comparison(comparison: Comparison, ready: Prepared) -> None:
-    mine, theirs = comparison.reference, ready.reference
-    if mine is not theirs and (mine.canary, mine.golden) != (theirs.canary, theirs.golden):
-        raise Refused("prepared reference", (theirs.canary, theirs.golden), f"{(mine.canary, mine.golden)}")
-    for what, summary in (("served", comparison.served), ("live base", comparison.live_base)):
+def _check_comparison(comparison: Comparison, ready: PreparedReference) -> None:
+    for side, summary in (("served", comparison.served), ("live base", comparison.live_base)):
         if summary.log_probs.shape != ready.mask.shape:
-            raise ShapeMismatch(f"canary {mine.canary}, {what}", summary.log_probs.shape, f"{ready.mask.shape}")
+            raise ShapeMismatch(f"canary {ready.canary}, {side}", summary.log_probs.shape, f"{ready.mask.shape}")

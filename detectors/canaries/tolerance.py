@@ -44,7 +44,7 @@ class Tolerances:
         if not 0 < self.share < 1:
             raise Refused("tolerance share", self.share, "a share of the canaries between 0 and 1, both left out")
 
-    def of(self, adapter: str, moved: bool) -> float:
+    def allowed_deviation(self, adapter: str, moved: bool) -> float:
         """|s - 1| allowed for an adapter, before its noise is added."""
         own = self.per_adapter.get(adapter, self.scale)
         return max(own, self.after_release) if moved else own
@@ -76,7 +76,7 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
     return above > max(tolerances.share * len(witnesses), 1 if len(witnesses) > 1 else 0)
 
 
-def beyond(measurement: Measurement, tolerances: Tolerances, moved: bool) -> bool:
+def beyond_tolerance(measurement: Measurement, tolerances: Tolerances, moved: bool) -> bool:
     """Is this canary further off than the tolerance plus its own noise?
 
     Two legs: the effective scale, and the energy off the adapter's own direction. The second is off while the base has
@@ -88,17 +88,20 @@ def beyond(measurement: Measurement, tolerances: Tolerances, moved: bool) -> boo
         return True
     noise = measurement.comparison.reference.noise
     adapter = measurement.comparison.adapter
-    if abs(measurement.scale - 1.0) > tolerances.of(adapter, moved) + noise.scale:
+    if abs(measurement.scale - 1.0) > tolerances.allowed_deviation(adapter, moved) + noise.scale:
         return True
-    return not moved and math.sqrt(measurement.distortion) > tolerances.of(adapter, False) + noise.distortion
+    return (
+        not moved
+        and math.sqrt(measurement.distortion) > tolerances.allowed_deviation(adapter, False) + noise.distortion
+    )
 
 
-def scores(round: Round, tolerances: Tolerances) -> Bools:
+def draw_scores(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
     held_out = any(m.comparison.reference.split is CanarySplit.HELD_OUT for m in round.measurements)
     shared = base_moved(round, tolerances) if held_out else False
     # Without held-out canaries each drawn one answers for itself: S may not depend on what was drawn with it.
-    return by_draw(round, lambda m: beyond(m, tolerances, shared if held_out else _base_above_noise(m)))
+    return by_draw(round, lambda m: beyond_tolerance(m, tolerances, shared if held_out else _base_above_noise(m)))
 
 
 def by_draw(round: Round, is_far: Callable[[Measurement], bool]) -> Bools:
@@ -143,4 +146,4 @@ def _base_above_noise(measurement: Measurement) -> bool:
 
 def _shuffled(member: Round, tolerances: Tolerances) -> Bools:
     generator = np.random.default_rng([member.number, zlib.crc32(member.adapter.encode())])
-    return generator.permutation(scores(member, tolerances))
+    return generator.permutation(draw_scores(member, tolerances))

@@ -12,7 +12,7 @@ from shlex import quote
 
 import numpy as np
 
-from detectors.diagnosis.fault_names import is_earlier_version
+from detectors.diagnosis.name_encoding import is_earlier_version
 from detectors.records import Identity, Measurement
 
 Words = tuple[str, str]

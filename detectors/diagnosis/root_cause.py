@@ -20,12 +20,11 @@ from shlex import quote
 
 import numpy as np
 
-from detectors.canaries.kl_divergence import clean
 from detectors.canaries.retention import prepare
-from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, scores
+from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance, blocked_by, draw_scores
 from detectors.diagnosis import remediation as words
-from detectors.diagnosis.nearest_adapter import base_answers_as, nearest_mover
-from detectors.diagnosis.replica_split import ReplicaSplit, by_gap, by_pod
+from detectors.diagnosis.faulty_replicas import ReplicaGroups, groups_by_distance, groups_by_pod
+from detectors.diagnosis.resembled_adapter import adapter_in_base, adapter_moved_towards
 from detectors.diagnosis.signature_matching import ONE_FOR_ALL, Explanation, explanations, named
 from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Measurement, NamedCause, Round
 
@@ -56,7 +55,7 @@ def name_cause(round: Round, tolerances: Tolerances) -> NamedCause:
     much over, or scatters too much over canaries, to pass as one. The base counts as moved by its answers or by its
     hash: a re-parameterised base answers as before.
     """
-    if not witnesses(round):
+    if not diagnosed_canaries(round):
         return _told(
             (Cause.UNKNOWN, "no canary was measured", f"replay again: gapwatch probe {quote(round.adapter)}"), round
         )
@@ -73,7 +72,7 @@ def name_cause(round: Round, tolerances: Tolerances) -> NamedCause:
 def name_base_cause(round: BaseRound, tolerances: Tolerances) -> NamedCause:
     """The cause that most of the base's broken members show, in words that name them; needs one measured member."""
     measured = [m for m in round.members if blocked_by(m) is None]
-    broken = [m for m in measured if float(np.mean(scores(m, tolerances))) > tolerances.share]
+    broken = [m for m in measured if float(np.mean(draw_scores(m, tolerances))) > tolerances.share]
     found = [name_cause(m, tolerances) for m in broken or measured]
     cause = Counter(cause for cause, _, _ in found).most_common(1)[0][0]
     _, what, do = next(row for row in found if row[0] is cause)
@@ -83,7 +82,7 @@ def name_base_cause(round: BaseRound, tolerances: Tolerances) -> NamedCause:
     )
 
 
-def witnesses(round: Round) -> tuple[Measurement, ...]:
+def diagnosed_canaries(round: Round) -> tuple[Measurement, ...]:
     """The held-out measurements, all of them when there are none; those with numbers only."""
     return _witnesses(round.measurements)
 
@@ -91,13 +90,13 @@ def witnesses(round: Round) -> tuple[Measurement, ...]:
 def _of_answers(round: Round, tolerances: Tolerances) -> CauseWords:
     """The cause in one endpoint's answers, or in some of its replicas'."""
     usable, moved = _usable(round.measurements), base_moved(round, tolerances)
-    pods = by_pod(usable, tolerances, moved)
+    pods = groups_by_pod(usable, tolerances, moved)
     if pods is not None:
         return _one_replica(round, pods, _of_one(replace(round, measurements=pods.bad), tolerances))
     found = _of_one(round, tolerances)
     if found[0] not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED, Cause.BASE_SWAPPED):
         return found
-    heaps = by_gap(usable, tolerances, moved)
+    heaps = groups_by_distance(usable, tolerances, moved)
     if heaps is None:
         return found
     of_bad = _of_one(replace(round, measurements=heaps.bad), tolerances)
@@ -106,14 +105,14 @@ def _of_answers(round: Round, tolerances: Tolerances) -> CauseWords:
 
 def _of_one(round: Round, tolerances: Tolerances) -> CauseWords:
     """The cause as if every canary had been answered by one and the same replica."""
-    seen, adapter, answers_moved = witnesses(round), round.adapter, base_moved(round, tolerances)
+    seen, adapter, answers_moved = diagnosed_canaries(round), round.adapter, base_moved(round, tolerances)
     moved = round.identity.base_moved or answers_moved
     if max(abs(words.average(seen, "retention")), words.average(seen, "gap_ratio")) <= NOTHING_LEFT:
         if moved:
             return Cause.BASE_SWAPPED_AND_ADAPTER_LOST, *words.swapped_and_lost(adapter, seen, round.identity)
         return Cause.ADAPTER_NOT_APPLIED, *words.not_applied(adapter, seen)
-    tolerance = tolerances.of(adapter, answers_moved)
-    found = named(explanations(seen, tolerances.of(adapter, False)))
+    tolerance = tolerances.allowed_deviation(adapter, answers_moved)
+    found = named(explanations(seen, tolerances.allowed_deviation(adapter, False)))
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(found) and found[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
     if found and not other_weights and _counts(found[0], seen, moved, tolerance):
@@ -125,7 +124,7 @@ def _of_one(round: Round, tolerances: Tolerances) -> CauseWords:
     if round.identity.base_moved and not answers_moved and words.average(seen, "retention") <= MOSTLY_LOST:
         return Cause.BASE_SWAPPED_AND_ADAPTER_LOST, *words.re_parameterised(adapter, seen, round.identity, left)
     if moved:
-        merged = base_answers_as(seen) if answers_moved else ""
+        merged = adapter_in_base(seen) if answers_moved else ""
         return Cause.BASE_SWAPPED, *words.swapped(adapter, seen, round.identity, left, merged)
     if round.identity.adapter_moved:
         return Cause.ADAPTER_REPLACED, *words.replaced(adapter, seen)
@@ -168,12 +167,12 @@ def _signature_words(round: Round, seen: Sequence[Measurement], found: Sequence[
             return words.shared_cache(adapter, None, words.average(seen, "retention"), best.name or THE_BASE)
 
 
-def _one_replica(round: Round, split: ReplicaSplit, of_bad: CauseWords) -> CauseWords:
+def _one_replica(round: Round, split: ReplicaGroups, of_bad: CauseWords) -> CauseWords:
     bad, total = len(split.bad), len(split.good) + len(split.bad)
     return Cause.ONE_REPLICA, *words.one_replica(round.adapter, bad, total, split.pods, of_bad[1:])
 
 
-def _is_alike(heaps: ReplicaSplit, cause: Cause, round: Round, tolerances: Tolerances) -> bool:
+def _is_alike(heaps: ReplicaGroups, cause: Cause, round: Round, tolerances: Tolerances) -> bool:
     """Has the far heap one cause? Another base only where its answers moved, and those of the near heap did not."""
     if cause is not Cause.BASE_SWAPPED:
         return cause not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED)
@@ -211,7 +210,7 @@ def _of_cache(round: Round, tolerances: Tolerances) -> CauseWords | None:
     if not cold_share <= tolerances.share < warm_share:
         return None
     cold, warmed = [c for c, _ in pairs], _witnesses([w for _, w in pairs])
-    previous = _previous_tenant(pairs, warmed, tolerances.of(round.adapter, False))
+    previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter, False))
     kept = [words.average(rows, "retention") for rows in (cold, warmed)]
     return Cause.SHARED_CACHE, *words.shared_cache(round.adapter, kept[0], kept[1], previous)
 
@@ -226,9 +225,9 @@ def _previous_tenant(
     moves = []
     for cold, warm in pairs:
         ready = prepare(cold.comparison.reference)
-        before, now = (clean(m.comparison.served.log_probs, ready.mask) for m in (cold, warm))
-        moves.append((cold, ready.vector(now - before)))
-    return nearest_mover(moves)
+        before, now = (ready.from_base(m.comparison.served.log_probs) for m in (cold, warm))
+        moves.append((cold, now - before))
+    return adapter_moved_towards(moves)
 
 
 def _is_even(seen: Sequence[Measurement], moved: bool) -> bool:
@@ -241,7 +240,7 @@ def _is_even(seen: Sequence[Measurement], moved: bool) -> bool:
 
 def _share_beyond(rows: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> float:
     """Share of canaries beyond tolerance, each counted once; 0 for none."""
-    return float(np.mean([beyond(m, tolerances, moved) for m in rows])) if rows else 0.0
+    return float(np.mean([beyond_tolerance(m, tolerances, moved) for m in rows])) if rows else 0.0
 
 
 def _usable(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.kl_divergence import clean
 from detectors.canaries.position_bands import BandPart
-from detectors.canaries.retention import Prepared, prepare
-from detectors.diagnosis.curve_fits import InterpolationFit, Ray, StrengthFit
-from detectors.diagnosis.fault_names import part_of
+from detectors.canaries.retention import PreparedReference, prepare
+from detectors.diagnosis.name_encoding import part_of
+from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit, StrengthFit
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
 
 Doubles = NDArray[np.float64]
@@ -79,22 +78,19 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Witness:
+class CanaryVectors:
     """One canary as vectors. served = y - b, live = z - b, both over kept tokens; noise in nats squared."""
 
     seen: Measurement
-    ready: Prepared
+    ready: PreparedReference
     served: Doubles
     live: Doubles
     noise: float
     noise_of_base: float
 
-    def from_base(self, log_probs: NDArray[np.float32]) -> Doubles:
-        return self.ready.vector(clean(log_probs, self.ready.mask) - self.ready.base)
-
 
 @dataclass(slots=True)
-class _Sum:
+class _Residual:
     """Left over, over canaries; a signature that some canary lacks is no signature of the round."""
 
     left: float = 0.0
@@ -103,41 +99,39 @@ class _Sum:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Residuals:
     """What is left over by each signature, and the paths along which another adapter may have a part."""
 
-    sums: dict[tuple[Cause, str, FaultKind | None], _Sum] = field(default_factory=dict)
-    mixtures: dict[tuple[FaultKind, str], InterpolationFit] = field(default_factory=dict)
+    sums: dict[tuple[Cause, str, FaultKind | None], _Residual] = field(default_factory=dict)
+    mixtures: dict[tuple[FaultKind, str], MixtureFit] = field(default_factory=dict)
 
     def add(self, cause: Cause, name: str, left: Doubles, kind: FaultKind | None = None, base: bool = False) -> None:
-        entry = self.sums.setdefault((cause, name, kind), _Sum(moves_base=base))
+        entry = self.sums.setdefault((cause, name, kind), _Residual(moves_base=base))
         entry.left += float(left @ left)
         entry.canaries += 1
 
-    def mix(self, c: Witness) -> None:
+    def mix(self, c: CanaryVectors) -> None:
         """The paths of one canary: to both stacked, and over the averages to the other adapter."""
         known, found = c.seen.comparison.reference, defaultdict[tuple[FaultKind, str], dict[float, Doubles]](dict)
         for fault, answers in known.faults.items():
             if CAUSES.get(fault.kind) is Cause.COMPOSITION_INTERFERENCE:
                 name, part = part_of(fault)
-                found[fault.kind, name][part] = c.from_base(answers.served) - c.ready.delta
+                found[fault.kind, name][part] = c.ready.from_base(answers.served) - c.ready.delta
         for (kind, name), points in found.items():
             if kind is FaultKind.AVERAGED and name in known.others:
-                points[1.0] = c.from_base(known.others[name]) - c.ready.delta
-            self.mixtures.setdefault((kind, name), InterpolationFit(kind)).add(
-                c.served - c.live - c.ready.delta, points
-            )
+                points[1.0] = c.ready.from_base(known.others[name]) - c.ready.delta
+            self.mixtures.setdefault((kind, name), MixtureFit(kind)).add(c.served - c.live - c.ready.delta, points)
 
 
-def witness(seen: Measurement) -> Witness:
+def canary_vectors(seen: Measurement) -> CanaryVectors:
     """Vectors and noise of a finite measurement."""
     ready = prepare(seen.comparison.reference)
-    served = ready.vector(clean(seen.comparison.served.log_probs, ready.mask) - ready.base)
-    live = ready.vector(clean(seen.comparison.live_base.log_probs, ready.mask) - ready.base)
+    served = ready.from_base(seen.comparison.served.log_probs)
+    live = ready.from_base(seen.comparison.live_base.log_probs)
     floor = seen.comparison.reference.noise
     # Under benign change the scale wanders along the curve, which is about as long as delta near 1, and rho beside it.
     noise = (floor.scale**2 + floor.distortion**2) * ready.energy
-    return Witness(seen, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
+    return CanaryVectors(seen, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
 
 
 def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explanation, ...]:
@@ -149,7 +143,7 @@ def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explana
     Source: docs/mathematics.md#causes. Temperature and another adapter's part are fitted, one number for all canaries;
     the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
     """
-    canaries = [witness(m) for m in seen]
+    canaries = [canary_vectors(m) for m in seen]
     in_place = sum(float((d := c.served - c.live - c.ready.delta) @ d) for c in canaries)
     both = sum(float((d := c.served - c.ready.delta) @ d) + float(c.live @ c.live) for c in canaries)
     noise = sum(c.noise for c in canaries)
@@ -193,24 +187,24 @@ def named(tried: Sequence[Explanation]) -> tuple[Explanation, ...]:
     return (best, *(e for e in mine if RUNNER_UP * e.raw <= best.raw))
 
 
-def _strengths(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]]:
+def _strengths(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
     chords = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
     yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
     one = StrengthFit()
     for c in canaries:
-        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.curve.knots)
+        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.effect_curve.knots)
     if one.canaries == len(canaries):
         yield ONE_FOR_ALL, *one.solve()
 
 
-def _recorded(canaries: Sequence[Witness]) -> _Tally:
-    tally = _Tally()
+def _recorded(canaries: Sequence[CanaryVectors]) -> _Residuals:
+    tally = _Residuals()
     present = {band.band for c in canaries for band in c.ready.bands}
     for c in canaries:
         now, known = c.served - c.live, c.seen.comparison.reference
         for name, other in known.others.items():
-            tally.add(Cause.WRONG_ADAPTER, name, now - c.from_base(other), FaultKind.OTHER_ADAPTER)
+            tally.add(Cause.WRONG_ADAPTER, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
         for fault, answers in known.faults.items():
             _add_fault(tally, c, fault, answers)
         tally.mix(c)
@@ -220,7 +214,7 @@ def _recorded(canaries: Sequence[Witness]) -> _Tally:
     return tally
 
 
-def _add_fault(tally: _Tally, c: Witness, fault: Fault, answers: Recorded) -> None:
+def _add_fault(tally: _Residuals, c: CanaryVectors, fault: Fault, answers: Recorded) -> None:
     """One recorded fault; mixtures are paths and added together. A prompt that is read by the base, its last token
     included, is no cache that was reused: there the adapter is off in prefill."""
     cause, name = CAUSES.get(fault.kind), fault.name
@@ -228,11 +222,11 @@ def _add_fault(tally: _Tally, c: Witness, fault: Fault, answers: Recorded) -> No
         return
     if fault == Fault(FaultKind.PREFILLED, ""):
         cause, name = Cause.PARTLY_APPLIED, PREFILL
-    served = c.from_base(answers.served)
+    served = c.ready.from_base(answers.served)
     if answers.live_base is None:
         tally.add(cause, name, c.served - c.live - served, fault.kind)
         return
-    left = np.concatenate([c.served - served, c.live - c.from_base(answers.live_base)])
+    left = np.concatenate([c.served - served, c.live - c.ready.from_base(answers.live_base)])
     tally.add(cause, name, left, fault.kind, base=True)
 
 
@@ -245,12 +239,12 @@ def _switched_off(effect: Doubles, bands: Sequence[BandPart], off: Sequence[Band
     return less
 
 
-def _temperatures(canaries: Sequence[Witness]) -> Iterator[tuple[str, float, float]]:
+def _temperatures(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(whose answers, left, temperature). log p at temperature T is log p / T but for a constant, which <., .> ignores.
 
     Of the adapter's endpoint alone, on the base as it answers now; and of both endpoints.
     """
-    one, all_of = Ray(), Ray()
+    one, all_of = FactorFit(), FactorFit()
     for c in canaries:
         golden = c.ready.vector(c.ready.base)
         one.add(golden + c.served, golden + c.live + c.ready.delta)

@@ -72,7 +72,7 @@ def moved(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) is what is served beyond what was accepted, draw by draw? Empty where one canary lacks the figure."""
     if not by_draw(round, lambda m: math.isfinite(m.frozen_shift)).all():
         return np.zeros(0, dtype=np.bool_)
-    tolerance = tolerances.of(round.adapter, moved=False)
+    tolerance = tolerances.allowed_deviation(round.adapter, moved=False)
     return by_draw(round, lambda m: _is_far(m, tolerance))
 
 

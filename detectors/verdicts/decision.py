@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.canaries.tolerance import Tolerances, blocked_by, median_share, member_median, scores
+from detectors.canaries.tolerance import Tolerances, blocked_by, draw_scores, median_share, member_median
 from detectors.diagnosis.root_cause import name_base_cause, name_cause
 from detectors.errors import Refused
 from detectors.records import (
@@ -124,7 +124,7 @@ def decide(
     blocked = blocked_by(round)
     if blocked is not None:
         return _blocked(blank, blocked, why_blocked(round, blocked), incident)
-    share = float(np.mean(scores(round, rules.tolerances)))
+    share = float(np.mean(draw_scores(round, rules.tolerances)))
     good = share <= rules.tolerances.share
     seen = _Seen(round.at, share, good, change_of(round, rules.tolerances), remarks(round, good), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)

@@ -10,13 +10,13 @@ import numpy as np
 
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
-from detectors.diagnosis.root_cause import witnesses
+from detectors.diagnosis.root_cause import diagnosed_canaries
 from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, Status, Verdict
 
 
 def with_figures(blank: Verdict, round: Round) -> Verdict:
     """The verdict with the means of a measured round; retention with the interval of the round, where there is one."""
-    seen = witnesses(round)
+    seen = diagnosed_canaries(round)
     held_out = seen[0].comparison.reference.split is CanarySplit.HELD_OUT
     kept = [m.retention for m in seen]
     # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
@@ -45,7 +45,7 @@ def with_base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
 
 def remarks(round: Round, good: bool) -> tuple[str, ...]:
     """What is said of a measured round beside its share: where a stretch of the answers stands apart; its facts."""
-    apart = "" if good else standing_apart(witnesses(round))
+    apart = "" if good else standing_apart(diagnosed_canaries(round))
     return (*([apart] if apart else []), *round.facts)
 
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detectors.canaries.retention import measure
-from detectors.records import BaseRound, Identity, Measurement, Reason, Round
+from detectors.canaries.retention import measure, prepare
+from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import Pair, ask, pair, summary
 from probes.canaries.schedule import plan
 from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, compare, identity_of
+from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, identity_of
 from probes.runner import Readiness, Replay, Replayed, Runner, Stop
 
 
@@ -201,8 +201,10 @@ def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Repl
         # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
         detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"
         return _blocked(adapter, when, Refusal(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
+    # Prepared once for the round: raw replays and the diagnosis find them so.
+    references = {one.canary.id: prepare(one.canary.reference) for one, _ in part.pairs}
     measurements, raw = (
-        tuple(_measurement(adapter, one, times, answers, when.at) for one, times in pairs)
+        tuple(_measurement(adapter, one, references[one.canary.id], times, answers, when.at) for one, times in pairs)
         for pairs in (part.pairs, part.raw)
     )
     bad = _not_finite(measurements)
@@ -216,9 +218,11 @@ def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Repl
     return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
 
 
-def _measurement(adapter: str, one: Pair, times: int, answers: Mapping[Replay, Replayed], at: float) -> Measurement:
+def _measurement(
+    adapter: str, one: Pair, reference: Reference, times: int, answers: Mapping[Replay, Replayed], at: float
+) -> Measurement:
     served, live_base = (summary(answers[replay]) for replay in one.replays)
-    return measure(compare(one.canary, times, served, live_base, adapter, at))
+    return measure(Comparison(adapter, reference, times, served, live_base, at))
 
 
 def _not_finite(measurements: Sequence[Measurement]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detectors.canaries.retention import Prepared, prepare
+from detectors.canaries.retention import PreparedReference, prepare
 from detectors.records import Fault, FaultKind, Floats
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import finite
@@ -64,7 +64,7 @@ def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats
     return information(np.stack(columns, axis=1), noise)
 
 
-def _vector(ready: Prepared, table: Floats) -> Doubles:
+def _vector(ready: PreparedReference, table: Floats) -> Doubles:
     return ready.vector(np.where(ready.mask, table, 0.0).astype(np.float64) - ready.base)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detectors.diagnosis.fault_names import is_earlier_version, mixture
+from detectors.diagnosis.name_encoding import is_earlier_version, mixture
 from detectors.records import CanarySplit, Fault, FaultKind, Floats, Recorded
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.settings import EnrolmentContext
@@ -22,8 +22,8 @@ from probes.runner import BITS, GROUPED, Breakable, Replay, Runner, Target
 
 STAGE = "signatures of faults"
 # Recorded parts of another adapter; between them and the healthy end the path is a curve
-# (detectors/diagnosis/curve_fits.py). With the whole alone, in-between mixtures left 1 to 55 % of the energy, with
-# these .3 to 3 %.
+# (detectors/diagnosis/shared_parameter_fits.py). With the whole alone, in-between mixtures left 1 to 55 % of the
+# energy, with these .3 to 3 %.
 MIXES = {FaultKind.STACKED: ("", "*0.5"), FaultKind.AVERAGED: ("", "*0.25")}
 NO_FAULTS = "the runner cannot answer as if something were wrong: no signatures, causes are told from strength alone"
 

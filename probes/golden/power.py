@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.canaries.retention import energy, measure
-from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import grid
 from detectors.records import Comparison, Reference, Summary
 
@@ -65,7 +65,7 @@ def power(adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet
     """
     losses = tuple(_loss(adapter, pool, strength, tolerances, fleet) for strength in STRENGTHS)
     noise = float(np.median([reference.noise.scale for reference in pool]))
-    allowed = tolerances.of(adapter, moved=False)
+    allowed = tolerances.allowed_deviation(adapter, moved=False)
     # Noise as wide as the tolerance hides exactly what the tolerance promises to show.
     monitorable = noise < allowed and losses[0].draws is not None
     said = (
@@ -93,7 +93,7 @@ def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int 
 
 def _loss(adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, fleet: Fleet) -> Loss:
     weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
-    share = float(np.mean([beyond(measurement, tolerances, moved=False) for measurement in weaker]))
+    share = float(np.mean([beyond_tolerance(measurement, tolerances, moved=False) for measurement in weaker]))
     return Loss(strength, share, draws_to_alarm(share, tolerances.share, fleet.log_threshold))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from detectors.diagnosis.fault_names import part_of
+from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind
 from probes.artefacts.lora_files import Adapter
 from probes.errors import Unreplayable

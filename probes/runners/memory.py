@@ -17,7 +17,7 @@ from datetime import date
 
 import numpy as np
 
-from detectors.diagnosis.fault_names import part_of
+from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Reason
 from probes.artefacts.identity import NEWEST
 from probes.canaries.log_prob_summary import summarise

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from detectors.canaries.retention import Prepared, measure, prepare
+from detectors.canaries.retention import PreparedReference, measure, prepare
 from detectors.records import (
     CanarySplit,
     Comparison,
@@ -137,7 +137,7 @@ def _faults(adapter: str, canary: int, known: Reference) -> Mapping[Fault, Recor
 
 
 @cache
-def _prepared(adapter: str, canary: int) -> Prepared:
+def _prepared(adapter: str, canary: int) -> PreparedReference:
     return prepare(recorded(adapter, canary))
 
 
@@ -145,8 +145,7 @@ def _prepared(adapter: str, canary: int) -> Prepared:
 def measured(adapter: str, canary: int, fault: str, pod: str = "") -> Measurement:
     known = recorded(adapter, canary)
     served, live = (summarise(full, known.kept) for full in noisy(faulty(adapter, canary, fault), canary))
-    comparison = Comparison(adapter, known, 1, served, live, 0.0, pod)
-    return measure(comparison, _prepared(adapter, canary))
+    return measure(Comparison(adapter, _prepared(adapter, canary), 1, served, live, 0.0, pod))
 
 
 def recorded_round(adapter: str, fault: str, canaries: int = CANARIES, moved: bool = False) -> Round:

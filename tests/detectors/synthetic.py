@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.canaries.retention import Prepared, measure, prepare
+from detectors.canaries.retention import PreparedReference, measure, prepare
 from detectors.records import (
     BaseRound,
     CanarySplit,
@@ -122,7 +122,7 @@ def reference(adapter: str, canary: int) -> Reference:
 
 
 @cache
-def prepared(adapter: str, canary: int) -> Prepared:
+def prepared(adapter: str, canary: int) -> PreparedReference:
     return prepare(reference(adapter, canary))
 
 
@@ -158,7 +158,7 @@ def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
 def measurement(adapter: str, canary: int, fault: str) -> Measurement:
     known = reference(adapter, canary)
     served, live_base = (summarise(full, known.kept) for full in answers(adapter, canary, fault))
-    return measure(Comparison(adapter, known, 1, served, live_base, 0.0), prepared(adapter, canary))
+    return measure(Comparison(adapter, prepared(adapter, canary), 1, served, live_base, 0.0))
 
 
 def drawn(found: Measurement, draws: int) -> Measurement:

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
 from agent.store.rows import Origin, Row, to_rows, when
-from detectors.canaries.retention import Prepared
+from detectors.canaries.retention import PreparedReference
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from tests.detectors import synthetic
@@ -20,7 +20,7 @@ HERE = Origin("prod", "pod-0")
 AT = 1_790_000_000.123
 
 
-def references(adapter: str, golden: str, canary: str) -> Prepared:
+def references(adapter: str, golden: str, canary: str) -> PreparedReference:
     assert golden == "sha256:golden"
     return synthetic.prepared(adapter, int(canary.rpartition("-")[2]))
 

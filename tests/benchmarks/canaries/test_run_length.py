@@ -12,7 +12,7 @@ import pytest
 from benchmarks.canaries import run_length
 from benchmarks.canaries.run_length import POOL, WORLDS, World, beyond, count_alarms, first_alarms, pools
 from detectors.canaries.tolerance import Tolerances
-from detectors.canaries.tolerance import beyond as shipped
+from detectors.canaries.tolerance import beyond_tolerance as shipped
 from detectors.records import NoiseFloor
 from tests.detectors.synthetic import measurement
 

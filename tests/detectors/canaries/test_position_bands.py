@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from detectors.canaries.position_bands import figures, retention_by_band, standing_apart, stretches
-from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.canaries.position_bands import band_figures, band_parts, retention_by_band, standing_apart
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import Band
 from tests.detectors.faulty_answers import measured
 from tests.detectors.synthetic import prepared
@@ -21,7 +21,7 @@ def test_bands_cover_every_position_once_in_order(positions: int, sizes: tuple[i
     mask = generator.random((positions, 5)) < 0.8
     mask[:, 0] = True
     delta = generator.standard_normal(int(mask.sum()))
-    parts = stretches(mask, delta)
+    parts = band_parts(mask, delta)
     assert [p.band for p in parts] == list(Band)[: len(sizes)]
     assert tuple(p.positions for p in parts) == sizes
     assert [i for p in parts for i in range(p.part.start, p.part.stop)] == list(range(len(delta)))
@@ -37,12 +37,12 @@ def test_a_bands_energies_add_up_to_the_canarys(fault: str) -> None:
     assert sum(b.share * b.retention for b in seen.bands) == pytest.approx(seen.retention)
     whole = sum(b.share * (b.retention**2 + b.distortion) for b in seen.bands)
     assert whole == pytest.approx(seen.retention**2 + seen.distortion)
-    assert figures(2 * ready.delta, ready.delta, ready.bands)[0].retention == pytest.approx(2.0)
+    assert band_figures(2 * ready.delta, ready.delta, ready.bands)[0].retention == pytest.approx(2.0)
 
 
 def test_a_band_without_effect_has_no_figures() -> None:
     delta = np.array([0.0, 0.0, 1.0, 2.0])
-    silent, loud = figures(delta, delta, stretches(np.ones((2, 2), np.bool_), delta))
+    silent, loud = band_figures(delta, delta, band_parts(np.ones((2, 2), np.bool_), delta))
     assert math.isnan(silent.retention) and math.isnan(silent.distortion) and silent.share == 0.0
     assert (loud.retention, loud.share) == (1.0, 1.0)
 
@@ -61,4 +61,4 @@ def test_a_lost_band_is_beyond_tolerance_by_the_distortion_of_the_whole(canary: 
     seen = measured("router", canary, "first_token")
     share = seen.bands[0].share
     assert seen.distortion == pytest.approx(share * (1 - share), abs=0.01)
-    assert beyond(seen, Tolerances(), moved=False)
+    assert beyond_tolerance(seen, Tolerances(), moved=False)

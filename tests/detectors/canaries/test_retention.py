@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.canaries.retention import energy, measure, nearest_scale, prepare, weights
+from detectors.canaries.retention import curve_through, energy, measure, nearest_scale, prepare, weights
 from detectors.errors import Refused, ShapeMismatch
 from detectors.records import Comparison, Summary
 from tests.detectors.synthetic import log_probs, measurement, reference, summarise
@@ -95,8 +95,16 @@ def test_what_stands_in_the_pads_is_never_read() -> None:
 
 
 def test_prepared_and_unprepared_measurements_agree() -> None:
-    kept = measurement("router", 2, "scale:0.5")
-    assert measure(kept.comparison).scale == kept.scale
+    prepared = measurement("router", 2, "scale:0.5")
+    again = measure(replace(prepared.comparison, reference=reference("router", 2)))
+    assert again.scale == prepared.scale and again.kl_golden_served == prepared.kl_golden_served
+
+
+def test_a_prepared_reference_is_not_prepared_again_and_its_constants_follow_its_arrays() -> None:
+    ready = prepare(reference("router", 0))
+    assert prepare(ready) is ready and measure(replace(measurement("router", 0, "healthy").comparison, reference=ready))
+    swapped = replace(ready, golden_adapter=ready.golden_base, golden_base=ready.golden_adapter)
+    assert np.allclose(swapped.delta, -ready.delta) and swapped.energy == pytest.approx(ready.energy)
 
 
 def test_kl_over_the_whole_vocabulary_is_bounded_below_by_kept_tokens_and_rest() -> None:
@@ -163,17 +171,13 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         measure(replace(plain, served=short))
     with pytest.raises(ShapeMismatch, match="curve"):
         prepare(replace(plain.reference, curve=plain.reference.curve[:2]))
-    with pytest.raises(Refused, match="prepared reference"):
-        measure(plain, prepare(reference("router", 1)))
 
 
 def test_nearest_scale_on_a_straight_line_is_the_projection_clipped_to_its_ends() -> None:
-    w = np.full((1, 2), 0.5)
-    curve = np.array([[[0.0, 0.0]], [[1.0, -1.0]], [[2.0, -2.0]]])
-    scales = np.array([0, 1, 2], np.float32)
-    assert nearest_scale(curve, scales, np.array([[1.5, -1.5]]), w) == pytest.approx((1.5, 0.0))
-    assert nearest_scale(curve, scales, np.array([[-3.0, 3.0]]), w) == pytest.approx((0.0, 9.0))
-    assert nearest_scale(curve, scales, np.array([[3.0, -3.0]]), w) == pytest.approx((2.0, 1.0))
+    curve = curve_through(np.array([[0.0, 0.0], [1.0, -1.0], [2.0, -2.0]]), np.array([0, 1, 2], np.float32))
+    assert nearest_scale(curve, np.array([1.5, -1.5])) == pytest.approx((1.5, 0.0))
+    assert nearest_scale(curve, np.array([-3.0, 3.0])) == pytest.approx((0.0, 18.0))
+    assert nearest_scale(curve, np.array([3.0, -3.0])) == pytest.approx((2.0, 2.0))
 
 
 def test_measuring_changes_nothing_of_what_it_was_given() -> None:

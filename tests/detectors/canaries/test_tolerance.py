@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.canaries.tolerance import Tolerances, base_moved, beyond, blocked_by, median_share, member_median, scores
+from detectors.canaries.tolerance import (
+    Tolerances,
+    base_moved,
+    beyond_tolerance,
+    blocked_by,
+    draw_scores,
+    median_share,
+    member_median,
+)
 from detectors.errors import Refused
 from detectors.records import BaseRound, CanarySplit, Measurement, NoiseFloor, Reason, Round
 from tests.detectors.synthetic import drawn, make_base_round, make_round, measurement
@@ -52,24 +60,24 @@ def test_a_tolerance_of_zero_says_what_to_do() -> None:
     ],
 )
 def test_beyond(why: str, figures: dict[str, Any], moved: bool, wanted: bool) -> None:
-    assert beyond(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
+    assert beyond_tolerance(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
 
 
 def test_the_canarys_own_noise_is_added_to_the_tolerance() -> None:
     weaker = having(measurement("router", 0, "healthy"), NoiseFloor(0.02, 0.02, 1e-6), scale=0.94)
-    assert not beyond(weaker, T, False)
-    assert beyond(replace(weaker, scale=0.92), T, False)
+    assert not beyond_tolerance(weaker, T, False)
+    assert beyond_tolerance(replace(weaker, scale=0.92), T, False)
 
 
 def test_an_adapter_may_have_a_tolerance_of_its_own() -> None:
     weaker = replace(measurement("router", 0, "healthy"), scale=0.9)
-    assert beyond(weaker, T, False)
-    assert not beyond(weaker, Tolerances(per_adapter={"router": 0.15}), False)
-    assert Tolerances(per_adapter={"router": 0.4}).of("router", moved=True) == 0.4
+    assert beyond_tolerance(weaker, T, False)
+    assert not beyond_tolerance(weaker, Tolerances(per_adapter={"router": 0.15}), False)
+    assert Tolerances(per_adapter={"router": 0.4}).allowed_deviation("router", moved=True) == 0.4
 
 
 def test_bad_numbers_are_beyond_and_block_the_round() -> None:
-    assert beyond(measurement("router", 0, "nan"), T, False)
+    assert beyond_tolerance(measurement("router", 0, "nan"), T, False)
     assert blocked_by(make_round("router", "nan")) is Reason.BAD_NUMBERS
     assert blocked_by(make_round("router", "blocked")) is Reason.UNREADABLE
     assert blocked_by(Round("router", "smol", 0, 0.0, ())) is Reason.NOT_REPLAYED_YET
@@ -80,8 +88,8 @@ def test_a_canary_drawn_twice_counts_twice_and_held_out_ones_never() -> None:
     far, near = measurement("router", 0, "scale:0.5"), measurement("router", 2, "healthy")
     held_out = drawn(measurement("router", 1, "scale:0.5"), 0)
     seen = Round("router", "smol", 0, 0.0, (drawn(far, 3), held_out, drawn(near, 2)))
-    assert scores(seen, T).tolist() == [True, True, True, False, False]
-    assert scores(seen, T).dtype == np.bool_
+    assert draw_scores(seen, T).tolist() == [True, True, True, False, False]
+    assert draw_scores(seen, T).dtype == np.bool_
 
 
 def test_the_base_has_moved_when_held_out_canaries_say_so_and_never_one_alone() -> None:
@@ -98,7 +106,7 @@ def test_a_drawn_canarys_score_does_not_depend_on_what_was_drawn_with_it() -> No
     others = [measurement("router", 2 * i, "improved") for i in range(1, 10)]
     alone = Round("router", "smol", 0, 0.0, (mine,))
     among = Round("router", "smol", 0, 0.0, (mine, *others))
-    assert scores(alone, T)[0] == scores(among, T)[0] == np.True_
+    assert draw_scores(alone, T)[0] == draw_scores(among, T)[0] == np.True_
 
 
 def test_lower_median_takes_more_than_half_of_the_members() -> None:

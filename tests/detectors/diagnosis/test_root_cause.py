@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.diagnosis.root_cause import name_base_cause, name_cause, witnesses
+from detectors.diagnosis.root_cause import diagnosed_canaries, name_base_cause, name_cause
 from detectors.diagnosis.signature_matching import explanations
 from detectors.records import CanarySplit, Cause, Identity, Measurement, Round
 from tests.detectors.synthetic import make_base_round, make_round
@@ -134,9 +134,9 @@ def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(ident
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:
     seen = make_round("router", "scale:0.5")
-    assert {m.comparison.reference.split for m in witnesses(seen)} == {CanarySplit.HELD_OUT}
+    assert {m.comparison.reference.split for m in diagnosed_canaries(seen)} == {CanarySplit.HELD_OUT}
     bare = make_round("router", "scale:0.5", held_out=0)
-    assert witnesses(bare) == bare.measurements
+    assert diagnosed_canaries(bare) == bare.measurements
     assert name_cause(bare, T)[0] is Cause.WRONG_STRENGTH
 
 
@@ -158,7 +158,7 @@ def test_of_two_adapters_recorded_alike_both_are_named(apart: float) -> None:
         )
 
     unclear = replace(seen, measurements=tuple(doubled(m) for m in seen.measurements))
-    tried = explanations(witnesses(unclear), T.scale)
+    tried = explanations(diagnosed_canaries(unclear), T.scale)
     assert tried[0].name == "copy" and tried[0].share <= 0.05 and tried[0].raw == tried[1].raw
     cause, what, _ = name_cause(unclear, T)
     assert cause is Cause.WRONG_ADAPTER and "as copy or twin does" in what

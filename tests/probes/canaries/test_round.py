@@ -8,9 +8,13 @@ from datetime import date
 import numpy as np
 import pytest
 
-from detectors.canaries.tolerance import Tolerances, scores
-from detectors.records import BaseRound, Reason, Round
+from detectors.canaries import retention
+from detectors.canaries.retention import Doubles
+from detectors.canaries.tolerance import Tolerances, draw_scores
+from detectors.monitor import Monitor
+from detectors.records import BaseRound, Cause, Reason, Reference, Round
 from detectors.verdicts.changes import change_of
+from detectors.verdicts.decision import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Refusal
@@ -51,7 +55,7 @@ def test_a_healthy_round_is_one_in_every_figure() -> None:
     for member in done.members:
         assert member.blocked is None and member.facts == () and not member.identity.base_moved
         assert (member.number, member.at, member.base) == (3, 100.0, "toy")
-        assert not scores(member, Tolerances()).any()
+        assert not draw_scores(member, Tolerances()).any()
         assert mean(member, "retention") == pytest.approx(1, abs=1e-3)
         drawn = [one.comparison.draws for one in member.measurements]
         assert sum(drawn) >= 9 and drawn.count(0) >= 2
@@ -86,10 +90,10 @@ def test_a_fault_of_one_adapter_shows_in_that_adapter_alone(
     seen = members("alpha", fault)
     assert mean(seen["alpha"], "retention") == pytest.approx(retention, abs=0.01)
     assert mean(seen["alpha"], "scale") == pytest.approx(scale, abs=0.01)
-    assert scores(seen["alpha"], Tolerances()).all() == beyond
-    assert scores(seen["alpha"], Tolerances()).any() == beyond
+    assert draw_scores(seen["alpha"], Tolerances()).all() == beyond
+    assert draw_scores(seen["alpha"], Tolerances()).any() == beyond
     for other in ("beta", "gamma"):
-        assert not scores(seen[other], Tolerances()).any()
+        assert not draw_scores(seen[other], Tolerances()).any()
 
 
 def test_another_adapter_under_the_name_leaves_nothing_of_the_effect() -> None:
@@ -292,6 +296,25 @@ def test_prompts_that_render_otherwise_are_measured_as_production_gets_them_besi
     # Scored positions are those of the canaries; what is processed more than doubles, the rendering being longer.
     assert after.tokens_scored == before.tokens_scored
     assert after.tokens_processed == runner.tokens_processed > 2 * before.tokens_processed
+
+
+def test_a_round_prepares_each_reference_once_from_its_replay_to_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[str] = []
+    weights = retention.weights
+
+    def counted(reference: Reference) -> Doubles:
+        prepared.append(f"{reference.golden} {reference.canary}")
+        return weights(reference)
+
+    monkeypatch.setattr(retention, "weights", counted)
+    runner = opened_as(Dated)
+    runner.inject("alpha", "scale:0.5")
+    done = replayed(runner)
+    assert done is not None and all(member.raw for member in done.members)
+    judged = Monitor(Rules(Tolerances(), log_threshold=0.1)).observe(done)
+    assert {verdict.subject: verdict.cause for verdict in judged.verdicts}["alpha"] is Cause.WRONG_STRENGTH
+    assert len(prepared) == sum(len(member.measurements) for member in done.members)
+    assert len(set(prepared)) == len(prepared)
 
 
 def test_records_without_messages_are_replayed_from_their_token_ids() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detectors.canaries.tolerance import Tolerances, beyond
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import Measurement
 from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, noise_floors, replay_battery
 from probes.errors import Refused, Unreplayable
@@ -56,7 +56,9 @@ def test_a_configuration_can_be_left_out_to_be_tried_against_the_others(noisy: R
     ]
     assert len(floors) == 48
     tried = [
-        beyond(replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances(), moved=False)
+        beyond_tolerance(
+            replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances(), moved=False
+        )
         for one, reference in zip(noisy["padded on the left"], floors, strict=True)
     ]
     assert not any(tried)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from detectors.diagnosis import remediation
-from detectors.diagnosis.fault_names import earlier_version, is_earlier_version, mixture, part_of
+from detectors.diagnosis.name_encoding import earlier_version, is_earlier_version, mixture, part_of
 from detectors.diagnosis.remediation import wrong_adapter
 from detectors.records import Fault, FaultKind, Identity
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.diagnosis.signature_matching import LEFT_OVER, RUNNER_UP, Witness, witness
+from detectors.diagnosis.signature_matching import LEFT_OVER, RUNNER_UP, CanaryVectors, canary_vectors
 from detectors.records import THE_BASE, Measurement
 
 Doubles = NDArray[np.float64]
 
 
-def nearest_mover(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
+def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
     """Whose direction a displacement of the served answers has: another adapter's name, ``THE_BASE``, "" for none.
 
     canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
@@ -25,9 +25,9 @@ def nearest_mover(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
     for other_name in (*sorted(names), None):  # None: the base, whatever adapters are called
         cross = size = moved = 0.0
         for m, move in canary_moves:
-            canary = witness(m)
+            canary = canary_vectors(m)
             others = m.comparison.reference.others
-            other = 0.0 if other_name is None else canary.from_base(others[other_name])
+            other = 0.0 if other_name is None else canary.ready.from_base(others[other_name])
             towards = other - canary.ready.delta
             cross += float(move @ towards)
             size += float(towards @ towards)
@@ -38,12 +38,12 @@ def nearest_mover(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
     return found
 
 
-def base_answers_as(seen: Sequence[Measurement]) -> str:
+def adapter_in_base(seen: Sequence[Measurement]) -> str:
     """The adapter whose answers the *base's* endpoint gives, "" for none: merged into it, or active on its requests.
 
     By the same rule on ``z - b`` alone: at most 5 % of its energy is left, and half of what the next adapter leaves.
     """
-    canaries = [witness(m) for m in seen]
+    canaries = [canary_vectors(m) for m in seen]
     energy = sum(float(c.live @ c.live) for c in canaries)
     names = set.intersection(*(set(m.comparison.reference.others) for m in seen)) if seen else set()
     left = sorted((_left(canaries, name), name) for name in names)
@@ -53,6 +53,6 @@ def base_answers_as(seen: Sequence[Measurement]) -> str:
     return left[0][1]
 
 
-def _left(canaries: Sequence[Witness], name: str) -> float:
-    others = (c.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
+def _left(canaries: Sequence[CanaryVectors], name: str) -> float:
+    others = (c.ready.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
     return sum(float((d := c.live - other) @ d) for c, other in zip(canaries, others, strict=True))

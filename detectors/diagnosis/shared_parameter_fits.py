@@ -23,7 +23,7 @@ AVERAGED = np.linspace(0.1, 0.75, 66)
 
 
 @dataclass(slots=True)
-class Ray:
+class FactorFit:
     """|seen - u model|^2 over canaries, for one factor u."""
 
     cross: float = 0.0
@@ -42,7 +42,7 @@ class Ray:
 
 
 @dataclass(slots=True)
-class InterpolationFit:
+class MixtureFit:
     """|seen - p(w)|^2 over canaries, for one w: p is the cubic spline through recorded answers, from the adapter's own
     at w = 0 on. A line through two of them, a parabola through three.
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.diagnosis.nearest_adapter import nearest_mover
-from detectors.diagnosis.signature_matching import witness
+from detectors.diagnosis.resembled_adapter import adapter_moved_towards
+from detectors.diagnosis.signature_matching import canary_vectors
 from detectors.records import THE_BASE, Measurement
 from tests.detectors.synthetic import make_round
 
@@ -20,6 +20,7 @@ def renamed(seen: Measurement, name: str) -> Measurement:
 @pytest.mark.parametrize("name", ["router", THE_BASE])
 def test_an_adapter_is_told_from_the_base_whatever_it_is_called(name: str) -> None:
     """The other one's effect on top: across the way to the base, and half of the way to the other one."""
-    seen = [renamed(one, name) for one in make_round("extractor", "healthy").measurements]
-    assert nearest_mover([(m, witness(m).from_base(m.comparison.reference.others[name])) for m in seen]) == name
-    assert nearest_mover([(m, -witness(m).ready.delta) for m in seen]) == THE_BASE
+    canaries = [renamed(one, name) for one in make_round("extractor", "healthy").measurements]
+    towards_other = [(m, canary_vectors(m).ready.from_base(m.comparison.reference.others[name])) for m in canaries]
+    assert adapter_moved_towards(towards_other) == name
+    assert adapter_moved_towards([(m, -canary_vectors(m).ready.delta) for m in canaries]) == THE_BASE

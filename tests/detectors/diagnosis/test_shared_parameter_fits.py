@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detectors.diagnosis.curve_fits import InterpolationFit, Ray
-from detectors.diagnosis.fault_names import part_of
+from detectors.diagnosis.name_encoding import part_of
+from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit
 from detectors.records import Fault, FaultKind
 
 RNG = np.random.default_rng(3)
@@ -18,7 +18,7 @@ def bent(w: float) -> np.ndarray:
 
 @pytest.mark.parametrize("true", [0.1, 0.35, 0.6, 0.75])
 def test_the_part_on_a_bent_path_through_enough_recorded_points_is_found(true: float) -> None:
-    path = InterpolationFit(FaultKind.AVERAGED)
+    path = MixtureFit(FaultKind.AVERAGED)
     for size in (1.0, 2.0, 0.5):  # canaries speak loudly and softly, and share one part
         path.add(size * bent(true), {w: size * bent(w) for w in (0.25, 0.5, 1.0)})
     part, left = path.solve()
@@ -27,7 +27,7 @@ def test_the_part_on_a_bent_path_through_enough_recorded_points_is_found(true: f
 
 
 def test_one_recorded_point_is_a_straight_line_and_what_lies_off_it_is_left() -> None:
-    path = InterpolationFit(FaultKind.STACKED)
+    path = MixtureFit(FaultKind.STACKED)
     path.add(0.5 * SIDES[0] + SIDES[1], {1.0: SIDES[0] + 2 * SIDES[2]})
     part, left = path.solve()
     plain = [
@@ -37,25 +37,25 @@ def test_one_recorded_point_is_a_straight_line_and_what_lies_off_it_is_left() ->
 
 
 def test_what_goes_the_other_way_is_no_part() -> None:
-    path = InterpolationFit(FaultKind.STACKED)
+    path = MixtureFit(FaultKind.STACKED)
     path.add(-SIDES[0], {1.0: SIDES[0]})
     assert path.solve()[1] > float(SIDES[0] @ SIDES[0])
 
 
 def test_a_canary_with_other_recorded_points_is_not_counted() -> None:
-    path = InterpolationFit(FaultKind.STACKED)
+    path = MixtureFit(FaultKind.STACKED)
     path.add(SIDES[0], {1.0: SIDES[0]})
     path.add(SIDES[1], {0.5: SIDES[1], 1.0: SIDES[1]})
     assert path.canaries == 1
 
 
 def test_a_factor_common_to_all_canaries_and_what_it_leaves() -> None:
-    ray = Ray()
+    ray = FactorFit()
     for side in SIDES:
         ray.add(0.8 * side, side)
     u, left = ray.solve()
     assert u == pytest.approx(0.8) and left == pytest.approx(0.0, abs=1e-9)
-    assert Ray().solve() == (1.0, 0.0)
+    assert FactorFit().solve() == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
