@@ -105,5 +105,5 @@ class Sink:
         self.telemetry.add("gapwatch.records", seen.records, kind="read")
         self.telemetry.add("gapwatch.records", seen.opened, kind="opened")
         self.telemetry.add("gapwatch.records", len(seen.interactions), kind="kept")
-        for reason, n in Counter(record.reason for record in seen.aside).items():
+        for reason, n in Counter(record.reason for record in seen.rejected).items():
             self.telemetry.add("gapwatch.aside", n, reason=reason.value)
