@@ -24,7 +24,7 @@ class Retryable(AgentError):
 
 
 class Unreadable(AgentError):
-    """One record cannot be read. reason: a value of records.AsideReason; detail never holds production text."""
+    """One record cannot be read. reason: a value of records.RejectionReason; detail never holds production text."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

@@ -22,7 +22,8 @@ class LoggedHalf:
 
     body: of the request or response, decoded; at, pod: as the record told them, 0.0 and "" where it did not
     logged_by: which component wrote it, "" where it is not told: two that pass a request on use one id
-    again: an earlier batch was read as far as this record
+    redelivered: an earlier batch was read as far as this record
+    format: NAME of the format that read it, which also joins it to its other half; set by the decoder
     """
 
     request_id: str
@@ -33,8 +34,9 @@ class LoggedHalf:
     topic: str
     partition: int
     offset: int
-    again: bool = False
+    redelivered: bool = False
     logged_by: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class RequestCount:
     n: int
 
 
-class AsideReason(StrEnum):
-    """Why a Kafka record was counted and set aside instead of read."""
+class RejectionReason(StrEnum):
+    """Why a Kafka record was rejected: counted, and listed in the table ``aside``, instead of read."""
 
     NOT_JSON = "not_json"
     MISSING_FIELD = "missing_field"
@@ -64,20 +66,20 @@ class AsideReason(StrEnum):
     DUPLICATE = "duplicate"  # the same id, time and text at another offset, within the feed's memory
     STREAM_CHUNK = "stream_chunk"  # a piece of an answer, which would read as a short or an empty one
     ERROR_ANSWER = "error_answer"  # the engine refused or broke off: nothing was written by a model
-    UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the joiner's patience
+    UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the time that a half waits
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class RejectedRecord:
     """One record that could not be read; detail names the field or the position, never the production text.
 
-    number: its place among what was set aside of the same record
+    number: its place among what was rejected of the same record
     """
 
     topic: str
     partition: int
     offset: int
-    reason: AsideReason
+    reason: RejectionReason
     detail: str
     at: float
     number: int = 0
@@ -88,10 +90,10 @@ class TrafficBatch:
     """All that one offset range of one partition gave; stored as a whole, then its offset may be committed.
 
     next_offset: where reading goes on once this is durable; records: all read, kept or not
-    opened: of these, how many were looked into. ``aside`` are records of those: the unreadable share of the traffic is
-    estimated by aside / opened, because records that are not sampled are counted by key and never decoded
-    first_ms: Kafka timestamp of the first record, milliseconds; anew: this partition begins again with this batch, its
-    topic was deleted and made once more: offsets known before mean nothing now
+    opened: of these, how many were looked into. ``rejected`` are records of those: the unreadable share of the traffic
+    is estimated by rejected / opened, because records that are not sampled are counted by key and never decoded
+    first_ms: Kafka timestamp of the first record (ms); topic_recreated: before this batch the topic was deleted
+    and created again: offsets stored earlier for this partition are void
     """
 
     topic: str
@@ -100,24 +102,24 @@ class TrafficBatch:
     next_offset: int
     interactions: tuple[Interaction, ...]
     counts: tuple[RequestCount, ...]
-    aside: tuple[SetAside, ...]
+    rejected: tuple[RejectedRecord, ...]
     records: int
     at: float
     opened: int = 0
     first_ms: int = 0
-    anew: bool = False
+    topic_recreated: bool = False
 
     @property
     def fresh(self) -> tuple[Interaction, ...]:
         """Those that were in no batch before: what evidence may be drawn from, each once."""
-        return tuple(seen for seen in self.interactions if not seen.again)
+        return tuple(seen for seen in self.interactions if not seen.redelivered)
 
     @property
     def token(self) -> str:
         """Deduplication token of the insert: the same range gives the same token after a crash.
 
         With the time of its first record, because the store drops what has a token that it knows: of a topic that was
-        deleted and made anew it would drop the same offsets of other records.
+        deleted and recreated it would drop the same offsets of other records.
         """
         return f"{self.topic}:{self.partition}:{self.first_offset}-{self.next_offset - 1}:{self.first_ms}:v2"
 

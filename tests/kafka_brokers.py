@@ -13,7 +13,7 @@ from agent.demo.broker import Broker
 from agent.kafka.client import Config, ensure_topic, publish
 from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing, TopicConsumer
-from agent.kafka.memory import MemoryConsumer, MemoryTopic
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 
 _numbers = itertools.count()
 

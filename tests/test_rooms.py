@@ -41,7 +41,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/cli/test_refused_bases.py",
     "agent/kafka/test_broker_faults.py",
     "agent/kafka/test_login.py",
-    "agent/kafka/test_topic_anew.py",
+    "agent/kafka/test_recreated_topic.py",
     "agent/store/test_questions.py",
     "agent/traffic/formats/test_messages.py",
     "agent/traffic/formats/test_recorded.py",

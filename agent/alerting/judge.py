@@ -44,7 +44,7 @@ class Judge:
             return self._round(seen, now)
         if isinstance(seen, ScoredResponses):
             return self._hear(seen, now)
-        if isinstance(seen, TrafficBatch) and seen.anew:
+        if isinstance(seen, TrafficBatch) and seen.topic_recreated:
             place = seen.topic, seen.partition
             self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != place}
         if isinstance(seen, GoldenAccepted):

@@ -19,7 +19,7 @@ from agent.assemble import goldens_of
 from agent.cli.console import as_json, console, rows_table
 from agent.config import Config, Model, faulty_canaries, load, missing_files
 from agent.errors import AgentError
-from agent.kafka.diagnose import probe_topic
+from agent.kafka.connection_check import check_connection
 from agent.store import client as store
 from agent.worker.goldens import UNKEPT
 from probes import cpu_share
@@ -91,7 +91,7 @@ def _kafka(config: Config) -> Iterator[Check]:
     if config.kafka is None:
         yield Check("kafka", True, "not configured: no traffic is sampled")
         return
-    for layer in probe_topic(config.kafka):
+    for layer in check_connection(config.kafka):
         yield Check(f"kafka {layer.layer}", layer.ok, layer.seen, layer.wanted)
 
 

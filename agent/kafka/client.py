@@ -34,7 +34,7 @@ from agent.errors import Retryable
 from agent.kafka.config import BOOTSTRAP_S as BOOTSTRAP_S
 from agent.kafka.config import Config as Config
 from agent.kafka.config import connection_options
-from agent.kafka.contract import Fetched, Message, Outgoing, Polled, TopicPartition, nothing_to_settle
+from agent.kafka.contract import LazyMessages, Message, Outgoing, PartitionRecords, TopicPartition, nothing_to_commit
 
 COMMIT_S = 0.5
 CLOSE_S = 1.0
@@ -47,7 +47,7 @@ Moved = Callable[[Literal["gained", "lost"], TopicPartition], None]
 Leaving = Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
 
 
-def quieten() -> None:
+def limit_client_logging() -> None:
     """Hold the client's loggers at INFO or above, whatever the user chose: at DEBUG it prints the SASL password."""
     known = [name for name in logging.root.manager.loggerDict if name.startswith("kafka.")]
     for logger in (logging.getLogger(name) for name in ["kafka", *known]):
@@ -64,11 +64,11 @@ class Client:
     ValueError when that or an address of a broker makes no sense.
     """
 
-    def __init__(self, config: Config, moved: Moved, leaving: Leaving = nothing_to_settle) -> None:
+    def __init__(self, config: Config, moved: Moved, leaving: Leaving = nothing_to_commit) -> None:
         self._config, self._moved, self._leaving = config, moved, leaving
-        quieten()
+        limit_client_logging()
         self._kafka = _open(client_options(config))
-        quieten()  # again: opening imports modules, and each brings a logger
+        limit_client_logging()  # again: opening imports modules, and each brings a logger
         try:
             self._take_partitions()
         except BaseException:
@@ -97,14 +97,16 @@ class Client:
                 self._kafka.seek(tp, 0)
             self._moved("gained", (tp.topic, tp.partition))
 
-    def poll(self, wait_s: float) -> list[Polled]:
+    def poll(self, wait_s: float) -> list[PartitionRecords]:
         """Records of each partition that has some; at most max_poll_records together."""
         if self._config.mode == "assign":
             self._take_new_partitions()
         fetched = self._kafka.poll(timeout_ms=int(wait_s * 1000))
-        return [Polled(tp.topic, tp.partition, Fetched(got, _message)) for tp, got in fetched.items() if got]
+        return [
+            PartitionRecords(tp.topic, tp.partition, LazyMessages(got, _message)) for tp, got in fetched.items() if got
+        ]
 
-    def go_to(self, places: Mapping[TopicPartition, int]) -> None:
+    def seek(self, places: Mapping[TopicPartition, int]) -> None:
         for place, offset in places.items():
             self._kafka.seek(KafkaPartition(*place), offset)
 
@@ -160,7 +162,7 @@ class Client:
         try:
             self._kafka.close(autocommit=False, timeout_ms=int(CLOSE_S * 1000))
         except Exception as error:  # it is being thrown away: what it says can only be told
-            _log.info("kafka client closed with %s", in_words(error))
+            _log.info("kafka client closed with %s", error_text(error))
 
 
 def _open(options: dict[str, Any]) -> KafkaConsumer:
@@ -181,7 +183,7 @@ def _open(options: dict[str, Any]) -> KafkaConsumer:
         return opened
 
 
-def in_words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Class and reason in one line; kafka-python puts the class in front of the reason itself, or "None" for none."""
     name = type(error).__name__
     lines = str(error).removeprefix(f"{name}: ").removesuffix("None").splitlines()
@@ -250,7 +252,7 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapp
         finally:
             admin.close()
     except KafkaError as error:
-        raise Retryable("kafka", in_words(error)) from error
+        raise Retryable("kafka", error_text(error)) from error
 
 
 def add_partitions(bootstrap: str, topic: str, partitions: int) -> None:
@@ -262,7 +264,7 @@ def add_partitions(bootstrap: str, topic: str, partitions: int) -> None:
         finally:
             admin.close()
     except KafkaError as error:
-        raise Retryable("kafka", in_words(error)) from error
+        raise Retryable("kafka", error_text(error)) from error
 
 
 class Publisher:
@@ -283,14 +285,14 @@ class Publisher:
         try:
             return self._producer.send(self._topic, value=record.value, **sent)
         except KafkaError as error:
-            _log.info("not sent: %s", in_words(error))
+            _log.info("not sent: %s", error_text(error))
             return None
 
     def _acknowledged(self, answer: Any, give_up: float) -> bool:
         try:
             return answer is not None and answer.get(timeout=max(0.0, give_up - time.monotonic())) is not None
         except KafkaError as error:
-            _log.info("not acknowledged: %s", in_words(error))
+            _log.info("not acknowledged: %s", error_text(error))
             return False
 
 
@@ -303,7 +305,7 @@ def publisher(bootstrap: str, topic: str, **options: Any) -> Iterator[Publisher]
     try:
         producer = KafkaProducer(bootstrap_servers=bootstrap, **(defaults | waits | options))
     except KafkaError as error:
-        raise Retryable("kafka", in_words(error)) from error
+        raise Retryable("kafka", error_text(error)) from error
     try:
         yield Publisher(producer, topic)
     finally:

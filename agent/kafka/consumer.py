@@ -11,8 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import tenacity
 
-from agent.kafka.client import BOOTSTRAP_S, Client, Config, in_words
-from agent.kafka.contract import LinkStatus, Moves, Polled, StuckWatch, TopicPartition, nothing_to_settle
+from agent.kafka.client import BOOTSTRAP_S, Client, Config, error_text
+from agent.kafka.contract import (
+    LinkStatus,
+    PartitionChanges,
+    PartitionRecords,
+    StuckWatch,
+    TopicPartition,
+    nothing_to_commit,
+)
 
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
@@ -45,7 +52,7 @@ class Consumer:
         self._commit_from = 0.0
         self._look_at = 0.0
         self._link = LinkStatus(False, "not opened")
-        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_settle
+        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
         self.rebuilds = 0
 
     @property
@@ -56,7 +63,7 @@ class Consumer:
         """Begin to connect; returns at once, and ``status`` tells how it goes."""
         self._open_another("connecting")
 
-    def poll(self) -> list[Polled]:
+    def poll(self) -> list[PartitionRecords]:
         """The next records of each partition that has some; at most max_poll_records together."""
         client = self._ready()
         if client is None:
@@ -66,18 +73,18 @@ class Consumer:
             polled = self._poll(client)
             self._look_after(client, sum(len(got.messages) for got in polled))
         except Exception as error:  # of any kind: its state is unknown now, and a poll() for ever was seen next
-            self._give_up(in_words(error))
+            self._give_up(error_text(error))
             return []
         return polled
 
-    def _poll(self, client: Client) -> list[Polled]:
+    def _poll(self, client: Client) -> list[PartitionRecords]:
         self._polling = True
         try:
             return client.poll(POLL_S)
         finally:
             self._polling = False
 
-    def take_moves(self) -> Moves:
+    def take_partition_changes(self) -> PartitionChanges:
         gained: set[TopicPartition] = set()
         lost: set[TopicPartition] = set()
         while self._moved:
@@ -88,7 +95,7 @@ class Consumer:
                 gained.discard(place)
                 lost.add(place)
         self._holds = (self._holds - lost) | gained
-        return Moves(frozenset(gained), frozenset(lost))
+        return PartitionChanges(frozenset(gained), frozenset(lost))
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """A refusal passes by itself (rebalance, broker away) or stays visible in ``status`` (no right to commit)."""
@@ -99,7 +106,7 @@ class Consumer:
         try:
             self._client.commit(offsets)
         except Exception as error:  # the client's own bookkeeping fails in other ways than by its errors
-            self._refused(f"commit: {in_words(error)}")
+            self._refused(f"commit: {error_text(error)}")
             return False
         self._link = LinkStatus(True)
         return True
@@ -110,14 +117,14 @@ class Consumer:
             _log.warning("will be repeated: %s", why)
         self._link = LinkStatus(self._link.up, why)
 
-    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:
+    def seek(self, places: Mapping[TopicPartition, int]) -> bool:
         """Only without a group: a commit says better where this group was."""
         if self._config.group_id is not None or self._client is None:
             return False
         try:
-            self._client.go_to(places)
+            self._client.seek(places)
         except Exception as error:
-            self._give_up(in_words(error))
+            self._give_up(error_text(error))
         return True
 
     def pause(self) -> None:
@@ -230,4 +237,4 @@ class Consumer:
 
     def _tell_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._link = LinkStatus(False, in_words(error) if error else "unknown")
+        self._link = LinkStatus(False, error_text(error) if error else "unknown")

@@ -34,7 +34,7 @@ class Message:
     headers: Mapping[str, bytes]
 
 
-class Outline(NamedTuple):
+class RecordColumns(NamedTuple):
     """What sampling looks at, of many records at once: their values stay where they are.
 
     offsets, stamps_ms: (n,) int64; keys: n; headers: n in the client's own form, or () where no record has any
@@ -46,7 +46,7 @@ class Outline(NamedTuple):
     headers: Sequence[Sequence[tuple[str, bytes | None]]]
 
 
-class Fetched(Sequence[Message]):
+class LazyMessages(Sequence[Message]):
     """Records as a client hands them out, each turned into a Message when it is asked for and not before.
 
     Of a hundred records one is looked at; to build the others would take as long as to fetch them.
@@ -65,15 +65,15 @@ class Fetched(Sequence[Message]):
     def __getitem__(self, at: slice) -> Sequence[Message]: ...
     def __getitem__(self, at: int | slice) -> Message | Sequence[Message]:
         if isinstance(at, slice):
-            return Fetched(self._records[at], self._to_message)
+            return LazyMessages(self._records[at], self._to_message)
         return self._to_message(self._records[at])
 
     def __iter__(self) -> Iterator[Message]:
         return map(self._to_message, self._records)
 
-    def outline(self) -> Outline:
+    def columns(self) -> RecordColumns:
         headers = [record.headers for record in self._records]
-        return Outline(
+        return RecordColumns(
             np.array([record.offset for record in self._records], np.int64),
             np.array([record.timestamp for record in self._records], np.int64),
             [record.key for record in self._records],
@@ -82,7 +82,7 @@ class Fetched(Sequence[Message]):
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
+class PartitionRecords:
     """What one poll gave of one partition, in order; never empty. Offsets ascend and may have holes (compaction)."""
 
     topic: str
@@ -102,11 +102,11 @@ class Polled:
         """Where reading goes on."""
         return self.messages[-1].offset + 1
 
-    def outline(self) -> Outline:
-        if isinstance(self.messages, Fetched):
-            return self.messages.outline()
+    def columns(self) -> RecordColumns:
+        if isinstance(self.messages, LazyMessages):
+            return self.messages.columns()
         headers = [tuple(message.headers.items()) for message in self.messages]
-        return Outline(
+        return RecordColumns(
             np.array([message.offset for message in self.messages], np.int64),
             np.array([round(message.at * 1000) for message in self.messages], np.int64),
             [message.key for message in self.messages],
@@ -115,7 +115,7 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
+class PartitionChanges:
     """Partitions that changed hands since last asked. One in both came back: it is read from its commit."""
 
     gained: frozenset[TopicPartition]
@@ -138,11 +138,11 @@ class TopicConsumer(Protocol):
     @property
     def status(self) -> LinkStatus: ...
     def open(self) -> None: ...
-    def poll(self) -> list[Polled]:
+    def poll(self) -> list[PartitionRecords]:
         """Waits at most about 0.2 s; [] while there is nothing, or no broker."""
         ...
 
-    def take_moves(self) -> Moves:
+    def take_partition_changes(self) -> PartitionChanges:
         """Apply these before the records of the poll that came before this call."""
         ...
 
@@ -155,7 +155,7 @@ class TopicConsumer(Protocol):
         ...
 
     def resume(self) -> None: ...
-    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:
+    def seek(self, places: Mapping[TopicPartition, int]) -> bool:
         """Read on from these offsets, where this consumer begins from no commit; False where it has one, or cannot."""
         ...
 
@@ -173,7 +173,7 @@ class TopicConsumer(Protocol):
         ...
 
 
-def nothing_to_settle(_: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
+def nothing_to_commit(_: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
     """``leaving`` of a consumer whose reader holds nothing back."""
     return {}
 

@@ -108,7 +108,7 @@ def _traffic(batch: TrafficBatch, telemetry: Telemetry) -> None:
     telemetry.add("gapwatch.records", batch.records, kind="read")
     telemetry.add("gapwatch.records", batch.opened, kind="opened")
     telemetry.add("gapwatch.records", len(batch.interactions), kind="kept")
-    for reason, n in Counter(record.reason for record in batch.aside).items():
+    for reason, n in Counter(record.reason for record in batch.rejected).items():
         telemetry.add("gapwatch.aside", n, reason=reason.value)
 
 

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, RequestCount, SetAside, TrafficBatch
+from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, RejectedRecord, RequestCount, TrafficBatch
 from detectors.records import BaseRound, CanarySplit, Evidence, Identity, Interval, Measurement, Round, Verdict
 from detectors.traffic.response_summary import evidence_of
 from detectors.traffic_records import Calibration, Embedding, TrafficRound, TrafficScore
@@ -318,7 +318,7 @@ def _traffic(batch: TrafficBatch, place: Origin) -> tuple[TableRows, ...]:
     return _present(
         rows("request_counts", batch.counts, count_row),
         rows("interactions", batch.interactions, lambda seen: interaction_row(seen, place.store_text)),
-        rows("aside", batch.aside, aside_row),
+        rows("aside", batch.rejected, aside_row),
         rows("batches", [batch], lambda seen: batch_row(seen) | {"pod": place.pod}),
     )
 
@@ -352,14 +352,14 @@ def interaction_row(seen: Interaction, store_text: bool) -> Row:
     }
 
 
-def aside_row(seen: SetAside) -> Row:
+def aside_row(seen: RejectedRecord) -> Row:
     names = ("topic", "partition", "offset", "number", "detail")
     return {name: getattr(seen, name) for name in names} | {"reason": seen.reason.value, "at": when(seen.at)}
 
 
 def batch_row(seen: TrafficBatch) -> Row:
     row = {name: getattr(seen, name) for name in ("topic", "partition", "first_offset", "next_offset", "records")}
-    return row | {"interactions": len(seen.interactions), "aside": len(seen.aside), "at": when(seen.at)}
+    return row | {"interactions": len(seen.interactions), "aside": len(seen.rejected), "at": when(seen.at)}
 
 
 def _subject(seen: Verdict | Evidence) -> Row:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from agent.errors import Unreadable
-from agent.records import AsideReason
+from agent.records import RejectionReason
 
 CHUNK = "one chunk of a stream"
 ERROR = "the engine's error answer, not traffic"
@@ -25,9 +25,9 @@ _LISTED = ("tool_calls", "audio")
 def refuse_what_is_none(answer: Chunk, streamed: bool | None = None) -> None:
     """Raises Unreadable where this is no whole answer. streamed: was a stream asked for? None where nothing tells."""
     if is_error(answer):
-        raise Unreadable(AsideReason.ERROR_ANSWER, ERROR)
+        raise Unreadable(RejectionReason.ERROR_ANSWER, ERROR)
     if is_chunk(answer, streamed):
-        raise Unreadable(AsideReason.STREAM_CHUNK, CHUNK)
+        raise Unreadable(RejectionReason.STREAM_CHUNK, CHUNK)
 
 
 def is_error(answer: Chunk) -> bool:
@@ -67,7 +67,7 @@ def events(text: str) -> list[Any]:
     try:
         return [orjson.loads(one) for one in told if one and one != "[DONE]"]
     except orjson.JSONDecodeError:
-        raise Unreadable(AsideReason.STREAM_CHUNK, f"{CHUNK}, or several that were cut") from None
+        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several that were cut") from None
 
 
 def joined(chunks: list[Any]) -> Chunk:
@@ -76,18 +76,18 @@ def joined(chunks: list[Any]) -> Chunk:
     Raises Unreadable where it has no end, or is of several streams.
     """
     if not chunks or not all(isinstance(one, dict) for one in chunks):
-        raise Unreadable(AsideReason.WRONG_TYPE, "response")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "response")
     whole = next((one for one in chunks if is_error(one)), chunks[0] if len(chunks) == 1 else None)
     if whole is not None and not is_chunk(whole):
         return whole
     if len({str(one["id"]) for one in chunks if one.get("id")}) > 1:
-        raise Unreadable(AsideReason.STREAM_CHUNK, "chunks of several streams in one answer")
+        raise Unreadable(RejectionReason.STREAM_CHUNK, "chunks of several streams in one answer")
     pieces: dict[str, list[Chunk]] = {}
     for choice in (choice for one in chunks for choice in _choices(one)):
         pieces.setdefault(str(choice.get("index", 0)), []).append(choice)
     choices = [_choice(pieces[index]) for index in sorted(pieces)]
     if not choices or any(choice["finish_reason"] is None for choice in choices):
-        raise Unreadable(AsideReason.STREAM_CHUNK, f"{CHUNK}, or several without its end")
+        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several without its end")
     first = {name: value for one in reversed(chunks) for name, value in one.items() if value is not None}
     return {**first, "object": None, "usage": _last(chunks, "usage"), "choices": choices}
 
@@ -95,7 +95,7 @@ def joined(chunks: list[Any]) -> Chunk:
 def _choices(chunk: Chunk) -> list[Chunk]:
     found = chunk.get("choices") or []
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise Unreadable(AsideReason.WRONG_TYPE, "choices")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "choices")
     return found
 
 
@@ -120,7 +120,7 @@ def _text(pieces: Iterable[Chunk], name: str) -> str | None:
     """Joined; None where no piece has it."""
     told = [piece[name] for piece in pieces if piece.get(name) is not None]
     if not all(isinstance(one, str) for one in told):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return "".join(told) if told else None
 
 

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from agent.errors import Refused, Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason, LoggedHalf
+from agent.records import LoggedHalf, RejectionReason
 from agent.traffic import formats, json_fields, json_text
 from agent.traffic.json_fields import Body
 from probes.scoring.interaction import Interaction
@@ -62,7 +62,7 @@ class Decoder:
     def read(self, message: Message, place: TopicPartition) -> Sequence[Interaction | LoggedHalf | Unreadable]:
         """What one record holds, in its order: one for nearly every format, several for an envelope.
 
-        What cannot be read is there as its reason, one of AsideReason; nothing is raised whatever the bytes are.
+        What cannot be read is there as its reason, one of RejectionReason; nothing is raised whatever the bytes are.
         """
         try:
             body = json_fields.body_of(message, self._max_bytes)
@@ -80,7 +80,7 @@ class Decoder:
         for candidate in self._formats:
             if self._sure or candidate.guess(message, body):
                 return candidate
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")
 
 
 def _read(form: Format, message: Message, body: Body, place: TopicPartition) -> Interaction | LoggedHalf | Unreadable:
@@ -109,4 +109,4 @@ def finished(found: Interaction, number: int = 0) -> Interaction:
 
 
 def _too_deep() -> Unreadable:
-    return Unreadable(AsideReason.WRONG_TYPE, "nested too deeply")
+    return Unreadable(RejectionReason.WRONG_TYPE, "nested too deeply")

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from agent.errors import AgentError
-from agent.kafka.contract import LinkStatus, Polled, TopicConsumer, TopicPartition
-from agent.records import AsideReason, PartitionAdapter, TrafficBatch
-from agent.traffic.header_columns import counts_of, request_counts
+from agent.kafka.contract import LinkStatus, PartitionRecords, TopicConsumer, TopicPartition
+from agent.records import PartitionAdapter, RejectionReason, TrafficBatch
+from agent.traffic.record_labels import counts_of, request_counts
 from agent.traffic.traffic_sampler import TrafficSampler
 from agent.traffic.watermarks import Watermarks
 
@@ -39,7 +39,7 @@ class TrafficFeed:
     unclean election has cut is taken for a new one, too; and a new topic that grew past the old mark before it was
     first read here cannot be told from the old one.
     Sampling comes before decoding wherever key or headers name the adapter: what is not in the sample is counted and
-    never opened, so that a bad record in it goes unnoticed. ``aside`` speaks of the records that were opened. Of these,
+    never opened, so that a bad record in it goes unnoticed. ``rejected`` is of the records that were opened. Of these,
     what is no request at all (a chunk of a stream, an engine's error) is taken out of the count again.
     """
 
@@ -56,12 +56,12 @@ class TrafficFeed:
         self._marks = Watermarks(judged)
         self._anew: dict[TopicPartition, int] = {}  # made anew: the mark of the topic that was there before
         self._unmarked: set[TopicPartition] = set()  # newly ours: what the store has of them is not known yet
-        self._waiting: list[Polled] = []  # read, but the store has not told their marks
+        self._waiting: list[PartitionRecords] = []  # read, but the store has not told their marks
         self._pending: dict[TopicPartition, list[int]] = {}  # where each uncommitted batch ends
         self.flush: Callable[[], bool] = lambda: False  # set by who owns the sinks: make what was handed out durable
         consumer.leaving = self._settle
         self.records = 0
-        self.aside: Counter[AsideReason] = Counter()
+        self.rejected: Counter[RejectionReason] = Counter()
 
     @property
     def status(self) -> LinkStatus:
@@ -124,7 +124,7 @@ class TrafficFeed:
 
     def _follow_moves(self) -> None:
         """What we held of a lost partition is its next owner's to commit; it is read again from the last commit."""
-        moves = self._consumer.take_moves()
+        moves = self._consumer.take_partition_changes()
         self._pending = {place: ends for place, ends in self._pending.items() if place not in moves.lost}
         self._waiting = [got for got in self._waiting if got.place not in moves.lost]
         self._unmarked = (self._unmarked - moves.lost) | moves.gained
@@ -143,11 +143,11 @@ class TrafficFeed:
         found = {place: self._marks.counted(place) for place in self._unmarked}
         self._unmarked = set()
         behind = {place: mark for place, mark in found.items() if 0 < mark <= ends.get(place, mark)}
-        if behind and self._consumer.go_to(behind):
+        if behind and self._consumer.seek(behind):
             self._waiting = [got for got in self._waiting if got.place not in behind]
         return True
 
-    def _is_anew(self, got: Polled) -> bool:
+    def _is_anew(self, got: PartitionRecords) -> bool:
         """Do these records lie below a mark that no record of this topic can have set?"""
         mark = self._marks.highest(got.place)
         if got.first_offset >= mark or self._consumer.ends().get(got.place, mark) >= mark:
@@ -158,10 +158,10 @@ class TrafficFeed:
         self._anew[got.place] = mark
         return True
 
-    def _batch(self, got: Polled, now: float) -> TrafficBatch:
+    def _batch(self, got: PartitionRecords, now: float) -> TrafficBatch:
         anew = self._is_anew(got)
         mark = self._marks.counted(got.place)
-        outline = got.outline()
+        outline = got.columns()
         told = self._sampler.tell(outline)
         seen = self._sampler(got, outline, told, self._marks, now)
         counts = counts_of(told, outline, mark, now) + seen.counts
@@ -170,7 +170,7 @@ class TrafficFeed:
             del self._anew[got.place]
         self._pending.setdefault(got.place, []).append(got.next_offset)
         self.records += len(got.messages)
-        self.aside.update(one.reason for one in seen.aside)
+        self.rejected.update(one.reason for one in seen.rejected)
         return TrafficBatch(
             topic=got.topic,
             partition=got.partition,
@@ -178,10 +178,10 @@ class TrafficFeed:
             next_offset=got.next_offset,
             interactions=seen.kept,
             counts=request_counts(got, mark, counts),
-            aside=seen.aside,
+            rejected=seen.rejected,
             records=len(got.messages),
             at=now,
             opened=seen.opened,
             first_ms=int(outline.stamps_ms[0]),
-            anew=anew,
+            topic_recreated=anew,
         )

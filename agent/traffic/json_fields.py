@@ -17,7 +17,7 @@ import orjson
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import json_text
 
 Body = Mapping[str, Any]
@@ -52,12 +52,12 @@ def body_of(message: Message, max_bytes: int) -> Body:
     """The record's JSON object. Raises Unreadable."""
     value = message.value
     if not value:
-        raise Unreadable(AsideReason.EMPTY, "value")
+        raise Unreadable(RejectionReason.EMPTY, "value")
     if len(value) > max_bytes:
-        raise Unreadable(AsideReason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} wanted")
+        raise Unreadable(RejectionReason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} wanted")
     body = json_text.loads(value)
     if not isinstance(body, dict):
-        raise Unreadable(AsideReason.WRONG_TYPE, "the record is no JSON object")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "the record is no JSON object")
     return _payload(body) if "payload" in body else body
 
 
@@ -67,7 +67,7 @@ def _payload(body: Body) -> Body:
         return body
     payload = parsed(body["payload"])
     if not isinstance(payload, dict):
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "an envelope of Kafka Connect whose payload is no JSON object")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, "an envelope of Kafka Connect whose payload is no JSON object")
     return payload
 
 
@@ -102,23 +102,23 @@ def group_of(told: Body, *names: str) -> str:
 def text(body: Body, name: str) -> str:
     """A text that may be empty, but not missing."""
     if body.get(name) is None:
-        raise Unreadable(AsideReason.MISSING_FIELD, name)
+        raise Unreadable(RejectionReason.MISSING_FIELD, name)
     if not isinstance(body[name], str):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return str(body[name])
 
 
 def required(body: Body, name: str) -> str:
     found = text(body, name)
     if not found:
-        raise Unreadable(AsideReason.MISSING_FIELD, name)
+        raise Unreadable(RejectionReason.MISSING_FIELD, name)
     return found
 
 
 def optional(body: Body, name: str, kind: type) -> Any:
     value = body.get(name)
     if value is not None and not isinstance(value, kind):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return value
 
 
@@ -130,12 +130,12 @@ def mapping(body: Body, name: str) -> Body:
 def seconds(value: object, name: str) -> float:
     """Seconds since the epoch as a number, or as text in digits or ISO 8601 (UTC where it names no zone)."""
     if value is None:
-        raise Unreadable(AsideReason.MISSING_FIELD, name)
+        raise Unreadable(RejectionReason.MISSING_FIELD, name)
     at: Any = _from_text(value) if isinstance(value, str) else value
     if is_number(at) and 0 <= at < LATEST_TS:
         return float(at)
     unit = next((unit for scale, unit in UNITS if is_number(at) and LATEST_TS <= at < LATEST_TS * scale), "")
-    raise Unreadable(AsideReason.WRONG_TYPE, f"{name} in {unit}: seconds are wanted" if unit else name)
+    raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}: seconds are wanted" if unit else name)
 
 
 def time_told(message: Message, *told: tuple[str, object]) -> float:
@@ -153,11 +153,11 @@ def nanoseconds(value: object, name: str) -> float:
     """Seconds, from the nanoseconds since the epoch that OpenTelemetry writes, as a number or as text."""
     digits = f"{value:.0f}" if isinstance(value, float) else str(value)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     nanos = int(digits)
     unit = next((unit for below, unit in SHORT if 0 < nanos < below), "")
     if unit:
-        raise Unreadable(AsideReason.WRONG_TYPE, f"{name} in {unit}: nanoseconds are wanted")
+        raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}: nanoseconds are wanted")
     return seconds(nanos / 1e9, name)
 
 
@@ -174,13 +174,13 @@ def _from_text(text: str) -> float:
 def chat(turns: object, name: str = "messages") -> Chat:
     """Turns of a chat as they came: role, and content as text or as parts of which the text ones are read."""
     if not isinstance(turns, list):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return tuple(_turn(turn, name) for turn in turns)
 
 
 def _turn(turn: object, name: str) -> Mapping[str, str]:
     if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     content = turn.get("content", turn.get("parts"))
     return {"role": turn["role"], "content": content_of(content, name)}
 
@@ -190,7 +190,7 @@ def content_of(content: object, name: str) -> str:
     if isinstance(content, list):
         return "".join(map(_text_of, content))
     if content is not None and not isinstance(content, str):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return content or ""
 
 
@@ -221,7 +221,7 @@ def token_ids(value: object, name: str) -> tuple[int, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item <= MAX_COUNT for item in value):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return tuple(value)
 
 
@@ -230,7 +230,7 @@ def logprobs(value: object, name: str) -> tuple[float, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return tuple(math.nan if item is None else float(item) for item in value)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import orjson
 
 from agent.errors import Unreadable
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import answers
 
 REPLACED = "\ufffd"
@@ -37,19 +37,19 @@ def _leniently(value: bytes, pos: int) -> Any:
         text = bare.decode("utf-8")
     except UnicodeDecodeError as error:
         at = error.start + len(value) - len(bare)
-        raise Unreadable(AsideReason.NOT_JSON, f"no UTF-8 at byte {at}") from None
+        raise Unreadable(RejectionReason.NOT_JSON, f"no UTF-8 at byte {at}") from None
     if answers.is_events(text):
         return answers.joined(answers.events(text))
     try:
         return _whole(json.loads(text, parse_constant=_no_constant, parse_float=_finite))
     except RecursionError:
-        raise Unreadable(AsideReason.NOT_JSON, "nested too deeply") from None
+        raise Unreadable(RejectionReason.NOT_JSON, "nested too deeply") from None
     except ValueError:  # the error holds the text
-        raise Unreadable(AsideReason.NOT_JSON, f"at character {pos}") from None
+        raise Unreadable(RejectionReason.NOT_JSON, f"at character {pos}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Unreadable(AsideReason.NOT_JSON, f"holds {name}, which JSON has no word for: write null")
+    raise Unreadable(RejectionReason.NOT_JSON, f"holds {name}, which JSON has no word for: write null")
 
 
 def _finite(digits: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agent.errors import Unreadable
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import json_fields
 from agent.traffic.json_fields import Body
 
@@ -39,7 +39,7 @@ def split(body: Body, ours: Callable[[Body], bool]) -> list[Body]:
         return [body]
     found = [(shape, resource, record) for shape, resource, record in _walk(body) if ours(record)]
     if not found:
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "an envelope without a record of a model's answer")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, "an envelope without a record of a model's answer")
     return [{shape[0]: [{"resource": resource, shape[1]: [{shape[2]: [record]}]}]} for shape, resource, record in found]
 
 
@@ -52,7 +52,7 @@ def only(body: Body) -> tuple[Body, Body]:
         return body, json_fields.attributes(json_fields.mapping(body, "resource").get("attributes"))
     found = list(_walk(body))
     if len(found) != 1:
-        raise Unreadable(AsideReason.WRONG_TYPE, f"{len(found)} records in one envelope, 1 wanted")
+        raise Unreadable(RejectionReason.WRONG_TYPE, f"{len(found)} records in one envelope, 1 wanted")
     _, resource, record = found[0]
     return record, json_fields.attributes(resource.get("attributes"))
 
@@ -70,5 +70,5 @@ def _objects(body: Body, name: str) -> list[dict[str, Any]]:
     """Raises Unreadable where it is no list of objects; one that is missing is empty."""
     found = json_fields.optional(body, name, list) or []
     if not all(isinstance(one, dict) for one in found):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return found

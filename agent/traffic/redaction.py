@@ -95,9 +95,9 @@ class Redactor:
         return text
 
     def _batch(self, batch: TrafficBatch) -> TrafficBatch:
-        aside = tuple(replace(one, detail=self.text(one.detail)) for one in batch.aside)
+        rejected = tuple(replace(one, detail=self.text(one.detail)) for one in batch.rejected)
         interactions = tuple(map(self.interaction, batch.interactions))
-        return replace(batch, interactions=interactions, counts=self._counts(batch.counts), aside=aside)
+        return replace(batch, interactions=interactions, counts=self._counts(batch.counts), rejected=rejected)
 
     def _counts(self, counts: Sequence[RequestCount]) -> tuple[RequestCount, ...]:
         """Those whose pods have become one are added up: the store keeps one row for each of its key."""

@@ -38,7 +38,7 @@ class Config(BaseModel):
     redact: tuple[Rule, ...] = ()
 
 
-class Ranking:
+class RankHash:
     """Ranks of requests: integers uniform over [0, 2**64), the same whenever and wherever a request is read.
 
     A request without an id is known by its topic, partition and offset.

@@ -10,20 +10,20 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.kafka.contract import Message, Outline, Polled, TopicPartition
-from agent.records import AsideReason, LoggedHalf, SetAside
+from agent.kafka.contract import Message, PartitionRecords, RecordColumns, TopicPartition
+from agent.records import LoggedHalf, RejectedRecord, RejectionReason
 from agent.traffic import json_fields
 from agent.traffic.decoder import Decoder, Splitting, finished, known
 from agent.traffic.formats import kserve, openai
-from agent.traffic.header_columns import BODY_TELLS, STRANGER, LabelReader, RecordLabels, label_of, split_base
 from agent.traffic.pairing import Joiner
-from agent.traffic.reservoir import Config, Ranking, Reservoirs, below
+from agent.traffic.record_labels import BODY_TELLS, STRANGER, LabelReader, RecordLabels, label_of, split_base
+from agent.traffic.reservoir import Config, RankHash, Reservoirs, below
 from agent.traffic.watermarks import Watermarks
 from probes.scoring.interaction import Interaction
 
 A_DAY_S = 86_400.0
 REMEMBERED = 20_000
-NO_REQUEST = (AsideReason.STREAM_CHUNK, AsideReason.ERROR_ANSWER)
+NO_REQUEST = (RejectionReason.STREAM_CHUNK, RejectionReason.ERROR_ANSWER)
 SENT_AGAIN_S = 600.0  # Kafka's producers give up after two minutes, unless told otherwise
 
 
@@ -36,7 +36,7 @@ class Sampled:
     """
 
     kept: tuple[Interaction, ...]
-    aside: tuple[SetAside, ...]
+    rejected: tuple[RejectedRecord, ...]
     counts: Counter[tuple[str, str, float]]
     opened: int
 
@@ -65,21 +65,21 @@ class _Before(NamedTuple):
 class _Poll:
     """One poll while it is worked on."""
 
-    got: Polled
-    outline: Outline
+    got: PartitionRecords
+    outline: RecordColumns
     told: RecordLabels
     marks: Watermarks
     now: float
-    aside: list[SetAside] = field(default_factory=list)
+    rejected: list[RejectedRecord] = field(default_factory=list)
     counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
     opened: int = 0
 
     def message(self, position: int) -> Message:
         return self.got.messages[position]
 
-    def set_aside(self, offset: int, why: Unreadable, place: TopicPartition | None = None) -> None:
-        reason = AsideReason(why.reason)
-        self.aside.append(SetAside(*(place or self.got.place), offset, reason, why.detail, self.now))
+    def reject(self, offset: int, why: Unreadable, place: TopicPartition | None = None) -> None:
+        reason = RejectionReason(why.reason)
+        self.rejected.append(RejectedRecord(*(place or self.got.place), offset, reason, why.detail, self.now))
 
 
 class TrafficSampler:
@@ -100,7 +100,7 @@ class TrafficSampler:
         # Half a request, or several, in a record: then only its body tells what is to be counted.
         several = isinstance(known().get(form), Splitting)
         self.tell = LabelReader(sorted(adapters), body_tells_half=form == kserve.NAME or several)
-        self._ranking = Ranking(config.salt)
+        self._ranking = RankHash(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
         self._lately: OrderedDict[tuple[str, int], _Before] = OrderedDict()
@@ -110,15 +110,17 @@ class TrafficSampler:
         """Of every adapter, how many requests found no room in their minute."""
         return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
 
-    def __call__(self, got: Polled, outline: Outline, told: RecordLabels, marks: Watermarks, now: float) -> Sampled:
+    def __call__(
+        self, got: PartitionRecords, outline: RecordColumns, told: RecordLabels, marks: Watermarks, now: float
+    ) -> Sampled:
         poll = _Poll(got, outline, told, marks, now)
         candidates = self._candidates(poll)
         chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
         kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
         for half, why in self._joiner.dropped(now):
             place = half.topic, half.partition
-            poll.set_aside(half.offset, Unreadable(AsideReason.UNPAIRED, why), place)
-        return Sampled(tuple(kept), _in_order(poll.aside), poll.counts, poll.opened)
+            poll.reject(half.offset, Unreadable(RejectionReason.UNPAIRED, why), place)
+        return Sampled(tuple(kept), _in_order(poll.rejected), poll.counts, poll.opened)
 
     def _candidates(self, poll: _Poll) -> list[SampleCandidate]:
         told = poll.told
@@ -137,7 +139,7 @@ class TrafficSampler:
         if adapter == STRANGER:
             name = json_fields.name_or_nothing(poll.message(at).headers["adapter"].decode("utf-8", "replace"))
             poll.opened += 1
-            poll.set_aside(poll.message(at).offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+            poll.reject(poll.message(at).offset, Unreadable(RejectionReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
             return None
         if at not in poll.told.halves:
             return SampleCandidate(at, adapter, rank)
@@ -179,7 +181,7 @@ class TrafficSampler:
         found = self._read(poll, message)
         if len(found) > 1:
             told = f"{len(found)} requests in a record whose key or header names one adapter: set kafka.format"
-            poll.set_aside(message.offset, Unreadable(AsideReason.WRONG_TYPE, told))
+            poll.reject(message.offset, Unreadable(RejectionReason.WRONG_TYPE, told))
             return None
         seen = found[0]
         if isinstance(seen, LoggedHalf):
@@ -201,11 +203,11 @@ class TrafficSampler:
         poll.opened += len(found)
         for why in found:
             if isinstance(why, Unreadable):
-                poll.set_aside(message.offset, why)
+                poll.reject(message.offset, why)
         return found
 
     def _join(self, poll: _Poll, half: LoggedHalf, message: Message) -> Interaction | None:
-        half = replace(half, again=half.offset < poll.marks.counted(poll.got.place))
+        half = replace(half, redelivered=half.offset < poll.marks.counted(poll.got.place))
         other = self._joiner.add(half, len(message.value or b""), poll.now)
         if other is None:
             return None
@@ -213,12 +215,12 @@ class TrafficSampler:
         try:
             joined = self._ours(poll, finished(kserve.join(half, other)))
         except Unreadable as why:
-            poll.set_aside(message.offset, why)
+            poll.reject(message.offset, why)
             return None
         if joined is None:
             return None
         again = poll.marks.cover_both(half, other, joined.adapter)
-        return replace(joined, other_half=(request.topic, request.partition, request.offset), again=again)
+        return replace(joined, other_half=(request.topic, request.partition, request.offset), redelivered=again)
 
     def _ours(self, poll: _Poll, seen: Interaction) -> Interaction | None:
         """By the names that are configured, also where a name has its base before it; None for any other."""
@@ -226,7 +228,7 @@ class TrafficSampler:
         if adapter in self._adapters:
             return seen if not base else replace(seen, adapter=adapter, base=seen.base or base)
         name = json_fields.name_or_nothing(seen.adapter)
-        poll.set_aside(seen.offset, Unreadable(AsideReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+        poll.reject(seen.offset, Unreadable(RejectionReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
         return None
 
     def _count_half(self, poll: _Poll, half: LoggedHalf, message: Message) -> None:
@@ -251,12 +253,12 @@ class TrafficSampler:
         before = self._seen_before(seen, here)
         if before is not None:
             topic, partition = before.place
-            why = Unreadable(AsideReason.DUPLICATE, f"as {topic}:{partition}:{before.offset}")
-            poll.set_aside(seen.offset, why, here.place)
+            why = Unreadable(RejectionReason.DUPLICATE, f"as {topic}:{partition}:{before.offset}")
+            poll.reject(seen.offset, why, here.place)
             return None
         at = seen.at if 0 <= seen.at <= poll.now + A_DAY_S else _sane(message.at, poll.now)
-        again = seen.again if seen.other_half else poll.marks.cover(seen)
-        return replace(seen, at=at, again=again, number=one.number)
+        again = seen.redelivered if seen.other_half else poll.marks.cover(seen)
+        return replace(seen, at=at, redelivered=again, number=one.number)
 
     def _seen_before(self, seen: Interaction, here: _Before) -> _Before | None:
         """Where the same request lies at another place; None where it is read for the first time, or once more there.
@@ -283,11 +285,11 @@ def _name_of(seen: Interaction | LoggedHalf) -> bytes:
     return told.encode(errors="surrogatepass")
 
 
-def _in_order(aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
+def _in_order(rejected: Sequence[RejectedRecord]) -> tuple[RejectedRecord, ...]:
     """By place and offset, those of one record numbered."""
     seen: Counter[tuple[str, int, int]] = Counter()
     told = []
-    for one in sorted(aside, key=lambda one: (one.topic, one.partition, one.offset)):
+    for one in sorted(rejected, key=lambda one: (one.topic, one.partition, one.offset)):
         record = one.topic, one.partition, one.offset
         told.append(replace(one, number=seen[record]))
         seen[record] += 1

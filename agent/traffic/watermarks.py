@@ -56,9 +56,9 @@ class Watermarks:
 
         The later one makes them whole, whichever it is: a response below the mark whose request lies above it was
         still waiting, unscored, when the mark was set. Counted marks are those of the time when each half was read
-        (``LoggedHalf.again``): by now the first one's has moved past it.
+        (``LoggedHalf.redelivered``): by now the first one's has moved past it.
         """
-        return all(half.again or half.offset < self._upto(half, adapter) for half in (one, other))
+        return all(half.redelivered or half.offset < self._upto(half, adapter) for half in (one, other))
 
     def _upto(self, record: Interaction | LoggedHalf, adapter: str) -> int:
         return self._judged.get((record.topic, record.partition, adapter), 0)

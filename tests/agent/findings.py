@@ -10,14 +10,14 @@ import numpy as np
 
 from agent.alerting.incidents import to_notice
 from agent.records import (
-    AsideReason,
     Finding,
     Flip,
     GoldenAccepted,
     Heartbeat,
     NoticeReason,
+    RejectedRecord,
+    RejectionReason,
     RequestCount,
-    SetAside,
     TrafficBatch,
 )
 from detectors.records import (
@@ -171,7 +171,9 @@ def batch(first: int = 0, n: int = 10, at: float = NOW, aside: int = 1, partitio
     minute = at - at % 60
     counts = (RequestCount(topic, partition, first, last, ROUTER, "engine-0", minute, n),)
     kept = tuple(interaction(first + i, at=at, partition=partition) for i in range(2))
-    lost = tuple(SetAside(topic, partition, last - i, AsideReason.NOT_JSON, "position 17", at) for i in range(aside))
+    lost = tuple(
+        RejectedRecord(topic, partition, last - i, RejectionReason.NOT_JSON, "position 17", at) for i in range(aside)
+    )
     return TrafficBatch(topic, partition, first, last + 1, kept, counts, lost, n + aside, at, opened=2 + aside)
 
 

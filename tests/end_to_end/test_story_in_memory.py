@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.demo.receiver import Receiver
-from agent.kafka.memory import MemoryTopic
+from agent.kafka.in_memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
 from agent.surroundings import Surroundings

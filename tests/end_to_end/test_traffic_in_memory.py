@@ -261,7 +261,7 @@ def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path
         first_round(world)
         serve(world, "alpha", "alpha", n=12)
         turn(world, 12)
-    world.topic.make_anew()
+    world.topic.recreate()
     with World(tmp_path, goldens, topic=world.topic, line=ALONE) as after:
         first_round(after)
         much_later(after)

@@ -14,7 +14,7 @@ from agent.app import App, Parts
 from agent.app import Sink as AnySink
 from agent.clock import HandClock
 from agent.health import Health, Routes
-from agent.kafka.memory import MemoryConsumer, MemoryTopic
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.sinks.memory import Sink
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig

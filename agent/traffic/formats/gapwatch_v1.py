@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import json_fields, scorable
 from agent.traffic.json_fields import Body, Chat
 from probes.scoring.interaction import Interaction
@@ -30,7 +30,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
 
 
 def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
-    """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of AsideReason."""
+    """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of RejectionReason."""
     _check_schema(body)
     usage = json_fields.mapping(body, "usage")
     given, unread = scorable.parameters(body.get("sampling"), "sampling")
@@ -65,7 +65,7 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
 def _check_schema(body: Body) -> None:
     schema = json_fields.required(body, "schema")
     if schema != NAME:
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"schema {json_fields.name_or_nothing(schema)}")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"schema {json_fields.name_or_nothing(schema)}")
 
 
 def _messages(body: Body) -> Chat:
@@ -73,5 +73,5 @@ def _messages(body: Body) -> Chat:
     if body.get("messages"):
         return json_fields.chat(body["messages"])
     if body.get("prompt") is None:
-        raise Unreadable(AsideReason.MISSING_FIELD, "messages")
+        raise Unreadable(RejectionReason.MISSING_FIELD, "messages")
     return ({"role": "user", "content": json_fields.text(body, "prompt")},)

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason, LoggedHalf
+from agent.records import LoggedHalf, RejectionReason
 from agent.traffic import answers, json_fields, json_text
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
@@ -32,11 +32,11 @@ def guess(message: Message, body: Body) -> bool:
 
 
 def read(message: Message, body: Body, place: TopicPartition) -> LoggedHalf:
-    """One half. Raises Unreadable with a reason of AsideReason."""
+    """One half. Raises Unreadable with a reason of RejectionReason."""
     about, data = _event(message, body)
     kind, at = json_fields.required(about, "type"), about.get("time")
     if not kind.endswith((REQUEST, RESPONSE)):
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"type {json_fields.name_or_nothing(kind)}")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"type {json_fields.name_or_nothing(kind)}")
     if kind.endswith(RESPONSE):
         answers.refuse_what_is_none(data)
     return LoggedHalf(

@@ -26,7 +26,7 @@ from uuid import UUID
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import answers, json_fields
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body
@@ -46,7 +46,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
 
 
 def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
-    """One call as an Interaction. Raises Unreadable with a reason of AsideReason."""
+    """One call as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     _check_kind(body)
     seen = openai.read(message, {"request": _request(body), "response": _response(body)}, place)
     unscored = _why_not_drawn(body) or seen.unscored or _why_changed(body, seen)
@@ -55,18 +55,18 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
 
 def _check_kind(body: Body) -> None:
     if json_fields.required(body, "status") != "success":
-        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+        raise Unreadable(RejectionReason.ERROR_ANSWER, answers.ERROR)
     kind = json_fields.required(body, "call_type")
     if kind not in (*CHAT, *TEXT):
         told = json_fields.name_or_nothing(kind)
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"neither chat nor completion: call_type {told}".rstrip())
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"neither chat nor completion: call_type {told}".rstrip())
 
 
 def _request(body: Body) -> Body:
     asked = {**json_fields.mapping(body, "model_parameters"), "model": _engines_name(body)}
     turns = body.get("messages")
     if REDACTED in _texts(turns):
-        raise Unreadable(AsideReason.MISSING_FIELD, "messages, which LiteLLM has redacted")
+        raise Unreadable(RejectionReason.MISSING_FIELD, "messages, which LiteLLM has redacted")
     if body["call_type"] in TEXT:
         return asked | {"prompt": _first_prompt(turns)}
     return asked | {"messages": [{"role": "user", "content": turns}] if isinstance(turns, str) else turns}
@@ -77,7 +77,7 @@ def _response(body: Body) -> Body:
     told = json_fields.mapping(body, "response")
     choices = [_choice(one) for one in json_fields.optional(told, "choices", list) or []]
     if told.get("text") == REDACTED or REDACTED in [_written(one) for one in choices]:
-        raise Unreadable(AsideReason.MISSING_FIELD, "response, which LiteLLM has redacted")
+        raise Unreadable(RejectionReason.MISSING_FIELD, "response, which LiteLLM has redacted")
     known = "litellm_call_id" if body.get("litellm_call_id") else "id"
     usage = dict(json_fields.mapping(told, "usage"))
     usage |= {"prompt_tokens": body.get("prompt_tokens"), "completion_tokens": body.get("completion_tokens")}

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import answers, json_fields, scorable
 from agent.traffic.json_fields import Body, Chat
 from probes.scoring.interaction import Interaction
@@ -79,9 +79,9 @@ def _why_not_all(choice: Body, response: Body) -> str:
 def _choice(response: Body) -> Body:
     choices = json_fields.optional(response, "choices", list)
     if not choices:
-        raise Unreadable(AsideReason.MISSING_FIELD, "choices")
+        raise Unreadable(RejectionReason.MISSING_FIELD, "choices")
     if not isinstance(choices[0], dict):
-        raise Unreadable(AsideReason.WRONG_TYPE, "choices")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "choices")
     return dict(choices[0])
 
 
@@ -152,7 +152,7 @@ def _output(choice: Body, request: Body) -> str:
         return text.removeprefix(prompt) if request.get("echo") and isinstance(prompt, str) else text
     message = json_fields.mapping(choice, "message")
     if not message:
-        raise Unreadable(AsideReason.MISSING_FIELD, "message")
+        raise Unreadable(RejectionReason.MISSING_FIELD, "message")
     return json_fields.content_of(message.get("content"), "content")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import answers, json_fields, otlp, scorable
 from agent.traffic.formats import openai
 from agent.traffic.json_fields import Body, Chat
@@ -48,15 +48,15 @@ def split(body: Body) -> list[Body]:
 
 
 def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
-    """One span as an Interaction. Raises Unreadable with a reason of AsideReason."""
+    """One span as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     span, resource = otlp.only(body)
     told = json_fields.attributes(span.get("attributes"))
     if told.get(KIND) != "LLM":
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
     prompt, answer = _messages(told)
     if _failed(span) and not answer:
         raise Unreadable(
-            AsideReason.ERROR_ANSWER, answers.ERROR
+            RejectionReason.ERROR_ANSWER, answers.ERROR
         )  # before the model's name, which the answer would tell
     model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
     given, unread = scorable.parameters(told.get(PARAMETERS), PARAMETERS)
@@ -140,7 +140,7 @@ def _span_id(body: Body) -> str:
     trace = context.get("trace_id", context.get("traceId", ""))
     span = context.get("span_id", context.get("spanId"))
     if not isinstance(span, str | None) or not isinstance(trace, str):
-        raise Unreadable(AsideReason.WRONG_TYPE, "span_id")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "span_id")
     return f"{trace}:{span}" if span else ""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message, TopicPartition
-from agent.records import AsideReason
+from agent.records import RejectionReason
 from agent.traffic import answers, json_fields, otlp, scorable
 from agent.traffic.json_fields import Body, Chat
 from probes.scoring.interaction import Interaction
@@ -40,11 +40,13 @@ def split(body: Body) -> list[Body]:
 
 
 def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
-    """One event as an Interaction. Raises Unreadable with a reason of AsideReason."""
+    """One event as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     event, resource = otlp.only(body)
     told = _attributes(event)
     if told.get("gen_ai.operation.name") in NO_CALLS:
-        raise Unreadable(AsideReason.UNKNOWN_SCHEMA, "another operation than a model's answer in gen_ai.operation.name")
+        raise Unreadable(
+            RejectionReason.UNKNOWN_SCHEMA, "another operation than a model's answer in gen_ai.operation.name"
+        )
     answer = _output(told)
     finish_reason = _finish_reason(told, answer)
     asked = _asked(told)
@@ -138,19 +140,19 @@ def _prompt(told: Body) -> Chat:
 
 def _output(told: Body) -> Mapping[str, Any]:
     if told.get("error.type") and not told.get("gen_ai.output.messages"):
-        raise Unreadable(AsideReason.ERROR_ANSWER, answers.ERROR)
+        raise Unreadable(RejectionReason.ERROR_ANSWER, answers.ERROR)
     written = _list(told, "gen_ai.output.messages")
     if not written or not isinstance(written[0], dict):
-        raise Unreadable(AsideReason.WRONG_TYPE, "gen_ai.output.messages")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "gen_ai.output.messages")
     return dict(written[0])
 
 
 def _list(told: Body, name: str) -> list[Any]:
     found = json_fields.parsed(told.get(name))
     if found is None:
-        raise Unreadable(AsideReason.MISSING_FIELD, name)
+        raise Unreadable(RejectionReason.MISSING_FIELD, name)
     if not isinstance(found, list):
-        raise Unreadable(AsideReason.WRONG_TYPE, name)
+        raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return found
 
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from agent.demo.broker import Broker, Kind, free_port, start_broker
 from agent.kafka.client import Client, Config, add_partitions, ensure_topic, publish, publisher
+from agent.kafka.connection_check import check_connection
 from agent.kafka.consumer import Consumer
-from agent.kafka.contract import Outgoing, Polled
-from agent.kafka.diagnose import probe_topic
+from agent.kafka.contract import Outgoing, PartitionRecords
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
@@ -43,7 +43,7 @@ def read_until(consumer: Consumer, enough: Callable[[set[bytes]], bool]) -> set[
         assert time.monotonic() < give_up, (len(values), consumer.status, consumer.rebuilds)
         polled = consumer.poll()
         values.update(message.value or b"" for got in polled for message in got.messages)
-        consumer.take_moves()
+        consumer.take_partition_changes()
         consumer.commit({got.place: got.next_offset for got in polled})
     return values
 
@@ -200,7 +200,7 @@ def test_the_password_is_in_no_log_even_at_debug(
         with _everything_at_debug(), caplog.at_level(logging.DEBUG):
             _log_in_and_read(config)
         assert secret not in caplog.text
-        monkeypatch.setattr("agent.kafka.client.quieten", lambda: None)
+        monkeypatch.setattr("agent.kafka.client.limit_client_logging", lambda: None)
         with _everything_at_debug(), caplog.at_level(logging.DEBUG):
             _log_in_and_read(config)
         assert secret in caplog.text
@@ -237,7 +237,7 @@ def test_without_a_group_all_partitions_are_read_and_nothing_is_committed(broker
         consumer.open()
         places = {got.place for got in _polls(consumer, 12)}
         assert places == {(topic, 0), (topic, 1), (topic, 2)}
-        assert consumer.take_moves().gained == places
+        assert consumer.take_partition_changes().gained == places
         assert consumer.commit({(topic, 0): 4})
         consumer.close()
 
@@ -318,10 +318,10 @@ def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committe
     polled = _polls(consumer, 5)
     time.sleep(2.5)  # no poll for longer than the interval: the member leaves its group
     give_up = time.monotonic() + WITHIN_S
-    again: list[Polled] = []
+    again: list[PartitionRecords] = []
     while not again:
         assert time.monotonic() < give_up, consumer.status
-        consumer.commit({got.place: got.next_offset for got in polled if not consumer.take_moves().lost})
+        consumer.commit({got.place: got.next_offset for got in polled if not consumer.take_partition_changes().lost})
         again = consumer.poll()
     assert again[0].first_offset == 0
     consumer.close()
@@ -330,19 +330,19 @@ def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committe
 def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: Broker) -> None:
     topic = f"reached-{broker.kind}"
     ensure_topic(broker.bootstrap, topic)
-    found = probe_topic(config_for(broker.bootstrap, topic))
+    found = check_connection(config_for(broker.bootstrap, topic))
     assert [(layer.layer, layer.ok) for layer in found] == [
         (name, True) for name in ("name", "tcp", "api", "bootstrap", "topic", "group")
     ]
     assert found[-1].seen == "committed in partition 0: nothing yet"
-    lacking = probe_topic(config_for(broker.bootstrap, "no-such-topic"))
+    lacking = check_connection(config_for(broker.bootstrap, "no-such-topic"))
     assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
 
 
 def test_a_closed_port_and_an_unknown_name_are_told_apart() -> None:
-    closed = probe_topic(config_for(f"127.0.0.1:{free_port()}", "any"))
+    closed = check_connection(config_for(f"127.0.0.1:{free_port()}", "any"))
     assert [(layer.layer, layer.ok) for layer in closed] == [("name", True), ("tcp", False)]
-    unknown = probe_topic(config_for("no-such-host.invalid:9092", "any"))
+    unknown = check_connection(config_for("no-such-host.invalid:9092", "any"))
     assert [(layer.layer, layer.ok) for layer in unknown] == [("name", False)]
 
 
@@ -353,9 +353,9 @@ def _log_in_and_read(config: Config) -> None:
     consumer.close()
 
 
-def _polls(consumer: Consumer, n_records: int) -> list[Polled]:
+def _polls(consumer: Consumer, n_records: int) -> list[PartitionRecords]:
     """Polls, without asking for moves, until so many records came."""
-    polled: list[Polled] = []
+    polled: list[PartitionRecords] = []
     give_up = time.monotonic() + WITHIN_S
     while sum(len(got.messages) for got in polled) < n_records:
         assert time.monotonic() < give_up, consumer.status

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from agent.kafka.contract import Message, Polled, StuckWatch
+from agent.kafka.contract import Message, PartitionRecords, StuckWatch
 
 PLACE = ("traffic", 0)
 OTHER = ("traffic", 1)
@@ -33,5 +33,5 @@ def test_what_was_forgotten_counts_from_anew() -> None:
 
 
 def test_a_range_with_holes_goes_on_after_its_last_record() -> None:
-    got = Polled("traffic", 0, (Message(3, 0.0, None, b"a", {}), Message(9, 0.0, None, b"b", {})))
+    got = PartitionRecords("traffic", 0, (Message(3, 0.0, None, b"a", {}), Message(9, 0.0, None, b"b", {})))
     assert (got.first_offset, got.next_offset, got.place) == (3, 10, PLACE)

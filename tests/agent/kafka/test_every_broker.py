@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from agent.kafka.contract import Message, Outgoing, TopicConsumer, TopicPartition
-from agent.records import AsideReason, TrafficBatch
+from agent.records import RejectionReason, TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config
 from agent.traffic.traffic_sampler import TrafficSampler
@@ -109,14 +109,14 @@ def test_poisoned_records_are_set_aside_and_the_partition_goes_on(new_world: New
     feed = feed_of(world.consumer())
     batches = read_until(lambda got: n_records(got) >= 8, feed)
     assert ids(batches) == {"r-0": 1, "r-9": 1}
-    reasons = [one.reason for batch in batches for one in batch.aside]
+    reasons = [one.reason for batch in batches for one in batch.rejected]
     assert reasons == [
-        AsideReason.NOT_JSON,
-        AsideReason.MISSING_FIELD,
-        AsideReason.UNKNOWN_ADAPTER,
-        AsideReason.TOO_LARGE,
-        AsideReason.EMPTY,
-        AsideReason.WRONG_TYPE,
+        RejectionReason.NOT_JSON,
+        RejectionReason.MISSING_FIELD,
+        RejectionReason.UNKNOWN_ADAPTER,
+        RejectionReason.TOO_LARGE,
+        RejectionReason.EMPTY,
+        RejectionReason.WRONG_TYPE,
     ]
     assert sum(c.n for batch in batches for c in batch.counts) == 6  # all with the adapter as key, readable or not
     feed.close()

@@ -19,9 +19,9 @@ import pytest
 from agent.demo.broker import free_port
 from agent.kafka.client import Client, publish
 from agent.kafka.config import Config, Password, connection_options
+from agent.kafka.connection_check import Layer, check_connection
 from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing
-from agent.kafka.diagnose import Layer, probe_topic
 from tests.certificates import Authority
 from tests.conftest import need_apache
 from tests.kafka_brokers import LEFT_CONNECTING, config_for
@@ -47,13 +47,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the loopback an answer takes milliseconds."""
-    monkeypatch.setattr("agent.kafka.diagnose.ANSWER_S", 1.5)
-    monkeypatch.setattr("agent.kafka.diagnose.TRY_S", 0.3)
+    monkeypatch.setattr("agent.kafka.connection_check.ANSWER_S", 1.5)
+    monkeypatch.setattr("agent.kafka.connection_check.TRY_S", 0.3)
 
 
 def last(config: Config) -> Layer:
     """The layer where it ends; every one before it must be right."""
-    found = probe_topic(config)
+    found = check_connection(config)
     assert all(layer.ok for layer in found[:-1]), found
     return found[-1]
 
@@ -80,7 +80,7 @@ def test_every_kind_of_listener_can_be_read_and_doctor_finds_nothing(
     consumer.open()
     assert name.encode() in values(consumer, lambda got: name.encode() in got)
     consumer.close()
-    found = probe_topic(config)
+    found = check_connection(config)
     assert all(layer.ok for layer in found), found
     without = {"LOGIN": {"tls"}, "TLS": {"sasl"}, "MUTUAL": {"sasl"}}.get(listener, set())
     every = ("name", "tcp", "tls", "api", "sasl", "bootstrap", "topic", "group")
@@ -245,7 +245,7 @@ def test_a_certificate_that_is_not_right_says_what(
     with _tls_server(*authority.sign("server", **signed)) as port:
         told = {"security_protocol": "SSL", "ssl_cafile": authority.cert, "ssl_check_hostname": check}
         found = next(
-            layer for layer in probe_topic(config_for(f"localhost:{port}", "any", **told)) if layer.layer == "tls"
+            layer for layer in check_connection(config_for(f"localhost:{port}", "any", **told)) if layer.layer == "tls"
         )
     assert found.ok is ok
     assert seen in found.seen, found
@@ -276,7 +276,7 @@ def test_no_password_in_any_log_exception_or_repr(
     with caplog.at_level(logging.DEBUG):
         for name in names:
             caplog.set_level(logging.DEBUG, name)
-        told += [str(layer) for layer in probe_topic(config)]
+        told += [str(layer) for layer in check_connection(config)]
         told.append(_opened_or_refused(config))
     assert password not in caplog.text
     assert password not in "".join(told)

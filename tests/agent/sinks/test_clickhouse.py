@@ -152,8 +152,8 @@ def test_all_requests_of_one_record_are_kept(
     """Their ids may be the same by now: redaction has been over them."""
     sink, whole = new_sink(dsn=dsn), findings.batch(40)
     kept = tuple(replace(findings.interaction(40), request_id="[redacted]", number=i) for i in range(3))
-    lost = tuple(replace(whole.aside[0], number=i) for i in range(2))
-    sink.submit(replace(whole, interactions=kept, aside=lost))
+    lost = tuple(replace(whole.rejected[0], number=i) for i in range(2))
+    sink.submit(replace(whole, interactions=kept, rejected=lost))
     assert settle(sink), sink.status
     client = connect(dsn)
     assert (count(client, "interactions", "FINAL"), count(client, "aside", "FINAL")) == (3, 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.kafka.contract import Outgoing, TopicPartition
-from agent.kafka.memory import MemoryConsumer, MemoryTopic
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config

@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryConsumer, MemoryTopic
-from agent.records import AsideReason, TrafficBatch
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
+from agent.records import RejectionReason, TrafficBatch
 from agent.traffic.feed import TrafficFeed
-from agent.traffic.header_columns import split_base
+from agent.traffic.record_labels import split_base
 from agent.traffic.traffic_sampler import TrafficSampler
 from tests.agent.traffic.feeding import ALL, counted
 from tests.agent.traffic.formats.pairs import otel, pair, span
@@ -46,7 +46,7 @@ def named(batch: TrafficBatch) -> list[tuple[str, str]]:
 def test_an_adapter_beside_its_base_is_the_adapter(asked: Any) -> None:
     batch = polled(pair(asked))
     assert named(batch) == [("ticket-router", BASE)]
-    assert (counted([batch]), batch.aside) == ({"ticket-router": 1}, ())
+    assert (counted([batch]), batch.rejected) == ({"ticket-router": 1}, ())
     assert batch.interactions[0].unscored == ""
 
 
@@ -57,8 +57,8 @@ def test_no_lora_path_is_no_adapter(nothing: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [["a", "b"], 5, {"a": 1}])
 def test_a_lora_path_that_names_nobody_is_told(wrong: Any) -> None:
-    (one,) = polled(pair({"lora_path": wrong})).aside
-    assert (one.reason, one.detail) == (AsideReason.WRONG_TYPE, "lora_path")
+    (one,) = polled(pair({"lora_path": wrong})).rejected
+    assert (one.reason, one.detail) == (RejectionReason.WRONG_TYPE, "lora_path")
 
 
 def test_in_every_format_a_base_may_stand_before_the_adapter() -> None:
@@ -70,8 +70,8 @@ def test_in_every_format_a_base_may_stand_before_the_adapter() -> None:
 def test_only_configured_names_decide_what_a_colon_means() -> None:
     """Ollama's names hold one: the whole of it is the name."""
     assert named(polled(pair({"model": "llama3:8b"}), names=("llama3:8b", "8b"))) == [("llama3:8b", "")]
-    (stranger,) = polled(pair({"model": "llama3:8b"})).aside
-    assert (stranger.reason, stranger.detail) == (AsideReason.UNKNOWN_ADAPTER, "adapter llama3:8b")
+    (stranger,) = polled(pair({"model": "llama3:8b"})).rejected
+    assert (stranger.reason, stranger.detail) == (RejectionReason.UNKNOWN_ADAPTER, "adapter llama3:8b")
     assert split_base("base:org:router", ("router", "org:router")) == ("base", "org:router")
     assert split_base("a:b:router", ("router",)) == ("a:b", "router")
     assert split_base("base:", ("router",)) == ("", "base:")

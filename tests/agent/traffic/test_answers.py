@@ -9,15 +9,15 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryTopic
-from agent.records import AsideReason
+from agent.kafka.in_memory import MemoryTopic
+from agent.records import RejectionReason
 from agent.traffic.decoder import Decoder
 from tests.agent.traffic.feeding import counted, feed_over
 from tests.agent.traffic.formats.pairs import body, completion, message, otel, pair, read, span
 from tests.agent.traffic.formats.records import PLACE, example
 
-CHUNK = (AsideReason.STREAM_CHUNK, "one chunk of a stream")
-ERROR = (AsideReason.ERROR_ANSWER, "the engine's error answer, not traffic")
+CHUNK = (RejectionReason.STREAM_CHUNK, "one chunk of a stream")
+ERROR = (RejectionReason.ERROR_ANSWER, "the engine's error answer, not traffic")
 
 
 def chunk(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_chunks_of_one_stream_are_not_as_many_requests(key: bytes | None, alone:
     topic.publish(Outgoing(key, orjson.dumps(one if alone else streamed(one))) for one in STREAM)
     topic.publish([Outgoing(key, orjson.dumps(pair()))])
     (batch,) = feed_over(topic).poll(2e9)
-    assert [(one.reason, one.detail) for one in batch.aside] == [CHUNK] * 5
+    assert [(one.reason, one.detail) for one in batch.rejected] == [CHUNK] * 5
     assert ([seen.output for seen in batch.interactions], counted([batch])) == (["shipping"], {"ticket-router": 1})
 
 
@@ -183,7 +183,7 @@ def test_errors_are_not_counted_as_requests(key: bytes | None) -> None:
     topic = MemoryTopic()
     topic.publish(Outgoing(key, orjson.dumps(pair() | {"response": told})) for _, told in ERRORS)
     (batch,) = feed_over(topic).poll(2e9)
-    assert ({one.reason for one in batch.aside}, counted([batch])) == ({AsideReason.ERROR_ANSWER}, {})
+    assert ({one.reason for one in batch.rejected}, counted([batch])) == ({RejectionReason.ERROR_ANSWER}, {})
 
 
 @pytest.mark.parametrize("response", [ERRORS[0][1], ERRORS[3][1], STREAM[1]])
@@ -193,7 +193,7 @@ def test_a_half_that_is_no_answer_is_set_aside_at_once(response: Any) -> None:
     topic.publish([Outgoing(None, half.value, half.headers) for half in (request,)])
     topic.publish([Outgoing(None, orjson.dumps(response), answer.headers)])
     (batch,) = feed_over(topic).poll(2e9)
-    assert [one.reason for one in batch.aside] == [CHUNK[0] if "choices" in response else ERROR[0]]
+    assert [one.reason for one in batch.rejected] == [CHUNK[0] if "choices" in response else ERROR[0]]
     assert (batch.interactions, counted([batch])) == ((), {})
 
 
@@ -204,9 +204,9 @@ def test_an_answer_that_broke_off_is_read_and_not_scored() -> None:
 
 
 def test_an_answer_of_which_nothing_is_told_is_no_empty_answer() -> None:
-    assert refusal(pair(message=None)) == (AsideReason.MISSING_FIELD, "message")
-    assert refusal(pair(response={"choices": []})) == (AsideReason.MISSING_FIELD, "choices")
-    assert refusal(completion(response={"choices": [{"text": None}]}))[0] == AsideReason.MISSING_FIELD
+    assert refusal(pair(message=None)) == (RejectionReason.MISSING_FIELD, "message")
+    assert refusal(pair(response={"choices": []})) == (RejectionReason.MISSING_FIELD, "choices")
+    assert refusal(completion(response={"choices": [{"text": None}]}))[0] == RejectionReason.MISSING_FIELD
     assert read(pair(message={"role": "assistant", "content": None})).output == ""
 
 

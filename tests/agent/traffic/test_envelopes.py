@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryTopic
-from agent.records import AsideReason
+from agent.kafka.in_memory import MemoryTopic
+from agent.records import RejectionReason
 from agent.traffic.reservoir import Config
 from tests.agent.traffic.feeding import counted, feed_over, store_of
 from tests.agent.traffic.formats.records import example
@@ -39,7 +39,7 @@ def test_every_request_of_an_envelope_counts_once(key: bytes | None, form: str) 
     topic.publish([Outgoing(key, envelope("a", "b")), Outgoing(key, envelope("c", "b")), Outgoing(key, envelope("a"))])
     (batch,) = feed_over(topic, form=form).poll(0.0)
     assert [(seen.request_id, seen.offset) for seen in batch.interactions] == [("a", 0), ("b", 0), ("c", 1)]
-    assert {one.reason for one in batch.aside} == {AsideReason.DUPLICATE} and len(batch.aside) == 2
+    assert {one.reason for one in batch.rejected} == {RejectionReason.DUPLICATE} and len(batch.rejected) == 2
     assert (counted([batch]), batch.opened, batch.records) == ({"ticket-router": 5}, 5, 3)
 
 
@@ -48,7 +48,7 @@ def test_the_same_id_twice_in_one_envelope_is_one_interaction() -> None:
     topic.publish([Outgoing(None, envelope("a", "a"))])
     (batch,) = feed_over(topic).poll(0.0)
     assert [seen.request_id for seen in batch.interactions] == ["a"]
-    assert [one.reason for one in batch.aside] == [AsideReason.DUPLICATE]
+    assert [one.reason for one in batch.rejected] == [RejectionReason.DUPLICATE]
 
 
 def test_requests_of_an_envelope_are_sampled_each_by_itself_and_however_they_are_batched() -> None:
@@ -74,7 +74,7 @@ def test_requests_of_an_envelope_without_ids_are_known_by_their_places_in_it() -
     topic.publish([Outgoing(None, orjson.dumps(told))])
     (batch,) = feed_over(topic).poll(0.0)
     assert [seen.request_id for seen in batch.interactions] == ["traffic:0:0", "traffic:0:0:1", "traffic:0:0:2"]
-    assert batch.aside == ()
+    assert batch.rejected == ()
 
 
 def test_an_envelope_read_again_after_a_crash_is_marked_and_not_counted_again() -> None:
@@ -85,7 +85,7 @@ def test_an_envelope_read_again_after_a_crash_is_marked_and_not_counted_again() 
     first.close()
     again = feed_over(topic, counted_upto=lambda: store_of([before]))
     (after,) = (batch for _ in range(2) for batch in again.poll(0.0))
-    assert [(seen.request_id, seen.again) for seen in after.interactions] == [
+    assert [(seen.request_id, seen.redelivered) for seen in after.interactions] == [
         ("a", True), ("b", True), ("c", False), ("d", False),
     ]  # fmt: skip
     assert counted([before, after]) == {"ticket-router": 4}
@@ -97,6 +97,6 @@ def test_an_envelope_under_the_key_of_one_adapter_says_what_to_set() -> None:
     topic.publish([Outgoing(b"ticket-router", envelope("a", "b")), Outgoing(b"ticket-router", envelope("c"))])
     (batch,) = feed_over(topic).poll(0.0)
     assert [seen.request_id for seen in batch.interactions] == ["c"]
-    assert [one.detail for one in batch.aside] == [
+    assert [one.detail for one in batch.rejected] == [
         "2 requests in a record whose key or header names one adapter: set kafka.format"
     ]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryTopic
-from agent.records import AsideReason
-from agent.traffic.header_columns import columns_of
-from agent.traffic.reservoir import Config, Ranking, below
+from agent.kafka.in_memory import MemoryTopic
+from agent.records import RejectionReason
+from agent.traffic.record_labels import columns_of
+from agent.traffic.reservoir import Config, RankHash, below
 from tests.agent.traffic.feeding import counted, feed_over, headed
 from tests.kafka_brokers import request
 
@@ -21,7 +21,7 @@ def test_all_are_counted_and_only_the_sample_is_opened() -> None:
     topic.publish(request(n) for n in range(400))
     feed = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s"))
     (batch,) = feed.poll(0.0)
-    wanted = np.flatnonzero(below(Ranking("s").of_offsets("traffic", 0, np.arange(400)), 0.1))
+    wanted = np.flatnonzero(below(RankHash("s").of_offsets("traffic", 0, np.arange(400)), 0.1))
     assert counted([batch]) == {"ticket-router": 400}
     assert [seen.offset for seen in batch.interactions] == wanted.tolist()
     assert batch.opened == len(wanted) < 80
@@ -33,11 +33,13 @@ def test_where_a_header_has_the_request_id_it_decides_wherever_the_record_lies()
         topic.publish((headed(n, at=61.0 + partition, request_id=f"id-{n}") for n in range(200)), partition)
     batches = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
     minutes = np.ones(200, np.uint64)
-    wanted = np.flatnonzero(below(Ranking("s").of_ids((f"id-{n}".encode() for n in range(200)), minutes), 0.2)).tolist()
+    wanted = np.flatnonzero(
+        below(RankHash("s").of_ids((f"id-{n}".encode() for n in range(200)), minutes), 0.2)
+    ).tolist()
     assert 20 < len(wanted) < 60
     assert [one.offset for one in batches[0].interactions] == wanted
-    assert [one.offset for one in batches[1].aside] == wanted  # produced twice: looked at once
-    assert {one.reason for one in batches[1].aside} == {AsideReason.DUPLICATE}
+    assert [one.offset for one in batches[1].rejected] == wanted  # produced twice: looked at once
+    assert {one.reason for one in batches[1].rejected} == {RejectionReason.DUPLICATE}
 
 
 def test_dropping_does_not_look_at_the_content() -> None:
@@ -50,7 +52,7 @@ def test_dropping_does_not_look_at_the_content() -> None:
         topic.publish(Outgoing(b"ticket-router", good if bodies == "long" else b"{") for _ in range(300))
         (batch,) = feed_over(topic, sampling).poll(0.0)
         assert batch.opened == 30
-        seen = [one.offset for one in batch.interactions] + [one.offset for one in batch.aside]
+        seen = [one.offset for one in batch.interactions] + [one.offset for one in batch.rejected]
         chosen.append(sorted(seen))
     assert chosen[0] == chosen[1]
 
@@ -80,7 +82,7 @@ def test_a_sampled_record_that_is_unreadable_is_counted_and_set_aside() -> None:
     topic.publish([Outgoing(b"ticket-router", b"{broken", {"pod": b"engine-5"}, at=125.0)])
     (batch,) = feed_over(topic).poll(129.0)
     assert [(c.adapter, c.pod, c.minute, c.n) for c in batch.counts] == [("ticket-router", "engine-5", 120.0, 1)]
-    assert [(one.reason, one.offset, one.at) for one in batch.aside] == [(AsideReason.NOT_JSON, 0, 129.0)]
+    assert [(one.reason, one.offset, one.at) for one in batch.rejected] == [(RejectionReason.NOT_JSON, 0, 129.0)]
     assert batch.opened == 1
 
 
@@ -90,7 +92,7 @@ def test_the_share_of_unreadable_records_is_told_by_those_that_were_opened() -> 
     (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=10_000), at_once=4000).poll(0.0)
     assert batch.records == 4000
     four_sigma = 4 * math.sqrt(0.25 * 0.75 / batch.opened)
-    assert abs(len(batch.aside) / batch.opened - 0.25) < four_sigma
+    assert abs(len(batch.rejected) / batch.opened - 0.25) < four_sigma
 
 
 def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() -> None:
@@ -106,7 +108,7 @@ def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() ->
     )
     (batch,) = feed_over(topic).poll(0.0)
     assert counted([batch]) == {"polite-rewriter": 2, "ticket-router": 1}
-    assert len(batch.aside) == 2
+    assert len(batch.rejected) == 2
 
 
 def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_wherever_they_lie() -> None:
@@ -126,8 +128,8 @@ def test_unknown_adapters_make_no_new_labels() -> None:
     topic.publish(request(n, f"stranger-{n}") for n in range(50))
     feed = feed_over(topic)
     (batch,) = feed.poll(0.0)
-    assert (batch.counts, batch.interactions, feed.aside) == ((), (), {AsideReason.UNKNOWN_ADAPTER: 50})
-    assert batch.aside[0].detail == "adapter stranger-0"
+    assert (batch.counts, batch.interactions, feed.rejected) == ((), (), {RejectionReason.UNKNOWN_ADAPTER: 50})
+    assert batch.rejected[0].detail == "adapter stranger-0"
 
 
 def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
@@ -135,8 +137,8 @@ def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
     topic.publish(Outgoing(None, b"{broken", {"adapter": b"of-another-team"}) for _ in range(500))
     (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000)).poll(0.0)
     assert batch.counts == ()
-    assert 20 < len(batch.aside) == batch.opened < 90
-    assert batch.aside[0].detail == "adapter of-another-team"
+    assert 20 < len(batch.rejected) == batch.opened < 90
+    assert batch.rejected[0].detail == "adapter of-another-team"
 
 
 def test_headers_of_one_layout_and_of_many_say_the_same() -> None:
@@ -157,7 +159,7 @@ def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:
     topic.publish([request(n) for n in range(50)] + [request(99, "polite-rewriter")])
     feed = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=3, salt="s"))
     (batch,) = feed.poll(0.0)
-    lowest = np.argsort(Ranking("s").of_offsets("traffic", 0, np.arange(50)))[:3]
+    lowest = np.argsort(RankHash("s").of_offsets("traffic", 0, np.arange(50)))[:3]
     assert [seen.offset for seen in batch.interactions] == [*sorted(lowest.tolist()), 50]
     assert (feed.shed, counted([batch])["ticket-router"]) == ({"polite-rewriter": 0, "ticket-router": 47}, 50)
 
@@ -168,8 +170,8 @@ def test_the_same_request_produced_twice_counts_as_one_interaction() -> None:
     feed = feed_over(topic)
     (batch,) = feed.poll(0.0)
     assert [seen.offset for seen in batch.interactions] == [0, 1]
-    assert [(one.offset, one.reason, one.detail) for one in batch.aside] == [
-        (2, AsideReason.DUPLICATE, "as traffic:0:0")
+    assert [(one.offset, one.reason, one.detail) for one in batch.rejected] == [
+        (2, RejectionReason.DUPLICATE, "as traffic:0:0")
     ]
 
 

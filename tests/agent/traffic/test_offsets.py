@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import Retryable
 from agent.kafka.contract import TopicPartition
-from agent.kafka.memory import MemoryTopic
+from agent.kafka.in_memory import MemoryTopic
 from tests.agent.traffic.feeding import ADAPTERS, counted, feed_over, store_of
 from tests.kafka_brokers import request
 
@@ -55,7 +55,7 @@ def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_topic_made_ane
     assert second.poll(5.0)[0].token == token == "traffic:0:0-9:700000:v2"
     second.close()
     clock[0] = 800.0
-    topic.make_anew()
+    topic.recreate()
     topic.publish(request(n) for n in range(10))
     assert feed_over(topic).poll(5.0)[0].token == "traffic:0:0-9:800000:v2"
 
@@ -69,12 +69,16 @@ def test_a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() -> N
     judged = {("traffic", 0, "ticket-router"): 3, ("traffic", 1, "ticket-router"): 1}
     feed = feed_over(topic, counted_upto=lambda: old, judged=judged)
     anew, known = feed.poll(0.0)
-    assert (anew.anew, counted([anew]), len(anew.fresh)) == (True, {"ticket-router": 5}, 5)
-    assert (known.anew, counted([known]), [seen.offset for seen in known.fresh]) == (False, {"ticket-router": 1}, [2])
+    assert (anew.topic_recreated, counted([anew]), len(anew.fresh)) == (True, {"ticket-router": 5}, 5)
+    assert (known.topic_recreated, counted([known]), [seen.offset for seen in known.fresh]) == (
+        False,
+        {"ticket-router": 1},
+        [2],
+    )
     assert feed.status == (True, "traffic:0 was made anew, and is read from its beginning")
     topic.publish((request(n) for n in range(10, 910)), partition=0)
     later = [batch for _ in range(3) for batch in feed.poll(0.0)]
-    assert (counted(later), any(batch.anew for batch in later)) == ({"ticket-router": 900}, False)
+    assert (counted(later), any(batch.topic_recreated for batch in later)) == ({"ticket-router": 900}, False)
     assert feed.status == (True, "")
 
 
@@ -83,10 +87,10 @@ def test_a_topic_made_anew_under_a_reader_is_read_from_its_beginning_and_committ
     topic.publish(request(n) for n in range(50))
     feed = feed_over(topic)
     feed.poll(0.0)
-    topic.make_anew()
+    topic.recreate()
     topic.publish(request(n) for n in range(100, 108))
     (batch,) = feed.poll(0.0)
-    assert (batch.anew, counted([batch]), len(batch.fresh)) == (True, {"ticket-router": 8}, 8)
+    assert (batch.topic_recreated, counted([batch]), len(batch.fresh)) == (True, {"ticket-router": 8}, 8)
     feed.commit()
     assert topic.committed == {("traffic", 0): 8}, "not where the old one ended"
 

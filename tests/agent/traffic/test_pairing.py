@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agent.kafka.memory import MemoryTopic
-from agent.records import AsideReason
-from agent.traffic.reservoir import Config, Ranking, below
+from agent.kafka.in_memory import MemoryTopic
+from agent.records import RejectionReason
+from agent.traffic.reservoir import Config, RankHash, below
 from tests.agent.traffic.feeding import counted, events, feed_over
 
 
@@ -27,19 +27,19 @@ def test_both_halves_of_a_sampled_request_are_kept() -> None:
     topic = MemoryTopic()
     topic.publish(events(*(f"id-{n}" for n in range(200))))
     (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
-    wanted = np.flatnonzero(below(Ranking("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
+    wanted = np.flatnonzero(below(RankHash("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
     assert [seen.request_id for seen in batch.interactions] == [f"id-{n}" for n in wanted]
-    assert (batch.opened, batch.aside) == (2 * len(wanted), ())
+    assert (batch.opened, batch.rejected) == (2 * len(wanted), ())
 
 
 def test_a_request_without_its_response_is_told_in_time() -> None:
     topic = MemoryTopic()
     topic.publish(list(events("alone", "id-1"))[:1])
     feed = feed_over(topic)
-    assert [batch.aside for batch in feed.poll(0.0)] == [()]
+    assert [batch.rejected for batch in feed.poll(0.0)] == [()]
     topic.publish(events("id-2"))
     (batch,) = feed.poll(1000.0)
-    assert [(one.offset, one.reason) for one in batch.aside] == [(0, AsideReason.UNPAIRED)]
+    assert [(one.offset, one.reason) for one in batch.rejected] == [(0, RejectionReason.UNPAIRED)]
     assert [seen.request_id for seen in batch.interactions] == ["id-2"]
 
 
@@ -54,7 +54,7 @@ def test_two_halves_were_heard_before_when_both_lie_below_the_mark(
     topic = MemoryTopic()
     topic.publish(list(events("id"))[:: -1 if response_first else 1])
     (batch,) = feed_over(topic, counted_upto=lambda: {("traffic", 0): mark}).poll(0.0)
-    assert [not seen.again for seen in batch.interactions] == [fresh]
+    assert [not seen.redelivered for seen in batch.interactions] == [fresh]
 
 
 @pytest.mark.parametrize("marks", [(1, 1), (0, 1), (1, 0)])
@@ -64,4 +64,4 @@ def test_halves_in_two_partitions_are_judged_by_both_their_marks(marks: tuple[in
         topic.publish([half], partition)
     stored = {("traffic", partition): mark for partition, mark in enumerate(marks)}
     batches = feed_over(topic, counted_upto=lambda: stored).poll(0.0)
-    assert [seen.again for batch in batches for seen in batch.interactions] == [marks == (1, 1)]
+    assert [seen.redelivered for batch in batches for seen in batch.interactions] == [marks == (1, 1)]

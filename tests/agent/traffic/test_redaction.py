@@ -10,7 +10,7 @@ import pytest
 
 from agent.config import parse
 from agent.errors import Refused
-from agent.records import AsideReason, RequestCount, SetAside, TrafficBatch
+from agent.records import RejectedRecord, RejectionReason, RequestCount, TrafficBatch
 from agent.store.rows import Origin, to_rows
 from agent.traffic.redaction import Redactor, Rule
 from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
@@ -40,14 +40,14 @@ def test_every_field_that_a_client_can_write_goes_through_the_rules() -> None:
     secret, clean = "me@example.com", "[redacted]"
     written: dict[str, Any] = dict.fromkeys(("request_id", "base", "pod", "finish_reason"), secret)
     seen = interaction(1, messages=({"role": secret, "content": "x"}, {"role": "user", "content": "y"}), **written)
-    lost = SetAside("t", 0, 2, AsideReason.UNKNOWN_ADAPTER, f"adapter {secret}", 1.0)
+    lost = RejectedRecord("t", 0, 2, RejectionReason.UNKNOWN_ADAPTER, f"adapter {secret}", 1.0)
     counts = tuple(RequestCount("t", 0, 0, 9, "a", pod, 0.0, 3) for pod in (secret, "you@example.com"))
-    told = Redactor([MAIL])(replace(batch(), interactions=(seen,), aside=(lost,), counts=counts))
+    told = Redactor([MAIL])(replace(batch(), interactions=(seen,), rejected=(lost,), counts=counts))
     assert isinstance(told, TrafficBatch)
     (kept,) = told.interactions
     assert (kept.request_id, kept.base, kept.pod, kept.finish_reason) == (clean,) * 4
     assert [turn["role"] for turn in kept.messages] == [clean, "user"]
-    assert told.aside[0].detail == f"adapter {clean}"
+    assert told.rejected[0].detail == f"adapter {clean}"
     assert [(count.pod, count.n) for count in told.counts] == [(clean, 6)]
 
 

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryTopic
-from agent.records import AsideReason
+from agent.kafka.in_memory import MemoryTopic
+from agent.records import RejectionReason
 from agent.traffic.reservoir import Config
 from tests.agent.traffic.feeding import counted, events, feed_over, store_of
 
@@ -48,7 +48,7 @@ def test_requests_that_share_ids_are_all_counted_and_none_is_a_duplicate(key: by
     topic.publish(of_an_engine_with_few_ids(key))
     (batch,) = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=10_000), at_once=4000).poll(NOW)
     assert counted([batch]) == {"ticket-router": 4000}
-    assert ([seen.offset for seen in batch.interactions], batch.aside) == (list(range(4000)), ())
+    assert ([seen.offset for seen in batch.interactions], batch.rejected) == (list(range(4000)), ())
 
 
 @pytest.mark.parametrize(("key", "headed"), [(b"ticket-router", False), (b"ticket-router", True), (None, False)])
@@ -57,7 +57,7 @@ def test_requests_that_share_ids_are_sampled_at_the_rate(key: bytes | None, head
     topic.publish(of_an_engine_with_few_ids(key, headed))
     (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=10_000), at_once=4000).poll(NOW)
     assert abs(len(batch.interactions) - 400) <= 4 * math.sqrt(4000 * 0.1 * 0.9)
-    assert (counted([batch]), batch.aside) == ({"ticket-router": 4000}, ())
+    assert (counted([batch]), batch.rejected) == ({"ticket-router": 4000}, ())
     assert len({seen.request_id for seen in batch.interactions}) > 150, "not always the same ids"
 
 
@@ -67,7 +67,7 @@ def test_one_id_and_one_text_at_two_times_are_two_requests(key: bytes | None) ->
     topic = MemoryTopic()
     topic.publish(sent(pair("chatcmpl-1", created=1.7e9 + n), key) for n in range(3))
     (batch,) = feed_over(topic).poll(NOW)
-    assert ([seen.offset for seen in batch.interactions], batch.aside) == ([0, 1, 2], ())
+    assert ([seen.offset for seen in batch.interactions], batch.rejected) == ([0, 1, 2], ())
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -75,7 +75,7 @@ def test_one_id_at_one_time_with_two_texts_are_two_requests(key: bytes | None) -
     topic = MemoryTopic()
     topic.publish([sent(pair("chatcmpl-1", "refund"), key), sent(pair("chatcmpl-1", "shipping"), key)])
     (batch,) = feed_over(topic).poll(NOW)
-    assert ([seen.output for seen in batch.interactions], batch.aside) == (["refund", "shipping"], ())
+    assert ([seen.output for seen in batch.interactions], batch.rejected) == (["refund", "shipping"], ())
 
 
 @pytest.mark.parametrize("created", [1.7e9, None], ids=["the record tells its time", "Kafka tells it"])
@@ -86,8 +86,8 @@ def test_what_its_producer_sent_again_is_a_duplicate(key: bytes | None, created:
         topic.publish([sent(pair("chatcmpl-1", created=created), key, 1.8e9 + 90 * partition)], partition)
     batches = feed_over(topic).poll(NOW)
     assert [seen.partition for batch in batches for seen in batch.interactions] == [0]
-    assert [(one.partition, one.reason, one.detail) for batch in batches for one in batch.aside] == [
-        (1, AsideReason.DUPLICATE, "as traffic:0:0")
+    assert [(one.partition, one.reason, one.detail) for batch in batches for one in batch.rejected] == [
+        (1, RejectionReason.DUPLICATE, "as traffic:0:0")
     ]
 
 
@@ -97,7 +97,7 @@ def test_an_event_and_the_span_of_one_request_are_one() -> None:
     topic.publish(sent(pair("chatcmpl-1", created=1.7e9 + late)) for late in (0.0, 0.02))
     (batch,) = feed_over(topic).poll(NOW)
     assert [seen.offset for seen in batch.interactions] == [0]
-    assert [one.reason for one in batch.aside] == [AsideReason.DUPLICATE]
+    assert [one.reason for one in batch.rejected] == [RejectionReason.DUPLICATE]
 
 
 def test_what_kafka_delivers_twice_is_the_same_request_and_not_judged_again() -> None:
@@ -107,8 +107,8 @@ def test_what_kafka_delivers_twice_is_the_same_request_and_not_judged_again() ->
     stored = first.poll(NOW)
     first.close()
     (again,) = feed_over(topic, counted_upto=lambda: store_of(stored)).poll(NOW)
-    assert [(seen.output, seen.again) for seen in again.interactions] == [("refund", True), ("shipping", True)]
-    assert (again.aside, counted([*stored, again])) == ((), {"ticket-router": 2})
+    assert [(seen.output, seen.redelivered) for seen in again.interactions] == [("refund", True), ("shipping", True)]
+    assert (again.rejected, counted([*stored, again])) == ((), {"ticket-router": 2})
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -118,7 +118,7 @@ def test_requests_without_ids_are_known_by_their_places(key: bytes | None, name:
     topic.publish(sent(pair(name), key) for _ in range(3))
     (batch,) = feed_over(topic).poll(NOW)
     assert [seen.request_id for seen in batch.interactions] == ["traffic:0:0", "traffic:0:1", "traffic:0:2"]
-    assert (batch.aside, counted([batch])) == ((), {"ticket-router": 3})
+    assert (batch.rejected, counted([batch])) == ((), {"ticket-router": 3})
 
 
 def test_two_requests_of_one_id_whose_answers_are_still_to_come_are_paired_with_nobody() -> None:
@@ -129,8 +129,8 @@ def test_two_requests_of_one_id_whose_answers_are_still_to_come_are_paired_with_
     topic.publish([first, other, second, second, *events("id-2")])
     (batch,) = feed_over(topic).poll(NOW)
     assert [seen.request_id for seen in batch.interactions] == ["id-2"]
-    assert [(one.offset, one.reason) for one in batch.aside] == [(n, AsideReason.UNPAIRED) for n in range(4)]
-    assert batch.aside[0].detail == "several requests of one id wait: whose answer is whose is not told"
+    assert [(one.offset, one.reason) for one in batch.rejected] == [(n, RejectionReason.UNPAIRED) for n in range(4)]
+    assert batch.rejected[0].detail == "several requests of one id wait: whose answer is whose is not told"
 
 
 def test_a_request_that_was_sent_again_before_its_answer_came_is_one() -> None:
@@ -138,7 +138,7 @@ def test_a_request_that_was_sent_again_before_its_answer_came_is_one() -> None:
     topic = MemoryTopic()
     topic.publish([first, first, second])
     (batch,) = feed_over(topic).poll(NOW)
-    assert ([seen.output for seen in batch.interactions], batch.aside) == (["shipping"], ())
+    assert ([seen.output for seen in batch.interactions], batch.rejected) == (["shipping"], ())
 
 
 def test_halves_of_one_id_that_two_components_log_pair_within_each() -> None:
@@ -152,7 +152,7 @@ def test_halves_of_one_id_that_two_components_log_pair_within_each() -> None:
     assert [(seen.messages[0]["content"], seen.output) for seen in batch.interactions] == [
         ("Where is my parcel?", "shipping"), ("Raw: where is my parcel?", "shipping")
     ]  # fmt: skip
-    assert batch.aside == ()
+    assert batch.rejected == ()
 
 
 def test_halves_that_are_nested_too_deeply_to_be_compared_stop_nothing() -> None:
@@ -161,5 +161,5 @@ def test_halves_that_are_nested_too_deeply_to_be_compared_stop_nothing() -> None
     topic = MemoryTopic()
     topic.publish([*(replace(first, value=value) for value in deep), *events("id-2")])
     (batch,) = feed_over(topic).poll(NOW)
-    assert [one.reason for one in batch.aside] == [AsideReason.UNPAIRED] * 2
+    assert [one.reason for one in batch.rejected] == [RejectionReason.UNPAIRED] * 2
     assert [seen.request_id for seen in batch.interactions] == ["id-2"]

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from agent.traffic.reservoir import WHOLE, Config, Ranking, Ranks, Reservoirs, below
+from agent.traffic.reservoir import WHOLE, Config, RankHash, Ranks, Reservoirs, below
 
 N = 40_000
 IDS = [f"request-{n}".encode() for n in range(N)]
 
 
 def by_id(salt: str) -> Ranks:
-    return Ranking(salt).of_ids(IDS)
+    return RankHash(salt).of_ids(IDS)
 
 
 def by_offset(salt: str) -> Ranks:
-    return Ranking(salt).of_offsets("traffic", 3, np.arange(N))
+    return RankHash(salt).of_offsets("traffic", 3, np.arange(N))
 
 
 KINDS = [pytest.param(by_id, id="ids"), pytest.param(by_offset, id="offsets")]
@@ -71,7 +71,7 @@ def test_another_salt_makes_an_independent_choice(ranks: Any) -> None:
 
 
 def test_partitions_and_topics_choose_apart() -> None:
-    ranking, offsets = Ranking("s"), np.arange(N)
+    ranking, offsets = RankHash("s"), np.arange(N)
     one = below(ranking.of_offsets("traffic", 0, offsets), 0.5)
     for topic, partition in (("traffic", 1), ("other", 0)):
         both = int((one & below(ranking.of_offsets(topic, partition, offsets), 0.5)).sum())

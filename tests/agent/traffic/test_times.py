@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Outgoing
-from agent.kafka.memory import MemoryTopic
+from agent.kafka.in_memory import MemoryTopic
 from agent.traffic.decoder import Decoder
 from tests.agent.traffic.feeding import counted, feed_over
 from tests.agent.traffic.formats.pairs import body, message, otel, pair, read, span

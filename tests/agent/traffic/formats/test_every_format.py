@@ -11,7 +11,7 @@ import pytest
 from agent.errors import Refused, Unreadable
 from agent.kafka.config import Config
 from agent.kafka.contract import Message
-from agent.records import AsideReason, LoggedHalf
+from agent.records import LoggedHalf, RejectionReason
 from agent.traffic.decoder import Decoder, known
 from agent.traffic.formats import kserve
 from probes.scoring.interaction import Interaction
@@ -81,8 +81,8 @@ def test_whatever_is_broken_is_unreadable_and_nothing_else(name: str) -> None:
                     try:
                         _read_whole(one, broken, example(FILES[name]))
                     except Unreadable as why:
-                        reasons.add(AsideReason(why.reason))
-    assert {AsideReason.NOT_JSON, AsideReason.WRONG_TYPE, AsideReason.MISSING_FIELD} <= reasons
+                        reasons.add(RejectionReason(why.reason))
+    assert {RejectionReason.NOT_JSON, RejectionReason.WRONG_TYPE, RejectionReason.MISSING_FIELD} <= reasons
 
 
 STREAM = [

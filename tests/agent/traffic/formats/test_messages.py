@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.kafka.contract import Message
-from agent.records import AsideReason, LoggedHalf
+from agent.records import LoggedHalf, RejectionReason
 from agent.traffic.decoder import Decoder
 from agent.traffic.formats import kserve
 from tests.agent.traffic.formats.pairs import (
@@ -309,4 +309,4 @@ def test_halves_without_an_id_can_be_paired_with_nobody() -> None:
     half = structured(example("kserve")[0], id="", data={})
     with pytest.raises(Unreadable) as caught:
         only(Decoder(), half)
-    assert caught.value.reason == AsideReason.MISSING_FIELD
+    assert caught.value.reason == RejectionReason.MISSING_FIELD

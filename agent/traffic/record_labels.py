@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.kafka.contract import Outline, Polled
+from agent.kafka.contract import PartitionRecords, RecordColumns
 from agent.records import RequestCount
 from agent.traffic.json_fields import pod_name
-from agent.traffic.reservoir import Ranking, Ranks
+from agent.traffic.reservoir import RankHash, Ranks
 
 A_DAY_MS = 86_400_000
 REMEMBERED = 10_000
@@ -42,7 +42,7 @@ class RecordLabels:
     ids: Sequence[bytes | None] = ()
     halves: frozenset[int] = frozenset()
 
-    def ranks(self, ranking: Ranking, got: Polled, outline: Outline) -> Ranks:
+    def ranks(self, ranking: RankHash, got: PartitionRecords, outline: RecordColumns) -> Ranks:
         """By request id and minute where there is an id, by that alone for halves, else by offset.
 
         The minute, because some engines draw their ids from a thousand: by the id alone the same few would be chosen
@@ -60,7 +60,7 @@ class RecordLabels:
 
 
 class LabelReader:
-    """Callable: Outline to RecordLabels.
+    """Callable: RecordColumns to RecordLabels.
 
     adapters: names that are ours; body_tells_half: records without ``ce_type`` have to be opened, whatever their key,
     because only their body says which half of a pair they are
@@ -71,7 +71,7 @@ class LabelReader:
         self._body_tells_half = body_tells_half
         self._pods: dict[bytes | None, str] = {}
 
-    def __call__(self, outline: Outline) -> RecordLabels:
+    def __call__(self, outline: RecordColumns) -> RecordLabels:
         if outline.headers:
             return self._by_headers(outline)
         if self._body_tells_half:
@@ -82,7 +82,7 @@ class LabelReader:
         adapters = [names[key] for key in outline.keys]
         return RecordLabels(adapters, adapters)
 
-    def _by_headers(self, outline: Outline) -> RecordLabels:
+    def _by_headers(self, outline: RecordColumns) -> RecordLabels:
         column = columns_of(outline.headers)
         n, types = len(outline.keys), column.get("ce_type", ())
         halves = frozenset(at for at, kind in enumerate(types) if kind)
@@ -161,7 +161,7 @@ def _is_event(kinds: Sequence[bytes | None] | None, at: int) -> bool:
     return kinds is not None and (kinds[at] or b"").startswith(b"application/cloudevents")
 
 
-def counts_of(told: RecordLabels, outline: Outline, mark: int, now: float) -> Counter[tuple[str, str, float]]:
+def counts_of(told: RecordLabels, outline: RecordColumns, mark: int, now: float) -> Counter[tuple[str, str, float]]:
     """(adapter, pod, minute) -> records from offset ``mark`` on whose adapter was told; minute: seconds, floored."""
     begin = bisect_left(outline.offsets, mark)
     names = told.counted[begin:]
@@ -177,7 +177,7 @@ def counts_of(told: RecordLabels, outline: Outline, mark: int, now: float) -> Co
     return Counter({label: n for label, n in found.items() if label[0] not in (BODY_TELLS, STRANGER)})
 
 
-def label_of(told: RecordLabels, outline: Outline, at: int, now: float) -> tuple[str, str, float] | None:
+def label_of(told: RecordLabels, outline: RecordColumns, at: int, now: float) -> tuple[str, str, float] | None:
     """(adapter, pod, minute) that ``counts_of`` has counted this record under, None where it has not."""
     if told.counted[at] in (BODY_TELLS, STRANGER):
         return None
@@ -192,7 +192,9 @@ def _minutes(stamps_ms: NDArray[np.int64], now: float) -> NDArray[np.float64]:
     return (sane // 60_000 * 60).astype(float)
 
 
-def request_counts(got: Polled, mark: int, counts: Counter[tuple[str, str, float]]) -> tuple[RequestCount, ...]:
+def request_counts(
+    got: PartitionRecords, mark: int, counts: Counter[tuple[str, str, float]]
+) -> tuple[RequestCount, ...]:
     """first_offset is where counting began, so that the ranges of all counts of a partition are disjoint."""
     first, last = max(got.first_offset, mark), got.next_offset - 1
     return tuple(

@@ -22,7 +22,7 @@ pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 WITHIN_S = 60.0
 
 
-def make_anew(broker: Broker, topic: str) -> None:
+def recreate(broker: Broker, topic: str) -> None:
     """Deleted, and created again once it is gone."""
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     try:
@@ -65,11 +65,11 @@ def test_a_topic_made_anew_is_read_and_counted_from_its_beginning(
     counted(feed, 40)
     if not reading:
         feed.close()
-    make_anew(broker, topic)
+    recreate(broker, topic)
     publish(broker.bootstrap, topic, (request(n) for n in range(100, 107)))
     feed = feed if reading else opened({(topic, 0): 40})
     batches = counted(feed, 7)
     assert [seen.offset for batch in batches for seen in batch.fresh] == list(range(7))
-    assert [batch.anew for batch in batches if batch.first_offset == 0] == [True]
+    assert [batch.topic_recreated for batch in batches if batch.first_offset == 0] == [True]
     assert "made anew" in feed.status.why
     feed.close()

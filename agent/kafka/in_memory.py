@@ -9,7 +9,15 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
-from agent.kafka.contract import LinkStatus, Message, Moves, Outgoing, Polled, TopicPartition, nothing_to_settle
+from agent.kafka.contract import (
+    LinkStatus,
+    Message,
+    Outgoing,
+    PartitionChanges,
+    PartitionRecords,
+    TopicPartition,
+    nothing_to_commit,
+)
 
 
 class MemoryTopic:
@@ -37,7 +45,7 @@ class MemoryTopic:
             log.append(Message(len(log), at, record.key, record.value, dict(record.headers)))
         return len(sent)
 
-    def make_anew(self) -> None:
+    def recreate(self) -> None:
         """Deleted and created again under the same name: neither records nor commits are left."""
         for log in self.logs.values():
             log.clear()
@@ -68,7 +76,7 @@ class MemoryConsumer:
         self._lost: frozenset[TopicPartition] = frozenset()
         self._paused = False
         self._open = False
-        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_settle
+        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
 
     @property
     def status(self) -> LinkStatus:
@@ -80,7 +88,7 @@ class MemoryConsumer:
         self._open = True
         self._topic.join(self)
 
-    def poll(self) -> list[Polled]:
+    def poll(self) -> list[PartitionRecords]:
         if not self.status.up:
             return []
         self._follow_group()
@@ -90,13 +98,13 @@ class MemoryConsumer:
             position = at if at <= len(log) else 0  # beyond the end: from the earliest, as it is configured in Kafka
             messages = tuple(log[position : position + room])
             if messages:
-                polled.append(Polled(name, number, messages))
+                polled.append(PartitionRecords(name, number, messages))
                 room -= len(messages)
                 self._position[name, number] = polled[-1].next_offset
         return polled
 
-    def take_moves(self) -> Moves:
-        moves = Moves(self._gained, self._lost)
+    def take_partition_changes(self) -> PartitionChanges:
+        moves = PartitionChanges(self._gained, self._lost)
         self._gained = self._lost = frozenset()
         return moves
 
@@ -113,7 +121,7 @@ class MemoryConsumer:
     def resume(self) -> None:
         self._paused = False
 
-    def go_to(self, places: Mapping[TopicPartition, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
+    def seek(self, places: Mapping[TopicPartition, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
         return False
 
     def lag(self) -> Mapping[TopicPartition, int]:

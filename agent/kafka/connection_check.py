@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from agent.kafka import wire
-from agent.kafka.client import Client, ClientError, in_words
+from agent.kafka import handshake
+from agent.kafka.client import Client, ClientError, error_text
 from agent.kafka.config import BOOTSTRAP_S, Config, password
 from agent.kafka.contract import TopicPartition
-from agent.kafka.wire import Failed, NotKafka
+from agent.kafka.handshake import Failed, NotKafka
 
 ANSWER_S = 3.0
 TRY_S = 0.7
@@ -35,7 +35,7 @@ class Layer:
     wanted: str
 
 
-def probe_topic(config: Config) -> list[Layer]:
+def check_connection(config: Config) -> list[Layer]:
     """Each layer that this configuration has, in order, ending with the first that is not ok.
 
     Joins no group, keeps no record, commits nothing. Takes at most a few seconds a layer and server.
@@ -72,7 +72,7 @@ def _any_server(config: Config, layer: str, attempt: Attempt, wanted: str) -> La
             seen.append(f"{server}: {failed.seen}")
             wanted = wanted if ok else failed.wanted
         except (OSError, ValueError, KeyError, struct.error) as error:  # the last three: an answer without sense
-            seen.append(f"{server}: {in_words(error)}")
+            seen.append(f"{server}: {error_text(error)}")
     return Layer(layer, ok, "; ".join(seen), wanted)
 
 
@@ -81,21 +81,21 @@ def _resolve(config: Config, host: str, port: int) -> str:  # noqa: ARG001 - one
 
 
 def _connect(config: Config, host: str, port: int) -> str:  # noqa: ARG001 - one shape for every layer
-    with wire.connected(host, port, BOOTSTRAP_S):
+    with handshake.connected(host, port, BOOTSTRAP_S):
         return "connected"
 
 
 def _tls(config: Config, host: str, port: int) -> str:
-    with wire.connected(host, port, ANSWER_S) as link:
+    with handshake.connected(host, port, ANSWER_S) as link:
         try:
-            with wire.secured(link, host, config) as secure:
+            with handshake.secured(link, host, config) as secure:
                 version = secure.version()
                 # A server that refuses our certificate says so only at the first read (TLS 1.3).
                 with suppress(NotKafka, TimeoutError, ConnectionError, ssl.SSLEOFError):
-                    wire.api_versions(secure)
+                    handshake.api_versions(secure)
                 return str(version)
         except OSError as error:
-            raise wire.explained(error, host) from None
+            raise handshake.explained(error, host) from None
         except Failed as failed:
             if failed.seen.startswith("no TLS") and _speaks_plainly(host, port):
                 raise Failed("a Kafka broker without TLS answers on that port", WANTED_PROTOCOL) from None
@@ -104,40 +104,40 @@ def _tls(config: Config, host: str, port: int) -> str:
 
 def _speaks_plainly(host: str, port: int) -> bool:
     try:
-        with wire.connected(host, port, ANSWER_S) as link:
-            return bool(wire.api_versions(link))
+        with handshake.connected(host, port, ANSWER_S) as link:
+            return bool(handshake.api_versions(link))
     except (NotKafka, OSError):
         return False
 
 
 @contextmanager
 def _linked(config: Config, host: str, port: int) -> Iterator[socket.socket]:
-    with wire.connected(host, port, ANSWER_S) as link:
+    with handshake.connected(host, port, ANSWER_S) as link:
         if not config.uses_tls:
             yield link
             return
-        with wire.secured(link, host, config) as secure:
+        with handshake.secured(link, host, config) as secure:
             yield secure
 
 
 def _api(config: Config, host: str, port: int) -> str:
     try:
         with _linked(config, host, port) as link:
-            known = wire.api_versions(link)
-            if not config.uses_sasl and not wire.answers_strangers(link):
+            known = handshake.api_versions(link)
+            if not config.uses_sasl and not handshake.answers_strangers(link):
                 raise Failed(
                     "the listener asks for a login", "kafka.security_protocol SASL_..., with user and password"
                 )
     except NotKafka as answer:
         raise _no_broker(config, host, port, answer.first) from None
     except TimeoutError:
-        seems = "an HTTP server" if wire.speaks_http(host, port, ANSWER_S) else "it accepts and never answers"
+        seems = "an HTTP server" if handshake.speaks_http(host, port, ANSWER_S) else "it accepts and never answers"
         raise Failed(f"no Kafka broker: {seems}", "a Kafka broker's port in kafka.bootstrap_servers") from None
     return f"a Kafka broker that knows {len(known)} requests"
 
 
 def _no_broker(config: Config, host: str, port: int, first: bytes) -> Failed:
-    seems = wire.looks_like(first)
+    seems = handshake.looks_like(first)
     if not config.uses_tls and seems in ("a TLS port", "hung up") and _speaks_tls(host, port):
         return Failed("the port speaks TLS", WANTED_PROTOCOL)
     return Failed(f"no Kafka broker: {seems}", "a Kafka broker's port in kafka.bootstrap_servers")
@@ -148,7 +148,7 @@ def _speaks_tls(host: str, port: int) -> bool:
     server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     trusting = Config(bootstrap_servers=(server,), topic="any", security_protocol="SSL", ssl_check_hostname=False)
     try:
-        with wire.connected(host, port, ANSWER_S) as link, wire.secured(link, host, trusting):
+        with handshake.connected(host, port, ANSWER_S) as link, handshake.secured(link, host, trusting):
             return True
     except Failed as failed:
         return not failed.seen.startswith("no TLS")
@@ -164,7 +164,7 @@ def _sasl(config: Config, host: str, port: int) -> str:
 
 def _log_in(config: Config, link: socket.socket) -> None:
     try:
-        wire.log_in(link, config.sasl_mechanism or "", config.sasl_username or "", password(config))
+        handshake.log_in(link, config.sasl_mechanism or "", config.sasl_username or "", password(config))
     except NotKafka:
         raise Failed("the broker hung up during the login", "a user that may log in; see the broker's log") from None
 
@@ -176,7 +176,7 @@ def _by_client(config: Config) -> Iterator[Layer]:
     try:
         client = Client(config.model_copy(update=update), _ignore)
     except (ClientError, OSError, ValueError) as error:
-        yield Layer("bootstrap", False, in_words(error), wanted)
+        yield Layer("bootstrap", False, error_text(error), wanted)
         return
     try:
         yield Layer("bootstrap", True, "answered", wanted)
@@ -199,7 +199,7 @@ def _topic(client: Client, config: Config) -> Layer:
             return Layer("topic", False, f"{len(names)} topics, {config.topic} is not among them", wanted)
         _try_reading(config)
     except ClientError as error:
-        return Layer("topic", False, in_words(error), wanted)
+        return Layer("topic", False, error_text(error), wanted)
     return Layer("topic", True, f"{config.topic} is there, and may be read", wanted)
 
 
@@ -218,7 +218,7 @@ def _group(client: Client, config: Config) -> Layer:
     try:
         committed = client.committed((config.topic, 0))
     except ClientError as error:
-        return Layer("group", False, in_words(error), wanted)
+        return Layer("group", False, error_text(error), wanted)
     told = f"committed in partition 0: {'nothing yet' if committed is None else committed}"
     refused = _any_server(config, "group", partial(_may_join, config.group_id or ""), wanted)
     return refused if not refused.ok else Layer("group", True, told, wanted)
@@ -229,7 +229,7 @@ def _may_join(group: str, config: Config, host: str, port: int) -> str:
         if config.uses_sasl:
             _log_in(config, link)
         try:
-            allowed = wire.may_read_group(link, group)
+            allowed = handshake.may_read_group(link, group)
         except (NotKafka, TimeoutError):
             return "not told"  # a broker that no longer takes this old question: the commit was readable, at least
     if not allowed:
