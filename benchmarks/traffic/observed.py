@@ -92,7 +92,7 @@ def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -
 
 def _read(runner: Runner, target: Target, asked: Sequence[ScoringJob]) -> list[HiddenStates]:
     golden = runner.loaded.golden_model()
-    model = runner.loaded.rounded(golden, bits(target.fault)) if target.fault else golden
+    model = runner.residency.rounded(golden, bits(target.fault)) if target.fault else golden
     texts = [(job.prompt, job.output) for job in asked]
     return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
 

@@ -129,7 +129,7 @@ def _key(runner: Runner, cell: Cell) -> str:
 def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Sampled by the cell's writer, ROWS prompts side by side."""
     golden = runner.loaded.golden_model()
-    model = runner.loaded.rounded(golden, 4) if cell.writer == "4 bits" else golden
+    model = runner.residency.rounded(golden, 4) if cell.writer == "4 bits" else golden
     other = ADAPTERS[(ADAPTERS.index(cell.adapter) + 1) % len(ADAPTERS)]
     voice: tuple[str | None, float] = {
         "healthy": (cell.adapter, 1.0),

@@ -58,16 +58,16 @@ class BaseHashes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseParts:
-    """A base read from its folder but not yet built. told: of exactly the bytes in ``tensors``"""
+    """A base read from its folder but not yet built. hashes: of exactly the bytes in ``tensors``"""
 
     folder: Path
     tensors: list[RawTensor]
-    told: BaseHashes
+    hashes: BaseHashes
 
     @property
     def hash(self) -> str:
         """By the newest scheme: two bases with the same one answer alike."""
-        return self.told.base[NEWEST]
+        return self.hashes.base[NEWEST]
 
 
 def read_base(folder: Path) -> BaseParts:

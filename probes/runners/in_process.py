@@ -24,8 +24,10 @@ from probes.model.fault_injection import Role, StandIns
 from probes.model.forward import Model
 from probes.model.memory import in_halves
 from probes.model.packing import pack, pack_prompts, pack_texts
-from probes.model.residency import Loaded, Sources
 from probes.model.response_scoring import Copies, answers, chunks, unanswered
+from probes.residency.bases import Sources
+from probes.residency.loaded_models import LoadedModels
+from probes.residency.residency import Residency
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
 from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
 
@@ -87,7 +89,8 @@ class Runner:
         self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
         sources = Sources(config.base, config.adapters, config.golden_base, cache, config.golden_adapters)
-        self.loaded = Loaded(sources, config.placement())
+        self.residency = Residency(sources, config.placement())
+        self.loaded = LoadedModels(self.residency)
 
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
@@ -95,17 +98,17 @@ class Runner:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # tokenizers' pool, made at its first use
         torch.set_num_threads(self.config.threads or cpu_share.here().threads)
         with self._lock:
-            self.loaded.open()
+            self.residency.open()
 
     def close(self) -> None:
         """Let go of the models; a closed runner may be opened again."""
         with self._lock:
-            self.loaded.close()
+            self.residency.close()
 
     def refresh(self) -> dict[str | None, Readiness]:
         """Look at the files, load what came to rest. An adapter is ready when its own and the base's entries are."""
         with self._lock:
-            return self.loaded.look()
+            return self.residency.look()
 
     def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
         """Answer in micro-batches, longest first, and in smaller ones where there is no memory for them.
@@ -181,12 +184,12 @@ class Runner:
 
     def accept_adapter(self, adapter: str, folder: str | None) -> None:
         with self._lock:
-            self.loaded.accept_adapter(adapter, folder)
+            self.residency.accept_adapter(adapter, folder)
 
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
     ) -> tuple[int, ...]:
-        return in_ids(self.loaded.words(weights), messages, self.config.base, day)
+        return in_ids(self.loaded.tokenizer(weights), messages, self.config.base, day)
 
     def context(self) -> int | None:
         """By the live base's config, with what its rope is stretched by."""
@@ -196,14 +199,14 @@ class Runner:
         return int(positions * max(1.0, float(rope.get("factor") or 1.0))) if positions else None
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
-        return tuple(self.loaded.words(weights).encode(text, add_special_tokens=False))
+        return tuple(self.loaded.tokenizer(weights).encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:
-        return str(self.loaded.words(weights).decode(list(ids), skip_special_tokens=False))
+        return str(self.loaded.tokenizer(weights).decode(list(ids), skip_special_tokens=False))
 
     def end_of_answer(self) -> int | None:
         """By rendering a turn: the tokenizer's own end-of-text token need not be the one that a template writes."""
-        words, ends = self.loaded.words(Weights.GOLDEN), self.loaded.golden_model().ends
+        words, ends = self.loaded.tokenizer(Weights.GOLDEN), self.loaded.golden_model().ends
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         tokens = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
         return next((token for token in reversed(tokens) if token in ends), None)
@@ -244,12 +247,12 @@ class Runner:
         return read.r, read.alpha
 
     def _rounded_golden(self, bits: int) -> Model:
-        return self.loaded.rounded(self.loaded.golden_model(), bits)
+        return self.residency.rounded(self.loaded.golden_model(), bits)
 
     @contextmanager
     def _stand_ins(self) -> Iterator[StandIns]:
         """Roles for one run, and nothing of them left on the models after it."""
-        cast = StandIns(self.loaded.model, self.loaded.loads)
+        cast = StandIns(self.loaded.model, self.residency.loads)
         try:
             yield cast
         finally:
@@ -268,7 +271,7 @@ class Runner:
 
     def _on_stage(self, role: Role) -> Model:
         with self._lock:
-            return self.loaded.rounded(role.model, role.bits, role.group) if role.bits else role.model
+            return self.residency.rounded(role.model, role.bits, role.group) if role.bits else role.model
 
     def _score(self, models: Copies, asked: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
         """A single response that there is no memory for is told why, and costs nobody beside it."""
@@ -295,7 +298,7 @@ class Runner:
     def _give_up(self, target: Target, error: NoMemory) -> None:
         """Of an adapter as it lies there; a stand-in's trouble is none of its own."""
         if target.weights is Weights.LIVE and target.fault is None and target.adapter in self.config.adapters:
-            self.loaded.give_up(target.adapter, error)
+            self.residency.give_up(target.adapter, error)
 
     def _step(self, cast: StandIns, steps: Iterator[dict[int, int]]) -> dict[int, int] | None:
         with self._lock:
@@ -304,7 +307,7 @@ class Runner:
 
     def _check_cast(self, cast: StandIns) -> None:
         """Variants are made of what was loaded when they were cast: after another load they stand for nothing."""
-        if cast.has_faults and cast.loads != self.loaded.loads:
+        if cast.has_faults and cast.loads != self.residency.loads:
             raise Unreplayable(self.config.base, "it or an adapter was loaded anew while replaying")
 
 

@@ -47,7 +47,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     base = architecture_base(folder / "base", request.param)
     adapter = tiny_adapter(folder / "a", base, target_modules=list(KINDS[request.param][1]))
     runner = opened(base, folder / "cache", {"a": adapter})
-    assert runner.loaded.live is not None, runner.loaded.base.readiness.detail
+    assert runner.loaded.live is not None, runner.residency.base.readiness.detail
     yield World(runner, {None: plain_model(base, None), "a": plain_model(base, adapter)})
     runner.close()
 

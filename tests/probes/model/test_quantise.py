@@ -131,19 +131,19 @@ def test_one_copy_is_kept_until_other_bits_or_other_files_come(tmp_path: Path) -
 
     def copy_in_use(*bits: str) -> object:
         full(runner, [in_bits(name, "a") for name in bits])
-        return runner.loaded._rounded and runner.loaded._rounded[-1]
+        return runner.residency.quantised and runner.residency.quantised.model
 
     first = copy_in_use("4")
     assert copy_in_use("4") is first
     assert copy_in_use("8", "3") is not first
-    assert runner.loaded._rounded is not None and runner.loaded._rounded[1] == 3
+    assert runner.residency.quantised is not None and runner.residency.quantised.bits == 3
     (adapter / "adapter_model.safetensors").touch()
     runner.refresh()
     runner.refresh()
-    assert runner.loaded._rounded is None
+    assert runner.residency.quantised is None
     copy_in_use("4")
     runner.close()
-    assert runner.loaded._rounded is None
+    assert runner.residency.quantised is None
 
 
 def test_bits_that_are_none_are_told(tmp_path: Path) -> None:

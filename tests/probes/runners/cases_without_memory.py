@@ -28,7 +28,7 @@ from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import NoMemory
 from probes.golden.record import Golden, Refusal
-from probes.model.watched_artefact import LOOKS_TO_WAIT
+from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions
@@ -110,7 +110,7 @@ def test_an_adapter_too_large_for_the_machine_is_blind_alone_and_nothing_is_load
 ) -> None:
     giant = huge(tmp_path / "giant", volume / "a", 1 << 31)
     runner = opened(volume / "base", tmp_path, {"giant": giant, "a": volume / "a"})
-    live, loads, monitor = runner.loaded.live, runner.loaded.loads, Monitor(Rules(Tolerances(), 5.0))
+    live, loads, monitor = runner.loaded.live, runner.residency.loads, Monitor(Rules(Tolerances(), 5.0))
     known: dict[str, Golden | Refusal] = {"giant": replace(golden, adapter="giant"), "a": golden}
     for number in range(ROUNDS):
         told = judged(monitor, replayed(runner, known, number))
@@ -119,7 +119,7 @@ def test_an_adapter_too_large_for_the_machine_is_blind_alone_and_nothing_is_load
         assert " free" in told["giant"].explanation
         assert told["a"].status is Status.HEALTHY
         assert told["a"].retention is not None and told["a"].retention.mean == pytest.approx(1, abs=1e-3)
-        assert runner.loaded.live is live is not None and runner.loaded.loads == loads
+        assert runner.loaded.live is live is not None and runner.residency.loads == loads
 
 
 def test_what_there_is_no_memory_to_read_is_read_again_after_some_looks_or_when_its_files_change(
@@ -183,12 +183,12 @@ def test_a_base_that_comes_anew_is_up_though_one_adapter_no_longer_fits(volume: 
     with room_for(150):
         runner.refresh()
         ready = runner.refresh()
-        live, loads = runner.loaded.live, runner.loaded.loads
+        live, loads = runner.loaded.live, runner.residency.loads
         assert ready["wide"].blocked is Reason.NO_MEMORY
         for _ in range(ROUNDS):
             again = runner.refresh()
             assert again[None].blocked is again["a"].blocked is None
-        assert runner.loaded.live is live and runner.loaded.loads == loads
+        assert runner.loaded.live is live and runner.residency.loads == loads
     assert close(runner, volume / "a", other)
 
 
@@ -200,6 +200,10 @@ def test_an_adapter_on_the_live_base_and_not_on_the_golden_one_is_replayed_and_s
     with room_for(128 + 256 + 150):
         runner = opened(volume / "base", tmp_path, {"a": volume / "a", "wide": wide}, golden_base=str(other))
         ready = runner.refresh()
+        loads = runner.residency.loads
+        for _ in range(LOOKS_TO_WAIT + 1):
+            runner.refresh()
+        assert runner.residency.loads == loads, "a try that fails changes nothing for a run under way"
     assert {it.blocked for it in ready.values()} == {None}
     full(runner, [Target("wide"), Target("a"), Target("a", Weights.GOLDEN)])
     with pytest.raises(NoMemory, match="268 MB asked for"):
@@ -254,13 +258,13 @@ def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_
     assert judged(monitor, replayed(runner, {"a": golden}, 0))["a"].status is Status.HEALTHY
     with room_for(50):
         told = [judged(monitor, replayed(runner, known, number)) for number in range(1, 1 + ROUNDS)]
-        loads = runner.loaded.loads
+        loads = runner.residency.loads
     assert [one["wide"].reason for one in told] == [Reason.NO_MEMORY] * ROUNDS
     assert "asked for" in told[0]["wide"].explanation and " free" in told[0]["wide"].explanation
     for one in told:
         assert one["a"].status is Status.HEALTHY
         assert one["a"].retention is not None and one["a"].retention.mean == pytest.approx(1, abs=1e-3)
-    assert runner.loaded.live is live and runner.loaded.loads == loads
+    assert runner.loaded.live is live and runner.residency.loads == loads
     assert live is not None and set(live.adapters.fitted) == {"a"}, "what it took is free"
 
 

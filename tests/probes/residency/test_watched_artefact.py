@@ -8,7 +8,8 @@ import pytest
 
 from detectors.records import Reason
 from probes.errors import NoMemory, Unreplayable, Unsupported
-from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
+from probes.residency.failed_loads import LOOKS_TO_WAIT
+from probes.residency.watched_artefact import WatchedArtefact
 from probes.runner import Readiness
 
 
@@ -19,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_opening_trusts_one_look_and_later_looks_want_two(folder: Path) -> None:
-    subject = Subject(str(folder))
+    subject = WatchedArtefact(str(folder))
     loaded: list[Path] = []
     subject.look(loaded.append, opening=True)
     assert loaded == [folder] and subject.readiness == Readiness()
@@ -31,7 +32,7 @@ def test_opening_trusts_one_look_and_later_looks_want_two(folder: Path) -> None:
 
 
 def test_what_changes_while_it_is_read_does_not_count_as_loaded(folder: Path) -> None:
-    subject, loads = Subject(str(folder)), []
+    subject, loads = WatchedArtefact(str(folder)), []
 
     def interrupted(path: Path) -> None:
         loads.append(path)
@@ -48,7 +49,7 @@ def test_what_changes_while_it_is_read_does_not_count_as_loaded(folder: Path) ->
 
 
 def test_a_load_that_fails_is_told_as_it_was_raised_and_tried_again(folder: Path) -> None:
-    subject, refused = Subject(str(folder)), Unsupported(str(folder), "use_dora")
+    subject, refused = WatchedArtefact(str(folder)), Unsupported(str(folder), "use_dora")
 
     def refuse(_: Path) -> None:
         raise refused
@@ -63,7 +64,7 @@ def test_a_load_that_fails_is_told_as_it_was_raised_and_tried_again(folder: Path
 
 
 def test_files_without_memory_for_them_wait_some_looks_unless_they_change_or_memory_is_left(folder: Path) -> None:
-    subject, tries = Subject(str(folder)), []
+    subject, tries = WatchedArtefact(str(folder)), []
 
     def refuse(path: Path) -> None:
         tries.append(path)
@@ -77,7 +78,7 @@ def test_files_without_memory_for_them_wait_some_looks_unless_they_change_or_mem
     assert len(tries) == 1
     subject.look(refuse)
     assert len(tries) == 2 and subject.readiness == wanted
-    subject.hurry()
+    subject.retry_at_next_look()
     subject.look(refuse)
     assert len(tries) == 3
     (folder / "adapter_model.safetensors").write_text("a smaller one")
@@ -89,7 +90,7 @@ def test_files_without_memory_for_them_wait_some_looks_unless_they_change_or_mem
 
 
 def test_moved_since_the_last_look(folder: Path) -> None:
-    subject = Subject(str(folder))
+    subject = WatchedArtefact(str(folder))
     subject.look(lambda _: None, opening=True)
     subject.check_unmoved()
     (folder / "adapter_config.json").write_text("{}")
@@ -98,7 +99,7 @@ def test_moved_since_the_last_look(folder: Path) -> None:
 
 
 def test_a_forgotten_subject_starts_anew(folder: Path) -> None:
-    subject = Subject(str(folder))
+    subject = WatchedArtefact(str(folder))
     loaded: list[Path] = []
     subject.look(loaded.append, opening=True)
     subject.forget()

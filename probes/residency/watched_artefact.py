@@ -10,15 +10,12 @@ from detectors.records import Reason
 from probes.artefacts import base_files
 from probes.artefacts.watch import Stamp, Step, Watch, stamp
 from probes.errors import NoMemory, ProbeError, Unreplayable
+from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Readiness
-
-# Looks that pass before files for which there was no memory are read again, where nothing else has changed: reading
-# them costs seconds and what memory there is, and what took it is seldom gone a round later.
-LOOKS_TO_WAIT = 6
 
 
 @dataclass(slots=True)
-class Subject:
+class WatchedArtefact:
     """source: as configured; stamp: the files at the last look; error: why the last load failed
 
     waiting: looks to let pass while the error is NoMemory
@@ -56,7 +53,7 @@ class Subject:
         self.watch, self.waiting = self.watch.failed(), LOOKS_TO_WAIT
         self._settle(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.UNREADABLE, str(error), error)
 
-    def hurry(self) -> None:
+    def retry_at_next_look(self) -> None:
         """Something left memory: the next look may try again."""
         self.waiting = 0
 

@@ -1,0 +1,63 @@
+"""Which name on the golden base answers as the accepted version of an adapter.
+
+An adapter whose files are still those that were accepted answers under its own name. Otherwise the copy that enrolment
+kept is read when it is first needed, and put on the golden base under a name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from probes.artefacts.lora_files import Adapter
+from probes.errors import Unreplayable
+from probes.model.forward import Model
+from probes.residency.adapter_loading import put_on, read_whole
+from probes.residency.failed_loads import FailedLoads, Load
+
+
+class AcceptedAdapters:
+    """folders: adapter -> the folder with its accepted copy"""
+
+    def __init__(self, folders: Mapping[str, str], failed: FailedLoads) -> None:
+        self.folders = dict(folders)
+        self._failed = failed
+        self._read: dict[str, Adapter] = {}
+
+    def name_on(self, golden: Model, adapter: str) -> str:
+        """The name under which the accepted version answers, put on this golden base now where it has to be.
+
+        Raises Unreplayable or Unsupported where the copy cannot be used, and where it does not fit the golden base
+        whole: an adapter that is applied in part defines no reference distribution. NoMemory.
+        """
+        key, folder, name = (Load.ACCEPTED_ADAPTER, adapter), self.folders[adapter], _name_of_copy(adapter)
+        self._failed.check(key)
+        with self._failed.attempt(key, folder):
+            copy, live = self._read.get(adapter) or read_whole(Path(folder)), golden.adapters.fitted.get(adapter)
+            is_live = live is not None and live.adapter.hash == copy.hash
+            if not is_live and name not in golden.adapters.fitted:
+                put_on(golden, name, copy)
+        self._read[adapter] = copy  # not before: a copy that there is no memory to apply takes none
+        if is_live:
+            return adapter
+        if facts := golden.adapters.fitted[name].facts:
+            raise Unreplayable(folder, "; ".join(facts))
+        return name
+
+    def accept(self, adapter: str, folder: str | None, golden: Model | None) -> None:
+        """Another copy is the accepted one, None for no copy; the former is released and taken off the golden base."""
+        self.folders.pop(adapter, None)
+        if folder is not None:
+            self.folders[adapter] = folder
+        self._read.pop(adapter, None)
+        self._failed.forget((Load.ACCEPTED_ADAPTER, adapter))
+        if golden is not None:
+            golden.adapters.remove(_name_of_copy(adapter))
+
+    def close(self) -> None:
+        self._read.clear()
+
+
+def _name_of_copy(adapter: str) -> str:
+    """The copy's name on the golden base beside the adapter's own; a tab can be in no configured name."""
+    return f"{adapter}\tas accepted"
