@@ -16,7 +16,7 @@ from transformers.models.auto import modeling_auto as known
 
 from probes.artefacts.gguf_header import check_model
 from probes.artefacts.identity import tokenizer_hashes
-from probes.artefacts.missing_package import told
+from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import check_header, read_json, weight_files
 from probes.errors import Unreplayable
 
@@ -73,7 +73,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a foreign or torn file makes the library raise almost anything
-        raise Unreplayable(str(folder), told(error, "its tokenizer cannot be read")) from error
+        raise Unreplayable(str(folder), read_failure(error, "its tokenizer cannot be read")) from error
 
 
 def quantisation(folder: Path) -> str:

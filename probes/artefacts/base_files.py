@@ -10,7 +10,7 @@ from typing import Any
 
 from probes.artefacts.gguf_header import check_model
 from probes.artefacts.identity import TOKENIZER_FILES, TOKENIZER_PATTERNS, file_hash
-from probes.artefacts.missing_package import told
+from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
 
@@ -119,7 +119,7 @@ def _convert(source: Path, folder: Path) -> None:
             loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
     except Exception as error:  # whatever a torn or foreign file makes the reader raise
-        raise Unreplayable(str(source), told(error, "is no .gguf model that can be read")) from error
+        raise Unreplayable(str(source), read_failure(error, "is no .gguf model that can be read")) from error
     # A model read from GGUF refuses save_pretrained, so its tensors move into a plain one.
     config = loaded.config
     if hasattr(config, "quantization_config"):

@@ -29,9 +29,9 @@ from probes.errors import Unreplayable
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 READ_BYTES = 1 << 22
 NEWEST = 2
-Hashes = Mapping[int, str]
+HashByScheme = Mapping[int, str]
 """Scheme -> "sha256:..." of one artefact."""
-Settings = dict[str, Any]
+JsonConfig = dict[str, Any]
 
 # Scheme 1. Where a config came from and what wrote it.
 PROVENANCE = {"_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
@@ -108,8 +108,8 @@ class HashScheme:
     tokenizer: what counts of a folder, None where it holds no file that this scheme knows
     """
 
-    base: Callable[[Settings], object]
-    adapter: Callable[[Settings], object]
+    base: Callable[[JsonConfig], object]
+    adapter: Callable[[JsonConfig], object]
     tokenizer: Callable[[Path], object]
 
 
@@ -121,7 +121,7 @@ def base_hash(folder: Path, scheme: int = NEWEST) -> str:
     return base_hashes(folder, digest(read_folder(folder)))[scheme]
 
 
-def base_hashes(folder: Path, weights: str) -> Hashes:
+def base_hashes(folder: Path, weights: str) -> HashByScheme:
     """``base_hash`` by every scheme. weights: digest of the tensors, which may be in memory already"""
     settings = read_json(folder / "config.json")
     return {number: digest_json([weights, scheme.base(settings)]) for number, scheme in SCHEMES.items()}
@@ -133,13 +133,13 @@ def adapter_hash(folder: Path, scheme: int = NEWEST) -> str:
     return adapter_hashes(config, read_file(folder / ADAPTER_WEIGHTS))[scheme]
 
 
-def adapter_hashes(config: Settings, tensors: Iterable[RawTensor]) -> Hashes:
+def adapter_hashes(config: JsonConfig, tensors: Iterable[RawTensor]) -> HashByScheme:
     """``adapter_hash`` by every scheme, of parts already read."""
     weights = digest(tensors)
     return {number: digest_json([scheme.adapter(config), weights]) for number, scheme in SCHEMES.items()}
 
 
-def tokenizer_hashes(folder: Path) -> Hashes:
+def tokenizer_hashes(folder: Path) -> HashByScheme:
     """A "sha256:..." of the tokenizer's files by every scheme, "" where it knows none of them; the first one's covers
     the chat template as well.
 
@@ -191,11 +191,11 @@ def _templates(folder: Path) -> dict[str, str]:
     return {"default": str(inside)} if inside else {}
 
 
-def _first_base(config: Settings) -> object:
+def _first_base(config: JsonConfig) -> object:
     return {key: value for key, value in config.items() if key not in PROVENANCE}
 
 
-def _second_base(config: Settings) -> object:
+def _second_base(config: JsonConfig) -> object:
     """Without what changes no answer, here and in the configs inside (text_config ...); one way to write rope."""
     kept = {
         key: _second_base(value) if isinstance(value, dict) and _is_inner(key) else value
@@ -207,7 +207,7 @@ def _second_base(config: Settings) -> object:
     return _plain(kept | ({"rope_parameters": rope} if rope else {}))
 
 
-def _rope(config: Settings) -> Settings:
+def _rope(config: JsonConfig) -> JsonConfig:
     """As transformers 5 writes it, from ``rope_parameters`` or ``rope_theta`` and ``rope_scaling`` before it."""
     theta = {key: config[key] for key in ("rope_theta",) if config.get(key) is not None}
     told = [value for key in ("rope_scaling", "rope_parameters") if isinstance(value := config.get(key), dict)]
@@ -219,12 +219,12 @@ def _is_inner(key: str) -> bool:
     return key.endswith("_config") and key != "quantization_config"
 
 
-def _first_adapter(config: Settings) -> object:
+def _first_adapter(config: JsonConfig) -> object:
     return {key: value for key, value in config.items() if key not in FIRST_ADAPTER_PROVENANCE}
 
 
-def _second_adapter(config: Settings) -> object:
-    kept: Settings = {}
+def _second_adapter(config: JsonConfig) -> object:
+    kept: JsonConfig = {}
     for key, value in config.items():
         plain = key == "init_lora_weights" and value in PLAIN_INITS
         if key in NOT_OF_AN_ADAPTER or not value or plain or ADAPTER_DEFAULTS.get(key) == value:

@@ -17,9 +17,9 @@ import torch
 
 from probes.artefacts.adapter_folder import check_layout, check_not_empty, check_origin
 from probes.artefacts.adapter_keys import LOADED_AS, PREFIX, half_of, without_prefix
-from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, PLAIN_INITS, Hashes, adapter_hashes
+from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, PLAIN_INITS, HashByScheme, adapter_hashes
 from probes.artefacts.safetensors_header import RawTensor, check_header, read_file, read_json
-from probes.artefacts.target_modules import Targets
+from probes.artefacts.target_modules import TargetModules
 from probes.errors import Unreplayable, Unsupported
 
 KINDS = {
@@ -37,7 +37,7 @@ REFUSED = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LowRank:
+class LowRankUpdate:
     """What is added to one module: scaling * (x A^T) B^T. a: (r, in); b: (out, r); both as stored."""
 
     a: torch.Tensor
@@ -46,7 +46,7 @@ class LowRank:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Adapter:
+class LoraAdapter:
     """One adapter as its files say.
 
     low_rank: module name -> its part; saved: module name -> parameter name -> tensor that replaces the base's
@@ -57,13 +57,13 @@ class Adapter:
     """
 
     path: str
-    hashes: Hashes
+    hashes: HashByScheme
     r: int
     alpha: float
-    low_rank: Mapping[str, LowRank]
+    low_rank: Mapping[str, LowRankUpdate]
     saved: Mapping[str, Mapping[str, torch.Tensor]]
     problems: tuple[str, ...] = ()
-    targets: Targets = field(default_factory=Targets)
+    targets: TargetModules = field(default_factory=TargetModules)
     saved_share: float = 1.0
 
     @property
@@ -72,14 +72,14 @@ class Adapter:
         return self.hashes[NEWEST]
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> LoraAdapter:
     """The adapter in this folder. Raises Unreplayable: files torn, missing, or no PEFT adapter. Unsupported: a feature,
     by name."""
     config = _config(folder)
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
     check_not_empty(folder, raw)
     pairs, saved, lost = _sorted_out(folder, {item.name: to_torch(item) for item in raw})
-    strength, targets = LoraScaling.read(folder, config), Targets.read(folder / ADAPTER_CONFIG, config)
+    strength, targets = LoraScaling.read(folder, config), TargetModules.read(folder / ADAPTER_CONFIG, config)
     ignored = [module for module in pairs if not targets.takes(module)]
     low_rank, problems = {}, []
     for module, pair in pairs.items():
@@ -88,7 +88,7 @@ def read_adapter(folder: Path) -> Adapter:
         if set(pair) != {"lora_A", "lora_B"}:
             problems.append(f"{module} has {' and '.join(sorted(pair))} alone")
             continue
-        low_rank[module] = LowRank(pair["lora_A"], pair["lora_B"], strength.scaling(module))
+        low_rank[module] = LowRankUpdate(pair["lora_A"], pair["lora_B"], strength.scaling(module))
         if (seen := pair["lora_A"].shape[0]) != (wanted := strength.rank(module)):
             problems.append(f"{module} has rank {seen} where {ADAPTER_CONFIG} says {wanted}")
     told = {f"match no target of {ADAPTER_CONFIG}": ignored, f"are not as {ADAPTER_CONFIG} says": problems}
@@ -97,7 +97,7 @@ def read_adapter(folder: Path) -> Adapter:
         *(summed(f"of {len(pairs)} modules {what}", which) for what, which in told.items() if which),
     )
     hashes = adapter_hashes(config, raw)
-    return Adapter(str(folder), hashes, strength.r, strength.alpha, low_rank, saved, facts, targets)
+    return LoraAdapter(str(folder), hashes, strength.r, strength.alpha, low_rank, saved, facts, targets)
 
 
 def check_adapter(folder: Path) -> None:
@@ -190,16 +190,18 @@ def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> 
     return otherwise
 
 
-Pairs = dict[str, dict[str, torch.Tensor]]
+TensorsByModule = dict[str, dict[str, torch.Tensor]]
 
 
-def _sorted_out(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Pairs, Pairs, dict[str, list[str]]]:
+def _sorted_out(
+    folder: Path, tensors: Mapping[str, torch.Tensor]
+) -> tuple[TensorsByModule, TensorsByModule, dict[str, list[str]]]:
     """LoRA halves by module, whole parameters by module, and what is said of keys that PEFT would leave out -> those.
 
     Raises Unsupported for keys of another kind, Unreplayable for a half that is there twice.
     """
-    pairs: Pairs = {}
-    saved: Pairs = {}
+    pairs: TensorsByModule = {}
+    saved: TensorsByModule = {}
     lost: dict[str, list[str]] = {}
     if bare := [key for key in tensors if not key.startswith(PREFIX)]:
         lost[without_prefix(bare)] = bare

@@ -15,7 +15,7 @@ FIRST_NUMBER = r".*?\.[^.]*\.(\d+)\."
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class TargetModules:
     """The rule of PEFT 0.21 (tuners_utils.check_target_module_exists), on names inside the base.
 
     targets: one expression for the whole name, or names and ends of names; exclude: likewise, stronger
@@ -30,7 +30,7 @@ class Targets:
     own: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, file: Path, config: Mapping[str, Any]) -> Targets:
+    def read(cls, file: Path, config: Mapping[str, Any]) -> TargetModules:
         """From adapter_config.json. Raises Unsupported without targets, Unreplayable for what PEFT would refuse."""
         if config.get("target_modules") is None:
             raise Unsupported(str(file), "target_modules null (a guess by the model's type)")

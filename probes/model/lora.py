@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from probes.artefacts.adapter_keys import oddities
-from probes.artefacts.lora_files import Adapter, LowRank, summed
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, summed
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
 
@@ -66,7 +66,7 @@ class Switch(nn.Module):
     def __init__(self, name: str, inner: nn.Module, rows: RowAdapters) -> None:
         super().__init__()
         self.name, self.inner, self.rows = name, inner, rows
-        self.parts: dict[str, LowRank] = {}
+        self.parts: dict[str, LowRankUpdate] = {}
         # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
         self.copies: dict[str, nn.Module] = {}
 
@@ -117,7 +117,7 @@ class Fitted:
     adapter: as read while it is only planned; once on a switchboard just what fits, with the tensors that are in use
     """
 
-    adapter: Adapter
+    adapter: LoraAdapter
     modules: tuple[str, ...]
     facts: tuple[str, ...]
 
@@ -134,7 +134,7 @@ class Switchboard:
     fitted: dict[str, Fitted] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
 
-    def fit(self, name: str, adapter: Adapter) -> Fitted:
+    def fit(self, name: str, adapter: LoraAdapter) -> Fitted:
         """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts.
 
         Tensors that already lie where and as they are needed are shared: a variant of an adapter that is on this
@@ -161,7 +161,7 @@ class Switchboard:
                 module.parts.pop(name, None)
                 module.copies.pop(name, None)
 
-    def _placed(self, plan: Fitted) -> Adapter:
+    def _placed(self, plan: Fitted) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
         low_rank, saved = {}, {}
         for path in plan.modules:
@@ -175,7 +175,7 @@ class Switchboard:
                 low_rank[path] = _moved(part, place)
         return replace(plan.adapter, low_rank=low_rank, saved=saved)
 
-    def _install(self, name: str, path: str, adapter: Adapter) -> None:
+    def _install(self, name: str, path: str, adapter: LoraAdapter) -> None:
         switch = self._switch(path)
         if path in adapter.saved:
             switch.copies[name] = _copied(switch.inner, adapter.saved[path], adapter.saved_share)
@@ -192,7 +192,7 @@ class Switchboard:
         return switch
 
 
-def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
+def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
     """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, no effect, no keys.
 
     Nothing is refused here: an engine would leave out what does not fit and say nothing, and that is the fault to see.
@@ -240,7 +240,7 @@ def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     return next((name for name, module in modules.items() if module is plain), "")
 
 
-def _misfit(adapter: Adapter, path: str, module: nn.Module) -> str:
+def _misfit(adapter: LoraAdapter, path: str, module: nn.Module) -> str:
     """Why this part cannot be put on this module, or "" where it can."""
     if path in adapter.saved and (why := _saved_misfit(adapter.saved[path], module)):
         return why
@@ -266,15 +266,15 @@ def _saved_misfit(saved: Mapping[str, torch.Tensor], inner: nn.Module) -> str:
     return ""
 
 
-def _is_silent(adapter: Adapter, fits: Sequence[str]) -> bool:
+def _is_silent(adapter: LoraAdapter, fits: Sequence[str]) -> bool:
     return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
 
 
-def _moved(part: LowRank, place: torch.Tensor) -> LowRank:
+def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     """On the device of ``place``, in the wider of its type and the part's own."""
     a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
     kind = torch.promote_types(a.dtype, b.dtype)
-    return LowRank(a.to(kind), b.to(kind), part.scaling)
+    return LowRankUpdate(a.to(kind), b.to(kind), part.scaling)
 
 
 def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -> nn.Module:

@@ -11,8 +11,8 @@ from typing import Any
 from detectors.records import Identity
 from probes.artefacts import base_files
 from probes.artefacts.architecture import read_tokenizer
-from probes.artefacts.identity import NEWEST, Hashes
-from probes.artefacts.lora_files import Adapter
+from probes.artefacts.identity import NEWEST, HashByScheme
+from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.model.adapter_loading import put_on, read_whole
 from probes.model.build import BaseHashes, BaseParts, Placement, build, read_base
@@ -56,9 +56,9 @@ class Loaded:
         self.loads = 0
         self._placement = placement
         self._adapters = {name: Subject(path) for name, path in sources.adapters.items()}
-        self._read: dict[str, Adapter] = {}
-        self._first_hashes: dict[str, Hashes] = {}
-        self._kept: dict[str, Adapter] = {}
+        self._read: dict[str, LoraAdapter] = {}
+        self._first_hashes: dict[str, HashByScheme] = {}
+        self._kept: dict[str, LoraAdapter] = {}
         self._rounded: tuple[Model, int, int, Model] | None = None
         # Of what scores traffic, by GOLDEN, the name on the golden base's switchboard, or the copy in few bits.
         self._short: dict[str, Shortage] = {}
@@ -178,7 +178,7 @@ class Loaded:
                 self._rounded = model, bits, group, model.rounded(bits, group)
         return self._rounded[3]
 
-    def adapter(self, name: str) -> Adapter:
+    def adapter(self, name: str) -> LoraAdapter:
         """As read from its files. Raises why it cannot be replayed."""
         self.subject(name).check_ready()
         return self._read[name]

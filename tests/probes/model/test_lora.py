@@ -16,7 +16,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from probes.artefacts.identity import NEWEST
-from probes.artefacts.lora_files import Adapter, LowRank, read_adapter
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, read_adapter
 from probes.errors import Unsupported
 from probes.model.lora import Misplaced, Switchboard, fitting, grouped
 from probes.runner import BatchShape, Target
@@ -332,10 +332,10 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
     assert np.array_equal(full(runner, [Target(None)])[Target(None), 0], before)
 
 
-def _on(module: str, factor: float) -> Adapter:
+def _on(module: str, factor: float) -> LoraAdapter:
     """Adds factor * sum(x) to each of three outputs."""
-    part = LowRank(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
-    return Adapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
+    part = LowRankUpdate(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
+    return LoraAdapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
 
 
 def _rewritten(source: Path, target: Path, rename: Any = lambda key: key, zero: str = "") -> Path:

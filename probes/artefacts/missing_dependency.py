@@ -20,7 +20,7 @@ MODULES = PACKAGES | {"google": "protobuf", "PIL": "pillow", "yaml": "pyyaml"}
 NAMED = re.compile(rf"(?<![\w/.-])({'|'.join(PACKAGES)})(?![\w/-])", re.IGNORECASE)
 
 
-def missing_package(error: BaseException) -> str:
+def missing_dependency(error: BaseException) -> str:
     """The package to install, "" where the failure is another one."""
     for one in _chain(error):
         if isinstance(one, ModuleNotFoundError) and one.name:
@@ -33,9 +33,9 @@ def missing_package(error: BaseException) -> str:
     return ""
 
 
-def told(error: BaseException, otherwise: str) -> str:
+def read_failure(error: BaseException, otherwise: str) -> str:
     """One line: the package to install, or ``otherwise`` with the first line of the reason."""
-    if package := missing_package(error):
+    if package := missing_dependency(error):
         names = package.replace(" ", " or ")
         return f"cannot be read without the Python package {names}, which is not installed: pip install {package}"
     first_line = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -25,7 +25,7 @@ OF_QUANTISED = re.compile(
 )
 
 
-def left_over(tensors: Sequence[RawTensor], names: Collection[str], config: Any) -> list[str]:
+def unexpected_keys(tensors: Sequence[RawTensor], names: Collection[str], config: Any) -> list[str]:
     """Those of ``names``, which the model did not take, that are not known to change nothing; sorted.
 
     tensors: of the whole checkpoint; config: the model's
@@ -34,7 +34,7 @@ def left_over(tensors: Sequence[RawTensor], names: Collection[str], config: Any)
     return sorted(name for name in names if not _harmless(name, shapes, config))
 
 
-def why_left_over(names: Sequence[str], total: int, stored: str) -> str:
+def explain_unexpected(names: Sequence[str], total: int, stored: str) -> str:
     """What was seen, what it means, and what to do. names: at least one; stored: how the weights are quantised, as the
     folder's files say, "" where they say nothing"""
     seen = summed(f"of {total} tensors are used by nothing", names)
