@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.artefacts.adapter_keys import oddities
-from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, summed
+from probes.artefacts.adapter_keys import name_differences
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, count_with_examples
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
 
@@ -145,7 +145,7 @@ class Switchboard:
         plan = fitting(adapter, self.model)
         if self.rowwise is not None and (lost := [path for path in plan.modules if path not in self.rowwise]):
             self.remove(name)
-            raise Unsupported(adapter.path, summed(f"of {len(plan.modules)} parts {UNCALLED}", lost))
+            raise Unsupported(adapter.path, count_with_examples(f"of {len(plan.modules)} parts {UNCALLED}", lost))
         plan = replace(plan, adapter=self._placed(plan))
         self.remove(name)
         for module in plan.modules:
@@ -210,10 +210,16 @@ def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
     fits = tuple(path for path in wanted if path in modules and path not in misfits)
     if missing:
         facts.append(
-            summed(f"of {len(wanted)} modules match nothing in this base{oddities(missing, modules)}", missing)
+            count_with_examples(
+                f"of {len(wanted)} modules match nothing in this base{name_differences(missing, modules)}", missing
+            )
         )
     if misfits:
-        facts.append(summed(f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]))
+        facts.append(
+            count_with_examples(
+                f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]
+            )
+        )
     if fits and _is_silent(adapter, fits):
         facts.append("the effect is zero: every lora_B holds nothing but zeros")
     if not wanted and not facts:
@@ -221,7 +227,7 @@ def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
     linear = [path for path, module in modules.items() if isinstance(module, nn.Linear) and path != kept_out]
     targeted = sorted(path for path in linear if adapter.targets.takes(path))
     if without := [path for path in targeted if path not in adapter.low_rank]:
-        facts.append(summed(f"of {len(targeted)} targeted modules have no part in the files", without))
+        facts.append(count_with_examples(f"of {len(targeted)} targeted modules have no part in the files", without))
     return Fitted(adapter, fits, tuple(facts))
 
 

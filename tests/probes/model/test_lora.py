@@ -99,19 +99,19 @@ PEFTS_PREFIX = "base_model.model."
         (lambda key: key.replace(".weight", ".ticket.weight"), "12 of 12 keys carry the adapter's name 'ticket'"),
         (
             lambda key: PEFTS_PREFIX + key,
-            "6 of 6 modules match nothing in this base (PEFT's prefix stands in them twice)",
+            "6 of 6 modules match nothing in this base (they have PEFT's prefix twice)",
         ),
         (
             lambda key: key.replace("model.layers", "_orig_mod.model.layers"),
-            "6 of 6 modules match nothing in this base (torch.compile put _orig_mod. into them)",
+            "6 of 6 modules match nothing in this base (torch.compile added _orig_mod.)",
         ),
         (
             lambda key: key.replace("model.layers", "model.language_model.layers"),
-            "6 of 6 modules match nothing in this base (language_model. is of a multimodal model",
+            "6 of 6 modules match nothing in this base (language_model. comes from a multimodal model",
         ),
         (
             lambda key: key.replace("base_model.model.model.", "base_model.model."),
-            "6 of 6 modules match nothing in this base (they lack model. in front)",
+            "6 of 6 modules match nothing in this base (they lack the leading model.)",
         ),
     ],
     ids=["no prefix", "another name", "twice", "compiled", "multimodal", "no model."],
@@ -134,7 +134,7 @@ def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["qkv_proj"]}))
     runner = opened(base, tmp_path, {"a": with_keys(adapter, lambda key: key.replace("q_proj", "qkv_proj"))})
-    said = "(they are of a base with qkv_proj in one, and this one has q_proj, k_proj, v_proj)"
+    said = "(they belong to a base with qkv_proj fused, and this base has q_proj, k_proj, v_proj)"
     assert [told for told in runner.facts("a") if said in told], runner.facts("a")
 
 
