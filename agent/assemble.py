@@ -38,7 +38,7 @@ from detectors.traffic_records import TrafficRound
 from detectors.verdicts.decision import Rules
 from probes import runner_registry
 from probes.errors import Refused as ProbeRefused
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
 from probes.scoring.likelihood_ratio import Settings
@@ -157,7 +157,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         raise Refused(f"probes.{error.what}", error.seen, error.wanted) from None
 
 
-def goldens_of(config: Config, model: Model) -> dict[str, Golden | Refusal]:
+def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable]:
     """The golden records in force now, or why there is none, in the order of the configuration."""
     shelf = _goldens(config, model)
     shelf.look()

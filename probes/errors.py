@@ -61,11 +61,11 @@ class Refused(ProbeError):
         self.what, self.seen, self.wanted = what, seen, wanted
 
 
-class Missing(Refused):
+class MissingGolden(Refused):
     """No golden record, damaged or not."""
 
 
-class Damaged(Refused):
+class DamagedGolden(Refused):
     """A golden record whose content does not have its hash."""
 
 

@@ -28,7 +28,7 @@ from probes.artefacts.identity import tokenizer_files
 from probes.canaries.canary_file import read_canaries
 from probes.canaries.rendering import Turns, in_words, rendered_by
 from probes.errors import ProbeError, Refused, Unreplayable
-from probes.golden.record import Golden, Refusal, short
+from probes.golden.record import Golden, Unmonitorable, short
 from probes.golden.weights import folder_of
 
 KEY_LENGTH = 32
@@ -154,7 +154,7 @@ def model_checks(config: Config) -> Iterator[Check]:
             for adapter in model.adapters:
                 yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
         for name, held in goldens_of(config, model).items():
-            if isinstance(held, Refusal):
+            if isinstance(held, Unmonitorable):
                 yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {quote(name)}")
             else:
                 said = f"{held.hash}: {held.power.words}"

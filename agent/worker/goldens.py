@@ -12,10 +12,10 @@ from agent.errors import AgentError
 from agent.records import GoldenAccepted
 from detectors.records import Reason
 from probes.artefacts.identity import adapter_hash
-from probes.errors import Damaged, Refused
+from probes.errors import DamagedGolden, Refused
 from probes.golden.archive import adapter_before, look_up, newest, read_bytes, save_bytes
 from probes.golden.codec import content_hash
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Goldens:
 
     def __init__(self, folder: Path, base: str, pins: Mapping[str, str], fetch: Fetch | None = None) -> None:
         self._folder, self._base, self._pins, self._fetch = folder, base, dict(pins), fetch
-        self.held: dict[str, Golden | Refusal] = {}
+        self.held: dict[str, Golden | Unmonitorable] = {}
 
     def look(self) -> list[GoldenAccepted]:
         """Find what is missing or newer; gives each record that is used from now on and was not before."""
@@ -58,11 +58,11 @@ class Goldens:
             return pin
         try:
             return newest(self._folder, adapter) or ""
-        except Damaged as error:
+        except DamagedGolden as error:
             log.warning("newest_golden_unknown", adapter=adapter, held=held.hash, why=str(error))
             return held.hash
 
-    def _find(self, adapter: str) -> Golden | Refusal:
+    def _find(self, adapter: str) -> Golden | Unmonitorable:
         found = look_up(self._folder, adapter, self._pins[adapter])
         if isinstance(found, Golden) or found.reason is not Reason.NO_GOLDEN or not self._restored(adapter):
             return found

@@ -18,7 +18,7 @@ from agent.records import PartitionAdapter
 from detectors.records import Floats
 from detectors.traffic_records import Embedding, Side, TrafficScore
 from probes.errors import ProbeError
-from probes.golden.record import Golden, Refusal, short
+from probes.golden.record import Golden, Unmonitorable, short
 from probes.runner import Runner, Stop, Weights
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import (
@@ -41,7 +41,7 @@ NO_SCORING = "the runner cannot score responses"
 LONGEST = 512
 # Beyond so many the embeddings do not wait for the round: 64 MB of them where a hidden state has 4,096 numbers.
 MOST_EMBEDDINGS = 4096
-Held = Mapping[str, Golden | Refusal]
+Held = Mapping[str, Golden | Unmonitorable]
 
 
 class ResponseResults(NamedTuple):

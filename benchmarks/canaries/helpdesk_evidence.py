@@ -18,7 +18,7 @@ from agent.demo.stage import ADAPTERS, set_up, write_config
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo.stall import BUDGET, SEED, Answered, Watched, answered, compared, round_of, rules, watch
 from detectors.records import Cause, Fault, FaultKind
-from probes.canaries.schedule import plan
+from probes.canaries.schedule import plan_round
 from probes.golden.record import Golden
 from probes.runner import Runner, Target
 
@@ -54,7 +54,7 @@ class _Bench:
     """One adapter: the canaries of its first round, and what the base answers on them."""
 
     def __init__(self, runner: Runner, golden: Golden, adapters: tuple[str, ...]) -> None:
-        drawn = plan(golden, BUDGET, SEED, 0)
+        drawn = plan_round(golden, BUDGET, SEED, 0)
         self.golden, self.runner = golden, runner
         self.other = next(name for name in adapters if name != golden.adapter)
         self.canaries = [golden.canary(name) for name in (*drawn.draws, *drawn.held_out)]

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from probes.artefacts.identity import NEWEST
-from probes.artefacts.lora_files import Adapter, LowRank
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.model.forward import Model
 from probes.model.lora import Switchboard
 from probes.runner import BatchShape, Replay, Target
@@ -168,7 +168,7 @@ def model(net: LlamaForCausalLM) -> Model:
     return Model("random", Path(), net, Switchboard(net), frozenset(), plain_head=True)
 
 
-def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iterator[tuple[str, Adapter]]:
+def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iterator[tuple[str, LoraAdapter]]:
     """So many of random weights on every linear layer, named, one at a time: the layers are looked up before the first
     is put in its place, which renames them."""
 
@@ -178,10 +178,10 @@ def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iter
     layers = list(linear_layers(net).items())
     for number in range(count):
         parts = {
-            name: LowRank(random(size.rank, it.in_features), random(it.out_features, size.rank), 2.0)
+            name: LowRankUpdate(random(size.rank, it.in_features), random(it.out_features, size.rank), 2.0)
             for name, it in layers
         }
-        yield adapter_name(number), Adapter("", {NEWEST: "random"}, size.rank, 2.0 * size.rank, parts, {})
+        yield adapter_name(number), LoraAdapter("", {NEWEST: "random"}, size.rank, 2.0 * size.rank, parts, {})
 
 
 def adapter_name(number: int) -> str:

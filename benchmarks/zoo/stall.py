@@ -21,7 +21,7 @@ from detectors.records import BaseRound, Identity, Measurement, Reason, Round, S
 from detectors.verdicts.decision import Rules
 from probes.canaries.canary_file import read_canaries
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.canaries.schedule import plan
+from probes.canaries.schedule import plan_round
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import ProbeError
@@ -150,7 +150,7 @@ def round_of(
     golden: Golden, measured: Measured, number: int, identity: Identity | None = None, budget: int = BUDGET
 ) -> Round:
     """One scheduled round, drawn from what was replayed; ``number`` fixes which canaries."""
-    drawn = plan(golden, budget, SEED, number)
+    drawn = plan_round(golden, budget, SEED, number)
     counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
     known = identity or Identity(golden.base_hash, golden.base_hash, golden.adapter_hash, golden.adapter_hash)
     seen = tuple(_drawn(measured[name], times) for name, times in counts.items())

@@ -12,10 +12,10 @@ import torch
 from benchmarks.zoo.members import FOLDER, Member, zoo
 from benchmarks.zoo.stall import Stall, by_base, enrolled, never, serving
 from probes.canaries.canary_file import read_canaries
-from probes.enrolment.candidates import CanaryCandidate, continue_greedily, golden_sides
+from probes.enrolment.candidates import CanaryContinuation, continue_greedily, golden_sides
 from probes.enrolment.settings import EnrolSettings
-from probes.golden.power import strong_enough
 from probes.golden.record import GoldenCanary
+from probes.golden.statistical_power import strong_enough
 from probes.runner import Runner
 
 BOUNDS = EnrolSettings(base="", at=0.0)
@@ -58,13 +58,13 @@ def pool(member: Member, runner: Runner, prompts: Path, floor: float = BOUNDS.mi
     return [draft for draft in drafts if strong_enough(draft.reference, floor)]
 
 
-def _continued(member: Member, runner: Runner, prompts: Path) -> list[CanaryCandidate]:
+def _continued(member: Member, runner: Runner, prompts: Path) -> list[CanaryContinuation]:
     kept = prompts.with_name(f"{member.name}.{prompts.name.removeprefix(member.name + '.')}.continued")
     canaries = read_canaries(prompts).canaries
     if kept.is_file():
         told = json.loads(kept.read_text())
         rows = ((canary, *told[canary.id]) for canary in canaries if canary.id in told)
-        return [CanaryCandidate(canary, tuple(prompt), tuple(forced)) for canary, prompt, forced in rows]
+        return [CanaryContinuation(canary, tuple(prompt), tuple(forced)) for canary, prompt, forced in rows]
     bounds = LEAST_TOKENS, BOUNDS.max_new_tokens
     candidates, _ = continue_greedily(runner, member.name, canaries, bounds, never)
     half = kept.with_suffix(".writing")

@@ -1,4 +1,8 @@
-"""What lies where an adapter in PEFT's layout is wanted: named as what it is, with what to do."""
+"""Is this folder an adapter in PEFT's layout? If not: what it is instead, and how to get one in that layout.
+
+These messages are what an operator reads of a wrong adapter path; tests/probes/artefacts/test_adapter_folder.py pins
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from probes.artefacts.safetensors_header import RawTensor
 from probes.errors import Unreplayable
 
 WANTED = f"wanted is a folder in PEFT's layout ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})"
-GGUF = f"a GGUF LoRA, which is llama.cpp's form: {WANTED}, the one that it was converted from"
+GGUF = f"a GGUF LoRA, llama.cpp's format: {WANTED}, the one that it was converted from"
 MLX = (
     "an mlx-lm adapter: convert it to PEFT's layout (lora_a and lora_b transposed, as lora_A and lora_B, behind "
     f"base_model.model.; r is mlx's rank, lora_alpha its scale * rank; {ADAPTER_WEIGHTS})"
@@ -20,9 +24,9 @@ PICKLE = (
     f"{{name}} is a pickle, which can run code and is never loaded: save the adapter as {ADAPTER_WEIGHTS} "
     "(save_pretrained does)"
 )
-WHOLE = "a whole model, merged or fully fine-tuned, and no adapter: name it as the path of a model of its own"
+WHOLE = "a whole model, merged or fully fine-tuned, not an adapter: configure it as a model of its own"
 ZERO3 = (
-    "saved empty by DeepSpeed ZeRO-3, which had the parameters in parts: gather them before saving "
+    "saved empty by DeepSpeed ZeRO-3, which had partitioned the parameters: gather them before saving "
     "(stage3_gather_16bit_weights_on_model_save: true, or zero_to_fp32.py on the checkpoint)"
 )
 # Keys of mlx-lm's adapter_config.json that PEFT's never has.
@@ -31,7 +35,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def check_layout(path: Path) -> None:
-    """Raises Unreplayable for anything that is known and is not a folder in PEFT's layout. Opens no weights."""
+    """Raises Unreplayable for every recognised layout other than PEFT's. Opens no weights."""
     if path.is_file():
         raise Unreplayable(str(path), GGUF if _is_gguf(path) else f"a file: {WANTED}")
     if (path / ADAPTER_WEIGHTS).is_file():
@@ -54,8 +58,8 @@ def check_origin(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_not_empty(path: Path, tensors: Sequence[RawTensor]) -> None:
-    """Raises Unreplayable where a tensor has no numbers in it."""
-    if empty := [item.name for item in tensors if 0 in item.shape]:
+    """Raises Unreplayable for tensors without elements."""
+    if empty := [tensor.name for tensor in tensors if 0 in tensor.shape]:
         raise Unreplayable(str(path), f"{len(empty)} of {len(tensors)} tensors are empty, first {empty[0]}: {ZERO3}")
 
 

@@ -1,4 +1,7 @@
-"""Which module a key of an adapter file speaks of, by PEFT's rules, and what is odd about a key that hits nothing."""
+"""Which module a key of an adapter file belongs to, by PEFT's rules, and why a key may match no module of a base.
+
+The reasons become facts in a verdict's text; they explain and never decide.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from typing import NamedTuple
 
 PREFIX = "base_model.model."
 # The name under which ``PeftModel.from_pretrained`` loads. Keys of a running model's state dict carry a name; PEFT 0.21
-# passes them on as they are, so that this one hits the loaded adapter and any other one hits nothing.
+# passes them on as they are, so that this name matches the loaded adapter and any other name matches nothing.
 LOADED_AS = "default"
-HALF = re.compile(r"(?P<module>.+)\.(?P<half>lora_[AB])(?:\.(?P<name>[^.]+))?\.weight")
-# What stands in names because of what was around the model when it was saved.
+LORA_KEY = re.compile(r"(?P<module>.+)\.(?P<matrix>lora_[AB])(?:\.(?P<name>[^.]+))?\.weight")
+# Parts of names that come from a wrapper around the model when it was saved -> what to say of them.
 WRAPPERS = {
-    PREFIX: "PEFT's prefix stands in them twice",
-    "module.": "DataParallel put module. into them",
-    "_orig_mod.": "torch.compile put _orig_mod. into them",
-    "_fsdp_wrapped_module.": "FSDP put _fsdp_wrapped_module. into them",
-    "_checkpoint_wrapped_module.": "activation checkpointing put _checkpoint_wrapped_module. into them",
-    "language_model.": "language_model. is of a multimodal model around such a base",
+    PREFIX: "they have PEFT's prefix twice",
+    "module.": "DataParallel added module.",
+    "_orig_mod.": "torch.compile added _orig_mod.",
+    "_fsdp_wrapped_module.": "FSDP added _fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.": "activation checkpointing added _checkpoint_wrapped_module.",
+    "language_model.": "language_model. comes from a multimodal model around such a base",
 }
+# Projections that some architectures fuse -> the separate modules that others have.
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "query_key_value": ("q_proj", "k_proj", "v_proj"),
@@ -29,51 +33,54 @@ FUSED = {
 
 
 class LoraMatrixKey(NamedTuple):
-    """One of the two matrices of a module. name: of the adapter, "" in keys as ``save_pretrained`` writes them."""
+    """One of the two LoRA matrices of a module.
+
+    matrix: "lora_A" or "lora_B"; name: of the adapter, "" in keys as ``save_pretrained`` writes them
+    """
 
     module: str
-    half: str
+    matrix: str
     name: str
 
 
-def half_of(key: str) -> LoraMatrixKey | None:
-    """What a key without PEFT's prefix speaks of; None for one of another form."""
-    found = HALF.fullmatch(key)
-    return LoraMatrixKey(found["module"], found["half"], found["name"] or "") if found else None
+def parse_lora_key(key: str) -> LoraMatrixKey | None:
+    """The parts of a key, given without PEFT's prefix; None for a key of another form."""
+    match = LORA_KEY.fullmatch(key)
+    return LoraMatrixKey(match["module"], match["matrix"], match["name"] or "") if match else None
 
 
-def without_prefix(keys: list[str]) -> str:
-    """What is said of keys that PEFT applies to nothing because its prefix is not in front of them."""
+def explain_missing_prefix(keys: list[str]) -> str:
+    """The fact about keys that PEFT applies to nothing because they do not begin with its prefix."""
     first = min(keys)
-    # Not the prefix itself: it is what lies behind the wrapper that was seen.
-    found = next((words for wrapper, words in WRAPPERS.items() if wrapper != PREFIX and first.startswith(wrapper)), "")
-    why = f" ({found})" if found else ""
+    # PREFIX is left out: these keys do not begin with it.
+    wrapped = [reason for wrapper, reason in WRAPPERS.items() if wrapper != PREFIX and first.startswith(wrapper)]
+    why = f" ({wrapped[0]})" if wrapped else ""
     return f"keys lack the prefix {PREFIX}{why}, and PEFT applies none of them"
 
 
-def oddness(path: str, modules: Container[str]) -> str:
-    """How the name of a module that the base does not have differs from one that it has; "" where nobody can tell."""
-    for wrapper, words in WRAPPERS.items():
+def name_difference(path: str, modules: Container[str]) -> str:
+    """How a module name that the base does not have differs from one that it has; "" where no rule applies."""
+    for wrapper, reason in WRAPPERS.items():
         if wrapper in path and path.replace(wrapper, "") in modules:
-            return words
+            return reason
     if f"model.{path}" in modules:
-        return "they lack model. in front"
+        return "they lack the leading model."
     if path.replace("model.", "model.language_model.", 1) in modules:
-        return "this base is multimodal, and has them behind model.language_model."
+        return "this base is multimodal, and has them under model.language_model."
     return _fusion(path, modules)
 
 
 def _fusion(path: str, modules: Container[str]) -> str:
     owner, _, last = path.rpartition(".")
-    for one, parts in FUSED.items():
-        if last == one and all(f"{owner}.{part}" in modules for part in parts):
-            return f"they are of a base with {one} in one, and this one has {', '.join(parts)}"
-        if last in parts and f"{owner}.{one}" in modules:
-            return f"this base has {', '.join(parts)} in one, as {one}"
+    for fused, parts in FUSED.items():
+        if last == fused and all(f"{owner}.{part}" in modules for part in parts):
+            return f"they belong to a base with {fused} fused, and this base has {', '.join(parts)}"
+        if last in parts and f"{owner}.{fused}" in modules:
+            return f"this base has {', '.join(parts)} fused as {fused}"
     return ""
 
 
-def oddities(missing: list[str], modules: Mapping[str, object]) -> str:
-    """What is odd about these names, each once and in brackets; "" for nothing that is known."""
-    found = dict.fromkeys(words for path in missing if (words := oddness(path, modules)))
-    return f" ({'; '.join(found)})" if found else ""
+def name_differences(missing: list[str], modules: Mapping[str, object]) -> str:
+    """How these names differ from the base's, each reason once, in brackets; "" where no rule applies."""
+    reasons = dict.fromkeys(reason for path in missing if (reason := name_difference(path, modules)))
+    return f" ({'; '.join(reasons)})" if reasons else ""

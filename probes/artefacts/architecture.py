@@ -1,8 +1,8 @@
-"""Which class of transformers runs the model in a folder, or why none is run: by its JSON files, before its weights.
+"""Which transformers class runs the model in a folder, or why none does: read from its JSON files, before its weights.
 
-Code that lies in a model folder is never run: no loader is told to trust it, so none asks either, and a model that
-cannot be had without it is refused by that reason. A class that transformers has itself is run although the folder
-names code beside it (``auto_map``); that is data, as long as ``architectures`` names the same class.
+Code in a model folder is never run: every loader is called with ``trust_remote_code=False``, and a model that cannot be
+loaded without its own code is refused for that reason. A class that transformers has itself is run although the folder
+names code beside it (``auto_map``): that entry is only data, as long as ``architectures`` names the same class.
 """
 
 from __future__ import annotations
@@ -12,26 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers.models.auto import modeling_auto as known
+from transformers.models.auto import modeling_auto
 
 from probes.artefacts.gguf_header import check_model
 from probes.artefacts.identity import tokenizer_hashes
-from probes.artefacts.missing_package import told
+from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import check_header, read_json, weight_files
 from probes.errors import Unreplayable
 
-CAUSAL = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-MULTIMODAL = {**known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, **known.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES}
-SEVERAL_SENSES = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
-PAIRS = {**known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, **known.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES}
-ENCODERS = known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+CAUSAL = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+MULTIMODAL = {
+    **modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    **modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+}
+MULTIMODAL_KEYS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
+ENCODER_DECODERS = {
+    **modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    **modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+}
+ENCODERS = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 HEADS = ("Classification", "QuestionAnswering", "MultipleChoice", "Reward", "RewardModel", "ValueHead", "Scoring")
 UNQUANTISED = "name a copy of the base in bfloat16 or float16, as it was before it was quantised"
-# torch's fully_shard puts it before a class's name, and trainers saved that name.
-WRAPPED = "FSDP"
+# torch's fully_shard prepends this to a class's name, and trainers saved that name.
+FSDP_PREFIX = "FSDP"
 CODE = "code of a model folder is never run"
-# Stored in few bits and put back into plain weights as it is loaded, on whatever device.
-UNPACKED = ("fp8", "mxfp4")
+# Stored quantised, and dequantised into plain weights while loading, on every device.
+DEQUANTISED = ("fp8", "mxfp4")
 
 
 def check_architecture(folder: Path) -> None:
@@ -42,7 +48,7 @@ def check_architecture(folder: Path) -> None:
 
 
 def check_base(place: Path) -> None:
-    """Raises Unreplayable for what can be told of a base without its weights. place: a folder, or a .gguf file"""
+    """Check a base without reading its weights. place: a folder, or a .gguf file. Raises Unreplayable."""
     if place.suffix == ".gguf":
         check_model(place)
         return
@@ -56,24 +62,24 @@ def architecture(folder: Path) -> tuple[Any, Any]:
     check_architecture(folder)
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     stored = getattr(config, "quantization_config", None)
-    if isinstance(stored, dict) and stored.get("quant_method") in UNPACKED:
+    if isinstance(stored, dict) and stored.get("quant_method") in DEQUANTISED:
         config.quantization_config = {**stored, "dequantize": True}
     return config, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
 def read_tokenizer(folder: Path) -> Any:
     """The folder's tokenizer, its own code never run. Raises Unreplayable."""
-    tokenizer_hashes(folder)  # reads each of them, and names one that cannot be
+    tokenizer_hashes(folder)  # reads each of its files, and names the one that cannot be read
     settings = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
     if code := _code(settings, "AutoTokenizer"):
         named = str(settings.get("tokenizer_class") or "")
         own = hasattr(transformers, named) or hasattr(transformers, f"{named}Fast")
         if not (named and own) and not (folder / "tokenizer.json").is_file():
-            raise Unreplayable(str(folder), f"its tokenizer is code of its own ({code}): {CODE}")
+            raise Unreplayable(str(folder), f"its tokenizer is custom code ({code}): {CODE}")
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a foreign or torn file makes the library raise almost anything
-        raise Unreplayable(str(folder), told(error, "its tokenizer cannot be read")) from error
+    except Exception as error:  # a foreign or truncated file makes the library raise almost anything
+        raise Unreplayable(str(folder), read_failure(error, "its tokenizer cannot be read")) from error
 
 
 def quantisation(folder: Path) -> str:
@@ -86,16 +92,16 @@ def quantisation(folder: Path) -> str:
 
 
 def _refusal(config: Mapping[str, Any]) -> str:
-    """Why no class is to run this config, "" where one may."""
-    kind, name = str(config.get("model_type") or ""), _named(config)
+    """Why no class may run this config, "" where one may."""
+    kind, name = str(config.get("model_type") or ""), _class_name(config)
     here = name or f"model_type {kind!r}"
     if not kind:
         return "its config.json names no model_type"
-    if kind in MULTIMODAL or any(config.get(key) for key in SEVERAL_SENSES):
+    if kind in MULTIMODAL or any(config.get(key) for key in MULTIMODAL_KEYS):
         return f"{here} is a multimodal model: only a text model can be replayed; save its text model as a folder"
     if name.endswith(HEADS) or "SequenceClassification" in name:
         return f"{here} is a classification or reward head: only a model that writes text can be replayed"
-    if config.get("is_encoder_decoder") or kind in PAIRS:
+    if config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
         return f"{here} is an encoder-decoder model: only a decoder alone can be replayed"
     if kind in ENCODERS and not config.get("is_decoder"):
         return f"{here} is an encoder: only a model that writes text can be replayed"
@@ -103,23 +109,23 @@ def _refusal(config: Mapping[str, Any]) -> str:
 
 
 def _unknown(config: Mapping[str, Any], kind: str, name: str) -> str:
-    """Is it a type, or a class of a type, that transformers does not have?"""
+    """Why transformers has no causal language model of this type and class, "" where it has one."""
     code = _code(config, "AutoModelForCausalLM") or _code(config, "AutoConfig") or _code(config, "AutoModel")
     if kind not in transformers.CONFIG_MAPPING:
         if code:
-            return f"its model_type {kind!r} is code of its own ({code}): {CODE}"
+            return f"its model_type {kind!r} is custom code ({code}): {CODE}"
         return f"its model_type {kind!r} is none that transformers {transformers.__version__} has"
     if kind not in CAUSAL:
         return f"{name or kind} is no causal language model that transformers {transformers.__version__} has"
-    if name and name.removeprefix(WRAPPED).lower() != str(CAUSAL[kind]).lower():
+    if name and name.removeprefix(FSDP_PREFIX).lower() != str(CAUSAL[kind]).lower():
         if code:
-            return f"its architecture {name} is code of its own ({code}), not transformers' {CAUSAL[kind]}: {CODE}"
+            return f"its architecture {name} is custom code ({code}), not transformers' {CAUSAL[kind]}: {CODE}"
         return f"its architecture is {name}, which is not {CAUSAL[kind]}, the language model of its type {kind!r}"
     return ""
 
 
 def _foreign_weights(config: Mapping[str, Any]) -> str:
-    """Are its weights quantised in a way that transformers would pass over without a word?"""
+    """Why its quantised weights cannot be read: transformers would silently ignore that method. "" where they can."""
     stored = config.get("quantization_config")
     if not isinstance(stored, dict) or not stored or stored.get("load_in_4bit") or stored.get("load_in_8bit"):
         return ""
@@ -131,18 +137,18 @@ def _foreign_weights(config: Mapping[str, Any]) -> str:
     return f"its weights are quantised by {method or 'a method without a name'}, which is not read: {UNQUANTISED}"
 
 
-def _named(config: Mapping[str, Any]) -> str:
-    """The class that wrote it, "" where none is told."""
+def _class_name(config: Mapping[str, Any]) -> str:
+    """The class that wrote it, "" where none is named."""
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def _code(settings: Mapping[str, Any], loader: str) -> str:
     """The code of the folder that this loader would run, "" for none."""
-    found = settings.get("auto_map")
-    if isinstance(found, dict):
-        found = found.get(loader)
-    elif loader != "AutoTokenizer":  # a bare list is how tokenizers once named theirs
+    auto_map = settings.get("auto_map")
+    if isinstance(auto_map, dict):
+        auto_map = auto_map.get(loader)
+    elif loader != "AutoTokenizer":  # only tokenizers once named their code in a bare list
         return ""
-    names = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    names = [auto_map] if isinstance(auto_map, str) else auto_map if isinstance(auto_map, list) else []
     return next((str(name) for name in names if name), "")

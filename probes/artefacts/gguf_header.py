@@ -1,7 +1,7 @@
-"""What a .gguf file says that it is, read from its header alone: before anything is built from it.
+"""What kind of model a .gguf file is, read from its header alone, before anything is built from it.
 
-The header is a magic, counts, key-value pairs and one entry a tensor; see llama.cpp's gguf.md. Plain reads, as in
-safetensors_header.py.
+The header is a magic number, counts, key-value pairs and one entry per tensor; see llama.cpp's gguf.md. Plain reads, no
+mmap, for the reason in safetensors_header.py.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from probes.artefacts.safetensors_header import check_fetched
 from probes.errors import Unreplayable
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # the first had counts of another width, and no model of today is written in it
-# Kinds of value by their number: how they are packed. Text and lists are read apart.
+VERSIONS = (2, 3)  # version 1 had counts of another width, and no current model is written in it
+# Struct codes of scalar values by their type number. Text and lists are read separately.
 SCALARS = dict(enumerate("BbHhIif?", start=0)) | {10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
 ALIGNMENT = 32
-# Above any real one (a tokenizer's list has some 300,000 entries, a template some 10,000 letters).
+# Upper bound on lengths and counts, above any real one (a tokenizer's list has some 300,000 entries, a template some
+# 10,000 characters): a damaged header must not make the reader allocate or loop without end.
 MOST = 1 << 26
-FORMER = {
+FORMER_MAGICS = {
     b"ggla": "a LoRA in llama.cpp's former format",
     b"ggjt": "llama.cpp's former format",
-    b"ggml": "its first one",
+    b"ggml": "llama.cpp's first format",
 }
-# general.type -> what such a file is; "model" is what can be a base.
+# general.type -> what such a file is; only "model" can be a base.
 KINDS = {
     "adapter": "a LoRA adapter, not a base: name the base's own .gguf or folder",
     "mmproj": "the vision or audio part of a multimodal model, not a base",
@@ -38,8 +39,11 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """kind: general.type, "model" where nothing is said; architecture: general.architecture; parts: files that the
-    model is split into; tensors: how many lie in this one; last: byte at which the last of them begins"""
+    """What the header says of the file.
+
+    kind: general.type, "model" where it is absent; architecture: general.architecture, "" where it is absent
+    parts: files that the model is split into; tensors: how many are in this one; last: byte at which the last begins
+    """
 
     kind: str
     architecture: str
@@ -49,7 +53,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Raises Unreplayable: no such file, no .gguf, or one that ends inside its header."""
+    """Raises Unreplayable for no such file, another format, or a file that ends inside its header."""
     try:
         with path.open("rb") as file:
             _check_magic(path, file.read(64))
@@ -59,23 +63,23 @@ def read_header(path: Path) -> Header:
         raise Unreplayable(str(path), error.strerror or str(error)) from error
     except (struct.error, UnicodeDecodeError, KeyError) as error:
         raise Unreplayable(
-            str(path), "is no .gguf model that can be read: its header is torn or half written"
+            str(path), "is no .gguf model that can be read: its header is damaged or half written"
         ) from error
 
 
 def check_model(path: Path) -> None:
-    """Raises Unreplayable, by what the file itself says, unless it is a whole language model in one file."""
-    found = read_header(path)
-    if found.kind != "model":
-        raise Unreplayable(str(path), f"is {KINDS.get(found.kind, f'of the type {found.kind!r}, not a model')}")
-    if found.architecture == "clip":  # as these files were before they named their type
+    """Raises Unreplayable, by what the header says, unless the file is a complete language model."""
+    header = read_header(path)
+    if header.kind != "model":
+        raise Unreplayable(str(path), f"is {KINDS.get(header.kind, f'of the type {header.kind!r}, not a model')}")
+    if header.architecture == "clip":  # vision parts were written so before general.type existed
         raise Unreplayable(str(path), f"is {KINDS['mmproj']}")
-    if found.parts > 1:
+    if header.parts > 1:
         merge = "join them first: llama-gguf-split --merge"
-        raise Unreplayable(str(path), f"is one of the {found.parts} files of a split model; {merge}")
-    if not found.tensors:
+        raise Unreplayable(str(path), f"is one of the {header.parts} files of a split model; {merge}")
+    if not header.tensors:
         raise Unreplayable(str(path), f"is {KINDS['vocab']}")
-    if found.last >= (size := path.stat().st_size):
+    if header.last >= (size := path.stat().st_size):
         raise Unreplayable(str(path), f"ends after {size} bytes, before its last tensor: half written")
 
 
@@ -83,8 +87,8 @@ def _check_magic(path: Path, beginning: bytes) -> None:
     check_fetched(path, beginning)
     magic = beginning[: len(MAGIC)]
     if magic != MAGIC:
-        told = FORMER.get(magic[::-1]) or FORMER.get(magic)
-        raise Unreplayable(str(path), f"is no .gguf file: it begins with {magic!r}" + (f", {told}" if told else ""))
+        former = FORMER_MAGICS.get(magic[::-1]) or FORMER_MAGICS.get(magic)
+        raise Unreplayable(str(path), f"is no .gguf file: it begins with {magic!r}" + (f", {former}" if former else ""))
 
 
 def _header(path: Path, file: BinaryIO) -> Header:
@@ -93,13 +97,17 @@ def _header(path: Path, file: BinaryIO) -> Header:
         swapped = " (written for big-endian machines)" if version and not version & 0xFFFF else ""
         raise Unreplayable(str(path), f"is a .gguf file of version {version}{swapped}; wanted 2 or 3, little-endian")
     tensors, pairs = _numbers(file, "QQ")
-    told = dict(_pair(file) for _ in range(min(pairs, MOST)))
+    metadata = dict(_pair(file) for _ in range(min(pairs, MOST)))
     starts = [_offset(file) for _ in range(min(tensors, MOST))]
-    align = int(told.get("general.alignment") or ALIGNMENT)
-    begin = (file.tell() + align - 1) // align * align
-    kind, architecture = (str(told.get(f"general.{key}") or "") for key in ("type", "architecture"))
+    align = int(metadata.get("general.alignment") or ALIGNMENT)
+    data_begin = (file.tell() + align - 1) // align * align
+    kind, architecture = (str(metadata.get(f"general.{key}") or "") for key in ("type", "architecture"))
     return Header(
-        kind or "model", architecture, int(told.get("split.count") or 0), tensors, begin + max(starts, default=0)
+        kind or "model",
+        architecture,
+        int(metadata.get("split.count") or 0),
+        tensors,
+        data_begin + max(starts, default=0),
     )
 
 
@@ -110,7 +118,7 @@ def _pair(file: BinaryIO) -> tuple[str, Any]:
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
-    """One value; of a list nothing is kept, it is only passed over."""
+    """One value; a list is skipped, and None."""
     if kind == TEXT:
         return _text(file)
     if kind != LIST:
@@ -127,7 +135,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _offset(file: BinaryIO) -> int:
-    """Where a tensor lies among the data, of its entry: name, shape, type, offset."""
+    """A tensor's offset in the data, from its entry: name, shape, type, offset."""
     _text(file)
     (sides,) = _numbers(file, "I")
     return int(_numbers(file, f"{sides}QIQ")[-1])

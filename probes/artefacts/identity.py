@@ -1,9 +1,9 @@
-"""Which base, tokenizer, chat template and adapter this is: hashes of what changes an answer, by numbered schemes.
+"""Hashes that identify a base, a tokenizer, a chat template and an adapter by what changes an answer; numbered schemes.
 
-A golden record names the scheme of its hashes, and what lies there now is hashed by the same scheme before the two are
-compared. A scheme is never changed, because accepted artefacts would become other ones by it: a better one gets the
-next number, and records made from then on have that. What a scheme leaves out is written down below, field by field,
-from PEFT 0.21's LoraConfig and transformers 5.23's PreTrainedConfig.
+A golden record names the scheme of its hashes, and the present files are hashed by the same scheme before the two are
+compared. A scheme is never changed: every accepted artefact would then have another hash, and look replaced. A better
+scheme gets the next number, which later records use. What a scheme leaves out is listed below, field by field, from
+PEFT 0.21's LoraConfig and transformers 5.23's PreTrainedConfig.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from probes.errors import Unreplayable
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 READ_BYTES = 1 << 22
 NEWEST = 2
-Hashes = Mapping[int, str]
+HashByScheme = Mapping[int, str]
 """Scheme -> "sha256:..." of one artefact."""
-Settings = dict[str, Any]
+JsonConfig = dict[str, Any]
+"""config.json, adapter_config.json or tokenizer_config.json as parsed."""
 
-# Scheme 1. Where a config came from and what wrote it.
+# Scheme 1: where a config came from, and what wrote it.
 PROVENANCE = {"_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 FIRST_ADAPTER_PROVENANCE = {"base_model_name_or_path", "peft_version", "auto_mapping"}
 FIRST_TOKENIZER_FILES = (
@@ -41,20 +42,20 @@ FIRST_TOKENIZER_FILES = (
     "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 
-# Scheme 2, of config.json and the configs inside it. A null counts: sliding_window null is not what leaving it out is.
+# Scheme 2, of config.json and the configs inside it. A null counts: sliding_window null differs from no sliding_window.
 NOT_OF_A_BASE = PROVENANCE | {
-    # who made it, and with what
+    # provenance: who made it, and with what
     "name_or_path", "_commit_hash", "architectures", "model_revision", "unsloth_version", "unsloth_fixed",
     "transformers.js_config", "auto_map",
-    # what comes back beside the logits, and in which pieces they are computed
+    # what is returned beside the logits, and in which pieces they are computed
     "output_hidden_states", "output_attentions", "output_router_logits", "return_dict", "use_return_dict",
     "chunk_size_feed_forward", "pretraining_tp", "_attn_implementation", "_attn_implementation_autoset",
     "attn_implementation", "_experts_implementation",
-    # of training
+    # training alone
     "initializer_range", "initializer_factor", "gradient_checkpointing", "router_aux_loss_coef", "router_z_loss_coef",
-    # of heads that a causal model does not have
+    # heads that a causal model does not have
     "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
-    # of generating: whoever asks says how (GenerationConfig), and a canary's tokens are forced
+    # generation: the caller decides (GenerationConfig), and a canary's tokens are forced
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class",
     "prefix", "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "temperature", "top_k", "top_p",
     "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
@@ -63,29 +64,29 @@ NOT_OF_A_BASE = PROVENANCE | {
     "begin_suppress_tokens", "num_beam_groups", "diversity_penalty",
 }  # fmt: skip
 ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
-# Dropout is off while answering.
+# Dropout is off at inference.
 DROPOUTS = ("dropout", "dropout_prob", "dropout_rate", "_pdrop")
 
-# Scheme 2, of adapter_config.json. Here null, false and empty say what leaving the key out says, in every field of
-# LoraConfig that is read, and so they will in those that later versions add. What is left counts, known or not.
+# Scheme 2, of adapter_config.json. Here null, false and empty mean the same as a key that is absent, in every field of
+# LoraConfig that is read; the same is assumed of fields that later versions add. All other fields count, known or not.
 NOT_OF_AN_ADAPTER = FIRST_ADAPTER_PROVENANCE | {
-    # the base's revision when it was trained, and what for
+    # the base's revision at training, and the task
     "revision", "task_type", "inference_mode", "runtime_config",
-    # of training; how the matrices began (init_lora_weights itself counts where it changes the base)
+    # training, and how the matrices were initialised (init_lora_weights itself counts where it changes the base)
     "lora_dropout", "loftq_config", "eva_config", "corda_config",
-    # say something beside switches alone that are refused when they are on (megatron_config, use_qalora)
+    # mean something only beside switches that are refused when they are on (megatron_config, use_qalora)
     "megatron_core", "qalora_group_size",
 }  # fmt: skip
 ADAPTER_DEFAULTS = {"bias": "none"}
-# Ways to begin that leave the base as it was. The others (pissa, olora, corda, loftq ...) subtract something from the
-# base's own weights first; a converted one is saved with true in their place.
+# Initialisations that leave the base as it was. The others (pissa, olora, corda, loftq ...) first subtract something
+# from the base's own weights; an adapter that was converted back has true here.
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
-# Lists without an order; PEFT writes the first two from sets, so that it differs from run to run.
+# Lists whose order means nothing; PEFT writes the first two from sets, so their order differs from run to run.
 SETS = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "target_parameters")
-# The first pattern that matches counts, so these have an order.
+# Objects whose order counts: the first pattern that matches is used.
 PATTERNS = ("rank_pattern", "alpha_pattern")
 
-# Scheme 2: what transformers' tokenizers name in vocab_files_names, and Mistral's and tiktoken's own.
+# Scheme 2: the files that transformers' tokenizers list in vocab_files_names, and those of Mistral and tiktoken.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json",
     "special_tokens_map.json", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model",
@@ -94,9 +95,9 @@ TOKENIZER_FILES = (
     "normalizer.json", "byte_maps.json", "prophetnet.tokenizer", "word_shape.json", "word_pronunciation.json",
 )  # fmt: skip
 TOKENIZER_PATTERNS = ("*.tiktoken", "*.model", "*.model.v*", "*.spm", "tekken*.json")
-# Of tokenizer_config.json, beside the special tokens by their names.
+# What counts of tokenizer_config.json, beside the special tokens.
 TOKENIZER_SETTINGS = {"tokenizer_class", "added_tokens_decoder", "add_prefix_space", "do_lower_case", "legacy"}
-# Of tokenizer.json: the state in which a tokenizer was when it was saved.
+# What does not count of tokenizer.json: the state that a tokenizer was in when it was saved.
 TOKENIZER_STATE = {"truncation", "padding"}
 
 
@@ -104,136 +105,139 @@ TOKENIZER_STATE = {"truncation", "padding"}
 class HashScheme:
     """How one scheme reduces an artefact to what is hashed.
 
-    base, adapter: what counts of config.json and of adapter_config.json; the tensors all count, in every scheme
+    base, adapter: what counts of config.json and of adapter_config.json; every tensor counts, in every scheme
     tokenizer: what counts of a folder, None where it holds no file that this scheme knows
     """
 
-    base: Callable[[Settings], object]
-    adapter: Callable[[Settings], object]
+    base: Callable[[JsonConfig], object]
+    adapter: Callable[[JsonConfig], object]
     tokenizer: Callable[[Path], object]
 
 
 def base_hash(folder: Path, scheme: int = NEWEST) -> str:
-    """A "sha256:..." of what a base computes: its tensors as stored and what counts of its settings.
+    """A "sha256:..." of what a base computes: its tensors as stored and the fields of config.json that count.
 
-    Raises Unreplayable on torn files.
+    Raises Unreplayable on damaged files.
     """
     return base_hashes(folder, digest(read_folder(folder)))[scheme]
 
 
-def base_hashes(folder: Path, weights: str) -> Hashes:
+def base_hashes(folder: Path, weights: str) -> HashByScheme:
     """``base_hash`` by every scheme. weights: digest of the tensors, which may be in memory already"""
     settings = read_json(folder / "config.json")
     return {number: digest_json([weights, scheme.base(settings)]) for number, scheme in SCHEMES.items()}
 
 
 def adapter_hash(folder: Path, scheme: int = NEWEST) -> str:
-    """A "sha256:..." of what an adapter does: its tensors and what counts of its settings. Raises as ``base_hash``."""
+    """A "sha256:..." of what an adapter does: its tensors and the fields of its config that count.
+
+    Raises Unreplayable on damaged files.
+    """
     config = read_json(folder / ADAPTER_CONFIG)
     return adapter_hashes(config, read_file(folder / ADAPTER_WEIGHTS))[scheme]
 
 
-def adapter_hashes(config: Settings, tensors: Iterable[RawTensor]) -> Hashes:
-    """``adapter_hash`` by every scheme, of parts already read."""
+def adapter_hashes(config: JsonConfig, tensors: Iterable[RawTensor]) -> HashByScheme:
+    """``adapter_hash`` by every scheme, from parts that are already read."""
     weights = digest(tensors)
     return {number: digest_json([scheme.adapter(config), weights]) for number, scheme in SCHEMES.items()}
 
 
-def tokenizer_hashes(folder: Path) -> Hashes:
-    """A "sha256:..." of the tokenizer's files by every scheme, "" where it knows none of them; the first one's covers
-    the chat template as well.
+def tokenizer_hashes(folder: Path) -> HashByScheme:
+    """A "sha256:..." of the tokenizer's files by every scheme, "" where a scheme knows none of them.
 
-    Raises Unreplayable when no scheme knows any.
+    The hash of scheme 1 covers the chat template as well. Raises Unreplayable when no scheme knows any of the files.
     """
-    told = {number: scheme.tokenizer(folder) for number, scheme in SCHEMES.items()}
-    if not any(told.values()):
+    contents = {number: scheme.tokenizer(folder) for number, scheme in SCHEMES.items()}
+    if not any(contents.values()):
         raise Unreplayable(str(folder), "holds no tokenizer files")
-    return {number: digest_json(one) if one else "" for number, one in told.items()}
+    return {number: digest_json(content) if content else "" for number, content in contents.items()}
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """Those that are there, by name; tokenizer_config.json is none of them."""
+    """Those that exist, sorted by name; without tokenizer_config.json."""
     named = [folder / name for name in TOKENIZER_FILES]
-    found = {*named, *(file for pattern in TOKENIZER_PATTERNS for file in folder.glob(pattern))}
-    return sorted(file for file in found if file.is_file())
+    candidates = {*named, *(file for pattern in TOKENIZER_PATTERNS for file in folder.glob(pattern))}
+    return sorted(file for file in candidates if file.is_file())
 
 
 def template_hash(folder: Path) -> str:
-    """A "sha256:..." of the chat template, "" without one, wherever it is written: as transformers finds it."""
-    found = _templates(folder)
-    return digest_json(found) if found else ""
+    """A "sha256:..." of the chat templates, "" without any; looked up in the places where transformers does."""
+    templates = _templates(folder)
+    return digest_json(templates) if templates else ""
 
 
 def file_hash(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal digits. Raises Unreplayable where it cannot be read."""
-    seen = hashlib.sha256()
+    content_hash = hashlib.sha256()
     try:
         with path.open("rb") as file:
             check_fetched(path, file.read(64))
             file.seek(0)
             while block := file.read(READ_BYTES):
-                seen.update(block)
+                content_hash.update(block)
     except OSError as error:
         raise Unreplayable(str(path), error.strerror or str(error)) from error
-    return seen.hexdigest()
+    return content_hash.hexdigest()
 
 
 def _templates(folder: Path) -> dict[str, str]:
-    """Name -> template. Files come before what tokenizer_config.json says."""
+    """Name -> template. Files take precedence over tokenizer_config.json."""
     files = {"default": folder / "chat_template.jinja"}
     files |= {file.stem: file for file in (folder / "additional_chat_templates").glob("*.jinja")}
-    if told := {name: _content(file).decode(errors="replace") for name, file in files.items() if file.is_file()}:
-        return told
+    present = {name: file for name, file in files.items() if file.is_file()}
+    if present:
+        return {name: _content(file).decode(errors="replace") for name, file in present.items()}
     config = folder / "tokenizer_config.json"
     inside = read_json(config).get("chat_template") if config.is_file() else None
     if isinstance(inside, list):
-        return {str(one.get("name")): str(one.get("template")) for one in inside if isinstance(one, dict)}
+        return {str(entry.get("name")): str(entry.get("template")) for entry in inside if isinstance(entry, dict)}
     return {"default": str(inside)} if inside else {}
 
 
-def _first_base(config: Settings) -> object:
+def _first_base(config: JsonConfig) -> object:
     return {key: value for key, value in config.items() if key not in PROVENANCE}
 
 
-def _second_base(config: Settings) -> object:
-    """Without what changes no answer, here and in the configs inside (text_config ...); one way to write rope."""
-    kept = {
-        key: _second_base(value) if isinstance(value, dict) and _is_inner(key) else value
+def _second_base(config: JsonConfig) -> object:
+    """Without what changes no answer, here and in nested configs (text_config ...), with RoPE settings in one form."""
+    fields = {
+        key: _second_base(value) if isinstance(value, dict) and _is_nested_config(key) else value
         for key, value in config.items()
         if key not in NOT_OF_A_BASE and not key.endswith(DROPOUTS)
     }
-    rope = _rope(kept)
-    kept = {key: value for key, value in kept.items() if key not in ROPE}
-    return _plain(kept | ({"rope_parameters": rope} if rope else {}))
+    rope = _rope(fields)
+    fields = {key: value for key, value in fields.items() if key not in ROPE}
+    return _plain(fields | ({"rope_parameters": rope} if rope else {}))
 
 
-def _rope(config: Settings) -> Settings:
-    """As transformers 5 writes it, from ``rope_parameters`` or ``rope_theta`` and ``rope_scaling`` before it."""
+def _rope(config: JsonConfig) -> JsonConfig:
+    """As transformers 5 writes them (``rope_parameters``), also from earlier ``rope_theta`` and ``rope_scaling``."""
     theta = {key: config[key] for key in ("rope_theta",) if config.get(key) is not None}
-    told = [value for key in ("rope_scaling", "rope_parameters") if isinstance(value := config.get(key), dict)]
-    rope = {"rope_type" if key == "type" else key: value for one in (theta, *told) for key, value in one.items()}
+    stored = [value for key in ("rope_scaling", "rope_parameters") if isinstance(value := config.get(key), dict)]
+    rope = {"rope_type" if key == "type" else key: value for part in (theta, *stored) for key, value in part.items()}
     return {key: value for key, value in rope.items() if (key, value) != ("rope_type", "default")}
 
 
-def _is_inner(key: str) -> bool:
+def _is_nested_config(key: str) -> bool:
     return key.endswith("_config") and key != "quantization_config"
 
 
-def _first_adapter(config: Settings) -> object:
+def _first_adapter(config: JsonConfig) -> object:
     return {key: value for key, value in config.items() if key not in FIRST_ADAPTER_PROVENANCE}
 
 
-def _second_adapter(config: Settings) -> object:
-    kept: Settings = {}
+def _second_adapter(config: JsonConfig) -> object:
+    fields: JsonConfig = {}
     for key, value in config.items():
         plain = key == "init_lora_weights" and value in PLAIN_INITS
         if key in NOT_OF_AN_ADAPTER or not value or plain or ADAPTER_DEFAULTS.get(key) == value:
             continue
-        kept[key] = _in_one_form(key, value)
-    return _plain(kept)
+        fields[key] = _canonical(key, value)
+    return _plain(fields)
 
 
-def _in_one_form(key: str, value: Any) -> Any:
+def _canonical(key: str, value: Any) -> Any:
     if key in PATTERNS and isinstance(value, dict):
         return list(value.items())
     if key == "layers_to_transform" and isinstance(value, int):
@@ -249,10 +253,12 @@ def _first_tokenizer(folder: Path) -> object:
         return None
     rows = [[path.name, file_hash(path)] for path in files]
     config = folder / "tokenizer_config.json"
-    # Some of its fields say where the tokenizer was loaded from; the template and the special tokens are what matters.
-    told = read_json(config) if config.is_file() else {}
-    kept = {key: value for key, value in told.items() if key.endswith(("_token", "_tokens")) or key == "chat_template"}
-    return [rows, kept]
+    # Some of its fields say where the tokenizer was loaded from; only the template and the special tokens count.
+    stored = read_json(config) if config.is_file() else {}
+    fields = {
+        key: value for key, value in stored.items() if key.endswith(("_token", "_tokens")) or key == "chat_template"
+    }
+    return [rows, fields]
 
 
 def _second_tokenizer(folder: Path) -> object:
@@ -260,17 +266,17 @@ def _second_tokenizer(folder: Path) -> object:
     if not files:
         return None
     config = folder / "tokenizer_config.json"
-    told = read_json(config) if config.is_file() else {}
-    kept = {key: value for key, value in told.items() if value is not None and _is_of_a_tokenizer(key)}
-    return [[[file.name, _json_hash(file) or file_hash(file)] for file in files], kept]
+    stored = read_json(config) if config.is_file() else {}
+    fields = {key: value for key, value in stored.items() if value is not None and _counts_for_tokenizer(key)}
+    return [[[file.name, _json_hash(file) or file_hash(file)] for file in files], fields]
 
 
-def _is_of_a_tokenizer(key: str) -> bool:
+def _counts_for_tokenizer(key: str) -> bool:
     return (key.endswith(("_token", "_tokens")) and key != "pad_token") or key in TOKENIZER_SETTINGS
 
 
 def _json_hash(file: Path) -> str:
-    """Of a JSON object whatever its layout and the state it was saved in; "" for any other file."""
+    """Hash of a JSON object, whatever its layout and saved state; "" for any other file."""
     if file.suffix != ".json":
         return ""
     try:
@@ -284,7 +290,7 @@ def _json_hash(file: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """With whole numbers as such: 8.0 is written by one library and 8 by another."""
+    """With integral floats as integers: one library writes 8.0, another 8."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

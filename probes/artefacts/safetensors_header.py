@@ -1,7 +1,8 @@
-"""Reading safetensors as they lie on disk: names, types, shapes and raw bytes, without torch.
+"""Safetensors files as stored: names, types, shapes and raw bytes, without torch; also the index of sharded models.
 
-Plain reads, not mmap: these files are watched because others overwrite them, and a mapped file that is truncated
-kills the process with SIGBUS where a read merely comes back short.
+Plain reads, not mmap: these files are watched because others overwrite them, and truncating a mapped file kills the
+process with SIGBUS, where a read merely returns too few bytes. Hashes of accepted artefacts rest on ``digest`` and
+``digest_json``: neither may change.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ from typing import Any, BinaryIO
 from probes.errors import Unreplayable
 
 INDEX = "model.safetensors.index.json"
-# How a file begins that stands for another one in Git, until that one is fetched: the first line of its specification,
-# and that of its early days.
+# First bytes of a Git LFS pointer, which stands for a file that is not fetched yet; the second is of its first version.
 LFS_BEGINNINGS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 LFS_REASON = "is a Git LFS pointer, not the file that it stands for: run git lfs pull"
-# What may lie in a folder in the place of weights that are read -> what to do.
-OTHERWISE = {
+# Weights that are not read, which a folder may hold instead -> what to do.
+OTHER_WEIGHTS = {
     ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl"):
         "a pickle, which may run code and is never read; save the model as safetensors",
     ("*.gguf",): "name that file itself",
     ("model-*-of-*.safetensors",): f"shards without {INDEX}; copy that file too",
     ("consolidated*.safetensors", "*.safetensors"): "in another layout; convert it to one that transformers reads",
-    ("*.h5", "*.msgpack", "*.npz"): "of another library; save the model as safetensors",
+    ("*.h5", "*.msgpack", "*.npz"): "another library's format; save the model as safetensors",
 }  # fmt: skip
 # Far above any real header (4,096 tensors have about 0.5 MB); a random first word would ask for exabytes.
 HEADER_LIMIT_BYTES = 100_000_000
@@ -49,7 +49,7 @@ class RawTensor:
 
 
 def read_file(path: Path) -> Iterator[RawTensor]:
-    """Every tensor of one file, in file order. Raises Unreplayable when it is short, torn or no safetensors file."""
+    """Every tensor of one file, in file order. Raises Unreplayable for a damaged file and for another format."""
     try:
         with path.open("rb") as file:
             for name, kind, shape, size in _header(path, file):
@@ -59,7 +59,7 @@ def read_file(path: Path) -> Iterator[RawTensor]:
 
 
 def read_folder(folder: Path) -> Iterator[RawTensor]:
-    """Every tensor of a model folder, of one file or of shards. Raises Unreplayable, also when a shard is missing."""
+    """Every tensor of a model folder, in one file or sharded. Raises Unreplayable, also when a shard is missing."""
     for path in weight_files(folder):
         yield from read_file(path)
 
@@ -81,10 +81,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _instead(folder: Path) -> str:
-    """What lies there in their place, and what to do."""
-    for patterns, what in OTHERWISE.items():
-        if found := sorted(path.name for pattern in patterns for path in folder.glob(pattern)):
-            return f", but {found[0]}: {what}"
+    """What the folder holds instead, and what to do; "" for nothing that is recognised."""
+    for patterns, advice in OTHER_WEIGHTS.items():
+        if names := sorted(path.name for pattern in patterns for path in folder.glob(pattern)):
+            return f", but {names[0]}: {advice}"
     return ""
 
 
@@ -101,7 +101,7 @@ def digest_json(value: object) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises Unreplayable when it is missing, torn or not an object."""
+    """A JSON object from a file. Raises Unreplayable when it is missing, damaged or not an object."""
     try:
         content = path.read_bytes()
         check_fetched(path, content)
@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_header(path: Path) -> None:
-    """Raises Unreplayable unless this is a whole safetensors file, by its header and size; its data stay unread."""
+    """Raises Unreplayable unless this is a complete safetensors file, by its header and size; its data stay unread."""
     try:
         with path.open("rb") as file:
             _header(path, file)
@@ -125,7 +125,7 @@ def check_header(path: Path) -> None:
 
 
 def lfs_pointer(beginning: bytes) -> bool:
-    """Is a file that begins so a Git LFS pointer? beginning: its first 64 bytes, or more"""
+    """Is this file a Git LFS pointer? beginning: its first 64 bytes, or more"""
     return beginning.startswith(LFS_BEGINNINGS)
 
 
@@ -146,13 +146,15 @@ def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...],
     try:
         entries = json.loads(_exactly(path, file, length, "the header"))
         entries.pop("__metadata__", None)
-        rows = [(*it["data_offsets"], name, it["dtype"], tuple(it["shape"])) for name, it in entries.items()]
+        rows = [
+            (*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()
+        ]
         sized = list(_sized(path, sorted(rows)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreplayable(str(path), f"header cannot be read ({error!r})") from error
-    wanted = 8 + length + sum(size for *_, size in sized)
-    if present != wanted:
-        raise Unreplayable(str(path), f"{present} bytes where its header promises {wanted}: half written or replaced")
+    promised = 8 + length + sum(size for *_, size in sized)
+    if present != promised:
+        raise Unreplayable(str(path), f"{present} bytes where its header promises {promised}: half written or replaced")
     return sized
 
 

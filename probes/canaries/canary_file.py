@@ -122,7 +122,7 @@ def json_object(line: str, where: str, shape: str) -> dict[str, Any]:
         row = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
         if not isinstance(row, dict):
             raise Refused(where, f"a {type(row).__name__}", shape)
-    except _Twice as error:
+    except _DuplicateKey as error:
         name = f"key {error}" if re.fullmatch(r"[\w.-]{1,40}", str(error)) else "a key"
         raise Refused(where, f"{name} twice", "each key once: of two the first would be lost") from None
     except json.JSONDecodeError as error:
@@ -140,7 +140,7 @@ def _torn(row: object) -> bool:
     return False
 
 
-class _Twice(Exception):
+class _DuplicateKey(Exception):
     """A key of an object that stands twice in it."""
 
 
@@ -148,7 +148,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _Twice(key)
+            raise _DuplicateKey(key)
         found[key] = value
     return found
 

@@ -12,7 +12,7 @@ from detectors.records import Measurement, Round
 from probes.canaries.answer_check import passed_and_passes
 from probes.canaries.round import present_prompt
 from probes.errors import ProbeError
-from probes.golden.record import Golden, GoldenCanary, Refusal
+from probes.golden.record import Golden, GoldenCanary, Unmonitorable
 from probes.runner import Runner, Stop, Target
 
 
@@ -33,7 +33,7 @@ class FlippedAnswer(NamedTuple):
 
 
 def flips(
-    runner: Runner, round: Round, goldens: Mapping[str, Golden | Refusal], worst: int, stop: Stop
+    runner: Runner, round: Round, goldens: Mapping[str, Golden | Unmonitorable], worst: int, stop: Stop
 ) -> list[FlippedAnswer]:
     """The worst canaries of a round where the text is another one now.
 

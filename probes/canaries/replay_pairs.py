@@ -14,7 +14,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class ReplayPair:
     """One canary, asked under the adapter's name and under the base's."""
 
     canary: GoldenCanary
@@ -26,7 +26,7 @@ class Pair:
         return self.adapter, self.base
 
 
-def pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | None = None) -> Pair:
+def replay_pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | None = None) -> ReplayPair:
     """The two replays of a golden canary, over its kept tokens.
 
     prompt: token ids to read in place of the accepted ones
@@ -36,7 +36,7 @@ def pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | None = No
     def replay(target: Target) -> Replay:
         return Replay(canary.id, read, canary.forced, target, canary.reference.kept)
 
-    return Pair(canary, replay(Target(adapter)), replay(Target(None)))
+    return ReplayPair(canary, replay(Target(adapter)), replay(Target(None)))
 
 
 def ask(

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from detectors.canaries.retention import measure, prepare
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.rendering import in_words, prompt_of
-from probes.canaries.replay_pairs import Pair, ask, pair, summary
-from probes.canaries.schedule import plan
+from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
+from probes.canaries.schedule import plan_round
 from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Refusal, check_identity, identity_of
+from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
 from probes.runner import Readiness, Replay, Replayed, Runner, Stop
 
 
@@ -29,8 +29,8 @@ class _Asked:
     """
 
     golden: Golden
-    pairs: tuple[tuple[Pair, int], ...]
-    raw: tuple[tuple[Pair, int], ...]
+    pairs: tuple[tuple[ReplayPair, int], ...]
+    raw: tuple[tuple[ReplayPair, int], ...]
     identity: Identity
     facts: tuple[str, ...]
 
@@ -54,7 +54,7 @@ class Scheduled:
 
 
 def replay_base_round(
-    runner: Runner, goldens: Mapping[str, Golden | Refusal], scheduled: Scheduled, stop: Stop
+    runner: Runner, goldens: Mapping[str, Golden | Unmonitorable], scheduled: Scheduled, stop: Stop
 ) -> BaseRound | None:
     """All canaries of one base's adapters in one scheduled round; None when it was stopped: half a round is no round.
 
@@ -71,8 +71,8 @@ def replay_base_round(
     blocked: dict[str, Round] = {}
     for adapter, golden in goldens.items():
         part = _part(runner, adapter, golden, readiness, scheduled)
-        if isinstance(part, Refusal):
-            known = None if isinstance(golden, Refusal) or adapter not in readiness else golden
+        if isinstance(part, Unmonitorable):
+            known = None if isinstance(golden, Unmonitorable) or adapter not in readiness else golden
             identity = identity_of(known, runner) if known else Identity()
             blocked[adapter] = _blocked(adapter, scheduled, part, identity)
         else:
@@ -97,35 +97,35 @@ def replay_base_round(
 def _part(
     runner: Runner,
     adapter: str,
-    golden: Golden | Refusal,
+    golden: Golden | Unmonitorable,
     readiness: Mapping[str | None, Readiness],
     scheduled: Scheduled,
-) -> _Asked | Refusal:
-    if isinstance(golden, Refusal):
+) -> _Asked | Unmonitorable:
+    if isinstance(golden, Unmonitorable):
         return golden
     for name in (None, adapter):
         ready = readiness.get(name, Readiness(Reason.UNREADABLE, f"the runner knows no {name or 'base'}"))
         if ready.blocked:
-            return Refusal(ready.blocked, ready.detail)
+            return Unmonitorable(ready.blocked, ready.detail)
     if not golden.power.monitorable:
-        return Refusal(Reason.NO_POWER, golden.power.words)
+        return Unmonitorable(Reason.NO_POWER, golden.power.words)
     try:
         changes = check_identity(golden, runner)
-        drawn = plan(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
+        drawn = plan_round(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
     except Refused as error:
-        return Refusal(Reason.GOLDEN_REFUSED, str(error))
+        return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
     prompts = _rendered(runner, counts)
-    if isinstance(prompts, Refusal):
+    if isinstance(prompts, Unmonitorable):
         return prompts
-    pairs = tuple((pair(one, adapter, prompts[one]), times) for one, times in counts.items())
-    raw = tuple((pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
+    pairs = tuple((replay_pair(one, adapter, prompts[one]), times) for one, times in counts.items())
+    raw = tuple((replay_pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
     moved = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *moved)
     return _Asked(golden, pairs, raw, identity_of(golden, runner), facts)
 
 
-def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Refusal:
+def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
     """Each canary's prompt as production gets it now, or why which of them cannot be rendered."""
     prompts, faults = {}, {}
     for canary in canaries:
@@ -136,7 +136,7 @@ def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCa
     if faults:
         asked = len(prompts) + len(faults)
         detail = f"{len(faults)} of {asked} canaries cannot be asked: {in_words(faults, asked)}"
-        return Refusal(Reason.REPLAY_FAILED, detail)
+        return Unmonitorable(Reason.REPLAY_FAILED, detail)
     return prompts
 
 
@@ -150,7 +150,7 @@ def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
 
 def _answers(
     runner: Runner, asked: Mapping[str, _Asked], stop: Stop
-) -> tuple[dict[Replay, Replayed], dict[str, Refusal]]:
+) -> tuple[dict[Replay, Replayed], dict[str, Unmonitorable]]:
     """Everybody's answers in one batched pass; where that fails, one by one, so that only the culprit is blind."""
     try:
         return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
@@ -160,7 +160,7 @@ def _answers(
     # One look only: a second one at once would take files that are being written for files at rest.
     readiness = runner.refresh()
     answers: dict[Replay, Replayed] = {}
-    failures: dict[str, Refusal] = {}
+    failures: dict[str, Unmonitorable] = {}
     for adapter, part in asked.items():
         failed = _why_not_again(runner, adapter, part, readiness)
         if failed is None and len(asked) == 1:
@@ -175,24 +175,26 @@ def _answers(
     return answers, failures
 
 
-def _refusal(error: ProbeError) -> Refusal:
-    return Refusal(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.REPLAY_FAILED, str(error))
+def _refusal(error: ProbeError) -> Unmonitorable:
+    return Unmonitorable(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.REPLAY_FAILED, str(error))
 
 
 def _why_not_again(
     runner: Runner, adapter: str, part: _Asked, readiness: Mapping[str | None, Readiness]
-) -> Refusal | None:
+) -> Unmonitorable | None:
     """Did the files move under the replay?"""
     for name in (None, adapter):
         ready = readiness.get(name, Readiness())
         if ready.blocked:
-            return Refusal(ready.blocked, ready.detail)
+            return Unmonitorable(ready.blocked, ready.detail)
     if identity_of(part.golden, runner) != part.identity:
-        return Refusal(Reason.FILES_CHANGING, "the files changed while they were replayed")
+        return Unmonitorable(Reason.FILES_CHANGING, "the files changed while they were replayed")
     return None
 
 
-def _blocked(adapter: str, when: Scheduled, why: Refusal, identity: Identity, facts: tuple[str, ...] = ()) -> Round:
+def _blocked(
+    adapter: str, when: Scheduled, why: Unmonitorable, identity: Identity, facts: tuple[str, ...] = ()
+) -> Round:
     return Round(adapter, when.base, when.number, when.at, (), identity, facts, why.reason, why.detail)
 
 
@@ -200,7 +202,7 @@ def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Repl
     if missing := [replay.canary for replay in part.replays if replay not in answers]:
         # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
         detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"
-        return _blocked(adapter, when, Refusal(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
+        return _blocked(adapter, when, Unmonitorable(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
     # Prepared once for the round: raw replays and the diagnosis find them so.
     references = {one.canary.id: prepare(one.canary.reference) for one, _ in part.pairs}
     measurements, raw = (
@@ -212,14 +214,14 @@ def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Repl
         detail = (
             f"NaN or infinite log-probabilities on {len(bad)} of {len(measurements)} canaries: {', '.join(bad[:5])}"
         )
-        return _blocked(adapter, when, Refusal(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
+        return _blocked(adapter, when, Unmonitorable(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
     # A witness without numbers is none.
     raw = () if _not_finite(raw) else raw
     return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
 
 
 def _measurement(
-    adapter: str, one: Pair, reference: Reference, times: int, answers: Mapping[Replay, Replayed], at: float
+    adapter: str, one: ReplayPair, reference: Reference, times: int, answers: Mapping[Replay, Replayed], at: float
 ) -> Measurement:
     served, live_base = (summary(answers[replay]) for replay in one.replays)
     return measure(Comparison(adapter, reference, times, served, live_base, at))

@@ -19,7 +19,7 @@ LEAST_DRAWS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoundPlan:
     """One adapter's part of a round.
 
     draws: canary id -> how often it was drawn; one drawn twice is replayed once and counts twice
@@ -30,7 +30,7 @@ class Plan:
     held_out: tuple[str, ...]
 
 
-def plan(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int = 0) -> Plan:
+def plan_round(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int = 0) -> RoundPlan:
     """The canaries of one round.
 
     budget_tokens: scored positions: each position of a replayed canary once, though it is answered under two names
@@ -48,7 +48,7 @@ def plan(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int =
     picks = generator.integers(len(golden.pool), size=drawn)
     held_out = generator.choice(len(golden.held_out), size=held, replace=False)
     counts = Counter(golden.pool[int(index)].id for index in picks)
-    return Plan(dict(counts), tuple(golden.held_out[int(index)].id for index in held_out))
+    return RoundPlan(dict(counts), tuple(golden.held_out[int(index)].id for index in held_out))
 
 
 def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class CanaryCandidate:
+class CanaryContinuation:
     """A canary with its continuation. prompt, forced: token ids, end of text included."""
 
     canary: Canary
@@ -34,7 +34,7 @@ class CanaryCandidate:
 
 def continue_greedily(
     runner: Runner, adapter: str, canaries: Sequence[Canary], bounds: tuple[int, int], stop: Stop
-) -> tuple[list[CanaryCandidate], dict[str, str]]:
+) -> tuple[list[CanaryContinuation], dict[str, str]]:
     """Candidates, and for each other canary the reason why its continuation is of no use.
 
     bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for one without a prompt
@@ -50,7 +50,7 @@ def continue_greedily(
         elif len(forced) < fewest:
             excluded[canary.id] = f"shorter than {fewest} tokens"
         else:
-            candidates.append(CanaryCandidate(canary, prompt, forced))
+            candidates.append(CanaryContinuation(canary, prompt, forced))
     return candidates, excluded
 
 
@@ -73,7 +73,7 @@ def _continuations(
 
 
 def golden_sides(
-    runner: Runner, adapter: str, candidates: Sequence[CanaryCandidate], top: int, stop: Stop
+    runner: Runner, adapter: str, candidates: Sequence[CanaryContinuation], top: int, stop: Stop
 ) -> list[GoldenCanary]:
     """The candidates under the adapter and under the base, over the whole vocabulary, reduced to the kept tokens.
 
@@ -101,7 +101,7 @@ def finite(where: str, log_probs: Floats) -> None:
         )
 
 
-def _draft(runner: Runner, candidate: CanaryCandidate, kept: Ints, sides: tuple[Floats, Floats]) -> GoldenCanary:
+def _draft(runner: Runner, candidate: CanaryContinuation, kept: Ints, sides: tuple[Floats, Floats]) -> GoldenCanary:
     a, b = summarise(sides[0], kept), summarise(sides[1], kept)
     reference = Reference(
         canary=candidate.id,

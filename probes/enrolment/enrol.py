@@ -14,7 +14,7 @@ from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
-from probes.enrolment.fault_signatures import Signed, with_signatures
+from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import strengths, with_curve
@@ -22,8 +22,8 @@ from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
-from probes.golden.power import Fleet, power
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
+from probes.golden.statistical_power import AlarmSettings, statistical_power
 from probes.runner import LoraSettings, Runner, Stop
 
 # Settings that the record holds in fields of their own.
@@ -83,7 +83,7 @@ def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolS
     draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     drafts = with_curve(context, selection.canaries, strengths(rank))
-    signatures = with_signatures(context, drafts) if settings.signatures else Signed(drafts, ())
+    signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
     battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
     final = _with_noise(signatures.canaries, noise_floors(battery))
     return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
@@ -94,7 +94,7 @@ def _golden(
 ) -> Golden:
     """The record of what was recorded, with the statistical power that its selected canaries have."""
     pool = [canary.reference for canary in recording.canaries if canary.split is CanarySplit.SELECTED]
-    alarm = Fleet(settings.log_threshold, recording.draws_per_round)
+    alarm = AlarmSettings(settings.log_threshold, recording.draws_per_round)
     return Golden(
         adapter=context.adapter,
         base=settings.base,
@@ -108,7 +108,7 @@ def _golden(
         canary_set=canary_set,
         tolerances=settings.tolerances,
         noise={name: largest(measurements) for name, measurements in recording.battery.items()},
-        power=power(context.adapter, pool, settings.tolerances, alarm),
+        power=statistical_power(context.adapter, pool, settings.tolerances, alarm),
         created_at=settings.at,
         why=settings.why,
         previous=settings.previous,

@@ -29,7 +29,7 @@ NO_FAULTS = "the runner cannot answer as if something were wrong: no signatures,
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Signed:
+class RecordedSignatures:
     """canaries: all of them, the held-out ones with their signatures; unrecorded: what is missing, in words."""
 
     canaries: list[GoldenCanary]
@@ -54,7 +54,7 @@ def faults_of(runner: Runner, adapter: str, others: Sequence[str]) -> tuple[Faul
     return (*blocks, *bits, *mixes, *warmed, Fault(FaultKind.PREFILLED, ""))
 
 
-def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary]) -> Signed:
+def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary]) -> RecordedSignatures:
     """The canaries with a signature for every fault that the runner can answer under.
 
     A fault that the runner does not do, that overflows or that leaves every answer as it was is told in words and
@@ -62,7 +62,7 @@ def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary])
     """
     faults = faults_of(context.runner, context.adapter, context.others)
     if not faults:
-        return Signed(list(canaries), (NO_FAULTS,))
+        return RecordedSignatures(list(canaries), (NO_FAULTS,))
     held_out = [canary for canary in canaries if canary.split is CanarySplit.HELD_OUT]
     recorded: dict[Fault, list[Recorded]] = {}
     unrecorded = []
@@ -75,7 +75,7 @@ def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary])
             recorded[fault] = answers
     context.progress(STAGE, len(faults), len(faults))
     with_faults = dict(_with_faults(held_out, recorded))
-    return Signed([with_faults.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
+    return RecordedSignatures([with_faults.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
 
 
 def summed(faults: Sequence[Fault]) -> str:

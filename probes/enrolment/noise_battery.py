@@ -12,7 +12,7 @@ import numpy as np
 
 from detectors.canaries.retention import measure
 from detectors.records import Measurement, NoiseFloor
-from probes.canaries.replay_pairs import Progress, ask_all, pair, summary
+from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
 from probes.golden.record import GoldenCanary, compare
 from probes.runner import BatchShape, Reconfigurable, Runner, Stop
@@ -24,7 +24,7 @@ QUANTILE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class BenignConfiguration:
     """One benign way of doing the same work. shuffled: other neighbours in the batch, so other padding;
 
     reopen: close and open the runner before; attention, dtype: another kernel or precision, by a second runner ("":
@@ -44,7 +44,7 @@ class Configuration:
         return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
 
 
-def configurations(runner: Runner) -> tuple[Configuration, ...]:
+def configurations(runner: Runner) -> tuple[BenignConfiguration, ...]:
     """The battery for this runner: without the cache in one pass, through it in chunks, other batches and a restart.
 
     Another attention kernel only where the base can be run by one. Another precision only where a CUDA device serves in
@@ -53,21 +53,21 @@ def configurations(runner: Runner) -> tuple[Configuration, ...]:
     hide small faults.
     """
     plain = (
-        Configuration("one row", BatchShape(rows=1)),
-        Configuration("four rows", BatchShape(rows=4)),
-        Configuration("other neighbours", BatchShape(rows=8), shuffled=True),
-        Configuration("padded on the left", BatchShape(rows=8, left_pad=True)),
-        Configuration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
-        Configuration("after a restart", BatchShape(rows=8), reopen=True),
+        BenignConfiguration("one row", BatchShape(rows=1)),
+        BenignConfiguration("four rows", BatchShape(rows=4)),
+        BenignConfiguration("other neighbours", BatchShape(rows=8), shuffled=True),
+        BenignConfiguration("padded on the left", BatchShape(rows=8, left_pad=True)),
+        BenignConfiguration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
+        BenignConfiguration("after a restart", BatchShape(rows=8), reopen=True),
     )
     return (*plain, *(_by_second_runner(runner) if isinstance(runner, Reconfigurable) else ()))
 
 
-def _by_second_runner(runner: Reconfigurable) -> Iterator[Configuration]:
+def _by_second_runner(runner: Reconfigurable) -> Iterator[BenignConfiguration]:
     if kernel := runner.other_attention():
-        yield Configuration(f"{kernel} attention", BatchShape(rows=8), attention=kernel)
+        yield BenignConfiguration(f"{kernel} attention", BatchShape(rows=8), attention=kernel)
     if served := runner.half_precision():
-        yield Configuration(f"float32 instead of {served}", BatchShape(rows=8), dtype="float32")
+        yield BenignConfiguration(f"float32 instead of {served}", BatchShape(rows=8), dtype="float32")
 
 
 def replay_battery(
@@ -92,7 +92,7 @@ def replay_battery(
     return results
 
 
-def _named(battery: Sequence[Configuration], names: Sequence[str]) -> list[Configuration]:
+def _named(battery: Sequence[BenignConfiguration], names: Sequence[str]) -> list[BenignConfiguration]:
     known = [configuration.name for configuration in battery]
     unknown = set(names) - set(known)
     if unknown:
@@ -135,7 +135,7 @@ def _quantiles(seen: Sequence[NoiseFloor]) -> NoiseFloor:
 
 
 def _replay(
-    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: Configuration, stop: Stop
+    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: BenignConfiguration, stop: Stop
 ) -> tuple[Measurement, ...]:
     if configuration.reopen:
         runner.close()
@@ -152,9 +152,9 @@ def _replay(
 
 
 def _measured(
-    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: Configuration, stop: Stop
+    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: BenignConfiguration, stop: Stop
 ) -> tuple[Measurement, ...]:
-    pairs = [pair(canary, adapter) for canary in canaries]
+    pairs = [replay_pair(canary, adapter) for canary in canaries]
     replays = [replay for one in pairs for replay in one.replays]
     if configuration.shuffled:
         order = np.random.default_rng(0).permutation(len(replays))

@@ -20,8 +20,8 @@ from probes.enrolment.d_optimal import select_canaries
 from probes.enrolment.fault_directions import features_of
 from probes.enrolment.settings import EnrolmentContext, EnrolSettings
 from probes.errors import Refused
-from probes.golden.power import strong_enough
 from probes.golden.record import GoldenCanary
+from probes.golden.statistical_power import strong_enough
 
 # Canaries whose log-probabilities over the whole vocabulary are in memory together: 8 x 2 x 40 x 150,000 floats are
 # 0.4 GB.

@@ -9,9 +9,9 @@ from pathlib import Path
 from shlex import quote
 
 from detectors.records import Reason
-from probes.errors import Damaged, Missing, Refused
+from probes.errors import DamagedGolden, MissingGolden, Refused
 from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 
 
 def save(golden: Golden, folder: Path) -> str:
@@ -47,10 +47,10 @@ def load(folder: Path, name: str) -> Golden:
         data = read_bytes(folder, name)
     except OSError as error:
         seen = f"no readable file in {folder} ({error.strerror})"
-        raise Missing(f"golden record {name}", seen, "the file that enrolment wrote") from error
+        raise MissingGolden(f"golden record {name}", seen, "the file that enrolment wrote") from error
     if content_hash(data) != name:
         wanted = "content of that hash: restore the file, or enrol again"
-        raise Damaged(f"golden record {name} in {folder}", f"content with hash {content_hash(data)}", wanted)
+        raise DamagedGolden(f"golden record {name} in {folder}", f"content with hash {content_hash(data)}", wanted)
     return from_bytes(data)
 
 
@@ -61,19 +61,23 @@ def load_pinned(folder: Path, adapter: str, pin: str = "") -> Golden:
     """
     name = pin or newest(folder, adapter)
     if not name:
-        raise Missing(f"golden record of {adapter}", f"none in {folder}", f"one: run `gapwatch enrol {quote(adapter)}`")
+        raise MissingGolden(
+            f"golden record of {adapter}", f"none in {folder}", f"one: run `gapwatch enrol {quote(adapter)}`"
+        )
     golden = load(folder, name)
     if golden.adapter != adapter:
         raise Refused(f"golden record {name}", f"one of adapter {golden.adapter}", f"one of {adapter}")
     return golden
 
 
-def look_up(folder: Path, adapter: str, pin: str = "") -> Golden | Refusal:
+def look_up(folder: Path, adapter: str, pin: str = "") -> Golden | Unmonitorable:
     """``load_pinned`` as a value: what a round is given, so that one bad record does not silence the other adapters."""
     try:
         return load_pinned(folder, adapter, pin)
     except Refused as error:
-        return Refusal(Reason.NO_GOLDEN if isinstance(error, Missing) else Reason.GOLDEN_REFUSED, str(error))
+        return Unmonitorable(
+            Reason.NO_GOLDEN if isinstance(error, MissingGolden) else Reason.GOLDEN_REFUSED, str(error)
+        )
 
 
 def newest(folder: Path, adapter: str) -> str | None:
@@ -120,7 +124,7 @@ def _head(path: Path) -> tuple[str, float]:
         return str(text["adapter"]), float(text["created_at"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         wanted = "a golden record: restore or remove the file, or pin a hash in the config"
-        raise Damaged(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
+        raise DamagedGolden(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
 
 
 def _path(folder: Path, name: str) -> Path:

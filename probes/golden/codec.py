@@ -25,10 +25,10 @@ from safetensors.numpy import save as save_arrays
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import CanarySplit, Floats, NoiseFloor, Reference, Summary
 from probes.artefacts.identity import SCHEMES
-from probes.errors import Damaged, Refused
-from probes.golden.power import Loss, Power
+from probes.errors import DamagedGolden, Refused
 from probes.golden.record import Golden, GoldenCanary
 from probes.golden.signature_codec import FAULTS, SignatureReader, signature_arrays, signature_text
+from probes.golden.statistical_power import StatisticalPower, StrengthLoss
 
 FORMAT = "gapwatch.golden.v1"
 # One entry only: the container writes several in an order that differs from run to run, and the bytes are hashed.
@@ -60,7 +60,7 @@ def from_bytes(data: bytes) -> Golden:
         arrays = load_arrays(data)
         return _golden(text, arrays, content_hash(data))
     except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise Damaged("golden record", f"bytes that cannot be read ({error})", f"the {FORMAT} layout") from error
+        raise DamagedGolden("golden record", f"bytes that cannot be read ({error})", f"the {FORMAT} layout") from error
 
 
 def text_of(data: bytes) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _flat(references: Sequence[Reference], tables: Sequence[Floats]) -> Floats:
 
 def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) -> Golden:
     if text.pop("format") != FORMAT:
-        raise Damaged("golden record", "another layout", FORMAT)
+        raise DamagedGolden("golden record", "another layout", FORMAT)
     if (scheme := text.get("hash_scheme", 1)) not in SCHEMES:
         wanted = f"one of {', '.join(map(str, SCHEMES))}: it was made by a newer gapwatch"
         raise Refused(f"golden record {name}", f"hash scheme {scheme}", wanted)
@@ -152,7 +152,9 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
             "tolerances": Tolerances(**text["tolerances"]),
             "noise": {key: NoiseFloor(**floor) for key, floor in text["noise"].items()},
             "unrecorded": tuple(text.get("unrecorded", ())),
-            "power": Power(**{**text["power"], "losses": tuple(Loss(**loss) for loss in text["power"]["losses"])}),
+            "power": StatisticalPower(
+                **{**text["power"], "losses": tuple(StrengthLoss(**loss) for loss in text["power"]["losses"])}
+            ),
             "hash": name,
         }
     )

@@ -14,7 +14,7 @@ from shlex import quote
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import CanarySplit, Comparison, Fault, Identity, NoiseFloor, Reason, Reference, Summary
 from probes.errors import Refused
-from probes.golden.power import Power
+from probes.golden.statistical_power import StatisticalPower
 from probes.runner import Runner
 
 # Letters of several scripts, digits, spaces, brackets and a line break: two tokenizers that cut all of it alike and
@@ -75,7 +75,7 @@ class Golden:
     canary_set: str
     tolerances: Tolerances
     noise: Mapping[str, NoiseFloor]
-    power: Power
+    power: StatisticalPower
     created_at: float
     why: str = ""
     previous: str = ""
@@ -107,7 +107,7 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Unmonitorable:
     """Why there is no golden record to compare with. reason: NO_GOLDEN or GOLDEN_REFUSED; detail: in words."""
 
     reason: Reason

@@ -13,16 +13,16 @@ from probes.artefacts.architecture import architecture, check_architecture, quan
 from probes.artefacts.identity import (
     NEWEST,
     SCHEMES,
-    Hashes,
+    HashByScheme,
     base_hashes,
     template_hash,
     tokenizer_files,
     tokenizer_hashes,
 )
 from probes.artefacts.lora_files import to_torch
-from probes.artefacts.missing_package import told
+from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import RawTensor, digest, read_folder, read_json
-from probes.artefacts.unused_tensors import left_over, why_left_over
+from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.errors import Unreplayable
 from probes.model.forward import Model
 from probes.model.lora import Switchboard
@@ -46,8 +46,8 @@ class BaseHashes:
     """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what is not
     there."""
 
-    base: Hashes = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
-    tokenizer: Hashes = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
+    base: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
+    tokenizer: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     template: str = ""
 
     @property
@@ -98,7 +98,9 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         network = network.to(placement.device).eval().requires_grad_(False)
         found = tried(network)
     except Exception as error:  # this is the first time that the model runs
-        raise no_memory(str(folder), error) or Unreplayable(str(folder), told(error, "cannot be run")) from error
+        raise no_memory(str(folder), error) or Unreplayable(
+            str(folder), read_failure(error, "cannot be run")
+        ) from error
     board = Switchboard(network, rowwise=found.rowwise)
     ends = _ends(folder, network)
     return Model(parts.hash, folder, network, board, ends, found.plain_head, found.continues)
@@ -118,9 +120,9 @@ def _loaded(parts: BaseParts, placement: Placement) -> Any:
         )
     except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
         place = str(parts.folder)
-        raise no_memory(place, error) or Unreplayable(place, told(error, "cannot be loaded")) from error
-    if names := left_over(parts.tensors, seen["unexpected_keys"], config):
-        raise Unreplayable(str(parts.folder), why_left_over(names, len(parts.tensors), quantisation(parts.folder)))
+        raise no_memory(place, error) or Unreplayable(place, read_failure(error, "cannot be loaded")) from error
+    if names := unexpected_keys(parts.tensors, seen["unexpected_keys"], config):
+        raise Unreplayable(str(parts.folder), explain_unexpected(names, len(parts.tensors), quantisation(parts.folder)))
     if lacking := sorted(seen["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
     return network

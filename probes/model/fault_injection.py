@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind
-from probes.artefacts.lora_files import Adapter
+from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import Unreplayable
 from probes.model.faulty_adapters import averaged, stacked, without
 from probes.model.forward import Model
@@ -99,7 +99,7 @@ class StandIns:
         return name
 
 
-def _variant(own: Adapter, fault: Fault, model: Model) -> Adapter:
+def _variant(own: LoraAdapter, fault: Fault, model: Model) -> LoraAdapter:
     if fault.kind is FaultKind.WITHOUT:
         return without(own, fault.name)
     other, part = part_of(fault)

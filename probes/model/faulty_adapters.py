@@ -1,6 +1,6 @@
 """An adapter with something wrong about it, as an adapter: what enrolment records signatures of.
 
-Pure: an ``Adapter`` goes in, an ``Adapter`` comes out, and the tensors of what is left are shared, not copied.
+Pure: a ``LoraAdapter`` goes in, a ``LoraAdapter`` comes out, and the tensors of what is left are shared, not copied.
 A *block* is a part that an engine may lose as a whole:
 
 - a module's last name ("q_proj", "lm_head"), which also finds what lies below a module of that name;
@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 
-from probes.artefacts.lora_files import Adapter, LowRank
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.errors import Unreplayable, Unsupported
 
 LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
@@ -33,7 +33,7 @@ HALVES = {
 }  # fmt: skip
 
 
-def blocks(adapter: Adapter) -> tuple[str, ...]:
+def blocks(adapter: LoraAdapter) -> tuple[str, ...]:
     """The single blocks that can be left out: module names, then attention and mlp, then every layer.
 
     A block that holds the whole adapter is none of them (that is *not applied*), nor is one that leaves out the same
@@ -52,7 +52,7 @@ def blocks(adapter: Adapter) -> tuple[str, ...]:
     return tuple(found)
 
 
-def without(adapter: Adapter, block: str) -> Adapter:
+def without(adapter: LoraAdapter, block: str) -> LoraAdapter:
     """The adapter as if this block had not been loaded. Raises Unreplayable when it has no such block."""
     left_out = set(_held(_modules(adapter), block))
     if not left_out:
@@ -64,13 +64,13 @@ def without(adapter: Adapter, block: str) -> Adapter:
     )
 
 
-def stacked(first: Adapter, second: Adapter, part: float = 1.0) -> Adapter:
+def stacked(first: LoraAdapter, second: LoraAdapter, part: float = 1.0) -> LoraAdapter:
     """Both at once, the second at ``part`` of its strength: their ranks lie side by side. Raises Unsupported, see
     ``_together``."""
     return _together(first, second, (1.0, part))
 
 
-def averaged(first: Adapter, second: Adapter, part: float = 0.5) -> Adapter:
+def averaged(first: LoraAdapter, second: LoraAdapter, part: float = 0.5) -> LoraAdapter:
     """``part`` of the second one's effect on every module and the rest of the first's, as merging with weights does.
     Raises Unsupported likewise.
 
@@ -79,12 +79,12 @@ def averaged(first: Adapter, second: Adapter, part: float = 0.5) -> Adapter:
     return _together(first, second, (1.0 - part, part))
 
 
-def _together(first: Adapter, second: Adapter, shares: tuple[float, float]) -> Adapter:
+def _together(first: LoraAdapter, second: LoraAdapter, shares: tuple[float, float]) -> LoraAdapter:
     """A share of each. Raises Unsupported when both saved whole modules: one module cannot be two."""
     if first.saved and second.saved:
         both = sorted({*first.saved} & {*second.saved}) or sorted({*first.saved, *second.saved})
         raise Unsupported(first.path, f"modules_to_save ({', '.join(both)}) beside those of {second.path}")
-    parts: dict[str, list[LowRank]] = {}
+    parts: dict[str, list[LowRankUpdate]] = {}
     for adapter, share in zip((first, second), shares, strict=True):
         for module, part in adapter.low_rank.items():
             parts.setdefault(module, []).append(replace(part, scaling=share * part.scaling))
@@ -98,16 +98,16 @@ def _together(first: Adapter, second: Adapter, shares: tuple[float, float]) -> A
     )
 
 
-def _side_by_side(parts: list[LowRank]) -> LowRank:
+def _side_by_side(parts: list[LowRankUpdate]) -> LowRankUpdate:
     if len(parts) == 1:
         return parts[0]
     kind = torch.promote_types(parts[0].b.dtype, parts[1].b.dtype)
     a = torch.cat([part.a.to(kind) for part in parts])
     b = torch.cat([part.b.to(kind) * part.scaling for part in parts], dim=1)
-    return LowRank(a, b, 1.0)
+    return LowRankUpdate(a, b, 1.0)
 
 
-def _modules(adapter: Adapter) -> list[str]:
+def _modules(adapter: LoraAdapter) -> list[str]:
     return list(dict.fromkeys((*adapter.low_rank, *adapter.saved)))
 
 

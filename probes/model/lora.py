@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.artefacts.adapter_keys import oddities
-from probes.artefacts.lora_files import Adapter, LowRank, summed
+from probes.artefacts.adapter_keys import name_differences
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, count_with_examples
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
 
@@ -66,7 +66,7 @@ class Switch(nn.Module):
     def __init__(self, name: str, inner: nn.Module, rows: RowAdapters) -> None:
         super().__init__()
         self.name, self.inner, self.rows = name, inner, rows
-        self.parts: dict[str, LowRank] = {}
+        self.parts: dict[str, LowRankUpdate] = {}
         # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
         self.copies: dict[str, nn.Module] = {}
 
@@ -117,7 +117,7 @@ class Fitted:
     adapter: as read while it is only planned; once on a switchboard just what fits, with the tensors that are in use
     """
 
-    adapter: Adapter
+    adapter: LoraAdapter
     modules: tuple[str, ...]
     facts: tuple[str, ...]
 
@@ -134,7 +134,7 @@ class Switchboard:
     fitted: dict[str, Fitted] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
 
-    def fit(self, name: str, adapter: Adapter) -> Fitted:
+    def fit(self, name: str, adapter: LoraAdapter) -> Fitted:
         """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts.
 
         Tensors that already lie where and as they are needed are shared: a variant of an adapter that is on this
@@ -145,7 +145,7 @@ class Switchboard:
         plan = fitting(adapter, self.model)
         if self.rowwise is not None and (lost := [path for path in plan.modules if path not in self.rowwise]):
             self.remove(name)
-            raise Unsupported(adapter.path, summed(f"of {len(plan.modules)} parts {UNCALLED}", lost))
+            raise Unsupported(adapter.path, count_with_examples(f"of {len(plan.modules)} parts {UNCALLED}", lost))
         plan = replace(plan, adapter=self._placed(plan))
         self.remove(name)
         for module in plan.modules:
@@ -161,7 +161,7 @@ class Switchboard:
                 module.parts.pop(name, None)
                 module.copies.pop(name, None)
 
-    def _placed(self, plan: Fitted) -> Adapter:
+    def _placed(self, plan: Fitted) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
         low_rank, saved = {}, {}
         for path in plan.modules:
@@ -175,7 +175,7 @@ class Switchboard:
                 low_rank[path] = _moved(part, place)
         return replace(plan.adapter, low_rank=low_rank, saved=saved)
 
-    def _install(self, name: str, path: str, adapter: Adapter) -> None:
+    def _install(self, name: str, path: str, adapter: LoraAdapter) -> None:
         switch = self._switch(path)
         if path in adapter.saved:
             switch.copies[name] = _copied(switch.inner, adapter.saved[path], adapter.saved_share)
@@ -192,7 +192,7 @@ class Switchboard:
         return switch
 
 
-def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
+def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
     """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, no effect, no keys.
 
     Nothing is refused here: an engine would leave out what does not fit and say nothing, and that is the fault to see.
@@ -210,10 +210,16 @@ def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
     fits = tuple(path for path in wanted if path in modules and path not in misfits)
     if missing:
         facts.append(
-            summed(f"of {len(wanted)} modules match nothing in this base{oddities(missing, modules)}", missing)
+            count_with_examples(
+                f"of {len(wanted)} modules match nothing in this base{name_differences(missing, modules)}", missing
+            )
         )
     if misfits:
-        facts.append(summed(f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]))
+        facts.append(
+            count_with_examples(
+                f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]
+            )
+        )
     if fits and _is_silent(adapter, fits):
         facts.append("the effect is zero: every lora_B holds nothing but zeros")
     if not wanted and not facts:
@@ -221,7 +227,7 @@ def fitting(adapter: Adapter, model: nn.Module) -> Fitted:
     linear = [path for path, module in modules.items() if isinstance(module, nn.Linear) and path != kept_out]
     targeted = sorted(path for path in linear if adapter.targets.takes(path))
     if without := [path for path in targeted if path not in adapter.low_rank]:
-        facts.append(summed(f"of {len(targeted)} targeted modules have no part in the files", without))
+        facts.append(count_with_examples(f"of {len(targeted)} targeted modules have no part in the files", without))
     return Fitted(adapter, fits, tuple(facts))
 
 
@@ -240,7 +246,7 @@ def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     return next((name for name, module in modules.items() if module is plain), "")
 
 
-def _misfit(adapter: Adapter, path: str, module: nn.Module) -> str:
+def _misfit(adapter: LoraAdapter, path: str, module: nn.Module) -> str:
     """Why this part cannot be put on this module, or "" where it can."""
     if path in adapter.saved and (why := _saved_misfit(adapter.saved[path], module)):
         return why
@@ -266,15 +272,15 @@ def _saved_misfit(saved: Mapping[str, torch.Tensor], inner: nn.Module) -> str:
     return ""
 
 
-def _is_silent(adapter: Adapter, fits: Sequence[str]) -> bool:
+def _is_silent(adapter: LoraAdapter, fits: Sequence[str]) -> bool:
     return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
 
 
-def _moved(part: LowRank, place: torch.Tensor) -> LowRank:
+def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     """On the device of ``place``, in the wider of its type and the part's own."""
     a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
     kind = torch.promote_types(a.dtype, b.dtype)
-    return LowRank(a.to(kind), b.to(kind), part.scaling)
+    return LowRankUpdate(a.to(kind), b.to(kind), part.scaling)
 
 
 def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -> nn.Module:

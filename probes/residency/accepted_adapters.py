@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from probes.artefacts.lora_files import Adapter
+from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import Unreplayable
 from probes.model.forward import Model
 from probes.residency.adapter_loading import put_on, read_whole
@@ -22,7 +22,7 @@ class AcceptedAdapters:
     def __init__(self, folders: Mapping[str, str], failed: FailedLoads) -> None:
         self.folders = dict(folders)
         self._failed = failed
-        self._read: dict[str, Adapter] = {}
+        self._read: dict[str, LoraAdapter] = {}
 
     def name_on(self, golden: Model, adapter: str) -> str:
         """The name under which the accepted version answers, put on this golden base now where it has to be.

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probes.artefacts.identity import ADAPTER_WEIGHTS
-from probes.artefacts.lora_files import Adapter, read_adapter
+from probes.artefacts.lora_files import LoraAdapter, read_adapter
 from probes.errors import ProbeError, Unreplayable
 from probes.model.forward import Model
 from probes.model.memory import check_room, failures
 
 
-def read_whole(folder: Path) -> Adapter:
+def read_whole(folder: Path) -> LoraAdapter:
     """The adapter in this folder. Raises NoMemory (before it is read where that shows), Unreplayable, Unsupported."""
     weights = folder / ADAPTER_WEIGHTS
     size = weights.stat().st_size if weights.is_file() else 0
@@ -22,7 +22,7 @@ def read_whole(folder: Path) -> Adapter:
         return read_adapter(folder)
 
 
-def put_on(model: Model, name: str, adapter: Adapter) -> None:
+def put_on(model: Model, name: str, adapter: LoraAdapter) -> None:
     """Put it on that base whole, or nothing of it. Raises NoMemory, Unreplayable."""
     needed = _bytes_there(model, adapter)
     try:
@@ -35,7 +35,7 @@ def put_on(model: Model, name: str, adapter: Adapter) -> None:
         raise
 
 
-def _bytes_there(model: Model, adapter: Adapter) -> int:
+def _bytes_there(model: Model, adapter: LoraAdapter) -> int:
     """What its tensors take on that base beside those that were read; those that can lie as they are take nothing."""
     place = next(model.network.parameters())
     halves = [half for part in adapter.low_rank.values() for half in (part.a, part.b)]

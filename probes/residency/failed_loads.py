@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from probes.artefacts import base_files
-from probes.artefacts.watch import Stamp, stamp
+from probes.artefacts.file_watch import FileListing, list_files
 from probes.errors import NoMemory, ProbeError, Unreplayable
 
 # Looks that pass before a load is tried again where no change was observed: trying costs seconds and what memory there
@@ -36,10 +36,10 @@ Key = tuple[Load, str]
 
 @dataclass(frozen=True, slots=True)
 class FilesAt:
-    """The files that a load reads. stamp: as they were before it; None where a hub id has no local copy"""
+    """The files that a load reads. listing: as they were before it; None where a hub id has no local copy"""
 
     source: str
-    stamp: Stamp | None
+    listing: FileListing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def after_freed_memory(failure: Failure) -> Failure:
 def files_at(source: str) -> FilesAt:
     """Names and times of the files now; nothing is read or fetched. source: folder, .gguf file or hub id"""
     try:
-        return FilesAt(source, stamp(base_files.locate(source)))
+        return FilesAt(source, list_files(base_files.locate(source)))
     except Unreplayable:
         return FilesAt(source, None)
 

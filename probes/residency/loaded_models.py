@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectors.records import Identity
-from probes.artefacts.lora_files import Adapter
+from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import NoMemory, Unreplayable
 from probes.model.build import BaseHashes
 from probes.model.forward import Model
@@ -79,7 +79,7 @@ class LoadedModels:
         """Names that ``golden_name`` may know: registered adapters, then kept versions from before them."""
         return list(dict.fromkeys((*self._residency.adapters, *self._residency.accepted.folders)))
 
-    def adapter(self, name: str) -> Adapter:
+    def adapter(self, name: str) -> LoraAdapter:
         """As read from its files. Raises why it cannot be replayed."""
         self.subject(name).check_ready()
         in_memory = self._residency.adapters[name].in_memory

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.artefacts.identity import NEWEST, Hashes
-from probes.artefacts.lora_files import Adapter
+from probes.artefacts.identity import NEWEST, HashByScheme
+from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import NoMemory, ProbeError
 from probes.model.build import Placement
 from probes.model.forward import Model
@@ -36,8 +36,8 @@ class LiveAdapter:
     stands for the accepted one where no copy of that is kept"""
 
     files: WatchedArtefact
-    in_memory: Adapter | None = None
-    first_hashes: Hashes | None = None
+    in_memory: LoraAdapter | None = None
+    first_hashes: HashByScheme | None = None
 
     @property
     def has_changed(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectors.records import Reason
 from probes.artefacts import base_files
-from probes.artefacts.watch import Stamp, Step, Watch, stamp
+from probes.artefacts.file_watch import FileListing, FileWatch, WatchOutcome, list_files
 from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Readiness
@@ -22,8 +22,8 @@ class WatchedArtefact:
     """
 
     source: str
-    watch: Watch = field(default_factory=Watch)
-    stamp: Stamp | None = None
+    watch: FileWatch = field(default_factory=FileWatch)
+    stamp: FileListing | None = None
     readiness: Readiness = field(default_factory=lambda: Readiness(Reason.NOT_REPLAYED_YET, "not opened"))
     error: ProbeError | None = None
     waiting: int = 0
@@ -35,13 +35,13 @@ class WatchedArtefact:
         except Unreplayable as error:
             self._settle(Reason.UNREADABLE, str(error), error)
             return
-        self.stamp = now = stamp(path)
-        self.watch, step, detail = self.watch.look(now)
-        if step is Step.GONE:
+        self.stamp = now = list_files(path)
+        self.watch, outcome, detail = self.watch.look(now)
+        if outcome is WatchOutcome.GONE:
             self._settle(Reason.UNREADABLE, detail)
-        elif step is Step.CHANGING and not opening:
+        elif outcome is WatchOutcome.CHANGING and not opening:
             self._settle(Reason.FILES_CHANGING, detail)
-        elif step is Step.READY:
+        elif outcome is WatchOutcome.READY:
             self._settle(None)
         elif isinstance(self.error, NoMemory) and self.waiting:
             self.waiting -= 1
@@ -59,7 +59,7 @@ class WatchedArtefact:
 
     def forget(self) -> None:
         """Nothing is loaded any more; what comes next is a first look."""
-        self.watch, self.stamp = Watch(), None
+        self.watch, self.stamp = FileWatch(), None
         self._settle(Reason.NOT_REPLAYED_YET, "closed")
 
     def check_ready(self) -> None:
@@ -69,16 +69,16 @@ class WatchedArtefact:
 
     def check_unmoved(self) -> None:
         """Raises Unreplayable when the files are no longer those of the last look."""
-        if stamp(base_files.locate(self.source)) != self.stamp:
+        if list_files(base_files.locate(self.source)) != self.stamp:
             raise Unreplayable(self.source, "changed while replaying")
 
-    def _load(self, load: Callable[[Path], None], path: Path, before: Stamp) -> None:
+    def _load(self, load: Callable[[Path], None], path: Path, before: FileListing) -> None:
         try:
             load(path)
         except ProbeError as error:
             self.fail(error)
             return
-        if stamp(path) != before:
+        if list_files(path) != before:
             self.watch = self.watch.failed()
             self._settle(Reason.FILES_CHANGING, f"{path}: changed while it was read")
         else:

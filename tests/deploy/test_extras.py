@@ -21,7 +21,7 @@ EXTRAS = ("", "models", "embedded", "explain", "demo")
 OF_MODELS = {
     "probes.artefacts.architecture",
     "probes.artefacts.lora_files",
-    "probes.artefacts.unused_tensors",
+    "probes.artefacts.unexpected_keys",
     "probes.model.build",
     "probes.model.cache",
     "probes.model.fault_injection",

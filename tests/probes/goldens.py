@@ -10,11 +10,11 @@ import numpy as np
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import CanarySplit, Floats, NoiseFloor, Reference, Summary
 from probes.canaries.log_prob_summary import keep, summarise
-from probes.golden.power import Fleet, power
 from probes.golden.record import Golden, GoldenCanary
+from probes.golden.statistical_power import AlarmSettings, statistical_power
 
 VOCABULARY, SCALES = 60, (0.0, 0.5, 0.9, 1.0, 1.5, 2.0)
-FLEET = Fleet(log_threshold=21.5, draws_per_round=12)
+FLEET = AlarmSettings(log_threshold=21.5, draws_per_round=12)
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -71,7 +71,7 @@ def golden(
         canary_set="sha256:" + "e" * 64,
         tolerances=Tolerances(),
         noise={"one row": NoiseFloor(1e-5, 1e-4, 1e-9)},
-        power=power(adapter, pool, Tolerances(), FLEET),
+        power=statistical_power(adapter, pool, Tolerances(), FLEET),
         created_at=at,
         why="first",
         excluded={"c999": "shorter than 12 tokens"},

@@ -10,7 +10,7 @@ from agent.worker.goldens import Goldens, kept_before
 from detectors.records import Reason
 from probes.artefacts.identity import adapter_hash
 from probes.golden.archive import load, read_bytes, save
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import keep_adapter
 from tests.probes.goldens import golden
 from tests.probes.tiny import tiny_adapter, tiny_base
@@ -45,7 +45,7 @@ def test_a_record_with_one_flipped_byte_is_refused_with_the_reason(tmp_path: Pat
     shelf = Goldens(tmp_path, "toy", {"router": pin})
     assert shelf.look() == []
     held = shelf.held["router"]
-    assert isinstance(held, Refusal)
+    assert isinstance(held, Unmonitorable)
     assert held.reason is Reason.GOLDEN_REFUSED
     assert "hash" in held.detail
 
@@ -61,7 +61,7 @@ def test_other_bytes_from_the_store_are_not_taken_for_the_record(tmp_path: Path)
     pin = save(golden(), tmp_path / "before")
     shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, b"something else"))
     assert shelf.look() == []
-    assert isinstance(shelf.held["router"], Refusal)
+    assert isinstance(shelf.held["router"], Unmonitorable)
 
 
 def test_a_store_that_is_away_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_damaged_file_takes_no_record_away_and_blocks_only_who_has_none(tmp_pa
     assert shelf.look() == []
     held, blocked = shelf.held["router"], shelf.held["another"]
     assert isinstance(held, Golden) and held.hash == first
-    assert isinstance(blocked, Refusal) and blocked.reason is Reason.GOLDEN_REFUSED
+    assert isinstance(blocked, Unmonitorable) and blocked.reason is Reason.GOLDEN_REFUSED
     damaged.unlink()
     assert [told.adapter for told in shelf.look()] == ["another"]
 
@@ -102,7 +102,7 @@ def test_a_record_that_cannot_be_put_back_is_said_and_no_crash(tmp_path: Path) -
     (tmp_path / "after" / f"{pin.removeprefix('sha256:')}.golden").mkdir(parents=True)
     shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, data))
     assert shelf.look() == []
-    assert isinstance(shelf.held["router"], Refusal)
+    assert isinstance(shelf.held["router"], Unmonitorable)
 
 
 def test_the_files_accepted_before_are_found_where_they_were_kept(tmp_path: Path) -> None:

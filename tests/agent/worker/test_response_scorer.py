@@ -15,7 +15,7 @@ from agent.worker.response_scorer import ResponseScorer
 from detectors.records import Reason
 from detectors.traffic_records import ScoringMode, Side
 from probes.errors import Unreplayable
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
@@ -79,7 +79,7 @@ def test_a_copy_of_another_release_scores_nothing(
 
 
 def test_without_a_golden_record_its_reason_is_told(responses: ResponseScorer) -> None:
-    responses.hear([asked("a")], {"alpha": Refusal(Reason.NO_GOLDEN, "none was enrolled")}, never)
+    responses.hear([asked("a")], {"alpha": Unmonitorable(Reason.NO_GOLDEN, "none was enrolled")}, never)
     assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
 
 

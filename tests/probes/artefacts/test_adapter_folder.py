@@ -42,9 +42,7 @@ def test_an_adapter_of_mlx(folder: Path) -> None:
 def test_a_gguf_file_by_name_or_content_and_a_folder_of_one(tmp_path: Path) -> None:
     for name in ("lora.gguf", "lora"):
         (tmp_path / name).write_bytes(b"GGUF\x03\0\0\0")
-        assert refusal(tmp_path / name).startswith(
-            "a GGUF LoRA, which is llama.cpp's form: wanted is a folder in PEFT's"
-        )
+        assert refusal(tmp_path / name).startswith("a GGUF LoRA, llama.cpp's format: wanted is a folder in PEFT's")
     assert refusal(tmp_path).startswith("a GGUF LoRA")
     (tmp_path / "adapter.zip").write_bytes(b"PK")
     assert refusal(tmp_path / "adapter.zip").startswith("a file: wanted is a folder in PEFT's layout")
@@ -52,7 +50,7 @@ def test_a_gguf_file_by_name_or_content_and_a_folder_of_one(tmp_path: Path) -> N
 
 def test_a_whole_model(tmp_path: Path) -> None:
     assert refusal(tiny_base(tmp_path / "merged")).startswith(
-        "a whole model, merged or fully fine-tuned, and no adapter"
+        "a whole model, merged or fully fine-tuned, not an adapter"
     )
 
 

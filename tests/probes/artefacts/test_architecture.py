@@ -52,10 +52,10 @@ def config_of(folder: Path, **told: Any) -> Path:
          "quantised by modelopt, which is not read: name a copy of the base in bfloat16"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "a method without a name"),
         ({"model_type": "internlm2", "auto_map": {"AutoConfig": "configuration_x.X"}},
-         r"code of its own \(configuration_x.X\): code of a model folder is never run"),
+         r"custom code \(configuration_x.X\): code of a model folder is never run"),
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadCustomModel"],
           "auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
-         r"GPT2LMHeadCustomModel is code of its own \(modeling_x.X\), not transformers' GPT2LMHeadModel"),
+         r"GPT2LMHeadCustomModel is custom code \(modeling_x.X\), not transformers' GPT2LMHeadModel"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_replayed_is_refused_by_its_name(tmp_path: Path, told: dict[str, Any], reason: str) -> None:
@@ -127,7 +127,7 @@ def test_a_template_that_reaches_for_python_is_not_followed(tmp_path: Path) -> N
         ("model.Q4_K_M.gguf", "name that file itself"),
         ("model-00001-of-00002.safetensors", "shards without model.safetensors.index.json"),
         ("consolidated.safetensors", "in another layout"),
-        ("tf_model.h5", "of another library"),
+        ("tf_model.h5", "another library's format"),
     ],
 )
 def test_weights_that_are_not_read_are_named(tmp_path: Path, name: str, reason: str) -> None:
@@ -158,6 +158,6 @@ def test_a_git_lfs_pointer_is_named_wherever_it_lies(tmp_path: Path) -> None:
 def test_a_tokenizer_in_code_of_its_own_is_refused_where_nothing_else_says_it(tmp_path: Path) -> None:
     base = with_code(tiny_base(tmp_path / "base"), "llama", tokenizer_class="OwnTokenizer")
     (base / "tokenizer.json").rename(base / "own.tiktoken")
-    with pytest.raises(Unreplayable, match=r"its tokenizer is code of its own \(tokenization_own.OwnTokenizer\)"):
+    with pytest.raises(Unreplayable, match=r"its tokenizer is custom code \(tokenization_own.OwnTokenizer\)"):
         read_tokenizer(base)
     assert not (base / RAN).exists()

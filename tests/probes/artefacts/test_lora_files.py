@@ -101,8 +101,8 @@ def renamed(folder: Path, of: Callable[[str], str]) -> None:
 PREFIX = "base_model.model."
 LOST: list[tuple[str, Callable[[str], str], str]] = [
     ("no prefix", lambda key: key.removeprefix(PREFIX), f"lack the prefix {PREFIX}, and PEFT applies none of them: "),
-    ("DataParallel", lambda key: f"module.{key}", f"lack the prefix {PREFIX} (DataParallel put module. into them)"),
-    ("compiled", lambda key: f"_orig_mod.{key}", f"lack the prefix {PREFIX} (torch.compile put _orig_mod. into them)"),
+    ("DataParallel", lambda key: f"module.{key}", f"lack the prefix {PREFIX} (DataParallel added module.)"),
+    ("compiled", lambda key: f"_orig_mod.{key}", f"lack the prefix {PREFIX} (torch.compile added _orig_mod.)"),
     ("another name", lambda key: key.replace(".weight", ".ticket.weight"), "carry the adapter's name 'ticket', and"),
 ]
 
@@ -126,7 +126,7 @@ def test_a_half_that_is_there_with_and_without_a_name_is_refused(folder: Path) -
 @pytest.mark.parametrize("key", ["lm_head.modules_to_save.default.weight", "lm_head.original_module.weight"])
 def test_saved_modules_by_a_running_models_names_are_refused(folder: Path, key: str) -> None:
     add_tensor(folder, f"{PREFIX}{key}", (98, 64))
-    with pytest.raises(Unreplayable, match="is a running model's name: save the adapter with save_pretrained"):
+    with pytest.raises(Unreplayable, match="is a name inside a running model: save the adapter with save_pretrained"):
         read_adapter(folder)
 
 

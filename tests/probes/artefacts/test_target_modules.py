@@ -13,7 +13,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
 from probes.artefacts.lora_files import read_adapter
-from probes.artefacts.target_modules import Targets
+from probes.artefacts.target_modules import TargetModules
 from probes.errors import Unreplayable, Unsupported
 from probes.model.lora import fitting
 from probes.runner import Target
@@ -47,7 +47,7 @@ RULES: list[dict[str, Any]] = [
 def test_the_rule_is_peft_s(rule: dict[str, Any]) -> None:
     config = LoraConfig(**rule)
     wanted = [name for name in NAMES if _matched(config, name)]
-    targets = Targets.read(Path("adapter_config.json"), json.loads(json.dumps(rule)))
+    targets = TargetModules.read(Path("adapter_config.json"), json.loads(json.dumps(rule)))
     assert [name for name in NAMES if targets.takes(name)] == wanted
 
 

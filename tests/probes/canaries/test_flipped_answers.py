@@ -9,17 +9,17 @@ from detectors.records import Reason, Round
 from probes.canaries.flipped_answers import flips
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import Unsupported
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Stop, Target
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened
 
 
-def goldens() -> dict[str, Golden | Refusal]:
+def goldens() -> dict[str, Golden | Unmonitorable]:
     return {name: enrolled(name) for name in ADAPTERS}
 
 
-def alpha_round(runner: Runner, known: dict[str, Golden | Refusal] | None = None) -> Round:
+def alpha_round(runner: Runner, known: dict[str, Golden | Unmonitorable] | None = None) -> Round:
     done = replay_base_round(runner, known or goldens(), Scheduled("toy", 0, 100.0, 512, 7), never)
     assert done is not None
     return done.members[0]
@@ -70,7 +70,7 @@ def test_a_healthy_adapter_flips_nothing() -> None:
     runner = opened()
     seen = alpha_round(runner)
     assert flips(runner, seen, goldens(), 3, never) == []
-    assert flips(runner, seen, {"alpha": Refusal(Reason.NO_GOLDEN, "")}, 3, never) == []
+    assert flips(runner, seen, {"alpha": Unmonitorable(Reason.NO_GOLDEN, "")}, 3, never) == []
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_a_flip_tells_whether_the_canary_s_own_check_passed_then_and_passes_now(
     check = {"golden": {"equals": said}, "neither": {"contains": ["#never#"]}, "both": {"matches": ".*"}}[wanted]
     alpha = enrolled("alpha")
     checked = tuple(replace(canary, expect={"check": check}) for canary in alpha.canaries)
-    known: dict[str, Golden | Refusal] = {"alpha": replace(alpha, canaries=checked)}
+    known: dict[str, Golden | Unmonitorable] = {"alpha": replace(alpha, canaries=checked)}
     (flip,) = flips(runner, alpha_round(runner, known), known, 1, never)
     assert (flip.golden_passes, flip.present_passes) == checks

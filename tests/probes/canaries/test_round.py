@@ -17,7 +17,7 @@ from detectors.verdicts.changes import change_of
 from detectors.verdicts.decision import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import Unreplayable
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.runner import BatchShape, Replay, Replayed, Stop, Weights
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never, opened
@@ -25,12 +25,15 @@ from tests.probes.worlds import ADAPTERS, enrolled, never, opened
 BUDGET = 512
 
 
-def goldens() -> dict[str, Golden | Refusal]:
+def goldens() -> dict[str, Golden | Unmonitorable]:
     return {name: enrolled(name) for name in ADAPTERS}
 
 
 def replayed(
-    runner: Runner, number: int = 0, known: dict[str, Golden | Refusal] | None = None, stop: Callable[[], bool] = never
+    runner: Runner,
+    number: int = 0,
+    known: dict[str, Golden | Unmonitorable] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> BaseRound | None:
     return replay_base_round(runner, known or goldens(), Scheduled("toy", number, 100.0, BUDGET, 7), stop)
 
@@ -158,10 +161,10 @@ def test_what_blocks_the_base_blocks_everybody(fault: str, reason: Reason) -> No
 
 def test_a_golden_record_that_is_away_refused_foreign_or_weak_is_said() -> None:
     alpha, beta = enrolled("alpha"), enrolled("beta")
-    known: dict[str, Golden | Refusal] = {
+    known: dict[str, Golden | Unmonitorable] = {
         "alpha": replace(alpha, tokenizer_hash="sha256:" + "0" * 64),
         "beta": replace(beta, power=replace(beta.power, monitorable=False, words="no power here")),
-        "gamma": Refusal(Reason.NO_GOLDEN, "none in folder"),
+        "gamma": Unmonitorable(Reason.NO_GOLDEN, "none in folder"),
     }
     done = replayed(opened(), known=known)
     assert done is not None
@@ -347,7 +350,7 @@ class Picky(Runner):
 def test_a_canary_that_cannot_be_asked_blinds_its_own_adapter_and_no_other() -> None:
     alpha = enrolled("alpha")
     bad = [replace(one, messages=({"role": "system", "content": "x"}, *one.messages)) for one in alpha.canaries[:30]]
-    known: dict[str, Golden | Refusal] = {
+    known: dict[str, Golden | Unmonitorable] = {
         "alpha": replace(alpha, canaries=(*bad, *alpha.canaries[30:])),
         "beta": enrolled("beta"),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from probes.canaries.schedule import due, plan, sizes
+from probes.canaries.schedule import due, plan_round, sizes
 from probes.errors import Refused
 from tests.probes.goldens import golden
 
@@ -20,7 +20,7 @@ def test_a_plan_never_exceeds_its_budget() -> None:
         for budget in (400, 512, 700, 2000):
             seen = set()
             for number in range(40):
-                drawn = plan(made, budget, seed=3, number=number)
+                drawn = plan_round(made, budget, seed=3, number=number)
                 assert sum(cost[name] for name in (*drawn.draws, *drawn.held_out)) <= budget
                 assert set(drawn.draws) <= {canary.id for canary in made.pool}
                 assert set(drawn.held_out) <= {canary.id for canary in made.held_out}
@@ -35,7 +35,7 @@ def test_draws_and_held_out_canaries_are_uniform() -> None:
     draws: Counter[str] = Counter()
     held_out: Counter[str] = Counter()
     for number in range(2000):
-        drawn = plan(made, 512, seed=1, number=number)
+        drawn = plan_round(made, 512, seed=1, number=number)
         draws.update(drawn.draws)
         held_out.update(drawn.held_out)
     for counts, half in ((draws, made.pool), (held_out, made.held_out)):
@@ -44,35 +44,35 @@ def test_draws_and_held_out_canaries_are_uniform() -> None:
 
 def test_draws_are_with_replacement_and_the_number_depends_on_the_worst_case_only() -> None:
     made = golden(lengths=(20,) * 48)
-    repeated = [max(plan(made, 512, 1, number).draws.values()) for number in range(20)]
+    repeated = [max(plan_round(made, 512, 1, number).draws.values()) for number in range(20)]
     assert max(repeated) > 1
     assert sizes([20] * 24, [20] * 24, 512) == (15, 10)
 
 
 def test_same_round_same_plan_and_other_rounds_others() -> None:
     made = golden(lengths=LENGTHS)
-    assert plan(made, 512, 1, 5) == plan(made, 512, 1, 5)
-    plans = [plan(made, 512, 1, number) for number in range(5)]
+    assert plan_round(made, 512, 1, 5) == plan_round(made, 512, 1, 5)
+    plans = [plan_round(made, 512, 1, number) for number in range(5)]
     assert len({tuple(one.draws) for one in plans}) == 5
-    assert plan(made, 512, 2, 5) != plan(made, 512, 1, 5)
-    assert plan(golden("another", lengths=LENGTHS), 512, 1, 5).draws != plan(made, 512, 1, 5).draws
+    assert plan_round(made, 512, 2, 5) != plan_round(made, 512, 1, 5)
+    assert plan_round(golden("another", lengths=LENGTHS), 512, 1, 5).draws != plan_round(made, 512, 1, 5).draws
 
 
 def test_a_round_of_the_same_number_after_a_restart_is_another_one() -> None:
     made = golden(lengths=LENGTHS)
-    starts = [plan(made, 512, 1, 0, salt) for salt in (1_700_000_000_000, 1_700_000_060_001, 1_700_000_060_002)]
+    starts = [plan_round(made, 512, 1, 0, salt) for salt in (1_700_000_000_000, 1_700_000_060_001, 1_700_000_060_002)]
     assert len({tuple(one.draws) for one in starts}) == len({one.held_out for one in starts}) == 3
-    assert plan(made, 512, 1, 0, 1_700_000_000_000) == starts[0]
+    assert plan_round(made, 512, 1, 0, 1_700_000_000_000) == starts[0]
 
 
 def test_too_small_a_budget_is_refused_with_what_it_takes() -> None:
     with pytest.raises(Refused, match="at least 360"):
-        plan(golden(lengths=(40,) * 48), 359, 0, 0)
+        plan_round(golden(lengths=(40,) * 48), 359, 0, 0)
     assert sizes([40] * 24, [40] * 24, 360) == (9, 0)
 
 
 def test_few_canaries_are_all_held_out_at_most_once() -> None:
-    drawn = plan(golden(lengths=(12,) * 6), 512, 0, 0)
+    drawn = plan_round(golden(lengths=(12,) * 6), 512, 0, 0)
     assert sum(drawn.draws.values()) == 32
     assert len(drawn.held_out) == 3
 
@@ -84,6 +84,6 @@ def test_a_round_is_due_after_its_interval(last: float | None, expected: bool) -
 
 def test_a_plan_does_not_look_at_content() -> None:
     generator = np.random.default_rng(0)
-    assert plan(golden(lengths=LENGTHS, seed=int(generator.integers(100))), 512, 1, 5) == plan(
+    assert plan_round(golden(lengths=LENGTHS, seed=int(generator.integers(100))), 512, 1, 5) == plan_round(
         golden(lengths=LENGTHS, seed=200), 512, 1, 5
     )

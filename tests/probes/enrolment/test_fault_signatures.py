@@ -12,7 +12,7 @@ from detectors.canaries.retention import prepare
 from detectors.records import CanarySplit, Fault, FaultKind
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.enrolment.candidates import CanaryCandidate, golden_sides
+from probes.enrolment.candidates import CanaryContinuation, golden_sides
 from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, faults_of, summed, with_signatures
 from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
@@ -41,7 +41,7 @@ def canaries(runner: Runner) -> list[GoldenCanary]:
     generator = np.random.default_rng(0)
     texts = [generator.integers(3, VOCABULARY, (2, 12)).tolist() for _ in range(4)]
     turns = ({"role": "user", "content": "?"},)
-    candidates = [CanaryCandidate(Canary(f"c{i}", turns), tuple(p), tuple(f)) for i, (p, f) in enumerate(texts)]
+    candidates = [CanaryContinuation(Canary(f"c{i}", turns), tuple(p), tuple(f)) for i, (p, f) in enumerate(texts)]
     drafts = golden_sides(runner, "a", candidates, 10, never)
     splits = [CanarySplit.SELECTED, CanarySplit.HELD_OUT] * 2
     return [
@@ -92,7 +92,7 @@ def test_fewer_bits_move_further(runner: Runner, canaries: list[GoldenCanary]) -
 
 def test_what_cannot_be_recorded_is_said_and_the_rest_is_there(runner: Runner, canaries: list[GoldenCanary]) -> None:
     with_head = golden_sides(
-        runner, "whole", [CanaryCandidate(Canary(c.id, c.messages), c.prompt, c.forced) for c in canaries], 10, never
+        runner, "whole", [CanaryContinuation(Canary(c.id, c.messages), c.prompt, c.forced) for c in canaries], 10, never
     )
     held = [
         replace(c, split=CanarySplit.HELD_OUT, reference=replace(c.reference, split=CanarySplit.HELD_OUT))

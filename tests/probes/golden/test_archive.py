@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from detectors.records import Reason
-from probes.errors import Damaged, Missing, Refused
+from probes.errors import DamagedGolden, MissingGolden, Refused
 from probes.golden.archive import adapter_before, load, load_pinned, look_up, newest, save, time_after
 from probes.golden.codec import from_bytes
-from probes.golden.record import Refusal
+from probes.golden.record import Unmonitorable
 from tests.probes.goldens import assert_same, golden
 
 
@@ -35,10 +35,10 @@ def test_a_flipped_byte_is_damage(tmp_path: Path, where: float) -> None:
     data = bytearray(path.read_bytes())
     data[int(where * len(data))] ^= 1
     path.write_bytes(data)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedGolden):
         load(tmp_path, name)
     seen = look_up(tmp_path, "router", name)
-    assert isinstance(seen, Refusal)
+    assert isinstance(seen, Unmonitorable)
     assert seen.reason is Reason.GOLDEN_REFUSED
 
 
@@ -54,13 +54,13 @@ def test_another_valid_record_under_the_pinned_name_is_refused(tmp_path: Path) -
     paths = {name: tmp_path / f"{name.removeprefix('sha256:')}.golden" for name in (pin, other)}
     paths[pin].write_bytes(paths[other].read_bytes())
     assert from_bytes(paths[pin].read_bytes()).adapter == "router"
-    with pytest.raises(Damaged, match="content with hash"):
+    with pytest.raises(DamagedGolden, match="content with hash"):
         load_pinned(tmp_path, "router", pin)
 
 
 def test_the_record_of_another_adapter_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     empty = look_up(tmp_path / "nothing", "router")
-    assert isinstance(empty, Refusal)
+    assert isinstance(empty, Unmonitorable)
     assert empty.reason is Reason.NO_GOLDEN
     name = save(golden("another"), tmp_path)
     with pytest.raises(Refused, match="one of adapter another"):
@@ -68,13 +68,13 @@ def test_the_record_of_another_adapter_and_a_missing_one_are_refused(tmp_path: P
     with pytest.raises(Refused, match="64 hexadecimal"):
         load_pinned(tmp_path, "router", "latest")
     nothing = look_up(tmp_path, "router")
-    assert isinstance(nothing, Refusal)
+    assert isinstance(nothing, Unmonitorable)
     assert nothing.reason is Reason.NO_GOLDEN
     pinned = look_up(tmp_path, "router", "sha256:" + "0" * 64)
-    assert isinstance(pinned, Refusal)
+    assert isinstance(pinned, Unmonitorable)
     assert pinned.reason is Reason.NO_GOLDEN
     foreign = look_up(tmp_path, "router", name)
-    assert isinstance(foreign, Refusal)
+    assert isinstance(foreign, Unmonitorable)
     assert foreign.reason is Reason.GOLDEN_REFUSED
 
 
@@ -82,7 +82,7 @@ def test_an_unreadable_head_never_falls_back_to_an_older_record(tmp_path: Path) 
     save(golden(at=1.0, seed=1), tmp_path)
     name = save(golden(at=2.0, seed=2), tmp_path)
     (tmp_path / f"{name.removeprefix('sha256:')}.golden").write_bytes(b"\x00" * 5)
-    with pytest.raises(Damaged, match="head"):
+    with pytest.raises(DamagedGolden, match="head"):
         newest(tmp_path, "router")
 
 
@@ -98,10 +98,10 @@ def test_a_file_that_cannot_be_opened_or_says_nothing_is_damage_and_not_a_crash(
         inner: object = {} if spoilt == "keyless" else [1]
         header = json.dumps({"__metadata__": {"gapwatch": json.dumps(inner)}}).encode()
         path.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(Damaged, match=r"f{64}"):
+    with pytest.raises(DamagedGolden, match=r"f{64}"):
         newest(tmp_path, "router")
     seen = look_up(tmp_path, "router")
-    assert isinstance(seen, Refusal) and seen.reason is Reason.GOLDEN_REFUSED
+    assert isinstance(seen, Unmonitorable) and seen.reason is Reason.GOLDEN_REFUSED
 
 
 def test_a_replacement_is_newer_than_what_it_replaces_also_by_a_clock_that_is_behind(tmp_path: Path) -> None:
@@ -126,5 +126,5 @@ def test_the_adapter_before_is_another_one_however_often_the_present_one_was_enr
     assert before(again, first) == second
     assert before(old, first) == "" == before("", first)
     (tmp_path / f"{new.removeprefix('sha256:')}.golden").unlink()
-    with pytest.raises(Missing):
+    with pytest.raises(MissingGolden):
         before(again, second)

@@ -9,7 +9,7 @@ import pytest
 import examples.helpdesk
 from detectors.records import CanarySplit, Fault, FaultKind, Recorded
 from probes.artefacts.identity import adapter_hash
-from probes.errors import Damaged, Refused
+from probes.errors import DamagedGolden, Refused
 from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
 from probes.golden.record import Golden, GoldenCanary
 from probes.golden.signature_codec import STEP, WIDEST
@@ -41,7 +41,7 @@ def test_sides_that_are_not_on_the_curve_are_refused() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x10" + b"\x00" * 7 + b"{}", b"not a golden record at all"])
 def test_bytes_that_are_no_record_are_damage(data: bytes) -> None:
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedGolden):
         from_bytes(data)
 
 

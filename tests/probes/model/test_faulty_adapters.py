@@ -6,23 +6,25 @@ import pytest
 import torch
 
 from probes.artefacts.identity import NEWEST
-from probes.artefacts.lora_files import Adapter, LowRank
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.errors import Unreplayable, Unsupported
 from probes.model.faulty_adapters import averaged, blocks, stacked, without
 
 
-def adapter(*modules: str, saved: tuple[str, ...] = (), rank: int = 2, scaling: float = 2.0, seed: int = 0) -> Adapter:
+def adapter(
+    *modules: str, saved: tuple[str, ...] = (), rank: int = 2, scaling: float = 2.0, seed: int = 0
+) -> LoraAdapter:
     torch.manual_seed(seed)
-    low_rank = {name: LowRank(torch.randn(rank, 5), torch.randn(3, rank), scaling) for name in modules}
+    low_rank = {name: LowRankUpdate(torch.randn(rank, 5), torch.randn(3, rank), scaling) for name in modules}
     own = {name: {"weight": torch.randn(3, 5)} for name in saved}
-    return Adapter(f"folder-{seed}", {NEWEST: "sha256:none"}, rank, rank * scaling, low_rank, own)
+    return LoraAdapter(f"folder-{seed}", {NEWEST: "sha256:none"}, rank, rank * scaling, low_rank, own)
 
 
-def layered(*names: str, layers: int = 2, **more: object) -> Adapter:
+def layered(*names: str, layers: int = 2, **more: object) -> LoraAdapter:
     return adapter(*(f"model.layers.{n}.{name}" for n in range(layers) for name in names), **more)  # type: ignore[arg-type]
 
 
-def change(part: LowRank) -> torch.Tensor:
+def change(part: LowRankUpdate) -> torch.Tensor:
     return part.scaling * part.b @ part.a
 
 
@@ -48,7 +50,7 @@ def test_blocks_are_module_names_then_halves_then_layers() -> None:
         ("an adapter without parts", adapter(), ""),
     ],
 )  # fmt: skip
-def test_blocks_hold_neither_the_whole_nor_the_same_modules_twice(case: str, given: Adapter, wanted: str) -> None:
+def test_blocks_hold_neither_the_whole_nor_the_same_modules_twice(case: str, given: LoraAdapter, wanted: str) -> None:
     assert blocks(given) == tuple(f"layers.{it}" if it.isdecimal() else it for it in wanted.split()), case
 
 

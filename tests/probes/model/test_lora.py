@@ -16,7 +16,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from probes.artefacts.identity import NEWEST
-from probes.artefacts.lora_files import Adapter, LowRank, read_adapter
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, read_adapter
 from probes.errors import Unsupported
 from probes.model.lora import Misplaced, Switchboard, fitting, grouped
 from probes.runner import BatchShape, Target
@@ -99,19 +99,19 @@ PEFTS_PREFIX = "base_model.model."
         (lambda key: key.replace(".weight", ".ticket.weight"), "12 of 12 keys carry the adapter's name 'ticket'"),
         (
             lambda key: PEFTS_PREFIX + key,
-            "6 of 6 modules match nothing in this base (PEFT's prefix stands in them twice)",
+            "6 of 6 modules match nothing in this base (they have PEFT's prefix twice)",
         ),
         (
             lambda key: key.replace("model.layers", "_orig_mod.model.layers"),
-            "6 of 6 modules match nothing in this base (torch.compile put _orig_mod. into them)",
+            "6 of 6 modules match nothing in this base (torch.compile added _orig_mod.)",
         ),
         (
             lambda key: key.replace("model.layers", "model.language_model.layers"),
-            "6 of 6 modules match nothing in this base (language_model. is of a multimodal model",
+            "6 of 6 modules match nothing in this base (language_model. comes from a multimodal model",
         ),
         (
             lambda key: key.replace("base_model.model.model.", "base_model.model."),
-            "6 of 6 modules match nothing in this base (they lack model. in front)",
+            "6 of 6 modules match nothing in this base (they lack the leading model.)",
         ),
     ],
     ids=["no prefix", "another name", "twice", "compiled", "multimodal", "no model."],
@@ -134,7 +134,7 @@ def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["qkv_proj"]}))
     runner = opened(base, tmp_path, {"a": with_keys(adapter, lambda key: key.replace("q_proj", "qkv_proj"))})
-    said = "(they are of a base with qkv_proj in one, and this one has q_proj, k_proj, v_proj)"
+    said = "(they belong to a base with qkv_proj fused, and this base has q_proj, k_proj, v_proj)"
     assert [told for told in runner.facts("a") if said in told], runner.facts("a")
 
 
@@ -332,10 +332,10 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
     assert np.array_equal(full(runner, [Target(None)])[Target(None), 0], before)
 
 
-def _on(module: str, factor: float) -> Adapter:
+def _on(module: str, factor: float) -> LoraAdapter:
     """Adds factor * sum(x) to each of three outputs."""
-    part = LowRank(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
-    return Adapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
+    part = LowRankUpdate(torch.ones(1, 3), factor * torch.ones(3, 1), 1.0)
+    return LoraAdapter("nowhere", {NEWEST: "sha256:none"}, 1, 1.0, {module: part}, {})
 
 
 def _rewritten(source: Path, target: Path, rename: Any = lambda key: key, zero: str = "") -> Path:

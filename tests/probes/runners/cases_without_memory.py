@@ -27,7 +27,7 @@ from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import NoMemory
-from probes.golden.record import Golden, Refusal
+from probes.golden.record import Golden, Unmonitorable
 from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
@@ -90,7 +90,7 @@ def room_for(megabytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def replayed(runner: Runner, goldens: dict[str, Golden | Refusal], number: int) -> BaseRound:
+def replayed(runner: Runner, goldens: dict[str, Golden | Unmonitorable], number: int) -> BaseRound:
     done = replay_base_round(runner, goldens, Scheduled("tiny", number, 60.0 * number, 512, 7), lambda: False)
     assert done is not None
     return done
@@ -111,7 +111,7 @@ def test_an_adapter_too_large_for_the_machine_is_blind_alone_and_nothing_is_load
     giant = huge(tmp_path / "giant", volume / "a", 1 << 31)
     runner = opened(volume / "base", tmp_path, {"giant": giant, "a": volume / "a"})
     live, loads, monitor = runner.loaded.live, runner.residency.loads, Monitor(Rules(Tolerances(), 5.0))
-    known: dict[str, Golden | Refusal] = {"giant": replace(golden, adapter="giant"), "a": golden}
+    known: dict[str, Golden | Unmonitorable] = {"giant": replace(golden, adapter="giant"), "a": golden}
     for number in range(ROUNDS):
         told = judged(monitor, replayed(runner, known, number))
         assert (told["giant"].status, told["giant"].reason) == (Status.UNMONITORABLE, Reason.NO_MEMORY)
@@ -253,7 +253,7 @@ def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_
     wide = huge(tmp_path / "wide", volume / "a", 1 << 20)
     runner = opened(volume / "base", tmp_path, {"wide": wide, "a": volume / "a"})
     live, monitor = runner.loaded.live, Monitor(Rules(Tolerances(), 5.0))
-    known: dict[str, Golden | Refusal] = {"wide": replace(golden, adapter="wide"), "a": golden}
+    known: dict[str, Golden | Unmonitorable] = {"wide": replace(golden, adapter="wide"), "a": golden}
     # One round beforehand: what a first pass sets up for good is not what there is no room for.
     assert judged(monitor, replayed(runner, {"a": golden}, 0))["a"].status is Status.HEALTHY
     with room_for(50):

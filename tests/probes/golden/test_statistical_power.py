@@ -8,7 +8,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_detector import advance, fresh, level
 from detectors.records import CanarySplit, Reference
-from probes.golden.power import Fleet, draws_to_alarm, power, strong_enough
+from probes.golden.statistical_power import AlarmSettings, draws_to_alarm, statistical_power, strong_enough
 from tests.probes.goldens import FLEET, reference
 
 
@@ -17,7 +17,7 @@ def pool(strength: float = 2.0, noise: float = 1e-4) -> list[Reference]:
 
 
 def test_losses_beyond_the_tolerance_page_and_those_within_never_do() -> None:
-    seen = power("router", pool(), Tolerances(), FLEET)
+    seen = statistical_power("router", pool(), Tolerances(), FLEET)
     half, tenth, twentieth = seen.losses
     assert seen.monitorable
     assert (half.share, tenth.share, twentieth.share) == (1.0, 1.0, 0.0)
@@ -28,14 +28,17 @@ def test_losses_beyond_the_tolerance_page_and_those_within_never_do() -> None:
 
 
 def test_more_draws_than_a_round_holds_take_more_rounds() -> None:
-    assert "a 50% loss needs 2 rounds of 4 draws" in power("router", pool(), Tolerances(), Fleet(21.5, 4)).words
+    assert (
+        "a 50% loss needs 2 rounds of 4 draws"
+        in statistical_power("router", pool(), Tolerances(), AlarmSettings(21.5, 4)).words
+    )
 
 
 def test_noise_as_wide_as_the_tolerance_is_no_power() -> None:
-    seen = power("router", pool(noise=0.06), Tolerances(), FLEET)
+    seen = statistical_power("router", pool(noise=0.06), Tolerances(), FLEET)
     assert not seen.monitorable
     assert "unmonitorable" in seen.words
-    assert power("router", pool(noise=0.06), Tolerances(per_adapter={"router": 0.2}), FLEET).monitorable
+    assert statistical_power("router", pool(noise=0.06), Tolerances(per_adapter={"router": 0.2}), FLEET).monitorable
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.3])

@@ -20,7 +20,7 @@ STRENGTHS = (0.5, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class AlarmSettings:
     """What one adapter is watched with. log_threshold: ln A, nats; draws_per_round: canary draws the budget holds."""
 
     log_threshold: float
@@ -28,7 +28,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class StrengthLoss:
     """One loss of strength. strength: what is left, in (0, 1); share: of the pool beyond tolerance then;
 
     draws: canary draws until the alarm, None where it never comes.
@@ -40,12 +40,12 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
+class StatisticalPower:
     """monitorable: may a round be judged at all? noise: median benign |s - 1| over the pool; words: for people."""
 
     monitorable: bool
     noise: float
-    losses: tuple[Loss, ...]
+    losses: tuple[StrengthLoss, ...]
     words: str
 
 
@@ -57,7 +57,9 @@ def strong_enough(reference: Reference, floor: float) -> bool:
     return energy(reference) >= floor * reference.kept.shape[0]
 
 
-def power(adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet: Fleet) -> Power:
+def statistical_power(
+    adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet: AlarmSettings
+) -> StatisticalPower:
     """What a loss of 50 %, 10 % and 5 % would look like to the e-detector.
 
     pool: the selected half, with its noise floors
@@ -73,7 +75,7 @@ def power(adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet
         if monitorable
         else [_none(allowed)]
     )
-    return Power(monitorable, noise, losses, "; ".join([f"noise floor {noise:.2g}", *said]))
+    return StatisticalPower(monitorable, noise, losses, "; ".join([f"noise floor {noise:.2g}", *said]))
 
 
 def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int | None:
@@ -91,10 +93,12 @@ def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int 
     return draws
 
 
-def _loss(adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, fleet: Fleet) -> Loss:
+def _loss(
+    adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, fleet: AlarmSettings
+) -> StrengthLoss:
     weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
     share = float(np.mean([beyond_tolerance(measurement, tolerances, moved=False) for measurement in weaker]))
-    return Loss(strength, share, draws_to_alarm(share, tolerances.share, fleet.log_threshold))
+    return StrengthLoss(strength, share, draws_to_alarm(share, tolerances.share, fleet.log_threshold))
 
 
 def _weakened(adapter: str, reference: Reference, strength: float) -> Comparison:
@@ -120,7 +124,7 @@ def _none(allowed: float) -> str:
     )
 
 
-def _says(loss: Loss, fleet: Fleet) -> str:
+def _says(loss: StrengthLoss, fleet: AlarmSettings) -> str:
     lost = f"a {1 - loss.strength:.0%} loss"
     if loss.draws is None:
         return f"{lost} stays within the tolerance"

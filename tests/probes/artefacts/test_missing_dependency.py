@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from probes.artefacts.missing_package import missing_package, told
+from probes.artefacts.missing_dependency import missing_dependency, read_failure
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ from probes.artefacts.missing_package import missing_package, told
     ],
 )  # fmt: skip
 def test_which_package(error: Exception, package: str) -> None:
-    assert missing_package(error) == package
+    assert missing_dependency(error) == package
 
 
 def test_the_reason_may_lie_beneath_another_error_and_is_one_line() -> None:
     outer = ValueError("cannot load\nsee the documentation")
-    assert told(outer, "is no model") == "is no model (cannot load)"
+    assert read_failure(outer, "is no model") == "is no model (cannot load)"
     outer.__cause__ = ImportError("Loading a GGUF checkpoint requires gguf>=0.10", name="x")
     words = "cannot be read without the Python package gguf, which is not installed: pip install gguf"
-    assert told(outer, "is no model") == words
+    assert read_failure(outer, "is no model") == words
