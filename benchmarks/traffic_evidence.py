@@ -16,9 +16,10 @@ from benchmarks.figures import Figure, arguments, console, context, held, report
 from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
+from detectors.evidence.alternative import HALF_STRENGTH
 from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner
-from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.scoring_job import COPIES, ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 
 PLAIN = SamplingParameters(1.0)
@@ -28,8 +29,8 @@ OTHERS = (
     SamplingParameters(1.0, top_p=0.9),
     SamplingParameters(0.0),
 )
-ALL = ScoringOptions(copies=("half", "double", "4 bits"), passes=None)
-HALVES = ScoringOptions(copies=("half",), others=False, passes=None)
+ALL = ScoringOptions(copies=COPIES, passes=None)
+HALVES = ScoringOptions(copies=(HALF_STRENGTH,), others=False, passes=None)
 BARE = ScoringOptions(copies=(), others=False, passes=0)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.evidence.alternative import Alternative
 from detectors.evidence.e_detector import LARGEST, SMALLEST
 from detectors.evidence.e_process_bank import Streams
 
@@ -63,7 +64,7 @@ class Chains(Streams):
         return math.log(max(float(m @ np.array(list(there.values()))), SMALLEST))
 
 
-def weights_of(own: Mapping[str, float], others: Sequence[str]) -> dict[str, float]:
+def weights_of(own: Mapping[Alternative, float], others: Sequence[Alternative]) -> dict[Alternative, float]:
     """Alternative -> weight, together at most 1: what ``own`` leaves is shared by the others in equal parts.
 
     own: those with a weight of their own, > 0

@@ -10,6 +10,16 @@ from typing import Any
 import numpy as np
 
 from detectors.errors import Refused
+from detectors.evidence.alternative import (
+    BASE,
+    DOUBLE_STRENGTH,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    PREVIOUS,
+    Alternative,
+    interpolation,
+    other_adapter,
+)
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
@@ -19,13 +29,12 @@ from detectors.traffic_records import TrafficRound, TrafficScore
 
 # Between an adapter and what its stream is about, in the state: no name holds it.
 MARK = "\t"
-OTHER = "adapter:"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """weights: who might have written it instead, the base first; other registered adapters share what is left of 1.
-    "previous" is the version accepted before; where there is none its weight is nobody's
+    Where no version was accepted before, the weight of PREVIOUS is unused
 
     An alternative of weight w is found ln(1/w) nats later. Half strength is the one whose slack costs most (two fifths
     of its growth), so it has the larger part of what the base leaves.
@@ -37,9 +46,10 @@ class Config:
     pods_kept: pods of one adapter that are told apart; recent: responses after which the estimate has half forgotten
     """
 
-    weights: tuple[tuple[str, float], ...] = (
-        ("base", 0.5), ("half", 0.2), ("path 0.25", 0.02), ("path 0.5", 0.03), ("path 0.75", 0.02),
-        ("double", 0.02), ("4 bits", 0.03), ("previous", 0.03),
+    weights: tuple[tuple[Alternative, float], ...] = (
+        (BASE, 0.5), (HALF_STRENGTH, 0.2),
+        (interpolation(0.25), 0.02), (interpolation(0.5), 0.03), (interpolation(0.75), 0.02),
+        (DOUBLE_STRENGTH, 0.02), (FOUR_BITS, 0.03), (PREVIOUS, 0.03),
     )  # fmt: skip
     # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
     log_threshold: float = field(default=21.5, repr=False)
@@ -170,9 +180,9 @@ class Detector:
         weights = self._weights(adapter, record)
         log_l: dict[str, list[float]] = {}
         for score in scores:
-            for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
-                if name in weights:
-                    log_l.setdefault(f"{adapter}{MARK}{name}", []).append(value)
+            for alternative, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
+                if alternative in weights:
+                    log_l.setdefault(f"{adapter}{MARK}{alternative.text}", []).append(value)
         sums = {key: np.array([sum(values)]) for key, values in log_l.items()}
         self.state.chains.chain(sums, {key: len(values) for key, values in log_l.items()}, record.at)
         means = {id(score): mean for score in scores if (mean := _mean(score, weights)) is not None}
@@ -192,8 +202,8 @@ class Detector:
         bounded = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
         return replica_factors(log_l, shares, bounded, self.config.mislabelled)
 
-    def _weights(self, adapter: str, record: TrafficRound) -> dict[str, float]:
-        others = [f"{OTHER}{name}" for name in record.adapters if name != adapter]
+    def _weights(self, adapter: str, record: TrafficRound) -> dict[Alternative, float]:
+        others = [other_adapter(name) for name in record.adapters if name != adapter]
         return weights_of(dict(self.config.weights), others)
 
     def _forget_pods(self, adapter: str) -> None:
@@ -216,7 +226,9 @@ class Detector:
     def _evidence(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> Iterator[Evidence]:
         state, config = self.state, self.config
         whole = f"{adapter}{MARK}"
-        chained = {f"{whole}{name}": weight for name, weight in self._weights(adapter, record).items()}
+        chained = {
+            f"{whole}{alternative.text}": weight for alternative, weight in self._weights(adapter, record).items()
+        }
         n = max(map(state.chains.n, chained), default=0)
         yield self._told(adapter, "replica", record, state.replicas.level(whole), state.replicas.n(whole), config.pages)
         yield self._told(adapter, "", record, state.chains.weighted(chained), n, config.one_response)
@@ -232,12 +244,12 @@ def _of(chains: Chains, subject: str) -> list[str]:
     return [key for key in chains.index if key.partition(MARK)[0] == subject]
 
 
-def _mean(score: TrafficScore, weights: dict[str, float]) -> float | None:
+def _mean(score: TrafficScore, weights: dict[Alternative, float]) -> float | None:
     """ln of the weighted mean over the alternatives that were asked; None where none has a weight."""
     known = [
-        (value, weights[name])
-        for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True)
-        if name in weights
+        (value, weights[alternative])
+        for alternative, value in zip(score.alternatives, score.log_l.tolist(), strict=True)
+        if alternative in weights
     ]
     if not known:
         return None

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
 from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
 from detectors.kinds.traffic_likelihood import Config
 
@@ -57,10 +58,11 @@ def test_the_sum_over_responses_is_the_chain_of_them() -> None:
 
 
 def test_weights_sum_to_one_and_others_share_what_is_left() -> None:
-    found = weights_of({"base": 0.5, "half": 0.3}, ("adapter:x", "adapter:y"))
+    x, y = other_adapter("x"), other_adapter("y")
+    found = weights_of({BASE: 0.5, HALF_STRENGTH: 0.3}, (x, y))
     assert sum(found.values()) == pytest.approx(1.0)
-    assert found["base"] == 0.5 and found["adapter:x"] == pytest.approx(0.1)
-    assert weights_of({"base": 0.5}, ()) == {"base": 0.5}
+    assert found[BASE] == 0.5 and found[x] == pytest.approx(0.1)
+    assert weights_of({BASE: 0.5}, ()) == {BASE: 0.5}
 
 
 def test_an_average_of_e_values_is_of_those_that_were_asked() -> None:

@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 
 from detectors.errors import Refused
+from detectors.evidence.alternative import (
+    BASE,
+    DOUBLE_STRENGTH,
+    HALF_STRENGTH,
+    PREVIOUS,
+    interpolation,
+    other_adapter,
+)
 from detectors.kinds.traffic_likelihood import Config, Detector, State
 from detectors.records import Evidence
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
-NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
+PATH = tuple(map(interpolation, (0.25, 0.5, 0.75)))
+ALTERNATIVES = (BASE, *PATH, HALF_STRENGTH, DOUBLE_STRENGTH, other_adapter("rewriter"))
 LOG_A = 21.5
 
 
 def scored(log_l: float | list[float], pod: str = "", number: int = 0, tokens: int = 14) -> TrafficScore:
-    values = np.full(len(NAMES), log_l) if isinstance(log_l, float) else np.array(log_l)
-    names = NAMES[: len(values)]
+    values = np.full(len(ALTERNATIVES), log_l) if isinstance(log_l, float) else np.array(log_l)
+    names = ALTERNATIVES[: len(values)]
     return TrafficScore("router", f"r{number}", pod, 0.0, ScoringMode.SAMPLED, tokens, names, values.astype(np.float32))
 
 
@@ -86,7 +95,7 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
 
 
 def test_the_version_before_has_a_weight_of_its_own() -> None:
-    told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, ("base", "previous"), np.array([-50.0, 40.0]))
+    told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, (BASE, PREVIOUS), np.array([-50.0, 40.0]))
     found = streams(Detector(Config()).update(round_of(told)))
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.03), abs=1e-6)
     assert sum(weight for _, weight in Config().weights) == pytest.approx(0.85)
@@ -118,7 +127,7 @@ def test_streams_that_page_are_counted() -> None:
     assert Config(one_response=True).streams_per_adapter == 2
     assert not Detector(Config(pages=False)).pages
     with pytest.raises(Refused):
-        Config(weights=(("base", 1.1),))
+        Config(weights=((BASE, 1.1),))
     with pytest.raises(Refused):
         Config(replicas=((0.1, 0.5),))
 
@@ -135,3 +144,12 @@ def test_retention_follows_the_responses_and_survives_a_restart_of_the_process()
     assert found.low < found.mean < found.high
     detector.restart("router")
     assert detector.retention("router") is None
+
+
+def test_the_config_has_the_repr_that_saved_evidence_is_held_against() -> None:
+    """Another repr would start the evidence of every running deployment at 0 (monitor.py)."""
+    weights = (
+        "(('base', 0.5), ('half', 0.2), ('path 0.25', 0.02), ('path 0.5', 0.03), ('path 0.75', 0.02), "
+        "('double', 0.02), ('4 bits', 0.03), ('previous', 0.03))"
+    )
+    assert repr(Config()).startswith(f"Config(weights={weights}, replicas=((0.003, 32.0), ")
