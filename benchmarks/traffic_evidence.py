@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, held, report
-from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed, texts
+from benchmarks.traffic import clipped, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.alternative import HALF_STRENGTH
@@ -141,8 +141,8 @@ def _fair(world: World) -> Iterator[Figure]:
 
 def _replicas(world: World) -> Iterator[Figure]:
     for name in world.adapters:
-        yield from bounded.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
-    yield from bounded.run_length(world.quick)
+        yield from clipped.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
+    yield from clipped.run_length(world.quick)
 
 
 def _peers(world: World) -> Iterator[Figure]:

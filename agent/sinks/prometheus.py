@@ -83,7 +83,7 @@ class Sink:
             self.telemetry.set(name, value, **labels)  # not measured now: gone, as a stale figure would lie
 
     def _evidence(self, seen: Evidence) -> None:
-        if seen.stream.startswith("pod:"):
+        if seen.replica:
             return  # pods come and go with every deployment, and their names come from producers: the store has them
         name = "gapwatch.evidence" if seen.pages else "gapwatch.informing_evidence"
         if seen.detector == "embedding_drift":

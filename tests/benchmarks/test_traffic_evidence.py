@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.traffic import peers
-from benchmarks.traffic.bounded import alarms, neutral_alarms, per_response
+from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, delays
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import LONGEST, Cell
