@@ -31,6 +31,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
 from detectors.evidence.alarm_budget import expected_false_pages_per_year, rounds_per_year
 from detectors.evidence.alarm_budget import log_threshold as threshold_of
+from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
 from detectors.registry import reads
@@ -217,7 +218,13 @@ def asking_of(config: Config) -> ScoringOptions | None:
         return None
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
     asked = Settings(numeric=wanted.numeric)
-    return ScoringOptions(asked, copies=wanted.copies, others=wanted.others, passes=wanted.passes, tolerances=own)
+    return ScoringOptions(
+        asked,
+        copies=tuple(map(Alternative.from_text, wanted.copies)),
+        others=wanted.others,
+        passes=wanted.passes,
+        tolerances=own,
+    )
 
 
 def sampler_of(config: Config) -> SamplingParameters:

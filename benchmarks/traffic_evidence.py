@@ -13,12 +13,13 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, held, report
-from benchmarks.traffic import bounded, delays, fair_bet, peers, scoring_speed, texts
+from benchmarks.traffic import clipped, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
+from detectors.evidence.alternative import HALF_STRENGTH
 from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner
-from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.scoring_job import COPIES, ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 
 PLAIN = SamplingParameters(1.0)
@@ -28,8 +29,8 @@ OTHERS = (
     SamplingParameters(1.0, top_p=0.9),
     SamplingParameters(0.0),
 )
-ALL = ScoringOptions(copies=("half", "double", "4 bits"), passes=None)
-HALVES = ScoringOptions(copies=("half",), others=False, passes=None)
+ALL = ScoringOptions(copies=COPIES, passes=None)
+HALVES = ScoringOptions(copies=(HALF_STRENGTH,), others=False, passes=None)
 BARE = ScoringOptions(copies=(), others=False, passes=0)
 
 
@@ -140,8 +141,8 @@ def _fair(world: World) -> Iterator[Figure]:
 
 def _replicas(world: World) -> Iterator[Figure]:
     for name in world.adapters:
-        yield from bounded.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
-    yield from bounded.run_length(world.quick)
+        yield from clipped.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
+    yield from clipped.run_length(world.quick)
 
 
 def _peers(world: World) -> Iterator[Figure]:

@@ -345,7 +345,7 @@ class Evidence:
 
     stream: names the process within its detector ("" where a detector has one a subject; "prompt", "output", a pod ...)
     n: observations behind it since the process last started at zero
-    pages: may this detector alarm by itself?
+    pages: may this detector alarm by itself? replica: the pod whose responses alone it is about, "" for all of them
     """
 
     subject_kind: SubjectKind
@@ -357,6 +357,7 @@ class Evidence:
     n: int
     at: float
     pages: bool = True
+    replica: str = ""
 
 
 @dataclass(frozen=True, slots=True)

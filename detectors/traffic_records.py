@@ -12,6 +12,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.evidence.alternative import Alternative
 from detectors.records import Floats, Identity, Interval
 
 
@@ -51,8 +52,8 @@ class TrafficScore:
     """What one sampled response says about who wrote it, by the golden copies; it holds no text.
 
     tokens: response positions scored; detail: why there are none, in words
-    alternatives: (A,) names, "base" first, "adapter:NAME" for another registered one; log_l: (A,) ln of the e-value of
-    the whole response for each of them against "what wrote this keeps the tolerated share of the adapter", slack off
+    alternatives: (A,) the base first; log_l: (A,) ln of the e-value of the whole response for each of them against
+    "what wrote this keeps the tolerated share of the adapter", slack off
     samplers: (S,) names of other samplers than the request's; log_sampler: (S,) ln of their e-values
     path: (G,) shares of the way from base (0) to adapter (1); path_log_lik: (G,) ln likelihood of the response there
     temperatures, top_ps: samplers that might be in force; *_log_lik: (G,) ln likelihood there, all else as requested
@@ -67,7 +68,7 @@ class TrafficScore:
     at: float
     scored: ScoringMode
     tokens: int
-    alternatives: tuple[str, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
     log_l: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     samplers: tuple[str, ...] = ()
     log_sampler: Floats = field(default_factory=lambda: np.zeros(0, np.float32))

@@ -81,7 +81,7 @@ def _verdict(verdict: Verdict, telemetry: Telemetry) -> None:
 
 @to_metrics.register
 def _evidence(evidence: Evidence, telemetry: Telemetry) -> None:
-    if evidence.stream.startswith("pod:"):
+    if evidence.replica:
         return  # pods come and go with every deployment, and their names come from producers: the store has them
     name = "gapwatch.evidence" if evidence.pages else "gapwatch.informing_evidence"
     labels = {"subject_kind": evidence.subject_kind.value, "subject": evidence.subject, "detector": evidence.detector}

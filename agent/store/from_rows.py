@@ -16,6 +16,7 @@ from agent.errors import Unreadable
 from agent.store.rows import AXES, HASHES, Row
 from detectors.canaries.retention import PreparedReference, measure
 from detectors.errors import DetectorError
+from detectors.evidence.alternative import Alternative
 from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
@@ -94,7 +95,7 @@ def traffic_score(row: Row) -> TrafficScore:
         **{name: row[name] for name in ("adapter", "request_id", "pod", "tokens", "temperature", "top_p", "detail")},
         at=seconds(row["at"]),
         scored=ScoringMode(row["scored"]),
-        alternatives=tuple(named),
+        alternatives=tuple(map(Alternative.from_text, named)),
         log_l=_floats(list(named.values())),
         samplers=tuple(samplers),
         log_sampler=_floats(list(samplers.values())),

@@ -192,7 +192,7 @@ def score_row(seen: TrafficScore, of: TrafficRound) -> Row:
         "at": when(seen.at),
         "scored": seen.scored.value,
         "against": NAN if against is None else against,
-        "log_l": dict(zip(seen.alternatives, seen.log_l.astype(float).tolist(), strict=True)),
+        "log_l": dict(zip([a.text for a in seen.alternatives], seen.log_l.astype(float).tolist(), strict=True)),
         "log_sampler": dict(zip(seen.samplers, seen.log_sampler.astype(float).tolist(), strict=True)),
         "judged_at": when(of.at),
         **{name: getattr(seen, name) for name in AXES},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, arguments, at_least, at_most, context, report
 from detectors.evidence.e_detector import advance, fresh
-from detectors.evidence.e_process_bank import ProcessArrays, Streams, move_counts
+from detectors.evidence.e_process_bank import EProcessBank, ProcessArrays, move_counts
 
 SEED, SHARE, BETS = 29, 0.05, 8
 BEYOND = 0.02  # share of healthy draws that are beyond tolerance; nothing depends on it
@@ -62,7 +62,7 @@ def _plain_rate(streams: int, repeats: int) -> float:
 
 
 def _named(repeats: int) -> float:
-    streams, scores = Streams(), _scores(ADAPTERS, DRAWS)
+    streams, scores = EProcessBank[str](), _scores(ADAPTERS, DRAWS)
     heard = {f"adapter-{number}": row for number, row in enumerate(scores)}
     return ADAPTERS / _best(lambda: streams.advance(heard, SHARE, BETS, time.perf_counter()), repeats)
 

@@ -11,16 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from benchmarks.figures import Figure, at_most, context
-from benchmarks.traffic.observed import Observed
+from benchmarks.traffic.observed import Bet, Observed
 from benchmarks.traffic.served import SEED
+from detectors.evidence.alternative import (
+    BASE,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    Alternative,
+    AlternativeKind,
+    other_adapter,
+)
 from detectors.evidence.likelihood_process import weights_of
 from detectors.kinds import token_calibration, traffic_likelihood
 
 LOG_A = math.log(2.1e9)
 REPEATS = 200
 OTHERS = 40
-# Writer -> which alternative it is, and how many times the floor its delay may be.
-FAULTS = {"base": ("base", 1.25), "half": ("half", 1.75), "4 bits": ("4 bits", 2.0), "wrong": ("adapter:", 1.5)}
+# Writer -> which alternative it is, None for another adapter, and how many times the floor its delay may be.
+FAULTS: dict[str, tuple[Alternative | None, float]] = {
+    "base": (BASE, 1.25), "half": (HALF_STRENGTH, 1.75), "4 bits": (FOUR_BITS, 2.0), "wrong": (None, 1.5),
+}  # fmt: skip
 
 
 def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
@@ -47,18 +57,17 @@ def sampler_figures(cells: Mapping[tuple[str, str], Observed]) -> Iterator[Figur
     temperature. The floor is ln A over the KL of its law under that sampler.
     """
     names = token_calibration.Config().samplers
-    weights = dict.fromkeys(names, 1.0 / len(names))
+    weights: dict[Bet, float] = {name: 1.0 / len(names) for name in names}
     for (adapter, name), seen in cells.items():
-        tokens, floor = delays(seen, weights, "log_sampler"), LOG_A / seen.kl[name]
+        tokens, floor = delays(seen, weights), LOG_A / seen.kl[name]
         what = f"{name} in force for temperature 1, {adapter}"
         yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
         yield context(f"{what}: times ln A / KL", float(tokens.mean()) / floor, "x")
 
 
-def delays(seen: Observed, weights: Mapping[str, float], kind: str = "log_l") -> np.ndarray:
+def delays(seen: Observed, weights: Mapping[Bet, float]) -> np.ndarray:
     """(REPEATS,) tokens until the weighted mean of M passes A; M starts at 1 with the "+1" of its round."""
-    named = getattr(seen.tokens, kind)
-    rows = [(seen.responses(name, kind), math.log(weights[name])) for name in named if name in weights]
+    rows = [(seen.responses(bet), math.log(weights[bet])) for bet in seen.log_l if bet in weights]
     rng = np.random.default_rng(SEED)
     return np.array([_delay(rows, rng, len(seen.lengths)) for _ in range(REPEATS)], dtype=np.float64)
 
@@ -76,16 +85,17 @@ def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Genera
     return tokens
 
 
-def _weights(seen: Observed) -> dict[str, float]:
+def _weights(seen: Observed) -> dict[Bet, float]:
     """As the detector has them; of the others all but those that were sampled stay at nothing."""
     config = traffic_likelihood.Config()
-    known = [name for name in seen.tokens.log_l if name.startswith(traffic_likelihood.OTHER)]
-    unknown = [f"{traffic_likelihood.OTHER}number {i}" for i in range(OTHERS - len(known))]
-    return weights_of(dict(config.weights), [*known, *unknown])
+    known = [alternative for alternative in seen.tokens.log_l if alternative.kind is AlternativeKind.OTHER_ADAPTER]
+    unknown = [other_adapter(f"number {i}") for i in range(OTHERS - len(known))]
+    return dict([*weights_of(dict(config.weights), [*known, *unknown]).items()])
 
 
-def _kl(kl: Mapping[str, float], alternative: str) -> float:
+def _kl(kl: Mapping[Bet, float], writer: Alternative | None) -> float:
     """Of what served, from what was accepted. The wrong adapter is the one nearest to what it wrote."""
-    if alternative != traffic_likelihood.OTHER:
-        return kl[alternative]
-    return min(value for name, value in kl.items() if name.startswith(alternative))
+    if writer is not None:
+        return kl[writer]
+    others = {bet: value for bet, value in kl.items() if isinstance(bet, Alternative)}
+    return min(value for bet, value in others.items() if bet.kind is AlternativeKind.OTHER_ADAPTER)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from benchmarks.figures import Figure, at_least, at_most, context
-from benchmarks.traffic.observed import Observed, laws
+from benchmarks.traffic.observed import Bet, Observed, laws
 from benchmarks.traffic.served import Cell, jobs, open_runner
-from probes.model.response_scoring import ADAPTER, BASE, logits_of
+from detectors.evidence.alternative import BASE
+from probes.model.response_scoring import ADAPTER, Voice, logits_of
 from probes.model.shared_prefix import read
 from probes.runner import Target
 from probes.runners.in_process import Runner
@@ -23,7 +24,7 @@ ENOUGH = 20_000
 
 def figures(cells: Sequence[Observed], quick: bool) -> Iterator[Figure]:
     """Under the golden law and at both edges of the tolerance; every bet and sampler, own prompts and others."""
-    largest: dict[str, float] = {}
+    largest: dict[Bet, float] = {}
     for seen in cells:
         for name, values in seen.mean_e.items():
             largest[name] = max(largest.get(name, 0.0), float(values.max()))
@@ -45,22 +46,23 @@ def numerics(runner: Runner, adapter: str, asking: ScoringOptions, quick: bool) 
         other.close()
 
 
-def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[str, torch.Tensor]:
+def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[Voice, torch.Tensor]:
     texts = [(job.prompt, job.output) for job in jobs(runner, cell)]
     golden = runner.loaded.golden_model()
-    found = {}
+    found: dict[Voice, torch.Tensor] = {}
+    voices: dict[Voice, Target] = {ADAPTER: Target(cell.adapter), BASE: Target(None)}
     with torch.inference_mode():
-        for name, target in {ADAPTER: Target(cell.adapter), BASE: Target(None)}.items():
+        for voice, target in voices.items():
             groups = [[text] for text in texts] if alone else [texts]
             states = [
                 reading.scored for some in groups for reading in read(golden, some, (target.adapter, target.scale))
             ]
-            found[name] = logits_of(golden, target, torch.cat(states)).float()
+            found[voice] = logits_of(golden, target, torch.cat(states)).float()
     return found
 
 
 def _against(
-    what: str, own: dict[str, torch.Tensor], truth: dict[str, torch.Tensor], asking: ScoringOptions
+    what: str, own: dict[Voice, torch.Tensor], truth: dict[Voice, torch.Tensor], asking: ScoringOptions
 ) -> Iterator[Figure]:
     adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
     law = law_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()

@@ -11,19 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.traffic.served import Cell, jobs, kept_file
+from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.model import shared_prefix
-from probes.model.response_scoring import ADAPTER, BASE, joined, logits_of
+from probes.model.response_scoring import ADAPTER, Voice, joined, logits_of
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.runners.in_process import Runner
 from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, token_distribution
-from probes.scoring.likelihood_ratio import TokenScores, on_path_names, samplers
+from probes.scoring.likelihood_ratio import TokenScores, samplers
 from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions, alternatives
 from probes.scoring.token_distribution import SamplingParameters
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
+Bet = Alternative | str
+"""An alternative, or the name of a sampler."""
 # What the numbers here follow from: another text of these files, and they are computed anew.
 FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, token_distribution)
 
@@ -41,14 +44,18 @@ class Observed:
     cell: Cell
     lengths: NDArray[np.int64]
     tokens: TokenScores
-    kl: Mapping[str, float]
-    mean_e: Mapping[str, Doubles]
+    kl: Mapping[Bet, float]
+    mean_e: Mapping[Bet, Doubles]
     outputs: Doubles
 
-    def responses(self, name: str, kind: str = "log_l") -> list[Doubles]:
-        """(n,) ln L of each response's tokens. kind: "log_l" or "log_sampler" """
-        values = getattr(self.tokens, kind)[name]
-        return np.split(values, self.lengths.cumsum()[:-1])
+    @property
+    def log_l(self) -> dict[Bet, Doubles]:
+        """(N,) ln L of every token, of alternatives and of samplers."""
+        return dict([*self.tokens.log_l.items(), *self.tokens.log_sampler.items()])
+
+    def responses(self, bet: Bet) -> list[Doubles]:
+        """(n,) ln L of each response's tokens."""
+        return np.split(self.log_l[bet], self.lengths.cumsum()[:-1])
 
 
 def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
@@ -66,12 +73,13 @@ def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> 
 def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
     asked = jobs(runner, cell)
     names = list(runner.config.adapters)
-    voices = {ADAPTER: Target(cell.adapter), BASE: Target(None)} | alternatives(asked[0], names, asking)
+    sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
+    voices: dict[Voice, Target] = dict([*sides, *alternatives(asked[0], names, asking).items()])
     with torch.inference_mode():
         readings = {name: _read(runner, target, asked) for name, target in voices.items()}
         pieces: list[TokenScores] = []
-        kl: dict[str, list[Doubles]] = {}
-        mean_e: dict[str, list[Doubles]] = {}
+        kl: dict[Bet, list[Doubles]] = {}
+        mean_e: dict[Bet, list[Doubles]] = {}
         for i, job in enumerate(asked):
             for at in range(0, len(job.output), WINDOW):
                 here = slice(at, at + WINDOW)
@@ -97,44 +105,45 @@ def _read(runner: Runner, target: Target, asked: Sequence[ScoringJob]) -> list[H
     return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
 
 
-def _scored(job: ScoringJob, logits: Mapping[str, torch.Tensor], here: slice, asking: ScoringOptions) -> TokenScores:
+def _scored(job: ScoringJob, logits: Mapping[Voice, torch.Tensor], here: slice, asking: ScoringOptions) -> TokenScores:
     assert job.sampling is not None
     tokens = torch.tensor(job.output[here])
     uniform = torch.from_numpy(np.random.default_rng(len(tokens) + here.start).random(len(tokens)))
-    others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
+    others = {who: own for who, own in logits.items() if who is not None and who != BASE}
     return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), asking.tokens)
 
 
 def laws(
-    logits: Mapping[str, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
-) -> dict[str, torch.Tensor]:
+    logits: Mapping[Voice, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+) -> dict[Alternative, torch.Tensor]:
     """Alternative -> (N, V) log-law under the request's sampler, path included."""
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    path = {name: torch.lerp(base, adapter, share) for name, share in on_path_names(asking.tokens).items()}
-    others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
-    return {name: law_torch(it, sampling) for name, it in {BASE: base, **path, **others}.items()}
+    path = {interpolation(share): torch.lerp(base, adapter, share) for share in asking.tokens.path}
+    others = {who: own for who, own in logits.items() if who is not None and who != BASE}
+    return {who: law_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
 
 
-def _kl(logits: Mapping[str, torch.Tensor], asking: ScoringOptions) -> dict[str, Doubles]:
+def _kl(logits: Mapping[Voice, torch.Tensor], asking: ScoringOptions) -> dict[Bet, Doubles]:
     """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
     plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
-    found = laws(logits, plain, asking) | {name: law_torch(golden, other) for name, other in samplers(plain).items()}
+    by_sampler = {name: law_torch(golden, other) for name, other in samplers(plain).items()}
+    found: dict[Bet, torch.Tensor] = dict([*laws(logits, plain, asking).items(), *by_sampler.items()])
     return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
 
 
 def _means(
-    logits: Mapping[str, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
-) -> dict[str, Doubles]:
+    logits: Mapping[Voice, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+) -> dict[Bet, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     null = null_of(adapter, base, sampling, asking.tokens)
     edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)
     truths = [law.exp() for law in (null.golden, *edges)]
-    bets = laws(logits, sampling, asking)
-    bets |= {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
+    by_sampler = {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
+    bets: dict[Bet, torch.Tensor] = dict([*laws(logits, sampling, asking).items(), *by_sampler.items()])
     return {name: mean_e_torch(it, null, truths, asking.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
 
 
-def _add(held: dict[str, list[Doubles]], found: Mapping[str, Doubles]) -> None:
+def _add(held: dict[Bet, list[Doubles]], found: Mapping[Bet, Doubles]) -> None:
     for name, values in found.items():
         held.setdefault(name, []).append(values)

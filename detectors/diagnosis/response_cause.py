@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind
 from detectors.records import Cause, Identity, Interval, NamedCause
 
 # Of responses against it: below this share the others are as accepted, and some replicas are not at fault.
 NEARLY_ALL = 0.9
-OTHER = "adapter:"
-STRENGTHS = ("half", "double", "path")
+STRENGTHS = (AlternativeKind.STRENGTH, AlternativeKind.INTERPOLATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,15 @@ class ResponseCounts:
 
 
 def name_response_cause(
-    adapter: str, seen: ResponseCounts, name: str, strength: Interval | None, identity: Identity
+    adapter: str, seen: ResponseCounts, leading: Alternative | None, strength: Interval | None, identity: Identity
 ) -> NamedCause:
-    """Cause, what was seen and the first thing to do, by the alternative that explains the words best, ``name``.
+    """Cause, what was seen and the first thing to do, by the alternative that explains the words best.
+
+    leading: that alternative, None where there is none
 
     The alternatives were written down before the words were; which of them leads is a score, not a test.
     """
-    wrote = _writer(adapter, name, strength)
+    wrote = _writer(adapter, leading, strength)
     share = f"{seen.against} of {seen.heard} sampled responses"
     if _some_replicas(seen):
         where = (
@@ -57,12 +59,12 @@ def name_response_cause(
             Cause.ONE_REPLICA, f"{share} of {adapter} read as if {wrote}{where}; the others as accepted", do
         )
     what = f"responses of {adapter} read as if {wrote} ({share} speak against what was accepted)"
-    if name == "base" and identity.base_moved:
+    if leading == BASE and identity.base_moved:
         do = f"put the former base back, or retrain {adapter} on the new one; until then do not serve it"
         return NamedCause(
             Cause.BASE_SWAPPED_AND_ADAPTER_LOST, f"{what}; and the weights of the base are other ones", do
         )
-    return _named(adapter, name, what)
+    return _named(adapter, leading, what)
 
 
 def _some_replicas(seen: ResponseCounts) -> bool:
@@ -73,26 +75,27 @@ def _some_replicas(seen: ResponseCounts) -> bool:
     return bool(seen.against and seen.favour) and seen.against / clear < NEARLY_ALL and clear >= 8 and not everywhere
 
 
-def _named(adapter: str, name: str, what: str) -> NamedCause:
+def _named(adapter: str, leading: Alternative | None, what: str) -> NamedCause:
+    kind = AlternativeKind.UNKNOWN if leading is None else leading.kind
     look = f"compare what the engine serves under the name {adapter} with what was accepted"
-    if name == "base":
+    if kind is AlternativeKind.BASE:
         return NamedCause(
             Cause.ADAPTER_NOT_APPLIED,
             what,
             f"check that the engine loads {adapter}: key names, requested name, reload",
         )
-    if name == "4 bits":
+    if kind is AlternativeKind.FOUR_BITS:
         return NamedCause(
             Cause.QUANTISED_BASE,
             what,
             "compare dtype and quantisation of the served base with the last good release",
         )
-    if name == "previous":
+    if kind is AlternativeKind.PREVIOUS:
         do = f"unload {adapter} and load its present files again; restart the engine if it still serves the old ones"
         return NamedCause(Cause.WRONG_ADAPTER, what, do)
-    if name.startswith(OTHER):
+    if kind is AlternativeKind.OTHER_ADAPTER:
         return NamedCause(Cause.WRONG_ADAPTER, what, f"check what is routed and cached under the name {adapter}")
-    if name.startswith(STRENGTHS):
+    if kind in STRENGTHS:
         return NamedCause(
             Cause.WRONG_STRENGTH,
             what,
@@ -101,18 +104,19 @@ def _named(adapter: str, name: str, what: str) -> NamedCause:
     return NamedCause(Cause.UNKNOWN, what, look)
 
 
-def _writer(adapter: str, name: str, strength: Interval | None) -> str:
+def _writer(adapter: str, leading: Alternative | None, strength: Interval | None) -> str:
+    kind = AlternativeKind.UNKNOWN if leading is None else leading.kind
     left = ""
     if strength is not None and math.isfinite(strength.low):
         left = f", {strength.mean:.2f} of the way from base to adapter ({strength.low:.2f}..{strength.high:.2f})"
-    if name == "base":
+    if kind is AlternativeKind.BASE:
         return f"the accepted base wrote them{left}"
-    if name == "previous":
+    if kind is AlternativeKind.PREVIOUS:
         return f"the version of {adapter} accepted before wrote them"
-    if name.startswith(OTHER):
-        return f"{name.removeprefix(OTHER)} wrote them"
-    if name == "4 bits":
+    if leading is not None and kind is AlternativeKind.OTHER_ADAPTER:
+        return f"{leading.name} wrote them"
+    if kind is AlternativeKind.FOUR_BITS:
         return f"{adapter} on a base of 4-bit weights wrote them"
-    if name.startswith(STRENGTHS):
+    if kind in STRENGTHS:
         return f"{adapter} at another strength wrote them{left}"
     return f"something else than {adapter} wrote them{left}"

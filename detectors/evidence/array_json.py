@@ -1,4 +1,7 @@
-"""Arrays as JSON and back, to the last bit: a restart may neither lose nor invent evidence."""
+"""Arrays as JSON and back, to the last bit: a restart may neither lose nor invent evidence.
+
+Saved state has this form: what ``pack`` wrote once, ``unpack`` has to read.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pack(values: NDArray[np.float64]) -> list[Any]:
-    """Nested lists of floats, whose repr is exact; -inf, inf and nan as words, which JSON has no numbers for."""
+def pack(values: NDArray[np.floating[Any]]) -> list[Any]:
+    """Nested lists of floats, whose repr is exact; -inf, inf and nan as text, which JSON has no numbers for."""
     if values.ndim > 1:
         return [pack(row) for row in values]
     return [float(x) if np.isfinite(x) else str(float(x)) for x in values]
 
 
 def unpack(stored: Sequence[Any]) -> NDArray[np.float64]:
-    """What ``pack`` was given."""
+    """The array that ``pack`` was given, as float64."""
     if stored and isinstance(stored[0], list):
         return np.array([unpack(row) for row in stored], dtype=np.float64)
     return np.array([float(x) for x in stored], dtype=np.float64)

@@ -1,15 +1,16 @@
-"""The e-detector: evidence that may be looked at in every round, for as many streams at once as there are.
+"""The e-detector: evidence that may be looked at after every round, for any number of streams at once.
 
-One process a bet, ``M <- prod_draws (1 + g (S - share)) * (M + 1)``, started at 0; the alarm is on the mean over bets.
+One process for each bet g, ``M <- prod_draws (1 + g (S - share)) * (M + 1)``, started at 0; the alarm is on the mean
+over bets.
 
 Null hypothesis: given the past and the earlier draws of the round, the mean of each score is at most ``share``.
 Guarantee: the average run length to ``mean M >= A`` is at least A rounds, and P(alarm by round T) <= T / A.
 What breaks it: scores whose mean given the past exceeds ``share`` (a marginal mean is not enough), a bet chosen from
 the score it is placed on, or one "+1" a draw where A was counted in rounds.
 
-Two forms of the same process. ``advance`` is the formula, in nats. ``step`` and ``step_twin`` are what runs: M itself,
-in place, its factors looked up by how many draws were beyond; tests/detectors/evidence/test_e_detector.py compares
-them.
+The same process is here twice. ``advance`` and ``level`` are the reference: the formula, on ln M. ``step`` and ``nats``
+are what runs in production (e_process_bank.py): on M itself, in place, with factors looked up by how many draws were
+beyond. tests/detectors/evidence/test_e_detector.py holds the two equal. ``step_cusum`` only dates the onset.
 
 Source: Shin, Ramdas & Rinaldo (2022), "E-detectors", arXiv 2203.03532. Departs: a fixed grid of bets averaged as
 processes, never as factors, and one "+1" a round for all draws of that round; M is capped at e^300 (lowering M keeps
@@ -49,29 +50,29 @@ def grid(share: float, bets: int = 8) -> Doubles:
 
 
 def fresh(streams: int, bets: int = 8) -> Doubles:
-    """(streams, bets) ln M of processes that have seen nothing: M = 0."""
+    """(streams, bets) ln M before the first round: M = 0."""
     return np.full((streams, bets), -np.inf)
 
 
 def advance(log_m: Doubles, scores: Scores, share: float, mask: NDArray[np.bool_] | None = None) -> Doubles:
-    """ln M after one round.
+    """ln M after one round, the reference.
 
     log_m: (streams, G) ln M before, -inf where M is 0
     scores: (streams, n) in [0, 1]; bool is the fast way
-    mask: (streams, n) which of them are there, all of them when None; a stream without any keeps its M, with no "+1"
+    mask: (streams, n) which of them are measured, all of them when None; a stream without any keeps its M, with no "+1"
 
-    Comes back as (streams, G), free of NaN. Raises ShapeMismatch.
+    Returns (streams, G), free of NaN. Raises ShapeMismatch.
     """
     if scores.ndim != 2 or scores.shape[0] != log_m.shape[0] or (mask is not None and mask.shape != scores.shape):
         raise ShapeMismatch("scores", scores.shape, f"({log_m.shape[0]}, draws), and the mask alike")
     present: NDArray[np.bool_] = np.ones(scores.shape, dtype=np.bool_) if mask is None else mask
     factor = _log_factor(scores, present, grid(share, log_m.shape[1]), share)
-    seen = np.count_nonzero(present, axis=1) > 0
-    return np.where(seen[:, None], np.logaddexp(log_m, 0.0) + factor, log_m)
+    measured = np.count_nonzero(present, axis=1) > 0
+    return np.where(measured[:, None], np.logaddexp(log_m, 0.0) + factor, log_m)
 
 
 def level(log_m: Doubles) -> Doubles:
-    """(streams,) ln of the mean of M over bets; -inf where nothing has been seen."""
+    """(streams,) ln of the mean of M over bets, the reference; -inf where M is 0."""
     top = log_m.max(axis=1)
     safe = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
@@ -101,18 +102,19 @@ def step(m: Doubles, factors: Doubles) -> None:
     np.minimum(m, LARGEST, out=m)
 
 
-def step_twin(w: Doubles, factors: Doubles) -> NDArray[np.bool_]:
-    """One round of the CUSUM twin, in place: ``W <- max(W, 1) * factor``. w, factors: (streams, bets).
+def step_cusum(w: Doubles, factors: Doubles) -> NDArray[np.bool_]:
+    """One round of the CUSUM statistic, in place: ``W <- max(W, 1) * factor``. w, factors: (streams, bets).
 
-    Comes back as (streams, bets): where W began anew with this round, because the past had nothing left to add. The
-    round of the last such beginning is where the fault most likely began: W is the largest product of factors over
-    all rounds that it could have begun in. It decides nothing; M alone has the guarantee.
+    Returns (streams, bets): where W restarted with this round, because it was at most 1 before it. The round of the
+    last restart is where the fault most likely began: W is the largest product of factors over all rounds in which the
+    fault could have begun. It decides nothing and has no guarantee; M alone does. Source: Page (1954), "Continuous
+    inspection schemes", Biometrika 41; docs/mathematics.md#e-detector.
     """
-    began: NDArray[np.bool_] = w <= 1.0
+    restarted: NDArray[np.bool_] = w <= 1.0
     np.maximum(w, 1.0, out=w)
     np.multiply(w, factors, out=w)
     np.minimum(w, LARGEST, out=w)
-    return began
+    return restarted
 
 
 def nats(m: Doubles) -> Doubles:

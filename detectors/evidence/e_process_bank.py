@@ -1,30 +1,35 @@
-"""The running evidence of many subjects: all that a canary detector remembers, one row a stream, moved at once."""
+"""The running e-detectors of many streams: what each remembers, one row of arrays a stream, all moved at once.
+
+Saved state is read back from the JSON keys of ``to_json``: they stay. The arithmetic is that of e_detector.py, to which
+tests/detectors/evidence/test_e_process_bank.py holds it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import ShapeMismatch
 from detectors.evidence.array_json import pack, unpack
-from detectors.evidence.e_detector import count_factors, nats, step, step_twin, value_factors
+from detectors.evidence.e_detector import count_factors, nats, step, step_cusum, value_factors
 from detectors.records import BaseRound, Evidence, SubjectKind
 
 Doubles = NDArray[np.float64]
 Scores = NDArray[np.bool_] | Doubles
+Key = TypeVar("Key", bound=Hashable)
 
 # Rows moved at a time: what one round touches of them, some 600 KB, stays in a core's own cache.
 CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Who speaks: which detector, about what kind of subject, and may it page."""
+class EvidenceSource:
+    """Which detector the evidence comes from, what kind of subject it is about, and whether it may page."""
 
     about: SubjectKind
     detector: str
@@ -35,9 +40,9 @@ class Source:
 class OnsetEstimate:
     """When the evidence says that its cause began, seconds since the epoch.
 
-    at: the round in which the leading bet's CUSUM twin last began anew
-    after, by: from the measured round before the earliest such beginning to the latest one, over the bets whose twin
-    stands above 1; after is None where there was no round before
+    at: the round in which the CUSUM statistic of the leading bet last restarted
+    after, by: from the measured round before the earliest such restart to the latest one, over the bets whose CUSUM
+    statistic is above 1; after is None where there was no round before
 
     No coverage is promised. Measured at the alarm, 16 draws a round, 15 to 100 % of them beyond: 96 to 100 % after a
     past at the very edge of the null, some 20 rounds wide (small bets forget slowly); one round wide after a past
@@ -53,9 +58,10 @@ class OnsetEstimate:
 class ProcessArrays:
     """What is remembered of S streams and G bets; 240 bytes a stream at 8 bets.
 
-    m, w: (S, G) M and its CUSUM twin, no logarithms; since: (S, G) ``at`` of the round in which the twin last began
-    anew, nan before the first; gap: (S, G) seconds back to the measured round before that one, inf where there was none
-    n: (S,) scores since M last started at 0; seen_at: (S,) ``at`` of the last measured round, -inf before the first
+    m, w: (S, G) M and the CUSUM statistic, no logarithms
+    since: (S, G) ``at`` of the round in which the CUSUM statistic last restarted, nan before the first round
+    gap: (S, G) seconds from the measured round before that one, inf where there was none
+    n: (S,) scores since M last started at 0; measured_at: (S,) ``at`` of the last measured round, -inf before the first
     """
 
     m: Doubles
@@ -63,11 +69,11 @@ class ProcessArrays:
     since: Doubles
     gap: NDArray[np.float32]
     n: NDArray[np.int64]
-    seen_at: Doubles
+    measured_at: Doubles
 
     @classmethod
     def fresh(cls, streams: int, bets: int) -> ProcessArrays:
-        """Streams that have seen nothing."""
+        """Streams before their first score."""
         shape = (streams, bets)
         return cls(
             m=np.zeros(shape),
@@ -75,7 +81,7 @@ class ProcessArrays:
             since=np.full(shape, np.nan),
             gap=np.full(shape, np.inf, dtype=np.float32),
             n=np.zeros(streams, dtype=np.int64),
-            seen_at=np.full(streams, -np.inf),
+            measured_at=np.full(streams, -np.inf),
         )
 
     @property
@@ -98,17 +104,17 @@ class ProcessArrays:
     def move(self, factors: Doubles, draws: NDArray[np.int64] | int, at: float) -> None:
         """One measured round of all these streams, in place. factors: (S, G), e_detector.py."""
         step(self.m, factors)
-        began = step_twin(self.w, factors)
-        np.copyto(self.since, at, where=began)
-        np.copyto(self.gap, (at - self.seen_at).astype(np.float32)[:, None], where=began)
-        self.seen_at[:] = at
+        restarted = step_cusum(self.w, factors)
+        np.copyto(self.since, at, where=restarted)
+        np.copyto(self.gap, (at - self.measured_at).astype(np.float32)[:, None], where=restarted)
+        self.measured_at[:] = at
         self.n += draws
 
     def forget(self, row: int) -> None:
-        """M and its twin back to 0; when the stream was last measured stays known."""
-        seen_at = self.seen_at[row]
+        """M and the CUSUM statistic back to 0; when the stream was last measured is kept."""
+        measured_at = self.measured_at[row]
         self.put(np.array([row]), ProcessArrays.fresh(1, self.m.shape[1]))
-        self.seen_at[row] = seen_at
+        self.measured_at[row] = measured_at
 
 
 def move_counts(rows: ProcessArrays, ones: NDArray[np.int64], draws: int, share: float, at: float) -> None:
@@ -119,43 +125,48 @@ def move_counts(rows: ProcessArrays, ones: NDArray[np.int64], draws: int, share:
 
 
 @dataclass(slots=True)
-class Streams:
-    """rows: what is remembered; index: stream -> its row."""
+class EProcessBank(Generic[Key]):
+    """E-detectors by stream. Streams have any hashable key.
+
+    rows: what is remembered; index: stream -> its row
+    """
 
     rows: ProcessArrays = field(default_factory=lambda: ProcessArrays.fresh(0, 0))
-    index: dict[str, int] = field(default_factory=dict)
+    index: dict[Key, int] = field(default_factory=dict)
 
-    def advance(self, heard: Mapping[str, Scores], share: float, bets: int, at: float) -> None:
-        """One tick of the clock of each stream heard, in one array update.
+    def advance(self, scores: Mapping[Key, Scores], share: float, bets: int, at: float) -> None:
+        """One round of each stream that has scores, in one array update.
 
-        heard: stream -> (n,) its scores of this round, bool or in [0, 1]; one without any stays as it is, without
-        the "+1"
+        scores: stream -> (n,) its scores of this round, bool or in [0, 1]; a stream without any stays as it is,
+        without the "+1"
         """
-        measured = {name: scores for name, scores in heard.items() if len(scores)}
+        measured = {stream: own for stream, own in scores.items() if len(own)}
         if not measured:
             return
-        where = self._where(list(measured), bets)
+        rows = self._rows_of(list(measured), bets)
         draws = np.fromiter(map(len, measured.values()), dtype=np.int64, count=len(measured))
-        part = self.rows.part(where)
+        part = self.rows.part(rows)
         part.move(_factors(list(measured.values()), draws, share, bets), draws, at)
-        self.rows.put(where, part)
+        self.rows.put(rows, part)
 
-    def level(self, stream: str) -> float:
+    def level(self, stream: Key) -> float:
         """ln of the mean of M, in nats; 0 while there is no observation ("not enough data yet" is a value)."""
         return self.levels([stream])[stream]
 
-    def levels(self, streams: Sequence[str]) -> dict[str, float]:
+    def levels(self, streams: Sequence[Key]) -> dict[Key, float]:
         """Stream -> ``level``, of many at once."""
-        seen = [stream for stream in streams if self.n(stream)]
-        logs = nats(self.rows.m[[self.index[stream] for stream in seen]]) if seen else np.zeros(0)
-        return dict.fromkeys(streams, 0.0) | dict(zip(seen, logs.tolist(), strict=True))
+        scored = [stream for stream in streams if self.n(stream)]
+        logs = nats(self.rows.m[[self.index[stream] for stream in scored]]) if scored else np.zeros(0)
+        return dict.fromkeys(streams, 0.0) | dict(zip(scored, logs.tolist(), strict=True))
 
-    def n(self, stream: str) -> int:
+    def n(self, stream: Key) -> int:
         """Scores since the stream's M last started at 0."""
         return int(self.rows.n[self.index[stream]]) if stream in self.index else 0
 
-    def evidence(self, source: Source, subjects: Sequence[str], record: BaseRound) -> tuple[Evidence, ...]:
-        """The level of each subject after a round, in their order; a subject's stream has its name."""
+    def evidence(
+        self: EProcessBank[str], source: EvidenceSource, subjects: Sequence[str], record: BaseRound
+    ) -> tuple[Evidence, ...]:
+        """The level of each subject after a round, in their order; a subject's stream has its name as its key."""
         levels = self.levels(subjects)
         return tuple(
             Evidence(
@@ -172,47 +183,68 @@ class Streams:
             for subject in subjects
         )
 
-    def onset(self, stream: str) -> OnsetEstimate | None:
-        """When did what the stream is evidence of begin? None where no bet has anything to say."""
+    def onset(self, stream: Key) -> OnsetEstimate | None:
+        """When did what the stream is evidence of begin? None where no CUSUM statistic is above 1."""
         if not self.n(stream):
             return None
         row = self.index[stream]
         w, since = self.rows.w[row], self.rows.since[row]
-        alive = w > 1.0
-        if not alive.any():
+        above = w > 1.0
+        if not above.any():
             return None
-        before = (since - self.rows.gap[row])[alive].min()
+        before = (since - self.rows.gap[row])[above].min()
         return OnsetEstimate(
             at=float(since[int(np.argmax(w))]),
             after=float(before) if math.isfinite(before) else None,
-            by=float(since[alive].max()),
+            by=float(since[above].max()),
         )
 
-    def restart(self, stream: str) -> None:
+    def restart(self, stream: Key) -> None:
         """M back to 0, as after an alarm. Lowering M keeps every guarantee."""
         if stream in self.index:
             self.rows.forget(self.index[stream])
 
-    def to_json(self) -> dict[str, Any]:
-        """Every number to the last bit, which ``from_json`` gives back."""
+    def to_json(self, form: Callable[[Key], Any] | None = None) -> dict[str, Any]:
+        """Every number to the last bit, which ``from_json`` gives back.
+
+        form: the JSON form of a key; None where keys are names. Forms lie under a JSON key of their own, so that a
+        former version, which knows names alone, starts the evidence at 0 instead of failing on them
+        """
         if not self.index:
             return {}
-        doubles = {name: pack(getattr(self.rows, name)) for name in ("m", "w", "since", "gap", "seen_at")}
-        return {"names": list(self.index), "n": self.rows.n.tolist(), **doubles}
+        rows = self.rows
+        keys = {"names": list(self.index)} if form is None else {"keys": [form(stream) for stream in self.index]}
+        return {
+            **keys,
+            "n": rows.n.tolist(),
+            "m": pack(rows.m),
+            "w": pack(rows.w),
+            "since": pack(rows.since),
+            "gap": pack(rows.gap),
+            "seen_at": pack(rows.measured_at),
+        }
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Streams:
-        """Raises nothing for a state of the former layout, a row by stream: its evidence starts at 0."""
-        names = stored.get("names")
-        if not isinstance(names, list):
-            return cls()
-        doubles = {name: unpack(stored[name]) for name in ("m", "w", "since", "gap", "seen_at")}
-        gap, n = doubles.pop("gap").astype(np.float32), np.array(stored["n"], dtype=np.int64)
-        rows = ProcessArrays(gap=gap, n=n, **doubles)
-        return cls(rows, {name: row for row, name in enumerate(names)})
+    def from_json(cls, stored: dict[str, Any], key: Callable[[Any], Key] | None = None) -> Self:
+        """The inverse of ``to_json``. A state of an earlier layout, a row by stream, gives streams that start at 0.
 
-    def _where(self, streams: Sequence[str], bets: int) -> NDArray[np.int64]:
-        """The rows of these streams, made where there was none."""
+        key: from the JSON form of a key to the key, the names of a former version included; None where keys are names
+        """
+        keys = stored.get("keys", stored.get("names"))
+        if not isinstance(keys, list):
+            return cls()
+        rows = ProcessArrays(
+            m=unpack(stored["m"]),
+            w=unpack(stored["w"]),
+            since=unpack(stored["since"]),
+            gap=unpack(stored["gap"]).astype(np.float32),
+            n=np.array(stored["n"], dtype=np.int64),
+            measured_at=unpack(stored["seen_at"]),
+        )
+        return cls(rows, {form if key is None else key(form): row for row, form in enumerate(keys)})
+
+    def _rows_of(self, streams: Sequence[Key], bets: int) -> NDArray[np.int64]:
+        """The rows of these streams, added where there was none."""
         width = self.rows.m.shape[1]
         if self.index and width != bets:
             raise ShapeMismatch("bets of a stream", bets, f"{width}, as in the rounds before")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances, draw_scores, of_members
-from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
+from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Evidence, SubjectKind
 
-State = Streams
+State = EProcessBank[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         tolerances = self.config.tolerances
-        heard = of_members(record, lambda member: draw_scores(member, tolerances))
-        self.state.advance(heard, tolerances.share, self.config.bets, record.at)
-        source = Source(self.about, "adapter_gap", self.pages)
+        beyond = of_members(record, lambda member: draw_scores(member, tolerances))
+        self.state.advance(beyond, tolerances.share, self.config.bets, record.at)
+        source = EvidenceSource(self.about, "adapter_gap", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
 
     def onset(self, subject: str) -> OnsetEstimate | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances, median_share, member_median
-from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
+from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Evidence, SubjectKind
 
-State = Streams
+State = EProcessBank[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Detector:
         median, members = member_median(record, tolerances)
         share = median_share(tolerances.share, members)
         self.state.advance({record.base: median}, share, self.config.bets, record.at)
-        return self.state.evidence(Source(self.about, "base_shift", self.pages), [record.base], record)
+        return self.state.evidence(EvidenceSource(self.about, "base_shift", self.pages), [record.base], record)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
         return self.state.onset(subject)

@@ -1,7 +1,8 @@
-"""Embedding drift: do the prompts, or the outputs, of an adapter still come from where they came from at first?
+"""Embedding drift: do the prompts, or the outputs, of an adapter still have the distribution that they had at first?
 
 It informs and never pages: inputs drift for good reasons, and no run length is promised under dependence between
 interactions (tenants that come and go alarm at 100-290 blocks).
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations
@@ -17,21 +18,22 @@ from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
-from detectors.evidence.e_process_bank import OnsetEstimate, Streams
+from detectors.evidence.e_process_bank import EProcessBank, OnsetEstimate
 from detectors.records import Evidence, Floats, SubjectKind
-from detectors.traffic_records import Embedding
+from detectors.traffic_records import Embedding, Side
 
 Doubles = NDArray[np.float64]
 
-# Scores are (1 + pay-off) / 2, so "no better than a coin" is this mean.
+# Mean of the scores (1 + pay-off) / 2 under the null, whose pay-offs have mean 0.
 FAIR = 0.5
+# Adapter, and which side of its interactions.
+DriftStream = tuple[str, Side]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """reference_size: embeddings that make up the frozen bank of a stream; block: pairs to one "+1", of which no two
-    come from one session or tenant where those are known
-
+    """reference_size: embeddings that make up the frozen bank of a stream
+    block: pairs to one "+1"; those of one session or tenant, where that is known, count as one score
     directions, features: widths of the random projection and of the random Fourier features; bets: see e_detector.py
     rate: step of the online logistic regression; seed: fixes projection, features and the bank's order
     """
@@ -51,13 +53,13 @@ class Config:
 
 
 @dataclass(slots=True)
-class Bank:
+class ReferenceBank:
     """What one stream remembers beside its M.
 
-    references: (m, directions) projected, m grows to reference_size and is then frozen
-    used: references already paired; paid: (k,) scores of the block that is not full yet
-    slope: (features,) of the witness before this block; ahead: with what this block has taught; width: of embeddings
-    groups: (k,) sessions or tenants of those scores
+    width: of the embeddings; references: (m, directions) projected, m grows to reference_size and is then frozen
+    slope: (features,) weights of the witness before this block; ahead: the same, after what this block has taught
+    used: references already paired; paid: (k,) scores of the block that is not full yet; groups: (k,) their sessions
+    or tenants
     """
 
     width: int
@@ -73,12 +75,12 @@ class Bank:
 class State:
     """streams: M of each adapter and side; banks: the rest of what they remember, by the same key."""
 
-    streams: Streams = field(default_factory=Streams)
-    banks: dict[str, Bank] = field(default_factory=dict)
+    streams: EProcessBank[DriftStream] = field(default_factory=EProcessBank)
+    banks: dict[DriftStream, ReferenceBank] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         banks = {
-            key: {
+            _text(stream): {
                 "width": bank.width,
                 "references": pack(bank.references),
                 "slope": pack(bank.slope),
@@ -87,14 +89,14 @@ class State:
                 "paid": list(bank.paid),
                 "groups": list(bank.groups),
             }
-            for key, bank in self.banks.items()
+            for stream, bank in self.banks.items()
         }
-        return {"streams": self.streams.to_json(), "banks": banks}
+        return {"streams": self.streams.to_json(_text), "banks": banks}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
         banks = {
-            key: Bank(
+            _stream(text): ReferenceBank(
                 row["width"],
                 unpack(row["references"]),
                 unpack(row["slope"]),
@@ -103,28 +105,31 @@ class State:
                 tuple(row["paid"]),
                 tuple(row.get("groups", [""] * len(row["paid"]))),
             )
-            for key, row in stored["banks"].items()
+            for text, row in stored["banks"].items()
         }
-        return cls(Streams.from_json(stored["streams"]), banks)
+        return cls(EProcessBank[DriftStream].from_json(stored["streams"], _stream), banks)
 
 
 class Detector:
     """Sequential two-sample test by betting, against a bank frozen from the first ``reference_size`` embeddings.
 
-    Each later embedding x is paired with a reference r that was never used; the pay-off ``tanh(f(x) - f(r))`` of a
+    Each later embedding x is paired with a reference r that was never used. The pay-off ``tanh(f(x) - f(r))`` of a
     witness f learnt from past pairs alone is antisymmetric, so its mean is 0 under H0: x and the references are
-    independent draws of one law. ``mean M`` is then an e-detector with one "+1" a block. What breaks it: dependence
-    between interactions. Turns of one session, and requests of one tenant, are the plainest such: where ``group``
-    tells them, those of one block count as one observation, their mean. Groups that go on over many blocks still
-    depend, and the bank is taken as it comes: tenants that come and go alarm, which is why this informs. ``n`` counts
-    observations. When the bank is used up, level and ``n`` stay where they are until a new stream starts:
-    a reference used twice would be one observation counted twice.
+    independent draws from one distribution. The mean of M over bets is then an e-detector with one "+1" a block.
+    Guarantee under H0: average run length at least A blocks. What breaks it: dependence between interactions. The
+    commonest are turns of one session and requests of one tenant: where ``group`` names them, those of one block count
+    as one observation, their mean. Groups that last for many blocks are still dependent, and the bank is filled with
+    the first embeddings, whatever they are: tenants that come and go alarm, which is why this informs. ``n`` counts
+    observations. When the bank is used up, level and ``n`` stay where they are until a new stream starts: a reference
+    used twice would be one observation counted twice.
 
-    An embedding of another width comes from another embedder and cannot be compared: bank and M of its key are dropped
-    and start anew with it. The law it starts from is then the present one, and what drifted before is forgotten.
+    An embedding of another width comes from another embedder and cannot be compared: bank and M of its stream are
+    dropped and start again with it. The reference distribution is then the present one, and what drifted before is
+    forgotten.
 
-    Source: Shekhar & Ramdas (2023), "Nonparametric two-sample testing by betting"; Rahimi & Recht (2007) for the
-    features. Departs: pairs against a frozen bank, a "+1" a block, random projection before the features.
+    Source: docs/mathematics.md#embedding-drift; Shekhar & Ramdas (2023), "Nonparametric two-sample testing by betting";
+    Rahimi & Recht (2007) for the features. Departs: pairs against a frozen bank, a "+1" a block, random projection
+    before the features.
     """
 
     reads = Embedding
@@ -137,86 +142,96 @@ class Detector:
 
     def update(self, record: Embedding) -> tuple[Evidence, ...]:
         """One embedded prompt or output. One that holds NaN or infinity is passed over."""
-        key = f"{record.adapter}/{record.side.value}"
+        stream = record.adapter, record.side
         if bool(np.all(np.isfinite(record.vector))):
-            self._learn(key, record)
-        n = self.state.streams.n(key)
-        found = Evidence(
+            self._learn(stream, record)
+        level = Evidence(
             subject_kind=self.about,
             subject=record.adapter,
             detector="embedding_drift",
             stream=record.side.value,
-            round=self._blocks(key),
-            log_e=self.state.streams.level(key),
-            n=n,
+            round=self._blocks(stream),
+            log_e=self.state.streams.level(stream),
+            n=self.state.streams.n(stream),
             at=record.at,
             pages=self.pages,
         )
-        return (found,)
+        return (level,)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """Of the side whose evidence is further; None where there is none."""
+        """Of the side with the higher level; None where there is none."""
         streams = self.state.streams
-        mine = [key for key in streams.index if key.rpartition("/")[0] == subject]
-        return streams.onset(max(mine, key=streams.level)) if mine else None
+        sides = [stream for stream in streams.index if stream[0] == subject]
+        return streams.onset(max(sides, key=streams.level)) if sides else None
 
     def restart(self, subject: str) -> None:
         """M of all sides of one adapter back to 0; its banks stay as they are, used references stay used."""
-        for key in [key for key in self.state.streams.index if key.rpartition("/")[0] == subject]:
-            self.state.streams.restart(key)
+        for stream in [stream for stream in self.state.streams.index if stream[0] == subject]:
+            self.state.streams.restart(stream)
 
     def forget(self, subject: str) -> None:
-        """M and banks of all sides of one adapter: another golden base embeds from now on, and what it gives cannot be
-        told from drift beside what the former one gave."""
+        """M and banks of all sides of one adapter: another golden base embeds from now on, and beside the embeddings of
+        the former one its own would read as drift."""
         self.restart(subject)
-        for key in [key for key in self.state.banks if key.rpartition("/")[0] == subject]:
-            del self.state.banks[key]
+        for stream in [stream for stream in self.state.banks if stream[0] == subject]:
+            del self.state.banks[stream]
 
-    def _blocks(self, key: str) -> int:
+    def _blocks(self, stream: DriftStream) -> int:
         """Full blocks of the present bank."""
-        bank = self.state.banks.get(key)
+        bank = self.state.banks.get(stream)
         return 0 if bank is None else bank.used // self.config.block
 
-    def _learn(self, key: str, record: Embedding) -> None:
-        config, bank = self.config, self._bank(key, record.vector)
+    def _learn(self, stream: DriftStream, record: Embedding) -> None:
+        config, bank = self.config, self._bank(stream, record.vector)
         point = project(record.vector, config.directions, config.seed)
         if len(bank.references) < config.reference_size:
             bank.references = np.vstack([bank.references, point])
         elif bank.used < config.reference_size:
-            self._bet(key, bank, point, record)
+            self._bet(stream, bank, point, record)
 
-    def _bet(self, key: str, bank: Bank, point: Doubles, record: Embedding) -> None:
-        """Pay first, learn afterwards: the witness that is bet on has never seen this pair, nor any of this block where
-        the group is known: one turn of a session tells what the next one will be like."""
+    def _bet(self, stream: DriftStream, bank: ReferenceBank, point: Doubles, record: Embedding) -> None:
+        """Score the pair first and learn from it afterwards, so that the witness does not depend on the pair. Where the
+        group is known it does not depend on any pair of this block: one turn of a session predicts the next one."""
         config = self.config
         order = _order(config.reference_size, config.seed)
-        apart = _features(np.stack([point, bank.references[order[bank.used]]]), bank.references, config)
-        difference = apart[0] - apart[1]
-        lead = float(bank.ahead @ difference)
-        bet = float(bank.slope @ difference) if record.group else lead
-        bank.paid, bank.groups = (*bank.paid, FAIR * (1.0 + math.tanh(bet))), (*bank.groups, record.group)
-        bank.ahead = bank.ahead + config.rate * difference / (1.0 + math.exp(min(lead, 700.0)))
+        pair = _features(np.stack([point, bank.references[order[bank.used]]]), bank.references, config)
+        difference = pair[0] - pair[1]
+        newest = float(bank.ahead @ difference)
+        witness = float(bank.slope @ difference) if record.group else newest
+        bank.paid, bank.groups = (*bank.paid, FAIR * (1.0 + math.tanh(witness))), (*bank.groups, record.group)
+        bank.ahead = bank.ahead + config.rate * difference / (1.0 + math.exp(min(newest, 700.0)))
         bank.used += 1
         if len(bank.paid) == config.block:
             scores = by_group(bank.paid, bank.groups)
-            self.state.streams.advance({key: scores}, FAIR, config.bets, record.at)
+            self.state.streams.advance({stream: scores}, FAIR, config.bets, record.at)
             bank.paid, bank.groups, bank.slope = (), (), bank.ahead
 
-    def _bank(self, key: str, vector: Floats) -> Bank:
-        bank = self.state.banks.get(key)
+    def _bank(self, stream: DriftStream, vector: Floats) -> ReferenceBank:
+        bank = self.state.banks.get(stream)
         if bank is None or bank.width != len(vector):
-            self.state.streams.restart(key)
-            bank = Bank(len(vector), np.zeros((0, self.config.directions)), *np.zeros((2, self.config.features)))
-            self.state.banks[key] = bank
+            self.state.streams.restart(stream)
+            bank = ReferenceBank(
+                len(vector), np.zeros((0, self.config.directions)), *np.zeros((2, self.config.features))
+            )
+            self.state.banks[stream] = bank
         return bank
 
 
+def _text(stream: DriftStream) -> str:
+    return f"{stream[0]}/{stream[1].value}"
+
+
+def _stream(text: str) -> DriftStream:
+    adapter, _, side = text.rpartition("/")
+    return adapter, Side(side)
+
+
 def by_group(scores: Sequence[float], groups: Sequence[str]) -> Doubles:
-    """(n,) one score a group, the mean of its own; those of no known group stand for themselves."""
-    together: dict[object, list[float]] = {}
+    """(n,) one score for each group, the mean of its own; a score of no known group is a group by itself."""
+    by_key: dict[object, list[float]] = {}
     for number, (score, group) in enumerate(zip(scores, groups, strict=True)):
-        together.setdefault(group or number, []).append(score)
-    return np.array([sum(mine) / len(mine) for mine in together.values()])
+        by_key.setdefault(group or number, []).append(score)
+    return np.array([sum(own) / len(own) for own in by_key.values()])
 
 
 def project(vector: Floats, directions: int, seed: int) -> Doubles:

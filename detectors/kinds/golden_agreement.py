@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from detectors.canaries.tolerance import by_draw, of_members
 from detectors.errors import Refused
-from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
+from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Bools, Evidence, Round, SubjectKind
 
-State = Streams
+State = EProcessBank[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         config = self.config
-        heard = of_members(record, lambda member: flipped(member, config.floor))
-        self.state.advance(heard, config.share, config.bets, record.at)
-        source = Source(self.about, "golden_agreement", self.pages)
+        beyond = of_members(record, lambda member: flipped(member, config.floor))
+        self.state.advance(beyond, config.share, config.bets, record.at)
+        source = EvidenceSource(self.about, "golden_agreement", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
 
     def onset(self, subject: str) -> OnsetEstimate | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.canaries.tolerance import Tolerances, by_draw, of_members
-from detectors.evidence.e_process_bank import OnsetEstimate, Source, Streams
+from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Bools, Evidence, Measurement, Round, SubjectKind
 
-State = Streams
+State = EProcessBank[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
         tolerances = self.config.tolerances
-        heard = of_members(record, lambda member: moved(member, tolerances))
-        self.state.advance(heard, tolerances.share, self.config.bets, record.at)
-        source = Source(self.about, "logit_shift", self.pages)
+        beyond = of_members(record, lambda member: moved(member, tolerances))
+        self.state.advance(beyond, tolerances.share, self.config.bets, record.at)
+        source = EvidenceSource(self.about, "logit_shift", self.pages)
         return self.state.evidence(source, [m.adapter for m in record.members], record)
 
     def onset(self, subject: str) -> OnsetEstimate | None:

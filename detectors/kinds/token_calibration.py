@@ -1,4 +1,8 @@
-"""Token calibration: are the tokens drawn as the requests asked, or at another temperature, nucleus, penalty?"""
+"""Token calibration: are tokens sampled with the parameters that requests ask for, or at another temperature, top-p or
+penalty?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +17,24 @@ from numpy.typing import NDArray
 from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.evidence.likelihood_process import Chains
+from detectors.evidence.likelihood_process import LikelihoodProcesses
 from detectors.evidence.profile_likelihood import most_likely, most_likely_step
 from detectors.records import Evidence, Floats, Interval, SubjectKind
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
 
 Doubles = NDArray[np.float64]
-MARK = "\t"
-# Below this share of the recent responses a value that was asked for is forgotten; and no more than so many are kept.
-RARE, MOST_ASKED = 0.01, 16
+# Adapter, and the name of the sampler that its tokens are compared with.
+SamplerStream = tuple[str, str]
+# A requested value below this share of the recent responses is forgotten; and no more than so many values are kept.
+RARE, MOST_REQUESTED = 0.01, 16
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """samplers: what may be in force instead of the request's sampler, in equal parts, named as in
-    probes/scoring/likelihood_ratio.py
+    probes/scoring/token_scores.py
 
-    bins: of the histogram of ranks; recent: responses after which estimates and histogram have half forgotten
+    bins: of the histogram of ranks; recent: responses after which a response counts half in estimates and histogram
     """
 
     samplers: tuple[str, ...] = (
@@ -46,19 +51,22 @@ class Config:
 
 @dataclass(slots=True)
 class Axis:
-    """ln likelihood of the recent responses along one axis of samplers. grid: (G,) ascending"""
+    """ln likelihood of the recent responses along one parameter of the sampler.
+
+    grid: (G,) ascending; log_lik: (G,) nats; n: responses behind it, each weighted by how far it is not forgotten
+    """
 
     grid: tuple[float, ...] = ()
     log_lik: Doubles = field(default_factory=lambda: np.zeros(0))
     n: float = 0.0
 
     def after(self, grid: Floats, log_lik: Floats, keep: float) -> Axis:
-        """With one more response; another grid than before begins anew."""
+        """With one more response; another grid than before starts again from this response. keep: factor on the past"""
         if not log_lik.size or not bool(np.isfinite(log_lik).all()):
             return self
-        told = tuple(grid.tolist())
-        past = self.log_lik if told == self.grid else np.zeros(len(told))
-        return Axis(told, keep * past + log_lik.astype(np.float64), keep * self.n + 1.0 if told == self.grid else 1.0)
+        values = tuple(grid.tolist())
+        past = self if values == self.grid else Axis(values, np.zeros(len(values)))
+        return Axis(values, keep * past.log_lik + log_lik.astype(np.float64), keep * past.n + 1.0)
 
     def to_json(self) -> dict[str, Any]:
         return {"grid": list(self.grid), "log_lik": pack(self.log_lik), "n": self.n}
@@ -69,58 +77,62 @@ class Axis:
 
 
 @dataclass(slots=True)
-class Seen:
-    """What is remembered of one adapter's tokens. ranks: (bins,) how many had which rank, old ones half forgotten
+class TokenHistory:
+    """What is remembered of one adapter's tokens, older ones weighing less. ranks: (bins,) tokens by rank
 
-    asked_*: value -> how many responses were asked for with it, likewise
+    requested_*: value -> responses that were requested with it
     """
 
     ranks: Doubles
     temperature: Axis = field(default_factory=Axis)
     top_p: Axis = field(default_factory=Axis)
-    asked_temperature: dict[float, float] = field(default_factory=dict)
-    asked_top_p: dict[float, float] = field(default_factory=dict)
+    requested_temperature: dict[float, float] = field(default_factory=dict)
+    requested_top_p: dict[float, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        asked = {name: list(getattr(self, name).items()) for name in ("asked_temperature", "asked_top_p")}
-        axes = {"temperature": self.temperature.to_json(), "top_p": self.top_p.to_json()}
-        return {"ranks": pack(self.ranks), **axes, **asked}
+        return {
+            "ranks": pack(self.ranks),
+            "temperature": self.temperature.to_json(),
+            "top_p": self.top_p.to_json(),
+            "asked_temperature": list(self.requested_temperature.items()),
+            "asked_top_p": list(self.requested_top_p.items()),
+        }
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Seen:
-        """A file of an earlier version does not say what was asked for."""
+    def from_json(cls, stored: dict[str, Any]) -> TokenHistory:
+        """A file of an earlier version does not say what was requested."""
         temperature, top_p = (Axis.from_json(stored[name]) for name in ("temperature", "top_p"))
-        asked = [dict(stored.get(name, ())) for name in ("asked_temperature", "asked_top_p")]
-        return cls(unpack(stored["ranks"]), temperature, top_p, *asked)
+        requested = [dict(stored.get(name, ())) for name in ("asked_temperature", "asked_top_p")]
+        return cls(unpack(stored["ranks"]), temperature, top_p, *requested)
 
 
 @dataclass(slots=True)
 class State:
-    """chains: M of each adapter and sampler; seen: adapter -> what its estimates and its picture are made of"""
+    """ratios: M of each adapter and sampler; histories: by adapter, behind its estimates and its histogram"""
 
-    chains: Chains = field(default_factory=Chains)
-    seen: dict[str, Seen] = field(default_factory=dict)
+    ratios: LikelihoodProcesses[SamplerStream] = field(default_factory=LikelihoodProcesses)
+    histories: dict[str, TokenHistory] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"chains": self.chains.to_json(), "seen": {name: it.to_json() for name, it in self.seen.items()}}
+        histories = {adapter: history.to_json() for adapter, history in self.histories.items()}
+        return {"chains": self.ratios.to_json(list), "seen": histories}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
-        seen = {name: Seen.from_json(row) for name, row in stored["seen"].items()}
-        chains = Chains.from_json(stored["chains"])
-        assert isinstance(chains, Chains)
-        return cls(chains, seen)
+        """A former version joined the parts of a stream's key by a tab, which no configured name holds."""
+        histories = {adapter: TokenHistory.from_json(row) for adapter, row in stored["seen"].items()}
+        return cls(LikelihoodProcesses[SamplerStream].from_json(stored["chains"], _sampler_stream), histories)
 
 
 class Detector:
     """e-detector for H0: tokens are drawn from the golden adapter, or from what keeps the tolerated share of it, by the
     sampler that the request names.
 
-    The weighted mean of one M a sampler; each is the product of likelihood ratios (probes/scoring/likelihood_ratio.py).
-    One "+1" a TrafficRound. Guarantee: average run length at least A rounds. What breaks it: a model at fault, which is
-    not this null (traffic_likelihood speaks for that), and records that name other parameters than the engine was
-    given.
-    It informs: the adapter may be well while its sampler is not, and a healthy verdict then says so
+    The weighted mean of one M for each sampler; each M multiplies the likelihood ratios of that sampler against the
+    request's (probes/scoring/likelihood_ratio_reference.py). One "+1" a TrafficRound. Guarantee: average run length at
+    least A rounds. What breaks it: a model at fault, which is outside this null (traffic_likelihood is the detector of
+    that), and records that name other parameters than the engine was given.
+    It informs and does not page: the adapter may be well while its sampler is not, and a healthy verdict then says so
     (sampler_report.py).
 
     Source: docs/mathematics.md#sampler-in-force.
@@ -135,101 +147,108 @@ class Detector:
         self.state = State() if state is None else state
 
     def update(self, record: TrafficRound) -> tuple[Evidence, ...]:
-        """All that was scored since the last one. A response with NaN among its numbers is passed over."""
-        told = [s for s in record.scores if s.tokens and s.log_sampler.size and bool(np.isfinite(s.log_sampler).all())]
+        """The responses scored since the last round. A response with NaN among its numbers is passed over."""
+        scored = [s for s in record.scores if s.tokens and s.log_sampler.size]
+        finite = [s for s in scored if bool(np.isfinite(s.log_sampler).all())]
         for adapter in record.adapters:
-            self._chain(adapter, [score for score in told if score.adapter == adapter], record.at)
+            self._multiply(adapter, [score for score in finite if score.adapter == adapter], record.at)
         return tuple(self._evidence(adapter, record) for adapter in record.adapters)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """Of the sampler whose evidence is furthest; None where there is none."""
-        chains = self.state.chains
-        furthest = max(_of(chains, subject), key=chains.level, default=None)
-        return None if furthest is None else chains.onset(furthest)
+        """Of the sampler with the highest level; None where there is none."""
+        leading = self._leading(subject)
+        return None if leading is None else self.state.ratios.onset(leading)
 
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0, and its estimates and histogram forgotten."""
-        self.state.seen.pop(subject, None)
-        for key in _of(self.state.chains, subject):
-            self.state.chains.restart(key)
+        self.state.histories.pop(subject, None)
+        for stream in _of(self.state.ratios, subject):
+            self.state.ratios.restart(stream)
 
     def leading(self, subject: str) -> str:
-        """The sampler that the evidence speaks for most, "" where none has any."""
-        chains = self.state.chains
-        furthest = max(_of(chains, subject), key=chains.level, default="")
-        return furthest.partition(MARK)[2] if furthest and chains.level(furthest) > 0 else ""
+        """The sampler with the highest level, "" where none is above 0 nats."""
+        leading = self._leading(subject)
+        return leading[1] if leading is not None and self.state.ratios.level(leading) > 0 else ""
 
     def calibration(self, subject: str, record: TrafficRound) -> Calibration | None:
         """After the round ``record``; None before the first scored response."""
-        seen = self.state.seen.get(subject)
-        if seen is None:
+        history = self.state.histories.get(subject)
+        if history is None:
             return None
-        tokens = float(seen.ranks.sum())
+        tokens = float(history.ranks.sum())
         return Calibration(
             adapter=subject,
             base=record.base,
             round=record.number,
             at=record.at,
-            log_e=self.state.chains.weighted(self._weights(subject)),
+            log_e=self.state.ratios.weighted(self._weights(subject)),
             leading=self.leading(subject),
-            temperature=_temperature(seen.temperature),
-            top_p=_top_p(seen.top_p),
-            asked_temperature=_range(seen.asked_temperature),
-            asked_top_p=_range(seen.asked_top_p),
-            ranks=seen.ranks / tokens if tokens else seen.ranks,
+            temperature=_temperature(history.temperature),
+            top_p=_top_p(history.top_p),
+            asked_temperature=_range(history.requested_temperature),
+            asked_top_p=_range(history.requested_top_p),
+            ranks=history.ranks / tokens if tokens else history.ranks,
             tokens=tokens,
         )
 
-    def _chain(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
-        log_l: dict[str, list[float]] = {}
+    def _leading(self, subject: str) -> SamplerStream | None:
+        return max(_of(self.state.ratios, subject), key=self.state.ratios.level, default=None)
+
+    def _multiply(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
+        log_l: dict[SamplerStream, list[float]] = {}
         for score in scores:
             for name, value in zip(score.samplers, score.log_sampler.tolist(), strict=True):
                 if name in self.config.samplers:
-                    log_l.setdefault(f"{adapter}{MARK}{name}", []).append(value)
+                    log_l.setdefault((adapter, name), []).append(value)
             self._remember(score)
-        sums = {key: np.array([sum(values)]) for key, values in log_l.items()}
-        self.state.chains.chain(sums, {key: len(values) for key, values in log_l.items()}, at)
+        sums = {stream: np.array([sum(values)]) for stream, values in log_l.items()}
+        self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, at)
 
     def _remember(self, score: TrafficScore) -> None:
         config, keep = self.config, 0.5 ** (1.0 / self.config.recent)
-        past = self.state.seen.get(score.adapter, Seen(np.zeros(config.bins)))
+        past = self.state.histories.get(score.adapter, TokenHistory(np.zeros(config.bins)))
         counts, _ = np.histogram(score.ranks, bins=config.bins, range=(0.0, 1.0))
-        self.state.seen[score.adapter] = Seen(
+        self.state.histories[score.adapter] = TokenHistory(
             keep * past.ranks + counts,
             past.temperature.after(score.temperatures, score.temperature_log_lik, keep),
             past.top_p.after(score.top_ps, score.top_p_log_lik, keep),
-            _asked(past.asked_temperature, score.temperature, keep),
-            _asked(past.asked_top_p, score.top_p, keep),
+            _requested(past.requested_temperature, score.temperature, keep),
+            _requested(past.requested_top_p, score.top_p, keep),
         )
 
     def _evidence(self, adapter: str, record: TrafficRound) -> Evidence:
-        chains, streams = self.state.chains, self._weights(adapter)
-        n = max(map(chains.n, streams), default=0)
-        log_e = chains.weighted(streams)
+        ratios, streams = self.state.ratios, self._weights(adapter)
+        n = max(map(ratios.n, streams), default=0)
+        log_e = ratios.weighted(streams)
         return Evidence(self.about, adapter, "token_calibration", "", record.number, log_e, n, record.at, self.pages)
 
-    def _weights(self, adapter: str) -> dict[str, float]:
+    def _weights(self, adapter: str) -> dict[SamplerStream, float]:
         names = self.config.samplers
-        return {f"{adapter}{MARK}{name}": 1.0 / len(names) for name in names}
+        return {(adapter, name): 1.0 / len(names) for name in names}
 
 
-def _of(chains: Chains, subject: str) -> list[str]:
-    return [key for key in chains.index if key.partition(MARK)[0] == subject]
+def _of(ratios: LikelihoodProcesses[SamplerStream], subject: str) -> list[SamplerStream]:
+    return [stream for stream in ratios.index if stream[0] == subject]
 
 
-def _asked(past: dict[float, float], value: float, keep: float) -> dict[float, float]:
-    """With one more response; what has long not been asked for is forgotten."""
-    after = {known: keep * weight for known, weight in past.items()}
+def _sampler_stream(form: Any) -> SamplerStream:
+    adapter, name = form if isinstance(form, list) else form.split("\t", 1)
+    return adapter, name
+
+
+def _requested(past: dict[float, float], value: float, keep: float) -> dict[float, float]:
+    """With one more response; what has long not been requested is forgotten."""
+    after = {earlier: keep * weight for earlier, weight in past.items()}
     if math.isfinite(value):
         value = round(value, 3)
         after[value] = after.get(value, 0.0) + 1.0
-    often = sorted(after, key=lambda known: -after[known])[:MOST_ASKED]
-    return {known: after[known] for known in often if after[known] >= RARE}
+    often = sorted(after, key=lambda requested: -after[requested])[:MOST_REQUESTED]
+    return {requested: after[requested] for requested in often if after[requested] >= RARE}
 
 
-def _range(asked: dict[float, float]) -> tuple[float, ...]:
-    """Least and greatest of those that are not rare."""
-    often = [value for value, weight in asked.items() if weight >= RARE * sum(asked.values())]
+def _range(requested: dict[float, float]) -> tuple[float, ...]:
+    """Smallest and largest of the values that are not rare."""
+    often = [value for value, weight in requested.items() if weight >= RARE * sum(requested.values())]
     return (min(often), max(often)) if often else ()
 
 
@@ -238,8 +257,8 @@ def _top_p(axis: Axis) -> Interval | None:
 
 
 def _temperature(axis: Axis) -> Interval | None:
-    """Along 1 / temperature, where the likelihood is concave; turned back, ends exchanged."""
+    """Fitted along 1 / temperature, where the likelihood is concave; its upper end is the temperature's lower one."""
     if not axis.grid:
         return None
-    found = most_likely(1.0 / np.array(axis.grid[::-1]), axis.log_lik[::-1].copy(), round(axis.n))
-    return Interval(1.0 / found.mean, 1.0 / found.high, 1.0 / found.low, found.n)
+    inverse = most_likely(1.0 / np.array(axis.grid[::-1]), axis.log_lik[::-1].copy(), round(axis.n))
+    return Interval(1.0 / inverse.mean, 1.0 / inverse.high, 1.0 / inverse.low, inverse.n)

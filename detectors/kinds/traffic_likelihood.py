@@ -1,45 +1,67 @@
-"""Traffic likelihood: were the sampled responses written by what was accepted, or rather by something else?"""
+"""Traffic likelihood: were the sampled responses written by what was accepted, or rather by something else?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.errors import Refused
+from detectors.evidence.alternative import (
+    BASE,
+    DOUBLE_STRENGTH,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    PREVIOUS,
+    Alternative,
+    interpolation,
+    other_adapter,
+)
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture, weights_of
 from detectors.evidence.profile_likelihood import most_likely
 from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import TrafficRound, TrafficScore
 
-# Between an adapter and what its stream is about, in the state: no name holds it.
-MARK = "\t"
-OTHER = "adapter:"
+# Adapter, and the alternative that its responses are compared with.
+AlternativeStream = tuple[str, Alternative]
+# Adapter, and the pod whose responses count, ``ALL_PODS`` for those of all pods together.
+ReplicaStream = tuple[str, str]
+ALL_PODS = ""
+# Of evidence about one pod, as it is stored.
+POD = "pod:"
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """weights: who might have written it instead, the base first; other registered adapters share what is left of 1.
-    "previous" is the version accepted before; where there is none its weight is nobody's
+    """weights: prior weight of each alternative, the base first; other registered adapters share what is left of 1.
+    Where no version was accepted before, the weight of PREVIOUS is unused
 
-    An alternative of weight w is found ln(1/w) nats later. Half strength is the one whose slack costs most (two fifths
-    of its growth), so it has the larger part of what the base leaves.
-    log_threshold: ln A of the fleet, nats; no response adds more than a third of it in the bounded mixture
-    replicas: of the bounded mixture, one M each: which share of the responses a faulty replica writes, and how much one
-    of them adds at most (likelihood_ratio.py); mislabelled: share of records that may be filed under a wrong name
-    pages: may the bounded mixture alarm by itself? one_response: may the unbounded mean? Then one response can be
+    An alternative of weight w is detected ln(1/w) nats later. Half strength loses most of its growth to the slack (two
+    fifths), so it has the larger part of what the base leaves.
+    log_threshold: ln A of the fleet, nats; in the clipped mixture no response adds more than a third of it
+    replicas: (q, k) of the clipped mixture (likelihood_process.py), one M each: the share of the responses that a
+    faulty replica writes, and the most that one response adds
+    mislabelled: r, share of the records that may be filed under a wrong adapter's name
+    pages: may the clipped mixture alarm by itself? one_response: may the weighted mean? Then one response can be
     enough, and so can one mislabelled record
-    pods_kept: pods of one adapter that are told apart; recent: responses after which the estimate has half forgotten
+    pods_kept: pods of one adapter that have a stream; recent: responses after which the estimate has half forgotten
     """
 
-    weights: tuple[tuple[str, float], ...] = (
-        ("base", 0.5), ("half", 0.2), ("path 0.25", 0.02), ("path 0.5", 0.03), ("path 0.75", 0.02),
-        ("double", 0.02), ("4 bits", 0.03), ("previous", 0.03),
+    weights: tuple[tuple[Alternative, float], ...] = (
+        (BASE, 0.5), (HALF_STRENGTH, 0.2),
+        (interpolation(0.25), 0.02), (interpolation(0.5), 0.03), (interpolation(0.75), 0.02),
+        (DOUBLE_STRENGTH, 0.02), (FOUR_BITS, 0.03), (PREVIOUS, 0.03),
     )  # fmt: skip
     # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
     log_threshold: float = field(default=21.5, repr=False)
@@ -55,69 +77,79 @@ class Config:
     def __post_init__(self) -> None:
         fine = 0 <= self.mislabelled < 1 and self.pods_kept >= 1 and self.recent > 0 and self.log_threshold > 0
         parts = [weight for _, weight in self.weights]
-        bounded = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
-        if not (fine and bounded and parts and min(parts) > 0 and sum(parts) <= 1):
+        clips = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
+        if not (fine and clips and parts and min(parts) > 0 and sum(parts) <= 1):
             wanted = "weights above 0 of at most 1 together, shares in (0, 1], most above 1"
             raise Refused("traffic_likelihood config", self, wanted)
 
     @property
     def streams_per_adapter(self) -> int:
-        """How many streams of one adapter can alarm by themselves: what the fleet's budget counts."""
+        """How many streams of one adapter can alarm by themselves, which is what the fleet's budget counts."""
         return int(self.pages) + int(self.one_response)
 
 
 @dataclass(slots=True)
 class PathLikelihood:
-    """Likelihood of the recent responses along the path. n: responses, as far as they are not forgotten"""
+    """ln likelihood of the recent responses along the interpolation path.
+
+    grid: (G,) shares of the way from base (0) to adapter (1); log_lik: (G,) nats
+    n: responses behind it, each weighted by how far it is not forgotten
+    """
 
     grid: tuple[float, ...]
-    log_lik: np.ndarray[Any, np.dtype[np.float64]]
+    log_lik: Doubles
     n: float = 0.0
 
 
 @dataclass(slots=True)
 class State:
-    """chains: M of each adapter and alternative; replicas: of each adapter and of its pods; paths: by adapter"""
+    """ratios: M of the weighted mean; clipped: M of the clipped mixtures; paths: by adapter"""
 
-    chains: Chains = field(default_factory=Chains)
-    replicas: Chains = field(default_factory=Chains)
+    ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
+    clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)
     paths: dict[str, PathLikelihood] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         paths = {name: {"grid": list(p.grid), "log_lik": pack(p.log_lik), "n": p.n} for name, p in self.paths.items()}
-        return {"chains": self.chains.to_json(), "replicas": self.replicas.to_json(), "paths": paths}
+        return {
+            "chains": self.ratios.to_json(lambda stream: [stream[0], stream[1].text]),
+            "replicas": self.clipped.to_json(list),
+            "paths": paths,
+        }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
+        """A former version joined the parts of a stream's key by a tab, which no configured name holds."""
         paths = {
             name: PathLikelihood(tuple(row["grid"]), unpack(row["log_lik"]), row["n"])
             for name, row in stored["paths"].items()
         }
-        chains, replicas = (Chains.from_json(stored[name]) for name in ("chains", "replicas"))
-        assert isinstance(chains, Chains) and isinstance(replicas, Chains)
-        return cls(chains, replicas, paths)
+        ratios = LikelihoodProcesses[AlternativeStream].from_json(stored["chains"], _alternative_stream)
+        return cls(ratios, LikelihoodProcesses[ReplicaStream].from_json(stored["replicas"], _replica_stream), paths)
 
 
 class Detector:
     """e-detectors for H0: what writes the responses under an adapter's name keeps the tolerated share of the adapter,
     whatever the prompts are.
 
-    Stream "replica": mean over ``replicas`` of M with factors bounded by the cube root of A at most, so that one record
-    in a thousand may be anybody's. Stream "": weighted mean of one M an alternative, each the product of all responses'
-    L; it is the fastest there is, and one mislabelled record is enough for it. Streams "pod:NAME": the bounded mixture
-    over one pod's responses. One "+1" a TrafficRound, none for a stream that heard nothing.
-    Guarantee: average run length at least A rounds for each, and P(alarm by round T) <= T / A; for the bounded ones
+    Stream "replica": the clipped mixture, a mean over ``replicas`` of M whose factors are at most the cube root of A,
+    so that anybody may have written one record in a thousand. Stream "": the weighted mean of one M for each
+    alternative, each the product of all responses' L; it is the fastest, and one mislabelled record is enough to alarm
+    it. Streams "pod:NAME": the clipped mixture over one pod's responses. One "+1" a TrafficRound, none for a stream
+    without a response in it.
+    Guarantee: average run length at least A rounds for each, and P(alarm by round T) <= T / A; for the clipped ones
     also where a share ``mislabelled`` of the records, each by chance and not in bursts, was written by anybody, and
-    whatever the others read as: a million rounds of neutral responses, L = 1, page with a chance below one in two
-    thousand at A = 2.1e9. What breaks it: see probes/scoring/likelihood_ratio.py and likelihood_ratio.py; alternatives
-    may be asked about by hash of the request, never by what was written.
+    whatever L the others have: over a million rounds of neutral responses, L = 1, the chance of a page is below one in
+    two thousand at A = 2.1e9. What breaks it: what breaks the ratios (probes/scoring/likelihood_ratio_reference.py) or
+    the mixture (likelihood_process.py). Which alternatives are scored may depend on a hash of the request, never on
+    what was written.
     The alternatives' weights follow from the adapters that are registered: registering one moves them a little.
 
-    Source: docs/mathematics.md#weighted-mean-and-bounded-mixture. The bounded mixture looks at the weighted mean over
-    alternatives of each response, not at the base alone; and it bounds ``q L`` instead of L, each share by a bound of
-    its own, which puts up with one mislabelled record in a thousand, where one bound for all did with ten thousand.
-    What that leaves of the speed is measured by ``python -m benchmarks.traffic_evidence --part replicas``; one replica
-    in a hundred is the one that it costs most.
+    Source: docs/mathematics.md#weighted-mean-and-clipped-mixture-e-process. The clipped mixture takes the weighted mean
+    over the alternatives of each response, not the base alone. It clips ``q L`` instead of L, for each share q at a
+    bound of its own: that tolerates one mislabelled record in a thousand, where one bound for all q tolerated one in
+    ten thousand. What that costs in speed is measured by ``python -m benchmarks.traffic_evidence --part replicas``; one
+    faulty replica in a hundred is the case that it costs most.
     """
 
     reads = TrafficRound
@@ -132,75 +164,78 @@ class Detector:
         return self.config.streams_per_adapter > 0
 
     def update(self, record: TrafficRound) -> tuple[Evidence, ...]:
-        """All that was scored since the last one; for each adapter the bounded stream, the mean and the pods heard.
+        """The responses scored since the last round; for each adapter the clipped mixture, the weighted mean, and the
+        clipped mixture of each pod that served one of them.
 
         A response with NaN among its numbers is passed over.
         """
-        told = [s for s in record.scores if s.tokens and s.log_l.size and bool(np.isfinite(s.log_l).all())]
-        heard = {adapter: [s for s in told if s.adapter == adapter] for adapter in record.adapters}
-        for adapter, scores in heard.items():
+        scored = [s for s in record.scores if s.tokens and s.log_l.size and bool(np.isfinite(s.log_l).all())]
+        by_adapter = {adapter: [s for s in scored if s.adapter == adapter] for adapter in record.adapters}
+        for adapter, scores in by_adapter.items():
             if scores:
-                self._chain(adapter, scores, record)
-        return tuple(found for adapter, scores in heard.items() for found in self._evidence(adapter, scores, record))
+                self._multiply(adapter, scores, record)
+        return tuple(level for adapter, own in by_adapter.items() for level in self._evidence(adapter, own, record))
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """Of the adapter's stream that is furthest; None where there is none."""
-        state = self.state
-        found = [
-            (chains.level(key), chains, key)
-            for chains in (state.chains, state.replicas)
-            for key in _of(chains, subject)
+        """Of the adapter's stream with the highest level; None where there is none."""
+        estimates = [
+            (processes.level(stream), processes.onset(stream))
+            for processes in self._processes
+            for stream in _of(processes, subject)
         ]
-        furthest = max(found, key=lambda one: one[0], default=None)
-        return None if furthest is None else furthest[1].onset(furthest[2])
+        return max(estimates, key=lambda estimate: estimate[0], default=(0.0, None))[1]
 
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0. What was estimated of its strength is forgotten too."""
         self.state.paths.pop(subject, None)
-        for chains in (self.state.chains, self.state.replicas):
-            for key in _of(chains, subject):
-                chains.restart(key)
+        for processes in self._processes:
+            for stream in _of(processes, subject):
+                processes.restart(stream)
 
     def retention(self, subject: str) -> Interval | None:
-        """Of the recent responses (profile_likelihood.py), older ones forgotten little by little; None without any."""
+        """Of the recent responses, older ones weighing less and less; None without any.
+
+        Source: docs/mathematics.md#retention-from-text.
+        """
         path = self.state.paths.get(subject)
         return None if path is None else most_likely(np.array(path.grid), path.log_lik, round(path.n))
 
-    def _chain(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> None:
+    @property
+    def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
+        return self.state.ratios, self.state.clipped
+
+    def _multiply(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> None:
         weights = self._weights(adapter, record)
-        log_l: dict[str, list[float]] = {}
+        log_l: dict[AlternativeStream, list[float]] = {}
         for score in scores:
-            for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
-                if name in weights:
-                    log_l.setdefault(f"{adapter}{MARK}{name}", []).append(value)
-        sums = {key: np.array([sum(values)]) for key, values in log_l.items()}
-        self.state.chains.chain(sums, {key: len(values) for key, values in log_l.items()}, record.at)
-        means = {id(score): mean for score in scores if (mean := _mean(score, weights)) is not None}
-        groups = {f"{adapter}{MARK}": scores} | {
-            f"{adapter}{MARK}{pod}": [s for s in scores if s.pod == pod]
-            for pod in sorted({s.pod for s in scores} - {""})
-        }
-        bounded = {key: np.array([means[id(s)] for s in some if id(s) in means]) for key, some in groups.items()}
-        factors = {key: self._bounded(values) for key, values in bounded.items() if len(values)}
-        self.state.replicas.chain(factors, {key: len(bounded[key]) for key in factors}, record.at)
+            for alternative, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
+                if alternative in weights:
+                    log_l.setdefault((adapter, alternative), []).append(value)
+        sums = {stream: np.array([sum(values)]) for stream, values in log_l.items()}
+        self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, record.at)
+        means = [(score.pod, mean) for score in scores if (mean := _mean(score, weights)) is not None]
+        of_pods = {(adapter, pod): np.array([m for own, m in means if own == pod]) for pod in _pods(scores)}
+        log_means = {(adapter, ALL_PODS): np.array([mean for _, mean in means])} | of_pods
+        factors = {stream: self._clipped(values) for stream, values in log_means.items() if len(values)}
+        self.state.clipped.multiply(factors, {stream: len(log_means[stream]) for stream in factors}, record.at)
         self._forget_pods(adapter)
         for score in scores:
             self._remember(score)
 
-    def _bounded(self, log_l: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _clipped(self, log_l: Doubles) -> Doubles:
         shares, most = np.array(self.config.replicas).T
-        bounded = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
-        return replica_factors(log_l, shares, bounded, self.config.mislabelled)
+        most = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
+        return clipped_mixture(log_l, shares, most, self.config.mislabelled)
 
-    def _weights(self, adapter: str, record: TrafficRound) -> dict[str, float]:
-        others = [f"{OTHER}{name}" for name in record.adapters if name != adapter]
+    def _weights(self, adapter: str, record: TrafficRound) -> dict[Alternative, float]:
+        others = [other_adapter(name) for name in record.adapters if name != adapter]
         return weights_of(dict(self.config.weights), others)
 
     def _forget_pods(self, adapter: str) -> None:
-        """Pods come and go with every deployment: those not heard for longest make room."""
-        replicas = self.state.replicas
-        pods = [key for key in _of(replicas, adapter) if not key.endswith(MARK)]
-        replicas.drop(sorted(pods, key=replicas.seen_at)[: max(len(pods) - self.config.pods_kept, 0)])
+        """Pods come and go with every deployment: those whose last response is oldest make room."""
+        clipped = self.state.clipped
+        pods = [stream for stream in _of(clipped, adapter) if stream[1] != ALL_PODS]
+        clipped.drop(sorted(pods, key=clipped.measured_at)[: max(len(pods) - self.config.pods_kept, 0)])
 
     def _remember(self, score: TrafficScore) -> None:
         if not score.path_log_lik.size:
@@ -214,32 +249,49 @@ class Detector:
         )
 
     def _evidence(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> Iterator[Evidence]:
-        state, config = self.state, self.config
-        whole = f"{adapter}{MARK}"
-        chained = {f"{whole}{name}": weight for name, weight in self._weights(adapter, record).items()}
-        n = max(map(state.chains.n, chained), default=0)
-        yield self._told(adapter, "replica", record, state.replicas.level(whole), state.replicas.n(whole), config.pages)
-        yield self._told(adapter, "", record, state.chains.weighted(chained), n, config.one_response)
-        for pod in sorted({score.pod for score in scores} - {""}):
-            level, heard = state.replicas.level(f"{whole}{pod}"), state.replicas.n(f"{whole}{pod}")
-            yield self._told(adapter, f"pod:{pod}", record, level, heard, pages=False)
-
-    def _told(self, adapter: str, stream: str, record: TrafficRound, log_e: float, n: int, pages: bool) -> Evidence:
-        return Evidence(self.about, adapter, "traffic_likelihood", stream, record.number, log_e, n, record.at, pages)
+        ratios, clipped = self.state.ratios, self.state.clipped
+        level = partial(Evidence, self.about, adapter, "traffic_likelihood", round=record.number, at=record.at)
+        whole = adapter, ALL_PODS
+        yield level("replica", log_e=clipped.level(whole), n=clipped.n(whole), pages=self.config.pages)
+        weights = {(adapter, other): weight for other, weight in self._weights(adapter, record).items()}
+        n = max(map(ratios.n, weights), default=0)
+        yield level("", log_e=ratios.weighted(weights), n=n, pages=self.config.one_response)
+        for pod in _pods(scores):
+            log_e, n = clipped.level((adapter, pod)), clipped.n((adapter, pod))
+            yield level(f"{POD}{pod}", log_e=log_e, n=n, pages=False, replica=pod)
 
 
-def _of(chains: Chains, subject: str) -> list[str]:
-    return [key for key in chains.index if key.partition(MARK)[0] == subject]
+def _pods(scores: Sequence[TrafficScore]) -> list[str]:
+    return sorted({score.pod for score in scores} - {""})
 
 
-def _mean(score: TrafficScore, weights: dict[str, float]) -> float | None:
-    """ln of the weighted mean over the alternatives that were asked; None where none has a weight."""
-    known = [
-        (value, weights[name])
-        for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True)
-        if name in weights
+def _of(processes: LikelihoodProcesses[Any], subject: str) -> list[Any]:
+    return [stream for stream in processes.index if stream[0] == subject]
+
+
+def _alternative_stream(form: Any) -> AlternativeStream:
+    adapter, text = form if isinstance(form, list) else _tab_joined(form)
+    return adapter, Alternative.from_text(text)
+
+
+def _replica_stream(form: Any) -> ReplicaStream:
+    adapter, pod = form if isinstance(form, list) else _tab_joined(form)
+    return adapter, pod
+
+
+def _tab_joined(name: str) -> tuple[str, str]:
+    adapter, _, about = name.partition("\t")
+    return adapter, about
+
+
+def _mean(score: TrafficScore, weights: dict[Alternative, float]) -> float | None:
+    """ln of the weighted mean over the alternatives that were scored; None where none has a weight."""
+    weighted = [
+        (value, weights[alternative])
+        for alternative, value in zip(score.alternatives, score.log_l.tolist(), strict=True)
+        if alternative in weights
     ]
-    if not known:
+    if not weighted:
         return None
-    values, some = np.array(known).T
-    return averaged(values, some)
+    values, own_weights = np.array(weighted).T
+    return averaged(values, own_weights)

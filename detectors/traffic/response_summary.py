@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detectors.evidence.alternative import Alternative
 from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.traffic_records import TrafficScore
 
@@ -28,7 +29,7 @@ class ResponseSummary:
     speak as clearly for it
     gain: nats of all of them together; pods: replicas that were heard, bad_pods: those with a response against
     unscored: responses without one, and why, the most frequent reason
-    leading: the alternative that explains those against it best, all of them where none is; "" without any
+    leading: the alternative that explains those against it best, all of them where none is; None without any
     """
 
     scored: int = 0
@@ -40,7 +41,7 @@ class ResponseSummary:
     bad_pods: frozenset[str] = frozenset()
     unscored: int = 0
     why: str = ""
-    leading: str = ""
+    leading: Alternative | None = None
 
     @property
     def good(self) -> bool:
@@ -78,14 +79,14 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     )
 
 
-def _leading(scores: Sequence[TrafficScore]) -> str:
+def _leading(scores: Sequence[TrafficScore]) -> Alternative | None:
     """The alternative that is furthest ahead of the base, response by response; the base where none is by ``AHEAD``.
 
     Not each alternative is asked about each response, so that totals would compare different responses.
     """
     if not scores:
-        return ""
-    ahead: dict[str, list[float]] = {}
+        return None
+    ahead: dict[Alternative, list[float]] = {}
     for score in scores:
         for name, value in zip(score.alternatives[1:], score.log_l[1:].tolist(), strict=True):
             ahead.setdefault(name, []).append(value - float(score.log_l[0]))

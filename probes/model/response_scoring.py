@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detectors.evidence.alternative import BASE, Alternative
 from detectors.records import Floats
 from probes.errors import ProbeError
 from probes.model.forward import Model
@@ -21,7 +22,9 @@ from probes.scoring.likelihood_ratio_torch import Positions, score_torch
 from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, alternatives, why_not, why_unreadable
 from probes.scoring.token_distribution import repeated, written
 
-ADAPTER, BASE = "", "base"
+# Who reads a response: an alternative, or the accepted adapter itself.
+Voice = Alternative | None
+ADAPTER: Voice = None
 # Logits that are looked at together: on a CPU what its caches hold, elsewhere what keeps the device busy.
 CELLS = {"cpu": 1_000_000}
 CELLS_ELSEWHERE = 16_000_000
@@ -59,7 +62,7 @@ class ScoringTask:
     """
 
     job: ScoringJob
-    voices: Mapping[str, Target]
+    voices: Mapping[Voice, Target]
     detail: str
 
 
@@ -88,7 +91,7 @@ def answers(
         if not why_unreadable(job, asking, golden.vocabulary)
     }
     with failures(str(golden.folder)), torch.inference_mode():
-        readings: dict[tuple[int, str], HiddenStates] = {}
+        readings: dict[tuple[int, Voice], HiddenStates] = {}
         for target, rows in _by_target(list(asked.values())).items():
             model = copies.rounded(bits(target.fault)) if target.fault else golden
             texts = [(one.job.prompt, one.job.output) for one, _ in rows]
@@ -117,12 +120,13 @@ def _asked(
         detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
     if detail:
         return ScoringTask(job, {BASE: Target(None)}, detail)
-    voices = {ADAPTER: Target(job.adapter), BASE: Target(None)} | alternatives(job, names, asking)
+    sides = (ADAPTER, Target(job.adapter)), (BASE, Target(None))
+    voices: dict[Voice, Target] = dict([*sides, *alternatives(job, names, asking).items()])
     return ScoringTask(job, {name: replace(it, adapter=names.get(it.adapter or "")) for name, it in voices.items()}, "")
 
 
-def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, str]]]:
-    found: dict[Target, list[tuple[ScoringTask, str]]] = {}
+def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, Voice]]]:
+    found: dict[Target, list[tuple[ScoringTask, Voice]]] = {}
     for one in asked:
         for name, target in one.voices.items():
             found.setdefault(target, []).append((one, name))
@@ -131,7 +135,7 @@ def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringT
 
 
 def _answer(
-    one: ScoringTask, scores: Mapping[int, TokenScores], readings: Mapping[tuple[int, str], HiddenStates]
+    one: ScoringTask, scores: Mapping[int, TokenScores], readings: Mapping[tuple[int, Voice], HiddenStates]
 ) -> ScoringAnswer:
     base = readings[id(one), BASE]
     return ScoringAnswer(one.job, scores.get(id(one)), _floats(base.prompt), _floats(base.output), one.detail)
@@ -140,7 +144,7 @@ def _answer(
 def _scored(
     golden: Model,
     asked: Sequence[ScoringTask],
-    readings: Mapping[tuple[int, str], HiddenStates],
+    readings: Mapping[tuple[int, Voice], HiddenStates],
     asking: ScoringOptions,
 ) -> dict[int, TokenScores]:
     """id of each scored one -> its token scores; those asked alike share their windows."""
@@ -171,7 +175,10 @@ def _windows(group: Sequence[ScoringTask], positions: int, asking: ScoringOption
 
 
 def _window(
-    golden: Model, some: Sequence[ScoringTask], readings: Mapping[tuple[int, str], HiddenStates], asking: ScoringOptions
+    golden: Model,
+    some: Sequence[ScoringTask],
+    readings: Mapping[tuple[int, Voice], HiddenStates],
+    asking: ScoringOptions,
 ) -> dict[int, TokenScores]:
     lengths = [_scored_length(one, asking) for one in some]
     first = some[0]
@@ -190,7 +197,7 @@ def _window(
         plain = logits[ADAPTER] if job.sampling.penalised else None
         logits = {name: _penalised(it, job, here, asking.longest_output) for name, it in logits.items()}
         there = Positions(tokens[here], uniform[here].to(golden.device), job.sampling, plain)
-        others = {name: it for name, it in logits.items() if name not in (ADAPTER, BASE)}
+        others = {who: own for who, own in logits.items() if who is not None and who != BASE}
         pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, there, asking.of(job.adapter)))
     whole = joined(pieces)
     ends = np.cumsum(lengths)
@@ -198,8 +205,8 @@ def _window(
 
 
 def _logits(
-    golden: Model, voices: Mapping[str, Target], states: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
+    golden: Model, voices: Mapping[Voice, Target], states: Mapping[Voice, torch.Tensor]
+) -> Iterator[tuple[slice, dict[Voice, torch.Tensor]]]:
     """Window by window: where it lies, and the logits of every voice there. states: of each voice (N, H)"""
     step, n = _step(golden), len(states[ADAPTER])
     wide = _heads(len(voices)) * step
@@ -245,10 +252,10 @@ def joined(pieces: Sequence[TokenScores]) -> TokenScores:
     """Positions one after the other; all pieces were asked the same."""
     if len(pieces) == 1:
         return pieces[0]
-    log_l, log_sampler = (
-        {name: np.concatenate([named[name] for named in all_named]) for name in all_named[0]}
-        for all_named in ([piece.log_l for piece in pieces], [piece.log_sampler for piece in pieces])
-    )
+    log_l = {who: np.concatenate([piece.log_l[who] for piece in pieces]) for who in pieces[0].log_l}
+    log_sampler = {
+        name: np.concatenate([piece.log_sampler[name] for piece in pieces]) for name in pieces[0].log_sampler
+    }
     path, hot, wide = (
         np.concatenate([getattr(piece, axis) for piece in pieces], axis=1)
         for axis in ("path_log_lik", "temperature_log_lik", "top_p_log_lik")

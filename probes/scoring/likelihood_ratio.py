@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.scoring.likelihood_axes import (
     OUTSIDE,
     at,
@@ -113,7 +114,7 @@ class TokenScores:
     Greedy responses have nan in path, nuclei and ranks: nothing was drawn.
     """
 
-    log_l: Mapping[str, Doubles]
+    log_l: Mapping[Alternative, Doubles]
     log_sampler: Mapping[str, Doubles]
     path_log_lik: Doubles
     temperature_log_lik: Doubles
@@ -122,9 +123,8 @@ class TokenScores:
 
     def part(self, where: slice) -> TokenScores:
         """Some of the positions."""
-        log_l, log_sampler = (
-            {name: values[where] for name, values in named.items()} for named in (self.log_l, self.log_sampler)
-        )
+        log_l = {alternative: values[where] for alternative, values in self.log_l.items()}
+        log_sampler = {name: values[where] for name, values in self.log_sampler.items()}
         path, hot, wide = (rows[:, where] for rows in (self.path_log_lik, self.temperature_log_lik, self.top_p_log_lik))
         return TokenScores(log_l, log_sampler, path, hot, wide, self.ranks[where])
 
@@ -144,30 +144,21 @@ class Edges:
         return np.isfinite(self.golden)
 
 
-def path_name(share: float) -> str:
-    return f"path {share:g}"
-
-
-def on_path_names(settings: Settings) -> dict[str, float]:
-    """Name -> share of the adapter, of the alternatives on the path."""
-    return {path_name(share): share for share in settings.path}
-
-
 def score(
-    adapter: Doubles, base: Doubles, others: Mapping[str, Doubles], response: Response, settings: Settings
+    adapter: Doubles, base: Doubles, others: Mapping[Alternative, Doubles], response: Response, settings: Settings
 ) -> TokenScores:
     """All that is asked of one response.
 
-    adapter, base: (T, V) golden logits at the output's positions; others: name -> (T, V) likewise, alternatives with a
+    adapter, base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives with a
     forward pass of their own
     """
     sampling, tokens = response.sampling, np.asarray(response.tokens, dtype=np.int64)
     plain = normalised(adapter)
     adapter, base, *rest = (_ready(logits, response) for logits in (adapter, base, *others.values()))
     null = edges(adapter, base, sampling, settings)
-    laws = {"base": base} | {path_name(share): on_path(adapter, base, share) for share in settings.path}
+    laws = {BASE: base} | {interpolation(share): on_path(adapter, base, share) for share in settings.path}
     laws |= dict(zip(others, rest, strict=True))
-    log_l = {name: log_e(law(logits, sampling), null, tokens, settings.numeric) for name, logits in laws.items()}
+    log_l = {who: log_e(law(logits, sampling), null, tokens, settings.numeric) for who, logits in laws.items()}
     log_sampler = {
         name: log_e(law(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
         for name, other in samplers(sampling).items()

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
-from probes.scoring.likelihood_ratio import HELD_BACK, ROUNDING, Settings, TokenScores, path_name, samplers
+from probes.scoring.likelihood_ratio import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 from probes.scoring.token_distribution import TIE, Doubles, SamplingParameters
 
 NOTHING = 1e-30
@@ -49,7 +50,7 @@ class Null:
 def score_torch(
     adapter: torch.Tensor,
     base: torch.Tensor,
-    others: Mapping[str, torch.Tensor],
+    others: Mapping[Alternative, torch.Tensor],
     positions: Positions,
     settings: Settings,
 ) -> TokenScores:
@@ -58,10 +59,9 @@ def score_torch(
     adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
     plain = adapter if positions.plain is None else positions.plain.float()
     null = null_of(adapter, base, sampling, settings)
-    laws = (
-        {"base": base} | {path_name(share): torch.lerp(base, adapter, share) for share in settings.path} | dict(others)
-    )
-    log_l = {name: log_e_torch(law_torch(it, sampling), null, tokens, settings.numeric) for name, it in laws.items()}
+    laws = {BASE: base} | {interpolation(share): torch.lerp(base, adapter, share) for share in settings.path}
+    laws |= others
+    log_l = {who: log_e_torch(law_torch(own, sampling), null, tokens, settings.numeric) for who, own in laws.items()}
     log_sampler = {
         name: log_e_torch(law_torch(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
         for name, other in samplers(sampling).items()
@@ -74,10 +74,11 @@ def score_torch(
         path = path_torch(adapter, base, tokens, sampling, settings.grid)
         wide = samplers_torch(adapter, tokens, settings.widened(sampling))
         ranked = ranks_torch(null.golden, tokens, positions.uniform)
-    models, others_in_force = (
-        {name: _numpy(values) for name, values in found.items()} for found in (log_l, log_sampler)
+    return TokenScores(
+        {who: _numpy(values) for who, values in log_l.items()},
+        {name: _numpy(values) for name, values in log_sampler.items()},
+        *map(_numpy, (path, hot, wide, ranked)),
     )
-    return TokenScores(models, others_in_force, *map(_numpy, (path, hot, wide, ranked)))
 
 
 def law_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:

@@ -12,13 +12,21 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from detectors.evidence.alternative import (
+    DOUBLE_STRENGTH,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    PREVIOUS,
+    Alternative,
+    other_adapter,
+)
 from detectors.records import Fault, FaultKind, Floats
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
 from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, seed_of
 from probes.scoring.token_distribution import Doubles, SamplingParameters
 
-HALF, DOUBLE, FOUR_BITS, PREVIOUS, OTHER = "half", "double", "4 bits", "previous", "adapter:"
+COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class ScoringOptions:
 
     tokens: of each token, at the cost of the two passes by golden adapter and golden base
     tolerances: adapter -> its own share of the effect whose loss is benign, over that of ``tokens``
-    copies: alternatives that need a pass of their own: "half" and "double" strength, "4 bits" (a second base in memory)
+    copies: alternatives with a pass of their own, some of ``COPIES``; FOUR_BITS holds a second base in memory
     others: are the other registered adapters alternatives too? (The version accepted before is one wherever its files
     are at hand.)
     passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
@@ -37,7 +45,7 @@ class ScoringOptions:
     """
 
     tokens: Settings = field(default_factory=Settings)
-    copies: tuple[str, ...] = (HALF, DOUBLE)
+    copies: tuple[Alternative, ...] = (HALF_STRENGTH, DOUBLE_STRENGTH)
     others: bool = True
     passes: int | None = 2
     longest_output: int = 512
@@ -50,9 +58,9 @@ class ScoringOptions:
         return self.tokens if own == self.tokens.tolerance else replace(self.tokens, tolerance=own)
 
     def __post_init__(self) -> None:
-        unknown = set(self.copies) - {HALF, DOUBLE, FOUR_BITS}
+        unknown = set(self.copies) - set(COPIES)
         if unknown or (self.passes is not None and self.passes < 0):
-            raise ValueError(f"asking {self}: wanted copies among {HALF}, {DOUBLE}, {FOUR_BITS}, and passes >= 0")
+            raise ValueError(f"asking {self}: wanted copies among {COPIES}, and passes >= 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,32 +168,32 @@ def why_unreadable(job: ScoringJob, asking: ScoringOptions, vocabulary: int) -> 
 
 def version_before(adapter: str) -> str:
     """The name under which the files answer that were accepted before; a tab can be in no configured name."""
-    return f"{adapter}\t{PREVIOUS}"
+    return f"{adapter}\t{PREVIOUS.text}"
 
 
-def alternatives(job: ScoringJob, adapters: Iterable[str], asking: ScoringOptions) -> dict[str, Target]:
-    """Name -> who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
+def alternatives(job: ScoringJob, adapters: Iterable[str], asking: ScoringOptions) -> dict[Alternative, Target]:
+    """Who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
 
     adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
     written decides which bets are made; those not made count as 1.
     """
     names, earlier = list(adapters), version_before(job.adapter)
     copies = {
-        HALF: Target(job.adapter, Weights.GOLDEN, 0.5),
-        DOUBLE: Target(job.adapter, Weights.GOLDEN, 2.0),
+        HALF_STRENGTH: Target(job.adapter, Weights.GOLDEN, 0.5),
+        DOUBLE_STRENGTH: Target(job.adapter, Weights.GOLDEN, 2.0),
         FOUR_BITS: Target(job.adapter, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
     }
-    there = {name: copies[name] for name in asking.copies}
+    there = {copy: copies[copy] for copy in asking.copies}
     if earlier in names:
         there[PREVIOUS] = Target(earlier, Weights.GOLDEN)
     if asking.others:
         others = [name for name in names if name != job.adapter and not name.endswith(version_before(""))]
-        there |= {f"{OTHER}{name}": Target(name, Weights.GOLDEN) for name in others}
+        there |= {other_adapter(name): Target(name, Weights.GOLDEN) for name in others}
     if asking.passes is None or asking.passes >= len(there):
         return there
     seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()
     chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(there), asking.passes, replace=False)
-    return {name: target for number, (name, target) in enumerate(there.items()) if number in chosen}
+    return {who: target for number, (who, target) in enumerate(there.items()) if number in chosen}
 
 
 def token_scores(
@@ -195,8 +203,8 @@ def token_scores(
     response = job.response
     cut = replace(response, tokens=response.tokens[: asking.longest_output])
     adapter, base = Target(job.adapter, Weights.GOLDEN), Target(None, Weights.GOLDEN)
-    sides = {name: logits(target) for name, target in alternatives(job, adapters, asking).items()}
-    wide = {name: side[: len(cut.tokens)].astype(np.float64) for name, side in sides.items()}
+    sides = {who: logits(target) for who, target in alternatives(job, adapters, asking).items()}
+    wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
     own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
     return score(own, bare, wide, cut, asking.of(job.adapter))
 

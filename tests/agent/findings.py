@@ -20,6 +20,7 @@ from agent.records import (
     RequestCount,
     TrafficBatch,
 )
+from detectors.evidence import alternative
 from detectors.records import (
     BaseRound,
     CanarySplit,
@@ -195,7 +196,7 @@ def traffic_round(at: float = NOW) -> TrafficRound:
         at,
         ScoringMode.SAMPLED,
         14,
-        ("base", "half"),
+        (alternative.BASE, alternative.HALF_STRENGTH),
         values,
         temperature=0.7,
         top_p=1.0,

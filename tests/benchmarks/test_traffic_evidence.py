@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from benchmarks.traffic import peers
-from benchmarks.traffic.bounded import alarms, neutral_alarms, per_response
+from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, delays
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import LONGEST, Cell
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, interpolation
 from probes.scoring.likelihood_ratio import TokenScores
 from probes.scoring.token_distribution import SamplingParameters
 
 
-def observed(log_l: dict[str, float], responses: int = 6, tokens: int = 10) -> Observed:
+def observed(log_l: dict[Alternative, float], responses: int = 6, tokens: int = 10) -> Observed:
     n = responses * tokens
     rng = np.random.default_rng(3)
     scores = TokenScores(
@@ -35,13 +36,13 @@ def observed(log_l: dict[str, float], responses: int = 6, tokens: int = 10) -> O
 
 
 def test_the_delay_is_counted_in_tokens_also_across_responses() -> None:
-    seen = observed({"base": 1.0, "path 0.5": -5.0})
-    needed = delays(seen, {"base": 0.5, "path 0.5": 0.25})
+    seen = observed({BASE: 1.0, interpolation(0.5): -5.0})
+    needed = delays(seen, {BASE: 0.5, interpolation(0.5): 0.25})
     assert set(needed) == {math.ceil(LOG_A + math.log(2.0))}
 
 
 def test_a_response_counts_with_the_weighted_mean_of_its_alternatives() -> None:
-    found = per_response(observed({"base": 2.0, "half": -100.0}))
+    found = per_response(observed({BASE: 2.0, HALF_STRENGTH: -100.0}))
     assert found == pytest.approx(np.full(6, 20.0 + math.log(0.5 / 0.7)))
 
 

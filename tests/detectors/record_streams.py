@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detectors.evidence.alternative import BASE
 from detectors.kinds.token_calibration import Config
 from detectors.records import BaseRound, Round, SubjectKind
 from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
@@ -69,7 +70,7 @@ def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router",
     }[fault].astype(np.float32)
     return TrafficScore(
         adapter, f"{rng.integers(10**9)}", pod, 0.0, ScoringMode.SAMPLED, 14,
-        ("base",), log_l[:1], SAMPLERS, log_l[1:],
+        (BASE,), log_l[:1], SAMPLERS, log_l[1:],
     )  # fmt: skip
 
 

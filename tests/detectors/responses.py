@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
 from detectors.records import Evidence, SubjectKind
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
-ALTERNATIVES = ("base", "half", "adapter:rewriter")
+ALTERNATIVES = (BASE, HALF_STRENGTH, other_adapter("rewriter"))
 FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)
 
 

@@ -12,6 +12,7 @@ from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
 from agent.store.rows import Origin, Row, to_rows, when
 from detectors.canaries.retention import PreparedReference
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from tests.detectors import synthetic
@@ -101,7 +102,8 @@ def score(random: np.random.Generator, adapter: str, scored: ScoringMode) -> Tra
     hot = 5 if scored is ScoringMode.SAMPLED else 0
     return TrafficScore(
         adapter, f"r{random.integers(99)}", "engine-1", AT - 5.0, scored, 14,
-        ("base", "adapter:z", "half", "adapter:a"), numbers(4), ("temperature x1.2", "all") if hot else (),
+        (BASE, other_adapter("z:\t1"), HALF_STRENGTH, other_adapter("a")), numbers(4),
+        ("temperature x1.2", "all") if hot else (),
         numbers(2 if hot else 0), numbers(3), numbers(3), numbers(hot), numbers(hot), numbers(hot), numbers(hot),
         random.random(14 if hot else 0).astype(np.float32), 0.7 if hot else 0.0, float("nan"),
     )  # fmt: skip

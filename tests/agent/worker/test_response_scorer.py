@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent.worker.response_scorer import ResponseScorer
+from detectors.evidence.alternative import PREVIOUS
 from detectors.records import Reason
 from detectors.traffic_records import ScoringMode, Side
 from probes.errors import Unreplayable
@@ -19,7 +20,7 @@ from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
-from probes.scoring.scoring_job import PREVIOUS, ScoringOptions
+from probes.scoring.scoring_job import ScoringOptions
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
 

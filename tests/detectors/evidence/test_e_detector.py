@@ -15,7 +15,7 @@ from detectors.evidence.e_detector import (
     level,
     nats,
     step,
-    step_twin,
+    step_cusum,
     value_factors,
 )
 
@@ -123,7 +123,7 @@ def test_whole_pools_beyond_for_ever_stay_finite_and_so_do_thousands_of_draws() 
     for draws in (32, 100, 5000) * 20:
         factors = count_factors(np.array([0, draws]), draws, 0.05)
         step(m, factors)
-        step_twin(w, factors)
+        step_cusum(w, factors)
     assert np.isfinite(m).all() and np.isfinite(w).all()
     assert np.isfinite(nats(m)).all() and np.isfinite(nats(np.zeros((1, 1)))).all()
     assert nats(m)[1] > 250
@@ -135,7 +135,7 @@ def test_the_twin_is_the_largest_product_over_all_rounds_it_could_have_begun_in(
     factors = [count_factors(np.array([k]), 4, 0.05) for k in rng.choice(4, size=40, p=[0.7, 0.2, 0.05, 0.05])]
     w, began_in = np.zeros((1, 8)), np.zeros(8, int)
     for t in range(40):
-        began_in = np.where(step_twin(w, factors[t])[0], t, began_in)
+        began_in = np.where(step_cusum(w, factors[t])[0], t, began_in)
         products = np.stack([np.prod([f[0] for f in factors[start : t + 1]], axis=0) for start in range(t + 1)])
         assert np.allclose(w[0], products.max(axis=0))
         assert np.allclose(products[began_in, np.arange(8)], w[0])

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.errors import ShapeMismatch
 from detectors.evidence.e_detector import advance, count_factors, fresh, level
-from detectors.evidence.e_process_bank import CHUNK, ProcessArrays, Streams, move_counts
+from detectors.evidence.e_process_bank import CHUNK, EProcessBank, ProcessArrays, move_counts
 
 SHARE, EVERY_S = 0.05, 60.0
 
@@ -18,7 +18,7 @@ def heard(rng: np.random.Generator, names: list[str], draws: int = 6) -> dict[st
 
 def test_many_streams_by_name_equal_the_formula_of_each_alone() -> None:
     rng = np.random.default_rng(0)
-    names, streams = [f"a{i}" for i in range(30)], Streams()
+    names, streams = [f"a{i}" for i in range(30)], EProcessBank[str]()
     log_m = {name: fresh(1) for name in names}
     for number in range(40):
         now = heard(rng, [name for name in names if rng.random() < 0.7], draws=int(rng.integers(1, 7)))
@@ -29,7 +29,7 @@ def test_many_streams_by_name_equal_the_formula_of_each_alone() -> None:
 
 
 def test_streams_with_different_draws_move_in_one_update() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     streams.advance({"a": np.ones(3, bool), "b": np.ones(9, bool), "none": np.ones(0, bool)}, SHARE, 8, 0.0)
     for name, draws in (("a", 3), ("b", 9)):
         assert streams.level(name) == pytest.approx(
@@ -41,7 +41,7 @@ def test_streams_with_different_draws_move_in_one_update() -> None:
 
 
 def test_a_stream_takes_at_most_256_bytes() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     streams.advance(heard(np.random.default_rng(1), [f"a{i}" for i in range(1000)]), SHARE, 8, 0.0)
     streams.advance(heard(np.random.default_rng(1), [f"b{i}" for i in range(7)]), SHARE, 8, 60.0)
     assert streams.rows.nbytes / len(streams.index) <= 256
@@ -50,25 +50,36 @@ def test_a_stream_takes_at_most_256_bytes() -> None:
 
 def test_state_is_restored_to_the_last_bit() -> None:
     rng = np.random.default_rng(2)
-    streams = Streams()
+    streams = EProcessBank[str]()
     for number in range(30):
         streams.advance(heard(rng, ["a", "b", "c"][: number % 4]), SHARE, 8, 1.7e9 + number / 3)
     streams.restart("b")
-    again = Streams.from_json(json.loads(json.dumps(streams.to_json(), allow_nan=False)))
+    again = EProcessBank[str].from_json(json.loads(json.dumps(streams.to_json(), allow_nan=False)))
     for name in ProcessArrays.__slots__:
         mine, theirs = getattr(streams.rows, name), getattr(again.rows, name)
         assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs, equal_nan=True)
     assert again.index == streams.index
-    assert Streams.from_json(Streams().to_json()).index == {}
+    assert EProcessBank[str].from_json(EProcessBank[str]().to_json()).index == {}
+
+
+def test_keys_of_any_kind_have_a_json_form() -> None:
+    streams: EProcessBank[tuple[str, float]] = EProcessBank()
+    streams.advance({("a\tb", 0.5): np.ones(3, bool), ("a", 2.0): np.ones(1, bool)}, SHARE, 8, 0.0)
+    stored = json.loads(json.dumps(streams.to_json(list), allow_nan=False))
+    assert stored["keys"] == [["a\tb", 0.5], ["a", 2.0]]
+    assert "names" not in stored, "a former version would fail on keys that are no names"
+    again = EProcessBank[tuple[str, float]].from_json(stored, lambda form: (form[0], form[1]))
+    assert again.index == streams.index
+    assert again.level(("a\tb", 0.5)) == streams.level(("a\tb", 0.5)) > 0
 
 
 def test_the_former_layout_starts_at_zero() -> None:
     former = {"router": {"log_m": [0.5] * 8, "n": 16}, "names": {"log_m": [0.5] * 8, "n": 16}}
-    assert Streams.from_json(former).index == {}
+    assert EProcessBank.from_json(former).index == {}
 
 
 def test_a_restart_forgets_one_stream_and_not_when_it_was_last_seen() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     streams.advance({"a": np.ones(8, bool), "b": np.ones(8, bool)}, SHARE, 8, 0.0)
     kept = streams.level("b")
     streams.restart("a")
@@ -79,7 +90,7 @@ def test_a_restart_forgets_one_stream_and_not_when_it_was_last_seen() -> None:
 
 
 def test_a_stream_that_saw_nothing_has_level_zero_and_restarting_goes_back_there() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     streams.advance({"router": np.zeros(0, bool)}, SHARE, 8, 0.0)
     assert (streams.level("router"), streams.n("router")) == (0.0, 0)
     streams.advance({"router": np.ones(4, bool)}, SHARE, 8, 0.0)
@@ -89,7 +100,7 @@ def test_a_stream_that_saw_nothing_has_level_zero_and_restarting_goes_back_there
 
 
 def test_another_number_of_bets_is_refused() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     streams.advance({"a": np.ones(1, bool)}, SHARE, 8, 0.0)
     with pytest.raises(ShapeMismatch):
         streams.advance({"a": np.ones(1, bool)}, SHARE, 4, 60.0)
@@ -114,7 +125,7 @@ def test_onset_is_found_where_it_was_put(broken: float) -> None:
     The onset lies in the interval 95 times in 100, and the estimate within three rounds of it 9 times in 10.
     """
     rng = np.random.default_rng(4)
-    names, streams, onset = [str(i) for i in range(500)], Streams(), 40 * EVERY_S
+    names, streams, onset = [str(i) for i in range(500)], EProcessBank[str](), 40 * EVERY_S
     inside, apart, waiting = [], [], set(names)
     for number in range(400):
         scores = rng.random((500, 16)) < (broken if number >= 40 else SHARE)
@@ -132,7 +143,7 @@ def test_onset_is_found_where_it_was_put(broken: float) -> None:
 
 
 def test_without_benign_outliers_the_interval_of_the_onset_is_one_round() -> None:
-    streams = Streams()
+    streams = EProcessBank[str]()
     for number in range(50):
         streams.advance({"a": np.full(16, number >= 40)}, SHARE, 8, number * EVERY_S)
     found = streams.onset("a")

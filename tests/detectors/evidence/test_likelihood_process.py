@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from detectors.evidence.likelihood_process import Chains, averaged, replica_factors, weights_of
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
+from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture, weights_of
 from detectors.kinds.traffic_likelihood import Config
 
 SHARES, MOST = np.array(Config().replicas).T
@@ -19,7 +20,7 @@ def test_the_bounded_factor_is_fair_also_when_one_record_in_a_thousand_is_anybod
     assert Config().mislabelled == slip
     values = np.array([math.log(1 / chance), -800.0, 500.0])
     odds = np.array([(1 - slip) * chance, (1 - slip) * (1 - chance), slip])
-    factors = np.exp(np.stack([replica_factors(values[i : i + 1], SHARES, MOST, slip) for i in range(3)]))
+    factors = np.exp(np.stack([clipped_mixture(values[i : i + 1], SHARES, MOST, slip) for i in range(3)]))
     assert (odds @ factors <= 1.0).all()
     if chance > 0.1:
         assert (odds @ factors > 0.4).all(), "and not so timid that nothing is ever found"
@@ -28,19 +29,19 @@ def test_the_bounded_factor_is_fair_also_when_one_record_in_a_thousand_is_anybod
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
     """At A = 50, fair two-point ratios, 300 runs of at most 1,500 responses, less three standard errors."""
-    rng, names, chains = np.random.default_rng(7), [str(i) for i in range(300)], Chains()
+    rng, names, processes = np.random.default_rng(7), [str(i) for i in range(300)], LikelihoodProcesses[str]()
     lengths = dict.fromkeys(names, 1500)
     for n in range(1500):
         log_l = np.log(rng.integers(0, 2, 300) * 1.8 + 0.1)
-        chains.chain(
+        processes.multiply(
             {
-                name: replica_factors(log_l[i : i + 1], np.array([share]), np.array([1e3]), 0.0)
+                name: clipped_mixture(log_l[i : i + 1], np.array([share]), np.array([1e3]), 0.0)
                 for i, name in enumerate(names)
             },
             dict.fromkeys(names, 1),
             float(n),
         )
-        alarmed = [name for name, level in chains.levels(names).items() if level >= math.log(50.0)]
+        alarmed = [name for name, level in processes.levels(names).items() if level >= math.log(50.0)]
         lengths |= dict.fromkeys(alarmed, n + 1)
         names = [name for name in names if name not in alarmed]
         if not names:
@@ -51,16 +52,17 @@ def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
 
 
 def test_the_sum_over_responses_is_the_chain_of_them() -> None:
-    whole = replica_factors(np.array([1.0, -2.0, 30.0]), SHARES, MOST, 1e-3)
-    parts = [replica_factors(np.array([x]), SHARES, MOST, 1e-3) for x in (1.0, -2.0, 30.0)]
+    whole = clipped_mixture(np.array([1.0, -2.0, 30.0]), SHARES, MOST, 1e-3)
+    parts = [clipped_mixture(np.array([x]), SHARES, MOST, 1e-3) for x in (1.0, -2.0, 30.0)]
     assert whole == pytest.approx(np.sum(parts, axis=0))
 
 
 def test_weights_sum_to_one_and_others_share_what_is_left() -> None:
-    found = weights_of({"base": 0.5, "half": 0.3}, ("adapter:x", "adapter:y"))
+    x, y = other_adapter("x"), other_adapter("y")
+    found = weights_of({BASE: 0.5, HALF_STRENGTH: 0.3}, (x, y))
     assert sum(found.values()) == pytest.approx(1.0)
-    assert found["base"] == 0.5 and found["adapter:x"] == pytest.approx(0.1)
-    assert weights_of({"base": 0.5}, ()) == {"base": 0.5}
+    assert found[BASE] == 0.5 and found[x] == pytest.approx(0.1)
+    assert weights_of({BASE: 0.5}, ()) == {BASE: 0.5}
 
 
 def test_an_average_of_e_values_is_of_those_that_were_asked() -> None:
@@ -69,20 +71,22 @@ def test_an_average_of_e_values_is_of_those_that_were_asked() -> None:
 
 
 def test_dropped_streams_are_gone_and_the_others_stay() -> None:
-    chains = Chains()
-    chains.chain({name: np.array([float(i)]) for i, name in enumerate("abc")}, dict.fromkeys("abc", 1), 5.0)
-    levels = chains.levels(["a", "c"])
-    chains.drop(["b", "nobody"])
-    assert chains.levels(["a", "c"]) == levels and chains.n("b") == 0
-    assert chains.seen_at("a") == 5.0 and chains.seen_at("b") == -math.inf
-    chains.chain({"b": np.array([1.0])}, {"b": 1}, 6.0)
-    assert chains.level("b") == pytest.approx(1.0)
-    assert Chains.from_json(chains.to_json()).levels(["a", "b", "c"]) == chains.levels(["a", "b", "c"])
+    processes = LikelihoodProcesses[str]()
+    processes.multiply({name: np.array([float(i)]) for i, name in enumerate("abc")}, dict.fromkeys("abc", 1), 5.0)
+    levels = processes.levels(["a", "c"])
+    processes.drop(["b", "nobody"])
+    assert processes.levels(["a", "c"]) == levels and processes.n("b") == 0
+    assert processes.measured_at("a") == 5.0 and processes.measured_at("b") == -math.inf
+    processes.multiply({"b": np.array([1.0])}, {"b": 1}, 6.0)
+    assert processes.level("b") == pytest.approx(1.0)
+    assert LikelihoodProcesses[str].from_json(processes.to_json()).levels(["a", "b", "c"]) == processes.levels(
+        ["a", "b", "c"]
+    )
 
 
 def test_weighted_is_the_mean_of_m() -> None:
-    chains = Chains()
-    chains.chain({"a": np.array([2.0]), "b": np.array([3.0])}, {"a": 1, "b": 1}, 0.0)
+    processes = LikelihoodProcesses[str]()
+    processes.multiply({"a": np.array([2.0]), "b": np.array([3.0])}, {"a": 1, "b": 1}, 0.0)
     wanted = math.log(0.5 * math.exp(2.0) + 0.25 * math.exp(3.0))
-    assert chains.weighted({"a": 0.5, "b": 0.25, "never asked": 0.25}) == pytest.approx(wanted)
-    assert chains.weighted({"never asked": 1.0}) == 0.0
+    assert processes.weighted({"a": 0.5, "b": 0.25, "never scored": 0.25}) == pytest.approx(wanted)
+    assert processes.weighted({"never scored": 1.0}) == 0.0

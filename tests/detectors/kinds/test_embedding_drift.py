@@ -78,11 +78,11 @@ def test_another_width_starts_its_side_anew_also_after_a_restart_and_leaves_the_
     for i in range(17):
         wider = embedding(1, i, width=25)
         assert restored.update(wider) == fresh.update(wider)
-    assert {key: restored.state.streams.n(key) for key in restored.state.streams.index} == {
-        "router/prompt": 8,
-        "router/output": 8,
+    assert {stream: restored.state.streams.n(stream) for stream in restored.state.streams.index} == {
+        ("router", Side.PROMPT): 8,
+        ("router", Side.OUTPUT): 8,
     }
-    assert restored.state.banks["router/output"].width == 24
+    assert restored.state.banks["router", Side.OUTPUT].width == 24
 
 
 def test_the_state_of_a_full_bank_stays_small() -> None:
@@ -130,3 +130,20 @@ def test_groups_of_a_block_survive_a_restart() -> None:
         first.update(record)
     again = Detector(config, State.from_json(json.loads(json.dumps(first.state.to_json()))))
     assert [again.update(record) for record in records[10:]] == [whole.update(record) for record in records[10:]]
+
+
+def test_the_state_of_the_version_before_goes_on() -> None:
+    """It named streams by adapter and side, joined by a slash, which an adapter's name may hold too."""
+    streams = {
+        "names": ["org/router/prompt"], "n": [2], "m": [[0.9, 1.1]], "w": [[0.9, 1.1]], "since": [[4.0, 4.0]],
+        "gap": [["inf", "inf"]], "seen_at": [4.0],
+    }  # fmt: skip
+    bank = {
+        "width": 24, "references": [[-0.25, 0.5], [5.5, 2.0]], "slope": [-0.25], "ahead": [-0.5], "used": 2,
+        "paid": [0.5], "groups": [""],
+    }  # fmt: skip
+    state = State.from_json({"streams": streams, "banks": {"org/router/prompt": bank}})
+    stream = ("org/router", Side.PROMPT)
+    assert state.streams.level(stream) == pytest.approx(0.0)
+    assert (state.streams.n(stream), state.banks[stream].used) == (2, 2)
+    assert json.loads(json.dumps(state.to_json()))["banks"] == {"org/router/prompt": bank}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from detectors.kinds.token_calibration import Config, Detector, State, _asked, _range
+from detectors.kinds.token_calibration import Config, Detector, State, _range, _requested
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from probes.scoring.likelihood_ratio import SAMPLERS, Response, Settings, score
 from probes.scoring.token_distribution import SamplingParameters, law, normalised
@@ -106,9 +106,32 @@ def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart()
 def test_what_is_asked_for_newly_is_learnt() -> None:
     asked: dict[float, float] = {}
     for number in range(1500):
-        asked = _asked(asked, 0.7 if number < 1000 or number % 2 else 1.0, keep=0.5 ** (1 / 500))
+        asked = _requested(asked, 0.7 if number < 1000 or number % 2 else 1.0, keep=0.5 ** (1 / 500))
     assert _range(asked) == (0.7, 1.0)
 
 
 def test_says_nothing_of_an_adapter_that_it_has_not_heard() -> None:
     assert Detector(Config()).calibration("router", LATER) is None
+
+
+def test_the_state_of_the_version_before_goes_on() -> None:
+    """It joined adapter and sampler by a tab."""
+    chains = {
+        "names": ["router\ttemperature 1", "router\ttop_p 1"], "n": [2, 2],
+        "m": [[160.0], [0.5]], "w": [[148.0], [0.5]],
+        "since": [[0.0], [60.0]], "gap": [["inf"], [60.0]], "seen_at": [60.0, 60.0],
+    }  # fmt: skip
+    axis = {"grid": [0.0, 0.5], "log_lik": [-8.0, -2.0], "n": 2.0}
+    history = {
+        "ranks": [1.0, 2.0], "temperature": axis, "top_p": axis,
+        "asked_temperature": [[0.7, 2.0]], "asked_top_p": [[0.9, 2.0]],
+    }  # fmt: skip
+    config = Config(samplers=("temperature 1", "top_p 1"), bins=2)
+    detector = Detector(config, State.from_json({"chains": chains, "seen": {"router": history}}))
+    (level,) = detector.update(TrafficRound("smol", 2, 120.0, ("router",), ()))
+    assert level.log_e == pytest.approx(np.log(0.5 * 160.0 + 0.5 * 0.5))
+    assert (level.n, detector.leading("router")) == (2, "temperature 1")
+    saved = json.loads(json.dumps(detector.state.to_json()))
+    assert saved["chains"]["keys"] == [["router", "temperature 1"], ["router", "top_p 1"]]
+    assert saved["seen"] == {"router": history}
+    assert State.from_json(saved).ratios.index == detector.state.ratios.index

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detectors.errors import Refused
-from detectors.kinds.traffic_likelihood import Config, Detector, State
+from detectors.evidence.alternative import (
+    BASE,
+    DOUBLE_STRENGTH,
+    HALF_STRENGTH,
+    PREVIOUS,
+    interpolation,
+    other_adapter,
+)
+from detectors.kinds.traffic_likelihood import ALL_PODS, Config, Detector, State
 from detectors.records import Evidence
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
-NAMES = ("base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:rewriter")
+PATH = tuple(map(interpolation, (0.25, 0.5, 0.75)))
+ALTERNATIVES = (BASE, *PATH, HALF_STRENGTH, DOUBLE_STRENGTH, other_adapter("rewriter"))
 LOG_A = 21.5
 
 
 def scored(log_l: float | list[float], pod: str = "", number: int = 0, tokens: int = 14) -> TrafficScore:
-    values = np.full(len(NAMES), log_l) if isinstance(log_l, float) else np.array(log_l)
-    names = NAMES[: len(values)]
+    values = np.full(len(ALTERNATIVES), log_l) if isinstance(log_l, float) else np.array(log_l)
+    names = ALTERNATIVES[: len(values)]
     return TrafficScore("router", f"r{number}", pod, 0.0, ScoringMode.SAMPLED, tokens, names, values.astype(np.float32))
 
 
@@ -68,13 +78,19 @@ def test_pods_have_streams_of_their_own_that_inform() -> None:
     assert found["pod:b"].log_e > LOG_A
     assert found["pod:a"].log_e < 3
     assert not found["pod:b"].pages and found["pod:b"].n == 4
+    assert {stream: level.replica for stream, level in found.items()} == {
+        "": "",
+        "replica": "",
+        "pod:a": "a",
+        "pod:b": "b",
+    }
 
 
 def test_pods_that_are_gone_make_room() -> None:
     detector = Detector(Config(pods_kept=3))
     for number in range(9):
         detector.update(round_of(scored(-1.0, f"pod-{number}"), number=number))
-    assert set(detector.state.replicas.index) == {"router\t", "router\tpod-6", "router\tpod-7", "router\tpod-8"}
+    assert set(detector.state.clipped.index) == {("router", pod) for pod in (ALL_PODS, "pod-6", "pod-7", "pod-8")}
 
 
 def test_alternatives_are_averaged_and_never_multiplied() -> None:
@@ -86,7 +102,7 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
 
 
 def test_the_version_before_has_a_weight_of_its_own() -> None:
-    told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, ("base", "previous"), np.array([-50.0, 40.0]))
+    told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, (BASE, PREVIOUS), np.array([-50.0, 40.0]))
     found = streams(Detector(Config()).update(round_of(told)))
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.03), abs=1e-6)
     assert sum(weight for _, weight in Config().weights) == pytest.approx(0.85)
@@ -95,10 +111,10 @@ def test_the_version_before_has_a_weight_of_its_own() -> None:
 def test_an_alternative_that_was_not_asked_about_keeps_its_evidence() -> None:
     detector = Detector(Config())
     detector.update(round_of(scored([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0])))
-    before = detector.state.chains.level("router\tadapter:rewriter")
+    before = detector.state.ratios.level(("router", other_adapter("rewriter")))
     detector.update(round_of(scored([-3.0, -1.0, -1.0, -1.0]), number=1))
-    assert detector.state.chains.level("router\tadapter:rewriter") == before
-    assert detector.state.chains.n("router\tbase") == 2
+    assert detector.state.ratios.level(("router", other_adapter("rewriter"))) == before
+    assert detector.state.ratios.n(("router", BASE)) == 2
 
 
 @pytest.mark.parametrize("log_l", [float("nan"), float("inf")])
@@ -118,7 +134,7 @@ def test_streams_that_page_are_counted() -> None:
     assert Config(one_response=True).streams_per_adapter == 2
     assert not Detector(Config(pages=False)).pages
     with pytest.raises(Refused):
-        Config(weights=(("base", 1.1),))
+        Config(weights=((BASE, 1.1),))
     with pytest.raises(Refused):
         Config(replicas=((0.1, 0.5),))
 
@@ -135,3 +151,49 @@ def test_retention_follows_the_responses_and_survives_a_restart_of_the_process()
     assert found.low < found.mean < found.high
     detector.restart("router")
     assert detector.retention("router") is None
+
+
+def test_the_config_has_the_repr_that_saved_evidence_is_held_against() -> None:
+    """Another repr would start the evidence of every running deployment at 0 (monitor.py)."""
+    weights = (
+        "(('base', 0.5), ('half', 0.2), ('path 0.25', 0.02), ('path 0.5', 0.03), ('path 0.75', 0.02), "
+        "('double', 0.02), ('4 bits', 0.03), ('previous', 0.03))"
+    )
+    assert repr(Config()).startswith(f"Config(weights={weights}, replicas=((0.003, 32.0), ")
+
+
+# A round of two responses, as saved by the version that joined the parts of a stream's key by a tab.
+FORMER = {
+    "chains": {
+        "names": ["router\tbase", "router\tadapter:rewriter"], "n": [4, 4],
+        "m": [[8193.0], [24.5]], "w": [[8103.0], [20.0]],
+        "since": [[0.0], [0.0]], "gap": [["inf"], ["inf"]], "seen_at": [60.0, 60.0],
+    },
+    "replicas": {
+        "names": ["router\t", "router\tpod-a"], "n": [4, 2], "m": [[2.0] * 6, [3.0] * 6], "w": [[1.0] * 6, [1.5] * 6],
+        "since": [[0.0] * 6, [0.0] * 6], "gap": [["inf"] * 6, ["inf"] * 6], "seen_at": [60.0, 60.0],
+    },
+    "paths": {"router": {"grid": [0.0, 0.5, 1.0, 1.5], "log_lik": [-16.0, -4.0, -2.0, -12.0], "n": 4.0}},
+}  # fmt: skip
+
+
+def test_the_state_of_the_version_before_goes_on() -> None:
+    detector = Detector(Config(), State.from_json(FORMER))
+    found = streams(detector.update(round_of(number=2)))
+    assert found[""].log_e == pytest.approx(np.log(0.5 * 8193.0 + 0.15 * 24.5)) and found[""].n == 4
+    assert found["replica"].log_e == pytest.approx(np.log(2.0)) and found["replica"].n == 4
+    assert detector.state.clipped.level(("router", "pod-a")) == pytest.approx(np.log(3.0))
+    assert detector.retention("router") is not None
+    saved = json.loads(json.dumps(detector.state.to_json(), allow_nan=False))
+    assert saved["chains"]["keys"] == [["router", "base"], ["router", "adapter:rewriter"]]
+    assert State.from_json(saved).ratios.index == {("router", BASE): 0, ("router", other_adapter("rewriter")): 1}
+    assert State.from_json(saved).clipped.index == {("router", ALL_PODS): 0, ("router", "pod-a"): 1}
+
+
+def test_streams_of_odd_names_survive_a_restart_of_the_process() -> None:
+    detector = Detector(Config())
+    odd = replace(scored(3.0, "pod\tof:x"), adapter="a\tb", alternatives=(*ALTERNATIVES[:-1], other_adapter("x:\ty")))
+    detector.update(TrafficRound("smol", 0, 0.0, ("a\tb", "x:\ty"), (odd,)))
+    again = State.from_json(json.loads(json.dumps(detector.state.to_json())))
+    assert again.ratios.index == detector.state.ratios.index and ("a\tb", other_adapter("x:\ty")) in again.ratios.index
+    assert again.clipped.index == {("a\tb", ALL_PODS): 0, ("a\tb", "pod\tof:x"): 1}

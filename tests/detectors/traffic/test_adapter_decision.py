@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.alternative import Alternative
 from detectors.records import Cause, Evidence, Interval, Reason, Status, Verdict
 from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.response_summary import summarise
@@ -105,7 +106,9 @@ def test_silence_is_never_healthy_and_ends_nothing(scores: tuple[TrafficScore, .
 
 
 def test_a_cause_once_named_does_not_become_unknown() -> None:
-    unheard = replace(score(AGAINST), alternatives=("something new",), log_l=np.array([60.0], np.float32))
+    unheard = replace(
+        score(AGAINST), alternatives=(Alternative.from_text("something new"),), log_l=np.array([60.0], np.float32)
+    )
     assert decided(unheard, told=evidence(30.0))[0].cause is Cause.UNKNOWN
     assert decided(unheard, before=alarmed(), number=1)[0].cause is Cause.ADAPTER_NOT_APPLIED
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, other_adapter
 from detectors.traffic.response_summary import evidence_of, summarise
 from tests.detectors.responses import AGAINST, FOR, score, unscored
 
@@ -53,14 +54,14 @@ def test_what_cannot_be_scored_is_counted_with_its_reason_and_is_no_evidence() -
 @pytest.mark.parametrize(
     ("log_l", "leading"),
     [
-        ((60.0, 20.0, -5.0), "base"),
-        ((60.0, 62.0, -5.0), "base"),
-        ((20.0, 60.0, -5.0), "half"),
-        ((20.0, 10.0, 60.0), "adapter:rewriter"),
+        ((60.0, 20.0, -5.0), BASE),
+        ((60.0, 62.0, -5.0), BASE),
+        ((20.0, 60.0, -5.0), HALF_STRENGTH),
+        ((20.0, 10.0, 60.0), other_adapter("rewriter")),
     ],
     ids=["the base", "the base where another is ahead by less than one in twenty", "half strength", "another adapter"],
 )
-def test_who_wrote_those_against_it(log_l: tuple[float, ...], leading: str) -> None:
+def test_who_wrote_those_against_it(log_l: tuple[float, ...], leading: Alternative) -> None:
     assert summarise([score(log_l), *[score(FOR)] * 5]).leading == leading
     assert summarise([score(log_l), score(log_l[:1])]).leading == leading, "not asked is not worse"
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from detectors.evidence.alternative import BASE
 from detectors.records import Fault, FaultKind
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Runner
@@ -95,7 +96,7 @@ def test_responses_are_scored_as_the_plain_formula_has_it(world: World) -> None:
         ours, bases = (world.log_probs(it, (*one.prompt, *one.output), len(one.prompt)) for it in ("a", None))
         wanted = score(ours.astype(float), bases.astype(float), {}, one.response, asking.tokens)
         assert answer.tokens is not None
-        assert answer.tokens.log_l["base"] == pytest.approx(wanted.log_l["base"], abs=NEAR)
+        assert answer.tokens.log_l[BASE] == pytest.approx(wanted.log_l[BASE], abs=NEAR)
 
 
 def test_layers_that_begin_anew_on_several_tokens_are_found_when_they_are_built(world: World) -> None:

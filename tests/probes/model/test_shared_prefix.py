@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from detectors.evidence.alternative import DOUBLE_STRENGTH, FOUR_BITS, HALF_STRENGTH, PREVIOUS, other_adapter
 from detectors.records import Fault, FaultKind
 from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio import score
 from probes.scoring.scoring_job import (
-    FOUR_BITS,
-    HALF,
-    PREVIOUS,
+    COPIES,
     ScoringAnswer,
     ScoringJob,
     ScoringOptions,
@@ -28,7 +27,7 @@ from probes.scoring.scoring_job import (
 from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
 
-ALL = ScoringOptions(copies=(HALF, "double", FOUR_BITS), passes=None)
+ALL = ScoringOptions(copies=COPIES, passes=None)
 HEAD = tuple(range(3, 24))
 SAMPLERS = (
     SamplingParameters(1.0),
@@ -69,8 +68,8 @@ def jobs(count: int = 9) -> list[ScoringJob]:
 
 def same(one: ScoringAnswer, other: ScoringAnswer) -> None:
     assert one.tokens is not None and other.tokens is not None
-    for name, values in one.tokens.log_l.items():
-        assert other.tokens.log_l[name] == pytest.approx(values, abs=2e-3), name
+    for alternative, values in one.tokens.log_l.items():
+        assert other.tokens.log_l[alternative] == pytest.approx(values, abs=2e-3), alternative
     for name, values in one.tokens.log_sampler.items():
         assert other.tokens.log_sampler[name] == pytest.approx(values, abs=2e-3), name
     assert other.tokens.path_log_lik == pytest.approx(one.tokens.path_log_lik, abs=5e-3, nan_ok=True)
@@ -127,17 +126,18 @@ def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> 
 def assert_as_replayed(runner: Runner) -> None:
     for one in jobs(4):
         other = "b" if one.adapter == "a" else "a"
-        targets = {
-            "": Target(one.adapter), "base": Target(None), "half": Target(one.adapter, scale=0.5),
-            "double": Target(one.adapter, scale=2.0),
-            "4 bits": Target(one.adapter, fault=Fault(FaultKind.QUANTISED, "4")),
-            f"adapter:{other}": Target(other),
-        }  # fmt: skip
+        others = {
+            HALF_STRENGTH: Target(one.adapter, scale=0.5),
+            DOUBLE_STRENGTH: Target(one.adapter, scale=2.0),
+            FOUR_BITS: Target(one.adapter, fault=Fault(FaultKind.QUANTISED, "4")),
+            other_adapter(other): Target(other),
+        }
+        targets = [Target(one.adapter), Target(None), *others.values()]
         if one.sampling is not None and one.sampling.repetition != 1.0:
             continue  # replays give log-probabilities, and that penalty needs raw logits
-        found = full(runner, list(targets.values()), [(one.prompt, one.output)])
-        sides = {name: found[target, 0].astype(np.float64) for name, target in targets.items()}
-        wanted = score(sides.pop(""), sides.pop("base"), sides, one.response, ALL.tokens)
+        found = full(runner, targets, [(one.prompt, one.output)])
+        adapter, base, *rest = (found[target, 0].astype(np.float64) for target in targets)
+        wanted = score(adapter, base, dict(zip(others, rest, strict=True)), one.response, ALL.tokens)
         (answer,) = runner.score([one], never, ALL)
         same(ScoringAnswer(one, wanted, answer.prompt, answer.output), answer)
 
@@ -194,7 +194,7 @@ def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], t
     runner.accept_adapter(version_before("a"), str(folders["b"]))
     for answer in runner.score(asked, never, ALL):
         assert answer.tokens is not None
-        assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l["adapter:b"], abs=2e-3)
+        assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l[other_adapter("b")], abs=2e-3)
     runner.accept_adapter(version_before("a"), None)
     assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(asked, never, ALL) if answer.tokens)
     assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.fitted) == {"a", "b"}
@@ -211,7 +211,9 @@ def test_a_version_before_that_cannot_be_read_whole_is_left_out(
     runner = opened(folders["base"], tmp_path / "cache", {"a": folders["a"]})
     runner.accept_adapter(version_before("a"), str(earlier))
     for answer in runner.score([replace(one, adapter="a") for one in jobs(2)], never, ALL):
-        assert answer.tokens is not None and "half" in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l
+        assert (
+            answer.tokens is not None and HALF_STRENGTH in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l
+        )
     runner.close()
 
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.alternative import BASE
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Fault, FaultKind, Reason, Status, Verdict
 from detectors.verdicts.decision import Rules
@@ -294,7 +295,7 @@ def test_one_response_too_long_for_memory_costs_none_beside_it(volume: Path, tmp
     for i in (0, 2, 3):
         ours, theirs = found[i].tokens, wanted[i].tokens
         assert ours is not None and theirs is not None
-        assert np.allclose(ours.log_l["base"], theirs.log_l["base"], atol=1e-4)
+        assert np.allclose(ours.log_l[BASE], theirs.log_l[BASE], atol=1e-4)
 
 
 def test_a_golden_base_for_which_there_is_no_memory_is_not_read_at_every_look(volume: Path, tmp_path: Path) -> None:

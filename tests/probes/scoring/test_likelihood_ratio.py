@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from detectors.evidence.alternative import BASE, interpolation, other_adapter
 from probes.scoring.likelihood_axes import on_path, path_log_likelihood, ranks
 from probes.scoring.likelihood_ratio import SAMPLERS as SAMPLER_NAMES
 from probes.scoring.likelihood_ratio import (
@@ -188,13 +189,13 @@ def test_ranks_of_a_request_are_the_same_at_every_replay() -> None:
 def test_score_names_every_alternative_and_gives_parts() -> None:
     adapter, base = golden_pair()
     response = Response((1,), tuple(map(int, drawn(adapter))), SamplingParameters(1.0), 3)
-    whole = score(adapter, base, {"other router": logits(9)}, response, SETTINGS)
-    assert list(whole.log_l) == ["base", "path 0.25", "path 0.5", "path 0.75", "other router"]
+    whole = score(adapter, base, {other_adapter("router"): logits(9)}, response, SETTINGS)
+    assert list(whole.log_l) == [BASE, *map(interpolation, (0.25, 0.5, 0.75)), other_adapter("router")]
     assert whole.path_log_lik.shape == (len(SETTINGS.grid), T)
     assert set(whole.log_sampler) == set(samplers(SamplingParameters(1.0))) <= set(SAMPLER_NAMES)
     part = whole.part(slice(2, 5))
     assert part.temperature_log_lik.shape == (len(SETTINGS.temperatures), 3)
-    assert np.array_equal(part.log_l["base"], whole.log_l["base"][2:5])
+    assert np.array_equal(part.log_l[BASE], whole.log_l[BASE][2:5])
 
 
 def test_penalties_of_the_request_are_part_of_the_law() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from detectors.evidence.alternative import other_adapter
 from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, uniforms
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
@@ -25,8 +26,8 @@ def both(response: Response, adapter: Doubles, base: Doubles, other: Doubles) ->
     tensors = [torch.from_numpy(side) for side in ready]
     plain = torch.from_numpy(adapter) if response.sampling.penalised else None
     positions = Positions(torch.tensor(response.tokens), torch.from_numpy(uniforms(response)), response.sampling, plain)
-    fast = score_torch(tensors[0], tensors[1], {"other": tensors[2]}, positions, SETTINGS)
-    return score(adapter, base, {"other": other}, response, SETTINGS), fast
+    fast = score_torch(tensors[0], tensors[1], {other_adapter("x"): tensors[2]}, positions, SETTINGS)
+    return score(adapter, base, {other_adapter("x"): other}, response, SETTINGS), fast
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])

@@ -6,12 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detectors.evidence.alternative import (
+    BASE,
+    DOUBLE_STRENGTH,
+    HALF_STRENGTH,
+    PREVIOUS,
+    interpolation,
+    other_adapter,
+)
 from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Replay, Target
 from probes.runners.memory import Runner
 from probes.scoring.scoring_job import (
-    PREVIOUS,
     Scoring,
     ScoringAnswer,
     ScoringJob,
@@ -51,9 +58,9 @@ def test_a_response_is_scored_against_everybody_that_is_asked_about() -> None:
     (answer,) = scored(made())
     found = traffic_score(answer, ALL)
     assert found.scored is ScoringMode.SAMPLED and found.tokens == len("Sorry")
-    assert found.alternatives == (
-        "base", "path 0.25", "path 0.5", "path 0.75", "half", "double", "adapter:beta", "adapter:gamma",
-    )  # fmt: skip
+    others = (other_adapter("beta"), other_adapter("gamma"))
+    path = tuple(map(interpolation, (0.25, 0.5, 0.75)))
+    assert found.alternatives == (BASE, *path, HALF_STRENGTH, DOUBLE_STRENGTH, *others)
     assert np.isfinite(found.log_l).all() and np.isfinite(found.log_sampler).all()
     assert found.path.shape == found.path_log_lik.shape and found.ranks.shape == (5,)
     assert answer.prompt.shape == answer.output.shape
@@ -114,7 +121,7 @@ def test_a_long_output_is_scored_up_to_its_limit() -> None:
     short = replace(ALL, longest_output=3)
     (whole,), (cut,) = scored(made("Sorry for that")), scored(made("Sorry for that"), asking=short)
     assert whole.tokens is not None and cut.tokens is not None
-    assert np.array_equal(cut.tokens.log_l["base"], whole.tokens.log_l["base"][:3])
+    assert np.array_equal(cut.tokens.log_l[BASE], whole.tokens.log_l[BASE][:3])
 
 
 def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
@@ -138,14 +145,14 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
     assert alternatives(other, names, few) == picked[7]
     assert len({name for one in picked for name in one}) == 42  # every one of them has its turn
     with pytest.raises(ValueError, match="copies"):
-        ScoringOptions(copies=("quarter",))
+        ScoringOptions(copies=(BASE,))
 
 
 def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
     few, names = ScoringOptions(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
-    assert {name for one in picked for name in one} == {"half", "double", PREVIOUS, "adapter:beta"}
+    assert {name for one in picked for name in one} == {HALF_STRENGTH, DOUBLE_STRENGTH, PREVIOUS, other_adapter("beta")}
     assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {version_before("alpha")}
     alone = alternatives(made(), names, replace(ALL, others=False, copies=()))
     assert list(alone) == [PREVIOUS]
@@ -159,7 +166,7 @@ def test_the_version_before_is_asked_about_while_it_is_at_hand() -> None:
     (after,) = runner.score([made()], never, ALL)
     assert before.tokens is not None and after.tokens is not None
     assert set(before.tokens.log_l) - set(after.tokens.log_l) == {PREVIOUS}
-    assert not np.allclose(before.tokens.log_l[PREVIOUS], before.tokens.log_l["adapter:beta"])
+    assert not np.allclose(before.tokens.log_l[PREVIOUS], before.tokens.log_l[other_adapter("beta")])
 
 
 def test_what_the_adapter_wrote_speaks_against_the_base_and_the_other_way_round() -> None:
@@ -188,7 +195,7 @@ def test_it_is_the_golden_copies_that_score_whatever_is_served_now() -> None:
     broken = opened(faults={"alpha": "not_applied", "": "base_swapped:0.3"})
     before, after = opened().score([made()], never, ALL)[0], broken.score([made()], never, ALL)[0]
     assert before.tokens is not None and after.tokens is not None
-    assert np.array_equal(before.tokens.log_l["base"], after.tokens.log_l["base"])
+    assert np.array_equal(before.tokens.log_l[BASE], after.tokens.log_l[BASE])
 
 
 def test_stops_between_responses() -> None:
@@ -200,4 +207,4 @@ def test_no_configured_name_is_taken_for_the_version_before() -> None:
     names = ["alpha", "alpha@previous", "beta"]
     picked = alternatives(made(), names, ALL)
     assert PREVIOUS not in picked
-    assert picked["adapter:alpha@previous"].adapter == "alpha@previous"
+    assert picked[other_adapter("alpha@previous")].adapter == "alpha@previous"

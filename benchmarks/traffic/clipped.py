@@ -1,6 +1,6 @@
-"""One replica of many, and one mislabelled record in a thousand: the bounded mixture on sampled responses.
+"""One replica of many, and one mislabelled record in a thousand: the clipped mixture on sampled responses.
 
-Responses are drawn with replacement from those that were sampled, one a round; the numbers are ``replica_factors`` and
+Responses are drawn with replacement from those that were sampled, one a round; the numbers are ``clipped_mixture`` and
 the same recursion as the detector's, for many runs at once.
 """
 
@@ -17,7 +17,7 @@ from benchmarks.traffic.delays import LOG_A
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import SEED
 from detectors.evidence.e_detector import LARGEST
-from detectors.evidence.likelihood_process import averaged, replica_factors, weights_of
+from detectors.evidence.likelihood_process import averaged, clipped_mixture, weights_of
 from detectors.kinds.traffic_likelihood import Config
 
 Doubles = NDArray[np.float64]
@@ -49,7 +49,7 @@ def run_length(quick: bool) -> Iterator[Figure]:
     needed = alarms(edge[:1], edge[1:], 0.5, math.log(1e3), runs, most, slip=0.0)
     bound = float(needed.mean() - 2.33 * needed.std() / math.sqrt(runs))
     yield at_least(
-        "bounded mixture at A = 1,000, at the edge of its null: run length, lower 99 % bound", bound, "responses", 1000
+        "clipped mixture at A = 1,000, at the edge of its null: run length, lower 99 % bound", bound, "responses", 1000
     )
     runs, most = 200, 100_000 if quick else 1_000_000
     pages, highest = neutral_alarms(runs, most)
@@ -114,5 +114,5 @@ def _factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -
     config = Config()
     shares, most = np.array(config.replicas).T
     bound, mislabelled = np.minimum(most, math.exp(log_a / 3.0)), config.mislabelled if slip is None else slip
-    each: Sequence[Doubles] = [replica_factors(np.array([x]), shares, bound, mislabelled) for x in values]
+    each: Sequence[Doubles] = [clipped_mixture(np.array([x]), shares, bound, mislabelled) for x in values]
     return np.exp(np.stack(each))

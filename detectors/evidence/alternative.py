@@ -1,0 +1,107 @@
+"""Who else could have written a response: the alternatives that likelihood ratios bet on, against the accepted adapter.
+
+The texts of ``Alternative.text`` are stored (the keys of ``log_l`` in ClickHouse, keys of saved evidence, and by its
+repr the fingerprint of a detector's config): a changed text makes stored evidence unreadable, so they stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AlternativeKind(StrEnum):
+    """What may answer under an adapter's name instead of what was accepted."""
+
+    BASE = "base"  # the accepted base without any adapter
+    INTERPOLATION = "interpolation"  # a point of the interpolation path between base and adapter
+    STRENGTH = "strength"  # the accepted adapter at another LoRA strength
+    FOUR_BITS = "four_bits"  # the accepted adapter on a base of 4-bit weights
+    PREVIOUS = "previous"  # the version of this adapter that was accepted before
+    OTHER_ADAPTER = "other_adapter"  # another registered adapter
+    UNKNOWN = "unknown"  # stored by a version of gapwatch that knows more alternatives
+
+
+STRENGTHS = {0.5: "half", 2.0: "double"}
+PATH, ADAPTER = "path ", "adapter:"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Alternative:
+    """One alternative; build it with the functions and constants of this file.
+
+    name: of the other adapter; the whole text of an UNKNOWN one; "" else
+    strength: of an INTERPOLATION the share of the way from base (0) to adapter (1), in log-probabilities; of a STRENGTH
+    what multiplies the LoRA's own scaling, one of ``STRENGTHS``; 1 else
+    """
+
+    kind: AlternativeKind
+    name: str = ""
+    strength: float = 1.0
+
+    @property
+    def text(self) -> str:
+        """The one text form; ``from_text`` gives back an equal alternative."""
+        match self.kind:
+            case AlternativeKind.BASE:
+                return "base"
+            case AlternativeKind.INTERPOLATION:
+                return f"{PATH}{_number(self.strength)}"
+            case AlternativeKind.STRENGTH:
+                return STRENGTHS[self.strength]
+            case AlternativeKind.FOUR_BITS:
+                return "4 bits"
+            case AlternativeKind.PREVIOUS:
+                return "previous"
+            case AlternativeKind.OTHER_ADAPTER:
+                return f"{ADAPTER}{self.name}"
+            case AlternativeKind.UNKNOWN:
+                return self.name
+
+    @classmethod
+    def from_text(cls, text: str) -> Alternative:
+        """The inverse of ``text``. A text that no alternative of this version has is UNKNOWN and keeps its text."""
+        if text in FIXED:
+            return FIXED[text]
+        if text.startswith(ADAPTER):
+            return other_adapter(text.removeprefix(ADAPTER))
+        share = _share(text.removeprefix(PATH)) if text.startswith(PATH) else math.nan
+        if math.isfinite(share) and interpolation(share).text == text:
+            return interpolation(share)
+        return cls(AlternativeKind.UNKNOWN, text)
+
+    def __repr__(self) -> str:
+        """That of its text, as saved configs have it: another repr would throw saved evidence away (monitor.py)."""
+        return repr(self.text)
+
+
+BASE = Alternative(AlternativeKind.BASE)
+HALF_STRENGTH = Alternative(AlternativeKind.STRENGTH, strength=0.5)
+DOUBLE_STRENGTH = Alternative(AlternativeKind.STRENGTH, strength=2.0)
+FOUR_BITS = Alternative(AlternativeKind.FOUR_BITS)
+PREVIOUS = Alternative(AlternativeKind.PREVIOUS)
+FIXED = {alternative.text: alternative for alternative in (BASE, HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS, PREVIOUS)}
+
+
+def interpolation(share: float) -> Alternative:
+    """share: of the way from base (0) to adapter (1), finite"""
+    return Alternative(AlternativeKind.INTERPOLATION, strength=share)
+
+
+def other_adapter(name: str) -> Alternative:
+    """name: of a registered adapter, any text"""
+    return Alternative(AlternativeKind.OTHER_ADAPTER, name)
+
+
+def _number(value: float) -> str:
+    """Six digits where they are the number, all of them where they are not."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def _share(digits: str) -> float:
+    try:
+        return float(digits)
+    except ValueError:
+        return math.nan
