@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -29,7 +30,7 @@ from agent.worker.goldens import Goldens, kept_before
 from agent.worker.response_scorer import ResponseScorer
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
-from detectors.evidence.alarm_budget import expected_false_pages_per_year, rounds_per_year
+from detectors.evidence.alarm_budget import expected_false_pages_per_year, stream_rounds_per_year
 from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
@@ -77,22 +78,30 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
 
 
 def log_threshold(config: Config) -> float:
-    """ln A, in nats: from every process that may page by itself, the rounds of a year, and the pages allowed."""
-    per_year = rounds_per_year(config.probes.every)
-    return threshold_of(streams(config), per_year, config.alerts.false_pages_per_year)
+    """ln A, in nats: from every process that may page by itself, its rounds of a year, and the pages allowed."""
+    return threshold_of(stream_rounds_per_year(stream_counts(config)), config.alerts.false_pages_per_year)
 
 
-def streams(config: Config) -> int:
-    """Processes that may page: one a detector that pages for each adapter, or for each base with two adapters or more;
-    or as configured."""
-    if config.alerts.fleet_streams:
-        return config.alerts.fleet_streams
+def stream_counts(config: Config) -> dict[float, int]:
+    """Seconds between rounds -> the processes that may page and are judged that often: one a detector that pages for
+    each adapter, or for each base with two adapters or more.
+
+    Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
+    """
+    every_s = {BaseRound: config.probes.every}
+    detectors = _detectors(config)
     watched = [model for model in config.models if model.replay]
     subjects = {
         SubjectKind.ADAPTER: sum(len(model.adapters) for model in watched),
         SubjectKind.BASE: sum(len(model.adapters) > 1 for model in watched),
     }
-    return max(1, sum(subjects[about] for about in paging(_detectors(config))))
+    counts: Counter[float] = Counter()
+    for name, own in detectors.items():
+        cadence = every_s.get(reads(name), config.responses_every)
+        counts[cadence] += sum(subjects[about] for about in paging({name: own}))
+    present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
+    fleet = config.alerts.fleet_streams
+    return {min(present): fleet} if fleet else present
 
 
 def monitor_of(config: Config) -> Monitor:
@@ -250,8 +259,7 @@ def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
 
 def _telemetry(config: Config) -> Telemetry:
     telemetry = Telemetry({"k8s.cluster.name": config.cluster, "k8s.pod.name": config.pod})
-    per_year = rounds_per_year(config.probes.every)
-    promised = expected_false_pages_per_year(streams(config), per_year, log_threshold(config))
+    promised = expected_false_pages_per_year(stream_rounds_per_year(stream_counts(config)), log_threshold(config))
     telemetry.set("gapwatch.expected_false_pages_per_year", promised)
     return telemetry
 

@@ -167,6 +167,7 @@ class Probes(Section):
 class Scoring(Section):
     """How sampled responses are scored by the golden copies (probes/scoring/scoring_job.py).
 
+    every: between two rounds of responses, each judged as a whole; by default as long as probes.every
     enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
     others: the other adapters are alternatives too; passes: how many of these each response gets, null for all
     temperature, top_p, top_k: of the deployment, for records that do not tell; without a temperature those that tell
@@ -177,6 +178,7 @@ class Scoring(Section):
     many tokens as the text has (counted), or always, with no bound on what other ids than the text's may do to a bet
     """
 
+    every: Duration | None = None
     enabled: bool = True
     copies: tuple[Literal["half", "double", "4 bits"], ...] = ("half", "double")
     others: bool = True
@@ -282,6 +284,11 @@ class Config(Section):
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and model.replay
+
+    @property
+    def responses_every(self) -> float:
+        """Seconds between two rounds of responses."""
+        return self.probes.every if self.scoring.every is None else self.scoring.every
 
     def keeps_weights(self, model: Model) -> bool:
         """Does enrolment keep the accepted base: as configured, else where responses would not be scored without."""

@@ -1,13 +1,15 @@
-"""How much evidence is worth waking a person? Asked in false pages a year for the whole fleet, never as a threshold.
+"""How much evidence is worth waking a person? Answered from the false pages a year that the whole fleet may have.
 
-A stream is every M that can alarm by itself, pods and bases included. Holds because P(alarm by T) <= T / A for each
-stream (e_detector.py), so the expected number of false pages a year is at most ``streams * rounds / A``, under any
-dependence between streams. Source: docs/mathematics.md#false-alarm-budget.
+A stream is every M that can alarm by itself, pods and bases included. Each gets one "+1" in each of its rounds, so what
+counts is stream-rounds a year: summed over all streams, the rounds a year of each. P(alarm by T) <= T / A for each
+stream (e_detector.py), so the expected number of false pages a year is at most stream-rounds / A, under any dependence
+between streams and whatever the cadence of each. Source: docs/mathematics.md#false-alarm-budget.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from detectors.errors import Refused
 
@@ -19,18 +21,23 @@ def rounds_per_year(every_s: float) -> float:
     return YEAR_S / _positive("seconds between rounds", every_s)
 
 
-def log_threshold(streams: int, rounds_per_year: float, false_pages_per_year: float) -> float:
+def stream_rounds_per_year(streams: Mapping[float, int]) -> float:
+    """Rounds a year, summed over all streams. streams: seconds between rounds -> number of streams judged that often"""
+    return sum(_positive("streams", count) * rounds_per_year(every_s) for every_s, count in streams.items())
+
+
+def log_threshold(stream_rounds_per_year: float, false_pages_per_year: float) -> float:
     """ln A in nats at which the fleet expects at most ``false_pages_per_year``; never below 0."""
-    rounds = _positive("streams", streams) * _positive("rounds a year", rounds_per_year)
+    rounds = _positive("stream-rounds a year", stream_rounds_per_year)
     return max(math.log(rounds / _positive("false pages a year", false_pages_per_year)), 0.0)
 
 
-def expected_false_pages_per_year(streams: int, rounds_per_year: float, log_threshold: float) -> float:
+def expected_false_pages_per_year(stream_rounds_per_year: float, log_threshold: float) -> float:
     """The most false pages a year that a fleet should expect at a threshold of ``log_threshold`` nats."""
-    return streams * rounds_per_year * math.exp(-log_threshold)
+    return stream_rounds_per_year * math.exp(-log_threshold)
 
 
-def _positive(what: str, value: float) -> float:
+def _positive(quantity: str, value: float) -> float:
     if not (0 < value < math.inf):
-        raise Refused(what, value, "a finite number above 0")
+        raise Refused(quantity, value, "a finite number above 0")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import asking_of, log_threshold, runner_of, sampler_of, streams
-from agent.config import Config, Scoring, load
+from agent.assemble import _telemetry, asking_of, log_threshold, runner_of, sampler_of, stream_counts
+from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
 from detectors.canaries.tolerance import Tolerances
-from detectors.evidence.alarm_budget import log_threshold as threshold_of
-from detectors.evidence.alarm_budget import rounds_per_year
+from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
 from probes.golden.archive import save
 from probes.golden.weights import folder_of
 from probes.scoring.token_distribution import SamplingParameters, sampling_of
 from tests.probes.goldens import golden
+
+TOPIC = KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")
 
 
 @pytest.fixture
@@ -69,9 +71,8 @@ def test_how_attention_is_computed_is_what_the_file_says(config: Config) -> None
 
 
 def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
-    listening = {"kafka": KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")}
-    asked = asking_of(config.model_copy(update={**listening, "scoring": Scoring(numeric=0.005, passes=1)}))
-    assert asked is not None and (asked.tokens.numeric, asked.passes) == (0.005, 1)
+    options = asking_of(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(numeric=0.005, passes=1)}))
+    assert options is not None and (options.tokens.numeric, options.passes) == (0.005, 1)
     assert asking_of(config) is None
 
 
@@ -81,21 +82,60 @@ def test_the_deployments_sampler_holds_where_only_its_temperature_is_unknown(con
     assert sampling_of({}, sampler) is None
 
 
+def streams(config: Config) -> int:
+    return sum(stream_counts(config).values())
+
+
 def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Config) -> None:
     """Each detector that pages, once an adapter; the base's once there are two. One more that is told to page: more."""
     canaries_alone = config.model_copy(update={"kafka": None})
     assert streams(canaries_alone) == 1
-    config = config.model_copy(update={"kafka": KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")})
+    config = config.model_copy(update={"kafka": TOPIC})
     each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER)
     assert streams(config) == each > 1
     embedded_alone = config.model_copy(update={"scoring": Scoring(enabled=False)})
     assert streams(embedded_alone) == 1
-    (model,) = config.models
-    three = tuple(model.adapters[0].model_copy(update={"name": name}) for name in ("a", "b", "c"))
-    several = config.model_copy(update={"models": (model.model_copy(update={"adapters": three}),)})
-    assert streams(several) == 3 * each + 1
-    louder = several.model_copy(update={"detectors": {"logit_shift": {"pages": True}}})
+    three = with_adapters(config, "a", "b", "c")
+    assert streams(three) == 3 * each + 1
+    louder = three.model_copy(update={"detectors": {"logit_shift": {"pages": True}}})
     assert streams(louder) == 3 * (each + 1) + 1
-    assert log_threshold(louder) == pytest.approx(threshold_of(streams(louder), rounds_per_year(60.0), 1.0))
     unwatched = louder.models[0].model_copy(update={"replay": False})
-    assert streams(louder.model_copy(update={"models": (model, unwatched)})) == each + 1
+    assert streams(louder.model_copy(update={"models": (*config.models, unwatched)})) == each + 1
+
+
+def with_adapters(config: Config, *names: str) -> Config:
+    (model,) = config.models
+    adapters = tuple(model.adapters[0].model_copy(update={"name": name}) for name in names)
+    return config.model_copy(update={"models": (model.model_copy(update={"adapters": adapters}),)})
+
+
+def test_with_one_interval_for_both_lines_the_threshold_is_to_the_last_bit_what_all_streams_of_that_interval_need(
+    config: Config,
+) -> None:
+    """A saved state is only taken up again where the threshold in its detectors' settings is the same."""
+    three = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b", "c")
+    assert log_threshold(three) == math.log(streams(three) * rounds_per_year(60.0) / 1.0)
+    said = three.model_copy(update={"scoring": Scoring(every=60.0)})
+    assert log_threshold(said) == log_threshold(three)
+
+
+def test_each_stream_counts_with_the_rounds_of_its_own_line(config: Config) -> None:
+    """Three adapters: three streams of their canaries and one of their base's a minute, three of their responses."""
+    config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b", "c")
+    quick = config.model_copy(update={"scoring": Scoring(every=5.0)})
+    assert stream_counts(quick) == {60.0: 4, 5.0: 3}
+    assert log_threshold(quick) == pytest.approx(math.log((4 / 60 + 3 / 5) * YEAR_S))
+    assert (promised(quick), promised(config)) == pytest.approx((1.0, 1.0))
+
+
+def promised(config: Config) -> float:
+    page = _telemetry(config).page().decode()
+    (line,) = [line for line in page.splitlines() if line.startswith("gapwatch_expected_false_pages")]
+    return float(line.split()[-1])
+
+
+def test_of_a_configured_number_of_streams_all_count_as_judged_at_the_shorter_interval(config: Config) -> None:
+    fleet = Alerts(fleet_streams=500, false_pages_per_year=2.0)
+    config = config.model_copy(update={"kafka": TOPIC, "alerts": fleet, "scoring": Scoring(every=5.0)})
+    assert stream_counts(config) == {5.0: 500}
+    assert log_threshold(config) == pytest.approx(math.log(500 * YEAR_S / 5 / 2))

@@ -43,6 +43,7 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
     [
         ({"kafak": {}}, "kafak", "no key of that name"),
         ({"probes": {"every": "soon"}}, "probes.every", "a duration"),
+        ({"scoring": {"every": "0s"}}, "scoring.every", "greater than 0"),
         ({"probes": {"token_budget_per_round": 1}}, "probes.token_budget_per_round", "greater than or equal to 64"),
         ({"alerts": {"false_pages_per_year": 0}}, "alerts.false_pages_per_year", "greater than 0"),
         ({"models": []}, "models", "at least 1"),
@@ -376,3 +377,9 @@ def test_the_accepted_base_is_kept_where_scoring_needs_it_unless_the_file_says(
 ) -> None:
     config = load(written(tmp_path, GOOD | change))
     assert config.keeps_weights(config.models[0]) is kept
+
+
+def test_rounds_of_responses_come_as_often_as_those_of_canaries_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    as_canaries = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}}))
+    of_their_own = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}, "scoring": {"every": "10s"}}))
+    assert (as_canaries.responses_every, of_their_own.responses_every) == (300.0, 10.0)

@@ -8,14 +8,14 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import UnknownDetector
-from detectors.evidence.alarm_budget import log_threshold, rounds_per_year
+from detectors.evidence.alarm_budget import log_threshold, stream_rounds_per_year
 from detectors.kinds import embedding_drift, golden_agreement, logit_shift
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import Rules
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
-THRESHOLD = log_threshold(4, rounds_per_year(60.0), 1.0)
+THRESHOLD = log_threshold(stream_rounds_per_year({60.0: 4}), 1.0)
 RULES = Rules(Tolerances(), THRESHOLD)
 ALL = dict.fromkeys(ADAPTERS, "healthy")
 
