@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Origin, Row, TableRows, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin, Row, TableRows
 from agent.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.store.rows import AXES, HASHES, Row
+from agent.store.table_rows import HASHES, Row
+from agent.store.traffic_rows import AXES
 from detectors.canaries.retention import Prepared, measure
 from detectors.errors import DetectorError
 from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
@@ -103,7 +104,7 @@ def traffic_score(row: Row) -> TrafficScore:
 
 
 def seconds(at: datetime) -> float:
-    """The inverse of ``rows.when``."""
+    """The inverse of ``table_rows.when``."""
     return at.timestamp()
 
 

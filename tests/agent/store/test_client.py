@@ -15,7 +15,8 @@ from agent import shipped
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Origin, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin
 from detectors.records import Status
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER
