@@ -232,7 +232,12 @@ class Sink:
         if self._client is None:
             client = store.connect(self._config.dsn, self._config.password_file)
             if self._config.migrate:
-                migrations.migrate(client, replicated=self._config.replicated, on_cluster=self._config.on_cluster)
+                migrations.migrate(
+                    client,
+                    replicated=self._config.replicated,
+                    on_cluster=self._config.on_cluster,
+                    clock=self._clock,
+                )
             self._client = client
         columns = list(batch.rows[0])
         data = [[_plain(row[name]) for name in columns] for row in batch.rows]
