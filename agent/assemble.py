@@ -88,7 +88,7 @@ def stream_counts(config: Config) -> dict[float, int]:
 
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
-    every_s = {BaseRound: config.probes.every}
+    every_s: dict[type, float] = {BaseRound: config.probes.every}
     detectors = _detectors(config)
     watched = [model for model in config.models if model.replay]
     subjects = {

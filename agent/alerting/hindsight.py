@@ -13,8 +13,9 @@ from itertools import zip_longest
 from typing import Any
 
 from agent.store.from_rows import seconds
-from agent.store.rows import Row, verdict_row
 from agent.store.stored_rounds import Stored
+from agent.store.table_rows import Row
+from agent.store.verdict_rows import verdict_row
 from detectors.monitor import Judged, Monitor
 from detectors.records import BaseRound, Reason
 from detectors.traffic_records import TrafficRound

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from pathlib import Path
 from agent.app import App
 from agent.assemble import assemble
 from agent.cli.console import as_json, console, people_to_stderr, say
+from agent.clock import Clock
 from agent.config import Config
 from agent.demo.broker import start_broker
 from agent.demo.receiver import Receiver
@@ -31,12 +31,13 @@ def run_demo(folder: Path | None, json: bool) -> int:
     need_checkout()
     if json:
         people_to_stderr()
-    began = time.monotonic()
+    clock = Clock()
+    began = clock.steady()
     where = (folder or Path(".gapwatch") / "demo").resolve()
     with ExitStack() as opened:
         outcome, served = _play(where, opened)
     passed = outcome.passed and served.passed
-    _close_with(outcome, served, where, time.monotonic() - began)
+    _close_with(outcome, served, where, clock.steady() - began)
     if json:
         as_json(asdict(outcome) | {"served": asdict(served), "passed": passed})
     return 0 if passed else FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from agent.cli.console import as_json, console, rows_table, say
 from agent.cli.query import ask
+from agent.clock import Clock
 from agent.config import load
 from agent.errors import Refused
 from detectors.evidence.two_sample import permutation_p_values
@@ -33,7 +34,7 @@ def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -
         raise Refused("--side", repr(side), "prompt or output")
     asked = {"subject": adapter, "side": side, "hours": str(WEEKS)}
     columns, rows = ask(config, "embedded", asked)
-    before, now = _split([dict(zip(columns, row, strict=True)) for row in rows], hours)
+    before, now = _split([dict(zip(columns, row, strict=True)) for row in rows], Clock().now() - 3600 * hours)
     if min(len(before), len(now)) < LEAST:
         say(f"{len(before)} {side}s from before the last {hours} h and {len(now)} since: nothing to compare yet")
         return CANNOT_TELL
@@ -49,16 +50,16 @@ def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -
     return 0
 
 
-def _split(rows: Sequence[dict[str, Any]], hours: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    edge = datetime.now(UTC) - timedelta(hours=hours)
-    old = [row for row in rows if _when(row["at"]) < edge]
-    return old, [row for row in rows if _when(row["at"]) >= edge]
+def _split(rows: Sequence[dict[str, Any]], edge: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows from before that time, and those since. edge: seconds since the epoch"""
+    before = [row for row in rows if _seconds(row["at"]) < edge]
+    return before, [row for row in rows if _seconds(row["at"]) >= edge]
 
 
-def _when(at: Any) -> datetime:
-    """As the store gives it, or as JSON from a running agent has it."""
-    told = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
+def _seconds(at: Any) -> float:
+    """A time as the store gives it, or as JSON from a running agent has it; in seconds since the epoch."""
+    moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _vectors(rows: Sequence[dict[str, Any]]) -> Any:

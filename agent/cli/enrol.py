@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent.assemble import log_threshold, runner_of
 from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
+from agent.clock import Clock
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
 from agent.traffic.redaction import Redactor
@@ -116,7 +116,7 @@ def _record(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions, 
     others = [other.name for other in beside.adapters if other.name != adapter.name]
     settings = EnrolSettings(
         base=model.name,
-        at=time_after(config.probes.golden_dir, previous, time.time()),
+        at=time_after(config.probes.golden_dir, previous, Clock().now()),
         why=wish.why,
         previous=previous,
         tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),

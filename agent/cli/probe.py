@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.markup import escape
 
 from agent.assemble import goldens_of, monitor_of, runner_of
 from agent.cli.console import as_json, console, say, verdict_table
+from agent.clock import Clock
 from agent.config import Config, Model, load
 from agent.errors import Refused
 from detectors.records import BaseRound, Status, Verdict
@@ -54,7 +54,7 @@ def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
     runner.open()
     try:
         seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
-        now = Scheduled(model.name, 0, time.time(), config.probes.token_budget_per_round, seed)
+        now = Scheduled(model.name, 0, Clock().now(), config.probes.token_budget_per_round, seed)
         made: BaseRound | None = replay_base_round(runner, goldens, now, lambda: False)
     finally:
         runner.close()

@@ -22,8 +22,8 @@ from agent.clock import Clock
 from agent.config import Config, parse, seconds
 from agent.errors import Refused, Retryable
 from agent.store import client as store
-from agent.store.rows import FIRST, LAST, when
 from agent.store.stored_rounds import Span, Stored, StoredRounds
+from agent.store.table_rows import FIRST, LAST, when
 from detectors.monitor import Judged
 
 CANNOT_TELL = 2

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from agent.clock import Clock
 from agent.errors import Refused, Retryable
 
 Kind = Literal["tansu", "apache"]
@@ -60,9 +61,10 @@ class Broker:
             return
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, cwd=self.folder, stdout=log, stderr=log)
-        give_up = time.monotonic() + READY_WITHIN_S
+        clock = Clock()
+        give_up = clock.steady() + READY_WITHIN_S
         while not _answers(self.port):
-            if self._process.poll() is not None or time.monotonic() > give_up:
+            if self._process.poll() is not None or clock.steady() > give_up:
                 self.kill_minus_9()
                 raise Retryable("broker", f"{self.kind} did not come up: {self._log_end()}")
             time.sleep(0.02)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from agent.clock import Clock
 from agent.demo.receiver import ReceivedIncident, Receiver
 
 PATIENCE_S = 120.0
@@ -16,8 +17,9 @@ Alive = Callable[[], bool]
 
 def next_of(source: queue.SimpleQueue[Item], alive: Alive) -> Item:
     """The next one that comes. Raises TimeoutError when the agent falls silent."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+    clock = Clock()
+    deadline = clock.steady() + PATIENCE_S
+    while clock.steady() < deadline:
         try:
             return source.get(timeout=0.2)
         except queue.Empty:
@@ -28,8 +30,9 @@ def next_of(source: queue.SimpleQueue[Item], alive: Alive) -> Item:
 
 def incident_of(receiver: Receiver, is_it: Callable[[ReceivedIncident], bool], alive: Alive) -> ReceivedIncident:
     """The incident at the receiver once it is as asked. Raises TimeoutError when that does not happen."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and alive():
+    clock = Clock()
+    deadline = clock.steady() + PATIENCE_S
+    while clock.steady() < deadline and alive():
         for incident in receiver.incidents:
             if is_it(incident):
                 return incident

@@ -15,6 +15,7 @@ from rich.panel import Panel
 
 from agent.cli.console import console, rows_table, say, verdict_table
 from agent.cli.query import ask
+from agent.clock import Clock
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import ReceivedIncident, Receiver
@@ -73,7 +74,7 @@ class ServedStory:
         act("5", "The same loss where no file shows it: canaries are off, and responses are scored instead")
         self._healthy()
         say("The engine loses its adapters. No file changes; it answers 200, lists them, and serves the base.")
-        lost_at = time.time()
+        lost_at = Clock().now()
         self._cast.traffic.served_by_base = True
         self._until_caught(lost_at)
         return self.seen

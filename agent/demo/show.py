@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, Notice, TrafficBatch
 from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
-from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
+from detectors.registry import reads
+from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Show:
                 self._told.append(finding)
             case Flip():
                 self.flips.put(finding)
-            case Evidence(detector="embedding_drift"):
+            case Evidence() if reads(finding.detector) is Embedding:
                 self.drift[(finding.subject, finding.stream)] = finding
             case TrafficBatch():
                 self.records_read += finding.records

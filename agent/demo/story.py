@@ -16,6 +16,7 @@ from rich.text import Text
 
 from agent.cli.console import console, evidence_of, number, rows_table, say, verdict_table
 from agent.cli.query import ask
+from agent.clock import Clock
 from agent.config import Config
 from agent.demo.patience import incident_of, next_of
 from agent.demo.receiver import ReceivedIncident, Receiver
@@ -75,12 +76,13 @@ class Story:
 
     def play(self) -> Outcome:
         """All acts. Raises TimeoutError when the agent falls silent."""
-        began = time.monotonic()
+        clock = Clock()
+        began = clock.steady()
         self._healthy()
         self._swap()
         self._questions()
         self._roll_back()
-        self.outcome.seconds = time.monotonic() - began
+        self.outcome.seconds = clock.steady() - began
         return self.outcome
 
     def _healthy(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from agent.clock import Clock
 from agent.kafka.contract import Outgoing
 
 PAUSE_S = 0.05
@@ -30,7 +30,7 @@ class DemoTraffic:
             path.stem: [orjson.loads(line) for line in path.read_bytes().splitlines()]
             for path in folder.glob("*.jsonl")
         }
-        self._base, self._publish = base, publish
+        self._base, self._publish, self._clock = base, publish, Clock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._flow, name="traffic", daemon=True)
         self.served_by_base = False
@@ -61,7 +61,7 @@ class DemoTraffic:
         return {
             "schema": "gapwatch.v1",
             "request_id": uuid.uuid4().hex,
-            "ts": time.time(),
+            "ts": self._clock.now(),
             "adapter": adapter,
             "base": self._base,
             "pod": POD,

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Origin, Row, TableRows, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin, Row, TableRows
 from agent.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)
@@ -231,7 +232,12 @@ class Sink:
         if self._client is None:
             client = store.connect(self._config.dsn, self._config.password_file)
             if self._config.migrate:
-                migrations.migrate(client, replicated=self._config.replicated, on_cluster=self._config.on_cluster)
+                migrations.migrate(
+                    client,
+                    replicated=self._config.replicated,
+                    on_cluster=self._config.on_cluster,
+                    clock=self._clock,
+                )
             self._client = client
         columns = list(batch.rows[0])
         data = [[_plain(row[name]) for name in columns] for row in batch.rows]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.store.rows import AXES, HASHES, Row
+from agent.store.table_rows import HASHES, Row
+from agent.store.traffic_rows import AXES
 from detectors.canaries.retention import PreparedReference, measure
 from detectors.errors import DetectorError
 from detectors.evidence.alternative import Alternative
@@ -104,7 +105,7 @@ def traffic_score(row: Row) -> TrafficScore:
 
 
 def seconds(at: datetime) -> float:
-    """The inverse of ``rows.when``."""
+    """The inverse of ``table_rows.when``."""
     return at.timestamp()
 
 

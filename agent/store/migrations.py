@@ -1,4 +1,7 @@
-"""The tables: numbered SQL files, applied once each, on one node or on replicated servers."""
+"""The tables of the store: numbered SQL files, applied once each, on one node or on replicated servers.
+
+A file that was released is never edited: databases that applied it would refuse to start. A change is a new file.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 
+from agent.clock import Clock
 from agent.errors import Refused
 from agent.shipped import MIGRATIONS, texts
 from agent.store.client import Client
@@ -15,27 +19,32 @@ _NUMBERED = re.compile(r"[0-9]{3}_")
 
 
 def migrate(
-    client: Client, folder: Traversable = MIGRATIONS, replicated: bool = False, on_cluster: str = ""
+    client: Client,
+    folder: Traversable = MIGRATIONS,
+    replicated: bool = False,
+    on_cluster: str = "",
+    clock: Clock | None = None,
 ) -> tuple[int, ...]:
-    """Run the numbered ``NNN_name.sql`` files that this database has not seen; give back their numbers.
+    """Run the numbered ``NNN_name.sql`` files that this database has not applied yet; returns their numbers.
 
-    replicated: the Replicated twin of every engine; the server's macros must define shard and replica
+    replicated: the Replicated variant of every engine; the server's macros must define shard and replica
     on_cluster: name for ON CLUSTER, "" for none
 
-    Several agents may do so at once: every statement is IF NOT EXISTS. Raises Refused where an applied file changed.
+    Several agents may migrate at once: every statement is IF NOT EXISTS. Raises Refused where an applied file changed.
     """
-    client.command(worded(_VERSION_TABLE, replicated, on_cluster))
-    seen = dict(client.query("SELECT version, sha256 FROM schema_version FINAL").result_rows)
+    client.command(statements(_VERSION_TABLE, replicated, on_cluster))
+    digests = dict(client.query("SELECT version, sha256 FROM schema_version FINAL").result_rows)
+    applied_at = datetime.fromtimestamp((clock or Clock()).now(), UTC)
     applied = []
     for file in (file for name, file in texts(folder, ".sql").items() if _NUMBERED.match(name)):
         version, text = int(file.name[:3]), file.read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
-        if seen.get(version, digest) != digest:
-            raise Refused(
-                str(file), "a file that was applied in another wording", "a new numbered file for every change"
-            )
-        if version not in seen:
-            _apply(client, worded(text, replicated, on_cluster), version, file.name, digest)
+        if digests.get(version, digest) != digest:
+            raise Refused(str(file), "a file that changed after it was applied", "a new numbered file for every change")
+        if version not in digests:
+            _apply(client, statements(text, replicated, on_cluster))
+            row = [version, file.name, digest, applied_at]
+            client.insert("schema_version", [row], column_names=["version", "name", "sha256", "applied_at"])
             applied.append(version)
     return tuple(applied)
 
@@ -46,8 +55,8 @@ _VERSION_TABLE = """CREATE TABLE IF NOT EXISTS schema_version (
 _KEEPER = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
 
 
-def worded(text: str, replicated: bool, on_cluster: str) -> str:
-    """The statements of a migration as this installation wants them."""
+def statements(text: str, replicated: bool, on_cluster: str) -> str:
+    """The statements of a migration, for replicated engines and ON CLUSTER where this installation uses them."""
     if replicated:
         text = re.sub(r"ENGINE = (\w*MergeTree)(?:\((\w+)\))?", _replicated, text)
     if on_cluster:
@@ -56,15 +65,13 @@ def worded(text: str, replicated: bool, on_cluster: str) -> str:
     return text
 
 
-def _replicated(found: re.Match[str]) -> str:
-    version = f", {found[2]}" if found[2] else ""
-    return f"ENGINE = Replicated{found[1]}({_KEEPER}{version})"
+def _replicated(engine: re.Match[str]) -> str:
+    version = f", {engine[2]}" if engine[2] else ""
+    return f"ENGINE = Replicated{engine[1]}({_KEEPER}{version})"
 
 
-def _apply(client: Client, text: str, version: int, name: str, digest: str) -> None:
+def _apply(client: Client, text: str) -> None:
     code = "\n".join(line for line in text.split("\n") if not line.startswith("--"))
     for statement in re.split(r";\s*\n", code):
         if statement.strip():
             client.command(statement)
-    row = [version, name, digest, datetime.now(UTC)]
-    client.insert("schema_version", [row], column_names=["version", "name", "sha256", "applied_at"])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from agent.errors import Retryable, Unreadable
 from agent.store import client as store
 from agent.store.from_rows import References, base_round, seconds, traffic_round
-from agent.store.rows import Row
+from agent.store.table_rows import Row
 from detectors.canaries.retention import PreparedReference, prepare
 from detectors.errors import DetectorError
 from detectors.records import BaseRound

@@ -21,8 +21,8 @@ from agent.config import load
 from agent.errors import Refused
 from agent.sinks import clickhouse
 from agent.store import client as store
-from agent.store.rows import verdict_row
 from agent.store.stored_rounds import Span, StoredRounds
+from agent.store.verdict_rows import verdict_row
 from agent.surroundings import Surroundings
 from detectors.records import Evidence, Reason, Status, Verdict
 from detectors.traffic_records import TrafficRound

@@ -30,6 +30,7 @@ from probes.canaries.canary_file import Canary, CanarySet
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import save
+from probes.runner import Runner as AnyRunner
 from probes.runners.memory import Config, Runner
 from probes.scoring.scoring_job import ScoringOptions
 
@@ -52,7 +53,7 @@ def enrolled(folder: Path) -> None:
         accept(folder, name, new_runner())
 
 
-def accept(folder: Path, name: str, runner: Runner, at: float = 1_700_000_000.0, why: str = "") -> None:
+def accept(folder: Path, name: str, runner: AnyRunner, at: float = 1_700_000_000.0, why: str = "") -> None:
     """One golden record of what the runner answers now."""
     runner.open()
     others = [other for other in ADAPTERS if other != name]

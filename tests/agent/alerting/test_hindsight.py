@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.alerting.hindsight import alarms, beside, judged_again
-from agent.store.rows import Row, verdict_row
 from agent.store.stored_rounds import Stored
+from agent.store.table_rows import Row
+from agent.store.verdict_rows import verdict_row
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Judged, Monitor
 from detectors.records import BaseRound, Identity, Reason

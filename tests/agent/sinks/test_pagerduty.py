@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from agent.alerting.incidents import KINDS, to_notice
 from agent.alerting.outbox import Outbox
 from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
+from agent.clock import Clock, HandClock
 from agent.demo.receiver import Receiver, violations
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.sinks.pagerduty import Config, Sink, to_event
@@ -66,10 +67,10 @@ def key_file(tmp_path: Path) -> Path:
 def new_sink(tmp_path: Path, key_file: Path) -> Iterator[Callable[..., Sink]]:
     opened: list[Sink] = []
 
-    def make(url: str, **more: Any) -> Sink:
+    def make(url: str, clock: Clock = CLOCK, **more: Any) -> Sink:
         fast = {"retry_s": 0.02, "max_retry_s": 0.1, "throttle_s": 0.05, "timeout_s": 2.0}
         config = Config(routing_key_file=key_file, url=url, **(fast | more))
-        opened.append(Sink(config, Surroundings(state_dir=tmp_path)))
+        opened.append(Sink(config, Surroundings(state_dir=tmp_path, clock=clock)))
         opened[-1].open()
         return opened[-1]
 
@@ -79,6 +80,7 @@ def new_sink(tmp_path: Path, key_file: Path) -> Iterator[Callable[..., Sink]]:
 
 
 AWAY = "http://127.0.0.1:9"
+CLOCK = Clock()
 
 
 # --- the pure half ---------------------------------------------------------------------------------------------------
@@ -156,6 +158,20 @@ def test_what_may_pass_is_tried_again(status: int, receiver: Receiver, new_sink:
     assert wait_until(lambda: sink.sent == 1)
     assert [seen for seen, _ in receiver.answers] == [status] * 3 + [202]
     assert sink.status[0]
+
+
+def test_a_retry_is_due_by_the_clock(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
+    clock = HandClock()
+    receiver.fail_next(1, 500)
+    sink = new_sink(receiver.url, clock, retry_s=3600.0, max_retry_s=3600.0)
+    sink.submit(notice())
+    assert wait_until(lambda: not sink.status[0])
+    sink.submit(notice(subject="other"))  # wakes the sender
+    assert wait_until(lambda: sink.sent == 1)
+    assert [incident.dedup_key for incident in receiver.incidents] == ["gapwatch/prod/adapter/other"]
+    clock.advance(3601.0)
+    sink.submit(notice(subject="third"))
+    assert wait_until(lambda: sink.sent == 3)
 
 
 @pytest.mark.parametrize("url", ["", "events.pagerduty.com", "ftp://x", "http://", "https://a:port", "http://a\x00b"])

@@ -9,7 +9,8 @@ import pytest
 
 from agent.records import Finding
 from agent.store import client as store
-from agent.store.rows import Origin, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin
 
 Connect = Callable[[str], store.Client]
 

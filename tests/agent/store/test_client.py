@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from agent import shipped
+from agent.clock import HandClock
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.rows import Origin, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin
 from detectors.records import Status
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER
@@ -53,17 +55,29 @@ def test_a_new_file_is_applied_alone_and_a_changed_one_refused(migrated: store.C
         migrations.migrate(migrated, tmp_path)
 
 
+@embedded
+def test_when_a_file_was_applied_is_the_clocks_time(dsn: str, connect: Connect) -> None:
+    client = connect(dsn)
+    migrations.migrate(client, clock=HandClock(1_700_000_000.0))
+    times = client.query("SELECT DISTINCT toUnixTimestamp(applied_at) FROM schema_version").result_rows
+    assert times == [(1_700_000_000,)]
+
+
 def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() -> None:
     text = (shipped.MIGRATIONS / "004_kept.sql").read_text()
-    worded = migrations.worded(text, replicated=True, on_cluster="main")
+    replicated = migrations.statements(text, replicated=True, on_cluster="main")
     keeper = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
-    assert f"ENGINE = ReplicatedMergeTree({keeper})" in worded
-    assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in worded
-    assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in worded
+    assert f"ENGINE = ReplicatedMergeTree({keeper})" in replicated
+    assert f"ENGINE = ReplicatedReplacingMergeTree({keeper}, accepted_at)" in replicated
+    assert "CREATE TABLE IF NOT EXISTS goldens ON CLUSTER 'main' (" in replicated
     added = (shipped.MIGRATIONS / "005_canary_evidence.sql").read_text()
-    assert "ALTER TABLE verdicts ON CLUSTER 'main'\n" in migrations.worded(added, replicated=True, on_cluster="main")
+    assert "ALTER TABLE verdicts ON CLUSTER 'main'\n" in migrations.statements(
+        added, replicated=True, on_cluster="main"
+    )
     view = (shipped.MIGRATIONS / "007_incident_pods.sql").read_text()
-    assert "EXISTS incident_pods ON CLUSTER 'main' AS" in migrations.worded(view, replicated=True, on_cluster="main")
+    assert "EXISTS incident_pods ON CLUSTER 'main' AS" in migrations.statements(
+        view, replicated=True, on_cluster="main"
+    )
 
 
 @embedded

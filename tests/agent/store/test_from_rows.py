@@ -10,7 +10,8 @@ import pytest
 
 from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
-from agent.store.rows import Origin, Row, to_rows, when
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin, Row, when
 from detectors.canaries.retention import PreparedReference
 from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round

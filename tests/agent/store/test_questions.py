@@ -13,7 +13,7 @@ from agent.alerting.incidents import to_notice
 from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
-from agent.store.rows import Origin
+from agent.store.table_rows import Origin
 from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE

@@ -11,7 +11,8 @@ import pytest
 from agent.config import parse
 from agent.errors import Refused
 from agent.records import RejectedRecord, RejectionReason, RequestCount, TrafficBatch
-from agent.store.rows import Origin, to_rows
+from agent.store.rows import to_rows
+from agent.store.table_rows import Origin
 from agent.traffic.redaction import Redactor, Rule
 from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
 from tests.agent.findings import batch, embedding, heartbeat, interaction

@@ -1,0 +1,78 @@
+"""What was concluded and reported as rows: verdicts, the evidence behind them, notices, signs of life."""
+
+from __future__ import annotations
+
+from agent.records import Heartbeat, Notice
+from agent.store.table_rows import NAN, Origin, Row, TableRows, fields_of, identity_columns, subject_columns, when
+from detectors.records import Evidence, Verdict
+
+
+def verdict_rows(verdict: Verdict, origin: Origin) -> tuple[TableRows, ...]:
+    return (TableRows("verdicts", (origin.columns | verdict_row(verdict),)),)
+
+
+def verdict_row(verdict: Verdict) -> Row:
+    """One decision; log_e is the strongest evidence that may page by itself."""
+    interval, over, onset = verdict.retention, verdict.retention_over_rounds, verdict.onset
+    after, estimate = (onset.after, onset.estimate) if onset else (None, None)
+    return {
+        **subject_columns(verdict),
+        "base": verdict.base,
+        "round": verdict.round,
+        "at": when(verdict.at),
+        "status": verdict.status.value,
+        "reason": verdict.reason.value,
+        "cause": verdict.cause.value,
+        "retention": interval.mean if interval else NAN,
+        "retention_low": interval.low if interval else NAN,
+        "retention_high": interval.high if interval else NAN,
+        "retention_n": interval.n if interval else 0,
+        "over_rounds_low": over.low if over else NAN,
+        "over_rounds_high": over.high if over else NAN,
+        "over_rounds_n": over.n if over else 0,
+        **fields_of(verdict, ("scale", "distortion", "base_shift", "gap_ratio", "share_beyond")),
+        "log_e": max((e.log_e for e in verdict.evidence if e.pages), default=0.0),
+        "log_threshold": verdict.log_threshold,
+        "onset_after": when(after) if after is not None else None,
+        "onset_by": when(onset.by) if onset else None,
+        "onset_estimate": when(estimate) if estimate is not None else None,
+        "covered_by": verdict.covered_by,
+        "members": list(verdict.members),
+        "explanation": verdict.explanation,
+        "action": verdict.action,
+        **identity_columns(verdict.identity),
+    }
+
+
+def evidence_rows(evidence: Evidence, origin: Origin) -> tuple[TableRows, ...]:
+    figures = fields_of(evidence, ("detector", "stream", "round", "log_e", "n", "pages"))
+    row = origin.columns | subject_columns(evidence) | {"at": when(evidence.at), **figures}
+    return (TableRows("evidence", (row,)),)
+
+
+def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
+    """What was sent. cause and round are the verdict's."""
+    row = {
+        **origin.columns,
+        **subject_columns(notice.verdict),
+        "base": notice.verdict.base,
+        "round": notice.verdict.round,
+        "at": when(notice.at),
+        "kind": notice.kind.value,
+        "reason": notice.reason.value,
+        "dedup_key": notice.dedup_key,
+        "cause": notice.verdict.cause.value,
+        "summary": notice.summary,
+        "details": dict(notice.details),
+    }
+    return (TableRows("notices", (row,)),)
+
+
+def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...]:  # noqa: ARG001 - it has its own
+    row = {
+        **fields_of(heartbeat, ("cluster", "pod")),
+        "at": when(heartbeat.at),
+        "started_at": when(heartbeat.started_at),
+        **fields_of(heartbeat, ("rounds", "records")),
+    }
+    return (TableRows("heartbeats", (row,)),)
