@@ -32,9 +32,9 @@ from detectors.evidence.alarm_budget import expected_false_pages_per_year, round
 from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import reads
+from detectors.registry import ThresholdAware, reads
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.golden.record import Golden, Refusal
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
@@ -98,9 +98,8 @@ def monitor_of(config: Config) -> Monitor:
     return Monitor(Rules(_tolerances(config), needed), detectors)
 
 
-def _with_threshold(own: Any, needed: float) -> Any:
-    """A detector that bounds what one observation may add is told what the fleet's threshold is."""
-    return replace(own, log_threshold=needed) if hasattr(own, "log_threshold") else own
+def _with_threshold(settings: Any, needed: float) -> Any:
+    return settings.with_threshold(needed) if isinstance(settings, ThresholdAware) else settings
 
 
 def _tolerances(config: Config) -> Tolerances:

@@ -76,7 +76,7 @@ class Reason(StrEnum):
 
 
 class Cause(StrEnum):
-    """What is at fault, by the table of docs/mathematics.md#causes; ``root_cause.py`` names all but input drift."""
+    """What is at fault, by the table of docs/mathematics.md#causes."""
 
     NONE = "none"
     ADAPTER_NOT_APPLIED = "adapter_not_applied"
@@ -93,7 +93,6 @@ class Cause(StrEnum):
     COMPOSITION_INTERFERENCE = "composition_interference"
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
-    INPUT_DRIFT = "input_drift"
 
 
 class NamedCause(NamedTuple):
@@ -373,7 +372,7 @@ class Interval:
 class Onset:
     """The fault began after the last healthy round (None: there was none) and no later than the first bad one.
 
-    estimate: when the evidence says it began, by the detectors' CUSUM twins; None where they cannot tell
+    estimate: when the evidence says it began, by the detectors' CUSUM statistics; None where they cannot tell
     """
 
     after: float | None
@@ -381,14 +380,21 @@ class Onset:
     estimate: float | None = None
 
 
+class ShareOf(StrEnum):
+    """What a verdict's share was counted among."""
+
+    DRAWS = "draws"
+    RESPONSES = "responses"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is decided about one subject after one round, with everything a person needs to check it.
 
-    share_beyond: share of the round's draws beyond tolerance, or of its responses that speak against it
+    share_beyond: of the round's draws beyond tolerance, or of its scored responses that speak against it: share_of
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
-    blocked_in_a_row: rounds in a row without measurements, this one included
+    good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one
     explanation: what was seen; action: the first thing to do
     """
 
@@ -415,4 +421,6 @@ class Verdict:
     explanation: str = ""
     action: str = ""
     identity: Identity = field(default_factory=Identity)
-    blocked_in_a_row: int = 0
+    good_in_a_row: int = 0
+    silent_in_a_row: int = 0
+    share_of: ShareOf = ShareOf.DRAWS

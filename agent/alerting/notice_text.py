@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shlex import quote
 
 from agent.records import NoticeReason
-from detectors.records import Cause, Evidence, Interval, Onset, Status, SubjectKind, Verdict
+from detectors.records import Cause, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
@@ -22,6 +22,10 @@ CHANGES = (
     NoticeReason.TEMPLATE_CHANGED,
     NoticeReason.ADAPTER_MOVED,
 )
+
+# What a verdict's share is of.
+SHARES = {ShareOf.DRAWS: "canaries beyond tolerance", ShareOf.RESPONSES: "responses against it"}
+SHARES_OF = {ShareOf.DRAWS: "of this round's draws", ShareOf.RESPONSES: "of those scored in this round"}
 
 
 def headline(verdict: Verdict, reason: NoticeReason) -> str:
@@ -89,7 +93,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "distortion": _number(verdict.distortion, "of the adapter's energy"),
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
-        **_share(verdict, strongest),
+        SHARES[verdict.share_of]: _number(verdict.share_beyond, SHARES_OF[verdict.share_of]),
         "evidence": _evidence(strongest.log_e, verdict.log_threshold, strongest.detector) if strongest else "",
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         **_questions(verdict, cluster),
@@ -157,13 +161,6 @@ def retention_words(seen: Interval | None) -> str:
         return "not measured"
     spread = f" (95 % {seen.low:.2f}..{seen.high:.2f})" if math.isfinite(seen.low) else ""
     return f"{seen.mean:.2f}{spread}"
-
-
-def _share(verdict: Verdict, strongest: Evidence | None) -> dict[str, str]:
-    """Whose share it is: of canaries drawn, or of the responses that were heard."""
-    if strongest is not None and strongest.detector == "traffic_likelihood":
-        return {"responses against it": _number(verdict.share_beyond, "of those scored in this round")}
-    return {"canaries beyond tolerance": _number(verdict.share_beyond, "of this round's draws")}
 
 
 def _over_rounds(seen: Interval | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,8 @@ def move_counts(rows: ProcessArrays, ones: NDArray[np.int64], draws: int, share:
 @dataclass(slots=True)
 class Streams:
     """rows: what is remembered; index: stream -> its row."""
+
+    layout: ClassVar[int] = 1
 
     rows: ProcessArrays = field(default_factory=lambda: ProcessArrays.fresh(0, 0))
     index: dict[str, int] = field(default_factory=dict)

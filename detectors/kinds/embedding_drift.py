@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,8 @@ class Bank:
 @dataclass(slots=True)
 class State:
     """streams: M of each adapter and side; banks: the rest of what they remember, by the same key."""
+
+    layout: ClassVar[int] = 1
 
     streams: Streams = field(default_factory=Streams)
     banks: dict[str, Bank] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,8 @@ class Seen:
 @dataclass(slots=True)
 class State:
     """chains: M of each adapter and sampler; seen: adapter -> what its estimates and its picture are made of"""
+
+    layout: ClassVar[int] = 1
 
     chains: Chains = field(default_factory=Chains)
     seen: dict[str, Seen] = field(default_factory=dict)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,8 +41,8 @@ class Config:
         ("base", 0.5), ("half", 0.2), ("path 0.25", 0.02), ("path 0.5", 0.03), ("path 0.75", 0.02),
         ("double", 0.02), ("4 bits", 0.03), ("previous", 0.03),
     )  # fmt: skip
-    # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
-    log_threshold: float = field(default=21.5, repr=False)
+    # Not compared where saved evidence is taken up (saved_config.py): another cap is fair from then on.
+    log_threshold: float = field(default=21.5, repr=False, compare=False)
     replicas: tuple[tuple[float, float], ...] = (
         (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, math.inf),
     )  # fmt: skip
@@ -65,6 +65,10 @@ class Config:
         """How many streams of one adapter can alarm by themselves: what the fleet's budget counts."""
         return int(self.pages) + int(self.one_response)
 
+    def with_threshold(self, log_threshold: float) -> Config:
+        """The same settings where the fleet's threshold is another one."""
+        return replace(self, log_threshold=log_threshold)
+
 
 @dataclass(slots=True)
 class PathLikelihood:
@@ -78,6 +82,8 @@ class PathLikelihood:
 @dataclass(slots=True)
 class State:
     """chains: M of each adapter and alternative; replicas: of each adapter and of its pods; paths: by adapter"""
+
+    layout: ClassVar[int] = 1
 
     chains: Chains = field(default_factory=Chains)
     replicas: Chains = field(default_factory=Chains)

@@ -12,7 +12,7 @@ from detectors.evidence.alarm_budget import log_threshold, rounds_per_year
 from detectors.kinds import embedding_drift, golden_agreement, logit_shift
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
 THRESHOLD = log_threshold(4, rounds_per_year(60.0), 1.0)
@@ -94,7 +94,7 @@ def test_blocked_rounds_move_no_evidence_and_are_visible() -> None:
     before = monitor.state_json()["detectors"]
     played = play(monitor, *[dict.fromkeys(ADAPTERS, "blocked")] * 3, first=1)
     assert monitor.state_json()["detectors"] == before
-    assert [p["router"].blocked_in_a_row for p in played] == [1, 2, 3]
+    assert [p["router"].silent_in_a_row for p in played] == [1, 2, 3]
     assert {v.status for p in played for v in p.values()} == {Status.UNMONITORABLE}
 
 
@@ -167,6 +167,17 @@ def test_evidence_of_another_tolerance_starts_at_zero_and_incidents_stay() -> No
     assert stricter.incidents[SubjectKind.ADAPTER, "router"].open
 
 
+def test_evidence_of_another_layout_starts_at_zero_and_incidents_stay() -> None:
+    monitor, again = Monitor(RULES), Monitor(RULES)
+    play(monitor, ALL | {"router": "not_applied"})
+    stored = json.loads(json.dumps(monitor.state_json()))
+    stored["detectors"]["adapter_gap"]["layout"] = 0
+    again.restore(stored)
+    assert again.state_json()["detectors"]["adapter_gap"]["state"] == {}
+    assert again.state_json()["detectors"]["base_shift"] == monitor.state_json()["detectors"]["base_shift"]
+    assert again.incidents[SubjectKind.ADAPTER, "router"].open
+
+
 def test_configs_choose_the_detectors_and_defaults_carry_the_rules_tolerances() -> None:
     rules = Rules(Tolerances(scale=0.02), THRESHOLD)
     assert default_configs(rules.tolerances)["base_shift"].tolerances.scale == 0.02
@@ -204,7 +215,8 @@ def test_a_state_file_of_the_former_layout_gives_its_incidents_and_evidence_from
     drift = stored["detectors"]["embedding_drift"] | {"state": {"streams": former, "banks": {}}}
     detectors["embedding_drift"] = drift
     again = Monitor(RULES)
-    again.restore({"detectors": detectors, "incidents": stored["incidents"]})
+    incidents = [{k: v for k, v in row.items() if k != "onset_estimate"} for row in stored["incidents"]]
+    again.restore({"detectors": detectors, "incidents": incidents})
     assert again.incidents[SubjectKind.ADAPTER, "router"].open
     (after,) = play(again, ALL | {"router": "not_applied"}, first=1)
     assert after["router"].reason is Reason.STILL_DEGRADED

@@ -13,10 +13,10 @@ from agent.clock import HandClock
 from agent.kafka.contract import Outgoing
 from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.worker.canary_feed import STUCK_S
+from detectors import on_call_text
 from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, ScoringMode, TrafficRound
-from detectors import on_call_text
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner
 from probes.scoring.scoring_job import ScoringOptions, version_before

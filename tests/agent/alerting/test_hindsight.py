@@ -11,7 +11,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Judged, Monitor
 from detectors.records import BaseRound, Identity, Reason
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from tests.detectors import synthetic
 from tests.detectors.responses import FOR, score, traffic_round
 

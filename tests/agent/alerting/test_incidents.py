@@ -11,7 +11,8 @@ from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_ke
 from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
-from detectors.verdicts.decision import Incident, Rules, decide
+from detectors.verdicts.decision import decide
+from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
 from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 from tests.detectors.synthetic import make_round
 
@@ -48,11 +49,34 @@ def other(seen: Verdict) -> Verdict:
     return replace(seen, subject=TONE)
 
 
+def counted(*rounds: Sequence[Verdict]) -> list[list[Verdict]]:
+    """The verdicts with their rounds in a row, as a monitor counts them that lost its memory before the first."""
+    subjects: dict[str, Incident] = {}
+    after: list[list[Verdict]] = []
+    for verdicts in rounds:
+        after.append([])
+        for seen in verdicts:
+            key = state_key(seen.subject_kind, seen.subject)
+            subjects[key] = following(subjects.get(key, Incident()), seen)
+            counters = subjects[key].good_in_a_row, subjects[key].silent_in_a_row
+            after[-1].append(replace(seen, good_in_a_row=counters[0], silent_in_a_row=counters[1]))
+    return after
+
+
+def following(before: Incident, seen: Verdict) -> Incident:
+    if seen.reason is Reason.NO_TRAFFIC:
+        return before
+    outcome = Outcome.GOOD if seen.status is Status.HEALTHY or seen.reason is Reason.RECOVERING else Outcome.BAD
+    if seen.status is Status.UNMONITORABLE or seen.reason is Reason.OUTPUT_DRIFT:
+        outcome = Outcome.SILENT
+    return advance(before, RoundResult(seen.at, outcome), Rules(Tolerances(), 20.0)).after
+
+
 def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list[tuple[str, str]]]:
     """(kind, reason) of what each round sends, in order; the states also go through JSON between rounds."""
     states: dict[str, AlertState] = {}
     sent = []
-    for verdicts in rounds:
+    for verdicts in counted(*rounds):
         states, notices = step_round(states, verdicts, FIXED, "prod", elsewhere)
         states = {key: AlertState.from_json(state.to_json()) for key, state in states.items()}
         sent.append([(notice.kind.value, notice.reason.value) for notice in notices])
@@ -157,18 +181,27 @@ def test_rounds_beyond_tolerance_and_far_from_an_alarm_end_no_incident() -> None
 def test_blind_members_are_told_under_the_bases_key_alone() -> None:
     states: dict[str, AlertState] = {}
     keys: list[str] = []
-    for _ in range(3):
-        states, notices = step_round(states, [BASE_BLIND, BLIND, other(BLIND)], FIXED, "prod")
+    for verdicts in counted(*[[BASE_BLIND, BLIND, other(BLIND)]] * 3):
+        states, notices = step_round(states, verdicts, FIXED, "prod")
         keys += [notice.dedup_key for notice in notices]
     assert keys == [BASE_KEY]
+
+
+def test_a_base_that_reports_for_its_members_waits_until_each_of_them_was_silent_for_three_rounds() -> None:
+    """One of two has no golden record, so that the base was never judged: the other one's first silent round is one."""
+    without = verdict(Status.UNMONITORABLE, Reason.NO_GOLDEN)
+    lost = other(without)
+    rounds = [[BASE_BLIND, without, other(GOOD)]] * 5 + [[BASE_BLIND, without, lost]] * 3
+    assert told(*rounds) == [[], [], [CANNOT], *[[]] * 4, [CANNOT]]
 
 
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
     here = state_key(SubjectKind.ADAPTER, ROUTER)
     assert told([alarm()], [RESOLVED], [GOOD], elsewhere=[here]) == [[OPEN], [], []]
-    states, _ = step_round({}, [alarm()], FIXED, "prod")
-    states, held = step_round(states, [RESOLVED], FIXED, "prod", [here])
-    states, freed = step_round(states, [GOOD], FIXED, "prod", [])
+    alarmed, resolved, good = counted([alarm()], [RESOLVED], [GOOD])
+    states, _ = step_round({}, alarmed, FIXED, "prod")
+    states, held = step_round(states, resolved, FIXED, "prod", [here])
+    states, freed = step_round(states, good, FIXED, "prod", [])
     assert (len(held), [notice.reason for notice in freed]) == (0, [NoticeReason.RECOVERED])
 
 

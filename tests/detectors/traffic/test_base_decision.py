@@ -12,7 +12,7 @@ from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor, default_configs
 from detectors.records import Cause, Reason, Status, Verdict
 from detectors.traffic_records import TrafficScore
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round, unscored
 from tests.detectors.synthetic import make_base_round
 

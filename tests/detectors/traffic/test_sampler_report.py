@@ -13,7 +13,7 @@ from detectors.monitor import Judged, Monitor
 from detectors.records import Cause, Interval, Reason, Status
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.scoring.token_distribution import SamplingParameters
 from tests.detectors.kinds.test_token_calibration import response
 from tests.detectors.responses import traffic_round
