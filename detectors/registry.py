@@ -1,4 +1,7 @@
-"""Which detectors are there? One file under detectors/kinds each; the file's name is its name in the config."""
+"""Which detectors are there, and what can each of them say? One file under detectors/kinds each, found by its name.
+
+The contract of all of them is here, and the protocols of what only some can say; docs/adding-a-detector.md explains it.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Records through the monitor: whose verdict, on which evidence, and what a restart keeps of it."""
+
 from __future__ import annotations
 
 import json
@@ -82,7 +84,7 @@ def test_when_the_base_comes_back_a_member_still_broken_speaks_for_itself() -> N
     assert played[-1]["router"].cause is Cause.ADAPTER_NOT_APPLIED
 
 
-def test_an_improved_base_is_told_and_never_pages() -> None:
+def test_an_improved_base_is_reported_and_never_pages() -> None:
     played = play(Monitor(RULES), ALL, *[dict.fromkeys(ADAPTERS, "improved")] * 80)
     for round in played[1:]:
         assert {(v.status, v.reason) for v in round.values()} == {(Status.HEALTHY, Reason.BASE_MOVED)}
@@ -115,7 +117,7 @@ def test_a_new_golden_ends_the_incident_and_its_evidence() -> None:
     assert after["rewriter"].evidence[0].n == 4 * 16
 
 
-def test_a_new_golden_begins_the_bank_of_embeddings_anew() -> None:
+def test_a_new_golden_starts_the_bank_of_embeddings_again() -> None:
     """The golden base embeds: beside references of the former one, every embedding of the new one looks like drift."""
     drift = embedding_drift.Config(reference_size=64, block=8)
     monitor, untold = (Monitor(RULES, {"embedding_drift": drift}) for _ in range(2))
@@ -242,7 +244,7 @@ def test_only_what_pages_counts_in_the_budget_and_alarms() -> None:
     assert Monitor(RULES, loud).observe(make_base_round(faults)).verdicts[0].reason is Reason.ALARM
 
 
-def test_the_estimated_onset_is_told_until_the_incident_ends_and_over_restarts() -> None:
+def test_the_estimated_onset_is_reported_until_the_incident_ends_and_over_restarts() -> None:
     """A weak fault, four draws a round: the alarm comes rounds after it began, and the estimate says when it did."""
     monitor = Monitor(RULES)
     for number in range(5):
@@ -261,13 +263,13 @@ def test_the_estimated_onset_is_told_until_the_incident_ends_and_over_restarts()
     assert back[2].onset is None
 
 
-def test_a_base_tells_its_estimated_onset_too() -> None:
+def test_a_base_reports_its_estimated_onset_too() -> None:
     lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
     played = play(Monitor(RULES), ALL, ALL, lost, lost)
     assert [p["smol"].onset.estimate for p in played if p["smol"].onset] == [2 * EVERY_S] * 2
 
 
-def test_retention_over_rounds_begins_anew_when_an_incident_opens_and_when_it_ends() -> None:
+def test_retention_over_rounds_starts_again_when_an_incident_opens_and_when_it_ends() -> None:
     broken = ALL | {"router": "not_applied"}
     played = play(Monitor(RULES), *[ALL] * 20, *[broken] * 20, *[ALL] * 20)
     over = [p["router"].retention_over_rounds for p in played]

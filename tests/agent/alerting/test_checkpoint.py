@@ -18,7 +18,7 @@ def test_what_was_saved_last_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"version": 0, "state": {}}', b"\xff"])
-def test_a_damaged_file_is_kept_aside_and_starts_anew(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_file_is_renamed_and_the_state_starts_empty(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "monitor.json"
     path.write_bytes(data)
     assert StateFile(tmp_path).load() == {}

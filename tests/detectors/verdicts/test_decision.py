@@ -1,3 +1,5 @@
+"""Verdicts on adapters and bases after rounds of canaries."""
+
 from __future__ import annotations
 
 import math
@@ -58,7 +60,7 @@ def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
     assert verdict.retention is not None and verdict.retention.n == 8 and verdict.scale == 0.0
 
 
-def test_the_onsets_estimate_and_retention_over_rounds_are_told_as_handed_in() -> None:
+def test_the_onsets_estimate_and_retention_over_rounds_are_reported_as_handed_in() -> None:
     known = Interval(0.4, 0.3, 0.5, 128)
     broken = make_round("router", "not_applied", 2)
     verdict, _ = decide(broken, level(40.0), Incident(), RULES, onset_at=EVERY_S, over_rounds=known)
@@ -82,7 +84,7 @@ def test_the_onsets_estimate_and_retention_over_rounds_are_told_as_handed_in() -
     ],
 )
 @pytest.mark.parametrize("log_e", [0.1, 40.0])
-def test_a_stretch_that_stands_apart_is_scored_and_in_the_words(fault: str, words: str, log_e: float) -> None:
+def test_a_stretch_unlike_the_rest_is_scored_and_in_the_words(fault: str, words: str, log_e: float) -> None:
     verdict, _ = decide(recorded_round("router", fault), level(log_e), Incident(), RULES)
     assert verdict.explanation.count("first token 0.") + verdict.explanation.count("first token 1.") == bool(words)
     assert words in verdict.explanation
