@@ -22,14 +22,14 @@ from detectors.traffic_records import TrafficRound
 # Beyond so many nats two levels of evidence differ; the order of a sum moves them by 1e-12.
 SAME_NATS = 1e-9
 BY_EMBEDDINGS = (Reason.INPUT_DRIFT.value, Reason.OUTPUT_DRIFT.value)
-SAID = ("status", "reason", "cause", "covered_by")
+COMPARED = ("status", "reason", "cause", "covered_by")
 Subject = tuple[str, str, str, float]
 """(pod, subject kind, subject, seconds since the epoch)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """One verdict of then and of now. then, now: of ``SAID`` and log_e; None where there is none
+class VerdictPair:
+    """One verdict of then and of now. then, now: of ``COMPARED`` and log_e; None where there is none
 
     why_not: why the two cannot be compared, in words; "" where they can
     """
@@ -49,10 +49,10 @@ class Beside:
         """In what was said; evidence has a figure of its own."""
         if self.why_not:
             return False
-        return self.then is None or self.now is None or any(self.then[name] != self.now[name] for name in SAID)
+        return self.then is None or self.now is None or any(self.then[name] != self.now[name] for name in COMPARED)
 
     @property
-    def apart(self) -> float:
+    def nats_apart(self) -> float:
         """Nats between the two levels of evidence, 0 where one is missing."""
         if self.why_not or self.then is None or self.now is None:
             return 0.0
@@ -93,7 +93,9 @@ def judged_again(stored: Iterable[Stored], monitor: Callable[[], Monitor]) -> It
         yield replace(round, record=None), judged
 
 
-def beside(again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], since: float) -> list[Beside]:
+def verdict_pairs(
+    again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], since: float
+) -> list[VerdictPair]:
     """Verdicts of then and now, by pod and time, from ``since`` on. then: rows of verdicts"""
     now: dict[Subject, list[Row]] = defaultdict(list)
     incomplete: dict[tuple[str, str, float], str] = {}
@@ -109,7 +111,7 @@ def beside(again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], s
         before[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     keys = sorted({*now, *before}, key=lambda key: (key[0], key[3], key[1], key[2]))
     return [
-        _beside(key, *pair, incomplete)
+        _pair(key, *pair, incomplete)
         for key in keys
         if key[3] >= since
         # Canaries and responses of one moment may both have a verdict; the store does not keep which came first.
@@ -117,15 +119,15 @@ def beside(again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], s
     ]
 
 
-def alarms(pairs: Iterable[Beside], side: str) -> list[Beside]:
+def alarms(pairs: Iterable[VerdictPair], side: str) -> list[VerdictPair]:
     """Those that were an alarm. side: then or now"""
     rows = ((pair, getattr(pair, side)) for pair in pairs)
     return [pair for pair, row in rows if row is not None and row["reason"] == Reason.ALARM.value]
 
 
-def _beside(
+def _pair(
     key: Subject, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str]
-) -> Beside:
+) -> VerdictPair:
     pod, kind, subject, at = key
     row: Any = then or now
     why = ""
@@ -133,11 +135,11 @@ def _beside(
         why = incomplete[pod, row["base"], at]
     elif then is not None and then["reason"] in BY_EMBEDDINGS:
         why = "it rested on embeddings, which are not judged again"
-    return Beside(pod, kind, subject, row["base"], row["round"], at, then, now, why)
+    return VerdictPair(pod, kind, subject, row["base"], row["round"], at, then, now, why)
 
 
 def _order(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in SAID)
+    return tuple(str(row[name]) for name in COMPARED)
 
 
 def _accepted(record: BaseRound | TrafficRound) -> list[tuple[str, str, str]]:
