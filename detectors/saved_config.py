@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 
@@ -18,6 +19,8 @@ def config_json(config: Any) -> Any:
         return {field.name: config_json(getattr(config, field.name)) for field in fields(config) if field.compare}
     if isinstance(config, Mapping):
         return {str(key): config_json(value) for key, value in config.items()}
+    if isinstance(config, Enum):
+        return config.value
     if isinstance(config, tuple | list):
         return [config_json(value) for value in config]
     return str(config) if isinstance(config, float) and not math.isfinite(config) else config

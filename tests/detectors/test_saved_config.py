@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.registry import load, names
 from detectors.saved_config import config_json, same_config
+
+
+class Kind(Enum):
+    ONE = 1
+    OTHER = 2
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Config:
     inner: Inner = field(default_factory=Inner)
     pairs: tuple[tuple[float, float], ...] = ((0.1, 32.0), (1.0, math.inf))
     bets: int = 8
+    kinds: tuple[Kind, ...] = (Kind.ONE,)
     cap: float = field(default=21.5, compare=False)
 
 
@@ -44,6 +51,7 @@ def test_every_detectors_settings_are_known_again(name: str) -> None:
     "other",
     [
         Config(bets=4),
+        Config(kinds=(Kind.OTHER,)),
         Config(inner=Inner(share=0.1)),
         Config(inner=Inner(per_adapter={"router": 0.1})),
         Config(pairs=((0.1, 32.0), (1.0, 430.0))),
