@@ -15,7 +15,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-VERSION = 1
+# Of what is written; a file that an earlier program cannot read has to be a new one, so that it is not read wrongly.
+VERSION = 2
+READABLE = (1, 2)
 
 
 class StateFile:
@@ -32,7 +34,7 @@ class StateFile:
         except (OSError, orjson.JSONDecodeError) as error:
             self._set_aside(str(error))
             return {}
-        if not isinstance(stored, dict) or stored.get("version") != VERSION:
+        if not isinstance(stored, dict) or stored.get("version") not in READABLE:
             self._set_aside("another version")
             return {}
         state: dict[str, Any] = stored["state"]
