@@ -15,7 +15,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# Of what is written; a file that an earlier program cannot read has to be a new one, so that it is not read wrongly.
+# Raised where an earlier program would fail on the file: it then sets the file aside and starts with empty state.
 VERSION = 2
 READABLE = (1, 2)
 

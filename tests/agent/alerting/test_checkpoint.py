@@ -28,7 +28,7 @@ def test_a_file_of_the_version_before_is_loaded_and_replaced_by_one_of_the_prese
     assert StateFile(tmp_path).load() == {"n": 2}
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b'{"version": 3, "state": {}}', b"\xff"])
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"version": 0, "state": {}}', b'{"version": 3, "state": {}}', b"\xff"])
 def test_a_damaged_file_is_renamed_and_the_state_starts_empty(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "monitor.json"
     path.write_bytes(data)
