@@ -35,9 +35,9 @@ from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import reads
+from detectors.registry import ThresholdAware, reads
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes import runner_registry
 from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Unmonitorable
@@ -111,9 +111,8 @@ def monitor_of(config: Config) -> Monitor:
     return Monitor(Rules(_tolerances(config), needed), detectors)
 
 
-def _with_threshold(own: Any, needed: float) -> Any:
-    """A detector that bounds what one observation may add is told what the fleet's threshold is."""
-    return replace(own, log_threshold=needed) if hasattr(own, "log_threshold") else own
+def _with_threshold(settings: Any, needed: float) -> Any:
+    return settings.with_threshold(needed) if isinstance(settings, ThresholdAware) else settings
 
 
 def _tolerances(config: Config) -> Tolerances:

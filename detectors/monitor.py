@@ -1,26 +1,34 @@
 """Records in, evidence and verdicts out: the one place where detectors, incidents and subjects meet. Pure, no IO.
 
-Yesterday's records through ``observe`` give yesterday's verdicts.
+The same records give the same verdicts. ``state_json`` is what a restart goes on from: what files of earlier versions
+hold has to stay readable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
-from detectors.registry import Detector, OwnPast, load, names
+from detectors.records import BaseRound, Evidence, Reason, SubjectKind, Verdict
+from detectors.registry import (
+    CalibratesSampler,
+    Detector,
+    EstimatesRetention,
+    OwnPast,
+    SeveralStreams,
+    load,
+    names,
+)
+from detectors.saved_config import config_json, same_config
 from detectors.traffic.adapter_decision import ResponseIncident
 from detectors.traffic.response_incidents import ResponseIncidents
 from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
-from detectors.verdicts.decision import Incident, Rules, decide, decide_base
-
-Subject = tuple[SubjectKind, str]
+from detectors.verdicts.canary_incidents import CanaryIncidents, Subject, of_subject
+from detectors.verdicts.incident import Incident, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ class Judged:
     """
 
     evidence: tuple[Evidence, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
 
 
@@ -42,8 +50,8 @@ def default_configs(tolerances: Tolerances) -> dict[str, Any]:
 
 def paging(configs: Mapping[str, Any]) -> tuple[SubjectKind, ...]:
     """What each stream that may page is about: one for every such subject in the fleet's budget."""
-    detectors = (load(name).Detector(config) for name, config in configs.items())
-    return tuple(kind for d in detectors if d.pages for kind in [d.about] * getattr(d.config, "streams_per_adapter", 1))
+    detectors = [load(name).Detector(config) for name, config in configs.items()]
+    return tuple(kind for detector in detectors if detector.pages for kind in [detector.about] * _streams(detector))
 
 
 class Monitor:
@@ -57,19 +65,18 @@ class Monitor:
         self._rules = rules
         chosen = default_configs(rules.tolerances) if configs is None else dict(configs)
         self._detectors: dict[str, Detector] = {name: load(name).Detector(config) for name, config in chosen.items()}
-        self._incidents: dict[Subject, Incident] = {}
-        self._began: dict[Subject, float] = {}
-        self._kept: dict[str, Confidence] = {}
+        detectors = self._detectors.values()
+        estimator = next((d for d in detectors if isinstance(d, EstimatesRetention)), None)
+        calibrator = next((d for d in detectors if isinstance(d, CalibratesSampler)), None)
+        self._canaries = CanaryIncidents(rules, self._detectors)
+        self._responses = ResponseIncidents(rules, estimator, calibrator)
+        self._latest_canaries: dict[Subject, Verdict] = {}
         self._drift: dict[str, dict[str, float]] = {}
-        self._canaries: dict[Subject, Verdict] = {}
-        likelihood: Any = self._detectors.get("traffic_likelihood")
-        samplers: Any = self._detectors.get("token_calibration")
-        self._responses = ResponseIncidents(rules, likelihood, samplers)
 
     @property
     def incidents(self) -> Mapping[Subject, Incident]:
-        """What is remembered of each subject, open or not."""
-        return dict(self._incidents)
+        """What is remembered of each subject by its canaries, open or not."""
+        return dict(self._canaries.incidents)
 
     def observe(self, record: BaseRound | TrafficRound | Embedding) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
@@ -78,45 +85,15 @@ class Monitor:
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
         """
-        evidence = self._update(record)
-        if isinstance(record, Embedding):
-            self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
-            return Judged(evidence, ())
-        if isinstance(record, TrafficRound):
-            told = tuple(self._by_responses(record, evidence))
-            return Judged(evidence, told, self._responses.calibrated(record))
-        verdicts = [self._decide(member, evidence) for member in record.members]
-        if len(record.members) >= 2:
-            base = self._decide_base(record, evidence, verdicts)
-            if base is not None:
-                verdicts = [*self._covered(base, verdicts), base]
-        for verdict in verdicts:
-            self._restart_if_told(verdict, BaseRound)
-        return Judged(evidence, tuple(map(self._by_canaries, verdicts)))
-
-    def _by_canaries(self, canary: Verdict) -> Verdict:
-        """The verdict of canaries with what responses and embeddings say beside it."""
-        name, heard = canary.subject, self._responses
-        self._canaries[canary.subject_kind, name] = canary
-        if canary.subject_kind is SubjectKind.BASE:
-            held = heard.bases.get(name, Incident())
-            return fusion.by_canaries(canary, heard.latest_bases.get(name), True, {}, held) if held.open else canary
-        drift, held = self._drift.get(name, {}), heard.incidents.get(name, ResponseIncident()).incident
-        sampled = with_sampler(canary, heard.sampler(name))
-        told = fusion.by_canaries(sampled, heard.latest.get(name), heard.is_open(name), drift, held)
-        return replace(told, covered_by=canary.covered_by or heard.speaking(canary.base))
-
-    def _by_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Iterator[Verdict]:
-        mine = {name: _of((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
-        for traffic in self._responses.decide(record, mine):
-            subject = (traffic.subject_kind, traffic.subject)
-            is_base = traffic.subject_kind is SubjectKind.BASE
-            if not is_base:
-                self._restart_if_told(traffic, TrafficRound)
-            drift = {} if is_base else self._drift.get(traffic.subject, {})
-            told = fusion.by_traffic(traffic, self._canaries.get(subject), self._incident(subject).open, drift)
-            if told is not None:
-                yield told
+        evidence = tuple(e for d in self._detectors.values() if d.reads is type(record) for e in d.update(record))
+        match record:
+            case BaseRound():
+                return self._judge_canaries(record, evidence)
+            case TrafficRound():
+                return self._judge_responses(record, evidence)
+            case Embedding():
+                self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
+                return Judged(evidence)
 
     def accept_new_golden(self, adapter: str) -> None:
         """A new release of the adapter was accepted by enrolment: its incident ends and its evidence starts again.
@@ -124,12 +101,10 @@ class Monitor:
         What ``gapwatch enrol --replace`` calls; nothing else ever moves a reference.
         """
         subject = (SubjectKind.ADAPTER, adapter)
-        self._incidents.pop(subject, None)
-        self._began.pop(subject, None)
-        self._kept.pop(adapter, None)
-        self._canaries.pop(subject, None)
-        self._drift.pop(adapter, None)
+        self._canaries.forget(adapter)
         self._responses.forget(adapter)
+        self._latest_canaries.pop(subject, None)
+        self._drift.pop(adapter, None)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)
         for detector in self._detectors.values():
@@ -140,17 +115,14 @@ class Monitor:
         """Everything that changes, as JSON; floats to the last bit."""
         return {
             "detectors": {
-                name: {"config": repr(detector.config), "state": detector.state.to_json()}
+                name: {
+                    "layout": detector.state.layout,
+                    "config": config_json(detector.config),
+                    "state": detector.state.to_json(),
+                }
                 for name, detector in self._detectors.items()
             },
-            "incidents": [
-                {"kind": kind.value, "subject": subject, **incident.to_json()}
-                for (kind, subject), incident in self._incidents.items()
-            ],
-            "began": [
-                {"kind": kind.value, "subject": subject, "at": at} for (kind, subject), at in self._began.items()
-            ],
-            "kept": {adapter: kept.to_json() for adapter, kept in self._kept.items()},
+            **self._canaries.to_json(),
             "responses": self._responses.to_json(),
             "response_bases": self._responses.bases_json(),
             "drift": self._drift,
@@ -159,79 +131,56 @@ class Monitor:
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Go on from ``state_json`` as if never stopped.
 
-        Evidence of a detector whose config has changed since starts at 0: it speaks of another promise. Incidents stay.
-        A file of an earlier version has no onsets and no retention over rounds; both begin anew.
+        Evidence of a detector whose settings, or whose layout of the state, have changed since starts at 0. Incidents
+        stay.
         """
         for name, detector in self._detectors.items():
             saved = stored["detectors"].get(name)
-            if saved is not None and saved["config"] == repr(detector.config):
+            if saved is not None and _is_usable(saved, detector):
                 detector.state = load(name).State.from_json(saved["state"])
-        self._incidents = {}
-        for row in stored["incidents"]:
-            facts = {key: value for key, value in row.items() if key not in ("kind", "subject")}
-            self._incidents[SubjectKind(row["kind"]), row["subject"]] = Incident.from_json(facts)
-        self._began = {(SubjectKind(row["kind"]), row["subject"]): row["at"] for row in stored.get("began", ())}
-        self._kept = {adapter: Confidence.from_json(kept) for adapter, kept in stored.get("kept", {}).items()}
+        self._canaries.restore(stored)
         self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
         self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
 
-    def _update(self, record: BaseRound | TrafficRound | Embedding) -> tuple[Evidence, ...]:
-        return tuple(e for d in self._detectors.values() if d.reads is type(record) for e in d.update(record))
+    def _judge_canaries(self, record: BaseRound, evidence: tuple[Evidence, ...]) -> Judged:
+        verdicts = self._canaries.decide(record, evidence)
+        self._restart_decided(verdicts, BaseRound)
+        return Judged(evidence, tuple(map(self._with_responses, verdicts)))
 
-    def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
-        subject = (SubjectKind.ADAPTER, round.adapter)
-        mine = _of(subject, evidence)
-        loudest, before = _loudest(mine, subject, round), self._incident(subject)
-        kept = self._kept.get(round.adapter, Confidence()).after(held_out_retentions(round))
-        verdict, after = decide(
-            round,
-            loudest,
-            before,
-            self._rules,
-            onset_at=self._onset(subject, loudest),
-            over_rounds=kept.interval(),
-        )
-        self._incidents[subject] = after
-        # The round that opens or ends an incident was looked at to decide so: what is new begins with the next one.
-        self._kept[round.adapter] = kept if after.open == before.open else Confidence()
-        return replace(verdict, evidence=mine)
+    def _with_responses(self, canary: Verdict) -> Verdict:
+        """The verdict of canaries with what responses and embeddings say beside it."""
+        name, responses = canary.subject, self._responses
+        self._latest_canaries[canary.subject_kind, name] = canary
+        if canary.subject_kind is SubjectKind.BASE:
+            incident = responses.bases.get(name, Incident())
+            return (
+                fusion.by_canaries(canary, responses.latest_bases.get(name), incident, {}) if incident.open else canary
+            )
+        incident = responses.incidents.get(name, ResponseIncident()).incident
+        sampled = with_sampler(canary, responses.sampler(name))
+        both = fusion.by_canaries(sampled, responses.latest.get(name), incident, self._drift.get(name, {}))
+        return replace(both, covered_by=canary.covered_by or responses.covering(canary.base))
 
-    def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: list[Verdict]) -> Verdict | None:
-        subject = (SubjectKind.BASE, round.base)
-        mine = _of(subject, evidence)
-        if not mine:
-            return None
-        loudest = _loudest(mine, subject, round)
-        onset_at = self._onset(subject, loudest)
-        verdict, after = decide_base(round, loudest, members, self._incident(subject), self._rules, onset_at=onset_at)
-        self._incidents[subject] = after
-        return replace(verdict, evidence=mine)
+    def _judge_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Judged:
+        by_adapter = {name: of_subject((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
+        verdicts = self._responses.decide(record, by_adapter)
+        # A base has no evidence of its own: its verdict reports that of its members, who restart theirs.
+        self._restart_decided((v for v in verdicts if v.subject_kind is SubjectKind.ADAPTER), TrafficRound)
+        both = (self._with_canaries(verdict) for verdict in verdicts)
+        return Judged(evidence, tuple(v for v in both if v is not None), self._responses.calibrated(record))
 
-    def _onset(self, subject: Subject, loudest: Evidence) -> float | None:
-        """When the fault began, by the evidence that is furthest. The alarm's answer is kept until the incident ends:
-        M starts again at 0 then, and the twin with it."""
-        if self._incident(subject).open:
-            return self._began.get(subject)
-        found = self._detectors[loudest.detector].onset(subject[1]) if loudest.detector else None
-        if found is not None and loudest.log_e >= self._rules.log_threshold:
-            self._began[subject] = found.at
-        return None if found is None else found.at
+    def _with_canaries(self, traffic: Verdict) -> Verdict | None:
+        """The verdict of responses with what canaries and embeddings say beside it; None where it adds nothing."""
+        subject = (traffic.subject_kind, traffic.subject)
+        drift = self._drift.get(traffic.subject, {}) if traffic.subject_kind is SubjectKind.ADAPTER else {}
+        return fusion.by_traffic(traffic, self._latest_canaries.get(subject), self._canaries.is_open(subject), drift)
 
-    def _covered(self, base: Verdict, verdicts: list[Verdict]) -> list[Verdict]:
-        """While the base's incident is open it speaks for its members, in the round of its alarm too.
-
-        Not while the base itself cannot be judged: it would keep members silent that have something to say.
-        """
-        speaks = self._incident((SubjectKind.BASE, base.subject)).open and base.status is not Status.UNMONITORABLE
-        return [replace(v, covered_by=base.subject if speaks else "") for v in verdicts]
-
-    def _restart_if_told(self, verdict: Verdict, reads: type) -> None:
-        subject = (verdict.subject_kind, verdict.subject)
-        if verdict.reason is Reason.RESOLVED:
-            self._began.pop(subject, None)
-        passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)
-        if passed or verdict.reason is Reason.RESOLVED:
-            self._restart(subject, reads)
+    def _restart_decided(self, verdicts: Iterable[Verdict], reads: type) -> None:
+        """Evidence on which an incident was opened or ended is spent."""
+        for verdict in verdicts:
+            passed = any(e.pages and e.log_e >= self._rules.log_threshold for e in verdict.evidence)
+            if passed or verdict.reason is Reason.RESOLVED:
+                self._restart((verdict.subject_kind, verdict.subject), reads)
 
     def _restart(self, subject: Subject, reads: type) -> None:
         kind, name = subject
@@ -239,19 +188,15 @@ class Monitor:
             if detector.reads is reads and detector.about is kind:
                 detector.restart(name)
 
-    def _incident(self, subject: Subject) -> Incident:
-        return self._incidents.get(subject, Incident())
+
+def _is_usable(saved: Mapping[str, Any], detector: Detector) -> bool:
+    """Files of earlier versions do not name the layout, which was the first."""
+    return saved.get("layout", 1) == detector.state.layout and same_config(saved["config"], detector.config)
 
 
-def _of(subject: Subject, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-    return tuple(e for e in evidence if (e.subject_kind, e.subject) == subject)
-
-
-def _loudest(mine: tuple[Evidence, ...], subject: Subject, round: Round | BaseRound) -> Evidence:
-    """The process that is furthest; each is a stream of its own in the budget. Level 0 where none pages."""
-    kind, name = subject
-    silent = Evidence(kind, name, "", "", round.number, 0.0, 0, round.at)
-    return max((e for e in mine if e.pages), key=lambda e: e.log_e, default=silent)
+def _streams(detector: Detector) -> int:
+    """How many streams of one subject may page."""
+    return detector.config.streams_per_adapter if isinstance(detector.config, SeveralStreams) else 1
 
 
 def _default(config: type, tolerances: Tolerances) -> Any:

@@ -1,5 +1,7 @@
-"""The words that all rooms share: what was measured, what it is evidence of, and what was decided.
+"""The records that all rooms share: what was measured, what it is evidence of, and what was decided.
 
+Values of the enums are stored in ClickHouse, in saved state and in golden records: they stay, whatever a member is
+called.
 Units: log-probabilities and ``log_e`` in nats; ``at`` in seconds since the epoch (UTC); energies in nats squared.
 Shapes: T scored positions (the forced continuation), K kept tokens (padded), S recorded scales, d embedding width.
 Every record is frozen; a step that learns more returns a new one.
@@ -19,7 +21,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
-# Whom pages and causes name where it is no adapter; no adapter has that name.
+# What pages and causes name where it is no adapter; no adapter has that name.
 THE_BASE = "the base"
 
 
@@ -31,14 +33,14 @@ class SubjectKind(StrEnum):
 
 
 class CanarySplit(StrEnum):
-    """Which half of the canary pool: evidence is drawn from SELECTED, retention's interval comes from HELD_OUT."""
+    """Which half of the canary set: evidence is drawn from SELECTED, retention's interval comes from HELD_OUT."""
 
     SELECTED = "selected"
     HELD_OUT = "held_out"
 
 
 class Status(StrEnum):
-    """Silence is never healthy: no data, no golden record and no power are UNMONITORABLE."""
+    """Silence is never healthy: without data, golden record or statistical power a subject is UNMONITORABLE."""
 
     HEALTHY = "healthy"
     SUSPECT = "suspect"
@@ -50,13 +52,13 @@ class Reason(StrEnum):
     """Why a subject has the status it has."""
 
     WITHIN_TOLERANCE = "within_tolerance"
-    BASE_MOVED = "base_moved"  # healthy: another base, the adapters survive it
-    TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, which cuts our text as before
-    TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or one that renders to other token ids
+    BASE_MOVED = "base_moved"  # healthy: another base, on which the adapters keep their effect
+    TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, canaries have the same token ids
+    TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or prompts that render to other token ids
     ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
-    EVIDENCE_GROWING = "evidence_growing"  # suspect: part of the way to an alarm, or a round beyond tolerance
+    EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a bad round
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
-    STILL_DEGRADED = "still_degraded"  # degraded: open incident, canaries still beyond tolerance
+    STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
     RECOVERING = "recovering"  # degraded: first good round of the two that resolve an incident
     RESOLVED = "resolved"  # healthy: second good round in a row
     NOT_REPLAYED_YET = "not_replayed_yet"
@@ -70,13 +72,13 @@ class Reason(StrEnum):
     REPLAY_FAILED = "replay_failed"
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
-    INPUT_DRIFT = "input_drift"  # healthy: the prompts have moved, the adapter has not
+    INPUT_DRIFT = "input_drift"  # healthy: the embeddings of prompts have moved, the adapter has not
     SAMPLING_CHANGED = "sampling_changed"  # healthy: tokens are drawn by another sampler than the requests ask for
-    OUTPUT_DRIFT = "output_drift"  # suspect: the outputs have moved, and there is nothing to score them with
+    OUTPUT_DRIFT = "output_drift"  # suspect: the embeddings of outputs have moved, and no response could be scored
 
 
 class Cause(StrEnum):
-    """What is at fault, by the table of docs/mathematics.md#causes; ``root_cause.py`` names all but input drift."""
+    """What is at fault, by the table of docs/mathematics.md#causes."""
 
     NONE = "none"
     ADAPTER_NOT_APPLIED = "adapter_not_applied"
@@ -93,11 +95,10 @@ class Cause(StrEnum):
     COMPOSITION_INTERFERENCE = "composition_interference"
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
-    INPUT_DRIFT = "input_drift"
 
 
 class NamedCause(NamedTuple):
-    """A cause with its words: what was seen, and the first thing to do."""
+    """A cause with its sentences for the on-call person: what was observed, and the first thing to do."""
 
     cause: Cause
     explanation: str
@@ -105,7 +106,7 @@ class NamedCause(NamedTuple):
 
 
 class FaultKind(StrEnum):
-    """What enrolment can break on purpose, to record how the adapter answers then."""
+    """Faults that enrolment injects on purpose, to record how the adapter answers under them."""
 
     OTHER_ADAPTER = "other_adapter"  # name: a registered adapter, or an earlier version "NAME@HASH"
     WITHOUT = "without"  # name: a block of the adapter that is left out: "q_proj", "mlp", "layers.5"
@@ -118,7 +119,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One way of being broken. name: of what, by the kind's own rule."""
+    """One injected fault. name: of what is missing, added or exchanged, as the kind says."""
 
     kind: FaultKind
     name: str
@@ -204,7 +205,7 @@ class Comparison:
 
 
 class Band(StrEnum):
-    """Stretches of the scored positions: faults of prefill alone and late faults vanish in a mean over all of them."""
+    """Ranges of scored positions: a fault of prefill alone, or a late one, would vanish in a mean over all of them."""
 
     FIRST = "first"  # position 1
     EARLY = "2-16"
@@ -214,9 +215,9 @@ class Band(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BandFigures:
-    """Retention and distortion of one stretch of one canary, over that stretch's own |delta|^2 (nan where it is 0).
+    """Retention and distortion of one canary on one band, over that band's own |delta|^2 (nan where it is 0).
 
-    share: of the canary's |delta|^2 that lies in this stretch, in [0, 1]
+    share: of the canary's |delta|^2 that is in this band, in [0, 1]
     """
 
     band: Band
@@ -262,11 +263,11 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Hashes of what was accepted and of what lies there now; context for the cause, never a reason to stay silent.
+    """Hashes of what was accepted and of the present files; context for the cause, never a reason to stay silent.
 
-    "" where not known. tokenizer: its files, behind which the same words may have the same ids; by scheme 1 they are
-    hashed together with the chat template
-    scheme: by which they were made (probes/artefacts/identity.py): hashes of two schemes say nothing about each other
+    "" where not known. tokenizer: of its files, other ones of which may still give the same token ids; by scheme 1 they
+    are hashed together with the chat template
+    scheme: of hashing (probes/artefacts/identity.py); hashes of two schemes cannot be compared
     """
 
     golden_base: str = ""
@@ -293,7 +294,7 @@ class Identity:
 
     @property
     def tokenizer_moved(self) -> bool:
-        """Its files. By scheme 1 nobody can tell beside a template that moved."""
+        """Are its files other ones? By scheme 1 that is unknown where the template moved, which the hash covers too."""
         hidden = self.scheme == 1 and self.template_moved
         return not hidden and _differ(self.golden_tokenizer, self.live_tokenizer)
 
@@ -304,11 +305,11 @@ def _differ(golden: str, live: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
-    """All canaries of one adapter in one scheduled round; the one record that canary detectors read.
+    """All canaries of one adapter in one scheduled round, as a member of the BaseRound that canary detectors read.
 
     number: counts scheduled rounds of this adapter's base from 0
-    facts: what was seen while loading, in words ("24 of 120 keys match nothing"); evidence decides, facts explain
-    blocked: why there is nothing to measure, and detail in words; None where measurements are there
+    facts: observations while loading, in words ("24 of 120 keys match nothing"); evidence decides, facts explain
+    blocked: why there is nothing to measure, and detail in words; None where there are measurements
     raw: the same canaries from the accepted token ids, where the present template renders other ones
     warm: the same canaries on a cache that another adapter's request has warmed; served runners only
     """
@@ -344,7 +345,7 @@ class Evidence:
     """A level, not an increment: ``log_e`` is ln of the mean of M over bets after this record.
 
     stream: names the process within its detector ("" where a detector has one a subject; "prompt", "output", a pod ...)
-    n: observations behind it since the process last started at zero
+    n: observations since the process last started at 0
     pages: may this detector alarm by itself? replica: the pod whose responses alone it is about, "" for all of them
     """
 
@@ -374,7 +375,7 @@ class Interval:
 class Onset:
     """The fault began after the last healthy round (None: there was none) and no later than the first bad one.
 
-    estimate: when the evidence says it began, by the detectors' CUSUM twins; None where they cannot tell
+    estimate: when the evidence says it began, by the detectors' CUSUM statistics; None where they cannot tell
     """
 
     after: float | None
@@ -382,15 +383,22 @@ class Onset:
     estimate: float | None = None
 
 
+class ShareOf(StrEnum):
+    """What a verdict's share was counted among."""
+
+    DRAWS = "draws"
+    RESPONSES = "responses"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is decided about one subject after one round, with everything a person needs to check it.
 
-    share_beyond: share of the round's draws beyond tolerance, or of its responses that speak against it
+    share_beyond: of the round's draws beyond tolerance, or of its scored responses that speak against it: share_of
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
-    blocked_in_a_row: rounds in a row without measurements, this one included
-    explanation: what was seen; action: the first thing to do
+    good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one
+    explanation: what was observed; action: the first thing to do
     """
 
     subject_kind: SubjectKind
@@ -416,4 +424,6 @@ class Verdict:
     explanation: str = ""
     action: str = ""
     identity: Identity = field(default_factory=Identity)
-    blocked_in_a_row: int = 0
+    good_in_a_row: int = 0
+    silent_in_a_row: int = 0
+    share_of: ShareOf = ShareOf.DRAWS

@@ -1,16 +1,20 @@
-"""Which detectors are there? One file under detectors/kinds each; the file's name is its name in the config."""
+"""Which detectors are there, and what can each of them say? One file under detectors/kinds each, found by its name.
+
+The contract of all of them is here, and the protocols of what only some can say; docs/adding-a-detector.md explains it.
+"""
 
 from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.records import Evidence, SubjectKind
+from detectors.records import Evidence, Interval, SubjectKind
+from detectors.traffic_records import Calibration, TrafficRound
 
 
 class Detector(Protocol):
@@ -19,7 +23,8 @@ class Detector(Protocol):
     reads: the one record type that ``update`` takes; the monitor routes by it and by nothing else
     about: what its evidence is about, an adapter or a base; each such subject has an M of its own
     pages: may it alarm by itself? Only then do its streams count in the fleet's budget
-    state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects
+    state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. Its class has
+    ``layout``, the version of what ``to_json`` writes: saved evidence of another one starts at 0
     """
 
     reads: type
@@ -40,23 +45,60 @@ class Detector(Protocol):
         """Every M of one subject back to 0."""
 
 
+# What only some detectors have beside that. Who needs it looks for it with isinstance, never for a detector's name.
+
+
 @runtime_checkable
 class OwnPast(Protocol):
-    """What a detector has beside that when it compares with a past of its own, and not with the golden record."""
+    """A detector that compares with a past of its own, and not with the golden record."""
 
     def forget(self, subject: str) -> None:
         """All that was learnt of one subject: another golden record is in force for it."""
 
 
+@runtime_checkable
+class EstimatesRetention(Protocol):
+    """A detector that can say from responses how much of an adapter is left. Without one no response is judged."""
+
+    def onset(self, subject: str) -> OnsetEstimate | None: ...
+
+    def retention(self, subject: str) -> Interval | None:
+        """0 the base, 1 intact; None before the first response that says so."""
+
+
+@runtime_checkable
+class CalibratesSampler(Protocol):
+    """A detector that can say from responses by which sampler their tokens are drawn."""
+
+    def calibration(self, subject: str, record: TrafficRound) -> Calibration | None:
+        """After the round; None before the first scored response."""
+
+
+@runtime_checkable
+class SeveralStreams(Protocol):
+    """Settings of a detector of which not exactly one stream a subject may page."""
+
+    @property
+    def streams_per_adapter(self) -> int: ...
+
+
+@runtime_checkable
+class ThresholdAware(Protocol):
+    """Settings of a detector that bounds what one observation may add by the threshold of the fleet."""
+
+    def with_threshold(self, log_threshold: float) -> Self:
+        """log_threshold: ln A, nats"""
+
+
 def names() -> tuple[str, ...]:
-    """All detectors, in alphabetical order. The folder is asked, nothing is imported."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(kinds.__path__)))
+    """All detectors, in alphabetical order. The folder is listed, nothing is imported."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(kinds.__path__)))
 
 
 def reads(name: str) -> type:
     """The record type that the detector of that name reads. Raises UnknownDetector."""
-    found: type = load(name).Detector.reads
-    return found
+    record: type = load(name).Detector.reads
+    return record
 
 
 def load(name: str) -> ModuleType:

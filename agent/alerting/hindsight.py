@@ -1,7 +1,7 @@
-"""What today's code says of stored rounds, beside what was said then. Pure: nothing is told and nothing is kept.
+"""What today's code says of stored rounds, beside what was said then. Pure: nothing is sent and nothing is saved.
 
 Evidence begins at 0 with the first round that is handed in. What embeddings say is left out: they are stored, but not
-in the order in which they were heard, so a verdict that rested on them is named and not compared.
+in the order in which they were judged, so a verdict that rested on them is named and not compared.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from detectors.traffic_records import TrafficRound
 # Beyond so many nats two levels of evidence differ; the order of a sum moves them by 1e-12.
 SAME_NATS = 1e-9
 BY_EMBEDDINGS = (Reason.INPUT_DRIFT.value, Reason.OUTPUT_DRIFT.value)
-SAID = ("status", "reason", "cause", "covered_by")
+COMPARED = ("status", "reason", "cause", "covered_by")
 Subject = tuple[str, str, str, float]
 """(pod, subject kind, subject, seconds since the epoch)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """One verdict of then and of now. then, now: of ``SAID`` and log_e; None where there is none
+class VerdictPair:
+    """One verdict of then and of now. then, now: of ``COMPARED`` and log_e; None where there is none
 
     why_not: why the two cannot be compared, in words; "" where they can
     """
@@ -50,10 +50,10 @@ class Beside:
         """In what was said; evidence has a figure of its own."""
         if self.why_not:
             return False
-        return self.then is None or self.now is None or any(self.then[name] != self.now[name] for name in SAID)
+        return self.then is None or self.now is None or any(self.then[name] != self.now[name] for name in COMPARED)
 
     @property
-    def apart(self) -> float:
+    def nats_apart(self) -> float:
         """Nats between the two levels of evidence, 0 where one is missing."""
         if self.why_not or self.then is None or self.now is None:
             return 0.0
@@ -72,45 +72,47 @@ class Pod:
     files: dict[str, str] = field(default_factory=dict)
 
     def observe(self, record: BaseRound | TrafficRound) -> Judged:
-        """An adapter that is compared with another record than before was accepted anew: its evidence starts again."""
+        """Where another golden record than before is in force for an adapter, its evidence starts again."""
         for adapter, golden, files in _accepted(record):
-            news = [(self.goldens, golden), (self.files, files)]
-            if any(seen and known.get(adapter, seen) != seen for known, seen in news):
+            hashes = [(self.goldens, golden), (self.files, files)]
+            if any(digest and before.get(adapter, digest) != digest for before, digest in hashes):
                 self.monitor.accept_new_golden(adapter)
-            for known, seen in news:
-                if seen:
-                    known[adapter] = seen
+            for before, digest in hashes:
+                if digest:
+                    before[adapter] = digest
         return self.monitor.observe(record)
 
 
 def judged_again(stored: Iterable[Stored], monitor: Callable[[], Monitor]) -> Iterator[tuple[Stored, Judged | None]]:
     """Each round, without its record, which is large, and what a monitor of its pod says of it; None where the record
-    is not all there."""
+    is incomplete."""
     pods: dict[str, Pod] = {}
-    for one in stored:
-        if one.pod not in pods:
-            pods[one.pod] = Pod(monitor())
-        judged = None if one.record is None else pods[one.pod].observe(one.record)
-        yield replace(one, record=None), judged
+    for round in stored:
+        if round.pod not in pods:
+            pods[round.pod] = Pod(monitor())
+        judged = None if round.record is None else pods[round.pod].observe(round.record)
+        yield replace(round, record=None), judged
 
 
-def beside(again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], since: float) -> list[Beside]:
+def verdict_pairs(
+    again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], since: float
+) -> list[VerdictPair]:
     """Verdicts of then and now, by pod and time, from ``since`` on. then: rows of verdicts"""
     now: dict[Subject, list[Row]] = defaultdict(list)
-    lost: dict[tuple[str, str, float], str] = {}
-    for one, judged in again:
+    incomplete: dict[tuple[str, str, float], str] = {}
+    for round, judged in again:
         if judged is None:
-            lost[one.pod, one.base, one.at] = one.why
+            incomplete[round.pod, round.base, round.at] = round.why
             continue
         for verdict in judged.verdicts:
             row = verdict_row(verdict)
-            now[one.pod, row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
+            now[round.pod, row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     before: dict[Subject, list[Row]] = defaultdict(list)
     for row in then:
         before[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     keys = sorted({*now, *before}, key=lambda key: (key[0], key[3], key[1], key[2]))
     return [
-        _beside(key, *pair, lost)
+        _pair(key, *pair, incomplete)
         for key in keys
         if key[3] >= since
         # Canaries and responses of one moment may both have a verdict; the store does not keep which came first.
@@ -118,32 +120,38 @@ def beside(again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], s
     ]
 
 
-def alarms(found: Iterable[Beside], side: str) -> list[Beside]:
-    """side: then or now"""
-    told = ((one, getattr(one, side)) for one in found)
-    return [one for one, row in told if row is not None and row["reason"] == Reason.ALARM.value]
+def alarms(pairs: Iterable[VerdictPair], side: str) -> list[VerdictPair]:
+    """Those that were an alarm. side: then or now"""
+    rows = ((pair, getattr(pair, side)) for pair in pairs)
+    return [pair for pair, row in rows if row is not None and row["reason"] == Reason.ALARM.value]
 
 
-def _beside(key: Subject, then: Row | None, now: Row | None, lost: Mapping[tuple[str, str, float], str]) -> Beside:
+def _pair(
+    key: Subject, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str]
+) -> VerdictPair:
     pod, kind, subject, at = key
     row: Any = then or now
     why = ""
-    if now is None and (pod, row["base"], at) in lost:
-        why = lost[pod, row["base"], at]
+    if now is None and (pod, row["base"], at) in incomplete:
+        why = incomplete[pod, row["base"], at]
     elif then is not None and then["reason"] in BY_EMBEDDINGS:
         why = "it rested on embeddings, which are not judged again"
-    return Beside(pod, kind, subject, row["base"], row["round"], at, then, now, why)
+    return VerdictPair(pod, kind, subject, row["base"], row["round"], at, then, now, why)
 
 
 def _order(row: Row) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in SAID)
+    return tuple(str(row[name]) for name in COMPARED)
 
 
 def _accepted(record: BaseRound | TrafficRound) -> list[tuple[str, str, str]]:
-    """(adapter, hash of its golden record, hash of its accepted files), "" where the round does not tell."""
+    """(adapter, hash of its golden record, hash of its accepted files), "" where the round does not hold them."""
     if isinstance(record, TrafficRound):
         return [(name, "", identity.golden_adapter) for name, identity in record.identities.items()]
     return [
-        (one.adapter, next((m.comparison.reference.golden for m in one.measurements), ""), one.identity.golden_adapter)
-        for one in record.members
+        (
+            member.adapter,
+            next((m.comparison.reference.golden for m in member.measurements), ""),
+            member.identity.golden_adapter,
+        )
+        for member in record.members
     ]

@@ -1,23 +1,25 @@
 """When to wake somebody: pure, from verdicts to notices. Their words are in notice_text.py.
 
 One incident per cluster and subject, whatever its cause: the cause may get sharper while the incident is open.
-A base's incident speaks for its members. Anything that cannot be told for three rounds is said once, as that.
+A base's incident speaks for its members. Anything that cannot be judged for three rounds is reported once, as that.
+How an incident stands, and for how many rounds, is the verdict's to say (detectors/verdicts/incident.py); here is kept
+what the on-call person was last told, and files of saved state hold it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.alerting.notice_text import VAGUE, accepted_headline, details, headline
 from agent.records import Notice, NoticeKind, NoticeReason
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
 
-BLIND_ROUNDS = 3
-GOOD_ROUNDS = 2
 MAX_KEY = 255
+CHANGES_KEPT = 16
 KINDS = {
     NoticeReason.DEGRADED: NoticeKind.TRIGGER,
     NoticeReason.CAUSE_SHARPER: NoticeKind.TRIGGER,
@@ -31,7 +33,7 @@ KINDS = {
     NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
     NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
 }
-# Reasons of a healthy verdict that are told once, and those notices of them that are about the base.
+# Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
 CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
 OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 
@@ -40,23 +42,21 @@ OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReas
 class AlertState:
     """What the on-call person was last told about one subject.
 
-    opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: as told
-    blind, good: unmonitorable and healthy rounds in a row; told: what lies there, by
-    its hash, where that was told as a change
+    opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: the one that was named
+    changes: what was reported as a change, by the hash of what is there now
     """
 
     opened_as: str = ""
     cause: str = Cause.NONE.value
-    blind: int = 0
-    good: int = 0
-    told: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"opened_as": self.opened_as, "cause": self.cause, "told": self.changes}
 
     @classmethod
-    def from_json(cls, seen: Mapping[str, Any]) -> AlertState:
-        return cls(**{**seen, "told": tuple(seen["told"])})
+    def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
+        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own."""
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]))
 
 
 States = Mapping[str, AlertState]
@@ -80,58 +80,61 @@ def step_round(
     for verdict in speaking:
         key = state_key(verdict.subject_kind, verdict.subject)
         reasons = _reasons(after.get(key, AlertState()), verdict, key in elsewhere)
-        after[key] = follow(after.get(key, AlertState()), verdict, reasons[-1] if reasons else None)
+        if reasons:
+            after[key] = after_notice(after.get(key, AlertState()), verdict, reasons[-1])
         notices += [to_notice(verdict, reason, cluster, now) for reason in reasons]
         for change, now_there in _changes(verdict, all_healthy):
             about = state_key(*_subject(verdict, change))
-            told = after.get(about, AlertState()).told
-            if now_there not in told:
-                after[about] = replace(after.get(about, AlertState()), told=(*told, now_there)[-16:])
+            state = after.get(about, AlertState())
+            if now_there not in state.changes:
+                after[about] = replace(state, changes=(*state.changes, now_there)[-CHANGES_KEPT:])
                 notices.append(to_notice(verdict, change, cluster, now))
     return after, tuple(notices)
 
 
 def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, str]]:
-    """What is another one than accepted under a subject that is well, and by which word it is known as told.
+    """What is another one than accepted under a subject that is well, each with the name that ``changes`` keeps of it.
 
-    all_healthy: of the base's subjects. What is under all of them is told as a change where all are well.
+    all_healthy: are all subjects of the base? What lies under all of them is a harmless change only then.
     """
-    seen, reason = verdict.identity, verdict.reason
+    identity, reason = verdict.identity, verdict.reason
     if reason not in CHANGES or verdict.covered_by:
         return []
-    found = {
-        (NoticeReason.BASE_MOVED, seen.live_base): seen.base_moved or reason is Reason.BASE_MOVED,
-        (NoticeReason.TOKENIZER_CHANGED, f"tokenizer {seen.live_tokenizer}"): seen.tokenizer_moved,
-        (NoticeReason.TEMPLATE_CHANGED, f"template {seen.live_template}"): (
-            seen.template_moved or reason is Reason.TEMPLATE_CHANGED
+    has_changed = {
+        (NoticeReason.BASE_MOVED, identity.live_base): identity.base_moved or reason is Reason.BASE_MOVED,
+        (NoticeReason.TOKENIZER_CHANGED, f"tokenizer {identity.live_tokenizer}"): identity.tokenizer_moved,
+        (NoticeReason.TEMPLATE_CHANGED, f"template {identity.live_template}"): (
+            identity.template_moved or reason is Reason.TEMPLATE_CHANGED
         ),
-        (NoticeReason.ADAPTER_MOVED, f"adapter {seen.live_adapter}"): (
-            seen.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
+        (NoticeReason.ADAPTER_MOVED, f"adapter {identity.live_adapter}"): (
+            identity.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
         ),
     }
-    return [change for change, is_so in found.items() if is_so and (all_healthy or change[0] not in OF_A_BASE)]
+    return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]
 
 
 def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:
-    """Whom a notice is about: the base, whichever verdict told of it, where that changed."""
+    """What a notice is about: the base where that changed, whichever verdict reports it."""
     if reason in OF_A_BASE:
         return SubjectKind.BASE, verdict.base
     return verdict.subject_kind, verdict.subject
 
 
 def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts that may speak, base first. Where nothing can be told of several members for one and the same reason
-    the base says so alone; otherwise an unmonitorable base is silent (with one adapter it always is) and they speak.
+    """The verdicts that notices are made of, base first. Where several members cannot be judged for one and the same
+    reason their base reports it alone; otherwise an unmonitorable base is left out and each member has its own notice.
     """
-    bases = [v for v in verdicts if v.subject_kind is SubjectKind.BASE]
     members = [v for v in verdicts if v.subject_kind is SubjectKind.ADAPTER]
-    silent: list[Verdict] = []
-    for base in bases:
-        if base.status is Status.UNMONITORABLE:
-            own = [v for v in members if v.base == base.subject]
-            one_reason = len({(v.status, v.reason) for v in own}) == 1 and own[0].status is Status.UNMONITORABLE
-            silent += own if one_reason and len(own) > 1 else [base]
-    return [v for v in (*bases, *members) if v not in silent]
+    bases: list[Verdict] = []
+    for base in (v for v in verdicts if v.subject_kind is SubjectKind.BASE):
+        own = [v for v in members if v.base == base.subject]
+        if base.status is not Status.UNMONITORABLE:
+            bases.append(base)
+        elif len(own) > 1 and own[0].status is Status.UNMONITORABLE and len({v.reason for v in own}) == 1:
+            # It speaks for the members, so their rounds count; its own are silent too where one of them is measured.
+            bases.append(replace(base, silent_in_a_row=min(v.silent_in_a_row for v in own)))
+            members = [v for v in members if v.base != base.subject]
+    return [*bases, *members]
 
 
 def _reasons(state: AlertState, verdict: Verdict, degraded_elsewhere: bool) -> tuple[NoticeReason, ...]:
@@ -153,12 +156,14 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
     if verdict.status is Status.DEGRADED:
         return _of_degraded(state, verdict)
     if verdict.status is Status.UNMONITORABLE:
-        # Nobody asked, so nothing was served wrongly: a quiet night shows as what it is and wakes nobody.
-        blind_enough = state.blind + 1 >= BLIND_ROUNDS and verdict.reason is not Reason.NO_TRAFFIC
-        return NoticeReason.CANNOT_TELL if blind_enough and not state.opened_as else None
-    good = verdict.status is Status.HEALTHY and (verdict.reason is Reason.RESOLVED or state.good + 1 >= GOOD_ROUNDS)
-    told_again = verdict.reason is not Reason.OUTPUT_DRIFT and state.opened_as == "cannot_tell"
-    return NoticeReason.RECOVERED if may_end and (good or told_again) else None
+        # Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody.
+        too_long = verdict.silent_in_a_row >= SILENT_ROUNDS and verdict.reason is not Reason.NO_TRAFFIC
+        return NoticeReason.CANNOT_TELL if too_long and not state.opened_as else None
+    # Its own end, or good rounds enough where the memory of the incident was lost and nothing is left to end.
+    resolved = verdict.reason is Reason.RESOLVED or verdict.good_in_a_row >= GOOD_ROUNDS
+    recovered = verdict.status is Status.HEALTHY and resolved
+    measured_again = verdict.reason is not Reason.OUTPUT_DRIFT and state.opened_as == "cannot_tell"
+    return NoticeReason.RECOVERED if may_end and (recovered or measured_again) else None
 
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
@@ -169,24 +174,12 @@ def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
     return NoticeReason.CAUSE_SHARPER if sharper else None
 
 
-def follow(state: AlertState, verdict: Verdict, sent: NoticeReason | None) -> AlertState:
-    """The state after one verdict and what was sent for it."""
-    blind = _blind(state, verdict)
-    good = state.good + 1 if verdict.status is Status.HEALTHY else 0
-    state = replace(state, blind=blind, good=good)
-    if sent is None:
-        return state
+def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> AlertState:
+    """The state once this was sent about a verdict."""
     if KINDS[sent] is NoticeKind.RESOLVE:
         return replace(state, opened_as="", cause=Cause.NONE.value)
     opened_as = "cannot_tell" if sent is NoticeReason.CANNOT_TELL else "degraded"
     return replace(state, opened_as=opened_as, cause=verdict.cause.value)
-
-
-def _blind(state: AlertState, verdict: Verdict) -> int:
-    """Rounds in a row in which nobody could tell. A quiet one adds nothing, and drift alone does not end them."""
-    if verdict.reason in (Reason.NO_TRAFFIC, Reason.OUTPUT_DRIFT):
-        return state.blind
-    return state.blind + 1 if verdict.status is Status.UNMONITORABLE else 0
 
 
 def reenrolled(
@@ -197,8 +190,8 @@ def reenrolled(
         return state, ()
     notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)
     summary = f"[{cluster}] {accepted_headline(verdict.subject, why)}"
-    told = replace(notice, summary=summary[:1024], details={**notice.details, "why": why})
-    return follow(state, verdict, NoticeReason.REENROLLED), (told,)
+    explained = replace(notice, summary=summary[:1024], details={**notice.details, "why": why})
+    return after_notice(state, verdict, NoticeReason.REENROLLED), (explained,)
 
 
 def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float) -> Notice:

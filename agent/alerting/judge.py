@@ -1,4 +1,8 @@
-"""Observe, decide, needs notice, in a row: a record in, findings out. What changes here is saved and restored whole."""
+"""A record in, findings out: the monitor judges it, and notices are made of what it says.
+
+All that changes while judging is here, and is saved and restored whole: a key that is renamed has to be read under its
+former name too.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,14 @@ Elsewhere = Callable[[Collection[str]], Collection[str]]
 
 
 class Judge:
-    """Callable: ``judge(observation, now)`` gives what is to be told first, then the observation and the rest.
+    """Callable: ``judge(observation, now)`` gives the notices first, then the observation and what was found in it.
 
-    elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; asked only while
+    elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; called only while
     an incident is open, because it reads the store
-    judged: of each stretch of the topic, the offset after the last record in the evidence; saved in the same file as
-    that evidence, so that what is read again after a crash is known again
-    ``save`` is the caller's to call, once the findings lie with the sinks: told twice is harmless (same key), saved as
-    told and then lost is a page that nobody ever gets.
+    judged: by topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
+    that evidence, so that records that are read again after a crash are recognised
+    ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
+    key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
 
     def __init__(self, monitor: Monitor, cluster: str, file: StateFile, elsewhere: Elsewhere) -> None:
@@ -39,24 +43,24 @@ class Judge:
         self.judged: Mapping[PartitionAdapter, int] = {}
         self._restore()
 
-    def __call__(self, seen: Observation, now: float) -> list[Finding]:
-        if isinstance(seen, BaseRound):
-            return self._round(seen, now)
-        if isinstance(seen, ScoredResponses):
-            return self._hear(seen, now)
-        if isinstance(seen, TrafficBatch) and seen.topic_recreated:
-            place = seen.topic, seen.partition
-            self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != place}
-        if isinstance(seen, GoldenAccepted):
-            self._accept(seen)
-        return [seen]
+    def __call__(self, observation: Observation, now: float) -> list[Finding]:
+        if isinstance(observation, BaseRound):
+            return self._round(observation, now)
+        if isinstance(observation, ScoredResponses):
+            return self._responses(observation, now)
+        if isinstance(observation, TrafficBatch) and observation.topic_recreated:
+            partition = observation.topic, observation.partition
+            self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != partition}
+        if isinstance(observation, GoldenAccepted):
+            self._accept(observation)
+        return [observation]
 
-    def newly_degraded(self, _seen: BaseRound) -> frozenset[str]:
+    def newly_degraded(self, _round: BaseRound) -> frozenset[str]:
         """Adapters that the last round turned degraded, by themselves or with their base."""
         return self._alarmed
 
     def save(self) -> None:
-        """Write the state; a disk that is full is said and costs a restart's memory, never a page."""
+        """Write the state; a full disk is logged and costs what a restart would have remembered, never a page."""
         alerts = {key: state.to_json() for key, state in self._alerts.items()}
         judged = [[*key, upto] for key, upto in self.judged.items()]
         monitor = self._monitor.state_json()
@@ -66,39 +70,42 @@ class Judge:
         except OSError as error:
             log.error("state_not_saved", why=str(error))
 
-    def _hear(self, seen: ScoredResponses, now: float) -> list[Finding]:
-        drift = [found for one in seen.embeddings for found in (one, *self._monitor.observe(one).evidence)]
-        self.judged = {**self.judged, **{key: max(upto, self.judged.get(key, 0)) for key, upto in seen.upto.items()}}
-        return [*(self._round(seen.round, now) if seen.round else ()), *drift]
+    def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
+        drift: list[Finding] = []
+        for embedding in responses.embeddings:
+            drift += [embedding, *self._monitor.observe(embedding).evidence]
+        further = {key: max(upto, self.judged.get(key, 0)) for key, upto in responses.upto.items()}
+        self.judged = {**self.judged, **further}
+        return [*(self._round(responses.round, now) if responses.round else ()), *drift]
 
-    def _round(self, seen: BaseRound | TrafficRound, now: float) -> list[Finding]:
-        judged = self._monitor.observe(seen)
-        if isinstance(seen, BaseRound):
+    def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
+        judged = self._monitor.observe(round)
+        if isinstance(round, BaseRound):
             self._alarmed = _alarmed(judged.verdicts)
         ended = self._end_replaced(judged.verdicts, now)
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()
         self._alerts, notices = step_round(self._alerts, judged.verdicts, now, self._cluster, elsewhere)
-        return [*ended, *notices, seen, *judged.evidence, *judged.verdicts, *judged.calibrations]
+        return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
 
-    def _accept(self, seen: GoldenAccepted) -> None:
+    def _accept(self, accepted: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""
-        before = self._goldens.get(seen.adapter, seen.golden)
-        self._goldens[seen.adapter] = seen.golden
-        if before != seen.golden:
-            self._monitor.accept_new_golden(seen.adapter)
-            self._accepted_why[seen.adapter] = seen.why
+        before = self._goldens.get(accepted.adapter, accepted.golden)
+        self._goldens[accepted.adapter] = accepted.golden
+        if before != accepted.golden:
+            self._monitor.accept_new_golden(accepted.adapter)
+            self._accepted_why[accepted.adapter] = accepted.why
 
     def _end_replaced(self, verdicts: Collection[Verdict], now: float) -> list[Notice]:
-        """Resolves, with the reason given at enrolment, of adapters whose golden record was replaced on purpose."""
+        """Notices that end incidents, with the reason given at enrolment, where a golden record was replaced."""
         ended: list[Notice] = []
         for verdict in verdicts:
             why = self._accepted_why.pop(verdict.subject, None) if verdict.subject_kind is SubjectKind.ADAPTER else None
             if why is not None:
                 key = state_key(SubjectKind.ADAPTER, verdict.subject)
-                state, told = reenrolled(self._alerts.get(key, AlertState()), verdict, why, now, self._cluster)
+                state, notices = reenrolled(self._alerts.get(key, AlertState()), verdict, why, now, self._cluster)
                 self._alerts = {**self._alerts, key: state}
-                ended += told
+                ended += notices
         return ended
 
     def _restore(self) -> None:
@@ -106,13 +113,13 @@ class Judge:
         if not state:
             return
         self._monitor.restore(state["monitor"])
-        self._alerts = {key: AlertState.from_json(seen) for key, seen in state["alerts"].items()}
+        self._alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
         self._goldens = dict(state["goldens"])
         self.judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
 
 
 def _alarmed(verdicts: Collection[Verdict]) -> frozenset[str]:
-    """Whose worst canaries are worth reading now: an adapter that alarmed, or all that its base's alarm names."""
+    """Adapters whose worst canaries are worth reading now: each that alarmed, or all that its base's alarm names."""
     names: set[str] = set()
     for verdict in verdicts:
         if verdict.reason is Reason.ALARM:

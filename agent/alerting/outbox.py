@@ -1,6 +1,6 @@
-"""A small bounded queue on disk: what lies in it is sent sooner or later, over restarts too.
+"""A small bounded queue on disk: what is in it is sent sooner or later, also after a restart.
 
-One file an entry, named by its number, written whole or not at all (temporary sibling, fsync, rename, fsync of the
+One file an entry, named by its number, written whole or not at all (temporary file, fsync, rename, fsync of the
 folder). One process at a time owns the folder.
 """
 
@@ -47,7 +47,7 @@ class Outbox:
         self.dropped = 0
 
     def open(self) -> None:
-        """Take up what an earlier process left. A file that cannot be read is set aside under another name."""
+        """Load what an earlier process left. A file that cannot be read is renamed."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(self._folder.glob("*.json")):
             try:
@@ -60,7 +60,7 @@ class Outbox:
             self._next = entry.number + 1
 
     def add(self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "") -> bool:
-        """Keep one event. False when the disk would not take it: it is then held in memory alone, and tried again."""
+        """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works."""
         with self._lock:
             entry = Entry(self._next, key, path, body, droppable, after)
             self._next += 1
@@ -70,7 +70,7 @@ class Outbox:
         return self.sync()
 
     def sync(self) -> bool:
-        """Write what is not on disk yet. True when everything held is there."""
+        """Write what is not on disk yet. True when every entry is there."""
         with self._lock:
             self._undeleted = {number for number in self._undeleted if not self._delete(number)}
             for number in sorted(self._unwritten):
@@ -80,14 +80,14 @@ class Outbox:
             return True
 
     def first(self, not_before: Collection[str] = ()) -> Entry | None:
-        """The oldest entry whose key is not in ``not_before`` and that nothing before it holds back."""
-        waiting, held = set[str](), set(not_before)
+        """The oldest entry whose key is not in ``not_before`` and that needs no earlier entry to be sent first."""
+        waiting, blocked = set[str](), set(not_before)
         with self._lock:
             for entry in self._entries.values():
-                if entry.key not in held and entry.after not in waiting:
+                if entry.key not in blocked and entry.after not in waiting:
                     return entry
                 waiting.add(entry.key)
-                held.add(entry.key)
+                blocked.add(entry.key)
         return None
 
     def remove(self, entry: Entry) -> None:
@@ -114,7 +114,7 @@ class Outbox:
     def _delete(self, number: int) -> bool:
         try:
             self._file(number).unlink(missing_ok=True)
-        except OSError:  # a disk that became read-only: sent is sent, the file goes when it can
+        except OSError:  # a disk that became read-only: the entry was sent, its file is deleted when that works
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Where events are sent: the address of the region as people write it, without the path that each kind of event has."""
+"""Where events are sent: from the address that people write, the part that all kinds of events share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _INSIDE = (".svc", ".local", ".internal", ".localhost")
 
 
 def address(url: str) -> str:
-    """``https://host[:port]`` of an address. Raises Unfit; the address is not repeated.
+    """``https://host[:port]`` of an address. Raises Unfit; the message does not repeat the address.
 
-    The path that Alertmanager and PagerDuty's own pages write behind it is taken off: each event brings its own.
+    The path that Alertmanager and PagerDuty's own pages append is removed: each kind of event has its own.
     Plain http would show the routing key to everybody on the way, so it is for hosts of this machine or cluster.
     """
     try:

@@ -15,7 +15,7 @@ import yaml
 from rich.markup import escape
 
 from agent import yaml_document
-from agent.alerting.hindsight import SAID, SAME_NATS, Beside, alarms, beside, judged_again
+from agent.alerting.hindsight import COMPARED, SAME_NATS, VerdictPair, alarms, judged_again, verdict_pairs
 from agent.assemble import monitor_of
 from agent.cli.console import as_json, console, number, rows_table, say
 from agent.clock import Clock
@@ -62,7 +62,7 @@ def rejudge(path: Path, wish: RejudgeOptions, json: bool) -> int:
     try:
         stored = StoredRounds(client, config.cluster, config.probes.golden_dir)
         again = list(judged_again(stored.rounds(before), partial(monitor_of, config)))
-        found = beside(again, stored.verdicts(span), span.since)
+        found = verdict_pairs(again, stored.verdicts(span), span.since)
         earlier = stored.earlier_responses(span)
     finally:
         client.close()
@@ -145,7 +145,7 @@ def _connected(config: Config) -> store.Client:
 
 
 def _report(
-    span: Span, seen: Sequence[tuple[Stored, Judged | None]], found: Sequence[Beside], earlier: int
+    span: Span, seen: Sequence[tuple[Stored, Judged | None]], found: Sequence[VerdictPair], earlier: int
 ) -> dict[str, Any]:
     """All but the verdicts. earlier: rounds of responses of an earlier version"""
     lost = [one for one, judged in seen if judged is None]
@@ -159,18 +159,18 @@ def _report(
         "verdicts_compared": len(found) - len(uncompared),
         "not_compared": len(uncompared),
         "differ": sum(one.differs for one in found),
-        "largest_difference_nats": max((one.apart for one in found), default=0.0),
+        "largest_difference_nats": max((one.nats_apart for one in found), default=0.0),
         "alarms": {side: _alarms(alarms(found, side)) for side in ("then", "now")},
     }
 
 
-def _alarms(found: Sequence[Beside]) -> dict[str, Any]:
+def _alarms(found: Sequence[VerdictPair]) -> dict[str, Any]:
     first = min(found, key=lambda one: one.at, default=None)
     told = None if first is None else {"at": _time(first.at), "subject": first.subject, "round": first.round}
     return {"count": len(found), "first": told}
 
 
-def _show(found: Sequence[Beside], report: Mapping[str, Any]) -> None:
+def _show(found: Sequence[VerdictPair], report: Mapping[str, Any]) -> None:
     pods = {one.pod for one in found}
     columns = ["", "at", "subject", "round", "then", "now", "nats then, now"]
     rows = [
@@ -238,9 +238,9 @@ def _nats(row: Mapping[str, Any] | None) -> str:
     return "-" if row is None else number(float(row["log_e"]), 1)
 
 
-def _as_row(one: Beside) -> dict[str, Any]:
+def _as_row(one: VerdictPair) -> dict[str, Any]:
     def said(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return None if row is None else {name: row[name] for name in (*SAID, "log_e")}
+        return None if row is None else {name: row[name] for name in (*COMPARED, "log_e")}
 
     return {
         "pod": one.pod,

@@ -18,7 +18,7 @@ from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Identity, Measurement, Reason, Round, Summary, Verdict
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import read_canaries
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.canaries.schedule import plan_round

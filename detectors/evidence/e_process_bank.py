@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,8 @@ class EProcessBank(Generic[Key]):
 
     rows: what is remembered; index: stream -> its row
     """
+
+    layout: ClassVar[int] = 1
 
     rows: ProcessArrays = field(default_factory=lambda: ProcessArrays.fresh(0, 0))
     index: dict[Key, int] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 It informs and never pages: inputs drift for good reasons, and no run length is promised under dependence between
 interactions (tenants that come and go alarm at 100-290 blocks).
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+The values of ``Config`` and the JSON keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ class ReferenceBank:
 @dataclass(slots=True)
 class State:
     """streams: M of each adapter and side; banks: the rest of what they remember, by the same key."""
+
+    layout: ClassVar[int] = 1
 
     streams: EProcessBank[DriftStream] = field(default_factory=EProcessBank)
     banks: dict[DriftStream, ReferenceBank] = field(default_factory=dict)

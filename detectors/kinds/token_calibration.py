@@ -1,7 +1,7 @@
 """Token calibration: are tokens sampled with the parameters that requests ask for, or at another temperature, top-p or
 penalty?
 
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+The values of ``Config`` and the JSON keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +109,8 @@ class TokenHistory:
 @dataclass(slots=True)
 class State:
     """ratios: M of each adapter and sampler; histories: by adapter, behind its estimates and its histogram"""
+
+    layout: ClassVar[int] = 1
 
     ratios: LikelihoodProcesses[SamplerStream] = field(default_factory=LikelihoodProcesses)
     histories: dict[str, TokenHistory] = field(default_factory=dict)

@@ -1,15 +1,15 @@
 """Traffic likelihood: were the sampled responses written by what was accepted, or rather by something else?
 
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+The values of ``Config`` and the JSON keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,8 @@ class Config:
         (interpolation(0.25), 0.02), (interpolation(0.5), 0.03), (interpolation(0.75), 0.02),
         (DOUBLE_STRENGTH, 0.02), (FOUR_BITS, 0.03), (PREVIOUS, 0.03),
     )  # fmt: skip
-    # Not in the repr, which says whether saved evidence still speaks of the same: another cap is fair from then on.
-    log_threshold: float = field(default=21.5, repr=False)
+    # Not compared where saved evidence is taken up (saved_config.py): another cap is fair from then on.
+    log_threshold: float = field(default=21.5, repr=False, compare=False)
     replicas: tuple[tuple[float, float], ...] = (
         (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, math.inf),
     )  # fmt: skip
@@ -87,6 +87,10 @@ class Config:
         """How many streams of one adapter can alarm by themselves, which is what the fleet's budget counts."""
         return int(self.pages) + int(self.one_response)
 
+    def with_threshold(self, log_threshold: float) -> Config:
+        """The same settings where the fleet's threshold is another one."""
+        return replace(self, log_threshold=log_threshold)
+
 
 @dataclass(slots=True)
 class PathLikelihood:
@@ -104,6 +108,8 @@ class PathLikelihood:
 @dataclass(slots=True)
 class State:
     """ratios: M of the weighted mean; clipped: M of the clipped mixtures; paths: by adapter"""
+
+    layout: ClassVar[int] = 1
 
     ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)

@@ -1,56 +1,78 @@
-"""What is decided about an adapter from sampled responses alone? Pure, like decision.py, whose rules it shares.
+"""What is decided about an adapter from sampled responses alone? Pure; canaries have decision.py beside it.
 
-An incident opens at an alarm of a stream that may page. It ends after ``fresh_rounds`` good rounds with no bad one
-between, and not before as many responses were good in them as make a chance of all faulty ones having been missed at
-most 5 %: of one replica in ten, two rounds of a few responses show nothing.
+An incident opens at an alarm of a stream that may page. It ends after two good rounds with no bad one between, and not
+before as many responses were good in them as make a chance of all faulty ones having been missed at most 5 %: of one
+replica in ten, two rounds of a few responses show nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.diagnosis.response_cause import ResponseCounts, name_response_cause
-from detectors.records import Cause, Evidence, Identity, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.on_call_text import (
+    LOOK_AT_REQUESTS,
+    MAKE_SCORABLE,
+    NO_RESPONSES,
+    NONE_SCORED,
+    RESPONSES_ALSO_UNSCORED,
+    RESPONSES_SCORED,
+)
+from detectors.records import Evidence, Identity, Interval, Reason, ShareOf, SubjectKind, Verdict
 from detectors.traffic.response_summary import ResponseSummary
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.decision import Incident, Rules, unjudged, with_cause
+from detectors.verdicts.incident import BY_RESPONSES, Incident, Outcome, RoundResult, Rules, Step, advance
+from detectors.verdicts.report import report, unjudged
 
+# The chance that responses still miss a fault when its incident ends.
 MISSED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseIncident:
-    """What is remembered of one adapter's responses between rounds.
-
-    counts: since the first bad round; began: when the fault began, by the evidence at the alarm
-    """
+    """What is remembered of one adapter's responses between rounds. counts: since the first bad round"""
 
     incident: Incident = field(default_factory=Incident)
     counts: ResponseCounts = field(default_factory=ResponseCounts)
-    began: float | None = None
 
     @property
     def open(self) -> bool:
         return self.incident.open
 
     def to_json(self) -> dict[str, Any]:
-        return {"incident": self.incident.to_json(), "began": self.began, **asdict(self.counts)}
+        counts = self.counts
+        return {
+            "incident": self.incident.to_json(),
+            "heard": counts.heard,
+            "against": counts.against,
+            "favour": counts.favour,
+            "fresh": counts.fresh,
+            "bad_pods": counts.bad_pods,
+            "pods": counts.pods,
+        }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
+        """Files of earlier versions hold the onset's estimate beside the incident, as ``began``."""
         counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
         pods = [tuple(stored[name]) for name in ("bad_pods", "pods")]
-        return cls(Incident.from_json(stored["incident"]), ResponseCounts(*counts, *pods), stored["began"])
+        incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
+        return cls(incident, ResponseCounts(*counts, *pods))
+
+
+def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
+    """An incident from saved state. Earlier versions counted rounds without requests as blocked: theirs start at 0."""
+    return Incident.from_json({key: value for key, value in stored.items() if key != "blocked_in_a_row"})
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseEstimates:
-    """What the detectors say beside their evidence.
+    """What the detectors estimate beside their evidence.
 
-    strength: how much of the adapter is left, by the words alone
-    onset_at: when the fault began, by the CUSUM twin
+    strength: how much of the adapter is left, by the responses alone
+    onset_at: when the fault began, by the CUSUM statistic
     """
 
     strength: Interval | None = None
@@ -61,8 +83,8 @@ def decide_traffic(
     round: TrafficRound,
     adapter: str,
     evidence: Sequence[Evidence],
-    heard: ResponseSummary,
-    reading: ResponseEstimates,
+    responses: ResponseSummary,
+    estimates: ResponseEstimates,
     before: ResponseIncident,
     rules: Rules,
 ) -> tuple[Verdict, ResponseIncident]:
@@ -73,115 +95,71 @@ def decide_traffic(
     blank = replace(
         unjudged(SubjectKind.ADAPTER, adapter, round, rules),
         evidence=tuple(evidence),
-        retention=reading.strength,
+        retention=estimates.strength,
         identity=round.identities.get(adapter, Identity()),
     )
-    if not heard.scored:
-        return _silent(blank, heard, before)
-    loudest = max((e.log_e for e in evidence if e.pages), default=0.0)
-    counted = _counted(before, heard, loudest)
-    reason, after = _step(round.at, heard, loudest, counted, rules)
-    if after.open and (heard.bad or not before.open):
-        found = name_response_cause(adapter, after.counts, heard.leading, reading.strength, blank.identity)
-        after = replace(after, incident=with_cause(after.incident, found))
-    return _told(blank, reason, heard, reading, before, after), after
+    if not responses.scored:
+        return _unmeasured(blank, responses, before, rules)
+    log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
+    counts = _counted(before, responses, log_e)
+    result = RoundResult(
+        at=round.at,
+        outcome=Outcome.GOOD if responses.good else Outcome.BAD,
+        log_e=log_e,
+        onset_at=estimates.onset_at,
+        may_end=_enough(counts),
+    )
+    step = advance(before.incident, result, rules, BY_RESPONSES)
+    if step.shows_cause:
+        cause = name_response_cause(adapter, counts, responses.leading, estimates.strength, blank.identity)
+        step = step.with_cause(cause)
+    after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts)
+    return _measured(blank, step, responses), after
 
 
-def _counted(before: ResponseIncident, heard: ResponseSummary, log_e: float) -> ResponseIncident:
+def _counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> ResponseCounts:
     """Counts since the first bad round, the good ones between included; they start again where no evidence is left."""
-    if heard.good and not before.open and log_e <= 0.0:
-        return ResponseIncident(before.incident)
+    if responses.good and not before.open and log_e <= 0.0:
+        return ResponseCounts()
     past = before.counts
-    favour, pods = past.favour + heard.favour, tuple(sorted({*past.pods, *heard.pods}))
-    if heard.good:
-        return replace(before, counts=replace(past, fresh=past.fresh + heard.scored, favour=favour, pods=pods))
-    counts = ResponseCounts(
-        heard=past.heard + past.fresh + heard.scored,
-        against=past.against + heard.against,
+    favour, pods = past.favour + responses.favour, tuple(sorted({*past.pods, *responses.pods}))
+    if responses.good:
+        return replace(past, fresh=past.fresh + responses.scored, favour=favour, pods=pods)
+    return ResponseCounts(
+        heard=past.heard + past.fresh + responses.scored,
+        against=past.against + responses.against,
         favour=favour,
-        bad_pods=tuple(sorted({*past.bad_pods, *heard.bad_pods})),
+        bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
     )
-    return replace(before, counts=counts)
 
 
-def _step(
-    at: float, heard: ResponseSummary, log_e: float, seen: ResponseIncident, rules: Rules
-) -> tuple[Reason, ResponseIncident]:
-    now = replace(seen.incident, blocked_in_a_row=0, good_in_a_row=seen.incident.good_in_a_row + 1 if heard.good else 0)
-    if heard.bad and now.first_bad_at is None:
-        now = replace(now, first_bad_at=at)
-    if now.open:
-        if heard.bad:
-            return Reason.STILL_DEGRADED, replace(seen, incident=now)
-        if now.good_in_a_row < rules.fresh_rounds or not _enough(seen.counts):
-            return Reason.RECOVERING, replace(seen, incident=now)
-        return Reason.RESOLVED, ResponseIncident(Incident(last_good_at=at, good_in_a_row=now.good_in_a_row))
-    if log_e >= rules.log_threshold:
-        return Reason.ALARM, replace(seen, incident=replace(now, open=True, opened_at=at, good_in_a_row=0))
-    if heard.good:
-        now = replace(now, last_good_at=at, first_bad_at=None)
-    suspect = heard.bad or log_e >= rules.suspect_fraction * rules.log_threshold
-    return (Reason.EVIDENCE_GROWING if suspect else Reason.WITHIN_TOLERANCE), replace(seen, incident=now)
+def _enough(counts: ResponseCounts) -> bool:
+    """Would a fault of that share have shown in the good responses since?"""
+    return (1.0 - min(counts.share, 0.95)) ** counts.fresh <= MISSED
 
 
-def _enough(seen: ResponseCounts) -> bool:
-    """Would a fault of that share have shown in the responses since?"""
-    return (1.0 - min(seen.share, 0.95)) ** seen.fresh <= MISSED
+def _measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
+    share = responses.against / responses.scored
+    return replace(report(blank, step, in_words(responses)), share_beyond=share, share_of=ShareOf.RESPONSES)
 
 
-STATUS = {
-    Reason.WITHIN_TOLERANCE: Status.HEALTHY,
-    Reason.RESOLVED: Status.HEALTHY,
-    Reason.EVIDENCE_GROWING: Status.SUSPECT,
-    Reason.ALARM: Status.DEGRADED,
-    Reason.STILL_DEGRADED: Status.DEGRADED,
-    Reason.RECOVERING: Status.DEGRADED,
-}
-
-
-def _told(
-    blank: Verdict,
-    reason: Reason,
-    heard: ResponseSummary,
-    reading: ResponseEstimates,
-    before: ResponseIncident,
-    after: ResponseIncident,
-) -> Verdict:
-    told = (before if reason is Reason.RESOLVED else after).incident
-    status = STATUS[reason]
-    onset = None
-    if status is Status.DEGRADED or reason is Reason.RESOLVED:
-        first = told.first_bad_at if told.first_bad_at is not None else told.opened_at
-        onset = Onset(told.last_good_at, blank.at if first is None else first, reading.onset_at)
-    words = in_words(heard)
-    return replace(
-        blank,
-        status=status,
-        reason=reason,
-        cause=told.cause if status is Status.DEGRADED else Cause.NONE,
-        onset=onset,
-        share_beyond=heard.against / heard.scored,
-        explanation=f"{told.explanation}; {words}" if status is Status.DEGRADED else words,
-        action=told.action if status is Status.DEGRADED else "",
-    )
-
-
-def in_words(heard: ResponseSummary) -> str:
+def in_words(responses: ResponseSummary) -> str:
     """ "12 responses scored (340 tokens), 0 against what was accepted"."""
-    aside = f", {heard.unscored} not scored: {heard.why}" if heard.unscored else ""
-    return f"{heard.scored} responses scored ({heard.tokens} tokens), {heard.against} against what was accepted{aside}"
+    scored = RESPONSES_SCORED.format(scored=responses.scored, tokens=responses.tokens, against=responses.against)
+    if not responses.unscored:
+        return scored
+    return RESPONSES_ALSO_UNSCORED.format(scored_in_words=scored, unscored=responses.unscored, why=responses.why)
 
 
-def _silent(blank: Verdict, heard: ResponseSummary, before: ResponseIncident) -> tuple[Verdict, ResponseIncident]:
-    # What was good before stays counted: a quiet adapter may never be heard in two rounds in a row.
-    incident = replace(before.incident, blocked_in_a_row=before.incident.blocked_in_a_row + 1)
-    after = replace(before, incident=incident)
-    if not heard.unscored:
-        words = "no response was sampled since the last round"
-        do = "check that requests arrive and that their records name this adapter: run gapwatch doctor"
-        return replace(blank, explanation=words, action=do, blocked_in_a_row=incident.blocked_in_a_row), after
-    words = f"{heard.unscored} responses came, none could be scored: {heard.why}"
-    do = "enrol with keep_golden_weights, and let the records name the sampler, or configure its defaults"
-    told = replace(blank, reason=Reason.NOT_SCORED, explanation=words, action=do)
-    return replace(told, blocked_in_a_row=incident.blocked_in_a_row), after
+def _unmeasured(
+    blank: Verdict, responses: ResponseSummary, before: ResponseIncident, rules: Rules
+) -> tuple[Verdict, ResponseIncident]:
+    """Nothing was scored. Where nothing was requested either, the round changes nothing: a quiet night is no fault."""
+    if not responses.unscored:
+        quiet = Step(blank.at, Reason.NO_TRAFFIC, before.incident, before.incident)
+        return report(blank, quiet, NO_RESPONSES, LOOK_AT_REQUESTS), before
+    result = RoundResult(blank.at, Outcome.SILENT, Reason.NOT_SCORED)
+    step = advance(before.incident, result, rules, BY_RESPONSES)
+    figures = NONE_SCORED.format(unscored=responses.unscored, why=responses.why)
+    return report(blank, step, figures, MAKE_SCORABLE), replace(before, incident=step.after)

@@ -1,4 +1,7 @@
-"""What one round of sampled responses says about one adapter, in a few numbers."""
+"""What one round of sampled responses says about one adapter, in a few numbers. Pure.
+
+Whether a round is good or bad is decided here and nowhere else; whether that is evidence is the detector's to say.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.traffic_records import TrafficScore
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
-# and on a real adapter healthy ones were seen 49 nats and more below 1.
+# and those of a real healthy adapter were measured 49 nats and more below 1.
 AGAINST = math.log(20.0)
 FIRST_WEIGHT = 0.5
 # Nats by which another alternative has to explain the words better than the base to be named in its place.
@@ -27,9 +30,10 @@ class ResponseSummary:
 
     scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``; favour: how many
     speak as clearly for it
-    gain: nats of all of them together; pods: replicas that were heard, bad_pods: those with a response against
+    gain: nats of all of them together; pods: replicas with a scored response, bad_pods: those with one against
     unscored: responses without one, and why, the most frequent reason
-    leading: the alternative that explains those against it best, all of them where none is; None without any
+    leading: the alternative that explains the responses against it best, or all responses where none is; None without
+    any
     """
 
     scored: int = 0
@@ -45,7 +49,7 @@ class ResponseSummary:
 
     @property
     def good(self) -> bool:
-        """Nothing against it, in any response or in all of them; without scored ones neither good nor bad."""
+        """Nothing against the adapter, in any response or in all together; without scored ones neither good nor bad."""
         return self.scored > 0 and self.against == 0 and self.gain < AGAINST
 
     @property
@@ -60,29 +64,29 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     valid under any dependence between them. The detector weighs the others by what they are worth over many responses
     (kinds/traffic_likelihood.py); this one is only looked at response by response.
     """
-    told = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
-    bad = [score for score, value in told if value >= AGAINST]
-    known = {id(score) for score, _ in told}
-    silent = [score for score in scores if id(score) not in known]
-    reasons = Counter(score.detail or "its numbers are not finite" for score in silent)
+    scored = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
+    bad = [score for score, value in scored if value >= AGAINST]
+    ids = {id(score) for score, _ in scored}
+    unscored = [score for score in scores if id(score) not in ids]
+    reasons = Counter(score.detail or "its numbers are not finite" for score in unscored)
     return ResponseSummary(
-        scored=len(told),
-        tokens=sum(score.tokens for score, _ in told),
+        scored=len(scored),
+        tokens=sum(score.tokens for score, _ in scored),
         against=len(bad),
-        favour=sum(value <= -AGAINST for _, value in told),
-        gain=float(sum(value for _, value in told)),
-        pods=frozenset(score.pod for score, _ in told) - {""},
+        favour=sum(value <= -AGAINST for _, value in scored),
+        gain=float(sum(value for _, value in scored)),
+        pods=frozenset(score.pod for score, _ in scored) - {""},
         bad_pods=frozenset(score.pod for score in bad) - {""},
-        unscored=len(silent),
+        unscored=len(unscored),
         why=reasons.most_common(1)[0][0] if reasons else "",
-        leading=_leading(bad or [score for score, _ in told]),
+        leading=_leading(bad or [score for score, _ in scored]),
     )
 
 
 def _leading(scores: Sequence[TrafficScore]) -> Alternative | None:
     """The alternative that is furthest ahead of the base, response by response; the base where none is by ``AHEAD``.
 
-    Not each alternative is asked about each response, so that totals would compare different responses.
+    Not every alternative is scored on every response, so that totals would compare different responses.
     """
     if not scores:
         return None

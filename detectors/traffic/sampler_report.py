@@ -5,56 +5,64 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from detectors.on_call_text import DRAWN_AT, DRAWN_BY_ANOTHER, TOKENS_DRAWN
 from detectors.records import Cause, Interval, Reason, Status, Verdict
 from detectors.traffic_records import Calibration
 
 PENALTIES = "no penalties"
 
 
-def sampler_in_words(seen: Calibration, log_threshold: float) -> str:
+def sampler_in_words(calibration: Calibration, log_threshold: float) -> str:
     """ "tokens are drawn as at temperature 1.19 (1.12..1.27), requests asked for 1", "" where nothing is to be said.
 
     The evidence has to pass the threshold of a page, and an estimate of the recent tokens has to agree: M stays high
-    for a while after the sampler was put right. Requests that ask for different values have no one estimate, and
+    for a while after the sampler was put right. Requests that ask for different values have no common estimate, and
     neither have penalties: there the sampler that explains the tokens best is named.
     """
-    if seen.log_e < log_threshold:
+    if calibration.log_e < log_threshold:
         return ""
-    axes = (("temperature", seen.temperature, seen.asked_temperature), ("top-p", seen.top_p, seen.asked_top_p))
-    told = [_moved(name, found, asked) for name, found, asked in axes if found is not None and _outside(found, asked)]
-    if not told and (seen.leading == PENALTIES or any(_mixed(asked) for _, _, asked in axes)):
-        told = [f"by another sampler ({seen.leading}), requests asked for {_all_asked(seen)}"]
-    return f"tokens are drawn {' and '.join(told)}" if told else ""
+    axes = (
+        ("temperature", calibration.temperature, calibration.asked_temperature),
+        ("top-p", calibration.top_p, calibration.asked_top_p),
+    )
+    moved = [
+        _moved(name, estimate, requested)
+        for name, estimate, requested in axes
+        if estimate is not None and _outside(estimate, requested)
+    ]
+    if not moved and (calibration.leading == PENALTIES or any(_mixed(requested) for _, _, requested in axes)):
+        moved = [DRAWN_BY_ANOTHER.format(sampler=calibration.leading, requested=_all_requested(calibration))]
+    return TOKENS_DRAWN.format(how=" and ".join(moved)) if moved else ""
 
 
 def with_sampler(verdict: Verdict, words: str) -> Verdict:
     """A healthy verdict whose sampler is not the requests' says so: information for whoever owns the engine."""
     if verdict.status is not Status.HEALTHY or not words:
         return verdict
-    told = replace(verdict, explanation="; ".join(filter(None, (verdict.explanation, words))))
+    noted = replace(verdict, explanation="; ".join(filter(None, (verdict.explanation, words))))
     if verdict.reason is not Reason.WITHIN_TOLERANCE:
-        return told
-    return replace(told, reason=Reason.SAMPLING_CHANGED, cause=Cause.SAMPLING_CHANGED)
+        return noted
+    return replace(noted, reason=Reason.SAMPLING_CHANGED, cause=Cause.SAMPLING_CHANGED)
 
 
-def _outside(found: Interval, asked: tuple[float, ...]) -> bool:
+def _outside(estimate: Interval, requested: tuple[float, ...]) -> bool:
     """A bound beyond the grid is nan, and excludes nothing."""
-    return bool(asked) and (found.high < asked[0] or found.low > asked[-1])
+    return bool(requested) and (estimate.high < requested[0] or estimate.low > requested[-1])
 
 
-def _moved(name: str, found: Interval, asked: tuple[float, ...]) -> str:
-    low, high = (f"{bound:.2f}" if math.isfinite(bound) else "" for bound in (found.low, found.high))
-    return f"as at {name} {found.mean:.2f} ({low}..{high}), requests asked for {_span(asked)}"
+def _moved(name: str, estimate: Interval, requested: tuple[float, ...]) -> str:
+    low, high = (f"{bound:.2f}" if math.isfinite(bound) else "" for bound in (estimate.low, estimate.high))
+    return DRAWN_AT.format(parameter=name, mean=estimate.mean, low=low, high=high, requested=_span(requested))
 
 
-def _mixed(asked: tuple[float, ...]) -> bool:
-    return bool(asked) and asked[0] != asked[-1]
+def _mixed(requested: tuple[float, ...]) -> bool:
+    return bool(requested) and requested[0] != requested[-1]
 
 
-def _all_asked(seen: Calibration) -> str:
-    told = (("temperature", seen.asked_temperature), ("top-p", seen.asked_top_p))
-    return ", ".join(f"{name} {_span(asked)}" for name, asked in told if asked)
+def _all_requested(calibration: Calibration) -> str:
+    parameters = (("temperature", calibration.asked_temperature), ("top-p", calibration.asked_top_p))
+    return ", ".join(f"{name} {_span(requested)}" for name, requested in parameters if requested)
 
 
-def _span(asked: tuple[float, ...]) -> str:
-    return f"{asked[0]:g} to {asked[-1]:g}" if _mixed(asked) else f"{asked[0]:g}"
+def _span(requested: tuple[float, ...]) -> str:
+    return f"{requested[0]:g} to {requested[-1]:g}" if _mixed(requested) else f"{requested[0]:g}"

@@ -1,7 +1,7 @@
-"""What is another one than accepted under a subject that is well: told once, as what it is, and never a page.
+"""What was replaced under a subject that is still well? Reported once, as what it is, and never a page.
 
-The order is that of how much it takes with it: another base, then another tokenizer, then another chat template, then
-other files of one adapter. Every one of them is in the verdict's identity and facts beside the one that is its reason.
+Where several things were, the one that affects most is the verdict's reason: another base, then another tokenizer, then
+another chat template, then other files of one adapter. The verdict's identity and facts hold all of them.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ OF_A_BASE = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGE
 def change_of(round: Round, tolerances: Tolerances) -> Reason | None:
     """What changed under an adapter, None where nothing did.
 
-    Whether the base moved is read from the accepted token ids: a base answers otherwise to what another template makes
-    of the same messages, and is the same one.
+    Whether the base moved is measured on the accepted token ids: with another template the same base answers
+    differently, because it is given other tokens.
     """
     if round.identity.base_moved or base_moved(on_accepted_ids(round), tolerances):
         return Reason.BASE_MOVED
     if round.identity.tokenizer_moved:
         return Reason.TOKENIZER_CHANGED
-    if round.identity.template_moved or (round.raw and not _template_stands(round.identity)):
+    if round.identity.template_moved or (round.raw and not _template_is_accepted(round.identity)):
         return Reason.TEMPLATE_CHANGED
     return Reason.ADAPTER_MOVED if round.identity.adapter_moved else None
 
 
 def change_of_base(round: BaseRound, tolerances: Tolerances) -> Reason | None:
-    """What more than half of the measured adapters of a base say that changed under it."""
+    """What changed under a base, by more than half of its measured adapters; None where they do not agree."""
     measured = [member for member in round.members if blocked_by(member) is None]
-    found = [change_of(member, tolerances) for member in measured]
-    return next((reason for reason in OF_A_BASE if 2 * found.count(reason) > len(measured)), None)
+    changes = [change_of(member, tolerances) for member in measured]
+    return next((reason for reason in OF_A_BASE if 2 * changes.count(reason) > len(measured)), None)
 
 
-def _template_stands(identity: Identity) -> bool:
-    """Is it known to be the accepted one? Then it writes something that differs by itself: a date. Records of scheme 1
-    do not name theirs."""
+def _template_is_accepted(identity: Identity) -> bool:
+    """Is it known to be the accepted one? Then other token ids come from something that it inserts itself, such as a
+    date. Records of scheme 1 do not name their template.
+    """
     return identity.scheme > 1 and "" != identity.golden_template == identity.live_template

@@ -11,23 +11,22 @@ import numpy as np
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
 from detectors.diagnosis.root_cause import diagnosed_canaries
+from detectors.on_call_text import BAD_NUMBERS
 from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, Status, Verdict
 
 
 def with_figures(blank: Verdict, round: Round) -> Verdict:
     """The verdict with the means of a measured round; retention with the interval of the round, where there is one."""
-    seen = diagnosed_canaries(round)
-    held_out = seen[0].comparison.reference.split is CanarySplit.HELD_OUT
-    kept = [m.retention for m in seen]
-    # Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval.
-    retention = mean_interval(kept) if held_out else Interval(float(np.mean(kept)), math.nan, math.nan, len(kept))
+    measured = diagnosed_canaries(round)
+    held_out = measured[0].comparison.reference.split is CanarySplit.HELD_OUT
+    retentions = [m.retention for m in measured]
     return replace(
         blank,
-        retention=retention,
-        scale=float(np.mean([m.scale for m in seen])),
-        distortion=float(np.mean([m.distortion for m in seen])),
-        base_shift=float(np.mean([m.base_shift for m in seen])),
-        gap_ratio=float(np.mean([m.gap_ratio for m in seen])),
+        retention=_mean(retentions, held_out),
+        scale=float(np.mean([m.scale for m in measured])),
+        distortion=float(np.mean([m.distortion for m in measured])),
+        base_shift=float(np.mean([m.base_shift for m in measured])),
+        gap_ratio=float(np.mean([m.gap_ratio for m in measured])),
     )
 
 
@@ -44,13 +43,13 @@ def with_base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
 
 
 def remarks(round: Round, good: bool) -> tuple[str, ...]:
-    """What is said of a measured round beside its share: where a stretch of the answers stands apart; its facts."""
-    apart = "" if good else standing_apart(diagnosed_canaries(round))
-    return (*([apart] if apart else []), *round.facts)
+    """What a measured round's verdict says beside its share: a stretch of the answers unlike the rest; its facts."""
+    stretch = "" if good else standing_apart(diagnosed_canaries(round))
+    return (*([stretch] if stretch else []), *round.facts)
 
 
 def facts_of(round: BaseRound) -> tuple[str, ...]:
-    """The members' facts, each once, with the adapters that it is about."""
+    """The members' facts, each once, with the adapters that it is about in parentheses."""
     about: dict[str, list[str]] = {}
     for member in round.members:
         for fact in member.facts:
@@ -62,7 +61,7 @@ def why_blocked(round: Round, reason: Reason) -> str:
     detail = round.detail
     if reason is Reason.BAD_NUMBERS and not detail:
         bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
-        detail = f"NaN or infinite log-probabilities on {len(bad)} canaries, first {bad[0]}"
+        detail = BAD_NUMBERS.format(n=len(bad), canary=bad[0])
     return "; ".join([text for text in (detail, *round.facts) if text])
 
 
@@ -70,3 +69,10 @@ def why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:
     blocked = [v for v in members if v.status is Status.UNMONITORABLE]
     reason = blocked[0].reason if blocked else Reason.NOT_REPLAYED_YET
     return reason, "; ".join(f"{v.subject}: {v.explanation or v.reason.value}" for v in blocked)
+
+
+def _mean(retentions: Sequence[float], held_out: bool) -> Interval:
+    """Drawn canaries are no sample of the prompts: without held-out ones there is a mean, and no interval."""
+    if held_out:
+        return mean_interval(retentions)
+    return Interval(float(np.mean(retentions)), math.nan, math.nan, len(retentions))

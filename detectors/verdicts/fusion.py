@@ -1,4 +1,4 @@
-"""Canaries, responses and embeddings of one adapter: one verdict, and what each of them adds to it.
+"""Canaries, responses and embeddings of one adapter: one verdict, and what each of them adds to it. Pure.
 
 Canaries say what the artefacts do, responses what was served, embeddings where prompts and outputs come from. Prompts
 that moved are information; so is a gap that shrinks on prompts outside the adapter's domain while its canaries are
@@ -10,39 +10,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from detectors.on_call_text import BOTH, QUIET_CANARIES, QUIET_TRAFFIC
+from detectors.on_call_text import (
+    BOTH,
+    EMBEDDINGS_ALONE,
+    NONE_SINCE_RESTART,
+    OUTPUTS_MOVED,
+    PROMPTS_MOVED,
+    PROMPTS_NOT,
+    PROMPTS_TOO,
+    QUIET_CANARIES,
+    QUIET_TRAFFIC,
+)
 from detectors.records import Reason, Status, Verdict
-from detectors.verdicts.decision import Incident
+from detectors.verdicts.incident import Incident
 
 
-def by_canaries(
-    canary: Verdict,
-    traffic: Verdict | None,
-    traffic_open: bool,
-    drift: Mapping[str, float],
-    held: Incident | None = None,
-) -> Verdict:
+def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, drift: Mapping[str, float]) -> Verdict:
     """The verdict of a canary round, with what else is known.
 
-    traffic: the latest one by responses, None before the first; traffic_open: its incident, ``held`` since before a
-    restart, when no response has been heard yet
+    traffic: the latest one by responses, None before the first; responses: their incident, which a restart keeps, open
+    or not
     drift: side ("prompt", "output") -> nats of its drift evidence
     """
-    if traffic is not None and traffic_open and canary.status is not Status.DEGRADED:
-        return _served_alone(traffic, canary)
-    if traffic is None and traffic_open and held is not None and canary.status is not Status.DEGRADED:
-        told = replace(canary, status=Status.DEGRADED, reason=Reason.STILL_DEGRADED, cause=held.cause)
-        told = replace(told, explanation=held.explanation, action=held.action)
-        return _with(told, "no response was heard since the restart")
+    if responses.open and canary.status is not Status.DEGRADED:
+        return _held_open(canary, responses) if traffic is None else _served_alone(traffic, canary)
     if canary.status is Status.DEGRADED and traffic is not None:
-        return _with(canary, BOTH if traffic_open else QUIET_TRAFFIC if traffic.status is Status.HEALTHY else "")
+        quiet = QUIET_TRAFFIC if traffic.status is Status.HEALTHY else ""
+        return _with(canary, BOTH if responses.open else quiet)
     return _with_drift(canary, drift) if canary.status is Status.HEALTHY else canary
 
 
 def by_traffic(
     traffic: Verdict, canary: Verdict | None, canary_open: bool, drift: Mapping[str, float]
 ) -> Verdict | None:
-    """The verdict of a round of responses; None where the canaries' own, told in their rounds, says all there is.
+    """The verdict of a round of responses; None where the canaries' own, given in their rounds, says all there is.
 
     canary: the latest one by canaries, None where there are none
     """
@@ -58,11 +59,24 @@ def by_traffic(
     return _served_alone(traffic, canary)
 
 
+def _held_open(canary: Verdict, responses: Incident) -> Verdict:
+    """No response was scored since a restart: their open incident stays what it was."""
+    degraded = replace(
+        canary,
+        status=Status.DEGRADED,
+        reason=Reason.STILL_DEGRADED,
+        cause=responses.cause,
+        explanation=responses.explanation,
+        action=responses.action,
+    )
+    return _with(degraded, NONE_SINCE_RESTART)
+
+
 def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
     """What the responses say, with the canaries' figures beside it."""
     quiet = canary.status is Status.HEALTHY and traffic.status is Status.DEGRADED
     reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM and traffic.at < canary.at else traffic.reason
-    told = replace(
+    both = replace(
         traffic,
         round=max(traffic.round, canary.round),
         at=max(traffic.at, canary.at),
@@ -76,7 +90,7 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         covered_by=traffic.covered_by or canary.covered_by,
         evidence=(*traffic.evidence, *canary.evidence),
     )
-    return _with(told, QUIET_CANARIES if quiet else "")
+    return _with(both, QUIET_CANARIES if quiet else "")
 
 
 def _with_drift(verdict: Verdict, drift: Mapping[str, float]) -> Verdict:
@@ -84,21 +98,21 @@ def _with_drift(verdict: Verdict, drift: Mapping[str, float]) -> Verdict:
     moved = drift.get("prompt", 0.0) >= verdict.log_threshold
     if verdict.status is not Status.HEALTHY or not moved:
         return verdict
-    told = _with(verdict, f"prompts have moved since they were first seen ({drift['prompt']:.1f} nats): information")
-    return replace(told, reason=Reason.INPUT_DRIFT) if verdict.reason is Reason.WITHIN_TOLERANCE else told
+    noted = _with(verdict, PROMPTS_MOVED.format(nats=drift["prompt"]))
+    return replace(noted, reason=Reason.INPUT_DRIFT) if verdict.reason is Reason.WITHIN_TOLERANCE else noted
 
 
 def _without_score(traffic: Verdict, drift: Mapping[str, float]) -> Verdict:
     """Embeddings are all there is: outputs that moved while prompts did not are worth a look, and never a page."""
     outputs, prompts = (drift.get(side, 0.0) for side in ("output", "prompt"))
     if outputs < traffic.log_threshold:
-        return _with(
-            traffic, f"embeddings alone: outputs {outputs:.1f} nats, prompts {prompts:.1f} nats from their past"
-        )
-    also = "so have prompts" if prompts >= traffic.log_threshold else "prompts have not"
-    words = f"outputs have moved ({outputs:.1f} nats), {also}"
-    return replace(_with(traffic, words), status=Status.SUSPECT, reason=Reason.OUTPUT_DRIFT)
+        return _with(traffic, EMBEDDINGS_ALONE.format(outputs=outputs, prompts=prompts))
+    beside = PROMPTS_TOO if prompts >= traffic.log_threshold else PROMPTS_NOT
+    moved = _with(traffic, OUTPUTS_MOVED.format(outputs=outputs, prompts=beside))
+    return replace(moved, status=Status.SUSPECT, reason=Reason.OUTPUT_DRIFT)
 
 
-def _with(verdict: Verdict, words: str) -> Verdict:
-    return replace(verdict, explanation="; ".join(filter(None, (verdict.explanation, words)))) if words else verdict
+def _with(verdict: Verdict, sentence: str) -> Verdict:
+    if not sentence:
+        return verdict
+    return replace(verdict, explanation="; ".join(filter(None, (verdict.explanation, sentence))))

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
-from detectors.registry import load, names
+from detectors.registry import (
+    CalibratesSampler,
+    EstimatesRetention,
+    OwnPast,
+    SeveralStreams,
+    ThresholdAware,
+    load,
+    names,
+)
 
 
 def test_names_are_the_files_of_the_folder() -> None:
@@ -28,3 +37,28 @@ def test_a_missing_dependency_is_reported_as_itself(tmp_path: Path, monkeypatch:
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         load("needs_more")
     assert "detectors.kinds.needs_more" not in sys.modules
+
+
+def detectors() -> dict[str, Any]:
+    return {name: load(name).Detector(load(name).Config()) for name in names()}
+
+
+def test_what_only_some_detectors_can_say_is_found_by_what_they_have() -> None:
+    """The monitor takes the first: with a second one of a kind it would have to be told which."""
+    having = {
+        kind: [name for name, detector in detectors().items() if isinstance(detector, kind)]
+        for kind in (EstimatesRetention, CalibratesSampler, OwnPast)
+    }
+    assert having == {
+        EstimatesRetention: ["traffic_likelihood"],
+        CalibratesSampler: ["token_calibration"],
+        OwnPast: ["embedding_drift"],
+    }
+
+
+def test_settings_that_depend_on_the_fleet_are_found_by_what_they_have() -> None:
+    settings = {name: detector.config for name, detector in detectors().items()}
+    aware = {name: config for name, config in settings.items() if isinstance(config, ThresholdAware)}
+    assert [name for name, config in settings.items() if isinstance(config, SeveralStreams)] == ["traffic_likelihood"]
+    assert list(aware) == ["traffic_likelihood"]
+    assert aware["traffic_likelihood"].with_threshold(15.0).log_threshold == 15.0  # type: ignore[attr-defined]

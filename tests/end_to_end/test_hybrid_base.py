@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import Cause, FaultKind, Status, Verdict
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import enrol

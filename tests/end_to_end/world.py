@@ -25,7 +25,7 @@ from agent.worker.response_scorer import ResponseScorer
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings

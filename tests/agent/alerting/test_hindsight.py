@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.alerting.hindsight import alarms, beside, judged_again
+from agent.alerting.hindsight import alarms, judged_again, verdict_pairs
 from agent.store.stored_rounds import Stored
 from agent.store.table_rows import Row
 from agent.store.verdict_rows import verdict_row
@@ -12,7 +12,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Judged, Monitor
 from detectors.records import BaseRound, Identity, Reason
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from tests.detectors import synthetic
 from tests.detectors.responses import FOR, score, traffic_round
 
@@ -42,23 +42,25 @@ def rounds(fault: str, *numbers: int) -> list[BaseRound]:
 
 def test_the_same_rounds_differ_in_nothing() -> None:
     again = judged(*map(stored, [*rounds("healthy", 0, 1), *rounds("not_applied", 2)]))
-    found = beside(again, told(again), since=0.0)
+    found = verdict_pairs(again, told(again), since=0.0)
     assert len(found) == 3
-    assert not any(one.differs or one.apart or one.why_not for one in found)
+    assert not any(one.differs or one.nats_apart or one.why_not for one in found)
     assert [one.round for one in alarms(found, "then")] == [one.round for one in alarms(found, "now")] == [2]
 
 
 def test_another_word_differs_and_another_level_is_counted_apart() -> None:
     again = judged(*map(stored, rounds("healthy", 0, 1)))
     first, second = told(again)
-    found = beside(again, [first | {"reason": "evidence_growing"}, second | {"log_e": second["log_e"] + 2.0}], 0.0)
+    found = verdict_pairs(
+        again, [first | {"reason": "evidence_growing"}, second | {"log_e": second["log_e"] + 2.0}], 0.0
+    )
     assert [one.differs for one in found] == [True, False]
-    assert found[0].apart == 0.0 and abs(found[1].apart - 2.0) < 1e-12
+    assert found[0].nats_apart == 0.0 and abs(found[1].nats_apart - 2.0) < 1e-12
 
 
 def test_a_verdict_that_only_one_side_has_differs() -> None:
     again = judged(*map(stored, rounds("healthy", 0, 1)))
-    found = beside(again, told(again)[:1], since=0.0)
+    found = verdict_pairs(again, told(again)[:1], since=0.0)
     assert [(one.then is None, one.differs) for one in found] == [(False, False), (True, True)]
 
 
@@ -67,22 +69,22 @@ def test_what_was_not_judged_or_rested_on_embeddings_is_not_compared() -> None:
     then = told(judged(*whole))
     lost = replace(whole[0], record=None, why="3 of 24 canaries")
     drifted = then[1] | {"reason": Reason.INPUT_DRIFT.value}
-    found = beside(judged(lost, whole[1]), [then[0], drifted], since=0.0)
+    found = verdict_pairs(judged(lost, whole[1]), [then[0], drifted], since=0.0)
     assert [one.why_not for one in found] == ["3 of 24 canaries", "it rested on embeddings, which are not judged again"]
-    assert not any(one.differs or one.apart for one in found)
+    assert not any(one.differs or one.nats_apart for one in found)
 
 
 def test_what_lies_before_the_span_is_judged_and_not_shown() -> None:
     again = judged(*map(stored, rounds("scale:0.5", 0, 1, 2)))
-    found = beside(again, told(again), since=synthetic.EVERY_S)
+    found = verdict_pairs(again, told(again), since=synthetic.EVERY_S)
     assert [one.round for one in found] == [1, 2]
 
 
 def test_each_pod_has_a_monitor_of_its_own() -> None:
     alone = judged(*map(stored, rounds("scale:0.9", 0, 1)))
     both = [stored(record, pod) for record in rounds("scale:0.9", 0, 1) for pod in ("pod-0", "pod-1")]
-    found = beside(judged(*both), [row | {"pod": pod} for pod in ("pod-0", "pod-1") for row in told(alone)], 0.0)
-    assert len(found) == 4 and not any(one.differs or one.apart for one in found)
+    found = verdict_pairs(judged(*both), [row | {"pod": pod} for pod in ("pod-0", "pod-1") for row in told(alone)], 0.0)
+    assert len(found) == 4 and not any(one.differs or one.nats_apart for one in found)
 
 
 def accepted_as(record: BaseRound, golden: str) -> BaseRound:
@@ -119,5 +121,5 @@ def test_an_earlier_verdict_of_the_same_moment_finds_its_own() -> None:
     responses = traffic_round(*[score((60.0, 20.0, -5.0))] * 8)
     again = judged(stored(canaries), stored(responses))
     assert len(told(again)) >= 1
-    found = beside(again, list(reversed(told(again))), since=0.0)
+    found = verdict_pairs(again, list(reversed(told(again))), since=0.0)
     assert len(found) == len(told(again)) and not any(one.differs for one in found)

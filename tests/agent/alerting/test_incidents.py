@@ -11,7 +11,8 @@ from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_ke
 from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
-from detectors.verdicts.decision import Incident, Rules, decide
+from detectors.verdicts.decision import decide
+from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
 from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 from tests.detectors.synthetic import make_round
 
@@ -48,11 +49,34 @@ def other(seen: Verdict) -> Verdict:
     return replace(seen, subject=TONE)
 
 
+def counted(*rounds: Sequence[Verdict]) -> list[list[Verdict]]:
+    """The verdicts with their rounds in a row, as a monitor counts them that lost its memory before the first."""
+    subjects: dict[str, Incident] = {}
+    after: list[list[Verdict]] = []
+    for verdicts in rounds:
+        after.append([])
+        for seen in verdicts:
+            key = state_key(seen.subject_kind, seen.subject)
+            subjects[key] = following(subjects.get(key, Incident()), seen)
+            counters = subjects[key].good_in_a_row, subjects[key].silent_in_a_row
+            after[-1].append(replace(seen, good_in_a_row=counters[0], silent_in_a_row=counters[1]))
+    return after
+
+
+def following(before: Incident, seen: Verdict) -> Incident:
+    if seen.reason is Reason.NO_TRAFFIC:
+        return before
+    outcome = Outcome.GOOD if seen.status is Status.HEALTHY or seen.reason is Reason.RECOVERING else Outcome.BAD
+    if seen.status is Status.UNMONITORABLE or seen.reason is Reason.OUTPUT_DRIFT:
+        outcome = Outcome.SILENT
+    return advance(before, RoundResult(seen.at, outcome), Rules(Tolerances(), 20.0)).after
+
+
 def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list[tuple[str, str]]]:
     """(kind, reason) of what each round sends, in order; the states also go through JSON between rounds."""
     states: dict[str, AlertState] = {}
     sent = []
-    for verdicts in rounds:
+    for verdicts in counted(*rounds):
         states, notices = step_round(states, verdicts, FIXED, "prod", elsewhere)
         states = {key: AlertState.from_json(state.to_json()) for key, state in states.items()}
         sent.append([(notice.kind.value, notice.reason.value) for notice in notices])
@@ -68,10 +92,10 @@ NEW_FILES = ("change", "adapter_moved")
 CASES = {
     "healthy rounds wake nobody": ([[GOOD], [GOOD], [SUSPECT]], [[], [], []]),
     "an alarm pages at once": ([[GOOD], [alarm()]], [[], [OPEN]]),
-    "an open incident is told once": ([[alarm()], [BAD], [BAD]], [[OPEN], [], []]),
+    "an open incident is reported once": ([[alarm()], [BAD], [BAD]], [[OPEN], [], []]),
     "degraded with the state lost pages too, into the same incident": ([[BAD]], [[OPEN]]),
     "recovering with the state lost does not": ([[RECOVERING], [RESOLVED]], [[], []]),
-    "a cause that gets a name is told in the same incident": ([[BAD], [NAMED], [NAMED]], [[OPEN], [SHARPER], []]),
+    "a cause that gets a name is reported in the same incident": ([[BAD], [NAMED], [NAMED]], [[OPEN], [SHARPER], []]),
     "a name that is lost again is not": ([[NAMED], [BAD]], [[OPEN], []]),
     "two good rounds end it": ([[alarm()], [RECOVERING], [RESOLVED]], [[OPEN], [], [ENDED]]),
     "one healthy verdict after lost monitor state does not end it": ([[alarm()], [GOOD]], [[OPEN], []]),
@@ -91,7 +115,7 @@ CASES = {
         [[OPEN], [ENDED, OPEN]],
     ),
     "a covered member that recovers says nothing": ([[BASE_ALARM, COVERED], [BASE_RESOLVED, GOOD]], [[OPEN], [ENDED]]),
-    "three rounds of not knowing are told, once": (
+    "three rounds that cannot be judged are reported, once": (
         [[BLIND], [BLIND], [BLIND], [BLIND], [BLIND]],
         [[], [], [CANNOT], [], []],
     ),
@@ -105,16 +129,19 @@ CASES = {
         [[], [], [CANNOT], [], [ENDED]],
     ),
     "the first measured round ends it": ([[BLIND]] * 3 + [[SUSPECT]], [[], [], [CANNOT], [ENDED]]),
-    "not knowing that turns into degraded ends, and is an incident anew": (
+    "a subject that cannot be judged and then is degraded is a new incident": (
         [[BLIND]] * 3 + [[alarm()], [BAD]],
         [[], [], [CANNOT], [AGAIN, OPEN], []],
     ),
-    "not knowing does not end an incident, nor is it told in one": ([[alarm()]] + [[BLIND]] * 4, [[OPEN], *([[]] * 4)]),
-    "a blind base says it for all its members": (
+    "rounds that cannot be judged do not end an incident, nor are they reported in one": (
+        [[alarm()]] + [[BLIND]] * 4,
+        [[OPEN], *([[]] * 4)],
+    ),
+    "a base that cannot be judged reports it for all its members": (
         [[BASE_BLIND, BLIND, other(BLIND)]] * 3,
         [[], [], [CANNOT]],
     ),
-    "but members with reasons of their own speak for themselves": (
+    "but members with reasons of their own have notices of their own": (
         [[BASE_BLIND, BLIND, other(GOOD)]] * 3,
         [[], [], [CANNOT]],
     ),
@@ -154,28 +181,37 @@ def test_rounds_beyond_tolerance_and_far_from_an_alarm_end_no_incident() -> None
     assert told([alarm()], *[[seen] for seen in weak]) == [[OPEN], [], []]
 
 
-def test_blind_members_are_told_under_the_bases_key_alone() -> None:
+def test_members_that_cannot_be_judged_are_reported_under_the_bases_key_alone() -> None:
     states: dict[str, AlertState] = {}
     keys: list[str] = []
-    for _ in range(3):
-        states, notices = step_round(states, [BASE_BLIND, BLIND, other(BLIND)], FIXED, "prod")
+    for verdicts in counted(*[[BASE_BLIND, BLIND, other(BLIND)]] * 3):
+        states, notices = step_round(states, verdicts, FIXED, "prod")
         keys += [notice.dedup_key for notice in notices]
     assert keys == [BASE_KEY]
+
+
+def test_a_base_that_reports_for_its_members_waits_until_each_of_them_was_silent_for_three_rounds() -> None:
+    """One of two has no golden record, so that the base was never judged: the other one's first silent round is one."""
+    without = verdict(Status.UNMONITORABLE, Reason.NO_GOLDEN)
+    lost = other(without)
+    rounds = [[BASE_BLIND, without, other(GOOD)]] * 5 + [[BASE_BLIND, without, lost]] * 3
+    assert told(*rounds) == [[], [], [CANNOT], *[[]] * 4, [CANNOT]]
 
 
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
     here = state_key(SubjectKind.ADAPTER, ROUTER)
     assert told([alarm()], [RESOLVED], [GOOD], elsewhere=[here]) == [[OPEN], [], []]
-    states, _ = step_round({}, [alarm()], FIXED, "prod")
-    states, held = step_round(states, [RESOLVED], FIXED, "prod", [here])
-    states, freed = step_round(states, [GOOD], FIXED, "prod", [])
+    alarmed, resolved, good = counted([alarm()], [RESOLVED], [GOOD])
+    states, _ = step_round({}, alarmed, FIXED, "prod")
+    states, held = step_round(states, resolved, FIXED, "prod", [here])
+    states, freed = step_round(states, good, FIXED, "prod", [])
     assert (len(held), [notice.reason for notice in freed]) == (0, [NoticeReason.RECOVERED])
 
 
 def test_no_kind_of_resolve_ends_what_another_live_pod_calls_degraded() -> None:
     here = state_key(SubjectKind.ADAPTER, ROUTER)
     assert told(*[[BLIND]] * 3, [GOOD], elsewhere=[here])[-1] == []
-    assert told(*[[BLIND]] * 3, [alarm()], elsewhere=[here])[-1] == [OPEN], "its page is told all the same"
+    assert told(*[[BLIND]] * 3, [alarm()], elsewhere=[here])[-1] == [OPEN], "its page is sent all the same"
     assert told([alarm()], [BASE_ALARM, COVERED], elsewhere=[here])[-1] == [OPEN]
     states, _ = step_round({}, [alarm()], FIXED, "prod")
     states, _ = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod", [here])
@@ -183,7 +219,7 @@ def test_no_kind_of_resolve_ends_what_another_live_pod_calls_degraded() -> None:
     assert [notice.reason for notice in freed] == [NoticeReason.TAKEN_OVER]
 
 
-def test_a_takeover_names_the_incident_that_must_be_told_first() -> None:
+def test_a_takeover_names_the_incident_that_must_be_sent_first() -> None:
     states, (page,) = step_round({}, [alarm()], FIXED, "prod")
     _, (base, over) = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod")
     assert (page.after, base.after, over.after) == ("", "", BASE_KEY)
@@ -199,19 +235,22 @@ def test_a_new_release_ends_the_incident_with_its_reason() -> None:
 
 
 CHANGE_CASES = {
-    "another template is the base's and told once": (
+    "another template is the base's and reported once": (
         [[OTHER_TEMPLATE, other(OTHER_TEMPLATE)], [OTHER_TEMPLATE, other(OTHER_TEMPLATE)]],
         [[NEW_TEMPLATE], []],
     ),
-    "so where only the rendered ids say it": ([[RENDERED], [RENDERED]], [[NEW_TEMPLATE], []]),
+    "also where only the rendered ids show it": ([[RENDERED], [RENDERED]], [[NEW_TEMPLATE], []]),
     "so is another tokenizer": ([[OTHER_TOKENIZER, other(OTHER_TOKENIZER)], [OTHER_TOKENIZER]], [[NEW_WORDS], []]),
     "other files are each adapter's own": (
         [[OTHER_FILES, other(OTHER_FILES)], [OTHER_FILES, other(OTHER_FILES)]],
         [[NEW_FILES, NEW_FILES], []],
     ),
-    "and told beside a neighbour that is not well": ([[OTHER_FILES, other(SUSPECT)]], [[NEW_FILES]]),
-    "as a template is not": ([[OTHER_TEMPLATE, other(SUSPECT)], [OTHER_TEMPLATE, other(GOOD)]], [[], [NEW_TEMPLATE]]),
-    "a base that moved hides nothing that moved with it": (
+    "and reported beside a neighbour that is not well": ([[OTHER_FILES, other(SUSPECT)]], [[NEW_FILES]]),
+    "and a template not": (
+        [[OTHER_TEMPLATE, other(SUSPECT)], [OTHER_TEMPLATE, other(GOOD)]],
+        [[], [NEW_TEMPLATE]],
+    ),
+    "a base that moved hides no other change": (
         [[replace(MOVED, subject_kind=SubjectKind.ADAPTER, subject=ROUTER, identity=replace(TEMPLATE, live_base="b"))]],
         [[CHANGE, NEW_TEMPLATE]],
     ),
@@ -219,8 +258,8 @@ CHANGE_CASES = {
         [[replace(MOVED, identity=replace(SWAPPED, live_adapter="x"))]],
         [[CHANGE]],
     ),
-    "nor is anything told of one whose base speaks for it": ([[replace(OTHER_FILES, covered_by=BASE)]], [[]]),
-    "the next template is told too": (
+    "nothing is reported of an adapter that its base covers": ([[replace(OTHER_FILES, covered_by=BASE)]], [[]]),
+    "the next template is reported too": (
         [[OTHER_TEMPLATE], [replace(OTHER_TEMPLATE, identity=replace(TEMPLATE, live_template="sha256:t3"))]],
         [[NEW_TEMPLATE], [NEW_TEMPLATE]],
     ),
@@ -228,7 +267,7 @@ CHANGE_CASES = {
 
 
 @pytest.mark.parametrize(("rounds", "sent"), CHANGE_CASES.values(), ids=CHANGE_CASES.keys())
-def test_changes_are_told_as_what_they_are_and_once(
+def test_changes_are_reported_as_what_they_are_and_once(
     rounds: list[list[Verdict]], sent: list[list[tuple[str, str]]]
 ) -> None:
     assert told(*rounds) == sent

@@ -13,7 +13,7 @@ from agent.alerting.notice_text import onset_words
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
-from detectors.records import Cause, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Interval, Onset, Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 
 BASE_KIND = SubjectKind.BASE
@@ -81,6 +81,15 @@ def test_details_hold_evidence_hashes_and_what_to_do() -> None:
     assert details["seen"].startswith("the base has other weights")
 
 
+def test_a_share_says_of_what_it_is_a_share_whichever_detector_is_loudest() -> None:
+    canaries, responses = (
+        to_notice(replace(alarm(FIXED), share_of=of), NoticeReason.DEGRADED, "prod", FIXED).details for of in ShareOf
+    )
+    assert canaries["canaries beyond tolerance"] == "1.000 of this round's draws"
+    assert responses["responses against it"] == "1.000 of those scored in this round"
+    assert "responses against it" not in canaries and "canaries beyond tolerance" not in responses
+
+
 def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> None:
     lines = [text for name, text in notice().details.items() if name.startswith("query ")]
     assert len(lines) == 4
@@ -118,9 +127,7 @@ def test_where_nothing_is_to_be_done_no_runbook_is_named(seen: Verdict, reason: 
 
 
 def test_every_cause_that_can_be_named_has_a_runbook() -> None:
-    nameable = [
-        c for c in Cause if c not in (Cause.NONE, Cause.INPUT_DRIFT)
-    ]  # input drift informs, no incident names it
+    nameable = [cause for cause in Cause if cause is not Cause.NONE]
     pages = [
         to_notice(replace(alarm(), cause=c), NoticeReason.DEGRADED, "prod", FIXED).details["runbook"] for c in nameable
     ]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.diagnosis.response_cause import ResponseCounts
 from detectors.evidence.alternative import Alternative
-from detectors.records import Cause, Evidence, Interval, Reason, Status, Verdict
+from detectors.records import Cause, Evidence, Interval, Reason, ShareOf, Status, Verdict
 from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.response_summary import summarise
 from detectors.traffic_records import TrafficScore
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Incident, Rules
 from tests.detectors.responses import AGAINST, FOR, evidence, score, traffic_round, unscored
 
 RULES = Rules(Tolerances(), log_threshold=20.0)
@@ -96,13 +97,47 @@ def test_a_bad_round_between_starts_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "reason"), [((), Reason.NO_TRAFFIC), ((unscored("its temperature is unknown"),), Reason.NOT_SCORED)]
+    ("scores", "reason", "silent"),
+    [((), Reason.NO_TRAFFIC, 0), ((unscored("its temperature is unknown"),), Reason.NOT_SCORED, 1)],
 )
-def test_silence_is_never_healthy_and_ends_nothing(scores: tuple[TrafficScore, ...], reason: Reason) -> None:
+def test_silence_is_never_healthy_and_ends_nothing(
+    scores: tuple[TrafficScore, ...], reason: Reason, silent: int
+) -> None:
+    """Without requests there was nothing to score: such a round counts as neither good nor silent."""
     verdict, after = decided(*scores)
     assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, reason) and verdict.explanation
-    verdict, after = decided(*scores, before=alarmed())
-    assert after.open and verdict.blocked_in_a_row == 1
+    before = alarmed()
+    verdict, after = decided(*scores, before=before)
+    assert after.open and verdict.silent_in_a_row == silent
+    assert silent or after == before
+
+
+def test_a_round_without_requests_between_two_silent_ones_keeps_their_count() -> None:
+    before, silent = ResponseIncident(), []
+    for scores in [(unscored(),), (), (unscored(),), (score(FOR),), (unscored(),)]:
+        verdict, before = decided(*scores, before=before)
+        silent.append(verdict.silent_in_a_row)
+    assert silent == [1, 1, 2, 0, 1]
+
+
+def test_the_share_is_one_of_responses() -> None:
+    verdict, _ = decided(score(AGAINST), *[score(FOR)] * 3)
+    assert (verdict.share_beyond, verdict.share_of) == (0.25, ShareOf.RESPONSES)
+
+
+def test_a_file_of_an_earlier_version_keeps_its_incident_and_not_its_count_of_quiet_rounds() -> None:
+    former = {
+        "incident": {
+            "open": True, "opened_at": 60.0, "cause": "wrong_adapter", "last_good_at": None, "first_bad_at": 60.0,
+            "good_in_a_row": 1, "blocked_in_a_row": 7, "explanation": "rewriter wrote them", "action": "look",
+        },
+        "began": 30.0, "heard": 6, "against": 5, "favour": 0, "fresh": 2, "bad_pods": ["a"], "pods": ["a", "b"],
+    }  # fmt: skip
+    incident = Incident(
+        True, 60.0, Cause.WRONG_ADAPTER, None, 60.0, 1, 0, "rewriter wrote them", "look", onset_estimate=30.0
+    )
+    counts = ResponseCounts(6, 5, 0, 2, ("a",), ("a", "b"))
+    assert ResponseIncident.from_json(former) == ResponseIncident(incident, counts)
 
 
 def test_a_cause_once_named_does_not_become_unknown() -> None:

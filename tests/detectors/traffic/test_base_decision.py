@@ -12,7 +12,7 @@ from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor, default_configs
 from detectors.records import Cause, Reason, Status, Verdict
 from detectors.traffic_records import TrafficScore
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round, unscored
 from tests.detectors.synthetic import make_base_round
 
@@ -94,21 +94,21 @@ def test_suspicion_alone_opens_nothing_before_the_next_alarm() -> None:
     assert alarmed["rewriter"].reason is Reason.ALARM and alarmed["smol"].reason is Reason.ALARM
 
 
-def test_an_adapter_that_nobody_asks_does_not_keep_the_others_apart() -> None:
+def test_an_adapter_without_requests_does_not_keep_the_others_apart() -> None:
     quiet = {name: LOST[name] for name in THREE[:2]}
     (lost,) = play(alone(), quiet)
     assert lost["smol"].reason is Reason.ALARM and lost["smol"].members == THREE[:2]
     assert lost["extractor"].reason is Reason.NO_TRAFFIC
 
 
-def test_what_was_heard_before_the_trouble_says_nothing_of_it() -> None:
+def test_responses_from_before_the_trouble_say_nothing_of_it() -> None:
     four = (*THREE, "fourth")
     lost = {name: LOST[name] for name in THREE[:2]}
     _, quiet = play(alone(), WELL | {"fourth": (FOR, 6)}, lost, adapters=four)
     assert quiet["smol"].reason is Reason.ALARM and quiet["smol"].members == THREE[:2]
 
 
-def test_one_that_paged_alone_is_folded_when_the_others_follow() -> None:
+def test_one_that_paged_alone_is_covered_when_the_others_follow() -> None:
     _, one, all_ = play(alone(), WELL, WELL | {"router": LOST["router"]}, LOST)
     assert one["router"].covered_by == "" and all_["smol"].reason is Reason.ALARM
     assert all_["router"].covered_by == "smol" and all_["smol"].members == THREE
@@ -148,7 +148,7 @@ def test_one_adapter_that_is_left_after_a_restart_can_end_it() -> None:
     assert list(after) == ["router"] and after["router"].covered_by == ""
 
 
-def test_where_responses_are_not_judged_any_more_their_incident_is_let_go() -> None:
+def test_where_responses_are_not_judged_any_more_their_incident_is_dropped() -> None:
     monitor, again = Monitor(RULES), Monitor(RULES, {"adapter_gap": default_configs(RULES.tolerances)["adapter_gap"]})
     play(monitor, LOST)
     again.restore(json.loads(json.dumps(monitor.state_json())))
@@ -156,7 +156,7 @@ def test_where_responses_are_not_judged_any_more_their_incident_is_let_go() -> N
     assert {verdict.status for verdict in told} == {Status.HEALTHY} and {v.covered_by for v in told} == {""}
 
 
-def test_silence_neither_ends_it_nor_speaks_for_anybody() -> None:
+def test_silence_neither_ends_it_nor_covers_anybody() -> None:
     monitor = alone()
     play(monitor, WELL, LOST)
     (silent,) = play(monitor, {}, first=2)

@@ -13,7 +13,7 @@ from detectors.monitor import Judged, Monitor
 from detectors.records import Cause, Interval, Reason, Status
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.scoring.token_distribution import SamplingParameters
 from tests.detectors.kinds.test_token_calibration import response
 from tests.detectors.responses import traffic_round
@@ -64,7 +64,7 @@ def watched(monitor: Monitor, in_force: SamplingParameters, first: int, rounds: 
     return seen
 
 
-def test_a_hotter_sampler_is_told_by_responses_and_by_canaries_and_an_obeyed_one_is_not() -> None:
+def test_a_hotter_sampler_is_in_the_verdicts_of_responses_and_canaries_and_an_obeyed_one_is_not() -> None:
     monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
     hot = watched(monitor, SamplingParameters(1.3), 0, 12)[-1]
     (verdict,) = hot.verdicts
@@ -83,7 +83,7 @@ def test_a_hotter_sampler_is_told_by_responses_and_by_canaries_and_an_obeyed_one
     assert (quiet.reason, quiet.cause) == (Reason.WITHIN_TOLERANCE, Cause.NONE)
 
 
-def test_an_adapter_that_was_not_heard_has_no_new_row_of_its_sampler() -> None:
+def test_an_adapter_without_responses_has_no_new_row_of_its_sampler() -> None:
     monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
     assert len(watched(monitor, PLAIN, 0, 1)[0].calibrations) == 1
     assert monitor.observe(traffic_round(number=1)).calibrations == ()

@@ -9,7 +9,8 @@ import pytest
 from detectors.canaries.tolerance import Tolerances, base_moved
 from detectors.records import BaseRound, Evidence, Identity, Reason, Round, Status, SubjectKind
 from detectors.verdicts.changes import change_of, change_of_base
-from detectors.verdicts.decision import Incident, Rules, decide
+from detectors.verdicts.decision import decide
+from detectors.verdicts.incident import Incident, Rules
 from tests.detectors.synthetic import make_round
 
 T = Tolerances()

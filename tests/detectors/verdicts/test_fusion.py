@@ -9,7 +9,7 @@ import pytest
 from detectors import on_call_text
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts import fusion
-from detectors.verdicts.decision import Incident
+from detectors.verdicts.incident import Incident
 
 
 def verdict(status: Status, reason: Reason, cause: Cause = Cause.NONE, **more: object) -> Verdict:
@@ -21,24 +21,25 @@ HEALTHY = verdict(Status.HEALTHY, Reason.WITHIN_TOLERANCE)
 BROKEN = verdict(Status.DEGRADED, Reason.ALARM, Cause.ADAPTER_NOT_APPLIED)
 SUSPECT = verdict(Status.SUSPECT, Reason.EVIDENCE_GROWING)
 BLIND = verdict(Status.UNMONITORABLE, Reason.NOT_SCORED)
+OPEN, CLOSED = Incident(open=True), Incident()
 
 
 def test_canaries_alone_that_fail_beside_quiet_responses() -> None:
-    told = fusion.by_canaries(BROKEN, HEALTHY, False, {})
+    told = fusion.by_canaries(BROKEN, HEALTHY, CLOSED, {})
     assert told.status is Status.DEGRADED and on_call_text.QUIET_TRAFFIC in told.explanation
 
 
 def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     told = fusion.by_traffic(BROKEN, HEALTHY, False, {})
     assert told is not None and told.reason is Reason.ALARM and on_call_text.QUIET_CANARIES in told.explanation
-    again = fusion.by_canaries(replace(HEALTHY, at=240.0), BROKEN, True, {})
+    again = fusion.by_canaries(replace(HEALTHY, at=240.0), BROKEN, OPEN, {})
     assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
 
 
 def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_restart() -> None:
     held = Incident(open=True, cause=Cause.WRONG_ADAPTER, explanation="rewriter wrote them", action="look")
-    told = fusion.by_canaries(HEALTHY, None, True, {}, held)
+    told = fusion.by_canaries(HEALTHY, None, held, {})
     assert (told.status, told.reason, told.cause) == (Status.DEGRADED, Reason.STILL_DEGRADED, Cause.WRONG_ADAPTER)
     assert "rewriter wrote them" in told.explanation
 
@@ -48,15 +49,15 @@ def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
 
 
 def test_both() -> None:
-    assert on_call_text.BOTH in fusion.by_canaries(BROKEN, BROKEN, True, {}).explanation
+    assert on_call_text.BOTH in fusion.by_canaries(BROKEN, BROKEN, OPEN, {}).explanation
     assert fusion.by_traffic(BROKEN, BROKEN, True, {}) is None, "it was told in the canaries' round"
 
 
 def test_prompts_that_moved_are_information() -> None:
-    told = fusion.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 25.0, "output": 25.0})
+    told = fusion.by_canaries(HEALTHY, HEALTHY, CLOSED, {"prompt": 25.0, "output": 25.0})
     assert (told.status, told.reason, told.cause) == (Status.HEALTHY, Reason.INPUT_DRIFT, Cause.NONE)
-    assert fusion.by_canaries(HEALTHY, HEALTHY, False, {"prompt": 5.0}).reason is Reason.WITHIN_TOLERANCE
-    assert fusion.by_canaries(SUSPECT, HEALTHY, False, {"prompt": 25.0}) == SUSPECT
+    assert fusion.by_canaries(HEALTHY, HEALTHY, CLOSED, {"prompt": 5.0}).reason is Reason.WITHIN_TOLERANCE
+    assert fusion.by_canaries(SUSPECT, HEALTHY, CLOSED, {"prompt": 25.0}) == SUSPECT
 
 
 @pytest.mark.parametrize("canary", [HEALTHY, BROKEN, SUSPECT])

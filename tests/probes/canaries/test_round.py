@@ -14,7 +14,7 @@ from detectors.canaries.tolerance import Tolerances, draw_scores
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Cause, Reason, Reference, Round
 from detectors.verdicts.changes import change_of
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Unmonitorable

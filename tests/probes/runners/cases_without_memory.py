@@ -22,7 +22,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alternative import BASE
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Fault, FaultKind, Reason, Status, Verdict
-from detectors.verdicts.decision import Rules
+from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import enrol

@@ -1,0 +1,122 @@
+"""What is remembered of the canaries of all adapters and of their bases: incidents, and retention since they changed.
+
+The counterpart of detectors/traffic/response_incidents.py. ``to_json`` is part of the saved state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
+from detectors.records import BaseRound, Evidence, Round, Status, SubjectKind, Verdict
+from detectors.registry import Detector
+from detectors.verdicts.decision import decide, decide_base
+from detectors.verdicts.incident import Incident, Rules
+
+Subject = tuple[SubjectKind, str]
+
+
+@dataclass(slots=True)
+class CanaryIncidents:
+    """rules: of the fleet; detectors: name -> detector, for the onset that its evidence tells
+
+    incidents: of each subject, open or not; retentions: adapter -> retention over all rounds since its incident last
+    opened or ended
+    """
+
+    rules: Rules
+    detectors: Mapping[str, Detector]
+    incidents: dict[Subject, Incident] = field(default_factory=dict)
+    retentions: dict[str, Confidence] = field(default_factory=dict)
+
+    def decide(self, record: BaseRound, evidence: Sequence[Evidence]) -> list[Verdict]:
+        """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
+
+        evidence: of every subject of the round
+        """
+        members = [
+            self._decide(member, of_subject((SubjectKind.ADAPTER, member.adapter), evidence))
+            for member in record.members
+        ]
+        of_base = of_subject((SubjectKind.BASE, record.base), evidence)
+        if len(members) < 2 or not of_base:
+            return members
+        base = self._decide_base(record, of_base, members)
+        # While the base's incident is open it speaks for its members, in the round of its alarm too. Not while it
+        # cannot be judged itself: it would keep members silent that have something to say.
+        covers = self.is_open((SubjectKind.BASE, record.base)) and base.status is not Status.UNMONITORABLE
+        return [*(replace(verdict, covered_by=record.base if covers else "") for verdict in members), base]
+
+    def is_open(self, subject: Subject) -> bool:
+        return self._incident(subject).open
+
+    def forget(self, adapter: str) -> None:
+        self.incidents.pop((SubjectKind.ADAPTER, adapter), None)
+        self.retentions.pop(adapter, None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "incidents": [
+                {"kind": kind.value, "subject": subject, **incident.to_json()}
+                for (kind, subject), incident in self.incidents.items()
+            ],
+            "kept": {adapter: retention.to_json() for adapter, retention in self.retentions.items()},
+        }
+
+    def restore(self, stored: Mapping[str, Any]) -> None:
+        """Files of earlier versions hold the onsets' estimates apart, as ``began``, or not at all; and the earliest no
+        retention over rounds, which then starts again."""
+        began = {(row["kind"], row["subject"]): row["at"] for row in stored.get("began", ())}
+        self.incidents = {
+            (SubjectKind(row["kind"]), row["subject"]): Incident.from_json(
+                {"onset_estimate": began.get((row["kind"], row["subject"])), **row}
+            )
+            for row in stored["incidents"]
+        }
+        self.retentions = {adapter: Confidence.from_json(row) for adapter, row in stored.get("kept", {}).items()}
+
+    def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
+        subject = (SubjectKind.ADAPTER, round.adapter)
+        highest, before = _highest(evidence, subject, round), self._incident(subject)
+        retention = self.retentions.get(round.adapter, Confidence()).after(held_out_retentions(round))
+        verdict, after = decide(
+            round,
+            highest,
+            before,
+            self.rules,
+            onset_at=self._onset(highest),
+            over_rounds=retention.interval(),
+        )
+        self.incidents[subject] = after
+        # The round that opens or ends an incident was looked at to decide so: what is new begins with the next one.
+        self.retentions[round.adapter] = retention if after.open == before.open else Confidence()
+        return replace(verdict, evidence=evidence)
+
+    def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: Sequence[Verdict]) -> Verdict:
+        subject = (SubjectKind.BASE, round.base)
+        highest, before = _highest(evidence, subject, round), self._incident(subject)
+        onset_at = self._onset(highest)
+        verdict, after = decide_base(round, highest, members, before, self.rules, onset_at=onset_at)
+        self.incidents[subject] = after
+        return replace(verdict, evidence=evidence)
+
+    def _onset(self, highest: Evidence) -> float | None:
+        """When the fault began, by the evidence that is furthest."""
+        estimate = self.detectors[highest.detector].onset(highest.subject) if highest.detector else None
+        return None if estimate is None else estimate.at
+
+    def _incident(self, subject: Subject) -> Incident:
+        return self.incidents.get(subject, Incident())
+
+
+def of_subject(subject: Subject, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The evidence about one subject, in its order."""
+    return tuple(e for e in evidence if (e.subject_kind, e.subject) == subject)
+
+
+def _highest(evidence: Sequence[Evidence], subject: Subject, round: Round | BaseRound) -> Evidence:
+    """The process that is furthest; each is a stream of its own in the budget. Level 0 where none pages."""
+    nothing = Evidence(*subject, detector="", stream="", round=round.number, log_e=0.0, n=0, at=round.at)
+    return max((e for e in evidence if e.pages), key=lambda e: e.log_e, default=nothing)

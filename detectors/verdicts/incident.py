@@ -1,0 +1,209 @@
+"""One incident of one subject from round to round: an alarm opens it, good rounds end it. Pure.
+
+The same steps serve canaries, sampled responses and the bases of both; what differs is what a caller hands in. Files of
+saved state hold ``to_json`` of earlier versions, so a key that is renamed here has to be read under its old name too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.errors import Refused
+from detectors.records import Cause, NamedCause, Onset, Reason, Status
+
+# Good rounds in a row that end an incident, and silent ones in a row after which somebody is told.
+GOOD_ROUNDS, SILENT_ROUNDS = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """log_threshold: ln A of the fleet, nats, > 0 (alarm_budget.py)
+
+    suspect_fraction: of that threshold, in (0, 1]: the level from which on a good round is suspect
+    """
+
+    tolerances: Tolerances
+    log_threshold: float
+    suspect_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.log_threshold > 0 or not 0 < self.suspect_fraction <= 1:
+            raise Refused("rules", self, "log_threshold > 0 and suspect_fraction in (0, 1]")
+
+    @property
+    def suspect_level(self) -> float:
+        """Nats from which on evidence alone makes a subject suspect."""
+        return self.suspect_fraction * self.log_threshold
+
+
+class Outcome(StrEnum):
+    """What one round says of a subject, before any evidence is looked at."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SILENT = "silent"  # nothing could be measured
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends an incident. good_rounds: so many in a row
+
+    silence_interrupts: does a silent round between two good ones start their count again?
+    """
+
+    good_rounds: int = GOOD_ROUNDS
+    silence_interrupts: bool = True
+
+
+BY_CANARIES = Ending()
+# An adapter with few requests may never be scored in two rounds in a row.
+BY_RESPONSES = Ending(silence_interrupts=False)
+# Of a base by its adapters' responses: each adapter has counted its own good rounds.
+BY_MEMBERS = Ending(good_rounds=1, silence_interrupts=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """One round of one subject, reduced to what moves its incident.
+
+    reason: what a silent round, or a good one outside an incident, is reported as
+    log_e: nats, the highest level among the subject's processes that may page
+    onset_at: when the fault began by that evidence, seconds since the epoch; None where it cannot tell
+    may_end: were good rounds enough? False holds an incident open that its good rounds would end
+    """
+
+    at: float
+    outcome: Outcome
+    reason: Reason = Reason.WITHIN_TOLERANCE
+    log_e: float = 0.0
+    onset_at: float | None = None
+    may_end: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """All that is remembered of one subject between rounds; times in seconds, None where it never happened.
+
+    last_good_at: last good round before the bad ones; first_bad_at: first bad round after it
+    onset_estimate: when the fault began by the evidence at the alarm, which restarts at 0 there
+    good_in_a_row, silent_in_a_row: rounds, the latest one included
+    """
+
+    open: bool = False
+    opened_at: float | None = None
+    cause: Cause = Cause.NONE
+    last_good_at: float | None = None
+    first_bad_at: float | None = None
+    good_in_a_row: int = 0
+    silent_in_a_row: int = 0
+    explanation: str = ""
+    action: str = ""
+    onset_estimate: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__} | {"cause": self.cause.value}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Incident:
+        """Files of earlier versions say ``blocked_in_a_row`` for the silent rounds, and have no estimate here."""
+        known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
+        return cls(**known | {"cause": Cause(stored["cause"]), "silent_in_a_row": silent})
+
+    def with_cause(self, named: NamedCause) -> Incident:
+        """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
+        if named.cause is Cause.UNKNOWN and self.cause not in (Cause.NONE, Cause.UNKNOWN):
+            return self
+        return replace(self, cause=named.cause, explanation=named.explanation, action=named.action)
+
+
+# Any other reason of a step is why nothing was measured: unmonitorable, because silence is never healthy.
+STATUS = {
+    Reason.WITHIN_TOLERANCE: Status.HEALTHY,
+    Reason.BASE_MOVED: Status.HEALTHY,
+    Reason.TOKENIZER_CHANGED: Status.HEALTHY,
+    Reason.TEMPLATE_CHANGED: Status.HEALTHY,
+    Reason.ADAPTER_MOVED: Status.HEALTHY,
+    Reason.RESOLVED: Status.HEALTHY,
+    Reason.EVIDENCE_GROWING: Status.SUSPECT,
+    Reason.ALARM: Status.DEGRADED,
+    Reason.STILL_DEGRADED: Status.DEGRADED,
+    Reason.RECOVERING: Status.DEGRADED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one round means for a subject. before, after: what is remembered of it on either side of the round."""
+
+    at: float
+    reason: Reason
+    before: Incident
+    after: Incident
+
+    @property
+    def status(self) -> Status:
+        return STATUS.get(self.reason, Status.UNMONITORABLE)
+
+    @property
+    def incident(self) -> Incident:
+        """The incident that the round is about: where it ended one, that one."""
+        return self.before if self.reason is Reason.RESOLVED else self.after
+
+    @property
+    def shows_cause(self) -> bool:
+        """Does the round show what is at fault? A good one shows an adapter that is well."""
+        return self.reason in (Reason.ALARM, Reason.STILL_DEGRADED)
+
+    @property
+    def onset(self) -> Onset | None:
+        """When the fault began; None where there is no incident."""
+        if self.status is not Status.DEGRADED and self.reason is not Reason.RESOLVED:
+            return None
+        incident = self.incident
+        bad = (at for at in (incident.first_bad_at, incident.opened_at) if at is not None)
+        return Onset(incident.last_good_at, next(bad, self.at), incident.onset_estimate)
+
+    def with_cause(self, named: NamedCause) -> Step:
+        return replace(self, after=self.after.with_cause(named))
+
+
+def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending = BY_CANARIES) -> Step:
+    """The round's reason, and what is remembered of the subject from now on."""
+    reason, after = _next(before, result, rules, ending)
+    return Step(result.at, reason, before, after)
+
+
+def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -> tuple[Reason, Incident]:
+    if result.outcome is Outcome.SILENT:
+        kept = 0 if ending.silence_interrupts else before.good_in_a_row
+        return result.reason, replace(before, good_in_a_row=kept, silent_in_a_row=before.silent_in_a_row + 1)
+    good = result.outcome is Outcome.GOOD
+    after = replace(before, silent_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if good else 0)
+    if not good and before.first_bad_at is None:
+        after = replace(after, first_bad_at=result.at)
+    return _while_open(after, result, ending) if before.open else _while_closed(after, result, rules)
+
+
+def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[Reason, Incident]:
+    if result.outcome is Outcome.BAD:
+        return Reason.STILL_DEGRADED, after
+    if after.good_in_a_row < ending.good_rounds or not result.may_end:
+        return Reason.RECOVERING, after
+    return Reason.RESOLVED, Incident(last_good_at=result.at, good_in_a_row=after.good_in_a_row)
+
+
+def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[Reason, Incident]:
+    if result.log_e >= rules.log_threshold:
+        opened = replace(after, open=True, opened_at=result.at, good_in_a_row=0, onset_estimate=result.onset_at)
+        return Reason.ALARM, opened
+    good = result.outcome is Outcome.GOOD
+    if good:
+        after = replace(after, last_good_at=result.at, first_bad_at=None)
+    if not good or result.log_e >= rules.suspect_level:
+        return Reason.EVIDENCE_GROWING, after
+    return result.reason, after

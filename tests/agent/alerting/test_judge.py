@@ -1,0 +1,95 @@
+"""What a restart goes on from: state as it is saved now, and as versions before this one saved it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.alerting.checkpoint import StateFile
+from agent.alerting.judge import Judge
+from agent.records import Finding, Notice, ScoredResponses
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Monitor
+from detectors.records import BaseRound, Evidence, Verdict
+from detectors.traffic_records import TrafficScore
+from detectors.verdicts.incident import Rules
+from tests.detectors.responses import AGAINST, FOR, score, traffic_round
+from tests.detectors.synthetic import ADAPTERS, make_base_round
+
+# Saved by version 0.1 after ``STORY``: settings by their repr, onsets apart, counters of rounds among the alerts.
+FORMER = Path(__file__).resolve().parents[1] / "golden" / "state_with_config_reprs.json"
+HEALTHY = dict.fromkeys(ADAPTERS, "healthy")
+BROKEN = HEALTHY | {"router": "not_applied", "extractor": "blocked"}
+
+
+def responses(number: int, *scores: TrafficScore) -> ScoredResponses:
+    record = traffic_round(*scores, number=number, adapters=ADAPTERS)
+    return ScoredResponses("smol", record.at, (), record, {})
+
+
+def of_rewriter(log_l: tuple[float, ...]) -> list[TrafficScore]:
+    return [score(log_l[:2], adapter="rewriter")] * 6
+
+
+STORY: Sequence[BaseRound | ScoredResponses] = (
+    make_base_round(HEALTHY, 0),
+    make_base_round(HEALTHY | {"router": "not_applied"}, 1),
+    responses(1, *of_rewriter(AGAINST)),
+    make_base_round(BROKEN, 2),
+    make_base_round(BROKEN, 3),
+)
+
+
+def judge(folder: Path) -> Judge:
+    return Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(folder), lambda _: ())
+
+
+@pytest.fixture(params=["as saved now", "as saved before"])
+def restarted(tmp_path: Path, request: pytest.FixtureRequest) -> Judge:
+    if request.param == "as saved before":
+        shutil.copy(FORMER, tmp_path / "monitor.json")
+    else:
+        before = judge(tmp_path)
+        for record in STORY:
+            before(record, record.at)
+        before.save()
+    return judge(tmp_path)
+
+
+def notices(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [(notice.verdict.subject, notice.reason.value) for notice in findings if isinstance(notice, Notice)]
+
+
+def verdicts(findings: Sequence[Finding]) -> dict[str, Verdict]:
+    return {verdict.subject: verdict for verdict in findings if isinstance(verdict, Verdict)}
+
+
+def test_incidents_counters_and_what_was_told_are_those_of_before(restarted: Judge) -> None:
+    findings = restarted(make_base_round(BROKEN, 4), 240.0)
+    assert notices(findings) == [("extractor", "cannot_tell")], "its third silent round; nobody is paged twice"
+    found = verdicts(findings)
+    assert {name: verdict.reason.value for name, verdict in found.items()} == {
+        "router": "still_degraded",
+        "rewriter": "still_degraded",
+        "extractor": "unreadable",
+        "smol": "within_tolerance",
+    }
+    onset = found["router"].onset
+    assert onset is not None and (onset.after, onset.by, onset.estimate) == (0.0, 60.0, 60.0)
+    assert "no response was scored since the restart" in found["rewriter"].explanation
+    recovering = verdicts(restarted(responses(5, *of_rewriter(FOR)), 300.0))["rewriter"]
+    assert recovering.reason.value == "recovering"
+    assert recovering.onset is not None and (recovering.onset.by, recovering.onset.estimate) == (60.0, 60.0)
+
+
+def test_evidence_goes_on_where_it_was(restarted: Judge) -> None:
+    findings = restarted(make_base_round(BROKEN, 4), 240.0)
+    levels = {(e.subject, e.detector): (e.n, round(e.log_e, 9)) for e in findings if isinstance(e, Evidence)}
+    for detector in ("adapter_gap", "golden_agreement", "logit_shift"):
+        assert levels["router", detector] == (16, 45.073666682), "it restarts while it is above the threshold"
+        assert levels["rewriter", detector] == (80, 0.043943837)
+        assert levels["extractor", detector] == (32, -0.519045765)
+    assert levels["smol", "base_shift"] == (80, 0.043943837)

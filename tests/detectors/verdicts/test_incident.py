@@ -1,0 +1,155 @@
+"""The life of an incident, round by round: the table that canaries, responses and bases share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.errors import Refused
+from detectors.records import Cause, NamedCause, Onset, Reason, Status
+from detectors.verdicts.incident import (
+    BY_CANARIES,
+    BY_MEMBERS,
+    BY_RESPONSES,
+    GOOD_ROUNDS,
+    Ending,
+    Incident,
+    Outcome,
+    RoundResult,
+    Rules,
+    Step,
+    advance,
+)
+
+RULES = Rules(Tolerances(), log_threshold=20.0)
+GOOD, BAD, SILENT = Outcome.GOOD, Outcome.BAD, Outcome.SILENT
+OPEN = Incident(open=True, opened_at=60.0, last_good_at=0.0, first_bad_at=60.0, onset_estimate=30.0)
+
+
+def play(*rounds: tuple[Outcome, float], ending: Ending = BY_CANARIES, before: Incident | None = None) -> list[Step]:
+    """Rounds as (outcome, level), a minute apart."""
+    incident, steps = before or Incident(), []
+    for number, (outcome, log_e) in enumerate(rounds):
+        reason = Reason.UNREADABLE if outcome is SILENT else Reason.WITHIN_TOLERANCE
+        step = advance(incident, RoundResult(60.0 * number, outcome, reason, log_e, onset_at=7.0), RULES, ending)
+        incident = step.after
+        steps.append(step)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("outcome", "log_e", "status", "reason"),
+    [
+        (GOOD, 0.0, Status.HEALTHY, Reason.WITHIN_TOLERANCE),
+        (GOOD, 9.9, Status.HEALTHY, Reason.WITHIN_TOLERANCE),
+        (GOOD, 10.0, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        (BAD, 0.0, Status.SUSPECT, Reason.EVIDENCE_GROWING),
+        (BAD, 20.0, Status.DEGRADED, Reason.ALARM),
+        (GOOD, 20.0, Status.DEGRADED, Reason.ALARM),
+        (SILENT, 20.0, Status.UNMONITORABLE, Reason.UNREADABLE),
+    ],
+)
+def test_the_first_round(outcome: Outcome, log_e: float, status: Status, reason: Reason) -> None:
+    (step,) = play((outcome, log_e))
+    assert (step.status, step.reason, step.after.open) == (status, reason, reason is Reason.ALARM)
+
+
+def test_from_alarm_to_resolved_with_its_onset() -> None:
+    steps = play((GOOD, 0.0), (BAD, 5.0), (BAD, 25.0), (BAD, 0.0), (GOOD, 0.0), (GOOD, 0.0), (GOOD, 0.0))
+    assert [step.reason for step in steps] == [
+        Reason.WITHIN_TOLERANCE,
+        Reason.EVIDENCE_GROWING,
+        Reason.ALARM,
+        Reason.STILL_DEGRADED,
+        Reason.RECOVERING,
+        Reason.RESOLVED,
+        Reason.WITHIN_TOLERANCE,
+    ]
+    began = Onset(after=0.0, by=60.0, estimate=7.0)
+    assert [step.onset for step in steps] == [None, None, *[began] * 4, None]
+    assert [step.after.open for step in steps] == [False, False, True, True, True, False, False]
+    assert [step.after.good_in_a_row for step in steps] == [1, 0, 0, 0, 1, 2, 3]
+    assert [step.shows_cause for step in steps] == [False, False, True, True, False, False, False]
+    assert steps[2].after.opened_at == 120.0
+    assert steps[-1].after == Incident(last_good_at=360.0, good_in_a_row=3)
+
+
+def test_the_alarms_estimate_of_the_onset_stays_while_the_evidence_starts_again() -> None:
+    later = RoundResult(120.0, BAD, onset_at=110.0)
+    assert advance(OPEN, later, RULES).onset == Onset(0.0, 60.0, 30.0)
+
+
+def test_an_onset_without_a_bad_round_before_is_the_alarm() -> None:
+    (step,) = play((GOOD, 20.0))
+    assert step.onset == Onset(None, 0.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "reasons"),
+    [
+        (BY_CANARIES, [Reason.RECOVERING, Reason.UNREADABLE, Reason.RECOVERING, Reason.RESOLVED]),
+        (BY_RESPONSES, [Reason.RECOVERING, Reason.UNREADABLE, Reason.RESOLVED, Reason.WITHIN_TOLERANCE]),
+        (BY_MEMBERS, [Reason.RESOLVED, Reason.UNREADABLE, Reason.WITHIN_TOLERANCE, Reason.WITHIN_TOLERANCE]),
+    ],
+    ids=["silence starts the good rounds again", "or leaves them", "or one is enough"],
+)
+def test_endings(ending: Ending, reasons: list[Reason]) -> None:
+    steps = play((GOOD, 0.0), (SILENT, 0.0), (GOOD, 0.0), (GOOD, 0.0), ending=ending, before=OPEN)
+    assert [step.reason for step in steps] == reasons
+    assert [step.after.silent_in_a_row for step in steps] == [0, 1, 0, 0]
+
+
+def test_good_rounds_that_are_not_enough_end_nothing() -> None:
+    held = OPEN
+    for number in range(2 * GOOD_ROUNDS):
+        step = advance(held, RoundResult(60.0 * number, GOOD, may_end=False), RULES)
+        held = step.after
+        assert step.reason is Reason.RECOVERING
+    assert advance(held, RoundResult(600.0, GOOD), RULES).reason is Reason.RESOLVED
+
+
+def test_silence_opens_and_ends_nothing_and_is_counted() -> None:
+    steps = play((SILENT, 30.0), (SILENT, 0.0), (SILENT, 0.0), before=OPEN)
+    assert [step.after.silent_in_a_row for step in steps] == [1, 2, 3]
+    assert all(step.after.open and step.onset is None for step in steps)
+
+
+def test_a_good_round_outside_an_incident_is_reported_as_what_changed() -> None:
+    step = advance(Incident(), RoundResult(0.0, GOOD, Reason.BASE_MOVED), RULES)
+    assert (step.status, step.reason) == (Status.HEALTHY, Reason.BASE_MOVED)
+
+
+@pytest.mark.parametrize(
+    ("before", "named", "after"),
+    [
+        (Cause.NONE, Cause.UNKNOWN, Cause.UNKNOWN),
+        (Cause.UNKNOWN, Cause.WRONG_STRENGTH, Cause.WRONG_STRENGTH),
+        (Cause.WRONG_STRENGTH, Cause.ONE_REPLICA, Cause.ONE_REPLICA),
+        (Cause.WRONG_STRENGTH, Cause.UNKNOWN, Cause.WRONG_STRENGTH),
+    ],
+)
+def test_a_cause_gets_sharper_and_never_unknown_again(before: Cause, named: Cause, after: Cause) -> None:
+    assert Incident(open=True, cause=before).with_cause(NamedCause(named, "seen", "do")).cause is after
+
+
+def test_incidents_come_back_from_json() -> None:
+    for step in play((GOOD, 0.0), (BAD, 40.0), (SILENT, 0.0)):
+        assert Incident.from_json(json.loads(json.dumps(step.after.to_json(), allow_nan=False))) == step.after
+
+
+def test_a_row_of_an_earlier_version_is_read() -> None:
+    former = {
+        "kind": "adapter", "subject": "router", "open": False, "opened_at": None, "cause": "none",
+        "last_good_at": 60.0, "first_bad_at": None, "good_in_a_row": 0, "blocked_in_a_row": 2,
+        "explanation": "", "action": "",
+    }  # fmt: skip
+    assert Incident.from_json(former) == Incident(last_good_at=60.0, silent_in_a_row=2)
+
+
+@pytest.mark.parametrize("wrong", [{"log_threshold": 0.0}, {"suspect_fraction": 0.0}, {"suspect_fraction": 1.1}])
+def test_rules_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match="rules"):
+        Rules(**{"tolerances": Tolerances(), "log_threshold": 20.0, **wrong})
