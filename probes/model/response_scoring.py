@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detectors.records import Floats
 from probes.errors import ProbeError
 from probes.model.forward import Model
-from probes.model.memory import failures
+from probes.model.free_memory import memory_errors
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.scoring.likelihood_ratio import TokenScores, uniforms
@@ -32,7 +32,7 @@ VOICES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class GoldenModels:
     """What was accepted. base: the golden model; name_of: adapter -> its name on the switchboard, raises where there is
     no golden copy; rounded: bits -> that copy of the golden model"""
 
@@ -77,7 +77,7 @@ def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[Scoring
 
 
 def answers(
-    copies: Copies, jobs: Sequence[ScoringJob], adapters: Sequence[str], asking: ScoringOptions, max_tokens: int
+    copies: GoldenModels, jobs: Sequence[ScoringJob], adapters: Sequence[str], asking: ScoringOptions, max_tokens: int
 ) -> list[ScoringAnswer]:
     """All of them, in order. adapters: every registered one. Raises Unreplayable when torch fails."""
     golden = copies.base
@@ -87,7 +87,7 @@ def answers(
         for number, job in enumerate(jobs)
         if not why_unreadable(job, asking, golden.vocabulary)
     }
-    with failures(str(golden.folder)), torch.inference_mode():
+    with memory_errors(str(golden.folder)), torch.inference_mode():
         readings: dict[tuple[int, str], HiddenStates] = {}
         for target, rows in _by_target(list(asked.values())).items():
             model = copies.rounded(bits(target.fault)) if target.fault else golden

@@ -23,7 +23,7 @@ from probes.artefacts.identity import NEWEST
 from probes.canaries.log_prob_summary import summarise
 from probes.errors import Unreplayable
 from probes.model import toy_language as toy
-from probes.model.packing import OTHERS_CACHE, pack
+from probes.model.packing import FOREIGN_CACHE, pack
 from probes.model.toy_language import Reals
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
 from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, token_scores, why_not, why_unreadable
@@ -286,8 +286,8 @@ class Runner:
         if fault is None or fault.kind is FaultKind.QUANTISED:
             return own
         others = self._shift(memory, other, golden)
-        if fault.kind in OTHERS_CACHE:
-            share = toy.share_of_first(prompt - OTHERS_CACHE[fault.kind], len(memory))
+        if fault.kind in FOREIGN_CACHE:
+            share = toy.share_of_first(prompt - FOREIGN_CACHE[fault.kind], len(memory))
             return share * others + (1 - share) * own
         others = others * target.scale
         if fault.kind is FaultKind.OTHER_ADAPTER:
@@ -313,11 +313,11 @@ def _check_answerable(adapter: str | None, fault: Fault) -> None:
     """Raises Unreplayable for a fault that means nothing here; the adapters that it names are known already."""
     if fault.kind is FaultKind.QUANTISED:
         bits(fault)
-    elif adapter is None and fault.kind not in (*OTHERS_CACHE, FaultKind.OTHER_ADAPTER):
-        raise Unreplayable("the base", f"has nothing to be {fault.kind}: wanted an adapter")
+    elif adapter is None and fault.kind not in (*FOREIGN_CACHE, FaultKind.OTHER_ADAPTER):
+        raise Unreplayable("the base", f"cannot be {fault.kind}: wanted an adapter")
     elif fault.kind is FaultKind.WITHOUT and fault.name not in PARTS:
         raise Unreplayable(str(adapter), f"has no block {fault.name!r}; known are {', '.join(PARTS)}")
-    elif not fault.name and fault.kind not in OTHERS_CACHE:
+    elif not fault.name and fault.kind not in FOREIGN_CACHE:
         raise Unreplayable(str(adapter), f"{fault.kind} with no adapter's name")
 
 

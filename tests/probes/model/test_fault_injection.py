@@ -176,7 +176,7 @@ def test_all_faults_in_one_call_answer_as_each_alone_and_leave_nothing_behind(wo
         for key, alone in full(runner, [target], TEXTS).items():
             assert np.abs(together[key] - alone).max() < 1e-4, key
     assert before is not None and before is runner.loaded.live
-    assert set(before.adapters.fitted) == {"a", "b", "other", "head", "norm"}
+    assert set(before.adapters.applied) == {"a", "b", "other", "head", "norm"}
 
 
 def test_another_adapter_by_fault_is_that_adapter_and_golden_weights_have_faults_too(world: World) -> None:
@@ -201,7 +201,7 @@ def test_scale_zero_is_the_base_under_a_fault_of_the_adapter(world: World) -> No
     ("target", "words"),
     [
         (faulty("a", FaultKind.WITHOUT, "k_proj"), "no block 'k_proj'; known are down_proj, q_proj"),
-        (faulty(None, FaultKind.WITHOUT, "q_proj"), "the base has nothing to be without"),
+        (faulty(None, FaultKind.WITHOUT, "q_proj"), "the base cannot be without"),
         (faulty("a", FaultKind.STACKED, "nobody"), "no such adapter"),
         (faulty("a", FaultKind.AVERAGED, ""), "no adapter's name"),
         (faulty("a", FaultKind.WARMED, "nobody"), "no such adapter"),
@@ -226,11 +226,11 @@ def test_a_variant_shares_the_tensors_of_its_adapter_and_goes_when_the_run_does(
     run = runner.run([Replay("c", PROMPT, FORCED, target)] * 3, lambda: False, BatchShape(rows=1))
     assert isinstance(run, Generator)
     next(run)
-    (name,) = set(board.fitted) - {"a", "b", "other", "head", "norm"}
-    for module, part in board.fitted[name].adapter.low_rank.items():
-        assert part.a.data_ptr() == board.fitted["a"].adapter.low_rank[module].a.data_ptr()
+    (name,) = set(board.applied) - {"a", "b", "other", "head", "norm"}
+    for module, part in board.applied[name].adapter.low_rank.items():
+        assert part.a.data_ptr() == board.applied["a"].adapter.low_rank[module].a.data_ptr()
     run.close()
-    assert name not in board.fitted
+    assert name not in board.applied
 
 
 def test_two_runs_at_a_time_do_not_take_each_others_variants_away(world: World) -> None:
@@ -253,7 +253,7 @@ def test_an_adapter_that_is_loaded_anew_ends_the_run_of_its_variants(tmp_path: P
     (adapter / "adapter_model.safetensors").touch()
     runner.refresh()
     runner.refresh()
-    with pytest.raises(Unreplayable, match="loaded anew"):
+    with pytest.raises(Unreplayable, match="loaded again"):
         next(run)
     assert len(list(runner.run(asked, lambda: False))) == 2
 

@@ -98,7 +98,7 @@ def test_an_adapter_with_a_head_of_its_own_is_read_by_that_head(head: dict[str, 
     names = {name: tiny_adapter(tmp_path / name, base, seed, **head) for seed, name in enumerate("ab", 1)}
     runner = opened(base, tmp_path / "cache", names)
     assert runner.loaded.golden is not None and runner.loaded.golden.plain_head
-    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.applied.values())
     assert_as_replayed(runner)
     runner.close()
 
@@ -116,7 +116,7 @@ def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> 
     names = {name: tiny_adapter(tmp_path / name, base, seed) for seed, name in enumerate("ab", 1)}
     runner = opened(base, tmp_path / "cache", names, attention="eager")
     assert runner.loaded.golden is not None and not runner.loaded.golden.plain_head
-    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.applied.values())
     assert_as_replayed(runner)
     # Of a long response in a large vocabulary, logits would be gigabytes; what is kept of it are states.
     (found,) = read(runner.loaded.golden, [((1, 5, 6), (7, 8))], ("a", 1.0))
@@ -197,7 +197,7 @@ def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], t
         assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l["adapter:b"], abs=2e-3)
     runner.accept_adapter(version_before("a"), None)
     assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(asked, never, ALL) if answer.tokens)
-    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.fitted) == {"a", "b"}
+    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.applied) == {"a", "b"}
     runner.close()
 
 

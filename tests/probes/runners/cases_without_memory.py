@@ -28,6 +28,7 @@ from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import NoMemory
 from probes.golden.record import Golden, Refusal
+from probes.model.lora import LoraModule
 from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
@@ -167,8 +168,8 @@ def test_an_adapter_that_can_be_read_and_not_applied_is_blind_alone(volume: Path
     assert ready["wide"].blocked is Reason.NO_MEMORY and "268 MB asked for" in ready["wide"].detail
     assert ready[None].blocked is ready["a"].blocked is None
     live = runner.loaded.live
-    assert live is not None and set(live.adapters.fitted) == {"a"}
-    assert not any("wide" in switch.parts for switch in live.network.modules() if hasattr(switch, "parts"))
+    assert live is not None and set(live.adapters.applied) == {"a"}
+    assert not any("wide" in module.low_rank for module in live.network.modules() if isinstance(module, LoraModule))
     assert close(runner, volume / "a", volume / "base")
 
 
@@ -265,7 +266,7 @@ def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_
         assert one["a"].status is Status.HEALTHY
         assert one["a"].retention is not None and one["a"].retention.mean == pytest.approx(1, abs=1e-3)
     assert runner.loaded.live is live and runner.residency.loads == loads
-    assert live is not None and set(live.adapters.fitted) == {"a"}, "what it took is free"
+    assert live is not None and set(live.adapters.applied) == {"a"}, "what it took is free"
 
 
 def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behind(volume: Path, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behin
     with room_for(100), pytest.raises(NoMemory, match="asked for"):
         full(runner, [Target("a", fault=Fault(FaultKind.STACKED, "wide"))])
     live = runner.loaded.live
-    assert live is not None and set(live.adapters.fitted) == {"wide", "a"}
+    assert live is not None and set(live.adapters.applied) == {"wide", "a"}
     assert close(runner, volume / "a", volume / "base")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probes.errors import NoMemory, Unreplayable
-from probes.model.memory import check_room, failures, free_bytes, in_halves, no_memory
+from probes.model.free_memory import check_free, free_bytes, in_halves, memory_errors, no_memory
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 18.00 GiB is "
@@ -56,10 +56,10 @@ def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> No
 
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     root = machine(tmp_path)
-    check_room("/adapters/a", 700 * 1024, root)
+    check_free("/adapters/a", 700 * 1024, root)
     with pytest.raises(NoMemory, match="/adapters/a: no memory for it: 2 MB asked for, 717 kB free"):
-        check_room("/adapters/a", 2_000_000, root)
-    check_room("/adapters/a", 1 << 60, tmp_path / "no such machine")
+        check_free("/adapters/a", 2_000_000, root)
+    check_free("/adapters/a", 1 << 60, tmp_path / "no such machine")
 
 
 def test_what_an_error_says_of_memory_is_said_again() -> None:
@@ -70,13 +70,13 @@ def test_what_an_error_says_of_memory_is_said_again() -> None:
     assert (
         on_host is not None and on_host.asked == 5000 and on_host.why.startswith("no memory for it: 5 kB asked for, ")
     )
-    counted = no_memory("a", MemoryError(), asked=7_000_000_000)
+    counted = no_memory("a", MemoryError(), requested=7_000_000_000)
     assert counted is not None and "7 GB asked for" in counted.why
     assert no_memory("a", RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
 def test_an_error_about_something_else_stays_one(tmp_path: Path) -> None:
-    with pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as told, failures(str(tmp_path)):
+    with pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as told, memory_errors(str(tmp_path)):
         raise RuntimeError("shapes do not fit\nand more")
     assert not isinstance(told.value, NoMemory)
 
