@@ -41,8 +41,8 @@ def test_a_machine_gives_what_is_available_and_its_swap(tmp_path: Path) -> None:
 )
 def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, used: str, stat: str) -> None:
     cgroup = "sys/fs/cgroup/"
-    told = {cgroup + used: "400000\n", cgroup + stat: "anon 300000\ninactive_file 50000\n"}
-    assert free_bytes(machine(tmp_path, **told, **{cgroup + limit: "500000\n"})) == 150_000
+    files = {cgroup + used: "400000\n", cgroup + stat: "anon 300000\ninactive_file 50000\n"}
+    assert free_bytes(machine(tmp_path, **files, **{cgroup + limit: "500000\n"})) == 150_000
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "300000\n"})) == 0
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
 
@@ -76,22 +76,25 @@ def test_what_an_error_says_of_memory_is_said_again() -> None:
 
 
 def test_an_error_about_something_else_stays_one(tmp_path: Path) -> None:
-    with pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as told, memory_errors(str(tmp_path)):
+    with (
+        pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as raised,
+        memory_errors(str(tmp_path)),
+    ):
         raise RuntimeError("shapes do not fit\nand more")
-    assert not isinstance(told.value, NoMemory)
+    assert not isinstance(raised.value, NoMemory)
 
 
 def test_a_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def twice(batch: Sequence[int]) -> list[int]:
-        asked.append(len(batch))
+        sizes.append(len(batch))
         if len(batch) > 2:
             raise NoMemory("batch", 100, 10)
         return [2 * number for number in batch]
 
     assert in_halves(range(7), twice) == [0, 2, 4, 6, 8, 10, 12]
-    assert asked == [7, 3, 1, 2, 4, 2, 2]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_a_single_one_that_does_not_fit_is_told() -> None:

@@ -24,10 +24,10 @@ def network() -> LlamaForCausalLM:
 
 
 def test_a_plain_model_bears_everything_and_calls_every_linear_layer(network: LlamaForCausalLM) -> None:
-    found = check_invariance(network)
-    assert found.plain_head and found.continues
+    traits = check_invariance(network)
+    assert traits.plain_head and traits.continues
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
-    assert len(linear) == 16 and linear <= found.rowwise
+    assert len(linear) == 16 and linear <= traits.rowwise
 
 
 class Ahead(nn.Module):
@@ -130,5 +130,5 @@ class Read(nn.Module):
 def test_modules_that_are_not_called_with_all_rows_are_told(network: LlamaForCausalLM) -> None:
     torch.manual_seed(0)
     network.model.layers[0].mlp = Read()
-    mine = {name for name in check_invariance(network).rowwise if name.startswith("model.layers.0.mlp.")}
-    assert mine == {"model.layers.0.mlp.called", "model.layers.0.mlp.shared"}
+    called = {name for name in check_invariance(network).rowwise if name.startswith("model.layers.0.mlp.")}
+    assert called == {"model.layers.0.mlp.called", "model.layers.0.mlp.shared"}

@@ -125,7 +125,7 @@ def test_what_peft_does_not_apply_is_the_base_here_too_and_a_fact_says_why(
     assert np.abs(peft_log_probs(base, adapter, PROMPT, FORCED) - bare).max() == 0
     runner = opened(base, tmp_path, {"a": adapter})
     assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - bare).max() < 1e-5
-    assert [told for told in runner.facts("a") if fact in told], runner.facts("a")
+    assert [stated for stated in runner.facts("a") if fact in stated], runner.facts("a")
 
 
 def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["qkv_proj"]}))
     runner = opened(base, tmp_path, {"a": with_keys(adapter, lambda key: key.replace("q_proj", "qkv_proj"))})
     said = "(they are of a base with qkv_proj in one, and this one has q_proj, k_proj, v_proj)"
-    assert [told for told in runner.facts("a") if said in told], runner.facts("a")
+    assert [stated for stated in runner.facts("a") if said in stated], runner.facts("a")
 
 
 def test_several_adapters_of_different_ranks_share_one_batch_with_the_base(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_left_padding_and_chunks_are_what_the_model_is_given(tmp_path: Path) -> 
     assert runner.loaded.live is not None
     calls: list[dict[str, Any]] = []
     inner = runner.loaded.live.network.base_model
-    inner.register_forward_pre_hook(lambda _, __, told: calls.append(told), with_kwargs=True)
+    inner.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
     texts = [(PROMPT, FORCED), (PROMPT[:1], FORCED[:2])]
     full(runner, [Target(None)], texts, BatchShape(left_pad=True))
     assert calls[0]["attention_mask"].tolist() == [[1] * 10, [0] * 8 + [1] * 2]

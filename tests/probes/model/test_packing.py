@@ -21,9 +21,9 @@ def replays(count: int, seed: int = 0) -> list[Replay]:
 
 
 def test_every_replay_is_in_exactly_one_batch_and_limits_are_kept() -> None:
-    asked = replays(50)
-    batches = pack(asked, BatchShape(rows=6), max_tokens=300)
-    assert sorted(replay.canary for batch in batches for replay in batch) == sorted(replay.canary for replay in asked)
+    given = replays(50)
+    batches = pack(given, BatchShape(rows=6), max_tokens=300)
+    assert sorted(replay.canary for batch in batches for replay in batch) == sorted(replay.canary for replay in given)
     for batch in batches:
         longest = max(len(replay.prompt) + len(replay.forced) - 1 for replay in batch)
         assert len(batch) <= 6

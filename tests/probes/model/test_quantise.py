@@ -111,8 +111,8 @@ def test_only_linear_layers_are_copied_and_adapters_are_left_behind(tmp_path: Pa
     twin = quantised(model, 4)
     assert not any(isinstance(module, LoraModule) for module in twin.modules())
     assert any(isinstance(module, LoraModule) for module in model.modules())
-    mine = {tensor.data_ptr() for tensor in model.parameters()}
-    copied = {name for name, tensor in twin.named_parameters() if tensor.data_ptr() not in mine}
+    originals = {tensor.data_ptr() for tensor in model.parameters()}
+    copied = {name for name, tensor in twin.named_parameters() if tensor.data_ptr() not in originals}
     assert copied == {name for name, _ in twin.named_parameters() if "_proj" in name}
 
 
