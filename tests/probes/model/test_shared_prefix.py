@@ -152,7 +152,7 @@ def test_embeddings_are_those_of_embed(runner: Runner) -> None:
 
 def test_windows_and_chunks_change_nothing(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = runner.score(jobs(), never, ALL)
-    monkeypatch.setattr("probes.model.response_scoring.CELLS", {"cpu": 300})
+    monkeypatch.setattr("probes.model.response_scoring.WINDOW_LOGITS", {"cpu": 300})
     for answer, other in zip(whole, runner.score(jobs(), never, ALL), strict=True):
         same(answer, other)
 
