@@ -92,7 +92,7 @@ def _product(size: Size, precision: Precision) -> Iterator[Figure]:
     n = size.adapters if precision.dtype is torch.bfloat16 else min(8, size.adapters)
     began = time.perf_counter()
     for who, made in adapters(on.network, size, precision.dtype, n):
-        on.adapters.fit(who, made)
+        on.adapters.apply(who, made)
     synchronised(size)
     name = f"replay, {precision.name}, {n} adapters"
     yield context(f"{name}: put an adapter in its place", (time.perf_counter() - began) / n * 1e3, "ms")

@@ -1,7 +1,14 @@
-"""What a runner is asked and what it answers.
+"""The contract between gapwatch and an engine that computes log-probabilities: what a runner must and may implement.
 
-A runner is one file under probes/runners with two public names, ``Config`` and ``Runner``, and this contract:
-the methods of ``Runner`` below.
+A runner is one file in probes/runners/ with two public names: ``Config``, a frozen dataclass, and ``Runner(config)``
+with all methods of the protocol ``Runner`` below. The protocols after it are optional capabilities: a runner has one by
+having its methods, and callers ask with ``isinstance``. Two rules hold throughout:
+
+- What cannot be answered raises Unreplayable with a reason, or Unsupported (probes/errors.py). It is never answered by
+  the base instead: that would look exactly like the fault that gapwatch is to detect.
+- An answer does not depend on what else is in the batch, beyond rounding.
+
+tests/probes/test_every_runner.py holds every file in probes/runners/ to this. How to start: docs/adding-a-runner.md.
 """
 
 from __future__ import annotations
@@ -17,13 +24,14 @@ from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, 
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
 
+# Returns true when the caller wants no more: checked between micro-batches and between generated tokens.
 Stop = Callable[[], bool]
 BITS = ("8", "6", "4", "3")  # names of ``FaultKind.QUANTISED``, one scale for each output row
 GROUPED = ("8/32", "4/32", "4/128")  # likewise, one scale for so many weights of a row
 
 
 class Weights(StrEnum):
-    """Which artefacts: those that lie there now, or the golden ones kept since enrolment."""
+    """Which artefacts answer: the files as they are now, or those that were accepted at enrolment."""
 
     LIVE = "live"
     GOLDEN = "golden"
@@ -31,11 +39,13 @@ class Weights(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who answers. adapter: None for the base itself; scale: multiplies the adapter's own scaling (1 = as trained);
+    """Which adapter answers on which base.
 
-    fault: answer as if this were wrong, which is what enrolment records signatures of (probes/model/faulty_adapters.py,
-    probes/model/quantise.py). A runner that cannot raises Unsupported or Unreplayable; it never answers as if all were
-    well.
+    adapter: a registered name; None for the base itself
+    scale: multiplies the adapter's own scaling (alpha / r); 1 as trained, 0 the base
+    fault: answer as if this fault were present (fault injection); enrolment records signatures of such answers. What
+    each kind means: probes/model/fault_injection.py. A runner that cannot raises Unreplayable or Unsupported, and never
+    answers as if there were no fault.
     """
 
     adapter: str | None
@@ -45,7 +55,7 @@ class Target:
 
 
 def other_adapter(fault: Fault | None) -> str | None:
-    """The registered adapter that a fault brings in; None where it brings in none, or the base."""
+    """The second registered adapter that a fault involves; None where it involves none, or the base."""
     if fault is None or fault.kind in (FaultKind.WITHOUT, FaultKind.QUANTISED):
         return None
     if fault.kind in (FaultKind.STACKED, FaultKind.AVERAGED):
@@ -54,22 +64,24 @@ def other_adapter(fault: Fault | None) -> str | None:
 
 
 def bits(fault: Fault) -> int:
-    """Of a fault that is QUANTISED. Raises Unreplayable for a name that is not one of BITS or GROUPED."""
+    """Bits a weight of a QUANTISED fault. Raises Unreplayable for a name that is not one of BITS or GROUPED."""
     if fault.name not in (*BITS, *GROUPED):
         raise Unreplayable("the base", f"in {fault.name!r} bits: wanted one of {', '.join((*BITS, *GROUPED))}")
     return int(fault.name.partition("/")[0])
 
 
 def group(fault: Fault) -> int:
-    """Weights of a row that share a scale, 0 for whole rows. Of a fault that is QUANTISED and has ``bits``."""
+    """Weights that share one scale, of a QUANTISED fault whose ``bits`` are valid; 0 for one scale a row."""
     return int(fault.name.partition("/")[2] or 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """One teacher-forced pass: prompt, then the forced continuation whose T positions are scored.
+    """One teacher-forced pass: the prompt, then a given continuation of T tokens whose log-probabilities are wanted.
 
-    kept: (T, K) token ids to keep, -1 where padded; None asks for the whole vocabulary (enrolment only: T x V floats)
+    canary: name of the text, returned as it is; prompt: token ids, at least one; forced: the T token ids
+    kept: (T, K) token ids whose log-probabilities are wanted at each position, -1 where padded; None for the whole
+    vocabulary (at enrolment only: T x V floats)
     """
 
     canary: str
@@ -81,7 +93,11 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replayed:
-    """The answer to one Replay. summary where kept tokens were named, else full: (T, V) log-probabilities, float32."""
+    """The answer to one Replay: a summary where it names kept tokens, else full.
+
+    summary: log-probabilities of the kept tokens and of all others together (probes/canaries/log_prob_summary.py)
+    full: (T, V) float32, normalised natural-log probabilities of the raw model: no temperature, penalty or truncation
+    """
 
     replay: Replay
     summary: Summary | None
@@ -90,7 +106,8 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """May this subject be replayed now? blocked: None, or why not (files_changing, unreadable, no_memory); in words."""
+    """May this base or adapter be replayed now? blocked: None, or the reason why not (files_changing, unreadable,
+    no_memory, not_replayed_yet); detail: that reason in words, with the file"""
 
     blocked: Reason | None = None
     detail: str = ""
@@ -98,8 +115,12 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """How replays are packed; the nuisance battery varies it. left_pad: pads before the prompt, else after the text;
-    chunk: prefill in pieces of so many tokens through the cache (0: one pass)."""
+    """How replays are packed into micro-batches. The noise battery of enrolment varies it to measure rounding noise; a
+    runner that has no control over it may ignore it.
+
+    rows: most replays in a micro-batch; left_pad: padding before the prompt, else after the text
+    chunk: tokens that each forward pass reads, through the key-value cache (chunked prefill); 0 for one pass
+    """
 
     rows: int = 8
     left_pad: bool = False
@@ -107,81 +128,99 @@ class BatchShape:
 
 
 class Runner(Protocol):
-    """A backend that answers replays."""
+    """An engine that answers replays. gapwatch calls each runner from one thread."""
 
     def open(self) -> None:
-        """Load what can be loaded; a base that is away is a Readiness later, not an error here."""
+        """Load what can be loaded. What cannot be loaded is blocked in ``refresh`` and raises nothing here."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release everything that was loaded; ``open`` may follow."""
 
     def refresh(self) -> dict[str | None, Readiness]:
-        """Look at the files, load what settled; key None is the base, others the adapters. Called before each round."""
+        """Look at the files and load what has changed and settled. Called before each round.
+
+        Gives an entry for the base (None) and one for each registered adapter. An adapter may be replayed when neither
+        its own entry nor the base's is blocked.
+        """
 
     def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
-        """Answer in micro-batches, in any order; ends early when ``stop()`` is true. Raises Unreplayable."""
+        """One answer for each replay, in any order; ends early, between micro-batches, when ``stop()`` is true.
+
+        Raises Unreplayable for an unknown or blocked target, for an empty prompt, and where the files changed since the
+        last ``refresh``, so that no round mixes two versions.
+        """
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
-        """Greedy continuation, end-of-text token included when reached."""
+        """Greedy continuation of at most so many tokens, the end-of-text token included when reached; shorter after
+        ``stop()``. Raises like ``run``."""
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
-        """Mean-pooled last hidden states of the golden base for (prompt ids, output ids): one (d,) float32 each."""
+        """For each (prompt ids, output ids): the last hidden states of the golden base, without adapter, averaged over
+        the prompt and over the output, (d,) float32 each; nan for a side without tokens. In order; after ``stop()``
+        those done so far. Raises Unreplayable without a golden base."""
 
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
     ) -> tuple[int, ...]:
-        """Token ids of the rendered chat prompt, generation prompt included, by the live base's tokenizer or by the
-        golden one's, which is what ``embed`` wants.
+        """Token ids of a chat, rendered by the chat template with the generation prompt. Raises Unreplayable.
 
-        day: on which it was served, for templates that write the date; None renders the same on every day, as canaries
-        want it
+        messages: each with "role" and "content"; weights: whose tokenizer and template; ``embed`` wants the golden ones
+        day: on which the chat was served, for templates that write the date; None for canaries, which are rendered
+        alike on every day
         """
 
-    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]: ...
+    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        """Token ids of plain text, without special tokens."""
 
-    def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str: ...
+    def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:
+        """The text of token ids, special tokens included."""
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
-        """Golden and live hashes of the base (None), or of base and adapter. scheme: of probes/artefacts/identity.py"""
+        """Hashes of what is loaded, golden and live: of the base (None), or of base and adapter; "" where nothing is.
+
+        scheme: hash scheme, of probes/artefacts/identity.py
+        """
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What did not fit while loading, in words: keys that match nothing, shapes, an all-zero effect."""
+        """What of the adapter did not take effect while loading, in words: keys that match no module, wrong shapes, all
+        weights zero. An engine would ignore it, so it is reported and not refused. Raises Unreplayable for an unknown
+        adapter."""
 
 
 @runtime_checkable
 class Breakable(Protocol):
-    """What a runner has that answers ``Target.fault``; optional, ask with ``isinstance``."""
+    """A runner that answers ``Target.fault`` (fault injection). Without it the cause of an incident is diagnosed
+    from facts alone, not from signatures."""
 
     def blocks(self, adapter: str) -> tuple[str, ...]:
-        """Names for ``FaultKind.WITHOUT``: each single part of this adapter that can be left out, and leaves a rest.
-
-        Raises Unreplayable like ``run``.
-        """
+        """Names that ``FaultKind.WITHOUT`` takes for this adapter: the blocks that can be left out, each of which
+        leaves a part of the adapter applied (probes/model/faulty_adapters.py). Raises like ``run``."""
 
 
 @runtime_checkable
 class Batching(Protocol):
-    """What a runner has that continues several prompts at a time; optional, ask with ``isinstance``."""
+    """A runner that generates for several prompts in one batch; without it enrolment generates one by one."""
 
     def generate_many(
         self, target: Target, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop
     ) -> list[tuple[int, ...]]:
-        """``Runner.generate`` for each prompt, in the order given; equal but for ties within float rounding.
+        """``Runner.generate`` for each prompt, in the order given; the same tokens, except for ties within rounding.
 
-        After ``stop()`` each is as long as it got, some empty.
+        After ``stop()`` each is as far as it got, some empty.
         """
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """What a runner has that knows how long a text may be; optional, ask with ``isinstance``."""
+    """A runner that knows how long a text may be; without it an overlong canary fails when it is replayed."""
 
     def context(self) -> int | None:
-        """Most tokens that the live base reads in one text, None where it sets no bound. Raises Unreplayable."""
+        """Most tokens of a prompt and its continuation on the live base, None for no limit. Raises Unreplayable."""
 
 
 @runtime_checkable
 class LoraSettings(Protocol):
-    """What a runner has that reads the configuration of adapters; optional, ask with ``isinstance``."""
+    """A runner that reads the configuration of adapters; without it golden records hold rank 0 and alpha 0."""
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
         """r and lora_alpha of adapter_config.json, without rank_pattern and alpha_pattern. Raises like ``run``."""
@@ -189,8 +228,8 @@ class LoraSettings(Protocol):
 
 @runtime_checkable
 class Reconfigurable(Protocol):
-    """What a runner has that can be set up a second time with another attention kernel or another precision, so that
-    enrolment can measure how far benign changes of either move the answers; optional, ask with ``isinstance``."""
+    """A runner that can be set up a second time with another attention kernel or another precision. Without it the
+    noise battery of enrolment measures neither."""
 
     def other_attention(self) -> str:
         """Name of an attention kernel that the open live base supports and does not run on, "" where there is none."""

@@ -191,13 +191,13 @@ def _base(source: str) -> str:
 def _words(config: Config, model: Model) -> str:
     """Can its tokenizer be read, and does its chat template write every canary? Raises Unreplayable."""
     from probes.artefacts.architecture import read_tokenizer
-    from probes.model.chat_prompt import in_ids
+    from probes.model.chat_prompt import chat_token_ids
 
     place = locate(model.path)
     if place.suffix == ".gguf":
         return "in the .gguf file: read when that is converted, and not here"
     folder = next((one for one in _tokenizer_folders(config, model, place) if tokenizer_files(one)), place)
-    encode = partial(in_ids, read_tokenizer(folder), base=str(folder))
+    encode = partial(chat_token_ids, read_tokenizer(folder), base=str(folder))
     prompts, faults = _prompts(model), {}
     for name, turns in prompts.items():
         try:

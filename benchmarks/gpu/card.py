@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.model.forward import Model
-from probes.model.lora import Switchboard
+from probes.model.lora import AppliedAdapters
 from probes.runner import BatchShape, Replay, Target
 
 KEPT = 41  # tokens kept of each position: what a golden record keeps of two references
@@ -165,7 +165,7 @@ def body_weights(net: nn.Module) -> int:
 
 
 def model(net: LlamaForCausalLM) -> Model:
-    return Model("random", Path(), net, Switchboard(net), frozenset(), plain_head=True)
+    return Model("random", Path(), net, AppliedAdapters(net), frozenset(), plain_head=True)
 
 
 def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iterator[tuple[str, LoraAdapter]]:

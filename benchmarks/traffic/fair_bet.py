@@ -11,7 +11,7 @@ from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.traffic.observed import Bet, Observed, laws
 from benchmarks.traffic.served import Cell, jobs, open_runner
 from detectors.evidence.alternative import BASE
-from probes.model.response_scoring import ADAPTER, Voice, logits_of
+from probes.model.response_scoring import ADAPTER, ScoredBy, logits_of
 from probes.model.shared_prefix import read
 from probes.runner import Target
 from probes.runners.in_process import Runner
@@ -46,11 +46,11 @@ def numerics(runner: Runner, adapter: str, asking: ScoringOptions, quick: bool) 
         other.close()
 
 
-def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[Voice, torch.Tensor]:
+def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[ScoredBy, torch.Tensor]:
     texts = [(job.prompt, job.output) for job in jobs(runner, cell)]
     golden = runner.loaded.golden_model()
-    found: dict[Voice, torch.Tensor] = {}
-    voices: dict[Voice, Target] = {ADAPTER: Target(cell.adapter), BASE: Target(None)}
+    found: dict[ScoredBy, torch.Tensor] = {}
+    voices: dict[ScoredBy, Target] = {ADAPTER: Target(cell.adapter), BASE: Target(None)}
     with torch.inference_mode():
         for voice, target in voices.items():
             groups = [[text] for text in texts] if alone else [texts]
@@ -62,7 +62,7 @@ def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[Voice, torch.Tensor
 
 
 def _against(
-    what: str, own: dict[Voice, torch.Tensor], truth: dict[Voice, torch.Tensor], asking: ScoringOptions
+    what: str, own: dict[ScoredBy, torch.Tensor], truth: dict[ScoredBy, torch.Tensor], asking: ScoringOptions
 ) -> Iterator[Figure]:
     adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
     law = law_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()

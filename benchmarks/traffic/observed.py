@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.traffic.served import Cell, jobs, kept_file
 from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.model import shared_prefix
-from probes.model.response_scoring import ADAPTER, Voice, joined, logits_of
+from probes.model.response_scoring import ADAPTER, ScoredBy, joined, logits_of
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.runners.in_process import Runner
@@ -74,7 +74,7 @@ def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -
     asked = jobs(runner, cell)
     names = list(runner.config.adapters)
     sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
-    voices: dict[Voice, Target] = dict([*sides, *alternatives(asked[0], names, asking).items()])
+    voices: dict[ScoredBy, Target] = dict([*sides, *alternatives(asked[0], names, asking).items()])
     with torch.inference_mode():
         readings = {name: _read(runner, target, asked) for name, target in voices.items()}
         pieces: list[TokenScores] = []
@@ -105,16 +105,18 @@ def _read(runner: Runner, target: Target, asked: Sequence[ScoringJob]) -> list[H
     return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
 
 
-def _scored(job: ScoringJob, logits: Mapping[Voice, torch.Tensor], here: slice, asking: ScoringOptions) -> TokenScores:
+def _scored(
+    job: ScoringJob, logits: Mapping[ScoredBy, torch.Tensor], part: slice, options: ScoringOptions
+) -> TokenScores:
     assert job.sampling is not None
-    tokens = torch.tensor(job.output[here])
-    uniform = torch.from_numpy(np.random.default_rng(len(tokens) + here.start).random(len(tokens)))
+    tokens = torch.tensor(job.output[part])
+    uniform = torch.from_numpy(np.random.default_rng(len(tokens) + part.start).random(len(tokens)))
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
-    return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), asking.tokens)
+    return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), options.tokens)
 
 
 def laws(
-    logits: Mapping[Voice, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
 ) -> dict[Alternative, torch.Tensor]:
     """Alternative -> (N, V) log-law under the request's sampler, path included."""
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
@@ -123,7 +125,7 @@ def laws(
     return {who: law_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
 
 
-def _kl(logits: Mapping[Voice, torch.Tensor], asking: ScoringOptions) -> dict[Bet, Doubles]:
+def _kl(logits: Mapping[ScoredBy, torch.Tensor], asking: ScoringOptions) -> dict[Bet, Doubles]:
     """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
     plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
@@ -133,7 +135,7 @@ def _kl(logits: Mapping[Voice, torch.Tensor], asking: ScoringOptions) -> dict[Be
 
 
 def _means(
-    logits: Mapping[Voice, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
 ) -> dict[Bet, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     null = null_of(adapter, base, sampling, asking.tokens)

@@ -10,7 +10,7 @@ import torch
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.traffic.served import Cell, jobs
-from probes.model.lora import grouped
+from probes.model.lora import row_groups
 from probes.runners.in_process import Runner
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
@@ -52,7 +52,7 @@ def _plain(runner: Runner, asked: Sequence[ScoringJob]) -> list[tuple[float, flo
         for job in asked:
             ids, both = torch.tensor([[*job.prompt, *job.output]]), []
             for name in (job.adapter, None):
-                with model.adapters.rows.answering(grouped([(name, 1.0)], model.device), 1):
+                with model.adapters.selection.for_pass(row_groups([(name, 1.0)], model.device), 1):
                     log_probs = model.network(input_ids=ids).logits[0].log_softmax(-1)
                 written = log_probs[len(job.prompt) - 1 : -1].gather(1, ids[0, len(job.prompt) :, None])
                 both.append(float(written.sum()))

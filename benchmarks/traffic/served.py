@@ -20,7 +20,7 @@ from agent.demo.stage import ADAPTERS, cache_dir
 from examples.helpdesk.data import HERE, examples
 from probes.artefacts.base_files import packaged_gguf
 from probes.model.forward import Model
-from probes.model.lora import grouped
+from probes.model.lora import row_groups
 from probes.model.packing import padded
 from probes.runners.in_process import Config, Runner
 from probes.scoring.scoring_job import ScoringJob
@@ -150,7 +150,10 @@ def _sampled(
     how = {"do_sample": False} if sampling.greedy else {"do_sample": True, "temperature": sampling.temperature}
     if not sampling.greedy:
         how |= {"top_p": sampling.top_p, "top_k": 0}
-    with torch.inference_mode(), model.adapters.rows.answering(grouped([voice] * len(texts), model.device), len(texts)):
+    with (
+        torch.inference_mode(),
+        model.adapters.selection.for_pass(row_groups([voice] * len(texts), model.device), len(texts)),
+    ):
         made = model.network.generate(
             input_ids=torch.from_numpy(rows.ids), attention_mask=torch.from_numpy(rows.mask),
             max_new_tokens=LONGEST, eos_token_id=sorted(model.ends), pad_token_id=0, **how,

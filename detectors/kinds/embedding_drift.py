@@ -2,7 +2,7 @@
 
 It informs and never pages: inputs drift for good reasons, and no run length is promised under dependence between
 interactions (tenants that come and go alarm at 100-290 blocks).
-The values of ``Config`` and the keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Token calibration: are tokens sampled with the parameters that requests ask for, or at another temperature, top-p or
 penalty?
 
-The values of ``Config`` and the keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

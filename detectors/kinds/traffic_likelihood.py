@@ -1,6 +1,6 @@
 """Traffic likelihood: were the sampled responses written by what was accepted, or rather by something else?
 
-The values of ``Config`` and the keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From a base's files to a model in memory: read, hashed, built, and tried once."""
+"""From a base's files to a model in memory: read, hashed, built, and checked once.
+
+What is hashed is what is run: weights are hashed from the bytes that become the model's tensors.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ from probes.artefacts.safetensors_header import RawTensor, digest, read_folder, 
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.errors import Unreplayable
 from probes.model.forward import Model
-from probes.model.lora import Switchboard
-from probes.model.memory import failures, no_memory
-from probes.model.trial import tried
+from probes.model.free_memory import memory_errors, no_memory
+from probes.model.invariance import NotInvariant, check_invariance
+from probes.model.lora import AppliedAdapters
 
 AUTO = "auto"
 
@@ -43,8 +46,8 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class BaseHashes:
-    """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what is not
-    there."""
+    """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what does not
+    exist."""
 
     base: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     tokenizer: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
@@ -73,43 +76,45 @@ class BaseParts:
 def read_base(folder: Path) -> BaseParts:
     """Read and hash a model folder. What is hashed is what is run: the files may change between two reads.
 
-    A model that is none to run is refused before its weights are read. A folder of weights alone has no tokenizer of
-    its own: it can be replayed by the golden one. Raises Unreplayable, NoMemory.
+    A model of a class that is not run here is refused before its weights are read. A folder of weights alone has no
+    tokenizer of its own: it can be replayed by the golden one. Raises Unreplayable, NoMemory.
     """
     check_architecture(folder)
-    with failures(str(folder)):
+    with memory_errors(str(folder)):
         tensors = list(read_folder(folder))
     base = base_hashes(folder, digest(tensors))
-    words = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
-    return BaseParts(folder, tensors, BaseHashes(base, *words))
+    tokenizer = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
+    return BaseParts(folder, tensors, BaseHashes(base, *tokenizer))
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
-    """The model of these parts. Raises Unreplayable when it is none that is run here
-    (probes/artefacts/architecture.py), tensors are missing, left over or of other shapes, or its answers depend on how
-    it is asked (trial.py); NoMemory.
+    """The model of these parts. Raises Unreplayable when its class is none that is run here
+    (probes/artefacts/architecture.py), tensors are missing, left over or of other shapes, or its answers depend on
+    batching, padding or caching (invariance.py); NoMemory.
     """
     folder = parts.folder
-    # What it would warn of is told as an error here, in one line.
+    # What transformers would warn of is raised here, in one line.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     network = _loaded(parts, placement)
     try:
         network = network.to(placement.device).eval().requires_grad_(False)
-        found = tried(network)
+        traits = check_invariance(network)
+    except NotInvariant as finding:
+        raise Unreplayable(str(folder), read_failure(finding, "cannot be run")) from None
     except Exception as error:  # this is the first time that the model runs
         raise no_memory(str(folder), error) or Unreplayable(
             str(folder), read_failure(error, "cannot be run")
         ) from error
-    board = Switchboard(network, rowwise=found.rowwise)
+    adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     ends = _ends(folder, network)
-    return Model(parts.hash, folder, network, board, ends, found.plain_head, found.continues)
+    return Model(parts.hash, folder, network, adapters, ends, traits.plain_head, traits.continues)
 
 
 def _loaded(parts: BaseParts, placement: Placement) -> Any:
     config, kind = architecture(parts.folder)
     try:
-        network, seen = kind.from_pretrained(
+        network, report = kind.from_pretrained(
             None,
             config=config,
             state_dict={item.name: to_torch(item) for item in parts.tensors},
@@ -121,16 +126,16 @@ def _loaded(parts: BaseParts, placement: Placement) -> Any:
     except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
         place = str(parts.folder)
         raise no_memory(place, error) or Unreplayable(place, read_failure(error, "cannot be loaded")) from error
-    if names := unexpected_keys(parts.tensors, seen["unexpected_keys"], config):
+    if names := unexpected_keys(parts.tensors, report["unexpected_keys"], config):
         raise Unreplayable(str(parts.folder), explain_unexpected(names, len(parts.tensors), quantisation(parts.folder)))
-    if lacking := sorted(seen["missing_keys"]):
+    if lacking := sorted(report["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
     return network
 
 
 def _attention(kind: Any, wanted: str) -> str:
-    """transformers' word for the backend. AUTO: the quicker one, where the class computes all of its attention by it:
-    caps, sinks and some biases are in none but the plain one."""
+    """transformers' name of the backend. AUTO: the faster one where the class computes all of its attention by it:
+    caps, sinks and some biases exist in the plain one only."""
     if wanted != AUTO:
         return wanted
     return "sdpa" if kind._supports_sdpa else "eager"
@@ -141,5 +146,5 @@ def _ends(folder: Path, network: Any) -> frozenset[int]:
     ends = getattr(network.config, "eos_token_id", None)
     if (file := folder / "generation_config.json").is_file():
         own = read_json(file).get("eos_token_id")
-        ends = ends if own is None else own  # 0 is an id like others
+        ends = ends if own is None else own  # 0 is a valid id
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -1,11 +1,11 @@
-"""An adapter with something wrong about it, as an adapter: what enrolment records signatures of.
+"""Faulty variants of an adapter, of which enrolment records signatures: parts left out, two adapters combined.
 
-Pure: a ``LoraAdapter`` goes in, a ``LoraAdapter`` comes out, and the tensors of what is left are shared, not copied.
+Pure: a ``LoraAdapter`` goes in, a ``LoraAdapter`` comes out, and the tensors that remain are shared, not copied.
 A *block* is a part that an engine may lose as a whole:
 
-- a module's last name ("q_proj", "lm_head"), which also finds what lies below a module of that name;
-- "attention" and "mlp", wherever an architecture puts them;
-- "layers.5", or "layers.0-9" for a stretch with both ends, whatever the model calls its list of layers.
+- a module's last name ("q_proj", "lm_head"), which also matches modules below one of that name;
+- "attention" and "mlp", whatever an architecture calls them;
+- "layers.5", or "layers.0-9" for a range with both ends, whatever the model calls its list of layers.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ HALVES = {
 def blocks(adapter: LoraAdapter) -> tuple[str, ...]:
     """The single blocks that can be left out: module names, then attention and mlp, then every layer.
 
-    A block that holds the whole adapter is none of them (that is *not applied*), nor is one that leaves out the same
-    modules as a block before it.
+    Without a block that is the whole adapter (that is *not applied*), or that leaves out the same modules as an earlier
+    one.
     """
     modules = _modules(adapter)
     names = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
     layers = sorted({layer for module in modules if (layer := _layer(module)) is not None})
-    seen: set[frozenset[str]] = {frozenset(modules)}
-    found = []
+    covered: set[frozenset[str]] = {frozenset(modules)}
+    separable = []
     for block in (*names, *HALVES, *(f"layers.{layer}" for layer in layers)):
-        held = frozenset(_held(modules, block))
-        if held and held not in seen:
-            found.append(block)
-            seen.add(held)
-    return tuple(found)
+        members = frozenset(_members(modules, block))
+        if members and members not in covered:
+            separable.append(block)
+            covered.add(members)
+    return tuple(separable)
 
 
 def without(adapter: LoraAdapter, block: str) -> LoraAdapter:
     """The adapter as if this block had not been loaded. Raises Unreplayable when it has no such block."""
-    left_out = set(_held(_modules(adapter), block))
+    left_out = set(_members(_modules(adapter), block))
     if not left_out:
         raise Unreplayable(adapter.path, f"has no block {block!r}; known are {', '.join(blocks(adapter)) or 'none'}")
     return replace(
@@ -65,25 +65,25 @@ def without(adapter: LoraAdapter, block: str) -> LoraAdapter:
 
 
 def stacked(first: LoraAdapter, second: LoraAdapter, part: float = 1.0) -> LoraAdapter:
-    """Both at once, the second at ``part`` of its strength: their ranks lie side by side. Raises Unsupported, see
-    ``_together``."""
-    return _together(first, second, (1.0, part))
+    """Both at once, the second at ``part`` of its strength: their ranks are concatenated. Raises Unsupported, see
+    ``_combined``."""
+    return _combined(first, second, (1.0, part))
 
 
 def averaged(first: LoraAdapter, second: LoraAdapter, part: float = 0.5) -> LoraAdapter:
-    """``part`` of the second one's effect on every module and the rest of the first's, as merging with weights does.
+    """``part`` of the second one's effect on every module and the rest of the first's, as weighted merging does.
     Raises Unsupported likewise.
 
-    Not the average of the halves A and B, which is another matrix and a mistake of its own.
+    Not the average of A and of B, whose product is another matrix.
     """
-    return _together(first, second, (1.0 - part, part))
+    return _combined(first, second, (1.0 - part, part))
 
 
-def _together(first: LoraAdapter, second: LoraAdapter, shares: tuple[float, float]) -> LoraAdapter:
-    """A share of each. Raises Unsupported when both saved whole modules: one module cannot be two."""
+def _combined(first: LoraAdapter, second: LoraAdapter, shares: tuple[float, float]) -> LoraAdapter:
+    """A share of each. Raises Unsupported when both saved whole modules: one module cannot be replaced by two."""
     if first.saved and second.saved:
-        both = sorted({*first.saved} & {*second.saved}) or sorted({*first.saved, *second.saved})
-        raise Unsupported(first.path, f"modules_to_save ({', '.join(both)}) beside those of {second.path}")
+        named = sorted({*first.saved} & {*second.saved}) or sorted({*first.saved, *second.saved})
+        raise Unsupported(first.path, f"modules_to_save ({', '.join(named)}) beside those of {second.path}")
     parts: dict[str, list[LowRankUpdate]] = {}
     for adapter, share in zip((first, second), shares, strict=True):
         for module, part in adapter.low_rank.items():
@@ -92,7 +92,7 @@ def _together(first: LoraAdapter, second: LoraAdapter, shares: tuple[float, floa
         first,
         path=f"{first.path} and {second.path}",
         r=first.r + second.r,
-        low_rank={module: _side_by_side(mine) for module, mine in parts.items()},
+        low_rank={module: _side_by_side(both) for module, both in parts.items()},
         saved=first.saved or second.saved,
         saved_share=shares[0] * first.saved_share if first.saved else shares[1] * second.saved_share,
     )
@@ -111,7 +111,7 @@ def _modules(adapter: LoraAdapter) -> list[str]:
     return list(dict.fromkeys((*adapter.low_rank, *adapter.saved)))
 
 
-def _held(modules: Iterable[str], block: str) -> list[str]:
+def _members(modules: Iterable[str], block: str) -> list[str]:
     """Which of these modules lie in the block."""
     if stretch := LAYERS.fullmatch(block):
         layers = range(int(stretch[1]), int(stretch[2] or stretch[1]) + 1)

@@ -1,8 +1,10 @@
-"""Applies adapters inside a model: one batch, each row answered under its own adapter and strength, or by the base.
+"""Multi-adapter batched LoRA: in one forward pass each row of the batch is answered under its own adapter and strength,
+or by the base.
 
-The modules that adapters touch are wrapped once in a ``Switch``. Which rows belong to whom is said by a ``RowAdapters``
-that all switches of one model share and that is set before each forward pass; rows of one adapter lie together, so
-each part is one slice. A pass without adapter rows runs the base's own modules and nothing else.
+Each module that adapters change is wrapped once in a ``LoraModule``. Which rows use which adapter is stated by one
+``RowSelection`` that all wrapped modules of a model share, set before each forward pass; rows of one adapter are
+adjacent, so the contribution of each is one slice. A pass without adapter rows runs the base's own modules and nothing
+else. Checked against PEFT, one text at a time, in tests/probes/model/test_lora.py.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, count_with_e
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
 
-# A model that reads a module's weights, as some recurrent layers do, goes past what is put beside it.
+# Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = "on modules that this base does not call with the rows of a batch (it reads their weights, or picks tokens)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Group:
-    """Rows [start, stop) answer under ``adapter``; scales: (stop - start,) multiples of its own scaling."""
+class RowGroup:
+    """Rows [start, stop) of a batch use ``adapter``; scales: (stop - start,) multiples of its own scaling."""
 
     adapter: str
     start: int
@@ -36,18 +38,18 @@ class Group:
 
 
 @dataclass(slots=True)
-class RowAdapters:
-    """Who answers which row of the forward pass in progress. total: rows of the batch; the rest are the base's.
+class RowSelection:
+    """Which adapter each row of the forward pass in progress uses.
 
-    columns: tokens of each row, in this pass
+    total: rows of the batch, of which those in no group are the base's; columns: tokens of each row in this pass
     """
 
     total: int = 0
     columns: int = 1
-    groups: tuple[Group, ...] = ()
+    groups: tuple[RowGroup, ...] = ()
 
     @contextmanager
-    def answering(self, groups: tuple[Group, ...], total: int, columns: int = 1) -> Iterator[None]:
+    def for_pass(self, groups: tuple[RowGroup, ...], total: int, columns: int = 1) -> Iterator[None]:
         """Set for one forward pass, cleared after it also when it fails."""
         self.groups, self.total, self.columns = groups, total, columns
         try:
@@ -56,54 +58,59 @@ class RowAdapters:
             self.groups, self.total, self.columns = (), 0, 1
 
 
-class Misplaced(RuntimeError):
-    """A module was not called with the rows of the batch (experts of a mixture), so its rows cannot be told apart."""
+class RowMismatch(RuntimeError):
+    """A module was not called with the rows of the batch (experts of a mixture), so which adapter each row uses is
+    unknown."""
 
 
-class Switch(nn.Module):
-    """A module of the base, and what each adapter puts beside it or in its place."""
+class LoraModule(nn.Module):
+    """A module of the base with the parts of adapters that change it.
 
-    def __init__(self, name: str, inner: nn.Module, rows: RowAdapters) -> None:
+    low_rank: adapter -> its A and B for this module; saved: adapter -> the module with the adapter's own parameters
+    (modules_to_save)
+    """
+
+    def __init__(self, name: str, inner: nn.Module, selection: RowSelection) -> None:
         super().__init__()
-        self.name, self.inner, self.rows = name, inner, rows
-        self.parts: dict[str, LowRankUpdate] = {}
+        self.name, self.inner, self.selection = name, inner, selection
+        self.low_rank: dict[str, LowRankUpdate] = {}
         # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
-        self.copies: dict[str, nn.Module] = {}
+        self.saved: dict[str, nn.Module] = {}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y: torch.Tensor = self.inner(x, *args, **kwargs)
-        mine = [group for group in self.rows.groups if group.adapter in self.parts or group.adapter in self.copies]
-        if not mine:
+        groups = [g for g in self.selection.groups if g.adapter in self.low_rank or g.adapter in self.saved]
+        if not groups:
             return y
-        x, by_rows = self._by_rows(x), self._by_rows(y)  # the latter looks into y itself
-        for group in mine:
-            here = slice(group.start, group.stop)
-            by_rows[here] += self._change(group, x[here], by_rows[here], args, kwargs)
+        x, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
+        for group in groups:
+            rows = slice(group.start, group.stop)
+            by_rows[rows] += self._change(group, x[rows], by_rows[rows], args, kwargs)
         return y
 
     def _by_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """With the batch's rows first, also where the model lays their tokens one after the other, as (B * L, H)."""
-        total, columns = self.rows.total, self.rows.columns
+        """With the batch's rows first, also where the model flattens rows and tokens to (B * L, H)."""
+        total, columns = self.selection.total, self.selection.columns
         if x.dim() == 2 and columns > 1 and x.shape[0] == total * columns:
             return x.unflatten(0, (total, columns))
         if x.shape[0] != total:
-            raise Misplaced(f"{self.name} saw {x.shape[0]} rows in a batch of {total}")
+            raise RowMismatch(f"{self.name} was called with {x.shape[0]} rows in a batch of {total}")
         return x
 
-    def _change(self, group: Group, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
+    def _change(self, group: RowGroup, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
         """What the adapter adds to its rows; a saved module counts as a difference, so that scale 0 is the base."""
         scales = group.scales.view(-1, *[1] * (y.dim() - 1))
         changes = []
-        if (twin := self.copies.get(group.adapter)) is not None:
-            changes.append((twin(x, *args, **kwargs) - y) * scales)
-        if (part := self.parts.get(group.adapter)) is not None:
-            # Scaled between the halves, where there are r numbers a token and not a whole width of them.
+        if (own_module := self.saved.get(group.adapter)) is not None:
+            changes.append((own_module(x, *args, **kwargs) - y) * scales)
+        if (part := self.low_rank.get(group.adapter)) is not None:
+            # Scaled between A and B, where a token has r numbers and not the width of the layer.
             narrow = x.to(part.a.dtype) @ part.a.T * (part.scaling * scales).to(part.a.dtype)
             changes.append((narrow @ part.b.T).to(y.dtype))
         return changes[0] if len(changes) == 1 else changes[0] + changes[1]
 
     def __getattr__(self, name: str) -> Any:
-        """Models look at ``weight`` or ``bias`` of their own modules; they find the base's."""
+        """Models read ``weight`` or ``bias`` of their own modules; they get the base's."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -111,10 +118,10 @@ class Switch(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
+class AppliedAdapter:
     """What of an adapter is applied to one model. facts: what is not, in words.
 
-    adapter: as read while it is only planned; once on a switchboard just what fits, with the tensors that are in use
+    adapter: as read while it is only matched; once applied just what fits, with the tensors that are in use
     """
 
     adapter: LoraAdapter
@@ -123,79 +130,80 @@ class Fitted:
 
 
 @dataclass(slots=True)
-class Switchboard:
-    """The adapters of one model. ``fit`` and ``remove`` change it; ``rows`` is set by whoever runs it.
+class AppliedAdapters:
+    """The adapters on one model. ``apply`` and ``remove`` change it; ``selection`` is set by whoever runs the model.
 
-    rowwise: names of the modules that the model calls with all of a batch's rows (trial.py); None: not known
+    rowwise: names of the modules that the model calls with all rows of a batch (invariance.py); None: not known
     """
 
     model: nn.Module
-    rows: RowAdapters = field(default_factory=RowAdapters)
-    fitted: dict[str, Fitted] = field(default_factory=dict)
+    selection: RowSelection = field(default_factory=RowSelection)
+    applied: dict[str, AppliedAdapter] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
 
-    def fit(self, name: str, adapter: LoraAdapter) -> Fitted:
-        """Apply what fits of ``adapter`` under ``name``, in place of what had that name; the rest becomes facts.
+    def apply(self, name: str, adapter: LoraAdapter) -> AppliedAdapter:
+        """Apply what fits of ``adapter`` under ``name``, replacing what had that name; the rest becomes facts.
 
-        Tensors that already lie where and as they are needed are shared: a variant of an adapter that is on this
-        board (``fitted[name].adapter``) costs no memory of its own.
+        Tensors that have the right type on the right device are shared: a variant of an adapter that is applied already
+        (``applied[name].adapter``) costs no memory of its own.
 
         Raises Unsupported, with nothing under that name, for a part on a module that is not called with rows.
         """
-        plan = fitting(adapter, self.model)
-        if self.rowwise is not None and (lost := [path for path in plan.modules if path not in self.rowwise]):
+        matched = match_modules(adapter, self.model)
+        if self.rowwise is not None and (lost := [path for path in matched.modules if path not in self.rowwise]):
             self.remove(name)
-            raise Unsupported(adapter.path, count_with_examples(f"of {len(plan.modules)} parts {UNCALLED}", lost))
-        plan = replace(plan, adapter=self._placed(plan))
+            raise Unsupported(adapter.path, count_with_examples(f"of {len(matched.modules)} parts {UNCALLED}", lost))
+        matched = replace(matched, adapter=self._placed(matched))
         self.remove(name)
-        for module in plan.modules:
-            self._install(name, module, plan.adapter)
-        self.fitted[name] = plan
-        return plan
+        for module in matched.modules:
+            self._install(name, module, matched.adapter)
+        self.applied[name] = matched
+        return matched
 
     def remove(self, name: str) -> None:
-        """Take the adapter of that name out again; nothing happens when there is none."""
-        self.fitted.pop(name, None)
+        """Take the adapter of that name off; nothing happens when there is none."""
+        self.applied.pop(name, None)
         for module in self.model.modules():
-            if isinstance(module, Switch):
-                module.parts.pop(name, None)
-                module.copies.pop(name, None)
+            if isinstance(module, LoraModule):
+                module.low_rank.pop(name, None)
+                module.saved.pop(name, None)
 
-    def _placed(self, plan: Fitted) -> LoraAdapter:
+    def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
         low_rank, saved = {}, {}
-        for path in plan.modules:
-            found = self.model.get_submodule(path)
-            own = dict((found.inner if isinstance(found, Switch) else found).named_parameters(recurse=False))
-            place = next(found.parameters())
-            if path in plan.adapter.saved:
-                tensors = plan.adapter.saved[path]
-                saved[path] = {name: it.to(own[name].device, own[name].dtype) for name, it in tensors.items()}
-            if (part := plan.adapter.low_rank.get(path)) is not None:
+        for path in matched.modules:
+            module = self.model.get_submodule(path)
+            own = dict((module.inner if isinstance(module, LoraModule) else module).named_parameters(recurse=False))
+            place = next(module.parameters())
+            if path in matched.adapter.saved:
+                tensors = matched.adapter.saved[path]
+                saved[path] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
+            if (part := matched.adapter.low_rank.get(path)) is not None:
                 low_rank[path] = _moved(part, place)
-        return replace(plan.adapter, low_rank=low_rank, saved=saved)
+        return replace(matched.adapter, low_rank=low_rank, saved=saved)
 
     def _install(self, name: str, path: str, adapter: LoraAdapter) -> None:
-        switch = self._switch(path)
+        module = self._wrapped(path)
         if path in adapter.saved:
-            switch.copies[name] = _copied(switch.inner, adapter.saved[path], adapter.saved_share)
+            module.saved[name] = _copied(module.inner, adapter.saved[path], adapter.saved_share)
         if (part := adapter.low_rank.get(path)) is not None:
-            switch.parts[name] = part
+            module.low_rank[name] = part
 
-    def _switch(self, path: str) -> Switch:
-        found = self.model.get_submodule(path)
-        if isinstance(found, Switch):
-            return found
+    def _wrapped(self, path: str) -> LoraModule:
+        module = self.model.get_submodule(path)
+        if isinstance(module, LoraModule):
+            return module
         owner, _, last = path.rpartition(".")
-        switch = Switch(path, found, self.rows)
-        setattr(self.model.get_submodule(owner), last, switch)
-        return switch
+        wrapped = LoraModule(path, module, self.selection)
+        setattr(self.model.get_submodule(owner), last, wrapped)
+        return wrapped
 
 
-def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
+def match_modules(adapter: LoraAdapter, model: nn.Module) -> AppliedAdapter:
     """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, no effect, no keys.
 
-    Nothing is refused here: an engine would leave out what does not fit and say nothing, and that is the fault to see.
+    Nothing is refused here: an engine would leave out what does not fit without a warning, and that is the fault to
+    detect.
     """
     modules = _own_modules(model)
     facts = list(adapter.problems)
@@ -220,7 +228,7 @@ def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
                 f"of {len(wanted)} modules do not fit", [f"{path} {why}" for path, why in misfits.items()]
             )
         )
-    if fits and _is_silent(adapter, fits):
+    if fits and _has_no_effect(adapter, fits):
         facts.append("the effect is zero: every lora_B holds nothing but zeros")
     if not wanted and not facts:
         facts.append("the files hold no tensors of an adapter")
@@ -228,21 +236,21 @@ def fitting(adapter: LoraAdapter, model: nn.Module) -> Fitted:
     targeted = sorted(path for path in linear if adapter.targets.takes(path))
     if without := [path for path in targeted if path not in adapter.low_rank]:
         facts.append(count_with_examples(f"of {len(targeted)} targeted modules have no part in the files", without))
-    return Fitted(adapter, fits, tuple(facts))
+    return AppliedAdapter(adapter, fits, tuple(facts))
 
 
 def _own_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The base's modules under their own names, as if no switch were around them."""
-    switches = [module for module in model.modules() if isinstance(module, Switch)]
-    hidden = {id(switch) for switch in switches} | {id(switch.inner) for switch in switches}
+    """The base's modules under their own names, as if none were wrapped."""
+    wrapped = [module for module in model.modules() if isinstance(module, LoraModule)]
+    hidden = {id(wrapper) for wrapper in wrapped} | {id(wrapper.inner) for wrapper in wrapped}
     bare = {name: module for name, module in model.named_modules() if id(module) not in hidden}
-    return bare | {switch.name: switch.inner for switch in switches}
+    return bare | {wrapper.name: wrapper.inner for wrapper in wrapped}
 
 
 def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
-    """Its name, "" in a model without one."""
+    """Its name, "" for a model without an output layer."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    plain = head.inner if isinstance(head, Switch) else head
+    plain = head.inner if isinstance(head, LoraModule) else head
     return next((name for name, module in modules.items() if module is plain), "")
 
 
@@ -253,12 +261,12 @@ def _misfit(adapter: LoraAdapter, path: str, module: nn.Module) -> str:
     if path not in adapter.low_rank:
         return ""
     part = adapter.low_rank[path]
-    seen = (part.b.shape[0], part.a.shape[1])
+    shape = (part.b.shape[0], part.a.shape[1])
     if not isinstance(module, nn.Linear):
         return f"is a {type(module).__name__}, not linear"
     wanted = (module.out_features, module.in_features)
-    if seen != wanted or part.a.shape[0] != part.b.shape[1]:
-        return f"has {seen[0]} x {seen[1]} where the base has {wanted[0]} x {wanted[1]}"
+    if shape != wanted or part.a.shape[0] != part.b.shape[1]:
+        return f"has {shape[0]} x {shape[1]} where the base has {wanted[0]} x {wanted[1]}"
     return ""
 
 
@@ -272,7 +280,7 @@ def _saved_misfit(saved: Mapping[str, torch.Tensor], inner: nn.Module) -> str:
     return ""
 
 
-def _is_silent(adapter: LoraAdapter, fits: Sequence[str]) -> bool:
+def _has_no_effect(adapter: LoraAdapter, fits: Sequence[str]) -> bool:
     return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
 
 
@@ -284,19 +292,20 @@ def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
 
 
 def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -> nn.Module:
-    """The module with the adapter's parameters in it, or ``share`` of the way there; the others stay the base's own."""
-    twin = copy.copy(inner)
-    twin._parameters = dict(inner._parameters)
+    """The module with the adapter's parameters in it, or ``share`` of the way from the base's to them; parameters that
+    the adapter did not save stay the base's."""
+    copied = copy.copy(inner)
+    copied._parameters = dict(inner._parameters)
     for name, tensor in saved.items():
         own = inner._parameters[name]
         assert own is not None
-        there = tensor if share == 1 else torch.lerp(own.detach(), tensor, share)
-        twin._parameters[name] = nn.Parameter(there, requires_grad=False)
-    return twin
+        value = tensor if share == 1 else torch.lerp(own.detach(), tensor, share)
+        copied._parameters[name] = nn.Parameter(value, requires_grad=False)
+    return copied
 
 
-def grouped(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[Group, ...]:
-    """Groups for rows in this order; rows of one adapter must lie together, the base's rows (None) get none."""
+def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:
+    """Groups for rows in this order; rows of one adapter must be adjacent, the base's rows (None) get no group."""
     rows = list(targets)
     groups, start = [], 0
     while start < len(rows):
@@ -304,6 +313,6 @@ def grouped(targets: Iterable[tuple[str | None, float]], device: torch.device) -
         stop = next((i for i in range(start, len(rows)) if rows[i][0] != name), len(rows))
         if name is not None:
             scales = torch.tensor([scale for _, scale in rows[start:stop]], dtype=torch.float32, device=device)
-            groups.append(Group(name, start, stop, scales))
+            groups.append(RowGroup(name, start, stop, scales))
         start = stop
     return tuple(groups)

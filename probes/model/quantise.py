@@ -1,4 +1,7 @@
-"""A base as if its weights had been stored in a few bits: rounded to the nearest level, and back."""
+"""A base as if its weights had been stored in a few bits: rounded to the nearest level, and back.
+
+The injected fault QUANTISED, and the alternative "4 bits" of responses, are answered by such a copy.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ import torch
 from torch import nn
 
 from probes.errors import Unsupported
-from probes.model.lora import Switch
+from probes.model.lora import LoraModule
 
-LEAST_LARGEST = 1e-12  # so that a row of zeros stays one
+LEAST_LARGEST = 1e-12  # so that a row of zeros stays zero
 
 
 def levels(bits: int) -> int:
@@ -25,7 +28,7 @@ def rounded_rows(weight: torch.Tensor, bits: int, group: int = 0) -> torch.Tenso
     """The weight on the nearest of ``2 * levels + 1`` equal steps for each output row, in its own type.
 
     weight: (out, in), any float type; group: weights of a row that share a scale, 0 for the whole row; a row's end may
-    hold fewer. The largest of each group stays what it is.
+    hold fewer. The largest weight of each group is unchanged.
 
     The plainest of the schemes in use: round to nearest. NF4, GPTQ or AWQ err in other directions and by less for the
     same number of bits, so bits here stand for a size of error and not for a file format.
@@ -37,21 +40,21 @@ def rounded_rows(weight: torch.Tensor, bits: int, group: int = 0) -> torch.Tenso
 
 
 def quantised(network: Any, bits: int, group: int = 0) -> Any:
-    """A twin of a transformers model whose linear layers are rounded; nothing else is copied but its structure.
+    """A copy of a transformers model with its linear layers rounded; all other tensors are shared.
 
-    Rounded is every ``nn.Linear`` but the output layer; embeddings, norms, the head, and weights that are no
-    ``nn.Linear`` (fused experts) stay those of ``network`` and share its memory. Adapters are left behind.
+    Rounded is every ``nn.Linear`` but the output layer; embeddings, norms, the output layer, and weights that are no
+    ``nn.Linear`` (fused experts) stay those of ``network`` and share its memory. Adapters are not copied.
     Raises Unsupported when nothing would be rounded.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    for module in reversed(list(network.modules())):  # inner ones first: a switch may lie inside another's module
-        if isinstance(module, Switch):
+    for module in reversed(list(network.modules())):  # inner ones first: a wrapped module may be inside another
+        if isinstance(module, LoraModule):
             shared[id(module)] = copy.deepcopy(module.inner, shared)
-    twin = copy.deepcopy(network, shared)
-    head = twin.get_output_embeddings()
-    linear = [module for module in twin.modules() if isinstance(module, nn.Linear) and module is not head]
+    copied = copy.deepcopy(network, shared)
+    head = copied.get_output_embeddings()
+    linear = [module for module in copied.modules() if isinstance(module, nn.Linear) and module is not head]
     if not linear:
         raise Unsupported(type(network).__name__, f"rounding to {bits} bits (no linear layers)")
     for module in linear:
         module.weight = nn.Parameter(rounded_rows(module.weight.detach(), bits, group), requires_grad=False)
-    return twin
+    return copied

@@ -1,4 +1,8 @@
-"""Scores of responses by golden copies: heads on response positions only, a window of positions at a time."""
+"""Scores of responses by the golden models: logits of response positions only, a window of positions at a time.
+
+What a score is, is defined in probes/scoring/; here its logits are computed for many responses in bounded memory.
+Held against scoring each response alone in tests/probes/model/test_shared_prefix.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from detectors.evidence.alternative import BASE, Alternative
 from detectors.records import Floats
 from probes.errors import ProbeError
 from probes.model.forward import Model
-from probes.model.memory import failures
+from probes.model.free_memory import memory_errors
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.scoring.likelihood_ratio import TokenScores, uniforms
@@ -22,29 +26,29 @@ from probes.scoring.likelihood_ratio_torch import Positions, score_torch
 from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, alternatives, why_not, why_unreadable
 from probes.scoring.token_distribution import repeated, written
 
-# Who reads a response: an alternative, or the accepted adapter itself.
-Voice = Alternative | None
-ADAPTER: Voice = None
-# Logits that are looked at together: on a CPU what its caches hold, elsewhere what keeps the device busy.
-CELLS = {"cpu": 1_000_000}
-CELLS_ELSEWHERE = 16_000_000
-# Windows whose logits are made at once: a head of this width is read from memory as a whole, however few ask it. Of
-# more than so many voices fewer windows, so that what lies in memory has a bound.
-WINDOWS_A_HEAD = 4
-VOICES = 4
+# Whose probabilities of a response: an alternative's, or the accepted adapter's own.
+ScoredBy = Alternative | None
+ADAPTER: ScoredBy = None
+# Logits of a window: on a CPU what its caches hold, elsewhere what keeps the device busy.
+WINDOW_LOGITS = {"cpu": 1_000_000}
+WINDOW_LOGITS_ELSEWHERE = 16_000_000
+# Windows whose logits are computed by one call of the output layer: its weights are read from memory as a whole, for
+# however few positions. With more than the usual number of targets fewer windows, so that memory stays bounded.
+WINDOWS_A_CALL = 4
+USUAL_TARGETS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
-    """What was accepted. base: the golden model; name_of: adapter -> its name on the switchboard, raises where there is
-    no golden copy; rounded: bits -> that copy of the golden model"""
+class GoldenModels:
+    """The accepted models. base: the golden base; name_of: adapter -> the name under which its accepted version answers
+    there, raises where there is none; rounded: bits -> the golden base in so many bits"""
 
     base: Model
     name_of: Callable[[str], str]
     rounded: Callable[[int], Model]
 
-    def cast(self, adapters: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Adapter -> its name on the switchboard; and adapter -> why it has none."""
+    def names(self, adapters: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Adapter -> the name under which its accepted version answers; and adapter -> why none does."""
         names, missing = {}, {}
         for adapter in adapters:
             try:
@@ -56,53 +60,53 @@ class Copies:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoringTask:
-    """A job and the voices that read it, by their names on the switchboard.
+    """A job and the targets under which it is read, by their names on the golden base.
 
-    detail: why it is not scored, "" when it is; then the base alone reads it, for the embeddings
+    detail: why it is not scored, "" when it is; if not, the base alone reads it, for the embeddings
     """
 
     job: ScoringJob
-    voices: Mapping[Voice, Target]
+    targets: Mapping[ScoredBy, Target]
     detail: str
 
 
 def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[ScoringJob]]:
-    """Jobs in order, few enough together that what lies in memory has a bound: of each voice the states of eight
-    passes. Logits are made a window at a time (``CELLS``)."""
-    most, some = max_tokens * 8, list[ScoringJob]()
-    for one in jobs:
-        if some and sum(len(it.prompt) + len(it.output) for it in (*some, one)) > most:
-            yield some
-            some = []
-        some.append(one)
-    if some:
-        yield some
+    """Jobs in order, in chunks that bound memory: of each target the states of eight passes. Logits are computed
+    a window at a time (``WINDOW_LOGITS``)."""
+    most, chunk = max_tokens * 8, list[ScoringJob]()
+    for job in jobs:
+        if chunk and sum(len(each.prompt) + len(each.output) for each in (*chunk, job)) > most:
+            yield chunk
+            chunk = []
+        chunk.append(job)
+    if chunk:
+        yield chunk
 
 
 def answers(
-    copies: Copies, jobs: Sequence[ScoringJob], adapters: Sequence[str], asking: ScoringOptions, max_tokens: int
+    models: GoldenModels, jobs: Sequence[ScoringJob], adapters: Sequence[str], options: ScoringOptions, max_tokens: int
 ) -> list[ScoringAnswer]:
-    """All of them, in order. adapters: every registered one. Raises Unreplayable when torch fails."""
-    golden = copies.base
-    names, missing = copies.cast(adapters)
-    asked = {
-        number: _asked(job, names, missing, asking, golden)
-        for number, job in enumerate(jobs)
-        if not why_unreadable(job, asking, golden.vocabulary)
+    """One for each job, in order. adapters: all registered ones. Raises Unreplayable when torch fails, NoMemory."""
+    golden = models.base
+    names, missing = models.names(adapters)
+    tasks = {
+        index: _task(job, names, missing, options, golden)
+        for index, job in enumerate(jobs)
+        if not why_unreadable(job, options, golden.vocabulary)
     }
-    with failures(str(golden.folder)), torch.inference_mode():
-        readings: dict[tuple[int, Voice], HiddenStates] = {}
-        for target, rows in _by_target(list(asked.values())).items():
-            model = copies.rounded(bits(target.fault)) if target.fault else golden
-            texts = [(one.job.prompt, one.job.output) for one, _ in rows]
+    with memory_errors(str(golden.folder)), torch.inference_mode():
+        hidden_states: dict[tuple[int, ScoredBy], HiddenStates] = {}
+        for target, rows in _by_target(list(tasks.values())).items():
+            model = models.rounded(bits(target.fault)) if target.fault else golden
+            texts = [(task.job.prompt, task.job.output) for task, _ in rows]
             read = read_all(model, texts, (target.adapter, target.scale), max_tokens)
-            readings |= {(id(one), name): found for (one, name), found in zip(rows, read, strict=True)}
-        scores = _scored(golden, list(asked.values()), readings, asking)
+            hidden_states |= {(id(task), name): hidden for (task, name), hidden in zip(rows, read, strict=True)}
+        scores = _scored(golden, list(tasks.values()), hidden_states, options)
         return [
-            _answer(asked[number], scores, readings)
-            if number in asked
-            else unanswered(job, golden, why_not(job, asking, golden.vocabulary, golden.width))
-            for number, job in enumerate(jobs)
+            _answer(tasks[index], scores, hidden_states)
+            if index in tasks
+            else unanswered(job, golden, why_not(job, options, golden.vocabulary, golden.width))
+            for index, job in enumerate(jobs)
         ]
 
 
@@ -112,117 +116,123 @@ def unanswered(job: ScoringJob, golden: Model, why: str) -> ScoringAnswer:
     return ScoringAnswer(job, None, nothing, nothing, why)
 
 
-def _asked(
-    job: ScoringJob, names: Mapping[str, str], missing: Mapping[str, str], asking: ScoringOptions, golden: Model
+def _task(
+    job: ScoringJob, names: Mapping[str, str], missing: Mapping[str, str], options: ScoringOptions, golden: Model
 ) -> ScoringTask:
-    detail = why_not(job, asking, golden.vocabulary, golden.width)
+    detail = why_not(job, options, golden.vocabulary, golden.width)
     if not detail and job.adapter not in names:
         detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
     if detail:
         return ScoringTask(job, {BASE: Target(None)}, detail)
     sides = (ADAPTER, Target(job.adapter)), (BASE, Target(None))
-    voices: dict[Voice, Target] = dict([*sides, *alternatives(job, names, asking).items()])
-    return ScoringTask(job, {name: replace(it, adapter=names.get(it.adapter or "")) for name, it in voices.items()}, "")
+    targets: dict[ScoredBy, Target] = dict([*sides, *alternatives(job, names, options).items()])
+    return ScoringTask(
+        job, {name: replace(target, adapter=names.get(target.adapter or "")) for name, target in targets.items()}, ""
+    )
 
 
-def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, Voice]]]:
-    found: dict[Target, list[tuple[ScoringTask, Voice]]] = {}
-    for one in asked:
-        for name, target in one.voices.items():
-            found.setdefault(target, []).append((one, name))
-    # The copies in few bits last: one of them is in memory at a time.
-    return dict(sorted(found.items(), key=lambda item: str(item[0].fault or "")))
+def _by_target(tasks: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, ScoredBy]]]:
+    by_target: dict[Target, list[tuple[ScoringTask, ScoredBy]]] = {}
+    for task in tasks:
+        for name, target in task.targets.items():
+            by_target.setdefault(target, []).append((task, name))
+    # Quantised copies last: one of them is in memory at a time.
+    return dict(sorted(by_target.items(), key=lambda item: str(item[0].fault or "")))
 
 
 def _answer(
-    one: ScoringTask, scores: Mapping[int, TokenScores], readings: Mapping[tuple[int, Voice], HiddenStates]
+    task: ScoringTask, scores: Mapping[int, TokenScores], hidden_states: Mapping[tuple[int, ScoredBy], HiddenStates]
 ) -> ScoringAnswer:
-    base = readings[id(one), BASE]
-    return ScoringAnswer(one.job, scores.get(id(one)), _floats(base.prompt), _floats(base.output), one.detail)
+    base = hidden_states[id(task), BASE]
+    return ScoringAnswer(task.job, scores.get(id(task)), _floats(base.prompt), _floats(base.output), task.detail)
 
 
 def _scored(
     golden: Model,
-    asked: Sequence[ScoringTask],
-    readings: Mapping[tuple[int, Voice], HiddenStates],
-    asking: ScoringOptions,
+    tasks: Sequence[ScoringTask],
+    hidden_states: Mapping[tuple[int, ScoredBy], HiddenStates],
+    options: ScoringOptions,
 ) -> dict[int, TokenScores]:
-    """id of each scored one -> its token scores; those asked alike share their windows."""
+    """id of each scored task -> its token scores; tasks with the same settings share their windows."""
     groups: dict[object, list[ScoringTask]] = {}
-    for one in asked:
-        if not one.detail:
-            sampling = one.job.sampling
+    for task in tasks:
+        if not task.detail:
+            sampling = task.job.sampling
             assert sampling is not None
-            alone = id(one) if sampling.penalised else 0
-            groups.setdefault((sampling, alone, one.job.adapter, tuple(one.voices.items())), []).append(one)
-    found: dict[int, TokenScores] = {}
+            alone = id(task) if sampling.penalised else 0
+            groups.setdefault((sampling, alone, task.job.adapter, tuple(task.targets.items())), []).append(task)
+    scores: dict[int, TokenScores] = {}
     for group in groups.values():
-        for some in _windows(group, _heads(len(group[0].voices)) * _step(golden), asking):
-            found |= _window(golden, some, readings, asking)
-    return found
+        for window in _windows(group, _windows_a_call(len(group[0].targets)) * _step(golden), options):
+            scores |= _window(golden, window, hidden_states, options)
+    return scores
 
 
-def _windows(group: Sequence[ScoringTask], positions: int, asking: ScoringOptions) -> Iterator[list[ScoringTask]]:
-    """Whole responses, of about so many positions together; a longer one stands alone and is cut by ``_window``."""
-    some: list[ScoringTask] = []
-    for one in group:
-        if some and sum(_scored_length(it, asking) for it in (*some, one)) > positions:
-            yield some
-            some = []
-        some.append(one)
-    if some:
-        yield some
+def _windows(group: Sequence[ScoringTask], positions: int, options: ScoringOptions) -> Iterator[list[ScoringTask]]:
+    """Whole responses, of about so many positions together; a longer one is alone and is cut by ``_window``."""
+    window: list[ScoringTask] = []
+    for task in group:
+        if window and sum(_scored_length(each, options) for each in (*window, task)) > positions:
+            yield window
+            window = []
+        window.append(task)
+    if window:
+        yield window
 
 
 def _window(
     golden: Model,
-    some: Sequence[ScoringTask],
-    readings: Mapping[tuple[int, Voice], HiddenStates],
-    asking: ScoringOptions,
+    window: Sequence[ScoringTask],
+    hidden_states: Mapping[tuple[int, ScoredBy], HiddenStates],
+    options: ScoringOptions,
 ) -> dict[int, TokenScores]:
-    lengths = [_scored_length(one, asking) for one in some]
-    first = some[0]
+    lengths = [_scored_length(task, options) for task in window]
+    first = window[0]
     states = {
-        name: torch.cat([readings[id(one), name].scored[:n] for one, n in zip(some, lengths, strict=True)])
-        for name in first.voices
+        name: torch.cat([hidden_states[id(task), name].scored[:n] for task, n in zip(window, lengths, strict=True)])
+        for name in first.targets
     }
     job = first.job
     assert job.sampling is not None
-    tokens = torch.tensor([t for one, n in zip(some, lengths, strict=True) for t in one.job.output[:n]]).to(
+    tokens = torch.tensor([t for task, n in zip(window, lengths, strict=True) for t in task.job.output[:n]]).to(
         golden.device
     )
-    uniform = torch.from_numpy(np.concatenate([_uniforms(one.job, n) for one, n in zip(some, lengths, strict=True)]))
+    uniform = torch.from_numpy(
+        np.concatenate([_uniforms(task.job, n) for task, n in zip(window, lengths, strict=True)])
+    )
     pieces: list[TokenScores] = []
-    for here, logits in _logits(golden, first.voices, states):
+    for part, logits in _logits(golden, first.targets, states):
         plain = logits[ADAPTER] if job.sampling.penalised else None
-        logits = {name: _penalised(it, job, here, asking.longest_output) for name, it in logits.items()}
-        there = Positions(tokens[here], uniform[here].to(golden.device), job.sampling, plain)
-        others = {who: own for who, own in logits.items() if who is not None and who != BASE}
-        pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, there, asking.of(job.adapter)))
+        logits = {name: _penalised(own, job, part, options.longest_output) for name, own in logits.items()}
+        positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain)
+        others = {name: own for name, own in logits.items() if name is not None and name != BASE}
+        pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter)))
     whole = joined(pieces)
     ends = np.cumsum(lengths)
-    return {id(one): whole.part(slice(end - n, end)) for one, n, end in zip(some, lengths, ends.tolist(), strict=True)}
+    return {
+        id(task): whole.part(slice(end - n, end)) for task, n, end in zip(window, lengths, ends.tolist(), strict=True)
+    }
 
 
 def _logits(
-    golden: Model, voices: Mapping[Voice, Target], states: Mapping[Voice, torch.Tensor]
-) -> Iterator[tuple[slice, dict[Voice, torch.Tensor]]]:
-    """Window by window: where it lies, and the logits of every voice there. states: of each voice (N, H)"""
+    golden: Model, targets: Mapping[ScoredBy, Target], states: Mapping[ScoredBy, torch.Tensor]
+) -> Iterator[tuple[slice, dict[ScoredBy, torch.Tensor]]]:
+    """Window by window: its positions, and the logits of every target there. states: of each target (N, H)"""
     step, n = _step(golden), len(states[ADAPTER])
-    wide = _heads(len(voices)) * step
-    for start in range(0, n, wide):
-        made = {name: logits_of(golden, voices[name], held[start : start + wide]) for name, held in states.items()}
-        for at in range(0, min(wide, n - start), step):
-            yield slice(start + at, start + at + step), {name: it[at : at + step] for name, it in made.items()}
-        made.clear()  # before the next ones are made
+    width = _windows_a_call(len(targets)) * step
+    for start in range(0, n, width):
+        logits = {name: logits_of(golden, targets[name], own[start : start + width]) for name, own in states.items()}
+        for at in range(0, min(width, n - start), step):
+            yield slice(start + at, start + at + step), {name: own[at : at + step] for name, own in logits.items()}
+        logits.clear()  # before the next ones are computed
 
 
 def logits_of(golden: Model, target: Target, states: torch.Tensor) -> torch.Tensor:
-    """(N, V). The head of a copy in few bits is the golden one's: ``quantise`` leaves it alone."""
+    """(N, V). A quantised copy has the output layer of the golden base: ``quantise`` leaves that unchanged."""
     return golden.head(states, [(target.adapter, target.scale)] * len(states))
 
 
-def _penalised(logits: torch.Tensor, job: ScoringJob, here: slice, longest: int) -> torch.Tensor:
+def _penalised(logits: torch.Tensor, job: ScoringJob, part: slice, longest: int) -> torch.Tensor:
     """``sampler.penalised`` of some positions of one response, of which ``longest`` are scored."""
     sampling = job.sampling
     assert sampling is not None
@@ -230,26 +240,26 @@ def _penalised(logits: torch.Tensor, job: ScoringJob, here: slice, longest: int)
         return logits
     out = logits.float().clone()
     if sampling.repetition != 1.0:
-        rows, ids = _within(_repeated(job.prompt, job.output[:longest]), here)
+        rows, ids = _within(_repeated(job.prompt, job.output[:longest]), part)
         old = out[rows, ids]
         out[rows, ids] = torch.where(old > 0, old / sampling.repetition, old * sampling.repetition)
-    rows, ids, counts = _within(_written(job.output[:longest]), here)
+    rows, ids, counts = _within(_written(job.output[:longest]), part)
     out[rows, ids] -= sampling.presence + sampling.frequency * counts.to(out)
     return out
 
 
-# Every voice and window of a response asks for the same tables, which take seconds for a long one.
+# All targets and windows of a response need the same tables, which take seconds for a long one.
 _written = lru_cache(maxsize=2)(written)
 _repeated = lru_cache(maxsize=2)(repeated)
 
 
-def _within(table: Sequence[NDArray[np.int64]], here: slice) -> list[torch.Tensor]:
-    mine = (table[0] >= here.start) & (table[0] < here.stop)
-    return [torch.from_numpy(column[mine] - (here.start if i == 0 else 0)) for i, column in enumerate(table)]
+def _within(table: Sequence[NDArray[np.int64]], part: slice) -> list[torch.Tensor]:
+    inside = (table[0] >= part.start) & (table[0] < part.stop)
+    return [torch.from_numpy(column[inside] - (part.start if i == 0 else 0)) for i, column in enumerate(table)]
 
 
 def joined(pieces: Sequence[TokenScores]) -> TokenScores:
-    """Positions one after the other; all pieces were asked the same."""
+    """The scores of consecutive positions, all of the same settings."""
     if len(pieces) == 1:
         return pieces[0]
     log_l = {who: np.concatenate([piece.log_l[who] for piece in pieces]) for who in pieces[0].log_l}
@@ -267,18 +277,18 @@ def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:
     return uniforms(job.response)[:n]
 
 
-def _scored_length(one: ScoringTask, asking: ScoringOptions) -> int:
-    return min(len(one.job.output), asking.longest_output)
+def _scored_length(task: ScoringTask, options: ScoringOptions) -> int:
+    return min(len(task.job.output), options.longest_output)
 
 
 def _step(model: Model) -> int:
     """Positions of a window."""
-    return max(1, CELLS.get(model.device.type, CELLS_ELSEWHERE) // model.vocabulary)
+    return max(1, WINDOW_LOGITS.get(model.device.type, WINDOW_LOGITS_ELSEWHERE) // model.vocabulary)
 
 
-def _heads(voices: int) -> int:
-    """Windows that a head is asked for at once."""
-    return max(1, WINDOWS_A_HEAD * VOICES // max(VOICES, voices))
+def _windows_a_call(targets: int) -> int:
+    """Windows whose logits are computed by one call of the output layer."""
+    return max(1, WINDOWS_A_CALL * USUAL_TARGETS // max(USUAL_TARGETS, targets))
 
 
 def _floats(values: torch.Tensor) -> Floats:

@@ -1,4 +1,7 @@
-"""Responses as one golden copy reads them: packed, and what prompts have in common read once."""
+"""Hidden states of responses under one golden adapter or base, in packed batches; a shared prompt prefix is read once.
+
+Held against reading each text alone in tests/probes/model/test_shared_prefix.py.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from probes.model.cache import Cache, body_of, new_cache, read_on, taken
+from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, select_rows
 from probes.model.forward import Model
-from probes.model.lora import grouped
-from probes.model.packing import Voice, padded
+from probes.model.lora import row_groups
+from probes.model.packing import RowAdapter, padded
 
-# Shorter beginnings are not worth a pass of their own.
+# Shorter prefixes are not worth a pass of their own.
 WORTH_SHARING = 16
 ROWS = 32
-# With so many rows, a batch ends where the next text begins otherwise: what they share is read once.
+# With so many rows, a batch ends where the next text has another prefix, so that the shared one is read once.
 ENOUGH_ROWS = 4
 
 Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
@@ -23,9 +26,10 @@ Texts = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HiddenStates:
-    """scored: (T, H) states that predict the output
+    """The last hidden states of one prompt and output.
 
-    prompt, output: (H,) means of the last hidden states; nan where there are no tokens
+    scored: (T, H), those that predict the T tokens of the output; prompt, output: (H,) means over either side's
+    tokens, nan where it has none
     """
 
     scored: torch.Tensor
@@ -33,23 +37,23 @@ class HiddenStates:
     output: torch.Tensor
 
 
-def read_all(model: Model, texts: Texts, voice: Voice, max_tokens: int) -> list[HiddenStates]:
-    """In batches that begin alike and are of like length, back in the order given."""
-    found: dict[int, HiddenStates] = {}
+def read_all(model: Model, texts: Texts, reader: RowAdapter, max_tokens: int) -> list[HiddenStates]:
+    """In batches of a common prefix and similar length; the results are in the order given."""
+    states: dict[int, HiddenStates] = {}
     for batch in batches(texts, max_tokens):
-        found |= zip(batch, read(model, [texts[i] for i in batch], voice), strict=True)
-    return [found[i] for i in range(len(texts))]
+        states |= zip(batch, read(model, [texts[i] for i in batch], reader), strict=True)
+    return [states[i] for i in range(len(texts))]
 
 
 def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
-    """Which texts are read together, by their numbers."""
+    """Which texts are read together, by their indices."""
     begins = [(*prompt, *output)[:WORTH_SHARING] for prompt, output in texts]
     batch: list[int] = []
     for i in sorted(range(len(texts)), key=lambda i: (begins[i], -_length(texts[i]))):
         longest = max(_length(texts[j]) for j in (*batch, i))
         full = len(batch) == ROWS or longest * (len(batch) + 1) > max_tokens
-        strange = len(batch) >= ENOUGH_ROWS and begins[i] != begins[batch[0]]
-        if batch and (full or strange):
+        other_prefix = len(batch) >= ENOUGH_ROWS and begins[i] != begins[batch[0]]
+        if batch and (full or other_prefix):
             yield batch
             batch = []
         batch.append(i)
@@ -57,25 +61,27 @@ def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def read(model: Model, texts: Texts, voice: Voice) -> list[HiddenStates]:
-    """One packed pass; where all prompts begin alike, that beginning is read once and its cache shared, by a model that
-    goes on from a cache with several tokens at once.
+def read(model: Model, texts: Texts, reader: RowAdapter) -> list[HiddenStates]:
+    """One packed pass. Where all prompts have a common prefix, it is read once and its cache shared, if the model can
+    read several tokens at once after a cache.
 
     texts: prompts of at least one token, and outputs, which may be empty
     """
     cut = shared(texts) if model.continues else 0
     cache = new_cache(model.network) if cut else None
-    head = _pass(model, [list(texts[0][0][:cut])], [voice], cache, 0)[0] if cut else None
+    head = _pass(model, [list(texts[0][0][:cut])], [reader], cache, 0)[0] if cut else None
     if cache is not None:
-        taken(cache, torch.zeros(len(texts), dtype=torch.long, device=model.device))
+        select_rows(cache, torch.zeros(len(texts), dtype=torch.long, device=model.device))
     rest = [[*prompt, *output][cut:] for prompt, output in texts]
-    states = _pass(model, rest, [voice] * len(texts), cache, cut)
-    return [_reading(states[row], head, len(prompt) - cut, len(output)) for row, (prompt, output) in enumerate(texts)]
+    states = _pass(model, rest, [reader] * len(texts), cache, cut)
+    return [
+        _hidden_states(states[row], head, len(prompt) - cut, len(output)) for row, (prompt, output) in enumerate(texts)
+    ]
 
 
 def shared(texts: Texts) -> int:
-    """How many tokens all prompts begin with; 0 where that is not worth it. The last token of a prompt is never shared:
-    it predicts the first one of the output."""
+    """Length of the common prefix of all prompts; 0 where sharing is not worth it. The last token of a
+    prompt is never shared: it predicts the first one of the output."""
     if len(texts) < 2:
         return 0
     first, last = min(texts)[0], max(texts)[0]
@@ -84,8 +90,8 @@ def shared(texts: Texts) -> int:
     return same if same >= WORTH_SHARING else 0
 
 
-def _reading(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> HiddenStates:
-    """Of one row. head: (cut, H) states of the beginning; prompt: how many of the prompt's tokens are in this row"""
+def _hidden_states(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> HiddenStates:
+    """Of one row. head: (cut, H) states of the shared prefix; prompt, output: how many of their tokens the row holds"""
     before = states[:prompt] if head is None else torch.cat([head, states[:prompt]])
     scored = states[prompt - 1 : prompt - 1 + output].clone()
     return HiddenStates(scored, before.float().mean(0), states[prompt : prompt + output].float().mean(0))
@@ -94,17 +100,18 @@ def _reading(states: torch.Tensor, head: torch.Tensor | None, prompt: int, outpu
 def _pass(
     model: Model,
     rows: Sequence[Sequence[int]],
-    voices: Sequence[Voice],
+    readers: Sequence[RowAdapter],
     cache: Cache | None,
     cut: int,
 ) -> torch.Tensor:
     """(B, L, H) last hidden states."""
-    laid = padded(rows, left=False)
-    ids, mask, places = (torch.from_numpy(it).to(model.device) for it in (laid.ids, laid.mask, laid.positions))
-    seen = torch.cat([mask.new_ones(len(rows), cut), mask], dim=1)
+    batch = padded(rows, left=False)
+    arrays = (batch.ids, batch.mask, batch.positions)
+    ids, mask, positions = (torch.from_numpy(array).to(model.device) for array in arrays)
+    whole_mask = torch.cat([mask.new_ones(len(rows), cut), mask], dim=1)
     body = getattr(model.network, body_of(model.network))
-    with model.adapters.rows.answering(grouped(voices, model.device), len(voices), ids.shape[1]):
-        return read_on(body, ids, seen, places + cut, cache).last_hidden_state  # type: ignore[no-any-return]
+    with model.adapters.selection.for_pass(row_groups(readers, model.device), len(readers), ids.shape[1]):
+        return forward_with_cache(body, ids, whole_mask, positions + cut, cache).last_hidden_state  # type: ignore[no-any-return]
 
 
 def _length(text: tuple[tuple[int, ...], tuple[int, ...]]) -> int:

@@ -1,6 +1,7 @@
-"""The language that the runner in memory speaks: letters, a fading memory of them, and what may be added to it.
+"""The toy language model of the in-memory runner: letters, a decaying memory of them, an output layer, LoRA updates.
 
-Everything is drawn from names: the same name gives the same numbers, everywhere.
+Everything is seeded by names: the same name gives the same numbers on every machine. Golden figures of tests rest on
+them, so a changed constant changes those.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ VOCABULARY, WIDTH, RANK = 128, 16, 3
 START, END, TURN = 1, 2, 3
 NAMES = {START: "<start>", END: "<end>", TURN: "<turn>"}
 FADING = 0.9
-LENGTH = 18  # letters after which an answer tends to end
+LENGTH = 18  # letters after which an answer tends to end, by ``habits``
 Reals = NDArray[np.float64]
 
 
 def states(text: Sequence[int], base: str) -> Reals:
-    """(T, WIDTH) fading memory of the letters so far. A swapped base keeps its coordinates, so adapters survive."""
+    """(T, WIDTH) hidden states: decaying memory of the letters so far. A moved base has the same ones."""
     letters = matrix(base.partition("+")[0], "letters", VOCABULARY, WIDTH)[list(text)]
     return np.tanh(_fading(len(text)) @ letters * 0.6)
 
 
 def share_of_first(count: int, length: int) -> Reals:
-    """(length, 1): how much of the memory at each place is of the first ``count`` letters, in [0, 1]."""
+    """(length, 1): share of the first ``count`` letters in the memory at each position, in [0, 1]."""
     fading = _fading(length)
     share: Reals = fading[:, :count].sum(axis=1, keepdims=True) / fading.sum(axis=1, keepdims=True)
     return share
@@ -36,7 +37,7 @@ def share_of_first(count: int, length: int) -> Reals:
 def head(base: str, bits: int, group: int = 0) -> Reals:
     """(WIDTH, V) from states to logits; bits: rounds each letter's column to the nearest of so many levels, 0: not.
 
-    group: 0 for one scale a column, else one for each quarter of it: columns are shorter here than groups in the field
+    group: 0 for one scale a column, else one for each quarter of it: columns here are shorter than real groups
     """
     exact = matrix(base, "head", WIDTH, VOCABULARY)
     if not bits:
@@ -82,6 +83,6 @@ def normal(seed: str, rows: int, columns: int) -> Reals:
 
 
 def _fading(length: int) -> Reals:
-    """(length, length): how much of each letter (column) is left at each place (row)."""
+    """(length, length): weight of each letter (column) in the memory at each position (row)."""
     age = np.subtract.outer(np.arange(length), np.arange(length))
     return np.where(age >= 0, FADING ** np.maximum(age, 0), 0.0)

@@ -33,14 +33,14 @@ class AcceptedAdapters:
         key, folder, name = (Load.ACCEPTED_ADAPTER, adapter), self.folders[adapter], _name_of_copy(adapter)
         self._failed.check(key)
         with self._failed.attempt(key, folder):
-            copy, live = self._read.get(adapter) or read_whole(Path(folder)), golden.adapters.fitted.get(adapter)
+            copy, live = self._read.get(adapter) or read_whole(Path(folder)), golden.adapters.applied.get(adapter)
             is_live = live is not None and live.adapter.hash == copy.hash
-            if not is_live and name not in golden.adapters.fitted:
+            if not is_live and name not in golden.adapters.applied:
                 put_on(golden, name, copy)
         self._read[adapter] = copy  # not before: a copy that there is no memory to apply takes none
         if is_live:
             return adapter
-        if facts := golden.adapters.fitted[name].facts:
+        if facts := golden.adapters.applied[name].facts:
             raise Unreplayable(folder, "; ".join(facts))
         return name
 

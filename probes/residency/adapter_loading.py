@@ -1,4 +1,7 @@
-"""An adapter from its files into memory and onto a base: whole, or nothing of it, and its trouble is its own."""
+"""An adapter from its files into memory, and from memory onto a base: whole or not at all.
+
+Whatever goes wrong becomes a ProbeError of that adapter alone; no other adapter and no base is affected.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +13,48 @@ from probes.artefacts.identity import ADAPTER_WEIGHTS
 from probes.artefacts.lora_files import LoraAdapter, read_adapter
 from probes.errors import ProbeError, Unreplayable
 from probes.model.forward import Model
-from probes.model.memory import check_room, failures
+from probes.model.free_memory import check_free, memory_errors
 
 
 def read_whole(folder: Path) -> LoraAdapter:
-    """The adapter in this folder. Raises NoMemory (before it is read where that shows), Unreplayable, Unsupported."""
+    """The adapter in this folder. Raises NoMemory (before reading where the file's size shows it), Unreplayable,
+    Unsupported."""
     weights = folder / ADAPTER_WEIGHTS
     size = weights.stat().st_size if weights.is_file() else 0
-    with _failures(str(folder), size):
-        check_room(str(folder), size)
+    with _errors(str(folder), size):
+        check_free(str(folder), size)
         return read_adapter(folder)
 
 
 def put_on(model: Model, name: str, adapter: LoraAdapter) -> None:
-    """Put it on that base whole, or nothing of it. Raises NoMemory, Unreplayable."""
-    needed = _bytes_there(model, adapter)
+    """Apply it to that base whole, or not at all. Raises NoMemory, Unreplayable, Unsupported."""
+    needed = _bytes_on(model, adapter)
     try:
-        with _failures(adapter.path, needed):
+        with _errors(adapter.path, needed):
             if model.device.type == "cpu":
-                check_room(adapter.path, needed)
-            model.adapters.fit(name, adapter)
+                check_free(adapter.path, needed)
+            model.adapters.apply(name, adapter)
     except ProbeError:
         model.adapters.remove(name)
         raise
 
 
-def _bytes_there(model: Model, adapter: LoraAdapter) -> int:
-    """What its tensors take on that base beside those that were read; those that can lie as they are take nothing."""
+def _bytes_on(model: Model, adapter: LoraAdapter) -> int:
+    """Bytes that its tensors take on that base in addition to those that were read: those of another type or device."""
     place = next(model.network.parameters())
-    halves = [half for part in adapter.low_rank.values() for half in (part.a, part.b)]
+    low_rank = [matrix for part in adapter.low_rank.values() for matrix in (part.a, part.b)]
     saved = [tensor for tensors in adapter.saved.values() for tensor in tensors.values()]
-    moved = [it for it in (*halves, *saved) if (it.dtype, it.device) != (place.dtype, place.device)]
-    return sum(it.numel() * max(it.element_size(), place.element_size()) for it in moved)
+    copied = [t for t in (*low_rank, *saved) if (t.dtype, t.device) != (place.dtype, place.device)]
+    return sum(tensor.numel() * max(tensor.element_size(), place.element_size()) for tensor in copied)
 
 
 @contextmanager
-def _failures(path: str, asked: int) -> Iterator[None]:
-    """What one adapter's files make the libraries raise becomes a ProbeError: trouble of that adapter alone."""
+def _errors(path: str, requested: int) -> Iterator[None]:
+    """Whatever the libraries raise over one adapter's files becomes a ProbeError."""
     try:
-        with failures(path, asked):
+        with memory_errors(path, requested):
             yield
     except ProbeError:
         raise
-    except Exception as error:  # files of others: they raise almost anything
+    except Exception as error:  # libraries raise almost anything over files made elsewhere
         raise Unreplayable(path, f"cannot be loaded: {type(error).__name__}: {error}") from error

@@ -21,7 +21,7 @@ from probes.runner import Weights
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ArtefactPaths:
     """Where the artefacts are. See ``in_process.Config``; cache: folder of converted copies."""
 
     base: str
@@ -43,10 +43,10 @@ class LoadedBase:
 class Bases:
     """golden, live: None while there is none in memory."""
 
-    def __init__(self, sources: Sources, placement: Placement) -> None:
+    def __init__(self, paths: ArtefactPaths, placement: Placement) -> None:
         self.golden: LoadedBase | None = None
         self.live: LoadedBase | None = None
-        self._sources = sources
+        self._sources = paths
         self._placement = placement
 
     @property

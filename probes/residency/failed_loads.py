@@ -127,7 +127,7 @@ class FailedLoads:
     def look(self) -> list[Key]:
         """One look later. Gives what may be tried again from now on."""
         before = self._failures
-        looked = {key: after_look(it, it.files and files_at(it.files.source)) for key, it in before.items()}
+        looked = {key: after_look(state, state.files and files_at(state.files.source)) for key, state in before.items()}
         self._failures = {key: failure for key, failure in looked.items() if failure}
         return [key for key in before if key not in self._failures]
 

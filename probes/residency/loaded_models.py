@@ -55,7 +55,7 @@ class LoadedModels:
                 raise error.afresh()
             error = error or self._residency.base.error
             why = f" ({error})" if error else ""
-            source = self._residency.sources.golden_base or self._residency.sources.base
+            source = self._residency.paths.golden_base or self._residency.paths.base
             raise Unreplayable(source, f"the golden base is not loaded{why}")
         return self.golden
 
@@ -72,7 +72,7 @@ class LoadedModels:
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
         golden, name = self.golden_model(), self.golden_name(adapter)
-        return self._hashes(Weights.GOLDEN).base[scheme], golden.adapters.fitted[name].adapter.hashes[scheme]
+        return self._hashes(Weights.GOLDEN).base[scheme], golden.adapters.applied[name].adapter.hashes[scheme]
 
     @property
     def scorers(self) -> list[str]:
@@ -120,7 +120,7 @@ class LoadedModels:
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What of the adapter does not fit the live base, and why it could not be read."""
         error = self.subject(adapter).error
-        applied = self.live.adapters.fitted.get(adapter) if self.live else None
+        applied = self.live.adapters.applied.get(adapter) if self.live else None
         return (*((str(error),) if error else ()), *(applied.facts if applied else ()))
 
     def tokenizer(self, weights: Weights = Weights.LIVE) -> Any:

@@ -22,7 +22,7 @@ from probes.model.build import Placement
 from probes.model.forward import Model
 from probes.residency.accepted_adapters import AcceptedAdapters
 from probes.residency.adapter_loading import put_on, read_whole
-from probes.residency.bases import Bases, Sources
+from probes.residency.bases import ArtefactPaths, Bases
 from probes.residency.failed_loads import FailedLoads, Load
 from probes.residency.watched_artefact import WatchedArtefact
 from probes.runner import Readiness
@@ -60,13 +60,13 @@ class Residency:
     quantised: the one quantised copy in memory; another replaces it
     """
 
-    def __init__(self, sources: Sources, placement: Placement) -> None:
-        self.sources = sources
-        self.base = WatchedArtefact(sources.base)
-        self.bases = Bases(sources, placement)
-        self.adapters = {name: LiveAdapter(WatchedArtefact(path)) for name, path in sources.adapters.items()}
+    def __init__(self, paths: ArtefactPaths, placement: Placement) -> None:
+        self.paths = paths
+        self.base = WatchedArtefact(paths.base)
+        self.bases = Bases(paths, placement)
+        self.adapters = {name: LiveAdapter(WatchedArtefact(path)) for name, path in paths.adapters.items()}
         self.failed = FailedLoads()
-        self.accepted = AcceptedAdapters(sources.golden_adapters, self.failed)
+        self.accepted = AcceptedAdapters(paths.golden_adapters, self.failed)
         self.quantised: QuantisedCopy | None = None
         self.loads = 0
 
@@ -112,7 +112,7 @@ class Residency:
     def put_accepted_on(self, golden: Model, adapter: str) -> str:
         """The name under which the accepted version answers on the golden base; its copy is put there when it is first
         wanted. Raises as ``AcceptedAdapters.name_on``."""
-        before = set(golden.adapters.fitted)
+        before = set(golden.adapters.applied)
         name = self.accepted.name_on(golden, adapter)
         if name not in before:
             self.quantised = None  # it was made without this adapter
@@ -137,7 +137,7 @@ class Residency:
     def _load_golden_base(self, may_fetch: bool) -> None:
         """Without the configured golden base the live one is watched all the same; questions to it say why it is away.
         The hub is asked only while opening; later tries take a local copy."""
-        source = self.sources.golden_base
+        source = self.paths.golden_base
         if source is None:
             return
         with suppress(ProbeError), self.failed.attempt(GOLDEN_BASE, source):
@@ -214,7 +214,7 @@ class Residency:
             return
         if adapter.has_changed:
             golden.adapters.remove(name)
-        elif name not in golden.adapters.fitted:
+        elif name not in golden.adapters.applied:
             with suppress(ProbeError), self.failed.attempt(key):
                 put_on(golden, name, adapter.in_memory)
                 self._changed()

@@ -1,4 +1,7 @@
-"""One watched artefact of a runner: where it lies, what was loaded of it, and whether it may be replayed now."""
+"""One base or adapter whose files are watched: what was loaded of it, and whether it may be replayed now (readiness).
+
+When files count as settled is decided in probes/artefacts/watch.py; what loading means, by the caller of ``look``.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ class WatchedArtefact:
     waiting: int = 0
 
     def look(self, load: Callable[[Path], None], opening: bool = False) -> None:
-        """Look at the files and ``load`` what came to rest. opening: trust one look, if loading leaves it true."""
+        """Look at the files and ``load`` what has settled. opening: trust one look, if the files are unchanged after
+        loading."""
         try:
             path = base_files.locate(self.source)
         except Unreplayable as error:
@@ -49,12 +53,12 @@ class WatchedArtefact:
             self._load(load, path, now)
 
     def fail(self, error: ProbeError) -> None:
-        """What was read, or would have been, cannot be used: said until a later look loads it."""
+        """What was read, or was to be read, cannot be used: not ready until a later look loads it."""
         self.watch, self.waiting = self.watch.failed(), LOOKS_TO_WAIT
         self._settle(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.UNREADABLE, str(error), error)
 
     def retry_at_next_look(self) -> None:
-        """Something left memory: the next look may try again."""
+        """Something else left memory: the next look may try again."""
         self.waiting = 0
 
     def forget(self) -> None:

@@ -1,4 +1,8 @@
-"""Replays by models in this process: the golden base stays loaded, adapters are applied as their files lie now."""
+"""The runner that replays on models in this process: golden and live base, with adapters as their files are now.
+
+It schedules: which passes, in which batches, under which lock. What is in memory is decided in probes/residency/, what
+a pass computes in probes/model/. Held by tests/probes/test_every_runner.py and tests/probes/runners/.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,13 @@ from probes.artefacts.identity import NEWEST
 from probes.errors import NoMemory, Unreplayable
 from probes.model import faulty_adapters
 from probes.model.build import AUTO, Placement
-from probes.model.chat_prompt import in_ids
-from probes.model.fault_injection import Role, StandIns
+from probes.model.chat_prompt import chat_token_ids
+from probes.model.fault_injection import FaultInjection, ResolvedTarget
 from probes.model.forward import Model
-from probes.model.memory import in_halves
+from probes.model.free_memory import in_halves
 from probes.model.packing import pack, pack_prompts, pack_texts
-from probes.model.response_scoring import Copies, answers, chunks, unanswered
-from probes.residency.bases import Sources
+from probes.model.response_scoring import GoldenModels, answers, chunks, unanswered
+from probes.residency.bases import ArtefactPaths
 from probes.residency.loaded_models import LoadedModels
 from probes.residency.residency import Residency
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
@@ -33,20 +37,23 @@ from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
+# Replays that may share micro-batches: how they are answered, and each replay as it is run -> as it was requested.
+Resolved = tuple[ResolvedTarget, dict[Replay, Replay]]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A base, the adapters that live on it, and how they are run.
+    """A base, the adapters on it, and how they are run.
 
-    base: folder, .gguf file or hub id of what lies there now; adapters: name -> PEFT folder
-    golden_base: likewise for the base of the golden records; None takes the base as it is first loaded
-    golden_adapters: name -> PEFT folder as accepted, which scores traffic; one without is taken as it is first loaded
+    base: folder, .gguf file or hub id of the live base; adapters: name -> PEFT folder
+    golden_base: likewise for the base of the golden records; None takes the live base as it is first loaded
+    golden_adapters: name -> PEFT folder of the accepted version, which scores traffic; an adapter without one is taken
+    as it is first loaded
     device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
     attention: "auto" (what the base's class supports) or transformers' name of the backend
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
-    threads: of the process on CPU, 0 takes its share beside the engine (probes/cpu_share.py): with another busy process
-    on two cores, two threads were seen to take 93 s for a round that one thread did in 16
+    threads: of the process on CPU; 0 takes a share that leaves room for the engine (probes/cpu_share.py): beside
+    another busy process on two cores, two threads took 93 s for a round that one thread did in 16
     """
 
     base: str
@@ -69,9 +76,9 @@ class Config:
             raise ValueError(f"max_batch_tokens {self.max_batch_tokens}: wanted at least 1")
 
     def placement(self) -> Placement:
-        """float32 unless told otherwise, also on CUDA: the noise floor of bfloat16 kernels hides small faults."""
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(found if self.device == "auto" else self.device)
+        """float32 by default, also on CUDA: the noise floor of bfloat16 kernels hides small faults."""
+        present = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(present if self.device == "auto" else self.device)
         return Placement(device, DTYPES.get(self.dtype, torch.float32), self.attention)
 
 
@@ -88,43 +95,45 @@ class Runner:
         self.tokens_processed = 0
         self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
-        sources = Sources(config.base, config.adapters, config.golden_base, cache, config.golden_adapters)
+        sources = ArtefactPaths(config.base, config.adapters, config.golden_base, cache, config.golden_adapters)
         self.residency = Residency(sources, config.placement())
         self.loaded = LoadedModels(self.residency)
 
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
         if self.config.threads:
-            os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # tokenizers' pool, made at its first use
+            os.environ["RAYON_NUM_THREADS"] = str(
+                self.config.threads
+            )  # the tokenizers' thread pool reads it at its first use
         torch.set_num_threads(self.config.threads or cpu_share.here().threads)
         with self._lock:
             self.residency.open()
 
     def close(self) -> None:
-        """Let go of the models; a closed runner may be opened again."""
+        """Release the models; a closed runner may be opened again."""
         with self._lock:
             self.residency.close()
 
     def refresh(self) -> dict[str | None, Readiness]:
-        """Look at the files, load what came to rest. An adapter is ready when its own and the base's entries are."""
+        """Look at the files, load what has settled. An adapter is ready when its own and the base's entries are."""
         with self._lock:
             return self.residency.look()
 
     def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
         """Answer in micro-batches, longest first, and in smaller ones where there is no memory for them.
 
-        Raises Unreplayable, also when the files changed underneath; NoMemory where there is none for a single replay,
-        and if that was an adapter's, it is let go: its files are not ready until it is tried again.
+        Raises Unreplayable, also when the files changed meanwhile; NoMemory where there is none for a single replay,
+        and if that was an adapter's, the adapter is released and not ready until it is tried again.
         """
         packing = shape or BatchShape()
-        with self._stand_ins() as cast:
-            for role, asked in self._staged(cast, replays):
-                model = self._on_stage(role)
-                for batch in pack(list(asked), packing, self.config.max_batch_tokens):
+        with self._fault_injection() as faults:
+            for resolved, originals in self._by_batch_key(faults, replays):
+                model = self._model_of(resolved)
+                for batch in pack(list(originals), packing, self.config.max_batch_tokens):
                     if stop():
                         return
-                    for answer in in_halves(batch, partial(self._answer, cast, model, packing)):
-                        yield replace(answer, replay=asked[answer.replay])
+                    for answer in in_halves(batch, partial(self._answer, faults, model, packing)):
+                        yield replace(answer, replay=originals[answer.replay])
         self.loaded.check_unmoved([target for replay in replays for target in _involved(replay.target)])
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
@@ -134,24 +143,25 @@ class Runner:
     def generate_many(
         self, target: Target, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop
     ) -> list[tuple[int, ...]]:
-        """``generate`` for each prompt, side by side: a step of many rows costs little more than a step of one."""
-        made: list[list[int]] = [[] for _ in prompts]
-        with self._stand_ins() as cast:
+        """``generate`` for each prompt, in batches: a step of many rows costs little more than a step of one."""
+        texts: list[list[int]] = [[] for _ in prompts]
+        with self._fault_injection() as faults:
             with self._lock:
-                role = cast.role(target)
-            model = self._on_stage(role)
+                resolved = faults.resolve(target)
+            model = self._model_of(resolved)
             for batch in pack_prompts(prompts, max_new_tokens, self.config.max_batch_tokens):
-                steps = model.greedy(role.target, [prompts[number] for number in batch], max_new_tokens, stop)
-                while step := self._step(cast, steps):
+                steps = model.greedy(resolved.target, [prompts[index] for index in batch], max_new_tokens, stop)
+                while step := self._step(faults, steps):
                     for row, token in step.items():
-                        made[batch[row]].append(token)
-        self.tokens_processed += sum(len(prompt) + len(one) for prompt, one in zip(prompts, made, strict=True) if one)
-        return [tuple(tokens) for tokens in made]
+                        texts[batch[row]].append(token)
+        pairs = zip(prompts, texts, strict=True)
+        self.tokens_processed += sum(len(prompt) + len(text) for prompt, text in pairs if text)
+        return [tuple(text) for text in texts]
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
         """By the golden base, the output with its prompt as context. A side without tokens is nan.
 
-        Texts are not cut: the caller bounds their length. After ``stop()`` those done so far come back, in order.
+        Texts are not cut: the caller limits their length. After ``stop()`` those done so far are returned, in order.
         """
         golden = self.loaded.golden_model()
         pooled: list[tuple[Floats, Floats]] = []
@@ -166,17 +176,17 @@ class Runner:
     def score(
         self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
     ) -> list[ScoringAnswer]:
-        """By the golden copies, see probes/scoring/scoring_job.py; the embeddings are of the same passes."""
-        asked = asking or ScoringOptions()
-        golden, found = self.loaded.golden_model(), []
-        for some in chunks(jobs, self.config.max_batch_tokens):
+        """By the golden base and adapters, see probes/scoring/scoring_job.py; the same passes give the embeddings."""
+        options = asking or ScoringOptions()
+        golden, scored = self.loaded.golden_model(), list[ScoringAnswer]()
+        for chunk in chunks(jobs, self.config.max_batch_tokens):
             if stop():
                 break
             with self._lock:
-                models = Copies(golden, self.loaded.golden_name, self._rounded_golden)
-                found += in_halves(some, partial(self._score, models, asked))
-            self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in some)
-        return found
+                models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
+                scored += in_halves(chunk, partial(self._score, models, options))
+            self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in chunk)
+        return scored
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         with self._lock:
@@ -189,13 +199,13 @@ class Runner:
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
     ) -> tuple[int, ...]:
-        return in_ids(self.loaded.tokenizer(weights), messages, self.config.base, day)
+        return chat_token_ids(self.loaded.tokenizer(weights), messages, self.config.base, day)
 
     def context(self) -> int | None:
-        """By the live base's config, with what its rope is stretched by."""
-        told = self.loaded.model(Weights.LIVE, None).network.config.get_text_config()
-        positions = getattr(told, "max_position_embeddings", None)
-        rope = getattr(told, "rope_parameters", None) or {}
+        """From the live base's config, times the factor by which its rotary embedding is stretched."""
+        config = self.loaded.model(Weights.LIVE, None).network.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        rope = getattr(config, "rope_parameters", None) or {}
         return int(positions * max(1.0, float(rope.get("factor") or 1.0))) if positions else None
 
     def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
@@ -205,10 +215,10 @@ class Runner:
         return str(self.loaded.tokenizer(weights).decode(list(ids), skip_special_tokens=False))
 
     def end_of_answer(self) -> int | None:
-        """By rendering a turn: the tokenizer's own end-of-text token need not be the one that a template writes."""
-        words, ends = self.loaded.tokenizer(Weights.GOLDEN), self.loaded.golden_model().ends
+        """By rendering a turn: the tokenizer's own end-of-text token need not be the one that the template writes."""
+        tokenizer, ends = self.loaded.tokenizer(Weights.GOLDEN), self.loaded.golden_model().ends
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        tokens = words.encode(words.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
+        tokens = tokenizer.encode(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
         return next((token for token in reversed(tokens) if token in ends), None)
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
@@ -220,7 +230,7 @@ class Runner:
         return self.loaded.facts(adapter)
 
     def other_attention(self) -> str:
-        """Name of a backend that the live base is not run by and could be, "" where there is none."""
+        """Name of an attention backend that the live base supports and does not run on, "" where there is none."""
         if self.loaded.live is None:
             return ""
         network = self.loaded.live.network
@@ -239,7 +249,7 @@ class Runner:
         """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
         with self._lock:
             model = self.loaded.model(Weights.LIVE, adapter)
-            return faulty_adapters.blocks(model.adapters.fitted[adapter].adapter)
+            return faulty_adapters.blocks(model.adapters.applied[adapter].adapter)
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
         """r and lora_alpha as the adapter's config has them, without its patterns. Raises like ``run``."""
@@ -250,41 +260,43 @@ class Runner:
         return self.residency.rounded(self.loaded.golden_model(), bits)
 
     @contextmanager
-    def _stand_ins(self) -> Iterator[StandIns]:
-        """Roles for one run, and nothing of them left on the models after it."""
-        cast = StandIns(self.loaded.model, self.residency.loads)
+    def _fault_injection(self) -> Iterator[FaultInjection]:
+        """For one run; no variant is left on the models after it."""
+        faults = FaultInjection(self.loaded.model, self.residency.loads)
         try:
-            yield cast
+            yield faults
         finally:
             with self._lock:
-                cast.leave()
+                faults.remove_all()
 
-    def _staged(self, cast: StandIns, replays: Sequence[Replay]) -> list[tuple[Role, dict[Replay, Replay]]]:
-        """Replays by stage, each by the one that is put in its place. All are cast before the first is answered."""
-        stages: dict[object, tuple[Role, dict[Replay, Replay]]] = {}
+    def _by_batch_key(self, faults: FaultInjection, replays: Sequence[Replay]) -> list[Resolved]:
+        """Replays that may share a micro-batch. All targets are resolved before the first replay is answered."""
+        groups: dict[object, Resolved] = {}
         with self._lock:
             for replay in replays:
-                role = cast.role(replay.target)
-                _, asked = stages.setdefault(role.stage, (role, {}))
-                asked[replace(replay, target=role.target)] = replay
-        return list(stages.values())
+                resolved = faults.resolve(replay.target)
+                _, originals = groups.setdefault(resolved.batch_key, (resolved, {}))
+                originals[replace(replay, target=resolved.target)] = replay
+        return list(groups.values())
 
-    def _on_stage(self, role: Role) -> Model:
+    def _model_of(self, target: ResolvedTarget) -> Model:
         with self._lock:
-            return self.residency.rounded(role.model, role.bits, role.group) if role.bits else role.model
+            return self.residency.rounded(target.model, target.bits, target.group) if target.bits else target.model
 
-    def _score(self, models: Copies, asked: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
-        """A single response that there is no memory for is told why, and costs nobody beside it."""
+    def _score(self, models: GoldenModels, options: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
+        """A single response that there is no memory for says so in its answer, and fails no other."""
         try:
-            return answers(models, jobs, self.loaded.scorers, asked, self.config.max_batch_tokens)
+            return answers(models, jobs, self.loaded.scorers, options, self.config.max_batch_tokens)
         except NoMemory as error:
             if len(jobs) > 1:
                 raise
             return [unanswered(jobs[0], models.base, str(error))]
 
-    def _answer(self, cast: StandIns, model: Model, shape: BatchShape, batch: Sequence[Replay]) -> list[Replayed]:
+    def _answer(
+        self, faults: FaultInjection, model: Model, shape: BatchShape, batch: Sequence[Replay]
+    ) -> list[Replayed]:
         with self._lock:
-            self._check_cast(cast)
+            self._check_variants(faults)
             try:
                 answered = model.answer(batch, shape)
             except NoMemory as error:
@@ -296,19 +308,19 @@ class Runner:
         return answered
 
     def _give_up(self, target: Target, error: NoMemory) -> None:
-        """Of an adapter as it lies there; a stand-in's trouble is none of its own."""
+        """Only a live adapter without a fault: a variant that runs out of memory says nothing about its adapter."""
         if target.weights is Weights.LIVE and target.fault is None and target.adapter in self.config.adapters:
             self.residency.give_up(target.adapter, error)
 
-    def _step(self, cast: StandIns, steps: Iterator[dict[int, int]]) -> dict[int, int] | None:
+    def _step(self, faults: FaultInjection, steps: Iterator[dict[int, int]]) -> dict[int, int] | None:
         with self._lock:
-            self._check_cast(cast)
+            self._check_variants(faults)
             return next(steps, None)
 
-    def _check_cast(self, cast: StandIns) -> None:
-        """Variants are made of what was loaded when they were cast: after another load they stand for nothing."""
-        if cast.has_faults and cast.loads != self.residency.loads:
-            raise Unreplayable(self.config.base, "it or an adapter was loaded anew while replaying")
+    def _check_variants(self, faults: FaultInjection) -> None:
+        """Variants are made from what was loaded when they were resolved; after another load they mean nothing."""
+        if faults.has_faults and faults.loads != self.residency.loads:
+            raise Unreplayable(self.config.base, "it or an adapter was loaded again while replaying")
 
 
 def _involved(target: Target) -> list[Target]:

@@ -1,11 +1,11 @@
-"""A runner without a model: a tiny seeded language in numpy, with adapters, and faults that can be switched on.
+"""The in-memory runner: a toy language model in numpy, with adapters, and faults that can be switched on.
 
-It ships with the product, so that everything after the runner can be tried end to end in milliseconds. Letters are
-ASCII codes; the next letter depends on a fading memory of all letters before it. An adapter adds a low-rank shift to
-the logits, the way a LoRA does, so strength, direction and base can be moved apart from each other.
+It is part of the product, so that everything behind a runner can be tested end to end in milliseconds. Letters are
+ASCII codes; the next letter depends on an exponentially decaying memory of all letters before it. An adapter adds a
+low-rank update to the logits, as a LoRA does, so strength, direction and base can be varied independently.
 
-Of ``Target.fault`` it answers every kind. Its cache is its fading memory: under another one's cache, as much of what is
-added comes from the other adapter as there are letters in that memory which the other one read.
+It answers every kind of ``Target.fault``. The decaying memory stands for the key-value cache: on a prompt cache
+computed by another adapter, that adapter's share of the update is the share of that memory which it read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from probes.artefacts.identity import NEWEST
 from probes.canaries.log_prob_summary import summarise
 from probes.errors import Unreplayable
 from probes.model import toy_language as toy
-from probes.model.packing import OTHERS_CACHE, pack
+from probes.model.packing import FOREIGN_CACHE, pack
 from probes.model.toy_language import Reals
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
 from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, token_scores, why_not, why_unreadable
@@ -36,14 +36,14 @@ FAULTS = {
     "not_applied": "the base answers under the adapter's name",
     "scale": "scale:0.5 multiplies the adapter's strength",
     "wrong_adapter": "wrong_adapter:NAME answers with another adapter",
-    "distorted": "distorted:0.5 adds so much of a direction that is not the adapter's",
-    "mismatched": "no key matches: not applied, and the facts say so",
+    "distorted": "distorted:0.5 adds an update of that size in a direction that is not the adapter's",
+    "mismatched": "no key matches: not applied, and the facts report it",
     "not_a_number": "log-probabilities are NaN",
-    "base_swapped": "base_swapped:0.3 moves the base by so much, adapters survive (base only)",
+    "base_swapped": "base_swapped:0.3 moves the base by that much, adapters still take effect (base only)",
     "swapped_and_lost": "the base moves and every adapter's effect is gone (base only)",
     "unreadable": "files cannot be read",
-    "files_changing": "files have not come to rest",
-    "failing": "files are fine, the replay itself fails",
+    "files_changing": "files have not settled",
+    "failing": "files are readable, the replay itself fails",
 }
 BLOCKS = {"unreadable": Reason.UNREADABLE, "files_changing": Reason.FILES_CHANGING}
 
@@ -52,7 +52,7 @@ BLOCKS = {"unreadable": Reason.UNREADABLE, "files_changing": Reason.FILES_CHANGI
 class Config:
     """The language and its adapters.
 
-    base, adapters: what seeds the base, and name -> what seeds its shift; the same words give the same numbers
+    base, adapters: the base's seed, and adapter -> seed of its update; the same text gives the same numbers
     golden_base: None takes ``base``; noise: standard deviation on logits, nats, under every other batch shape
     faults: adapter name, or "" for the base -> one of FAULTS
     """
@@ -78,7 +78,7 @@ def check_fault(subject: str, fault: str, adapters: dict[str, str]) -> None:
 
 
 class Runner:
-    """See probes/runner.py for the contract. ``inject`` switches a fault on for what is asked from then on."""
+    """See probes/runner.py for the contract. ``inject`` switches a fault on for all later answers."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -144,13 +144,13 @@ class Runner:
     def score(
         self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
     ) -> list[ScoringAnswer]:
-        """By the golden language and its adapters, one by one."""
-        found: list[ScoringAnswer] = []
+        """By the golden base and adapters, one by one."""
+        scored: list[ScoringAnswer] = []
         for job in jobs:
             if stop():
                 break
-            found.append(self._scored(job, asking or ScoringOptions()))
-        return found
+            scored.append(self._scored(job, asking or ScoringOptions()))
+        return scored
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:  # noqa: ARG002
         self._check_known(adapter)
@@ -160,8 +160,8 @@ class Runner:
         return toy.END
 
     def accept_adapter(self, adapter: str, folder: str | None) -> None:
-        """Of a registered adapter the seed in its config is what was accepted, and nothing is to do. For a version
-        before it the folder is taken as that version's seed."""
+        """Nothing for a registered adapter: its seed in the config is the accepted one. For a previous version the
+        folder is taken as that version's seed."""
         if adapter not in self.config.adapters:
             self._seeds.pop(adapter, None)
             self._seeds |= {} if folder is None else {adapter: folder}
@@ -170,7 +170,7 @@ class Runner:
         self,
         messages: Sequence[dict[str, str]],
         weights: Weights = Weights.LIVE,
-        day: date | None = None,  # noqa: ARG002 - its template writes none
+        day: date | None = None,  # noqa: ARG002 - its template writes no date
     ) -> tuple[int, ...]:
         turns = [(toy.TURN, *self.encode(f"{m['role']}\n{m['content']}", weights), toy.END) for m in messages]
         return (*(token for turn in turns for token in turn), toy.START)
@@ -186,8 +186,8 @@ class Runner:
         if adapter is None:
             return Identity(golden, live, scheme=scheme)
         kind, detail = self._fault(adapter)
-        there = self.config.adapters[detail if kind == "wrong_adapter" else adapter]
-        return Identity(golden, live, _hash(self.config.adapters[adapter]), _hash(there), scheme=scheme)
+        live_seed = self.config.adapters[detail if kind == "wrong_adapter" else adapter]
+        return Identity(golden, live, _hash(self.config.adapters[adapter]), _hash(live_seed), scheme=scheme)
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         self._check_known(adapter)
@@ -261,17 +261,17 @@ class Runner:
         return Replayed(replay, summarise(full, replay.kept))
 
     def _jitter(self, text: Sequence[int], shape: BatchShape) -> Reals | float:
-        """What another batch shape does to the logits of this text: always the same for the same shape."""
+        """What another batch shape adds to the logits of this text: always the same for the same shape."""
         if shape == BatchShape():
             return 0.0
         return self.config.noise * toy.normal(f"{shape} {text}", len(text), toy.VOCABULARY)
 
     def _log_probs(self, text: Sequence[int], target: Target, prompt: int, jitter: Reals | float = 0.0) -> Floats:
-        """(len(text), V): what comes after each letter. prompt: how many of them are the prompt's."""
+        """(len(text), V) log-probabilities of the letter after each. prompt: how many letters are the prompt's"""
         base = self._golden_base if target.weights is Weights.GOLDEN else self._live_base
         fault, memory = target.fault, toy.states(text, base)
-        few = (bits(fault), group(fault)) if fault and fault.kind is FaultKind.QUANTISED else (0, 0)
-        logits = memory @ toy.head(base, *few) + toy.habits(text) + self._added(memory, target, prompt) + jitter
+        precision = (bits(fault), group(fault)) if fault and fault.kind is FaultKind.QUANTISED else (0, 0)
+        logits = memory @ toy.head(base, *precision) + toy.habits(text) + self._added(memory, target, prompt) + jitter
         logits = logits - logits.max(axis=1, keepdims=True)
         log_probs: Floats = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
         return log_probs
@@ -286,8 +286,8 @@ class Runner:
         if fault is None or fault.kind is FaultKind.QUANTISED:
             return own
         others = self._shift(memory, other, golden)
-        if fault.kind in OTHERS_CACHE:
-            share = toy.share_of_first(prompt - OTHERS_CACHE[fault.kind], len(memory))
+        if fault.kind in FOREIGN_CACHE:
+            share = toy.share_of_first(prompt - FOREIGN_CACHE[fault.kind], len(memory))
             return share * others + (1 - share) * own
         others = others * target.scale
         if fault.kind is FaultKind.OTHER_ADAPTER:
@@ -296,7 +296,7 @@ class Runner:
         return own + part * others if fault.kind is FaultKind.STACKED else (1 - part) * own + part * others
 
     def _shift(self, memory: Reals, adapter: str | None, golden: bool, left_out: int | None = None) -> Reals:
-        """(T, V) logits that the adapter adds at scale 1, as it is injected unless golden; nothing for the base."""
+        """(T, V) logits that the adapter adds at scale 1, with its injected fault unless golden; zeros for the base."""
         if adapter is None:
             return np.zeros((len(memory), toy.VOCABULARY))
         kind, detail = ("none", "") if golden else self._fault(adapter)
@@ -310,14 +310,14 @@ class Runner:
 
 
 def _check_answerable(adapter: str | None, fault: Fault) -> None:
-    """Raises Unreplayable for a fault that means nothing here; the adapters that it names are known already."""
+    """Raises Unreplayable for a fault that has no meaning here; the adapters that it names were checked before."""
     if fault.kind is FaultKind.QUANTISED:
         bits(fault)
-    elif adapter is None and fault.kind not in (*OTHERS_CACHE, FaultKind.OTHER_ADAPTER):
-        raise Unreplayable("the base", f"has nothing to be {fault.kind}: wanted an adapter")
+    elif adapter is None and fault.kind not in (*FOREIGN_CACHE, FaultKind.OTHER_ADAPTER):
+        raise Unreplayable("the base", f"cannot be {fault.kind}: wanted an adapter")
     elif fault.kind is FaultKind.WITHOUT and fault.name not in PARTS:
         raise Unreplayable(str(adapter), f"has no block {fault.name!r}; known are {', '.join(PARTS)}")
-    elif not fault.name and fault.kind not in OTHERS_CACHE:
+    elif not fault.name and fault.kind not in FOREIGN_CACHE:
         raise Unreplayable(str(adapter), f"{fault.kind} with no adapter's name")
 
 

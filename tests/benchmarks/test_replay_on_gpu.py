@@ -65,7 +65,7 @@ def test_grouped_products_add_what_the_product_adds() -> None:
     on = model(plain)
     stacks = {name: it for name, it in fast.named_modules() if hasattr(it, "seats")}
     for number, (name, made) in enumerate(adapters(plain, SMALL, torch.float32, 2)):
-        fitted = on.adapters.fit(name, made)
+        fitted = on.adapters.apply(name, made)
         assert (len(fitted.modules), fitted.facts) == (len(stacks), ())
         for path, part in made.low_rank.items():
             stacks[path].a[number] = part.a.T
@@ -76,7 +76,7 @@ def test_grouped_products_add_what_the_product_adds() -> None:
     seats.first, seats.ends = 4, torch.tensor([2 * length, 4 * length], dtype=torch.int32)
     with torch.inference_mode():
         found = fast.base_model(input_ids=torch.cat([ids, ids]), use_cache=False).last_hidden_state
-        with on.adapters.rows.answering((), 4):
+        with on.adapters.selection.for_pass((), 4):
             base = plain.base_model(input_ids=ids, use_cache=False).last_hidden_state
     cut = [replace(replay, prompt=replay.prompt[:length], kept=None) for replay in asked]
     answers = on.answer(cut, BatchShape(rows=4))

@@ -31,7 +31,7 @@ OF_MODELS = {
     "probes.model.quantise",
     "probes.model.response_scoring",
     "probes.model.shared_prefix",
-    "probes.model.trial",
+    "probes.model.invariance",
     "probes.residency.accepted_adapters",
     "probes.residency.adapter_loading",
     "probes.residency.bases",

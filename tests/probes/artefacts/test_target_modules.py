@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from probes.artefacts.lora_files import read_adapter
 from probes.artefacts.target_modules import TargetModules
 from probes.errors import Unreplayable, Unsupported
-from probes.model.lora import fitting
+from probes.model.lora import match_modules
 from probes.runner import Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
@@ -142,7 +142,7 @@ def test_the_shipped_adapters_target_every_key_they_have(folder: Path) -> None:
                 owner.add_module(parent, torch.nn.Module())
             owner = owner.get_submodule(parent)
         owner.add_module(last, torch.nn.Linear(part.a.shape[1], part.b.shape[0], device="meta"))
-    assert fitting(adapter, bare).facts == ()
+    assert match_modules(adapter, bare).facts == ()
 
 
 def _configure(folder: Path, **changes: Any) -> None:

@@ -38,8 +38,8 @@ class World:
     def log_probs(self, adapter: str | None, text: tuple[int, ...], first: int) -> np.ndarray[Any, Any]:
         with torch.inference_mode():
             logits = self.plain[adapter](input_ids=torch.tensor([list(text)]), use_cache=False).logits[0]
-        found: np.ndarray[Any, Any] = logits[first - 1 : -1].log_softmax(-1).numpy()
-        return found
+        log_probs: np.ndarray[Any, Any] = logits[first - 1 : -1].log_softmax(-1).numpy()
+        return log_probs
 
 
 @pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "recurrent_gemma"])
@@ -78,8 +78,8 @@ def test_on_from_the_cache_of_another_one(world: World) -> None:
 
 def test_texts_are_written_side_by_side_as_alone(world: World) -> None:
     prompts = [prompt for prompt, _ in TEXTS]
-    found = world.runner.generate_many(Target("a"), prompts, 6, lambda: False)
-    for prompt, written in zip(prompts, found, strict=True):
+    generated = world.runner.generate_many(Target("a"), prompts, 6, lambda: False)
+    for prompt, written in zip(prompts, generated, strict=True):
         wanted: list[int] = []
         while len(wanted) < 6 and wanted[-1:] != [2]:
             wanted.append(int(world.log_probs("a", (*prompt, *wanted, 0), len(prompt) + len(wanted))[0].argmax()))
@@ -92,9 +92,9 @@ def test_responses_are_scored_as_the_plain_formula_has_it(world: World) -> None:
         ScoringJob("a", str(n), "", 0.0, prompt, forced, SamplingParameters(0.8))
         for n, (prompt, forced) in enumerate(TEXTS)
     ]
-    for one, answer in zip(jobs, world.runner.score(jobs, lambda: False, asking), strict=True):
-        ours, bases = (world.log_probs(it, (*one.prompt, *one.output), len(one.prompt)) for it in ("a", None))
-        wanted = score(ours.astype(float), bases.astype(float), {}, one.response, asking.tokens)
+    for job, answer in zip(jobs, world.runner.score(jobs, lambda: False, asking), strict=True):
+        ours, bases = (world.log_probs(name, (*job.prompt, *job.output), len(job.prompt)) for name in ("a", None))
+        wanted = score(ours.astype(float), bases.astype(float), {}, job.response, asking.tokens)
         assert answer.tokens is not None
         assert answer.tokens.log_l[BASE] == pytest.approx(wanted.log_l[BASE], abs=NEAR)
 
@@ -109,7 +109,7 @@ def test_layers_that_begin_anew_on_several_tokens_are_found_when_they_are_built(
 def test_a_model_that_keeps_its_state_in_its_modules_is_refused(tmp_path: Path) -> None:
     """Whoever is asked between two tokens of a text would go on from that text's state."""
     runner = opened(architecture_base(tmp_path / "base", "recurrent_gemma"), tmp_path / "cache")
-    assert "on from its cache" in runner.refresh()[None].detail
+    assert "with a cache it answers otherwise" in runner.refresh()[None].detail
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "bloom", "gpt_oss"])
@@ -136,4 +136,4 @@ def test_a_part_on_a_module_whose_weights_are_read_is_refused_by_its_name(kind: 
     architecture_base(base, kind, seed=1)
     for _ in range(3):
         ready = runner.refresh()
-    assert [name for name, it in ready.items() if it.blocked] == ["lost"]
+    assert [name for name, readiness in ready.items() if readiness.blocked] == ["lost"]

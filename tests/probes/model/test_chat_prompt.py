@@ -60,9 +60,9 @@ def test_a_time_of_day_is_known_of_canaries_alone() -> None:
 
 @pytest.mark.parametrize("directive", [*TIME, "%U", "%+"])
 def test_what_is_more_than_a_day_is_refused_of_traffic(directive: str) -> None:
-    told = words(f"{{{{ strftime_now('%d {directive}') }}}}")
+    tokenizer = words(f"{{{{ strftime_now('%d {directive}') }}}}")
     with pytest.raises(Unreplayable, match="writes the time of day"):
-        rendered(told, ASKED, SERVED)
+        rendered(tokenizer, ASKED, SERVED)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_without_a_block_is_peft_on_files_without_its_keys(
     base, folders, runner = world
     (tmp_path / "adapter_config.json").write_bytes((folders["head"] / "adapter_config.json").read_bytes())
     tensors = load_file(folders["head"] / "adapter_model.safetensors")
-    rest = {key: it for key, it in tensors.items() if kept(key)}
+    rest = {key: tensor for key, tensor in tensors.items() if kept(key)}
     # PEFT refuses files without a module that the config saves: it is given the base's own instead.
     own = {"base_model.model.lm_head.weight": load_file(base / "model.safetensors")["model.embed_tokens.weight"]}
     save_file(own | rest, tmp_path / "adapter_model.safetensors")
@@ -176,7 +176,7 @@ def test_all_faults_in_one_call_answer_as_each_alone_and_leave_nothing_behind(wo
         for key, alone in full(runner, [target], TEXTS).items():
             assert np.abs(together[key] - alone).max() < 1e-4, key
     assert before is not None and before is runner.loaded.live
-    assert set(before.adapters.fitted) == {"a", "b", "other", "head", "norm"}
+    assert set(before.adapters.applied) == {"a", "b", "other", "head", "norm"}
 
 
 def test_another_adapter_by_fault_is_that_adapter_and_golden_weights_have_faults_too(world: World) -> None:
@@ -201,7 +201,7 @@ def test_scale_zero_is_the_base_under_a_fault_of_the_adapter(world: World) -> No
     ("target", "words"),
     [
         (faulty("a", FaultKind.WITHOUT, "k_proj"), "no block 'k_proj'; known are down_proj, q_proj"),
-        (faulty(None, FaultKind.WITHOUT, "q_proj"), "the base has nothing to be without"),
+        (faulty(None, FaultKind.WITHOUT, "q_proj"), "the base cannot be without"),
         (faulty("a", FaultKind.STACKED, "nobody"), "no such adapter"),
         (faulty("a", FaultKind.AVERAGED, ""), "no adapter's name"),
         (faulty("a", FaultKind.WARMED, "nobody"), "no such adapter"),
@@ -211,9 +211,9 @@ def test_scale_zero_is_the_base_under_a_fault_of_the_adapter(world: World) -> No
 def test_a_fault_that_cannot_be_played_is_told_before_anything_is_answered(
     world: World, target: Target, words: str
 ) -> None:
-    asked = [Replay("well", PROMPT, FORCED, Target("a")), Replay("ill", PROMPT, FORCED, target)]
+    replays = [Replay("well", PROMPT, FORCED, Target("a")), Replay("ill", PROMPT, FORCED, target)]
     with pytest.raises(Unreplayable, match=words):
-        next(world[2].run(asked, lambda: False))
+        next(world[2].run(replays, lambda: False))
     with pytest.raises(Unreplayable, match=words):
         world[2].generate(target, PROMPT, 2, lambda: False)
 
@@ -226,17 +226,17 @@ def test_a_variant_shares_the_tensors_of_its_adapter_and_goes_when_the_run_does(
     run = runner.run([Replay("c", PROMPT, FORCED, target)] * 3, lambda: False, BatchShape(rows=1))
     assert isinstance(run, Generator)
     next(run)
-    (name,) = set(board.fitted) - {"a", "b", "other", "head", "norm"}
-    for module, part in board.fitted[name].adapter.low_rank.items():
-        assert part.a.data_ptr() == board.fitted["a"].adapter.low_rank[module].a.data_ptr()
+    (name,) = set(board.applied) - {"a", "b", "other", "head", "norm"}
+    for module, part in board.applied[name].adapter.low_rank.items():
+        assert part.a.data_ptr() == board.applied["a"].adapter.low_rank[module].a.data_ptr()
     run.close()
-    assert name not in board.fitted
+    assert name not in board.applied
 
 
 def test_two_runs_at_a_time_do_not_take_each_others_variants_away(world: World) -> None:
     target = faulty("a", FaultKind.WITHOUT, "q_proj")
-    asked = [Replay(str(i), PROMPT, FORCED, target) for i in range(2)]
-    first, second = (world[2].run(asked, lambda: False, BatchShape(rows=1)) for _ in range(2))
+    replays = [Replay(str(i), PROMPT, FORCED, target) for i in range(2)]
+    first, second = (world[2].run(replays, lambda: False, BatchShape(rows=1)) for _ in range(2))
     whole = next(first).full
     list(second)
     rest = next(first).full
@@ -247,15 +247,15 @@ def test_an_adapter_that_is_loaded_anew_ends_the_run_of_its_variants(tmp_path: P
     base = tiny_base(tmp_path / "base")
     adapter = tiny_adapter(tmp_path / "a", base)
     runner = opened(base, tmp_path, {"a": adapter})
-    asked = [Replay(str(i), PROMPT, FORCED, faulty("a", FaultKind.WITHOUT, "q_proj")) for i in range(2)]
-    run = runner.run(asked, lambda: False, BatchShape(rows=1))
+    replays = [Replay(str(i), PROMPT, FORCED, faulty("a", FaultKind.WITHOUT, "q_proj")) for i in range(2)]
+    run = runner.run(replays, lambda: False, BatchShape(rows=1))
     next(run)
     (adapter / "adapter_model.safetensors").touch()
     runner.refresh()
     runner.refresh()
-    with pytest.raises(Unreplayable, match="loaded anew"):
+    with pytest.raises(Unreplayable, match="loaded again"):
         next(run)
-    assert len(list(runner.run(asked, lambda: False))) == 2
+    assert len(list(runner.run(replays, lambda: False))) == 2
 
 
 @pytest.mark.parametrize(

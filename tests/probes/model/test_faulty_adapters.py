@@ -51,7 +51,7 @@ def test_blocks_are_module_names_then_halves_then_layers() -> None:
     ],
 )  # fmt: skip
 def test_blocks_hold_neither_the_whole_nor_the_same_modules_twice(case: str, given: LoraAdapter, wanted: str) -> None:
-    assert blocks(given) == tuple(f"layers.{it}" if it.isdecimal() else it for it in wanted.split()), case
+    assert blocks(given) == tuple(f"layers.{name}" if name.isdecimal() else name for name in wanted.split()), case
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_stacked_effects_add_and_averaged_ones_are_halved() -> None:
         made = make(first, second)
         assert made.low_rank["both"].a.shape == (5, 5) and made.r == 5
         for name in ("a", "both", "b"):
-            parts = [one.low_rank[name] for one in (first, second) if name in one.low_rank]
+            parts = [adapter.low_rank[name] for adapter in (first, second) if name in adapter.low_rank]
             wanted = share * torch.stack([change(part) for part in parts]).sum(dim=0)
             assert torch.allclose(change(made.low_rank[name]), wanted, atol=1e-6)
         assert made.low_rank["a"].a is first.low_rank["a"].a, "what only one has is shared"

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, read_adapter
 from probes.errors import Unsupported
-from probes.model.lora import Misplaced, Switchboard, fitting, grouped
+from probes.model.lora import AppliedAdapters, RowMismatch, match_modules, row_groups
 from probes.runner import BatchShape, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
@@ -125,7 +125,7 @@ def test_what_peft_does_not_apply_is_the_base_here_too_and_a_fact_says_why(
     assert np.abs(peft_log_probs(base, adapter, PROMPT, FORCED) - bare).max() == 0
     runner = opened(base, tmp_path, {"a": adapter})
     assert np.abs(full(runner, [Target("a")])[Target("a"), 0] - bare).max() < 1e-5
-    assert [told for told in runner.facts("a") if fact in told], runner.facts("a")
+    assert [stated for stated in runner.facts("a") if fact in stated], runner.facts("a")
 
 
 def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_adapter_of_a_fused_base_says_so(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["qkv_proj"]}))
     runner = opened(base, tmp_path, {"a": with_keys(adapter, lambda key: key.replace("q_proj", "qkv_proj"))})
     said = "(they belong to a base with qkv_proj fused, and this base has q_proj, k_proj, v_proj)"
-    assert [told for told in runner.facts("a") if said in told], runner.facts("a")
+    assert [stated for stated in runner.facts("a") if said in stated], runner.facts("a")
 
 
 def test_several_adapters_of_different_ranks_share_one_batch_with_the_base(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_left_padding_and_chunks_are_what_the_model_is_given(tmp_path: Path) -> 
     assert runner.loaded.live is not None
     calls: list[dict[str, Any]] = []
     inner = runner.loaded.live.network.base_model
-    inner.register_forward_pre_hook(lambda _, __, told: calls.append(told), with_kwargs=True)
+    inner.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
     texts = [(PROMPT, FORCED), (PROMPT[:1], FORCED[:2])]
     full(runner, [Target(None)], texts, BatchShape(left_pad=True))
     assert calls[0]["attention_mask"].tolist() == [[1] * 10, [0] * 8 + [1] * 2]
@@ -272,42 +272,42 @@ def test_a_missing_half_and_another_rank_than_configured_are_facts(tmp_path: Pat
 def test_an_adapter_can_be_replaced_and_taken_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3))
-    board, x = Switchboard(model), torch.randn(2, 3)
+    board, x = AppliedAdapters(model), torch.randn(2, 3)
     bare = model(x).detach()
     for factor in (1.0, 2.0):
-        board.fit("a", _on("0", factor))
-        with board.rows.answering(grouped([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
+        board.apply("a", _on("0", factor))
+        with board.selection.for_pass(row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
             change = (model(x) - bare).detach()
         assert torch.equal(change[0], torch.zeros(3))
         assert torch.allclose(change[1], factor * x[1].sum() * torch.ones(3), atol=1e-5)
     board.remove("a")
-    with board.rows.answering(grouped([("a", 1.0)] * 2, torch.device("cpu")), 2):
+    with board.selection.for_pass(row_groups([("a", 1.0)] * 2, torch.device("cpu")), 2):
         assert torch.equal(model(x), bare)
 
 
 def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> None:
     model = nn.Sequential(nn.Linear(3, 3))
-    board = Switchboard(model)
-    board.fit("a", _on("0", 1.0))
+    board = AppliedAdapters(model)
+    board.apply("a", _on("0", 1.0))
     with (
-        board.rows.answering(grouped([("a", 1.0)], torch.device("cpu")), 1),
-        pytest.raises(Misplaced, match="5 rows in a batch of 1"),
+        board.selection.for_pass(row_groups([("a", 1.0)], torch.device("cpu")), 1),
+        pytest.raises(RowMismatch, match="5 rows in a batch of 1"),
     ):
         model(torch.randn(5, 3))
-    assert board.rows.groups == ()
+    assert board.selection.groups == ()
 
 
 def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number() -> None:
     """As mixtures call their shared experts. A number of tokens that some were picked from is not guessed at."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 3)), torch.randn(6, 3)
-    board = Switchboard(model)
+    board = AppliedAdapters(model)
     bare = model(x).detach()
-    board.fit("a", _on("0", 1.0))
-    groups = grouped([(None, 1.0), ("a", 1.0)], torch.device("cpu"))
-    with board.rows.answering(groups, 2, columns=3):
+    board.apply("a", _on("0", 1.0))
+    groups = row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu"))
+    with board.selection.for_pass(groups, 2, columns=3):
         change = (model(x) - bare).detach()
-        with pytest.raises(Misplaced, match="4 rows in a batch of 2"):
+        with pytest.raises(RowMismatch, match="4 rows in a batch of 2"):
             model(x[:4])
     assert torch.equal(change[:3], torch.zeros(3, 3))
     assert torch.allclose(change[3:], x[3:].sum(dim=1, keepdim=True).expand(3, 3), atol=1e-5)
@@ -315,11 +315,11 @@ def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number()
 
 def test_a_part_on_a_module_that_is_not_called_is_refused_and_takes_the_former_with_it() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    board = Switchboard(model, rowwise=frozenset({"0"}))
-    board.fit("a", _on("0", 1.0))
+    board = AppliedAdapters(model, rowwise=frozenset({"0"}))
+    board.apply("a", _on("0", 1.0))
     with pytest.raises(Unsupported, match=r"1 of 1 parts on modules that this base does not call .*: 1 is "):
-        board.fit("a", _on("1", 1.0))
-    assert board.fitted == {}
+        board.apply("a", _on("1", 1.0))
+    assert board.applied == {}
 
 
 def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
     before = full(runner, [Target(None)])[Target(None), 0]
     adapter = read_adapter(tiny_adapter(tmp_path / "a", base))
     assert runner.loaded.live is not None
-    assert len(fitting(adapter, runner.loaded.live.network).modules) == 6
+    assert len(match_modules(adapter, runner.loaded.live.network).modules) == 6
     assert np.array_equal(full(runner, [Target(None)])[Target(None), 0], before)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.records import Fault, FaultKind
 from probes.errors import Unreplayable
-from probes.model.packing import PassColumns, aligned, laid_out, pack, pack_prompts, pack_texts, padded
+from probes.model.packing import ForwardPass, aligned, lay_out, pack, pack_prompts, pack_texts, padded
 from probes.runner import BatchShape, Replay, Target
 
 
@@ -21,9 +21,9 @@ def replays(count: int, seed: int = 0) -> list[Replay]:
 
 
 def test_every_replay_is_in_exactly_one_batch_and_limits_are_kept() -> None:
-    asked = replays(50)
-    batches = pack(asked, BatchShape(rows=6), max_tokens=300)
-    assert sorted(replay.canary for batch in batches for replay in batch) == sorted(replay.canary for replay in asked)
+    given = replays(50)
+    batches = pack(given, BatchShape(rows=6), max_tokens=300)
+    assert sorted(replay.canary for batch in batches for replay in batch) == sorted(replay.canary for replay in given)
     for batch in batches:
         longest = max(len(replay.prompt) + len(replay.forced) - 1 for replay in batch)
         assert len(batch) <= 6
@@ -78,9 +78,9 @@ def test_aligned_rows_meet_at_their_cuts() -> None:
 )
 def test_chunks_cover_every_column_once(chunk: int, wanted: list[tuple[int, int]]) -> None:
     batch = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a", scale=0.5)), Replay("d", (1,), (4,), Target(None))]
-    rows, stretches = laid_out(batch, BatchShape(chunk=chunk))
+    rows, stretches = lay_out(batch, BatchShape(chunk=chunk))
     assert rows.ids.shape == (2, 5)
-    assert stretches == [PassColumns(*span, (("a", 0.5), (None, 1.0))) for span in wanted]
+    assert stretches == [ForwardPass(*span, (("a", 0.5), (None, 1.0))) for span in wanted]
 
 
 @pytest.mark.parametrize(
@@ -92,26 +92,26 @@ def test_the_prompts_end_where_another_one_stops_reading(
 ) -> None:
     target = Target("a", scale=0.5, fault=Fault(kind, "b"))
     batch = [Replay("c", (1, 2, 3), (4, 5, 6), target), Replay("d", (1,), (4,), target)]
-    rows, stretches = laid_out(batch, BatchShape(left_pad=True, chunk=2))
+    rows, stretches = lay_out(batch, BatchShape(left_pad=True, chunk=2))
     assert rows.starts.tolist() == starts
     voices = [(("b", 1.0),) * 2, (("a", 0.5),) * 2]
-    assert stretches == [PassColumns(*span, who) for span, who in zip(spans, voices, strict=True)]
+    assert stretches == [ForwardPass(*span, who) for span, who in zip(spans, voices, strict=True)]
 
 
 def test_a_model_that_takes_one_token_at_a_time_is_given_no_chunks() -> None:
     batch = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a"))]
-    assert laid_out(batch, BatchShape(chunk=2), continues=False)[1] == [PassColumns(0, 5, (("a", 1.0),))]
+    assert lay_out(batch, BatchShape(chunk=2), continues=False)[1] == [ForwardPass(0, 5, (("a", 1.0),))]
     warmed = [Replay("c", (1, 2, 3), (4, 5, 6), Target("a", fault=Fault(FaultKind.WARMED, "b")))]
-    first, *rest = laid_out(warmed, BatchShape(), continues=False)[1]
-    assert first == PassColumns(0, 2, (("b", 1.0),))
-    assert rest == [PassColumns(at, at + 1, (("a", 1.0),)) for at in (2, 3, 4)]
+    first, *rest = lay_out(warmed, BatchShape(), continues=False)[1]
+    assert first == ForwardPass(0, 2, (("b", 1.0),))
+    assert rest == [ForwardPass(at, at + 1, (("a", 1.0),)) for at in (2, 3, 4)]
 
 
 def test_a_pass_over_nothing_is_left_out() -> None:
     warmed = Target("a", fault=Fault(FaultKind.WARMED, ""))
-    assert len(laid_out([Replay("c", (1,), (2, 3), warmed)], BatchShape())[1]) == 1, "one token: no cache to share"
+    assert len(lay_out([Replay("c", (1,), (2, 3), warmed)], BatchShape())[1]) == 1, "one token: no cache to share"
     bare = Target("a", fault=Fault(FaultKind.PREFILLED, ""))
-    assert laid_out([Replay("c", (1, 2), (3,), bare)], BatchShape())[1] == [PassColumns(0, 2, ((None, 1.0),))]
+    assert lay_out([Replay("c", (1, 2), (3,), bare)], BatchShape())[1] == [ForwardPass(0, 2, ((None, 1.0),))]
 
 
 def test_prompts_are_packed_with_room_to_grow() -> None:

@@ -15,7 +15,7 @@ from detectors.records import Fault, FaultKind, Floats
 from examples.helpdesk.releases import make_release
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable, Unsupported
-from probes.model.lora import Switch, Switchboard
+from probes.model.lora import AppliedAdapters, LoraModule
 from probes.model.quantise import levels, quantised, rounded_rows
 from probes.runner import BITS, Replay, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
@@ -107,12 +107,12 @@ def test_only_linear_layers_are_copied_and_adapters_are_left_behind(tmp_path: Pa
     base = tiny_base(tmp_path / "base", tied=False)
     model = LlamaForCausalLM.from_pretrained(base).requires_grad_(False)
     adapter = read_adapter(tiny_adapter(tmp_path / "a", base, modules_to_save=["lm_head", "norm"]))
-    Switchboard(model).fit("a", adapter)
+    AppliedAdapters(model).apply("a", adapter)
     twin = quantised(model, 4)
-    assert not any(isinstance(module, Switch) for module in twin.modules())
-    assert any(isinstance(module, Switch) for module in model.modules())
-    mine = {tensor.data_ptr() for tensor in model.parameters()}
-    copied = {name for name, tensor in twin.named_parameters() if tensor.data_ptr() not in mine}
+    assert not any(isinstance(module, LoraModule) for module in twin.modules())
+    assert any(isinstance(module, LoraModule) for module in model.modules())
+    originals = {tensor.data_ptr() for tensor in model.parameters()}
+    copied = {name for name, tensor in twin.named_parameters() if tensor.data_ptr() not in originals}
     assert copied == {name for name, _ in twin.named_parameters() if "_proj" in name}
 
 

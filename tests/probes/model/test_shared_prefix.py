@@ -50,9 +50,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def runner(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    found = opened(folders["base"], tmp_path_factory.mktemp("cache"), {n: folders[n] for n in "ab"})
-    yield found
-    found.close()
+    runner_ = opened(folders["base"], tmp_path_factory.mktemp("cache"), {n: folders[n] for n in "ab"})
+    yield runner_
+    runner_.close()
 
 
 def jobs(count: int = 9) -> list[ScoringJob]:
@@ -66,21 +66,21 @@ def jobs(count: int = 9) -> list[ScoringJob]:
     return made
 
 
-def same(one: ScoringAnswer, other: ScoringAnswer) -> None:
-    assert one.tokens is not None and other.tokens is not None
-    for alternative, values in one.tokens.log_l.items():
+def same(answer: ScoringAnswer, other: ScoringAnswer) -> None:
+    assert answer.tokens is not None and other.tokens is not None
+    for alternative, values in answer.tokens.log_l.items():
         assert other.tokens.log_l[alternative] == pytest.approx(values, abs=2e-3), alternative
-    for name, values in one.tokens.log_sampler.items():
+    for name, values in answer.tokens.log_sampler.items():
         assert other.tokens.log_sampler[name] == pytest.approx(values, abs=2e-3), name
-    assert other.tokens.path_log_lik == pytest.approx(one.tokens.path_log_lik, abs=5e-3, nan_ok=True)
-    assert other.tokens.ranks == pytest.approx(one.tokens.ranks, abs=1e-3, nan_ok=True)
+    assert other.tokens.path_log_lik == pytest.approx(answer.tokens.path_log_lik, abs=5e-3, nan_ok=True)
+    assert other.tokens.ranks == pytest.approx(answer.tokens.ranks, abs=1e-3, nan_ok=True)
 
 
 def test_packed_with_shared_beginnings_equals_one_by_one(runner: Runner) -> None:
     together = runner.score(jobs(), never, ALL)
     assert len(together) == 9
-    for one, packed in zip(jobs(), together, strict=True):
-        (alone,) = runner.score([one], never, ALL)
+    for job, packed in zip(jobs(), together, strict=True):
+        (alone,) = runner.score([job], never, ALL)
         same(alone, packed)
         assert packed.prompt == pytest.approx(alone.prompt, abs=1e-4)
         assert packed.output == pytest.approx(alone.output, abs=1e-4)
@@ -97,7 +97,7 @@ def test_an_adapter_with_a_head_of_its_own_is_read_by_that_head(head: dict[str, 
     names = {name: tiny_adapter(tmp_path / name, base, seed, **head) for seed, name in enumerate("ab", 1)}
     runner = opened(base, tmp_path / "cache", names)
     assert runner.loaded.golden is not None and runner.loaded.golden.plain_head
-    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert all("lm_head" in fitted.modules for fitted in runner.loaded.golden.adapters.applied.values())
     assert_as_replayed(runner)
     runner.close()
 
@@ -115,54 +115,54 @@ def test_a_base_that_caps_its_logits_is_read_by_its_own_head(tmp_path: Path) -> 
     names = {name: tiny_adapter(tmp_path / name, base, seed) for seed, name in enumerate("ab", 1)}
     runner = opened(base, tmp_path / "cache", names, attention="eager")
     assert runner.loaded.golden is not None and not runner.loaded.golden.plain_head
-    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.fitted.values())
+    assert all(fitted.facts == () for fitted in runner.loaded.golden.adapters.applied.values())
     assert_as_replayed(runner)
     # Of a long response in a large vocabulary, logits would be gigabytes; what is kept of it are states.
-    (found,) = read(runner.loaded.golden, [((1, 5, 6), (7, 8))], ("a", 1.0))
-    assert found.scored.shape == (2, config.hidden_size)
+    (states,) = read(runner.loaded.golden, [((1, 5, 6), (7, 8))], ("a", 1.0))
+    assert states.scored.shape == (2, config.hidden_size)
     runner.close()
 
 
 def assert_as_replayed(runner: Runner) -> None:
-    for one in jobs(4):
-        other = "b" if one.adapter == "a" else "a"
+    for job in jobs(4):
+        other = "b" if job.adapter == "a" else "a"
         others = {
-            HALF_STRENGTH: Target(one.adapter, scale=0.5),
-            DOUBLE_STRENGTH: Target(one.adapter, scale=2.0),
-            FOUR_BITS: Target(one.adapter, fault=Fault(FaultKind.QUANTISED, "4")),
+            HALF_STRENGTH: Target(job.adapter, scale=0.5),
+            DOUBLE_STRENGTH: Target(job.adapter, scale=2.0),
+            FOUR_BITS: Target(job.adapter, fault=Fault(FaultKind.QUANTISED, "4")),
             other_adapter(other): Target(other),
         }
-        targets = [Target(one.adapter), Target(None), *others.values()]
-        if one.sampling is not None and one.sampling.repetition != 1.0:
+        targets = [Target(job.adapter), Target(None), *others.values()]
+        if job.sampling is not None and job.sampling.repetition != 1.0:
             continue  # replays give log-probabilities, and that penalty needs raw logits
-        found = full(runner, targets, [(one.prompt, one.output)])
-        adapter, base, *rest = (found[target, 0].astype(np.float64) for target in targets)
-        wanted = score(adapter, base, dict(zip(others, rest, strict=True)), one.response, ALL.tokens)
-        (answer,) = runner.score([one], never, ALL)
-        same(ScoringAnswer(one, wanted, answer.prompt, answer.output), answer)
+        answers = full(runner, targets, [(job.prompt, job.output)])
+        adapter, base, *rest = (answers[target, 0].astype(np.float64) for target in targets)
+        wanted = score(adapter, base, dict(zip(others, rest, strict=True)), job.response, ALL.tokens)
+        (answer,) = runner.score([job], never, ALL)
+        same(ScoringAnswer(job, wanted, answer.prompt, answer.output), answer)
 
 
 def test_embeddings_are_those_of_embed(runner: Runner) -> None:
-    found = runner.score(jobs(), never, ALL)
-    texts = [(one.prompt, one.output) for one in jobs()]
-    for answer, (prompt, output) in zip(found, runner.embed(texts, never), strict=True):
+    scored = runner.score(jobs(), never, ALL)
+    texts = [(job.prompt, job.output) for job in jobs()]
+    for answer, (prompt, output) in zip(scored, runner.embed(texts, never), strict=True):
         assert answer.prompt == pytest.approx(prompt, abs=1e-4)
         assert answer.output == pytest.approx(output, abs=1e-4)
 
 
 def test_windows_and_chunks_change_nothing(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = runner.score(jobs(), never, ALL)
-    monkeypatch.setattr("probes.model.response_scoring.CELLS", {"cpu": 300})
-    for one, other in zip(whole, runner.score(jobs(), never, ALL), strict=True):
-        same(one, other)
+    monkeypatch.setattr("probes.model.response_scoring.WINDOW_LOGITS", {"cpu": 300})
+    for answer, other in zip(whole, runner.score(jobs(), never, ALL), strict=True):
+        same(answer, other)
 
 
 def test_an_unscored_response_is_embedded_and_its_reason_told(runner: Runner) -> None:
     first, second = jobs(2)
-    found = runner.score([replace(first, sampling=None), replace(second, adapter="nobody"), first], never, ALL)
-    assert [answer.tokens is None for answer in found] == [True, True, False]
-    assert "temperature" in found[0].detail and "nobody" in found[1].detail
-    assert np.isfinite(found[0].prompt).all()
+    scored = runner.score([replace(first, sampling=None), replace(second, adapter="nobody"), first], never, ALL)
+    assert [answer.tokens is None for answer in scored] == [True, True, False]
+    assert "temperature" in scored[0].detail and "nobody" in scored[1].detail
+    assert np.isfinite(scored[0].prompt).all()
 
 
 def test_the_accepted_adapter_scores_after_its_files_were_replaced(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -171,13 +171,13 @@ def test_the_accepted_adapter_scores_after_its_files_were_replaced(folders: dict
     kept = {"a": str(folders["a"])}
     for golden_adapters, scored in ((kept, True), ({}, False)):
         runner = opened(folders["base"], tmp_path / "cache", {"a": live}, golden_adapters=golden_adapters)
-        asked = [replace(one, adapter="a") for one in jobs(1)]
-        (before,) = runner.score(asked, never, ALL)
+        of_a = [replace(job, adapter="a") for job in jobs(1)]
+        (before,) = runner.score(of_a, never, ALL)
         for file in folders["b"].iterdir():
             shutil.copy(file, live / file.name)
         for _ in range(3):
             runner.refresh()
-        (after,) = runner.score(asked, never, ALL)
+        (after,) = runner.score(of_a, never, ALL)
         if scored:
             same(before, after)
         else:
@@ -189,15 +189,15 @@ def test_the_accepted_adapter_scores_after_its_files_were_replaced(folders: dict
 
 def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], tmp_path: Path) -> None:
     """``b``'s files as the version before ``a``: its numbers are those of ``b`` as another registered adapter."""
-    asked = [replace(one, adapter="a") for one in jobs(4)]
+    of_a = [replace(job, adapter="a") for job in jobs(4)]
     runner = opened(folders["base"], tmp_path / "cache", {n: folders[n] for n in "ab"})
     runner.accept_adapter(version_before("a"), str(folders["b"]))
-    for answer in runner.score(asked, never, ALL):
+    for answer in runner.score(of_a, never, ALL):
         assert answer.tokens is not None
         assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l[other_adapter("b")], abs=2e-3)
     runner.accept_adapter(version_before("a"), None)
-    assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(asked, never, ALL) if answer.tokens)
-    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.fitted) == {"a", "b"}
+    assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(of_a, never, ALL) if answer.tokens)
+    assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.applied) == {"a", "b"}
     runner.close()
 
 
@@ -210,7 +210,7 @@ def test_a_version_before_that_cannot_be_read_whole_is_left_out(
         tiny_adapter(earlier, tiny_base(tmp_path / "wide", head_dim=32))
     runner = opened(folders["base"], tmp_path / "cache", {"a": folders["a"]})
     runner.accept_adapter(version_before("a"), str(earlier))
-    for answer in runner.score([replace(one, adapter="a") for one in jobs(2)], never, ALL):
+    for answer in runner.score([replace(job, adapter="a") for job in jobs(2)], never, ALL):
         assert (
             answer.tokens is not None and HALF_STRENGTH in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l
         )

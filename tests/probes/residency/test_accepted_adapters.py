@@ -33,15 +33,15 @@ def test_the_live_adapter_answers_while_it_is_the_accepted_one_and_the_copy_afte
     golden = runner.loaded.golden
     assert golden is not None
     assert scored_by(runner) == adapter_hash(copy, 2)
-    assert set(golden.adapters.fitted) == {"a"}, "nothing is applied twice"
+    assert set(golden.adapters.applied) == {"a"}, "nothing is applied twice"
     overwrite(other, live)
     for _ in range(2):
         runner.refresh()
     assert scored_by(runner) == adapter_hash(copy, 2) != adapter_hash(live, 2)
-    assert len(golden.adapters.fitted) == 2
+    assert len(golden.adapters.applied) == 2
     runner.accept_adapter("a", str(other))
     assert scored_by(runner) == adapter_hash(other, 2)
-    assert set(golden.adapters.fitted) == {"a"}, "the former copy is taken off"
+    assert set(golden.adapters.applied) == {"a"}, "the former copy is taken off"
 
 
 def test_a_copy_that_is_rejected_is_read_again_once_its_files_change_and_not_before(base: Path, tmp_path: Path) -> None:

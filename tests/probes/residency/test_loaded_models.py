@@ -30,9 +30,9 @@ def test_what_lies_there_is_hashed_by_the_scheme_that_is_asked_for(bases: tuple[
         runner.refresh()
     first, second = runner.identity("a", 1), runner.identity("a", 2)
     assert first.base_moved and first.adapter_moved and not second.base_moved and not second.adapter_moved
-    for scheme, seen in ((1, first), (2, second)):
-        assert (seen.live_base, seen.live_adapter) == (base_hash(base, scheme), adapter_hash(adapter, scheme))
-        assert runner.golden_hashes("a", scheme) == (seen.golden_base, seen.live_adapter)
+    for scheme, identity in ((1, first), (2, second)):
+        assert (identity.live_base, identity.live_adapter) == (base_hash(base, scheme), adapter_hash(adapter, scheme))
+        assert runner.golden_hashes("a", scheme) == (identity.golden_base, identity.live_adapter)
     assert runner.loaded.live is loaded, "what answers alike is not loaded twice"
 
 
@@ -57,8 +57,13 @@ def test_a_changed_template_is_known_as_one_and_the_golden_one_is_left_to_traffi
     runner.refresh()
     runner.refresh()
     for scheme in SCHEMES:
-        seen = runner.identity("a", scheme)
-        assert seen.template_moved and not seen.tokenizer_moved and not seen.base_moved and seen.scheme == scheme
+        identity = runner.identity("a", scheme)
+        assert (
+            identity.template_moved
+            and not identity.tokenizer_moved
+            and not identity.base_moved
+            and identity.scheme == scheme
+        )
     assert runner.encode_chat(messages, Weights.GOLDEN) == before
     assert runner.encode_chat(messages) == runner.encode("hi")
 
@@ -68,10 +73,10 @@ def test_another_tokenizer_that_is_then_accepted_needs_no_restart(bases: tuple[P
     runner = opened(base, tmp_path)
     before = tokenizer_fingerprint(runner)
     file = base / "tokenizer.json"
-    told = json.loads(file.read_text())
-    words = told["model"]["vocab"]
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
     words["a"], words["b"] = words["b"], words["a"]
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(content))
     runner.refresh()
     assert runner.refresh()[None] == Readiness()
     present = tokenizer_fingerprint(runner)

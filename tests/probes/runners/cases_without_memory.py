@@ -29,6 +29,7 @@ from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import NoMemory
 from probes.golden.record import Golden, Unmonitorable
+from probes.model.lora import LoraModule
 from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Target, Weights
 from probes.runners.in_process import Runner
@@ -114,12 +115,12 @@ def test_an_adapter_too_large_for_the_machine_is_blind_alone_and_nothing_is_load
     live, loads, monitor = runner.loaded.live, runner.residency.loads, Monitor(Rules(Tolerances(), 5.0))
     known: dict[str, Golden | Unmonitorable] = {"giant": replace(golden, adapter="giant"), "a": golden}
     for number in range(ROUNDS):
-        told = judged(monitor, replayed(runner, known, number))
-        assert (told["giant"].status, told["giant"].reason) == (Status.UNMONITORABLE, Reason.NO_MEMORY)
-        assert "no memory for it: 1.1 TB asked for, " in told["giant"].explanation
-        assert " free" in told["giant"].explanation
-        assert told["a"].status is Status.HEALTHY
-        assert told["a"].retention is not None and told["a"].retention.mean == pytest.approx(1, abs=1e-3)
+        verdicts = judged(monitor, replayed(runner, known, number))
+        assert (verdicts["giant"].status, verdicts["giant"].reason) == (Status.UNMONITORABLE, Reason.NO_MEMORY)
+        assert "no memory for it: 1.1 TB asked for, " in verdicts["giant"].explanation
+        assert " free" in verdicts["giant"].explanation
+        assert verdicts["a"].status is Status.HEALTHY
+        assert verdicts["a"].retention is not None and verdicts["a"].retention.mean == pytest.approx(1, abs=1e-3)
         assert runner.loaded.live is live is not None and runner.residency.loads == loads
 
 
@@ -154,9 +155,9 @@ def test_it_is_tried_again_when_another_adapter_leaves_memory(volume: Path, tmp_
         assert runner.refresh()["wide"].blocked is Reason.NO_MEMORY
     for file in (volume / "b").iterdir():
         shutil.copy(file, other / file.name)
-    seen = [runner.refresh() for _ in range(3)]
-    assert [ready["other"].blocked for ready in seen] == [Reason.FILES_CHANGING, None, None]
-    assert [ready["wide"].blocked for ready in seen] == [Reason.NO_MEMORY, Reason.NO_MEMORY, None]
+    looks = [runner.refresh() for _ in range(3)]
+    assert [ready["other"].blocked for ready in looks] == [Reason.FILES_CHANGING, None, None]
+    assert [ready["wide"].blocked for ready in looks] == [Reason.NO_MEMORY, Reason.NO_MEMORY, None]
 
 
 def test_an_adapter_that_can_be_read_and_not_applied_is_blind_alone(volume: Path, tmp_path: Path) -> None:
@@ -168,8 +169,8 @@ def test_an_adapter_that_can_be_read_and_not_applied_is_blind_alone(volume: Path
     assert ready["wide"].blocked is Reason.NO_MEMORY and "268 MB asked for" in ready["wide"].detail
     assert ready[None].blocked is ready["a"].blocked is None
     live = runner.loaded.live
-    assert live is not None and set(live.adapters.fitted) == {"a"}
-    assert not any("wide" in switch.parts for switch in live.network.modules() if hasattr(switch, "parts"))
+    assert live is not None and set(live.adapters.applied) == {"a"}
+    assert not any("wide" in module.low_rank for module in live.network.modules() if isinstance(module, LoraModule))
     assert close(runner, volume / "a", volume / "base")
 
 
@@ -205,7 +206,7 @@ def test_an_adapter_on_the_live_base_and_not_on_the_golden_one_is_replayed_and_s
         for _ in range(LOOKS_TO_WAIT + 1):
             runner.refresh()
         assert runner.residency.loads == loads, "a try that fails changes nothing for a run under way"
-    assert {it.blocked for it in ready.values()} == {None}
+    assert {readiness.blocked for readiness in ready.values()} == {None}
     full(runner, [Target("wide"), Target("a"), Target("a", Weights.GOLDEN)])
     with pytest.raises(NoMemory, match="268 MB asked for"):
         full(runner, [Target("wide", Weights.GOLDEN)])
@@ -223,9 +224,9 @@ def test_a_pass_for_which_there_is_no_memory_is_made_in_smaller_ones(volume: Pat
     runner = opened(volume / "base", tmp_path, {"a": volume / "a"})
     targets, texts = [Target(None), Target("a")], [(PROMPT[i:], FORCED) for i in range(5)]
     whole = full(runner, targets, texts)
-    seen = bounded(runner, most)
+    row_counts = bounded(runner, most)
     small = full(runner, targets, texts)
-    assert max(seen) > most, "a batch that was asked for whole at first"
+    assert max(row_counts) > most, "a batch that was asked for whole at first"
     assert small.keys() == whole.keys() and len(small) == 10
     assert all(np.abs(small[key] - whole[key]).max() < 1e-5 for key in whole)
     embedded = runner.embed([(PROMPT, FORCED), (PROMPT[:3], FORCED)], lambda: False)
@@ -234,17 +235,17 @@ def test_a_pass_for_which_there_is_no_memory_is_made_in_smaller_ones(volume: Pat
 
 def bounded(runner: Runner, most: int, tokens: int = 10_000) -> list[int]:
     """From now on the network raises, as torch does, for more rows or longer ones. Gives the rows it was asked for."""
-    seen: list[int] = []
+    row_counts: list[int] = []
 
     def before(_: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
         del args
-        seen.append(kwargs["input_ids"].shape[0])
-        if seen[-1] > most or kwargs["input_ids"].shape[1] > tokens:
+        row_counts.append(kwargs["input_ids"].shape[0])
+        if row_counts[-1] > most or kwargs["input_ids"].shape[1] > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. 1 GiB is free. Including more")
 
     assert runner.loaded.live is not None
     runner.loaded.live.network.base_model.register_forward_pre_hook(before, with_kwargs=True)
-    return seen
+    return row_counts
 
 
 def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_measured_in_the_same_round(
@@ -258,15 +259,15 @@ def test_an_adapter_that_there_is_no_memory_to_run_is_let_go_and_the_others_are_
     # One round beforehand: what a first pass sets up for good is not what there is no room for.
     assert judged(monitor, replayed(runner, {"a": golden}, 0))["a"].status is Status.HEALTHY
     with room_for(50):
-        told = [judged(monitor, replayed(runner, known, number)) for number in range(1, 1 + ROUNDS)]
+        rounds = [judged(monitor, replayed(runner, known, number)) for number in range(1, 1 + ROUNDS)]
         loads = runner.residency.loads
-    assert [one["wide"].reason for one in told] == [Reason.NO_MEMORY] * ROUNDS
-    assert "asked for" in told[0]["wide"].explanation and " free" in told[0]["wide"].explanation
-    for one in told:
-        assert one["a"].status is Status.HEALTHY
-        assert one["a"].retention is not None and one["a"].retention.mean == pytest.approx(1, abs=1e-3)
+    assert [verdicts["wide"].reason for verdicts in rounds] == [Reason.NO_MEMORY] * ROUNDS
+    assert "asked for" in rounds[0]["wide"].explanation and " free" in rounds[0]["wide"].explanation
+    for verdicts in rounds:
+        assert verdicts["a"].status is Status.HEALTHY
+        assert verdicts["a"].retention is not None and verdicts["a"].retention.mean == pytest.approx(1, abs=1e-3)
     assert runner.loaded.live is live and runner.residency.loads == loads
-    assert live is not None and set(live.adapters.fitted) == {"a"}, "what it took is free"
+    assert live is not None and set(live.adapters.applied) == {"a"}, "what it took is free"
 
 
 def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behind(volume: Path, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_a_stand_in_that_there_is_no_memory_for_is_told_and_leaves_nothing_behin
     with room_for(100), pytest.raises(NoMemory, match="asked for"):
         full(runner, [Target("a", fault=Fault(FaultKind.STACKED, "wide"))])
     live = runner.loaded.live
-    assert live is not None and set(live.adapters.fitted) == {"wide", "a"}
+    assert live is not None and set(live.adapters.applied) == {"wide", "a"}
     assert close(runner, volume / "a", volume / "base")
 
 
@@ -289,11 +290,11 @@ def test_one_response_too_long_for_memory_costs_none_beside_it(volume: Path, tmp
     wanted = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
     assert all(answer.tokens is not None for answer in wanted)
     bounded(runner, 100, tokens=30)
-    found = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
-    assert [answer.tokens is None for answer in found] == [False, True, False, False]
-    assert "Tried to allocate 2 GiB. 1 GiB is free." in found[1].detail and "Including" not in found[1].detail
+    scored = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
+    assert [answer.tokens is None for answer in scored] == [False, True, False, False]
+    assert "Tried to allocate 2 GiB. 1 GiB is free." in scored[1].detail and "Including" not in scored[1].detail
     for i in (0, 2, 3):
-        ours, theirs = found[i].tokens, wanted[i].tokens
+        ours, theirs = scored[i].tokens, wanted[i].tokens
         assert ours is not None and theirs is not None
         assert np.allclose(ours.log_l[BASE], theirs.log_l[BASE], atol=1e-4)
 

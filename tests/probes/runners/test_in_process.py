@@ -92,7 +92,7 @@ def test_threads_are_those_of_the_setting_or_of_the_share(tmp_path: Path, monkey
 
 def test_a_text_ends_where_generation_config_says_id_0_too(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
-    for told, ends in (({"eos_token_id": 0}, {0}), ({"eos_token_id": [0, 5]}, {0, 5}), ({}, {2})):
-        (base / "generation_config.json").write_text(json.dumps(told))
+    for settings, ends in (({"eos_token_id": 0}, {0}), ({"eos_token_id": [0, 5]}, {0, 5}), ({}, {2})):
+        (base / "generation_config.json").write_text(json.dumps(settings))
         live = opened(base, tmp_path / "cache").loaded.live
         assert live is not None and live.ends == ends

@@ -1,4 +1,4 @@
-"""The twin's faults: each moves what it says and leaves the rest."""
+"""Faults of the in-memory runner: each changes what it names and nothing else."""
 
 from __future__ import annotations
 
@@ -118,43 +118,43 @@ def test_faults_of_the_config_hold_from_the_start_and_nonsense_is_refused() -> N
     assert "none" in FAULTS
 
 
-def asked(kind: FaultKind, name: str, adapter: str | None = "alpha") -> Target:
+def faulty(kind: FaultKind, name: str, adapter: str | None = "alpha") -> Target:
     return Target(adapter, fault=Fault(kind, name))
 
 
 def test_its_blocks_add_up_to_the_adapter() -> None:
-    gaps = [centred(answer(WELL, asked(FaultKind.WITHOUT, block)) - BASE) for block in WELL.blocks("alpha")]
+    gaps = [centred(answer(WELL, faulty(FaultKind.WITHOUT, block)) - BASE) for block in WELL.blocks("alpha")]
     assert len(gaps) == 3
     assert np.allclose(sum(gaps), 2 * centred(ALPHA - BASE), atol=1e-3), "each part is missing once, and there twice"
 
 
 def test_two_adapters_together_add_up() -> None:
     both = centred(ALPHA - BASE) + centred(BETA - BASE)
-    assert np.allclose(centred(answer(WELL, asked(FaultKind.STACKED, "beta")) - BASE), both, atol=1e-3)
-    assert np.allclose(centred(answer(WELL, asked(FaultKind.AVERAGED, "beta")) - BASE), both / 2, atol=1e-3)
+    assert np.allclose(centred(answer(WELL, faulty(FaultKind.STACKED, "beta")) - BASE), both, atol=1e-3)
+    assert np.allclose(centred(answer(WELL, faulty(FaultKind.AVERAGED, "beta")) - BASE), both / 2, atol=1e-3)
 
 
 def test_fewer_bits_are_further_from_the_base_and_leave_the_adapter_alone() -> None:
-    few = [answer(WELL, asked(FaultKind.QUANTISED, bits, None)) for bits in ("8", "6", "4", "3")]
-    away = [float(np.square(centred(one - BASE)).mean()) for one in few]
+    few = [answer(WELL, faulty(FaultKind.QUANTISED, bits, None)) for bits in ("8", "6", "4", "3")]
+    away = [float(np.square(centred(answer - BASE)).mean()) for answer in few]
     assert away == sorted(away) and away[0] > 0
-    served = answer(WELL, asked(FaultKind.QUANTISED, "3"))
+    served = answer(WELL, faulty(FaultKind.QUANTISED, "3"))
     assert np.allclose(centred(served - few[-1]), centred(ALPHA - BASE), atol=1e-3)
 
 
 def test_anothers_cache_fades_with_the_letters_that_follow_it() -> None:
-    warmed = answer(WELL, asked(FaultKind.WARMED, "beta"))
-    ours, theirs = (np.square(centred(warmed - one)).sum(axis=1) for one in (ALPHA, BETA))
+    warmed = answer(WELL, faulty(FaultKind.WARMED, "beta"))
+    ours, theirs = (np.square(centred(warmed - answer)).sum(axis=1) for answer in (ALPHA, BETA))
     assert theirs[0] < ours[0] and ours[-1] < theirs[-1]
-    prefilled = answer(WELL, asked(FaultKind.PREFILLED, "beta"))
+    prefilled = answer(WELL, faulty(FaultKind.PREFILLED, "beta"))
     assert np.allclose(prefilled[0], BETA[0], atol=1e-5) and not np.allclose(warmed[0], BETA[0], atol=1e-3)
 
 
 def test_what_is_injected_is_there_under_a_fault_too() -> None:
-    half = answer(opened(alpha="scale:0.5"), asked(FaultKind.WITHOUT, "part.1"))
+    half = answer(opened(alpha="scale:0.5"), faulty(FaultKind.WITHOUT, "part.1"))
     assert np.array_equal(half, answer(WELL, Target("alpha", scale=0.5, fault=Fault(FaultKind.WITHOUT, "part.1"))))
     with pytest.raises(Unreplayable):
-        answer(opened(beta="unreadable"), asked(FaultKind.STACKED, "beta"))
+        answer(opened(beta="unreadable"), faulty(FaultKind.STACKED, "beta"))
 
 
 def centred(gap: Floats) -> Floats:

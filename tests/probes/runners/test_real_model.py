@@ -45,9 +45,12 @@ def test_the_ticket_router_answers_as_under_peft(runner: Runner, base: Path) -> 
     forced = runner.generate(Target("ticket-router"), prompt, 12, lambda: False)
     assert runner.facts("ticket-router") == ()
     targets = {Target("ticket-router"): ROUTER, Target(None): None}
-    asked = [Replay(str(i), prompt[i:], forced, target) for target in targets for i in (0, 1)]
+    replays = [Replay(str(i), prompt[i:], forced, target) for target in targets for i in (0, 1)]
     shape = BatchShape(rows=4)
-    answers = {(it.replay.target, it.replay.canary): it.full for it in runner.run(asked, lambda: False, shape)}
+    answers = {
+        (answer.replay.target, answer.replay.canary): answer.full
+        for answer in runner.run(replays, lambda: False, shape)
+    }
     wanted = {target: peft_log_probs(base, folder, prompt, forced) for target, folder in targets.items()}
     for target, reference in wanted.items():
         got = answers[target, "0"]

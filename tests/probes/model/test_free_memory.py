@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probes.errors import NoMemory, Unreplayable
-from probes.model.memory import check_room, failures, free_bytes, in_halves, no_memory
+from probes.model.free_memory import check_free, free_bytes, in_halves, memory_errors, no_memory
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 18.00 GiB is "
@@ -41,8 +41,8 @@ def test_a_machine_gives_what_is_available_and_its_swap(tmp_path: Path) -> None:
 )
 def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, used: str, stat: str) -> None:
     cgroup = "sys/fs/cgroup/"
-    told = {cgroup + used: "400000\n", cgroup + stat: "anon 300000\ninactive_file 50000\n"}
-    assert free_bytes(machine(tmp_path, **told, **{cgroup + limit: "500000\n"})) == 150_000
+    files = {cgroup + used: "400000\n", cgroup + stat: "anon 300000\ninactive_file 50000\n"}
+    assert free_bytes(machine(tmp_path, **files, **{cgroup + limit: "500000\n"})) == 150_000
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "300000\n"})) == 0
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
 
@@ -56,10 +56,10 @@ def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> No
 
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     root = machine(tmp_path)
-    check_room("/adapters/a", 700 * 1024, root)
+    check_free("/adapters/a", 700 * 1024, root)
     with pytest.raises(NoMemory, match="/adapters/a: no memory for it: 2 MB asked for, 717 kB free"):
-        check_room("/adapters/a", 2_000_000, root)
-    check_room("/adapters/a", 1 << 60, tmp_path / "no such machine")
+        check_free("/adapters/a", 2_000_000, root)
+    check_free("/adapters/a", 1 << 60, tmp_path / "no such machine")
 
 
 def test_what_an_error_says_of_memory_is_said_again() -> None:
@@ -70,28 +70,31 @@ def test_what_an_error_says_of_memory_is_said_again() -> None:
     assert (
         on_host is not None and on_host.asked == 5000 and on_host.why.startswith("no memory for it: 5 kB asked for, ")
     )
-    counted = no_memory("a", MemoryError(), asked=7_000_000_000)
+    counted = no_memory("a", MemoryError(), requested=7_000_000_000)
     assert counted is not None and "7 GB asked for" in counted.why
     assert no_memory("a", RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
 def test_an_error_about_something_else_stays_one(tmp_path: Path) -> None:
-    with pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as told, failures(str(tmp_path)):
+    with (
+        pytest.raises(Unreplayable, match=r"cannot be run: shapes do not fit$") as raised,
+        memory_errors(str(tmp_path)),
+    ):
         raise RuntimeError("shapes do not fit\nand more")
-    assert not isinstance(told.value, NoMemory)
+    assert not isinstance(raised.value, NoMemory)
 
 
 def test_a_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def twice(batch: Sequence[int]) -> list[int]:
-        asked.append(len(batch))
+        sizes.append(len(batch))
         if len(batch) > 2:
             raise NoMemory("batch", 100, 10)
         return [2 * number for number in batch]
 
     assert in_halves(range(7), twice) == [0, 2, 4, 6, 8, 10, 12]
-    assert asked == [7, 3, 1, 2, 4, 2, 2]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_a_single_one_that_does_not_fit_is_told() -> None:

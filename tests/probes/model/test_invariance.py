@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from probes.model.trial import tried
+from probes.model.invariance import check_invariance
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def network() -> LlamaForCausalLM:
 
 
 def test_a_plain_model_bears_everything_and_calls_every_linear_layer(network: LlamaForCausalLM) -> None:
-    found = tried(network)
-    assert found.plain_head and found.continues
+    traits = check_invariance(network)
+    assert traits.plain_head and traits.continues
     linear = {name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Embedding)}
-    assert len(linear) == 16 and linear <= found.rowwise
+    assert len(linear) == 16 and linear <= traits.rowwise
 
 
 class Ahead(nn.Module):
@@ -66,10 +66,10 @@ class Infinite(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (Ahead, "what comes after it, or lies beside it"),
-        (Across, "what comes after it, or lies beside it"),
-        (Carried, "on from its cache"),
-        (Infinite, "NaN or infinity"),
+        (Ahead, "what comes after it, or on its neighbours"),
+        (Across, "what comes after it, or on its neighbours"),
+        (Carried, "with a cache it answers otherwise"),
+        (Infinite, "NaN or infinite"),
     ],
 )
 def test_answers_that_depend_on_how_one_asks_are_refused(
@@ -77,7 +77,7 @@ def test_answers_that_depend_on_how_one_asks_are_refused(
 ) -> None:
     network.model.norm = nn.Sequential(layer(), network.model.norm)
     with pytest.raises(RuntimeError, match=reason):
-        tried(network.to(dtype))
+        check_invariance(network.to(dtype))
 
 
 class Elsewhere(nn.Module):
@@ -93,9 +93,9 @@ def test_a_token_that_a_rounding_sends_to_another_expert_is_no_fault_in_half_pre
     network: LlamaForCausalLM,
 ) -> None:
     network.model.norm = nn.Sequential(Elsewhere(), network.model.norm)
-    with pytest.raises(RuntimeError, match="lies beside it"):
-        tried(network)
-    assert tried(network.to(torch.bfloat16)).plain_head
+    with pytest.raises(RuntimeError, match="its neighbours in the batch"):
+        check_invariance(network)
+    assert check_invariance(network.to(torch.bfloat16)).plain_head
 
 
 class Asserting(nn.Module):
@@ -108,7 +108,7 @@ class Asserting(nn.Module):
 
 def test_a_layer_that_will_not_go_on_with_several_tokens_is_asked_one_by_one(network: LlamaForCausalLM) -> None:
     network.model.norm = nn.Sequential(Asserting(), network.model.norm)
-    assert not tried(network).continues
+    assert not check_invariance(network).continues
 
 
 class Read(nn.Module):
@@ -130,5 +130,5 @@ class Read(nn.Module):
 def test_modules_that_are_not_called_with_all_rows_are_told(network: LlamaForCausalLM) -> None:
     torch.manual_seed(0)
     network.model.layers[0].mlp = Read()
-    mine = {name for name in tried(network).rowwise if name.startswith("model.layers.0.mlp.")}
-    assert mine == {"model.layers.0.mlp.called", "model.layers.0.mlp.shared"}
+    called = {name for name in check_invariance(network).rowwise if name.startswith("model.layers.0.mlp.")}
+    assert called == {"model.layers.0.mlp.called", "model.layers.0.mlp.shared"}
