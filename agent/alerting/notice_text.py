@@ -1,7 +1,7 @@
 """The words of a page: what an on-call person reads of one verdict, pure.
 
 Whether anything is sent at all is decided in incidents.py; here is only how it reads. What was seen of a cause and what
-to do about it come with the verdict, and are worded in detectors/diagnosis/remediation.py.
+to do about it come with the verdict, and are worded in detectors/on_call_text.py.
 """
 
 from __future__ import annotations

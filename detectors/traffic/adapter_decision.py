@@ -8,10 +8,11 @@ most 5 %: of one replica in ten, two rounds of a few responses show nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detectors.diagnosis.response_cause import ResponseCounts, name_response_cause
+from detectors.diagnosis.response_cause import ResponseCounts, diagnose_responses
+from detectors.diagnosis.wording import words_of
 from detectors.records import Cause, Evidence, Identity, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.traffic.response_summary import ResponseSummary
 from detectors.traffic_records import TrafficRound
@@ -36,13 +37,11 @@ class ResponseIncident:
         return self.incident.open
 
     def to_json(self) -> dict[str, Any]:
-        return {"incident": self.incident.to_json(), "began": self.began, **asdict(self.counts)}
+        return {"incident": self.incident.to_json(), "began": self.began, **self.counts.to_json()}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
-        counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
-        pods = [tuple(stored[name]) for name in ("bad_pods", "pods")]
-        return cls(Incident.from_json(stored["incident"]), ResponseCounts(*counts, *pods), stored["began"])
+        return cls(Incident.from_json(stored["incident"]), ResponseCounts.from_json(stored), stored["began"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,8 @@ def decide_traffic(
     counted = _counted(before, heard, loudest)
     reason, after = _step(round.at, heard, loudest, counted, rules)
     if after.open and (heard.bad or not before.open):
-        found = name_response_cause(adapter, after.counts, heard.leading, reading.strength, blank.identity)
-        after = replace(after, incident=with_cause(after.incident, found))
+        found = diagnose_responses(adapter, after.counts, heard.leading, reading.strength, blank.identity)
+        after = replace(after, incident=with_cause(after.incident, words_of(found)))
     return _told(blank, reason, heard, reading, before, after), after
 
 
@@ -96,7 +95,7 @@ def _counted(before: ResponseIncident, heard: ResponseSummary, log_e: float) -> 
     if heard.good:
         return replace(before, counts=replace(past, fresh=past.fresh + heard.scored, favour=favour, pods=pods))
     counts = ResponseCounts(
-        heard=past.heard + past.fresh + heard.scored,
+        scored=past.scored + past.fresh + heard.scored,
         against=past.against + heard.against,
         favour=favour,
         bad_pods=tuple(sorted({*past.bad_pods, *heard.bad_pods})),

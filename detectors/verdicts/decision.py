@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from detectors.canaries.tolerance import Tolerances, blocked_by, draw_scores, median_share, member_median
-from detectors.diagnosis.root_cause import name_base_cause, name_cause
+from detectors.diagnosis.root_cause import diagnose, diagnose_base
+from detectors.diagnosis.wording import words_of
 from detectors.errors import Refused
 from detectors.records import (
     BaseRound,
@@ -129,7 +130,7 @@ def decide(
     seen = _Seen(round.at, share, good, change_of(round, rules.tolerances), remarks(round, good), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
-        after = with_cause(after, name_cause(round, rules.tolerances))
+        after = with_cause(after, words_of(diagnose(round, rules.tolerances)))
     return _told(with_figures(blank, round), reason, seen, incident, after), after
 
 
@@ -178,7 +179,7 @@ def decide_base(
     seen = _Seen(round.at, share, good, change_of_base(round, rules.tolerances), facts_of(round), onset_at)
     reason, after = _step(seen, evidence.log_e, incident, rules)
     if after.open and (not good or not incident.open):
-        after = with_cause(after, name_base_cause(round, rules.tolerances))
+        after = with_cause(after, words_of(diagnose_base(round, rules.tolerances)))
     return _told(with_base_figures(blank, members), reason, seen, incident, after), after
 
 
