@@ -77,8 +77,7 @@ BY_CANARIES = {
     ),
     (Cause.WRONG_STRENGTH, ""): Text(
         seen="{adapter} is applied at x{fitted:.2f} of its accepted strength; apart from that it does what it should",
-        action="compare lora_alpha, r and use_rslora in adapter_config.json with the scale that the engine applies, "
-        "then run gapwatch probe {adapter_argument}",
+        action="compare lora_alpha, r and use_rslora in adapter_config.json with the scale that the engine applies",
     ),
     (Cause.WRONG_ADAPTER, "another adapter"): Text(
         seen="{adapter} answers like {names}, which explains {explained:.0f} % of the difference",
@@ -202,9 +201,9 @@ BESIDE_THE_CAUSE = {
     "a block looks missing": Text(seen="what is left of {adapter} looks as if {missing} were missing from it"),
     "warm answers point to a tenant": Text(seen="those answers move towards what {previous} answers"),
     # factor: the power of two that the strength is near to
-    "near a factor": Text(seen="that is close to x{factor:g}"),
-    "the base moved too": Text(seen="beside that, the base {base_change}"),
-    "prompts render differently": Text(seen="beside that, {changed_prompts} prompts render to other token ids"),
+    "near a factor": Text(seen="its strength is close to a factor of {factor:g}"),
+    "the base moved too": Text(seen="in addition, the base {base_change}"),
+    "prompts render differently": Text(seen="in addition, {changed_prompts} prompts render to other token ids"),
     # adapter_was, adapter_is: the first digits of the hashes
     "adapter files changed": Text(
         seen="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",

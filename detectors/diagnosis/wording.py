@@ -168,7 +168,8 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
     values: dict[str, Any] = {"adapter": diagnosis.adapter, "adapter_argument": quote(diagnosis.adapter)}
     if diagnosis.means:
         means = diagnosis.means
-        values |= {"retention": means.retention, "gap_ratio": means.gap_ratio, "scale": means.scale}
+        # Rounded here, so that a retention just below 0 is not written as -0.00.
+        values |= {"retention": round(means.retention, 2) + 0.0, "gap_ratio": means.gap_ratio, "scale": means.scale}
         values |= {"off_direction": math.sqrt(means.distortion)}
         values |= {"base_change": _base_change(diagnosis.identity, means.base_shift)}
     if diagnosis.match:

@@ -30,7 +30,7 @@ def strength(scale: float) -> NamedCause:
 
 
 def test_figures_of_a_lost_adapter_are_in_the_sentence_with_what_they_mean() -> None:
-    words = words_of(replace(LOST, means=replace(MEANS, retention=0.0, gap_ratio=0.012)))
+    words = words_of(replace(LOST, means=replace(MEANS, retention=-0.001, gap_ratio=0.012)))
     assert words.cause is Cause.ADAPTER_NOT_APPLIED
     assert words.explanation == (
         "router answers like the base model: retention 0.00 (1 is intact, 0 is the base model), and its distance from "
@@ -62,7 +62,7 @@ def test_how_the_base_changed(moved: bool, shift: float, sentence: str) -> None:
 
 def test_a_base_that_moved_too_is_said_once_beside_a_fault_of_the_adapter() -> None:
     moved = replace(UNKNOWN, base_moved=True, identity=OTHER_WEIGHTS, match=match("4"))
-    beside = "beside that, the base has other weights than accepted"
+    beside = "in addition, the base has other weights than accepted"
     for cause, times in ((Cause.WRONG_STRENGTH, 1), (Cause.QUANTISED_BASE, 0), (Cause.BASE_SWAPPED, 0)):
         matched = match("one strength", value=0.6) if cause is Cause.WRONG_STRENGTH else moved.match
         diagnosis = replace(moved, cause=cause, match=None if cause is Cause.BASE_SWAPPED else matched)
@@ -85,18 +85,22 @@ def test_another_adapter_in_the_base_is_to_be_taken_out_of_it() -> None:
 @pytest.mark.parametrize(
     ("scale", "near", "hint"),
     [
-        (0.5, "x0.5", "r = 4,"),
-        (0.25, "x0.25", "r = 16,"),
+        (0.5, "0.5", "r = 4,"),
+        (0.25, "0.25", "r = 16,"),
         (0.354, "", "r = 8,"),
-        (8.0, "x8", "applying alpha where"),
-        (2.0, "x2", "applied once more"),
+        (8.0, "8", "applying alpha where"),
+        (2.0, "2", "applied once more"),
         (0.65, "", ""),
     ],
 )
 def test_a_strength_is_a_plain_factor_and_its_reason_a_possibility_to_check(scale: float, near: str, hint: str) -> None:
     words = strength(scale)
     assert f"router is applied at x{scale:.2f} of its accepted strength" in words.explanation
-    assert words.explanation.endswith(f"that is close to {near}") if near else "close to" not in words.explanation
+    assert (
+        words.explanation.endswith(f"its strength is close to a factor of {near}")
+        if near
+        else "close to" not in words.explanation
+    )
     assert hint in words.action and ("; check " in words.action) == bool(hint)
     assert ("the engine may have lost it" in words.action) == (scale == 0.5)
 
@@ -147,7 +151,7 @@ def test_changed_adapter_files_are_said_beside_the_cause_and_once() -> None:
 
 def test_prompts_that_render_differently_are_said_beside_the_cause() -> None:
     words = words_of(replace(LOST, changed_prompts=15, canaries=16))
-    assert words.explanation.endswith("beside that, 15 prompts render to other token ids")
+    assert words.explanation.endswith("in addition, 15 prompts render to other token ids")
 
 
 def test_a_replica_has_the_text_of_its_own_fault_and_the_round_is_said_once() -> None:
