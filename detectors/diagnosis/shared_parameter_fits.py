@@ -1,7 +1,7 @@
 """Least squares of one number that all canaries share: a temperature, a strength, or the part that another adapter has.
 
-Used by signature_matching.py alone. Each fit accumulates over canaries what ``solve`` needs and keeps no vectors. A wider
-or coarser grid below changes which strength or part is named, and how much energy is left over.
+Used by signature_matching.py alone. Each fit accumulates over canaries what ``solve`` needs and keeps no vectors. A
+wider or coarser grid below changes which strength or part is named, and how much energy is left over.
 """
 
 from __future__ import annotations

@@ -49,10 +49,10 @@ def _of_canaries(diagnosis: Diagnosis, beside: Sequence[str]) -> Text:
 
 def _filled(templates: Sequence[Text], values: Mapping[str, Any]) -> Text:
     """One text of several, in their order."""
-    seen, action = (
+    explanation, action = (
         "; ".join(part.format(**values) for part in parts if part) for parts in zip(*templates, strict=True)
     )
-    return Text(seen, action)
+    return Text(explanation, action)
 
 
 # --- Which text ------------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
         replicas = diagnosis.replicas
         theirs = _of_canaries(replicas.diagnosis, tuple(beside_the_cause(replicas.diagnosis)))
         values |= {"bad": replicas.bad, "total": replicas.total, "pods": _list(replicas.pods, "and")}
-        values |= {"their_fault": theirs.seen, "their_action": theirs.action}
+        values |= {"their_fault": theirs.explanation, "their_action": theirs.action}
     return values
 
 

@@ -75,9 +75,9 @@ def test_a_text_uses_fields_that_its_diagnosis_offers(diagnosis: Diagnosis) -> N
 @pytest.mark.parametrize("diagnosis", of_responses(), ids=name_of)
 def test_a_text_of_responses_uses_fields_that_its_diagnosis_offers(diagnosis: ResponseDiagnosis) -> None:
     each = text.BY_RESPONSES[diagnosis.cause, wording.response_variant(diagnosis)]
-    assert fields(each.seen) | fields(each.action) <= set(wording.response_values(diagnosis))
+    assert fields(each.explanation) | fields(each.action) <= set(wording.response_values(diagnosis))
     if diagnosis.strength:
-        assert fields(text.ESTIMATED_STRENGTH.seen) <= set(wording.response_values(diagnosis))
+        assert fields(text.ESTIMATED_STRENGTH.explanation) <= set(wording.response_values(diagnosis))
 
 
 def test_the_text_of_a_base_uses_every_field_that_its_diagnosis_offers() -> None:
