@@ -1,6 +1,348 @@
-"""The sentences that a person on call reads: what was seen, and what to do. Templates and nothing else."""
+"""The sentences that a person on call reads: what was seen, and what to do first. Templates and nothing else.
+
+To change a sentence, edit it here. ``{name}`` is a value that the program fills in; which values a sentence may use is
+listed above its table, and tests/detectors/test_on_call_text.py checks it. Sentences are joined with "; ", so that
+they begin in lower case and end without a full stop. An action is an order: it names the file, setting or command to
+look at, and where there is one the command that shows whether it helped. ``{adapter_argument}`` is the adapter's name
+quoted for a shell.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+from detectors.records import Cause
+
+
+class Text(NamedTuple):
+    """explanation: what was seen; action: the first thing to do."""
+
+    explanation: str
+    action: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By canaries. Read by (cause, variant).
+#
+# Always: adapter, adapter_argument. Of the measured canaries: retention, gap_ratio, scale, off_direction (size of the
+# change in a direction other than the adapter's, 1 = as large as its accepted effect), base_change (see BASE_CHANGE).
+# Where a recorded fault explains the answers: explained (percent), names (the best match, or "a, b or c" where several
+# cannot be distinguished), name (the best match alone), fitted (strength, temperature or part).
+
+_CACHE_ACTION = (
+    "switch prefix caching off (in vLLM --no-enable-prefix-caching) or make the adapter part of the cache key, and "
+    "empty external key-value stores, because tenants may be reading each other's cache; then run gapwatch probe "
+    "{adapter_argument}"
+)
+
+BY_CANARIES = {
+    (Cause.ADAPTER_NOT_APPLIED, ""): Text(
+        explanation="{adapter} answers like the base model: retention {retention:.2f} (1 is intact, 0 is the base "
+        "model), and its distance from the base's answers is {gap_ratio:.2f} of the accepted one; the base itself "
+        "has not changed",
+        action="check that the engine loads {adapter}: key names and target modules in its adapter files, and the "
+        "name that requests ask for; then reload it and run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "nothing left"): Text(
+        explanation="{adapter} answers like the base model: retention {retention:.2f} (1 is intact, 0 is the base "
+        "model), and its distance from the base's answers is {gap_ratio:.2f} of the accepted one; the base "
+        "{base_change}",
+        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
+        "it until then; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "a part left"): Text(
+        explanation="the base under {adapter} {base_change}, and {adapter} has lost most of its effect: retention "
+        "{retention:.2f} (1 is intact, 0 is the base model), and its distance from the base's answers is "
+        "{gap_ratio:.2f} of the accepted one, because it was trained on the former weights and does not fit these",
+        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
+        "it until then; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.BASE_SWAPPED, ""): Text(
+        explanation="the base under {adapter} {base_change}; retention of {adapter} {retention:.2f}",
+        action="compare revision, dtype and quantisation of the base with those of the last good release and put "
+        "that release back, or accept the new base: gapwatch enrol {adapter_argument} --replace --why TEXT",
+    ),
+    # merged: the adapter that the base model answers like
+    (Cause.BASE_SWAPPED, "another adapter in the base"): Text(
+        explanation="the base under {adapter} {base_change}; retention of {adapter} {retention:.2f}; requests for "
+        "the base model itself are answered like {merged}",
+        action="take {merged} out of the base: it was merged into the base's weight files, or the engine leaves it "
+        "active on requests for the base; then run gapwatch probe {adapter_argument}",
+    ),
+    # bits: "4-bit", or "4-bit (groups of 32)"
+    (Cause.QUANTISED_BASE, ""): Text(
+        explanation="the base under {adapter} answers like a {bits} quantised copy of itself, which explains "
+        "{explained:.0f} % of the difference, and {base_change}; retention of {adapter} {retention:.2f}",
+        action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
+        "the last good release; serve the base as it was accepted, then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.WRONG_STRENGTH, ""): Text(
+        explanation="{adapter} is applied at x{fitted:.2f} of its accepted strength; apart from that it does what it "
+        "should",
+        action="compare lora_alpha, r and use_rslora in adapter_config.json with the scale that the engine applies",
+    ),
+    (Cause.WRONG_ADAPTER, "another adapter"): Text(
+        explanation="{adapter} answers like {names}, which explains {explained:.0f} % of the difference",
+        action="check which files are mounted, and which route is set, under the name {adapter}: they are those of "
+        "{names}. Stop that route until they are corrected, because one tenant is answered by another's adapter; "
+        "then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.WRONG_ADAPTER, "an earlier version"): Text(
+        explanation="{adapter} answers like an earlier version of itself, {names}, which explains {explained:.0f} % "
+        "of the difference",
+        action="unload {adapter} and load its present files again, and restart the engine if that does not help (an "
+        "engine may ignore a load under a name that is in use); then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.PARTLY_APPLIED, "a block"): Text(
+        explanation="{adapter} answers as if {names} were missing from it, which explains {explained:.0f} % of the "
+        "difference; retention {retention:.2f}",
+        action="look in the engine's load log for keys of {name} that were skipped, and compare target_modules in "
+        "adapter_config.json with the modules that the engine can adapt; then reload {adapter} and run gapwatch "
+        "probe {adapter_argument}",
+    ),
+    # positions: see POSITIONS
+    (Cause.PARTLY_APPLIED, "some positions"): Text(
+        explanation="{adapter} answers as if it were switched off for {positions}, which explains {explained:.0f} % "
+        "of the difference; retention {retention:.2f}",
+        action="switch off, one at a time, the engine's settings that treat prefill and decode differently: CUDA "
+        "graphs captured before the adapter was loaded, chunked prefill, prefix caching; after each run gapwatch "
+        "probe {adapter_argument}",
+    ),
+    # other: the adapter that is mixed in; percent: its share of the average
+    (Cause.COMPOSITION_INTERFERENCE, "on top"): Text(
+        explanation="{adapter} answers as if {other} were applied on top of it at x{fitted:.2f} of its strength, "
+        "which explains {explained:.0f} % of the difference; retention {retention:.2f}",
+        action="check which adapters the engine has active on requests for {adapter}: switch {other} off there, and "
+        "undo a merge that holds both; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.COMPOSITION_INTERFERENCE, "averaged"): Text(
+        explanation="{adapter} answers as if averaged with {other} ({percent:.0f} % of the average is {other}), "
+        "which explains {explained:.0f} % of the difference; retention {retention:.2f}",
+        action="check which adapters the engine has active on requests for {adapter}: switch {other} off there, and "
+        "undo a merge that holds both; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SAMPLING_CHANGED, "of the adapter"): Text(
+        explanation="{adapter} is served at temperature {fitted:.2f}: its log-probabilities are the accepted ones "
+        "divided by it, which explains {explained:.0f} % of the difference; the adapter itself is intact",
+        action="compare generation_config.json, the engine's default sampling parameters and its logprobs_mode with "
+        "those of the last good release; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SAMPLING_CHANGED, "of adapter and base"): Text(
+        explanation="{adapter} and its base are served at temperature {fitted:.2f}: the log-probabilities of both "
+        "are the accepted ones divided by it, which explains {explained:.0f} % of the difference; the adapter itself "
+        "is intact",
+        action="compare generation_config.json, the engine's default sampling parameters and its logprobs_mode with "
+        "those of the last good release; then run gapwatch probe {adapter_argument}",
+    ),
+    # changed_prompts, canaries: so many of so many
+    (Cause.TEMPLATE_CHANGED, "the template"): Text(
+        explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
+        "the accepted ids it answers as accepted: the chat template changed; the tokenizer and the adapter did not",
+        action="compare the base's chat_template and tokenizer_config.json with those of the last good release and "
+        "put those back, then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.TEMPLATE_CHANGED, "the tokenizer"): Text(
+        explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
+        "the accepted ids it answers as accepted: the tokenizer's files changed; the chat template and the adapter "
+        "did not",
+        action="compare the base's tokenizer.json, tokenizer_config.json and special_tokens_map.json with those of "
+        "the last good release and put those back, then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.TEMPLATE_CHANGED, "either"): Text(
+        explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
+        "the accepted ids it answers as accepted: the chat template or the tokenizer changed; the adapter did not",
+        action="compare the base's chat_template, tokenizer.json, tokenizer_config.json and special_tokens_map.json "
+        "with those of the last good release and put those back, then run gapwatch probe {adapter_argument}",
+    ),
+    # cold, warm: retention without and with another request's cache; previous: whose request it looks like
+    (Cause.SHARED_CACHE, "warm"): Text(
+        explanation="{adapter} answers differently where another request has left its prompt in the cache: retention "
+        "{warm:.2f} there, {cold:.2f} on a cold cache",
+        action=_CACHE_ACTION,
+    ),
+    (Cause.SHARED_CACHE, "always"): Text(
+        explanation="{adapter} answers as if a request for {previous} had left its prompt in the cache, which "
+        "explains {explained:.0f} % of the difference; retention {retention:.2f}",
+        action=_CACHE_ACTION,
+    ),
+    # bad, total: canaries; pods: names of the faulty replicas; their_fault, their_action: the text of those canaries
+    (Cause.ONE_REPLICA, "by pod"): Text(
+        explanation="the fault is on {pods} only, the other replicas of {adapter} answer as accepted: {their_fault}",
+        action="take {pods} out of rotation; {their_action}",
+    ),
+    (Cause.ONE_REPLICA, "by canaries"): Text(
+        explanation="{bad} of {total} canaries are answered wrongly and the others as accepted, so one of several "
+        "replicas is at fault: {their_fault}",
+        action="probe each pod by itself (kubectl get pods -o wide) and take the faulty one out of rotation; "
+        "{their_action}",
+    ),
+    (Cause.ADAPTER_REPLACED, ""): Text(
+        explanation="the files of {adapter} are not those that were accepted, the base is the same, and no recorded "
+        "fault explains the answers: retention {retention:.2f}, effective LoRA scale {scale:.2f}, and a change in "
+        "another direction of {off_direction:.2f} times its accepted effect",
+        action="find out who put these files there: put the accepted ones back (enrolment keeps a copy in adapters/ "
+        "beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace --why TEXT; "
+        "then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.UNKNOWN, ""): Text(
+        explanation="{adapter} no longer answers as accepted, and no recorded fault explains how: retention "
+        "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in another direction of {off_direction:.2f} "
+        "times its accepted effect",
+        action="compare accepted and present answers (gapwatch query flipped -p subject={adapter_argument}), then "
+        "roll {adapter} or the engine back to the last good release",
+    ),
+    (Cause.UNKNOWN, "not measured"): Text(
+        explanation="no canary of {adapter} was measured",
+        action="run gapwatch probe {adapter_argument} to replay them again",
+    ),
+}
+
+# What is added to the text of any cause, in this order.
+BESIDE_THE_CAUSE = {
+    # missing: a block of the adapter
+    "a block looks missing": Text(explanation="what is left of {adapter} looks as if {missing} were missing from it"),
+    "warm answers point to a tenant": Text(explanation="those answers move towards what {previous} answers"),
+    # factor: the power of two that the strength is near to
+    "near a factor": Text(explanation="its strength is close to a factor of {factor:g}"),
+    "the base moved too": Text(explanation="in addition, the base {base_change}"),
+    "prompts render differently": Text(explanation="in addition, {changed_prompts} prompts render to other token ids"),
+    # adapter_was, adapter_is: the first digits of the hashes
+    "adapter files changed": Text(
+        explanation="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",
+        action="put the accepted files of {adapter} back (enrolment keeps a copy in adapters/ beside the golden "
+        "records)",
+    ),
+    "adapter files changed, which is the cause": Text(
+        explanation="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",
+    ),
+    # The rank is not known to gapwatch, so that these are possibilities to check. rank: the one that fits
+    "perhaps rsLoRA is ignored": Text(
+        explanation="",
+        action="check use_rslora: if the adapter uses rsLoRA with r = {rank}, the engine may be ignoring it",
+    ),
+    "perhaps alpha is not divided by r": Text(
+        explanation="",
+        action="check lora_alpha: if r = {rank}, the engine may be applying alpha where alpha / r is meant",
+    ),
+    "perhaps applied twice": Text(
+        explanation="",
+        action="check the base's weight files: the adapter may be merged into them and applied once more",
+    ),
+    "perhaps alpha is lost": Text(
+        explanation="",
+        action="check lora_alpha: if alpha = 2 r, the engine may have lost it and be applying 1",
+    ),
+}
+
+# {base_change}: what happened to the base. base_was, base_is: the first digits of the hashes; base_shift: how far its
+# answers moved, in units of the adapter's own effect.
+BASE_CHANGE = {
+    "answers": "answers differently than accepted (base shift {base_shift:.3f})",
+    "weights and answers": "has other weights than accepted (hash was {base_was}, is {base_is}; base shift "
+    "{base_shift:.3f})",
+    "weights": "has other weights than accepted, though it answers as before (hash was {base_was}, is {base_is}; base "
+    "shift {base_shift:.3f})",
+}
+
+# {positions}, by the names that detectors/diagnosis/signature_matching.py gives them.
+POSITIONS = {
+    "first": "the first token of the answer",
+    "after the first": "every token after the first",
+    "after 16": "the tokens after the 16th",
+    "after 128": "the tokens after the 128th",
+    "prompt and first": "the prompt and the first token of the answer",
+}
+
+# {bits}: whole rows of a weight matrix rounded together, or groups within a row.
+BITS = "{bits}-bit"
+BITS_IN_GROUPS = "{bits}-bit (groups of {group})"
+
+# Several adapters of a base. affected, measured: so many of so many; names: of the affected; typical: the text of the
+# first of them that shows the commonest cause.
+BASE_BY_CANARIES = Text(
+    explanation="{affected} of {measured} adapters of {base} are affected ({names}); {typical}",
+    action="{typical_action}",
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By sampled responses. Read by (cause, variant).
+#
+# Always: adapter, adapter_argument, against, scored (so many of so many responses speak against the accepted adapter),
+# author (see AUTHORS); other: another adapter's name.
+
+_RESPONSES_FIT = (
+    "sampled responses of {adapter} fit {author} better than the accepted adapter ({against} of {scored} are clearly "
+    "not from the accepted adapter)"
+)
+
+BY_RESPONSES = {
+    (Cause.ADAPTER_NOT_APPLIED, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="check that the engine loads {adapter}: key names in its adapter files, and the name that requests "
+        "ask for; then reload it and run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, ""): Text(
+        explanation=_RESPONSES_FIT + "; the weights of the base have changed",
+        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
+        "it until then; gapwatch query identity -p subject={adapter_argument} shows both hashes",
+    ),
+    (Cause.QUANTISED_BASE, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
+        "the last good release",
+    ),
+    (Cause.WRONG_ADAPTER, "an earlier version"): Text(
+        explanation=_RESPONSES_FIT,
+        action="unload {adapter} and load its present files again; restart the engine if it still serves the old "
+        "ones; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.WRONG_ADAPTER, "another adapter"): Text(
+        explanation=_RESPONSES_FIT,
+        action="check which route and which caches the gateway and the engine keep under the name {adapter}; then "
+        "run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.WRONG_STRENGTH, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="compare lora_alpha, r and use_rslora in the adapter_config.json of {adapter} with the scale that the "
+        "engine applies",
+    ),
+    (Cause.ONE_REPLICA, "by pod"): Text(
+        explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
+        "adapter, all from {pods}; the others are as accepted",
+        action="take {pods} out of rotation, then reload {adapter} there and run gapwatch query responses -p "
+        "subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "pods not known"): Text(
+        explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
+        "adapter; the others are as accepted",
+        action="probe each pod by itself (kubectl get pods -o wide), take the faulty ones out of rotation, then "
+        "reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.UNKNOWN, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
+        "responses -p subject={adapter_argument}",
+    ),
+}
+
+# {author}: what the responses look like.
+AUTHORS = {
+    "the base": "the accepted base model",
+    "an earlier version": "the version of {adapter} that was accepted before",
+    "another adapter": "{other}",
+    "fewer bits": "{adapter} on a base of 4-bit weights",
+    "another strength": "{adapter} at another strength",
+    "unknown": "something that is not {adapter}",
+}
+
+# Added where the strength was estimated from the responses; 1 is as accepted, 0 is the base model.
+ESTIMATED_STRENGTH = Text(
+    explanation="estimated strength {strength:.2f} of the accepted one, between {low:.2f} and {high:.2f} with 95 % "
+    "confidence",
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Verdicts.
 
 # Canaries and sampled responses of one adapter, side by side.
 QUIET_CANARIES = (

@@ -19,8 +19,8 @@ from benchmarks.zoo.faults import WITNESSED, Case, cases
 from benchmarks.zoo.stall import Stall, drawn_like, round_of, rules, watch
 from benchmarks.zoo.world import World
 from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance
-from detectors.diagnosis.root_cause import diagnosed_canaries, name_cause
-from detectors.diagnosis.signature_matching import explanations, named
+from detectors.diagnosis.root_cause import diagnose, diagnosed_canaries
+from detectors.diagnosis.signature_matching import matching_signatures, signature_fits
 from detectors.records import Cause, Round
 
 ROUNDS, WANTED, BLOCKS_WANTED = 12, 95.0, 90.0
@@ -64,9 +64,10 @@ def _judged(stall: Stall, case: Case) -> Outcome:
     told, block = seen.verdict.cause, ""
     last = rounds[(seen.rounds or ROUNDS) - 1]
     if seen.rounds is None:
-        told = name_cause(last, TOLERANCES)[0]
+        told = diagnose(last, TOLERANCES).cause
     if case.block:
-        block = next((one.name for one in named(explanations(diagnosed_canaries(last), TOLERANCES.scale))), "")
+        fits = signature_fits(diagnosed_canaries(last), TOLERANCES.scale)
+        block = next((fit.name for fit in matching_signatures(fits)), "")
     return Outcome(case.adapter, case.cause, case.severity, case.name, seen.rounds, told, case.block, block)
 
 
@@ -80,7 +81,7 @@ def _judged_warm(case: Case, round: Round) -> Outcome:
     moved = base_moved(round, TOLERANCES)
     share = float(np.mean([beyond_tolerance(m, TOLERANCES, moved) for m in round.warm]))
     shows = 1 if share > TOLERANCES.share else None
-    return Outcome(case.adapter, case.cause, case.severity, case.name, shows, name_cause(round, TOLERANCES)[0])
+    return Outcome(case.adapter, case.cause, case.severity, case.name, shows, diagnose(round, TOLERANCES).cause)
 
 
 def _in_table(outcome: Outcome) -> bool:

@@ -120,30 +120,30 @@ def laws(
 ) -> dict[Alternative, torch.Tensor]:
     """Alternative -> (N, V) log-law under the request's sampler, path included."""
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    path = {interpolation(share): torch.lerp(base, adapter, share) for share in asking.tokens.path}
+    path = {interpolation(share): torch.lerp(base, adapter, share) for share in options.tokens.path}
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
     return {who: law_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
 
 
-def _kl(logits: Mapping[ScoredBy, torch.Tensor], asking: ScoringOptions) -> dict[Bet, Doubles]:
+def _kl(logits: Mapping[ScoredBy, torch.Tensor], options: ScoringOptions) -> dict[Bet, Doubles]:
     """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
     plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
     by_sampler = {name: law_torch(golden, other) for name, other in samplers(plain).items()}
-    found: dict[Bet, torch.Tensor] = dict([*laws(logits, plain, asking).items(), *by_sampler.items()])
+    found: dict[Bet, torch.Tensor] = dict([*laws(logits, plain, options).items(), *by_sampler.items()])
     return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
 
 
 def _means(
-    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
+    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
 ) -> dict[Bet, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    null = null_of(adapter, base, sampling, asking.tokens)
-    edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)
+    null = null_of(adapter, base, sampling, options.tokens)
+    edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in options.tokens.edges)
     truths = [law.exp() for law in (null.golden, *edges)]
     by_sampler = {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
-    bets: dict[Bet, torch.Tensor] = dict([*laws(logits, sampling, asking).items(), *by_sampler.items()])
-    return {name: mean_e_torch(it, null, truths, asking.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
+    bets: dict[Bet, torch.Tensor] = dict([*laws(logits, sampling, options).items(), *by_sampler.items()])
+    return {name: mean_e_torch(it, null, truths, options.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
 
 
 def _add(held: dict[Bet, list[Doubles]], found: Mapping[Bet, Doubles]) -> None:

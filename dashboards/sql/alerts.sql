@@ -1,4 +1,4 @@
--- Who was told what, and when?
+-- Which notices were sent, and when?
 -- subject = '': adapter or base; all when empty
 -- days = 30: how far back
 SELECT at, kind, reason, subject_kind, subject, cause, summary, dedup_key

@@ -1,4 +1,4 @@
--- What does watching cost, per adapter and day?
+-- What does monitoring cost, per adapter and day?
 -- subject = '': adapter or base; all when empty
 -- days = 7: how far back
 SELECT

@@ -1,4 +1,4 @@
--- What is degraded, suspect or unmonitorable now, and for whose fault?
+-- What is degraded, suspect or unmonitorable now, and for which cause?
 -- cluster = '': one cluster, or all when empty
 -- hours = 24: how far back a subject may last have been judged
 WITH by_pod AS (
@@ -10,7 +10,7 @@ WITH by_pod AS (
     WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32})
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
--- Each pod that is alive speaks for itself; of those that are gone, only one that had the last word.
+-- Verdicts of every pod that is alive count; of a pod that is gone, only if its verdict is the latest on the subject.
 pods AS (
     SELECT
         *, judged = max(judged) OVER (PARTITION BY cluster, subject_kind, subject)

@@ -1,4 +1,4 @@
--- How did the evidence grow, against the threshold for a page?
+-- How did the evidence grow, compared with the threshold for a page?
 -- subject = '': adapter or base; all when empty
 -- hours = 6: how far back
 SELECT e.at AS at, e.subject_kind AS subject_kind, e.subject AS subject, e.detector AS detector, e.stream AS stream,

@@ -1,4 +1,4 @@
--- Is everything still being watched: agents that went silent, adapters without a measured round?
+-- Is everything still being monitored: agents that went silent, adapters without a measured round?
 -- minutes = 5: silence that is too long
 -- hours = 168: how far back something may last have been seen
 WITH now64(3) AS present

@@ -20,14 +20,14 @@ seen AS (
     FROM rounds AS r INNER JOIN onsets AS o ON r.cluster = o.cluster AND r.base = o.base
     -- A round in which the files were being written has no hashes; it must not look like a change and a change back.
     WHERE r.at <= o.latest AND r.live_base != ''
-    -- Hashes of two schemes say nothing about each other.
+    -- Hashes of two schemes cannot be compared.
     WINDOW w AS (PARTITION BY r.cluster, r.base, r.adapter, r.pod, r.hash_scheme ORDER BY r.at ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
 )
 SELECT
     at, adapter, pod, round, base_before, live_base, adapter_before, live_adapter, facts_before, facts,
     tokenizer_before, live_tokenizer, template_before, live_template,
-    -- An empty hash is one that nobody took: rounds from before these columns, and a folder without a tokenizer. By scheme 1
-    -- the template is hashed with the tokenizer, so beside a template that changed nobody can tell.
+    -- An empty hash was not taken: rounds from before these columns, and a folder without a tokenizer. By scheme 1 the template
+    -- is hashed with the tokenizer, so where the template changed it is not known whether the tokenizer did.
     arrayFilter(part -> part != '', [
         if(live_base != base_before, 'base', ''),
         if(

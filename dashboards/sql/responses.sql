@@ -1,4 +1,4 @@
--- Which sampled responses speak against what was accepted, and who might have written them?
+-- Which sampled responses are unlikely from the accepted adapter, and which alternative explains them best?
 -- subject = '': adapter or base; all when empty
 -- hours = 24: how far back
 SELECT

@@ -1,4 +1,4 @@
--- Since when, and what was in place when it was last healthy?
+-- Since when is it degraded, and which files were in place when it was last healthy?
 -- subject = '': adapter or base, degraded now or not; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
 WITH alarms AS (

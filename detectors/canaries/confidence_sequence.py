@@ -4,17 +4,18 @@ Observations: the retention of each held-out canary replayed, clipped to [-.5, 1
 round a bet and a guess of the mean are fixed from the rounds before; every canary of the round gets that same bet.
 
 What it covers: with probability 95 %, at all rounds at once, the mean over the rounds since it began, weighted by bet
-and number of canaries, of the round's mean (clipped) retention over the whole held-out pool. No law is assumed: the
-state of the world may change with every round and depend on all before. Clipping changes nothing while single
-canaries stay within the bounds; beyond them it pulls towards the middle.
+and number of canaries, of the round's mean (clipped) retention over the whole held-out pool. No distribution is
+assumed: the state of the world may change with every round and depend on all before. Clipping changes nothing while
+single canaries stay within the bounds; beyond them it pulls towards the middle.
 
 Why it holds: for one canary drawn from the pool, ``exp(bet (x - mean) - psi(bet) 4 (x - guess)^2)`` has a mean of at
 most 1. A round draws its canaries without replacement; the product over them is the exponential, which is convex, of a
 sum over such a draw, and has no larger a mean than with replacement (Hoeffding 1963, theorem 4). The product over
-rounds is then a supermartingale, and Ville's inequality bounds it for good, on each side at half of the 5 %.
+rounds is then a supermartingale, and Ville's inequality bounds it at all rounds at once, on each side at half of the
+5 %.
 
-What breaks it: a bet or a guess that has seen the round (the guess of the present mean would come out too narrow), and
-held-out canaries picked for their answers.
+What breaks it: a bet or a guess that was computed from the round itself (the interval would come out too narrow), and
+held-out canaries picked for their answers. Its state is saved: a renamed field would not be read back.
 
 Source: Waudby-Smith & Ramdas (2024), "Estimating means of bounded random variables by betting", JRSS-B 86(1), theorem 2
 (predictable plug-in empirical Bernstein). Departs: one bet a round instead of one an observation, the weighted mean
@@ -43,7 +44,7 @@ LOG_PRICE = math.log(2.0 / ALPHA)
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """All that is remembered of one adapter, of observations x in [0, 1].
+    """The state kept for one adapter, of observations x in [0, 1].
 
     n: canaries; total: sum of x; spread: sum of (x - guess)^2; weight: sum of bets; weighted: sum of bet * x
     penalty: sum of psi(bet) 4 (x - guess)^2, bet and guess being those of each x's round
@@ -68,13 +69,13 @@ class Confidence:
         return min(math.sqrt(2.0 * LOG_PRICE / (variance * t * math.log1p(t))), LARGEST_BET)
 
     def after(self, retentions: Sequence[float]) -> Confidence:
-        """What is known after a round whose held-out canaries kept this much; nothing new from none."""
+        """The state after a round with these retentions of held-out canaries; unchanged where there are none."""
         if not len(retentions):
             return self
         return self.placed(retentions, self.bet(len(retentions)), self.guess)
 
     def placed(self, retentions: Sequence[float], bet: float, guess: float) -> Confidence:
-        """The same with a bet and a guess from outside; valid only if neither has seen the round."""
+        """The same with a given bet and guess; valid only if neither depends on the round."""
         x = (np.minimum(np.maximum(np.asarray(retentions, np.float64), LOWEST), HIGHEST) - LOWEST) / WIDTH
         apart = float(np.sum((x - guess) ** 2))
         return Confidence(
@@ -103,7 +104,7 @@ class Confidence:
 
 
 def held_out_retentions(round: Round) -> tuple[float, ...]:
-    """What the held-out canaries of a round kept; none where the round has no measurements."""
+    """Retentions of the held-out canaries of a round; none where the round has no measurements."""
     if blocked_by(round) is not None:
         return ()
     return tuple(m.retention for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT)

@@ -1,4 +1,4 @@
-"""How sure is a mean over canaries?"""
+"""The 95 % interval of a mean over the canaries of one round; reported with every verdict, decides nothing."""
 
 from __future__ import annotations
 

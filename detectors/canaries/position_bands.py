@@ -1,13 +1,13 @@
 """Which stretch of the answer is at fault: the first token, the next ones, or late ones?
 
 Retention is a mean over positions, and a fault of prefill alone or one that begins after a hundred tokens hardly moves
-it. So each stretch has its own retention and distortion, over its own |delta|^2.
+it. So each stretch (band) has its own retention and distortion, over its own |delta|^2.
 
-The bands inform the cause and the words. They are no leg of the score, for two reasons. While the base stands still
-they could add nothing: a band with the share p of the energy that is lost outright leaves ``rho = p (1 - p)`` of
-distortion in the whole, which is beyond a tolerance of 5 % from p = .25 % on, because energies add up where means
-cancel. While the base has moved there is no honest noise for them: the battery has quantiles of whole canaries only,
-and a bound from those, sqrt(rho) / sqrt(p), is as wide as what a harmless release does.
+The bands inform the cause and the explanation. They are no criterion of the score, for two reasons. While the base has
+not moved they could add nothing: a band with the share p of the energy that is lost outright leaves
+``rho = p (1 - p)`` of distortion in the whole, which is beyond a tolerance of 5 % from p = .25 % on, because energies
+add up where means cancel. While the base has moved there is no valid noise floor for them: the battery has quantiles of
+whole canaries only, and a bound from those, sqrt(rho) / sqrt(p), is as wide as what a harmless release does.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from detectors.records import Band, BandFigures, Bools, Measurement
 Doubles = NDArray[np.float64]
 
 ENDS = {Band.FIRST: 1, Band.EARLY: 16, Band.MIDDLE: 128, Band.LATE: math.inf}
-# A band is worth a word when it holds this share of the energy, and when its retention is this far from another's.
-WORTH, APART = 0.01, 0.25
+# A band is reported when it holds this share of the energy, and when its retention is this far from another's.
+SHARE_WORTH_REPORTING, APART = 0.01, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ def band_parts(mask: Bools, delta: Doubles) -> tuple[BandPart, ...]:
     mask: (T, K) False where padded; delta: (N,) the golden effect, flattened position by position, N kept tokens
     """
     ends = np.concatenate([[0], np.cumsum(mask.sum(axis=-1))])
-    found, start, total = [], 0, len(mask)
+    parts, start, total = [], 0, len(mask)
     for band, end in ENDS.items():
         stop = int(min(end, total))
         if stop > start:
             part = slice(int(ends[start]), int(ends[stop]))
-            found.append(BandPart(band, stop - start, part, float(delta[part] @ delta[part])))
+            parts.append(BandPart(band, stop - start, part, float(delta[part] @ delta[part])))
         start = stop
-    return tuple(found)
+    return tuple(parts)
 
 
 def band_figures(now: Doubles, delta: Doubles, parts: Sequence[BandPart]) -> tuple[BandFigures, ...]:
@@ -63,28 +63,28 @@ def band_figures(now: Doubles, delta: Doubles, parts: Sequence[BandPart]) -> tup
     return tuple(_figures(now[part.part], delta[part.part], part, total) for part in parts)
 
 
-def standing_apart(seen: Sequence[Measurement]) -> str:
+def standing_apart(canaries: Sequence[Measurement]) -> str:
     """Retention band by band in words, "" where the bands agree: "retention of the first token 0.02, later 1.00".
 
-    seen: canaries of one round, finite. A canary counts in a band by the energy that it has there.
+    canaries: of one round, finite. A canary counts in a band by the energy that it has there.
     """
-    kept = retention_by_band(seen)
+    kept = retention_by_band(canaries)
     if len(kept) < 2 or max(kept.values()) - min(kept.values()) <= APART:
         return ""
     first, later = kept.get(Band.FIRST), [v for band, v in kept.items() if band is not Band.FIRST]
     if first is not None and max(later) - min(later) <= APART:
         return f"retention of the first token {first:.2f}, later {float(np.mean(later)):.2f}"
-    told = ", ".join(f"{_name(band)} {value:.2f}" for band, value in kept.items())
-    return f"retention by position: {told}"
+    each = ", ".join(f"{_name(band)} {value:.2f}" for band, value in kept.items())
+    return f"retention by position: {each}"
 
 
-def retention_by_band(seen: Sequence[Measurement]) -> dict[Band, float]:
-    """Energy-weighted mean retention of each band that holds at least ``WORTH`` of the energy."""
+def retention_by_band(canaries: Sequence[Measurement]) -> dict[Band, float]:
+    """Energy-weighted mean retention of each band that holds at least ``SHARE_WORTH_REPORTING`` of the energy."""
     kept: dict[Band, float] = {}
     for band in Band:
-        rows = [b for m in seen for b in m.bands if b.band is band and b.share > 0]
+        rows = [b for m in canaries for b in m.bands if b.band is band and b.share > 0]
         share = sum(b.share for b in rows)
-        if share > 0 and share >= WORTH * len(seen):
+        if share > 0 and share >= SHARE_WORTH_REPORTING * len(canaries):
             kept[band] = sum(b.share * b.retention for b in rows) / share
     return kept
 

@@ -1,5 +1,8 @@
 """How much of exactly what the adapter should do is left, canary by canary?
 
+Every figure of a canary is computed here. A change moves figures that are stored, shown and compared with recorded
+noise floors, and with them what enrolled golden records promise.
+
 Symbols of docs/mathematics.md#reference-points: b golden base, a golden adapter, y served under the adapter's name, z
 served under the base's name; ``delta = a - b``, ``delta' = y - z``. Everything is computed in float64 over the kept
 tokens.

@@ -3,8 +3,8 @@
 The score S of a draw is 0 or 1. H0 of everything built on it (docs/mathematics.md#tolerance): in whatever
 configuration, given everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at
 random with replacement, so the mean of each S given the past and the earlier draws of its round is at most ``share``,
-with no law of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the others
-drawn with it.
+with no distribution of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the
+others drawn with it. A change here changes what counts as evidence, and with it the guarantee of every e-detector.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from detectors.records import BaseRound, Bools, CanarySplit, Measurement, Reason
 class Tolerances:
     """The promise to the user: a canary may be this far off, and this share of canaries may be further.
 
-    scale: |s - 1| and sqrt(rho) allowed beyond the canary's own noise, > 0, while the base stands still
+    scale: |s - 1| and sqrt(rho) allowed beyond the canary's own noise, > 0, while the base has not moved
     after_release: |s - 1| allowed while the base has moved: single canaries scatter then even if the adapter survives
     share: of the pool that may be beyond, in (0, 1)
     per_adapter: adapter -> its own ``scale``
@@ -36,16 +36,16 @@ class Tolerances:
     per_adapter: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        asked = {"scale": self.scale, "after_release": self.after_release}
-        asked |= {f"scale of {adapter}": value for adapter, value in self.per_adapter.items()}
-        for name, value in asked.items():
+        allowed = {"scale": self.scale, "after_release": self.after_release}
+        allowed |= {f"scale of {adapter}": value for adapter, value in self.per_adapter.items()}
+        for name, value in allowed.items():
             if not (0 < value < math.inf):
                 raise Refused(f"tolerance {name}", value, "a number above 0: at 0 rounding pages; try 0.05")
         if not 0 < self.share < 1:
             raise Refused("tolerance share", self.share, "a share of the canaries between 0 and 1, both left out")
 
     def allowed_deviation(self, adapter: str, moved: bool) -> float:
-        """|s - 1| allowed for an adapter, before its noise is added."""
+        """|s - 1| allowed for an adapter, before its noise is added. moved: has its base moved?"""
         own = self.per_adapter.get(adapter, self.scale)
         return max(own, self.after_release) if moved else own
 
@@ -71,16 +71,16 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
     outlier is already 6 %.
     """
     held_out = [m for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    witnesses = held_out or list(round.measurements)
-    above = sum(_base_above_noise(m) for m in witnesses)
-    return above > max(tolerances.share * len(witnesses), 1 if len(witnesses) > 1 else 0)
+    canaries = held_out or list(round.measurements)
+    above = sum(_base_above_noise(m) for m in canaries)
+    return above > max(tolerances.share * len(canaries), 1 if len(canaries) > 1 else 0)
 
 
 def beyond_tolerance(measurement: Measurement, tolerances: Tolerances, moved: bool) -> bool:
     """Is this canary further off than the tolerance plus its own noise?
 
-    Two legs: the effective scale, and the energy off the adapter's own direction. The second is off while the base has
-    moved: a base with a benign tune merged in has as much of it as a missing block. NaN is beyond.
+    Two criteria: the effective scale, and the energy in directions other than the adapter's. The second is not applied
+    while the base has moved: a base with a benign tune merged in has as much of it as a missing block. NaN is beyond.
 
     Source: docs/mathematics.md#tolerance.
     """
@@ -100,12 +100,12 @@ def draw_scores(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
     held_out = any(m.comparison.reference.split is CanarySplit.HELD_OUT for m in round.measurements)
     shared = base_moved(round, tolerances) if held_out else False
-    # Without held-out canaries each drawn one answers for itself: S may not depend on what was drawn with it.
+    # Without held-out canaries each drawn one is judged by itself: S may not depend on what was drawn with it.
     return by_draw(round, lambda m: beyond_tolerance(m, tolerances, shared if held_out else _base_above_noise(m)))
 
 
 def by_draw(round: Round, is_far: Callable[[Measurement], bool]) -> Bools:
-    """(n,) the answer for each draw of the round; a canary drawn twice counts twice, one held out does not."""
+    """(n,) ``is_far`` for each draw of the round; a canary drawn twice counts twice, a held-out one does not."""
     drawn = [m for m in round.measurements if m.comparison.draws > 0]
     return np.repeat(np.array([is_far(m) for m in drawn], dtype=np.bool_), [m.comparison.draws for m in drawn])
 

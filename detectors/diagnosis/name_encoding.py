@@ -1,6 +1,7 @@
-"""What a name says beside the name: how much of another adapter, and which release of one.
+"""What the name of a fault encodes beside an adapter's name: "NAME*0.5", so much of it, and "NAME@HASH", a release.
 
-Adapters may have any printable name, ``base@v2`` and ``a*0.5`` too: nothing here is taken for more than it is.
+Adapters may have any printable name, ``base@v2`` and ``a*0.5`` too: a name is read as encoded only where it was. Golden
+records store these names, so that what was written has to stay readable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def part_of(fault: Fault) -> tuple[str, float]:
 
 
 def mixture(kind: FaultKind, other: str, part: str = "") -> Fault:
-    """Another adapter on top or mixed in; ``part_of`` reads what this wrote. part: "*0.5", "" for the usual one."""
+    """Another adapter on top or mixed in; ``part_of`` reads what this writes. part: "*0.5", "" for the usual one."""
     whole = "*1" if kind is FaultKind.STACKED else "*0.5"
     reads_as_part = part_of(Fault(kind, other))[0] != other
     return Fault(kind, f"{other}{part or (whole if reads_as_part else '')}")
@@ -29,6 +30,6 @@ def earlier_version(adapter: str, digits: str) -> str:
 
 
 def is_earlier_version(name: str, adapter: str) -> bool:
-    """Did ``earlier_version`` make this name of that adapter's?"""
-    whose, _, digits = name.rpartition("@")
-    return whose == adapter and len(digits) == 12 and not set(digits) - set("0123456789abcdef")
+    """Did ``earlier_version`` make this name from that adapter's?"""
+    of_adapter, _, digits = name.rpartition("@")
+    return of_adapter == adapter and len(digits) == 12 and not set(digits) - set("0123456789abcdef")

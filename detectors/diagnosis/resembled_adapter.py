@@ -1,4 +1,7 @@
-"""Whom do other answers look like: those on a warmed cache, and those of the base's own endpoint?"""
+"""Which adapter do other answers resemble: those on a warmed cache, and those of the base's own endpoint?
+
+It names a tenant, or an adapter merged into the base, within a cause that was found before; it decides no cause.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.canaries.retention import prepare
 from detectors.diagnosis.signature_matching import LEFT_OVER, RUNNER_UP, CanaryVectors, canary_vectors
 from detectors.records import THE_BASE, Measurement
 
@@ -20,32 +24,32 @@ def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -
     canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
     that one answers with a cosine of at least one half, summed over canaries: a mixture is no full replacement.
     """
-    best, found = 0.5, ""
+    best, nearest = 0.5, ""
     names = set.intersection(*(set(m.comparison.reference.others) for m, _ in canary_moves)) if canary_moves else set()
     for other_name in (*sorted(names), None):  # None: the base, whatever adapters are called
         cross = size = moved = 0.0
         for m, move in canary_moves:
-            canary = canary_vectors(m)
-            others = m.comparison.reference.others
-            other = 0.0 if other_name is None else canary.ready.from_base(others[other_name])
-            towards = other - canary.ready.delta
+            ready = prepare(m.comparison.reference)
+            other = 0.0 if other_name is None else ready.from_base(ready.others[other_name])
+            towards = other - ready.delta
             cross += float(move @ towards)
             size += float(towards @ towards)
             moved += float(move @ move)
         cosine = cross / math.sqrt(size * moved) if size * moved > 0 else 0.0
         if cosine > best:
-            best, found = cosine, THE_BASE if other_name is None else other_name
-    return found
+            best, nearest = cosine, THE_BASE if other_name is None else other_name
+    return nearest
 
 
-def adapter_in_base(seen: Sequence[Measurement]) -> str:
+def adapter_in_base(measurements: Sequence[Measurement]) -> str:
     """The adapter whose answers the *base's* endpoint gives, "" for none: merged into it, or active on its requests.
 
-    By the same rule on ``z - b`` alone: at most 5 % of its energy is left, and half of what the next adapter leaves.
+    By the naming rule of signatures on ``z - b`` alone: at most 5 % of its energy is left, and half of what the next
+    adapter leaves.
     """
-    canaries = [canary_vectors(m) for m in seen]
+    canaries = [canary_vectors(m) for m in measurements]
     energy = sum(float(c.live @ c.live) for c in canaries)
-    names = set.intersection(*(set(m.comparison.reference.others) for m in seen)) if seen else set()
+    names = set.intersection(*(set(m.comparison.reference.others) for m in measurements)) if measurements else set()
     left = sorted((_left(canaries, name), name) for name in names)
     runner_up = left[1][0] if len(left) > 1 else math.inf
     if not left or not energy > 0 or left[0][0] > min(LEFT_OVER * energy, RUNNER_UP * runner_up):
@@ -54,5 +58,5 @@ def adapter_in_base(seen: Sequence[Measurement]) -> str:
 
 
 def _left(canaries: Sequence[CanaryVectors], name: str) -> float:
-    others = (c.ready.from_base(c.seen.comparison.reference.others[name]) for c in canaries)
+    others = (c.ready.from_base(c.ready.others[name]) for c in canaries)
     return sum(float((d := c.live - other) @ d) for c, other in zip(canaries, others, strict=True))

@@ -1,32 +1,32 @@
 """What is at fault, by the sampled responses of one adapter?
 
-The alternatives were written down before the words were; which of them leads is a score, not a test: it names a fault
-that evidence has already found.
+The alternatives were fixed before the responses were seen; which of them leads is a score, not a test: it names a fault
+that evidence has already found. The sentences are made afterwards, in wording.py.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from detectors.evidence.alternative import BASE, Alternative, AlternativeKind
-from detectors.records import Cause, Identity, Interval, NamedCause
+from detectors.diagnosis.record import ResponseDiagnosis
+from detectors.evidence.alternative import Alternative, AlternativeKind
+from detectors.records import Cause, Identity, Interval
 
-# Of responses against it: below this share the others are as accepted, and some replicas are not at fault.
-NEARLY_ALL = 0.9
-STRENGTHS = (AlternativeKind.STRENGTH, AlternativeKind.INTERPOLATION)
+# Of clear responses those against the adapter: from this share on all replicas are at fault, and below it some may be.
+NEARLY_ALL, FEWEST_CLEAR = 0.9, 8
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseCounts:
     """Responses of one adapter since the first bad round.
 
-    heard: scored; against, favour: those that clearly spoke against it, or for it; fresh: good ones in a row, which
-    count as heard with the next bad round
-    bad_pods, pods: replicas heard since then
+    scored: all of them but the fresh ones; against, favour: those that clearly spoke against the accepted adapter, or
+    for it; fresh: scored in the good rounds since the last bad one, which count as scored with the next bad round
+    bad_pods, pods: replicas of bad responses, and of all
     """
 
-    heard: int = 0
+    scored: int = 0
     against: int = 0
     favour: int = 0
     fresh: int = 0
@@ -35,88 +35,51 @@ class ResponseCounts:
 
     @property
     def share(self) -> float:
-        """Of them, the share that spoke against it; 1 where none was counted."""
-        return self.against / self.heard if self.heard and self.against else 1.0
+        """Of them, the share that spoke against the adapter; 1 where none was counted."""
+        return self.against / self.scored if self.scored and self.against else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Saved state names ``scored`` "heard"."""
+        stored = asdict(self)
+        return {"heard": stored.pop("scored"), **stored}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> ResponseCounts:
+        counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
+        return cls(*counts, *(tuple(stored[name]) for name in ("bad_pods", "pods")))
 
 
-def name_response_cause(
-    adapter: str, seen: ResponseCounts, leading: Alternative | None, strength: Interval | None, identity: Identity
-) -> NamedCause:
-    """Cause, what was seen and the first thing to do, by the alternative that explains the words best.
+def diagnose_responses(
+    adapter: str, counts: ResponseCounts, alternative: Alternative | None, strength: Interval | None, identity: Identity
+) -> ResponseDiagnosis:
+    """The cause by the alternative that explains the responses best.
 
-    leading: that alternative, None where there is none
-
-    The alternatives were written down before the words were; which of them leads is a score, not a test.
+    alternative: its name, "" where none leads; strength: of the adapter, estimated from the responses
     """
-    wrote = _writer(adapter, leading, strength)
-    share = f"{seen.against} of {seen.heard} sampled responses"
-    if _some_replicas(seen):
-        where = (
-            f", all from {', '.join(seen.bad_pods)}" if seen.bad_pods and set(seen.bad_pods) < set(seen.pods) else ""
-        )
-        do = f"take {', '.join(seen.bad_pods) or 'the odd replicas'} out of rotation, then reload {adapter} there"
-        return NamedCause(
-            Cause.ONE_REPLICA, f"{share} of {adapter} read as if {wrote}{where}; the others as accepted", do
-        )
-    what = f"responses of {adapter} read as if {wrote} ({share} speak against what was accepted)"
-    if leading == BASE and identity.base_moved:
-        do = f"put the former base back, or retrain {adapter} on the new one; until then do not serve it"
-        return NamedCause(
-            Cause.BASE_SWAPPED_AND_ADAPTER_LOST, f"{what}; and the weights of the base are other ones", do
-        )
-    return _named(adapter, leading, what)
+    on_some_replicas = _is_on_some_replicas(counts)
+    pods = counts.bad_pods if on_some_replicas and set(counts.bad_pods) < set(counts.pods) else ()
+    cause = Cause.ONE_REPLICA if on_some_replicas else _cause(alternative, identity)
+    return ResponseDiagnosis(cause, adapter, alternative, counts.against, counts.scored, pods, strength)
 
 
-def _some_replicas(seen: ResponseCounts) -> bool:
-    """Do clear responses fall into two kinds, and not within every replica alike? Weak evidence against it alone is no
-    sign of that: the others need not read as accepted."""
-    clear = seen.against + seen.favour
-    everywhere = len(seen.pods) > 1 and set(seen.bad_pods) == set(seen.pods)
-    return bool(seen.against and seen.favour) and seen.against / clear < NEARLY_ALL and clear >= 8 and not everywhere
+def _is_on_some_replicas(counts: ResponseCounts) -> bool:
+    """Are clear responses of two kinds, and not on every replica alike? Weak evidence against the adapter is no sign of
+    that by itself: the others need not be as accepted."""
+    clear = counts.against + counts.favour
+    everywhere = len(counts.pods) > 1 and set(counts.bad_pods) == set(counts.pods)
+    both_kinds = bool(counts.against and counts.favour) and counts.against / clear < NEARLY_ALL
+    return both_kinds and clear >= FEWEST_CLEAR and not everywhere
 
 
-def _named(adapter: str, leading: Alternative | None, what: str) -> NamedCause:
-    kind = AlternativeKind.UNKNOWN if leading is None else leading.kind
-    look = f"compare what the engine serves under the name {adapter} with what was accepted"
-    if kind is AlternativeKind.BASE:
-        return NamedCause(
-            Cause.ADAPTER_NOT_APPLIED,
-            what,
-            f"check that the engine loads {adapter}: key names, requested name, reload",
-        )
-    if kind is AlternativeKind.FOUR_BITS:
-        return NamedCause(
-            Cause.QUANTISED_BASE,
-            what,
-            "compare dtype and quantisation of the served base with the last good release",
-        )
-    if kind is AlternativeKind.PREVIOUS:
-        do = f"unload {adapter} and load its present files again; restart the engine if it still serves the old ones"
-        return NamedCause(Cause.WRONG_ADAPTER, what, do)
-    if kind is AlternativeKind.OTHER_ADAPTER:
-        return NamedCause(Cause.WRONG_ADAPTER, what, f"check what is routed and cached under the name {adapter}")
-    if kind in STRENGTHS:
-        return NamedCause(
-            Cause.WRONG_STRENGTH,
-            what,
-            f"compare alpha, r and use_rslora of {adapter} with the scale the engine applies",
-        )
-    return NamedCause(Cause.UNKNOWN, what, look)
-
-
-def _writer(adapter: str, leading: Alternative | None, strength: Interval | None) -> str:
-    kind = AlternativeKind.UNKNOWN if leading is None else leading.kind
-    left = ""
-    if strength is not None and math.isfinite(strength.low):
-        left = f", {strength.mean:.2f} of the way from base to adapter ({strength.low:.2f}..{strength.high:.2f})"
-    if kind is AlternativeKind.BASE:
-        return f"the accepted base wrote them{left}"
-    if kind is AlternativeKind.PREVIOUS:
-        return f"the version of {adapter} accepted before wrote them"
-    if leading is not None and kind is AlternativeKind.OTHER_ADAPTER:
-        return f"{leading.name} wrote them"
-    if kind is AlternativeKind.FOUR_BITS:
-        return f"{adapter} on a base of 4-bit weights wrote them"
-    if kind in STRENGTHS:
-        return f"{adapter} at another strength wrote them{left}"
-    return f"something else than {adapter} wrote them{left}"
+def _cause(alternative: Alternative | None, identity: Identity) -> Cause:
+    match alternative.kind if alternative else AlternativeKind.UNKNOWN:
+        case AlternativeKind.BASE:
+            return Cause.BASE_SWAPPED_AND_ADAPTER_LOST if identity.base_moved else Cause.ADAPTER_NOT_APPLIED
+        case AlternativeKind.FOUR_BITS:
+            return Cause.QUANTISED_BASE
+        case AlternativeKind.PREVIOUS | AlternativeKind.OTHER_ADAPTER:
+            return Cause.WRONG_ADAPTER
+        case AlternativeKind.STRENGTH | AlternativeKind.INTERPOLATION:
+            return Cause.WRONG_STRENGTH
+        case AlternativeKind.UNKNOWN:
+            return Cause.UNKNOWN

@@ -1,7 +1,8 @@
 """Which recorded or computed fault do the present answers look like?
 
-A signature predicts what is served under a fault; what it leaves over of the present answers is its score. Scores are
-residual energies, not e-values: they name a fault that evidence has already found. Symbols as in retention.py.
+A signature predicts what is served under a fault; the energy of the present answers that it leaves over is its score.
+Scores are residual energies, not e-values: they name a fault that evidence has already found. Symbols as in
+retention.py. The shares below decide which cause is named: tests/detectors/diagnosis/test_cause_table.py holds them.
 
 Faults of the adapter are read *in place*, against the base that serves now: ``y - z`` with the signature's ``f - b``.
 A base that moved and was tolerated stays moved for months, and the adapter may break on it. Faults that move the base's
@@ -42,26 +43,28 @@ CAUSES = {
     FaultKind.PREFILLED: Cause.SHARED_CACHE,
 }
 # Answered without the adapter in these positions: computed, nothing is recorded. A fault of prefill, or its reverse.
-PHASES = {
-    "its part of the first token": (Band.FIRST,),
-    "its part of every token after the first": (Band.EARLY, Band.MIDDLE, Band.LATE),
-    "its part of the tokens after 16": (Band.MIDDLE, Band.LATE),
-    "its part of the tokens after 128": (Band.LATE,),
+# The names are those of the table POSITIONS in detectors/on_call_text.py.
+POSITIONS = {
+    "first": (Band.FIRST,),
+    "after the first": (Band.EARLY, Band.MIDDLE, Band.LATE),
+    "after 16": (Band.MIDDLE, Band.LATE),
+    "after 128": (Band.LATE,),
 }
-PREFILL = "its part of the prompt and the first token"
+PREFILL = "prompt and first"
 EACH_ITS_OWN, ONE_FOR_ALL = "a strength of each canary", "one strength"
-SERVED_ONLY, BOTH = "the adapter's answers", "all answers"
+SERVED_ONLY, BOTH = "adapter", "adapter and base"
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class SignatureFit:
     """One signature tried on one round.
 
-    name: of what, by the cause: another adapter, a block, bits, one strength or a strength of each canary
+    name: of what, by the cause: another adapter, a block, bits, positions, one strength or a strength of each canary,
+    whose temperature
     kind: the recorded fault's, None where it was computed
     value: what was fitted: mean effective scale, temperature, or the other adapter's part; nan where nothing was
-    left, energy: nats squared, summed over canaries, what benign noise may add taken off; share: left / energy
-    raw: left before the noise was taken off, which orders signatures that leave nothing above it
+    left, energy: nats squared, summed over canaries, minus what benign noise may add; share: left / energy
+    raw: left before the noise was subtracted, which orders signatures that leave nothing above it
     """
 
     cause: Cause
@@ -81,7 +84,7 @@ class Explanation:
 class CanaryVectors:
     """One canary as vectors. served = y - b, live = z - b, both over kept tokens; noise in nats squared."""
 
-    seen: Measurement
+    measurement: Measurement
     ready: PreparedReference
     served: Doubles
     live: Doubles
@@ -91,7 +94,7 @@ class CanaryVectors:
 
 @dataclass(slots=True)
 class _Residual:
-    """Left over, over canaries; a signature that some canary lacks is no signature of the round."""
+    """Energy left over by one signature, over canaries; one that some canary lacks is no signature of the round."""
 
     left: float = 0.0
     canaries: int = 0
@@ -100,123 +103,125 @@ class _Residual:
 
 @dataclass(slots=True)
 class _Residuals:
-    """What is left over by each signature, and the paths along which another adapter may have a part."""
+    """What is left over by each signature, and the fits of how large another adapter's part is."""
 
-    sums: dict[tuple[Cause, str, FaultKind | None], _Residual] = field(default_factory=dict)
+    by_signature: dict[tuple[Cause, str, FaultKind | None], _Residual] = field(default_factory=dict)
     mixtures: dict[tuple[FaultKind, str], MixtureFit] = field(default_factory=dict)
 
     def add(self, cause: Cause, name: str, left: Doubles, kind: FaultKind | None = None, base: bool = False) -> None:
-        entry = self.sums.setdefault((cause, name, kind), _Residual(moves_base=base))
-        entry.left += float(left @ left)
-        entry.canaries += 1
+        residual = self.by_signature.setdefault((cause, name, kind), _Residual(moves_base=base))
+        residual.left += float(left @ left)
+        residual.canaries += 1
 
-    def mix(self, c: CanaryVectors) -> None:
-        """The paths of one canary: to both stacked, and over the averages to the other adapter."""
-        known, found = c.seen.comparison.reference, defaultdict[tuple[FaultKind, str], dict[float, Doubles]](dict)
-        for fault, answers in known.faults.items():
+    def add_mixtures(self, c: CanaryVectors) -> None:
+        """The interpolation paths of one canary: to both adapters stacked, and over their averages to the other one."""
+        reference, paths = c.ready, defaultdict[tuple[FaultKind, str], dict[float, Doubles]](dict)
+        for fault, answers in reference.faults.items():
             if CAUSES.get(fault.kind) is Cause.COMPOSITION_INTERFERENCE:
                 name, part = part_of(fault)
-                found[fault.kind, name][part] = c.ready.from_base(answers.served) - c.ready.delta
-        for (kind, name), points in found.items():
-            if kind is FaultKind.AVERAGED and name in known.others:
-                points[1.0] = c.ready.from_base(known.others[name]) - c.ready.delta
-            self.mixtures.setdefault((kind, name), MixtureFit(kind)).add(c.served - c.live - c.ready.delta, points)
+                paths[fault.kind, name][part] = reference.from_base(answers.served) - reference.delta
+        for (kind, name), points in paths.items():
+            if kind is FaultKind.AVERAGED and name in reference.others:
+                points[1.0] = reference.from_base(reference.others[name]) - reference.delta
+            fit = self.mixtures.setdefault((kind, name), MixtureFit(kind))
+            fit.add(c.served - c.live - reference.delta, points)
 
 
-def canary_vectors(seen: Measurement) -> CanaryVectors:
+def canary_vectors(measurement: Measurement) -> CanaryVectors:
     """Vectors and noise of a finite measurement."""
-    ready = prepare(seen.comparison.reference)
-    served = ready.from_base(seen.comparison.served.log_probs)
-    live = ready.from_base(seen.comparison.live_base.log_probs)
-    floor = seen.comparison.reference.noise
+    ready = prepare(measurement.comparison.reference)
+    served = ready.from_base(measurement.comparison.served.log_probs)
+    live = ready.from_base(measurement.comparison.live_base.log_probs)
+    floor = ready.noise
     # Under benign change the scale wanders along the curve, which is about as long as delta near 1, and rho beside it.
     noise = (floor.scale**2 + floor.distortion**2) * ready.energy
-    return CanaryVectors(seen, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
+    return CanaryVectors(measurement, ready, served, live, noise, 2.0 * floor.base_shift * ready.energy)
 
 
-def explanations(seen: Sequence[Measurement], tolerance: float) -> tuple[Explanation, ...]:
+def signature_fits(measurements: Sequence[Measurement], tolerance: float) -> tuple[SignatureFit, ...]:
     """Every signature that all of these canaries have, the one that leaves the smallest share first.
 
-    seen: finite measurements of one adapter in one round, at least one; tolerance: |s - 1| or |T - 1| that is no fault
+    measurements: finite ones of one adapter in one round, at least one
+    tolerance: |s - 1| or |T - 1| that is no fault
     Empty where the present answers are within the battery's noise of the accepted ones: nothing is named there.
 
     Source: docs/mathematics.md#causes. Temperature and another adapter's part are fitted, one number for all canaries;
     the curve of strengths is two more signatures, with the nearest point of each canary and with one of all.
     """
-    canaries = [canary_vectors(m) for m in seen]
+    canaries = [canary_vectors(m) for m in measurements]
     in_place = sum(float((d := c.served - c.live - c.ready.delta) @ d) for c in canaries)
     both = sum(float((d := c.served - c.ready.delta) @ d) + float(c.live @ c.live) for c in canaries)
     noise = sum(c.noise for c in canaries)
     noise_of_both = noise + sum(c.noise_of_base for c in canaries)
 
-    def judged(cause: Cause, name: str, left: float, base: bool, kind: FaultKind | None, value: float) -> Explanation:
-        energy, quiet = (both, noise_of_both) if base else (in_place, noise)
-        return Explanation(cause, name, max(left - quiet, 0.0), energy - quiet, left, kind, value)
+    def judged(cause: Cause, name: str, left: float, base: bool, kind: FaultKind | None, value: float) -> SignatureFit:
+        energy, benign = (both, noise_of_both) if base else (in_place, noise)
+        return SignatureFit(cause, name, max(left - benign, 0.0), energy - benign, left, kind, value)
 
-    tally = _recorded(canaries)
-    tried = [
-        judged(cause, name, entry.left, entry.moves_base, kind, math.nan)
-        for (cause, name, kind), entry in tally.sums.items()
-        if entry.canaries == len(canaries)
+    residuals = _recorded(canaries)
+    fits = [
+        judged(cause, name, residual.left, residual.moves_base, kind, math.nan)
+        for (cause, name, kind), residual in residuals.by_signature.items()
+        if residual.canaries == len(canaries)
     ]
-    for (kind, name), path in tally.mixtures.items():
-        if path.canaries == len(canaries):
-            part, left = path.solve()
-            tried.append(judged(CAUSES[kind], name, left, False, kind, part))
+    for (kind, name), mixture in residuals.mixtures.items():
+        if mixture.canaries == len(canaries):
+            part, left = mixture.solve()
+            fits.append(judged(CAUSES[kind], name, left, False, kind, part))
     for name, scale, left in _strengths(canaries):
-        tried.append(judged(Cause.WRONG_STRENGTH, name, left, False, None, scale))
+        fits.append(judged(Cause.WRONG_STRENGTH, name, left, False, None, scale))
     for name, left, temperature in _temperatures(canaries):
         if abs(temperature - 1.0) > tolerance:
-            tried.append(judged(Cause.SAMPLING_CHANGED, name, left, name == BOTH, None, temperature))
-    return tuple(sorted((e for e in tried if e.energy > 0), key=lambda e: (e.share, e.raw, e.name)))
+            fits.append(judged(Cause.SAMPLING_CHANGED, name, left, name == BOTH, None, temperature))
+    return tuple(sorted((fit for fit in fits if fit.energy > 0), key=lambda fit: (fit.share, fit.raw, fit.name)))
 
 
-def named(tried: Sequence[Explanation]) -> tuple[Explanation, ...]:
-    """The signature that the naming rule allows, and after it those of its cause that cannot be told from it.
+def matching_signatures(fits: Sequence[SignatureFit]) -> tuple[SignatureFit, ...]:
+    """The signature that the naming rule allows, and after it those of its cause that cannot be distinguished from it.
 
-    tried: from ``explanations``. Empty where none passes. The runner-up is the best signature of *another* cause:
+    fits: from ``signature_fits``. Empty where none passes. The runner-up is the best signature of *another* cause:
     neighbouring layers, or 4 bits and 3, are alike and must not keep each other from being named.
     """
-    if not tried or tried[0].share > LEFT_OVER:
+    if not fits or fits[0].share > LEFT_OVER:
         return ()
-    best = tried[0]
-    runner_up = min((e.share for e in tried if e.cause is not best.cause), default=math.inf)
+    best = fits[0]
+    runner_up = min((fit.share for fit in fits if fit.cause is not best.cause), default=math.inf)
     if not best.share < runner_up or best.share > RUNNER_UP * runner_up:
         return ()
-    mine = [e for e in tried[1:] if e.cause is best.cause and e.share <= LEFT_OVER]
-    return (best, *(e for e in mine if RUNNER_UP * e.raw <= best.raw))
+    same_cause = [fit for fit in fits[1:] if fit.cause is best.cause and fit.share <= LEFT_OVER]
+    return (best, *(fit for fit in same_cause if RUNNER_UP * fit.raw <= best.raw))
 
 
 def _strengths(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
-    chords = sum(c.seen.scale_misfit * c.ready.energy for c in canaries)
-    yield EACH_ITS_OWN, float(np.mean([c.seen.scale for c in canaries])), chords
-    one = StrengthFit()
+    chords = sum(c.measurement.scale_misfit * c.ready.energy for c in canaries)
+    yield EACH_ITS_OWN, float(np.mean([c.measurement.scale for c in canaries])), chords
+    fit = StrengthFit()
     for c in canaries:
-        one.add(c.served - c.live, tuple(c.seen.comparison.reference.scales.tolist()), c.ready.effect_curve.knots)
-    if one.canaries == len(canaries):
-        yield ONE_FOR_ALL, *one.solve()
+        fit.add(c.served - c.live, tuple(c.ready.scales.tolist()), c.ready.effect_curve.knots)
+    if fit.canaries == len(canaries):
+        yield ONE_FOR_ALL, *fit.solve()
 
 
 def _recorded(canaries: Sequence[CanaryVectors]) -> _Residuals:
-    tally = _Residuals()
+    residuals = _Residuals()
     present = {band.band for c in canaries for band in c.ready.bands}
     for c in canaries:
-        now, known = c.served - c.live, c.seen.comparison.reference
-        for name, other in known.others.items():
-            tally.add(Cause.WRONG_ADAPTER, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
-        for fault, answers in known.faults.items():
-            _add_fault(tally, c, fault, answers)
-        tally.mix(c)
-        for name, off in PHASES.items():
+        now = c.served - c.live
+        for name, other in c.ready.others.items():
+            residuals.add(Cause.WRONG_ADAPTER, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
+        for fault, answers in c.ready.faults.items():
+            _add_fault(residuals, c, fault, answers)
+        residuals.add_mixtures(c)
+        for name, off in POSITIONS.items():
             if present & set(off):
-                tally.add(Cause.PARTLY_APPLIED, name, now - _switched_off(c.ready.delta, c.ready.bands, off))
-    return tally
+                residuals.add(Cause.PARTLY_APPLIED, name, now - _switched_off(c.ready.delta, c.ready.bands, off))
+    return residuals
 
 
-def _add_fault(tally: _Residuals, c: CanaryVectors, fault: Fault, answers: Recorded) -> None:
-    """One recorded fault; mixtures are paths and added together. A prompt that is read by the base, its last token
-    included, is no cache that was reused: there the adapter is off in prefill."""
+def _add_fault(residuals: _Residuals, c: CanaryVectors, fault: Fault, answers: Recorded) -> None:
+    """One recorded fault; mixtures are interpolation paths and added together. A prompt that is read by the base, its
+    last token included, is no reused cache: there the adapter is off in prefill."""
     cause, name = CAUSES.get(fault.kind), fault.name
     if cause is None or cause is Cause.COMPOSITION_INTERFERENCE:
         return
@@ -224,19 +229,19 @@ def _add_fault(tally: _Residuals, c: CanaryVectors, fault: Fault, answers: Recor
         cause, name = Cause.PARTLY_APPLIED, PREFILL
     served = c.ready.from_base(answers.served)
     if answers.live_base is None:
-        tally.add(cause, name, c.served - c.live - served, fault.kind)
+        residuals.add(cause, name, c.served - c.live - served, fault.kind)
         return
     left = np.concatenate([c.served - served, c.live - c.ready.from_base(answers.live_base)])
-    tally.add(cause, name, left, fault.kind, base=True)
+    residuals.add(cause, name, left, fault.kind, base=True)
 
 
 def _switched_off(effect: Doubles, bands: Sequence[BandPart], off: Sequence[Band]) -> Doubles:
     """The effect without these positions."""
-    less = effect.copy()
+    rest = effect.copy()
     for band in bands:
         if band.band in off:
-            less[band.part] = 0.0
-    return less
+            rest[band.part] = 0.0
+    return rest
 
 
 def _temperatures(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
@@ -244,14 +249,12 @@ def _temperatures(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, floa
 
     Of the adapter's endpoint alone, on the base as it answers now; and of both endpoints.
     """
-    one, all_of = FactorFit(), FactorFit()
+    served_only, both = FactorFit(), FactorFit()
     for c in canaries:
         golden = c.ready.vector(c.ready.base)
-        one.add(golden + c.served, golden + c.live + c.ready.delta)
-        all_of.add(
-            np.concatenate([golden + c.served, golden + c.live]), np.concatenate([golden + c.ready.delta, golden])
-        )
-    for name, ray in ((SERVED_ONLY, one), (BOTH, all_of)):
-        u, left = ray.solve()
+        served_only.add(golden + c.served, golden + c.live + c.ready.delta)
+        both.add(np.concatenate([golden + c.served, golden + c.live]), np.concatenate([golden + c.ready.delta, golden]))
+    for name, fit in ((SERVED_ONLY, served_only), (BOTH, both)):
+        u, left = fit.solve()
         if u > 0:
             yield name, left, 1.0 / u

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detectors.diagnosis.response_cause import ResponseCounts, name_response_cause
+from detectors.diagnosis.response_cause import ResponseCounts, diagnose_responses
+from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import (
     LOOK_AT_REQUESTS,
     MAKE_SCORABLE,
@@ -42,24 +43,13 @@ class ResponseIncident:
         return self.incident.open
 
     def to_json(self) -> dict[str, Any]:
-        counts = self.counts
-        return {
-            "incident": self.incident.to_json(),
-            "heard": counts.heard,
-            "against": counts.against,
-            "favour": counts.favour,
-            "fresh": counts.fresh,
-            "bad_pods": counts.bad_pods,
-            "pods": counts.pods,
-        }
+        return {"incident": self.incident.to_json(), **self.counts.to_json()}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
         """Files of earlier versions hold the onset's estimate beside the incident, as ``began``."""
-        counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
-        pods = [tuple(stored[name]) for name in ("bad_pods", "pods")]
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
-        return cls(incident, ResponseCounts(*counts, *pods))
+        return cls(incident, ResponseCounts.from_json(stored))
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -111,8 +101,8 @@ def decide_traffic(
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     if step.shows_cause:
-        cause = name_response_cause(adapter, counts, responses.leading, estimates.strength, blank.identity)
-        step = step.with_cause(cause)
+        diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
+        step = step.with_cause(words_of(diagnosis))
     after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts)
     return _measured(blank, step, responses), after
 
@@ -126,7 +116,7 @@ def _counted(before: ResponseIncident, responses: ResponseSummary, log_e: float)
     if responses.good:
         return replace(past, fresh=past.fresh + responses.scored, favour=favour, pods=pods)
     return ResponseCounts(
-        heard=past.heard + past.fresh + responses.scored,
+        scored=past.scored + past.fresh + responses.scored,
         against=past.against + responses.against,
         favour=favour,
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),

@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from detectors.canaries.tolerance import blocked_by, draw_scores, median_share, member_median
-from detectors.diagnosis.root_cause import name_base_cause, name_cause
+from detectors.diagnosis.root_cause import diagnose, diagnose_base
+from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import DRAWS_BEYOND, LOOK_AT_FILES
 from detectors.records import BaseRound, Evidence, Identity, Interval, Reason, Round, Status, SubjectKind, Verdict
 from detectors.verdicts.changes import change_of, change_of_base
@@ -51,7 +52,7 @@ def decide(
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
     if step.shows_cause:
-        step = step.with_cause(name_cause(round, rules.tolerances))
+        step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
     return _measured(with_figures(blank, round), step, share, remarks(round, good)), step.after
 
 
@@ -83,7 +84,7 @@ def decide_base(
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
     if step.shows_cause:
-        step = step.with_cause(name_base_cause(round, rules.tolerances))
+        step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
     return _measured(with_base_figures(blank, members), step, share, facts_of(round)), step.after
 
 

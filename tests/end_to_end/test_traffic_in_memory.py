@@ -124,7 +124,7 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
     serve(alone, "alpha", "beta", n=16)
     turn(alone, 16)
     verdict = latest(alone, "alpha")
-    assert verdict.cause is Cause.WRONG_ADAPTER and "beta wrote them" in verdict.explanation
+    assert verdict.cause is Cause.WRONG_ADAPTER and "fit beta better" in verdict.explanation
 
 
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens:
         turn(world, 24)
         verdict = latest(world, "alpha")
         assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.WRONG_ADAPTER), verdict
-        assert "the version of alpha accepted before wrote them" in verdict.explanation
+        assert "fit the version of alpha that was accepted before better" in verdict.explanation
         assert latest(world, "beta").status is Status.HEALTHY
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.diagnosis.root_cause import diagnosed_canaries, name_base_cause, name_cause
-from detectors.diagnosis.signature_matching import explanations
+from detectors.diagnosis.root_cause import diagnose, diagnose_base, diagnosed_canaries
+from detectors.diagnosis.signature_matching import signature_fits
 from detectors.records import CanarySplit, Cause, Identity, Measurement, Round
 from tests.detectors.synthetic import make_base_round, make_round
 
@@ -49,38 +49,20 @@ T = Tolerances()
     ],
 )
 def test_cause(why: str, fault: str, cause: Cause) -> None:
-    assert name_cause(make_round("router", fault), T)[0] is cause
+    assert diagnose(make_round("router", fault), T).cause is cause
 
 
-def test_explanations_carry_the_numbers_and_names_a_person_needs() -> None:
-    def told(fault: str) -> str:
-        return " ".join(name_cause(make_round("router", fault), T)[1:])
-
-    assert "retention 0.00" in told("not_applied") and "router" in told("not_applied")
-    assert "x2.00" in told("scale:2") and "near x2" in told("scale:2")
-    assert "beside that the base has other weights" in told("improved+scale:0.5")
-    assert "rewriter" in told("adapter:rewriter")
-    assert "answers as before (was old, is new" in told("reparameterised")
-    assert "answers as before" not in told("swapped_and_lost")
-    assert "--replace" in told("swapped")
-
-
-@pytest.mark.parametrize(
-    "fault, seen, possible",
-    [
-        ("scale:0.5", "near x0.5;", "r = 4 "),
-        ("scale:0.25", "near x0.25;", "r = 16 "),
-        ("scale:0.354", "x0.35 of its strength;", "r = 8 "),
-        ("scale:8", "near x8;", ""),
-        ("scale:0.65", "x0.65 of its strength;", ""),
-    ],
-)
-def test_what_was_seen_is_a_plain_factor_and_rslora_is_a_possibility_to_check(
-    fault: str, seen: str, possible: str
-) -> None:
-    _, what, do = name_cause(make_round("router", fault), T)
-    assert seen in what and "sqrt" not in what
-    assert (f"if the adapter uses rsLoRA with {possible}" in do) if possible else ("rsLoRA" not in do)
+def test_a_diagnosis_carries_the_numbers_and_names_a_person_needs() -> None:
+    lost = diagnose(make_round("router", "not_applied"), T)
+    assert lost.adapter == "router" and lost.means is not None and lost.nothing_left
+    assert (lost.means.retention, lost.means.gap_ratio, lost.means.base_shift) == (0.0, 0.0, 0.0)
+    double = diagnose(make_round("router", "scale:2"), T).match
+    assert double is not None and double.value == pytest.approx(2.0, abs=0.005) and double.kind is None
+    on_another_base = diagnose(make_round("router", "improved+scale:0.5"), T)
+    assert on_another_base.base_moved and on_another_base.identity.base_moved and on_another_base.match is not None
+    assert on_another_base.match.value == pytest.approx(0.5, abs=0.03)
+    other = diagnose(make_round("router", "adapter:rewriter"), T).match
+    assert other is not None and other.names == ("rewriter",) and other.unexplained < 0.01
 
 
 @pytest.mark.parametrize(
@@ -88,48 +70,27 @@ def test_what_was_seen_is_a_plain_factor_and_rslora_is_a_possibility_to_check(
     [("a", "b", Cause.BASE_SWAPPED), ("a", "a", Cause.UNKNOWN), ("", "b", Cause.UNKNOWN)],
 )
 def test_another_hash_makes_a_swap_of_what_no_signature_explains(golden: str, live: str, cause: Cause) -> None:
-    assert name_cause(replace(make_round("router", "junk"), identity=Identity(golden, live)), T)[0] is cause
+    assert diagnose(replace(make_round("router", "junk"), identity=Identity(golden, live)), T).cause is cause
 
 
 CHANGED = Identity("a", "a", golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
 
 
-def test_a_changed_adapter_file_is_told_beside_the_cause_that_its_answers_have() -> None:
-    cause, what, do = name_cause(replace(make_round("router", "not_applied"), identity=CHANGED), T)
-    assert cause is Cause.ADAPTER_NOT_APPLIED
-    assert "was 0123456789ab, is fedcba987654" in what
-    assert do.endswith("its files are not the accepted ones: put the accepted ones back (enrolment keeps a copy in "
-                       "adapters/ beside the golden records)")  # fmt: skip
-
-
-def test_a_changed_adapter_file_is_the_cause_where_nothing_else_explains_the_answers() -> None:
-    cause, what, do = name_cause(replace(make_round("router", "junk"), identity=CHANGED), T)
-    assert cause is Cause.ADAPTER_REPLACED
-    assert "router is made of other files than were accepted, on the same base" in what
-    assert "was 0123456789ab, is fedcba987654" in what and do.count("put the accepted ones back") == 1
-    assert "gapwatch enrol router --replace" in do
+def test_changed_adapter_files_are_the_cause_where_nothing_else_explains_the_answers() -> None:
+    assert (
+        diagnose(replace(make_round("router", "not_applied"), identity=CHANGED), T).cause is Cause.ADAPTER_NOT_APPLIED
+    )
+    replaced = diagnose(replace(make_round("router", "junk"), identity=CHANGED), T)
+    assert replaced.cause is Cause.ADAPTER_REPLACED and replaced.identity == CHANGED
     moved = replace(CHANGED, live_base="b")
-    assert name_cause(replace(make_round("router", "junk"), identity=moved), T)[0] is Cause.BASE_SWAPPED
+    assert diagnose(replace(make_round("router", "junk"), identity=moved), T).cause is Cause.BASE_SWAPPED
 
 
-@pytest.mark.parametrize(
-    ("identity", "words"),
-    [
-        (
-            Identity("a", "a", golden_template="t", live_template="u"),
-            "the chat template changed, the tokenizer did not",
-        ),
-        (
-            Identity("a", "a", golden_tokenizer="t", live_tokenizer="u"),
-            "the tokenizer's files changed, the chat template",
-        ),
-        (Identity("a", "a"), "the chat template or the tokenizer changed"),
-    ],
-)
-def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(identity: Identity, words: str) -> None:
+def test_a_template_that_changed_is_diagnosed_with_how_many_prompts_it_changes() -> None:
     healthy, bad = make_round("router"), make_round("router", "junk")
-    cause, what, _ = name_cause(replace(bad, identity=identity, raw=healthy.measurements), T)
-    assert cause is Cause.TEMPLATE_CHANGED and words in what
+    diagnosis = diagnose(replace(bad, raw=healthy.measurements[1:]), T)
+    assert diagnosis.cause is Cause.TEMPLATE_CHANGED
+    assert (diagnosis.changed_prompts, diagnosis.canaries) == (len(bad.measurements) - 1, len(bad.measurements))
 
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:
@@ -137,12 +98,12 @@ def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:
     assert {m.comparison.reference.split for m in diagnosed_canaries(seen)} == {CanarySplit.HELD_OUT}
     bare = make_round("router", "scale:0.5", held_out=0)
     assert diagnosed_canaries(bare) == bare.measurements
-    assert name_cause(bare, T)[0] is Cause.WRONG_STRENGTH
+    assert diagnose(bare, T).cause is Cause.WRONG_STRENGTH
 
 
 def test_a_round_without_numbers_has_an_unknown_cause() -> None:
-    assert name_cause(Round("router", "smol", 0, 0.0, ()), T)[0] is Cause.UNKNOWN
-    assert name_cause(make_round("router", "nan"), T)[0] is Cause.UNKNOWN
+    assert diagnose(Round("router", "smol", 0, 0.0, ()), T).cause is Cause.UNKNOWN
+    assert diagnose(make_round("router", "nan"), T).cause is Cause.UNKNOWN
 
 
 @pytest.mark.parametrize("apart", [0.1, 0.0])
@@ -154,18 +115,20 @@ def test_of_two_adapters_recorded_alike_both_are_named(apart: float) -> None:
         known = m.comparison.reference
         near = known.others["rewriter"] + (apart * np.sin(known.kept)).astype(np.float32)
         return replace(
-            m, comparison=replace(m.comparison, reference=replace(known, others={"copy": near, "twin": near}))
+            m, comparison=replace(m.comparison, reference=replace(known, others={"copy": near, "other copy": near}))
         )
 
     unclear = replace(seen, measurements=tuple(doubled(m) for m in seen.measurements))
-    tried = explanations(diagnosed_canaries(unclear), T.scale)
+    tried = signature_fits(diagnosed_canaries(unclear), T.scale)
     assert tried[0].name == "copy" and tried[0].share <= 0.05 and tried[0].raw == tried[1].raw
-    cause, what, _ = name_cause(unclear, T)
-    assert cause is Cause.WRONG_ADAPTER and "as copy or twin does" in what
+    diagnosis = diagnose(unclear, T)
+    assert diagnosis.cause is Cause.WRONG_ADAPTER and diagnosis.match is not None
+    assert diagnosis.match.names == ("copy", "other copy")
 
 
 def test_the_cause_of_a_base_is_what_most_of_its_broken_members_show() -> None:
     faults = {"router": "reparameterised", "rewriter": "reparameterised", "extractor": "healthy"}
-    cause, what, _ = name_base_cause(make_base_round(faults), T)
-    assert cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
-    assert "2 of 3 adapters of smol are affected (router, rewriter)" in what
+    diagnosis = diagnose_base(make_base_round(faults), T)
+    assert diagnosis.cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+    assert (diagnosis.base, diagnosis.affected, diagnosis.measured) == ("smol", ("router", "rewriter"), 3)
+    assert diagnosis.typical == diagnose(make_round("router", "reparameterised"), T)

@@ -46,7 +46,7 @@ def test_responses_that_read_as_accepted_are_healthy() -> None:
 def test_an_alarm_opens_names_and_says_what_to_do() -> None:
     verdict, after = decided(score(AGAINST), score(AGAINST), told=evidence(30.0), number=4)
     assert (verdict.status, verdict.reason, after.open) == (Status.DEGRADED, Reason.ALARM, True)
-    assert verdict.cause is Cause.ADAPTER_NOT_APPLIED and "the accepted base wrote them" in verdict.explanation
+    assert verdict.cause is Cause.ADAPTER_NOT_APPLIED and "fit the accepted base model better" in verdict.explanation
     assert verdict.action and verdict.onset is not None and verdict.onset.by == 240.0
 
 

@@ -1,0 +1,289 @@
+"""From the record of a diagnosis to its sentences: which templates of detectors/on_call_text.py, filled with what.
+
+Here a variant is chosen and values get their names; the sentences are edited in on_call_text.py. A fact that a sentence
+should show has to be offered by one of the ``*_values`` functions. What is chosen here decides nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from shlex import quote
+from typing import Any
+
+from detectors import on_call_text as text
+from detectors.diagnosis.name_encoding import is_earlier_version
+from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, ResponseDiagnosis
+from detectors.diagnosis.signature_matching import BOTH
+from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
+from detectors.on_call_text import Text
+from detectors.records import THE_BASE, Cause, FaultKind, Identity, NamedCause
+
+# A factor is named, and a rank is suggested, where the scale is within this share of it.
+NEAR = 0.05
+FACTORS = (0.125, 0.25, 0.5, 2.0, 4.0, 8.0)
+RANKS = (4, 8, 16, 32, 64)
+# Base shift below which a person would see no difference in what the base answers; it decides nothing but the sentence.
+UNSEEN_SHIFT = 1e-4
+
+
+def words_of(diagnosis: Diagnosis | BaseDiagnosis | ResponseDiagnosis) -> NamedCause:
+    """The cause with its sentences: what was seen, and the first thing to do."""
+    match diagnosis:
+        case BaseDiagnosis():
+            sentences = _filled([text.BASE_BY_CANARIES], base_values(diagnosis))
+        case ResponseDiagnosis():
+            template = text.BY_RESPONSES[diagnosis.cause, response_variant(diagnosis)]
+            added = [text.ESTIMATED_STRENGTH] if _is_strength_worth_a_word(diagnosis) else []
+            sentences = _filled([template, *added], response_values(diagnosis))
+        case Diagnosis():
+            names = (*beside_the_cause(diagnosis), *beside_the_round(diagnosis))
+            sentences = _of_canaries(diagnosis, names)
+    return NamedCause(diagnosis.cause, *sentences)
+
+
+def _of_canaries(diagnosis: Diagnosis, beside: Sequence[str]) -> Text:
+    template = text.BY_CANARIES[diagnosis.cause, canary_variant(diagnosis)]
+    return _filled([template, *(text.BESIDE_THE_CAUSE[name] for name in beside)], canary_values(diagnosis))
+
+
+def _filled(templates: Sequence[Text], values: Mapping[str, Any]) -> Text:
+    """One text of several, in their order."""
+    explanation, action = (
+        "; ".join(part.format(**values) for part in parts if part) for parts in zip(*templates, strict=True)
+    )
+    return Text(explanation, action)
+
+
+# --- Which text ------------------------------------------------------------------------------------------------------
+
+
+def canary_variant(diagnosis: Diagnosis) -> str:
+    """Which text of its cause in BY_CANARIES; "" where the cause has one text only, or for the usual one."""
+    match diagnosis.cause:
+        case Cause.UNKNOWN:
+            return "" if diagnosis.means else "not measured"
+        case Cause.BASE_SWAPPED_AND_ADAPTER_LOST:
+            return "nothing left" if diagnosis.nothing_left else "a part left"
+        case Cause.BASE_SWAPPED:
+            return "another adapter in the base" if diagnosis.merged_adapter else ""
+        case Cause.TEMPLATE_CHANGED:
+            return _changed_part(diagnosis.identity)
+        case Cause.SHARED_CACHE:
+            return "warm" if diagnosis.cache else "always"
+        case Cause.ONE_REPLICA:
+            return "by pod" if diagnosis.replicas and diagnosis.replicas.pods else "by canaries"
+        case _:
+            return _variant_of_match(diagnosis, diagnosis.match) if diagnosis.match else ""
+
+
+def response_variant(diagnosis: ResponseDiagnosis) -> str:
+    """Which text of its cause in BY_RESPONSES."""
+    match diagnosis.cause:
+        case Cause.WRONG_ADAPTER:
+            return "an earlier version" if diagnosis.alternative == PREVIOUS else "another adapter"
+        case Cause.ONE_REPLICA:
+            return "by pod" if diagnosis.bad_pods else "pods not known"
+        case _:
+            return ""
+
+
+def beside_the_cause(diagnosis: Diagnosis) -> Iterator[str]:
+    """Which of BESIDE_THE_CAUSE belong to the text of the cause itself."""
+    if diagnosis.missing_block:
+        yield "a block looks missing"
+    if diagnosis.cache and diagnosis.cache.previous:
+        yield "warm answers point to a tenant"
+    if diagnosis.cause is Cause.WRONG_STRENGTH and diagnosis.match:
+        yield from ["near a factor"] if _near_factor(diagnosis.match.value) else []
+        yield from _possible_reasons(diagnosis.match.value)
+    if diagnosis.match and diagnosis.base_moved and diagnosis.cause is not Cause.QUANTISED_BASE:
+        yield "the base moved too"
+
+
+def beside_the_round(diagnosis: Diagnosis) -> Iterator[str]:
+    """Which of BESIDE_THE_CAUSE are true of the whole round, and said once where a diagnosis holds another."""
+    if diagnosis.changed_prompts and diagnosis.cause is not Cause.TEMPLATE_CHANGED:
+        yield "prompts render differently"
+    if diagnosis.identity.adapter_moved:
+        is_cause = diagnosis.cause is Cause.ADAPTER_REPLACED
+        yield "adapter files changed, which is the cause" if is_cause else "adapter files changed"
+
+
+def _changed_part(identity: Identity) -> str:
+    """Which of template and tokenizer changed, as far as the hashes of their files say."""
+    if identity.template_moved == identity.tokenizer_moved:
+        return "either"
+    return "the template" if identity.template_moved else "the tokenizer"
+
+
+def _variant_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> str:
+    match diagnosis.cause:
+        case Cause.WRONG_ADAPTER:
+            earlier = all(is_earlier_version(name, diagnosis.adapter) for name in matched.names)
+            return "an earlier version" if earlier else "another adapter"
+        case Cause.PARTLY_APPLIED:
+            return "a block" if matched.kind is FaultKind.WITHOUT else "some positions"
+        case Cause.COMPOSITION_INTERFERENCE:
+            return "averaged" if matched.kind is FaultKind.AVERAGED else "on top"
+        case Cause.SAMPLING_CHANGED:
+            return "of adapter and base" if matched.names[0] == BOTH else "of the adapter"
+        case _:
+            return ""
+
+
+def _near_factor(scale: float) -> float | None:
+    return next((factor for factor in FACTORS if abs(scale / factor - 1.0) <= NEAR), None)
+
+
+def _possible_reasons(scale: float) -> dict[str, int]:
+    """What may have been forgotten -> the rank that it takes, 0 for any. The rank is not known here.
+
+    rsLoRA multiplies by alpha / sqrt(r), plain LoRA by alpha / r.
+    """
+    reasons: dict[str, int] = {}
+    for name, factors in (
+        ("perhaps rsLoRA is ignored", {rank: 1.0 / math.sqrt(rank) for rank in RANKS}),
+        ("perhaps alpha is not divided by r", {rank: float(rank) for rank in RANKS}),
+        ("perhaps applied twice", {0: 2.0}),
+        ("perhaps alpha is lost", {0: 0.5}),
+    ):
+        near = [rank for rank, factor in factors.items() if abs(scale / factor - 1.0) <= NEAR]
+        if near:
+            reasons[name] = near[0]
+    return reasons
+
+
+def _is_strength_worth_a_word(diagnosis: ResponseDiagnosis) -> bool:
+    """Is it estimated, and would it be that of the accepted adapter and not of another one?"""
+    kind = diagnosis.alternative.kind if diagnosis.alternative else AlternativeKind.UNKNOWN
+    is_of_another = kind in (AlternativeKind.PREVIOUS, AlternativeKind.FOUR_BITS, AlternativeKind.OTHER_ADAPTER)
+    return diagnosis.strength is not None and math.isfinite(diagnosis.strength.low) and not is_of_another
+
+
+# --- Filled with what ------------------------------------------------------------------------------------------------
+
+
+def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What the texts of BY_CANARIES and BESIDE_THE_CAUSE may use; nothing that was not measured."""
+    values: dict[str, Any] = {"adapter": diagnosis.adapter, "adapter_argument": quote(diagnosis.adapter)}
+    if diagnosis.means:
+        means = diagnosis.means
+        # Rounded here, so that a retention just below 0 is not written as -0.00.
+        values |= {"retention": round(means.retention, 2) + 0.0, "gap_ratio": means.gap_ratio, "scale": means.scale}
+        values |= {"off_direction": math.sqrt(means.distortion)}
+        values |= {"base_change": _base_change(diagnosis.identity, means.base_shift)}
+    if diagnosis.match:
+        values |= _values_of_match(diagnosis, diagnosis.match)
+    if diagnosis.missing_block:
+        values["missing"] = diagnosis.missing_block
+    if diagnosis.merged_adapter:
+        values["merged"] = diagnosis.merged_adapter
+    if diagnosis.changed_prompts:
+        values |= {"changed_prompts": diagnosis.changed_prompts, "canaries": diagnosis.canaries}
+    if diagnosis.identity.adapter_moved:
+        was, now = diagnosis.identity.golden_adapter, diagnosis.identity.live_adapter
+        values |= {"adapter_was": short(was), "adapter_is": short(now)}
+    if diagnosis.cache:
+        cache = diagnosis.cache
+        values |= {"cold": cache.cold, "warm": cache.warm, "previous": cache.previous}
+    if diagnosis.replicas:
+        replicas = diagnosis.replicas
+        theirs = _of_canaries(replicas.diagnosis, tuple(beside_the_cause(replicas.diagnosis)))
+        values |= {"bad": replicas.bad, "total": replicas.total, "pods": _list(replicas.pods, "and")}
+        values |= {"their_fault": theirs.explanation, "their_action": theirs.action}
+    return values
+
+
+def base_values(diagnosis: BaseDiagnosis) -> dict[str, Any]:
+    """What BASE_BY_CANARIES may use."""
+    typical = words_of(diagnosis.typical)
+    return {
+        "base": diagnosis.base,
+        "affected": len(diagnosis.affected),
+        "measured": diagnosis.measured,
+        "names": ", ".join(diagnosis.affected),
+        "typical": typical.explanation,
+        "typical_action": typical.action,
+    }
+
+
+def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
+    """What the texts of BY_RESPONSES and ESTIMATED_STRENGTH may use."""
+    adapter, author = diagnosis.adapter, text.AUTHORS[_author(diagnosis.alternative)]
+    values: dict[str, Any] = {
+        "adapter": adapter,
+        "adapter_argument": quote(adapter),
+        "against": diagnosis.against,
+        "scored": diagnosis.scored,
+        "author": author.format(adapter=adapter, other=diagnosis.alternative.name if diagnosis.alternative else ""),
+    }
+    if diagnosis.bad_pods:
+        values["pods"] = ", ".join(diagnosis.bad_pods)
+    if diagnosis.strength is not None:
+        values |= {"strength": diagnosis.strength.mean}
+        values |= {"low": diagnosis.strength.low, "high": diagnosis.strength.high}
+    return values
+
+
+def _values_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> dict[str, Any]:
+    name = matched.names[0]
+    values: dict[str, Any] = {
+        "name": name,
+        "names": _list(matched.names, "or"),
+        "fitted": matched.value,
+        "explained": 100.0 * (1.0 - matched.unexplained),
+    }
+    match diagnosis.cause:
+        case Cause.QUANTISED_BASE:
+            values["bits"] = _list([_bits(bits) for bits in matched.names], "or")
+        case Cause.COMPOSITION_INTERFERENCE:
+            values |= {"other": name, "percent": 100.0 * matched.value}
+        case Cause.PARTLY_APPLIED if matched.kind is not FaultKind.WITHOUT:
+            values["positions"] = text.POSITIONS[name]
+        case Cause.SHARED_CACHE:
+            values["previous"] = name or THE_BASE
+        case Cause.WRONG_STRENGTH:
+            values["factor"] = _near_factor(matched.value)
+            values["rank"] = max(_possible_reasons(matched.value).values(), default=0)
+    return values
+
+
+def _base_change(identity: Identity, shift: float) -> str:
+    kind = "answers" if not identity.base_moved else "weights" if shift < UNSEEN_SHIFT else "weights and answers"
+    was, now = short(identity.golden_base), short(identity.live_base)
+    return text.BASE_CHANGE[kind].format(base_was=was, base_is=now, base_shift=shift)
+
+
+def _author(alternative: Alternative | None) -> str:
+    """Which of AUTHORS an alternative is."""
+    match alternative.kind if alternative else AlternativeKind.UNKNOWN:
+        case AlternativeKind.BASE:
+            return "the base"
+        case AlternativeKind.PREVIOUS:
+            return "an earlier version"
+        case AlternativeKind.FOUR_BITS:
+            return "fewer bits"
+        case AlternativeKind.OTHER_ADAPTER:
+            return "another adapter"
+        case AlternativeKind.STRENGTH | AlternativeKind.INTERPOLATION:
+            return "another strength"
+        case AlternativeKind.UNKNOWN:
+            return "unknown"
+
+
+def _bits(name: str) -> str:
+    """Of a recorded quantisation, "4" or "4/32"."""
+    bits, _, group = name.partition("/")
+    return (text.BITS_IN_GROUPS if group else text.BITS).format(bits=bits, group=group)
+
+
+def _list(names: Sequence[str], word: str) -> str:
+    """The first three of them; "" of none."""
+    shown = [*names[:3], *(["others"] if len(names) > 3 else [])]
+    return f"{', '.join(shown[:-1])} {word} {shown[-1]}" if len(shown) > 1 else "".join(shown)
+
+
+def short(digest: str) -> str:
+    """The first digits of a hash."""
+    return digest.removeprefix("sha256:")[:12]

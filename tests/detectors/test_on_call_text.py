@@ -1,0 +1,112 @@
+"""The table of sentences: whole, with fields that are offered, and in words that an engineer understands at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from string import Formatter
+
+import pytest
+
+from detectors import on_call_text as text
+from detectors.diagnosis import wording
+from detectors.diagnosis.record import Diagnosis, ResponseDiagnosis
+from detectors.on_call_text import Text
+from detectors.records import Cause
+from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_responses
+
+# No cause at all.
+WITHOUT_TEXT = {Cause.NONE}
+IMPERATIVES = ("check", "compare", "find out", "look in", "probe", "put", "roll", "run", "switch", "take", "unload")
+# What to look at, or to type: a file, a setting, a route, a command.
+PLACES = re.compile(
+    r"gapwatch \w+|kubectl|\w+\.json|\w*alpha|use_rslora|prefix caching|--[\w-]+|adapters/|weight files"
+)
+PRIVATE = re.compile(
+    r"\b(laws?|twins?|heaps?|anew|told|heard|coordinates|speaks? against|wrote|reads? as|bare|quiet|its direction|"
+    r"matrices|left what|witness|salt|odd one)\b",
+    re.IGNORECASE,
+)
+
+
+def fields(template: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(template) if name}
+
+
+def texts() -> Iterator[tuple[str, Text]]:
+    """Every text of a diagnosis, with a name for it."""
+    for table in (text.BY_CANARIES, text.BY_RESPONSES):
+        yield from ((f"{cause.value}, {variant}", each) for (cause, variant), each in table.items())
+    yield from text.BESIDE_THE_CAUSE.items()
+    yield from (("a base", text.BASE_BY_CANARIES), ("estimated strength", text.ESTIMATED_STRENGTH))
+
+
+def fragments() -> Iterator[str]:
+    for table in (text.BASE_CHANGE, text.POSITIONS, text.AUTHORS):
+        yield from table.values()
+    yield from (text.BITS, text.BITS_IN_GROUPS)
+
+
+def name_of(diagnosis: Diagnosis | ResponseDiagnosis) -> str:
+    variant = wording.canary_variant(diagnosis) if isinstance(diagnosis, Diagnosis) else diagnosis.alternative
+    return f"{diagnosis.cause.value}, {variant}"
+
+
+def test_every_cause_has_its_text_and_every_text_a_diagnosis_that_uses_it() -> None:
+    used = {(one.cause, wording.canary_variant(one)) for one in of_canaries()}
+    assert used == set(text.BY_CANARIES) and {cause for cause, _ in used} == set(Cause) - WITHOUT_TEXT
+    assert {(one.cause, wording.response_variant(one)) for one in of_responses()} == set(text.BY_RESPONSES)
+    beside = {
+        name for one in of_canaries() for name in (*wording.beside_the_cause(one), *wording.beside_the_round(one))
+    }
+    assert beside == set(text.BESIDE_THE_CAUSE)
+
+
+@pytest.mark.parametrize("diagnosis", of_canaries(), ids=name_of)
+def test_a_text_uses_fields_that_its_diagnosis_offers(diagnosis: Diagnosis) -> None:
+    names = (*wording.beside_the_cause(diagnosis), *wording.beside_the_round(diagnosis))
+    templates = [text.BY_CANARIES[diagnosis.cause, wording.canary_variant(diagnosis)]]
+    templates += [text.BESIDE_THE_CAUSE[name] for name in names]
+    offered = wording.canary_values(diagnosis)
+    used = {name for each in templates for template in each for name in fields(template)}
+    assert used <= set(offered) and not [name for name in used if offered[name] is None or offered[name] == ""]
+
+
+@pytest.mark.parametrize("diagnosis", of_responses(), ids=name_of)
+def test_a_text_of_responses_uses_fields_that_its_diagnosis_offers(diagnosis: ResponseDiagnosis) -> None:
+    each = text.BY_RESPONSES[diagnosis.cause, wording.response_variant(diagnosis)]
+    assert fields(each.explanation) | fields(each.action) <= set(wording.response_values(diagnosis))
+    if diagnosis.strength:
+        assert fields(text.ESTIMATED_STRENGTH.explanation) <= set(wording.response_values(diagnosis))
+
+
+def test_the_text_of_a_base_uses_every_field_that_its_diagnosis_offers() -> None:
+    assert fields("".join(text.BASE_BY_CANARIES)) == set(wording.base_values(of_bases()[0]))
+
+
+def test_every_field_that_is_offered_stands_in_some_text() -> None:
+    by_canaries = {name for one in of_canaries() for name in wording.canary_values(one)}
+    by_responses = {name for one in of_responses() for name in wording.response_values(one)}
+    used = {name for _, each in texts() for template in each for name in fields(template)}
+    assert by_canaries | by_responses <= used
+
+
+@pytest.mark.parametrize("diagnosis", [*of_canaries(), *of_bases(), *of_responses()])
+def test_a_sentence_has_no_gaps_in_it(diagnosis: Diagnosis | ResponseDiagnosis) -> None:
+    words = wording.words_of(diagnosis)
+    for sentence in (words.explanation, words.action):
+        assert sentence and not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", sentence), sentence
+        assert sentence[-1] not in ".;:," and "@" not in sentence.replace("router@0123456789ab", "")
+
+
+@pytest.mark.parametrize(("name", "each"), [row for row in texts() if row[1].action], ids=lambda value: str(value)[:40])
+def test_an_action_is_an_order_that_names_where_to_look(name: str, each: Text) -> None:
+    if {"typical_action", "their_action"} & fields(each.action):
+        return  # The action of what it holds, which is an order of its own.
+    assert each.action.startswith(IMPERATIVES), name
+    assert PLACES.search(each.action), name
+
+
+@pytest.mark.parametrize("template", [*(part for _, each in texts() for part in each if part), *fragments()])
+def test_no_sentence_has_words_that_only_this_project_understands(template: str) -> None:
+    assert not PRIVATE.search(template), template
