@@ -29,7 +29,9 @@ def by_canaries(
     drift: side ("prompt", "output") -> nats of its drift evidence
     """
     if traffic is not None and traffic_open and canary.status is not Status.DEGRADED:
-        return _served_alone(traffic, canary)
+        # An alarm of responses was told in their own round.
+        reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM else traffic.reason
+        return replace(_served_alone(traffic, canary), round=canary.round, at=canary.at, reason=reason)
     if traffic is None and traffic_open and held is not None and canary.status is not Status.DEGRADED:
         told = replace(canary, status=Status.DEGRADED, reason=Reason.STILL_DEGRADED, cause=held.cause)
         told = replace(told, explanation=held.explanation, action=held.action)
@@ -59,14 +61,10 @@ def by_traffic(
 
 
 def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
-    """What the responses say, with the canaries' figures beside it."""
+    """What the responses say, in their round, with the canaries' figures beside it."""
     quiet = canary.status is Status.HEALTHY and traffic.status is Status.DEGRADED
-    reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM and traffic.at < canary.at else traffic.reason
     told = replace(
         traffic,
-        round=max(traffic.round, canary.round),
-        at=max(traffic.at, canary.at),
-        reason=reason,
         retention_over_rounds=canary.retention_over_rounds,
         scale=canary.scale,
         distortion=canary.distortion,
