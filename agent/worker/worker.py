@@ -1,7 +1,9 @@
-"""The source of what models say: replays on schedule, and scores and embeds sampled traffic, on one worker thread.
+"""The thread that owns the models: it replays canaries when a round is due, scores sampled responses, and regenerates
+the worst canaries of an alarm as text.
 
-Finished work comes out at the next ``poll``; the loop never waits for a model. One thread, because a GPU (or two
-cores) shared by two replays finishes neither sooner, and because a runner is not thread-safe.
+The loop hands it findings (``submit``) and has its results handed to the feeds (``deliver``); it never waits for a
+model. One thread, because a GPU (or two cores) shared by two replays finishes neither sooner, and because a runner is
+not thread-safe. Everything below ``_work`` belongs to that thread, everything above it to the loop's.
 """
 
 from __future__ import annotations
@@ -9,17 +11,19 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import structlog
 
 from agent.clock import Clock
-from agent.records import Flip, GoldenAccepted, ScoredResponses
+from agent.records import Finding, Flip, GoldenAccepted, TrafficBatch
 from agent.worker.backlog import Backlog
+from agent.worker.canary_feed import CanaryResult, blocked_round
 from agent.worker.goldens import Goldens
-from agent.worker.response_scorer import ResponseResults, ResponseScorer
-from detectors.records import BaseRound, Identity, Reason, Round
-from detectors.traffic_records import TrafficRound
+from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
+from agent.worker.response_scorer import ResponseScorer
+from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import due
@@ -27,24 +31,22 @@ from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
 from probes.runner import Runner
 from probes.scoring.interaction import Interaction
-from probes.scoring.scoring_job import not_scored
 
 log = structlog.get_logger(__name__)
 
-TRAFFIC_BATCH = 16
-# Seconds that a turn of the traffic may take at least, by the clock; what has begun is finished.
+BATCH = 16
+# Seconds by the clock that a batch of responses has at least; a pass that has begun is finished.
 TURN_S = 5.0
-# Beyond the schedule, without a finished round: a volume or a device hangs, and nobody else would say so.
-STUCK_S = 300.0
 IDLE_S = 0.2
-Made = BaseRound | ScoredResponses | Flip | GoldenAccepted
+Result = CanaryResult | ScoredBatch | LiveIdentities | TurnEnded
 
 
 @dataclass(slots=True)
 class WatchedBase:
-    """One base with its runner and the golden records of its adapters, looked for anew before each round.
+    """One base with its runner and the golden records of its adapters, looked for again before each round.
 
-    responses: what embeds and scores sampled ones
+    responses: scores and embeds its sampled responses; opened: is the runner?
+    number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
     """
 
     name: str
@@ -54,54 +56,70 @@ class WatchedBase:
     responses: ResponseScorer
     number: int = 0
     last: float | None = None
+    looked: float | None = None
     opened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """every_s: between rounds of one base; budget: scored positions per adapter and round; seed: of the draws
+    """When each base has its turn.
 
-    canaries: replay any?
+    every_s: seconds between its canary rounds; responses_every_s: between the rounds of its responses, for which golden
+    records are looked for that often; None where there is no traffic
+    budget: scored positions per adapter and canary round; seed: of the draws; flips: worst canaries that are
+    regenerated at an alarm; canaries: False replays none
     """
 
     every_s: float
     budget: int
     seed: int
+    responses_every_s: float | None = None
     flips: int = 2
     canaries: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Regenerate:
+class _TextsWanted(NamedTuple):
+    """Regenerate the worst canaries of this round."""
+
     base: str
     round: Round
 
 
-@dataclass(slots=True)
-class _Box:
-    """What the loop and the worker hand each other; every member is safe to use from both."""
+class _LatestRound(NamedTuple):
+    """Of one base, as far as its canaries may yet be regenerated. unread: adapter -> its part of the round"""
 
-    done: queue.SimpleQueue[Made] = field(default_factory=queue.SimpleQueue)
-    regenerate: queue.SimpleQueue[_Regenerate] = field(default_factory=queue.SimpleQueue)
-    interactions: dict[str, Backlog] = field(default_factory=dict)
+    number: int
+    at: float
+    unread: dict[str, Round]
 
 
-class CanaryFeed:
-    """Rounds, what was heard of sampled traffic, and flips, as they are finished.
+class Worker:
+    """What each base's models have to do, each kind of work in its turn: texts for an alarm, then canary rounds that
+    are due, then one batch of each base's responses.
 
-    A round that failed half-way comes out as blocked rounds with the reason; it never stops the thread.
+    receivers: get each result, in the order in which the results were made (``CanaryFeed.receive`` ...)
     backlog: interactions of each adapter that may wait; what comes beyond is shed by arrival order and counted in
-    ``shed``. Each base has one batch in a turn, and each adapter its turns in the batches of its base.
+    ``shed``
+    A round that fails half-way becomes blocked rounds with the reason; it never stops the thread.
     """
 
-    def __init__(self, bases: Sequence[WatchedBase], schedule: Schedule, clock: Clock, backlog: int = 64) -> None:
+    def __init__(
+        self,
+        bases: Sequence[WatchedBase],
+        schedule: Schedule,
+        clock: Clock,
+        receivers: Sequence[Callable[[Result], None]],
+        backlog: int = 64,
+    ) -> None:
         self._bases = {base.name: base for base in bases}
+        self._schedule, self._clock, self._receivers = schedule, clock, tuple(receivers)
         self._base_of = {name: base.name for base in bases for name in base.adapters}
-        self._schedule, self._clock = schedule, clock
-        self._box = _Box(interactions={base.name: Backlog(base.adapters, backlog) for base in bases})
+        self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
+        self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._latest: dict[str, _LatestRound] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="canaries", daemon=True)
-        self._last_word: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self.failures = 0
         self._last_error = ""
 
@@ -109,7 +127,7 @@ class CanaryFeed:
         self._thread.start()
 
     def close(self, budget_s: float = 2.0) -> None:
-        """Ask the worker to stop and wait so long; a pass that does not end by then is abandoned with its thread."""
+        """Stop the thread and wait so long for it; a pass that does not end by then is abandoned with its thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(budget_s)
@@ -117,63 +135,56 @@ class CanaryFeed:
             for base in self._bases.values():
                 base.runner.close()
 
-    def poll(self, now: float) -> list[Made]:
-        """All that was finished since the last call; never waits."""
-        finished: list[Made] = []
-        while not self._box.done.empty():
-            finished.append(self._box.done.get())
-        self._last_word.update({made.base: now for made in finished if isinstance(made, BaseRound | ScoredResponses)})
-        return [*finished, *self._silent(now)]
+    def submit(self, finding: Finding) -> None:
+        """Queue what a finding means for the models: sampled interactions are to be scored, and of an alarm of canaries
+        the worst ones are to be regenerated. The alarm's verdict comes after its round, as the judge gives them."""
+        match finding:
+            case TrafficBatch():
+                self._queue_responses(finding.fresh)
+            case BaseRound() if self._schedule.flips:
+                unread = {member.adapter: member for member in finding.members if member.measurements}
+                self._latest[finding.base] = _LatestRound(finding.number, finding.at, unread)
+            case Verdict(reason=Reason.ALARM):
+                self._queue_texts(finding)
 
-    def _silent(self, now: float) -> list[Made]:
-        """A blocked round for each base that has given none for too long: a thread that hangs is not healthy."""
-        told: list[Made] = []
-        for base in self._bases.values():
-            quiet = now - self._last_word.setdefault(base.name, now)
-            if quiet > self._schedule.every_s + STUCK_S:
-                self._last_word[base.name] = now
-                why = f"no round finished for {quiet:.0f} s: the replay is too slow, or its files or device hang"
-                told += self._unheard(base, now, why)
-        return told
+    def deliver(self) -> None:
+        """Hand everything that was finished since the last call to the receivers; never waits.
 
-    def _unheard(self, base: WatchedBase, now: float, why: str) -> list[Made]:
-        """In the kind of round that its next word will be: the word of another kind would stand for ever."""
-        if self._schedule.canaries:
-            return [_blocked(base, base.number, now, Reason.NOT_REPLAYED_YET, why)]
-        if base.responses.asking is None:
-            return []
-        scores = tuple(not_scored(name, "", "", now, why) for name in base.adapters)
-        return [
-            ScoredResponses(base.name, now, (), TrafficRound(base.name, base.number, now, base.adapters, scores), {})
-        ]
-
-    def commit(self) -> None:
-        """Nothing to forget: rounds are made here, not read."""
-
-    def embed(self, interactions: Sequence[Interaction]) -> None:
-        """Take sampled interactions for the traffic line; each is in a ScoredResponses later, or is shed."""
-        for interaction in interactions:
-            base = self._base_of.get(interaction.adapter)
-            if base is not None:
-                self._box.interactions[base].add(interaction)
+        One queue for all kinds: a golden record reaches its feed before the first score against it reaches another.
+        """
+        while not self._results.empty():
+            result = self._results.get()
+            for receive in self._receivers:
+                receive(result)
 
     @property
     def shed(self) -> Mapping[str, int]:
         """Of every adapter, how many sampled interactions no model had time for."""
-        return {name: n for backlog in self._box.interactions.values() for name, n in backlog.shed.items()}
-
-    def regenerate(self, base: str, round_: Round) -> None:
-        """Ask for the worst canaries of this round as text, golden and present, once."""
-        if self._schedule.flips:
-            self._box.regenerate.put(_Regenerate(base, round_))
+        return {name: n for backlog in self._backlogs.values() for name, n in backlog.shed.items()}
 
     @property
     def status(self) -> tuple[bool, str]:
         if not self._thread.is_alive():
-            return False, "the replay thread is not running"
-        lost = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
-        told = f"replaying; sampled and shed for want of time: {lost}" if lost else "replaying"
-        return not self._last_error, self._last_error or told
+            return False, "the worker thread is not running"
+        shed = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
+        words = f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
+        return not self._last_error, self._last_error or words
+
+    def _queue_responses(self, interactions: Sequence[Interaction]) -> None:
+        for interaction in interactions:
+            base = self._base_of.get(interaction.adapter)
+            if base is not None:
+                self._backlogs[base].add(interaction)
+
+    def _queue_texts(self, alarm: Verdict) -> None:
+        """Of the adapters that the alarm names, each once a round. An alarm of responses is about no round of canaries,
+        which are quiet then."""
+        latest = self._latest.get(alarm.base)
+        if latest is None or (alarm.round, alarm.at) != (latest.number, latest.at):
+            return
+        for adapter in alarm.members or (alarm.subject,):
+            if (member := latest.unread.pop(adapter, None)) is not None:
+                self._texts_wanted.put(_TextsWanted(alarm.base, member))
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -181,9 +192,9 @@ class CanaryFeed:
                 self._stop.wait(IDLE_S)
 
     def _guarded(self, turn: Callable[[], bool]) -> bool:
-        """One turn; what goes wrong is counted and said, and the next turn comes all the same."""
+        """One turn; what goes wrong is counted and logged, and the next turn comes all the same."""
+        began, before = self._clock.now(), self.failures
         try:
-            before = self.failures
             busy = turn()
             if self.failures == before:
                 self._last_error = ""
@@ -192,85 +203,38 @@ class CanaryFeed:
             self._failed(str(error))
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            log.exception("replay_failed")
+            log.exception("worker_turn_failed")
+        finally:
+            self._results.put(TurnEnded(began))
         return False
 
     def _failed(self, why: str) -> None:
         self.failures += 1
         self._last_error = why
-        log.warning("worker_turn_failed", why=why)
+        log.warning("worker_failure", why=why)
 
     def _turn(self) -> bool:
-        """Texts for an incident that has just opened, then due rounds, then one batch of each base's traffic: each gets
-        its turn, however busy the others are."""
-        asked = self._texts()
-        now = self._clock.now()
-        waiting = [base for base in self._bases.values() if due(now, base.last, self._schedule.every_s)]
-        for base in waiting:
-            self._round(base, now)
-        heard = self._traffic()
-        return bool(waiting) or asked or heard
-
-    def _round(self, base: WatchedBase, now: float) -> None:
-        number, base.number, base.last = base.number, base.number + 1, now
-        now = round(now, 3)  # as rows keep it: the draws depend on it, and can be made again from a row
-        try:
-            if not base.opened:
-                base.runner.open()
-                base.opened = True
-            for accepted in base.goldens.look():
-                self._accept(base, accepted)
-            made = self._replayed(base, number, now)
-        except Exception as error:
-            self._failed(f"{type(error).__name__}: {error}")
-            made = _blocked(base, number, now, Reason.REPLAY_FAILED, str(error)) if self._schedule.canaries else None
-        if made is not None:
-            self._box.done.put(made)
-        self._hand_out(base, base.responses.take(), number, now)
-
-    def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
-        golden = base.goldens.held.get(accepted.adapter)
-        if isinstance(golden, Golden):
-            base.responses.accepted(golden)
-        self._box.done.put(accepted)
-
-    def _replayed(self, base: WatchedBase, number: int, now: float) -> BaseRound | None:
-        plan, held = self._schedule, base.goldens.held
-        if not plan.canaries:
-            base.runner.refresh()  # the hashes of what lies there now are told beside the responses
-            return None
-        scheduled = Scheduled(base.name, number, now, plan.budget, plan.seed)
-        return replay_base_round(base.runner, held, scheduled, self._stopped)
-
-    def _hand_out(self, base: WatchedBase, taken: ResponseResults, number: int, now: float) -> None:
-        """All that was heard since the last round; also where that is nothing, so that silence is seen."""
-        scored = self._traffic_round(base, taken, number, now) if base.responses.asking is not None else None
-        self._box.done.put(ScoredResponses(base.name, now, taken.embeddings, scored, taken.upto))
-
-    def _traffic_round(self, base: WatchedBase, taken: ResponseResults, number: int, now: float) -> TrafficRound:
-        """In the order in which they were scored."""
-        identities = {}
-        for name, golden in base.goldens.held.items():
-            if isinstance(golden, Golden):
-                accepted = Identity(golden.base_hash, "", golden.adapter_hash, scheme=golden.hash_scheme)
-                identities[name] = identity_of(golden, base.runner) if base.opened else accepted
-        return TrafficRound(base.name, number, now, base.adapters, taken.scores, identities)
+        """True when there was something to do. However busy one kind of work is, the others get their turn."""
+        regenerated = self._texts()
+        looked = [self._look(base) for base in self._bases.values()]
+        scored = [self._batch(base) for base in self._bases.values()]
+        return regenerated or any(looked) or any(scored)
 
     def _texts(self) -> bool:
         done = 0
-        while not self._box.regenerate.empty() and not self._stopped():
-            self._regenerate(self._box.regenerate.get())
+        while not self._texts_wanted.empty() and not self._stopped():
+            self._regenerate(self._texts_wanted.get())
             done += 1
         return done > 0
 
-    def _regenerate(self, asked: _Regenerate) -> None:
-        base, now = self._bases[asked.base], self._clock.now()
-        for changed in flips(base.runner, asked.round, base.goldens.held, self._schedule.flips, self._stopped):
+    def _regenerate(self, wanted: _TextsWanted) -> None:
+        base, now = self._bases[wanted.base], self._clock.now()
+        for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, self._stopped):
             flip = Flip(
-                adapter=asked.round.adapter,
-                base=asked.base,
+                adapter=wanted.round.adapter,
+                base=wanted.base,
                 canary=changed.canary,
-                round=asked.round.number,
+                round=wanted.round.number,
                 at=now,
                 prompt=changed.prompt_text,
                 golden_text=changed.golden_text,
@@ -279,37 +243,99 @@ class CanaryFeed:
                 golden_passes=changed.golden_passes,
                 present_passes=changed.present_passes,
             )
-            self._box.done.put(flip)
+            self._results.put(flip)
 
-    def _traffic(self) -> bool:
-        """One batch of each base."""
-        heard = False
-        for name, backlog in self._box.interactions.items():
-            batch = [] if self._stopped() else backlog.take(TRAFFIC_BATCH)
-            if batch:
-                self._listen(self._bases[name], batch)
-                heard = True
-        return heard
+    def _look(self, base: WatchedBase) -> bool:
+        """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
+        now, schedule = self._clock.now(), self._schedule
+        if schedule.canaries and due(now, base.last, schedule.every_s):
+            base.last = base.looked = now
+            self._canary_round(base, now)
+        elif schedule.responses_every_s is not None and due(now, base.looked, schedule.responses_every_s):
+            base.looked = now
+            self._look_for_responses(base)
+        else:
+            return False
+        self._results.put(LiveIdentities(base.name, _identities(base)))
+        return True
 
-    def _listen(self, base: WatchedBase, batch: Sequence[Interaction]) -> None:
-        """What there was no time for before the next round of any base comes first in the next turn."""
+    def _canary_round(self, base: WatchedBase, now: float) -> None:
+        number, base.number = base.number, base.number + 1
+        at = round(now, 3)  # as rows keep it: the draws depend on it, and can be repeated from a row
+        try:
+            self._prepare(base)
+            done = self._replayed(base, number, at)
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            done = blocked_round(base.name, base.adapters, number, at, Reason.REPLAY_FAILED, str(error))
+        if done is not None:
+            self._results.put(done)
+
+    def _replayed(self, base: WatchedBase, number: int, at: float) -> BaseRound | None:
+        started = self._clock.steady()
+        scheduled = Scheduled(base.name, number, at, self._schedule.budget, self._schedule.seed)
+        done = replay_base_round(base.runner, base.goldens.held, scheduled, self._stopped)
+        return None if done is None else replace(done, duration_s=self._clock.steady() - started)
+
+    def _look_for_responses(self, base: WatchedBase) -> None:
+        """Files are looked at in each canary round: only without one is it done here. A second look soon after another
+        would take files that are being written for files at rest."""
+        try:
+            self._prepare(base)
+            if not self._schedule.canaries:
+                base.runner.refresh()
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+
+    def _prepare(self, base: WatchedBase) -> None:
+        """Open the runner, and put the golden records in force that were accepted since the last look."""
         if not base.opened:
+            base.runner.open()
+            base.opened = True
+        for accepted in base.goldens.look():
+            self._accept(base, accepted)
+
+    def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
+        golden = base.goldens.held.get(accepted.adapter)
+        if isinstance(golden, Golden):
+            base.responses.accepted(golden)
+        self._results.put(accepted)
+
+    def _batch(self, base: WatchedBase) -> bool:
+        """Score or embed one batch of the base's responses; what there was no time for comes first in the next turn."""
+        backlog = self._backlogs[base.name]
+        batch = [] if self._stopped() else backlog.take(BATCH)
+        if not batch:
+            return False
+        if base.opened:
+            ends = self._batch_ends()
+            held = base.goldens.held
+            backlog.give_back(base.responses.hear(batch, held, lambda: self._stopped() or self._clock.now() >= ends))
+        else:
             base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
-            return
-        # Where rounds take longer than the schedule, the next one is due at once: traffic has its turn all the same.
-        due_next = min(one.last or 0.0 for one in self._bases.values()) + self._schedule.every_s
-        until = max(due_next, self._clock.now() + TURN_S)
-        left = base.responses.hear(batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= until)
-        self._box.interactions[base.name].give_back(left)
-        surplus = base.responses.take_surplus()
-        if surplus is not None:
-            self._box.done.put(ScoredResponses(base.name, self._clock.now(), surplus.embeddings, None, surplus.upto))
+        self._results.put(ScoredBatch(base.name, base.responses.take()))
+        return True
+
+    def _batch_ends(self) -> float:
+        """When the next canary round of any base is due. Where rounds take longer than their schedule that is at once:
+        responses have TURN_S all the same."""
+        schedule = self._schedule
+        if schedule.canaries:
+            next_due = min(base.last or 0.0 for base in self._bases.values()) + schedule.every_s
+        else:
+            next_due = min(base.looked or 0.0 for base in self._bases.values()) + (schedule.responses_every_s or 0.0)
+        return max(next_due, self._clock.now() + TURN_S)
 
     def _stopped(self) -> bool:
         return self._stop.is_set()
 
 
-def _blocked(base: WatchedBase, number: int, now: float, reason: Reason, why: str) -> BaseRound:
-    """A round of which nothing came, so that silence is visible as unmonitorable."""
-    rounds = tuple(Round(name, base.name, number, now, (), blocked=reason, detail=why) for name in base.adapters)
-    return BaseRound(base.name, number, now, rounds)
+def _identities(base: WatchedBase) -> dict[str, Identity]:
+    """Of each adapter with a golden record: what was accepted, and what lies there now where the runner is open."""
+    accepted = {name: golden for name, golden in base.goldens.held.items() if isinstance(golden, Golden)}
+    if base.opened:
+        return {name: identity_of(golden, base.runner) for name, golden in accepted.items()}
+    return {
+        name: Identity(golden.base_hash, "", golden.adapter_hash, scheme=golden.hash_scheme)
+        for name, golden in accepted.items()
+    }

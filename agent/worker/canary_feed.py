@@ -1,0 +1,58 @@
+"""The feed of canaries: rounds, regenerated texts and golden records newly in force, as the worker finished them.
+
+It belongs to the loop's thread. What it adds to the worker's results is the watch for rounds that do not come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.records import Flip, GoldenAccepted
+from agent.worker.silence import Silence
+from detectors.records import BaseRound, Reason, Round
+
+CanaryResult = BaseRound | Flip | GoldenAccepted
+
+
+class CanaryFeed:
+    """bases: base -> its adapters; every_s: seconds between two rounds of one base, None where no canary is replayed.
+
+    A base without a round for ``every_s`` and STUCK_S more gives a blocked one with the next number.
+    """
+
+    def __init__(self, bases: Mapping[str, Sequence[str]], every_s: float | None) -> None:
+        self._bases = {base: tuple(adapters) for base, adapters in bases.items()}
+        self._silence = None if every_s is None else Silence(every_s)
+        self._next = dict.fromkeys(self._bases, 0)
+        self._finished: list[CanaryResult] = []
+
+    def receive(self, result: object) -> None:
+        """One result of the worker; those of other kinds are not for this feed."""
+        if isinstance(result, BaseRound | Flip | GoldenAccepted):
+            self._finished.append(result)
+
+    def poll(self, now: float) -> list[CanaryResult]:
+        """All that was finished since the last call, in that order; never waits."""
+        finished, self._finished = self._finished, []
+        for result in finished:
+            if isinstance(result, BaseRound):
+                self._next[result.base] = result.number + 1
+                if self._silence is not None:
+                    self._silence.end(result.base, now)
+        return [*finished, *self._overdue(now)]
+
+    def _overdue(self, now: float) -> list[BaseRound]:
+        if self._silence is None:
+            return []
+        reasons = {base: self._silence.reason(base, now) for base in self._bases}
+        return [
+            blocked_round(base, self._bases[base], self._next[base], now, Reason.NOT_REPLAYED_YET, why)
+            for base, why in reasons.items()
+            if why
+        ]
+
+
+def blocked_round(base: str, adapters: Sequence[str], number: int, now: float, reason: Reason, why: str) -> BaseRound:
+    """A round in which nothing was measured, so that silence shows as unmonitorable. why: in words"""
+    rounds = tuple(Round(name, base, number, now, (), blocked=reason, detail=why) for name in adapters)
+    return BaseRound(base, number, now, rounds)

@@ -1,0 +1,42 @@
+"""What the worker finished of canaries, and the round that is given where none comes."""
+
+from __future__ import annotations
+
+from agent.worker.canary_feed import CanaryFeed
+from agent.worker.response_feed import TurnEnded
+from agent.worker.silence import STUCK_S
+from detectors.records import BaseRound, Reason
+from tests.agent import findings
+
+EVERY_S = 60.0
+BASES = {findings.BASE: (findings.ROUTER, findings.TONE)}
+
+
+def test_results_come_once_in_their_order_and_without_those_of_others() -> None:
+    feed = CanaryFeed(BASES, EVERY_S)
+    accepted, done, flip = findings.golden(), findings.base_round(), findings.flip()
+    for result in (accepted, TurnEnded(0.0), done, flip):
+        feed.receive(result)
+    assert feed.poll(0.0) == [accepted, done, flip]
+    assert feed.poll(1.0) == []
+
+
+def test_a_base_without_a_round_for_too_long_gives_a_blocked_one_with_the_next_number() -> None:
+    feed = CanaryFeed(BASES, EVERY_S)
+    feed.receive(findings.base_round(number=4))
+    feed.poll(0.0)
+    assert feed.poll(EVERY_S + STUCK_S) == []
+    (overdue,) = feed.poll(EVERY_S + STUCK_S + 1.0)
+    assert isinstance(overdue, BaseRound)
+    assert (overdue.number, overdue.at) == (5, EVERY_S + STUCK_S + 1.0)
+    assert [member.adapter for member in overdue.members] == [findings.ROUTER, findings.TONE]
+    assert {member.blocked for member in overdue.members} == {Reason.NOT_REPLAYED_YET}
+    assert "no round finished for 361 s" in overdue.members[0].detail
+
+
+def test_without_canaries_nothing_is_overdue_and_golden_records_still_come() -> None:
+    """The word of a canary round would never be followed by another."""
+    feed = CanaryFeed(BASES, None)
+    feed.poll(0.0)
+    feed.receive(findings.golden())
+    assert feed.poll(10 * STUCK_S) == [findings.golden()]
