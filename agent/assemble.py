@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -13,21 +13,24 @@ from typing import Any
 from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
-from agent.app import Parts, Sink
+from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Health, Routes
 from agent.kafka.consumer import Consumer
+from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.redaction import Redactor
 from agent.traffic.traffic_sampler import TrafficSampler
-from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
+from agent.worker.canary_feed import CanaryFeed
 from agent.worker.goldens import Goldens, kept_before
+from agent.worker.response_feed import ResponseFeed
 from agent.worker.response_scorer import ResponseScorer
+from agent.worker.worker import Schedule, WatchedBase, Worker
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
 from detectors.evidence.alarm_budget import expected_false_pages_per_year, stream_rounds_per_year
@@ -53,26 +56,26 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Everything the loop turns, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config)
-    sinks = [*_sinks(config, telemetry, clock), *extra_sinks]
-    canaries = _canaries(config, clock, keeper)
+    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], clock, Redactor(config.sampling.redact))
+    worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka) if config.kafka else None
     judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
-    traffic = _traffic(config, consumer, keeper, judge)
-    parts = _statuses(config, sinks, canaries, traffic)
+    traffic = _traffic(config, consumer, keeper, judge, sinks)
+    parts = partial(_statuses, sinks, worker, traffic)
     routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
     health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
     return Parts(
         judge=judge,
         sinks=sinks,
-        canaries=canaries,
+        worker=worker,
+        feeds=(*models, *((traffic,) if traffic else ())),
         traffic=traffic,
         health=health,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
         closing=keeper.close,
-        outward=Redactor(config.sampling.redact),
-        beat=partial(_gauges, telemetry, consumer, canaries, traffic),
+        beat=partial(_gauges, telemetry, consumer, worker, traffic),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -88,7 +91,6 @@ def stream_counts(config: Config) -> dict[float, int]:
 
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
-    every_s: dict[type, float] = {BaseRound: config.probes.every}
     detectors = _detectors(config)
     watched = [model for model in config.models if model.replay]
     subjects = {
@@ -97,7 +99,7 @@ def stream_counts(config: Config) -> dict[float, int]:
     }
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
-        cadence = every_s.get(reads(name), config.responses_every)
+        cadence = config.probes.every if reads(name) is BaseRound else config.responses_every
         counts[cadence] += sum(subjects[about] for about in paging({name: own}))
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
@@ -194,20 +196,24 @@ def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
     return {name: str(folder) for name, folder in found.items() if folder is not None}
 
 
-def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed | None:
-    watched = [model for model in config.models if model.replay]
-    if not watched:
-        return None
-    bases = [_watched(config, model, keeper) for model in watched]
-    seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
+def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[Worker | None, list[Feed]]:
+    """The thread that owns the models, and the feeds of what it finishes: canaries, and responses where there are."""
+    bases = [_watched(config, model, keeper) for model in config.models if model.replay]
+    if not bases:
+        return None, []
+    adapters = {base.name: base.adapters for base in bases}
+    canaries = CanaryFeed(adapters, config.probes.every if config.probes.canaries else None)
+    responses = ResponseFeed(adapters, config.responses_every, config.scoring.enabled) if config.kafka else None
     schedule = Schedule(
         every_s=config.probes.every,
+        responses_every_s=config.responses_every if responses else None,
         budget=config.probes.token_budget_per_round,
-        seed=seed,
+        seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
     )
-    return CanaryFeed(bases, schedule, clock)
+    feeds = (canaries, responses) if responses else (canaries,)
+    return Worker(bases, schedule, clock, [feed.receive for feed in feeds]), list(feeds)
 
 
 def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
@@ -242,12 +248,14 @@ def sampler_of(config: Config) -> SamplingParameters:
     return SamplingParameters(temperature, top_p=wanted.top_p, top_k=wanted.top_k)
 
 
-def _traffic(config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge) -> TrafficFeed | None:
+def _traffic(
+    config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge, sinks: Sinks
+) -> TrafficFeed | None:
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
     sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
-    return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged)
+    return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged, flush=sinks.flush)
 
 
 def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
@@ -263,30 +271,23 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _statuses(
-    config: Config, sinks: Sequence[Sink], canaries: CanaryFeed | None, traffic: TrafficFeed | None
-) -> Callable[[], Mapping[str, tuple[bool, str]]]:
-    """How each part does, in words, asked at the time."""
-    named = {f"sink {type(sink).__module__.rsplit('.', 1)[-1]}": sink for sink in sinks}
-
-    def now() -> dict[str, tuple[bool, str]]:
-        seen = {name: sink.status for name, sink in named.items()}
-        if canaries is not None:
-            seen["canaries"] = canaries.status
-        if traffic is not None and config.kafka is not None:
-            link = traffic.status
-            seen["kafka"] = (link.up, link.why or "reading")
-        return seen
-
-    return now
+def _statuses(sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None) -> Mapping[str, tuple[bool, str]]:
+    """Whether each part works, and in words how it does."""
+    statuses = dict(sinks.statuses)
+    if worker is not None:
+        statuses["worker"] = worker.status
+    if traffic is not None:
+        link = traffic.status
+        statuses["kafka"] = (link.up, link.why or "reading")
+    return statuses
 
 
 def _gauges(
-    telemetry: Telemetry, consumer: Consumer | None, canaries: CanaryFeed | None, traffic: TrafficFeed | None
+    telemetry: Telemetry, consumer: Consumer | None, worker: Worker | None, traffic: TrafficFeed | None
 ) -> None:
     """From the loop's own thread: the client is not safe to ask from another."""
-    for stage, feed in (("sampling", traffic), ("scoring", canaries)):
-        for adapter, n in feed.shed.items() if feed is not None else ():
+    for stage, part in (("sampling", traffic), ("scoring", worker)):
+        for adapter, n in part.shed.items() if part is not None else ():
             telemetry.set("gapwatch.shed", n, adapter=adapter, stage=stage)
     if consumer is None:
         return

@@ -1,4 +1,4 @@
-"""The one place that reads the time; tests set it by hand."""
+"""The one place that reads the time and waits for it to pass; tests set it by hand."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ class Clock:
         """Since some moment that does not matter; never goes back."""
         return time.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        """Block this thread for so long, by the steady time."""
+        time.sleep(seconds)
+
 
 @dataclass
 class HandClock(Clock):
-    """A clock that stands still until it is moved: the twin that ships with the product."""
+    """A clock that stands still until it is moved: the in-memory implementation that ships with the product."""
 
     at: float = 1_700_000_000.0
 
@@ -29,6 +33,10 @@ class HandClock(Clock):
 
     def steady(self) -> float:
         return self.at
+
+    def sleep(self, seconds: float) -> None:
+        """Takes no time: the clock is moved instead."""
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         self.at += seconds

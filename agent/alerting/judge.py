@@ -15,7 +15,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.incidents import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Notice, Observation, PartitionAdapter, ScoredResponses, TrafficBatch
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,6 @@ class Judge:
         self._alerts: States = {}
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
-        self._alarmed: frozenset[str] = frozenset()
         self.judged: Mapping[PartitionAdapter, int] = {}
         self._restore()
 
@@ -54,10 +53,6 @@ class Judge:
         if isinstance(observation, GoldenAccepted):
             self._accept(observation)
         return [observation]
-
-    def newly_degraded(self, _round: BaseRound) -> frozenset[str]:
-        """Adapters that the last round turned degraded, by themselves or with their base."""
-        return self._alarmed
 
     def save(self) -> None:
         """Write the state; a full disk is logged and costs what a restart would have remembered, never a page."""
@@ -80,8 +75,6 @@ class Judge:
 
     def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(round)
-        if isinstance(round, BaseRound):
-            self._alarmed = _alarmed(judged.verdicts)
         ended = self._end_replaced(judged.verdicts, now)
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()
@@ -116,12 +109,3 @@ class Judge:
         self._alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
         self._goldens = dict(state["goldens"])
         self.judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
-
-
-def _alarmed(verdicts: Collection[Verdict]) -> frozenset[str]:
-    """Adapters whose worst canaries are worth reading now: each that alarmed, or all that its base's alarm names."""
-    names: set[str] = set()
-    for verdict in verdicts:
-        if verdict.reason is Reason.ALARM:
-            names.update(verdict.members if verdict.subject_kind is SubjectKind.BASE else (verdict.subject,))
-    return frozenset(names)

@@ -72,12 +72,12 @@ class StoredRounds:
         self._references = _references(client, cluster, golden_dir)
 
     def rounds(self, span: Span) -> Iterator[Stored]:
-        """In the order of time; of one moment first what canaries say. Raises Retryable where the store is away."""
+        """In the order in which they were judged. Raises Retryable where the store is away."""
         found: dict[RoundKey, list[Row]] = {}
         for table in ("rounds", "traffic_rounds"):
             for row in self._rows(table, "at", span):
                 found.setdefault(RoundKey(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
-        places = sorted(found)
+        places = in_order(found)
         for start in range(0, len(places), TOGETHER):
             some = places[start : start + TOGETHER]
             details = self._details(some)
@@ -121,7 +121,8 @@ class StoredRounds:
         ):
             mine = [place for place in places if place.table == table]
             if mine:
-                span = Span(seconds(mine[0].at), seconds(mine[-1].at))
+                times = [seconds(place.at) for place in mine]
+                span = Span(min(times), max(times))
                 for row in self._rows(details, when, span):
                     place = RoundKey(row[when], table, row[pod], row["base"], row["round"])
                     found.setdefault(place, []).append(row)
@@ -143,6 +144,21 @@ class StoredRounds:
                 return (), ()
             raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
         return answer.column_names, answer.result_rows
+
+
+def in_order(rounds: Mapping[RoundKey, Sequence[Row]]) -> list[RoundKey]:
+    """Rounds in the order in which they were judged: canaries' when they were done, responses' when they were handed
+    out; of one moment first those of canaries.
+
+    Earlier versions gave the responses the time at which the canaries beside them began, and judged them after these.
+    """
+    beside = {(key.pod, key.base, key.at) for key in rounds if key.table == "traffic_rounds"}
+
+    def judged_at(key: RoundKey) -> float:
+        is_done_then = key.table == "traffic_rounds" or (key.pod, key.base, key.at) in beside
+        return seconds(key.at) + (0.0 if is_done_then else sum(row.get("duration_s", 0.0) for row in rounds[key]))
+
+    return sorted(rounds, key=lambda key: (judged_at(key), key.table, key))
 
 
 def _is_unknown_table(error: Exception) -> bool:

@@ -28,6 +28,7 @@ class TrafficFeed:
     counted_upto: for each partition the first offset that no durable batch has counted; may raise AgentError
     judged: where the evidence of an earlier run ends, see Watermarks
     max_pending: batches that may be uncommitted before reading pauses (the group keeps its membership)
+    flush: makes what was handed out durable; False where it cannot
 
     Guarantee: each record is handed out at least once and counted once, as long as every batch handed out becomes
     durable in the end: after a crash, records below counted_upto are read again but not counted again, and their
@@ -50,15 +51,15 @@ class TrafficFeed:
         counted_upto: CountedUpto,
         judged: Mapping[PartitionAdapter, int] | None = None,
         max_pending: int = 8,
+        flush: Callable[[], bool] = lambda: False,
     ) -> None:
         self._consumer, self._sampler = consumer, sampler
-        self._counted_upto, self._max_pending = counted_upto, max_pending
+        self._counted_upto, self._max_pending, self._flush = counted_upto, max_pending, flush
         self._marks = Watermarks(judged)
         self._anew: dict[TopicPartition, int] = {}  # made anew: the mark of the topic that was there before
         self._unmarked: set[TopicPartition] = set()  # newly ours: what the store has of them is not known yet
         self._waiting: list[PartitionRecords] = []  # read, but the store has not told their marks
         self._pending: dict[TopicPartition, list[int]] = {}  # where each uncommitted batch ends
-        self.flush: Callable[[], bool] = lambda: False  # set by who owns the sinks: make what was handed out durable
         consumer.leaving = self._settle
         self.records = 0
         self.rejected: Counter[RejectionReason] = Counter()
@@ -120,7 +121,7 @@ class TrafficFeed:
         sinks meanwhile. {} where they could not flush; the next owner then reads from the last commit, as in a crash.
         """
         ends = {place: max(batches) for place, batches in self._pending.items() if place in leaving}
-        return ends if ends and self.flush() else {}
+        return ends if ends and self._flush() else {}
 
     def _follow_moves(self) -> None:
         """What we held of a lost partition is its next owner's to commit; it is read again from the last commit."""

@@ -39,8 +39,6 @@ FAILED = "scoring failed: the agent's log names the error"
 NO_SCORING = "the runner cannot score responses"
 # Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
 LONGEST = 512
-# Beyond so many the embeddings do not wait for the round: 64 MB of them where a hidden state has 4,096 numbers.
-MOST_EMBEDDINGS = 4096
 Held = Mapping[str, Golden | Unmonitorable]
 
 
@@ -80,18 +78,9 @@ class ResponseScorer:
         self.scores, self.embeddings, self.upto = [], [], {}
         return taken
 
-    def take_surplus(self) -> ResponseResults | None:
-        """Embeddings that are too many to wait for their scores, None while they are not: a crash may then cost those
-        scores, and still nothing counts twice."""
-        if len(self.embeddings) < MOST_EMBEDDINGS:
-            return None
-        surplus, self.embeddings = tuple(self.embeddings), []
-        return ResponseResults((), surplus, dict(self.upto))
-
     def accepted(self, golden: Golden) -> None:
         """Another record is in force for an adapter: its copy scores from now on, and the version before it is asked
-        about; what waits was about the former."""
-        self.scores = [score for score in self.scores if score.adapter != golden.adapter]
+        about."""
         if not isinstance(self.runner, Scoring):
             return
         if (folder := self.kept(golden)) is not None:

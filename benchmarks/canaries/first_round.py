@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
@@ -50,13 +51,14 @@ class Bench:
         """One whole round: looks again while files are still coming to rest."""
         for _ in range(10):
             now = Scheduled(BASE, self.number, time.time(), BUDGET, SEED)
+            started = time.monotonic()
             made = replay_base_round(self.runner, self.goldens, now, lambda: False)
             self.number += 1
             if made is not None and all(member.measurements for member in made.members):
                 break
         else:
             raise RuntimeError(f"no whole round: {made}")
-        self.rounds.append(made)
+        self.rounds.append(replace(made, duration_s=time.monotonic() - started))
         verdicts = list(self.monitor.observe(made).verdicts)
         self._states, sent = step_round(self._states, verdicts, made.at, "bench")  # type: ignore[assignment, arg-type]
         self.notices += sent

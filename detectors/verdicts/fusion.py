@@ -33,7 +33,7 @@ def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, d
     drift: side ("prompt", "output") -> nats of its drift evidence
     """
     if responses.open and canary.status is not Status.DEGRADED:
-        return _held_open(canary, responses) if traffic is None else _served_alone(traffic, canary)
+        return _held_open(canary, responses) if traffic is None else _still_served_alone(traffic, canary)
     if canary.status is Status.DEGRADED and traffic is not None:
         quiet = QUIET_TRAFFIC if traffic.status is Status.HEALTHY else ""
         return _with(canary, BOTH if responses.open else quiet)
@@ -73,14 +73,10 @@ def _held_open(canary: Verdict, responses: Incident) -> Verdict:
 
 
 def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
-    """What the responses say, with the canaries' figures beside it."""
+    """What the responses say, in their round, with the canaries' figures beside it."""
     quiet = canary.status is Status.HEALTHY and traffic.status is Status.DEGRADED
-    reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM and traffic.at < canary.at else traffic.reason
     both = replace(
         traffic,
-        round=max(traffic.round, canary.round),
-        at=max(traffic.at, canary.at),
-        reason=reason,
         retention_over_rounds=canary.retention_over_rounds,
         scale=canary.scale,
         distortion=canary.distortion,
@@ -91,6 +87,12 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         evidence=(*traffic.evidence, *canary.evidence),
     )
     return _with(both, QUIET_CANARIES if quiet else "")
+
+
+def _still_served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
+    """The same in a round of canaries; an alarm of responses was given in their own round."""
+    reason = Reason.STILL_DEGRADED if traffic.reason is Reason.ALARM else traffic.reason
+    return replace(_served_alone(traffic, canary), round=canary.round, at=canary.at, reason=reason)
 
 
 def _with_drift(verdict: Verdict, drift: Mapping[str, float]) -> Verdict:

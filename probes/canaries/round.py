@@ -7,7 +7,6 @@ template that changed, or that writes the date, is measured and not assumed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,9 +62,8 @@ def replay_base_round(
     Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
     by either rendering of its prompt; ``tokens_processed`` counts every token that went through the model: prompts, and
-    forced tokens but the last.
+    forced tokens but the last. ``duration_s`` is left to the caller, who has a clock.
     """
-    started = time.monotonic()
     readiness = runner.refresh()
     asked: dict[str, _Asked] = {}
     blocked: dict[str, Round] = {}
@@ -89,9 +87,7 @@ def replay_base_round(
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     scored = sum(len(one.canary.forced) for part in asked.values() for one, _ in part.pairs if one.adapter in answers)
     processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers)
-    return BaseRound(
-        scheduled.base, scheduled.number, scheduled.at, members, scored, processed, time.monotonic() - started
-    )
+    return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
 
 def _part(

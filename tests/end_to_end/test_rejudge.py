@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from agent.store import client as store
 from agent.store.stored_rounds import Span, StoredRounds
 from agent.store.verdict_rows import verdict_row
 from agent.surroundings import Surroundings
+from agent.worker.worker import Schedule
 from detectors.records import Evidence, Reason, Status, Verdict
 from detectors.traffic_records import TrafficRound
 from tests.end_to_end.test_traffic_in_memory import serve
@@ -57,11 +60,13 @@ def written(folder: Path, goldens: Path, name: str = "gapwatch.yaml", **changed:
 class Watched:
     """A world whose findings lie in a store when it has ended, and all that it said."""
 
-    def __init__(self, folder: Path, goldens: Path, file: Path, responses: bool = False) -> None:
+    def __init__(
+        self, folder: Path, goldens: Path, file: Path, responses: bool = False, schedule: Schedule = PLAIN
+    ) -> None:
         config = load(file)
         self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn), Surroundings("test", "pod-0"))
         asking = asking_of(config) if responses else None
-        line = Line(PLAIN, asking, monitor=monitor_of(config))
+        line = Line(schedule, asking, monitor=monitor_of(config))
         self.world = World(folder / "state", goldens, others=(self.sink,), line=line)
         # The store forgets by age, and a time that is no whole second shows what it does to one.
         self.world.clock.at = float(int(time.time())) - 7200.877
@@ -82,7 +87,7 @@ def story(world: World, faults: list[str], *, responses: bool = False) -> None:
         if responses:
             serve(world, "alpha", "alpha" if fault == "none" else None)
             serve(world, "beta", "beta")
-            world.turn_until(lambda: len(world.responses.scores) >= 16)
+            world.turn_until(lambda: len(world.scores) >= 16)
         world.runner.inject("alpha", fault)
         before = len(world.sink.of(TrafficRound))
         world.turn_round()
@@ -147,6 +152,33 @@ def test_the_same_configuration_says_the_same_to_the_last_bit(
     assert told["alarms"]["then"]["count"] == len(alarmed)
     assert told["alarms"]["then"]["first"]["round"] == alarmed[0]
     assert told["verdicts_compared"] == len(verdicts) == len(told["verdicts"])
+
+
+def test_what_was_judged_while_canaries_were_replayed_is_judged_again_in_that_order(
+    tmp_path: Path, goldens: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both lines find the same fault. The canary round began first and was judged last."""
+    schedule = replace(PLAIN, responses_every_s=20.0)
+    with Watched(tmp_path, goldens, config, True, schedule) as world:
+        world.turn_round()
+        world.turn_first_responses()
+        serve(world, "alpha", None, n=16)
+        world.turn_until(lambda: len(world.scores) >= 16)
+        world.runner.inject("alpha", "not_applied")
+        begun, hold, refresh = threading.Event(), threading.Event(), world.runner.refresh
+        world.runner.refresh = lambda: (begun.set(), hold.wait(30), refresh())[2]  # type: ignore[func-returns-value, method-assign]
+        world.clock.advance(EVERY_S)
+        assert begun.wait(30)
+        world.clock.advance(30.0)
+        world.turn_until(lambda: bool(world.sink.notices))
+        world.clock.advance(1.0)
+        hold.set()
+        world.turn_until(lambda: len(world.rounds) == 2)
+        alarms = [v for v in world.sink.verdicts if v.reason is Reason.ALARM]
+        assert [v.at - world.rounds[1].at for v in alarms] == [30.0, 0.0]
+    _, verdicts = again(config)
+    assert repr(words(verdicts)) == repr(words(world.sink.verdicts))
+    assert report(capsys, config)["differ"] == 0
 
 
 def test_another_tolerance_moves_the_alarm_and_nothing_is_written(

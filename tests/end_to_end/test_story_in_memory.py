@@ -13,7 +13,7 @@ from agent.kafka.in_memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
 from agent.surroundings import Surroundings
-from agent.worker.canary_feed import STUCK_S
+from agent.worker.silence import STUCK_S
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Side
 from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, new_runner
@@ -122,9 +122,10 @@ def drift_streams(world: World) -> set[str]:
 
 
 def test_traffic_is_counted_sampled_embedded_and_committed(world: World) -> None:
-    world.topic.publish([request(i, ADAPTERS[i % 3]) for i in range(30)])
     world.turn_round()
-    world.turn_until(lambda: len(world.responses.embeddings) == 60)
+    world.turn_first_responses()
+    world.topic.publish([request(i, ADAPTERS[i % 3]) for i in range(30)])
+    world.turn_until(lambda: len(world.embeddings) == 60)
     assert drift_streams(world) == set(), "judged with the round that comes next, and saved with it"
     world.turn_round()
     world.turn_until(lambda: len(drift_streams(world)) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from agent.clock import HandClock
 from agent.kafka.contract import Outgoing
 from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
-from agent.worker.canary_feed import STUCK_S
+from agent.worker.response_feed import GRACE_S
+from agent.worker.silence import STUCK_S
 from detectors import on_call_text
 from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
@@ -57,7 +59,7 @@ def heard(world: World) -> list[TrafficRound]:
 
 def turn(world: World, wanted: int) -> TrafficRound:
     """One scheduled round, after so many responses have been scored for it."""
-    world.turn_until(lambda: len(world.responses.scores) >= wanted)
+    world.turn_until(lambda: len(world.scores) >= wanted)
     before = len(heard(world))
     world.clock.advance(EVERY_S)
     world.turn_until(lambda: len(heard(world)) > before)
@@ -130,7 +132,7 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
     """The engine goes on serving the files that were accepted before; the other adapters have no earlier version."""
     world = World(tmp_path, goldens, line=replace(ALONE, asking=ScoringOptions(passes=None)))
-    world.responses.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
+    world.scorer.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
     with world:
         first_round(world)
         serve(world, "alpha", version_before("alpha"), n=16)
@@ -187,6 +189,36 @@ def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: 
         assert {score.scored for seen in heard(world) for score in seen.scores} == {ScoringMode.SAMPLED}
 
 
+def test_responses_are_judged_at_their_own_interval_and_by_their_own_numbers(tmp_path: Path, goldens: Path) -> None:
+    line = Line(replace(PLAIN, responses_every_s=10.0), ScoringOptions())
+    with World(tmp_path, goldens, line=line) as world:
+        first_round(world)
+        for number in range(1, 4):
+            serve(world, "alpha", None if number == 3 else "alpha")
+            world.turn_until(lambda: len(world.scores) >= 8)
+            world.clock.advance(10.0)
+            world.turn_until(lambda: len(heard(world)) > number)  # noqa: B023 - called before it changes
+        assert [(seen.number, len(seen.scores)) for seen in heard(world)] == [(0, 0), (1, 8), (2, 8), (3, 8)]
+        assert len(world.rounds) == 1
+        (page,) = pages(world)
+        assert (page.verdict.subject, page.verdict.round) == ("alpha", 3)
+
+
+def test_a_canary_round_that_hangs_does_not_hold_back_what_was_scored(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens, line=Line(asking=ScoringOptions())) as world:
+        first_round(world)
+        serve(world, "alpha", None)
+        world.turn_until(lambda: len(world.scores) >= 8)
+        hold, refresh = threading.Event(), world.runner.refresh
+        world.runner.refresh = lambda: (hold.wait(30), refresh())[1]  # type: ignore[method-assign]
+        try:
+            world.clock.advance(EVERY_S + GRACE_S)
+            world.turn_until(lambda: bool(pages(world)))
+            assert len(world.rounds) == 1 and latest(world, "alpha").reason is Reason.ALARM
+        finally:
+            hold.set()
+
+
 def test_an_incident_of_responses_outlives_a_restart(tmp_path: Path, goldens: Path) -> None:
     with World(tmp_path, goldens, line=ALONE) as world:
         first_round(world)
@@ -215,6 +247,11 @@ def counted(world: World, adapter: str) -> int:
     return found[-1].n if found else 0
 
 
+def scored(world: World) -> int:
+    """Responses in the rounds so far."""
+    return sum(score.request_id != "" for seen in heard(world) for score in seen.scores)
+
+
 def embedded(world: World, adapter: str) -> int:
     """Prompts in the evidence of drift, those that make up its bank included."""
     bank = world.judge._monitor.state_json()["detectors"]["embedding_drift"]["state"]["banks"].get(f"{adapter}/prompt")
@@ -238,7 +275,7 @@ def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_nev
         serve(after, "alpha", "alpha", n=4)
         turn(after, 4)
         assert sum(len(batch.interactions) for batch in after.sink.of(TrafficBatch)) == 16
-        assert sum(score.request_id != "" for seen in heard(after) for score in seen.scores) == 4
+        assert scored(after) == 4
         assert (counted(after, "alpha"), embedded(after, "alpha")) == (16, 16)
 
 
@@ -249,10 +286,12 @@ def test_what_was_scored_and_not_judged_before_a_crash_is_scored_again(tmp_path:
         serve(world, "alpha", "alpha", n=8)
         turn(world, 8)
         serve(world, "alpha", "alpha", n=4)
-        world.turn_until(lambda: len(world.responses.scores) >= 4)
+        world.turn_until(lambda: len(world.scores) >= 4)
     with World(tmp_path, goldens, topic=world.topic, line=ALONE) as after:
-        first_round(after)
-        turn(after, 4)
+        # They are in the first round, or, where the first turn of the worker was over before, in the next.
+        after.turn_until(lambda: len(after.scores) + scored(after) >= 4)
+        after.clock.advance(EVERY_S)
+        after.turn_until(lambda: scored(after) >= 4)
         assert (counted(after, "alpha"), embedded(after, "alpha")) == (12, 12)
 
 
@@ -275,9 +314,10 @@ def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_n
     tmp_path: Path, goldens: Path
 ) -> None:
     with World(tmp_path, goldens, line=replace(ALONE, asking=None)) as world:
+        world.turn_first_responses()
         for _ in range(2):
             serve(world, "alpha", "alpha", n=2)
-            world.turn_until(lambda: len(world.responses.embeddings) >= 4)
+            world.turn_until(lambda: len(world.embeddings) >= 4)
             before = len(world.sink.of(Embedding))
             world.clock.advance(STUCK_S - 1.0)
             world.turn_until(lambda: len(world.sink.of(Embedding)) > before)  # noqa: B023 - called before it changes
@@ -292,9 +332,9 @@ def test_a_busy_adapter_costs_a_quiet_one_nothing_and_what_it_sheds_is_told(alon
     serve(alone, "beta", "beta", n=3)
     turn(alone, 67)
     assert len([score for seen in heard(alone) for score in seen.scores if score.adapter == "beta"]) == 3
-    assert alone.canaries.shed["alpha"] > 0 == alone.canaries.shed["beta"]
-    assert alone.canaries.status == (True, f"replaying; sampled and shed for want of time: alpha {shed(alone)}")
+    assert alone.worker.shed["alpha"] > 0 == alone.worker.shed["beta"]
+    assert alone.worker.status == (True, f"working; sampled responses shed for lack of time: alpha {shed(alone)}")
 
 
 def shed(world: World) -> int:
-    return sum(world.canaries.shed.values())
+    return sum(world.worker.shed.values())

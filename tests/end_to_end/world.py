@@ -11,20 +11,24 @@ from pathlib import Path
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.app import App, Parts
-from agent.app import Sink as AnySink
 from agent.clock import HandClock
 from agent.health import Health, Routes
 from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
+from agent.sink import Sink as AnySink
+from agent.sink import Sinks
 from agent.sinks.memory import Sink
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
 from agent.traffic.traffic_sampler import TrafficSampler
-from agent.worker.canary_feed import CanaryFeed, Schedule, WatchedBase
+from agent.worker.canary_feed import CanaryFeed
 from agent.worker.goldens import Goldens
+from agent.worker.response_feed import ResponseFeed
 from agent.worker.response_scorer import ResponseScorer
+from agent.worker.worker import Schedule, WatchedBase, Worker
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound
+from detectors.traffic_records import Embedding, TrafficScore
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.enrolment.enrol import enrol
@@ -38,7 +42,7 @@ EVERY_S = 60.0
 BUDGET = 512
 ADAPTERS = ("alpha", "beta", "gamma")
 PATIENCE_S = 60.0
-PLAIN = Schedule(EVERY_S, BUDGET, seed=5)
+PLAIN = Schedule(EVERY_S, BUDGET, seed=5, responses_every_s=EVERY_S)
 
 
 def canaries(adapter: str, n: int = 64) -> CanarySet:
@@ -94,22 +98,33 @@ class World:
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.responses = ResponseScorer(self.runner, line.asking)
+        self.scorer = ResponseScorer(self.runner, line.asking)
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
-        self.canaries = CanaryFeed(
-            [WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.responses)], line.schedule, self.clock
-        )
+        schedule = line.schedule
+        canaries = CanaryFeed({"tiny": ADAPTERS}, schedule.every_s if schedule.canaries else None)
+        self.responses = ResponseFeed({"tiny": ADAPTERS}, schedule.responses_every_s or EVERY_S, bool(line.asking))
+        base = WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.scorer)
+        self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
-        self.traffic = TrafficFeed(
-            MemoryConsumer(self.topic), TrafficSampler(sampling, ADAPTERS), dict, self.judge.judged
-        )
+        sinks = Sinks([self.sink, *others], self.clock)
+        sampler = TrafficSampler(sampling, ADAPTERS)
+        consumer = MemoryConsumer(self.topic)
+        self.traffic = TrafficFeed(consumer, sampler, dict, self.judge.judged, flush=sinks.flush)
         routes = Routes(lambda: b"", dict, lambda *_: ([], []))
         self.health = Health(routes, self.clock, 0, 0)
         self.app = App(
             Parts(
-                self.judge, [self.sink, *others], self.canaries, self.traffic, self.health, self.clock, "pod-0", "test"
+                judge=self.judge,
+                sinks=sinks,
+                worker=self.worker,
+                feeds=(canaries, self.responses, self.traffic),
+                traffic=self.traffic,
+                health=self.health,
+                clock=self.clock,
+                pod="pod-0",
+                cluster="test",
             )
         )
         self._opened = ExitStack()
@@ -124,6 +139,20 @@ class World:
     @property
     def rounds(self) -> list[BaseRound]:
         return self.sink.of(BaseRound)
+
+    @property
+    def scores(self) -> list[TrafficScore]:
+        """Of responses whose round has not come yet."""
+        return self.responses._bases["tiny"].scores
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        """Likewise."""
+        return self.responses._bases["tiny"].embeddings
+
+    def turn_first_responses(self) -> None:
+        """Until the first round of responses is over, which comes with the worker's first turn."""
+        self.turn_until(lambda: self.responses._bases["tiny"].last is not None)
 
     def turn_round(self) -> BaseRound:
         before = len(self.rounds)

@@ -23,10 +23,13 @@ WITHIN_S = 240.0
 ALL = Config(rate=1.0, per_adapter_per_minute=100_000)
 
 
-def feed_of(consumer: TopicConsumer, counted_upto: Callable[[], Mapping[TopicPartition, int]] = dict) -> TrafficFeed:
-    feed = TrafficFeed(
-        consumer, TrafficSampler(ALL, ("ticket-router", "polite-rewriter")), counted_upto, max_pending=10_000
-    )
+def feed_of(
+    consumer: TopicConsumer,
+    counted_upto: Callable[[], Mapping[TopicPartition, int]] = dict,
+    flush: Callable[[], bool] = lambda: False,
+) -> TrafficFeed:
+    sampler = TrafficSampler(ALL, ("ticket-router", "polite-rewriter"))
+    feed = TrafficFeed(consumer, sampler, counted_upto, max_pending=10_000, flush=flush)
     feed.open()
     return feed
 
@@ -201,14 +204,13 @@ def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_w
     world = new_world(2)
     for partition in range(2):
         world.publish((request(n + 100 * partition) for n in range(10)), partition)
-    first = feed_of(world.consumer())
     flushes: list[float] = []
 
     def flush() -> bool:
         flushes.append(time.monotonic())
         return True
 
-    first.flush = flush
+    first = feed_of(world.consumer(), flush=flush)
     read_until(lambda got: n_records(got) >= 20, first)
     second = feed_of(world.consumer())
     give_up = time.monotonic() + WITHIN_S

@@ -168,9 +168,8 @@ def test_partitions_that_go_are_flushed_and_committed_first() -> None:
     topic = MemoryTopic(partitions=2)
     topic.publish((request(n) for n in range(4)), partition=0)
     topic.publish((request(n + 10) for n in range(6)), partition=1)
-    first = feed_over(topic)
     flushed: list[int] = []
-    first.flush = lambda: flushed.append(1) or True  # type: ignore[func-returns-value]
+    first = feed_over(topic, flush=lambda: flushed.append(1) or True)  # type: ignore[func-returns-value]
     assert len(first.poll(0.0)) == 2
     second = feed_over(topic)
     first.poll(0.0)
@@ -181,8 +180,7 @@ def test_partitions_that_go_are_flushed_and_committed_first() -> None:
 def test_partitions_that_go_while_the_sinks_are_away_are_not_committed() -> None:
     topic = MemoryTopic()
     topic.publish(request(n) for n in range(4))
-    first = feed_over(topic)
-    first.flush = lambda: False
+    first = feed_over(topic, flush=lambda: False)
     first.poll(0.0)
     feed_over(topic)
     first.poll(0.0)

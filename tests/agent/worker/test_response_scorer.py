@@ -129,13 +129,6 @@ def test_what_there_was_no_time_for_comes_back(responses: ResponseScorer, golden
     assert responses.take() == ((), (), {})
 
 
-def test_a_new_record_forgets_what_was_scored_by_the_former_one(responses: ResponseScorer, golden: Golden) -> None:
-    responses.hear([asked("a")], {"alpha": golden}, never)
-    responses.not_scored([asked("b", adapter="beta")], "why")
-    responses.accepted(golden)
-    assert [score.adapter for score in responses.take().scores] == ["beta"]
-
-
 def test_the_version_before_is_asked_about_until_a_record_has_none(responses: ResponseScorer, golden: Golden) -> None:
     responses.asking = ScoringOptions(passes=None)
     asked_of = []

@@ -37,6 +37,16 @@ def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
 
 
+def test_a_verdict_has_number_and_time_of_the_round_that_it_was_given_in() -> None:
+    """Canaries and responses count their rounds each for themselves, and a canary round may end after one of responses
+    that began later."""
+    canary, traffic = replace(HEALTHY, round=3, at=180.0), replace(BROKEN, round=40, at=200.0)
+    told = fusion.by_traffic(traffic, canary, False, {})
+    assert told is not None and (told.round, told.at, told.reason) == (40, 200.0, Reason.ALARM)
+    again = fusion.by_canaries(canary, traffic, Incident(open=True), {})
+    assert (again.round, again.at, again.reason) == (3, 180.0, Reason.STILL_DEGRADED)
+
+
 def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_restart() -> None:
     held = Incident(open=True, cause=Cause.WRONG_ADAPTER, explanation="rewriter wrote them", action="look")
     told = fusion.by_canaries(HEALTHY, None, held, {})

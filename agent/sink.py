@@ -1,0 +1,62 @@
+"""Where findings go: the contract of one sink, and all of them as one.
+
+The loop and the feed of Kafka both flush: what they share is made once, in assemble.py, and given to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+from agent.clock import Clock
+from agent.records import Finding
+
+
+class Sink(Protocol):
+    """A place findings go. flush: True when all submitted so far is durable or handed over; never blocks long."""
+
+    def open(self) -> None: ...
+    def submit(self, finding: Finding) -> None: ...
+    def flush(self, now: float) -> bool: ...
+    def close(self, budget_s: float) -> None: ...
+
+    @property
+    def status(self) -> tuple[bool, str]: ...
+
+
+class Sinks:
+    """Every sink gets every finding, in the order of the list.
+
+    outward: what of a finding may leave the process; applied once to each finding, before any sink has it
+    """
+
+    def __init__(
+        self, sinks: Sequence[Sink], clock: Clock, outward: Callable[[Finding], Finding] = lambda finding: finding
+    ) -> None:
+        self._sinks, self._clock, self._outward = tuple(sinks), clock, outward
+
+    def __iter__(self) -> Iterator[Sink]:
+        return iter(self._sinks)
+
+    def open(self, opened: ExitStack, budget_s: float) -> None:
+        """One by one; each is closed by ``opened`` within its share of the budget, also when a later one fails."""
+        for sink in self._sinks:
+            sink.open()
+            opened.callback(sink.close, budget_s / len(self._sinks))
+
+    def submit(self, finding: Finding) -> None:
+        outward = self._outward(finding)
+        for sink in self._sinks:
+            sink.submit(outward)
+
+    def flush(self) -> bool:
+        """True when every sink has what was submitted. A list, not a generator: every sink gets its turn."""
+        now = self._clock.now()
+        flushed = [sink.flush(now) for sink in self._sinks]
+        return all(flushed)
+
+    @property
+    def statuses(self) -> Mapping[str, tuple[bool, str]]:
+        """``sink NAME``, by the file it is in -> whether it works, and in words how it does."""
+        return {f"sink {type(sink).__module__.rsplit('.', 1)[-1]}": sink.status for sink in self._sinks}

@@ -1,0 +1,341 @@
+"""The thread that owns the models: it replays canaries when a round is due, scores sampled responses, and regenerates
+the worst canaries of an alarm as text.
+
+The loop hands it findings (``submit``) and has its results handed to the feeds (``deliver``); it never waits for a
+model. One thread, because a GPU (or two cores) shared by two replays finishes neither sooner, and because a runner is
+not thread-safe. Everything below ``_work`` belongs to that thread, everything above it to the loop's.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import structlog
+
+from agent.clock import Clock
+from agent.records import Finding, Flip, GoldenAccepted, TrafficBatch
+from agent.worker.backlog import Backlog
+from agent.worker.canary_feed import CanaryResult, blocked_round
+from agent.worker.goldens import Goldens
+from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
+from agent.worker.response_scorer import ResponseScorer
+from detectors.records import BaseRound, Identity, Reason, Round, Verdict
+from probes.canaries.flipped_answers import flips
+from probes.canaries.round import Scheduled, replay_base_round
+from probes.canaries.schedule import due
+from probes.errors import ProbeError
+from probes.golden.record import Golden, identity_of
+from probes.runner import Runner
+from probes.scoring.interaction import Interaction
+
+log = structlog.get_logger(__name__)
+
+BATCH = 16
+# Seconds by the clock that a batch of responses has at least; a pass that has begun is finished.
+TURN_S = 5.0
+IDLE_S = 0.2
+Result = CanaryResult | ScoredBatch | LiveIdentities | TurnEnded
+
+
+@dataclass(slots=True)
+class WatchedBase:
+    """One base with its runner and the golden records of its adapters, looked for again before each round.
+
+    responses: scores and embeds its sampled responses; opened: is the runner?
+    number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
+    """
+
+    name: str
+    runner: Runner
+    goldens: Goldens
+    adapters: tuple[str, ...]
+    responses: ResponseScorer
+    number: int = 0
+    last: float | None = None
+    looked: float | None = None
+    opened: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When each base has its turn.
+
+    every_s: seconds between its canary rounds; responses_every_s: between the rounds of its responses, for which golden
+    records are looked for that often; None where there is no traffic
+    budget: scored positions per adapter and canary round; seed: of the draws; flips: worst canaries that are
+    regenerated at an alarm; canaries: False replays none
+    """
+
+    every_s: float
+    budget: int
+    seed: int
+    responses_every_s: float | None = None
+    flips: int = 2
+    canaries: bool = True
+
+
+class _TextsWanted(NamedTuple):
+    """Regenerate the worst canaries of this round."""
+
+    base: str
+    round: Round
+
+
+class _LatestRound(NamedTuple):
+    """Of one base, as far as its canaries may yet be regenerated. unread: adapter -> its part of the round"""
+
+    number: int
+    at: float
+    unread: dict[str, Round]
+
+
+class Worker:
+    """What each base's models have to do, each kind of work in its turn: texts for an alarm, then canary rounds that
+    are due, then one batch of each base's responses.
+
+    receivers: get each result, in the order in which the results were made (``CanaryFeed.receive`` ...)
+    backlog: interactions of each adapter that may wait; what comes beyond is shed by arrival order and counted in
+    ``shed``
+    A round that fails half-way becomes blocked rounds with the reason; it never stops the thread.
+    """
+
+    def __init__(
+        self,
+        bases: Sequence[WatchedBase],
+        schedule: Schedule,
+        clock: Clock,
+        receivers: Sequence[Callable[[Result], None]],
+        backlog: int = 64,
+    ) -> None:
+        self._bases = {base.name: base for base in bases}
+        self._schedule, self._clock, self._receivers = schedule, clock, tuple(receivers)
+        self._base_of = {name: base.name for base in bases for name in base.adapters}
+        self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
+        self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._latest: dict[str, _LatestRound] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self.failures = 0
+        self._last_error = ""
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def close(self, budget_s: float = 2.0) -> None:
+        """Stop the thread and wait so long for it; a pass that does not end by then is abandoned with its thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(budget_s)
+        if not self._thread.is_alive():
+            for base in self._bases.values():
+                base.runner.close()
+
+    def submit(self, finding: Finding) -> None:
+        """Queue what a finding means for the models: sampled interactions are to be scored, and of an alarm of canaries
+        the worst ones are to be regenerated. The alarm's verdict comes after its round, as the judge gives them."""
+        match finding:
+            case TrafficBatch():
+                self._queue_responses(finding.fresh)
+            case BaseRound() if self._schedule.flips:
+                unread = {member.adapter: member for member in finding.members if member.measurements}
+                self._latest[finding.base] = _LatestRound(finding.number, finding.at, unread)
+            case Verdict(reason=Reason.ALARM):
+                self._queue_texts(finding)
+
+    def deliver(self) -> None:
+        """Hand everything that was finished since the last call to the receivers; never waits.
+
+        One queue for all kinds: a golden record reaches its feed before the first score against it reaches another.
+        """
+        while not self._results.empty():
+            result = self._results.get()
+            for receive in self._receivers:
+                receive(result)
+
+    @property
+    def shed(self) -> Mapping[str, int]:
+        """Of every adapter, how many sampled interactions no model had time for."""
+        return {name: n for backlog in self._backlogs.values() for name, n in backlog.shed.items()}
+
+    @property
+    def status(self) -> tuple[bool, str]:
+        if not self._thread.is_alive():
+            return False, "the worker thread is not running"
+        shed = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
+        words = f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
+        return not self._last_error, self._last_error or words
+
+    def _queue_responses(self, interactions: Sequence[Interaction]) -> None:
+        for interaction in interactions:
+            base = self._base_of.get(interaction.adapter)
+            if base is not None:
+                self._backlogs[base].add(interaction)
+
+    def _queue_texts(self, alarm: Verdict) -> None:
+        """Of the adapters that the alarm names, each once a round. An alarm of responses is about no round of canaries,
+        which are quiet then."""
+        latest = self._latest.get(alarm.base)
+        if latest is None or (alarm.round, alarm.at) != (latest.number, latest.at):
+            return
+        for adapter in alarm.members or (alarm.subject,):
+            if (member := latest.unread.pop(adapter, None)) is not None:
+                self._texts_wanted.put(_TextsWanted(alarm.base, member))
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            if not self._guarded(self._turn):
+                self._stop.wait(IDLE_S)
+
+    def _guarded(self, turn: Callable[[], bool]) -> bool:
+        """One turn; what goes wrong is counted and logged, and the next turn comes all the same."""
+        began, before = self._clock.now(), self.failures
+        try:
+            busy = turn()
+            if self.failures == before:
+                self._last_error = ""
+            return busy
+        except ProbeError as error:
+            self._failed(str(error))
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            log.exception("worker_turn_failed")
+        finally:
+            self._results.put(TurnEnded(began))
+        return False
+
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        self._last_error = why
+        log.warning("worker_failure", why=why)
+
+    def _turn(self) -> bool:
+        """True when there was something to do. However busy one kind of work is, the others get their turn."""
+        regenerated = self._texts()
+        looked = [self._look(base) for base in self._bases.values()]
+        scored = [self._batch(base) for base in self._bases.values()]
+        return regenerated or any(looked) or any(scored)
+
+    def _texts(self) -> bool:
+        done = 0
+        while not self._texts_wanted.empty() and not self._stopped():
+            self._regenerate(self._texts_wanted.get())
+            done += 1
+        return done > 0
+
+    def _regenerate(self, wanted: _TextsWanted) -> None:
+        base, now = self._bases[wanted.base], self._clock.now()
+        for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, self._stopped):
+            flip = Flip(
+                adapter=wanted.round.adapter,
+                base=wanted.base,
+                canary=changed.canary,
+                round=wanted.round.number,
+                at=now,
+                prompt=changed.prompt_text,
+                golden_text=changed.golden_text,
+                present_text=changed.present_text,
+                retention=changed.retention,
+                golden_passes=changed.golden_passes,
+                present_passes=changed.present_passes,
+            )
+            self._results.put(flip)
+
+    def _look(self, base: WatchedBase) -> bool:
+        """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
+        now, schedule = self._clock.now(), self._schedule
+        if schedule.canaries and due(now, base.last, schedule.every_s):
+            base.last = base.looked = now
+            self._canary_round(base, now)
+        elif schedule.responses_every_s is not None and due(now, base.looked, schedule.responses_every_s):
+            base.looked = now
+            self._look_for_responses(base)
+        else:
+            return False
+        self._results.put(LiveIdentities(base.name, _identities(base)))
+        return True
+
+    def _canary_round(self, base: WatchedBase, now: float) -> None:
+        number, base.number = base.number, base.number + 1
+        at = round(now, 3)  # as rows keep it: the draws depend on it, and can be repeated from a row
+        try:
+            self._prepare(base)
+            done = self._replayed(base, number, at)
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            done = blocked_round(base.name, base.adapters, number, at, Reason.REPLAY_FAILED, str(error))
+        if done is not None:
+            self._results.put(done)
+
+    def _replayed(self, base: WatchedBase, number: int, at: float) -> BaseRound | None:
+        started = self._clock.steady()
+        scheduled = Scheduled(base.name, number, at, self._schedule.budget, self._schedule.seed)
+        done = replay_base_round(base.runner, base.goldens.held, scheduled, self._stopped)
+        return None if done is None else replace(done, duration_s=self._clock.steady() - started)
+
+    def _look_for_responses(self, base: WatchedBase) -> None:
+        """Files are looked at in each canary round: only without one is it done here. A second look soon after another
+        would take files that are being written for files at rest."""
+        try:
+            self._prepare(base)
+            if not self._schedule.canaries:
+                base.runner.refresh()
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+
+    def _prepare(self, base: WatchedBase) -> None:
+        """Open the runner, and put the golden records in force that were accepted since the last look."""
+        if not base.opened:
+            base.runner.open()
+            base.opened = True
+        for accepted in base.goldens.look():
+            self._accept(base, accepted)
+
+    def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
+        golden = base.goldens.held.get(accepted.adapter)
+        if isinstance(golden, Golden):
+            base.responses.accepted(golden)
+        self._results.put(accepted)
+
+    def _batch(self, base: WatchedBase) -> bool:
+        """Score or embed one batch of the base's responses; what there was no time for comes first in the next turn."""
+        backlog = self._backlogs[base.name]
+        batch = [] if self._stopped() else backlog.take(BATCH)
+        if not batch:
+            return False
+        if base.opened:
+            ends = self._batch_ends()
+            held = base.goldens.held
+            backlog.give_back(base.responses.hear(batch, held, lambda: self._stopped() or self._clock.now() >= ends))
+        else:
+            base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
+        self._results.put(ScoredBatch(base.name, base.responses.take()))
+        return True
+
+    def _batch_ends(self) -> float:
+        """When the next canary round of any base is due. Where rounds take longer than their schedule that is at once:
+        responses have TURN_S all the same."""
+        schedule = self._schedule
+        if schedule.canaries:
+            next_due = min(base.last or 0.0 for base in self._bases.values()) + schedule.every_s
+        else:
+            next_due = min(base.looked or 0.0 for base in self._bases.values()) + (schedule.responses_every_s or 0.0)
+        return max(next_due, self._clock.now() + TURN_S)
+
+    def _stopped(self) -> bool:
+        return self._stop.is_set()
+
+
+def _identities(base: WatchedBase) -> dict[str, Identity]:
+    """Of each adapter with a golden record: what was accepted, and what lies there now where the runner is open."""
+    accepted = {name: golden for name, golden in base.goldens.held.items() if isinstance(golden, Golden)}
+    if base.opened:
+        return {name: identity_of(golden, base.runner) for name, golden in accepted.items()}
+    return {
+        name: Identity(golden.base_hash, "", golden.adapter_hash, scheme=golden.hash_scheme)
+        for name, golden in accepted.items()
+    }

@@ -1,0 +1,144 @@
+"""Rounds of responses: their own interval and numbers, whatever the canaries do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.records import ScoredResponses
+from agent.worker.response_feed import (
+    GRACE_S,
+    MOST_EMBEDDINGS,
+    LiveIdentities,
+    ResponseFeed,
+    ScoredBatch,
+    TurnEnded,
+)
+from agent.worker.response_scorer import ResponseResults
+from agent.worker.silence import STUCK_S
+from detectors.records import Identity
+from detectors.traffic_records import ScoringMode
+from tests.agent import findings
+
+EVERY_S = 10.0
+BASES = {findings.BASE: (findings.ROUTER, findings.TONE)}
+PLACE = ("llm.interactions", 0, findings.ROUTER)
+SCORE = findings.traffic_round().scores[0]
+
+
+def scored(*names: str, upto: int = 1, embeddings: int = 1, adapter: str = findings.ROUTER) -> ScoredBatch:
+    scores = tuple(replace(SCORE, request_id=name, adapter=adapter) for name in names)
+    vectors = tuple(findings.embedding() for _ in range(embeddings))
+    return ScoredBatch(findings.BASE, ResponseResults(scores, vectors, {PLACE: upto}))
+
+
+def names(given: list[ScoredResponses]) -> list[list[str]]:
+    """Request ids by round."""
+    return [[score.request_id for score in one.round.scores] for one in given if one.round is not None]
+
+
+@pytest.fixture
+def feed() -> ResponseFeed:
+    """Its first round is over, at 0."""
+    feed = ResponseFeed(BASES, EVERY_S, scored=True)
+    feed.receive(TurnEnded(0.0))
+    assert names(feed.poll(0.0)) == [[]]
+    return feed
+
+
+def test_all_that_was_scored_since_the_last_round_comes_once_it_is_due_and_together(feed: ResponseFeed) -> None:
+    live = {findings.ROUTER: Identity("a", "b")}
+    for result in (LiveIdentities(findings.BASE, live), scored("x", upto=3), scored("y", "z", upto=5), TurnEnded(9.9)):
+        feed.receive(result)
+    assert feed.poll(9.99) == []
+    feed.receive(TurnEnded(10.0))
+    (given,) = feed.poll(10.1234567)
+    assert names([given]) == [["x", "y", "z"]] and given.round is not None
+    assert (given.at, given.round.at, given.upto, len(given.embeddings)) == (10.123, 10.123, {PLACE: 5}, 2)
+    assert (given.round.number, given.round.adapters) == (1, (findings.ROUTER, findings.TONE))
+    assert given.round.identities == live
+    assert feed.poll(10.2) == []
+
+
+def test_before_the_workers_first_turn_nobody_knows_anything() -> None:
+    feed = ResponseFeed(BASES, EVERY_S, scored=True)
+    assert feed.poll(0.0) == feed.poll(EVERY_S + GRACE_S) == []
+
+
+def test_rounds_come_in_the_workers_turns_where_these_are_short(feed: ResponseFeed) -> None:
+    """A turn that began earlier ends later than it: what it scores belongs to the round that is due."""
+    feed.receive(scored("x"))
+    feed.receive(TurnEnded(9.0))
+    assert feed.poll(10.0) == []
+    feed.receive(scored("y"))
+    feed.receive(TurnEnded(10.0))
+    assert names(feed.poll(10.5)) == [["x", "y"]]
+
+
+def test_a_canary_round_that_takes_long_or_hangs_does_not_hold_back_what_was_scored(feed: ResponseFeed) -> None:
+    feed.receive(scored("x"))
+    assert feed.poll(10.0 + GRACE_S - 0.1) == []
+    assert names(feed.poll(10.0 + GRACE_S)) == [["x"]]
+
+
+def test_that_no_response_came_is_only_said_after_a_turn_of_the_worker(feed: ResponseFeed) -> None:
+    assert feed.poll(10.0 + 2 * GRACE_S) == []
+    feed.receive(TurnEnded(10.0))
+    assert names(feed.poll(30.0)) == [[]]
+
+
+def test_a_thread_that_hangs_is_told_and_what_comes_after_has_its_own_number(feed: ResponseFeed) -> None:
+    assert feed.poll(EVERY_S + STUCK_S) == []
+    (overdue,) = feed.poll(EVERY_S + STUCK_S + 1.0)
+    assert overdue.round is not None and overdue.round.number == 1 and overdue.upto == {}
+    assert [score.adapter for score in overdue.round.scores] == [findings.ROUTER, findings.TONE]
+    for score in overdue.round.scores:
+        assert score.scored is ScoringMode.NOT_SCORED
+        assert "no round finished for 311 s" in score.detail
+    feed.receive(scored("x"))
+    feed.receive(TurnEnded(400.0))
+    (given,) = feed.poll(400.0)
+    assert given.round is not None and (given.round.number, names([given])) == (2, [["x"]])
+
+
+def test_what_was_scored_against_a_former_golden_record_is_not_judged_by_the_new_one(feed: ResponseFeed) -> None:
+    feed.receive(scored("old"))
+    feed.receive(scored("beside", adapter=findings.TONE))
+    feed.receive(findings.golden())
+    feed.receive(scored("new"))
+    feed.receive(TurnEnded(10.0))
+    (given,) = feed.poll(10.0)
+    assert names([given]) == [["beside", "new"]]
+    assert len(given.embeddings) == 3, "embeddings are of the golden base, whatever the adapter's record"
+
+
+def test_embeddings_that_are_too_many_do_not_wait_for_the_round(feed: ResponseFeed) -> None:
+    feed.receive(scored("x", upto=7, embeddings=MOST_EMBEDDINGS - 1))
+    assert feed.poll(1.0) == []
+    feed.receive(scored("y", upto=8))
+    (early,) = feed.poll(1.0)
+    assert (len(early.embeddings), early.round, early.upto) == (MOST_EMBEDDINGS, None, {PLACE: 8})
+    feed.receive(TurnEnded(10.0))
+    (given,) = feed.poll(10.0)
+    assert (names([given]), given.embeddings, given.upto) == ([["x", "y"]], (), {PLACE: 8})
+
+
+def test_where_responses_are_embedded_and_no_more_there_is_no_round_and_no_silence() -> None:
+    feed = ResponseFeed(BASES, EVERY_S, scored=False)
+    feed.receive(TurnEnded(0.0))
+    feed.receive(scored())
+    (given,) = feed.poll(0.0)
+    assert (len(given.embeddings), given.round) == (1, None)
+    assert feed.poll(EVERY_S + STUCK_S + 1.0) == []
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_rounds(feed: ResponseFeed) -> None:
+    feed.receive(TurnEnded(5000.0))
+    feed.receive(scored("x"))
+    assert names(feed.poll(5000.0)) == [["x"]]
+    feed.receive(scored("y"))
+    assert names(feed.poll(1000.0)) == [["y"]]
+    feed.receive(scored("z"))
+    assert feed.poll(1009.0) == []
+    assert names(feed.poll(1010.0 + GRACE_S)) == [["z"]]

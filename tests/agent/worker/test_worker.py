@@ -1,0 +1,228 @@
+"""The worker's turns: several bases, rounds beside responses, and what findings ask of it.
+
+tests/end_to_end has the whole story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.clock import HandClock
+from agent.records import GoldenAccepted, TrafficBatch
+from agent.worker.goldens import Goldens
+from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
+from agent.worker.response_scorer import ResponseScorer
+from agent.worker.worker import BATCH, TURN_S, Result, Schedule, WatchedBase, Worker
+from detectors.records import BaseRound, Floats, Reason, Status, SubjectKind
+from probes.golden.archive import save
+from probes.runner import BatchShape, Replay, Replayed, Stop
+from probes.runners.memory import Config, Runner
+from probes.scoring.interaction import Interaction
+from probes.scoring.scoring_job import ScoringOptions
+from tests.agent import findings
+from tests.probes.worlds import enrolled
+
+EVERY_S = 60.0
+ALONE = Schedule(EVERY_S, 512, seed=1, responses_every_s=EVERY_S, canaries=False)
+BOTH = replace(ALONE, canaries=True)
+Texts = Sequence[tuple[Sequence[int], Sequence[int]]]
+
+
+class Slow(Runner):
+    """A pass takes a second of the clock, a canary round seven; ``looks`` counts looks at the files."""
+
+    clock: HandClock
+    looks = 0
+
+    def refresh(self):  # type: ignore[no-untyped-def]
+        self.looks += 1
+        return super().refresh()
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        self.clock.advance(7.0 if replays else 0.0)
+        return super().run(replays, stop, shape)
+
+    def embed(self, texts: Texts, stop: Stop) -> list[tuple[Floats, Floats]]:
+        vectors: list[tuple[Floats, Floats]] = []
+        for text in texts:
+            if stop():
+                break
+            vectors += super().embed([text], stop)
+            self.clock.advance(1.0)
+        return vectors
+
+
+def watched(folder: Path, clock: HandClock, adapter: str, asking: ScoringOptions | None = None) -> WatchedBase:
+    runner = Slow(Config(adapters={adapter: f"{adapter}-v1"}))
+    runner.clock = clock
+    shelf = Goldens(folder, f"base-of-{adapter}", {adapter: ""})
+    return WatchedBase(f"base-of-{adapter}", runner, shelf, (adapter,), ResponseScorer(runner, asking))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def bases(tmp_path: Path, clock: HandClock) -> list[WatchedBase]:
+    return [watched(tmp_path, clock, name) for name in ("a", "b")]
+
+
+class Turned(Worker):
+    """Not opened: the test takes the turns that the thread would take. ``given``: all results so far."""
+
+    def __init__(self, bases: Sequence[WatchedBase], schedule: Schedule, clock: HandClock) -> None:
+        self.given: list[Result] = []
+        super().__init__(bases, schedule, clock, [self.given.append])
+
+    def turn(self) -> list[Result]:
+        """The results of one turn."""
+        before = len(self.given)
+        self._guarded(self._turn)
+        self.deliver()
+        return self.given[before:]
+
+
+def sampled(*interactions: Interaction) -> TrafficBatch:
+    return replace(findings.batch(), interactions=interactions)
+
+
+def embedded(results: Sequence[Result]) -> dict[str, int]:
+    """Responses by base."""
+    batches = [result for result in results if isinstance(result, ScoredBatch)]
+    return {batch.base: len(batch.results.embeddings) // 2 for batch in batches}
+
+
+def test_each_base_has_a_batch_in_a_turn_however_much_waits_for_another(
+    bases: list[WatchedBase], clock: HandClock
+) -> None:
+    worker = Turned(bases, ALONE, clock)
+    worker.submit(sampled(*(findings.interaction(n, "a") for n in range(50))))
+    worker.submit(sampled(*(findings.interaction(n, "b") for n in range(3)), findings.interaction(9, "unwatched")))
+    assert embedded(worker.turn()) == {"base-of-a": BATCH, "base-of-b": 3}
+
+
+def test_what_was_handed_out_before_is_not_scored_again(bases: list[WatchedBase], clock: HandClock) -> None:
+    worker = Turned(bases, ALONE, clock)
+    worker.submit(sampled(findings.interaction(1, "a"), replace(findings.interaction(2, "a"), redelivered=True)))
+    assert embedded(worker.turn()) == {"base-of-a": 1}
+
+
+@pytest.mark.parametrize("schedule", [ALONE, BOTH])
+def test_a_batch_of_one_base_ends_when_the_round_of_another_is_due(
+    bases: list[WatchedBase], clock: HandClock, schedule: Schedule
+) -> None:
+    worker = Turned(bases, schedule, clock)
+    worker.turn()
+    for base, ago in zip(bases, (20.0, EVERY_S - TURN_S - 1.0), strict=True):
+        base.last = base.looked = clock.now() - ago
+    worker.submit(sampled(*(findings.interaction(n, "a") for n in range(30))))
+    assert embedded(worker.turn()) == {"base-of-a": TURN_S + 1.0}
+
+
+def test_a_canary_round_says_when_it_began_and_how_long_it_took(tmp_path: Path, clock: HandClock) -> None:
+    save(enrolled("alpha"), tmp_path)
+    clock.at += 0.1234567
+    bases = [watched(tmp_path, clock, "alpha"), watched(tmp_path / "none", clock, "b")]
+    first, second = [result for result in Turned(bases, BOTH, clock).turn() if isinstance(result, BaseRound)]
+    assert (first.at, first.duration_s) == pytest.approx((1_700_000_000.123, 7.0), rel=1e-9)
+    assert (second.at, second.duration_s) == (1_700_000_007.123, 0.0), "blocked, after the other one was replayed"
+
+
+def test_a_golden_record_comes_before_the_round_that_is_measured_by_it(tmp_path: Path, clock: HandClock) -> None:
+    save(enrolled("alpha"), tmp_path)
+    results = Turned([watched(tmp_path, clock, "alpha", ScoringOptions())], BOTH, clock).turn()
+    assert [type(result) for result in results] == [GoldenAccepted, BaseRound, LiveIdentities, TurnEnded]
+
+
+def test_responses_have_golden_records_looked_for_at_their_own_interval_and_files_only_where_no_canary_does_so(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    for both_lines, looks_at_files in ((BOTH, 1), (ALONE, 2)):
+        schedule = replace(both_lines, responses_every_s=10.0)
+        base = watched(tmp_path / str(looks_at_files), clock, "alpha")
+        worker = Turned([base], schedule, clock)
+        assert GoldenAccepted not in map(type, worker.turn())
+        save(enrolled("alpha"), tmp_path / str(looks_at_files))
+        clock.advance(9.0)
+        assert [type(result) for result in worker.turn()] == [TurnEnded]
+        clock.advance(1.0)
+        assert [type(result) for result in worker.turn()] == [GoldenAccepted, LiveIdentities, TurnEnded]
+        assert base.runner.looks == looks_at_files  # type: ignore[attr-defined]
+
+
+def test_with_one_interval_for_both_there_is_no_look_beside_the_canaries(tmp_path: Path, clock: HandClock) -> None:
+    worker = Turned([watched(tmp_path, clock, "alpha")], BOTH, clock)
+    for _ in range(3):
+        assert [type(result) for result in worker.turn()] == [BaseRound, LiveIdentities, TurnEnded]
+        clock.advance(EVERY_S)
+
+
+class Away(Slow):
+    """Its volume is not mounted yet."""
+
+    def open(self) -> None:
+        raise OSError("no such volume")
+
+
+def test_until_a_base_is_loaded_its_responses_come_back_with_the_reason_and_it_is_tried_again_at_their_interval(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    base = watched(tmp_path, clock, "a", ScoringOptions())
+    working = base.runner
+    base.runner = Away(Config(adapters={"a": "a-v1"}))
+    worker = Turned([base], replace(BOTH, responses_every_s=10.0), clock)
+    worker.submit(sampled(findings.interaction(1, "a")))
+    blocked, _, batch, _ = worker.turn()
+    assert isinstance(blocked, BaseRound) and blocked.members[0].blocked is Reason.REPLAY_FAILED
+    assert isinstance(batch, ScoredBatch)
+    assert [score.detail for score in batch.results.scores] == ["OSError: no such volume"]
+    base.runner = working
+    clock.advance(10.0)
+    worker.turn()
+    assert base.opened
+
+
+def test_a_turn_that_fails_is_told_and_ends_all_the_same(bases: list[WatchedBase], clock: HandClock) -> None:
+    worker = Turned(bases, ALONE, clock)
+    worker.turn()
+    bases[0].runner.embed = None  # type: ignore[method-assign, assignment]
+    worker.submit(sampled(findings.interaction(1, "a")))
+    assert worker.turn() == [TurnEnded(clock.now())]
+    assert worker.failures == 1 and "TypeError" in worker._last_error
+
+
+def wanted(worker: Worker) -> list[str]:
+    """Adapters whose worst canaries are to be regenerated."""
+    queue = worker._texts_wanted
+    return [queue.get().round.adapter for _ in range(queue.qsize())]
+
+
+def test_an_alarm_of_canaries_has_the_worst_ones_of_its_round_regenerated_once(
+    bases: list[WatchedBase], clock: HandClock
+) -> None:
+    members = tuple(replace(findings.round_(), adapter=name) for name in ("a", "b", "c"))
+    done = replace(
+        findings.base_round(number=4, at=100.0), members=(*members[:2], replace(members[2], measurements=()))
+    )
+    alarm = findings.verdict(Status.DEGRADED, at=100.0, reason=Reason.ALARM)
+    alarm = replace(alarm, base=done.base, round=4, subject="a")
+    of_base = replace(alarm, subject_kind=SubjectKind.BASE, subject=done.base, members=("a", "b", "c"))
+    worker = Turned(bases, ALONE, clock)
+    for finding in (done, alarm, of_base):
+        worker.submit(finding)
+    assert wanted(worker) == ["a", "b"], "each once, and none that was not measured"
+
+    for other in (replace(alarm, round=7), replace(alarm, at=101.0), replace(alarm, reason=Reason.STILL_DEGRADED)):
+        worker.submit(done)
+        worker.submit(other)
+    assert wanted(worker) == [], "an alarm of responses, or none"
+    silent = Turned(bases, replace(ALONE, flips=0), clock)
+    for finding in (done, alarm):
+        silent.submit(finding)
+    assert wanted(silent) == []
