@@ -84,7 +84,7 @@ BY_CANARIES = {
     (Cause.WRONG_ADAPTER, "another adapter"): Text(
         explanation="{adapter} answers like {names}, which explains {explained:.0f} % of the difference",
         action="check which files are mounted, and which route is set, under the name {adapter}: they are those of "
-        "{names}. Stop that route until they are corrected, because one tenant is answered by another's adapter; "
+        "{names}; stop that route until they are corrected, because one tenant is answered by another's adapter; "
         "then run gapwatch probe {adapter_argument}",
     ),
     (Cause.WRONG_ADAPTER, "an earlier version"): Text(
@@ -176,10 +176,11 @@ BY_CANARIES = {
         action="probe each pod by itself (kubectl get pods -o wide) and take the faulty one out of rotation; "
         "{their_action}",
     ),
+    # adapter_was, adapter_is: the first digits of the hashes of its files
     (Cause.ADAPTER_REPLACED, ""): Text(
-        explanation="the files of {adapter} are not those that were accepted, the base is the same, and no recorded "
-        "fault explains the answers: retention {retention:.2f}, effective LoRA scale {scale:.2f}, and a change in "
-        "another direction of {off_direction:.2f} times its accepted effect",
+        explanation="the files of {adapter} are not the accepted ones (hash was {adapter_was}, is {adapter_is}), the "
+        "base is the same, and no recorded fault explains the answers: retention {retention:.2f}, effective LoRA "
+        "scale {scale:.2f}, and a change in another direction of {off_direction:.2f} times its accepted effect",
         action="find out who put these files there: put the accepted ones back (enrolment keeps a copy in adapters/ "
         "beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace --why TEXT; "
         "then run gapwatch probe {adapter_argument}",
@@ -206,14 +207,10 @@ BESIDE_THE_CAUSE = {
     "near a factor": Text(explanation="its strength is close to a factor of {factor:g}"),
     "the base moved too": Text(explanation="in addition, the base {base_change}"),
     "prompts render differently": Text(explanation="in addition, {changed_prompts} prompts render to other token ids"),
-    # adapter_was, adapter_is: the first digits of the hashes
     "adapter files changed": Text(
         explanation="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",
         action="put the accepted files of {adapter} back (enrolment keeps a copy in adapters/ beside the golden "
         "records)",
-    ),
-    "adapter files changed, which is the cause": Text(
-        explanation="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",
     ),
     # The rank is not known to gapwatch, so that these are possibilities to check. rank: the one that fits
     "perhaps rsLoRA is ignored": Text(
@@ -267,8 +264,8 @@ BASE_BY_CANARIES = Text(
 # ---------------------------------------------------------------------------------------------------------------------
 # By sampled responses. Read by (cause, variant).
 #
-# Always: adapter, adapter_argument, against, scored (so many of so many responses speak against the accepted adapter),
-# author (see AUTHORS); other: another adapter's name.
+# Always: adapter, adapter_argument, author (see AUTHORS), against, scored (so many of so many responses are clearly not
+# from the accepted adapter).
 
 _RESPONSES_FIT = (
     "sampled responses of {adapter} fit {author} better than the accepted adapter ({against} of {scored} are clearly "
@@ -325,7 +322,7 @@ BY_RESPONSES = {
     ),
 }
 
-# {author}: what the responses look like.
+# {author}: what the responses look like. other: another adapter.
 AUTHORS = {
     "the base": "the accepted base model",
     "an earlier version": "the version of {adapter} that was accepted before",

@@ -105,14 +105,15 @@ def beside_the_round(diagnosis: Diagnosis) -> Iterator[str]:
     """Which of BESIDE_THE_CAUSE are true of the whole round, and said once where a diagnosis holds another."""
     if diagnosis.changed_prompts and diagnosis.cause is not Cause.TEMPLATE_CHANGED:
         yield "prompts render differently"
-    if diagnosis.identity.adapter_moved:
-        is_cause = diagnosis.cause is Cause.ADAPTER_REPLACED
-        yield "adapter files changed, which is the cause" if is_cause else "adapter files changed"
+    if diagnosis.identity.adapter_moved and diagnosis.cause is not Cause.ADAPTER_REPLACED:
+        yield "adapter files changed"
 
 
 def _changed_part(identity: Identity) -> str:
-    """Which of template and tokenizer changed, as far as the hashes of their files say."""
-    if identity.template_moved == identity.tokenizer_moved:
+    """Which of template and tokenizer changed, as far as the hashes of their files say: scheme 1 hashes them together,
+    so that beside a template that changed the tokenizer is not known."""
+    is_template_alone_known = identity.scheme > 1 or not identity.template_moved
+    if identity.template_moved == identity.tokenizer_moved or not is_template_alone_known:
         return "either"
     return "the template" if identity.template_moved else "the tokenizer"
 

@@ -27,7 +27,7 @@ RIDGE = 1e-3
 def information(directions: Doubles, noise: float) -> Doubles:
     """(D, D) what one canary tells of D directions of displacement: J^T J / noise^2, its Fisher matrix.
 
-    directions: (N, D) the displacements as columns of the weighted inner product (detectors.measure.Prepared.vector),
+    directions: (N, D) the displacements as columns of the weighted inner product (retention.PreparedReference.vector),
     one unit of each fault apart from healthy; noise: standard deviation of a coordinate under benign change, > 0
 
     Exact for independent normal noise; with another law it ranks canaries and promises nothing.

@@ -68,7 +68,7 @@ def test_misses_the_truth_ever_on_at_most_5_paths_in_100(pools: Callable[..., np
     assert half < 0.35
 
 
-def test_a_guess_that_has_seen_the_round_misses_far_more_often() -> None:
+def test_a_guess_computed_from_the_round_itself_misses_far_more_often() -> None:
     """The wrong variant: the present mean as the guess makes the penalty vanish. Held-out canaries one at a time."""
 
     def peeking(state: Confidence, seen: Sequence[float]) -> Confidence:

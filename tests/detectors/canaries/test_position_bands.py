@@ -57,7 +57,7 @@ def test_words_only_where_bands_differ() -> None:
 
 @pytest.mark.parametrize("canary", range(12))
 def test_a_lost_band_is_beyond_tolerance_by_the_distortion_of_the_whole(canary: int) -> None:
-    """Why bands are no leg of the score: the mean hides little energy, the distortion does not."""
+    """Why bands are no criterion of the score: the mean hides little energy, the distortion does not."""
     seen = measured("router", canary, "first_token")
     share = seen.bands[0].share
     assert seen.distortion == pytest.approx(share * (1 - share), abs=0.01)

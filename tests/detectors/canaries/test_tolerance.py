@@ -92,7 +92,7 @@ def test_a_canary_drawn_twice_counts_twice_and_held_out_ones_never() -> None:
     assert draw_scores(seen, T).dtype == np.bool_
 
 
-def test_the_base_has_moved_when_held_out_canaries_say_so_and_never_one_alone() -> None:
+def test_the_base_has_moved_when_several_held_out_canaries_show_it_and_never_one_alone() -> None:
     assert not base_moved(make_round("router"), T)
     assert base_moved(make_round("router", "improved"), T)
     one = [drawn(measurement("router", 1, "improved"), 0)]
@@ -101,7 +101,7 @@ def test_the_base_has_moved_when_held_out_canaries_say_so_and_never_one_alone() 
 
 
 def test_a_drawn_canarys_score_does_not_depend_on_what_was_drawn_with_it() -> None:
-    """Without held-out canaries too: each answers for itself."""
+    """Without held-out canaries too: each is judged by its own base shift."""
     mine = replace(measurement("router", 0, "healthy"), scale=0.9)
     others = [measurement("router", 2 * i, "improved") for i in range(1, 10)]
     alone = Round("router", "smol", 0, 0.0, (mine,))

@@ -18,8 +18,8 @@ def renamed(seen: Measurement, name: str) -> Measurement:
 
 
 @pytest.mark.parametrize("name", ["router", THE_BASE])
-def test_an_adapter_is_told_from_the_base_whatever_it_is_called(name: str) -> None:
-    """The other one's effect on top: across the way to the base, and half of the way to the other one."""
+def test_an_adapter_is_distinguished_from_the_base_whatever_it_is_called(name: str) -> None:
+    """Answers that move by another adapter's effect, and answers that lose their own adapter's."""
     canaries = [renamed(one, name) for one in make_round("extractor", "healthy").measurements]
     towards_other = [(m, canary_vectors(m).ready.from_base(m.comparison.reference.others[name])) for m in canaries]
     assert adapter_moved_towards(towards_other) == name

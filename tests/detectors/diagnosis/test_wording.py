@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.diagnosis.record import FaultyReplicas
+from detectors.diagnosis.record import CacheReplay, Diagnosis, FaultyReplicas
 from detectors.diagnosis.wording import words_of
-from detectors.records import Cause, FaultKind, NamedCause
+from detectors.records import Cause, FaultKind, Identity, NamedCause
 from tests.detectors.diagnosis.examples import (
     MEANS,
     OTHER_FILES,
+    OTHER_TEMPLATE,
+    OTHER_TOKENIZER,
     OTHER_WEIGHTS,
     SAME,
     match,
@@ -147,6 +149,36 @@ def test_changed_adapter_files_are_said_beside_the_cause_and_once() -> None:
     cause = words_of(replace(UNKNOWN, cause=Cause.ADAPTER_REPLACED, identity=OTHER_FILES))
     assert "was 0123456789ab, is fedcba987654" in cause.explanation
     assert cause.action.count("keeps a copy") == 1 and "gapwatch enrol router --replace" in cause.action
+
+
+@pytest.mark.parametrize(
+    ("identity", "sentence"),
+    [
+        (OTHER_TEMPLATE, "the chat template changed; the tokenizer and the adapter did not"),
+        (OTHER_TOKENIZER, "the tokenizer's files changed; the chat template and the adapter did not"),
+        (
+            replace(OTHER_TOKENIZER, scheme=1),
+            "the tokenizer's files changed; the chat template and the adapter did not",
+        ),
+        (replace(OTHER_TEMPLATE, scheme=1), "the chat template or the tokenizer changed; the adapter did not"),
+        (SAME, "the chat template or the tokenizer changed; the adapter did not"),
+    ],
+)
+def test_which_of_template_and_tokenizer_changed_is_said_where_it_is_known(identity: Identity, sentence: str) -> None:
+    words = words_of(Diagnosis(Cause.TEMPLATE_CHANGED, "router", identity, changed_prompts=15, canaries=16))
+    assert words.explanation.startswith("15 of 16 prompts of router now render to other token ids")
+    assert words.explanation.endswith(sentence)
+    assert ("tokenizer.json" in words.action) == ("tokenizer's" in sentence or "or the tokenizer" in sentence)
+
+
+def test_a_cache_is_said_with_both_retentions_and_whose_answers_it_gives() -> None:
+    cached = Diagnosis(Cause.SHARED_CACHE, "router", SAME, cache=CacheReplay(1.0, 0.6, "rewriter"))
+    words = words_of(cached)
+    assert "retention 0.60 there, 1.00 on a cold cache; those answers move towards what rewriter" in words.explanation
+    assert "towards" not in words_of(replace(cached, cache=CacheReplay(1.0, 0.6, ""))).explanation
+    always = replace(UNKNOWN, cause=Cause.SHARED_CACHE, match=match("", kind=FaultKind.WARMED))
+    assert "as if a request for the base had left its prompt in the cache" in words_of(always).explanation
+    assert "cold" not in words_of(always).explanation and "prefix caching" in words_of(always).action
 
 
 def test_prompts_that_render_differently_are_said_beside_the_cause() -> None:
