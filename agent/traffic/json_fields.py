@@ -138,7 +138,7 @@ def seconds(value: object, name: str) -> float:
     raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}: seconds are wanted" if unit else name)
 
 
-def time_told(message: Message, *told: tuple[str, object]) -> float:
+def recorded_time(message: Message, *told: tuple[str, object]) -> float:
     """Seconds by the first of these (name, value) that tells a time, else the record's own.
 
     Nanoseconds where the name ends as OpenTelemetry's do. Zero, and Go's year 1, tell none.

@@ -29,7 +29,7 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
     return isinstance(body.get("schema"), str)
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of RejectionReason."""
     _check_schema(body)
     usage = json_fields.mapping(body, "usage")
@@ -49,8 +49,8 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
         sampling=json_fields.sampling(given),
         prompt_tokens=json_fields.count(usage, "prompt_tokens"),
         output_tokens=json_fields.count(usage, "completion_tokens", "output_tokens"),
-        topic=place[0],
-        partition=place[1],
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         prompt_token_ids=prompt_ids,
         output_token_ids=output_ids,

@@ -45,10 +45,10 @@ def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for
     return "call_type" in body and "model_parameters" in body and "startTime" in body
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One call as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     _check_kind(body)
-    seen = openai.read(message, {"request": _request(body), "response": _response(body)}, place)
+    seen = openai.read(message, {"request": _request(body), "response": _response(body)}, partition)
     unscored = _why_not_drawn(body) or seen.unscored or _why_changed(body, seen)
     return replace(seen, unscored=unscored, group=_group(body))
 

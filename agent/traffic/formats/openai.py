@@ -20,14 +20,14 @@ from agent.traffic.json_fields import Body, Chat
 from probes.scoring.interaction import Interaction
 
 NAME = "openai"
-NAMED_APART = ("lora_path", "adapter_id")
+ADAPTER_FIELDS = ("lora_path", "adapter_id")
 
 
 def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
     return ("request" in body and "response" in body) or answers.is_chunk(body)
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One record as an Interaction; its adapter is the model that was asked for. Raises Unreadable."""
     response = _response(body)
     request, several = _one_prompt(_object(json_fields.parsed(body.get("request")), "request"))
@@ -40,7 +40,7 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
     given = {"max_tokens": request.get("max_completion_tokens"), **request}
     return Interaction(
         request_id=json_fields.optional(response, "id", str) or "",
-        at=json_fields.time_told(message, ("created", response.get("created")), ("ts", body.get("ts"))),
+        at=json_fields.recorded_time(message, ("created", response.get("created")), ("ts", body.get("ts"))),
         adapter=adapter,
         base=base,
         pod=json_fields.pod_of(message) or json_fields.pod_name(json_fields.optional(body, "pod", str)),
@@ -50,8 +50,8 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
         sampling=json_fields.sampling(given),
         prompt_tokens=json_fields.count(usage, "prompt_tokens"),
         output_tokens=json_fields.count(usage, "completion_tokens"),
-        topic=place[0],
-        partition=place[1],
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         prompt_token_ids=told_ids,
         output_token_ids=output_ids,
@@ -102,11 +102,11 @@ def _object(told: object, name: str) -> Body:
     return json_fields.mapping({name: told}, name)
 
 
-def named_apart(request: Body) -> object:
+def adapter_besides_model(request: Body) -> object:
     """The adapter's name where a request tells it apart from its model, else None."""
     extra = request.get("extra_body")
     for asked in (request, extra) if isinstance(extra, dict) else (request,):
-        for name in NAMED_APART:
+        for name in ADAPTER_FIELDS:
             if told := asked.get(name):
                 return told[0] if isinstance(told, list) and len(told) == 1 else told
     return None
@@ -114,7 +114,7 @@ def named_apart(request: Body) -> object:
 
 def _adapter(request: Body) -> tuple[str, str]:
     """The adapter's name, and that of its base where the request tells the two apart."""
-    apart = named_apart(request)
+    apart = adapter_besides_model(request)
     if apart is None:
         return json_fields.required(request, "model"), ""
     return json_fields.required({"lora_path": apart}, "lora_path"), json_fields.optional(request, "model", str) or ""

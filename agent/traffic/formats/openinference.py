@@ -47,7 +47,7 @@ def split(body: Body) -> list[Body]:
     return otlp.split(body, lambda span: json_fields.attributes(span.get("attributes")).get(KIND) == "LLM")
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One span as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     span, resource = otlp.only(body)
     told = json_fields.attributes(span.get("attributes"))
@@ -75,8 +75,8 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
         sampling=json_fields.sampling(asked),
         prompt_tokens=json_fields.count(told, "llm.token_count.prompt"),
         output_tokens=json_fields.count(told, "llm.token_count.completion"),
-        topic=place[0],
-        partition=place[1],
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         prompt_token_ids=prompt_ids,
         unscored=unread or scorable.of_request(asked, (), ()) or _why_not_told(told, prompt, answer, span),
@@ -146,7 +146,7 @@ def _span_id(body: Body) -> str:
 
 def _at(body: Body, message: Message) -> float:
     names = ("endTimeUnixNano", "end_time", "startTimeUnixNano", "start_time")
-    return json_fields.time_told(message, *((name, body.get(name)) for name in names))
+    return json_fields.recorded_time(message, *((name, body.get(name)) for name in names))
 
 
 def _prompt(told: Body, turns: Turns) -> tuple[Chat, tuple[int, ...]]:

@@ -39,7 +39,7 @@ def split(body: Body) -> list[Body]:
     return otlp.split(body, _is_ours)
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One event as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     event, resource = otlp.only(body)
     told = _attributes(event)
@@ -62,8 +62,8 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
         sampling=json_fields.sampling(asked),
         prompt_tokens=json_fields.count(told, "gen_ai.usage.input_tokens"),
         output_tokens=json_fields.count(told, "gen_ai.usage.output_tokens"),
-        topic=place[0],
-        partition=place[1],
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         unscored=scorable.of_request(asked, (), ()) or _why_not_all(told, answer, finish_reason),
         group=json_fields.group_of(told, "gen_ai.conversation.id", "session.id", "user.id"),
@@ -126,7 +126,7 @@ def _at(event: Body, message: Message) -> float:
     """OTLP writes nanoseconds as text, 0 for unknown; other exporters ISO 8601; without any the record's own time."""
     names = ("timeUnixNano", "time_unix_nano", "endTimeUnixNano", "startTimeUnixNano", "observedTimeUnixNano")
     texts = ("timestamp", "end_time", "observed_timestamp")
-    return json_fields.time_told(message, *((name, event.get(name)) for name in (*names, *texts)))
+    return json_fields.recorded_time(message, *((name, event.get(name)) for name in (*names, *texts)))
 
 
 def _prompt(told: Body) -> Chat:

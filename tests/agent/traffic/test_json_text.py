@@ -13,7 +13,7 @@ from tests.agent.traffic.formats.pairs import body, message, pair, read
 from tests.agent.traffic.formats.records import PLACE
 
 GOOD = orjson.dumps(pair())
-LOST = "its text holds U+FFFD in place of what was written, and no token ids tell it"
+LOST = "the text contains U+FFFD where a character was lost, and no token ids were recorded"
 
 
 def refusal(value: bytes) -> str:

@@ -12,7 +12,6 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Message
 from agent.records import LoggedHalf, RejectionReason
 from agent.traffic.decoder import Decoder
-from agent.traffic.formats import kserve
 from tests.agent.traffic.formats.pairs import (
     GENAI,
     any_value,
@@ -245,9 +244,10 @@ def structured(half: Message, **data: Any) -> Message:
 
 
 def joined(*halves: Message) -> Any:
-    request, response = (only(Decoder(), half) for half in halves)
+    decoder = Decoder()
+    request, response = (only(decoder, half) for half in halves)
     assert isinstance(request, LoggedHalf) and isinstance(response, LoggedHalf)
-    return kserve.join(request, response)
+    return decoder.join(request, response)
 
 
 def in_base64(half: Message) -> Message:
