@@ -372,7 +372,7 @@ def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: B
     assert [(layer.layer, layer.ok) for layer in found] == [
         (name, True) for name in ("name", "tcp", "api", "bootstrap", "topic", "group")
     ]
-    assert found[-1].seen == "committed in partition 0: nothing yet"
+    assert found[-1].observed == "committed in partition 0: nothing yet"
     lacking = check_connection(config_for(broker.bootstrap, "no-such-topic"))
     assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
 
