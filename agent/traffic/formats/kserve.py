@@ -39,7 +39,7 @@ def read(message: Message, body: Body, partition: TopicPartition) -> LoggedHalf:
     if not kind.endswith((REQUEST, RESPONSE)):
         raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"type {json_fields.name_or_nothing(kind)}")
     if kind.endswith(RESPONSE):
-        answers.refuse_what_is_none(data)
+        answers.require_complete(data)
     return LoggedHalf(
         request_id=json_fields.required(attributes, "id"),
         is_request=kind.endswith(REQUEST),
