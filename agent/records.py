@@ -92,8 +92,8 @@ class TrafficBatch:
     next_offset: where reading goes on once this is durable; records: all read, kept or not
     opened: of these, how many were looked into. ``rejected`` are records of those: the unreadable share of the traffic
     is estimated by rejected / opened, because records that are not sampled are counted by key and never decoded
-    first_ms: Kafka timestamp of the first record (ms); topic_recreated: before this batch the topic was deleted
-    and created again: offsets stored earlier for this partition are void
+    first_ms: Kafka timestamp of the first record, milliseconds; topic_recreated: before this batch the topic was
+    deleted and created again: offsets stored earlier for this partition are void
     """
 
     topic: str

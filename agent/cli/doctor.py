@@ -91,8 +91,8 @@ def _kafka(config: Config) -> Iterator[Check]:
     if config.kafka is None:
         yield Check("kafka", True, "not configured: no traffic is sampled")
         return
-    for layer in check_connection(config.kafka):
-        yield Check(f"kafka {layer.layer}", layer.ok, layer.seen, layer.wanted)
+    for check in check_connection(config.kafka):
+        yield Check(f"kafka {check.layer}", check.ok, check.observed, check.wanted)
 
 
 def _store(config: Config) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Where the traffic is, and how to log in there: settings, and what a client is opened with."""
+"""Where the traffic is and how to log in there: the section ``kafka`` of the configuration, and a client's options."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent.errors import Unfit
+from agent.traffic.decoder import AUTO, formats_by_name
 
 BOOTSTRAP_S = 2.0  # bounds how long SIGTERM can wait for a client that is being opened
-# A name with an empty or an endless part cannot be encoded, and the client was seen to hang on it.
+# A host name with an empty label, or one over 63 characters, cannot be encoded, and the client hangs on it.
 _SERVER = re.compile(r"([\w-]{1,63}(?:\.[\w-]{1,63})*\.?|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})")
 
 
 def servers(value: object) -> object:
-    """``"a:9092,b:9092"`` as the list that every Kafka client takes it for. Raises Unfit for what is no host:port;
-    what was written is not repeated, for it may hold a login."""
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+    """``"a:9092,b:9092"`` as the list that every Kafka client understands it as.
+
+    Raises Unfit for what is no host:port; the text itself is not repeated, because it may contain a login.
+    """
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         return value
-    found = [one.strip() for item in listed for one in item.split(",") if one.strip()]
-    for number, one in enumerate(found, start=1):
-        named = _SERVER.fullmatch(one)
-        if "://" in one:
-            raise Unfit(f"a scheme in number {number}", "host:port alone: security_protocol says how it is spoken to")
-        if named is None or not 0 < int(named[2]) < 65536:
+    addresses = [address.strip() for item in items for address in item.split(",") if address.strip()]
+    for number, address in enumerate(addresses, start=1):
+        match = _SERVER.fullmatch(address)
+        if "://" in address:
+            raise Unfit(f"a scheme in number {number}", "host:port alone: security_protocol sets the protocol")
+        if match is None or not 0 < int(match[2]) < 65536:
             raise Unfit(f"no port, or no host, in number {number}", "host:port, and [address]:port for IPv6")
-    return tuple(found)
+    return tuple(addresses)
+
+
+def _has_a_file(name: str) -> str:
+    if name not in (AUTO, *formats_by_name()):
+        raise Unfit(repr(name), f"one of: {', '.join([AUTO, *formats_by_name()])}")
+    return name
 
 
 class Config(BaseModel):
@@ -36,16 +45,16 @@ class Config(BaseModel):
 
     bootstrap_servers: host:port of some brokers, a list or one text with commas between them
     mode: ``group`` shares the partitions among the pods and commits; ``assign`` reads all, commits if group_id is set,
-    and without one goes on where the store's counts end
-    group_instance_id: a name that outlives a restart (the pod's), so that a restart moves no partition; one pod each
+    and without one continues where the store's counts end
+    group_instance_id: a name that survives a restart (the pod's), so that a restart moves no partition; one pod each
     ssl_cafile: the authority that signed the brokers' certificates, where the system does not know it
     ssl_certfile, ssl_keyfile: this client's own certificate (PEM), where the brokers ask for one
     ssl_check_hostname: false takes a certificate that names another host; the authority is checked all the same
     sasl_password_file: path of a file with the password, nothing else in it
     session_timeout_ms: how long a silent member keeps its partitions
     max_poll_interval_ms: a member that does not poll for this long gives up its partitions
-    max_record_bytes: longer ones are counted and set aside; auto_offset_reset: where to start without a commit
-    format: of the records' values, a file in agent/traffic/formats; auto looks at each record
+    max_record_bytes: longer ones are counted and rejected; auto_offset_reset: where to start without a commit
+    format: of the records' values, the NAME of a file in agent/traffic/formats; auto recognises that of each record
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +77,7 @@ class Config(BaseModel):
     max_poll_records: int = Field(default=500, ge=1)
     max_record_bytes: int = Field(default=1_000_000, ge=1)
     auto_offset_reset: Literal["earliest", "latest"] = "latest"
-    format: Literal["auto", "gapwatch.v1", "openai", "otel_genai", "openinference", "kserve", "litellm"] = "auto"
+    format: Annotated[str, AfterValidator(_has_a_file)] = AUTO
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -78,10 +87,10 @@ class Config(BaseModel):
         if self.uses_sasl and None in sasl:
             raise ValueError("SASL needs sasl_mechanism, sasl_username and sasl_password_file")
         if not self.uses_sasl and sasl != (None, None, None):
-            wanted = "security_protocol SASL_SSL or SASL_PLAINTEXT beside it: with this one nobody logs in"
+            wanted = "security_protocol SASL_SSL or SASL_PLAINTEXT with it: with this one there is no login"
             raise Unfit(f"sasl_* with {self.security_protocol}", wanted)
         if not self.uses_tls and (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile) != (None, None, None):
-            wanted = "security_protocol SSL or SASL_SSL beside it: with this one nothing is encrypted"
+            wanted = "security_protocol SSL or SASL_SSL with it: with this one nothing is encrypted"
             raise Unfit(f"ssl_* with {self.security_protocol}", wanted)
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile: a key without its certificate proves nothing")
@@ -97,19 +106,19 @@ class Config(BaseModel):
 
 
 class Password(str):
-    """A text that says *** where it would be shown: in a traceback's locals, in the repr of a mapping that holds it."""
+    """A string whose repr is ***: so it stays out of tracebacks with locals, and of the repr of a mapping with it."""
 
     def __repr__(self) -> str:
         return "'***'"
 
 
 def password(config: Config) -> Password:
-    """Read now, because the file may rotate. Raises OSError, UnicodeDecodeError."""
+    """Read at each call, because the file may be rotated. Raises OSError, UnicodeDecodeError."""
     return Password(config.sasl_password_file.read_text().strip() if config.sasl_password_file else "")
 
 
 def connection_options(config: Config) -> dict[str, Any]:
-    """What every client of this config is opened with."""
+    """The options that every client of this configuration is opened with."""
     options: dict[str, Any] = {
         "bootstrap_servers": list(config.bootstrap_servers),
         "security_protocol": config.security_protocol,

@@ -1,16 +1,21 @@
-"""A consumer that stays in the loop whatever the broker does: it never raises, and it says why it has nothing."""
+"""A Kafka consumer for the loop: it never raises, whatever the broker does, and its status says why it has no records.
+
+What must stay so: poll() returns within about POLL_S; after any exception out of the client another client is opened,
+because a client that has raised once was seen to hang in its next poll().
+"""
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Literal
 
+import structlog
 import tenacity
 
+from agent.clock import Clock
 from agent.kafka.client import BOOTSTRAP_S, Client, Config, error_text
 from agent.kafka.contract import (
     LinkStatus,
@@ -24,35 +29,36 @@ from agent.kafka.contract import (
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
 STUCK_AFTER_S = 20.0
-LOOK_EVERY_S = 1.0  # while records come; to ask the client how it does takes as long as to read a hundred
+CHECK_EVERY_S = 1.0  # while records come; asking the client for its state takes as long as reading a hundred records
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Consumer:
-    """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer has the contract.
+    """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
-    A client is opened on a thread of its own, so that poll() stays short while a broker is away. It is thrown away, and
-    another opened with back-off, after any exception out of it and when it stands still; ``rebuilds`` counts those.
+    A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
+    out of it, and when it makes no progress, it is closed and another is opened with back-off; ``rebuilds`` counts
+    those.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self._config, self._clock = config, clock or Clock()
         self._client: Client | None = None
         self._opening: Future[Client] | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="kafka-open")
         self._closing = threading.Event()
-        self._moved: deque[tuple[str, TopicPartition]] = deque()  # filled on the client's IO thread
-        self._holds: set[TopicPartition] = set()
+        self._changes: deque[tuple[Literal["gained", "lost"], TopicPartition]] = deque()  # by the client's IO thread
+        self._assigned: set[TopicPartition] = set()
         self._paused = False
         self._polling = False
-        self._held = False  # the client was told to pause, and not yet to go on
-        self._watch = StuckWatch(STUCK_AFTER_S)
-        self._joined_at = time.monotonic()
+        self._client_paused = False
+        self._stuck_watch = StuckWatch(STUCK_AFTER_S)
+        self._member_at = self._clock.steady()  # when it was last a member of its group
         self._commit_from = 0.0
-        self._look_at = 0.0
+        self._check_from = 0.0
         self._link = LinkStatus(False, "not opened")
-        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
+        self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
         self.rebuilds = 0
 
     @property
@@ -60,7 +66,7 @@ class Consumer:
         return self._link
 
     def open(self) -> None:
-        """Begin to connect; returns at once, and ``status`` tells how it goes."""
+        """Begin to connect; returns at once, and ``status`` reports the progress."""
         self._open_another("connecting")
 
     def poll(self) -> list[PartitionRecords]:
@@ -69,10 +75,10 @@ class Consumer:
         if client is None:
             return []
         try:
-            self._hold(client)
+            self._pause_or_resume(client)
             polled = self._poll(client)
-            self._look_after(client, sum(len(got.messages) for got in polled))
-        except Exception as error:  # of any kind: its state is unknown now, and a poll() for ever was seen next
+            self._check(client, sum(len(records.messages) for records in polled))
+        except Exception as error:  # of any kind: the client's state is unknown now, and its next poll() may hang
             self._give_up(error_text(error))
             return []
         return polled
@@ -87,76 +93,76 @@ class Consumer:
     def take_partition_changes(self) -> PartitionChanges:
         gained: set[TopicPartition] = set()
         lost: set[TopicPartition] = set()
-        while self._moved:
-            what, place = self._moved.popleft()
-            if what == "gained":
-                gained.add(place)
+        while self._changes:
+            change, partition = self._changes.popleft()
+            if change == "gained":
+                gained.add(partition)
             else:
-                gained.discard(place)
-                lost.add(place)
-        self._holds = (self._holds - lost) | gained
+                gained.discard(partition)
+                lost.add(partition)
+        self._assigned = (self._assigned - lost) | gained
         return PartitionChanges(frozenset(gained), frozenset(lost))
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """A refusal passes by itself (rebalance, broker away) or stays visible in ``status`` (no right to commit)."""
+        """A refusal either passes (rebalance, broker away) or stays visible in ``status`` (no right to commit)."""
         if self._config.group_id is None or not offsets:
             return True
-        if self._client is None or time.monotonic() < self._commit_from:
+        if self._client is None or self._clock.steady() < self._commit_from:
             return False
         try:
             self._client.commit(offsets)
-        except Exception as error:  # the client's own bookkeeping fails in other ways than by its errors
-            self._refused(f"commit: {error_text(error)}")
+        except Exception as error:  # the client's own bookkeeping can fail with other exceptions than KafkaError
+            self._commit_refused(f"commit: {error_text(error)}")
             return False
         self._link = LinkStatus(True)
         return True
 
-    def _refused(self, why: str) -> None:
-        self._commit_from = time.monotonic() + COMMIT_AGAIN_S  # each try may take COMMIT_S out of the loop's turn
+    def _commit_refused(self, why: str) -> None:
+        self._commit_from = self._clock.steady() + COMMIT_AGAIN_S  # each try may block the loop for COMMIT_S
         if why != self._link.why:
-            _log.warning("will be repeated: %s", why)
+            log.warning("kafka_commit_refused", why=why)
         self._link = LinkStatus(self._link.up, why)
 
-    def seek(self, places: Mapping[TopicPartition, int]) -> bool:
-        """Only without a group: a commit says better where this group was."""
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Only without a group: a group's commit is the better starting point."""
         if self._config.group_id is not None or self._client is None:
             return False
         try:
-            self._client.seek(places)
+            self._client.seek(offsets)
         except Exception as error:
             self._give_up(error_text(error))
         return True
 
     def pause(self) -> None:
         self._paused = True
-        self._watch.forget()
+        self._stuck_watch.forget()
 
     def resume(self) -> None:
         self._paused = False
 
-    def _hold(self, client: Client) -> None:
-        """Tell the client, at the poll: a rebalance on its own thread can make either call fail."""
+    def _pause_or_resume(self, client: Client) -> None:
+        """Called at the poll and not before: a rebalance on the client's thread can make either call fail."""
         if self._paused:
-            self._held = True
-            client.pause()  # again at each poll: a rebalance forgets it
-        elif self._held:
+            self._client_paused = True
+            client.pause()  # again at each poll: a rebalance resumes
+        elif self._client_paused:
             client.resume()
-            self._held = False
+            self._client_paused = False
 
     def lag(self) -> Mapping[TopicPartition, int]:
-        return {place: behind for place, (_, behind) in self._standing().items()}
+        return {partition: behind for partition, (_, behind) in self._positions_and_lag().items()}
 
     def ends(self) -> Mapping[TopicPartition, int]:
-        return {place: position + behind for place, (position, behind) in self._standing().items()}
+        return {partition: position + behind for partition, (position, behind) in self._positions_and_lag().items()}
 
-    def _standing(self) -> Mapping[TopicPartition, tuple[int, int]]:
+    def _positions_and_lag(self) -> Mapping[TopicPartition, tuple[int, int]]:
         try:
-            return self._client.standing() if self._client else {}
+            return self._client.positions_and_lag() if self._client else {}
         except Exception:  # a partition that a rebalance takes away meanwhile is a KeyError
             return {}
 
     def close(self, budget_s: float = BOOTSTRAP_S) -> None:
-        """Leave the group; commits nothing. A client still being opened is waited for as long as budget_s."""
+        """Leave the group; commits nothing. Waits up to budget_s for a client that is still being opened."""
         self._closing.set()
         client, self._client = self._client, None
         if self._opening is not None and wait([self._opening], budget_s).done:
@@ -166,52 +172,53 @@ class Consumer:
         self._opener.shutdown(wait=False)
         self._link = LinkStatus(False, "closed")
 
-    def _look_after(self, client: Client, n_read: int) -> None:
-        """Find what no exception tells: no connection, a member put out of its group, a partition that stands still."""
-        now = time.monotonic()
-        if n_read and now < self._look_at:
+    def _check(self, client: Client, n_read: int) -> None:
+        """Find what raises no exception: no connection, a member expelled from its group, a stuck partition."""
+        now = self._clock.steady()
+        if n_read and now < self._check_from:
             self._link = LinkStatus(True)
             return
-        self._look_at = now + LOOK_EVERY_S
-        joined = client.joined()
+        self._check_from = now + CHECK_EVERY_S
+        is_member = client.is_group_member()
         if n_read:
             self._link = LinkStatus(True)
         elif client.connections() == 0:
             self._link = LinkStatus(False, "no connection to any broker")
-        elif not joined:
+        elif not is_member:
             self._link = LinkStatus(True, "waiting for its share of the partitions")
         elif not self._link.why.startswith("commit"):
             self._link = LinkStatus(True)
-        self._joined_at = now if joined else self._joined_at
-        if now - self._joined_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
-            self._give_up("not a member of its group any more")
-        elif not self._paused and n_read < self._config.max_poll_records:  # else others wait their turn in the buffer
+        self._member_at = now if is_member else self._member_at
+        if now - self._member_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
+            self._give_up("no longer a member of its group")
+        elif not self._paused and n_read < self._config.max_poll_records:  # else others wait in the client's buffer
             self._find_stuck(client, now)
 
     def _find_stuck(self, client: Client, now: float) -> None:
-        standing = client.standing()
-        positions = {place: position for place, (position, _) in standing.items()}
-        place = self._watch.stuck(positions, {place: behind for place, (_, behind) in standing.items()}, now)
-        if place:
-            self._give_up(f"partition {place[1]} stands still at {positions[place]} with records waiting")
+        by_partition = client.positions_and_lag()
+        positions = {partition: position for partition, (position, _) in by_partition.items()}
+        lags = {partition: behind for partition, (_, behind) in by_partition.items()}
+        stuck = self._stuck_watch.stuck(positions, lags, now)
+        if stuck:
+            self._give_up(f"partition {stuck[1]} is stuck at offset {positions[stuck]} with records waiting")
 
     def _ready(self) -> Client | None:
         """The client, or None after a wait of at most POLL_S while there is none."""
         if self._opening is not None and wait([self._opening], POLL_S).done:
             self._client, self._opening = self._opening.result(), None
             self._link = LinkStatus(True)
-            self._joined_at = time.monotonic()
+            self._member_at = self._clock.steady()
         return self._client
 
     def _give_up(self, why: str) -> None:
-        _log.warning("kafka client given up: %s", why)
+        log.warning("kafka_client_replaced", why=why)
         self.rebuilds += 1
         self._open_another(why)
 
     def _open_another(self, why: str) -> None:
         old, self._client = self._client, None
-        self._moved.extend(("lost", place) for place in self._holds)
-        self._watch.forget()
+        self._changes.extend(("lost", partition) for partition in self._assigned)
+        self._stuck_watch.forget()
         self._link = LinkStatus(False, why)
         self._opening = self._opener.submit(self._connect, old)
 
@@ -219,22 +226,22 @@ class Consumer:
         if old is not None:
             old.close()
         attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Exception),  # an address without sense is a ValueError, and so on
+            retry=tenacity.retry_if_exception_type(Exception),  # a malformed address is a ValueError, for example
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=2.0),
             stop=tenacity.stop_when_event_set(self._closing),
             sleep=tenacity.sleep_using_event(self._closing),
-            before_sleep=self._tell_failure,
+            before_sleep=self._report_failure,
             reraise=True,
         )
-        return attempts(Client, self._config, self._note_move, self._before_leaving)
+        return attempts(Client, self._config, self._note_change, self._before_revoke)
 
-    def _note_move(self, what: str, place: TopicPartition) -> None:
-        self._moved.append((what, place))
+    def _note_change(self, change: Literal["gained", "lost"], partition: TopicPartition) -> None:
+        self._changes.append((change, partition))
 
-    def _before_leaving(self, places: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Only while a poll of ours waits: a client that is thrown away meets a loop that goes on."""
-        return self.leaving(places) if self._polling else {}
+    def _before_revoke(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Only while our own poll waits: when a client is being closed, the loop runs on and may be using the sinks."""
+        return self.on_revoke(partitions) if self._polling else {}
 
-    def _tell_failure(self, state: tenacity.RetryCallState) -> None:
+    def _report_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._link = LinkStatus(False, error_text(error) if error else "unknown")

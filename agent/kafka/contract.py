@@ -1,4 +1,7 @@
-"""The words of a topic: what a consumer hands out and says of itself; shared by Kafka and its in-memory twin."""
+"""What a consumer of the traffic topic returns and reports: the contract of the Kafka consumer and the in-memory one.
+
+tests/agent/kafka/test_every_broker.py runs one suite over both; a method that is added here has to be in both.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ TopicPartition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record to be published. at: seconds since the epoch, the broker's or client's own clock when None."""
+    """One record to be published. at: seconds since the epoch; None: the clock of the client or the broker."""
 
     key: bytes | None
     value: bytes | None
@@ -25,7 +28,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record as it lies in a partition: bytes, nothing decoded. at: its Kafka timestamp, seconds."""
+    """One record as it is stored in a partition: bytes, nothing decoded. at: its Kafka timestamp, seconds."""
 
     offset: int
     at: float
@@ -35,9 +38,10 @@ class Message:
 
 
 class RecordColumns(NamedTuple):
-    """What sampling looks at, of many records at once: their values stay where they are.
+    """What labels and ranks are computed from, for many records at once; values are not touched.
 
-    offsets, stamps_ms: (n,) int64; keys: n; headers: n in the client's own form, or () where no record has any
+    offsets, stamps_ms: (n,) int64, stamps in milliseconds; keys: n; headers: n in the client's own form, or () where no
+    record has any
     """
 
     offsets: NDArray[np.int64]
@@ -47,9 +51,9 @@ class RecordColumns(NamedTuple):
 
 
 class LazyMessages(Sequence[Message]):
-    """Records as a client hands them out, each turned into a Message when it is asked for and not before.
+    """The client's records of one partition, each turned into a Message only when it is accessed.
 
-    Of a hundred records one is looked at; to build the others would take as long as to fetch them.
+    One record in a hundred is accessed; building the others would take as long as fetching them.
     records: with offset, timestamp (ms), key, value and headers; to_message: one of them as a Message
     """
 
@@ -83,14 +87,17 @@ class LazyMessages(Sequence[Message]):
 
 @dataclass(frozen=True, slots=True)
 class PartitionRecords:
-    """What one poll gave of one partition, in order; never empty. Offsets ascend and may have holes (compaction)."""
+    """The records of one partition that one poll returned, in order; never empty.
+
+    Offsets ascend and may have gaps (compaction).
+    """
 
     topic: str
     partition: int
     messages: Sequence[Message]
 
     @property
-    def place(self) -> TopicPartition:
+    def topic_partition(self) -> TopicPartition:
         return self.topic, self.partition
 
     @property
@@ -99,7 +106,7 @@ class PartitionRecords:
 
     @property
     def next_offset(self) -> int:
-        """Where reading goes on."""
+        """Where reading continues."""
         return self.messages[-1].offset + 1
 
     def columns(self) -> RecordColumns:
@@ -116,56 +123,63 @@ class PartitionRecords:
 
 @dataclass(frozen=True, slots=True)
 class PartitionChanges:
-    """Partitions that changed hands since last asked. One in both came back: it is read from its commit."""
+    """Partitions gained and lost since the last call.
+
+    One in both was lost and came back: it is read from its commit.
+    """
 
     gained: frozenset[TopicPartition]
     lost: frozenset[TopicPartition]
 
 
 class LinkStatus(NamedTuple):
-    """Is the broker reachable for this consumer, and if not, why?"""
+    """Does this consumer reach a broker, and if not, why?"""
 
     up: bool
     why: str = ""
 
 
 class TopicConsumer(Protocol):
-    """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is away."""
+    """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is unreachable."""
 
-    leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
-    """Called within a poll, while partitions can still be given back in order: flush, and say what may be committed."""
+    on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
+    """Called within a poll, before partitions are given back:
+
+    flushes, and returns the offsets that may be committed.
+    """
 
     @property
     def status(self) -> LinkStatus: ...
     def open(self) -> None: ...
     def poll(self) -> list[PartitionRecords]:
-        """Waits at most about 0.2 s; [] while there is nothing, or no broker."""
+        """Waits at most about 0.2 s; [] while there are no records, or no broker."""
         ...
 
     def take_partition_changes(self) -> PartitionChanges:
-        """Apply these before the records of the poll that came before this call."""
+        """Since the last call. To be applied before the records of the latest poll are used."""
         ...
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """True once the broker holds them; False means: try again after a later poll."""
+        """True once the broker has stored them; False: try again after a later poll."""
         ...
 
     def pause(self) -> None:
-        """Fetch nothing, stay a member of the group; holds over rebalances until resume()."""
+        """Fetch nothing, stay a member of the group; lasts through rebalances until resume()."""
         ...
 
     def resume(self) -> None: ...
-    def seek(self, places: Mapping[TopicPartition, int]) -> bool:
-        """Read on from these offsets, where this consumer begins from no commit; False where it has one, or cannot."""
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Continue from these offsets. False, and no effect, where a group's commits say where to begin, or without a
+        client."""
         ...
 
     def lag(self) -> Mapping[TopicPartition, int]:
-        """Records behind the end, for each partition whose end is known."""
+        """Records not read yet, for each partition whose end is known."""
         ...
 
     def ends(self) -> Mapping[TopicPartition, int]:
-        """The offset that the next record will get, of each partition whose records were asked for; at least what
-        was polled of it."""
+        """The offset that the next record will get, for each partition that was fetched from; at least the offset up
+        to which it was polled."""
         ...
 
     def close(self, budget_s: float) -> None:
@@ -174,14 +188,14 @@ class TopicConsumer(Protocol):
 
 
 def nothing_to_commit(_: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
-    """``leaving`` of a consumer whose reader holds nothing back."""
+    """``on_revoke`` of a consumer whose reader has nothing uncommitted."""
     return {}
 
 
 class StuckWatch:
-    """Has a partition stood still, with records waiting, for ``patience_s``?
+    """Has a partition made no progress for ``patience_s``, although records are waiting in it?
 
-    Exists because clients of Kafka were seen to stop fetching one partition without any error (kafka-python #3106).
+    Kafka clients have stopped fetching from one partition without any error (kafka-python #3106).
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -191,12 +205,12 @@ class StuckWatch:
     def stuck(
         self, positions: Mapping[TopicPartition, int], lags: Mapping[TopicPartition, int], now: float
     ) -> TopicPartition | None:
-        """The first partition that stands still. positions: next offset to read; now: any steady clock, seconds."""
-        waiting = {place: positions[place] for place, lag in lags.items() if lag > 0 and place in positions}
-        kept = {place: seen for place, seen in self._since.items() if waiting.get(place) == seen[0]}
-        self._since = {place: kept.get(place, (position, now)) for place, position in waiting.items()}
-        return next((p for p, (_, since) in self._since.items() if now - since >= self._patience_s), None)
+        """The first partition without progress. positions: next offset to read; now: any steady clock, seconds."""
+        waiting = {key: positions[key] for key, lag in lags.items() if lag > 0 and key in positions}
+        unmoved = {key: stay for key, stay in self._since.items() if waiting.get(key) == stay[0]}
+        self._since = {key: unmoved.get(key, (position, now)) for key, position in waiting.items()}
+        return next((key for key, (_, since) in self._since.items() if now - since >= self._patience_s), None)
 
     def forget(self) -> None:
-        """Start again: after a pause, a rebalance or a rebuild standing still means nothing."""
+        """Start over: after a pause, a rebalance or a rebuild, missing progress means nothing."""
         self._since = {}

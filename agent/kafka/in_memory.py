@@ -1,14 +1,15 @@
-"""The in-memory twin of Kafka: a topic with partitions and a group, and a consumer with the real one's surface.
+"""Kafka in memory: a topic with partitions and one group, and a consumer that fulfils the contract of the real one.
 
-For quick tests and the end-to-end story without a broker; the same contract suite runs over both. Not thread-safe.
+For quick tests and the end-to-end story without a broker. Not thread-safe. The same suite runs over both
+(tests/agent/kafka/test_every_broker.py): what is changed here has to stay as Kafka behaves.
 """
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
+from agent.clock import Clock
 from agent.kafka.contract import (
     LinkStatus,
     Message,
@@ -21,34 +22,34 @@ from agent.kafka.contract import (
 
 
 class MemoryTopic:
-    """One topic and one group that reads it. away: set it, and every member finds no broker; nothing is lost.
+    """One topic and one group that reads it. away: set it, and no member reaches a broker; nothing is lost.
 
-    clock: timestamp of records that carry none, seconds
+    clock: for the timestamp of records that carry none
     """
 
-    def __init__(self, name: str = "traffic", partitions: int = 1, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, name: str = "traffic", partitions: int = 1, clock: Clock | None = None) -> None:
         self.name, self.away = name, False
-        self.places: tuple[TopicPartition, ...] = tuple((name, number) for number in range(partitions))
-        self.logs: dict[TopicPartition, list[Message]] = {place: [] for place in self.places}
+        self.partitions: tuple[TopicPartition, ...] = tuple((name, number) for number in range(partitions))
+        self.logs: dict[TopicPartition, list[Message]] = {partition: [] for partition in self.partitions}
         self.committed: dict[TopicPartition, int] = {}
         self.members: list[MemoryConsumer] = []
         self.generation = 0
-        self._clock = clock
+        self._clock = clock or Clock()
 
     def publish(self, records: Iterable[Outgoing], partition: int | None = None) -> int:
         """Append them all; keyed records go to the partition of their key, others to the first. Returns how many."""
-        sent = list(records)
-        for record in sent:
-            number = zlib.crc32(record.key or b"") % len(self.places) if partition is None else partition
-            log = self.logs[self.places[number if record.key or partition is not None else 0]]
-            at = self._clock() if record.at is None else record.at
-            log.append(Message(len(log), at, record.key, record.value, dict(record.headers)))
-        return len(sent)
+        outgoing = list(records)
+        for record in outgoing:
+            number = zlib.crc32(record.key or b"") % len(self.partitions) if partition is None else partition
+            messages = self.logs[self.partitions[number if record.key or partition is not None else 0]]
+            at = self._clock.now() if record.at is None else record.at
+            messages.append(Message(len(messages), at, record.key, record.value, dict(record.headers)))
+        return len(outgoing)
 
     def recreate(self) -> None:
         """Deleted and created again under the same name: neither records nor commits are left."""
-        for log in self.logs.values():
-            log.clear()
+        for messages in self.logs.values():
+            messages.clear()
         self.committed.clear()
 
     def join(self, member: MemoryConsumer) -> None:
@@ -60,9 +61,9 @@ class MemoryTopic:
             self.members.remove(member)
             self.generation += 1
 
-    def share_of(self, member: MemoryConsumer) -> frozenset[TopicPartition]:
+    def assignment(self, member: MemoryConsumer) -> frozenset[TopicPartition]:
         """The partitions of one member: every n-th, in order of joining."""
-        return frozenset(self.places[self.members.index(member) :: len(self.members)])
+        return frozenset(self.partitions[self.members.index(member) :: len(self.members)])
 
 
 class MemoryConsumer:
@@ -76,7 +77,7 @@ class MemoryConsumer:
         self._lost: frozenset[TopicPartition] = frozenset()
         self._paused = False
         self._open = False
-        self.leaving: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
+        self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
 
     @property
     def status(self) -> LinkStatus:
@@ -104,12 +105,12 @@ class MemoryConsumer:
         return polled
 
     def take_partition_changes(self) -> PartitionChanges:
-        moves = PartitionChanges(self._gained, self._lost)
+        changes = PartitionChanges(self._gained, self._lost)
         self._gained = self._lost = frozenset()
-        return moves
+        return changes
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Refused while the broker is away and by a member that has not noticed a rebalance."""
+        """Refused while the broker is away, and to a member that has not noticed a rebalance."""
         if not self.status.up or self._generation != self._topic.generation:
             return False
         self._topic.committed.update(offsets)
@@ -121,25 +122,26 @@ class MemoryConsumer:
     def resume(self) -> None:
         self._paused = False
 
-    def seek(self, places: Mapping[TopicPartition, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> bool:  # noqa: ARG002 - a group begins at its commits
         return False
 
     def lag(self) -> Mapping[TopicPartition, int]:
-        return {place: len(self._topic.logs[place]) - position for place, position in self._position.items()}
+        return {key: len(self._topic.logs[key]) - position for key, position in self._position.items()}
 
     def ends(self) -> Mapping[TopicPartition, int]:
-        return {place: len(self._topic.logs[place]) for place in self._position}
+        return {partition: len(self._topic.logs[partition]) for partition in self._position}
 
-    def close(self, budget_s: float = 0.0) -> None:  # noqa: ARG002 - the surface of the real one
+    def close(self, budget_s: float = 0.0) -> None:  # noqa: ARG002 - the real consumer's signature
         self._open = False
         self._topic.leave(self)
 
     def _follow_group(self) -> None:
         if self._generation == self._topic.generation:
             return
-        for place, offset in self.leaving(frozenset(self._position)).items():
-            self._topic.committed[place] = max(offset, self._topic.committed.get(place, 0))  # its next owner may be on
+        committed = self._topic.committed
+        for partition, offset in self.on_revoke(frozenset(self._position)).items():
+            committed[partition] = max(offset, committed.get(partition, 0))  # its next owner may have committed more
         self._generation = self._topic.generation
         self._lost |= frozenset(self._position)
-        self._gained = self._topic.share_of(self)
-        self._position = {place: self._topic.committed.get(place, 0) for place in self._gained}
+        self._gained = self._topic.assignment(self)
+        self._position = {partition: committed.get(partition, 0) for partition in self._gained}

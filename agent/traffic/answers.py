@@ -1,6 +1,7 @@
-"""What came back from an engine, where it is no whole answer: an error, one chunk of a stream, or all of its chunks.
+"""Engine responses that are not one complete answer: an error, one chunk of a stream, or all chunks of a stream.
 
-An error or a chunk is set aside, because as an answer it would be an empty one; all chunks are put together.
+An error or a single chunk is rejected, because it would read as an empty or a short answer; all chunks of a stream are
+assembled into the answer. Formats whose records carry OpenAI-style responses share this.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ CHUNK = "one chunk of a stream"
 ERROR = "the engine's error answer, not traffic"
 STATUS = ("status_code", "http_status", "status", "code")
 Chunk = Mapping[str, Any]
-_JOINED = ("role", "content", "reasoning", "reasoning_content", "refusal")
-_LISTED = ("tool_calls", "audio")
+_TEXTS = ("role", "content", "reasoning", "reasoning_content", "refusal")
+_LISTS = ("tool_calls", "audio")
 
 
-def refuse_what_is_none(answer: Chunk, streamed: bool | None = None) -> None:
-    """Raises Unreadable where this is no whole answer. streamed: was a stream asked for? None where nothing tells."""
+def require_complete(answer: Chunk, streamed: bool | None = None) -> None:
+    """Raises Unreadable for an error or a chunk. streamed: did the request ask for a stream? None where unknown."""
     if is_error(answer):
         raise Unreadable(RejectionReason.ERROR_ANSWER, ERROR)
     if is_chunk(answer, streamed):
@@ -31,7 +32,7 @@ def refuse_what_is_none(answer: Chunk, streamed: bool | None = None) -> None:
 
 
 def is_error(answer: Chunk) -> bool:
-    """OpenAI's and TGI's ``error``, vLLM's ``object``, FastAPI's ``detail``, a status of HTTP: and no choice."""
+    """No choice, and one of: OpenAI's and TGI's ``error``, vLLM's ``object``, FastAPI's ``detail``, an HTTP status."""
     if answer.get("choices"):
         return False
     status = next((answer[name] for name in STATUS if type(answer.get(name)) is int), 0)
@@ -39,10 +40,10 @@ def is_error(answer: Chunk) -> bool:
 
 
 def is_chunk(answer: Chunk, streamed: bool | None = None) -> bool:
-    """Is this a piece of an answer? A chat's has a ``delta``.
+    """Is this one chunk of a streamed answer? A chat's chunk has a ``delta``.
 
-    A completion's is told by nothing but what it lacks: the reason of its end, or the count of its tokens, which an
-    answer that was put together has.
+    A completion's chunk is recognised only by what it lacks: the finish reason, or the token counts, which an assembled
+    answer has.
     """
     choices = answer.get("choices")
     if not isinstance(choices, list):
@@ -57,59 +58,61 @@ def is_chunk(answer: Chunk, streamed: bool | None = None) -> bool:
 
 
 def is_events(text: str) -> bool:
-    """Server-sent events, as an engine streams them?"""
+    """Is this text a stream of server-sent events, as engines send them?"""
     return text.lstrip().startswith("data:")
 
 
 def events(text: str) -> list[Any]:
-    """What the events hold, the last word ``[DONE]`` left out. Raises Unreadable."""
-    told = (line[5:].strip() for line in re.split(r"\r?\n", text.lstrip()) if line.startswith("data:"))
+    """The events' payloads, without the final ``[DONE]``. Raises Unreadable."""
+    payloads = (line[5:].strip() for line in re.split(r"\r?\n", text.lstrip()) if line.startswith("data:"))
     try:
-        return [orjson.loads(one) for one in told if one and one != "[DONE]"]
+        return [orjson.loads(payload) for payload in payloads if payload and payload != "[DONE]"]
     except orjson.JSONDecodeError:
-        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several that were cut") from None
+        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several, truncated") from None
 
 
-def joined(chunks: list[Any]) -> Chunk:
-    """The answer that these are the chunks of, as if it had not been streamed; a list of one whole answer is that one.
+def assembled(chunks: list[Any]) -> Chunk:
+    """The answer that was streamed as these chunks, in the form of one that was not streamed.
 
-    Raises Unreadable where it has no end, or is of several streams.
+    A list of one complete answer is that answer. Raises Unreadable where the end is missing, or where the chunks are of
+    several streams.
     """
-    if not chunks or not all(isinstance(one, dict) for one in chunks):
+    if not chunks or not all(isinstance(chunk, dict) for chunk in chunks):
         raise Unreadable(RejectionReason.WRONG_TYPE, "response")
-    whole = next((one for one in chunks if is_error(one)), chunks[0] if len(chunks) == 1 else None)
-    if whole is not None and not is_chunk(whole):
-        return whole
-    if len({str(one["id"]) for one in chunks if one.get("id")}) > 1:
+    complete = next((chunk for chunk in chunks if is_error(chunk)), chunks[0] if len(chunks) == 1 else None)
+    if complete is not None and not is_chunk(complete):
+        return complete
+    if len({str(chunk["id"]) for chunk in chunks if chunk.get("id")}) > 1:
         raise Unreadable(RejectionReason.STREAM_CHUNK, "chunks of several streams in one answer")
     pieces: dict[str, list[Chunk]] = {}
-    for choice in (choice for one in chunks for choice in _choices(one)):
+    for choice in (choice for chunk in chunks for choice in _choices(chunk)):
         pieces.setdefault(str(choice.get("index", 0)), []).append(choice)
     choices = [_choice(pieces[index]) for index in sorted(pieces)]
     if not choices or any(choice["finish_reason"] is None for choice in choices):
-        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several without its end")
-    first = {name: value for one in reversed(chunks) for name, value in one.items() if value is not None}
+        raise Unreadable(RejectionReason.STREAM_CHUNK, f"{CHUNK}, or several without the last")
+    first = {name: value for chunk in reversed(chunks) for name, value in chunk.items() if value is not None}
     return {**first, "object": None, "usage": _last(chunks, "usage"), "choices": choices}
 
 
 def _choices(chunk: Chunk) -> list[Chunk]:
-    found = chunk.get("choices") or []
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    choices = chunk.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise Unreadable(RejectionReason.WRONG_TYPE, "choices")
-    return found
+    return choices
 
 
 def _choice(pieces: list[Chunk]) -> dict[str, Any]:
-    """One choice of its pieces, in their order."""
-    whole: dict[str, Any] = {name: _last(pieces, name) for name in ("finish_reason", "stop_reason")}
-    whole["token_ids"] = _all_of(pieces, "token_ids")
-    told = [piece["logprobs"] for piece in pieces if isinstance(piece.get("logprobs"), dict)]
-    whole["logprobs"] = {name: _all_of(told, name) for name in ("content", "token_logprobs")} if told else None
+    """One choice, assembled from its pieces in their order."""
+    choice: dict[str, Any] = {name: _last(pieces, name) for name in ("finish_reason", "stop_reason")}
+    choice["token_ids"] = _all_of(pieces, "token_ids")
+    logprobs = [piece["logprobs"] for piece in pieces if isinstance(piece.get("logprobs"), dict)]
+    by_name = {name: _all_of(logprobs, name) for name in ("content", "token_logprobs")}
+    choice["logprobs"] = by_name if logprobs else None
     if any("text" in piece for piece in pieces):
-        return whole | {"text": _text(pieces, "text") or ""}
+        return choice | {"text": _text(pieces, "text") or ""}
     deltas = [piece["delta"] for piece in pieces if isinstance(piece.get("delta"), dict)]
-    message = {name: _text(deltas, name) for name in _JOINED} | {name: _all_of(deltas, name) for name in _LISTED}
-    return whole | {"message": message | {"function_call": _last(deltas, "function_call")}}
+    message = {name: _text(deltas, name) for name in _TEXTS} | {name: _all_of(deltas, name) for name in _LISTS}
+    return choice | {"message": message | {"function_call": _last(deltas, "function_call")}}
 
 
 def _last(pieces: Iterable[Chunk], name: str) -> Any:
@@ -117,14 +120,14 @@ def _last(pieces: Iterable[Chunk], name: str) -> Any:
 
 
 def _text(pieces: Iterable[Chunk], name: str) -> str | None:
-    """Joined; None where no piece has it."""
-    told = [piece[name] for piece in pieces if piece.get(name) is not None]
-    if not all(isinstance(one, str) for one in told):
+    """The pieces' texts of this field, concatenated; None where no piece has it."""
+    texts = [piece[name] for piece in pieces if piece.get(name) is not None]
+    if not all(isinstance(text, str) for text in texts):
         raise Unreadable(RejectionReason.WRONG_TYPE, name)
-    return "".join(told) if told else None
+    return "".join(texts) if texts else None
 
 
 def _all_of(pieces: Iterable[Chunk], name: str) -> list[Any] | None:
-    """Lists put behind each other, a thing that is no list as one; None where no piece has it."""
-    told = [piece[name] for piece in pieces if piece.get(name) is not None]
-    return [item for one in told for item in (one if isinstance(one, list) else [one])] if told else None
+    """The pieces' lists of this field, concatenated, a single value as a list of one; None where no piece has it."""
+    values = [piece[name] for piece in pieces if piece.get(name) is not None]
+    return [item for value in values for item in (value if isinstance(value, list) else [value])] if values else None

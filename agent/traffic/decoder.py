@@ -1,6 +1,8 @@
-"""From a record to an Interaction, a LoggedHalf, or the reason why not: which format it is in, and what it says in it.
+"""From one Kafka record to the interactions in it, to half of one, or to the reasons for rejecting it.
 
-The formats are the files in agent/traffic/formats, found by looking into that folder: a new file is a new format.
+The formats are the files in agent/traffic/formats, found by listing that folder: a new file is a new format. What a
+format can do besides reading one request a record is a protocol here (SplittingFormat, PairingFormat). Nothing outside
+a format's own file may name it.
 """
 
 from __future__ import annotations
@@ -28,84 +30,120 @@ class Format(Protocol):
     NAME: str
 
     def guess(self, message: Message, body: Body) -> bool: ...
-    def read(self, message: Message, body: Body, place: TopicPartition) -> Interaction | LoggedHalf: ...
+    def read(self, message: Message, body: Body, partition: TopicPartition) -> Interaction | LoggedHalf: ...
 
 
 @runtime_checkable
-class Splitting(Protocol):
-    """What a format has besides whose records may hold several requests."""
+class SplittingFormat(Protocol):
+    """A format whose records may hold several requests."""
 
     def split(self, body: Body) -> list[Body]:
         """Bodies that ``read`` reads, one a request, at least one. Raises Unreadable."""
 
 
+@runtime_checkable
+class PairingFormat(Protocol):
+    """A format whose records are halves: ``read`` returns a LoggedHalf, and both halves have the same request_id."""
+
+    def join(self, half: LoggedHalf, other: LoggedHalf) -> Interaction:
+        """The two halves of one request, in either order, at the offset of the response. Raises Unreadable."""
+
+    def counted_name(self, half: LoggedHalf) -> str:
+        """The adapter that this half is counted for, "" where the other half is counted: one request is one count."""
+
+
 @cache
-def known() -> Mapping[str, Format]:
-    """Every format by its name, in the order of the files' names."""
-    names = sorted(found.name for found in pkgutil.iter_modules(formats.__path__))
-    modules: list[Format] = [importlib.import_module(f"{formats.__name__}.{name}") for name in names]  # type: ignore[misc]
+def formats_by_name() -> Mapping[str, Format]:
+    """Every format by its NAME, in the order of the files' names."""
+    files = sorted(file.name for file in pkgutil.iter_modules(formats.__path__))
+    modules: list[Format] = [importlib.import_module(f"{formats.__name__}.{file}") for file in files]  # type: ignore[misc]
     return {module.NAME: module for module in modules}
 
 
 class Decoder:
-    """Reads records of one format, or of each record's own (``auto``). Raises Refused for a name without a file."""
+    """Reads records of the named format, or recognises the format of each record (``auto``).
+
+    max_bytes: longer records are rejected. Raises Refused for a name without a file.
+    """
 
     def __init__(self, name: str = AUTO, max_bytes: int = 1_000_000) -> None:
-        if name != AUTO and name not in known():
-            raise Refused("kafka.format", repr(name), f"one of: {', '.join([AUTO, *known()])}")
-        self._formats = list(known().values()) if name == AUTO else [known()[name]]
-        # Asked once: to ask a protocol takes longer than to read most records.
-        self._splits = {form.NAME: form.split for form in self._formats if isinstance(form, Splitting)}
-        self._sure = name != AUTO
-        self._max_bytes = max_bytes
+        if name != AUTO and name not in formats_by_name():
+            raise Refused("kafka.format", repr(name), f"one of: {', '.join([AUTO, *formats_by_name()])}")
+        candidates = list(formats_by_name().values()) if name == AUTO else [formats_by_name()[name]]
+        self._formats, self._is_named, self._max_bytes = candidates, name != AUTO, max_bytes
+        # Found once: isinstance with a protocol takes longer than reading most records.
+        self._splitting = {form.NAME: form for form in candidates if isinstance(form, SplittingFormat)}
+        self._pairing = {form.NAME: form for form in candidates if isinstance(form, PairingFormat)}
 
-    def read(self, message: Message, place: TopicPartition) -> Sequence[Interaction | LoggedHalf | Unreadable]:
-        """What one record holds, in its order: one for nearly every format, several for an envelope.
+    @property
+    def counts_by_body(self) -> bool:
+        """Has every record to be decoded before it can be counted, whatever its key?
 
-        What cannot be read is there as its reason, one of RejectionReason; nothing is raised whatever the bytes are.
+        So it is with a named format whose records are halves, or hold several requests.
+        """
+        return self._is_named and bool(self._splitting or self._pairing)
+
+    def read(self, message: Message, partition: TopicPartition) -> Sequence[Interaction | LoggedHalf | Unreadable]:
+        """What one record holds, in its order: one item for nearly every format, several for an envelope.
+
+        What cannot be read is in the list as an Unreadable with a RejectionReason; nothing is raised, whatever the
+        bytes are.
         """
         try:
             body = json_fields.body_of(message, self._max_bytes)
             form = self._format_of(message, body)
-            split = self._splits.get(form.NAME)
-            bodies = split(body) if split else [body]
+            splitting = self._splitting.get(form.NAME)
+            bodies = splitting.split(body) if splitting else [body]
         except Unreadable as why:
             return [why]
         except RecursionError:
             return [_too_deep()]
-        found = [_read(form, message, one, place) for one in bodies]
-        return [finished(one, number) if isinstance(one, Interaction) else one for number, one in enumerate(found)]
+        items = [_read(form, message, item, partition) for item in bodies]
+        return [completed(item, n) if isinstance(item, Interaction) else item for n, item in enumerate(items)]
+
+    def join(self, half: LoggedHalf, other: LoggedHalf) -> Interaction:
+        """Both halves of one request as one interaction, by the format that read them. Raises Unreadable."""
+        return completed(self._pairing[half.format].join(half, other))
+
+    def counted_name(self, half: LoggedHalf) -> str:
+        """The adapter that this half is counted for, by its format; "" where the other half is counted."""
+        return self._pairing[half.format].counted_name(half)
 
     def _format_of(self, message: Message, body: Body) -> Format:
         for candidate in self._formats:
-            if self._sure or candidate.guess(message, body):
+            if self._is_named or candidate.guess(message, body):
                 return candidate
-        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"none of: {', '.join(known())}")
+        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"none of: {', '.join(formats_by_name())}")
 
 
-def _read(form: Format, message: Message, body: Body, place: TopicPartition) -> Interaction | LoggedHalf | Unreadable:
+def _read(
+    form: Format, message: Message, body: Body, partition: TopicPartition
+) -> Interaction | LoggedHalf | Unreadable:
     try:
-        return form.read(message, body, place)
+        item = form.read(message, body, partition)
     except Unreadable as why:
         return why
     except RecursionError:
         return _too_deep()
+    return replace(item, format=form.NAME) if isinstance(item, LoggedHalf) else item
 
 
-def finished(found: Interaction, number: int = 0) -> Interaction:
-    """What holds for every format: one without an id is known by its place, and lost characters are no evidence.
+def completed(interaction: Interaction, number: int = 0) -> Interaction:
+    """What holds for every format: a request without an id gets one from its offset, and lost characters are not
+    scored.
 
-    number: among the requests of its record
+    number: which of the requests of its record
     """
-    if not found.request_id:
-        place = (found.topic, found.partition, found.offset, *([number] if number else []))
-        found = replace(found, request_id=":".join(map(str, place)))
-    lost = json_text.REPLACED in found.output and not found.output_token_ids
-    if not found.prompt_token_ids:
-        lost = lost or any(json_text.REPLACED in turn["content"] for turn in found.messages)
-    if lost and not found.unscored:
-        return replace(found, unscored="its text holds U+FFFD in place of what was written, and no token ids tell it")
-    return found
+    if not interaction.request_id:
+        where = (interaction.topic, interaction.partition, interaction.offset, *([number] if number else []))
+        interaction = replace(interaction, request_id=":".join(map(str, where)))
+    lost = json_text.REPLACED in interaction.output and not interaction.output_token_ids
+    if not interaction.prompt_token_ids:
+        lost = lost or any(json_text.REPLACED in turn["content"] for turn in interaction.messages)
+    if lost and not interaction.unscored:
+        why = "the text contains U+FFFD where a character was lost, and no token ids were recorded"
+        return replace(interaction, unscored=why)
+    return interaction
 
 
 def _too_deep() -> Unreadable:

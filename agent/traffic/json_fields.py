@@ -1,6 +1,7 @@
-"""Fields of a record's JSON, each as the type it must have or as the reason why the record is set aside.
+"""Fields of a record's JSON, each returned as the type it must have; otherwise the record is rejected with a reason.
 
-Shared by the formats in agent/traffic/formats. An error never repeats what a field holds: it may be production text.
+Shared by the formats in agent/traffic/formats. Keep this: a reason names the field and never repeats its value, which
+may be production text.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ Chat = tuple[Mapping[str, str], ...]
 
 LATEST_TS = 4_102_444_800.0  # 2100-01-01: beyond it the number is not in seconds
 UNITS = ((1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds"))
-SHORT = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))  # as nanoseconds all would be before 1974
+TOO_SMALL_NANOS = (
+    (1e11, "seconds"),
+    (1e14, "milliseconds"),
+    (1e17, "microseconds"),
+)  # read as nanoseconds these would be before 1974
 TEXT_PARTS = ("text", "input_text", "output_text")
 MAX_COUNT = 2**31 - 1
 SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "max_tokens"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty"),
 )
-# No "@": a mail address is no name.
+# No "@": an e-mail address may not be shown.
 _NAME = re.compile(r"[\w./:+-]{1,80}", re.ASCII)
 
-# Nine digits and more: fewer may be a day as ISO 8601 writes it without dashes.
+# Nine digits and more: eight may be a date in ISO 8601 without dashes.
 _NUMBER = re.compile(r"[0-9]{9,20}(\.[0-9]*)?|[0-9]{1,8}\.[0-9]*", re.ASCII)
-# How exporters write that they know no time: zero, which OTLP demands, and the zero value of Go's clock.
+# How exporters write an unknown time: zero, which OTLP requires, and the zero value of Go's clock.
 _UNKNOWN_TIMES = ("", 0, "0")
 _GO_ZERO = "0001-01-01T00:00:00"
 
@@ -57,50 +62,54 @@ def body_of(message: Message, max_bytes: int) -> Body:
         raise Unreadable(RejectionReason.TOO_LARGE, f"{len(value)} bytes, at most {max_bytes} wanted")
     body = json_text.loads(value)
     if not isinstance(body, dict):
-        raise Unreadable(RejectionReason.WRONG_TYPE, "the record is no JSON object")
+        raise Unreadable(RejectionReason.WRONG_TYPE, "the record is not a JSON object")
     return _payload(body) if "payload" in body else body
 
 
 def _payload(body: Body) -> Body:
-    """What Kafka Connect's JSON converter has wrapped in ``schema`` and ``payload``; any other body as it is."""
+    """The payload of an envelope by Kafka Connect's JSON converter; any other body unchanged."""
     if body.keys() != {"schema", "payload"} or isinstance(body["schema"], str):
         return body
     payload = parsed(body["payload"])
     if not isinstance(payload, dict):
-        raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, "an envelope of Kafka Connect whose payload is no JSON object")
+        raise Unreadable(
+            RejectionReason.UNKNOWN_SCHEMA, "an envelope of Kafka Connect whose payload is not a JSON object"
+        )
     return payload
 
 
 def pod_of(message: Message) -> str:
-    """The header ``pod``, "" without one."""
+    """From the header ``pod``, "" without one."""
     return pod_name(message.headers.get("pod", b"").decode("utf-8", "replace"))
 
 
 def pod_name(text: object) -> str:
-    """A pod's name as Kubernetes allows one, cut to its longest; "" for anything else: it becomes a label, and part of
-    what is said to whoever is called."""
-    cut = text[:253] if isinstance(text, str) else ""
-    return cut if _POD.fullmatch(cut) else ""
+    """A valid Kubernetes pod name, truncated to the maximum length; "" for anything else.
+
+    It becomes a label, and part of the messages to people on call.
+    """
+    name = text[:253] if isinstance(text, str) else ""
+    return name if _POD.fullmatch(name) else ""
 
 
 def name_or_nothing(text: str) -> str:
-    """The text where it looks like a name and may be shown in a report, else ""."""
+    """The text where it looks like a name and may be shown, else ""."""
     return text if _NAME.fullmatch(text) else ""
 
 
-def group_of(told: Body, *names: str) -> str:
-    """The first of these that is told, as 16 hexadecimal digits of its hash: the names of users are personal data.
+def group_of(fields: Body, *names: str) -> str:
+    """The first of these fields that has a value, as 16 hexadecimal digits of its hash: user names are personal data.
 
-    Without a salt, so that all agents see the same groups after any restart. A short name is found again by trying:
-    this keeps names out of files and tables, and does not make them anonymous.
+    Without a salt, so that all agents see the same groups after any restart. A short name can be recovered by brute
+    force: this keeps names out of files and tables, and does not make them anonymous.
     """
-    found = (told.get(name) for name in names)
-    name = next((str(one) for one in found if isinstance(one, str | int) and one not in ("", False)), "")
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest() if name else ""
+    values = (fields.get(name) for name in names)
+    group = next((str(value) for value in values if isinstance(value, str | int) and value not in ("", False)), "")
+    return hashlib.blake2b(group.encode(errors="surrogatepass"), digest_size=8).hexdigest() if group else ""
 
 
 def text(body: Body, name: str) -> str:
-    """A text that may be empty, but not missing."""
+    """A text; may be empty, but not missing."""
     if body.get(name) is None:
         raise Unreadable(RejectionReason.MISSING_FIELD, name)
     if not isinstance(body[name], str):
@@ -109,10 +118,10 @@ def text(body: Body, name: str) -> str:
 
 
 def required(body: Body, name: str) -> str:
-    found = text(body, name)
-    if not found:
+    value = text(body, name)
+    if not value:
         raise Unreadable(RejectionReason.MISSING_FIELD, name)
-    return found
+    return value
 
 
 def optional(body: Body, name: str, kind: type) -> Any:
@@ -123,27 +132,27 @@ def optional(body: Body, name: str, kind: type) -> Any:
 
 
 def mapping(body: Body, name: str) -> Body:
-    """An object; {} where there is none."""
+    """An object; {} where it is missing."""
     return optional(body, name, dict) or {}
 
 
 def seconds(value: object, name: str) -> float:
-    """Seconds since the epoch as a number, or as text in digits or ISO 8601 (UTC where it names no zone)."""
+    """Seconds since the epoch as a number, or as text in digits or ISO 8601 (UTC without a time zone)."""
     if value is None:
         raise Unreadable(RejectionReason.MISSING_FIELD, name)
     at: Any = _from_text(value) if isinstance(value, str) else value
     if is_number(at) and 0 <= at < LATEST_TS:
         return float(at)
     unit = next((unit for scale, unit in UNITS if is_number(at) and LATEST_TS <= at < LATEST_TS * scale), "")
-    raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}: seconds are wanted" if unit else name)
+    raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}, seconds wanted" if unit else name)
 
 
-def time_told(message: Message, *told: tuple[str, object]) -> float:
-    """Seconds by the first of these (name, value) that tells a time, else the record's own.
+def recorded_time(message: Message, *fields: tuple[str, object]) -> float:
+    """In seconds, the first of these (name, value) that is a time, else the record's Kafka timestamp.
 
-    Nanoseconds where the name ends as OpenTelemetry's do. Zero, and Go's year 1, tell none.
+    A value is in nanoseconds where its name ends as OpenTelemetry's do. Zero and Go's year 1 mean unknown.
     """
-    for name, value in told:
+    for name, value in fields:
         if value is not None and value not in _UNKNOWN_TIMES and str(value)[: len(_GO_ZERO)] != _GO_ZERO:
             return nanoseconds(value, name) if name.lower().endswith(("nano", "nanos")) else seconds(value, name)
     return message.at
@@ -155,9 +164,9 @@ def nanoseconds(value: object, name: str) -> float:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise Unreadable(RejectionReason.WRONG_TYPE, name)
     nanos = int(digits)
-    unit = next((unit for below, unit in SHORT if 0 < nanos < below), "")
+    unit = next((unit for below, unit in TOO_SMALL_NANOS if 0 < nanos < below), "")
     if unit:
-        raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}: nanoseconds are wanted")
+        raise Unreadable(RejectionReason.WRONG_TYPE, f"{name} in {unit}, nanoseconds wanted")
     return seconds(nanos / 1e9, name)
 
 
@@ -172,7 +181,7 @@ def _from_text(text: str) -> float:
 
 
 def chat(turns: object, name: str = "messages") -> Chat:
-    """Turns of a chat as they came: role, and content as text or as parts of which the text ones are read."""
+    """The turns of a chat: role, and content, which is text or a list of parts, of which the text parts are read."""
     if not isinstance(turns, list):
         raise Unreadable(RejectionReason.WRONG_TYPE, name)
     return tuple(_turn(turn, name) for turn in turns)
@@ -186,7 +195,10 @@ def _turn(turn: object, name: str) -> Mapping[str, str]:
 
 
 def content_of(content: object, name: str) -> str:
-    """One turn's text; parts (chat completions: text; OpenTelemetry: content) are joined. "": it only calls tools."""
+    """One turn's text; of parts (chat completions: text; OpenTelemetry: content) the texts are concatenated.
+
+    "" for a turn that only calls tools.
+    """
     if isinstance(content, list):
         return "".join(map(_text_of, content))
     if content is not None and not isinstance(content, str):
@@ -195,14 +207,17 @@ def content_of(content: object, name: str) -> str:
 
 
 def _text_of(part: object) -> str:
-    """Of a part that is text, or that vLLM takes for text; "" of any other."""
+    """Of a text part, or of one that vLLM reads as text; "" of any other."""
     if isinstance(part, dict) and part.get("type") in TEXT_PARTS:
         part = part.get("text", part.get("content"))
     return part if isinstance(part, str) else ""
 
 
 def sampling(given: Body) -> Mapping[str, float]:
-    """The sampling parameters among these that are numbers. One that is not told stays away: unknown is no default."""
+    """The sampling parameters among these that are numbers.
+
+    A missing one is left out: it is unknown, not the default.
+    """
     return {name: float(given[name]) for name in SAMPLING if is_number(given.get(name))}
 
 
@@ -211,13 +226,13 @@ def is_number(value: Any) -> bool:
 
 
 def count(usage: Body, *names: str) -> int:
-    """The first of these that is a number, 0 where none is. A nonsensical count is not worth losing the record."""
-    found = (usage[name] for name in names if is_number(usage.get(name)))
-    return int(min(max(next(found, 0), 0), MAX_COUNT))
+    """The first of these that is a number, 0 where none is. A record is not rejected for an implausible count."""
+    numbers = (usage[name] for name in names if is_number(usage.get(name)))
+    return int(min(max(next(numbers, 0), 0), MAX_COUNT))
 
 
 def token_ids(value: object, name: str) -> tuple[int, ...]:
-    """() where there are none."""
+    """() where the value is missing."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(type(item) is int and 0 <= item <= MAX_COUNT for item in value):
@@ -226,7 +241,7 @@ def token_ids(value: object, name: str) -> tuple[int, ...]:
 
 
 def logprobs(value: object, name: str) -> tuple[float, ...]:
-    """Nats, one for each output token; () where there are none. A token without one is NaN."""
+    """Nats, one for each output token, NaN for a token without; () where the value is missing."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
@@ -235,7 +250,7 @@ def logprobs(value: object, name: str) -> tuple[float, ...]:
 
 
 def has_attribute(value: object, name: str) -> bool:
-    """Is one of this dotted name among these, in any form that ``attributes`` takes? Opens them only where it must."""
+    """Is there an attribute of this dotted name, in any form that ``attributes`` reads? Parses only where it must."""
     if isinstance(value, dict):
         keys = list(value)
     elif isinstance(value, list):
@@ -246,9 +261,10 @@ def has_attribute(value: object, name: str) -> bool:
 
 
 def attributes(value: object) -> Body:
-    """Attributes of OpenTelemetry by their dotted names: an object, flat or nested, or OTLP's list of key and value.
+    """OpenTelemetry attributes by their dotted names, from an object, flat or nested, or OTLP's list of keys and
+    values.
 
-    A body that holds them instead comes as AnyValue, or as JSON in its text.
+    A log record's body that carries attributes is an AnyValue, or JSON text.
     """
     if isinstance(value, dict) and len(value) == 1 and not _ANY_VALUE.isdisjoint(value):
         value = _any_value(value)
@@ -256,41 +272,41 @@ def attributes(value: object) -> Body:
     if not isinstance(value, list):
         return dict(_flat(value, "")) if isinstance(value, dict) else {}
     pairs = [item for item in value if isinstance(item, dict) and isinstance(item.get("key"), str)]
-    told = {item["key"]: _any_value(item.get("value")) for item in pairs}
-    nested = {name: inner for name, inner in told.items() if isinstance(inner, dict)}
-    return {**told, **dict(_flat(nested, ""))} if nested else told
+    by_name = {item["key"]: _any_value(item.get("value")) for item in pairs}
+    nested = {name: inner for name, inner in by_name.items() if isinstance(inner, dict)}
+    return {**by_name, **dict(_flat(nested, ""))} if nested else by_name
 
 
-def under(told: Body, prefix: str) -> Body:
-    """What flat names tell below this one, by the next word of theirs; what lies deeper comes as an object."""
-    found: dict[str, Any] = {}
+def under(attributes: Body, prefix: str) -> Body:
+    """The attributes whose names begin with the prefix, by the next part of the name; deeper ones as an object."""
+    direct: dict[str, Any] = {}
     deeper: dict[str, dict[str, Any]] = {}
-    for name, value in told.items():
+    for name, value in attributes.items():
         if name.startswith(prefix):
             word, _, rest = name[len(prefix) :].partition(".")
             if rest:
                 deeper.setdefault(word, {})[rest] = value
             else:
-                found[word] = value
-    return {**deeper, **found} if deeper else found
+                direct[word] = value
+    return {**deeper, **direct} if deeper else direct
 
 
 def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
-    """Nested objects opened; lists stay whole under their own name, and are opened by position besides."""
-    found: list[tuple[str, Any]] = []
+    """(dotted name, value) of nested objects; a list stays whole under its name, and is also flattened by position."""
+    pairs: list[tuple[str, Any]] = []
     for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
         here = f"{path}{name}"
         if not isinstance(inner, dict):
-            found.append((here, inner))
+            pairs.append((here, inner))
         if isinstance(inner, dict) or (isinstance(inner, list) and any(isinstance(item, dict) for item in inner)):
-            found += _flat(inner, f"{here}.")
-    return found
+            pairs += _flat(inner, f"{here}.")
+    return pairs
 
 
 def _any_value(value: object) -> Any:
-    """OTLP's AnyValue as JSON writes it: {"stringValue": ...}; 64-bit integers come as text, bytes in base64.
+    """OTLP's AnyValue in JSON: {"stringValue": ...}; 64-bit integers are text, bytes are base64.
 
-    What is not of its kind comes as it is written: who wants a number of it says that it is none.
+    A value that is not of its stated kind is returned as it is: whoever needs a number rejects it.
     """
     if not isinstance(value, dict) or len(value) > 1:
         return value
@@ -311,7 +327,7 @@ def _any_value(value: object) -> Any:
 
 
 def from_base64(text: object) -> bytes:
-    """b"" where it is none."""
+    """b"" where it is not base64."""
     try:
         return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except ValueError:
@@ -319,12 +335,12 @@ def from_base64(text: object) -> bytes:
 
 
 def _values(inner: object) -> list[Any]:
-    found = inner.get("values") if isinstance(inner, dict) else None
-    return found if isinstance(found, list) else []
+    values = inner.get("values") if isinstance(inner, dict) else None
+    return values if isinstance(values, list) else []
 
 
 def parsed(value: object) -> Any:
-    """JSON that an attribute carries as text (attributes hold no objects everywhere), else the value itself."""
+    """The JSON in a text (some exporters cannot write objects as attributes); any other value or text unchanged."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,8 @@
-"""Requests and responses that come apart: kept until the other half is there, within bounded time and room."""
+"""Requests and responses that are separate records: each half waits for the other, within bounded time and memory.
+
+Pairs by format, id and logging component; which adapter a pair belongs to, and how both halves become one interaction,
+is the format's business (PairingFormat in decoder.py).
+"""
 
 from __future__ import annotations
 
@@ -7,51 +11,53 @@ from dataclasses import dataclass
 
 from agent.records import LoggedHalf
 
-LATE = "no other half came"
-UNSURE = "several requests of one id wait: whose answer is whose is not told"
+LATE = "the other half did not arrive while this one could wait"
+AMBIGUOUS = "several requests with this id are waiting: which response belongs to which is unknown"
+PairKey = tuple[str, str, str]
+"""(format, request id, component that logged it)"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """key: id, and who logged it; half: None where several of one key came, which nobody can tell apart."""
+    """half: None where several requests of this key came, so that no response can be assigned. size: bytes"""
 
-    key: tuple[str, str]
+    key: PairKey
     half: LoggedHalf | None
     size: int
     since: float
 
 
 class Joiner:
-    """patience_s: how long a half waits; room, room_bytes: how many wait, and of what length together.
+    """patience_s: how long a half waits; room, room_bytes: how many wait, and their total size.
 
-    What had to go without its other half is given out by ``dropped``, once, with the reason. A half that waits while
-    its offset is committed is lost in a crash: its other half is then dropped in its time. Two requests of one id that
-    wait together are both dropped, and whatever else comes of that id while they would have waited: a wrong pair would
-    be evidence of what nobody wrote.
+    A half that is given up is returned by ``dropped``, once, with the reason. A half that waits while its offset is
+    committed is lost in a crash: its other half is then dropped when its time is up. Two different requests of one key
+    that wait at the same time are both dropped, and so is whatever arrives for that key while they would have waited: a
+    wrong pair would be evidence of an answer that was never given.
     """
 
     def __init__(self, patience_s: float = 300.0, room: int = 2_000, room_bytes: int = 64 * 2**20) -> None:
         self._patience_s, self._room, self._room_bytes = patience_s, room, room_bytes
-        self._waiting: OrderedDict[tuple[str, str], _Waiting] = OrderedDict()
+        self._waiting: OrderedDict[PairKey, _Waiting] = OrderedDict()
         self._bytes = 0
         self._dropped: list[tuple[LoggedHalf, str]] = []
 
     def add(self, half: LoggedHalf, size: int, now: float) -> LoggedHalf | None:
-        """The other half, or None while there is none. size: bytes; now: seconds, of one clock."""
-        key = half.request_id, half.logged_by
-        before = self._waiting.get(key)
-        if before is not None and before.half is None:
-            self._dropped.append((half, UNSURE))
+        """The other half, or None while it has not arrived. size: bytes; now: seconds, always of the same clock."""
+        key = half.format, half.request_id, half.logged_by
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.half is None:
+            self._dropped.append((half, AMBIGUOUS))
             return None
-        if before is not None and before.half is not None:
-            self._forget(before)
-            if before.half.is_request != half.is_request:
-                return before.half
-            if not _is_same(before.half, half):
-                self._dropped += [(before.half, UNSURE), (half, UNSURE)]
+        if waiting is not None and waiting.half is not None:
+            self._remove(waiting)
+            if waiting.half.is_request != half.is_request:
+                return waiting.half
+            if not _is_same(waiting.half, half):
+                self._dropped += [(waiting.half, AMBIGUOUS), (half, AMBIGUOUS)]
                 self._wait(_Waiting(key, None, 0, now), now)
                 return None
-        # The same half again (a retry, or read twice) takes the place of the first.
+        # The same half once more (sent again, or re-delivered) replaces the first.
         self._wait(_Waiting(key, half, size, now), now)
         return None
 
@@ -61,9 +67,9 @@ class Joiner:
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def _wait(self, one: _Waiting, now: float) -> None:
-        self._waiting[one.key] = one
-        self._bytes += one.size
+    def _wait(self, entry: _Waiting, now: float) -> None:
+        self._waiting[entry.key] = entry
+        self._bytes += entry.size
         self._make_room(now)
 
     def _make_room(self, now: float) -> None:
@@ -72,16 +78,16 @@ class Joiner:
             late = now - oldest.since > self._patience_s
             if not late and len(self._waiting) <= self._room and self._bytes <= self._room_bytes:
                 return
-            self._forget(oldest)
+            self._remove(oldest)
             if oldest.half is not None:
                 self._dropped.append((oldest.half, LATE))
 
-    def _forget(self, one: _Waiting) -> None:
-        self._bytes -= self._waiting.pop(one.key).size
+    def _remove(self, entry: _Waiting) -> None:
+        self._bytes -= self._waiting.pop(entry.key).size
 
 
-def _is_same(one: LoggedHalf, other: LoggedHalf) -> bool:
+def _is_same(half: LoggedHalf, other: LoggedHalf) -> bool:
     try:
-        return one.body == other.body
-    except RecursionError:  # nested as deeply as no request is
+        return half.body == other.body
+    except RecursionError:  # nested deeper than any real request
         return False

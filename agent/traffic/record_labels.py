@@ -1,39 +1,39 @@
-"""What can be told of many records at once before any is decoded: adapter, pod, request id, and who is counted.
+"""Labels of many records at once, before any is decoded: adapter, pod, request id, and whether a record is counted.
 
-The adapter is the record's key, else its header ``adapter``; the id its header ``request_id`` (``ce_id`` of a
-CloudEvent), else none. Everything here is by column: at tens of thousands of records a second there is about a
-microsecond for each.
+The adapter is the record's key, else its header ``adapter``; the id is its header ``request_id`` (``ce_id`` of a
+CloudEvent), else there is none. A record whose key and headers name no configured adapter gets IN_BODY or
+NOT_CONFIGURED instead.
+
+Change with care: this runs on every record, at tens of thousands a second, so there is about a microsecond for each.
+All work is by column; a container built for each single record would cost more than the rest together.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.kafka.contract import PartitionRecords, RecordColumns
-from agent.records import RequestCount
 from agent.traffic.json_fields import pod_name
 from agent.traffic.reservoir import RankHash, Ranks
 
-A_DAY_MS = 86_400_000
-REMEMBERED = 10_000
-LOOKED_AT = frozenset(("adapter", "request_id", "pod", "ce_id", "ce_type", "content-type"))
-Columns = Mapping[str, Sequence[bytes | None]]
-BODY_TELLS = ""  # no key or header names an adapter: the record has to be opened
-STRANGER = "\0"  # a header names an adapter that is not ours
+REMEMBERED_PODS = 10_000
+USED_HEADERS = frozenset(("adapter", "request_id", "pod", "ce_id", "ce_type", "content-type"))
+HeaderColumns = Mapping[str, Sequence[bytes | None]]
+IN_BODY = ""  # neither key nor header names an adapter: the record has to be decoded
+NOT_CONFIGURED = "\0"  # a header names an adapter that the configuration does not have
 
 
 @dataclass(frozen=True, slots=True)
 class RecordLabels:
-    """Of each record of a poll, in order; all of one length, pods and ids empty where no record has a header.
+    """Of each record of a poll, in order; all of one length, but pods and ids are empty where no record has a header.
 
-    adapters: a known name, BODY_TELLS or STRANGER; counted: the same, but BODY_TELLS for what is no request by itself
-    ids: bytes, None without; halves: positions that a header calls one half of a pair
+    adapters: a configured name, IN_BODY or NOT_CONFIGURED
+    counted: the adapter that the record counts for as one request; as ``adapters``, but IN_BODY for the request half of
+    a pair, whose response is counted
+    ids: request ids as bytes, None without; halves: positions of records whose header says that they are half of a pair
     """
 
     adapters: Sequence[str]
@@ -42,94 +42,99 @@ class RecordLabels:
     ids: Sequence[bytes | None] = ()
     halves: frozenset[int] = frozenset()
 
-    def ranks(self, ranking: RankHash, got: PartitionRecords, outline: RecordColumns) -> Ranks:
-        """By request id and minute where there is an id, by that alone for halves, else by offset.
+    def ranks(self, rank_hash: RankHash, records: PartitionRecords, columns: RecordColumns) -> Ranks:
+        """By request id and minute where there is an id, by the id alone for halves, else by offset.
 
-        The minute, because some engines draw their ids from a thousand: by the id alone the same few would be chosen
-        for ever, or none. What is produced again within its minute is chosen again.
+        The minute, because some engines draw their ids from a thousand: by the id alone the same few requests would
+        always be chosen, or none. A request that is produced again within its minute is chosen again.
         """
-        minutes = (outline.stamps_ms // 60_000).astype(np.uint64)
+        minutes = (columns.stamps_ms // 60_000).astype(np.uint64)
         minutes[list(self.halves)] = 0
         if self.ids and all(self.ids):
-            return ranking.of_ids((found or b"" for found in self.ids), minutes)
-        ranks = ranking.of_offsets(got.topic, got.partition, outline.offsets)
-        named = [at for at, found in enumerate(self.ids) if found]
-        if named:
-            ranks[named] = ranking.of_ids((self.ids[at] or b"" for at in named), minutes[named])
+            return rank_hash.of_ids((request_id or b"" for request_id in self.ids), minutes)
+        ranks = rank_hash.of_offsets(records.topic, records.partition, columns.offsets)
+        with_id = [position for position, request_id in enumerate(self.ids) if request_id]
+        if with_id:
+            ids = (self.ids[position] or b"" for position in with_id)
+            ranks[with_id] = rank_hash.of_ids(ids, minutes[with_id])
         return ranks
 
 
-class LabelReader:
+class RecordLabeller:
     """Callable: RecordColumns to RecordLabels.
 
-    adapters: names that are ours; body_tells_half: records without ``ce_type`` have to be opened, whatever their key,
-    because only their body says which half of a pair they are
+    adapters: the configured names; counts_by_body: only the body says what is to be counted (Decoder.counts_by_body),
+    so every record without a header ``ce_type`` gets IN_BODY, whatever its key
     """
 
-    def __init__(self, adapters: Sequence[str], body_tells_half: bool = False) -> None:
+    def __init__(self, adapters: Sequence[str], counts_by_body: bool = False) -> None:
         self._adapters: Mapping[bytes | None, str] = {name.encode(): name for name in adapters}
-        self._body_tells_half = body_tells_half
+        self._counts_by_body = counts_by_body
         self._pods: dict[bytes | None, str] = {}
 
-    def __call__(self, outline: RecordColumns) -> RecordLabels:
-        if outline.headers:
-            return self._by_headers(outline)
-        if self._body_tells_half:
-            unknown = [BODY_TELLS] * len(outline.keys)
+    def __call__(self, columns: RecordColumns) -> RecordLabels:
+        if columns.headers:
+            return self._by_key_and_headers(columns)
+        if self._counts_by_body:
+            unknown = [IN_BODY] * len(columns.keys)
             return RecordLabels(unknown, unknown)
-        # A key that is no adapter's may be anything, a user's number too: it does not say that the record is not ours.
-        names = {key: self._named(key, BODY_TELLS) for key in set(outline.keys)}
-        adapters = [names[key] for key in outline.keys]
+        # A key that is no adapter may be anything, for example a user's number: the body may still name an adapter.
+        names = {key: self._configured(key, IN_BODY) for key in set(columns.keys)}
+        adapters = [names[key] for key in columns.keys]
         return RecordLabels(adapters, adapters)
 
-    def _by_headers(self, outline: RecordColumns) -> RecordLabels:
-        column = columns_of(outline.headers)
-        n, types = len(outline.keys), column.get("ce_type", ())
-        halves = frozenset(at for at, kind in enumerate(types) if kind)
-        requests = {at for at in halves if (types[at] or b"").endswith(b".request")}
-        adapters = self._adapters_of(outline.keys, column, halves)
-        counted = [BODY_TELLS if at in requests else name for at, name in enumerate(adapters)] if requests else adapters
-        pods = self._pods_of(column["pod"]) if "pod" in column else [""] * n
-        ids = column.get("request_id") or column.get("ce_id") or ()
-        if "request_id" in column and "ce_id" in column:
-            ids = [one or other for one, other in zip(column["request_id"], column["ce_id"], strict=True)]
+    def _by_key_and_headers(self, columns: RecordColumns) -> RecordLabels:
+        headers = header_columns(columns.headers)
+        types = headers.get("ce_type", ())
+        halves = frozenset(position for position, kind in enumerate(types) if kind)
+        requests = {position for position in halves if (types[position] or b"").endswith(b".request")}
+        adapters = self._adapters_of(columns.keys, headers, halves)
+        counted = adapters
+        if requests:
+            counted = [IN_BODY if position in requests else name for position, name in enumerate(adapters)]
+        pods = self._pods_of(headers["pod"]) if "pod" in headers else [""] * len(columns.keys)
+        ids = headers.get("request_id") or headers.get("ce_id") or ()
+        if "request_id" in headers and "ce_id" in headers:
+            ids = [own or event for own, event in zip(headers["request_id"], headers["ce_id"], strict=True)]
         return RecordLabels(adapters, counted, pods, ids, halves)
 
-    def _adapters_of(self, keys: Sequence[bytes | None], column: Columns, halves: frozenset[int]) -> list[str]:
-        """By key, else by header; an event in structured mode by its body, because only that says which half it is."""
-        known, named, kinds = self._adapters, column.get("adapter"), column.get("content-type")
-        if named is None:
-            found = [known.get(key) or self._named(key, BODY_TELLS) for key in keys]
+    def _adapters_of(self, keys: Sequence[bytes | None], headers: HeaderColumns, halves: frozenset[int]) -> list[str]:
+        """By key, else by header. An event in structured mode by its body: only that says which half it is."""
+        configured, header, content_types = self._adapters, headers.get("adapter"), headers.get("content-type")
+        if header is None:
+            names = [configured.get(key) or self._configured(key, IN_BODY) for key in keys]
         else:
-            by_header = ((known.get(name) or self._named(name, STRANGER) if name else BODY_TELLS) for name in named)
-            found = [known.get(key) or name for key, name in zip(keys, by_header, strict=True)]
-        if self._body_tells_half or kinds:
-            structured = (at for at in range(len(keys)) if self._body_tells_half or _is_event(kinds, at))
-            for at in [at for at in structured if at not in halves]:
-                found[at] = BODY_TELLS
-        return found
+            by_header = (
+                (configured.get(name) or self._configured(name, NOT_CONFIGURED) if name else IN_BODY) for name in header
+            )
+            names = [configured.get(key) or name for key, name in zip(keys, by_header, strict=True)]
+        if self._counts_by_body or content_types:
+            by_body = (at for at in range(len(keys)) if self._counts_by_body or _is_event(content_types, at))
+            for position in [at for at in by_body if at not in halves]:
+                names[position] = IN_BODY
+        return names
 
-    def _named(self, name: bytes | None, other: str) -> str:
-        """The adapter of this name, also with its base before it; ``other`` where it is none of ours."""
+    def _configured(self, name: bytes | None, otherwise: str) -> str:
+        """The adapter of this name, also with its base before it; ``otherwise`` where none is configured."""
         if name is None or b":" not in name:
-            return self._adapters.get(name, other)
+            return self._adapters.get(name, otherwise)
         _, adapter = split_base(name.decode("utf-8", "replace"), self._adapters.values())
-        return self._adapters.get(adapter.encode(), other)
+        return self._adapters.get(adapter.encode(), otherwise)
 
     def _pods_of(self, names: Sequence[bytes | None]) -> list[str]:
-        """As ``json_fields.pod_name`` has them; remembered, because a fleet has few."""
+        """As ``json_fields.pod_name`` returns them; cached, because a fleet has few."""
         for name in set(names) - self._pods.keys():
             self._pods[name] = pod_name((name or b"").decode("utf-8", "replace"))
-        found = [self._pods[name] for name in names]
-        if len(self._pods) > REMEMBERED:
+        pods = [self._pods[name] for name in names]
+        if len(self._pods) > REMEMBERED_PODS:
             self._pods = {}
-        return found
+        return pods
 
 
 def split_base(name: str, adapters: Collection[str]) -> tuple[str, str]:
-    """(base, adapter) of ``base:adapter``, as SGLang is asked for one; ("", name) of any other name.
+    """(base, adapter) of ``base:adapter``, the way SGLang's clients name an adapter; ("", name) of any other name.
 
-    Only a configured name is looked for behind a colon: ``llama3:8b`` is whole, and an adapter of that name too.
+    Only a configured name counts as an adapter behind a colon: ``llama3:8b`` is one name, and may be an adapter's.
     """
     at = -1 if name in adapters else name.find(":")
     while at >= 0:
@@ -139,65 +144,26 @@ def split_base(name: str, adapters: Collection[str]) -> tuple[str, str]:
     return "", name
 
 
-def columns_of(headers: Sequence[Sequence[tuple[str, bytes | None]]]) -> Columns:
-    """The headers that are looked at, each as one value a record; a name that no record has is left out.
+def header_columns(headers: Sequence[Sequence[tuple[str, bytes | None]]]) -> HeaderColumns:
+    """USED_HEADERS by name, each with one value a record; a name that no record has is left out.
 
     An exporter writes the same names in the same order, and then nothing is built for single records: a container for
-    each would wake the collector, which walks all that the client has fetched. Of a name written twice the last counts.
+    each would trigger the garbage collector, which walks everything that the client has fetched. Of a name that is
+    written twice in one record the last value counts.
     """
     width = len(headers[0])
-    if all(len(found) == width for found in headers):
-        names = [{found[at][0] for found in headers} for at in range(width)]
-        if all(len(written) == 1 for written in names):
-            at_place = {written.pop(): at for at, written in enumerate(names)}
-            return {name: [found[at][1] for found in headers] for name, at in at_place.items() if name in LOOKED_AT}
-    by_record = [dict(found) for found in headers]
-    there = set[str]().union(*by_record) & LOOKED_AT
-    return {name: [found.get(name) for found in by_record] for name in there}
+    if all(len(record) == width for record in headers):
+        names = [{record[at][0] for record in headers} for at in range(width)]
+        if all(len(alternatives) == 1 for alternatives in names):
+            at_index = {alternatives.pop(): at for at, alternatives in enumerate(names)}
+            return {
+                name: [record[at][1] for record in headers] for name, at in at_index.items() if name in USED_HEADERS
+            }
+    by_record = [dict(record) for record in headers]
+    present = set[str]().union(*by_record) & USED_HEADERS
+    return {name: [record.get(name) for record in by_record] for name in present}
 
 
-def _is_event(kinds: Sequence[bytes | None] | None, at: int) -> bool:
-    """A CloudEvent in structured mode: the binding to Kafka demands this header."""
-    return kinds is not None and (kinds[at] or b"").startswith(b"application/cloudevents")
-
-
-def counts_of(told: RecordLabels, outline: RecordColumns, mark: int, now: float) -> Counter[tuple[str, str, float]]:
-    """(adapter, pod, minute) -> records from offset ``mark`` on whose adapter was told; minute: seconds, floored."""
-    begin = bisect_left(outline.offsets, mark)
-    names = told.counted[begin:]
-    minutes = _minutes(outline.stamps_ms[begin:], now)
-    if not len(minutes):
-        return Counter()
-    pods = told.pods[begin:] if told.pods else [""] * len(names)
-    if minutes.min() == minutes.max() and len(set(pods)) == 1:
-        only = float(minutes[0])
-        found = Counter({(name, pods[0], only): n for name, n in Counter(names).items()})
-    else:
-        found = Counter(zip(names, pods, minutes.tolist(), strict=True))
-    return Counter({label: n for label, n in found.items() if label[0] not in (BODY_TELLS, STRANGER)})
-
-
-def label_of(told: RecordLabels, outline: RecordColumns, at: int, now: float) -> tuple[str, str, float] | None:
-    """(adapter, pod, minute) that ``counts_of`` has counted this record under, None where it has not."""
-    if told.counted[at] in (BODY_TELLS, STRANGER):
-        return None
-    minute = float(_minutes(outline.stamps_ms[at : at + 1], now)[0])
-    return told.counted[at], told.pods[at] if told.pods else "", minute
-
-
-def _minutes(stamps_ms: NDArray[np.int64], now: float) -> NDArray[np.float64]:
-    """A producer's clock may be in other units: a minute that no table holds would stop the partition for good."""
-    now_ms = int(now * 1000)
-    sane = np.where((stamps_ms >= 0) & (stamps_ms <= now_ms + A_DAY_MS), stamps_ms, now_ms)
-    return (sane // 60_000 * 60).astype(float)
-
-
-def request_counts(
-    got: PartitionRecords, mark: int, counts: Counter[tuple[str, str, float]]
-) -> tuple[RequestCount, ...]:
-    """first_offset is where counting began, so that the ranges of all counts of a partition are disjoint."""
-    first, last = max(got.first_offset, mark), got.next_offset - 1
-    return tuple(
-        RequestCount(got.topic, got.partition, first, last, adapter, pod, minute, n)
-        for (adapter, pod, minute), n in counts.items()
-    )
+def _is_event(content_types: Sequence[bytes | None] | None, position: int) -> bool:
+    """A CloudEvent in structured mode: its binding to Kafka requires this header."""
+    return content_types is not None and (content_types[position] or b"").startswith(b"application/cloudevents")

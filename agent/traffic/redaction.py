@@ -1,13 +1,13 @@
-"""What must not leave the process in a request's words, by regular expressions of the configuration.
+"""Replaces in requests and answers what must not leave the process, by regular expressions of the configuration.
 
-Applied once, where findings are handed to the sinks: what is stored, hashed, measured in characters or shown has gone
-through it. The model that scores and embeds runs in this process and sees the original, because a likelihood of a
-replaced text says nothing of the text that was served.
+Applied once, where findings are handed to the sinks: whatever is stored, hashed, measured in characters or shown has
+been redacted. The model that scores and embeds runs in this process and reads the original, because the likelihood of a
+redacted text says nothing about the text that was served.
 
-Every field goes through the rules that a client or an exporter can write as it likes: prompt and output, and request
-id, pod, base, role and reason of the end besides. Not adapters, which are names of the configuration, and not what the
-agent says of itself (verdicts, evidence, notices): there a pod is the only foreign word, and one that is no Kubernetes
-name is dropped where records are read.
+The rules apply to every field in which a client or an exporter can write anything: prompt, output, request id, pod,
+base, role and finish reason. They do not apply to adapters, whose names come from the configuration, nor to the agent's
+own findings (verdicts, evidence, notices): the only foreign text there is a pod, and one that is no Kubernetes name is
+dropped where records are read. A new field of a record that clients can write has to be added here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from probes.scoring.interaction import Interaction
 
 
 class Rule(BaseModel):
-    """pattern: a regular expression of Python; with: what stands in its place, \\1 for its first group.
+    """pattern: a Python regular expression; with: its replacement, in which \\1 is the first group.
 
-    A pattern that matches nothing at all would be put between any two characters, and is refused.
+    A pattern that matches the empty text is refused: its replacement would be inserted between any two characters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -47,7 +47,7 @@ class Rule(BaseModel):
         return pattern
 
     @model_validator(mode="after")
-    def _groups_are_there(self) -> Self:
+    def _groups_exist(self) -> Self:
         try:
             re.compile(self.pattern).sub(self.replacement, "")
         except re.error as error:
@@ -55,12 +55,12 @@ class Rule(BaseModel):
         return self
 
 
-# Written by the format of every chat, and read by templates.
+# Roles that chat templates know: never redacted.
 ROLES = frozenset(("system", "user", "assistant", "tool", "developer"))
 
 
 class Redactor:
-    """Callable on findings: what came of traffic comes back with its words replaced, everything else as it is."""
+    """Callable on findings: those of traffic are returned redacted, all others unchanged."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self._rules = [(re.compile(rule.pattern), rule.replacement) for rule in rules]
@@ -76,18 +76,18 @@ class Redactor:
             return replace(finding, request_id=self.text(finding.request_id))
         return finding
 
-    def interaction(self, seen: Interaction) -> Interaction:
-        """Without its token ids: they are the text in other letters."""
+    def interaction(self, interaction: Interaction) -> Interaction:
+        """Also without its token ids, which are the text in another encoding."""
         fields = ("request_id", "base", "pod", "finish_reason")
-        named: dict[str, Any] = {name: self.text(getattr(seen, name)) for name in fields}
-        chat, output = tuple(map(self.turn, seen.messages)), self.text(seen.output)
-        return replace(seen, messages=chat, output=output, prompt_token_ids=(), output_token_ids=(), **named)
+        named: dict[str, Any] = {name: self.text(getattr(interaction, name)) for name in fields}
+        chat, output = tuple(map(self.turn, interaction.messages)), self.text(interaction.output)
+        return replace(interaction, messages=chat, output=output, prompt_token_ids=(), output_token_ids=(), **named)
 
     def turn(self, turn: Mapping[str, str]) -> Mapping[str, str]:
-        """A chat turn with its content replaced, and its role where that is not one of every chat."""
+        """A chat turn with its content redacted, and its role unless that is one of ROLES."""
         role = turn.get("role", "")
-        told = {"role": role if role in ROLES else self.text(role)} if role else {}
-        return {**turn, **told, "content": self.text(turn.get("content", ""))}
+        redacted_role = {"role": role if role in ROLES else self.text(role)} if role else {}
+        return {**turn, **redacted_role, "content": self.text(turn.get("content", ""))}
 
     def text(self, text: str) -> str:
         for pattern, replacement in self._rules:
@@ -95,17 +95,17 @@ class Redactor:
         return text
 
     def _batch(self, batch: TrafficBatch) -> TrafficBatch:
-        rejected = tuple(replace(one, detail=self.text(one.detail)) for one in batch.rejected)
+        rejected = tuple(replace(rejection, detail=self.text(rejection.detail)) for rejection in batch.rejected)
         interactions = tuple(map(self.interaction, batch.interactions))
         return replace(batch, interactions=interactions, counts=self._counts(batch.counts), rejected=rejected)
 
     def _counts(self, counts: Sequence[RequestCount]) -> tuple[RequestCount, ...]:
-        """Those whose pods have become one are added up: the store keeps one row for each of its key."""
-        together: dict[RequestCount, int] = {}
+        """Counts whose pods are the same after redaction are added up: the store keeps one row a key."""
+        totals: dict[RequestCount, int] = {}
         for count in counts:
             key = replace(count, pod=self.text(count.pod), n=0)
-            together[key] = together.get(key, 0) + count.n
-        return tuple(replace(key, n=n) for key, n in together.items())
+            totals[key] = totals.get(key, 0) + count.n
+        return tuple(replace(key, n=n) for key, n in totals.items())
 
     def _score(self, score: TrafficScore) -> TrafficScore:
         request_id, pod, detail = map(self.text, (score.request_id, score.pod, score.detail))

@@ -1,4 +1,22 @@
-"""From the records of one poll to the few that are kept: choose first, open afterwards."""
+"""From the records of one poll to the few interactions that are kept: choose first, decode afterwards.
+
+A record meets these steps in this order:
+
+1. labels: adapter, pod and request id from key and headers, for all records at once (record_labels.py);
+2. rank: a hash of the request id, or of the offset where there is no id (reservoir.RankHash);
+3. in the sample? Its rank is below the sampling rate. All others are counted by their labels and never decoded;
+4. room: at most so many requests an adapter and minute (reservoir.Reservoirs);
+5. decode (decoder.py);
+6. duplicate check: the same request at another offset is rejected;
+7. kept.
+
+Two kinds of records are decoded before step 4. A record whose labels name no adapter is decoded before step 2, because
+only its body says what to count and what to rank by. Half of a pair is decoded after step 3 and joined to its other
+half (pairing.py), and the pair takes part in step 4.
+
+What decides in steps 2 to 4 may not depend on what a record says: a sample chosen by content is biased, and with it the
+evidence. No format is named here; what one can do besides reading is asked of the decoder.
+"""
 
 from __future__ import annotations
 
@@ -13,289 +31,329 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Message, PartitionRecords, RecordColumns, TopicPartition
 from agent.records import LoggedHalf, RejectedRecord, RejectionReason
 from agent.traffic import json_fields
-from agent.traffic.decoder import Decoder, Splitting, finished, known
-from agent.traffic.formats import kserve, openai
+from agent.traffic.decoder import Decoder
 from agent.traffic.pairing import Joiner
-from agent.traffic.record_labels import BODY_TELLS, STRANGER, LabelReader, RecordLabels, label_of, split_base
-from agent.traffic.reservoir import Config, RankHash, Reservoirs, below
+from agent.traffic.record_labels import IN_BODY, NOT_CONFIGURED, RecordLabeller, RecordLabels, split_base
+from agent.traffic.request_counts import CountKey, count_key
+from agent.traffic.reservoir import WHOLE, Config, RankHash, Reservoirs, below
 from agent.traffic.watermarks import Watermarks
 from probes.scoring.interaction import Interaction
 
 A_DAY_S = 86_400.0
-REMEMBERED = 20_000
+REMEMBERED_REQUESTS = 20_000
 NO_REQUEST = (RejectionReason.STREAM_CHUNK, RejectionReason.ERROR_ANSWER)
-SENT_AGAIN_S = 600.0  # Kafka's producers give up after two minutes, unless told otherwise
+SENT_AGAIN_S = 600.0  # Kafka's producers give up after two minutes, unless configured otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """What one poll of one partition came to.
 
-    counts: of records that only their body could tell the adapter of; below 0 where what was counted by its key turned
-    out to be no request
+    counts: requests that only a body could assign to an adapter; negative where a record that was counted by its labels
+    turned out to be no request. opened: records that were looked into, each request of an envelope for itself
     """
 
     kept: tuple[Interaction, ...]
     rejected: tuple[RejectedRecord, ...]
-    counts: Counter[tuple[str, str, float]]
+    counts: Counter[CountKey]
     opened: int
 
 
 class SampleCandidate(NamedTuple):
-    """In the sample by its rank. seen: None until it is opened; number: its place among the requests of its record."""
+    """A request in the sample by its rank, before it is known whether there is room for it.
+
+    position: of its record in the poll; interaction: None until the record is decoded; number: which of its record's
+    requests it is
+    """
 
     position: int
     adapter: str
     rank: int
-    seen: Interaction | None = None
+    interaction: Interaction | None = None
     number: int = 0
 
 
-class _Before(NamedTuple):
-    """Where a request was seen before. at: its time, which its record may have told or not."""
+class _Occurrence(NamedTuple):
+    """Where and when a request was read. has_own_time: its record has a time, so ``at`` is not Kafka's timestamp."""
 
-    place: TopicPartition
+    partition: TopicPartition
     offset: int
     number: int
     at: float
-    told: bool
+    has_own_time: bool
 
 
 @dataclass(slots=True)
 class _Poll:
-    """One poll while it is worked on."""
+    """The records of one poll of one partition, and what their sampling has produced so far."""
 
-    got: PartitionRecords
-    outline: RecordColumns
-    told: RecordLabels
-    marks: Watermarks
+    records: PartitionRecords
+    columns: RecordColumns
+    labels: RecordLabels
+    watermarks: Watermarks
     now: float
     rejected: list[RejectedRecord] = field(default_factory=list)
-    counts: Counter[tuple[str, str, float]] = field(default_factory=Counter)
+    counts: Counter[CountKey] = field(default_factory=Counter)
     opened: int = 0
 
     def message(self, position: int) -> Message:
-        return self.got.messages[position]
+        return self.records.messages[position]
 
-    def reject(self, offset: int, why: Unreadable, place: TopicPartition | None = None) -> None:
-        reason = RejectionReason(why.reason)
-        self.rejected.append(RejectedRecord(*(place or self.got.place), offset, reason, why.detail, self.now))
+    def reject(self, offset: int, why: Unreadable, partition: TopicPartition | None = None) -> None:
+        reason, where = RejectionReason(why.reason), partition or self.records.topic_partition
+        self.rejected.append(RejectedRecord(*where, offset, reason, why.detail, self.now))
+
+    def was_counted(self, offset: int) -> bool:
+        """By an earlier batch: a re-delivered record is not counted again."""
+        return offset < self.watermarks.counted(self.records.topic_partition)
 
 
 class TrafficSampler:
-    """Keeps what lasts from poll to poll: room of this minute, halves that wait for their other, ids seen lately.
+    """Callable: the records of one poll to what is Sampled. Keeps between polls: the room that is left in this minute,
+    halves that wait for their other half, and requests that were kept recently.
 
-    form: format of the values, auto looks at each record; max_bytes: longer records are counted and set aside
+    form: format of the values, auto recognises that of each record; max_bytes: longer records are counted and rejected
 
-    A request is known again by its id, its words and its time: at the same place (offset, and number within its record)
-    it was read twice (marked ``again``), at another it was produced twice (set aside as duplicate), as far back as
-    REMEMBERED sampled requests. An id alone says nothing: some engines draw it from a thousand.
+    A request is recognised by its id, its text and its time. At the same place (offset, and number within the record)
+    it was read twice, and is marked ``redelivered``; at another place it was produced twice, and is rejected as a
+    duplicate. This reaches back over REMEMBERED_REQUESTS sampled requests. An id alone proves nothing: some engines
+    draw it from a thousand.
     """
 
     def __init__(
         self, config: Config, adapters: Collection[str], form: str = "auto", max_bytes: int = 1_000_000
     ) -> None:
         self._adapters, self._rate = frozenset(adapters), config.rate
-        self._reader = Decoder(form, max_bytes)
-        # Half a request, or several, in a record: then only its body tells what is to be counted.
-        several = isinstance(known().get(form), Splitting)
-        self.tell = LabelReader(sorted(adapters), body_tells_half=form == kserve.NAME or several)
-        self._ranking = RankHash(config.salt)
+        self._decoder = Decoder(form, max_bytes)
+        self.label = RecordLabeller(sorted(adapters), self._decoder.counts_by_body)
+        self._rank_hash = RankHash(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
-        self._lately: OrderedDict[tuple[str, int], _Before] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, int], _Occurrence] = OrderedDict()
 
     @property
     def shed(self) -> Mapping[str, int]:
-        """Of every adapter, how many requests found no room in their minute."""
+        """By adapter, how many sampled requests found no room in their minute."""
         return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
 
     def __call__(
-        self, got: PartitionRecords, outline: RecordColumns, told: RecordLabels, marks: Watermarks, now: float
+        self,
+        records: PartitionRecords,
+        columns: RecordColumns,
+        labels: RecordLabels,
+        watermarks: Watermarks,
+        now: float,
     ) -> Sampled:
-        poll = _Poll(got, outline, told, marks, now)
+        poll = _Poll(records, columns, labels, watermarks, now)
         candidates = self._candidates(poll)
-        chosen = self._reservoirs.choose([(one.adapter, one.rank) for one in candidates], now)
-        kept = [seen for at in chosen if (seen := self._kept(poll, candidates[at])) is not None]
+        with_room = self._reservoirs.choose([(candidate.adapter, candidate.rank) for candidate in candidates], now)
+        outcomes = [self._keep(poll, candidates[index]) for index in with_room]
         for half, why in self._joiner.dropped(now):
-            place = half.topic, half.partition
-            poll.reject(half.offset, Unreadable(RejectionReason.UNPAIRED, why), place)
-        return Sampled(tuple(kept), _in_order(poll.rejected), poll.counts, poll.opened)
+            poll.reject(half.offset, Unreadable(RejectionReason.UNPAIRED, why), (half.topic, half.partition))
+        kept = tuple(interaction for interaction in outcomes if interaction is not None)
+        return Sampled(kept, _numbered(poll.rejected), poll.counts, poll.opened)
 
     def _candidates(self, poll: _Poll) -> list[SampleCandidate]:
-        told = poll.told
-        ranks = told.ranks(self._ranking, poll.got, poll.outline)
+        """Steps 2 and 3, in the order of the records."""
+        labels = poll.labels
+        ranks = labels.ranks(self._rank_hash, poll.records, poll.columns)
         in_sample = np.flatnonzero(below(ranks, self._rate)).tolist()
-        found = [self._by_told(poll, at, int(ranks[at])) for at in in_sample]
-        if BODY_TELLS in told.adapters:
-            must_open = [at for at, name in enumerate(told.adapters) if name == BODY_TELLS]
-            found += [one for at in must_open for one in self._by_body(poll, at, int(ranks[at]))]
-        return sorted((one for one in found if one is not None), key=lambda one: one.position)
+        by_labels = [self._candidate_by_labels(poll, position, int(ranks[position])) for position in in_sample]
+        candidates = [candidate for candidate in by_labels if candidate is not None]
+        if IN_BODY in labels.adapters:
+            for position in [at for at, adapter in enumerate(labels.adapters) if adapter == IN_BODY]:
+                candidates += self._candidates_by_body(poll, position, int(ranks[position]))
+        return sorted(candidates, key=lambda candidate: candidate.position)
 
-    def _by_told(self, poll: _Poll, at: int, rank: int) -> SampleCandidate | None:
-        adapter = poll.told.adapters[at]
-        if adapter == BODY_TELLS:
-            return None  # by its body, with the others of its kind
-        if adapter == STRANGER:
-            name = json_fields.name_or_nothing(poll.message(at).headers["adapter"].decode("utf-8", "replace"))
+    def _candidate_by_labels(self, poll: _Poll, position: int, rank: int) -> SampleCandidate | None:
+        adapter = poll.labels.adapters[position]
+        if adapter == IN_BODY:
+            return None  # _candidates_by_body takes all of these
+        if adapter == NOT_CONFIGURED:
+            message = poll.message(position)
             poll.opened += 1
-            poll.reject(poll.message(at).offset, Unreadable(RejectionReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+            poll.reject(message.offset, _unknown_adapter(message.headers["adapter"].decode("utf-8", "replace")))
             return None
-        if at not in poll.told.halves:
-            return SampleCandidate(at, adapter, rank)
-        seen = self._open(poll, at)
-        return SampleCandidate(at, seen.adapter, rank, seen) if isinstance(seen, Interaction) else None
+        if position not in poll.labels.halves:
+            return SampleCandidate(position, adapter, rank)
+        pair = self._decode_one(poll, position)
+        return SampleCandidate(position, pair.adapter, rank, pair) if pair is not None else None
 
-    def _by_body(self, poll: _Poll, at: int, rank: int) -> list[SampleCandidate]:
-        """Opened to be counted; candidates by their ranks, which are the body's own ids' where no header has one."""
-        message, told = poll.message(at), poll.told
-        found = self._read(poll, message)
-        own = not told.ids or not told.ids[at] or len(found) > 1
+    def _candidates_by_body(self, poll: _Poll, position: int, rank: int) -> list[SampleCandidate]:
+        """Decodes the record and counts its requests; those in the sample are candidates.
+
+        rank: by the labels. It applies to a single request with an id in its headers; any other is ranked by its body.
+        """
+        message, labels = poll.message(position), poll.labels
+        items = self._decode(poll, message)
+        rank_by_body = not labels.ids or not labels.ids[position] or len(items) > 1
         candidates = []
-        for number, seen in enumerate(found):
-            if isinstance(seen, Unreadable):
+        for number, item in enumerate(items):
+            if isinstance(item, Unreadable):
                 continue
-            if own or isinstance(seen, LoggedHalf):
-                rank = int(self._ranking.of_ids([_name_of(seen)])[0])
-            kept = self._counted(poll, seen, message, rank < self._rate * 2**64)
-            if kept is not None:
-                candidates.append(SampleCandidate(at, kept.adapter, rank, kept, number))
+            if rank_by_body or isinstance(item, LoggedHalf):
+                rank = int(self._rank_hash.of_ids([_rank_key(item)])[0])
+            interaction = self._count_and_join(poll, item, message, in_sample=rank < self._rate * WHOLE)
+            if interaction is not None:
+                candidates.append(SampleCandidate(position, interaction.adapter, rank, interaction, number))
         return candidates
 
-    def _counted(
-        self, poll: _Poll, seen: Interaction | LoggedHalf, message: Message, chosen: bool
+    def _count_and_join(
+        self, poll: _Poll, item: Interaction | LoggedHalf, message: Message, in_sample: bool
     ) -> Interaction | None:
-        """What there is to keep of it where it is chosen; counted in any case."""
-        if isinstance(seen, LoggedHalf):
-            self._count_half(poll, seen, message)
-            return self._join(poll, seen, message) if chosen else None
-        ours = self._ours(poll, seen)
-        if ours is None:
-            return None
-        self._count(poll, ours.adapter, ours.pod, ours.at, ours.offset)
-        return ours if chosen else None
+        """Counts the request.
 
-    def _open(self, poll: _Poll, at: int) -> Interaction | None:
-        """None where it is unreadable, a stranger's, or a half that waits for its other."""
-        message = poll.message(at)
-        found = self._read(poll, message)
-        if len(found) > 1:
-            told = f"{len(found)} requests in a record whose key or header names one adapter: set kafka.format"
-            poll.reject(message.offset, Unreadable(RejectionReason.WRONG_TYPE, told))
+        Returned where it is in the sample and of a configured adapter, a half once it is joined.
+        """
+        if isinstance(item, LoggedHalf):
+            self._count_half(poll, item, message)
+            return self._join(poll, item, message) if in_sample else None
+        interaction = self._of_configured_adapter(poll, item)
+        if interaction is None:
             return None
-        seen = found[0]
-        if isinstance(seen, LoggedHalf):
-            return self._join(poll, seen, message)
-        if isinstance(seen, Unreadable):
-            self._take_back(poll, at, seen)
+        self._count(poll, interaction.adapter, interaction.pod, interaction.at, interaction.offset)
+        return interaction if in_sample else None
+
+    def _decode_one(self, poll: _Poll, position: int) -> Interaction | None:
+        """The request of a record that was counted by its labels.
+
+        None where it is rejected, or is a half that waits for its other half.
+        """
+        message = poll.message(position)
+        items = self._decode(poll, message)
+        if len(items) > 1:
+            why = f"{len(items)} requests in a record whose key or header names one adapter: set kafka.format"
+            poll.reject(message.offset, Unreadable(RejectionReason.WRONG_TYPE, why))
             return None
-        return self._ours(poll, seen)
+        (item,) = items
+        if isinstance(item, LoggedHalf):
+            return self._join(poll, item, message)
+        if isinstance(item, Unreadable):
+            self._undo_count(poll, position, item)
+            return None
+        return self._of_configured_adapter(poll, item)
 
-    def _take_back(self, poll: _Poll, at: int, why: Unreadable) -> None:
-        """What was counted by its key, and turned out to be no request at all."""
-        if why.reason in NO_REQUEST and poll.message(at).offset >= poll.marks.counted(poll.got.place):
-            label = label_of(poll.told, poll.outline, at, poll.now)
-            if label is not None:
-                poll.counts[label] -= 1
+    def _undo_count(self, poll: _Poll, position: int, why: Unreadable) -> None:
+        """Of a record that was counted by its labels and turned out to be no request at all."""
+        if why.reason in NO_REQUEST and not poll.was_counted(poll.message(position).offset):
+            key = count_key(poll.labels, poll.columns, position, poll.now)
+            if key is not None:
+                poll.counts[key] -= 1
 
-    def _read(self, poll: _Poll, message: Message) -> Sequence[Interaction | LoggedHalf | Unreadable]:
-        found = self._reader.read(message, poll.got.place)
-        poll.opened += len(found)
-        for why in found:
-            if isinstance(why, Unreadable):
-                poll.reject(message.offset, why)
-        return found
+    def _decode(self, poll: _Poll, message: Message) -> Sequence[Interaction | LoggedHalf | Unreadable]:
+        """What the record holds; what cannot be read of it is rejected here already."""
+        items = self._decoder.read(message, poll.records.topic_partition)
+        poll.opened += len(items)
+        for item in items:
+            if isinstance(item, Unreadable):
+                poll.reject(message.offset, item)
+        return items
 
     def _join(self, poll: _Poll, half: LoggedHalf, message: Message) -> Interaction | None:
-        half = replace(half, redelivered=half.offset < poll.marks.counted(poll.got.place))
+        """The whole request, None while its other half has not arrived or where the pair is rejected."""
+        half = replace(half, redelivered=poll.was_counted(half.offset))
         other = self._joiner.add(half, len(message.value or b""), poll.now)
         if other is None:
             return None
         request = half if half.is_request else other
         try:
-            joined = self._ours(poll, finished(kserve.join(half, other)))
+            pair = self._of_configured_adapter(poll, self._decoder.join(half, other))
         except Unreadable as why:
             poll.reject(message.offset, why)
             return None
-        if joined is None:
+        if pair is None:
             return None
-        again = poll.marks.cover_both(half, other, joined.adapter)
-        return replace(joined, other_half=(request.topic, request.partition, request.offset), redelivered=again)
+        redelivered = poll.watermarks.is_redelivered_pair(half, other, pair.adapter)
+        return replace(pair, other_half=(request.topic, request.partition, request.offset), redelivered=redelivered)
 
-    def _ours(self, poll: _Poll, seen: Interaction) -> Interaction | None:
-        """By the names that are configured, also where a name has its base before it; None for any other."""
-        base, adapter = split_base(seen.adapter, self._adapters)
+    def _of_configured_adapter(self, poll: _Poll, interaction: Interaction) -> Interaction | None:
+        """Under the adapter's configured name, also where a base stands before it; None where it is not configured."""
+        base, adapter = split_base(interaction.adapter, self._adapters)
         if adapter in self._adapters:
-            return seen if not base else replace(seen, adapter=adapter, base=seen.base or base)
-        name = json_fields.name_or_nothing(seen.adapter)
-        poll.reject(seen.offset, Unreadable(RejectionReason.UNKNOWN_ADAPTER, f"adapter {name}".strip()))
+            return interaction if not base else replace(interaction, adapter=adapter, base=interaction.base or base)
+        poll.reject(interaction.offset, _unknown_adapter(interaction.adapter))
         return None
 
     def _count_half(self, poll: _Poll, half: LoggedHalf, message: Message) -> None:
-        """One request, one count: its response's, by the model that it names; where the request names its adapter apart
-        from its model, the response names the base, and the request is counted."""
-        model = openai.named_apart(half.body) if half.is_request else half.body.get("model")
-        _, adapter = split_base(model if isinstance(model, str) else "", self._adapters)
+        """Of each pair one half is counted; its format says which."""
+        _, adapter = split_base(self._decoder.counted_name(half), self._adapters)
         if adapter in self._adapters:
             self._count(poll, adapter, half.pod, half.at, message.offset)
 
     def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:
-        if offset >= poll.marks.counted(poll.got.place):
-            sane = at if at <= poll.now + A_DAY_S else poll.now
-            poll.counts[adapter, pod, sane // 60 * 60] += 1
+        if not poll.was_counted(offset):
+            plausible = at if at <= poll.now + A_DAY_S else poll.now
+            poll.counts[adapter, pod, plausible // 60 * 60] += 1
 
-    def _kept(self, poll: _Poll, one: SampleCandidate) -> Interaction | None:
-        seen = one.seen or self._open(poll, one.position)
-        if seen is None:
+    def _keep(self, poll: _Poll, candidate: SampleCandidate) -> Interaction | None:
+        """Steps 5 to 7; None where the record is rejected."""
+        interaction = candidate.interaction or self._decode_one(poll, candidate.position)
+        if interaction is None:
             return None
-        message = poll.message(one.position)
-        here = _Before((seen.topic, seen.partition), seen.offset, one.number, seen.at, seen.at != message.at)
-        before = self._seen_before(seen, here)
-        if before is not None:
-            topic, partition = before.place
-            why = Unreadable(RejectionReason.DUPLICATE, f"as {topic}:{partition}:{before.offset}")
-            poll.reject(seen.offset, why, here.place)
+        message = poll.message(candidate.position)
+        here = _occurrence(interaction, candidate.number, message)
+        earlier = self._earlier_occurrence(interaction, here)
+        if earlier is not None:
+            topic, number = earlier.partition
+            why = Unreadable(RejectionReason.DUPLICATE, f"as {topic}:{number}:{earlier.offset}")
+            poll.reject(interaction.offset, why, here.partition)
             return None
-        at = seen.at if 0 <= seen.at <= poll.now + A_DAY_S else _sane(message.at, poll.now)
-        again = seen.redelivered if seen.other_half else poll.marks.cover(seen)
-        return replace(seen, at=at, redelivered=again, number=one.number)
+        at = interaction.at if 0 <= interaction.at <= poll.now + A_DAY_S else _plausible(message.at, poll.now)
+        is_pair = interaction.other_half is not None
+        redelivered = interaction.redelivered if is_pair else poll.watermarks.is_redelivered(interaction)
+        return replace(interaction, at=at, redelivered=redelivered, number=candidate.number)
 
-    def _seen_before(self, seen: Interaction, here: _Before) -> _Before | None:
-        """Where the same request lies at another place; None where it is read for the first time, or once more there.
+    def _earlier_occurrence(self, interaction: Interaction, here: _Occurrence) -> _Occurrence | None:
+        """Where the same request lies at another place; None where it is new, or was read again at the same place.
 
-        Times a second apart are two requests, also where a classifier has written the same word again; those that Kafka
-        has told, which are of the sending, only where no producer would still be trying.
+        Times a second apart are two requests, also where a classifier has written the same word again. Kafka's
+        timestamps are those of sending, and a producer may send a record again: with these, times have to be so far
+        apart that no producer would still be trying.
         """
-        key = seen.request_id, hash((seen.output, *(turn["content"] for turn in seen.messages)))
-        before = self._lately.setdefault(key, here)
-        if len(self._lately) > REMEMBERED:
-            self._lately.popitem(last=False)
-        if before[:3] == here[:3]:
+        text_hash = hash((interaction.output, *(turn["content"] for turn in interaction.messages)))
+        key = interaction.request_id, text_hash
+        first = self._recent.setdefault(key, here)
+        if len(self._recent) > REMEMBERED_REQUESTS:
+            self._recent.popitem(last=False)
+        if first[:3] == here[:3]:
             return None
-        if abs(before.at - here.at) >= (1.0 if before.told and here.told else SENT_AGAIN_S):
-            self._lately[key] = here
+        if abs(first.at - here.at) >= (1.0 if first.has_own_time and here.has_own_time else SENT_AGAIN_S):
+            self._recent[key] = here
             return None
-        return before
+        return first
 
 
-def _name_of(seen: Interaction | LoggedHalf) -> bytes:
-    """What chooses a request whose id is in its body: the id of a half, which is all that both have in common; of a
-    whole one the time and the answer besides, so that requests of one id are chosen each by itself."""
-    told = seen.request_id if isinstance(seen, LoggedHalf) else f"{seen.request_id} {seen.at!r} {seen.output}"
-    return told.encode(errors="surrogatepass")
+def _occurrence(interaction: Interaction, number: int, message: Message) -> _Occurrence:
+    partition = interaction.topic, interaction.partition
+    return _Occurrence(partition, interaction.offset, number, interaction.at, interaction.at != message.at)
 
 
-def _in_order(rejected: Sequence[RejectedRecord]) -> tuple[RejectedRecord, ...]:
-    """By place and offset, those of one record numbered."""
-    seen: Counter[tuple[str, int, int]] = Counter()
-    told = []
-    for one in sorted(rejected, key=lambda one: (one.topic, one.partition, one.offset)):
-        record = one.topic, one.partition, one.offset
-        told.append(replace(one, number=seen[record]))
-        seen[record] += 1
-    return tuple(told)
+def _unknown_adapter(name: str) -> Unreadable:
+    """The name only where it looks like one: it may be production text."""
+    return Unreadable(RejectionReason.UNKNOWN_ADAPTER, f"adapter {json_fields.name_or_nothing(name)}".strip())
 
 
-def _sane(at: float, now: float) -> float:
-    """A clock that runs ahead by more than a day is in other units: the record's own time, or the agent's."""
+def _rank_key(item: Interaction | LoggedHalf) -> bytes:
+    """What a request is ranked by when its headers have no id.
+
+    A half: its id, which is all that both halves have in common. A whole request: also its time and answer, so that
+    requests that share an id are chosen independently of each other.
+    """
+    key = item.request_id if isinstance(item, LoggedHalf) else f"{item.request_id} {item.at!r} {item.output}"
+    return key.encode(errors="surrogatepass")
+
+
+def _numbered(rejected: Sequence[RejectedRecord]) -> tuple[RejectedRecord, ...]:
+    """By partition and offset; rejections of the same record are numbered."""
+    n_of_record: Counter[tuple[str, int, int]] = Counter()
+    numbered = []
+    for rejection in sorted(rejected, key=lambda rejection: (rejection.topic, rejection.partition, rejection.offset)):
+        record = rejection.topic, rejection.partition, rejection.offset
+        numbered.append(replace(rejection, number=n_of_record[record]))
+        n_of_record[record] += 1
+    return tuple(numbered)
+
+
+def _plausible(at: float, now: float) -> float:
+    """The record's Kafka timestamp, or the agent's time: a clock more than a day ahead is in other units."""
     return at if 0 < at <= now + A_DAY_S else now

@@ -1,4 +1,8 @@
-"""How far each partition was counted and judged: what a record that is read again is told by."""
+"""Per-partition watermarks that detect re-delivered records: how far each partition was counted and judged.
+
+They decide what is counted twice and what is judged twice (never); docs/architecture.md, "Offsets", has the whole
+protocol of commits, stored counts and saved evidence that they belong to.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +14,57 @@ from probes.scoring.interaction import Interaction
 
 
 class Watermarks:
-    """judged: (topic, partition, adapter) -> offset after the last one in the evidence, as saved with that evidence.
+    """judged: (topic, partition, adapter) -> offset after the last record in the evidence, as saved with that evidence.
 
-    Counting goes by the store's marks and our own, because counts lie in the store; judging goes by those and by what
-    the saved evidence holds, because a store that was away knows nothing of it. Adapters are scored in turns and not in
-    the order of their offsets, so each has a mark of its own.
+    A record is counted unless it lies below the store's watermark or our own, because counts are kept in the store. It
+    is judged unless it lies below those or below what the saved evidence contains, because a store that was unreachable
+    does not know of that. Adapters are scored in turns and not in the order of their offsets, so each has a watermark
+    of its own.
 
-    Guarantee: nothing is judged twice. The price is paid in a crash: what was counted, or lies before its adapter's
-    mark, and was not judged yet never will be. That is at most what was sampled since the last round.
+    Guarantee: nothing is judged twice. The price is paid in a crash: a record that was counted, or lies below its
+    adapter's watermark, and was not judged yet never will be. That is at most what was sampled since the last round.
     """
 
     def __init__(self, judged: Mapping[PartitionAdapter, int] | None = None) -> None:
         self._counted: dict[TopicPartition, int] = {}
         self._judged = dict(judged or {})
 
-    def counted(self, place: TopicPartition) -> int:
-        """The first offset not counted yet."""
-        return self._counted.get(place, 0)
+    def counted(self, partition: TopicPartition) -> int:
+        """The first offset that is not counted yet."""
+        return self._counted.get(partition, 0)
 
-    def learn(self, places: Iterable[TopicPartition], stored: Mapping[TopicPartition, int]) -> None:
-        """What the store says; our own mark may be ahead by batches that are on their way to it."""
-        for place in places:
-            self.move(place, stored.get(place, 0))
+    def add_stored(self, partitions: Iterable[TopicPartition], stored: Mapping[TopicPartition, int]) -> None:
+        """The store's watermarks; ours may be ahead by batches that are on their way to the store."""
+        for partition in partitions:
+            self.advance(partition, stored.get(partition, 0))
 
-    def move(self, place: TopicPartition, next_offset: int) -> None:
-        """Counted up to here. Never moves back."""
-        self._counted[place] = max(next_offset, self.counted(place))
+    def advance(self, partition: TopicPartition, next_offset: int) -> None:
+        """Counted up to this offset. Never moves back."""
+        self._counted[partition] = max(next_offset, self.counted(partition))
 
-    def highest(self, place: TopicPartition) -> int:
-        """Every mark of this partition is at or below this offset."""
-        judged = (upto for (topic, partition, _), upto in self._judged.items() if (topic, partition) == place)
-        return max(self.counted(place), *judged, 0)
+    def highest(self, partition: TopicPartition) -> int:
+        """The highest watermark of this partition, of any kind."""
+        judged = (end for (topic, number, _), end in self._judged.items() if (topic, number) == partition)
+        return max(self.counted(partition), *judged, 0)
 
-    def forget(self, place: TopicPartition) -> None:
-        """Another topic of the same name: nothing of it was counted or judged."""
-        self._counted[place] = 0
-        self._judged = {key: upto for key, upto in self._judged.items() if key[:2] != place}
+    def reset(self, partition: TopicPartition) -> None:
+        """The topic was recreated: nothing of the new one was counted or judged."""
+        self._counted[partition] = 0
+        self._judged = {key: end for key, end in self._judged.items() if key[:2] != partition}
 
-    def cover(self, seen: Interaction) -> bool:
-        """Was it read before, in a batch of ours or of the store's, or by those who saved the evidence?"""
-        return seen.offset < max(self.counted((seen.topic, seen.partition)), self._upto(seen, seen.adapter))
+    def is_redelivered(self, interaction: Interaction) -> bool:
+        """Was it in an earlier batch, of this process or of the store's, or in the saved evidence?"""
+        counted = self.counted((interaction.topic, interaction.partition))
+        return interaction.offset < max(counted, self._judged_end(interaction, interaction.adapter))
 
-    def cover_both(self, one: LoggedHalf, other: LoggedHalf, adapter: str) -> bool:
-        """Were two halves whole before? Only if both were read before.
+    def is_redelivered_pair(self, half: LoggedHalf, other: LoggedHalf, adapter: str) -> bool:
+        """Was the pair complete before? Only if both halves were read before.
 
-        The later one makes them whole, whichever it is: a response below the mark whose request lies above it was
-        still waiting, unscored, when the mark was set. Counted marks are those of the time when each half was read
-        (``LoggedHalf.redelivered``): by now the first one's has moved past it.
+        The later half completes it, whichever that is: a response below the watermark whose request lies above it was
+        still waiting, unscored, when the watermark was set. For counting, the watermark at the time when each half was
+        read applies (``LoggedHalf.redelivered``): by now it has moved past the first half.
         """
-        return all(half.redelivered or half.offset < self._upto(half, adapter) for half in (one, other))
+        return all(each.redelivered or each.offset < self._judged_end(each, adapter) for each in (half, other))
 
-    def _upto(self, record: Interaction | LoggedHalf, adapter: str) -> int:
+    def _judged_end(self, record: Interaction | LoggedHalf, adapter: str) -> int:
         return self._judged.get((record.topic, record.partition, adapter), 0)

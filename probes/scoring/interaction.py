@@ -15,7 +15,7 @@ class Interaction:
     one that is missing is unknown, not at its default
     prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
     token_logprobs in nats, NaN where the engine told none
-    redelivered: an earlier batch, durable or of this process, held it: stored again and deduplicated, not judged twice
+    redelivered: it was in an earlier batch, durable or of this process: stored again (deduplicated), not judged again
     unscored: why the law that it was drawn from is not known (agent/traffic/scorable.py), in words; "" where it is
     group: hash of the session or the tenant that it comes from, "" where no field names one
     other_half: (topic, partition, offset) of the request, where the two came as records of their own

@@ -99,11 +99,11 @@ def test_the_format_of_the_page(
     (tmp_path / "plain_log.json").write_text(block("adding-a-format.md", "json"))
     monkeypatch.setattr(records, "EXAMPLES", tmp_path)
     monkeypatch.setitem(test_every_format.FILES, form.NAME, "plain_log")
-    decoder.known.cache_clear()
+    decoder.formats_by_name.cache_clear()
     try:
         ran = held_to(test_every_format, {"name": form.NAME})
     finally:
-        decoder.known.cache_clear()
+        decoder.formats_by_name.cache_clear()
     assert "test_no_reason_repeats_production_text" in ran
     assert len(ran) >= 6
 

@@ -1,15 +1,15 @@
 """gapwatch.v1: one flat JSON object a record, the format that this project documents for its users.
 
-Required: schema, request_id (where it is "", the record is known by its topic, partition and offset), ts (seconds
-since the epoch, or ISO 8601), adapter, messages or prompt, output.
+Required: schema, request_id (where it is "", the record's topic, partition and offset are its id), ts (seconds since
+the epoch, or ISO 8601), adapter, messages or prompt, output.
 Optional: base, pod, finish_reason, sampling, usage{prompt_tokens, completion_tokens or output_tokens},
 prompt_token_ids, output_token_ids, token_logprobs; session or tenant (any text: of both the session makes the group);
-tool_calls and reasoning, where the output is not all that was written. Other fields are passed over.
+tool_calls and reasoning, where the output is not everything that was generated. Other fields are ignored.
 
 ``sampling`` holds the numbers of SAMPLING in agent/traffic/json_fields.py under those names, and whatever else the
-request asked of its words (logit_bias, response_format, tools, stop ...): agent/traffic/scorable.py says what becomes
-of it. Where it is no object the response is not scored.
-Without token ids the output is scored only where ``usage`` tells how many tokens it has, or scoring.retokenise is
+request set that affects the output (logit_bias, response_format, tools, stop ...): agent/traffic/scorable.py decides
+on it. Where it is not an object the response is not scored.
+Without token ids the output is scored only where ``usage`` gives its number of tokens, or scoring.retokenise is
 ``always``.
 """
 
@@ -25,12 +25,15 @@ from probes.scoring.interaction import Interaction
 NAME = "gapwatch.v1"
 
 
-def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
+def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - the same signature for all formats
     return isinstance(body.get("schema"), str)
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
-    """One record as an Interaction; its adapter is any name. Raises Unreadable with a reason of RejectionReason."""
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
+    """One record as an Interaction, whatever name its adapter has.
+
+    Raises Unreadable with a reason of RejectionReason.
+    """
     _check_schema(body)
     usage = json_fields.mapping(body, "usage")
     given, unread = scorable.parameters(body.get("sampling"), "sampling")
@@ -49,8 +52,8 @@ def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
         sampling=json_fields.sampling(given),
         prompt_tokens=json_fields.count(usage, "prompt_tokens"),
         output_tokens=json_fields.count(usage, "completion_tokens", "output_tokens"),
-        topic=place[0],
-        partition=place[1],
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         prompt_token_ids=prompt_ids,
         output_token_ids=output_ids,
@@ -69,7 +72,7 @@ def _check_schema(body: Body) -> None:
 
 
 def _messages(body: Body) -> Chat:
-    """The chat as it came; a bare prompt is one message of the user."""
+    """The chat as it is recorded; a bare prompt becomes one message of the user."""
     if body.get("messages"):
         return json_fields.chat(body["messages"])
     if body.get("prompt") is None:

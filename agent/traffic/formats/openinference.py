@@ -1,12 +1,12 @@
 """OpenInference: LLM spans as JSON, their attributes flat, nested, or in OTLP's list of keys.
 
-One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are passed over. The
-adapter is ``llm.model_name`` (or ``llm.request.model_name``), a group ``session.id``, else ``user.id``. Messages are
-numbered attributes (``llm.input_messages.0.message.role`` ...; a stream's answer tells no role); where a span has none,
-the texts of a completion (``llm.prompts``, ``llm.choices``), else ``input.value`` and ``output.value``, are the texts,
-or the bodies that they are in, embedded and not scored. Request parameters are the JSON text in
-``llm.invocation_parameters``, or attributes below that name. A span that ended in an error and holds no answer is the
-engine's error answer.
+One span a record, or an OTLP envelope of traces with any number; spans of other kinds in it are skipped. The
+adapter is ``llm.model_name`` (or ``llm.request.model_name``), the group ``session.id``, else ``user.id``. Messages are
+numbered attributes (``llm.input_messages.0.message.role`` ...; a streamed answer has no role); where a span has none,
+the texts are those of a completion (``llm.prompts``, ``llm.choices``), else ``input.value`` and ``output.value``, which
+are plain texts, or request and response bodies that contain them; such texts are embedded and not scored. Request
+parameters are the JSON text in ``llm.invocation_parameters``, or attributes below that name. A span that ended in an
+error and has no answer is an error of the engine.
 
 Source: Arize-ai/openinference, spec/semantic_conventions.md.
 """
@@ -27,18 +27,18 @@ from probes.scoring.interaction import Interaction
 NAME = "openinference"
 KIND = "openinference.span.kind"
 PARAMETERS = "llm.invocation_parameters"
-FAILED = ("ERROR", "STATUS_CODE_ERROR", 2)
+FAILED_STATUS = ("ERROR", "STATUS_CODE_ERROR", 2)
 TOOLS = ("llm.tools", "llm.function_call")
-PLAIN = {"role", "content"}
+PLAIN_FIELDS = {"role", "content"}
 CALLS = ("tool_calls", "function_call")
-# A completion's one prompt and one text; several are not told apart by what follows.
+# The one prompt and the one text of a completion; of several only the first is read.
 COMPLETION_PROMPT, COMPLETION_ANSWER = "llm.prompts.0.prompt.text", "llm.choices.0.completion.text"
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _PART = re.compile(r"contents\.[0-9]{1,6}\.message_content\.text", re.ASCII)
 Turns = list[dict[str, Any]]
 
 
-def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - one shape for all formats
+def guess(message: Message, body: Body) -> bool:  # noqa: ARG001 - the same signature for all formats
     return _has_kind(body) or (otlp.is_envelope(body) and any(map(_has_kind, otlp.records(body))))
 
 
@@ -47,40 +47,39 @@ def split(body: Body) -> list[Body]:
     return otlp.split(body, lambda span: json_fields.attributes(span.get("attributes")).get(KIND) == "LLM")
 
 
-def read(message: Message, body: Body, place: TopicPartition) -> Interaction:
+def read(message: Message, body: Body, partition: TopicPartition) -> Interaction:
     """One span as an Interaction. Raises Unreadable with a reason of RejectionReason."""
     span, resource = otlp.only(body)
-    told = json_fields.attributes(span.get("attributes"))
-    if told.get(KIND) != "LLM":
+    attributes = json_fields.attributes(span.get("attributes"))
+    if attributes.get(KIND) != "LLM":
         raise Unreadable(RejectionReason.UNKNOWN_SCHEMA, f"span of another kind than LLM in {KIND}")
-    prompt, answer = _messages(told)
+    prompt, answer = _messages(attributes)
     if _failed(span) and not answer:
-        raise Unreadable(
-            RejectionReason.ERROR_ANSWER, answers.ERROR
-        )  # before the model's name, which the answer would tell
-    model = "llm.model_name" if told.get("llm.model_name") else "llm.request.model_name"
-    given, unread = scorable.parameters(told.get(PARAMETERS), PARAMETERS)
-    asked = {**json_fields.under(told, f"{PARAMETERS}."), **given}
-    messages, prompt_ids = _prompt(told, prompt)
-    pod = told.get("k8s.pod.name", resource.get("k8s.pod.name"))
+        # Checked before the model's name is required: a failed span may lack it.
+        raise Unreadable(RejectionReason.ERROR_ANSWER, answers.ERROR)
+    model = "llm.model_name" if attributes.get("llm.model_name") else "llm.request.model_name"
+    block, unread = scorable.parameters(attributes.get(PARAMETERS), PARAMETERS)
+    parameters = {**json_fields.under(attributes, f"{PARAMETERS}."), **block}
+    messages, prompt_ids = _prompt(attributes, prompt)
+    pod = attributes.get("k8s.pod.name", resource.get("k8s.pod.name"))
     return Interaction(
         request_id=_span_id(span),
         at=_at(span, message),
-        adapter=json_fields.required(told, model),
+        adapter=json_fields.required(attributes, model),
         base="",
         pod=json_fields.pod_of(message) or json_fields.pod_name(pod),
         messages=messages,
-        output=_output(told, answer),
-        finish_reason=json_fields.optional(told, "llm.finish_reason", str) or "",
-        sampling=json_fields.sampling(asked),
-        prompt_tokens=json_fields.count(told, "llm.token_count.prompt"),
-        output_tokens=json_fields.count(told, "llm.token_count.completion"),
-        topic=place[0],
-        partition=place[1],
+        output=_output(attributes, answer),
+        finish_reason=json_fields.optional(attributes, "llm.finish_reason", str) or "",
+        sampling=json_fields.sampling(parameters),
+        prompt_tokens=json_fields.count(attributes, "llm.token_count.prompt"),
+        output_tokens=json_fields.count(attributes, "llm.token_count.completion"),
+        topic=partition[0],
+        partition=partition[1],
         offset=message.offset,
         prompt_token_ids=prompt_ids,
-        unscored=unread or scorable.of_request(asked, (), ()) or _why_not_told(told, prompt, answer, span),
-        group=json_fields.group_of(told, "session.id", "user.id"),
+        unscored=unread or scorable.of_request(parameters, (), ()) or _why_not_all(attributes, prompt, answer, span),
+        group=json_fields.group_of(attributes, "session.id", "user.id"),
     )
 
 
@@ -88,54 +87,56 @@ def _has_kind(span: Body) -> bool:
     return json_fields.has_attribute(span.get("attributes"), KIND)
 
 
-def _why_not_told(told: Body, prompt: Turns, answer: Turns, span: Body) -> str:
-    """Why the attributes do not tell the whole request and answer, "" where they do."""
+def _why_not_all(attributes: Body, prompt: Turns, answer: Turns, span: Body) -> str:
+    """Why the attributes are not the whole request and answer, "" where they are."""
     if not prompt:
-        return "its prompt is one text (input.value), and no token ids tell how it was read"
+        return "the prompt is raw text (input.value), and no prompt token ids were recorded"
     if not all(isinstance(turn.get("role"), str) for turn in prompt):
-        return "a message of its prompt tells no role (llm.input_messages)"
+        return "a message of the prompt has no role (llm.input_messages)"
     if len(answer) > 1:
         return "the answer is one of several (llm.output_messages)"
     if _failed(span):
-        return "its answer was broken off (status)"
-    if any(name.startswith(TOOLS) for name in told):
+        return "the answer was aborted (status)"
+    if any(name.startswith(TOOLS) for name in attributes):
         return "tools are offered or called (llm.tools, message.tool_calls)"
     for turn in (*prompt, *answer):
-        plain = turn.keys() == PLAIN and isinstance(turn["content"], str)
+        plain = turn.keys() == PLAIN_FIELDS and isinstance(turn["content"], str)
         if not plain and (why := _why_no_text(turn)):
             return why
-    if json_fields.count(told, "llm.token_count.completion_details.reasoning"):
-        return "the answer holds reasoning apart from its text (llm.token_count.completion_details.reasoning)"
-    said = {**_said_apart(told), **(answer[0] if answer else {})}
-    return scorable.of_answer(said, json_fields.optional(told, "llm.finish_reason", str) or "")
+    if json_fields.count(attributes, "llm.token_count.completion_details.reasoning"):
+        return "the answer contains reasoning besides its text (llm.token_count.completion_details.reasoning)"
+    message = {**_other_fields(attributes), **(answer[0] if answer else {})}
+    return scorable.of_answer(message, json_fields.optional(attributes, "llm.finish_reason", str) or "")
 
 
 def _why_no_text(turn: Body) -> str:
-    """Why a message is more than one text, "" where it is not."""
+    """Why a message is not only text, "" where it is."""
     if any(name.startswith(CALLS) for name in turn):
         return "tools are offered or called (llm.tools, message.tool_calls)"
     kinds = (value for name, value in turn.items() if name.endswith("message_content.type"))
     if not scorable.is_text(turn.get("content")) or any(kind != "text" for kind in kinds):
-        return "the prompt or the answer holds parts that are no text"
+        return "the prompt or the answer contains parts that are not text"
     return ""
 
 
 def _failed(span: Body) -> bool:
     status = span.get("status")
-    return isinstance(status, dict) and (status.get("status_code") in FAILED or status.get("code") in FAILED)
+    return isinstance(status, dict) and (
+        status.get("status_code") in FAILED_STATUS or status.get("code") in FAILED_STATUS
+    )
 
 
-def _said_apart(told: Body) -> Body:
-    """What an answer holds beside its text, which no attribute tells: where the whole answer is in ``output.value``."""
-    whole = json_fields.parsed(told.get("output.value"))
-    choices = whole.get("choices") if isinstance(whole, dict) else None
+def _other_fields(attributes: Body) -> Body:
+    """The answer's fields besides its text, which are in no attribute: from the whole response in ``output.value``."""
+    response = json_fields.parsed(attributes.get("output.value"))
+    choices = response.get("choices") if isinstance(response, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
     return {**message, "content": None} if isinstance(message, dict) else {}
 
 
 def _span_id(body: Body) -> str:
-    """ "" where it has none."""
+    """ "" where the span has no id."""
     context = json_fields.mapping(body, "context") or body
     trace = context.get("trace_id", context.get("traceId", ""))
     span = context.get("span_id", context.get("spanId"))
@@ -146,54 +147,54 @@ def _span_id(body: Body) -> str:
 
 def _at(body: Body, message: Message) -> float:
     names = ("endTimeUnixNano", "end_time", "startTimeUnixNano", "start_time")
-    return json_fields.time_told(message, *((name, body.get(name)) for name in names))
+    return json_fields.recorded_time(message, *((name, body.get(name)) for name in names))
 
 
-def _prompt(told: Body, turns: Turns) -> tuple[Chat, tuple[int, ...]]:
-    """The chat, and the prompt's token ids where the request, told whole in ``input.value``, holds those instead."""
+def _prompt(attributes: Body, turns: Turns) -> tuple[Chat, tuple[int, ...]]:
+    """The chat, and the prompt's token ids where the request in ``input.value`` has those instead."""
     if turns:
         return tuple({"role": _role(turn, "user"), "content": _content(turn)} for turn in turns), ()
-    if told.get(COMPLETION_PROMPT):
-        return ({"role": "user", "content": json_fields.text(told, COMPLETION_PROMPT)},), ()
-    asked = json_fields.parsed(told.get("input.value"))
-    if isinstance(asked, dict) and asked.get("messages"):
-        return json_fields.chat(asked["messages"], "input.value"), ()
-    if isinstance(asked, dict) and isinstance(asked.get("prompt"), list):
-        return (), json_fields.token_ids(asked["prompt"], "input.value")
-    return ({"role": "user", "content": json_fields.text(told, "input.value")},), ()
+    if attributes.get(COMPLETION_PROMPT):
+        return ({"role": "user", "content": json_fields.text(attributes, COMPLETION_PROMPT)},), ()
+    request = json_fields.parsed(attributes.get("input.value"))
+    if isinstance(request, dict) and request.get("messages"):
+        return json_fields.chat(request["messages"], "input.value"), ()
+    if isinstance(request, dict) and isinstance(request.get("prompt"), list):
+        return (), json_fields.token_ids(request["prompt"], "input.value")
+    return ({"role": "user", "content": json_fields.text(attributes, "input.value")},), ()
 
 
-def _output(told: Body, turns: Turns) -> str:
+def _output(attributes: Body, turns: Turns) -> str:
     if turns:
         return _content(turns[0])
-    if COMPLETION_ANSWER in told:
-        return json_fields.text(told, COMPLETION_ANSWER)
-    written = json_fields.parsed(told.get("output.value"))
-    if isinstance(written, dict) and "choices" in written:
-        return openai.text_of(written)
-    return json_fields.text(told, "output.value")
+    if COMPLETION_ANSWER in attributes:
+        return json_fields.text(attributes, COMPLETION_ANSWER)
+    response = json_fields.parsed(attributes.get("output.value"))
+    if isinstance(response, dict) and "choices" in response:
+        return openai.text_of(response)
+    return json_fields.text(attributes, "output.value")
 
 
-def _messages(told: Body) -> tuple[Turns, Turns]:
+def _messages(attributes: Body) -> tuple[Turns, Turns]:
     """The fields of each numbered message of the prompt and of the answer, in the order of the numbers."""
     sides: dict[str, dict[int, dict[str, Any]]] = {"llm.input_messages": {}, "llm.output_messages": {}}
-    for name, value in told.items():
+    for name, value in attributes.items():
         before, _, field = name.partition(".message.")
         if field:
             side, _, number = before.rpartition(".")
             if side in sides and _NUMBER.fullmatch(number):
                 sides[side].setdefault(int(number), {})[field] = value
-    prompt, answer = ([found[number] for number in sorted(found)] for found in sides.values())
+    prompt, answer = ([turns[number] for number in sorted(turns)] for turns in sides.values())
     return prompt, answer
 
 
-def _role(turn: Body, usual: str) -> str:
+def _role(turn: Body, default: str) -> str:
     role = turn.get("role")
-    return role if isinstance(role, str) else usual
+    return role if isinstance(role, str) else default
 
 
 def _content(turn: Body) -> str:
-    """Its text; of parts that are attributes of their own, or in one list, the texts."""
+    """The turn's text; of parts, in one list or as attributes of their own, the texts concatenated."""
     if turn.get("content") is not None:
         return json_fields.content_of(turn["content"], "message.content")
     parts = {name: value for name, value in turn.items() if _PART.fullmatch(name) and isinstance(value, str)}

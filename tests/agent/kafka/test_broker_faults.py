@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
+from agent.clock import HandClock
 from agent.demo.broker import Broker, Kind, free_port, start_broker
-from agent.kafka.client import Client, Config, add_partitions, ensure_topic, publish, publisher
+from agent.kafka.client import Client, ClientError, Config, add_partitions, ensure_topic, publish, publisher
 from agent.kafka.connection_check import check_connection
-from agent.kafka.consumer import Consumer
-from agent.kafka.contract import Outgoing, PartitionRecords
+from agent.kafka.consumer import COMMIT_AGAIN_S, Consumer
+from agent.kafka.contract import Outgoing, PartitionRecords, TopicPartition
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
@@ -44,7 +46,7 @@ def read_until(consumer: Consumer, enough: Callable[[set[bytes]], bool]) -> set[
         polled = consumer.poll()
         values.update(message.value or b"" for got in polled for message in got.messages)
         consumer.take_partition_changes()
-        consumer.commit({got.place: got.next_offset for got in polled})
+        consumer.commit({got.topic_partition: got.next_offset for got in polled})
     return values
 
 
@@ -118,6 +120,39 @@ def test_a_client_that_cannot_pause_or_go_on_is_thrown_away(broker: Broker, monk
     with publisher(broker.bootstrap, topic) as out:
         assert all(out.send([Outgoing(None, b"later")]))
     assert b"later" in read_until(consumer, lambda got: b"later" in got)
+    consumer.close()
+
+
+def test_a_refused_commit_waits_before_it_is_tried_again_and_is_logged_once(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the consumer's clock: each try may block the loop."""
+    attempts: list[Mapping[TopicPartition, int]] = []
+
+    def refuse(_: Client, offsets: Mapping[TopicPartition, int]) -> None:
+        attempts.append(offsets)
+        raise ClientError("the group is rebalancing")
+
+    topic, clock = f"refused-{broker.kind}", HandClock()
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, numbered(3))
+    consumer = Consumer(config_for(broker.bootstrap, topic), clock)
+    consumer.open()
+    read_until(consumer, lambda got: len(got) >= 3)
+    with monkeypatch.context() as refusing, capture_logs() as own_log:
+        refusing.setattr(Client, "commit", refuse)
+        assert not consumer.commit({(topic, 0): 3})
+        clock.advance(0.9 * COMMIT_AGAIN_S)
+        assert not consumer.commit({(topic, 0): 3})
+        assert len(attempts) == 1
+        clock.advance(0.2 * COMMIT_AGAIN_S)
+        assert not consumer.commit({(topic, 0): 3})
+        assert len(attempts) == 2
+    why = "commit: KafkaError: the group is rebalancing"
+    assert own_log == [{"event": "kafka_commit_refused", "why": why, "log_level": "warning"}]
+    assert consumer.status == (True, why)
+    clock.advance(2 * COMMIT_AGAIN_S)
+    assert consumer.commit({(topic, 0): 3})
     consumer.close()
 
 
@@ -197,9 +232,10 @@ def test_the_password_is_in_no_log_even_at_debug(
         ensure_topic(broker.bootstrap, "secret")
         with publisher(broker.bootstrap, "secret") as out:
             assert all(out.send(numbered(3)))
-        with _everything_at_debug(), caplog.at_level(logging.DEBUG):
+        with _everything_at_debug(), caplog.at_level(logging.DEBUG), capture_logs() as own_log:
             _log_in_and_read(config)
         assert secret not in caplog.text
+        assert secret not in str(own_log)
         monkeypatch.setattr("agent.kafka.client.limit_client_logging", lambda: None)
         with _everything_at_debug(), caplog.at_level(logging.DEBUG):
             _log_in_and_read(config)
@@ -235,7 +271,7 @@ def test_without_a_group_all_partitions_are_read_and_nothing_is_committed(broker
     for _ in range(2):  # a second reader begins where the first did
         consumer = Consumer(config_for(broker.bootstrap, topic, mode="assign", group_id=None))
         consumer.open()
-        places = {got.place for got in _polls(consumer, 12)}
+        places = {got.topic_partition for got in _polls(consumer, 12)}
         assert places == {(topic, 0), (topic, 1), (topic, 2)}
         assert consumer.take_partition_changes().gained == places
         assert consumer.commit({(topic, 0): 4})
@@ -258,7 +294,7 @@ def test_without_a_group_a_topic_that_grows_is_read_from_the_beginning_of_what_i
     add_partitions(broker.bootstrap, topic, 3)
     with publisher(broker.bootstrap, topic, metadata_max_age_ms=500) as out:
         assert all(answer for partition in (1, 2) for answer in out.send(numbered(4), partition))
-    assert {got.place for got in _polls(consumer, 8)} == {(topic, 1), (topic, 2)}
+    assert {got.topic_partition for got in _polls(consumer, 8)} == {(topic, 1), (topic, 2)}
     consumer.close()
 
 
@@ -321,7 +357,9 @@ def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committe
     again: list[PartitionRecords] = []
     while not again:
         assert time.monotonic() < give_up, consumer.status
-        consumer.commit({got.place: got.next_offset for got in polled if not consumer.take_partition_changes().lost})
+        consumer.commit(
+            {got.topic_partition: got.next_offset for got in polled if not consumer.take_partition_changes().lost}
+        )
         again = consumer.poll()
     assert again[0].first_offset == 0
     consumer.close()
@@ -334,7 +372,7 @@ def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: B
     assert [(layer.layer, layer.ok) for layer in found] == [
         (name, True) for name in ("name", "tcp", "api", "bootstrap", "topic", "group")
     ]
-    assert found[-1].seen == "committed in partition 0: nothing yet"
+    assert found[-1].observed == "committed in partition 0: nothing yet"
     lacking = check_connection(config_for(broker.bootstrap, "no-such-topic"))
     assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
 

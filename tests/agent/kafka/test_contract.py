@@ -34,4 +34,4 @@ def test_what_was_forgotten_counts_from_anew() -> None:
 
 def test_a_range_with_holes_goes_on_after_its_last_record() -> None:
     got = PartitionRecords("traffic", 0, (Message(3, 0.0, None, b"a", {}), Message(9, 0.0, None, b"b", {})))
-    assert (got.first_offset, got.next_offset, got.place) == (3, 10, PLACE)
+    assert (got.first_offset, got.next_offset, got.topic_partition) == (3, 10, PLACE)

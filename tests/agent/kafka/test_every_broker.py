@@ -55,10 +55,10 @@ def ids(batches: list[TrafficBatch]) -> Counter[str]:
 def commit_surely(feed: TrafficFeed) -> None:
     """Commits are refused while a group is being shared out; poll and repeat as the loop does."""
     give_up = time.monotonic() + WITHIN_S
-    while feed._pending:
+    while feed._uncommitted:
         assert time.monotonic() < give_up, feed.status
         feed.commit()
-        if feed._pending:
+        if feed._uncommitted:
             feed.poll(0.0)
 
 
@@ -234,7 +234,7 @@ def test_where_partitions_end_is_known_once_they_were_read(new_world: NewWorld) 
         assert time.monotonic() < give_up, consumer.status
         for got in consumer.poll():
             read += len(got.messages)
-            assert consumer.ends()[got.place] == (7, 3)[got.partition]
+            assert consumer.ends()[got.topic_partition] == (7, 3)[got.partition]
     consumer.close(1.0)
 
 

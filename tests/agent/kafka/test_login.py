@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.demo.broker import free_port
 from agent.kafka.client import Client, publish
 from agent.kafka.config import Config, Password, connection_options
-from agent.kafka.connection_check import Layer, check_connection
+from agent.kafka.connection_check import LayerCheck, check_connection
 from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing
 from tests.certificates import Authority
@@ -48,10 +49,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the loopback an answer takes milliseconds."""
     monkeypatch.setattr("agent.kafka.connection_check.ANSWER_S", 1.5)
-    monkeypatch.setattr("agent.kafka.connection_check.TRY_S", 0.3)
+    monkeypatch.setattr("agent.kafka.connection_check.TRY_READING_S", 0.3)
 
 
-def last(config: Config) -> Layer:
+def last(config: Config) -> LayerCheck:
     """The layer where it ends; every one before it must be right."""
     found = check_connection(config)
     assert all(layer.ok for layer in found[:-1]), found
@@ -142,14 +143,14 @@ CASES: list[tuple[str, Wrong, str, str, str]] = [
         "no login where one is asked for",
         lambda k: k.config("PLAIN", port=k.ports["LOGIN"]),
         "api",
-        "asks for a login",
+        "requires a login",
         "SASL_",
     ),
     (
         "a login where none is taken",
         lambda k: k.config("LOGIN", port=k.ports["PLAIN"]),
         "sasl",
-        "takes no login",
+        "accepts no login",
         "without SASL_",
     ),
     (
@@ -211,20 +212,20 @@ def test_each_fault_has_its_layer_and_its_sentence(
 ) -> None:
     found = last(wrong(kafka))
     assert (found.layer, found.ok) == (layer, False), found
-    assert any(part in found.seen for part in seen.split("|")), found
+    assert any(part in found.observed for part in seen.split("|")), found
     assert wanted in found.wanted, found
-    assert SECRET not in found.seen + found.wanted
+    assert SECRET not in found.observed + found.wanted
 
 
 def test_an_http_server_and_a_silent_port_are_no_brokers() -> None:
     with _http_server() as port:
         found = last(config_for(f"127.0.0.1:{port}", "any"))
-        assert (found.layer, "an HTTP server" in found.seen) == ("api", True), found
+        assert (found.layer, "an HTTP server" in found.observed) == ("api", True), found
         found = last(config_for(f"127.0.0.1:{port}", "any", security_protocol="SSL"))
-        assert (found.layer, "no TLS there" in found.seen) == ("tls", True), found
+        assert (found.layer, "no TLS on that port" in found.observed) == ("tls", True), found
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = last(config_for(f"127.0.0.1:{server.getsockname()[1]}", "any"))
-        assert (found.layer, "never answers" in found.seen) == ("api", True), found
+        assert (found.layer, "never answers" in found.observed) == ("api", True), found
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_a_certificate_that_is_not_right_says_what(
             layer for layer in check_connection(config_for(f"localhost:{port}", "any", **told)) if layer.layer == "tls"
         )
     assert found.ok is ok
-    assert seen in found.seen, found
+    assert seen in found.observed, found
     assert wanted in found.wanted
 
 
@@ -271,15 +272,16 @@ def test_no_password_in_any_log_exception_or_repr(
 ) -> None:
     """At DEBUG on every logger by name, as a user's logging configuration may set them."""
     config = kafka.config("LOGIN", mechanism=mechanism, sasl_password_file=kafka.password(password))
-    told = [repr(config), str(config), config.model_dump_json(), repr(connection_options(config))]
+    shown = [repr(config), str(config), config.model_dump_json(), repr(connection_options(config))]
     names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "kafka"]
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), capture_logs() as own_log:
         for name in names:
             caplog.set_level(logging.DEBUG, name)
-        told += [str(layer) for layer in check_connection(config)]
-        told.append(_opened_or_refused(config))
+        shown += [str(layer) for layer in check_connection(config)]
+        shown.append(_opened_or_refused(config))
     assert password not in caplog.text
-    assert password not in "".join(told)
+    assert password not in str(own_log)
+    assert password not in "".join(shown)
     assert password == connection_options(config)["sasl_plain_password"]
 
 

@@ -38,10 +38,10 @@ def recreate(broker: Broker, topic: str) -> None:
 
 @pytest.mark.real_kafka
 @pytest.mark.parametrize("reading", [True, False], ids=["under a reader", "while nobody reads"])
-def test_a_topic_made_anew_is_read_and_counted_from_its_beginning(
+def test_a_recreated_topic_is_read_and_counted_from_its_beginning(
     shared_broker: Callable[[Kind], Broker], monkeypatch: pytest.MonkeyPatch, reading: bool
 ) -> None:
-    broker, topic = shared_broker("apache"), f"anew-{reading}"
+    broker, topic = shared_broker("apache"), f"recreated-{reading}"
     monkeypatch.setattr("agent.kafka.client.METADATA_MS", 500)
     ensure_topic(broker.bootstrap, topic)
     publish(broker.bootstrap, topic, (request(n) for n in range(40)))
@@ -71,5 +71,5 @@ def test_a_topic_made_anew_is_read_and_counted_from_its_beginning(
     batches = counted(feed, 7)
     assert [seen.offset for batch in batches for seen in batch.fresh] == list(range(7))
     assert [batch.topic_recreated for batch in batches if batch.first_offset == 0] == [True]
-    assert "made anew" in feed.status.why
+    assert "recreated" in feed.status.why
     feed.close()

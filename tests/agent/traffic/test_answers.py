@@ -106,8 +106,8 @@ def test_all_chunks_of_a_completion_are_its_text() -> None:
     ("chunks", "words"),
     [
         ([*STREAM[:3], chunk("tool_calls", tool_calls=[{"id": "t"}])], "the answer calls tools"),
-        ([chunk(reasoning_content="hm"), *STREAM[1:]], "reasoning apart from its text (reasoning_content)"),
-        ([chunk(refusal="no"), *STREAM[1:]], "not all in its text (refusal)"),
+        ([chunk(reasoning_content="hm"), *STREAM[1:]], "reasoning besides its text (reasoning_content)"),
+        ([chunk(refusal="no"), *STREAM[1:]], "not only text (refusal)"),
     ],
 )
 def test_what_a_stream_holds_beside_its_text_is_told(chunks: Any, words: str) -> None:
@@ -198,9 +198,9 @@ def test_a_half_that_is_no_answer_is_set_aside_at_once(response: Any) -> None:
 
 
 def test_an_answer_that_broke_off_is_read_and_not_scored() -> None:
-    assert read(otel({"error.type": "timeout"})).unscored == "its answer was broken off (error.type)"
-    assert read(span(status={"status_code": "ERROR"})).unscored == "its answer was broken off (status)"
-    assert read(pair(finish_reason="abort")).unscored == "its answer was broken off (abort)"
+    assert read(otel({"error.type": "timeout"})).unscored == "the answer was aborted (error.type)"
+    assert read(span(status={"status_code": "ERROR"})).unscored == "the answer was aborted (status)"
+    assert read(pair(finish_reason="abort")).unscored == "the answer was aborted (abort)"
 
 
 def test_an_answer_of_which_nothing_is_told_is_no_empty_answer() -> None:

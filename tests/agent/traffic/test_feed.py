@@ -10,7 +10,7 @@ import pytest
 from agent.kafka.contract import Outgoing
 from agent.kafka.in_memory import MemoryTopic
 from agent.records import RejectionReason
-from agent.traffic.record_labels import columns_of
+from agent.traffic.record_labels import header_columns
 from agent.traffic.reservoir import Config, RankHash, below
 from tests.agent.traffic.feeding import counted, feed_over, headed
 from tests.kafka_brokers import request
@@ -144,14 +144,14 @@ def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
 def test_headers_of_one_layout_and_of_many_say_the_same() -> None:
     """The quick way by columns, and the plain one by record."""
     alike = [(("request_id", f"r{n}".encode()), ("pod", b"p"), ("other", None)) for n in range(5)]
-    assert columns_of(alike) == {"request_id": [f"r{n}".encode() for n in range(5)], "pod": [b"p"] * 5}
+    assert header_columns(alike) == {"request_id": [f"r{n}".encode() for n in range(5)], "pod": [b"p"] * 5}
     mixed = [*alike, (("pod", b"q"),), (), (("adapter", b"a"), ("adapter", b"b"))]
-    assert columns_of(mixed) == {
+    assert header_columns(mixed) == {
         "request_id": [*(f"r{n}".encode() for n in range(5)), None, None, None],
         "pod": [b"p"] * 5 + [b"q", None, None],
         "adapter": [None] * 7 + [b"b"],
     }
-    assert columns_of([(("pod", b"p"), ("pod", b"q"))]) == {"pod": [b"q"]}
+    assert header_columns([(("pod", b"p"), ("pod", b"q"))]) == {"pod": [b"q"]}
 
 
 def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:

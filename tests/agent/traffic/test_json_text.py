@@ -13,7 +13,7 @@ from tests.agent.traffic.formats.pairs import body, message, pair, read
 from tests.agent.traffic.formats.records import PLACE
 
 GOOD = orjson.dumps(pair())
-LOST = "its text holds U+FFFD in place of what was written, and no token ids tell it"
+LOST = "the text contains U+FFFD where a character was lost, and no token ids were recorded"
 
 
 def refusal(value: bytes) -> str:
@@ -53,12 +53,12 @@ def test_a_backslash_before_a_u_is_no_escape() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (GOOD.replace(b"0.7", b"NaN"), "not_json: holds NaN, which JSON has no word for: write null"),
-        (GOOD.replace(b"0.7", b"-Infinity"), "not_json: holds -Infinity, which JSON has no word for: write null"),
-        (GOOD.replace(b"0.7", b"1e999"), "not_json: holds a number beyond all floats, which JSON has no word for"),
-        (GOOD.replace(b"shipping", b"\xf0\x9f"), f"not_json: no UTF-8 at byte {GOOD.index(b'shipping')}"),
-        (b"\xef\xbb\xbf" + GOOD.replace(b"shipping", b"\xff"), f"no UTF-8 at byte {GOOD.index(b'shipping') + 3}"),
-        (GOOD.decode().encode("utf-16"), "not_json: no UTF-8 at byte 0"),
+        (GOOD.replace(b"0.7", b"NaN"), "not_json: contains NaN, which is not JSON: write null"),
+        (GOOD.replace(b"0.7", b"-Infinity"), "not_json: contains -Infinity, which is not JSON: write null"),
+        (GOOD.replace(b"0.7", b"1e999"), "not_json: contains a number too large for a float, which is not JSON"),
+        (GOOD.replace(b"shipping", b"\xf0\x9f"), f"not_json: not UTF-8 at byte {GOOD.index(b'shipping')}"),
+        (b"\xef\xbb\xbf" + GOOD.replace(b"shipping", b"\xff"), f"not UTF-8 at byte {GOOD.index(b'shipping') + 3}"),
+        (GOOD.decode().encode("utf-16"), "not_json: not UTF-8 at byte 0"),
         (b'{"a":' * 3000 + b"1" + b"}" * 3000, "not_json: nested too deeply"),
         (GOOD[:-9], f"not_json: at character {len(GOOD) - 9}"),
         (b"\0" * 5000, "not_json: at character 0"),

@@ -1,4 +1,4 @@
-"""What the feed commits and what is read again: crashes, topics made anew, partitions that go, sinks that are away."""
+"""What the feed commits and what is read again: crashes, recreated topics, revoked partitions, sinks that are away."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 
+from agent.clock import HandClock
 from agent.errors import Retryable
 from agent.kafka.contract import TopicPartition
 from agent.kafka.in_memory import MemoryTopic
@@ -44,9 +46,9 @@ def test_after_a_crash_records_come_again_and_are_counted_once(first_cut: int, s
     assert all(a == b or a[1] < b[0] for a, b in pairwise(ranges))
 
 
-def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_topic_made_anew_another() -> None:
-    clock = [700.0]
-    topic = MemoryTopic(clock=lambda: clock[0])
+def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_recreated_topic_another() -> None:
+    clock = HandClock(700.0)
+    topic = MemoryTopic(clock=clock)
     topic.publish(request(n) for n in range(10))
     first = feed_over(topic)
     token = first.poll(0.0)[0].token
@@ -54,13 +56,13 @@ def test_the_same_range_has_the_same_token_after_a_crash_and_in_a_topic_made_ane
     second = feed_over(topic)
     assert second.poll(5.0)[0].token == token == "traffic:0:0-9:700000:v2"
     second.close()
-    clock[0] = 800.0
+    clock.advance(100.0)
     topic.recreate()
     topic.publish(request(n) for n in range(10))
     assert feed_over(topic).poll(5.0)[0].token == "traffic:0:0-9:800000:v2"
 
 
-def test_a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() -> None:
+def test_a_topic_recreated_while_nobody_read_is_read_from_its_beginning() -> None:
     """The store remembers the old topic's offsets, and the saved evidence too: both lie beyond the new one's end."""
     topic = MemoryTopic(partitions=2)
     topic.publish((request(n) for n in range(5)), partition=0)
@@ -68,21 +70,28 @@ def test_a_topic_made_anew_while_nobody_looked_is_read_from_its_beginning() -> N
     old = {("traffic", 0): 900, ("traffic", 1): 2}
     judged = {("traffic", 0, "ticket-router"): 3, ("traffic", 1, "ticket-router"): 1}
     feed = feed_over(topic, counted_upto=lambda: old, judged=judged)
-    anew, known = feed.poll(0.0)
-    assert (anew.topic_recreated, counted([anew]), len(anew.fresh)) == (True, {"ticket-router": 5}, 5)
-    assert (known.topic_recreated, counted([known]), [seen.offset for seen in known.fresh]) == (
-        False,
-        {"ticket-router": 1},
-        [2],
-    )
-    assert feed.status == (True, "traffic:0 was made anew, and is read from its beginning")
+    with capture_logs() as own_log:
+        recreated, unchanged = feed.poll(0.0)
+    assert own_log == [
+        {
+            "event": "topic_recreated",
+            "topic": "traffic",
+            "partition": 0,
+            "read_before_up_to": 900,
+            "log_level": "warning",
+        }
+    ]
+    assert (recreated.topic_recreated, counted([recreated]), len(recreated.fresh)) == (True, {"ticket-router": 5}, 5)
+    assert (unchanged.topic_recreated, counted([unchanged])) == (False, {"ticket-router": 1})
+    assert [seen.offset for seen in unchanged.fresh] == [2]
+    assert feed.status == (True, "traffic:0 was deleted and recreated, and is read from its beginning")
     topic.publish((request(n) for n in range(10, 910)), partition=0)
     later = [batch for _ in range(3) for batch in feed.poll(0.0)]
     assert (counted(later), any(batch.topic_recreated for batch in later)) == ({"ticket-router": 900}, False)
     assert feed.status == (True, "")
 
 
-def test_a_topic_made_anew_under_a_reader_is_read_from_its_beginning_and_committed_there() -> None:
+def test_a_topic_recreated_under_a_reader_is_read_from_its_beginning_and_committed_there() -> None:
     topic = MemoryTopic()
     topic.publish(request(n) for n in range(50))
     feed = feed_over(topic)
@@ -142,7 +151,7 @@ def test_without_word_from_the_store_nothing_is_handed_out_and_nothing_is_lost()
 
     feed = feed_over(topic, counted_upto=counted_upto)
     assert (feed.poll(0.0), feed.poll(0.0)) == ([], [])
-    assert feed.status == (True, "waiting for the store to tell what it holds")
+    assert feed.status == (True, "waiting for the store to report how far it has counted")
     away[0] = False
     (batch,) = feed.poll(0.0)
     assert (batch.records, counted([batch])) == (3, {"ticket-router": 1})
@@ -155,7 +164,7 @@ def test_a_lost_partition_is_not_committed_and_its_next_owner_reads_it_again() -
     first = feed_over(topic)
     stored = first.poll(0.0)
     second = feed_over(topic, counted_upto=lambda: store_of(stored))
-    first.commit()  # refused: the group is being shared out anew
+    first.commit()  # refused: the group is rebalancing
     kept, moved = first.poll(0.0), second.poll(0.0)
     assert {b.partition for b in kept} | {b.partition for b in moved} == {0, 1}
     first.commit()

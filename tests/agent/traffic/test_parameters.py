@@ -1,4 +1,7 @@
-"""Parameters that cannot be read leave a response unscored: under defaults it would be judged by another law."""
+"""Parameters that cannot be read leave a response unscored:
+
+under defaults it would be judged by another token distribution.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,15 @@ def nested(parameters: Any) -> dict[str, Any]:
 UNREAD = [
     ("gapwatch.v1, a text", own("greedy"), "its parameters cannot be read (sampling)"),
     ("gapwatch.v1, a list", own([0.7]), "its parameters cannot be read (sampling)"),
-    ("gapwatch.v1, a number as text", own({"temperature": "0.7"}), "the request's temperature is no number"),
-    ("gapwatch.v1, a truth value", own({"temperature": True}), "the request's temperature is no number"),
-    ("an OpenAI pair, a number as text", pair({"temperature": "0.7"}), "the request's temperature is no number"),
-    ("an OpenAI pair, a list", pair({"top_p": [0.9]}), "the request's top_p is no number"),
+    ("gapwatch.v1, a number as text", own({"temperature": "0.7"}), "the request's temperature is not a number"),
+    ("gapwatch.v1, a truth value", own({"temperature": True}), "the request's temperature is not a number"),
+    ("an OpenAI pair, a number as text", pair({"temperature": "0.7"}), "the request's temperature is not a number"),
+    ("an OpenAI pair, a list", pair({"top_p": [0.9]}), "the request's top_p is not a number"),
     ("an OpenAI pair, extra_body", pair({"extra_body": "top_k=5"}), "its parameters cannot be read (extra_body)"),
     (
         "an event, a number as text",
         otel({"gen_ai.request.temperature": "hot"}),
-        "the request's temperature is no number",
+        "the request's temperature is not a number",
     ),
     ("a span, no JSON", span({P: "{'temperature': 0.2}"}), f"its parameters cannot be read ({P})"),
     ("a span, JSON that is cut", span({P: '{"temperature": 0.'}), f"its parameters cannot be read ({P})"),
@@ -44,7 +47,7 @@ UNREAD = [
     ("a span, a list", span({P: [{"temperature": 0.2}]}), f"its parameters cannot be read ({P})"),
     ("a span, a list as text", span({P: '[{"temperature": 0.2}]'}), f"its parameters cannot be read ({P})"),
     ("a span, a number", span({P: 0.7}), f"its parameters cannot be read ({P})"),
-    ("a span, a number as text", span({P: '{"temperature": "0.7"}'}), "the request's temperature is no number"),
+    ("a span, a number as text", span({P: '{"temperature": "0.7"}'}), "the request's temperature is not a number"),
 ]
 
 
@@ -97,11 +100,11 @@ def test_parameters_of_a_span_in_otlps_own_lists() -> None:
         ({"doubleValue": "0.5"}, 0.5, ""),
         ({"intValue": "1"}, 1.0, ""),
         ({"intValue": 1}, 1.0, ""),
-        ({"doubleValue": "NaN"}, None, "the request's temperature is no number"),
-        ({"doubleValue": "Infinity"}, None, "the request's temperature is no number"),
-        ({"intValue": "0.5"}, None, "the request's temperature is no number"),
-        ({"stringValue": "0.5"}, None, "the request's temperature is no number"),
-        ({"boolValue": True}, None, "the request's temperature is no number"),
+        ({"doubleValue": "NaN"}, None, "the request's temperature is not a number"),
+        ({"doubleValue": "Infinity"}, None, "the request's temperature is not a number"),
+        ({"intValue": "0.5"}, None, "the request's temperature is not a number"),
+        ({"stringValue": "0.5"}, None, "the request's temperature is not a number"),
+        ({"boolValue": True}, None, "the request's temperature is not a number"),
         ({}, None, ""),
     ],
 )

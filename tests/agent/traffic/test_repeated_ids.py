@@ -130,7 +130,10 @@ def test_two_requests_of_one_id_whose_answers_are_still_to_come_are_paired_with_
     (batch,) = feed_over(topic).poll(NOW)
     assert [seen.request_id for seen in batch.interactions] == ["id-2"]
     assert [(one.offset, one.reason) for one in batch.rejected] == [(n, RejectionReason.UNPAIRED) for n in range(4)]
-    assert batch.rejected[0].detail == "several requests of one id wait: whose answer is whose is not told"
+    assert (
+        batch.rejected[0].detail
+        == "several requests with this id are waiting: which response belongs to which is unknown"
+    )
 
 
 def test_a_request_that_was_sent_again_before_its_answer_came_is_one() -> None:

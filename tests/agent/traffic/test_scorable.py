@@ -38,42 +38,42 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"bad_words": ["no"]}, "biases tokens (bad_words)"),
     ({"min_tokens": 5}, "biases tokens (min_tokens)"),
     ({"logits_processors": ["x"]}, "biases tokens (logits_processors)"),
-    ({"response_format": {"type": "json_object"}}, "constrains what may be written (response_format)"),
-    ({"guided_regex": "a+"}, "constrains what may be written (guided_regex)"),
-    ({"structured_outputs": {"choice": ["a"]}}, "constrains what may be written (structured_outputs)"),
-    ({"tool_choice": "required"}, "constrains what may be written (tool_choice)"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "may be written (tool_choice)"),
+    ({"response_format": {"type": "json_object"}}, "constrains the output (response_format)"),
+    ({"guided_regex": "a+"}, "constrains the output (guided_regex)"),
+    ({"structured_outputs": {"choice": ["a"]}}, "constrains the output (structured_outputs)"),
+    ({"tool_choice": "required"}, "constrains the output (tool_choice)"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "the output (tool_choice)"),
     ({"tools": [{"type": "function"}]}, "offers tools (tools)"),
     ({"functions": [{"name": "f"}]}, "offers tools (functions)"),
-    ({"function_call": {"name": "f"}}, "constrains what may be written (function_call)"),
+    ({"function_call": {"name": "f"}}, "constrains the output (function_call)"),
     ({"echo": True}, "the answer repeats its prompt (echo)"),
     ({"extra_body": "top_k=5"}, "its parameters cannot be read (extra_body)"),
     ({"extra_body": [1]}, "its parameters cannot be read (extra_body)"),
     ({"n": 2}, "one of several (n)"),
     ({"best_of": 4}, "one of several (best_of)"),
     ({"use_beam_search": True}, "one of several (use_beam_search)"),
-    ({"typical_p": 0.9}, "asks for typical_p"),
-    ({"mirostat": 2}, "asks for mirostat"),
-    ({"dry_multiplier": 0.8, "dry_base": 1.75}, "asks for dry_multiplier"),
-    ({"epsilon_cutoff": 3e-4}, "asks for epsilon_cutoff"),
-    ({"a sampler of tomorrow, me@example.com": 1}, "asks for something"),
-    ({"jane.doe-4711": 1}, "asks for something"),
-    ({"temperature": 1.0, "extra_body": {"temperature": 0.2}}, "tells its sampler apart"),
-    ({"temperature": 1.0, "extra_body": {"top_k": 5}}, "tells its sampler apart"),
+    ({"typical_p": 0.9}, "sets typical_p"),
+    ({"mirostat": 2}, "sets mirostat"),
+    ({"dry_multiplier": 0.8, "dry_base": 1.75}, "sets dry_multiplier"),
+    ({"epsilon_cutoff": 3e-4}, "sets epsilon_cutoff"),
+    ({"a sampler of tomorrow, me@example.com": 1}, "sets an unknown parameter"),
+    ({"jane.doe-4711": 1}, "sets an unknown parameter"),
+    ({"temperature": 1.0, "extra_body": {"temperature": 0.2}}, "sets sampling parameters in extra_body"),
+    ({"temperature": 1.0, "extra_body": {"top_k": 5}}, "sets sampling parameters in extra_body"),
     ({"include_reasoning": False}, "hides a part of the answer"),
-    ({"do_sample": False}, "asks for do_sample"),
-    ({"top_p": "0.9"}, "the request's top_p is no number"),
-    ({"extra_body": {"guided_json": {"type": "object"}}}, "constrains what may be written (guided_json)"),
+    ({"do_sample": False}, "sets do_sample"),
+    ({"top_p": "0.9"}, "the request's top_p is not a number"),
+    ({"extra_body": {"guided_json": {"type": "object"}}}, "constrains the output (guided_json)"),
 ]
 
 
 @pytest.mark.parametrize("more", USUAL)
-def test_usual_requests_have_a_known_law(more: dict[str, Any]) -> None:
+def test_usual_requests_have_a_known_distribution(more: dict[str, Any]) -> None:
     assert scorable.of_request(CHAT | more, (), ()) == ""
 
 
 @pytest.mark.parametrize(("more", "words"), UNKNOWN)
-def test_what_makes_another_law_is_said_in_words(more: dict[str, Any], words: str) -> None:
+def test_what_changes_the_distribution_is_reported_in_words(more: dict[str, Any], words: str) -> None:
     """Whether ids are recorded or not: they do not tell what was taken from the choice."""
     for ids in ((), IDS):
         assert words in scorable.of_request(CHAT | more, ids, ids)
@@ -92,14 +92,14 @@ def test_what_makes_another_law_is_said_in_words(more: dict[str, Any], words: st
     ],
 )
 def test_a_prompt_that_no_template_makes_again_needs_its_ids(more: dict[str, Any]) -> None:
-    assert scorable.of_request(CHAT | more, (), IDS).startswith("its prompt")
+    assert scorable.of_request(CHAT | more, (), IDS).startswith("the prompt")
     assert scorable.of_request(CHAT | more, IDS, IDS) == ""
 
 
 @pytest.mark.parametrize("name", ["stop", "stop_token_ids"])
 def test_an_answer_that_may_be_cut_needs_its_ids(name: str) -> None:
     """Where the cut came is known from what came after it: a bet that stops before it looks ahead."""
-    assert f"cut at its end ({name})" in scorable.of_request(CHAT | {name: ["\n"]}, IDS, ())
+    assert f"may be truncated ({name})" in scorable.of_request(CHAT | {name: ["\n"]}, IDS, ())
     assert scorable.of_request(CHAT | {name: ["\n"]}, (), IDS) == ""
 
 
@@ -112,11 +112,11 @@ def test_an_answer_that_may_be_cut_needs_its_ids(name: str) -> None:
         ({"content": None, "tool_calls": [{"id": "t"}]}, "tool_calls", "calls tools"),
         ({"content": "a", "function_call": {"name": "f"}}, "stop", "calls tools (function_call)"),
         ({"content": "a"}, "tool_calls", "calls tools (tool_calls)"),
-        ({"content": "a", "reasoning_content": "b"}, "stop", "reasoning apart from its text (reasoning_content)"),
-        ({"content": "a", "reasoning": "b"}, "stop", "reasoning apart from its text (reasoning)"),
-        ({"content": None, "refusal": "no"}, "stop", "not all in its text (refusal)"),
+        ({"content": "a", "reasoning_content": "b"}, "stop", "reasoning besides its text (reasoning_content)"),
+        ({"content": "a", "reasoning": "b"}, "stop", "reasoning besides its text (reasoning)"),
+        ({"content": None, "refusal": "no"}, "stop", "not only text (refusal)"),
         ({"content": "a"}, "content_filter", "a filter has changed"),
-        ({"parts": [{"type": "tool_call", "id": "t"}]}, "stop", "parts that are no text"),
+        ({"parts": [{"type": "tool_call", "id": "t"}]}, "stop", "parts that are not text"),
     ],
 )
 def test_an_answer_that_is_not_all_in_its_text_is_told(answer: dict[str, Any], finish_reason: str, words: str) -> None:

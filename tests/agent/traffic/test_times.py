@@ -63,7 +63,7 @@ def test_another_unit_than_seconds_is_named(number: int, unit: str, text: bool) 
     for record in (pair(response={"created": told}), body("gapwatch_v1") | {"ts": told}, span(end_time=told)):
         why = refusal(record)
         assert f" in {unit}" in why
-        assert why.startswith("wrong_type: ") and why.endswith("seconds: seconds are wanted")
+        assert why.startswith("wrong_type: ") and why.endswith("seconds, seconds wanted")
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["a number", "text"])
@@ -74,7 +74,7 @@ def test_another_unit_than_nanoseconds_is_named(number: int, unit: str, text: bo
     """As nanoseconds they would all be some minutes or days of 1970."""
     why = refusal(otel(timeUnixNano=str(number) if text else number))
     assert f"wrong_type: timeUnixNano in {unit}" in why
-    assert why.endswith("seconds: nanoseconds are wanted")
+    assert why.endswith("seconds, nanoseconds wanted")
 
 
 def test_nanoseconds_may_have_become_a_float() -> None:

@@ -1,41 +1,65 @@
-"""The contract of a format; a file in agent/traffic/formats is under it before anyone writes a test for it."""
+"""The contract of a format: each file in agent/traffic/formats is found and tested here without a line of its own."""
 
 from __future__ import annotations
 
 import random
-from typing import Any, get_args
+import re
+from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from agent.errors import Refused, Unreadable
 from agent.kafka.config import Config
 from agent.kafka.contract import Message
 from agent.records import LoggedHalf, RejectionReason
-from agent.traffic.decoder import Decoder, known
-from agent.traffic.formats import kserve
+from agent.traffic.decoder import AUTO, Decoder, formats_by_name
 from probes.scoring.interaction import Interaction
 from tests.agent.traffic.formats.pairs import GENAI, any_value, completion, event, pair, span
 from tests.agent.traffic.formats.records import EXAMPLES, PLACE, example, only
 
-FILES = {name: found.__name__.rsplit(".", 1)[-1] for name, found in known().items()}  # type: ignore[attr-defined]
+FILES = {name: form.__name__.rsplit(".", 1)[-1] for name, form in formats_by_name().items()}  # type: ignore[attr-defined]
 
 
 def whole(name: str, messages: list[Message]) -> Interaction:
-    read = [only(Decoder(name), one) for one in messages]
+    """The one request of these records: one record, or two halves, which their format joins."""
+    decoder = Decoder(name)
+    read = [only(decoder, message) for message in messages]
     if len(read) == 1:
         assert isinstance(read[0], Interaction)
         return read[0]
-    one, other = read
-    assert isinstance(one, LoggedHalf)
+    half, other = read
+    assert isinstance(half, LoggedHalf)
     assert isinstance(other, LoggedHalf)
-    return kserve.join(one, other)
+    return decoder.join(half, other)
 
 
-def test_every_file_is_a_format_that_the_configuration_knows() -> None:
-    assert set(get_args(Config.model_fields["format"].annotation)) == {"auto", *known()}
+def configured(name: str) -> Config:
+    return Config.model_validate({"bootstrap_servers": "127.0.0.1:9092", "topic": "traffic", "format": name})
+
+
+@pytest.mark.parametrize("name", [AUTO, *FILES])
+def test_every_file_is_a_format_that_the_configuration_accepts(name: str) -> None:
+    assert configured(name).format == name
+
+
+def test_a_format_without_a_file_is_refused_by_the_configuration_and_by_the_decoder() -> None:
+    wanted = f"saw 'avro', wanted one of: {', '.join([AUTO, *FILES])}"
+    with pytest.raises(ValidationError, match=re.escape(wanted)):
+        configured("avro")
     with pytest.raises(Refused, match="one of: auto"):
         Decoder("avro")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_of_a_pair_exactly_one_half_is_counted_and_for_the_right_adapter(name: str) -> None:
+    decoder = Decoder(name)
+    read = [only(decoder, message) for message in example(FILES[name])]
+    halves = [item for item in read if isinstance(item, LoggedHalf)]
+    if not halves:
+        pytest.skip("one record is one request")
+    assert sorted(decoder.counted_name(half) for half in halves) == ["", "ticket-router"]
 
 
 def test_every_format_ships_an_example_and_every_example_has_a_format() -> None:
@@ -61,7 +85,7 @@ def test_the_example_says_the_same_in_every_format(name: str) -> None:
 def test_the_example_is_told_from_those_of_all_other_formats(name: str) -> None:
     for message in example(FILES[name]):
         body = orjson.loads(message.value or b"")
-        assert [other for other, form in known().items() if form.guess(message, body)] == [name]
+        assert [other for other, form in formats_by_name().items() if form.guess(message, body)] == [name]
         assert Decoder().read(message, PLACE) == Decoder(name).read(message, PLACE)
 
 
@@ -141,7 +165,7 @@ def _read_whole(reader: Decoder, broken: Message, good: list[Message]) -> None:
     seen = only(reader, broken)
     halves = [half for half in (only(reader, one) for one in good) if isinstance(half, LoggedHalf)]
     if isinstance(seen, LoggedHalf):
-        kserve.join(seen, next(half for half in halves if half.is_request != seen.is_request))
+        reader.join(seen, next(half for half in halves if half.is_request != seen.is_request))
 
 
 def _assert_silent(name: str, message: Message, value: bytes, secret: str) -> None:

@@ -74,11 +74,11 @@ def test_a_guardrail_is_told_by_the_ids_of_both_sides_alone() -> None:
     ("more", "words"),
     [
         ({"standard_built_in_tools_params": {"web_search_options": {"search_context_size": "low"}}}, "offers tools"),
-        ({"model_parameters": {"temperature": 1, "web_search_options": {"a": 1}}}, "asks for web_search_options"),
-        ({"cache_hit": True}, "out of the gateway's cache"),
+        ({"model_parameters": {"temperature": 1, "web_search_options": {"a": 1}}}, "sets web_search_options"),
+        ({"cache_hit": True}, "comes from the gateway's cache"),
     ],
 )
-def test_what_has_no_known_law_is_not_scored_whatever_its_ids(more: dict[str, Any], words: str) -> None:
+def test_what_has_no_known_distribution_is_not_scored_whatever_its_ids(more: dict[str, Any], words: str) -> None:
     assert words in read(**more, response=response()).unscored
 
 

@@ -12,7 +12,6 @@ from agent.errors import Unreadable
 from agent.kafka.contract import Message
 from agent.records import LoggedHalf, RejectionReason
 from agent.traffic.decoder import Decoder
-from agent.traffic.formats import kserve
 from tests.agent.traffic.formats.pairs import (
     GENAI,
     any_value,
@@ -27,7 +26,7 @@ from tests.agent.traffic.formats.pairs import (
 )
 from tests.agent.traffic.formats.records import PLACE, example, only
 
-ONE_TEXT = "its prompt is one text (prompt), and no token ids tell how it was read"
+ONE_TEXT = "the prompt is raw text (prompt), and no prompt token ids were recorded"
 
 
 def refusal(value: Any, **headers: bytes) -> str:
@@ -46,8 +45,8 @@ def refusal(value: Any, **headers: bytes) -> str:
         (["Where?"], ["Where?"], (), ONE_TEXT),
         ([5, 6, 7], [], (5, 6, 7), ""),
         ([[5, 6, 7]], [], (5, 6, 7), ""),
-        (["Where?", "Why?"], ["Where?"], (), "the request holds 2 prompts (prompt)"),
-        ([[5, 6], [7]], [], (5, 6), "the request holds 2 prompts (prompt)"),
+        (["Where?", "Why?"], ["Where?"], (), "the request contains 2 prompts (prompt)"),
+        ([[5, 6], [7]], [], (5, 6), "the request contains 2 prompts (prompt)"),
     ],
 )
 def test_a_completions_prompt_is_one_or_a_list_with_one(prompt: Any, texts: Any, ids: Any, unscored: str) -> None:
@@ -71,14 +70,14 @@ def test_an_answer_that_repeats_its_prompt_is_read_without_it() -> None:
     ("request_", "choice", "unscored"),
     [
         ({"modalities": ["text"]}, {}, ""),
-        ({"modalities": ["text", "audio"]}, {}, "the request asks for modalities, which may change what is written"),
-        ({"stop": "END"}, {}, "its answer may be cut at its end (stop), and no token ids tell where"),
+        ({"modalities": ["text", "audio"]}, {}, "the request sets modalities, which may change the output"),
+        ({"stop": "END"}, {}, "the answer may be truncated (stop), and no output token ids were recorded"),
         ({"stop": ""}, {}, ""),
-        ({"suffix": "."}, {}, "its prompt is more than its messages (suffix), and no token ids tell it"),
+        ({"suffix": "."}, {}, "the prompt is more than its messages (suffix), and no prompt token ids were recorded"),
         ({"separate_reasoning": True, "stream_reasoning": False}, {}, ""),
         ({"messages": [{"role": "developer", "content": "Be kind."}]}, {}, ""),
-        ({}, {"message": {"content": None, "refusal": "I cannot"}}, "the answer is not all in its text (refusal)"),
-        ({}, {"message": {"content": None, "audio": {"id": "a"}}}, "the answer is not all in its text (audio)"),
+        ({}, {"message": {"content": None, "refusal": "I cannot"}}, "the answer is not only text (refusal)"),
+        ({}, {"message": {"content": None, "audio": {"id": "a"}}}, "the answer is not only text (audio)"),
         ({}, {"finish_reason": None}, ""),
     ],
 )
@@ -114,7 +113,10 @@ def test_parts_that_are_text_are_read_by_any_of_their_names(kind: str) -> None:
 def test_parts_that_are_no_text_are_left_out_and_told() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
     seen = read(pair({"messages": [{"role": "user", "content": parts}]}))
-    assert (seen.messages[0]["content"], seen.unscored) == ("What is this?", "its prompt holds parts that are no text")
+    assert (seen.messages[0]["content"], seen.unscored) == (
+        "What is this?",
+        "the prompt contains parts that are not text",
+    )
 
 
 # OpenInference.
@@ -132,7 +134,7 @@ def test_a_message_of_the_prompt_without_a_role_is_read_and_no_evidence() -> Non
     more = {"llm.input_messages.1.message.content": "Why?", "llm.input_messages.2.message.role": "user"}
     seen = read(span(more | {"llm.input_messages.2.message.content": "When?"}))
     assert [turn["content"] for turn in seen.messages] == ["Where?", "Why?", "When?"]
-    assert seen.unscored == "a message of its prompt tells no role (llm.input_messages)"
+    assert seen.unscored == "a message of the prompt has no role (llm.input_messages)"
 
 
 def test_messages_come_in_the_order_of_their_numbers_also_where_one_is_missing() -> None:
@@ -145,11 +147,15 @@ def test_messages_come_in_the_order_of_their_numbers_also_where_one_is_missing()
     ("changes", "output", "unscored"),
     [
         ({"content": [{"type": "text", "text": "ship"}, {"type": "text", "text": "ping"}]}, "shipping", ""),
-        ({"content": [{"type": "image"}]}, "", "the prompt or the answer holds parts that are no text"),
+        ({"content": [{"type": "image"}]}, "", "the prompt or the answer contains parts that are not text"),
         ({"contents.1.message_content.text": "ping", "contents.0.message_content.text": "ship"}, "shipping", ""),
-        ({"contents.0.message_content.type": "reasoning"}, "", "the prompt or the answer holds parts that are no text"),
+        (
+            {"contents.0.message_content.type": "reasoning"},
+            "",
+            "the prompt or the answer contains parts that are not text",
+        ),
         ({"function_call_name": "f"}, "", "tools are offered or called (llm.tools, message.tool_calls)"),
-        ({"reasoning_content": "hm"}, "", "the answer holds reasoning apart from its text (reasoning_content)"),
+        ({"reasoning_content": "hm"}, "", "the answer contains reasoning besides its text (reasoning_content)"),
     ],
 )
 def test_of_a_message_of_a_span_field_by_field(changes: Any, output: str, unscored: str) -> None:
@@ -168,14 +174,14 @@ def test_a_span_without_messages_is_read_from_the_bodies_that_it_holds() -> None
     values = {"input.value": orjson.dumps(asked).decode(), "output.value": orjson.dumps(pair()["response"]).decode()}
     seen = read(span(NO_MESSAGES | values))
     assert ([turn["content"] for turn in seen.messages], seen.output) == (["Route.", "Where?"], "shipping")
-    assert seen.unscored == "its prompt is one text (input.value), and no token ids tell how it was read"
+    assert seen.unscored == "the prompt is raw text (input.value), and no prompt token ids were recorded"
 
 
 def test_a_span_of_a_completion_is_read_from_its_prompts_and_choices() -> None:
     values = {"llm.prompts.0.prompt.text": "Where?", "llm.choices.0.completion.text": "shipping"}
     seen = read(span(NO_MESSAGES | values | {"input.value": "{}", "output.value": "{}"}))
     assert (seen.messages[0]["content"], seen.output) == ("Where?", "shipping")
-    assert seen.unscored.startswith("its prompt is one text")
+    assert seen.unscored.startswith("the prompt is raw text")
 
 
 def test_a_span_without_messages_whose_value_is_json_of_its_own_is_that_text() -> None:
@@ -245,9 +251,10 @@ def structured(half: Message, **data: Any) -> Message:
 
 
 def joined(*halves: Message) -> Any:
-    request, response = (only(Decoder(), half) for half in halves)
+    decoder = Decoder()
+    request, response = (only(decoder, half) for half in halves)
     assert isinstance(request, LoggedHalf) and isinstance(response, LoggedHalf)
-    return kserve.join(request, response)
+    return decoder.join(request, response)
 
 
 def in_base64(half: Message) -> Message:

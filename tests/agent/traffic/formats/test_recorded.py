@@ -43,14 +43,14 @@ class Told:
     group: str = ""
 
 
-TOOLS = "the request offers tools (tools): what is left as text depends on what was written"
-ONE_TEXT = "its prompt is one text (prompt), and no token ids tell how it was read"
-STOP = "its answer may be cut at its end (stop), and no token ids tell where"
-JSON = "the request constrains what may be written (response_format)"
+TOOLS = "the request offers tools (tools): whether the answer is text then depends on what was generated"
+ONE_TEXT = "the prompt is raw text (prompt), and no prompt token ids were recorded"
+STOP = "the answer may be truncated (stop), and no output token ids were recorded"
+JSON = "the request constrains the output (response_format)"
 SEVERAL = "the answer is one of several"
-REASONING = "the answer holds reasoning apart from its text"
-CACHED = "the answer comes out of the gateway's cache (cache_hit): it was drawn for another request"
-BROKEN = "its answer was broken off (error)"
+REASONING = "the answer contains reasoning besides its text"
+CACHED = "the answer comes from the gateway's cache (cache_hit): it was generated for another request"
+BROKEN = "the answer was aborted (error)"
 NATS = (-0.25, -0.5, -0.125)
 
 LITELLM = {
@@ -97,7 +97,7 @@ def chat(**more: Any) -> Told:
 
 CHAT = chat()
 PLAIN = chat(sampling=WARM | {"top_p": 0.9, "max_tokens": 20, "seed": 3, "presence_penalty": 0.5})
-INPUT_VALUE = "its prompt is one text (input.value), and no token ids tell how it was read"
+INPUT_VALUE = "the prompt is raw text (input.value), and no prompt token ids were recorded"
 OPENINFERENCE = {
     "chat": PLAIN,
     # What is in extra_body, and what an answer has beside its text, is in no attribute.

@@ -123,17 +123,17 @@ def test_spans_with_a_models_answer_are_read_and_others_passed_over(mine: Any, o
     [
         ({}, ""),
         ({"gen_ai.request.choice.count": 2}, "one of several (n)"),
-        ({"gen_ai.request.stop_sequences": ["x"]}, "cut at its end (stop)"),
-        ({"gen_ai.output.type": "json"}, "constrains what may be written"),
+        ({"gen_ai.request.stop_sequences": ["x"]}, "may be truncated (stop)"),
+        ({"gen_ai.output.type": "json"}, "constrains the output"),
         ({"gen_ai.output.type": "text"}, ""),
         ({"gen_ai.tool.definitions": '[{"name": "f"}]'}, "offers tools"),
-        ({"gen_ai.operation.name": "text_completion"}, "one text"),
-        ({"gen_ai.usage.reasoning.output_tokens": 5}, "reasoning apart"),
+        ({"gen_ai.operation.name": "text_completion"}, "raw text"),
+        ({"gen_ai.usage.reasoning.output_tokens": 5}, "reasoning besides"),
         ({"gen_ai.response.finish_reasons": ["tool_call"]}, "calls tools"),
-        ({"gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "blob"}]}]'}, "parts that are no text"),
+        ({"gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "blob"}]}]'}, "parts that are not text"),
     ],
 )
-def test_of_an_otel_event_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+def test_of_an_otel_event_what_has_no_known_distribution(more: dict[str, Any], words: str) -> None:
     found = read(spans(GENAI | more)).unscored
     assert (words in found) if words else found == ""
 
@@ -145,13 +145,13 @@ def test_of_an_otel_event_what_has_no_known_law(more: dict[str, Any], words: str
         ({"llm.invocation_parameters": '{"logit_bias": {"5": 1}}'}, "biases tokens"),
         ({"llm.tools.0.tool.json_schema": "{}"}, "tools are offered"),
         ({"llm.output_messages.0.message.tool_calls.0.tool_call.id": "t"}, "tools are offered or called"),
-        ({"llm.input_messages.0.message.contents.0.message_content.type": "image"}, "no text"),
+        ({"llm.input_messages.0.message.contents.0.message_content.type": "image"}, "not text"),
         ({"llm.output_messages.1.message.role": "assistant"}, "one of several"),
-        ({"llm.token_count.completion_details.reasoning": 4}, "reasoning apart"),
+        ({"llm.token_count.completion_details.reasoning": 4}, "reasoning besides"),
         ({"llm.finish_reason": "tool_calls"}, "calls tools"),
     ],
 )
-def test_of_a_span_of_openinference_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+def test_of_a_span_of_openinference_what_has_no_known_distribution(more: dict[str, Any], words: str) -> None:
     found = read(spans(LLM | more)).unscored
     assert (words in found) if words else found == ""
 
@@ -160,13 +160,13 @@ def test_of_a_span_of_openinference_what_has_no_known_law(more: dict[str, Any], 
     ("request_", "choice", "more", "words"),
     [
         ({"logit_bias": {"5": 1}}, {}, {}, "biases tokens (logit_bias)"),
-        ({}, {"stop_reason": "\n", "token_ids": None}, {}, "cut at its end (stop_reason)"),
-        ({}, {"message": {"content": "a", "reasoning": "b"}}, {}, "reasoning apart"),
+        ({}, {"stop_reason": "\n", "token_ids": None}, {}, "truncated at a stop string (stop_reason)"),
+        ({}, {"message": {"content": "a", "reasoning": "b"}}, {}, "reasoning besides"),
         ({}, {"finish_reason": "tool_calls"}, {}, "calls tools"),
-        ({}, {}, {"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}, "reasoning apart"),
+        ({}, {}, {"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}, "reasoning besides"),
     ],
 )
-def test_of_an_openai_pair_what_has_no_known_law(request_: Any, choice: Any, more: Any, words: str) -> None:
+def test_of_an_openai_pair_what_has_no_known_distribution(request_: Any, choice: Any, more: Any, words: str) -> None:
     pair = body("openai")
     pair["request"] |= request_
     pair["response"]["choices"][0] |= choice
@@ -181,7 +181,7 @@ def test_several_choices_are_not_one_draw() -> None:
 
 
 @pytest.mark.parametrize(("more", "words"), [({"tool_calls": [{}]}, "calls tools"), ({"reasoning": "b"}, "reasoning")])
-def test_of_our_own_format_what_has_no_known_law(more: dict[str, Any], words: str) -> None:
+def test_of_our_own_format_what_has_no_known_distribution(more: dict[str, Any], words: str) -> None:
     own = body("gapwatch_v1")
     assert words in read(own | more).unscored
     assert "biases" in read(own | {"sampling": {"temperature": 1.0, "logit_bias": {"5": 1}}}).unscored
@@ -266,7 +266,7 @@ def test_token_ids_that_are_none_cost_the_record_and_not_the_loop(wrong: Any) ->
         read(body("gapwatch_v1") | {"output_token_ids": wrong})
 
 
-def test_every_sampling_parameter_that_changes_the_law_arrives() -> None:
+def test_every_sampling_parameter_that_changes_the_distribution_is_read() -> None:
     told = {
         **{"temperature": 0, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "seed": 3, "max_tokens": 16},
         **{"repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": 0.25},
