@@ -20,7 +20,7 @@ from probes.runners.in_process import Runner
 from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, token_distribution
 from probes.scoring.likelihood_ratio import TokenScores, samplers
 from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
-from probes.scoring.scoring_job import ScoringJob, ScoringOptions, alternatives
+from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives
 from probes.scoring.token_distribution import SamplingParameters
 
 Doubles = NDArray[np.float64]
@@ -72,7 +72,7 @@ def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> 
 
 def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
     asked = jobs(runner, cell)
-    names = list(runner.config.adapters)
+    names = {AdapterVersion(name): name for name in runner.config.adapters}
     sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
     voices: dict[Voice, Target] = dict([*sides, *alternatives(asked[0], names, asking).items()])
     with torch.inference_mode():

@@ -19,6 +19,7 @@ from probes.model.build import BaseHashes, BaseParts, Placement, build, read_bas
 from probes.model.forward import Model
 from probes.model.watched_artefact import LOOKS_TO_WAIT, Subject
 from probes.runner import Readiness, Target, Weights
+from probes.scoring.scoring_job import AdapterVersion
 
 GOLDEN = "the golden base"
 
@@ -31,7 +32,7 @@ class Sources:
     adapters: Mapping[str, str]
     golden_base: str | None
     cache: Path
-    golden_adapters: Mapping[str, str] = field(default_factory=dict)
+    golden_adapters: Mapping[AdapterVersion, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ class Loaded:
         self._adapters = {name: Subject(path) for name, path in sources.adapters.items()}
         self._read: dict[str, Adapter] = {}
         self._first_hashes: dict[str, Hashes] = {}
-        self._kept: dict[str, Adapter] = {}
+        self._kept: dict[AdapterVersion, Adapter] = {}
         self._rounded: tuple[Model, int, int, Model] | None = None
         # Of what scores traffic, by GOLDEN, the name on the golden base's switchboard, or the copy in few bits.
         self._short: dict[str, Shortage] = {}
@@ -116,49 +117,52 @@ class Loaded:
             raise Unreplayable(self.sources.golden_base or self.sources.base, f"the golden base is not loaded{why}")
         return self.golden
 
-    def golden_name(self, adapter: str) -> str:
-        """The name under which the accepted adapter answers on the golden base: its own while its files are those that
-        were accepted, else that of the copy kept since. Raises Unreplayable, Unsupported where there is none, and where
-        the copy does not fit the golden base whole: a part of an adapter is nobody's law."""
+    def golden_name(self, version: AdapterVersion) -> str:
+        """The name under which that version answers on the golden base: the adapter's own while its files are those
+        that were accepted, else that of the copy kept since. Raises Unreplayable, Unsupported where there is none, and
+        where the copy does not fit the golden base whole: a partially loaded adapter defines no valid reference
+        distribution."""
         golden = self.golden_model()
-        if adapter not in self.sources.golden_adapters:
-            self.model(Weights.GOLDEN, adapter)
-            return adapter
-        name = _as_accepted(adapter)
+        if version not in self.sources.golden_adapters:
+            if version.previous:
+                raise Unreplayable(version.name, "no copy of the version accepted before is kept")
+            self.model(Weights.GOLDEN, version.name)
+            return version.name
+        name, source = _as_accepted(version), self.sources.golden_adapters[version]
         self._check_memory(name)
         with self._noted(name):
-            kept, own = self._kept.get(adapter), golden.adapters.fitted.get(adapter)
-            kept = kept or read_whole(Path(self.sources.golden_adapters[adapter]))
+            kept = self._kept.get(version) or read_whole(Path(source))
+            own = None if version.previous else golden.adapters.fitted.get(version.name)
             is_own = own is not None and own.adapter.hash == kept.hash
             if not is_own and name not in golden.adapters.fitted:
                 put_on(golden, name, kept)
                 self._rounded = None  # a copy in few bits was made without it
-        self._kept[adapter] = kept
+        self._kept[version] = kept
         if is_own:
-            return adapter
+            return version.name
         if facts := golden.adapters.fitted[name].facts:
-            raise Unreplayable(self.sources.golden_adapters[adapter], "; ".join(facts))
+            raise Unreplayable(source, "; ".join(facts))
         return name
 
     @property
-    def scorers(self) -> list[str]:
-        """Names that ``golden_name`` may know: registered adapters, then the versions before them that are kept."""
-        return list(dict.fromkeys((*self.sources.adapters, *self.sources.golden_adapters)))
+    def scorers(self) -> list[AdapterVersion]:
+        """Versions that ``golden_name`` may have: registered adapters, then previous ones that a copy is kept of."""
+        return list(dict.fromkeys((*map(AdapterVersion, self.sources.adapters), *self.sources.golden_adapters)))
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
-        golden, name = self.golden_model(), self.golden_name(adapter)
+        golden, name = self.golden_model(), self.golden_name(AdapterVersion(adapter))
         return self._golden_told.base[scheme], golden.adapters.fitted[name].adapter.hashes[scheme]
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
         """Another copy is the accepted one, None for none; the former is taken off the golden base."""
-        others = {name: kept for name, kept in self.sources.golden_adapters.items() if name != adapter}
-        kept = others if folder is None else {**others, adapter: folder}
+        others = {other: kept for other, kept in self.sources.golden_adapters.items() if other != version}
+        kept = others if folder is None else {**others, version: folder}
         self.sources = replace(self.sources, golden_adapters=kept)
-        self._kept.pop(adapter, None)
-        self._short.pop(_as_accepted(adapter), None)
+        self._kept.pop(version, None)
+        self._short.pop(_as_accepted(version), None)
         if self.golden is not None:
-            self.golden.adapters.remove(_as_accepted(adapter))
+            self.golden.adapters.remove(_as_accepted(version))
         self._rounded = None
         self._left_memory()
 
@@ -375,6 +379,6 @@ class Loaded:
                 self._short[name] = Shortage(error.afresh())
 
 
-def _as_accepted(adapter: str) -> str:
+def _as_accepted(version: AdapterVersion) -> str:
     """Its name on the golden base where another copy has its own; a tab can be in no configured name."""
-    return f"{adapter}\tas accepted"
+    return f"{version.name}\tas accepted{' before' if version.previous else ''}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +19,15 @@ from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.scoring.likelihood_ratio import TokenScores, uniforms
 from probes.scoring.likelihood_ratio_torch import Positions, score_torch
-from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, alternatives, why_not, why_unreadable
+from probes.scoring.scoring_job import (
+    AdapterVersion,
+    ScoringAnswer,
+    ScoringJob,
+    ScoringOptions,
+    alternatives,
+    why_not,
+    why_unreadable,
+)
 from probes.scoring.token_distribution import repeated, written
 
 # Who reads a response: an alternative, or the accepted adapter itself.
@@ -36,21 +44,21 @@ VOICES = 4
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What was accepted. base: the golden model; name_of: adapter -> its name on the switchboard, raises where there is
+    """What was accepted. base: the golden model; name_of: version -> its name on the switchboard, raises where there is
     no golden copy; rounded: bits -> that copy of the golden model"""
 
     base: Model
-    name_of: Callable[[str], str]
+    name_of: Callable[[AdapterVersion], str]
     rounded: Callable[[int], Model]
 
-    def cast(self, adapters: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Adapter -> its name on the switchboard; and adapter -> why it has none."""
+    def cast(self, versions: Sequence[AdapterVersion]) -> tuple[dict[AdapterVersion, str], dict[AdapterVersion, str]]:
+        """Version -> its name on the switchboard; and version -> why it has none."""
         names, missing = {}, {}
-        for adapter in adapters:
+        for version in versions:
             try:
-                names[adapter] = self.name_of(adapter)
+                names[version] = self.name_of(version)
             except ProbeError as error:
-                missing[adapter] = f"no golden copy of {adapter}: {error}"
+                missing[version] = f"no golden copy of {version.name}: {error}"
         return names, missing
 
 
@@ -80,11 +88,15 @@ def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[Scoring
 
 
 def answers(
-    copies: Copies, jobs: Sequence[ScoringJob], adapters: Sequence[str], asking: ScoringOptions, max_tokens: int
+    copies: Copies,
+    jobs: Sequence[ScoringJob],
+    versions: Sequence[AdapterVersion],
+    asking: ScoringOptions,
+    max_tokens: int,
 ) -> list[ScoringAnswer]:
-    """All of them, in order. adapters: every registered one. Raises Unreplayable when torch fails."""
+    """All of them, in order. versions: of every registered adapter. Raises Unreplayable when torch fails."""
     golden = copies.base
-    names, missing = copies.cast(adapters)
+    names, missing = copies.cast(versions)
     asked = {
         number: _asked(job, names, missing, asking, golden)
         for number, job in enumerate(jobs)
@@ -113,16 +125,20 @@ def unanswered(job: ScoringJob, golden: Model, why: str) -> ScoringAnswer:
 
 
 def _asked(
-    job: ScoringJob, names: Mapping[str, str], missing: Mapping[str, str], asking: ScoringOptions, golden: Model
+    job: ScoringJob,
+    names: Mapping[AdapterVersion, str],
+    missing: Mapping[AdapterVersion, str],
+    asking: ScoringOptions,
+    golden: Model,
 ) -> ScoringTask:
-    detail = why_not(job, asking, golden.vocabulary, golden.width)
-    if not detail and job.adapter not in names:
-        detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
+    detail, accepted = why_not(job, asking, golden.vocabulary, golden.width), AdapterVersion(job.adapter)
+    if not detail and accepted not in names:
+        detail = missing.get(accepted, f"no adapter {job.adapter} is known")
     if detail:
         return ScoringTask(job, {BASE: Target(None)}, detail)
-    sides = (ADAPTER, Target(job.adapter)), (BASE, Target(None))
+    sides = (ADAPTER, Target(names[accepted])), (BASE, Target(None))
     voices: dict[Voice, Target] = dict([*sides, *alternatives(job, names, asking).items()])
-    return ScoringTask(job, {name: replace(it, adapter=names.get(it.adapter or "")) for name, it in voices.items()}, "")
+    return ScoringTask(job, voices, "")
 
 
 def _by_target(asked: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, Voice]]]:

@@ -27,7 +27,7 @@ from probes.model.packing import pack, pack_prompts, pack_texts
 from probes.model.residency import Loaded, Sources
 from probes.model.response_scoring import Copies, answers, chunks, unanswered
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
-from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
+from probes.scoring.scoring_job import AdapterVersion, ScoringAnswer, ScoringJob, ScoringOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
@@ -86,7 +86,8 @@ class Runner:
         self.tokens_processed = 0
         self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
-        sources = Sources(config.base, config.adapters, config.golden_base, cache, config.golden_adapters)
+        kept = {AdapterVersion(name): folder for name, folder in config.golden_adapters.items()}
+        sources = Sources(config.base, config.adapters, config.golden_base, cache, kept)
         self.loaded = Loaded(sources, config.placement())
 
     def open(self) -> None:
@@ -179,9 +180,9 @@ class Runner:
         with self._lock:
             return self.loaded.golden_hashes(adapter, scheme)
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
         with self._lock:
-            self.loaded.accept_adapter(adapter, folder)
+            self.loaded.accept_adapter(version, folder)
 
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None

@@ -30,6 +30,14 @@ COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """A registered adapter as it is accepted now, or, with ``previous``, as it was accepted before that."""
+
+    name: str
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringOptions:
     """What is asked of each response.
 
@@ -122,10 +130,10 @@ class Scoring(Protocol):
     def end_of_answer(self) -> int | None:
         """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
-        """From now on the files in this folder are what was accepted under that name, None for no copy.
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
+        """From now on the files in this folder are that version of a registered adapter; None for no copy.
 
-        adapter: a registered one, or ``version_before`` one, which is an alternative for its responses from then on
+        A previous version is an alternative for the responses of its adapter from then on.
         """
 
 
@@ -166,44 +174,46 @@ def why_unreadable(job: ScoringJob, asking: ScoringOptions, vocabulary: int) -> 
     return ""
 
 
-def version_before(adapter: str) -> str:
-    """The name under which the files answer that were accepted before; a tab can be in no configured name."""
-    return f"{adapter}\t{PREVIOUS.text}"
+def alternatives(
+    job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
+) -> dict[Alternative, Target]:
+    """The alternatives with a forward pass of their own that this response is scored against, in fixed order; which of
+    them, a hash of its request id decides.
 
-
-def alternatives(job: ScoringJob, adapters: Iterable[str], asking: ScoringOptions) -> dict[Alternative, Target]:
-    """Who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
-
-    adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
-    written decides which bets are made; those not made count as 1.
+    names: of each version with a golden copy, the adapter name by which the runner's targets mean that copy. The bet is
+    fair because nothing that was written decides which alternatives are scored; those that are not count as L = 1.
     """
-    names, earlier = list(adapters), version_before(job.adapter)
+    accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
-        HALF_STRENGTH: Target(job.adapter, Weights.GOLDEN, 0.5),
-        DOUBLE_STRENGTH: Target(job.adapter, Weights.GOLDEN, 2.0),
-        FOUR_BITS: Target(job.adapter, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
+        HALF_STRENGTH: Target(accepted, Weights.GOLDEN, 0.5),
+        DOUBLE_STRENGTH: Target(accepted, Weights.GOLDEN, 2.0),
+        FOUR_BITS: Target(accepted, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
     }
-    there = {copy: copies[copy] for copy in asking.copies}
-    if earlier in names:
-        there[PREVIOUS] = Target(earlier, Weights.GOLDEN)
+    targets = {copy: copies[copy] for copy in asking.copies}
+    if previous in names:
+        targets[PREVIOUS] = Target(names[previous], Weights.GOLDEN)
     if asking.others:
-        others = [name for name in names if name != job.adapter and not name.endswith(version_before(""))]
-        there |= {other_adapter(name): Target(name, Weights.GOLDEN) for name in others}
-    if asking.passes is None or asking.passes >= len(there):
-        return there
+        others = [version for version in names if version.name != job.adapter and not version.previous]
+        targets |= {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in others}
+    if asking.passes is None or asking.passes >= len(targets):
+        return targets
     seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()
-    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(there), asking.passes, replace=False)
-    return {who: target for number, (who, target) in enumerate(there.items()) if number in chosen}
+    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(targets), asking.passes, replace=False)
+    return {who: target for number, (who, target) in enumerate(targets.items()) if number in chosen}
 
 
 def token_scores(
-    job: ScoringJob, logits: Callable[[Target], Floats], adapters: Iterable[str], asking: ScoringOptions
+    job: ScoringJob,
+    logits: Callable[[Target], Floats],
+    names: Mapping[AdapterVersion, str],
+    asking: ScoringOptions,
 ) -> TokenScores:
-    """The plain way, for a runner in numpy. logits: of a target, (T, V) at the output's positions"""
+    """By the reference formulas, for a runner in numpy. logits: of a target, (T, V) at the output's positions; names:
+    as of ``alternatives``"""
     response = job.response
     cut = replace(response, tokens=response.tokens[: asking.longest_output])
-    adapter, base = Target(job.adapter, Weights.GOLDEN), Target(None, Weights.GOLDEN)
-    sides = {who: logits(target) for who, target in alternatives(job, adapters, asking).items()}
+    adapter, base = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN), Target(None, Weights.GOLDEN)
+    sides = {who: logits(target) for who, target in alternatives(job, names, asking).items()}
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
     own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
     return score(own, bare, wide, cut, asking.of(job.adapter))

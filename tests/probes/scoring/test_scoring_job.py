@@ -17,8 +17,9 @@ from detectors.evidence.alternative import (
 from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Replay, Target
-from probes.runners.memory import Runner
+from probes.runners.memory import Runner, golden_name
 from probes.scoring.scoring_job import (
+    AdapterVersion,
     Scoring,
     ScoringAnswer,
     ScoringJob,
@@ -26,7 +27,6 @@ from probes.scoring.scoring_job import (
     alternatives,
     cut,
     traffic_score,
-    version_before,
     why_not,
     why_unreadable,
 )
@@ -138,7 +138,7 @@ def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
 
 def test_who_is_asked_follows_from_the_request_id_alone() -> None:
     few = ScoringOptions(passes=2)
-    names = [f"adapter-{i}" for i in range(40)]
+    names = {AdapterVersion(name): name for name in ("alpha", *(f"adapter-{i}" for i in range(40)))}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
     other = replace(made(), request_id="r7", output=(1, 2, 3), prompt=(4,), at=5.0)
@@ -149,20 +149,23 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
 
 
 def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
-    few, names = ScoringOptions(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
+    versions = [AdapterVersion(name, previous) for previous in (False, True) for name in ("alpha", "beta")]
+    few, names = ScoringOptions(passes=2), {version: golden_name(version) for version in versions}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
     assert {name for one in picked for name in one} == {HALF_STRENGTH, DOUBLE_STRENGTH, PREVIOUS, other_adapter("beta")}
-    assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {version_before("alpha")}
+    assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {
+        golden_name(AdapterVersion("alpha", previous=True))
+    }
     alone = alternatives(made(), names, replace(ALL, others=False, copies=()))
     assert list(alone) == [PREVIOUS]
 
 
 def test_the_version_before_is_asked_about_while_it_is_at_hand() -> None:
     runner = opened()
-    runner.accept_adapter(version_before("alpha"), "alpha-v0")
+    runner.accept_adapter(AdapterVersion("alpha", previous=True), "alpha-v0")
     (before,) = runner.score([made()], never, ALL)
-    runner.accept_adapter(version_before("alpha"), None)
+    runner.accept_adapter(AdapterVersion("alpha", previous=True), None)
     (after,) = runner.score([made()], never, ALL)
     assert before.tokens is not None and after.tokens is not None
     assert set(before.tokens.log_l) - set(after.tokens.log_l) == {PREVIOUS}
@@ -204,7 +207,7 @@ def test_stops_between_responses() -> None:
 
 
 def test_no_configured_name_is_taken_for_the_version_before() -> None:
-    names = ["alpha", "alpha@previous", "beta"]
+    names = {AdapterVersion(name): name for name in ("alpha", "alpha@previous", "beta")}
     picked = alternatives(made(), names, ALL)
     assert PREVIOUS not in picked
     assert picked[other_adapter("alpha@previous")].adapter == "alpha@previous"
