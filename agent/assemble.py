@@ -39,9 +39,9 @@ from detectors.verdicts.decision import Rules
 from probes.golden.record import Golden, Refusal
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
-from probes.scoring.likelihood_ratio import Settings
 from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_scores import Settings
 from probes.scoring.tokenise import Retokenise
 
 

@@ -15,7 +15,7 @@ from probes.model.response_scoring import ADAPTER, Voice, logits_of
 from probes.model.shared_prefix import read
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio_torch import law_torch, mean_e_torch, null_of
+from probes.scoring.likelihood_ratio_torch import mean_e_torch, null_of_torch, token_distribution_torch
 from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 
@@ -65,8 +65,8 @@ def _against(
     what: str, own: dict[Voice, torch.Tensor], truth: dict[Voice, torch.Tensor], asking: ScoringOptions
 ) -> Iterator[Figure]:
     adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
-    law = law_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()
-    null = null_of(adapter, base, SamplingParameters(1.0), asking.tokens)
+    law = token_distribution_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()
+    null = null_of_torch(adapter, base, SamplingParameters(1.0), asking.tokens)
     for numeric in (0.0, 0.005):
         means = [
             mean_e_torch(bet, null, [law], numeric)[0].numpy()

@@ -17,18 +17,24 @@ from probes.model.response_scoring import ADAPTER, Voice, joined, logits_of
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.runners.in_process import Runner
-from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, token_distribution
-from probes.scoring.likelihood_ratio import TokenScores, samplers
-from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
+from probes.scoring import likelihood_axes, likelihood_ratio_torch, token_distribution, token_scores
+from probes.scoring.likelihood_ratio_torch import (
+    Positions,
+    mean_e_torch,
+    null_of_torch,
+    score_torch,
+    token_distribution_torch,
+)
 from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives
 from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_scores import TokenScores, samplers
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
 Bet = Alternative | str
 """An alternative, or the name of a sampler."""
 # What the numbers here follow from: another text of these files, and they are computed anew.
-FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, token_distribution)
+FORMULAS = (likelihood_axes, likelihood_ratio_torch, shared_prefix, token_distribution, token_scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,14 +126,14 @@ def laws(
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     path = {interpolation(share): torch.lerp(base, adapter, share) for share in asking.tokens.path}
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
-    return {who: law_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
+    return {who: token_distribution_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
 
 
 def _kl(logits: Mapping[Voice, torch.Tensor], asking: ScoringOptions) -> dict[Bet, Doubles]:
     """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
     plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
-    by_sampler = {name: law_torch(golden, other) for name, other in samplers(plain).items()}
+    by_sampler = {name: token_distribution_torch(golden, other) for name, other in samplers(plain).items()}
     found: dict[Bet, torch.Tensor] = dict([*laws(logits, plain, asking).items(), *by_sampler.items()])
     return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
 
@@ -136,10 +142,10 @@ def _means(
     logits: Mapping[Voice, torch.Tensor], sampling: SamplingParameters, asking: ScoringOptions
 ) -> dict[Bet, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    null = null_of(adapter, base, sampling, asking.tokens)
-    edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)
+    null = null_of_torch(adapter, base, sampling, asking.tokens)
+    edges = (token_distribution_torch(torch.lerp(base, adapter, share), sampling) for share in asking.tokens.edges)
     truths = [law.exp() for law in (null.golden, *edges)]
-    by_sampler = {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
+    by_sampler = {name: token_distribution_torch(adapter, other) for name, other in samplers(sampling).items()}
     bets: dict[Bet, torch.Tensor] = dict([*laws(logits, sampling, asking).items(), *by_sampler.items()])
     return {name: mean_e_torch(it, null, truths, asking.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
 

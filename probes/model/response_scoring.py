@@ -17,7 +17,6 @@ from probes.model.forward import Model
 from probes.model.memory import failures
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
-from probes.scoring.likelihood_ratio import TokenScores, uniforms
 from probes.scoring.likelihood_ratio_torch import Positions, score_torch
 from probes.scoring.scoring_job import (
     AdapterVersion,
@@ -29,6 +28,7 @@ from probes.scoring.scoring_job import (
     why_unreadable,
 )
 from probes.scoring.token_distribution import repeated, written
+from probes.scoring.token_scores import TokenScores, uniforms
 
 # Who reads a response: an alternative, or the accepted adapter itself.
 Voice = Alternative | None

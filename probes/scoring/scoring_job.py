@@ -23,8 +23,9 @@ from detectors.evidence.alternative import (
 from detectors.records import Fault, FaultKind, Floats
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
-from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, seed_of
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.token_distribution import Doubles, SamplingParameters
+from probes.scoring.token_scores import Response, Settings, TokenScores, seed_of
 
 COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 

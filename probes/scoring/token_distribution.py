@@ -86,7 +86,7 @@ def sampling_of(named: Mapping[str, float], default: SamplingParameters | None =
     return found if found.sane else None
 
 
-def law(logits: Doubles, sampling: SamplingParameters) -> Doubles:
+def token_distribution(logits: Doubles, sampling: SamplingParameters) -> Doubles:
     """(T, V) log-probabilities that tokens are drawn from, -inf where the sampler cuts them off.
 
     logits: (T, V), penalties already in them; log-probabilities do as well

@@ -8,9 +8,9 @@ import pytest
 
 from detectors.evidence.profile_likelihood import Doubles, most_likely
 from detectors.records import Interval
-from probes.scoring.likelihood_axes import on_path, path_log_likelihood
-from probes.scoring.likelihood_ratio import Settings
-from probes.scoring.token_distribution import SamplingParameters, law, normalised
+from probes.scoring.likelihood_axes import interpolate, path_log_likelihood
+from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import Settings
 
 GRID = Settings().grid
 
@@ -20,7 +20,7 @@ def told(truth: float, seed: int, sampling: SamplingParameters, tokens: int = 60
     rng = np.random.default_rng(seed)
     base = normalised(2.0 * rng.standard_normal((tokens, 40)))
     adapter = normalised(base + 1.5 * rng.standard_normal((tokens, 40)))
-    mass = np.exp(law(on_path(adapter, base, truth), sampling)).cumsum(axis=1)
+    mass = np.exp(token_distribution(interpolate(adapter, base, truth), sampling)).cumsum(axis=1)
     drawn = (rng.random((tokens, 1)) * mass[:, -1:] > mass).sum(axis=1)
     likelihood: Doubles = path_log_likelihood(adapter, base, drawn, sampling, GRID).sum(axis=1)
     return likelihood

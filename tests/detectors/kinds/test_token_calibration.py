@@ -7,8 +7,9 @@ import pytest
 
 from detectors.kinds.token_calibration import Config, Detector, State, _range, _requested
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
-from probes.scoring.likelihood_ratio import SAMPLERS, Response, Settings, score
-from probes.scoring.token_distribution import SamplingParameters, law, normalised
+from probes.scoring.likelihood_ratio_reference import score
+from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import SAMPLERS, Response, Settings
 
 SETTINGS = Settings(path=(), grid=(1.0,))
 ASKED = SamplingParameters(1.0, top_p=0.9)
@@ -21,7 +22,7 @@ def response(
     """Forty tokens of a random language, drawn by one sampler and scored as if by the other."""
     base = normalised(2.0 * rng.standard_normal((40, 30)))
     adapter = normalised(base + rng.standard_normal((40, 30)))
-    mass = np.exp(law(adapter, in_force)).cumsum(axis=1)
+    mass = np.exp(token_distribution(adapter, in_force)).cumsum(axis=1)
     tokens = (rng.random((40, 1)) * mass[:, -1:] > mass).sum(axis=1)
     found = score(adapter, base, {}, Response((), tuple(map(int, tokens)), asked, number), SETTINGS)
     return TrafficScore(

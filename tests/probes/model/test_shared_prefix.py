@@ -16,7 +16,7 @@ from detectors.records import Fault, FaultKind
 from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio import score
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.scoring_job import (
     COPIES,
     AdapterVersion,
