@@ -107,7 +107,7 @@ def token_distribution_torch(logits: torch.Tensor, sampling: SamplingParameters)
 
 
 def nucleus_torch(log_probs: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """``token_distribution.nucleus``, from the most probable tokens; from the whole vocabulary where those are too few."""
+    """``token_distribution.nucleus``: of the most probable tokens, of the whole vocabulary where those are too few."""
     width = log_probs.shape[-1]
     look = min(width, max(FIRST_LOOK, sampling.top_k))
     kept, ids, enough = _kept(log_probs, sampling, look)
