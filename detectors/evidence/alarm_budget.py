@@ -1,8 +1,9 @@
-"""How much evidence is worth waking a person? Asked in false pages a year for the whole fleet, never as a threshold.
+"""How much evidence is worth waking a person? The threshold that follows from false pages a year for the whole fleet.
 
-A stream is every M that can alarm by itself, pods and bases included. Holds because P(alarm by T) <= T / A for each
-stream (e_detector.py), so the expected number of false pages a year is at most ``streams * rounds / A``, under any
-dependence between streams. Source: docs/mathematics.md#false-alarm-budget.
+A stream is every M that can alarm by itself, of pods and bases too. Null: every stream's own. Guarantee: the expected
+number of false pages a year is at most ``streams * rounds / A``, because P(alarm by T) <= T / A for each stream
+(e_detector.py), under any dependence between streams. What breaks it: a stream that is not counted, or one whose null
+does not hold. Source: docs/mathematics.md#false-alarm-budget.
 """
 
 from __future__ import annotations

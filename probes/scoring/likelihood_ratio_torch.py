@@ -62,7 +62,7 @@ def score_torch(
     positions: Positions,
     settings: Settings,
 ) -> TokenScores:
-    """``likelihood_ratio_reference.score``. Logits are (N, V), penalties applied; only (N,) numbers leave the device."""
+    """``likelihood_ratio_reference.score``. Logits: (N, V), penalties applied; only (N,) numbers leave the device."""
     sampling, tokens = positions.sampling, positions.tokens
     adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
     plain = adapter if positions.plain is None else positions.plain.float()

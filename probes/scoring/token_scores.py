@@ -16,18 +16,19 @@ import numpy as np
 from detectors.evidence.alternative import Alternative
 from probes.scoring.token_distribution import Doubles, SamplingParameters
 
-# Part of the ratio that is held back where a token can be impossible: no alternative is wiped out by one token.
+# Share of the ratio that is replaced by a constant where a token can be impossible: no token ends an alternative.
 HELD_BACK = 0.05
-# Nats per token that cover the rounding of float32 sums over a vocabulary: up to 1.1e-5 was seen.
+# Nats per token that cover the rounding of float32 sums over a vocabulary: up to 1.1e-5 was measured.
 ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What each token is asked.
+    """What is computed of each token.
 
-    tolerance: share of the adapter's effect whose loss or surplus is benign; numeric: nats per token for numerics
-    path: shares of the adapter that are alternatives of their own; grid: shares at which the likelihood is recorded
+    tolerance: share of the adapter's effect whose loss or surplus is benign
+    numeric: nats a token taken off every ratio, for differences between kernels
+    path: shares on the interpolation path that are alternatives; grid: shares at which the likelihood is recorded
     temperatures, top_ps: at which it is recorded too, for the estimates of the sampler that is in force
     """
 
@@ -40,31 +41,31 @@ class Settings:
 
     @property
     def edges(self) -> tuple[float, float]:
-        """Shares of the adapter at which what is served still counts as healthy."""
+        """Shares of the adapter between which what is served counts as healthy."""
         return 1.0 - self.tolerance, 1.0 + self.tolerance
 
-    def widened(self, asked: SamplingParameters) -> list[SamplingParameters]:
+    def widened(self, requested: SamplingParameters) -> list[SamplingParameters]:
         """The request's sampler with each of ``top_ps``."""
-        return [replace(asked, top_p=p) for p in self.top_ps]
+        return [replace(requested, top_p=p) for p in self.top_ps]
 
 
-def samplers(asked: SamplingParameters) -> dict[str, SamplingParameters]:
-    """Name -> a sampler that might be in force instead of the request's: one of its numbers replaced by another.
+def samplers(requested: SamplingParameters) -> dict[str, SamplingParameters]:
+    """Name -> a sampler that might be in force instead of the request's: one of its parameters has another value.
 
-    1 and 0 are what an engine takes that forgets the temperature, or takes it for a switch.
+    Temperature 1 is that of an engine that ignores the parameter, 0 that of one that treats it as a switch.
     """
-    t = asked.temperature
+    t = requested.temperature
     heat = (
         {"temperature 1": 1.0, "temperature 0.3": 0.3}
-        if asked.greedy
+        if requested.greedy
         else {"temperature 1": 1.0, "temperature 0": 0.0, "temperature x0.8": 0.8 * t, "temperature x1.2": 1.2 * t}
     )
-    found = {name: replace(asked, temperature=other) for name, other in heat.items() if other != t}
-    if not asked.greedy:  # a nucleus is nothing to a greedy sampler
-        found |= {f"top_p {p:g}": replace(asked, top_p=p) for p in (0.9, 1.0) if p != asked.top_p}
-    if asked.penalised:
-        found["no penalties"] = replace(asked, presence=0.0, frequency=0.0, repetition=1.0)
-    return found
+    others = {name: replace(requested, temperature=other) for name, other in heat.items() if other != t}
+    if not requested.greedy:  # top-p changes nothing for a greedy sampler
+        others |= {f"top_p {p:g}": replace(requested, top_p=p) for p in (0.9, 1.0) if p != requested.top_p}
+    if requested.penalised:
+        others["no penalties"] = replace(requested, presence=0.0, frequency=0.0, repetition=1.0)
+    return others
 
 
 # Every name that ``samplers`` can give.
@@ -75,7 +76,7 @@ SAMPLERS = tuple(samplers(SamplingParameters(0.0))) + tuple(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """tokens: (T,) the output; prompt: what stands before it; seed: of the ranks (``seed_of``)"""
+    """tokens: (T,) ids of the output; prompt: ids before it; seed: of the randomised ranks (``seed_of``)"""
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -85,12 +86,13 @@ class Response:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenScores:
-    """N positions in numbers, nats.
+    """The numbers of N positions, in nats.
 
     log_l: alternative -> (N,) ln of the e-value; log_sampler: sampler -> (N,) likewise
-    path_log_lik: (G, N) ln likelihood along ``Settings.grid``; temperature_log_lik, top_p_log_lik: along theirs
-    ranks: (N,) randomised rank of the token in the golden law
-    Greedy responses have nan in path, nuclei and ranks: nothing was drawn.
+    path_log_lik: (G, N) ln likelihood along ``Settings.grid``; temperature_log_lik, top_p_log_lik: along
+    ``Settings.temperatures`` and ``Settings.top_ps``
+    ranks: (N,) randomised rank of the token in the golden token distribution, in [0, 1] and not in nats
+    Greedy responses have nan in path_log_lik, top_p_log_lik and ranks: their tokens are not drawn.
     """
 
     log_l: Mapping[Alternative, Doubles]
@@ -109,9 +111,10 @@ class TokenScores:
 
 
 def uniforms(response: Response) -> Doubles:
-    """(T,) numbers that follow from the request alone, so that a replay gives the same ranks."""
+    """(T,) in [0, 1), from the request alone, so that scoring a response again gives the same ranks."""
     return np.random.default_rng(response.seed).random(len(response.tokens))
 
 
 def seed_of(request_id: str) -> int:
+    """A seed that follows from the request id alone."""
     return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
