@@ -176,7 +176,10 @@ def test_around_midnight_the_engines_count_of_the_prompt_determines_the_day(minu
     assert day_of(on(around, prompt_tokens=after)) == "10"
     assert on(around, prompt_tokens=before).unscored == on(around, prompt_tokens=after).unscored == ""
     for counted in (0, after + 1):
-        assert "served around midnight: without token ids the date is unknown" in on(around, prompt_tokens=counted).unscored
+        assert (
+            "served around midnight: without token ids the date is unknown"
+            in on(around, prompt_tokens=counted).unscored
+        )
 
 
 def test_around_midnight_a_count_that_both_days_have_determines_nothing() -> None:
