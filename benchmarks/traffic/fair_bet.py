@@ -23,7 +23,7 @@ ENOUGH = 20_000
 
 
 def figures(cells: Sequence[Observed], quick: bool) -> Iterator[Figure]:
-    """Under the golden distribution and both edges of the tolerance: every alternative and sampler, own prompts and others."""
+    """Exact means of L under the golden distribution and both edges: every alternative and sampler, all prompts."""
     largest: dict[Bet, float] = {}
     for observed in cells:
         for name, values in observed.mean_e.items():

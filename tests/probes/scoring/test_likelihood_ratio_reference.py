@@ -36,7 +36,7 @@ def golden_pair(seed: int = 0, effect: float = 2.0) -> tuple[Doubles, Doubles]:
 
 
 def alternatives(adapter: Doubles, base: Doubles, sampling: SamplingParameters) -> dict[str, Doubles]:
-    """Laws on the path and off it, one of them cut off by another nucleus and one that never agrees."""
+    """Distributions on the interpolation path and off it, one with another nucleus and one with the opposite order."""
     found = {
         f"path {s}": token_distribution(interpolate(adapter, base, s), sampling) for s in (0.0, 0.25, 0.5, 0.75, 2.0)
     }
@@ -52,10 +52,10 @@ def drawn(log_probs: Doubles, seed: int = 5) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("effect", [0.3, 2.0, 8.0])
-def test_the_mean_of_l_is_at_most_one_at_every_position_under_the_golden_law_and_at_its_edges(
+def test_the_mean_of_l_is_at_most_one_at_every_position_under_the_golden_distribution_and_at_its_edges(
     name: str, effect: float
 ) -> None:
-    """Exactly, as a sum over the vocabulary: golden law, and 5 % less and more of the adapter."""
+    """Exactly, as a sum over the vocabulary: golden distribution, and 5 % less and more of the adapter."""
     sampling = SAMPLERS[name]
     adapter, base = golden_pair(effect=effect)
     null = null_of(adapter, base, sampling, SETTINGS)
@@ -100,7 +100,7 @@ def test_a_token_outside_the_golden_nucleus_is_finite_evidence() -> None:
     assert 0 <= found.max() <= np.log(99) + 1e-9
 
 
-def test_greedy_asks_which_of_two_most_probable_tokens_was_written() -> None:
+def test_greedy_bets_on_whose_most_probable_token_was_written() -> None:
     adapter, base = golden_pair()
     null = null_of(adapter, base, SamplingParameters(0.0), SETTINGS)
     alternative = token_distribution(base, SamplingParameters(0.0))
@@ -120,7 +120,7 @@ def test_a_tie_of_greedy_decoding_is_no_evidence() -> None:
 
 
 def test_a_greedy_engine_that_always_writes_the_adapters_own_best_never_gains() -> None:
-    """Whatever the kernel does within a tie, tokens of the tie are no evidence for anybody."""
+    """Whatever the kernel does within a tie, tied tokens are no evidence for any alternative."""
     adapter, base = golden_pair()
     null = null_of(adapter, base, SamplingParameters(0.0), SETTINGS)
     for share in (0.0, 0.25, 0.5, 0.75, 2.0):
@@ -163,7 +163,7 @@ def interpolated_distribution(adapter: Doubles, base: Doubles, share: float) -> 
     return token_distribution(interpolate(adapter, base, share), SamplingParameters(1.0))
 
 
-def test_ranks_are_uniform_while_the_law_is_right_and_not_when_the_sampler_is_another() -> None:
+def test_ranks_are_uniform_under_the_right_distribution_and_not_under_another_sampler() -> None:
     from scipy.stats import kstest
 
     rows = np.concatenate([logits(seed) for seed in range(40)])
@@ -174,7 +174,7 @@ def test_ranks_are_uniform_while_the_law_is_right_and_not_when_the_sampler_is_an
     assert kstest(hotter, "uniform").pvalue < 1e-6
 
 
-def test_a_token_that_the_law_rules_out_has_the_last_rank() -> None:
+def test_a_token_of_probability_zero_has_the_last_rank() -> None:
     golden = token_distribution(logits(1), SamplingParameters(1.0, top_p=0.5))
     assert (ranks(golden, golden.argmin(axis=1), np.zeros(T)) == 1.0).all()
 
@@ -188,7 +188,7 @@ def test_score_names_every_alternative() -> None:
     assert set(whole.log_sampler) == set(samplers(SamplingParameters(1.0))) <= set(SAMPLER_NAMES)
 
 
-def test_penalties_of_the_request_are_part_of_the_law() -> None:
+def test_penalties_of_the_request_are_part_of_the_distribution() -> None:
     adapter, base = golden_pair()
     asked = SamplingParameters(1.0, presence=1.5, frequency=0.5)
     response = Response((1,), tuple([4] * T), asked)

@@ -40,7 +40,7 @@ def both(response: Response, adapter: Doubles, base: Doubles, other: Doubles) ->
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
 @pytest.mark.parametrize("writer", [0, 1])
-def test_the_fast_way_equals_the_plain_formula(name: str, writer: int) -> None:
+def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
     sampling = SAMPLERS.get(name, SamplingParameters(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
     pair = golden_pair()
     tokens = tuple(map(int, drawn(pair[writer])))

@@ -54,7 +54,7 @@ def scored(*jobs: ScoringJob, asking: ScoringOptions = ALL) -> list[ScoringAnswe
     return runner.score(jobs, never, asking)
 
 
-def test_a_response_is_scored_against_everybody_that_is_asked_about() -> None:
+def test_a_response_is_scored_against_every_alternative() -> None:
     (answer,) = scored(made())
     found = traffic_score(answer, ALL)
     assert found.scored is ScoringMode.SAMPLED and found.tokens == len("Sorry")
@@ -86,7 +86,7 @@ def test_greedy_responses_have_no_ranks_and_no_path() -> None:
         (replace(made(), adapter="nobody"), "nobody"),
     ],
 )
-def test_what_keeps_a_response_from_being_scored_is_told(unscored: ScoringJob, words: str) -> None:
+def test_an_unscored_response_says_why(unscored: ScoringJob, words: str) -> None:
     (answer,) = scored(unscored)
     found = traffic_score(answer, ALL)
     assert found.scored is ScoringMode.NOT_SCORED and found.tokens == 0 and not found.alternatives
@@ -107,7 +107,7 @@ def test_a_response_that_is_not_scored_is_embedded_all_the_same() -> None:
     assert np.isnan(foreign.output).all()
 
 
-def test_the_deployments_sampler_stands_in_where_a_record_tells_none() -> None:
+def test_the_deployments_sampler_stands_in_where_a_record_has_none() -> None:
     assert made(sampling={"top_p": 0.9}, default=SamplingParameters(0.7)).sampling == SamplingParameters(0.7, top_p=0.9)
 
 
@@ -136,7 +136,7 @@ def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
     assert "leaves no room" in why_unreadable(cut(full, asking), asking, toy.VOCABULARY)
 
 
-def test_who_is_asked_follows_from_the_request_id_alone() -> None:
+def test_which_alternatives_are_scored_follows_from_the_request_id_alone() -> None:
     few = ScoringOptions(passes=2)
     names = {AdapterVersion(name): name for name in ("alpha", *(f"adapter-{i}" for i in range(40)))}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
@@ -148,7 +148,7 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
         ScoringOptions(copies=(BASE,))
 
 
-def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
+def test_the_version_before_is_drawn_like_the_others_and_only_for_its_own_adapter() -> None:
     versions = [AdapterVersion(name, previous) for previous in (False, True) for name in ("alpha", "beta")]
     few, names = ScoringOptions(passes=2), {version: golden_name(version) for version in versions}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
@@ -161,7 +161,7 @@ def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alterna
     assert list(alone) == [PREVIOUS]
 
 
-def test_the_version_before_is_asked_about_while_it_is_at_hand() -> None:
+def test_the_version_before_is_scored_while_its_files_are_kept() -> None:
     runner = opened()
     runner.accept_adapter(AdapterVersion("alpha", previous=True), "alpha-v0")
     (before,) = runner.score([made()], never, ALL)
@@ -194,7 +194,7 @@ def sample(runner: Runner, target: Target, prompt: tuple[int, ...], seed: int) -
     return tuple(text[len(prompt) :])
 
 
-def test_it_is_the_golden_copies_that_score_whatever_is_served_now() -> None:
+def test_golden_copies_score_whatever_is_served_now() -> None:
     broken = opened(faults={"alpha": "not_applied", "": "base_swapped:0.3"})
     before, after = opened().score([made()], never, ALL)[0], broken.score([made()], never, ALL)[0]
     assert before.tokens is not None and after.tokens is not None

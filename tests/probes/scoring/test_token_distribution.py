@@ -37,7 +37,7 @@ def test_nucleus_keeps_the_fewest_tokens_that_reach_the_share(sampling: Sampling
     assert np.exp(token_distribution(LOGITS, sampling)).sum() == pytest.approx(1.0)
 
 
-def test_temperature_is_the_law_at_that_temperature() -> None:
+def test_temperature_divides_the_logits() -> None:
     assert np.exp(token_distribution(LOGITS, SamplingParameters(0.5)))[0, 0] == pytest.approx(
         0.25 / (0.25 + 0.09 + 0.0225 + 0.0016 + 0.0001)
     )
@@ -68,7 +68,7 @@ def test_greedy_is_uniform_over_near_ties() -> None:
         ({"temperature": 1.0, "presence_penalty": 0.5}, None, SamplingParameters(1.0, presence=0.5)),
     ],
 )
-def test_a_temperature_nobody_told_stays_unknown(
+def test_a_temperature_that_nobody_states_stays_unknown(
     named: dict[str, float], default: SamplingParameters | None, wanted: SamplingParameters | None
 ) -> None:
     assert sampling_of(named, default) == wanted

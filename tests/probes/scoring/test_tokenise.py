@@ -30,7 +30,7 @@ def told(output: str = TEXT, **more: Any) -> Interaction:
 
 
 class Loose(Runner):
-    """Its tokens read as another text than they were made from, as some tokenizers' do."""
+    """Its tokens decode to another text than they were made from, as those of some tokenizers do."""
 
     def decode(self, ids: Any, weights: Weights = Weights.LIVE) -> str:
         return super().decode(ids, weights).lower()
@@ -94,7 +94,7 @@ def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
     assert one.detail == "" and "those of its text" in other.detail
 
 
-def test_an_end_that_is_counted_and_not_among_the_ids_is_bet_on_all_the_same() -> None:
+def test_an_end_that_is_counted_and_not_among_the_ids_is_scored_all_the_same() -> None:
     assert made(output_token_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
     assert made(output_token_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
     assert made(output_token_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
@@ -105,7 +105,7 @@ def test_what_the_record_said_comes_before_what_its_tokens_say() -> None:
 
 
 def test_the_toll_pays_for_what_is_set_aside() -> None:
-    """Worst case: all that is kept the alternative would have written, and the rest counts as 1."""
+    """Worst case: the alternative would have written all that is kept, and the rest counts as 1."""
     for share in (0.0, SET_ASIDE / 2, SET_ASIDE):
         assert math.exp(-TOLL) * 1.0 + share <= 1.0 + 1e-12
 
