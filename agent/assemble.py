@@ -46,9 +46,9 @@ from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter, folder_of
 from probes.runner import Runner
-from probes.scoring.likelihood_ratio import Settings
 from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_scores import Settings
 from probes.scoring.tokenise import Retokenise
 
 

@@ -53,7 +53,7 @@ class World:
     def plain(self) -> dict[tuple[str, str], Observed]:
         """Temperature 1, nothing cut off: every writer under every adapter's name."""
         cells = [Cell(name, writer, PLAIN, self.count) for name in self.adapters for writer in WRITERS]
-        return {(cell.adapter, cell.writer): self._seen(cell, ALL, cell.writer == "healthy") for cell in cells}
+        return {(cell.adapter, cell.writer): self._observed(cell, ALL, cell.writer == "healthy") for cell in cells}
 
     @cached_property
     def sampled(self) -> list[Observed]:
@@ -64,12 +64,12 @@ class World:
             for sampling in OTHERS
             for writer in ("healthy", "base")
         ]
-        return [self._seen(cell, BARE, True) for cell in cells]
+        return [self._observed(cell, BARE, True) for cell in cells]
 
     @cached_property
     def drifting(self) -> list[Observed]:
         """Prompts from elsewhere under each adapter's name."""
-        return [self._seen(cell, BARE, True) for cell in self._drifting]
+        return [self._observed(cell, BARE, True) for cell in self._drifting]
 
     @property
     def _drifting(self) -> list[Cell]:
@@ -81,32 +81,32 @@ class World:
         """Requests that ask for temperature 1 and no truncation, and are answered otherwise."""
         wanted = {"temperature x1.2": SamplingParameters(1.2), "top_p 0.9": SamplingParameters(1.0, top_p=0.9)}
         cells = {
-            (name, key): Cell(name, "healthy", PLAIN, self.count, in_force=it)
+            (name, key): Cell(name, "healthy", PLAIN, self.count, in_force=sampling)
             for name in self.adapters
-            for key, it in wanted.items()
+            for key, sampling in wanted.items()
         }
-        return {key: self._seen(cell, BARE, False) for key, cell in cells.items()}
+        return {key: self._observed(cell, BARE, False) for key, cell in cells.items()}
 
     def few(self, writer: str) -> peers.Pool:
         """A few prompts that come again and again."""
         cell = Cell(ADAPTERS[0], writer, PLAIN, self.count, "few")
-        return peers.pool(self._seen(cell, HALVES, False), jobs(self.runner, cell))
+        return peers.pool(self._observed(cell, HALVES, False), jobs(self.runner, cell))
 
-    def _seen(self, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
+    def _observed(self, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
         console.print(f"  {cell.name}")
         return observe(self.runner, cell, asking, exact)
 
 
 def main() -> None:
-    told = arguments(__doc__ or "")
+    options = arguments(__doc__ or "")
     runner = open_runner()
     try:
-        figures = _figures(World(runner, told.quick), told.part)
+        figures = _figures(World(runner, options.quick), options.part)
     finally:
         runner.close()
     again = {figure.name for figure in figures}
-    kept = [figure for figure in held(told.json) if told.part and figure.name not in again]
-    report([*kept, *figures], SEED, told.json)
+    kept = [figure for figure in held(options.json) if options.part and figure.name not in again]
+    report([*kept, *figures], SEED, options.json)
 
 
 def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
@@ -134,7 +134,7 @@ def _delays(world: World) -> Iterator[Figure]:
 
 
 def _fair(world: World) -> Iterator[Figure]:
-    healthy = [seen for seen in world.plain.values() if seen.mean_e]
+    healthy = [observed for observed in world.plain.values() if observed.mean_e]
     yield from fair_bet.figures([*healthy, *world.sampled, *world.drifting], world.quick)
     yield from fair_bet.numerics(world.runner, ADAPTERS[0], BARE, world.quick)
 
@@ -150,15 +150,15 @@ def _peers(world: World) -> Iterator[Figure]:
 
 
 def _retention(world: World) -> Iterator[Figure]:
-    """What the words alone say of strength; half strength in the LoRA's scale is no half along the path."""
+    """Strength estimated from text alone; half of the LoRA's scale is not half of the interpolation path."""
     grid = ALL.tokens.grid
-    for (name, writer), seen in world.plain.items():
+    for (name, writer), observed in world.plain.items():
         if writer in ("healthy", "half", "base"):
-            told = most_likely(np.array(grid), seen.tokens.path_log_lik.sum(axis=1), len(seen.lengths))
-            yield context(f"retention from text, {writer} as {name}", told.mean, "")
+            interval = most_likely(np.array(grid), observed.tokens.path_log_lik.sum(axis=1), len(observed.lengths))
+            yield context(f"retention from text, {writer} as {name}", interval.mean, "")
             # JSON has no word for a bound that lies somewhere beyond the grid: its end stands for it.
-            low = grid[0] if np.isnan(told.low) else told.low
-            high = grid[-1] if np.isnan(told.high) else told.high
+            low = grid[0] if np.isnan(interval.low) else interval.low
+            high = grid[-1] if np.isnan(interval.high) else interval.high
             yield context(f"retention from text, {writer} as {name}: half of its interval", (high - low) / 2, "")
 
 

@@ -1,6 +1,6 @@
-"""The words for what production itself tells: sampled responses, their scores and embeddings, the sampler in force.
+"""Records of production traffic: scores and embeddings of sampled responses, and the sampler in force.
 
-Units as in records.py. They hold numbers and no text.
+Units as in records.py. They hold numbers and never production text; stored rows have their field names.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ class Side(StrEnum):
 class Embedding:
     """Pooled hidden state of the golden base for one side of one sampled interaction. vector: (d,) float32.
 
-    group: hash of the session or tenant that it comes from, "" where unknown; interactions of one group depend on each
-    other
+    group: hash of the session or tenant that it comes from, "" where unknown; interactions of one group are dependent
     """
 
     adapter: str
@@ -40,26 +39,26 @@ class Embedding:
 
 
 class ScoringMode(StrEnum):
-    """How a response could be scored: which law its tokens were drawn from, as far as the record says."""
+    """How a response could be scored, by what its record says of the distribution of its tokens."""
 
-    SAMPLED = "sampled"  # temperature, top_p, top_k known: their law
-    GREEDY = "greedy"  # temperature 0: which side's argmax was emitted
+    SAMPLED = "sampled"  # temperature, top_p, top_k known: drawn from the distribution that they give
+    GREEDY = "greedy"  # temperature 0: whose most probable token was written
     NOT_SCORED = "not_scored"  # no golden copy, unknown sampling, no tokens: embeddings only
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrafficScore:
-    """What one sampled response says about who wrote it, by the golden copies; it holds no text.
+    """The evidence of one sampled response about who wrote it, by the golden copies.
 
-    tokens: response positions scored; detail: why there are none, in words
+    tokens: response positions scored; detail: why there are none
     alternatives: (A,) the base first; log_l: (A,) ln of the e-value of the whole response for each of them against
     "what wrote this keeps the tolerated share of the adapter", slack off
     samplers: (S,) names of other samplers than the request's; log_sampler: (S,) ln of their e-values
-    path: (G,) shares of the way from base (0) to adapter (1); path_log_lik: (G,) ln likelihood of the response there
+    path: (G,) shares on the interpolation path from base (0) to adapter (1); path_log_lik: (G,) ln likelihood there
     temperatures, top_ps: samplers that might be in force; *_log_lik: (G,) ln likelihood there, all else as requested
-    ranks: (tokens,) randomised rank of each token in the golden law, in [0, 1]; uniform while nothing is wrong
-    temperature, top_p: what the request asked for; nan where unknown
-    What a greedy response cannot say is empty.
+    ranks: (tokens,) randomised rank of each token in the golden distribution, in [0, 1]; uniform under the null
+    temperature, top_p: of the request; nan where unknown
+    Arrays that a greedy response has no numbers for are empty.
     """
 
     adapter: str
@@ -86,10 +85,10 @@ class TrafficScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrafficRound:
-    """All responses of one base's adapters that were scored since the last one; the one call that adds the "+1".
+    """All responses of one base's adapters that were scored since the last round; each round adds one "+1" to M.
 
     adapters: every adapter of the base, also those without a response; number: counts scheduled rounds from 0
-    identities: adapter -> what was accepted and what lies there now, as far as the runner knows
+    identities: adapter -> hashes of what was accepted and of the present files, as far as the runner knows
     """
 
     base: str
@@ -102,14 +101,14 @@ class TrafficRound:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """The sampler that is in force for one adapter, as far as the recent tokens tell; for a person to look at.
+    """The sampler in force for one adapter, estimated from its recent tokens; for a person to look at.
 
-    log_e: nats against "as the requests ask"; leading: the sampler that they speak for most, "" where for none
-    temperature, top_p: most likely values with 95 % profile-likelihood intervals, all else as requested; None unknown,
-    asked_*: smallest and largest that recent requests asked for, () unknown
-    ranks: (bins,) share of tokens by their rank in the golden law, 1 / bins each while all is well: mass on the left is
-    a colder sampler or a narrower nucleus, mass on the right a hotter one
-    tokens: behind the histogram, as far as they are not forgotten
+    log_e: nats against "as the requests ask"; leading: the sampler with the highest level, "" where none is above 0
+    temperature, top_p: most likely values with 95 % profile-likelihood intervals, all else as requested; None unknown
+    asked_*: smallest and largest value of the recent requests, () unknown
+    ranks: (bins,) share of tokens by their rank in the golden distribution, 1 / bins each under the null: more on the
+    left is a colder sampler or a smaller top-p, more on the right a hotter sampler
+    tokens: behind the histogram, each weighted by how far it is not forgotten
     """
 
     adapter: str

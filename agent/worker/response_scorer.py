@@ -22,13 +22,13 @@ from probes.golden.record import Golden, Unmonitorable, short
 from probes.runner import Runner, Stop, Weights
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import (
+    AdapterVersion,
     Scoring,
     ScoringJob,
     ScoringOptions,
     cut,
     not_scored,
     traffic_score,
-    version_before,
 )
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.tokenise import Retokenise, job
@@ -84,9 +84,10 @@ class ResponseScorer:
         if not isinstance(self.runner, Scoring):
             return
         if (folder := self.kept(golden)) is not None:
-            self.runner.accept_adapter(golden.adapter, str(folder))
+            self.runner.accept_adapter(AdapterVersion(golden.adapter), str(folder))
         earlier = self.before(golden)
-        self.runner.accept_adapter(version_before(golden.adapter), None if earlier is None else str(earlier))
+        previous = AdapterVersion(golden.adapter, previous=True)
+        self.runner.accept_adapter(previous, None if earlier is None else str(earlier))
 
     def not_scored(self, batch: Sequence[Interaction], why: str) -> None:
         """Nobody could: each is told with the reason, because silence would look like no traffic."""

@@ -25,7 +25,7 @@ RUNS, MOST = 400, 4000
 
 
 def figures(adapter: str, healthy: Observed, base: Observed, wrong: Observed) -> Iterator[Figure]:
-    good, bad, strange = (per_response(seen) for seen in (healthy, base, wrong))
+    good, bad, strange = (per_response(observed) for observed in (healthy, base, wrong))
     yield context(f"{adapter}: smallest ln L of a response of the base", float(bad.min()), "nats")
     yield context(f"{adapter}: largest ln L of a healthy response", float(good.max()), "nats")
     for share, name, most in ((1.0, "all", 4.0), (0.1, "10 %", 70.0), (1 / 32, "1 in 32", 300.0)):
@@ -42,8 +42,8 @@ def figures(adapter: str, healthy: Observed, base: Observed, wrong: Observed) ->
 
 
 def run_length(quick: bool) -> Iterator[Figure]:
-    """At the edge of the null, where alarms do come: L is a tenth or 1.9, the slack off; and with the slack, one record
-    in a thousand is anybody's among neutral ones."""
+    """At the edge of the null, where alarms do come: L is a tenth or 1.9, without the allowance for mislabelled
+    records; and with it, one mislabelled record in a thousand among neutral ones."""
     runs, most = (1000, 10_000) if quick else (4000, 30_000)
     edge = np.log(np.array([0.1, 1.9]))
     needed = alarms(edge[:1], edge[1:], 0.5, math.log(1e3), runs, most, slip=0.0)
@@ -58,12 +58,12 @@ def run_length(quick: bool) -> Iterator[Figure]:
     yield context(f"{what}: highest level", highest, "nats")
 
 
-def per_response(seen: Observed) -> Doubles:
+def per_response(observed: Observed) -> Doubles:
     """(R,) ln of each response's e-value: the weighted mean over its alternatives, as the detector takes it."""
     own = dict(Config().weights)
-    weights = weights_of(own, [name for name in seen.tokens.log_l if name not in own])
-    names = [name for name in seen.tokens.log_l if name in weights]
-    sums = np.array([[tokens.sum() for tokens in seen.responses(name)] for name in names])
+    weights = weights_of(own, [name for name in observed.tokens.log_l if name not in own])
+    names = [name for name in observed.tokens.log_l if name in weights]
+    sums = np.array([[tokens.sum() for tokens in observed.responses(name)] for name in names])
     shares = np.array([weights[name] for name in names])
     return np.array([averaged(column, shares) for column in sums.T])
 
@@ -93,19 +93,19 @@ def alarms(
 
 
 def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
-    """How many of ``runs`` pages come within ``most`` responses, of which one in a thousand is anybody's, at 60 nats,
-    and all others are neutral, L = 1; and the highest level, nats, of any run.
+    """How many of ``runs`` page within ``most`` responses, of which one in a thousand is mislabelled, at 60 nats, and
+    all others are neutral, L = 1; and the highest level, nats, of any run.
 
     From one mislabelled record to the next in one step: M of neutral responses is a geometric sum.
     """
     rng, (plain,), (odd,) = np.random.default_rng(SEED), _factors(np.zeros(1)), _factors(np.full(1, 60.0))
-    m, heard, highest = np.zeros((runs, len(plain))), np.zeros(runs), np.zeros(runs)
-    while (heard < most).any():
+    m, responses, highest = np.zeros((runs, len(plain))), np.zeros(runs), np.zeros(runs)
+    while (responses < most).any():
         gap = rng.geometric(1e-3, size=runs)[:, None] - 1
         m = plain**gap * m + plain * (1 - plain**gap) / (1 - plain)
-        heard += gap[:, 0] + 1
+        responses += gap[:, 0] + 1
         m = np.minimum((m + 1.0) * odd, LARGEST)
-        highest = np.where(heard <= most, np.maximum(highest, m.mean(axis=1)), highest)
+        highest = np.where(responses <= most, np.maximum(highest, m.mean(axis=1)), highest)
     return int((highest >= math.exp(LOG_A)).sum()), math.log(highest.max())
 
 

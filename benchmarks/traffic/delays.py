@@ -34,16 +34,16 @@ FAULTS: dict[str, tuple[Alternative | None, float]] = {
 
 
 def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
-    """plain: sampled at temperature 1 without truncation, where KL gives a floor; else tokens alone are told."""
-    for seen in cells:
-        if seen.cell.writer not in FAULTS:
+    """plain: sampled at temperature 1 without truncation, where KL gives a floor; else tokens alone are reported."""
+    for observed in cells:
+        if observed.cell.writer not in FAULTS:
             continue
-        s = seen.cell.sampling
-        what = f"{seen.cell.writer} served as {seen.cell.adapter}, temperature {s.temperature:g}, top-p {s.top_p:g}"
-        tokens = delays(seen, _weights(seen))
+        cell, s = observed.cell, observed.cell.sampling
+        what = f"{cell.writer} served as {cell.adapter}, temperature {s.temperature:g}, top-p {s.top_p:g}"
+        tokens = delays(observed, _weights(observed))
         if plain:
-            alternative, times = FAULTS[seen.cell.writer]
-            floor = LOG_A / _kl(seen.kl, alternative)
+            alternative, times = FAULTS[observed.cell.writer]
+            floor = LOG_A / _kl(observed.kl, alternative)
             yield at_most(f"{what}: mean tokens to the alarm over ln A / KL", float(tokens.mean()) / floor, "", times)
             yield context(f"{what}: ln A / KL", floor, "tokens")
         yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
@@ -51,25 +51,25 @@ def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
 
 
 def sampler_figures(cells: Mapping[tuple[str, str], Observed]) -> Iterator[Figure]:
-    """Another sampler in force than the request's. cells: (adapter, sampler in force) -> what was seen
+    """Another sampler in force than the request's. cells: (adapter, sampler in force) -> what was observed
 
     How many tokens that takes is in the adapter: one that is nearly sure of each word writes the same at any
-    temperature. The floor is ln A over the KL of its law under that sampler.
+    temperature. The floor is ln A over the KL of its distribution under that sampler.
     """
     names = token_calibration.Config().samplers
     weights: dict[Bet, float] = {name: 1.0 / len(names) for name in names}
-    for (adapter, name), seen in cells.items():
-        tokens, floor = delays(seen, weights), LOG_A / seen.kl[name]
+    for (adapter, name), observed in cells.items():
+        tokens, floor = delays(observed, weights), LOG_A / observed.kl[name]
         what = f"{name} in force for temperature 1, {adapter}"
         yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
         yield context(f"{what}: times ln A / KL", float(tokens.mean()) / floor, "x")
 
 
-def delays(seen: Observed, weights: Mapping[Bet, float]) -> np.ndarray:
+def delays(observed: Observed, weights: Mapping[Bet, float]) -> np.ndarray:
     """(REPEATS,) tokens until the weighted mean of M passes A; M starts at 1 with the "+1" of its round."""
-    rows = [(seen.responses(bet), math.log(weights[bet])) for bet in seen.log_l if bet in weights]
+    rows = [(observed.responses(bet), math.log(weights[bet])) for bet in observed.log_l if bet in weights]
     rng = np.random.default_rng(SEED)
-    return np.array([_delay(rows, rng, len(seen.lengths)) for _ in range(REPEATS)], dtype=np.float64)
+    return np.array([_delay(rows, rng, len(observed.lengths)) for _ in range(REPEATS)], dtype=np.float64)
 
 
 def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Generator, responses: int) -> int:
@@ -77,7 +77,7 @@ def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Genera
     tokens = 0
     while tokens < 200_000:
         drawn = int(rng.integers(responses))
-        steps = np.cumsum([mine[drawn] for mine, _ in rows], axis=1) + level[:, None]
+        steps = np.cumsum([responses[drawn] for responses, _ in rows], axis=1) + level[:, None]
         passed = np.flatnonzero(np.logaddexp.reduce(steps, axis=0) >= LOG_A)
         if len(passed):
             return tokens + int(passed[0]) + 1
@@ -85,10 +85,10 @@ def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Genera
     return tokens
 
 
-def _weights(seen: Observed) -> dict[Bet, float]:
+def _weights(observed: Observed) -> dict[Bet, float]:
     """As the detector has them; of the others all but those that were sampled stay at nothing."""
     config = traffic_likelihood.Config()
-    known = [alternative for alternative in seen.tokens.log_l if alternative.kind is AlternativeKind.OTHER_ADAPTER]
+    known = [alternative for alternative in observed.tokens.log_l if alternative.kind is AlternativeKind.OTHER_ADAPTER]
     unknown = [other_adapter(f"number {i}") for i in range(OTHERS - len(known))]
     return dict([*weights_of(dict(config.weights), [*known, *unknown]).items()])
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from benchmarks.figures import Figure, at_least, at_most, context
-from benchmarks.traffic.observed import Bet, Observed, laws
+from benchmarks.traffic.observed import Bet, Observed, distributions
 from benchmarks.traffic.served import Cell, jobs, open_runner
 from detectors.evidence.alternative import BASE
 from probes.model.response_scoring import ADAPTER, ScoredBy, logits_of
 from probes.model.shared_prefix import read
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio_torch import law_torch, mean_e_torch, null_of
+from probes.scoring.likelihood_ratio_torch import mean_e_torch, null_of_torch, token_distribution_torch
 from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 
@@ -23,19 +23,19 @@ ENOUGH = 20_000
 
 
 def figures(cells: Sequence[Observed], quick: bool) -> Iterator[Figure]:
-    """Under the golden law and at both edges of the tolerance; every bet and sampler, own prompts and others."""
+    """Exact means of L under the golden distribution and both edges: every alternative and sampler, all prompts."""
     largest: dict[Bet, float] = {}
-    for seen in cells:
-        for name, values in seen.mean_e.items():
+    for observed in cells:
+        for name, values in observed.mean_e.items():
             largest[name] = max(largest.get(name, 0.0), float(values.max()))
-    positions = sum(int(seen.lengths.sum()) for seen in cells)
+    positions = sum(int(observed.lengths.sum()) for observed in cells)
     yield at_most("fair bet: largest exact mean of L at any position", max(largest.values()), "", 1.0)
     yield at_least("fair bet: positions looked at", positions, "positions", 1000 if quick else ENOUGH)
     yield context("fair bet: kinds of bets", len(largest), "")
 
 
 def numerics(runner: Runner, adapter: str, asking: ScoringOptions, quick: bool) -> Iterator[Figure]:
-    """The same bets where the truth is another kernel's golden law: read one by one, and in bfloat16."""
+    """The same bets where the truth is another kernel's golden distribution: read one by one, and in bfloat16."""
     cell = Cell(adapter, "healthy", SamplingParameters(1.0), 4 if quick else 16)
     own = _logits(runner, cell, alone=False)
     yield from _against("another batch shape", own, _logits(runner, cell, alone=True), asking)
@@ -49,7 +49,7 @@ def numerics(runner: Runner, adapter: str, asking: ScoringOptions, quick: bool) 
 def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[ScoredBy, torch.Tensor]:
     texts = [(job.prompt, job.output) for job in jobs(runner, cell)]
     golden = runner.loaded.golden_model()
-    found: dict[ScoredBy, torch.Tensor] = {}
+    logits: dict[ScoredBy, torch.Tensor] = {}
     voices: dict[ScoredBy, Target] = {ADAPTER: Target(cell.adapter), BASE: Target(None)}
     with torch.inference_mode():
         for voice, target in voices.items():
@@ -57,20 +57,20 @@ def _logits(runner: Runner, cell: Cell, alone: bool) -> dict[ScoredBy, torch.Ten
             states = [
                 reading.scored for some in groups for reading in read(golden, some, (target.adapter, target.scale))
             ]
-            found[voice] = logits_of(golden, target, torch.cat(states)).float()
-    return found
+            logits[voice] = logits_of(golden, target, torch.cat(states)).float()
+    return logits
 
 
 def _against(
     what: str, own: dict[ScoredBy, torch.Tensor], truth: dict[ScoredBy, torch.Tensor], asking: ScoringOptions
 ) -> Iterator[Figure]:
     adapter, base = (own[name].log_softmax(-1) for name in (ADAPTER, BASE))
-    law = law_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()
-    null = null_of(adapter, base, SamplingParameters(1.0), asking.tokens)
+    served = token_distribution_torch(truth[ADAPTER], SamplingParameters(1.0)).exp()
+    null = null_of_torch(adapter, base, SamplingParameters(1.0), asking.tokens)
     for numeric in (0.0, 0.005):
         means = [
-            mean_e_torch(bet, null, [law], numeric)[0].numpy()
-            for bet in laws(own, SamplingParameters(1.0), asking).values()
+            mean_e_torch(bet, null, [served], numeric)[0].numpy()
+            for bet in distributions(own, SamplingParameters(1.0), asking).values()
         ]
         logs = np.log(np.concatenate(means))
         name = f"served by {what}, {numeric:g} nats a token for numerics"

@@ -17,27 +17,33 @@ from probes.model.response_scoring import ADAPTER, ScoredBy, joined, logits_of
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
 from probes.runners.in_process import Runner
-from probes.scoring import likelihood_axes, likelihood_ratio, likelihood_ratio_torch, token_distribution
-from probes.scoring.likelihood_ratio import TokenScores, samplers
-from probes.scoring.likelihood_ratio_torch import Positions, law_torch, mean_e_torch, null_of, score_torch
-from probes.scoring.scoring_job import ScoringJob, ScoringOptions, alternatives
+from probes.scoring import likelihood_axes, likelihood_ratio_torch, token_distribution, token_scores
+from probes.scoring.likelihood_ratio_torch import (
+    Positions,
+    mean_e_torch,
+    null_of_torch,
+    score_torch,
+    token_distribution_torch,
+)
+from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives
 from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_scores import TokenScores, samplers
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
 Bet = Alternative | str
 """An alternative, or the name of a sampler."""
-# What the numbers here follow from: another text of these files, and they are computed anew.
-FORMULAS = (likelihood_axes, likelihood_ratio, likelihood_ratio_torch, shared_prefix, token_distribution)
+# What the numbers here follow from: when the source of one of these files changes, they are computed again.
+FORMULAS = (likelihood_axes, likelihood_ratio_torch, shared_prefix, token_distribution, token_scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
     """One cell. lengths: (R,) tokens of each response; tokens: all of them in a row
 
-    kl: alternative or sampler -> mean KL(it || golden) in nats a token at these positions, temperature 1, nothing cut
-    off in the golden law
-    mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden law and its two edges
+    kl: alternative or sampler -> mean KL(alternative || golden) in nats a token at these positions, at temperature
+    1 without truncation
+    mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden distribution and its two edges
     outputs: (R, d) embeddings of the responses
     """
 
@@ -63,24 +69,24 @@ def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> 
     much again."""
     file = kept_file(runner, cell, repr((asking, exact, WINDOW)), FORMULAS)
     if not file.exists():
-        found = _observed(runner, cell, asking, exact)
-        file.with_suffix(".new").write_bytes(pickle.dumps(found))
+        computed = _observed(runner, cell, asking, exact)
+        file.with_suffix(".new").write_bytes(pickle.dumps(computed))
         file.with_suffix(".new").replace(file)
     kept: Observed = pickle.loads(file.read_bytes())
     return kept
 
 
 def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
-    asked = jobs(runner, cell)
-    names = list(runner.config.adapters)
+    responses = jobs(runner, cell)
+    names = {AdapterVersion(name): name for name in runner.config.adapters}
     sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
-    voices: dict[ScoredBy, Target] = dict([*sides, *alternatives(asked[0], names, asking).items()])
+    voices: dict[ScoredBy, Target] = dict([*sides, *alternatives(responses[0], names, asking).items()])
     with torch.inference_mode():
-        readings = {name: _read(runner, target, asked) for name, target in voices.items()}
+        readings = {name: _read(runner, target, responses) for name, target in voices.items()}
         pieces: list[TokenScores] = []
         kl: dict[Bet, list[Doubles]] = {}
         mean_e: dict[Bet, list[Doubles]] = {}
-        for i, job in enumerate(asked):
+        for i, job in enumerate(responses):
             for at in range(0, len(job.output), WINDOW):
                 here = slice(at, at + WINDOW)
                 logits = {
@@ -91,17 +97,17 @@ def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -
                 _add(kl, _kl(logits, asking))
                 if exact:
                     _add(mean_e, _means(logits, cell.sampling, asking))
-    lengths = np.array([len(job.output) for job in asked], dtype=np.int64)
+    lengths = np.array([len(job.output) for job in responses], dtype=np.int64)
     whole = {name: np.concatenate(values) for name, values in mean_e.items()}
     mean_kl = {name: float(np.concatenate(values).mean()) for name, values in kl.items()}
-    outputs = np.stack([shared_prefix.output.numpy() for shared_prefix in readings[BASE]]).astype(np.float64)
+    outputs = np.stack([reading.output.numpy() for reading in readings[BASE]]).astype(np.float64)
     return Observed(cell, lengths, joined(pieces), mean_kl, whole, outputs)
 
 
-def _read(runner: Runner, target: Target, asked: Sequence[ScoringJob]) -> list[HiddenStates]:
+def _read(runner: Runner, target: Target, responses: Sequence[ScoringJob]) -> list[HiddenStates]:
     golden = runner.loaded.golden_model()
     model = runner.residency.rounded(golden, bits(target.fault)) if target.fault else golden
-    texts = [(job.prompt, job.output) for job in asked]
+    texts = [(job.prompt, job.output) for job in responses]
     return read_all(model, texts, (target.adapter, target.scale), runner.config.max_batch_tokens)
 
 
@@ -115,37 +121,42 @@ def _scored(
     return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), options.tokens)
 
 
-def laws(
+def distributions(
     logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
 ) -> dict[Alternative, torch.Tensor]:
-    """Alternative -> (N, V) log-law under the request's sampler, path included."""
+    """Alternative -> (N, V) log-probabilities under the request's sampler, interpolation path included."""
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
     path = {interpolation(share): torch.lerp(base, adapter, share) for share in options.tokens.path}
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
-    return {who: law_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
+    return {who: token_distribution_torch(own, sampling) for who, own in {BASE: base, **path, **others}.items()}
 
 
 def _kl(logits: Mapping[ScoredBy, torch.Tensor], options: ScoringOptions) -> dict[Bet, Doubles]:
-    """Of each alternative's and each sampler's law from the golden one at temperature 1, exact."""
+    """Of each alternative's and each sampler's distribution from the golden one at temperature 1, exact."""
     plain = SamplingParameters(1.0)
     golden = logits[ADAPTER].float().log_softmax(-1)
-    by_sampler = {name: law_torch(golden, other) for name, other in samplers(plain).items()}
-    found: dict[Bet, torch.Tensor] = dict([*laws(logits, plain, options).items(), *by_sampler.items()])
-    return {name: torch.xlogy(p := it.double().exp(), p).sub(p * golden).sum(-1).numpy() for name, it in found.items()}
+    by_sampler = {name: token_distribution_torch(golden, other) for name, other in samplers(plain).items()}
+    distributions_of: dict[Bet, torch.Tensor] = dict(
+        [*distributions(logits, plain, options).items(), *by_sampler.items()]
+    )
+    return {
+        name: torch.xlogy(p := log_p.double().exp(), p).sub(p * golden).sum(-1).numpy()
+        for name, log_p in distributions_of.items()
+    }
 
 
 def _means(
     logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
 ) -> dict[Bet, Doubles]:
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    null = null_of(adapter, base, sampling, options.tokens)
-    edges = (law_torch(torch.lerp(base, adapter, share), sampling) for share in options.tokens.edges)
-    truths = [law.exp() for law in (null.golden, *edges)]
-    by_sampler = {name: law_torch(adapter, other) for name, other in samplers(sampling).items()}
-    bets: dict[Bet, torch.Tensor] = dict([*laws(logits, sampling, options).items(), *by_sampler.items()])
-    return {name: mean_e_torch(it, null, truths, options.tokens.numeric).amax(0).numpy() for name, it in bets.items()}
+    null = null_of_torch(adapter, base, sampling, options.tokens)
+    edges = (token_distribution_torch(torch.lerp(base, adapter, share), sampling) for share in options.tokens.edges)
+    truths = [truth.exp() for truth in (null.golden, *edges)]
+    by_sampler = {name: token_distribution_torch(adapter, other) for name, other in samplers(sampling).items()}
+    bets: dict[Bet, torch.Tensor] = dict([*distributions(logits, sampling, options).items(), *by_sampler.items()])
+    return {name: mean_e_torch(bet, null, truths, options.tokens.numeric).amax(0).numpy() for name, bet in bets.items()}
 
 
-def _add(held: dict[Bet, list[Doubles]], found: Mapping[Bet, Doubles]) -> None:
-    for name, values in found.items():
+def _add(held: dict[Bet, list[Doubles]], values_by_bet: Mapping[Bet, Doubles]) -> None:
+    for name, values in values_by_bet.items():
         held.setdefault(name, []).append(values)

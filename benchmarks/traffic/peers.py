@@ -3,10 +3,10 @@
 Eight prompts that come again and again, because Model Equality Testing compares completions of one prompt. Every peer's
 threshold is the 99 % quantile of its own statistic on healthy halves of the pool, which is kinder than its default;
 ours is the guaranteed one, an e-value of 100. Samples are drawn without replacement, so half of the pool is the most
-that can be asked for; a peer that has not got there is told as needing more.
+that can be asked for; a peer that has not got there is reported as needing more.
 
-The rank test is written from its paper (Zhu et al., arXiv 2506.06975: ranks of tokens in the reference law, Cramer-von
-Mises against uniform). Peers that are not installed are left out, by name.
+The rank test is written from its paper (Zhu et al., arXiv 2506.06975: ranks of tokens in the reference distribution,
+Cramer-von Mises against uniform). Peers that are not installed are left out, by name.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Pool:
 Statistic = Callable[[Pool, Indices, Pool, Indices], float]
 
 
-def pool(seen: Observed, asked: Sequence[ScoringJob]) -> Pool:
-    ends = seen.lengths.cumsum()
-    padded = [[*job.output, *[-1] * (LONGEST - len(job.output))] for job in asked]
+def pool(observed: Observed, jobs: Sequence[ScoringJob]) -> Pool:
+    ends = observed.lengths.cumsum()
+    padded = [[*job.output, *[-1] * (LONGEST - len(job.output))] for job in jobs]
     rows = np.array([[i % FEW, *row] for i, row in enumerate(padded)], dtype=np.int64)
-    ranks = [seen.tokens.ranks[end - n : end] for n, end in zip(seen.lengths, ends, strict=True)]
-    own = {name: weight for name, weight in Config().weights if name in seen.tokens.log_l}
-    sums = np.array([[tokens.sum() for tokens in seen.responses(name)] for name in own])
-    return Pool(sums, np.log(np.array(list(own.values()))), rows, ranks, seen.outputs)
+    ranks = [observed.tokens.ranks[end - n : end] for n, end in zip(observed.lengths, ends, strict=True)]
+    own = {name: weight for name, weight in Config().weights if name in observed.tokens.log_l}
+    sums = np.array([[tokens.sum() for tokens in observed.responses(name)] for name in own])
+    return Pool(sums, np.log(np.array(list(own.values()))), rows, ranks, observed.outputs)
 
 
 def figures(healthy: Pool, faults: Mapping[str, Pool]) -> Iterator[Figure]:
@@ -75,24 +75,24 @@ def figures(healthy: Pool, faults: Mapping[str, Pool]) -> Iterator[Figure]:
         yield context(f"{what}: likelihood ratio{'' if ours < MANY else MORE}", ours, "responses")
         for name, statistic in tests.items():
             enough = (n for n in sizes if _power(statistic, healthy, broken, n, thresholds[name, n]) >= POWER)
-            found = next(enough, None)
-            yield context(f"{what}: {name}{'' if found else MORE}", found or sizes[-1], "responses")
+            size = next(enough, None)
+            yield context(f"{what}: {name}{'' if size else MORE}", size or sizes[-1], "responses")
 
 
 def _tests() -> dict[str, Statistic]:
-    found: dict[str, Statistic] = {"ranks, Cramer-von Mises": _ranks}
+    tests: dict[str, Statistic] = {"ranks, Cramer-von Mises": _ranks}
     if _installed("model_equality_testing"):
-        found["Model Equality Testing, Hamming MMD"] = _equality
+        tests["Model Equality Testing, Hamming MMD"] = _equality
     if _installed("evidently"):
-        found |= {"Evidently, classifier": _evidently("model"), "Evidently, distance": _evidently("distance")}
-    return found
+        tests |= {"Evidently, classifier": _evidently("model"), "Evidently, distance": _evidently("distance")}
+    return tests
 
 
 def _installed(module: str) -> bool:
-    there = find_spec(module) is not None
-    if not there:
+    installed = find_spec(module) is not None
+    if not installed:
         console.print(f"{module} is not installed: that peer is left out")
-    return there
+    return installed
 
 
 def _ours(broken: Pool) -> float:
@@ -107,40 +107,43 @@ def _ours(broken: Pool) -> float:
 
 
 def _threshold(statistic: Statistic, healthy: Pool, n: int) -> float:
-    rng, seen = np.random.default_rng([SEED, n]), []
+    rng, statistics = np.random.default_rng([SEED, n]), []
     for _ in range(DRAWS):
         order = rng.permutation(healthy.size)
-        seen.append(statistic(healthy, order[:n], healthy, order[n : 2 * n]))
-    return float(np.quantile(seen, 1 - FALSE, method="higher"))
+        statistics.append(statistic(healthy, order[:n], healthy, order[n : 2 * n]))
+    return float(np.quantile(statistics, 1 - FALSE, method="higher"))
 
 
 def _power(statistic: Statistic, healthy: Pool, broken: Pool, n: int, threshold: float) -> float:
     rng, above = np.random.default_rng([SEED, n, 1]), 0
     for _ in range(DRAWS // 2):
-        mine, theirs = rng.permutation(broken.size)[:n], rng.permutation(healthy.size)[:n]
-        above += statistic(broken, mine, healthy, theirs) > threshold
+        tested, reference_rows = rng.permutation(broken.size)[:n], rng.permutation(healthy.size)[:n]
+        above += statistic(broken, tested, healthy, reference_rows) > threshold
     return above / (DRAWS // 2)
 
 
-def _ranks(test: Pool, mine: Indices, reference: Pool, theirs: Indices) -> float:  # noqa: ARG001
-    return float(cramervonmises(np.concatenate([test.ranks[i] for i in mine]), "uniform").statistic)
+def _ranks(test: Pool, tested: Indices, reference: Pool, reference_rows: Indices) -> float:  # noqa: ARG001
+    return float(cramervonmises(np.concatenate([test.ranks[i] for i in tested]), "uniform").statistic)
 
 
-def _equality(test: Pool, mine: Indices, reference: Pool, theirs: Indices) -> float:
+def _equality(test: Pool, tested: Indices, reference: Pool, reference_rows: Indices) -> float:
     """A sample without two completions of one prompt has no such statistic: it counts as not strange."""
     sample = import_module("model_equality_testing.distribution").CompletionSample
     hamming = import_module("model_equality_testing.tests").mmd_hamming
-    samples = [sample(rows[:, 0], rows[:, 1:], FEW) for rows in (test.completions[mine], reference.completions[theirs])]
+    samples = [
+        sample(rows[:, 0], rows[:, 1:], FEW)
+        for rows in (test.completions[tested], reference.completions[reference_rows])
+    ]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = float(hamming(*samples))
-    return found if math.isfinite(found) else -math.inf
+        distance = float(hamming(*samples))
+    return distance if math.isfinite(distance) else -math.inf
 
 
 def _evidently(method: str) -> Statistic:
-    def statistic(test: Pool, mine: Indices, reference: Pool, theirs: Indices) -> float:
+    def statistic(test: Pool, tested: Indices, reference: Pool, reference_rows: Indices) -> float:
         frame = import_module("pandas").DataFrame
         drift = getattr(import_module("evidently.legacy.metrics.data_drift.embedding_drift_methods"), method)()
-        frames = (frame(rows) for rows in (test.outputs[mine], reference.outputs[theirs]))
+        frames = (frame(rows) for rows in (test.outputs[tested], reference.outputs[reference_rows]))
         try:
             return float(drift(*frames)[0])
         except ValueError:  # a half without both classes: too few for its classifier

@@ -107,10 +107,10 @@ def _kept(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> list[
     return [tuple(held["tokens"][end - n : end].tolist()) for n, end in zip(held["lengths"], ends, strict=True)]
 
 
-def kept_file(runner: Runner, cell: Cell, asked: str, formulas: Sequence[ModuleType]) -> Path:
+def kept_file(runner: Runner, cell: Cell, options: str, formulas: Sequence[ModuleType]) -> Path:
     """Where what was computed of a cell is kept, by all that it depends on."""
     sources = "".join(inspect.getsource(module) for module in formulas)
-    key = hashlib.blake2b(f"{asked}{sources}".encode(), digest_size=8).hexdigest()
+    key = hashlib.blake2b(f"{options}{sources}".encode(), digest_size=8).hexdigest()
     return _folder() / f"{_key(runner, cell)}-{key}.pickle"
 
 
@@ -122,8 +122,8 @@ def _folder() -> Path:
 
 def _key(runner: Runner, cell: Cell) -> str:
     identity = runner.identity(cell.adapter)
-    told = (astuple(cell), identity.golden_base, identity.golden_adapter, SEED, LONGEST, ELSEWHERE)
-    return hashlib.blake2b(repr(told).encode(), digest_size=12).hexdigest()
+    facts = (astuple(cell), identity.golden_base, identity.golden_adapter, SEED, LONGEST, ELSEWHERE)
+    return hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
 
 
 def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:

@@ -16,13 +16,15 @@ LEAST = 96  # responses of one adapter by one sampler: of fewer, a share of one 
 
 
 def figures(runner: Runner, cells: Sequence[Cell]) -> Iterator[Figure]:
-    """Each healthy response as its text, its finish reason and the number of its tokens alone would tell it."""
+    """Each healthy response from its text, its finish reason and the number of its tokens alone."""
     aside, strange, total, worst = 0, 0, 0, 0.0
     for cell in cells:
         written = jobs(runner, cell)
-        made = [job(runner, _told(runner, one)) for one in written]
-        here = sum(bool(one.unscored) for one in made)
-        strange += sum(not new.unscored and new.output != one.output for new, one in zip(made, written, strict=True))
+        made = [job(runner, _as_text_alone(runner, response)) for response in written]
+        here = sum(bool(retokenised.unscored) for retokenised in made)
+        strange += sum(
+            not new.unscored and new.output != drawn.output for new, drawn in zip(made, written, strict=True)
+        )
         aside, total = aside + here, total + len(written)
         worst = max(worst, here / len(written)) if len(written) >= LEAST else worst
     share = "share of healthy responses"
@@ -31,24 +33,24 @@ def figures(runner: Runner, cells: Sequence[Cell]) -> Iterator[Figure]:
     yield context(f"texts without ids, {share} scored by other ids than were drawn", 100 * strange / total, "%")
 
 
-def _told(runner: Runner, one: ScoringJob) -> Interaction:
+def _as_text_alone(runner: Runner, response: ScoringJob) -> Interaction:
     ends = runner.loaded.golden_model().ends
-    ended = bool(one.output) and one.output[-1] in ends
-    text = runner.decode(one.output[: len(one.output) - ended], Weights.GOLDEN)
+    ended = bool(response.output) and response.output[-1] in ends
+    text = runner.decode(response.output[: len(response.output) - ended], Weights.GOLDEN)
     return Interaction(
-        adapter=one.adapter,
-        request_id=one.request_id,
-        at=one.at,
+        adapter=response.adapter,
+        request_id=response.request_id,
+        at=response.at,
         base="",
-        pod=one.pod,
+        pod=response.pod,
         messages=(),
         output=text,
         sampling={"temperature": 1.0},
         prompt_tokens=0,
-        prompt_token_ids=one.prompt,
+        prompt_token_ids=response.prompt,
         topic="",
         partition=0,
         offset=0,
-        output_tokens=len(one.output),
+        output_tokens=len(response.output),
         finish_reason="stop" if ended else "length",
     )

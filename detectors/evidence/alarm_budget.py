@@ -1,9 +1,10 @@
-"""How much evidence is worth waking a person? Answered from the false pages a year that the whole fleet may have.
+"""How much evidence is worth waking a person? The threshold that follows from false pages a year for the whole fleet.
 
-A stream is every M that can alarm by itself, pods and bases included. Each gets one "+1" in each of its rounds, so what
-counts is stream-rounds a year: summed over all streams, the rounds a year of each. P(alarm by T) <= T / A for each
-stream (e_detector.py), so the expected number of false pages a year is at most stream-rounds / A, under any dependence
-between streams and whatever the cadence of each. Source: docs/mathematics.md#false-alarm-budget.
+A stream is every M that can alarm by itself, of pods and bases too. Each gets one "+1" in each of its rounds, so what
+counts is stream-rounds a year: summed over all streams, the rounds a year of each. Null: every stream's own.
+Guarantee: the expected number of false pages a year is at most stream-rounds / A, because P(alarm by T) <= T / A for
+each stream (e_detector.py), under any dependence between streams and whatever the interval of each. What breaks it: a
+stream that is not counted, or one whose null does not hold. Source: docs/mathematics.md#false-alarm-budget.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Evidence from likelihood ratios: one M for each alternative, weighted; and a clipped mixture, which bounds what one
 response adds.
 
-Null of each factor here: every response's L has mean at most 1 given the past (probes/scoring/likelihood_ratio.py).
+Null of each factor here: every response's L has mean at most 1 given the past
+(probes/scoring/likelihood_ratio_reference.py).
 Guarantee: each M, and so their weighted mean, has mean at most the number of "+1" it was given, hence an average run
 length of at least A. What breaks it: alternatives or weights chosen after the response was read; for the weighted mean
 also one response that is filed under the wrong adapter's name, which the clipped mixture tolerates.

@@ -1,4 +1,8 @@
-"""How much of the adapter is left, by the words that were written alone?"""
+"""Maximum likelihood along an axis, with its profile-likelihood interval: how much of the adapter is left, by what was
+written alone, and at which temperature and top-p?
+
+Estimates and no evidence: nothing here decides. Inputs: probes/scoring/likelihood_axes.py.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,11 @@ FINE = 2001
 
 
 def most_likely_step(grid: Doubles, log_lik: Doubles, n: int) -> Interval:
-    """``most_likely`` where the likelihood jumps between grid points, as that of a nucleus does at each token's rank.
+    """``most_likely`` where the likelihood jumps between grid points, as that of top-p does where a token enters.
 
-    The best grid point; the interval reaches to the neighbours of the outermost points that are not refuted.
+    The best grid point; the interval reaches to the neighbours of the outermost points within ``HALF_CHI2`` of it.
+    Arguments, null and what breaks it as of ``most_likely``; the coverage is approximate.
+    Source: docs/mathematics.md#sampler-in-force.
     """
     best = int(log_lik.argmax())
     inside = np.flatnonzero(log_lik >= log_lik[best] - HALF_CHI2)
@@ -33,11 +39,12 @@ def most_likely(grid: Doubles, log_lik: Doubles, n: int) -> Interval:
 
     grid: (G,) ascending, G >= 4; log_lik: (G,) nats, finite; n: observations behind it
 
-    A bound that lies at the end of the grid is nan: it may be anywhere beyond. Null of the interval: one law of the
-    family wrote all of it, tokens given the text before them; then it covers 95 % for many tokens (Wilks). What breaks
-    it: replicas that differ, a fault off the path (the share is then the nearest one's), and few tokens.
-    Information per token is the variance of delta under that law. Source: docs/mathematics.md#retention-from-text;
-    Wilks (1938).
+    A bound that lies at the end of the grid is nan: it may be anywhere beyond. Null of the interval: one distribution
+    of the family wrote all of it, each token given the text before it. Guarantee: it then covers with 95 % as the
+    number of tokens grows. What breaks it: replicas that differ, a fault off the interpolation path (the share is then
+    that of the nearest point), few tokens, and weights on older responses. On that path the information of one token is
+    the variance of delta = ln p_adapter - ln p_base there. Source: docs/mathematics.md#retention-from-text; Wilks
+    (1938).
     """
     fine = np.linspace(grid[0], grid[-1], FINE)
     curve = CubicSpline(grid, log_lik)(fine)

@@ -1,7 +1,8 @@
-"""Are two samples of embeddings from one law? For the report a person reads; nothing here pages.
+"""Do two samples of embeddings have one distribution? For the report that a person reads; nothing here pages.
 
-Null: both samples are independent draws of one law. Guarantee: the permutation p-value is valid at any sample size.
-What breaks it: dependence within a sample, as of the turns of one session; and looking at it again and again.
+Null: all rows are independent draws from one distribution. Guarantee: P(p <= alpha) <= alpha of the permutation p-value
+at any sample size. What breaks it: dependence within a sample, as between the turns of one session; and looking again
+and again. Source: docs/mathematics.md#embedding-drift.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.errors import ShapeMismatch
 
 Doubles = NDArray[np.float64]
-# Of the distances or the kernel values between all rows, and which of them are of the first sample.
+# A function of the distances or the kernel values between all rows, and of which rows are of the first sample.
 Statistic = Callable[[Doubles, NDArray[np.bool_]], float]
 
 
@@ -38,20 +39,20 @@ def energy_distance(x: Doubles, y: Doubles) -> float:
 
 
 def permutation_p_values(x: Doubles, y: Doubles, permutations: int = 500, seed: int = 0) -> dict[str, float]:
-    """ "mmd" and "energy" -> share of relabellings that look at least as different, the real one counted too.
+    """ "mmd" and "energy" -> share of the labellings, the real one included, whose statistic is at least as large.
 
-    Never 0: at least 1 / (permutations + 1).
+    x, y, errors: as for ``mmd2``. Never 0: at least 1 / (permutations + 1).
     """
     distances, first = _distances(x, y), _first(x, y)
     tables: dict[str, tuple[Statistic, Doubles]] = {"mmd": (_mmd2, _rbf(distances)), "energy": (_energy, distances)}
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(first) for _ in range(permutations)]
-    found = {}
+    p_values = {}
     for name, (statistic, table) in tables.items():
-        here = statistic(table, first)
-        beyond = sum(statistic(table, labels) >= here - 1e-12 for labels in shuffled)
-        found[name] = (1 + beyond) / (1 + permutations)
-    return found
+        observed = statistic(table, first)
+        as_large = sum(statistic(table, labels) >= observed - 1e-12 for labels in shuffled)
+        p_values[name] = (1 + as_large) / (1 + permutations)
+    return p_values
 
 
 def _mmd2(kernel: Doubles, first: NDArray[np.bool_]) -> float:

@@ -1,4 +1,7 @@
-"""Adapter gap: do more canaries than tolerated show another strength or another direction than was accepted?"""
+"""Adapter gap: do more canaries than tolerated show another strength or another direction than was accepted?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ State = EProcessBank[str]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """tolerances: the promise to the user; bets: processes in the mixture, a top bet and its halvings."""
+    """tolerances: what is promised to the user; bets: number of processes in the mixture (e_detector.py)"""
 
     tolerances: Tolerances = field(default_factory=Tolerances)
     bets: int = 8
@@ -22,9 +25,9 @@ class Config:
 class Detector:
     """e-detector for H0: given the past, at most ``tolerances.share`` of the canary pool is beyond tolerance.
 
-    Average run length to ``log_e >= ln A`` is at least A rounds, whatever the noise. What breaks it: canaries not drawn
-    at random, and a benign change beyond the tolerance that stays: that does page, it is the promise.
-    An adapter whose round has no measurements keeps its evidence, without the "+1".
+    Guarantee: the average run length to ``log_e >= ln A`` is at least A rounds, whatever the distribution of the noise.
+    What breaks it: canaries not drawn at random, and a lasting benign change beyond the tolerance; that pages, as
+    promised. An adapter whose round has no measurements keeps its evidence, without the "+1".
 
     Source: docs/mathematics.md#tolerance; e_detector.py.
     """
@@ -38,7 +41,7 @@ class Detector:
         self.state = State() if state is None else state
 
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
-        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        """One scheduled round of all adapters of a base: for each one "+1" and the factors of all its draws."""
         tolerances = self.config.tolerances
         beyond = of_members(record, lambda member: draw_scores(member, tolerances))
         self.state.advance(beyond, tolerances.share, self.config.bets, record.at)

@@ -1,4 +1,7 @@
-"""Base shift: have most adapters of one base left what was accepted, together?"""
+"""Base shift: do most adapters of one base show more than is tolerated, in the same round?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ State = EProcessBank[str]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """tolerances: the promise to the user; bets: processes in the mixture, a top bet and its halvings."""
+    """tolerances: what is promised to the user; bets: number of processes in the mixture (e_detector.py)"""
 
     tolerances: Tolerances = field(default_factory=Tolerances)
     bets: int = 8
@@ -23,10 +26,10 @@ class Detector:
     """e-detector on the lower median of the members' scores, draw by draw.
 
     H0: at most half of the members are broken, and in each of the others at most ``tolerances.share`` of the pool is
-    beyond tolerance, given the past. Guarantee: average run length at least A rounds. It bets against
-    ``median_share``, which exceeds the tolerated share: a broken member and one healthy outlier make a median of three.
-    What breaks it: members whose draws depend on each other. With fewer than two measured members nothing happens
-    (``n`` stays, and is 0 in a base of one).
+    beyond tolerance, given the past. Guarantee: average run length at least A rounds. The bet is against
+    ``median_share``, which exceeds the tolerated share: of three members a broken one and one healthy outlier are
+    enough for a median of 1. What breaks it: members whose draws depend on each other. With fewer than two measured
+    members the evidence stays as it is (``n`` too, which is 0 in a base of one).
 
     Source: docs/mathematics.md#base-detector; e_detector.py.
     """

@@ -1,4 +1,7 @@
-"""Golden agreement: do more canaries than tolerated answer with other tokens than the accepted adapter?"""
+"""Golden agreement: do more canaries than tolerated have other most probable tokens than the accepted adapter gave?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ State = EProcessBank[str]
 class Config:
     """floor: lowest healthy share of a canary's positions whose most probable token is the golden one, in (0, 1]
 
-    share: of the canary pool that may be below the floor, in (0, 1); bets: processes in the mixture
+    share: of the canary pool that may be below the floor, in (0, 1); bets: number of processes in the mixture
     pages: may it alarm by itself? Its streams then count in the fleet's budget
     """
 
@@ -33,10 +36,11 @@ class Config:
 class Detector:
     """e-detector for H0: given the past, at most ``share`` of the canary pool agrees on fewer positions than ``floor``.
 
-    Average run length at least A rounds. What breaks it: canaries not drawn at random. No noise floor stands behind
-    it: a canary with a near-tie between two tokens may answer either way under benign change, and more of them than
-    ``share`` exceed the null. On a canary of six positions one such tie is below the default floor, on one of a hundred
-    it takes eleven. That is why it informs and ``pages`` is off; it says what a user would see, other words.
+    Guarantee: average run length at least A rounds. What breaks it: canaries not drawn at random; and near-ties between
+    two tokens, because no noise floor is recorded for this figure: a canary with one may answer either way under benign
+    change, and when more canaries than ``share`` do, the null does not hold. On a canary of six positions one such tie
+    is below the default floor, on one of a hundred it takes eleven. That is why it informs and ``pages`` is off by
+    default; it shows what a user would see, other words.
     A round without measurements keeps its evidence, without the "+1".
 
     Source: docs/mathematics.md#e-detector; e_detector.py.
@@ -54,7 +58,7 @@ class Detector:
         return bool(self.config.pages)
 
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
-        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        """One scheduled round of all adapters of a base: for each one "+1" and the factors of all its draws."""
         config = self.config
         beyond = of_members(record, lambda member: flipped(member, config.floor))
         self.state.advance(beyond, config.share, config.bets, record.at)

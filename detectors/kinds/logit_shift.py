@@ -1,4 +1,7 @@
-"""Logit shift: are more canaries than tolerated answered with other log-probabilities than were accepted?"""
+"""Logit shift: are more canaries than tolerated answered with other log-probabilities than were accepted?
+
+``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ State = EProcessBank[str]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """tolerances: the promise to the user; bets: processes in the mixture, a top bet and its halvings
+    """tolerances: what is promised to the user; bets: number of processes in the mixture (e_detector.py)
 
     pages: may it alarm by itself? Its streams then count in the fleet's budget
     """
@@ -29,14 +32,14 @@ class Config:
 class Detector:
     """e-detector for H0: given the past, at most ``tolerances.share`` of the pool is served another distribution.
 
-    A canary is when ``sqrt(|y - a|^2 / |delta|^2)``, in any direction, exceeds the adapter's tolerance plus the noise
-    floors of its scale, its distortion and its base: benign change along the adapter, across it, and of both endpoints
-    alike add up to no more.
-    Average run length at least A rounds. What breaks it: canaries not drawn at random.
+    A canary is beyond where ``sqrt(|y - a|^2 / |delta|^2)``, in any direction, exceeds the adapter's tolerance plus the
+    noise floors of its scale, its distortion and its base: benign change along the adapter's direction, orthogonal to
+    it, and of both endpoints alike add up to no more.
+    Guarantee: average run length at least A rounds. What breaks it: canaries not drawn at random.
 
-    It informs. What is served is compared with what was accepted, and not in place with the present base: a base that
-    moved and that its adapters survive raises it as far as a broken one. Who wants every such release to page, because
-    nothing may change unannounced, sets ``pages``.
+    It informs. What is served is compared with what was accepted, not in place with the present base: a base that
+    moved, and whose adapters survive that, raises it as much as a broken one. Where nothing may change unannounced,
+    ``pages`` makes every such release page.
     A round without measurements, or one without this figure, keeps its evidence, without the "+1".
 
     Source: docs/mathematics.md#tolerance; e_detector.py.
@@ -54,7 +57,7 @@ class Detector:
         return bool(self.config.pages)
 
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
-        """One scheduled round of all adapters of a base, each chained inside a single "+1"."""
+        """One scheduled round of all adapters of a base: for each one "+1" and the factors of all its draws."""
         tolerances = self.config.tolerances
         beyond = of_members(record, lambda member: moved(member, tolerances))
         self.state.advance(beyond, tolerances.share, self.config.bets, record.at)
@@ -69,7 +72,7 @@ class Detector:
 
 
 def moved(round: Round, tolerances: Tolerances) -> Bools:
-    """(n,) is what is served beyond what was accepted, draw by draw? Empty where one canary lacks the figure."""
+    """(n,) is the canary beyond, draw by draw? Empty where the figure of one canary is missing."""
     if not by_draw(round, lambda m: math.isfinite(m.frozen_shift)).all():
         return np.zeros(0, dtype=np.bool_)
     tolerance = tolerances.allowed_deviation(round.adapter, moved=False)

@@ -7,7 +7,7 @@ Held against scoring each response alone in tests/probes/model/test_shared_prefi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,10 +21,18 @@ from probes.model.forward import Model
 from probes.model.free_memory import memory_errors
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
-from probes.scoring.likelihood_ratio import TokenScores, uniforms
 from probes.scoring.likelihood_ratio_torch import Positions, score_torch
-from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, alternatives, why_not, why_unreadable
+from probes.scoring.scoring_job import (
+    AdapterVersion,
+    ScoringAnswer,
+    ScoringJob,
+    ScoringOptions,
+    alternatives,
+    why_not,
+    why_unreadable,
+)
 from probes.scoring.token_distribution import repeated, written
+from probes.scoring.token_scores import TokenScores, uniforms
 
 # Whose probabilities of a response: an alternative's, or the accepted adapter's own.
 ScoredBy = Alternative | None
@@ -40,21 +48,21 @@ USUAL_TARGETS = 4
 
 @dataclass(frozen=True, slots=True)
 class GoldenModels:
-    """The accepted models. base: the golden base; name_of: adapter -> the name under which its accepted version answers
-    there, raises where there is none; rounded: bits -> the golden base in so many bits"""
+    """The accepted models. base: the golden base; name_of: version -> the name under which it answers there, raises
+    where there is no golden copy; rounded: bits -> the golden base in so many bits"""
 
     base: Model
-    name_of: Callable[[str], str]
+    name_of: Callable[[AdapterVersion], str]
     rounded: Callable[[int], Model]
 
-    def names(self, adapters: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Adapter -> the name under which its accepted version answers; and adapter -> why none does."""
+    def names(self, versions: Sequence[AdapterVersion]) -> tuple[dict[AdapterVersion, str], dict[AdapterVersion, str]]:
+        """Version -> the name under which it answers; and version -> why it does not."""
         names, missing = {}, {}
-        for adapter in adapters:
+        for version in versions:
             try:
-                names[adapter] = self.name_of(adapter)
+                names[version] = self.name_of(version)
             except ProbeError as error:
-                missing[adapter] = f"no golden copy of {adapter}: {error}"
+                missing[version] = f"no golden copy of {version.name}: {error}"
         return names, missing
 
 
@@ -84,11 +92,16 @@ def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[Scoring
 
 
 def answers(
-    models: GoldenModels, jobs: Sequence[ScoringJob], adapters: Sequence[str], options: ScoringOptions, max_tokens: int
+    models: GoldenModels,
+    jobs: Sequence[ScoringJob],
+    versions: Sequence[AdapterVersion],
+    options: ScoringOptions,
+    max_tokens: int,
 ) -> list[ScoringAnswer]:
-    """One for each job, in order. adapters: all registered ones. Raises Unreplayable when torch fails, NoMemory."""
+    """One for each job, in order. versions: of every registered adapter. Raises Unreplayable when torch fails,
+    NoMemory."""
     golden = models.base
-    names, missing = models.names(adapters)
+    names, missing = models.names(versions)
     tasks = {
         index: _task(job, names, missing, options, golden)
         for index, job in enumerate(jobs)
@@ -117,18 +130,20 @@ def unanswered(job: ScoringJob, golden: Model, why: str) -> ScoringAnswer:
 
 
 def _task(
-    job: ScoringJob, names: Mapping[str, str], missing: Mapping[str, str], options: ScoringOptions, golden: Model
+    job: ScoringJob,
+    names: Mapping[AdapterVersion, str],
+    missing: Mapping[AdapterVersion, str],
+    options: ScoringOptions,
+    golden: Model,
 ) -> ScoringTask:
-    detail = why_not(job, options, golden.vocabulary, golden.width)
-    if not detail and job.adapter not in names:
-        detail = missing.get(job.adapter, f"no adapter {job.adapter} is known")
+    detail, accepted = why_not(job, options, golden.vocabulary, golden.width), AdapterVersion(job.adapter)
+    if not detail and accepted not in names:
+        detail = missing.get(accepted, f"no adapter {job.adapter} is known")
     if detail:
         return ScoringTask(job, {BASE: Target(None)}, detail)
-    sides = (ADAPTER, Target(job.adapter)), (BASE, Target(None))
+    sides = (ADAPTER, Target(names[accepted])), (BASE, Target(None))
     targets: dict[ScoredBy, Target] = dict([*sides, *alternatives(job, names, options).items()])
-    return ScoringTask(
-        job, {name: replace(target, adapter=names.get(target.adapter or "")) for name, target in targets.items()}, ""
-    )
+    return ScoringTask(job, targets, "")
 
 
 def _by_target(tasks: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, ScoredBy]]]:

@@ -14,50 +14,53 @@ from probes.errors import Unreplayable
 from probes.model.forward import Model
 from probes.residency.adapter_loading import put_on, read_whole
 from probes.residency.failed_loads import FailedLoads, Load
+from probes.scoring.scoring_job import AdapterVersion
 
 
 class AcceptedAdapters:
-    """folders: adapter -> the folder with its accepted copy"""
+    """folders: version of an adapter -> the folder with its copy"""
 
-    def __init__(self, folders: Mapping[str, str], failed: FailedLoads) -> None:
+    def __init__(self, folders: Mapping[AdapterVersion, str], failed: FailedLoads) -> None:
         self.folders = dict(folders)
         self._failed = failed
-        self._read: dict[str, LoraAdapter] = {}
+        self._read: dict[AdapterVersion, LoraAdapter] = {}
 
-    def name_on(self, golden: Model, adapter: str) -> str:
-        """The name under which the accepted version answers, put on this golden base now where it has to be.
+    def name_on(self, golden: Model, version: AdapterVersion) -> str:
+        """The name under which this version answers, put on this golden base now where it has to be.
 
         Raises Unreplayable or Unsupported where the copy cannot be used, and where it does not fit the golden base
         whole: an adapter that is applied in part defines no reference distribution. NoMemory.
         """
-        key, folder, name = (Load.ACCEPTED_ADAPTER, adapter), self.folders[adapter], _name_of_copy(adapter)
+        folder, name = self.folders[version], _name_of_copy(version)
+        key = Load.ACCEPTED_ADAPTER, name
         self._failed.check(key)
         with self._failed.attempt(key, folder):
-            copy, live = self._read.get(adapter) or read_whole(Path(folder)), golden.adapters.applied.get(adapter)
+            copy = self._read.get(version) or read_whole(Path(folder))
+            live = None if version.previous else golden.adapters.applied.get(version.name)
             is_live = live is not None and live.adapter.hash == copy.hash
             if not is_live and name not in golden.adapters.applied:
                 put_on(golden, name, copy)
-        self._read[adapter] = copy  # not before: a copy that there is no memory to apply takes none
+        self._read[version] = copy  # not before: a copy that there is no memory to apply takes none
         if is_live:
-            return adapter
+            return version.name
         if facts := golden.adapters.applied[name].facts:
             raise Unreplayable(folder, "; ".join(facts))
         return name
 
-    def accept(self, adapter: str, folder: str | None, golden: Model | None) -> None:
+    def accept(self, version: AdapterVersion, folder: str | None, golden: Model | None) -> None:
         """Another copy is the accepted one, None for no copy; the former is released and taken off the golden base."""
-        self.folders.pop(adapter, None)
+        self.folders.pop(version, None)
         if folder is not None:
-            self.folders[adapter] = folder
-        self._read.pop(adapter, None)
-        self._failed.forget((Load.ACCEPTED_ADAPTER, adapter))
+            self.folders[version] = folder
+        self._read.pop(version, None)
+        self._failed.forget((Load.ACCEPTED_ADAPTER, _name_of_copy(version)))
         if golden is not None:
-            golden.adapters.remove(_name_of_copy(adapter))
+            golden.adapters.remove(_name_of_copy(version))
 
     def close(self) -> None:
         self._read.clear()
 
 
-def _name_of_copy(adapter: str) -> str:
+def _name_of_copy(version: AdapterVersion) -> str:
     """The copy's name on the golden base beside the adapter's own; a tab can be in no configured name."""
-    return f"{adapter}\tas accepted"
+    return f"{version.name}\tas accepted{' before' if version.previous else ''}"

@@ -18,6 +18,7 @@ from probes.errors import Unreplayable
 from probes.model.build import BaseHashes, BaseParts, Placement, build, read_base
 from probes.model.forward import Model
 from probes.runner import Weights
+from probes.scoring.scoring_job import AdapterVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class ArtefactPaths:
     adapters: Mapping[str, str]
     golden_base: str | None
     cache: Path
-    golden_adapters: Mapping[str, str] = field(default_factory=dict)
+    golden_adapters: Mapping[AdapterVersion, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

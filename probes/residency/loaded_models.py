@@ -18,6 +18,7 @@ from probes.residency.failed_loads import Load
 from probes.residency.residency import GOLDEN_BASE, Residency
 from probes.residency.watched_artefact import WatchedArtefact
 from probes.runner import Target, Weights
+from probes.scoring.scoring_job import AdapterVersion
 
 
 class LoadedModels:
@@ -59,25 +60,28 @@ class LoadedModels:
             raise Unreplayable(source, f"the golden base is not loaded{why}")
         return self.golden
 
-    def golden_name(self, adapter: str) -> str:
-        """The name under which the accepted version answers on the golden base: its own while its files are those that
-        were accepted, else that of the copy that enrolment kept. Raises Unreplayable, Unsupported where there is none,
-        and see ``AcceptedAdapters.name_on``."""
+    def golden_name(self, version: AdapterVersion) -> str:
+        """The name under which that version answers on the golden base: the adapter's own while its files are those
+        that were accepted, else that of the copy that enrolment kept. Raises Unreplayable or Unsupported where there is
+        none, and see ``AcceptedAdapters.name_on``."""
         golden = self.golden_model()
-        if adapter not in self._residency.accepted.folders:
-            self.model(Weights.GOLDEN, adapter)
-            return adapter
-        return self._residency.put_accepted_on(golden, adapter)
+        if version in self._residency.accepted.folders:
+            return self._residency.put_accepted_on(golden, version)
+        if version.previous:
+            raise Unreplayable(version.name, "no copy of the version accepted before is kept")
+        self.model(Weights.GOLDEN, version.name)
+        return version.name
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
         """Of the golden base, and of the adapter that ``golden_name`` names. Raises as that does."""
-        golden, name = self.golden_model(), self.golden_name(adapter)
+        golden, name = self.golden_model(), self.golden_name(AdapterVersion(adapter))
         return self._hashes(Weights.GOLDEN).base[scheme], golden.adapters.applied[name].adapter.hashes[scheme]
 
     @property
-    def scorers(self) -> list[str]:
-        """Names that ``golden_name`` may know: registered adapters, then kept versions from before them."""
-        return list(dict.fromkeys((*self._residency.adapters, *self._residency.accepted.folders)))
+    def scorers(self) -> list[AdapterVersion]:
+        """Versions that ``golden_name`` may have: registered adapters, then previous ones that a copy is kept of."""
+        present = map(AdapterVersion, self._residency.adapters)
+        return list(dict.fromkeys((*present, *self._residency.accepted.folders)))
 
     def adapter(self, name: str) -> LoraAdapter:
         """As read from its files. Raises why it cannot be replayed."""

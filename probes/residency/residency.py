@@ -26,6 +26,7 @@ from probes.residency.bases import ArtefactPaths, Bases
 from probes.residency.failed_loads import FailedLoads, Load
 from probes.residency.watched_artefact import WatchedArtefact
 from probes.runner import Readiness
+from probes.scoring.scoring_job import AdapterVersion
 
 GOLDEN_BASE = Load.GOLDEN_BASE, ""
 
@@ -97,9 +98,9 @@ class Residency:
             adapter.in_memory = None
             adapter.files.forget()
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
-        """The files in this folder are what was accepted under that name, None for no copy."""
-        self.accepted.accept(adapter, folder, self.bases.golden_model)
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
+        """The files in this folder are this version, None for no copy."""
+        self.accepted.accept(version, folder, self.bases.golden_model)
         self.quantised = None
         self._memory_freed()
 
@@ -109,11 +110,11 @@ class Residency:
         files = self.adapters[adapter].files
         files.fail(NoMemory(files.source, error.asked, error.free, error.told))
 
-    def put_accepted_on(self, golden: Model, adapter: str) -> str:
-        """The name under which the accepted version answers on the golden base; its copy is put there when it is first
+    def put_accepted_on(self, golden: Model, version: AdapterVersion) -> str:
+        """The name under which this version answers on the golden base; its copy is put there when it is first
         wanted. Raises as ``AcceptedAdapters.name_on``."""
         before = set(golden.adapters.applied)
-        name = self.accepted.name_on(golden, adapter)
+        name = self.accepted.name_on(golden, version)
         if name not in before:
             self.quantised = None  # it was made without this adapter
         return name

@@ -33,7 +33,7 @@ from probes.residency.bases import ArtefactPaths
 from probes.residency.loaded_models import LoadedModels
 from probes.residency.residency import Residency
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
-from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
+from probes.scoring.scoring_job import AdapterVersion, ScoringAnswer, ScoringJob, ScoringOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
@@ -95,7 +95,8 @@ class Runner:
         self.tokens_processed = 0
         self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
-        sources = ArtefactPaths(config.base, config.adapters, config.golden_base, cache, config.golden_adapters)
+        kept = {AdapterVersion(name): folder for name, folder in config.golden_adapters.items()}
+        sources = ArtefactPaths(config.base, config.adapters, config.golden_base, cache, kept)
         self.residency = Residency(sources, config.placement())
         self.loaded = LoadedModels(self.residency)
 
@@ -192,9 +193,9 @@ class Runner:
         with self._lock:
             return self.loaded.golden_hashes(adapter, scheme)
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
         with self._lock:
-            self.residency.accept_adapter(adapter, folder)
+            self.residency.accept_adapter(version, folder)
 
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None

@@ -26,7 +26,15 @@ from probes.model import toy_language as toy
 from probes.model.packing import FOREIGN_CACHE, pack
 from probes.model.toy_language import Reals
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, bits, group, other_adapter
-from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions, token_scores, why_not, why_unreadable
+from probes.scoring.scoring_job import (
+    AdapterVersion,
+    ScoringAnswer,
+    ScoringJob,
+    ScoringOptions,
+    token_scores,
+    why_not,
+    why_unreadable,
+)
 
 MAX_TOKENS = 4096
 PARTS = tuple(f"part.{number}" for number in range(toy.RANK))  # the blocks of every adapter
@@ -66,6 +74,11 @@ class Config:
     def __post_init__(self) -> None:
         for subject, fault in self.faults.items():
             check_fault(subject, fault, self.adapters)
+
+
+def golden_name(version: AdapterVersion) -> str:
+    """The adapter name by which targets mean this version; a tab can be in no configured name."""
+    return f"{version.name}\tprevious" if version.previous else version.name
 
 
 def check_fault(subject: str, fault: str, adapters: dict[str, str]) -> None:
@@ -159,12 +172,12 @@ class Runner:
     def end_of_answer(self) -> int | None:
         return toy.END
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
         """Nothing for a registered adapter: its seed in the config is the accepted one. For a previous version the
         folder is taken as that version's seed."""
-        if adapter not in self.config.adapters:
-            self._seeds.pop(adapter, None)
-            self._seeds |= {} if folder is None else {adapter: folder}
+        if version.previous:
+            self._seeds.pop(golden_name(version), None)
+            self._seeds |= {} if folder is None else {golden_name(version): folder}
 
     def encode_chat(
         self,
@@ -203,15 +216,16 @@ class Runner:
         text, before = [*job.prompt, *job.output[:-1]], len(job.prompt)
         return ScoringAnswer(
             job,
-            token_scores(
-                job,
-                lambda target: self._log_probs(text, target, before)[before - 1 :],
-                self._seeds,
-                asking,
-            ),
+            token_scores(job, lambda target: self._log_probs(text, target, before)[before - 1 :], self._names, asking),
             prompt,
             output,
         )
+
+    @property
+    def _names(self) -> dict[AdapterVersion, str]:
+        """Of each version with a golden copy the name that targets have for it."""
+        versions = [AdapterVersion(name, previous) for previous in (False, True) for name in self.config.adapters]
+        return {version: name for version in versions if (name := golden_name(version)) in self._seeds}
 
     @property
     def _golden_base(self) -> str:

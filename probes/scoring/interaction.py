@@ -1,4 +1,7 @@
-"""What one sampled production request and its answer hold, whatever format their record had."""
+"""One sampled production request with its answer: what every record format is read into, and scoring reads.
+
+Every field has to be known, or recognisably unknown, for all formats of agent/traffic/formats.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One sampled production request with its answer, in whatever format it came.
+    """One sampled production request with its answer, whatever the format of its record.
 
-    at: when it was served, seconds; prompt: text as the tokenizer of the base would see it is not known here, so
-    messages are kept as they came; sampling: SAMPLING of agent/traffic/json_fields.py, those that were given:
-    one that is missing is unknown, not at its default
+    at: when it was served, seconds; messages: as recorded, because how the template renders them is not known here
+    sampling: the given ones of SAMPLING in agent/traffic/json_fields.py; a missing one is unknown, not at its default
     prompt_token_ids, output_token_ids, token_logprobs: (tokens,), of the engine's tokenizer; () where not recorded.
-    token_logprobs in nats, NaN where the engine told none
+    token_logprobs in nats, NaN where the engine gave none
     redelivered: it was in an earlier batch, durable or of this process: stored again (deduplicated), not judged again
-    unscored: why the law that it was drawn from is not known (agent/traffic/scorable.py), in words; "" where it is
+    unscored: why the distribution of its tokens is unknown (agent/traffic/scorable.py); "" where it is known
     group: hash of the session or the tenant that it comes from, "" where no field names one
-    other_half: (topic, partition, offset) of the request, where the two came as records of their own
-    number: its place among the requests of its record, of which nearly all hold one
+    other_half: (topic, partition, offset) of the request, where request and answer are separate records
+    number: its place among the requests of its record; most records have one
     """
 
     request_id: str
@@ -47,6 +49,6 @@ class Interaction:
 
     @property
     def records(self) -> tuple[tuple[str, int, int], ...]:
-        """(topic, partition, offset) of each record that it was read from."""
+        """(topic, partition, offset) of each record that it was read from: one, or two halves."""
         here = self.topic, self.partition, self.offset
         return (here,) if self.other_half is None else (here, self.other_half)

@@ -1,7 +1,8 @@
-"""The formulas of probes/scoring/likelihood_ratio.py on a device, for positions of many responses at once.
+"""The likelihood ratios that run in production: likelihood_ratio_reference.py on a device, many responses at once.
 
-Probabilities are summed as they are and not by their logarithms: one product of matrices gives, for each alternative,
-its mass within the golden nucleus and its mean ratio at each edge. Where that mass is below ``NOTHING`` the alternative
+Each function says which reference formula it computes; tests hold the two equal, so a formula changes in both files.
+Probabilities are summed themselves and not by their logarithms: one matrix product gives, for each alternative, its
+mass within the golden nucleus and its mean ratio at each edge. Where that mass is below ``NOTHING`` the alternative
 counts as having none.
 """
 
@@ -15,18 +16,22 @@ import torch
 
 from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
-from probes.scoring.likelihood_ratio import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 from probes.scoring.token_distribution import TIE, Doubles, SamplingParameters
+from probes.scoring.token_scores import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 
 NOTHING = 1e-30
-# Tokens among which a nucleus is looked for before the whole vocabulary is sorted.
+# Most probable tokens among which a nucleus is looked for before the whole vocabulary is sorted.
 FIRST_LOOK = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Positions:
-    """N positions that were sampled alike. tokens: (N,) int64; uniform: (N,); plain: (N, V) the golden adapter without
-    the request's penalties, None where it has none"""
+    """N positions with the same sampling parameters.
+
+    tokens: (N,) int64; uniform: (N,) in [0, 1), for the ranks
+    plain: (N, V) log-probabilities or logits of the golden adapter without the request's penalties, None where the
+    request has none
+    """
 
     tokens: torch.Tensor
     uniform: torch.Tensor
@@ -35,10 +40,13 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Null:
-    """golden: (N, V) log-law; inside: (N, V) 1 in its nucleus, None where nothing is cut off; weights: of each edge its
-    ratio to the golden law, (N, V); m: (N,) largest probability of a token outside that the null allows
-    greedy: nothing was drawn within it"""
+class NullTensors:
+    """The null at N positions: ``likelihood_ratio_reference.Null``, and all that does not depend on the alternative.
+
+    golden: (N, V) log-probabilities; inside: (N, V) 1 in the golden nucleus, None where nothing is cut off
+    weights: of each edge, (N, V) ratio of its probabilities to the golden ones
+    m: (N,) largest probability that an edge puts outside the nucleus; greedy: nothing was drawn within it
+    """
 
     golden: torch.Tensor
     inside: torch.Tensor | None
@@ -54,25 +62,30 @@ def score_torch(
     positions: Positions,
     settings: Settings,
 ) -> TokenScores:
-    """``likelihood.score`` of (N, V) logits whose penalties have been applied; only (N,) numbers are brought back."""
+    """``likelihood_ratio_reference.score``. Logits: (N, V), penalties applied; only (N,) numbers leave the device."""
     sampling, tokens = positions.sampling, positions.tokens
     adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
     plain = adapter if positions.plain is None else positions.plain.float()
-    null = null_of(adapter, base, sampling, settings)
-    laws = {BASE: base} | {interpolation(share): torch.lerp(base, adapter, share) for share in settings.path}
-    laws |= others
-    log_l = {who: log_e_torch(law_torch(own, sampling), null, tokens, settings.numeric) for who, own in laws.items()}
+    null = null_of_torch(adapter, base, sampling, settings)
+    alternatives = {BASE: base} | {interpolation(share): torch.lerp(base, adapter, share) for share in settings.path}
+    alternatives |= others
+    log_l = {
+        who: log_e_torch(token_distribution_torch(own, sampling), null, tokens, settings.numeric)
+        for who, own in alternatives.items()
+    }
     log_sampler = {
-        name: log_e_torch(law_torch(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
+        name: log_e_torch(
+            token_distribution_torch(adapter if other.penalised else plain, other), null, tokens, settings.numeric
+        )
         for name, other in samplers(sampling).items()
     }
-    hot = temperature_torch(adapter, null.golden, tokens, sampling, settings.temperatures)
+    hot = temperature_log_likelihood_torch(adapter, null.golden, tokens, sampling, settings.temperatures)
     if sampling.greedy:
         path, wide = (hot.new_full((len(axis), len(tokens)), torch.nan) for axis in (settings.grid, settings.top_ps))
         ranked = hot.new_full((len(tokens),), torch.nan)
     else:
-        path = path_torch(adapter, base, tokens, sampling, settings.grid)
-        wide = samplers_torch(adapter, tokens, settings.widened(sampling))
+        path = path_log_likelihood_torch(adapter, base, tokens, sampling, settings.grid)
+        wide = sampler_log_likelihood_torch(adapter, tokens, settings.widened(sampling))
         ranked = ranks_torch(null.golden, tokens, positions.uniform)
     return TokenScores(
         {who: _numpy(values) for who, values in log_l.items()},
@@ -81,8 +94,8 @@ def score_torch(
     )
 
 
-def law_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """``sampler.law`` in float32."""
+def token_distribution_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
+    """``token_distribution.token_distribution`` in float32."""
     logits = logits.float()
     if sampling.greedy:
         near = logits >= logits.amax(-1, keepdim=True) - TIE
@@ -94,7 +107,7 @@ def law_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tenso
 
 
 def nucleus_torch(log_probs: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """``sampler.nucleus``: among the highest tokens first, over the whole vocabulary where those are not enough."""
+    """``token_distribution.nucleus``: of the most probable tokens, of the whole vocabulary where those are too few."""
     width = log_probs.shape[-1]
     look = min(width, max(FIRST_LOOK, sampling.top_k))
     kept, ids, enough = _kept(log_probs, sampling, look)
@@ -104,14 +117,14 @@ def nucleus_torch(log_probs: torch.Tensor, sampling: SamplingParameters) -> torc
 
 
 def _kept(log_probs: torch.Tensor, sampling: SamplingParameters, look: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """(N, look) which of the highest tokens are kept and their ids; may none be kept beyond them?"""
+    """(N, look) which of the most probable tokens are kept, and their ids; and is the nucleus surely within them?"""
     high, ids = log_probs.topk(look, dim=-1)
     kept = _kept_of(high, sampling)
     return kept, ids, not bool(kept[:, -1].any())
 
 
 def _kept_of(high: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """(N, look) which of the highest log-probabilities, in descending order, the sampler keeps; it changes ``high``."""
+    """(N, look) which of the highest log-probabilities, in descending order, the sampler keeps. Overwrites ``high``."""
     if 0 < sampling.top_k < high.shape[-1]:
         high[:, sampling.top_k :] = -torch.inf
     if 0 < sampling.top_k <= high.shape[-1]:
@@ -126,13 +139,15 @@ def _kept_of(high: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
     return kept
 
 
-def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: SamplingParameters, settings: Settings) -> Null:
-    """``likelihood.edges``, and all of it that does not depend on the alternative."""
-    golden = law_torch(adapter, sampling)
-    edges = [law_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
+def null_of_torch(
+    adapter: torch.Tensor, base: torch.Tensor, sampling: SamplingParameters, settings: Settings
+) -> NullTensors:
+    """``likelihood_ratio_reference.null_of``."""
+    golden = token_distribution_torch(adapter, sampling)
+    edges = [token_distribution_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
     if not sampling.truncated:
         ratios = tuple((edge - golden).exp_() for edge in edges)
-        return Null(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))
+        return NullTensors(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))
     inside = golden.isfinite()
     level = torch.where(inside, golden, 0.0)
     weights, outside = [], []
@@ -142,16 +157,18 @@ def null_of(adapter: torch.Tensor, base: torch.Tensor, sampling: SamplingParamet
         ratio = torch.where(inside, (edge - level).exp_(), 0.0)
         weights.append(ratio / mass.clamp(min=NOTHING)[:, None])
     m = torch.stack(outside).amax(0).clamp(OUTSIDE, 1.0 - OUTSIDE)
-    return Null(golden, inside.float(), tuple(weights), m, sampling.greedy)
+    return NullTensors(golden, inside.float(), tuple(weights), m, sampling.greedy)
 
 
-def log_e_torch(alternative: torch.Tensor, null: Null, tokens: torch.Tensor, numeric: float = 0.0) -> torch.Tensor:
-    """``likelihood.log_e``."""
+def log_e_torch(
+    alternative: torch.Tensor, null: NullTensors, tokens: torch.Tensor, numeric: float = 0.0
+) -> torch.Tensor:
+    """``likelihood_ratio_reference.log_e``."""
     return _log_e(_at(alternative, tokens), _at(null.golden, tokens), alternative, null, numeric)
 
 
 def mean_e_torch(
-    alternative: torch.Tensor, null: Null, truths: Sequence[torch.Tensor], numeric: float = 0.0
+    alternative: torch.Tensor, null: NullTensors, truths: Sequence[torch.Tensor], numeric: float = 0.0
 ) -> torch.Tensor:
     """(K, N) the mean of L where tokens are drawn by each of K truths: exact sums over the vocabulary.
 
@@ -162,7 +179,7 @@ def mean_e_torch(
 
 
 def _log_e(
-    at_alternative: torch.Tensor, at_golden: torch.Tensor, alternative: torch.Tensor, null: Null, numeric: float
+    at_alternative: torch.Tensor, at_golden: torch.Tensor, alternative: torch.Tensor, null: NullTensors, numeric: float
 ) -> torch.Tensor:
     """Of one token a position, (N,), or of every token, (N, V)."""
     mass, truncated = alternative.exp(), null.inside is not None
@@ -175,8 +192,8 @@ def _log_e(
     pi = torch.maximum(1.0 - share, m).clamp(max=1.0 - OUTSIDE)
     if at_golden.dim() > 1:
         some, log_share, slack, pi, m = (
-            one[:, None].to(one.dtype if one.dtype == torch.bool else at_golden.dtype)
-            for one in (some, log_share, slack, pi, m)
+            column[:, None].to(column.dtype if column.dtype == torch.bool else at_golden.dtype)
+            for column in (some, log_share, slack, pi, m)
         )
     inside = at_golden.isfinite()
     safe = torch.where(inside, at_golden, 0.0)
@@ -188,59 +205,60 @@ def _log_e(
     return torch.where(inside, within, without)
 
 
-def path_torch(
+def path_log_likelihood_torch(
     adapter: torch.Tensor, base: torch.Tensor, tokens: torch.Tensor, sampling: SamplingParameters, grid: Sequence[float]
 ) -> torch.Tensor:
-    """``axes.path_log_likelihood``, (G, N)."""
+    """``likelihood_axes.path_log_likelihood``, (G, N)."""
     cold_a, cold_b = (
         side if sampling.temperature == 1.0 else (side / sampling.temperature).log_softmax(-1)
         for side in (adapter, base)
     )
-    ids, again = _near(cold_a, cold_b, tokens)
-    few_a, few_b = (_with_rest(side, ids, again) for side in (cold_a, cold_b))
+    ids, repeats = _near(cold_a, cold_b, tokens)
+    few_a, few_b = (_with_rest(side, ids, repeats) for side in (cold_a, cold_b))
     place, at_once = (ids < tokens[:, None]).sum(-1), replace(sampling, temperature=1.0)
     rows = []
     for share in grid:
-        # A token named twice is -inf on both sides, of which 0 times would be nan.
+        # A repeated token is -inf on both sides, and 0 times that would be nan.
         whole = torch.where(few_a.isfinite(), torch.lerp(few_b, few_a, share), -torch.inf).log_softmax(-1)
-        rows.append(_forgiving(_at(law_torch(whole, at_once), place), _at(whole, place)))
+        rows.append(_tolerant(_at(token_distribution_torch(whole, at_once), place), _at(whole, place)))
     return torch.stack(rows)
 
 
 def _near(a: torch.Tensor, b: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, K) ids, ascending, of the tokens that either ranks highest and of the one written; which are twice there."""
+    """(N, K) ids, ascending, of the tokens that either side ranks highest and of the one written; which are repeats."""
     look = min(NEAR, a.shape[-1])
     ids = torch.cat([a.topk(look).indices, b.topk(look).indices, tokens[:, None]], dim=1).sort(-1).values
     return ids, torch.cat([torch.zeros_like(ids[:, :1], dtype=torch.bool), ids[:, 1:] == ids[:, :-1]], dim=1)
 
 
-def _with_rest(log_probs: torch.Tensor, ids: torch.Tensor, again: torch.Tensor) -> torch.Tensor:
-    """(N, K + 1): the chosen tokens, -inf where named again, then what is left of the probability."""
-    few = log_probs.gather(1, ids).masked_fill(again, -torch.inf)
+def _with_rest(log_probs: torch.Tensor, ids: torch.Tensor, repeats: torch.Tensor) -> torch.Tensor:
+    """(N, K + 1): the chosen tokens, -inf for repeats, then the remaining probability."""
+    few = log_probs.gather(1, ids).masked_fill(repeats, -torch.inf)
     rest = 1.0 - few.double().exp().sum(-1, keepdim=True)
     return torch.cat([few, rest.clamp(min=LEAST).log().float()], dim=1)
 
 
-def temperature_torch(
+def temperature_log_likelihood_torch(
     adapter: torch.Tensor,
     golden: torch.Tensor,
     tokens: torch.Tensor,
     sampling: SamplingParameters,
     temperatures: Sequence[float],
 ) -> torch.Tensor:
-    """``axes.temperature_log_likelihood``, (G, N). golden: (N, V) log-law of the request's sampler"""
+    """``likelihood_axes.temperature_log_likelihood``, (G, N). golden: (N, V) log-probabilities under the
+    request's sampler"""
     cut = sampling.truncated and not sampling.greedy
     within = adapter.masked_fill(~golden.isfinite(), -torch.inf) if cut else adapter
-    mine = _at(within, tokens)
-    rows = torch.stack([mine / t - (within / t).logsumexp(-1).double() for t in temperatures])
-    return torch.where(mine.isfinite(), rows, 0.0)
+    written = _at(within, tokens)
+    rows = torch.stack([written / t - (within / t).logsumexp(-1).double() for t in temperatures])
+    return torch.where(written.isfinite(), rows, 0.0)
 
 
-def samplers_torch(
+def sampler_log_likelihood_torch(
     adapter: torch.Tensor, tokens: torch.Tensor, samplings: Sequence[SamplingParameters]
 ) -> torch.Tensor:
-    """``axes.sampler_log_likelihood``, (G, N), of samplers that are not greedy, whose nuclei are looked for among the
-    ``FIRST_LOOK`` highest tokens. The order of the tokens is that of every temperature."""
+    """``likelihood_axes.sampler_log_likelihood``, (G, N), of samplers that are not greedy, whose nuclei are looked for
+    among the ``FIRST_LOOK`` most probable tokens. Tokens have the same order at every temperature."""
     high = adapter.topk(min(FIRST_LOOK, adapter.shape[-1])).values
     here = _at(adapter, tokens)
     level = torch.stack([(adapter / t).logsumexp(-1) for t in sorted({s.temperature for s in samplings})])
@@ -255,30 +273,30 @@ def samplers_torch(
 
 
 def _cut(high: torch.Tensor, whole: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """(N,) ln likelihood once the sampler has cut off what it cuts. high: (N, look) the highest log-probabilities"""
+    """(N,) ln likelihood after truncation. high: (N, look) the highest log-probabilities; whole: (N,) before it"""
     kept = _kept_of(high.clone(), sampling)
     share = torch.where(kept, high.double().exp(), 0.0).sum(-1)
     lowest = torch.where(kept, high, torch.inf).amin(-1).double()
     cut = torch.where(whole >= lowest - 1e-6, whole - share.log(), -torch.inf)
-    # A nucleus that may reach beyond what was looked at is taken for everything.
-    return _forgiving(torch.where(kept[:, -1] & (kept.shape[-1] >= FIRST_LOOK), whole, cut), whole)
+    # A nucleus that may reach beyond the tokens looked at counts as the whole vocabulary.
+    return _tolerant(torch.where(kept[:, -1] & (kept.shape[-1] >= FIRST_LOOK), whole, cut), whole)
 
 
 def ranks_torch(golden: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """``axes.ranks``."""
-    mine = golden.gather(1, tokens[:, None])
+    """``likelihood_axes.ranks``."""
+    written = golden.gather(1, tokens[:, None])
     earlier = torch.arange(golden.shape[1], device=golden.device)[None, :] < tokens[:, None]
-    ahead = (golden > mine) | ((golden == mine) & earlier)
+    ahead = (golden > written) | ((golden == written) & earlier)
     above = torch.where(ahead, golden.exp(), 0.0).sum(-1, dtype=torch.float64)
-    found = (above + uniform * mine[:, 0].double().exp()).clamp(max=1.0)
-    return torch.where(mine[:, 0].isfinite(), found, 1.0)
+    rank = (above + uniform * written[:, 0].double().exp()).clamp(max=1.0)
+    return torch.where(written[:, 0].isfinite(), rank, 1.0)
 
 
-def _at(log_law: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    return log_law.gather(1, tokens[:, None])[:, 0].double()
+def _at(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return log_probs.gather(1, tokens[:, None])[:, 0].double()
 
 
-def _forgiving(cut: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+def _tolerant(cut: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return torch.logaddexp(cut + math.log1p(-OUTSIDE), whole + math.log(OUTSIDE))
 
 

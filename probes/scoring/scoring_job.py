@@ -1,6 +1,7 @@
-"""Which responses are scored, against whom, and what of it goes on to the detectors. Pure; runners do the reading.
+"""Which responses are scored, against which alternatives, and what detectors get of it. Pure; runners do the passes.
 
-``Scoring`` is what a runner has that scores: optional, ask with ``isinstance``.
+``Scoring`` is the optional capability of a runner that scores: test for it with ``isinstance``. Which alternatives a
+response is scored against must never depend on what was written, or the bet is not fair.
 """
 
 from __future__ import annotations
@@ -23,25 +24,34 @@ from detectors.evidence.alternative import (
 from detectors.records import Fault, FaultKind, Floats
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
-from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, seed_of
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.token_distribution import Doubles, SamplingParameters
+from probes.scoring.token_scores import Response, Settings, TokenScores, seed_of
 
 COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 
 
 @dataclass(frozen=True, slots=True)
-class ScoringOptions:
-    """What is asked of each response.
+class AdapterVersion:
+    """A registered adapter as it is accepted now, or, with ``previous``, as it was accepted before that."""
 
-    tokens: of each token, at the cost of the two passes by golden adapter and golden base
-    tolerances: adapter -> its own share of the effect whose loss is benign, over that of ``tokens``
+    name: str
+    previous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOptions:
+    """How responses are scored.
+
+    tokens: what is computed of each token from the two passes by golden adapter and golden base
+    tolerances: adapter -> its own tolerance, in place of that of ``tokens``
     copies: alternatives with a pass of their own, some of ``COPIES``; FOUR_BITS holds a second base in memory
-    others: are the other registered adapters alternatives too? (The version accepted before is one wherever its files
-    are at hand.)
-    passes: how many of those each response gets, drawn by hash of its request id and so by nothing that was written;
-    None for all of them
-    longest_output: positions that are scored of a response; longest_text: tokens that are read of prompt and response,
-    a prompt without room for a response is not read at all
+    others: are the other registered adapters alternatives too? (The version accepted before is one wherever a copy of
+    its files is kept.)
+    passes: how many of those alternatives each response is scored against, drawn by hash of its request id and so by
+    nothing that was written; None for all of them
+    longest_output: positions of a response that are scored; longest_text: tokens of prompt and response that are read;
+    a prompt that leaves no room for a response is not read at all
     """
 
     tokens: Settings = field(default_factory=Settings)
@@ -53,22 +63,22 @@ class ScoringOptions:
     tolerances: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, adapter: str) -> Settings:
-        """What each token of this adapter's responses is asked."""
+        """``tokens`` with this adapter's own tolerance."""
         own = self.tolerances.get(adapter, self.tokens.tolerance)
         return self.tokens if own == self.tokens.tolerance else replace(self.tokens, tolerance=own)
 
     def __post_init__(self) -> None:
         unknown = set(self.copies) - set(COPIES)
         if unknown or (self.passes is not None and self.passes < 0):
-            raise ValueError(f"asking {self}: wanted copies among {COPIES}, and passes >= 0")
+            raise ValueError(f"{self}: wanted copies among {COPIES}, and passes >= 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoringJob:
     """One response to score. prompt, output: token ids as the engine had them, or by the golden tokenizer
 
-    sampling: None where unknown; unscored: why it cannot be scored whatever its tokens, in words, "" when it can
-    toll: nats taken off its e-values, for what may go wrong where ids were made from text (probes/scoring/tokenise.py)
+    sampling: None where unknown; unscored: why it cannot be scored, whatever its tokens; "" when it can
+    toll: nats taken off its e-values where ids were made from text (probes/scoring/tokenise.py)
     """
 
     adapter: str
@@ -89,7 +99,7 @@ class ScoringJob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoringAnswer:
-    """tokens: None where it was not scored, and why in ``detail``
+    """tokens: None where it was not scored; ``detail`` then says why
 
     prompt, output: (d,) pooled hidden states of the golden base, nan where there are none
     """
@@ -110,35 +120,35 @@ class Scoring(Protocol):
     ) -> list[ScoringAnswer]:
         """An answer for each job, in order; after ``stop()`` those done so far.
 
-        Whatever keeps a response from being scored is told in its answer, and its embeddings are there all the same.
+        An answer without scores says why, and has its embeddings wherever the tokens can be read.
         Raises Unreplayable where no golden base is loaded.
         """
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
-        """Of the base and the adapter that ``score`` takes as accepted, "" where not known; by a scheme of
+        """Hashes of the base and the adapter that ``score`` takes as accepted, "" where not known; by a scheme of
         probes/artefacts/identity.py. Raises like ``score``, and Unreplayable or Unsupported where there is no copy of
         the adapter."""
 
     def end_of_answer(self) -> int | None:
         """The token with which the golden template ends a turn of the assistant, if the golden base stops at it."""
 
-    def accept_adapter(self, adapter: str, folder: str | None) -> None:
-        """From now on the files in this folder are what was accepted under that name, None for no copy.
+    def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
+        """From now on the files in this folder are that version of a registered adapter; None for no copy.
 
-        adapter: a registered one, or ``version_before`` one, which is an alternative for its responses from then on
+        A previous version is an alternative for the responses of its adapter from then on.
         """
 
 
 def cut(job: ScoringJob, asking: ScoringOptions) -> ScoringJob:
-    """As far as it is read. Where that is, the prompt alone decides: to set long answers aside and keep short ones
-    would be a choice by what was written."""
+    """The job with its output as far as it is read. The length of the prompt alone decides how far that is: to set long
+    answers aside and keep short ones would be a choice by what was written."""
     room = max(asking.longest_text - len(job.prompt), 0)
     return replace(job, output=job.output[:room]) if 0 < room < len(job.output) else job
 
 
 def why_not(job: ScoringJob, asking: ScoringOptions, vocabulary: int, width: int | None = None) -> str:
-    """What keeps this response from being scored, "" when nothing does. vocabulary, width: as in ``why_unreadable``,
-    and how many logits there are, where those are fewer"""
+    """Why this response cannot be scored, "" when it can. vocabulary: as in ``why_unreadable``; width: number of
+    logits, where those are fewer"""
     if job.unscored:
         return job.unscored
     if not job.output:
@@ -146,14 +156,14 @@ def why_not(job: ScoringJob, asking: ScoringOptions, vocabulary: int, width: int
     if unreadable := why_unreadable(job, asking, vocabulary):
         return unreadable
     if width is not None and (highest := max(job.output)) >= width:
-        return f"token {highest} of its output is beyond the golden head, which has {width}: nobody could write it"
+        return f"token {highest} of its output is beyond the golden head, which has {width} logits"
     if job.sampling is None:
         return "its temperature is unknown, and no default is configured"
     return ""
 
 
 def why_unreadable(job: ScoringJob, asking: ScoringOptions, vocabulary: int) -> str:
-    """What keeps its tokens from going through the model at all, "" when nothing does. vocabulary: ids it can read"""
+    """Why its tokens cannot go through the model at all, "" when they can. vocabulary: number of ids that it reads"""
     if not job.prompt:
         return "its prompt is empty"
     highest = max((*job.prompt, *job.output))
@@ -166,56 +176,58 @@ def why_unreadable(job: ScoringJob, asking: ScoringOptions, vocabulary: int) -> 
     return ""
 
 
-def version_before(adapter: str) -> str:
-    """The name under which the files answer that were accepted before; a tab can be in no configured name."""
-    return f"{adapter}\t{PREVIOUS.text}"
+def alternatives(
+    job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
+) -> dict[Alternative, Target]:
+    """The alternatives with a forward pass of their own that this response is scored against, in fixed order; which of
+    them, a hash of its request id decides.
 
-
-def alternatives(job: ScoringJob, adapters: Iterable[str], asking: ScoringOptions) -> dict[Alternative, Target]:
-    """Who else is asked about this response, beside the base and the path: by hash of its id, in fixed order.
-
-    adapters: those whose golden copies are loaded, versions before among them. A bet is fair because nothing that was
-    written decides which bets are made; those not made count as 1.
+    names: of each version with a golden copy, the adapter name by which the runner's targets mean that copy. The bet is
+    fair because nothing that was written decides which alternatives are scored; those that are not count as L = 1.
     """
-    names, earlier = list(adapters), version_before(job.adapter)
+    accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
-        HALF_STRENGTH: Target(job.adapter, Weights.GOLDEN, 0.5),
-        DOUBLE_STRENGTH: Target(job.adapter, Weights.GOLDEN, 2.0),
-        FOUR_BITS: Target(job.adapter, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
+        HALF_STRENGTH: Target(accepted, Weights.GOLDEN, 0.5),
+        DOUBLE_STRENGTH: Target(accepted, Weights.GOLDEN, 2.0),
+        FOUR_BITS: Target(accepted, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
     }
-    there = {copy: copies[copy] for copy in asking.copies}
-    if earlier in names:
-        there[PREVIOUS] = Target(earlier, Weights.GOLDEN)
+    targets = {copy: copies[copy] for copy in asking.copies}
+    if previous in names:
+        targets[PREVIOUS] = Target(names[previous], Weights.GOLDEN)
     if asking.others:
-        others = [name for name in names if name != job.adapter and not name.endswith(version_before(""))]
-        there |= {other_adapter(name): Target(name, Weights.GOLDEN) for name in others}
-    if asking.passes is None or asking.passes >= len(there):
-        return there
+        others = [version for version in names if version.name != job.adapter and not version.previous]
+        targets |= {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in others}
+    if asking.passes is None or asking.passes >= len(targets):
+        return targets
     seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()
-    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(there), asking.passes, replace=False)
-    return {who: target for number, (who, target) in enumerate(there.items()) if number in chosen}
+    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(targets), asking.passes, replace=False)
+    return {who: target for number, (who, target) in enumerate(targets.items()) if number in chosen}
 
 
 def token_scores(
-    job: ScoringJob, logits: Callable[[Target], Floats], adapters: Iterable[str], asking: ScoringOptions
+    job: ScoringJob,
+    logits: Callable[[Target], Floats],
+    names: Mapping[AdapterVersion, str],
+    asking: ScoringOptions,
 ) -> TokenScores:
-    """The plain way, for a runner in numpy. logits: of a target, (T, V) at the output's positions"""
+    """By the reference formulas, for a runner in numpy. logits: of a target, (T, V) at the output's positions; names:
+    as of ``alternatives``"""
     response = job.response
     cut = replace(response, tokens=response.tokens[: asking.longest_output])
-    adapter, base = Target(job.adapter, Weights.GOLDEN), Target(None, Weights.GOLDEN)
-    sides = {who: logits(target) for who, target in alternatives(job, adapters, asking).items()}
+    adapter, base = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN), Target(None, Weights.GOLDEN)
+    sides = {who: logits(target) for who, target in alternatives(job, names, asking).items()}
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
     own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
     return score(own, bare, wide, cut, asking.of(job.adapter))
 
 
 def not_scored(adapter: str, request_id: str, pod: str, at: float, why: str) -> TrafficScore:
-    """A response that nobody could score, and why."""
+    """A response that was not scored, and why."""
     return TrafficScore(adapter, request_id, pod, at, ScoringMode.NOT_SCORED, 0, detail=why)
 
 
 def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore:
-    """What the detectors read of an answer: sums over its tokens."""
+    """An answer as the detectors read it: sums over its tokens."""
     job, tokens = answer.job, answer.tokens
     if tokens is None or job.sampling is None:
         return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)

@@ -1,6 +1,7 @@
-"""From logits to the law that a token was really drawn from: temperature, nucleus and penalties of its request.
+"""From logits to the distribution that a token was drawn from: temperature, truncation and penalties of its request.
 
-Plain numpy; probes/scoring/likelihood_ratio_torch.py has the same on a device, and a test holds them equal.
+The reference, in numpy, with the order of steps that vLLM has; likelihood_ratio_torch.py has the same on a device, and
+a test holds the two equal. Another order or rule makes every likelihood ratio one of another sampler.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 Longs = NDArray[np.int64]
 
-# Below it engines take the most probable token; vLLM's own limit.
+# Temperature below which engines decode greedily; vLLM's own limit.
 GREEDY_BELOW = 1e-5
 # Nats within which two logits are a tie: kernels of another batch shape would order them otherwise.
 TIE = 0.05
@@ -23,7 +24,7 @@ TIE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SamplingParameters:
-    """What a request asked of the sampler.
+    """The sampling parameters of a request.
 
     temperature: >= 0, 0 is greedy; top_p: in (0, 1]; top_k: 0 for all; min_p: in [0, 1), share of the highest
     probability; presence, frequency: taken off the logits of tokens already written; repetition: > 0, 1 is none
@@ -43,7 +44,7 @@ class SamplingParameters:
 
     @property
     def truncated(self) -> bool:
-        """Are there tokens that this sampler never writes, whatever the model?"""
+        """Does this sampler give some tokens probability 0, whatever the model?"""
         return self.greedy or self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
 
     @property
@@ -63,18 +64,18 @@ class SamplingParameters:
 
 
 def sampling_of(named: Mapping[str, float], default: SamplingParameters | None = None) -> SamplingParameters | None:
-    """The sampler of a record's parameters by their usual names; None where the temperature is nowhere told.
+    """The sampler of a record's parameters by their usual names; None where the temperature is unknown.
 
-    default: of the deployment, for what the record leaves out. top_k below 1 means all tokens, as engines have it.
-    One whose own temperature is nan tells the rest alone.
-    Values that no sampler takes (a negative temperature, NaN, half a token as top_k) give None too: nothing is known of
-    that law.
+    default: of the deployment, for parameters that the record leaves out; its temperature is nan where the deployment
+    has none. top_k below 1 means all tokens, as in engines.
+    Values that no sampler takes (a negative temperature, NaN, half a token as top_k) give None too: the distribution of
+    its tokens is unknown.
     """
     top_k = named.get("top_k", 0.0)
     if ("temperature" not in named and default is None) or not math.isfinite(top_k) or top_k != int(top_k):
         return None
     usual = default or SamplingParameters(1.0)
-    found = SamplingParameters(
+    sampling = SamplingParameters(
         temperature=float(named.get("temperature", usual.temperature)),
         top_p=float(named.get("top_p", usual.top_p)),
         top_k=max(int(named.get("top_k", usual.top_k)), 0),
@@ -83,15 +84,15 @@ def sampling_of(named: Mapping[str, float], default: SamplingParameters | None =
         frequency=float(named.get("frequency_penalty", usual.frequency)),
         repetition=float(named.get("repetition_penalty", usual.repetition)),
     )
-    return found if found.sane else None
+    return sampling if sampling.sane else None
 
 
-def law(logits: Doubles, sampling: SamplingParameters) -> Doubles:
+def token_distribution(logits: Doubles, sampling: SamplingParameters) -> Doubles:
     """(T, V) log-probabilities that tokens are drawn from, -inf where the sampler cuts them off.
 
-    logits: (T, V), penalties already in them; log-probabilities do as well
-    Order as in vLLM: temperature, top-k, top-p of what is left, min-p. Greedy is the uniform law over the tokens within
-    ``TIE`` of the best: which of them comes out is the kernel's choice.
+    logits: (T, V) with penalties applied, or log-probabilities
+    Order as in vLLM: temperature, top-k, top-p of the rest, min-p. Greedy is uniform over the tokens within ``TIE`` of
+    the most probable one: which of them is written is the kernel's choice.
     """
     if sampling.greedy:
         return normalised(np.where(logits >= logits.max(axis=-1, keepdims=True) - TIE, 0.0, -np.inf))
@@ -100,7 +101,7 @@ def law(logits: Doubles, sampling: SamplingParameters) -> Doubles:
 
 
 def nucleus(log_probs: Doubles, sampling: SamplingParameters) -> NDArray[np.bool_]:
-    """(T, V) the tokens that top-k, top-p and min-p leave; the most probable one always is among them."""
+    """(T, V) is the token left by top-k, top-p and min-p? The most probable one always is."""
     order = np.argsort(-log_probs, axis=-1, kind="stable")
     high = np.take_along_axis(log_probs, order, axis=-1)
     if 0 < sampling.top_k < log_probs.shape[-1]:
@@ -108,7 +109,7 @@ def nucleus(log_probs: Doubles, sampling: SamplingParameters) -> NDArray[np.bool
     high = normalised(high)
     mass = np.exp(high)
     before = np.cumsum(mass, axis=-1) - mass
-    # Sums round: a nucleus of everything is everything, also where what is left is below the last digit.
+    # Sums are rounded: at top_p 1 every token stays, also where the remaining mass is below the last digit.
     kept = np.isfinite(high) & ((before < sampling.top_p) | (sampling.top_p >= 1.0))
     if sampling.min_p > 0:
         kept &= high >= high[:, :1] + math.log(sampling.min_p)
@@ -126,8 +127,8 @@ def normalised(logits: Doubles) -> Doubles:
 
 
 def penalised(logits: Doubles, prompt: Sequence[int], output: Sequence[int], sampling: SamplingParameters) -> Doubles:
-    """(T, V) logits with the request's penalties: presence and frequency for tokens of the output so far, repetition
-    for those of the prompt too (positive logits are divided by it, negative ones multiplied), as vLLM has them."""
+    """(T, V) logits with the request's penalties, as in vLLM: presence and frequency for tokens of the output so far,
+    repetition for those of the prompt too (positive logits are divided by it, negative ones multiplied)."""
     if not sampling.penalised:
         return logits
     out = logits.copy()
@@ -142,19 +143,19 @@ def penalised(logits: Doubles, prompt: Sequence[int], output: Sequence[int], sam
 
 def written(output: Sequence[int]) -> tuple[Longs, Longs, Longs]:
     """(rows, token ids, counts): how often each token stands before each position of the output."""
-    seen: dict[int, int] = {}
-    found: list[tuple[int, int, int]] = []
+    counts: dict[int, int] = {}
+    rows: list[tuple[int, int, int]] = []
     for row, token in enumerate(output):
-        found += [(row, known, count) for known, count in seen.items()]
-        seen[token] = seen.get(token, 0) + 1
-    table = np.array(found, dtype=np.int64).reshape(-1, 3)
+        rows += [(row, earlier, count) for earlier, count in counts.items()]
+        counts[token] = counts.get(token, 0) + 1
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return table[:, 0], table[:, 1], table[:, 2]
 
 
 def repeated(prompt: Sequence[int], output: Sequence[int]) -> tuple[Longs, Longs]:
     """(rows, token ids): the tokens of prompt or output that stand before each position of the output."""
-    old = sorted(set(prompt))
+    of_prompt = sorted(set(prompt))
     rows, ids, _ = written(output)
-    fresh = ~np.isin(ids, old)
-    everywhere = np.repeat(np.arange(len(output)), len(old))
-    return np.concatenate([everywhere, rows[fresh]]), np.concatenate([np.tile(old, len(output)), ids[fresh]])
+    new = ~np.isin(ids, of_prompt)
+    all_rows = np.repeat(np.arange(len(output)), len(of_prompt))
+    return np.concatenate([all_rows, rows[new]]), np.concatenate([np.tile(of_prompt, len(output)), ids[new]])

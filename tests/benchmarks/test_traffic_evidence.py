@@ -13,8 +13,8 @@ from benchmarks.traffic.delays import LOG_A, delays
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import LONGEST, Cell
 from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, interpolation
-from probes.scoring.likelihood_ratio import TokenScores
 from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_scores import TokenScores
 
 
 def observed(log_l: dict[Alternative, float], responses: int = 6, tokens: int = 10) -> Observed:

@@ -139,7 +139,7 @@ def test_all_four_work_in_an_agent_that_knows_of_them_by_its_configuration_alone
     added("adding-a-format.md", formats)
     added("adding-a-sink.md", agent.sinks)
     noted = added("adding-a-runner.md", probes.runners)
-    decoder.known.cache_clear()
+    decoder.formats_by_name.cache_clear()
     ensure_topic(broker.bootstrap, "llm")
     config = load(configured(tmp_path, broker.bootstrap))
     record_goldens(config)
@@ -147,7 +147,7 @@ def test_all_four_work_in_an_agent_that_knows_of_them_by_its_configuration_alone
     try:
         findings, metrics = what_reaches_the_sinks(config)
     finally:
-        decoder.known.cache_clear()
+        decoder.formats_by_name.cache_clear()
 
     runner: Any = runner_of(config, config.models[0])
     assert isinstance(runner, noted.Runner) and runner.config.noise == 0.001

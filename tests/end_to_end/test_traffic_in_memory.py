@@ -20,8 +20,8 @@ from detectors.evidence.array_json import unpack
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, ScoringMode, TrafficRound
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
-from probes.runners.memory import Runner
-from probes.scoring.scoring_job import ScoringOptions, version_before
+from probes.runners.memory import Runner, golden_name
+from probes.scoring.scoring_job import AdapterVersion, ScoringOptions
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, new_runner
 
 ALONE = Line(replace(PLAIN, canaries=False), ScoringOptions())
@@ -135,7 +135,7 @@ def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens:
     world.scorer.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
     with world:
         first_round(world)
-        serve(world, "alpha", version_before("alpha"), n=16)
+        serve(world, "alpha", golden_name(AdapterVersion("alpha", previous=True)), n=16)
         serve(world, "beta", "beta", temperature=0.0)
         turn(world, 24)
         verdict = latest(world, "alpha")

@@ -95,7 +95,7 @@ def test_scores_of_another_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("draws", [1, 9, 32])
-def test_what_runs_equals_the_formula(draws: int) -> None:
+def test_what_runs_equals_the_reference(draws: int) -> None:
     """200 streams, 50 rounds, every share of draws beyond from none to all."""
     rng = np.random.default_rng(2)
     m, log_m = np.zeros((200, 8)), fresh(200)
@@ -129,8 +129,8 @@ def test_whole_pools_beyond_for_ever_stay_finite_and_so_do_thousands_of_draws() 
     assert nats(m)[1] > 250
 
 
-def test_the_twin_is_the_largest_product_over_all_rounds_it_could_have_begun_in() -> None:
-    """And the round of its last beginning is the one that gives this product."""
+def test_the_cusum_statistic_is_the_largest_product_over_all_rounds_the_fault_could_have_begun_in() -> None:
+    """And the round of its last restart is the one that gives this product."""
     rng = np.random.default_rng(4)
     factors = [count_factors(np.array([k]), 4, 0.05) for k in rng.choice(4, size=40, p=[0.7, 0.2, 0.05, 0.05])]
     w, began_in = np.zeros((1, 8)), np.zeros(8, int)

@@ -78,7 +78,7 @@ def test_the_former_layout_starts_at_zero() -> None:
     assert EProcessBank.from_json(former).index == {}
 
 
-def test_a_restart_forgets_one_stream_and_not_when_it_was_last_seen() -> None:
+def test_a_restart_forgets_one_stream_and_not_when_it_was_last_measured() -> None:
     streams = EProcessBank[str]()
     streams.advance({"a": np.ones(8, bool), "b": np.ones(8, bool)}, SHARE, 8, 0.0)
     kept = streams.level("b")
@@ -89,7 +89,7 @@ def test_a_restart_forgets_one_stream_and_not_when_it_was_last_seen() -> None:
     assert found is not None and (found.after, found.at, found.by) == (0.0, EVERY_S, EVERY_S)
 
 
-def test_a_stream_that_saw_nothing_has_level_zero_and_restarting_goes_back_there() -> None:
+def test_a_stream_without_scores_has_level_zero_and_restarting_goes_back_there() -> None:
     streams = EProcessBank[str]()
     streams.advance({"router": np.zeros(0, bool)}, SHARE, 8, 0.0)
     assert (streams.level("router"), streams.n("router")) == (0.0, 0)
@@ -120,7 +120,7 @@ def test_the_chunked_way_of_many_rows_equals_all_at_once() -> None:
 
 @pytest.mark.parametrize("broken", [0.2, 0.5, 1.0])
 def test_onset_is_found_where_it_was_put(broken: float) -> None:
-    """500 streams at the edge of the null, ``broken`` of whose draws are beyond from round 40 on; asked at the alarm.
+    """500 streams at the edge of the null, ``broken`` of whose draws are beyond from round 40 on; read at the alarm.
 
     The onset lies in the interval 95 times in 100, and the estimate within three rounds of it 9 times in 10.
     """

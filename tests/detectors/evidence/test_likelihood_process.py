@@ -14,7 +14,7 @@ MOST = np.minimum(MOST, 1290.0)
 
 
 @pytest.mark.parametrize("chance", [1.0, 0.5, 0.01, 1e-4])
-def test_the_bounded_factor_is_fair_also_when_one_record_in_a_thousand_is_anybodys(chance: float) -> None:
+def test_the_clipped_factor_is_fair_also_with_one_mislabelled_record_in_a_thousand(chance: float) -> None:
     """L is 1 / chance with that chance and else 0: mean 1, neutral or as wild as can be; a mislabelled one is huge."""
     slip = 1e-3
     assert Config().mislabelled == slip
@@ -27,7 +27,7 @@ def test_the_bounded_factor_is_fair_also_when_one_record_in_a_thousand_is_anybod
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])
-def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
+def test_run_length_of_the_clipped_mixture_is_at_least_a(share: float) -> None:
     """At A = 50, fair two-point ratios, 300 runs of at most 1,500 responses, less three standard errors."""
     rng, names, processes = np.random.default_rng(7), [str(i) for i in range(300)], LikelihoodProcesses[str]()
     lengths = dict.fromkeys(names, 1500)
@@ -51,7 +51,7 @@ def test_run_length_of_the_bounded_mixture_is_at_least_a(share: float) -> None:
     assert seen.mean() >= 50 - 3 * seen.std() / math.sqrt(300)
 
 
-def test_the_sum_over_responses_is_the_chain_of_them() -> None:
+def test_the_factor_of_many_responses_is_the_product_of_theirs() -> None:
     whole = clipped_mixture(np.array([1.0, -2.0, 30.0]), SHARES, MOST, 1e-3)
     parts = [clipped_mixture(np.array([x]), SHARES, MOST, 1e-3) for x in (1.0, -2.0, 30.0)]
     assert whole == pytest.approx(np.sum(parts, axis=0))
@@ -65,7 +65,7 @@ def test_weights_sum_to_one_and_others_share_what_is_left() -> None:
     assert weights_of({BASE: 0.5}, ()) == {BASE: 0.5}
 
 
-def test_an_average_of_e_values_is_of_those_that_were_asked() -> None:
+def test_an_average_is_over_the_alternatives_that_were_scored() -> None:
     assert averaged(np.array([0.0, math.log(3.0)]), np.array([0.5, 0.5])) == pytest.approx(math.log(2.0))
     assert averaged(np.array([math.log(3.0)]), np.array([0.1])) == pytest.approx(math.log(3.0))
 

@@ -8,19 +8,19 @@ import pytest
 
 from detectors.evidence.profile_likelihood import Doubles, most_likely
 from detectors.records import Interval
-from probes.scoring.likelihood_axes import on_path, path_log_likelihood
-from probes.scoring.likelihood_ratio import Settings
-from probes.scoring.token_distribution import SamplingParameters, law, normalised
+from probes.scoring.likelihood_axes import interpolate, path_log_likelihood
+from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import Settings
 
 GRID = Settings().grid
 
 
 def told(truth: float, seed: int, sampling: SamplingParameters, tokens: int = 60) -> Doubles:
-    """(G,) ln likelihood along the path of one response that was written at ``truth``."""
+    """(G,) ln likelihood along the interpolation path of one response that was written at ``truth``."""
     rng = np.random.default_rng(seed)
     base = normalised(2.0 * rng.standard_normal((tokens, 40)))
     adapter = normalised(base + 1.5 * rng.standard_normal((tokens, 40)))
-    mass = np.exp(law(on_path(adapter, base, truth), sampling)).cumsum(axis=1)
+    mass = np.exp(token_distribution(interpolate(adapter, base, truth), sampling)).cumsum(axis=1)
     drawn = (rng.random((tokens, 1)) * mass[:, -1:] > mass).sum(axis=1)
     likelihood: Doubles = path_log_likelihood(adapter, base, drawn, sampling, GRID).sum(axis=1)
     return likelihood
@@ -34,14 +34,14 @@ def strength(responses: Sequence[Doubles]) -> Interval:
 @pytest.mark.parametrize(
     "sampling", [SamplingParameters(1.0), SamplingParameters(0.7), SamplingParameters(1.0, top_p=0.9)]
 )
-def test_strength_is_read_from_the_words(truth: float, sampling: SamplingParameters) -> None:
+def test_strength_is_estimated_from_text_alone(truth: float, sampling: SamplingParameters) -> None:
     found = strength([told(truth, seed, sampling) for seed in range(12)])
     assert found.n == 12
     assert found.mean == pytest.approx(truth, abs=0.12)
     assert found.low < found.mean < found.high
 
 
-def test_the_interval_covers_what_it_says() -> None:
+def test_the_interval_covers_with_95_percent() -> None:
     """60 samples of 3 responses at half strength: the bound is three standard errors below 95 %."""
     hits = 0
     for case in range(60):

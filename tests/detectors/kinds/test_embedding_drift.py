@@ -31,7 +31,7 @@ def test_notices_inputs_from_elsewhere_and_never_pages(moved: float) -> None:
     assert not any(e.pages for e in seen)
 
 
-def test_quiet_on_the_same_law() -> None:
+def test_quiet_on_the_same_distribution() -> None:
     assert max(max(e.log_e for e in run(Config(reference_size=128), 256, 0.0, seed)) for seed in range(20)) < np.log(
         1000
     )
@@ -53,7 +53,7 @@ def test_sides_have_banks_and_evidence_of_their_own() -> None:
     assert detector.update(embedding(0, 17))[0].n == 8
 
 
-def test_the_length_of_a_vector_tells_nothing() -> None:
+def test_the_norm_of_a_vector_does_not_matter() -> None:
     vector = embedding(0, 0).vector
     assert np.array_equal(project(vector, 8, 0), project(vector * np.float32(4), 8, 0))
     assert not project(np.zeros(24, np.float32), 8, 0).any()
@@ -67,7 +67,7 @@ def test_nan_is_passed_over() -> None:
     assert detector.state.to_json() == before
 
 
-def test_another_width_starts_its_side_anew_also_after_a_restart_and_leaves_the_other_side_alone() -> None:
+def test_another_width_starts_its_side_again_also_after_a_restart_and_leaves_the_other_side_alone() -> None:
     config = Config(reference_size=8)
     detector = Detector(config)
     for i in range(16):
@@ -105,7 +105,7 @@ def test_interactions_of_one_group_count_as_one_observation_in_each_block() -> N
     assert (found.n, found.round) == (2, 2)
 
 
-def test_sessions_of_like_turns_tell_less_where_they_are_known() -> None:
+def test_similar_turns_are_less_evidence_where_their_session_is_known() -> None:
     """Eight turns that say nearly the same are one observation: over twelve streams the evidence is lower."""
     levels = []
     for seed in range(12):

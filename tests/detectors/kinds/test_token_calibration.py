@@ -7,8 +7,9 @@ import pytest
 
 from detectors.kinds.token_calibration import Config, Detector, State, _range, _requested
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
-from probes.scoring.likelihood_ratio import SAMPLERS, Response, Settings, score
-from probes.scoring.token_distribution import SamplingParameters, law, normalised
+from probes.scoring.likelihood_ratio_reference import score
+from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import SAMPLERS, Response, Settings
 
 SETTINGS = Settings(path=(), grid=(1.0,))
 ASKED = SamplingParameters(1.0, top_p=0.9)
@@ -21,7 +22,7 @@ def response(
     """Forty tokens of a random language, drawn by one sampler and scored as if by the other."""
     base = normalised(2.0 * rng.standard_normal((40, 30)))
     adapter = normalised(base + rng.standard_normal((40, 30)))
-    mass = np.exp(law(adapter, in_force)).cumsum(axis=1)
+    mass = np.exp(token_distribution(adapter, in_force)).cumsum(axis=1)
     tokens = (rng.random((40, 1)) * mass[:, -1:] > mass).sum(axis=1)
     found = score(adapter, base, {}, Response((), tuple(map(int, tokens)), asked, number), SETTINGS)
     return TrafficScore(
@@ -45,7 +46,7 @@ def watched(asked: SamplingParameters, in_force: SamplingParameters, responses: 
     return detector, level
 
 
-def test_knows_every_sampler_that_is_asked_about() -> None:
+def test_knows_every_sampler_that_responses_are_compared_with() -> None:
     assert set(Config().samplers) == set(SAMPLERS)
 
 
@@ -88,7 +89,7 @@ def test_estimates_the_temperature_that_is_in_force() -> None:
     assert found.temperature.high - found.temperature.low < 0.3
 
 
-def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart() -> None:
+def test_remembers_what_was_requested_while_it_is_not_rare_also_over_a_restart() -> None:
     detector, rng = watched(ASKED, ASKED, responses=3)[0], np.random.default_rng(1)
     detector.update(
         TrafficRound("smol", 3, 0.0, ("router",), (response(rng, SamplingParameters(0.7), SamplingParameters(0.7), 4),))
@@ -103,14 +104,14 @@ def test_remembers_what_was_asked_for_while_it_is_not_rare_also_over_a_restart()
     assert found is not None and found.asked_temperature == (1.0, 1.0)
 
 
-def test_what_is_asked_for_newly_is_learnt() -> None:
+def test_a_newly_requested_value_is_learnt() -> None:
     asked: dict[float, float] = {}
     for number in range(1500):
         asked = _requested(asked, 0.7 if number < 1000 or number % 2 else 1.0, keep=0.5 ** (1 / 500))
     assert _range(asked) == (0.7, 1.0)
 
 
-def test_says_nothing_of_an_adapter_that_it_has_not_heard() -> None:
+def test_an_adapter_without_responses_has_no_calibration() -> None:
     assert Detector(Config()).calibration("router", LATER) is None
 
 

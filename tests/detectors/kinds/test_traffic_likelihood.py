@@ -58,7 +58,7 @@ def test_one_mislabelled_record_in_a_thousand_never_pages() -> None:
     assert highest < LOG_A / 2
 
 
-def test_a_replica_of_ten_is_found_within_the_promised_responses() -> None:
+def test_a_faulty_replica_of_ten_is_detected_within_the_promised_responses() -> None:
     rng, needed = np.random.default_rng(1), []
     for _ in range(30):
         detector, level, n = Detector(Config()), 0.0, 0
@@ -94,7 +94,7 @@ def test_pods_that_are_gone_make_room() -> None:
 
 
 def test_alternatives_are_averaged_and_never_multiplied() -> None:
-    """Each alternative has its own M: what speaks for one of them is not diluted by what speaks against the others."""
+    """Each alternative has its own M: evidence for one of them is not diluted by evidence against the others."""
     detector = Detector(Config())
     one = [-50.0, -20.0, -10.0, -5.0, -30.0, -30.0, 40.0]
     found = streams(detector.update(round_of(scored(one))))
@@ -108,7 +108,7 @@ def test_the_version_before_has_a_weight_of_its_own() -> None:
     assert sum(weight for _, weight in Config().weights) == pytest.approx(0.85)
 
 
-def test_an_alternative_that_was_not_asked_about_keeps_its_evidence() -> None:
+def test_an_alternative_that_was_not_scored_keeps_its_evidence() -> None:
     detector = Detector(Config())
     detector.update(round_of(scored([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0])))
     before = detector.state.ratios.level(("router", other_adapter("rewriter")))

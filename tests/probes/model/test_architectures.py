@@ -17,7 +17,7 @@ from detectors.evidence.alternative import BASE
 from detectors.records import Fault, FaultKind
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio import score
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.architectures import KINDS, architecture_base, plain_model

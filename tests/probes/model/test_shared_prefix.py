@@ -16,13 +16,13 @@ from detectors.records import Fault, FaultKind
 from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio import score
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.scoring_job import (
     COPIES,
+    AdapterVersion,
     ScoringAnswer,
     ScoringJob,
     ScoringOptions,
-    version_before,
 )
 from probes.scoring.token_distribution import SamplingParameters
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
@@ -191,11 +191,11 @@ def test_the_version_before_is_read_by_its_own_files(folders: dict[str, Path], t
     """``b``'s files as the version before ``a``: its numbers are those of ``b`` as another registered adapter."""
     of_a = [replace(job, adapter="a") for job in jobs(4)]
     runner = opened(folders["base"], tmp_path / "cache", {n: folders[n] for n in "ab"})
-    runner.accept_adapter(version_before("a"), str(folders["b"]))
+    runner.accept_adapter(AdapterVersion("a", previous=True), str(folders["b"]))
     for answer in runner.score(of_a, never, ALL):
         assert answer.tokens is not None
         assert answer.tokens.log_l[PREVIOUS] == pytest.approx(answer.tokens.log_l[other_adapter("b")], abs=2e-3)
-    runner.accept_adapter(version_before("a"), None)
+    runner.accept_adapter(AdapterVersion("a", previous=True), None)
     assert all(PREVIOUS not in answer.tokens.log_l for answer in runner.score(of_a, never, ALL) if answer.tokens)
     assert runner.loaded.golden is not None and set(runner.loaded.golden.adapters.applied) == {"a", "b"}
     runner.close()
@@ -209,7 +209,7 @@ def test_a_version_before_that_cannot_be_read_whole_is_left_out(
     if damage == "other shapes":
         tiny_adapter(earlier, tiny_base(tmp_path / "wide", head_dim=32))
     runner = opened(folders["base"], tmp_path / "cache", {"a": folders["a"]})
-    runner.accept_adapter(version_before("a"), str(earlier))
+    runner.accept_adapter(AdapterVersion("a", previous=True), str(earlier))
     for answer in runner.score([replace(job, adapter="a") for job in jobs(2)], never, ALL):
         assert (
             answer.tokens is not None and HALF_STRENGTH in answer.tokens.log_l and PREVIOUS not in answer.tokens.log_l

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from probes.artefacts.identity import adapter_hash
 from probes.errors import Unreplayable, Unsupported
 from probes.runners.in_process import Runner
+from probes.scoring.scoring_job import AdapterVersion
 from tests.probes.tiny import opened, overwrite, rewrite_unnoticed, tiny_adapter, tiny_base
 
 
@@ -39,7 +40,7 @@ def test_the_live_adapter_answers_while_it_is_the_accepted_one_and_the_copy_afte
         runner.refresh()
     assert scored_by(runner) == adapter_hash(copy, 2) != adapter_hash(live, 2)
     assert len(golden.adapters.applied) == 2
-    runner.accept_adapter("a", str(other))
+    runner.accept_adapter(AdapterVersion("a"), str(other))
     assert scored_by(runner) == adapter_hash(other, 2)
     assert set(golden.adapters.applied) == {"a"}, "the former copy is taken off"
 

@@ -5,18 +5,26 @@ import pytest
 import torch
 
 from detectors.evidence.alternative import other_adapter
-from probes.scoring.likelihood_ratio import Response, Settings, TokenScores, score, uniforms
+from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
-    law_torch,
     log_e_torch,
     mean_e_torch,
     nucleus_torch,
-    null_of,
+    null_of_torch,
     score_torch,
+    token_distribution_torch,
 )
-from probes.scoring.token_distribution import Doubles, SamplingParameters, law, normalised, nucleus, penalised
-from tests.probes.scoring.test_likelihood_ratio import SAMPLERS, drawn, golden_pair, logits
+from probes.scoring.token_distribution import (
+    Doubles,
+    SamplingParameters,
+    normalised,
+    nucleus,
+    penalised,
+    token_distribution,
+)
+from probes.scoring.token_scores import Response, Settings, TokenScores, uniforms
+from tests.probes.scoring.test_likelihood_ratio_reference import SAMPLERS, drawn, golden_pair, logits
 
 SETTINGS = Settings()
 
@@ -32,7 +40,7 @@ def both(response: Response, adapter: Doubles, base: Doubles, other: Doubles) ->
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
 @pytest.mark.parametrize("writer", [0, 1])
-def test_the_fast_way_equals_the_plain_formula(name: str, writer: int) -> None:
+def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
     sampling = SAMPLERS.get(name, SamplingParameters(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
     pair = golden_pair()
     tokens = tuple(map(int, drawn(pair[writer])))
@@ -49,14 +57,16 @@ def test_a_nucleus_wider_than_the_first_look_is_found_whole() -> None:
     flat = normalised(0.1 * np.random.default_rng(0).standard_normal((3, 5000)))
     sampling = SamplingParameters(1.0, top_p=0.9)
     assert np.array_equal(nucleus_torch(torch.from_numpy(flat), sampling).numpy(), nucleus(flat, sampling))
-    assert law_torch(torch.from_numpy(flat), sampling).numpy() == pytest.approx(law(flat, sampling), abs=1e-5)
+    assert token_distribution_torch(torch.from_numpy(flat), sampling).numpy() == pytest.approx(
+        token_distribution(flat, sampling), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_exact_mean_is_the_sum_over_every_token_and_at_most_one(name: str) -> None:
     sampling = SAMPLERS[name]
     adapter, base = (torch.from_numpy(side).float() for side in golden_pair())
-    null, alternative = null_of(adapter, base, sampling, SETTINGS), law_torch(base, sampling)
+    null, alternative = null_of_torch(adapter, base, sampling, SETTINGS), token_distribution_torch(base, sampling)
     (found,) = mean_e_torch(alternative, null, [null.golden.exp()])
     each = [log_e_torch(alternative, null, torch.full((len(base),), token)).exp() for token in range(base.shape[1])]
     wanted = (null.golden.double().exp() * torch.stack(each, dim=1)).sum(-1)

@@ -17,8 +17,9 @@ from detectors.evidence.alternative import (
 from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Replay, Target
-from probes.runners.memory import Runner
+from probes.runners.memory import Runner, golden_name
 from probes.scoring.scoring_job import (
+    AdapterVersion,
     Scoring,
     ScoringAnswer,
     ScoringJob,
@@ -26,7 +27,6 @@ from probes.scoring.scoring_job import (
     alternatives,
     cut,
     traffic_score,
-    version_before,
     why_not,
     why_unreadable,
 )
@@ -54,7 +54,7 @@ def scored(*jobs: ScoringJob, asking: ScoringOptions = ALL) -> list[ScoringAnswe
     return runner.score(jobs, never, asking)
 
 
-def test_a_response_is_scored_against_everybody_that_is_asked_about() -> None:
+def test_a_response_is_scored_against_every_alternative() -> None:
     (answer,) = scored(made())
     found = traffic_score(answer, ALL)
     assert found.scored is ScoringMode.SAMPLED and found.tokens == len("Sorry")
@@ -86,7 +86,7 @@ def test_greedy_responses_have_no_ranks_and_no_path() -> None:
         (replace(made(), adapter="nobody"), "nobody"),
     ],
 )
-def test_what_keeps_a_response_from_being_scored_is_told(unscored: ScoringJob, words: str) -> None:
+def test_an_unscored_response_says_why(unscored: ScoringJob, words: str) -> None:
     (answer,) = scored(unscored)
     found = traffic_score(answer, ALL)
     assert found.scored is ScoringMode.NOT_SCORED and found.tokens == 0 and not found.alternatives
@@ -107,7 +107,7 @@ def test_a_response_that_is_not_scored_is_embedded_all_the_same() -> None:
     assert np.isnan(foreign.output).all()
 
 
-def test_the_deployments_sampler_stands_in_where_a_record_tells_none() -> None:
+def test_the_deployments_sampler_stands_in_where_a_record_has_none() -> None:
     assert made(sampling={"top_p": 0.9}, default=SamplingParameters(0.7)).sampling == SamplingParameters(0.7, top_p=0.9)
 
 
@@ -136,9 +136,9 @@ def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:
     assert "leaves no room" in why_unreadable(cut(full, asking), asking, toy.VOCABULARY)
 
 
-def test_who_is_asked_follows_from_the_request_id_alone() -> None:
+def test_which_alternatives_are_scored_follows_from_the_request_id_alone() -> None:
     few = ScoringOptions(passes=2)
-    names = [f"adapter-{i}" for i in range(40)]
+    names = {AdapterVersion(name): name for name in ("alpha", *(f"adapter-{i}" for i in range(40)))}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
     other = replace(made(), request_id="r7", output=(1, 2, 3), prompt=(4,), at=5.0)
@@ -148,21 +148,24 @@ def test_who_is_asked_follows_from_the_request_id_alone() -> None:
         ScoringOptions(copies=(BASE,))
 
 
-def test_the_version_before_has_its_turn_in_the_draw_and_is_nobody_elses_alternative() -> None:
-    few, names = ScoringOptions(passes=2), ["alpha", "beta", version_before("alpha"), version_before("beta")]
+def test_the_version_before_is_drawn_like_the_others_and_only_for_its_own_adapter() -> None:
+    versions = [AdapterVersion(name, previous) for previous in (False, True) for name in ("alpha", "beta")]
+    few, names = ScoringOptions(passes=2), {version: golden_name(version) for version in versions}
     picked = [alternatives(replace(made(), request_id=f"r{i}"), names, few) for i in range(300)]
     assert all(len(one) == 2 for one in picked)
     assert {name for one in picked for name in one} == {HALF_STRENGTH, DOUBLE_STRENGTH, PREVIOUS, other_adapter("beta")}
-    assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {version_before("alpha")}
+    assert {one[PREVIOUS].adapter for one in picked if PREVIOUS in one} == {
+        golden_name(AdapterVersion("alpha", previous=True))
+    }
     alone = alternatives(made(), names, replace(ALL, others=False, copies=()))
     assert list(alone) == [PREVIOUS]
 
 
-def test_the_version_before_is_asked_about_while_it_is_at_hand() -> None:
+def test_the_version_before_is_scored_while_its_files_are_kept() -> None:
     runner = opened()
-    runner.accept_adapter(version_before("alpha"), "alpha-v0")
+    runner.accept_adapter(AdapterVersion("alpha", previous=True), "alpha-v0")
     (before,) = runner.score([made()], never, ALL)
-    runner.accept_adapter(version_before("alpha"), None)
+    runner.accept_adapter(AdapterVersion("alpha", previous=True), None)
     (after,) = runner.score([made()], never, ALL)
     assert before.tokens is not None and after.tokens is not None
     assert set(before.tokens.log_l) - set(after.tokens.log_l) == {PREVIOUS}
@@ -191,7 +194,7 @@ def sample(runner: Runner, target: Target, prompt: tuple[int, ...], seed: int) -
     return tuple(text[len(prompt) :])
 
 
-def test_it_is_the_golden_copies_that_score_whatever_is_served_now() -> None:
+def test_golden_copies_score_whatever_is_served_now() -> None:
     broken = opened(faults={"alpha": "not_applied", "": "base_swapped:0.3"})
     before, after = opened().score([made()], never, ALL)[0], broken.score([made()], never, ALL)[0]
     assert before.tokens is not None and after.tokens is not None
@@ -204,7 +207,7 @@ def test_stops_between_responses() -> None:
 
 
 def test_no_configured_name_is_taken_for_the_version_before() -> None:
-    names = ["alpha", "alpha@previous", "beta"]
+    names = {AdapterVersion(name): name for name in ("alpha", "alpha@previous", "beta")}
     picked = alternatives(made(), names, ALL)
     assert PREVIOUS not in picked
     assert picked[other_adapter("alpha@previous")].adapter == "alpha@previous"

@@ -5,12 +5,12 @@ import pytest
 
 from probes.scoring.token_distribution import (
     SamplingParameters,
-    law,
     normalised,
     nucleus,
     penalised,
     repeated,
     sampling_of,
+    token_distribution,
     written,
 )
 
@@ -33,18 +33,20 @@ LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.04, 0.01]]))
 )
 def test_nucleus_keeps_the_fewest_tokens_that_reach_the_share(sampling: SamplingParameters, kept: int) -> None:
     assert nucleus(normalised(LOGITS), sampling).sum() == kept
-    assert np.isfinite(law(LOGITS, sampling)).sum() == kept
-    assert np.exp(law(LOGITS, sampling)).sum() == pytest.approx(1.0)
+    assert np.isfinite(token_distribution(LOGITS, sampling)).sum() == kept
+    assert np.exp(token_distribution(LOGITS, sampling)).sum() == pytest.approx(1.0)
 
 
-def test_temperature_is_the_law_at_that_temperature() -> None:
-    assert np.exp(law(LOGITS, SamplingParameters(0.5)))[0, 0] == pytest.approx(
+def test_temperature_divides_the_logits() -> None:
+    assert np.exp(token_distribution(LOGITS, SamplingParameters(0.5)))[0, 0] == pytest.approx(
         0.25 / (0.25 + 0.09 + 0.0225 + 0.0016 + 0.0001)
     )
 
 
 def test_greedy_is_uniform_over_near_ties() -> None:
-    assert np.exp(law(np.array([[1.0, 0.99, 0.0]]), SamplingParameters(0.0))).tolist() == [[0.5, 0.5, 0.0]]
+    assert np.exp(token_distribution(np.array([[1.0, 0.99, 0.0]]), SamplingParameters(0.0))).tolist() == [
+        [0.5, 0.5, 0.0]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_greedy_is_uniform_over_near_ties() -> None:
         ({"temperature": 1.0, "presence_penalty": 0.5}, None, SamplingParameters(1.0, presence=0.5)),
     ],
 )
-def test_a_temperature_nobody_told_stays_unknown(
+def test_a_temperature_that_nobody_states_stays_unknown(
     named: dict[str, float], default: SamplingParameters | None, wanted: SamplingParameters | None
 ) -> None:
     assert sampling_of(named, default) == wanted

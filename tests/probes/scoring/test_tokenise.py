@@ -1,4 +1,4 @@
-"""From what a record tells to the ids that are bet on: as recorded, or from the text where they must be those drawn."""
+"""From a record to the token ids that are scored: as recorded, or from the text where those must be the drawn ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def told(output: str = TEXT, **more: Any) -> Interaction:
 
 
 class Loose(Runner):
-    """Its tokens read as another text than they were made from, as some tokenizers' do."""
+    """Its tokens decode to another text than they were made from, as those of some tokenizers do."""
 
     def decode(self, ids: Any, weights: Weights = Weights.LIVE) -> str:
         return super().decode(ids, weights).lower()
@@ -94,7 +94,7 @@ def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
     assert one.detail == "" and "those of its text" in other.detail
 
 
-def test_an_end_that_is_counted_and_not_among_the_ids_is_bet_on_all_the_same() -> None:
+def test_an_end_that_is_counted_and_not_among_the_ids_is_scored_all_the_same() -> None:
     assert made(output_token_ids=IDS, output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
     assert made(output_token_ids=IDS, output_tokens=5, finish_reason="length").output == IDS
     assert made(output_token_ids=(*IDS, toy.END), output_tokens=6, finish_reason="stop").output == (*IDS, toy.END)
@@ -105,7 +105,7 @@ def test_what_the_record_said_comes_before_what_its_tokens_say() -> None:
 
 
 def test_the_toll_pays_for_what_is_set_aside() -> None:
-    """Worst case: all that is kept the alternative would have written, and the rest counts as 1."""
+    """Worst case: the alternative would have written all that is kept, and the rest counts as 1."""
     for share in (0.0, SET_ASIDE / 2, SET_ASIDE):
         assert math.exp(-TOLL) * 1.0 + share <= 1.0 + 1e-12
 
@@ -125,7 +125,7 @@ def test_ids_are_read_by_the_golden_tokenizer() -> None:
     assert asked == [Weights.GOLDEN] * 2
 
 
-def test_a_default_without_a_temperature_tells_the_rest() -> None:
+def test_a_default_without_a_temperature_gives_the_other_parameters() -> None:
     part = SamplingParameters(math.nan, top_p=0.8, top_k=20)
     assert job(opened(), told(output_tokens=5), part).sampling == SamplingParameters(1.0, top_p=0.8, top_k=20)
     assert job(opened(), replace(told(output_tokens=5), sampling={}), part).sampling is None
@@ -168,7 +168,7 @@ def test_a_prompt_is_rendered_with_the_day_on_which_it_was_served() -> None:
 
 
 @pytest.mark.parametrize("minutes", [-0.5, 0.5, 9])
-def test_around_midnight_the_engines_count_of_the_prompt_tells_the_day(minutes: float) -> None:
+def test_around_midnight_the_engines_count_of_the_prompt_determines_the_day(minutes: float) -> None:
     before, after = len(on(NOON).prompt), len(on(NOON + A_DAY).prompt)
     assert after == before + 1
     around = MIDNIGHT + 60 * minutes
@@ -176,10 +176,13 @@ def test_around_midnight_the_engines_count_of_the_prompt_tells_the_day(minutes: 
     assert day_of(on(around, prompt_tokens=after)) == "10"
     assert on(around, prompt_tokens=before).unscored == on(around, prompt_tokens=after).unscored == ""
     for counted in (0, after + 1):
-        assert "served around midnight: no token ids tell which" in on(around, prompt_tokens=counted).unscored
+        assert (
+            "served around midnight: without token ids the date is unknown"
+            in on(around, prompt_tokens=counted).unscored
+        )
 
 
-def test_around_midnight_a_count_that_both_days_have_tells_nothing() -> None:
+def test_around_midnight_a_count_that_both_days_have_determines_nothing() -> None:
     around = MIDNIGHT + A_DAY  # the 10th and the 11th
     assert "served around midnight" in on(around, prompt_tokens=len(on(around).prompt)).unscored
 
@@ -192,5 +195,5 @@ def test_a_few_minutes_from_midnight_the_day_is_known(minutes: float) -> None:
 def test_recorded_ids_need_no_day_and_a_record_without_a_time_has_none() -> None:
     assert on(MIDNIGHT, prompt_token_ids=(1, 2)).prompt == (1, 2)
     assert on(MIDNIGHT, prompt_token_ids=(1, 2)).unscored == ""
-    assert "its record tells no time" in on(0.0, prompt_tokens=len(on(NOON).prompt)).unscored
+    assert "its record has no time" in on(0.0, prompt_tokens=len(on(NOON).prompt)).unscored
     assert job(opened(), told(output_tokens=5, at=MIDNIGHT)).unscored == ""

@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from detectors.evidence.alternative import BASE, interpolation, other_adapter
-from probes.scoring.likelihood_axes import on_path, path_log_likelihood, ranks
-from probes.scoring.likelihood_ratio import SAMPLERS as SAMPLER_NAMES
-from probes.scoring.likelihood_ratio import (
-    Edges,
-    Response,
-    Settings,
-    edges,
-    log_e,
-    log_e_of_all,
-    samplers,
-    score,
-    seed_of,
-    uniforms,
-)
-from probes.scoring.token_distribution import Doubles, SamplingParameters, law, normalised
+from probes.scoring.likelihood_axes import interpolate, path_log_likelihood, ranks
+from probes.scoring.likelihood_ratio_reference import Null, log_e, log_e_of_all, null_of, score
+from probes.scoring.token_distribution import Doubles, SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import SAMPLERS as SAMPLER_NAMES
+from probes.scoring.token_scores import Response, Settings, samplers
 
 V, T = 24, 60
 SAMPLERS = {
@@ -48,27 +36,29 @@ def golden_pair(seed: int = 0, effect: float = 2.0) -> tuple[Doubles, Doubles]:
 
 
 def alternatives(adapter: Doubles, base: Doubles, sampling: SamplingParameters) -> dict[str, Doubles]:
-    """Laws on the path and off it, one of them cut off by another nucleus and one that never agrees."""
-    found = {f"path {s}": law(on_path(adapter, base, s), sampling) for s in (0.0, 0.25, 0.5, 0.75, 2.0)}
-    found["other"] = law(logits(77), sampling)
-    found["opposite"] = law(-3.0 * adapter, sampling)
-    return found | {name: law(adapter, other) for name, other in samplers(sampling).items()}
+    """Distributions on the interpolation path and off it, one with another nucleus and one with the opposite order."""
+    found = {
+        f"path {s}": token_distribution(interpolate(adapter, base, s), sampling) for s in (0.0, 0.25, 0.5, 0.75, 2.0)
+    }
+    found["other"] = token_distribution(logits(77), sampling)
+    found["opposite"] = token_distribution(-3.0 * adapter, sampling)
+    return found | {name: token_distribution(adapter, other) for name, other in samplers(sampling).items()}
 
 
-def drawn(log_law: Doubles, seed: int = 5) -> NDArray[np.int64]:
-    mass = np.exp(log_law).cumsum(axis=1)
+def drawn(log_probs: Doubles, seed: int = 5) -> NDArray[np.int64]:
+    mass = np.exp(log_probs).cumsum(axis=1)
     return (np.random.default_rng(seed).random((len(mass), 1)) * mass[:, -1:] > mass).sum(axis=1)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("effect", [0.3, 2.0, 8.0])
-def test_the_mean_of_l_is_at_most_one_at_every_position_under_the_golden_law_and_at_its_edges(
+def test_the_mean_of_l_is_at_most_one_at_every_position_under_the_golden_distribution_and_at_its_edges(
     name: str, effect: float
 ) -> None:
-    """Exactly, as a sum over the vocabulary: golden law, and 5 % less and more of the adapter."""
+    """Exactly, as a sum over the vocabulary: golden distribution, and 5 % less and more of the adapter."""
     sampling = SAMPLERS[name]
     adapter, base = golden_pair(effect=effect)
-    null = edges(adapter, base, sampling, SETTINGS)
+    null = null_of(adapter, base, sampling, SETTINGS)
     for alternative in alternatives(adapter, base, sampling).values():
         e = np.exp(log_e_of_all(alternative, null))
         for truth in (null.golden, *null.benign):
@@ -77,15 +67,15 @@ def test_the_mean_of_l_is_at_most_one_at_every_position_under_the_golden_law_and
 
 def test_without_the_slack_the_edge_of_the_tolerance_would_gain() -> None:
     adapter, base = golden_pair()
-    null = edges(adapter, base, SamplingParameters(1.0), SETTINGS)
-    bare = Edges(null.golden, (null.golden,), truncated=False)
-    e = np.exp(log_e_of_all(law(base, SamplingParameters(1.0)), bare))
+    null = null_of(adapter, base, SamplingParameters(1.0), SETTINGS)
+    bare = Null(null.golden, (null.golden,), truncated=False)
+    e = np.exp(log_e_of_all(token_distribution(base, SamplingParameters(1.0)), bare))
     assert (np.exp(null.benign[0]) * e).sum(axis=1).max() > 1.01
 
 
 def test_untruncated_it_is_the_likelihood_ratio_less_its_slack() -> None:
     adapter, base = golden_pair()
-    null = edges(adapter, base, SamplingParameters(1.0), Settings(tolerance=0.0))
+    null = null_of(adapter, base, SamplingParameters(1.0), Settings(tolerance=0.0))
     tokens, rows = drawn(base), np.arange(T)
     found = log_e(base, null, tokens)
     assert found == pytest.approx(base[rows, tokens] - adapter[rows, tokens], abs=2e-4)
@@ -95,25 +85,25 @@ def test_untruncated_it_is_the_likelihood_ratio_less_its_slack() -> None:
 def test_what_the_base_wrote_speaks_for_the_base_and_what_the_adapter_wrote_against_it(name: str) -> None:
     sampling = SAMPLERS[name]
     adapter, base = golden_pair()
-    null = edges(adapter, base, sampling, SETTINGS)
-    alternative = law(base, sampling)
+    null = null_of(adapter, base, sampling, SETTINGS)
+    alternative = token_distribution(base, sampling)
     assert log_e(alternative, null, drawn(alternative)).sum() > 10
     assert log_e(alternative, null, drawn(null.golden)).sum() < -10
 
 
 def test_a_token_outside_the_golden_nucleus_is_finite_evidence() -> None:
     adapter, base = golden_pair()
-    null = edges(adapter, base, SamplingParameters(1.0, top_p=0.5), SETTINGS)
+    null = null_of(adapter, base, SamplingParameters(1.0, top_p=0.5), SETTINGS)
     never = np.argmin(null.golden, axis=1)
     found = log_e(base, null, never)
     assert np.isfinite(found).all()
     assert 0 <= found.max() <= np.log(99) + 1e-9
 
 
-def test_greedy_asks_which_of_two_most_probable_tokens_was_written() -> None:
+def test_greedy_bets_on_whose_most_probable_token_was_written() -> None:
     adapter, base = golden_pair()
-    null = edges(adapter, base, SamplingParameters(0.0), SETTINGS)
-    alternative = law(base, SamplingParameters(0.0))
+    null = null_of(adapter, base, SamplingParameters(0.0), SETTINGS)
+    alternative = token_distribution(base, SamplingParameters(0.0))
     tops = adapter.argmax(axis=1), base.argmax(axis=1)
     apart = tops[0] != tops[1]
     for_base, against = (log_e(alternative, null, top)[apart] for top in (tops[1], tops[0]))
@@ -124,25 +114,30 @@ def test_greedy_asks_which_of_two_most_probable_tokens_was_written() -> None:
 def test_a_tie_of_greedy_decoding_is_no_evidence() -> None:
     adapter = np.array([[1.0, 0.99, -3.0, -4.0]])
     base = np.array([[0.0, 1.0, -3.0, -4.0]])
-    null = edges(adapter, base, SamplingParameters(0.0), SETTINGS)
+    null = null_of(adapter, base, SamplingParameters(0.0), SETTINGS)
     for token in (0, 1):
-        assert log_e(law(base, SamplingParameters(0.0)), null, np.array([token]))[0] <= 0.0
+        assert log_e(token_distribution(base, SamplingParameters(0.0)), null, np.array([token]))[0] <= 0.0
 
 
 def test_a_greedy_engine_that_always_writes_the_adapters_own_best_never_gains() -> None:
-    """Whatever the kernel does within a tie, tokens of the tie are no evidence for anybody."""
+    """Whatever the kernel does within a tie, tied tokens are no evidence for any alternative."""
     adapter, base = golden_pair()
-    null = edges(adapter, base, SamplingParameters(0.0), SETTINGS)
+    null = null_of(adapter, base, SamplingParameters(0.0), SETTINGS)
     for share in (0.0, 0.25, 0.5, 0.75, 2.0):
         assert (
-            log_e(law(on_path(adapter, base, share), SamplingParameters(0.0)), null, adapter.argmax(axis=1)) <= 0.0
+            log_e(
+                token_distribution(interpolate(adapter, base, share), SamplingParameters(0.0)),
+                null,
+                adapter.argmax(axis=1),
+            )
+            <= 0.0
         ).all()
 
 
 def test_prompts_from_elsewhere_raise_nothing() -> None:
     """Positions where the adapter has no effect are positions that any input drift may bring: L is 1 there."""
     base = logits(3)
-    null = edges(base, base, SamplingParameters(1.0), SETTINGS)
+    null = null_of(base, base, SamplingParameters(1.0), SETTINGS)
     assert log_e(base, null, drawn(base)) == pytest.approx(np.zeros(T), abs=2e-4)
 
 
@@ -150,55 +145,50 @@ def test_path_likelihood_is_concave_and_highest_near_the_truth() -> None:
     adapter, base = golden_pair(effect=3.0)
     grid = SETTINGS.grid
     for truth in (0.0, 0.5, 1.0):
-        tokens = drawn(on_path_law(adapter, base, truth), seed=8)
+        tokens = drawn(interpolated_distribution(adapter, base, truth), seed=8)
         total = path_log_likelihood(adapter, base, tokens, SamplingParameters(1.0), grid).sum(axis=1)
         assert (np.diff(total, 2) < 1e-9).all()
         assert abs(grid[int(total.argmax())] - truth) <= 0.25
     sharp = path_log_likelihood(
-        adapter, base, drawn(law(base, SamplingParameters(1.0, top_p=0.9))), SamplingParameters(1.0, top_p=0.9), grid
+        adapter,
+        base,
+        drawn(token_distribution(base, SamplingParameters(1.0, top_p=0.9))),
+        SamplingParameters(1.0, top_p=0.9),
+        grid,
     )
     assert sharp.shape == (len(grid), T) and np.isfinite(sharp).all()
 
 
-def on_path_law(adapter: Doubles, base: Doubles, share: float) -> Doubles:
-    return law(on_path(adapter, base, share), SamplingParameters(1.0))
+def interpolated_distribution(adapter: Doubles, base: Doubles, share: float) -> Doubles:
+    return token_distribution(interpolate(adapter, base, share), SamplingParameters(1.0))
 
 
-def test_ranks_are_uniform_while_the_law_is_right_and_not_when_the_sampler_is_another() -> None:
+def test_ranks_are_uniform_under_the_right_distribution_and_not_under_another_sampler() -> None:
     from scipy.stats import kstest
 
     rows = np.concatenate([logits(seed) for seed in range(40)])
     uniform = np.random.default_rng(2).random(len(rows))
     healthy = ranks(rows, drawn(rows, 3), uniform)
-    hotter = ranks(rows, drawn(law(rows, SamplingParameters(1.6)), 3), uniform)
+    hotter = ranks(rows, drawn(token_distribution(rows, SamplingParameters(1.6)), 3), uniform)
     assert kstest(healthy, "uniform").pvalue > 0.01
     assert kstest(hotter, "uniform").pvalue < 1e-6
 
 
-def test_a_token_that_the_law_rules_out_has_the_last_rank() -> None:
-    golden = law(logits(1), SamplingParameters(1.0, top_p=0.5))
+def test_a_token_of_probability_zero_has_the_last_rank() -> None:
+    golden = token_distribution(logits(1), SamplingParameters(1.0, top_p=0.5))
     assert (ranks(golden, golden.argmin(axis=1), np.zeros(T)) == 1.0).all()
 
 
-def test_ranks_of_a_request_are_the_same_at_every_replay() -> None:
-    response = Response((1,), (1, 2, 3), SamplingParameters(1.0), seed_of("req-1"))
-    assert np.array_equal(uniforms(response), uniforms(response))
-    assert not np.array_equal(uniforms(response), uniforms(replace(response, seed=seed_of("req-2"))))
-
-
-def test_score_names_every_alternative_and_gives_parts() -> None:
+def test_score_names_every_alternative() -> None:
     adapter, base = golden_pair()
     response = Response((1,), tuple(map(int, drawn(adapter))), SamplingParameters(1.0), 3)
     whole = score(adapter, base, {other_adapter("router"): logits(9)}, response, SETTINGS)
     assert list(whole.log_l) == [BASE, *map(interpolation, (0.25, 0.5, 0.75)), other_adapter("router")]
     assert whole.path_log_lik.shape == (len(SETTINGS.grid), T)
     assert set(whole.log_sampler) == set(samplers(SamplingParameters(1.0))) <= set(SAMPLER_NAMES)
-    part = whole.part(slice(2, 5))
-    assert part.temperature_log_lik.shape == (len(SETTINGS.temperatures), 3)
-    assert np.array_equal(part.log_l[BASE], whole.log_l[BASE][2:5])
 
 
-def test_penalties_of_the_request_are_part_of_the_law() -> None:
+def test_penalties_of_the_request_are_part_of_the_distribution() -> None:
     adapter, base = golden_pair()
     asked = SamplingParameters(1.0, presence=1.5, frequency=0.5)
     response = Response((1,), tuple([4] * T), asked)

@@ -1,0 +1,173 @@
+"""Who wrote this response? The reference formulas of its likelihood ratios, as e-values that input drift cannot raise.
+
+In numpy, on (T, V) logits, as docs/mathematics.md has them; the in-memory runner scores by them. A runner with a model
+scores by likelihood_ratio_torch.py, on a device and a few positions at a time, which tests hold equal to this: change
+both.
+
+Null of every ratio here: the token was drawn, by the request's sampler, from the golden adapter, or from it at an edge
+of its tolerance (``Null``). Guarantee: then E[L] <= 1 given everything before the token, whatever the prompt, as an
+exact sum over the vocabulary and not as an estimate. What breaks it: numerics of the serving engine that are correlated
+with the adapter's direction (``numeric`` is their allowance); distributions between the edges that lie off the
+interpolation path; and a sampler that is not the one that the record names (token_calibration.py detects that).
+
+Source: docs/mathematics.md#traffic-likelihood-ratio, docs/mathematics.md#truncated-sampling. Both edges of the
+tolerance have slack, because over-strength within it is benign too. Alternatives are cut by their own nucleus, which is
+what they would write. The largest probability that an edge puts outside the golden nucleus counts where it is more than
+``OUTSIDE``. A token outside that nucleus which the alternative cuts off too is worth ``HELD_BACK``, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.evidence.alternative import BASE, Alternative, interpolation
+from probes.scoring.likelihood_axes import (
+    OUTSIDE,
+    at_tokens,
+    interpolate,
+    path_log_likelihood,
+    ranks,
+    sampler_log_likelihood,
+    temperature_log_likelihood,
+)
+from probes.scoring.token_distribution import Doubles, SamplingParameters, normalised, penalised, token_distribution
+from probes.scoring.token_scores import (
+    HELD_BACK,
+    ROUNDING,
+    Response,
+    Settings,
+    TokenScores,
+    samplers,
+    uniforms,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Null:
+    """The null at T positions, (T, V) log-probabilities under the request's sampler.
+
+    golden: of the golden adapter; benign: of it at each edge of the tolerance
+    truncated: does the sampler cut tokens off? greedy: is there nothing drawn within the nucleus?
+    """
+
+    golden: Doubles
+    benign: tuple[Doubles, ...]
+    truncated: bool
+    greedy: bool = False
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(T, V) the golden nucleus."""
+        return np.isfinite(self.golden)
+
+
+def score(
+    adapter: Doubles, base: Doubles, others: Mapping[Alternative, Doubles], response: Response, settings: Settings
+) -> TokenScores:
+    """All that is computed of one response.
+
+    adapter, base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives with a
+    forward pass of their own
+    """
+    sampling, tokens = response.sampling, np.asarray(response.tokens, dtype=np.int64)
+    plain = normalised(adapter)
+    adapter, base, *rest = (_ready(logits, response) for logits in (adapter, base, *others.values()))
+    null = null_of(adapter, base, sampling, settings)
+    alternatives = {BASE: base} | {interpolation(share): interpolate(adapter, base, share) for share in settings.path}
+    alternatives |= dict(zip(others, rest, strict=True))
+    log_l = {
+        who: log_e(token_distribution(logits, sampling), null, tokens, settings.numeric)
+        for who, logits in alternatives.items()
+    }
+    log_sampler = {
+        name: log_e(token_distribution(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
+        for name, other in samplers(sampling).items()
+    }
+    hot = temperature_log_likelihood(adapter, tokens, sampling, settings.temperatures)
+    if sampling.greedy:
+        unknown = [np.full((len(axis), len(tokens)), np.nan) for axis in (settings.grid, settings.top_ps)]
+        return TokenScores(log_l, log_sampler, unknown[0], hot, unknown[1], np.full(len(tokens), np.nan))
+    path = path_log_likelihood(adapter, base, tokens, sampling, settings.grid)
+    wide = sampler_log_likelihood(adapter, tokens, settings.widened(sampling))
+    return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)))
+
+
+def null_of(adapter: Doubles, base: Doubles, sampling: SamplingParameters, settings: Settings) -> Null:
+    """The null at these positions. adapter, base: (T, V) golden logits"""
+    benign = tuple(token_distribution(interpolate(adapter, base, share), sampling) for share in settings.edges)
+    return Null(token_distribution(adapter, sampling), benign, sampling.truncated, sampling.greedy)
+
+
+def log_e(alternative: Doubles, null: Null, tokens: NDArray[np.int64], numeric: float = 0.0) -> Doubles:
+    """(T,) ln of the e-value of each token for this alternative against the null.
+
+    alternative: (T, V) log-probabilities, -inf for tokens that it never writes; tokens: (T,) what was written
+    numeric: nats a token taken off, for differences between kernels
+
+    Where nothing is cut off it is the likelihood ratio less its slack. Where the sampler truncates, the bet has two
+    parts: whether the token is in the golden nucleus S (a Bernoulli variable), and which token of S it is. A token
+    outside S gives pi / m; one inside gives (1 - pi) / (1 - m) times the ratio within S, of which the share
+    ``HELD_BACK`` is replaced by a constant. Of a greedy sampler the first part is all: which of several tied tokens is
+    written is the kernel's choice, the same one every time, and no random draw to bet on.
+    """
+    inside, rows = null.inside, np.arange(len(tokens))
+    m, pi, slack, share = nucleus_bet(alternative, null)
+    at_alternative, at_golden = at_tokens(alternative, tokens), at_tokens(null.golden, tokens)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ratio = at_alternative - share - at_golden - slack - numeric - ROUNDING
+        if null.truncated or not np.isfinite(alternative).all():
+            ratio = np.logaddexp(math.log1p(-HELD_BACK) + ratio, math.log(HELD_BACK))
+        within = np.log1p(-pi) - np.log1p(-m) + (0.0 if null.greedy else ratio)
+    without = np.where(np.isfinite(at_alternative), np.log(pi) - np.log(m) - ROUNDING, math.log(HELD_BACK))
+    result: Doubles = np.where(inside[rows, tokens], within, without)
+    return result
+
+
+def nucleus_bet(alternative: Doubles, null: Null) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """(m, pi, slack, share), (T,) each.
+
+    m: the largest probability of a token outside the golden nucleus S that the null allows; pi: the alternative's,
+    within [m, .99]; slack: ln of the largest mean ratio within S over the edges, >= 0; share: ln of the alternative's
+    mass within S, 0 where it has none (every ratio is 0 there anyway)
+    """
+    inside = null.inside
+    within = [np.where(inside, log_probs, -np.inf) for log_probs in (alternative, *null.benign)]
+    shares = [log_sum(part) for part in within]
+    outside = [-np.expm1(np.minimum(share, 0.0)) for share in shares]
+    m = np.clip(np.max(outside[1:], axis=0), OUTSIDE, 1.0 - OUTSIDE)
+    pi = np.clip(outside[0], m, 1.0 - OUTSIDE)
+    share = np.where(np.isfinite(shares[0]), shares[0], 0.0)
+    golden = np.where(inside, null.golden, 0.0)
+    means = [
+        log_sum(within[0] - share[:, None] + part - np.where(np.isfinite(mass), mass, 0.0)[:, None] - golden)
+        for part, mass in zip(within[1:], shares[1:], strict=True)
+    ]
+    return m, pi, np.maximum(np.max(means, axis=0), 0.0), share
+
+
+def log_e_of_all(alternative: Doubles, null: Null, numeric: float = 0.0) -> Doubles:
+    """(T, V) ``log_e`` of every token of the vocabulary, from which the exact mean of L is computed."""
+    columns = range(alternative.shape[1])
+    each = [log_e(alternative, null, np.full(len(alternative), token), numeric) for token in columns]
+    return np.stack(each, axis=1)
+
+
+def _ready(logits: Doubles, response: Response) -> Doubles:
+    wide = logits.astype(np.float64)
+    if not response.sampling.penalised:
+        return normalised(wide)
+    return normalised(penalised(wide, response.prompt, response.tokens, response.sampling))
+
+
+def log_sum(values: Doubles) -> Doubles:
+    """(T,) logsumexp over the vocabulary, -inf for a row of nothing but -inf."""
+    highest = values.max(axis=1, keepdims=True)
+    shift = np.where(np.isfinite(highest), highest, 0.0)
+    with np.errstate(divide="ignore"):
+        result: Doubles = np.log(np.exp(values - shift).sum(axis=1)) + shift[:, 0]
+    return result

@@ -1,0 +1,120 @@
+"""What is computed of each token of a response, and the record that it comes back in.
+
+Shared by the reference formulas (likelihood_ratio_reference.py) and those that run on a device
+(likelihood_ratio_torch.py): a new alternative or axis is added in both, and tests hold them equal. The names of
+``samplers`` are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from detectors.evidence.alternative import Alternative
+from probes.scoring.token_distribution import Doubles, SamplingParameters
+
+# Share of the ratio that is replaced by a constant where a token can be impossible: no token ends an alternative.
+HELD_BACK = 0.05
+# Nats per token that cover the rounding of float32 sums over a vocabulary: up to 1.1e-5 was measured.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is computed of each token.
+
+    tolerance: share of the adapter's effect whose loss or surplus is benign
+    numeric: nats a token taken off every ratio, for differences between kernels
+    path: shares on the interpolation path that are alternatives; grid: shares at which the likelihood is recorded
+    temperatures, top_ps: at which it is recorded too, for the estimates of the sampler that is in force
+    """
+
+    tolerance: float = 0.05
+    numeric: float = 0.0
+    path: tuple[float, ...] = (0.25, 0.5, 0.75)
+    grid: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(16))
+    temperatures: tuple[float, ...] = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 2.0)
+    top_ps: tuple[float, ...] = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Shares of the adapter between which what is served counts as healthy."""
+        return 1.0 - self.tolerance, 1.0 + self.tolerance
+
+    def widened(self, requested: SamplingParameters) -> list[SamplingParameters]:
+        """The request's sampler with each of ``top_ps``."""
+        return [replace(requested, top_p=p) for p in self.top_ps]
+
+
+def samplers(requested: SamplingParameters) -> dict[str, SamplingParameters]:
+    """Name -> a sampler that might be in force instead of the request's: one of its parameters has another value.
+
+    Temperature 1 is that of an engine that ignores the parameter, 0 that of one that treats it as a switch.
+    """
+    t = requested.temperature
+    heat = (
+        {"temperature 1": 1.0, "temperature 0.3": 0.3}
+        if requested.greedy
+        else {"temperature 1": 1.0, "temperature 0": 0.0, "temperature x0.8": 0.8 * t, "temperature x1.2": 1.2 * t}
+    )
+    others = {name: replace(requested, temperature=other) for name, other in heat.items() if other != t}
+    if not requested.greedy:  # top-p changes nothing for a greedy sampler
+        others |= {f"top_p {p:g}": replace(requested, top_p=p) for p in (0.9, 1.0) if p != requested.top_p}
+    if requested.penalised:
+        others["no penalties"] = replace(requested, presence=0.0, frequency=0.0, repetition=1.0)
+    return others
+
+
+# Every name that ``samplers`` can give.
+SAMPLERS = tuple(samplers(SamplingParameters(0.0))) + tuple(
+    name for name in samplers(SamplingParameters(0.7, top_p=0.8, presence=1.0)) if name != "temperature 1"
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """tokens: (T,) ids of the output; prompt: ids before it; seed: of the randomised ranks (``seed_of``)"""
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    sampling: SamplingParameters
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """The numbers of N positions, in nats.
+
+    log_l: alternative -> (N,) ln of the e-value; log_sampler: sampler -> (N,) likewise
+    path_log_lik: (G, N) ln likelihood along ``Settings.grid``; temperature_log_lik, top_p_log_lik: along
+    ``Settings.temperatures`` and ``Settings.top_ps``
+    ranks: (N,) randomised rank of the token in the golden token distribution, in [0, 1] and not in nats
+    Greedy responses have nan in path_log_lik, top_p_log_lik and ranks: their tokens are not drawn.
+    """
+
+    log_l: Mapping[Alternative, Doubles]
+    log_sampler: Mapping[str, Doubles]
+    path_log_lik: Doubles
+    temperature_log_lik: Doubles
+    top_p_log_lik: Doubles
+    ranks: Doubles
+
+    def part(self, where: slice) -> TokenScores:
+        """Some of the positions."""
+        log_l = {alternative: values[where] for alternative, values in self.log_l.items()}
+        log_sampler = {name: values[where] for name, values in self.log_sampler.items()}
+        path, hot, wide = (rows[:, where] for rows in (self.path_log_lik, self.temperature_log_lik, self.top_p_log_lik))
+        return TokenScores(log_l, log_sampler, path, hot, wide, self.ranks[where])
+
+
+def uniforms(response: Response) -> Doubles:
+    """(T,) in [0, 1), from the request alone, so that scoring a response again gives the same ranks."""
+    return np.random.default_rng(response.seed).random(len(response.tokens))
+
+
+def seed_of(request_id: str) -> int:
+    """A seed that follows from the request id alone."""
+    return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
