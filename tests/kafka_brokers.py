@@ -1,4 +1,4 @@
-"""What the Kafka suite runs on: the in-memory twin, and brokers of two kinds, behind one surface."""
+"""What the Kafka suite runs on: the topic in memory, and brokers of two kinds, behind one interface."""
 
 from __future__ import annotations
 

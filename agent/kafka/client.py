@@ -50,8 +50,7 @@ OnRevoke = Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
 
 
 def limit_client_logging() -> None:
-    """Hold the loggers of kafka-python at INFO or above, whatever the user chose: at DEBUG they print the SASL
-    password.
+    """Hold kafka-python's loggers at INFO or above, whatever the user chose: at DEBUG they print the SASL password.
 
     By the standard library's logging, which kafka-python logs with; our own log goes through structlog.
     """

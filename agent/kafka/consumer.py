@@ -38,8 +38,7 @@ class Consumer:
     """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
-    out of it, and when it makes no progress, it is closed and another is opened with back-off; ``rebuilds`` counts
-    those.
+    out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often.
     """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:

@@ -169,8 +169,7 @@ class TopicConsumer(Protocol):
 
     def resume(self) -> None: ...
     def seek(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Continue from these offsets. False, and no effect, where a group's commits say where to begin, or without a
-        client."""
+        """Continue from these offsets. False, without effect, where a group's commits say where to begin."""
         ...
 
     def lag(self) -> Mapping[TopicPartition, int]:

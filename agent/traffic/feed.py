@@ -127,8 +127,7 @@ class TrafficFeed:
         """Before partitions go: make their batches durable, so that the next owner's watermark covers ours.
 
         Runs inside our own poll, on the client's thread, while the loop waits for that poll: nothing else uses the
-        sinks meanwhile. {} where they could not flush; the next owner then reads from the last commit, as after a
-        crash.
+        sinks meanwhile. {} where they could not flush; the next owner then reads from the last commit.
         """
         ends = {partition: max(batches) for partition, batches in self._uncommitted.items() if partition in revoked}
         return ends if ends and self._flush() else {}

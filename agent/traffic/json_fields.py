@@ -261,8 +261,7 @@ def has_attribute(value: object, name: str) -> bool:
 
 
 def attributes(value: object) -> Body:
-    """OpenTelemetry attributes by their dotted names, from an object, flat or nested, or OTLP's list of keys and
-    values.
+    """OpenTelemetry attributes by dotted name, from an object, flat or nested, or from OTLP's list of keys and values.
 
     A log record's body that carries attributes is an AnyValue, or JSON text.
     """

@@ -65,7 +65,7 @@ class RankHash:
 
 
 def _mixed(keys: Ranks) -> Ranks:
-    """Two rounds of SplitMix64's finaliser (Steele, Lea & Flood 2014): every bit of the key affects every bit of the
+    """Two rounds of SplitMix64's finaliser (Steele, Lea & Flood 2014): each bit of the key affects each bit of the
     rank.
 
     Departs from the source: two rounds, because after one round the ranks of consecutive offsets differ too little.

@@ -15,7 +15,7 @@ only its body says what to count and what to rank by. Half of a pair is decoded 
 half (pairing.py), and the pair takes part in step 4.
 
 What decides in steps 2 to 4 may not depend on what a record says: a sample chosen by content is biased, and with it the
-evidence. No format is named here; what one can do besides reading is asked of the decoder.
+evidence. No format is named here: the decoder knows what each can do besides reading.
 """
 
 from __future__ import annotations
@@ -109,8 +109,10 @@ class _Poll:
 
 
 class TrafficSampler:
-    """Callable: the records of one poll to what is Sampled. Keeps between polls: the room that is left in this minute,
-    halves that wait for their other half, and requests that were kept recently.
+    """Callable: the records of one poll to what is Sampled.
+
+    Keeps between polls: the room that is left in this minute, halves that wait for their other half, and which requests
+    were kept recently.
 
     form: format of the values, auto recognises that of each record; max_bytes: longer records are counted and rejected
 
@@ -201,9 +203,9 @@ class TrafficSampler:
     def _count_and_join(
         self, poll: _Poll, item: Interaction | LoggedHalf, message: Message, in_sample: bool
     ) -> Interaction | None:
-        """Counts the request.
+        """Counts the request, and returns it where it is in the sample and of a configured adapter.
 
-        Returned where it is in the sample and of a configured adapter, a half once it is joined.
+        Half a request is returned once it is joined to its other half.
         """
         if isinstance(item, LoggedHalf):
             self._count_half(poll, item, message)

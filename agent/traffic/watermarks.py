@@ -1,7 +1,7 @@
 """Per-partition watermarks that detect re-delivered records: how far each partition was counted and judged.
 
-They decide what is counted twice and what is judged twice (never); docs/architecture.md, "Offsets", has the whole
-protocol of commits, stored counts and saved evidence that they belong to.
+They ensure that no record is counted or judged twice after a crash or a rebalance. docs/architecture.md, "Offsets",
+describes the protocol of commits, stored counts and saved evidence that they are part of.
 """
 
 from __future__ import annotations

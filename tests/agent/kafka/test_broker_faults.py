@@ -1,4 +1,4 @@
-"""What a broker does to a consumer: not there, gone, killed; and what must never be said in a log."""
+"""A broker that is absent, goes away or is killed under a consumer; and what must never appear in a log."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_closing_while_no_broker_answers_is_quick() -> None:
     assert consumer.status == (False, "closed")
 
 
-def test_settings_that_no_client_can_open_with_are_said_and_tried_again(tmp_path: Path) -> None:
+def test_settings_that_no_client_can_open_with_are_reported_and_tried_again(tmp_path: Path) -> None:
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
     odd = config_for(f"127.0.0.1:{free_port()}", "odd", **login, sasl_password_file=tmp_path / "password")
@@ -99,7 +99,7 @@ def test_settings_that_no_client_can_open_with_are_said_and_tried_again(tmp_path
         consumer.close(1.0)
 
 
-def test_a_client_that_cannot_pause_or_go_on_is_thrown_away(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_cannot_pause_or_go_on_is_replaced(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(_: Client) -> None:
         raise KeyError("a partition that a rebalance took away")
 
@@ -168,7 +168,7 @@ def test_attempts_that_fail_leave_no_thread_behind() -> None:
     consumer.close(3.0)
 
 
-def test_a_broker_that_goes_away_is_told_in_the_status_and_commits_wait(tmp_path: Path) -> None:
+def test_a_broker_that_goes_away_shows_in_the_status_and_commits_wait(tmp_path: Path) -> None:
     with start_broker(tmp_path, kind="tansu") as broker:
         ensure_topic(broker.bootstrap, "gone")
         consumer = Consumer(config_for(broker.bootstrap, "gone"))
@@ -256,7 +256,7 @@ def test_the_password_is_in_no_log_even_at_debug(
         {"auto_offset_reset": "newest"},
     ],
 )
-def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     good: dict[str, object] = {"bootstrap_servers": ("127.0.0.1:9092",), "topic": "traffic"}
     Config.model_validate(good)
     with pytest.raises(ValidationError):
@@ -298,7 +298,7 @@ def test_without_a_group_a_topic_that_grows_is_read_from_the_beginning_of_what_i
     consumer.close()
 
 
-def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Broker) -> None:
+def test_without_a_group_reading_continues_where_the_store_has_counted(broker: Broker) -> None:
     """In a topic read from its end, what came while the agent was away is read all the same."""
     topic = f"marked-{broker.kind}"
     ensure_topic(broker.bootstrap, topic)
@@ -312,7 +312,7 @@ def test_without_a_group_reading_goes_on_where_the_store_has_counted(broker: Bro
     while sum(batch.records for batch in batches) < 4:
         assert time.monotonic() < give_up, feed.status
         batches += feed.poll(0.0)
-    assert [seen.offset for batch in batches for seen in batch.interactions] == [6, 7, 8, 9]
+    assert [interaction.offset for batch in batches for interaction in batch.interactions] == [6, 7, 8, 9]
     assert sum(count.n for batch in batches for count in batch.counts) == 4
     feed.close()
 
@@ -365,7 +365,7 @@ def test_a_member_that_was_stalled_comes_back_and_reads_what_it_had_not_committe
     consumer.close()
 
 
-def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: Broker) -> None:
+def test_every_layer_is_checked_until_the_first_that_fails(broker: Broker) -> None:
     topic = f"reached-{broker.kind}"
     ensure_topic(broker.bootstrap, topic)
     found = check_connection(config_for(broker.bootstrap, topic))
@@ -377,7 +377,7 @@ def test_every_layer_is_looked_at_and_the_first_that_fails_is_the_last(broker: B
     assert (lacking[-1].layer, lacking[-1].ok) == ("topic", False)
 
 
-def test_a_closed_port_and_an_unknown_name_are_told_apart() -> None:
+def test_a_closed_port_and_an_unknown_name_are_distinguished() -> None:
     closed = check_connection(config_for(f"127.0.0.1:{free_port()}", "any"))
     assert [(layer.layer, layer.ok) for layer in closed] == [("name", True), ("tcp", False)]
     unknown = check_connection(config_for("no-such-host.invalid:9092", "any"))

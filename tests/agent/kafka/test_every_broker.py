@@ -1,4 +1,4 @@
-"""One contract, three topics: the in-memory twin, tansu, and real Kafka where there is one."""
+"""One contract, three topics: in memory, tansu, and real Kafka where there is one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def n_records(batches: list[TrafficBatch]) -> int:
 
 
 def ids(batches: list[TrafficBatch]) -> Counter[str]:
-    return Counter(seen.request_id for batch in batches for seen in batch.interactions)
+    return Counter(interaction.request_id for batch in batches for interaction in batch.interactions)
 
 
 def commit_surely(feed: TrafficFeed) -> None:
@@ -104,7 +104,7 @@ def test_headers_key_and_timestamp_arrive(new_world: NewWorld) -> None:
     consumer.close(1.0)
 
 
-def test_poisoned_records_are_set_aside_and_the_partition_goes_on(new_world: NewWorld) -> None:
+def test_malformed_records_are_rejected_and_the_partition_goes_on(new_world: NewWorld) -> None:
     world = new_world(1)
     huge = Outgoing(b"ticket-router", b'{"output": "' + b"x" * 5_000_000 + b'"}')
     poison = [Outgoing(b"ticket-router", b"{broken"), request(1, output=None), request(2, "stranger"), huge]
@@ -112,7 +112,7 @@ def test_poisoned_records_are_set_aside_and_the_partition_goes_on(new_world: New
     feed = feed_of(world.consumer())
     batches = read_until(lambda got: n_records(got) >= 8, feed)
     assert ids(batches) == {"r-0": 1, "r-9": 1}
-    reasons = [one.reason for batch in batches for one in batch.rejected]
+    reasons = [rejection.reason for batch in batches for rejection in batch.rejected]
     assert reasons == [
         RejectionReason.NOT_JSON,
         RejectionReason.MISSING_FIELD,
@@ -125,7 +125,7 @@ def test_poisoned_records_are_set_aside_and_the_partition_goes_on(new_world: New
     feed.close()
 
 
-def test_reading_goes_on_after_the_commit(new_world: NewWorld) -> None:
+def test_reading_continues_after_the_commit(new_world: NewWorld) -> None:
     world = new_world(2)
     world.publish(request(n) for n in range(50))
     first = feed_of(world.consumer())
@@ -199,7 +199,7 @@ def test_two_members_share_the_partitions_and_the_one_that_stays_takes_all(new_w
     first.close()
 
 
-def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_world: NewWorld) -> None:
+def test_revoked_partitions_are_flushed_and_committed_first(new_world: NewWorld) -> None:
     """Nothing was committed by the loop: what the next owner starts from is what was settled on leaving."""
     world = new_world(2)
     for partition in range(2):
@@ -223,7 +223,7 @@ def test_partitions_that_go_are_flushed_and_committed_before_they_are_gone(new_w
     second.close()
 
 
-def test_where_partitions_end_is_known_once_they_were_read(new_world: NewWorld) -> None:
+def test_the_end_of_a_partition_is_known_once_it_was_read(new_world: NewWorld) -> None:
     world = new_world(2)
     world.publish((request(n) for n in range(7)), partition=0)
     world.publish((request(n) for n in range(3)), partition=1)

@@ -1,4 +1,4 @@
-"""TLS, client certificates and logins against a real Kafka; what doctor says of each that is wrong; and secrets."""
+"""TLS, client certificates and logins against a real Kafka; what doctor reports of each fault; and secrets."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def last(config: Config) -> LayerCheck:
     """The layer where it ends; every one before it must be right."""
-    found = check_connection(config)
-    assert all(layer.ok for layer in found[:-1]), found
-    return found[-1]
+    checks = check_connection(config)
+    assert all(check.ok for check in checks[:-1]), checks
+    return checks[-1]
 
 
 @pytest.mark.real_kafka
@@ -81,11 +81,11 @@ def test_every_kind_of_listener_can_be_read_and_doctor_finds_nothing(
     consumer.open()
     assert name.encode() in values(consumer, lambda got: name.encode() in got)
     consumer.close()
-    found = check_connection(config)
-    assert all(layer.ok for layer in found), found
+    checks = check_connection(config)
+    assert all(check.ok for check in checks), checks
     without = {"LOGIN": {"tls"}, "TLS": {"sasl"}, "MUTUAL": {"sasl"}}.get(listener, set())
     every = ("name", "tcp", "tls", "api", "sasl", "bootstrap", "topic", "group")
-    assert [layer.layer for layer in found] == [layer for layer in every if layer not in without]
+    assert [check.layer for check in checks] == [layer for layer in every if layer not in without]
 
 
 Wrong = Callable[[SecureKafka], Config]
@@ -182,7 +182,7 @@ CASES: list[tuple[str, Wrong, str, str, str]] = [
         "topic no-such-topic",
     ),
     (
-        "a topic that may be seen and not read",
+        "a topic that may be observed and not read",
         lambda k: k.config("LOGIN", user="peeper"),
         "topic",
         "TopicAuthorizationFailed",
@@ -206,30 +206,30 @@ CASES: list[tuple[str, Wrong, str, str, str]] = [
 
 
 @pytest.mark.real_kafka
-@pytest.mark.parametrize(("wrong", "layer", "seen", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(("wrong", "layer", "observed", "wanted"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_each_fault_has_its_layer_and_its_sentence(
-    kafka: SecureKafka, wrong: Wrong, layer: str, seen: str, wanted: str
+    kafka: SecureKafka, wrong: Wrong, layer: str, observed: str, wanted: str
 ) -> None:
-    found = last(wrong(kafka))
-    assert (found.layer, found.ok) == (layer, False), found
-    assert any(part in found.observed for part in seen.split("|")), found
-    assert wanted in found.wanted, found
-    assert SECRET not in found.observed + found.wanted
+    check = last(wrong(kafka))
+    assert (check.layer, check.ok) == (layer, False), check
+    assert any(part in check.observed for part in observed.split("|")), check
+    assert wanted in check.wanted, check
+    assert SECRET not in check.observed + check.wanted
 
 
 def test_an_http_server_and_a_silent_port_are_no_brokers() -> None:
     with _http_server() as port:
-        found = last(config_for(f"127.0.0.1:{port}", "any"))
-        assert (found.layer, "an HTTP server" in found.observed) == ("api", True), found
-        found = last(config_for(f"127.0.0.1:{port}", "any", security_protocol="SSL"))
-        assert (found.layer, "no TLS on that port" in found.observed) == ("tls", True), found
+        check = last(config_for(f"127.0.0.1:{port}", "any"))
+        assert (check.layer, "an HTTP server" in check.observed) == ("api", True), check
+        check = last(config_for(f"127.0.0.1:{port}", "any", security_protocol="SSL"))
+        assert (check.layer, "no TLS on that port" in check.observed) == ("tls", True), check
     with socket.create_server(("127.0.0.1", 0)) as server:
-        found = last(config_for(f"127.0.0.1:{server.getsockname()[1]}", "any"))
-        assert (found.layer, "never answers" in found.observed) == ("api", True), found
+        check = last(config_for(f"127.0.0.1:{server.getsockname()[1]}", "any"))
+        assert (check.layer, "never answers" in check.observed) == ("api", True), check
 
 
 @pytest.mark.parametrize(
-    ("signed", "ok", "seen", "wanted"),
+    ("signed", "ok", "observed", "wanted"),
     [
         ({"days": -1}, False, "expired", "new certificate"),
         ({"hosts": "DNS:other.example"}, False, "not valid for 'localhost'", "ssl_check_hostname"),
@@ -238,19 +238,19 @@ def test_an_http_server_and_a_silent_port_are_no_brokers() -> None:
     ],
     ids=["expired", "another host's name", "another host's name, taken on purpose", "a good one"],
 )
-def test_a_certificate_that_is_not_right_says_what(
-    tmp_path: Path, signed: dict[str, Any], ok: bool, seen: str, wanted: str
+def test_each_fault_of_a_certificate_has_its_sentence(
+    tmp_path: Path, signed: dict[str, Any], ok: bool, observed: str, wanted: str
 ) -> None:
     authority = Authority(tmp_path)
     check = signed.pop("check", True)
     with _tls_server(*authority.sign("server", **signed)) as port:
         told = {"security_protocol": "SSL", "ssl_cafile": authority.cert, "ssl_check_hostname": check}
-        found = next(
+        check = next(
             layer for layer in check_connection(config_for(f"localhost:{port}", "any", **told)) if layer.layer == "tls"
         )
-    assert found.ok is ok
-    assert seen in found.observed, found
-    assert wanted in found.wanted
+    assert check.ok is ok
+    assert observed in check.observed, check
+    assert wanted in check.wanted
 
 
 def test_files_that_do_not_fit_are_a_fault_of_the_configuration(tmp_path: Path) -> None:
@@ -259,8 +259,8 @@ def test_files_that_do_not_fit_are_a_fault_of_the_configuration(tmp_path: Path) 
     _, key = authority.sign("other")
     with _tls_server(*authority.sign("server")) as port:
         told = {"security_protocol": "SSL", "ssl_cafile": authority.cert, "ssl_certfile": cert, "ssl_keyfile": key}
-        found = last(config_for(f"localhost:{port}", "any", **told))
-    assert (found.layer, "PEM files" in found.wanted) == ("tls", True), found
+        check = last(config_for(f"localhost:{port}", "any", **told))
+    assert (check.layer, "PEM files" in check.wanted) == ("tls", True), check
 
 
 @pytest.mark.real_kafka
@@ -303,12 +303,12 @@ def _opened_or_refused(config: Config) -> str:
 
 
 def values(consumer: Consumer, enough: Callable[[set[bytes]], bool]) -> set[bytes]:
-    found: set[bytes] = set()
+    received: set[bytes] = set()
     give_up = time.monotonic() + WITHIN_S
-    while not enough(found):
+    while not enough(received):
         assert time.monotonic() < give_up, consumer.status
-        found |= {message.value or b"" for got in consumer.poll() for message in got.messages}
-    return found
+        received |= {message.value or b"" for got in consumer.poll() for message in got.messages}
+    return received
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""A topic that is deleted and created again, on real Kafka: its offsets begin at 0, and the store remembers others."""
+"""A topic that is deleted and created again, on real Kafka:
+
+its offsets begin at 0, and the store has those of the old one.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def test_a_recreated_topic_is_read_and_counted_from_its_beginning(
     publish(broker.bootstrap, topic, (request(n) for n in range(100, 107)))
     feed = feed if reading else opened({(topic, 0): 40})
     batches = counted(feed, 7)
-    assert [seen.offset for batch in batches for seen in batch.fresh] == list(range(7))
+    assert [interaction.offset for batch in batches for interaction in batch.fresh] == list(range(7))
     assert [batch.topic_recreated for batch in batches if batch.first_offset == 0] == [True]
     assert "recreated" in feed.status.why
     feed.close()

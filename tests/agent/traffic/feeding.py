@@ -1,4 +1,4 @@
-"""A feed over the in-memory topic, what it is fed with, and how what it gave is counted."""
+"""Test helpers: a feed over the in-memory topic, records for it, and sums of the counts that it returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which adapter is asked for, where the model that is named is its base."""
+"""Which adapter a request is for, where its ``model`` names the base."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def polled(*records: Any, names: tuple[str, ...] = ("ticket-router",), **headers
 
 
 def named(batch: TrafficBatch) -> list[tuple[str, str]]:
-    return [(seen.adapter, seen.base) for seen in batch.interactions]
+    return [(interaction.adapter, interaction.base) for interaction in batch.interactions]
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_no_lora_path_is_no_adapter(nothing: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["a", "b"], 5, {"a": 1}])
-def test_a_lora_path_that_names_nobody_is_told(wrong: Any) -> None:
-    (one,) = polled(pair({"lora_path": wrong})).rejected
-    assert (one.reason, one.detail) == (RejectionReason.WRONG_TYPE, "lora_path")
+def test_a_malformed_lora_path_is_rejected(wrong: Any) -> None:
+    (rejection,) = polled(pair({"lora_path": wrong})).rejected
+    assert (rejection.reason, rejection.detail) == (RejectionReason.WRONG_TYPE, "lora_path")
 
 
 def test_in_every_format_a_base_may_stand_before_the_adapter() -> None:

@@ -1,4 +1,4 @@
-"""What came back and is no whole answer: errors, chunks of a stream, and all chunks of one."""
+"""Responses that are not one complete answer: errors, single chunks of a stream, and all chunks of one."""
 
 from __future__ import annotations
 
@@ -63,13 +63,16 @@ def test_a_chunk_is_no_answer(record: Any) -> None:
 
 @pytest.mark.parametrize("key", [b"ticket-router", None])
 @pytest.mark.parametrize("alone", [False, True])
-def test_chunks_of_one_stream_are_not_as_many_requests(key: bytes | None, alone: bool) -> None:
+def test_chunks_of_one_stream_are_not_counted_as_requests(key: bytes | None, alone: bool) -> None:
     topic = MemoryTopic()
     topic.publish(Outgoing(key, orjson.dumps(one if alone else streamed(one))) for one in STREAM)
     topic.publish([Outgoing(key, orjson.dumps(pair()))])
     (batch,) = feed_over(topic).poll(2e9)
-    assert [(one.reason, one.detail) for one in batch.rejected] == [CHUNK] * 5
-    assert ([seen.output for seen in batch.interactions], counted([batch])) == (["shipping"], {"ticket-router": 1})
+    assert [(rejection.reason, rejection.detail) for rejection in batch.rejected] == [CHUNK] * 5
+    assert ([interaction.output for interaction in batch.interactions], counted([batch])) == (
+        ["shipping"],
+        {"ticket-router": 1},
+    )
 
 
 def as_events(chunks: list[Any], end: str = "\r\n\r\n") -> str:
@@ -78,20 +81,24 @@ def as_events(chunks: list[Any], end: str = "\r\n\r\n") -> str:
 
 @pytest.mark.parametrize("response", [STREAM, as_events(STREAM), as_events(STREAM, "\n\n")], ids=["list", "CRLF", "LF"])
 def test_all_chunks_of_a_stream_are_the_answer(response: Any) -> None:
-    seen = read(streamed(response))
-    assert (seen.output, seen.finish_reason, seen.output_tokens) == ("shipping", "stop", 2)
-    assert (seen.request_id, seen.at, seen.unscored) == ("chatcmpl-1", 1_700_000_001.0, "")
+    interaction = read(streamed(response))
+    assert (interaction.output, interaction.finish_reason, interaction.output_tokens) == ("shipping", "stop", 2)
+    assert (interaction.request_id, interaction.at, interaction.unscored) == ("chatcmpl-1", 1_700_000_001.0, "")
 
 
-def test_token_ids_and_log_probabilities_of_chunks_are_put_behind_each_other() -> None:
+def test_token_ids_and_log_probabilities_of_chunks_are_concatenated() -> None:
     def with_ids(one: dict[str, Any], ids: list[int], logprob: float) -> dict[str, Any]:
         (choice,) = one["choices"]
         told = {"token_ids": ids, "logprobs": {"content": [{"logprob": logprob}]}}
         return one | {"choices": [choice | told]}
 
     first = with_ids(chunk(role="assistant", content="ship"), [7], -0.25) | {"prompt_token_ids": [1, 2]}
-    seen = read(streamed([first, with_ids(chunk("stop", content="ping"), [8], -0.5)]))
-    assert (seen.prompt_token_ids, seen.output_token_ids, seen.token_logprobs) == ((1, 2), (7, 8), (-0.25, -0.5))
+    interaction = read(streamed([first, with_ids(chunk("stop", content="ping"), [8], -0.5)]))
+    assert (interaction.prompt_token_ids, interaction.output_token_ids, interaction.token_logprobs) == (
+        (1, 2),
+        (7, 8),
+        (-0.25, -0.5),
+    )
 
 
 def test_all_chunks_of_a_completion_are_its_text() -> None:
@@ -110,27 +117,27 @@ def test_all_chunks_of_a_completion_are_its_text() -> None:
         ([chunk(refusal="no"), *STREAM[1:]], "not only text (refusal)"),
     ],
 )
-def test_what_a_stream_holds_beside_its_text_is_told(chunks: Any, words: str) -> None:
+def test_what_a_stream_holds_besides_its_text_is_reported(chunks: Any, words: str) -> None:
     assert words in read(streamed(chunks)).unscored
 
 
 def test_two_answers_in_one_stream_are_two_choices() -> None:
     other = [one | {"choices": [choice | {"index": 1} for choice in one["choices"]]} for one in STREAM]
     both = [one for pair_ in zip(STREAM, other, strict=True) for one in pair_]
-    seen = read(streamed(both))
-    assert (seen.output, seen.unscored) == ("shipping", "the answer is one of several (choices)")
+    interaction = read(streamed(both))
+    assert (interaction.output, interaction.unscored) == ("shipping", "the answer is one of several (choices)")
 
 
-def test_chunks_of_two_streams_in_one_answer_are_told() -> None:
+def test_chunks_of_two_streams_in_one_answer_are_rejected() -> None:
     other = [one | {"id": "chatcmpl-2"} for one in STREAM]
     assert refusal(streamed(STREAM + other)) == (CHUNK[0], "chunks of several streams in one answer")
 
 
-def test_events_that_were_cut_are_told() -> None:
+def test_truncated_events_are_rejected() -> None:
     assert refusal(streamed(as_events(STREAM)[:-40]))[0] == CHUNK[0]
 
 
-def test_an_answer_that_was_put_together_is_an_answer() -> None:
+def test_an_assembled_answer_is_an_answer() -> None:
     """Also where whoever did it has kept the chunks' name."""
     whole = pair({"stream": True}, {"object": "chat.completion.chunk"})
     assert read(whole).output == "shipping"
@@ -174,7 +181,7 @@ def test_an_engines_error_is_no_traffic(response: Any, text: bool) -> None:
         ),
     ],
 )
-def test_an_error_that_the_record_tells_is_no_traffic(record: Any) -> None:
+def test_an_error_besides_the_response_is_no_traffic(record: Any) -> None:
     assert refusal(record) == ERROR
 
 
@@ -183,27 +190,30 @@ def test_errors_are_not_counted_as_requests(key: bytes | None) -> None:
     topic = MemoryTopic()
     topic.publish(Outgoing(key, orjson.dumps(pair() | {"response": told})) for _, told in ERRORS)
     (batch,) = feed_over(topic).poll(2e9)
-    assert ({one.reason for one in batch.rejected}, counted([batch])) == ({RejectionReason.ERROR_ANSWER}, {})
+    assert ({rejection.reason for rejection in batch.rejected}, counted([batch])) == (
+        {RejectionReason.ERROR_ANSWER},
+        {},
+    )
 
 
 @pytest.mark.parametrize("response", [ERRORS[0][1], ERRORS[3][1], STREAM[1]])
-def test_a_half_that_is_no_answer_is_set_aside_at_once(response: Any) -> None:
+def test_a_half_that_is_no_answer_is_rejected_at_once(response: Any) -> None:
     request, answer = example("kserve")
     topic = MemoryTopic()
     topic.publish([Outgoing(None, half.value, half.headers) for half in (request,)])
     topic.publish([Outgoing(None, orjson.dumps(response), answer.headers)])
     (batch,) = feed_over(topic).poll(2e9)
-    assert [one.reason for one in batch.rejected] == [CHUNK[0] if "choices" in response else ERROR[0]]
+    assert [rejection.reason for rejection in batch.rejected] == [CHUNK[0] if "choices" in response else ERROR[0]]
     assert (batch.interactions, counted([batch])) == ((), {})
 
 
-def test_an_answer_that_broke_off_is_read_and_not_scored() -> None:
+def test_an_aborted_answer_is_read_and_not_scored() -> None:
     assert read(otel({"error.type": "timeout"})).unscored == "the answer was aborted (error.type)"
     assert read(span(status={"status_code": "ERROR"})).unscored == "the answer was aborted (status)"
     assert read(pair(finish_reason="abort")).unscored == "the answer was aborted (abort)"
 
 
-def test_an_answer_of_which_nothing_is_told_is_no_empty_answer() -> None:
+def test_a_response_without_an_answer_is_no_empty_answer() -> None:
     assert refusal(pair(message=None)) == (RejectionReason.MISSING_FIELD, "message")
     assert refusal(pair(response={"choices": []})) == (RejectionReason.MISSING_FIELD, "choices")
     assert refusal(completion(response={"choices": [{"text": None}]}))[0] == RejectionReason.MISSING_FIELD

@@ -1,4 +1,4 @@
-"""Several requests in one record: each is counted, sampled and known again by itself."""
+"""Several requests in one record: each is counted, sampled and recognised as a duplicate by itself."""
 
 from __future__ import annotations
 
@@ -38,8 +38,14 @@ def test_every_request_of_an_envelope_counts_once(key: bytes | None, form: str) 
     topic = MemoryTopic()
     topic.publish([Outgoing(key, envelope("a", "b")), Outgoing(key, envelope("c", "b")), Outgoing(key, envelope("a"))])
     (batch,) = feed_over(topic, form=form).poll(0.0)
-    assert [(seen.request_id, seen.offset) for seen in batch.interactions] == [("a", 0), ("b", 0), ("c", 1)]
-    assert {one.reason for one in batch.rejected} == {RejectionReason.DUPLICATE} and len(batch.rejected) == 2
+    assert [(interaction.request_id, interaction.offset) for interaction in batch.interactions] == [
+        ("a", 0),
+        ("b", 0),
+        ("c", 1),
+    ]
+    assert {rejection.reason for rejection in batch.rejected} == {RejectionReason.DUPLICATE} and len(
+        batch.rejected
+    ) == 2
     assert (counted([batch]), batch.opened, batch.records) == ({"ticket-router": 5}, 5, 3)
 
 
@@ -47,8 +53,8 @@ def test_the_same_id_twice_in_one_envelope_is_one_interaction() -> None:
     topic = MemoryTopic()
     topic.publish([Outgoing(None, envelope("a", "a"))])
     (batch,) = feed_over(topic).poll(0.0)
-    assert [seen.request_id for seen in batch.interactions] == ["a"]
-    assert [one.reason for one in batch.rejected] == [RejectionReason.DUPLICATE]
+    assert [interaction.request_id for interaction in batch.interactions] == ["a"]
+    assert [rejection.reason for rejection in batch.rejected] == [RejectionReason.DUPLICATE]
 
 
 def test_requests_of_an_envelope_are_sampled_each_by_itself_and_however_they_are_batched() -> None:
@@ -61,19 +67,23 @@ def test_requests_of_an_envelope_are_sampled_each_by_itself_and_however_they_are
         )
         (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
         assert counted([batch]) == {"ticket-router": 200}
-        chosen.append([seen.request_id for seen in batch.interactions])
+        chosen.append([interaction.request_id for interaction in batch.interactions])
     assert chosen[0] == chosen[1]
     assert abs(len(chosen[0]) - 40) <= 4 * math.sqrt(200 * 0.2 * 0.8)
 
 
-def test_requests_of_an_envelope_without_ids_are_known_by_their_places_in_it() -> None:
+def test_requests_of_an_envelope_without_ids_are_identified_by_their_number_in_it() -> None:
     topic = MemoryTopic()
     told = orjson.loads(envelope("", "", ""))
     for record in told["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
         del record["spanId"]
     topic.publish([Outgoing(None, orjson.dumps(told))])
     (batch,) = feed_over(topic).poll(0.0)
-    assert [seen.request_id for seen in batch.interactions] == ["traffic:0:0", "traffic:0:0:1", "traffic:0:0:2"]
+    assert [interaction.request_id for interaction in batch.interactions] == [
+        "traffic:0:0",
+        "traffic:0:0:1",
+        "traffic:0:0:2",
+    ]
     assert batch.rejected == ()
 
 
@@ -85,7 +95,7 @@ def test_an_envelope_read_again_after_a_crash_is_marked_and_not_counted_again() 
     first.close()
     again = feed_over(topic, counted_upto=lambda: store_of([before]))
     (after,) = (batch for _ in range(2) for batch in again.poll(0.0))
-    assert [(seen.request_id, seen.redelivered) for seen in after.interactions] == [
+    assert [(interaction.request_id, interaction.redelivered) for interaction in after.interactions] == [
         ("a", True), ("b", True), ("c", False), ("d", False),
     ]  # fmt: skip
     assert counted([before, after]) == {"ticket-router": 4}
@@ -96,7 +106,7 @@ def test_an_envelope_under_the_key_of_one_adapter_says_what_to_set() -> None:
     topic = MemoryTopic()
     topic.publish([Outgoing(b"ticket-router", envelope("a", "b")), Outgoing(b"ticket-router", envelope("c"))])
     (batch,) = feed_over(topic).poll(0.0)
-    assert [seen.request_id for seen in batch.interactions] == ["c"]
-    assert [one.detail for one in batch.rejected] == [
+    assert [interaction.request_id for interaction in batch.interactions] == ["c"]
+    assert [rejection.detail for rejection in batch.rejected] == [
         "2 requests in a record whose key or header names one adapter: set kafka.format"
     ]

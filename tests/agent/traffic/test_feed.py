@@ -1,4 +1,4 @@
-"""The feed over the in-memory topic: counting and sampling. test_kafka_contract.py has the brokers."""
+"""The feed over the in-memory topic: counting and sampling. tests/agent/kafka/test_every_broker.py has the brokers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from agent.kafka.contract import Outgoing
 from agent.kafka.in_memory import MemoryTopic
 from agent.records import RejectionReason
-from agent.traffic.record_labels import header_columns
 from agent.traffic.reservoir import Config, RankHash, below
 from tests.agent.traffic.feeding import counted, feed_over, headed
 from tests.kafka_brokers import request
@@ -23,7 +22,7 @@ def test_all_are_counted_and_only_the_sample_is_opened() -> None:
     (batch,) = feed.poll(0.0)
     wanted = np.flatnonzero(below(RankHash("s").of_offsets("traffic", 0, np.arange(400)), 0.1))
     assert counted([batch]) == {"ticket-router": 400}
-    assert [seen.offset for seen in batch.interactions] == wanted.tolist()
+    assert [interaction.offset for interaction in batch.interactions] == wanted.tolist()
     assert batch.opened == len(wanted) < 80
 
 
@@ -38,11 +37,11 @@ def test_where_a_header_has_the_request_id_it_decides_wherever_the_record_lies()
     ).tolist()
     assert 20 < len(wanted) < 60
     assert [one.offset for one in batches[0].interactions] == wanted
-    assert [one.offset for one in batches[1].rejected] == wanted  # produced twice: looked at once
-    assert {one.reason for one in batches[1].rejected} == {RejectionReason.DUPLICATE}
+    assert [rejection.offset for rejection in batches[1].rejected] == wanted  # produced twice: looked at once
+    assert {rejection.reason for rejection in batches[1].rejected} == {RejectionReason.DUPLICATE}
 
 
-def test_dropping_does_not_look_at_the_content() -> None:
+def test_sampling_does_not_depend_on_the_content() -> None:
     """The same keys and offsets with other bodies: the same choice, also where the body is no JSON at all."""
     sampling = Config(rate=0.3, per_adapter_per_minute=30)
     chosen = []
@@ -52,8 +51,8 @@ def test_dropping_does_not_look_at_the_content() -> None:
         topic.publish(Outgoing(b"ticket-router", good if bodies == "long" else b"{") for _ in range(300))
         (batch,) = feed_over(topic, sampling).poll(0.0)
         assert batch.opened == 30
-        seen = [one.offset for one in batch.interactions] + [one.offset for one in batch.rejected]
-        chosen.append(sorted(seen))
+        kept, rejected = ([item.offset for item in items] for items in (batch.interactions, batch.rejected))
+        chosen.append(sorted([*kept, *rejected]))
     assert chosen[0] == chosen[1]
 
 
@@ -77,16 +76,18 @@ def test_counts_are_by_the_records_own_minute_and_header_pod() -> None:
     }
 
 
-def test_a_sampled_record_that_is_unreadable_is_counted_and_set_aside() -> None:
+def test_a_sampled_record_that_is_unreadable_is_counted_and_rejected() -> None:
     topic = MemoryTopic()
     topic.publish([Outgoing(b"ticket-router", b"{broken", {"pod": b"engine-5"}, at=125.0)])
     (batch,) = feed_over(topic).poll(129.0)
     assert [(c.adapter, c.pod, c.minute, c.n) for c in batch.counts] == [("ticket-router", "engine-5", 120.0, 1)]
-    assert [(one.reason, one.offset, one.at) for one in batch.rejected] == [(RejectionReason.NOT_JSON, 0, 129.0)]
+    assert [(rejection.reason, rejection.offset, rejection.at) for rejection in batch.rejected] == [
+        (RejectionReason.NOT_JSON, 0, 129.0)
+    ]
     assert batch.opened == 1
 
 
-def test_the_share_of_unreadable_records_is_told_by_those_that_were_opened() -> None:
+def test_the_share_of_unreadable_records_is_estimated_from_those_that_were_opened() -> None:
     topic = MemoryTopic()
     topic.publish(Outgoing(b"ticket-router", b"{" if n % 4 == 0 else request(n).value) for n in range(4000))
     (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=10_000), at_once=4000).poll(0.0)
@@ -95,7 +96,7 @@ def test_the_share_of_unreadable_records_is_told_by_those_that_were_opened() -> 
     assert abs(len(batch.rejected) / batch.opened - 0.25) < four_sigma
 
 
-def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() -> None:
+def test_without_a_configured_key_the_header_and_then_the_body_names_the_adapter() -> None:
     topic = MemoryTopic()
     good = request(1, "polite-rewriter")
     topic.publish(
@@ -111,14 +112,14 @@ def test_without_a_known_key_the_header_and_then_the_body_names_the_adapter() ->
     assert len(batch.rejected) == 2
 
 
-def test_records_whose_adapter_only_the_body_tells_are_counted_all_and_sampled_wherever_they_lie() -> None:
+def test_records_whose_adapter_is_only_in_the_body_are_all_counted_and_sampled_at_any_offset() -> None:
     chosen = []
     for order in (range(300), reversed(range(300))):
         topic = MemoryTopic()
         topic.publish(Outgoing(f"user-{n}".encode(), request(n).value) for n in order)
         (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000, salt="s")).poll(0.0)
         assert (counted([batch]), batch.opened) == ({"ticket-router": 300}, 300)
-        chosen.append({seen.request_id for seen in batch.interactions})
+        chosen.append({interaction.request_id for interaction in batch.interactions})
     assert chosen[0] == chosen[1]
     assert abs(len(chosen[0]) - 30) <= 4 * math.sqrt(300 * 0.1 * 0.9)
 
@@ -132,7 +133,7 @@ def test_unknown_adapters_make_no_new_labels() -> None:
     assert batch.rejected[0].detail == "adapter stranger-0"
 
 
-def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
+def test_a_header_that_names_an_unknown_adapter_saves_decoding() -> None:
     topic = MemoryTopic()
     topic.publish(Outgoing(None, b"{broken", {"adapter": b"of-another-team"}) for _ in range(500))
     (batch,) = feed_over(topic, Config(rate=0.1, per_adapter_per_minute=1000)).poll(0.0)
@@ -141,26 +142,13 @@ def test_a_header_that_names_a_stranger_saves_the_opening() -> None:
     assert batch.rejected[0].detail == "adapter of-another-team"
 
 
-def test_headers_of_one_layout_and_of_many_say_the_same() -> None:
-    """The quick way by columns, and the plain one by record."""
-    alike = [(("request_id", f"r{n}".encode()), ("pod", b"p"), ("other", None)) for n in range(5)]
-    assert header_columns(alike) == {"request_id": [f"r{n}".encode() for n in range(5)], "pod": [b"p"] * 5}
-    mixed = [*alike, (("pod", b"q"),), (), (("adapter", b"a"), ("adapter", b"b"))]
-    assert header_columns(mixed) == {
-        "request_id": [*(f"r{n}".encode() for n in range(5)), None, None, None],
-        "pod": [b"p"] * 5 + [b"q", None, None],
-        "adapter": [None] * 7 + [b"b"],
-    }
-    assert header_columns([(("pod", b"p"), ("pod", b"q"))]) == {"pod": [b"q"]}
-
-
 def test_beyond_its_share_of_a_minute_an_adapter_is_shed_by_rank() -> None:
     topic = MemoryTopic()
     topic.publish([request(n) for n in range(50)] + [request(99, "polite-rewriter")])
     feed = feed_over(topic, Config(rate=1.0, per_adapter_per_minute=3, salt="s"))
     (batch,) = feed.poll(0.0)
     lowest = np.argsort(RankHash("s").of_offsets("traffic", 0, np.arange(50)))[:3]
-    assert [seen.offset for seen in batch.interactions] == [*sorted(lowest.tolist()), 50]
+    assert [interaction.offset for interaction in batch.interactions] == [*sorted(lowest.tolist()), 50]
     assert (feed.shed, counted([batch])["ticket-router"]) == ({"polite-rewriter": 0, "ticket-router": 47}, 50)
 
 
@@ -169,17 +157,17 @@ def test_the_same_request_produced_twice_counts_as_one_interaction() -> None:
     topic.publish([request(1), request(2), request(1)])
     feed = feed_over(topic)
     (batch,) = feed.poll(0.0)
-    assert [seen.offset for seen in batch.interactions] == [0, 1]
-    assert [(one.offset, one.reason, one.detail) for one in batch.rejected] == [
+    assert [interaction.offset for interaction in batch.interactions] == [0, 1]
+    assert [(rejection.offset, rejection.reason, rejection.detail) for rejection in batch.rejected] == [
         (2, RejectionReason.DUPLICATE, "as traffic:0:0")
     ]
 
 
-def test_records_out_of_order_by_their_own_clock_are_read_as_they_lie() -> None:
+def test_records_out_of_order_by_their_own_clock_are_read_in_order_of_offsets() -> None:
     topic = MemoryTopic()
     topic.publish(request(n, ts=float(100 - n)) for n in range(10))
     (batch,) = feed_over(topic).poll(200.0)
-    assert [seen.at for seen in batch.interactions] == [100.0 - n for n in range(10)]
+    assert [interaction.at for interaction in batch.interactions] == [100.0 - n for n in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +180,7 @@ def test_a_clock_that_is_wrong_moves_no_record_into_the_future(ts: float, sent: 
     good = request(1, ts=ts)
     topic.publish([Outgoing(good.key, good.value, at=sent)])
     (batch,) = feed_over(topic).poll(600.0)
-    assert [seen.at for seen in batch.interactions] == [at]
+    assert [interaction.at for interaction in batch.interactions] == [at]
     assert all(0 <= c.minute <= 600.0 for c in batch.counts)
 
 

@@ -1,4 +1,4 @@
-"""What strict JSON refuses and producers write all the same: read as what it is, or set aside in words that say why."""
+"""What strict JSON refuses and producers write all the same: read, or rejected with the reason."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def refusal(value: bytes) -> str:
 
 
 @pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\0\0\0\0\x05"], ids=["a byte order mark", "a schema's number"])
-def test_what_stands_before_the_json_is_passed_over(before: bytes) -> None:
+def test_what_stands_before_the_json_is_skipped(before: bytes) -> None:
     assert read(before + GOOD) == read(GOOD)
 
 
 @pytest.mark.parametrize("half", [b"\\ud83d", b"\\uDE00"])
-def test_half_of_a_surrogate_pair_is_read_as_the_replacement_character_and_is_no_evidence(half: bytes) -> None:
-    seen = read(GOOD.replace(b"shipping", b"ok " + half))
-    assert (seen.output, seen.unscored) == ("ok \ufffd", LOST)
+def test_half_of_a_surrogate_pair_is_read_as_the_replacement_character_and_is_not_scored(half: bytes) -> None:
+    interaction = read(GOOD.replace(b"shipping", b"ok " + half))
+    assert (interaction.output, interaction.unscored) == ("ok \ufffd", LOST)
     asked = read(GOOD.replace(b"Where?", half + b"?"))
     assert (asked.messages[0]["content"], asked.unscored) == ("\ufffd?", LOST)
 
 
-def test_where_token_ids_tell_what_was_written_a_lost_character_costs_nothing() -> None:
-    seen = read(orjson.dumps(body("openai")).replace(b"shipping", b"ok \\ud83d"))
-    assert (seen.output, seen.output_token_ids, seen.unscored) == ("ok \ufffd", (7, 8), "")
+def test_where_token_ids_are_recorded_a_lost_character_does_not_matter() -> None:
+    interaction = read(orjson.dumps(body("openai")).replace(b"shipping", b"ok \\ud83d"))
+    assert (interaction.output, interaction.output_token_ids, interaction.unscored) == ("ok \ufffd", (7, 8), "")
 
 
 def test_a_whole_surrogate_pair_is_one_character_beside_half_of_one() -> None:
@@ -46,8 +46,8 @@ def test_a_whole_surrogate_pair_is_one_character_beside_half_of_one() -> None:
 
 def test_a_backslash_before_a_u_is_no_escape() -> None:
     """Within a record that is read leniently."""
-    seen = read(GOOD.replace(b"shipping", b"\\\\ud83d").replace(b"Where?", b"\\ud83d"))
-    assert seen.output == "\\ud83d"
+    interaction = read(GOOD.replace(b"shipping", b"\\\\ud83d").replace(b"Where?", b"\\ud83d"))
+    assert interaction.output == "\\ud83d"
 
 
 @pytest.mark.parametrize(

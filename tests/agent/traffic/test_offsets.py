@@ -40,7 +40,7 @@ def test_after_a_crash_records_come_again_and_are_counted_once(first_cut: int, s
     assert sum(batch.records for batch in again) == 40
     assert counted(stored + again) == {"ticket-router": 20, "polite-rewriter": 20}
     # What evidence is drawn from: each once, those of the first agent's batches by the first agent.
-    fresh = Counter(seen.request_id for batch in stored + again for seen in batch.fresh)
+    fresh = Counter(interaction.request_id for batch in stored + again for interaction in batch.fresh)
     assert fresh == {f"r-{n}": 1 for n in range(40)}
     ranges = sorted((c.first_offset, c.last_offset) for batch in stored + again for c in batch.counts)
     assert all(a == b or a[1] < b[0] for a, b in pairwise(ranges))
@@ -83,7 +83,7 @@ def test_a_topic_recreated_while_nobody_read_is_read_from_its_beginning() -> Non
     ]
     assert (recreated.topic_recreated, counted([recreated]), len(recreated.fresh)) == (True, {"ticket-router": 5}, 5)
     assert (unchanged.topic_recreated, counted([unchanged])) == (False, {"ticket-router": 1})
-    assert [seen.offset for seen in unchanged.fresh] == [2]
+    assert [interaction.offset for interaction in unchanged.fresh] == [2]
     assert feed.status == (True, "traffic:0 was deleted and recreated, and is read from its beginning")
     topic.publish((request(n) for n in range(10, 910)), partition=0)
     later = [batch for _ in range(3) for batch in feed.poll(0.0)]
@@ -110,7 +110,7 @@ def test_what_the_saved_evidence_holds_is_not_fresh_though_the_store_never_had_i
     topic.publish(request(n, ADAPTERS[n % 2]) for n in range(8))
     judged = {("traffic", 0, ADAPTERS[0]): 5, ("traffic", 0, ADAPTERS[1]): 2}
     (batch,) = feed_over(topic, judged=judged).poll(0.0)
-    assert [seen.offset for seen in batch.fresh] == [3, 5, 6, 7]
+    assert [interaction.offset for interaction in batch.fresh] == [3, 5, 6, 7]
     assert counted([batch]) == {ADAPTERS[0]: 4, ADAPTERS[1]: 4}, "the store counts what it does not hold"
 
 
@@ -173,7 +173,7 @@ def test_a_lost_partition_is_not_committed_and_its_next_owner_reads_it_again() -
     assert counted(stored + kept + moved) == {"ticket-router": 8}
 
 
-def test_partitions_that_go_are_flushed_and_committed_first() -> None:
+def test_revoked_partitions_are_flushed_and_committed_first() -> None:
     topic = MemoryTopic(partitions=2)
     topic.publish((request(n) for n in range(4)), partition=0)
     topic.publish((request(n + 10) for n in range(6)), partition=1)
@@ -186,7 +186,7 @@ def test_partitions_that_go_are_flushed_and_committed_first() -> None:
     assert second.poll(0.0) == []  # nothing comes twice
 
 
-def test_partitions_that_go_while_the_sinks_are_away_are_not_committed() -> None:
+def test_partitions_revoked_while_the_sinks_are_away_are_not_committed() -> None:
     topic = MemoryTopic()
     topic.publish(request(n) for n in range(4))
     first = feed_over(topic, flush=lambda: False)

@@ -1,4 +1,4 @@
-"""A request and its response as records of their own: one interaction, one count, whenever and wherever they come."""
+"""A request and its response as separate records: one interaction and one count, in any order and partition."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def test_a_request_and_its_response_are_one_interaction_and_one_count(keyed: boo
     topic.publish(events(*(f"id-{n}" for n in range(20)), keyed=keyed))
     feed = feed_over(topic, at_once=7)
     batches = [batch for _ in range(6) for batch in feed.poll(0.0)]
-    kept = [seen for batch in batches for seen in batch.interactions]
-    assert sorted(seen.request_id for seen in kept) == sorted(f"id-{n}" for n in range(20))
-    assert {seen.output for seen in kept} == {"shipping"}
+    kept = [interaction for batch in batches for interaction in batch.interactions]
+    assert sorted(interaction.request_id for interaction in kept) == sorted(f"id-{n}" for n in range(20))
+    assert {interaction.output for interaction in kept} == {"shipping"}
     assert counted(batches) == {"ticket-router": 20}
 
 
@@ -28,40 +28,40 @@ def test_both_halves_of_a_sampled_request_are_kept() -> None:
     topic.publish(events(*(f"id-{n}" for n in range(200))))
     (batch,) = feed_over(topic, Config(rate=0.2, per_adapter_per_minute=1000, salt="s")).poll(0.0)
     wanted = np.flatnonzero(below(RankHash("s").of_ids(f"id-{n}".encode() for n in range(200)), 0.2)).tolist()
-    assert [seen.request_id for seen in batch.interactions] == [f"id-{n}" for n in wanted]
+    assert [interaction.request_id for interaction in batch.interactions] == [f"id-{n}" for n in wanted]
     assert (batch.opened, batch.rejected) == (2 * len(wanted), ())
 
 
-def test_a_request_without_its_response_is_told_in_time() -> None:
+def test_a_request_without_its_response_is_rejected_in_time() -> None:
     topic = MemoryTopic()
     topic.publish(list(events("alone", "id-1"))[:1])
     feed = feed_over(topic)
     assert [batch.rejected for batch in feed.poll(0.0)] == [()]
     topic.publish(events("id-2"))
     (batch,) = feed.poll(1000.0)
-    assert [(one.offset, one.reason) for one in batch.rejected] == [(0, RejectionReason.UNPAIRED)]
-    assert [seen.request_id for seen in batch.interactions] == ["id-2"]
+    assert [(rejection.offset, rejection.reason) for rejection in batch.rejected] == [(0, RejectionReason.UNPAIRED)]
+    assert [interaction.request_id for interaction in batch.interactions] == ["id-2"]
 
 
 @pytest.mark.parametrize(
     ("mark", "fresh"), [(0, True), (1, True), (2, False)], ids=["neither was read", "one of them", "both"]
 )
 @pytest.mark.parametrize("response_first", [False, True])
-def test_two_halves_were_heard_before_when_both_lie_below_the_mark(
+def test_a_pair_is_redelivered_when_both_halves_lie_below_the_watermark(
     mark: int, fresh: bool, response_first: bool
 ) -> None:
     """Whichever came first: what was whole only above the mark was never scored."""
     topic = MemoryTopic()
     topic.publish(list(events("id"))[:: -1 if response_first else 1])
     (batch,) = feed_over(topic, counted_upto=lambda: {("traffic", 0): mark}).poll(0.0)
-    assert [not seen.redelivered for seen in batch.interactions] == [fresh]
+    assert [not interaction.redelivered for interaction in batch.interactions] == [fresh]
 
 
 @pytest.mark.parametrize("marks", [(1, 1), (0, 1), (1, 0)])
-def test_halves_in_two_partitions_are_judged_by_both_their_marks(marks: tuple[int, int]) -> None:
+def test_halves_in_two_partitions_are_compared_with_the_watermarks_of_both(marks: tuple[int, int]) -> None:
     topic = MemoryTopic(partitions=2)
     for partition, half in enumerate(events("id")):
         topic.publish([half], partition)
     stored = {("traffic", partition): mark for partition, mark in enumerate(marks)}
     batches = feed_over(topic, counted_upto=lambda: stored).poll(0.0)
-    assert [seen.redelivered for batch in batches for seen in batch.interactions] == [marks == (1, 1)]
+    assert [interaction.redelivered for batch in batches for interaction in batch.interactions] == [marks == (1, 1)]

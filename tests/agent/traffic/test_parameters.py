@@ -53,9 +53,9 @@ UNREAD = [
 
 @pytest.mark.parametrize(("record", "why"), [case[1:] for case in UNREAD], ids=[case[0] for case in UNREAD])
 def test_parameters_that_cannot_be_read_are_never_defaults(record: Any, why: str) -> None:
-    seen = read(record)
-    assert (seen.unscored, seen.output) == (why, "shipping"), "counted and embedded all the same"
-    assert "temperature" not in seen.sampling or seen.sampling["temperature"] == 0.7
+    interaction = read(record)
+    assert (interaction.unscored, interaction.output) == (why, "shipping"), "counted and embedded all the same"
+    assert "temperature" not in interaction.sampling or interaction.sampling["temperature"] == 0.7
 
 
 BIASED = {"temperature": 0.3, "logit_bias": {"50256": -100}}
@@ -73,25 +73,25 @@ ASKED = [
 
 
 @pytest.mark.parametrize("record", [case[1] for case in ASKED], ids=[case[0] for case in ASKED])
-def test_a_bias_is_told_and_the_temperature_beside_it_is_read(record: Any) -> None:
-    seen = read(record)
-    assert seen.unscored == "the request biases tokens (logit_bias)"
-    assert seen.sampling["temperature"] == 0.3
+def test_a_logit_bias_is_reported_and_the_temperature_is_still_read(record: Any) -> None:
+    interaction = read(record)
+    assert interaction.unscored == "the request biases tokens (logit_bias)"
+    assert interaction.sampling["temperature"] == 0.3
 
 
 @pytest.mark.parametrize("given", [None, "", "{}", "null"])
-def test_a_span_that_tells_no_parameters_is_no_span_that_cannot_be_read(given: Any) -> None:
-    seen = read(span({P: given}))
-    assert (seen.unscored, seen.sampling) == ("", {})
+def test_a_span_without_parameters_is_no_unreadable_span(given: Any) -> None:
+    interaction = read(span({P: given}))
+    assert (interaction.unscored, interaction.sampling) == ("", {})
 
 
 def test_parameters_of_a_span_in_otlps_own_lists() -> None:
     flat = {name: value for name, value in span()["attributes"].items() if name != P}
     attributes = [told(*item) for item in flat.items()] + [told(P, BIASED | {"seed": 1})]
     envelope = {"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "s", "attributes": attributes}]}]}]}
-    seen = read(envelope)
-    assert seen.sampling == {"temperature": 0.3, "seed": 1.0}
-    assert seen.unscored == "the request biases tokens (logit_bias)"
+    interaction = read(envelope)
+    assert interaction.sampling == {"temperature": 0.3, "seed": 1.0}
+    assert interaction.unscored == "the request biases tokens (logit_bias)"
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_parameters_of_a_span_in_otlps_own_lists() -> None:
 )
 def test_numbers_as_otlp_writes_them(value: Any, temperature: float | None, why: str) -> None:
     record = otel({"gen_ai.request.temperature": None})["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
-    seen = read(event([*record["attributes"], {"key": "gen_ai.request.temperature", "value": value}]))
-    assert (seen.sampling.get("temperature"), seen.unscored) == (temperature, why)
+    interaction = read(event([*record["attributes"], {"key": "gen_ai.request.temperature", "value": value}]))
+    assert (interaction.sampling.get("temperature"), interaction.unscored) == (temperature, why)

@@ -1,4 +1,4 @@
-"""What leaves the process has gone through the rules; what is scored inside it has not."""
+"""What leaves the process is redacted; what is scored inside it is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAIL = Rule(pattern=r"[\w.+-]+@[\w-]+\.[\w.]+")
 
 
 def test_every_turn_and_the_output_are_replaced_and_token_ids_go() -> None:
-    seen = interaction(
+    original = interaction(
         1,
         messages=({"role": "user", "content": "card 4111 1111 1111 1111, me@example.com"},),
         output="Thank you, me@example.com",
@@ -30,20 +30,20 @@ def test_every_turn_and_the_output_are_replaced_and_token_ids_go() -> None:
         output_token_ids=(3,),
         token_logprobs=(-0.5,),
     )
-    told = Redactor([CARD, MAIL]).interaction(seen)
+    told = Redactor([CARD, MAIL]).interaction(original)
     assert told.messages == ({"role": "user", "content": "card 4111 ****, [redacted]"},)
     assert told.output == "Thank you, [redacted]"
     assert (told.prompt_token_ids, told.output_token_ids, told.token_logprobs) == ((), (), (-0.5,))
-    assert seen.output == "Thank you, me@example.com"
+    assert original.output == "Thank you, me@example.com"
 
 
 def test_every_field_that_a_client_can_write_goes_through_the_rules() -> None:
     secret, clean = "me@example.com", "[redacted]"
     written: dict[str, Any] = dict.fromkeys(("request_id", "base", "pod", "finish_reason"), secret)
-    seen = interaction(1, messages=({"role": secret, "content": "x"}, {"role": "user", "content": "y"}), **written)
+    original = interaction(1, messages=({"role": secret, "content": "x"}, {"role": "user", "content": "y"}), **written)
     lost = RejectedRecord("t", 0, 2, RejectionReason.UNKNOWN_ADAPTER, f"adapter {secret}", 1.0)
     counts = tuple(RequestCount("t", 0, 0, 9, "a", pod, 0.0, 3) for pod in (secret, "you@example.com"))
-    told = Redactor([MAIL])(replace(batch(), interactions=(seen,), rejected=(lost,), counts=counts))
+    told = Redactor([MAIL])(replace(batch(), interactions=(original,), rejected=(lost,), counts=counts))
     assert isinstance(told, TrafficBatch)
     (kept,) = told.interactions
     assert (kept.request_id, kept.base, kept.pod, kept.finish_reason) == (clean,) * 4
@@ -100,7 +100,7 @@ def test_without_rules_and_for_other_findings_nothing_changes() -> None:
         ({"pattern": "x", "with": r"\1"}, "fits the pattern"),
     ],
 )
-def test_a_pattern_without_sense_is_refused_when_the_file_is_read(rule: dict[str, str], wanted: str) -> None:
+def test_an_invalid_pattern_is_refused_when_the_file_is_read(rule: dict[str, str], wanted: str) -> None:
     models = [{"name": "m", "path": "p", "adapters": [{"name": "a", "path": "a"}]}]
     with pytest.raises(Refused, match=wanted):
         parse({"models": models, "sampling": {"redact": [rule]}}, Path("gapwatch.yaml"))

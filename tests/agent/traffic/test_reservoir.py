@@ -40,7 +40,7 @@ def test_decisions_spread_evenly_over_neighbours(ranks: Any) -> None:
 
 
 @pytest.mark.parametrize("ranks", KINDS)
-def test_one_decision_tells_nothing_of_the_next(ranks: Any) -> None:
+def test_decisions_are_independent_of_each_other(ranks: Any) -> None:
     kept = below(ranks("salt"), 0.5)
     both = int((kept[1:] & kept[:-1]).sum())
     assert abs(both - N / 4) <= 4 * math.sqrt(N * 3 / 16)
@@ -70,7 +70,7 @@ def test_another_salt_makes_an_independent_choice(ranks: Any) -> None:
     assert abs(both - N / 4) <= 4 * math.sqrt(N * 3 / 16)
 
 
-def test_partitions_and_topics_choose_apart() -> None:
+def test_partitions_and_topics_choose_independently() -> None:
     ranking, offsets = RankHash("s"), np.arange(N)
     one = below(ranking.of_offsets("traffic", 0, offsets), 0.5)
     for topic, partition in (("traffic", 1), ("other", 0)):
@@ -97,7 +97,7 @@ def test_a_busy_adapter_takes_nothing_from_a_quiet_one() -> None:
     assert taken == [999, 1000]
 
 
-def test_a_clock_that_ran_back_opens_no_new_minute() -> None:
+def test_a_clock_that_is_set_back_starts_no_new_minute() -> None:
     room = Reservoirs(1)
     assert room.choose(offered("a", 1), 120.0) == [0]
     assert room.choose(offered("a", 1), 60.0) == []
@@ -139,7 +139,7 @@ def test_after_a_quiet_minute_all_are_taken_again() -> None:
         {"redact": [{"pattern": "a", "instead": "b"}]},
     ],
 )
-def test_settings_without_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     Config.model_validate({"rate": 0.5, "redact": [{"pattern": "(a)b*", "with": r"<\1>"}]})
     with pytest.raises(ValidationError):
         Config.model_validate(wrong)

@@ -1,4 +1,4 @@
-"""What a golden copy can be asked about: a table of request parameters, and of answers not all in their text."""
+"""Which responses can be scored: a table of request parameters, and of answers that are not only text."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def test_what_changes_the_distribution_is_reported_in_words(more: dict[str, Any]
         {"messages": None, "prompt": "Where is"},
     ],
 )
-def test_a_prompt_that_no_template_makes_again_needs_its_ids(more: dict[str, Any]) -> None:
+def test_a_prompt_that_no_template_reproduces_needs_its_ids(more: dict[str, Any]) -> None:
     assert scorable.of_request(CHAT | more, (), IDS).startswith("the prompt")
     assert scorable.of_request(CHAT | more, IDS, IDS) == ""
 
 
 @pytest.mark.parametrize("name", ["stop", "stop_token_ids"])
-def test_an_answer_that_may_be_cut_needs_its_ids(name: str) -> None:
+def test_an_answer_that_may_be_truncated_needs_its_ids(name: str) -> None:
     """Where the cut came is known from what came after it: a bet that stops before it looks ahead."""
     assert f"may be truncated ({name})" in scorable.of_request(CHAT | {name: ["\n"]}, IDS, ())
     assert scorable.of_request(CHAT | {name: ["\n"]}, (), IDS) == ""
@@ -119,6 +119,6 @@ def test_an_answer_that_may_be_cut_needs_its_ids(name: str) -> None:
         ({"parts": [{"type": "tool_call", "id": "t"}]}, "stop", "parts that are not text"),
     ],
 )
-def test_an_answer_that_is_not_all_in_its_text_is_told(answer: dict[str, Any], finish_reason: str, words: str) -> None:
+def test_an_answer_that_is_not_only_text_is_reported(answer: dict[str, Any], finish_reason: str, words: str) -> None:
     found = scorable.of_answer(answer, finish_reason)
     assert (found == "") if not words else words in found

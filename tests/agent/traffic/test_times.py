@@ -1,4 +1,4 @@
-"""When was it served? As each format tells it, unknown where it is zero, and in words where it is in another unit."""
+"""The time of a request: as each format records it, unknown where it is zero, rejected in another unit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_unknown_end_of_a_span_is_its_start_or_kafkas_time(unknown: Any) -> N
 
 
 @pytest.mark.parametrize("unknown", [0, "0", None])
-def test_an_engine_that_knows_no_time_gets_kafkas(unknown: Any) -> None:
+def test_a_record_without_a_time_gets_kafkas(unknown: Any) -> None:
     assert read(pair(response={"created": unknown})).at == KAFKA
 
 
@@ -83,16 +83,16 @@ def test_nanoseconds_may_have_become_a_float() -> None:
 
 
 @pytest.mark.parametrize("told", [-1, 1e30, "nan", "inf", "yesterday", True, [1.7e9], "-1", "٣"])
-def test_what_is_no_time_at_all_is_told(told: Any) -> None:
+def test_what_is_no_time_at_all_is_rejected(told: Any) -> None:
     assert refusal(pair(response={"created": told})) == "wrong_type: created"
     assert refusal(body("gapwatch_v1") | {"ts": told}) == "wrong_type: ts"
 
 
 @pytest.mark.parametrize(("sent", "at"), [(-0.001, 600.0), (400.0, 400.0), (1.7e12, 600.0)])
-def test_where_kafkas_own_time_is_none_it_is_now(sent: float, at: float) -> None:
+def test_where_kafka_has_no_time_either_it_is_now(sent: float, at: float) -> None:
     """A producer of old writes -1 for no time at all; another one milliseconds where its client wants seconds."""
     topic = MemoryTopic()
     topic.publish([Outgoing(None, orjson.dumps(pair(response={"created": None})), at=sent)])
     (batch,) = feed_over(topic).poll(600.0)
-    assert [seen.at for seen in batch.interactions] == [at]
+    assert [interaction.at for interaction in batch.interactions] == [at]
     assert counted([batch]) == {"ticket-router": 1}

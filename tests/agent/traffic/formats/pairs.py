@@ -1,4 +1,4 @@
-"""Small records of each format, with what a test changes in them."""
+"""Small records of each format, which tests change field by field."""
 
 from __future__ import annotations
 

@@ -67,22 +67,22 @@ def test_every_format_ships_an_example_and_every_example_has_a_format() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_example_says_the_same_in_every_format(name: str) -> None:
-    seen = whole(name, example(FILES[name]))
-    assert seen.adapter == "ticket-router"
-    assert seen.messages == ({"role": "user", "content": "Where is my parcel?"},)
-    assert seen.output == "shipping"
-    assert seen.finish_reason == "stop"
-    assert seen.sampling == {"temperature": 0.7, "top_p": 0.9, "presence_penalty": 0.5}
-    assert (seen.prompt_tokens, seen.output_tokens) == (12, 2)
-    assert (seen.at, seen.pod) == (1_700_000_001.0, "engine-0")
-    assert (seen.topic, seen.partition, seen.offset) == (*PLACE, example(FILES[name])[-1].offset)
-    assert seen.request_id
-    assert seen.unscored == ""
+def test_the_example_is_the_same_interaction_in_every_format(name: str) -> None:
+    interaction = whole(name, example(FILES[name]))
+    assert interaction.adapter == "ticket-router"
+    assert interaction.messages == ({"role": "user", "content": "Where is my parcel?"},)
+    assert interaction.output == "shipping"
+    assert interaction.finish_reason == "stop"
+    assert interaction.sampling == {"temperature": 0.7, "top_p": 0.9, "presence_penalty": 0.5}
+    assert (interaction.prompt_tokens, interaction.output_tokens) == (12, 2)
+    assert (interaction.at, interaction.pod) == (1_700_000_001.0, "engine-0")
+    assert (interaction.topic, interaction.partition, interaction.offset) == (*PLACE, example(FILES[name])[-1].offset)
+    assert interaction.request_id
+    assert interaction.unscored == ""
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_example_is_told_from_those_of_all_other_formats(name: str) -> None:
+def test_the_example_is_recognised_by_its_own_format_alone(name: str) -> None:
     for message in example(FILES[name]):
         body = orjson.loads(message.value or b"")
         assert [other for other, form in formats_by_name().items() if form.guess(message, body)] == [name]
@@ -148,8 +148,8 @@ def test_an_empty_and_a_truncated_answer_are_read_as_what_they_are(name: str) ->
     messages = example(FILES[name])
     texts = [(message.value or b"").replace(b"shipping", b"").replace(b"stop", b"length") for message in messages]
     told = [Message(m.offset, m.at, m.key, text, m.headers) for m, text in zip(messages, texts, strict=True)]
-    seen = whole(name, told)
-    assert (seen.output, seen.finish_reason) == ("", "length")
+    interaction = whole(name, told)
+    assert (interaction.output, interaction.finish_reason) == ("", "length")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -162,10 +162,10 @@ def test_an_unknown_temperature_stays_unknown(name: str) -> None:
 
 def _read_whole(reader: Decoder, broken: Message, good: list[Message]) -> None:
     """Read it, and join it to its other half where it is one."""
-    seen = only(reader, broken)
+    interaction = only(reader, broken)
     halves = [half for half in (only(reader, one) for one in good) if isinstance(half, LoggedHalf)]
-    if isinstance(seen, LoggedHalf):
-        reader.join(seen, next(half for half in halves if half.is_request != seen.is_request))
+    if isinstance(interaction, LoggedHalf):
+        reader.join(interaction, next(half for half in halves if half.is_request != interaction.is_request))
 
 
 def _assert_silent(name: str, message: Message, value: bytes, secret: str) -> None:

@@ -16,9 +16,9 @@ PLACE = ("traffic", 3)
 
 
 def read(message: Message, place: TopicPartition, max_bytes: int) -> Interaction:
-    seen = only(Decoder("gapwatch.v1", max_bytes), message, place)
-    assert isinstance(seen, Interaction)
-    return seen
+    interaction = only(Decoder("gapwatch.v1", max_bytes), message, place)
+    assert isinstance(interaction, Interaction)
+    return interaction
 
 
 def message(value: bytes | None, **headers: bytes) -> Message:
@@ -29,9 +29,9 @@ def good(**changes: Any) -> Interaction:
     return read(message(request(1, **changes).value), PLACE, 10_000)
 
 
-def test_every_field_arrives() -> None:
-    seen = good()
-    assert seen == Interaction(
+def test_every_field_is_read() -> None:
+    interaction = good()
+    assert interaction == Interaction(
         request_id="r-1",
         at=1_700_000_001.0,
         adapter="ticket-router",
@@ -50,8 +50,14 @@ def test_every_field_arrives() -> None:
 
 
 def test_what_is_optional_may_be_missing_or_null() -> None:
-    seen = good(base=None, pod=None, finish_reason=None, sampling=None, usage=None)
-    assert (seen.base, seen.pod, seen.finish_reason, seen.sampling, seen.prompt_tokens) == ("", "", "", {}, 0)
+    interaction = good(base=None, pod=None, finish_reason=None, sampling=None, usage=None)
+    assert (
+        interaction.base,
+        interaction.pod,
+        interaction.finish_reason,
+        interaction.sampling,
+        interaction.prompt_tokens,
+    ) == ("", "", "", {}, 0)
 
 
 def test_a_bare_prompt_is_one_message_of_the_user() -> None:
@@ -73,7 +79,7 @@ def test_times_are_seconds_or_iso(ts: object) -> None:
     assert good(ts=ts).at == 1_700_000_000.0
 
 
-def test_without_an_id_a_record_is_known_by_its_place() -> None:
+def test_without_an_id_a_record_is_identified_by_its_offset() -> None:
     assert good(request_id="").request_id == "traffic:3:7"
 
 
@@ -81,7 +87,7 @@ def test_an_empty_output_is_an_output() -> None:
     assert good(output="").output == ""
 
 
-def test_counts_that_make_no_sense_do_not_lose_the_record() -> None:
+def test_implausible_counts_do_not_lose_the_record() -> None:
     assert good(usage={"prompt_tokens": -4, "completion_tokens": "many"}).output_tokens == 0
     assert good(usage={"prompt_tokens": 1e30, "output_tokens": 9}).output_tokens == 9
 

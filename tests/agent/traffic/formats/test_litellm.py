@@ -16,9 +16,9 @@ from tests.agent.traffic.formats.records import PLACE, example, only
 
 def read(**more: Any) -> Interaction:
     body = orjson.loads(example("litellm")[0].value or b"") | more
-    seen = only(Decoder(), Message(7, 50.0, None, orjson.dumps(body), {}), PLACE)
-    assert isinstance(seen, Interaction)
-    return seen
+    interaction = only(Decoder(), Message(7, 50.0, None, orjson.dumps(body), {}), PLACE)
+    assert isinstance(interaction, Interaction)
+    return interaction
 
 
 def response(**more: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_what_may_have_changed_on_its_way_is_not_scored_without_token_ids(more: 
     assert read(**more, response=response()).unscored == ""
 
 
-def test_a_guardrail_is_told_by_the_ids_of_both_sides_alone() -> None:
+def test_with_a_guardrail_only_ids_of_both_sides_make_a_response_scorable() -> None:
     assert "a guardrail" in read(guardrail_information=[{}], response=response(token_ids=None)).unscored
 
 
@@ -96,18 +96,18 @@ def test_a_message_that_is_a_text_is_one_turn_of_the_user() -> None:
         {"response": response(message=None, text="redacted-by-litellm")},
     ],
 )
-def test_a_text_that_was_taken_out_is_no_text(more: dict[str, Any]) -> None:
+def test_a_redacted_text_is_no_text(more: dict[str, Any]) -> None:
     with pytest.raises(Unreadable, match=r"missing_field: (messages|response), which LiteLLM has redacted"):
         read(**more)
 
 
 @pytest.mark.parametrize("kind", ["aembedding", "arerank", "aimage_generation", "aresponses", "anthropic_messages"])
-def test_calls_that_are_no_chat_are_told_by_their_kind(kind: str) -> None:
+def test_calls_that_are_no_chat_are_rejected_by_their_kind(kind: str) -> None:
     with pytest.raises(Unreadable, match=f"unknown_schema: neither chat nor completion: call_type {kind}"):
         read(call_type=kind)
 
 
-def test_requests_are_told_apart_by_the_call_where_an_engine_repeats_its_ids() -> None:
+def test_requests_are_distinguished_by_the_call_where_an_engine_repeats_its_ids() -> None:
     assert read(litellm_call_id="call-2").request_id == "call-2"
     assert read(litellm_call_id=None, id="chatcmpl-1").request_id == "chatcmpl-1"
 

@@ -1,4 +1,4 @@
-"""What was asked and what was answered, in the shapes that exporters and gateways write."""
+"""Prompts and answers in the shapes that exporters and gateways write."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def refusal(value: Any, **headers: bytes) -> str:
     ],
 )
 def test_a_completions_prompt_is_one_or_a_list_with_one(prompt: Any, texts: Any, ids: Any, unscored: str) -> None:
-    seen = read(completion({"prompt": prompt}))
-    assert ([turn["content"] for turn in seen.messages], seen.prompt_token_ids) == (texts, ids)
-    assert (seen.output, seen.unscored) == ("shipping", unscored)
+    interaction = read(completion({"prompt": prompt}))
+    assert ([turn["content"] for turn in interaction.messages], interaction.prompt_token_ids) == (texts, ids)
+    assert (interaction.output, interaction.unscored) == ("shipping", unscored)
 
 
 @pytest.mark.parametrize("prompt", [[], 5, {"a": 1}, [[]], [None], [5, "a"], [["a"]]])
-def test_a_prompt_that_is_none_is_told(prompt: Any) -> None:
+def test_a_malformed_prompt_is_rejected(prompt: Any) -> None:
     assert refusal(completion({"prompt": prompt})).endswith("prompt")
 
 
 def test_an_answer_that_repeats_its_prompt_is_read_without_it() -> None:
-    seen = read(completion({"echo": True}, text="Where? shipping"))
-    assert (seen.output, seen.unscored) == (" shipping", "the answer repeats its prompt (echo)")
+    interaction = read(completion({"echo": True}, text="Where? shipping"))
+    assert (interaction.output, interaction.unscored) == (" shipping", "the answer repeats its prompt (echo)")
     assert read(completion({"echo": False})).output == "shipping"
 
 
@@ -97,7 +97,7 @@ def test_usage_may_be_null() -> None:
 
 
 @pytest.mark.parametrize("side", ["request", "response"])
-def test_a_side_may_come_as_its_json(side: str) -> None:
+def test_a_side_may_be_json_text(side: str) -> None:
     whole = pair()
     assert read(whole | {side: orjson.dumps(whole[side]).decode()}) == read(whole)
     assert refusal(whole | {side: "words"}) == f"wrong_type: {side}"
@@ -106,14 +106,14 @@ def test_a_side_may_come_as_its_json(side: str) -> None:
 @pytest.mark.parametrize("kind", ["text", "input_text", "output_text"])
 def test_parts_that_are_text_are_read_by_any_of_their_names(kind: str) -> None:
     parts = [{"type": kind, "text": "Where is "}, "my parcel?"]
-    seen = read(pair({"messages": [{"role": "user", "content": parts}]}))
-    assert (seen.messages[0]["content"], seen.unscored) == ("Where is my parcel?", "")
+    interaction = read(pair({"messages": [{"role": "user", "content": parts}]}))
+    assert (interaction.messages[0]["content"], interaction.unscored) == ("Where is my parcel?", "")
 
 
-def test_parts_that_are_no_text_are_left_out_and_told() -> None:
+def test_parts_that_are_no_text_are_left_out_and_reported() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
-    seen = read(pair({"messages": [{"role": "user", "content": parts}]}))
-    assert (seen.messages[0]["content"], seen.unscored) == (
+    interaction = read(pair({"messages": [{"role": "user", "content": parts}]}))
+    assert (interaction.messages[0]["content"], interaction.unscored) == (
         "What is this?",
         "the prompt contains parts that are not text",
     )
@@ -122,19 +122,19 @@ def test_parts_that_are_no_text_are_left_out_and_told() -> None:
 # OpenInference.
 
 
-def test_the_answer_of_a_stream_tells_no_role_and_is_the_answer() -> None:
+def test_the_answer_of_a_stream_has_no_role_and_is_the_answer() -> None:
     written = {"choices": [{"message": {"content": "shipping"}, "index": 0}], "object": "chat.completion.chunk"}
-    seen = read(
+    interaction = read(
         span({"llm.output_messages.0.message.role": None, "output.value": orjson.dumps(written).decode()}),
     )
-    assert (seen.output, seen.unscored) == ("shipping", "")
+    assert (interaction.output, interaction.unscored) == ("shipping", "")
 
 
-def test_a_message_of_the_prompt_without_a_role_is_read_and_no_evidence() -> None:
+def test_a_message_of_the_prompt_without_a_role_is_read_and_not_scored() -> None:
     more = {"llm.input_messages.1.message.content": "Why?", "llm.input_messages.2.message.role": "user"}
-    seen = read(span(more | {"llm.input_messages.2.message.content": "When?"}))
-    assert [turn["content"] for turn in seen.messages] == ["Where?", "Why?", "When?"]
-    assert seen.unscored == "a message of the prompt has no role (llm.input_messages)"
+    interaction = read(span(more | {"llm.input_messages.2.message.content": "When?"}))
+    assert [turn["content"] for turn in interaction.messages] == ["Where?", "Why?", "When?"]
+    assert interaction.unscored == "a message of the prompt has no role (llm.input_messages)"
 
 
 def test_messages_come_in_the_order_of_their_numbers_also_where_one_is_missing() -> None:
@@ -160,8 +160,8 @@ def test_messages_come_in_the_order_of_their_numbers_also_where_one_is_missing()
 )
 def test_of_a_message_of_a_span_field_by_field(changes: Any, output: str, unscored: str) -> None:
     told = {"llm.output_messages.0.message.content": None}
-    seen = read(span(told | {f"llm.output_messages.0.message.{name}": value for name, value in changes.items()}))
-    assert (seen.output, seen.unscored) == (output, unscored)
+    interaction = read(span(told | {f"llm.output_messages.0.message.{name}": value for name, value in changes.items()}))
+    assert (interaction.output, interaction.unscored) == (output, unscored)
 
 
 NO_MESSAGES = {
@@ -172,16 +172,19 @@ NO_MESSAGES = {
 def test_a_span_without_messages_is_read_from_the_bodies_that_it_holds() -> None:
     asked = {"messages": [{"role": "system", "content": "Route."}, {"role": "user", "content": "Where?"}]}
     values = {"input.value": orjson.dumps(asked).decode(), "output.value": orjson.dumps(pair()["response"]).decode()}
-    seen = read(span(NO_MESSAGES | values))
-    assert ([turn["content"] for turn in seen.messages], seen.output) == (["Route.", "Where?"], "shipping")
-    assert seen.unscored == "the prompt is raw text (input.value), and no prompt token ids were recorded"
+    interaction = read(span(NO_MESSAGES | values))
+    assert ([turn["content"] for turn in interaction.messages], interaction.output) == (
+        ["Route.", "Where?"],
+        "shipping",
+    )
+    assert interaction.unscored == "the prompt is raw text (input.value), and no prompt token ids were recorded"
 
 
 def test_a_span_of_a_completion_is_read_from_its_prompts_and_choices() -> None:
     values = {"llm.prompts.0.prompt.text": "Where?", "llm.choices.0.completion.text": "shipping"}
-    seen = read(span(NO_MESSAGES | values | {"input.value": "{}", "output.value": "{}"}))
-    assert (seen.messages[0]["content"], seen.output) == ("Where?", "shipping")
-    assert seen.unscored.startswith("the prompt is raw text")
+    interaction = read(span(NO_MESSAGES | values | {"input.value": "{}", "output.value": "{}"}))
+    assert (interaction.messages[0]["content"], interaction.output) == ("Where?", "shipping")
+    assert interaction.unscored.startswith("the prompt is raw text")
 
 
 def test_a_span_without_messages_whose_value_is_json_of_its_own_is_that_text() -> None:
@@ -212,26 +215,26 @@ def test_a_body_instead_of_attributes_is_read_in_every_shape_of_any_value(writte
     assert read(of_body(written)) == read(otel())
 
 
-def test_a_body_beside_attributes_is_read_too_and_attributes_come_first() -> None:
+def test_a_body_besides_attributes_is_read_too_and_attributes_come_first() -> None:
     messages = {name: value for name, value in GENAI.items() if name.endswith("messages")}
     rest = [told(name, value) for name, value in GENAI.items() if name not in messages]
     assert read(of_body(any_value(messages), rest)) == read(otel())
     assert read(otel(body=any_value({"gen_ai.request.model": "another"}))).adapter == "ticket-router"
 
 
-def test_a_body_that_is_a_sentence_tells_nothing() -> None:
+def test_a_body_that_is_a_sentence_is_ignored() -> None:
     assert read(otel(body={"stringValue": "a request was served"})) == read(otel())
 
 
 @pytest.mark.parametrize("wrong", [{"bytesValue": "no base64!"}, {"arrayValue": 5}, {"kvlistValue": {"values": 5}}, {}])
-def test_a_value_that_is_none_of_its_kind_is_told(wrong: Any) -> None:
+def test_a_value_that_is_not_of_its_kind_is_reported(wrong: Any) -> None:
     attributes = [told(*item) for item in GENAI.items() if item[0] != "gen_ai.output.messages"]
     why = refusal(event([*attributes, {"key": "gen_ai.output.messages", "value": wrong}]))
     assert why.endswith(": gen_ai.output.messages")
 
 
 @pytest.mark.parametrize("operation", ["invoke_agent", "execute_tool", "embeddings", "create_agent"])
-def test_an_agents_span_is_passed_over_because_its_models_span_has_the_answer(operation: str) -> None:
+def test_an_agents_span_is_skipped_because_its_models_span_has_the_answer(operation: str) -> None:
     both = otel()
     (record,) = both["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
     (other,) = otel({"gen_ai.operation.name": operation})["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
@@ -286,7 +289,7 @@ def test_an_event_is_the_same_however_it_carries_its_data(shape: Any) -> None:
         ({"data": "<xml/>", "datacontenttype": "application/xml"}, "not_json: at character 0"),
     ],
 )
-def test_data_that_is_no_json_is_told(data: Any, words: str) -> None:
+def test_data_that_is_no_json_is_rejected(data: Any, words: str) -> None:
     (found,) = Decoder().read(structured(example("kserve")[0], **data), PLACE)
     assert isinstance(found, Unreadable) and str(found) == words
 
@@ -312,7 +315,7 @@ def test_an_event_without_a_time_has_kafkas(time: Any) -> None:
     assert half.at == 50.0
 
 
-def test_halves_without_an_id_can_be_paired_with_nobody() -> None:
+def test_halves_without_an_id_are_rejected() -> None:
     half = structured(example("kserve")[0], id="", data={})
     with pytest.raises(Unreadable) as caught:
         only(Decoder(), half)

@@ -1,4 +1,4 @@
-"""Records as the libraries themselves wrote them (``make record-formats``), read by what reads them in production."""
+"""Records as the libraries themselves wrote them (``make record-formats``), read by the production decoder."""
 
 from __future__ import annotations
 
@@ -168,39 +168,39 @@ SET_ASIDE = {
 
 
 def read(name: str) -> Interaction:
-    seen = only(Decoder(), Message(7, 50.0, None, orjson.dumps(RECORDED[name]), {}), PLACE)
-    assert isinstance(seen, Interaction)
-    return seen
+    interaction = only(Decoder(), Message(7, 50.0, None, orjson.dumps(RECORDED[name]), {}), PLACE)
+    assert isinstance(interaction, Interaction)
+    return interaction
 
 
-def test_every_record_is_told_of() -> None:
+def test_every_recording_has_an_expectation() -> None:
     assert set(RECORDED) == {*WANTED, *SET_ASIDE}
 
 
 @pytest.mark.parametrize("name", WANTED)
-def test_what_a_library_wrote_is_read_as_what_it_says(name: str) -> None:
-    seen, wanted = read(name), WANTED[name]
+def test_what_a_library_wrote_is_read_as_expected(name: str) -> None:
+    interaction, wanted = read(name), WANTED[name]
     found = Told(
-        prompt=tuple(turn["content"] for turn in seen.messages),
-        output=seen.output,
-        finish_reason=seen.finish_reason,
-        sampling=dict(seen.sampling),
-        tokens=(seen.prompt_tokens, seen.output_tokens),
-        prompt_ids=seen.prompt_token_ids,
-        output_ids=seen.output_token_ids,
-        logprobs=seen.token_logprobs,
-        unscored=seen.unscored,
-        adapter=seen.adapter,
-        group=seen.group,
+        prompt=tuple(turn["content"] for turn in interaction.messages),
+        output=interaction.output,
+        finish_reason=interaction.finish_reason,
+        sampling=dict(interaction.sampling),
+        tokens=(interaction.prompt_tokens, interaction.output_tokens),
+        prompt_ids=interaction.prompt_token_ids,
+        output_ids=interaction.output_token_ids,
+        logprobs=interaction.token_logprobs,
+        unscored=interaction.unscored,
+        adapter=interaction.adapter,
+        group=interaction.group,
     )
     hashed = group_of({"name": wanted.group}, "name")
     assert found == Told(**{**vars(wanted), "group": hashed})
-    assert seen.at == 1_700_000_001.0
-    assert seen.request_id
+    assert interaction.at == 1_700_000_001.0
+    assert interaction.request_id
 
 
 @pytest.mark.parametrize("name", SET_ASIDE)
-def test_what_is_no_traffic_is_set_aside_with_its_reason(name: str) -> None:
+def test_what_is_no_traffic_is_rejected_with_its_reason(name: str) -> None:
     with pytest.raises(Unreadable) as why:
         read(name)
     assert SET_ASIDE[name] in str(why.value)

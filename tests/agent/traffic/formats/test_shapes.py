@@ -23,11 +23,16 @@ def test_a_completion_with_token_ids_as_its_prompt() -> None:
         "request": {"model": "ticket-router", "prompt": [5, 6, 7], "max_completion_tokens": 9},
         "response": {"id": "cmpl-1", "choices": [choice]},
     }
-    seen = read(pair)
-    assert (seen.prompt_token_ids, seen.messages, seen.output, seen.at) == ((5, 6, 7), (), "shipping", 50.0)
-    assert seen.sampling == {"max_tokens": 9.0}
-    assert math.isnan(seen.token_logprobs[0])
-    assert seen.token_logprobs[1] == -0.5
+    interaction = read(pair)
+    assert (interaction.prompt_token_ids, interaction.messages, interaction.output, interaction.at) == (
+        (5, 6, 7),
+        (),
+        "shipping",
+        50.0,
+    )
+    assert interaction.sampling == {"max_tokens": 9.0}
+    assert math.isnan(interaction.token_logprobs[0])
+    assert interaction.token_logprobs[1] == -0.5
 
 
 def test_an_answer_that_only_calls_tools_is_an_empty_output() -> None:
@@ -49,9 +54,9 @@ def test_a_bare_event_with_attributes_as_an_object() -> None:
             "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "shipping"}]}],
         },
     }
-    seen = read(event)
-    assert (seen.request_id, seen.at, seen.output) == ("t:s", 1_700_000_001.0, "shipping")
-    assert [turn["content"] for turn in seen.messages] == ["Answer with a queue.", "Where?"]
+    interaction = read(event)
+    assert (interaction.request_id, interaction.at, interaction.output) == ("t:s", 1_700_000_001.0, "shipping")
+    assert [turn["content"] for turn in interaction.messages] == ["Answer with a queue.", "Where?"]
 
 
 def test_an_envelope_of_several_events_is_read_event_by_event() -> None:
@@ -109,7 +114,7 @@ LLM = {
 @pytest.mark.parametrize(
     ("mine", "other"), [(GENAI, {"http.method": "GET"}), (LLM, {"openinference.span.kind": "TOOL"})]
 )
-def test_spans_with_a_models_answer_are_read_and_others_passed_over(mine: Any, other: Any) -> None:
+def test_spans_with_a_models_answer_are_read_and_others_skipped(mine: Any, other: Any) -> None:
     found = Decoder().read(Message(7, 50.0, None, orjson.dumps(spans(mine, other, mine)), {}), PLACE)
     assert [one.request_id for one in found if isinstance(one, Interaction)] == ["t:s0", "t:s2"]
     assert {(one.at, one.pod, one.output) for one in found if isinstance(one, Interaction)} == {
@@ -174,7 +179,7 @@ def test_of_an_openai_pair_what_has_no_known_distribution(request_: Any, choice:
     assert words in read(pair).unscored
 
 
-def test_several_choices_are_not_one_draw() -> None:
+def test_several_choices_are_not_one_sample() -> None:
     pair = body("openai")
     pair["response"]["choices"] *= 2
     assert "one of several (choices)" in read(pair).unscored
@@ -187,7 +192,7 @@ def test_of_our_own_format_what_has_no_known_distribution(more: dict[str, Any], 
     assert "biases" in read(own | {"sampling": {"temperature": 1.0, "logit_bias": {"5": 1}}}).unscored
 
 
-def test_a_group_is_told_by_its_hash_alone_and_is_the_same_in_every_format() -> None:
+def test_a_group_is_only_its_hash_and_is_the_same_in_every_format() -> None:
     pair, span = body("openai"), body("openinference")
     pair["request"]["user"] = "me@example.com"
     span["attributes"]["session.id"] = "me@example.com"
@@ -197,7 +202,7 @@ def test_a_group_is_told_by_its_hash_alone_and_is_the_same_in_every_format() -> 
         read(span),
         read(spans(GENAI | {"gen_ai.conversation.id": "me@example.com"})),
     ]
-    (group,) = {seen.group for seen in told}
+    (group,) = {interaction.group for interaction in told}
     assert len(group) == 16 and int(group, 16)
     assert read(body("gapwatch_v1") | {"tenant": "acme"}).group not in ("", group)
     assert read(body("gapwatch_v1")).group == ""
@@ -219,8 +224,8 @@ def test_nested_attributes_and_values_without_messages() -> None:
             "output": {"value": "shipping"},
         },
     }
-    seen = read(span)
-    assert (seen.messages[0]["content"], seen.output, seen.at) == ("Where?", "shipping", 50.0)
+    interaction = read(span)
+    assert (interaction.messages[0]["content"], interaction.output, interaction.at) == ("Where?", "shipping", 50.0)
 
 
 def test_messages_as_lists_within_nested_attributes() -> None:
@@ -228,11 +233,11 @@ def test_messages_as_lists_within_nested_attributes() -> None:
     answer = [{"message": {"role": "assistant", "content": "shipping"}}]
     llm = {"model_name": "ticket-router", "input_messages": turns, "output_messages": answer}
     attributes = {"openinference": {"span": {"kind": "LLM"}}, "llm": llm}
-    seen = read({"span_id": "s", "attributes": attributes})
-    assert (seen.messages[0]["content"], seen.output) == ("Where?", "shipping")
+    interaction = read({"span_id": "s", "attributes": attributes})
+    assert (interaction.messages[0]["content"], interaction.output) == ("Where?", "shipping")
 
 
-def test_a_span_of_another_kind_is_set_aside() -> None:
+def test_a_span_of_another_kind_is_rejected() -> None:
     span = body("openinference")
     span["attributes"]["openinference.span.kind"] = "RETRIEVER"
     with pytest.raises(Unreadable, match="unknown_schema"):
@@ -249,19 +254,23 @@ def test_a_structured_event_is_the_same_half_as_a_binary_one() -> None:
     assert half == only(Decoder(), binary)
 
 
-def test_what_is_in_no_format_says_which_there_are() -> None:
+def test_a_record_of_no_format_is_rejected_with_the_list_of_formats() -> None:
     with pytest.raises(Unreadable, match=r"unknown_schema: none of: gapwatch\.v1, kserve, litellm, openai"):
         read({"prompt": "Where?", "output": "shipping"})
 
 
 @pytest.mark.parametrize("file", ["gapwatch_v1", "openai"])
-def test_token_ids_and_their_log_probabilities_arrive(file: str) -> None:
-    seen = read(body(file))
-    assert (seen.prompt_token_ids, seen.output_token_ids, seen.token_logprobs) == ((1, 2), (7, 8), (-0.25, -0.5))
+def test_token_ids_and_their_log_probabilities_are_read(file: str) -> None:
+    interaction = read(body(file))
+    assert (interaction.prompt_token_ids, interaction.output_token_ids, interaction.token_logprobs) == (
+        (1, 2),
+        (7, 8),
+        (-0.25, -0.5),
+    )
 
 
 @pytest.mark.parametrize("wrong", ["12", [1.5], [-1], [None], [True], [2**40]])
-def test_token_ids_that_are_none_cost_the_record_and_not_the_loop(wrong: Any) -> None:
+def test_malformed_token_ids_cost_the_record_and_not_the_loop(wrong: Any) -> None:
     with pytest.raises(Unreadable, match="wrong_type: output_token_ids"):
         read(body("gapwatch_v1") | {"output_token_ids": wrong})
 
@@ -271,6 +280,6 @@ def test_every_sampling_parameter_that_changes_the_distribution_is_read() -> Non
         **{"temperature": 0, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "seed": 3, "max_tokens": 16},
         **{"repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": 0.25},
     }
-    seen = read(body("gapwatch_v1") | {"sampling": told | {"stop": ["\n"], "best_of": 2}})
-    assert seen.sampling == told
-    assert seen.unscored == "the answer is one of several (best_of)"
+    interaction = read(body("gapwatch_v1") | {"sampling": told | {"stop": ["\n"], "best_of": 2}})
+    assert interaction.sampling == told
+    assert interaction.unscored == "the answer is one of several (best_of)"
