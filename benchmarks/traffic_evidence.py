@@ -35,7 +35,7 @@ BARE = ScoringOptions(copies=(), others=False, passes=0)
 
 
 class World:
-    """The runner, and the cells as they are asked for. quick: a few responses of one adapter"""
+    """The runner, and the cells, each computed when it is first used. quick: a few responses of one adapter"""
 
     def __init__(self, runner: Runner, quick: bool) -> None:
         self.runner, self.quick = runner, quick

@@ -2,8 +2,8 @@
 
 Eight prompts that come again and again, because Model Equality Testing compares completions of one prompt. Every peer's
 threshold is the 99 % quantile of its own statistic on healthy halves of the pool, which is kinder than its default;
-ours is the guaranteed one, an e-value of 100. Samples are drawn without replacement, so half of the pool is the most
-that can be asked for; a peer that has not got there is reported as needing more.
+ours is the guaranteed one, an e-value of 100. Samples are drawn without replacement, so half of the pool is the
+largest sample; a peer that has not got there is reported as needing more.
 
 The rank test is written from its paper (Zhu et al., arXiv 2506.06975: ranks of tokens in the reference distribution,
 Cramer-von Mises against uniform). Peers that are not installed are left out, by name.

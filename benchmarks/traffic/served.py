@@ -74,7 +74,7 @@ def open_runner(dtype: str = "auto") -> Runner:
 
 
 def jobs(runner: Runner, cell: Cell) -> list[ScoringJob]:
-    """The cell's responses as traffic: what was asked, what was written, and the sampler that the request names."""
+    """The cell's responses as traffic: prompts, outputs, and the sampler that the request names."""
     texts = prompts(runner, cell)
     outputs = _kept(runner, cell, texts)
     return [

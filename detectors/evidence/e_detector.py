@@ -31,7 +31,7 @@ Doubles = NDArray[np.float64]
 Scores = NDArray[np.bool_] | NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-# Of the largest bet that cannot lose everything: a top of 1 / share would be ruined for good by one healthy draw.
+# Fraction of the largest possible bet, 1 / share, which one healthy draw would ruin permanently.
 TOP = 0.95
 
 # Largest M and largest factor of one round: their product is a double still, and no page needs a tenth of it.

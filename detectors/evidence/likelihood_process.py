@@ -85,7 +85,7 @@ def clipped_mixture(log_l: Doubles, shares: Doubles, most: Doubles, mislabelled:
     """(G,) ln of the product over responses of ``(1 - q + min(q L, k)) / (1 + r k)``.
 
     log_l: (n,) of n responses; shares: (G,) q in (0, 1], of the responses that a faulty replica writes
-    most: (G,) k > 1, at which q L is clipped; mislabelled: r, share of the records that anybody may have written
+    most: (G,) k > 1, at which q L is clipped; mislabelled: r, share of the records that may have any writer
 
     Null: given the past, a response has E[L] <= 1, but for a share r of the records, whose L may be anything: the
     factor has mean at most ``(1 + r (k - q)) / (1 + r k)``, below 1 also where every other response is neutral, L = 1.
@@ -93,7 +93,7 @@ def clipped_mixture(log_l: Doubles, shares: Doubles, most: Doubles, mislabelled:
 
     Where a share s of the responses is at fault, M grows fastest with ``k = (s - r) / (r (1 - s))`` (at r = .001: 31
     for one in 32, 110 for one in ten) and a small q, which costs little on the healthy responses. A small q needs
-    responses of ``L = k / q`` to reach k; weaker ones are found by a larger q.
+    responses of ``L = k / q`` to reach k; weaker ones are detected by a larger q.
     Source: docs/mathematics.md#weighted-mean-and-clipped-mixture-e-process.
     """
     with np.errstate(divide="ignore"):

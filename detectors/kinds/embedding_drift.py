@@ -229,7 +229,7 @@ def _stream(text: str) -> DriftStream:
 
 
 def by_group(scores: Sequence[float], groups: Sequence[str]) -> Doubles:
-    """(n,) one score for each group, the mean of its own; a score of no known group is a group by itself."""
+    """(n,) one score for each group, the mean of its own; a score whose group is unknown is a group by itself."""
     by_key: dict[object, list[float]] = {}
     for number, (score, group) in enumerate(zip(scores, groups, strict=True)):
         by_key.setdefault(group or number, []).append(score)

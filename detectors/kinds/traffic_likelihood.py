@@ -63,7 +63,8 @@ class Config:
         (interpolation(0.25), 0.02), (interpolation(0.5), 0.03), (interpolation(0.75), 0.02),
         (DOUBLE_STRENGTH, 0.02), (FOUR_BITS, 0.03), (PREVIOUS, 0.03),
     )  # fmt: skip
-    # Not compared where saved evidence is taken up (saved_config.py): another cap is fair from then on.
+    # Not compared where saved evidence is taken up (saved_config.py), nor in the repr that earlier versions saved: it
+    # stays valid under another cap, the factors are fair before and after it.
     log_threshold: float = field(default=21.5, repr=False, compare=False)
     replicas: tuple[tuple[float, float], ...] = (
         (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, math.inf),
@@ -139,12 +140,12 @@ class Detector:
     whatever the prompts are.
 
     Stream "replica": the clipped mixture, a mean over ``replicas`` of M whose factors are at most the cube root of A,
-    so that anybody may have written one record in a thousand. Stream "": the weighted mean of one M for each
+    so that one record in a thousand may have any writer. Stream "": the weighted mean of one M for each
     alternative, each the product of all responses' L; it is the fastest, and one mislabelled record is enough to alarm
     it. Streams "pod:NAME": the clipped mixture over one pod's responses. One "+1" a TrafficRound, none for a stream
     without a response in it.
     Guarantee: average run length at least A rounds for each, and P(alarm by round T) <= T / A; for the clipped ones
-    also where a share ``mislabelled`` of the records, each by chance and not in bursts, was written by anybody, and
+    also where a share ``mislabelled`` of the records, each by chance and not in bursts, has any writer, and
     whatever L the others have: over a million rounds of neutral responses, L = 1, the chance of a page is below one in
     two thousand at A = 2.1e9. What breaks it: what breaks the ratios (probes/scoring/likelihood_ratio_reference.py) or
     the mixture (likelihood_process.py). Which alternatives are scored may depend on a hash of the request, never on

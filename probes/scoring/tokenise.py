@@ -123,28 +123,28 @@ def _recorded(runner: Runner, interaction: Interaction) -> tuple[tuple[int, ...]
             if end is None
             else ((*interaction.output_token_ids, end), "")
         )
-    words = runner.encode(interaction.output, Weights.GOLDEN) if interaction.output else ()
-    return words, "its token ids are of another tokenizer: they do not read as its text"
+    ids = runner.encode(interaction.output, Weights.GOLDEN) if interaction.output else ()
+    return ids, "its token ids are of another tokenizer: they do not decode to its text"
 
 
 def _from_text(runner: Runner, interaction: Interaction, how: Retokenise) -> tuple[tuple[int, ...], str]:
     """The golden tokenizer's ids of the text, with the end token where one was written; why they cannot be scored."""
-    words = runner.encode(interaction.output, Weights.GOLDEN) if interaction.output else ()
+    ids = runner.encode(interaction.output, Weights.GOLDEN) if interaction.output else ()
     if not interaction.output and not interaction.output_tokens:
         return (), ""
     if how is Retokenise.NEVER or (how is Retokenise.COUNTED and not interaction.output_tokens):
-        return words, "its record holds no token ids" + ("" if how is Retokenise.NEVER else ", and does not count them")
-    if runner.decode(words, Weights.GOLDEN) != interaction.output:
-        return words, "its text is not what its tokens read as"
+        return ids, "its record has no token ids" + ("" if how is Retokenise.NEVER else ", and does not count them")
+    if runner.decode(ids, Weights.GOLDEN) != interaction.output:
+        return ids, "its tokens do not decode to its text"
     end = runner.end_of_answer() if isinstance(runner, Scoring) else None
-    in_text = bool(words) and words[-1] == end  # an engine that does not skip special tokens
+    in_text = bool(ids) and ids[-1] == end  # an engine that does not skip special tokens
     ended = interaction.finish_reason in ENDED and not in_text
-    missing = interaction.output_tokens - len(words) if interaction.output_tokens else int(ended)
+    missing = interaction.output_tokens - len(ids) if interaction.output_tokens else int(ended)
     if missing not in _possibly_missing(interaction.finish_reason, in_text):
-        return words, "its text does not tokenise to as many tokens as were written"
+        return ids, "its text does not tokenise to as many tokens as were written"
     if not missing:
-        return words, ""
-    return (words, "the token that ended it is unknown") if end is None else ((*words, end), "")
+        return ids, ""
+    return (ids, "the token that ended it is unknown") if end is None else ((*ids, end), "")
 
 
 def _possibly_missing(finish_reason: str, in_text: bool) -> tuple[int, ...]:

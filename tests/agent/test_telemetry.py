@@ -114,3 +114,13 @@ def test_label_sets_stay_bounded_under_traffic() -> None:
         sink.submit(findings.batch(100 * i, at=FIXED + i))
         sink.submit(findings.embedding(f"r{i}"))
     assert len(telemetry.page().splitlines()) == before
+
+
+def test_evidence_of_one_replica_has_no_metric_whatever_its_stream_is_called() -> None:
+    """Pods come and go with every deployment, and their names come from producers."""
+    telemetry = Telemetry()
+    sink = Sink(Config(), Surroundings(telemetry=telemetry))
+    for stream, replica in (("pod:engine-1", "engine-1"), ("replica", "")):
+        sink.submit(findings.evidence(3.0, at=FIXED, detector="traffic_likelihood", stream=stream, replica=replica))
+    streams = {dict(labels).get("stream") for name, labels in samples(telemetry.page()) if "evidence" in name}
+    assert streams == {"replica"}

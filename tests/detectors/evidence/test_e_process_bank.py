@@ -120,9 +120,9 @@ def test_the_chunked_way_of_many_rows_equals_all_at_once() -> None:
 
 @pytest.mark.parametrize("broken", [0.2, 0.5, 1.0])
 def test_onset_is_found_where_it_was_put(broken: float) -> None:
-    """500 streams at the edge of the null, ``broken`` of whose draws are beyond from round 40 on; read at the alarm.
+    """500 streams at the edge of the null, ``broken`` of whose draws are beyond from round 40 on.
 
-    The onset lies in the interval 95 times in 100, and the estimate within three rounds of it 9 times in 10.
+    At the alarm the onset lies in the interval 95 times in 100, the estimate within three rounds of it 9 times in 10.
     """
     rng = np.random.default_rng(4)
     names, streams, onset = [str(i) for i in range(500)], EProcessBank[str](), 40 * EVERY_S

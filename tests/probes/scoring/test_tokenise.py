@@ -64,16 +64,16 @@ def test_a_text_of_another_number_of_tokens_is_set_aside_and_embedded(count: int
     assert traffic_score(answer, ScoringOptions()).scored is ScoringMode.NOT_SCORED and np.isfinite(answer.output).all()
 
 
-def test_a_text_that_its_tokens_do_not_read_as_is_set_aside() -> None:
+def test_a_text_that_its_tokens_do_not_decode_to_is_set_aside() -> None:
     loose = Loose(opened().config)
     loose.open()
-    assert "not what its tokens read as" in job(loose, told(output_tokens=5)).unscored
+    assert job(loose, told(output_tokens=5)).unscored == "its tokens do not decode to its text"
 
 
 def test_without_a_count_it_is_the_configuration_that_decides() -> None:
-    assert made().unscored == "its record holds no token ids, and does not count them"
+    assert made().unscored == "its record has no token ids, and does not count them"
     assert made(Retokenise.ALWAYS).unscored == ""
-    assert made(Retokenise.NEVER, output_tokens=5).unscored == "its record holds no token ids"
+    assert made(Retokenise.NEVER, output_tokens=5).unscored == "its record has no token ids"
     assert made(Retokenise.NEVER, output_token_ids=IDS).unscored == ""
 
 
