@@ -1,4 +1,4 @@
-"""A runner that answers as if something were wrong, against PEFT and transformers doing that same wrong thing."""
+"""Fault injection, against PEFT and transformers with the same fault made by hand."""
 
 from __future__ import annotations
 
@@ -221,16 +221,16 @@ def test_a_fault_that_cannot_be_played_is_told_before_anything_is_answered(
 def test_a_variant_shares_the_tensors_of_its_adapter_and_goes_when_the_run_does(world: World) -> None:
     runner = world[2]
     assert runner.loaded.live is not None
-    board = runner.loaded.live.adapters
+    adapters = runner.loaded.live.adapters
     target = faulty("a", FaultKind.WITHOUT, "q_proj")
     run = runner.run([Replay("c", PROMPT, FORCED, target)] * 3, lambda: False, BatchShape(rows=1))
     assert isinstance(run, Generator)
     next(run)
-    (name,) = set(board.applied) - {"a", "b", "other", "head", "norm"}
-    for module, part in board.applied[name].adapter.low_rank.items():
-        assert part.a.data_ptr() == board.applied["a"].adapter.low_rank[module].a.data_ptr()
+    (name,) = set(adapters.applied) - {"a", "b", "other", "head", "norm"}
+    for module, part in adapters.applied[name].adapter.low_rank.items():
+        assert part.a.data_ptr() == adapters.applied["a"].adapter.low_rank[module].a.data_ptr()
     run.close()
-    assert name not in board.applied
+    assert name not in adapters.applied
 
 
 def test_two_runs_at_a_time_do_not_take_each_others_variants_away(world: World) -> None:

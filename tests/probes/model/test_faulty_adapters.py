@@ -1,4 +1,4 @@
-"""Adapters with something wrong about them, as pure functions: what is left, what is added, what is refused."""
+"""Faulty variants of adapters, as pure functions: what remains, what is combined, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory there is, by files as the kernel writes them, and what an error says of it."""
+"""Free memory, read from files as the kernel writes them, and errors that are about memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is refused for, and what is left out, as soon as it is tried: on models that are wrong on purpose."""
+"""Models whose answers depend on batching, padding or caching: which are refused, and which shortcuts go unused."""
 
 from __future__ import annotations
 

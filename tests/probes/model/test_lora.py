@@ -1,4 +1,4 @@
-"""Adapters as this project applies them, against PEFT, and what becomes of those that do not fit."""
+"""Adapters applied per row of a batch, against PEFT, and the facts about those that do not fit."""
 
 from __future__ import annotations
 
@@ -272,40 +272,40 @@ def test_a_missing_half_and_another_rank_than_configured_are_facts(tmp_path: Pat
 def test_an_adapter_can_be_replaced_and_taken_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3))
-    board, x = AppliedAdapters(model), torch.randn(2, 3)
+    adapters, x = AppliedAdapters(model), torch.randn(2, 3)
     bare = model(x).detach()
     for factor in (1.0, 2.0):
-        board.apply("a", _on("0", factor))
-        with board.selection.for_pass(row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
+        adapters.apply("a", _on("0", factor))
+        with adapters.selection.for_pass(row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
             change = (model(x) - bare).detach()
         assert torch.equal(change[0], torch.zeros(3))
         assert torch.allclose(change[1], factor * x[1].sum() * torch.ones(3), atol=1e-5)
-    board.remove("a")
-    with board.selection.for_pass(row_groups([("a", 1.0)] * 2, torch.device("cpu")), 2):
+    adapters.remove("a")
+    with adapters.selection.for_pass(row_groups([("a", 1.0)] * 2, torch.device("cpu")), 2):
         assert torch.equal(model(x), bare)
 
 
 def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> None:
     model = nn.Sequential(nn.Linear(3, 3))
-    board = AppliedAdapters(model)
-    board.apply("a", _on("0", 1.0))
+    adapters = AppliedAdapters(model)
+    adapters.apply("a", _on("0", 1.0))
     with (
-        board.selection.for_pass(row_groups([("a", 1.0)], torch.device("cpu")), 1),
+        adapters.selection.for_pass(row_groups([("a", 1.0)], torch.device("cpu")), 1),
         pytest.raises(RowMismatch, match="5 rows in a batch of 1"),
     ):
         model(torch.randn(5, 3))
-    assert board.selection.groups == ()
+    assert adapters.selection.groups == ()
 
 
 def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number() -> None:
     """As mixtures call their shared experts. A number of tokens that some were picked from is not guessed at."""
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 3)), torch.randn(6, 3)
-    board = AppliedAdapters(model)
+    adapters = AppliedAdapters(model)
     bare = model(x).detach()
-    board.apply("a", _on("0", 1.0))
+    adapters.apply("a", _on("0", 1.0))
     groups = row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu"))
-    with board.selection.for_pass(groups, 2, columns=3):
+    with adapters.selection.for_pass(groups, 2, columns=3):
         change = (model(x) - bare).detach()
         with pytest.raises(RowMismatch, match="4 rows in a batch of 2"):
             model(x[:4])
@@ -315,11 +315,11 @@ def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number()
 
 def test_a_part_on_a_module_that_is_not_called_is_refused_and_takes_the_former_with_it() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-    board = AppliedAdapters(model, rowwise=frozenset({"0"}))
-    board.apply("a", _on("0", 1.0))
+    adapters = AppliedAdapters(model, rowwise=frozenset({"0"}))
+    adapters.apply("a", _on("0", 1.0))
     with pytest.raises(Unsupported, match=r"1 of 1 parts on modules that this base does not call .*: 1 is "):
-        board.apply("a", _on("1", 1.0))
-    assert board.applied == {}
+        adapters.apply("a", _on("1", 1.0))
+    assert adapters.applied == {}
 
 
 def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Micro-batches: nothing lost, limits kept, rows where the switches expect them."""
+"""Micro-batches: no replay is lost, limits hold, and rows of one adapter are adjacent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights in a few bits, against rounding by hand and against the release that was requantised."""
+"""Weights in a few bits, against rounding by hand and against a release that was quantised again."""
 
 from __future__ import annotations
 

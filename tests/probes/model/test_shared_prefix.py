@@ -1,4 +1,4 @@
-"""Responses read by a tiny model: packed and shared as good as one by one, and as the runner's replays have it."""
+"""Responses on a tiny model: batches and shared prefixes give what single texts and the runner's replays do."""
 
 from __future__ import annotations
 

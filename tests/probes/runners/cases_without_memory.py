@@ -1,6 +1,6 @@
-"""An adapter for which there is no memory: blind by itself, beside a base and adapters that go on as before.
+"""Adapters for which there is no memory: not monitorable themselves, while their base and other adapters go on.
 
-Memory is really short here: a file that promises a terabyte, or a bound on this process's address space.
+Memory is really short here: by a file whose header declares a terabyte, or by a limit on this process's address space.
 """
 
 from __future__ import annotations
