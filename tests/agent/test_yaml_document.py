@@ -38,14 +38,14 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, text))
     assert refused.value.place.endswith("some.yaml")
-    assert refused.value.seen == f"{place} on line {lines[0]} and again on line {lines[1]}"
+    assert refused.value.actual == f"{place} on line {lines[0]} and again on line {lines[1]}"
 
 
 def test_every_key_that_stands_twice_is_named(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, "a: 1\nb: {x: 1}\na: 2\nb: {y: 1, y: 2}\n"))
     places = ("a on line 1 and again on line 3", "b on line 2 and again on line 4", "b.y on line 4 and again on line 4")
-    assert refused.value.seen == ", ".join(places)
+    assert refused.value.actual == ", ".join(places)
 
 
 def test_a_merged_block_may_be_written_over(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_plain_words_are_what_they_look_like(tmp_path: Path, word: str, value: A
         (b"\xff\xfea\x00", "no UTF-8 at byte 0", "a YAML file in UTF-8"),
         ("a: !!python/object:os.system x", "could not determine a constructor", "valid YAML"),
         ("a: 1\x07", "special characters are not allowed", "valid YAML"),
-        ("models: &m [*m]\n", "a block that holds itself", "valid YAML"),
+        ("models: &m [*m]\n", "a block that contains itself", "valid YAML"),
         ("[" * 5000, "nested too deeply", "valid YAML"),
     ],
 )
 def test_what_is_no_mapping_is_refused_in_one_line(tmp_path: Path, text: str | bytes, seen: str, wanted: str) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, text))
-    assert seen in str(refused.value.seen)
+    assert seen in str(refused.value.actual)
     assert wanted in refused.value.wanted
     assert "\n" not in str(refused.value)
 

@@ -175,7 +175,7 @@ def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:
     assert "line 1: messages []" in problem and "line 2: no JSON" in problem
     notes = "\n".join(told["notes"])
     assert "sampling.rate is 0" in notes
-    assert f"models.0.path: nothing lies at {config.parent / 'base'} yet" in notes
+    assert f"models.0.path: {config.parent / 'base'} does not exist yet" in notes
     assert f"a and b have the same path, {config.parent / 'adapters/a'}" in notes
 
 

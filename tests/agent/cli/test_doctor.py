@@ -59,7 +59,7 @@ def lost(base: Path) -> None:
 
 def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path) -> None:
     told = seen(config, "tokenizer m")
-    assert told.ok and told.seen == "can be read; prompts that its chat template writes: 2"
+    assert told.ok and told.result == "can be read; prompts that its chat template renders: 2"
     assert seen(config, "adapter router") == Check("adapter router", True, str(tmp_path / "a"))
 
 
@@ -68,15 +68,15 @@ def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path)
     [
         (torn, "base: its tokenizer cannot be read (Expecting value: line 7"),
         (lost, "holds no tokenizer files"),
-        (untemplated, "2 of 2 prompts cannot be written: its tokenizer has no chat template (chat_template.jinja, "),
+        (untemplated, "2 of 2 prompts cannot be rendered: its tokenizer has no chat template (chat_template.jinja, "),
         (
             lambda base: template(base, NO_SYSTEM),
-            "1 of 2 prompts cannot be written: the chat template cannot render it (System role not supported): "
+            "1 of 2 prompts cannot be rendered: the chat template cannot render it (System role not supported): "
             "c1 of router",
         ),
         (
             lambda base: template(base, "{% if %}"),
-            "2 of 2 prompts cannot be written: the chat template cannot render it (Expected an expression",
+            "2 of 2 prompts cannot be rendered: the chat template cannot render it (Expected an expression",
         ),
     ],
 )
@@ -85,7 +85,7 @@ def test_words_that_cannot_be_had_are_one_line(
 ) -> None:
     fault(tmp_path / "base")
     told = seen(config, "tokenizer m")
-    assert not told.ok and why in told.seen and "\n" not in told.seen, told.seen
+    assert not told.ok and why in told.result and "\n" not in told.result, told.result
     assert seen(config, "base m").ok
 
 
@@ -95,7 +95,7 @@ def test_a_base_of_weights_alone_has_the_words_of_the_golden_one(config: Config,
     (model,) = config.models
     model = model.model_copy(update={"golden_path": str(tmp_path / "golden base")})
     told = seen(config.model_copy(update={"models": (model,)}), "tokenizer m")
-    assert told.ok and f"{tmp_path / 'golden base'}, since {tmp_path / 'base'} holds weights alone" in told.seen
+    assert told.ok and f"{tmp_path / 'golden base'}, since {tmp_path / 'base'} holds weights alone" in told.result
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_an_adapter_that_cannot_be_replayed_is_said_to_be_none(
 ) -> None:
     (tmp_path / "a" / name).write_text(text)
     told = seen(config, "adapter router")
-    assert not told.ok and why in told.seen
+    assert not told.ok and why in told.result
 
 
 def test_an_adapter_that_is_not_there_is_said_so(config: Config, tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "b")
     told = seen(config, "adapter router")
-    assert not told.ok and told.seen == f"{tmp_path / 'a'} is not there"
+    assert not told.ok and told.result == f"{tmp_path / 'a'} does not exist"

@@ -124,7 +124,7 @@ def test_a_folder_that_another_process_holds_says_whom_to_ask(clickhouse: ClickH
     code = f"from agent.store import client; client.connect('chdb://{clickhouse.folder}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "agent.errors.Retryable" in ended.stderr
-    assert "a running agent holds it: ask it (gapwatch query does so)" in ended.stderr
+    assert "a running agent has it open: query that agent (gapwatch query does)" in ended.stderr
 
 
 def test_offsets_go_on_behind_what_is_counted(migrated: store.Client) -> None:
