@@ -217,7 +217,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         )
     if earlier["response_rounds"]:
         lines.append(
-            f"{earlier['response_rounds']} rounds of responses are of an earlier version, which stored too few figures; "
+            f"{earlier['response_rounds']} rounds of responses are of an earlier version, which stored too little; "
             "they were not judged, and verdicts that rest on them differ"
         )
     if report["not_compared"]:

@@ -233,3 +233,19 @@ def test_another_program_on_the_control_port_is_not_taken_for_an_agent(config: P
     assert "Traceback" not in asked.stderr
     assert not agent["ok"] and agent["seen"] == f"another program answers on port {server.server_port}"
     assert store["ok"] and store["seen"].startswith("version ")
+
+
+def test_warnings_of_libraries_are_lines_of_the_same_form_and_those_we_log_ourselves_are_left_out() -> None:
+    code = """
+import logging
+from agent.__main__ import log_to_stderr
+log_to_stderr("error")
+log_to_stderr("info")  # a second time, as gapwatch demo does: each line still once
+logging.getLogger("a.library").warning("it %s", "broke")
+logging.getLogger("a.library").info("nothing of interest")
+logging.getLogger("urllib3.connectionpool").warning("Retrying")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert (line["event"], line["level"], line["logger"]) == ("it broke", "warning", "a.library")
+    assert line["timestamp"].endswith("Z")
