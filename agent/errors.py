@@ -1,9 +1,9 @@
-"""Errors of the world, named for the reaction they ask for.
+"""Errors of the agent and of the systems around it, named for the reaction they ask for.
 
 AgentError
 ├── Retryable    the same call may succeed later (broker away, ClickHouse restarting, HTTP 429 or 5xx)
 ├── Unreadable   one record is bad: count it, set it aside, go on
-└── Refused      config or request is wrong and will stay wrong: says what was seen, what was wanted, what to do
+└── Refused      configuration or request is wrong and will stay wrong: says what was seen, what was wanted, what to do
 
 Anything else leaves the loop, and Kubernetes restarts the pod.
 """
@@ -16,7 +16,7 @@ class AgentError(Exception):
 
 
 class Retryable(AgentError):
-    """Try again with back-off. where: the part that is away, as the config names it."""
+    """Try again with back-off. where: the part that cannot be reached, as the configuration names it."""
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(f"{where}: {why}")
@@ -32,16 +32,21 @@ class Unreadable(AgentError):
 
 
 class Refused(AgentError):
-    """A setting or a request that makes no sense. place: key path in the config, file, or argument."""
+    """A setting or a request that makes no sense.
 
-    def __init__(self, place: str, seen: object, wanted: str) -> None:
-        super().__init__(f"{place}: saw {seen}, wanted {wanted}")
-        self.place, self.seen, self.wanted = place, seen, wanted
+    place: key path in the configuration, file, or argument; actual: what stands there, never a secret
+    wanted: what would be right, or what to do
+    """
+
+    def __init__(self, place: str, actual: object, wanted: str) -> None:
+        super().__init__(f"{place}: saw {actual}, wanted {wanted}")
+        self.place, self.actual, self.wanted = place, actual, wanted
 
 
 class Unfit(ValueError):
-    """A setting that cannot be right, for validators: pydantic takes ValueErrors alone, and knows the place."""
+    """A setting that cannot be right, raised in pydantic's validators, which accept ValueErrors alone; config_errors.py
+    makes a Refused of it, with the place."""
 
-    def __init__(self, seen: str, wanted: str) -> None:
-        super().__init__(f"saw {seen}, wanted {wanted}")
-        self.seen, self.wanted = seen, wanted
+    def __init__(self, actual: str, wanted: str) -> None:
+        super().__init__(f"saw {actual}, wanted {wanted}")
+        self.actual, self.wanted = actual, wanted

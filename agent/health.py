@@ -1,7 +1,7 @@
-"""Is the agent alive, and what does it know: two small HTTP servers.
+"""Two small HTTP servers: is the agent alive and ready, its metrics, and answers for the commands on this machine.
 
 The public one (every interface) serves /livez, /startupz, /readyz and /metrics. The control one (loopback only) also
-answers named queries for the commands on this machine, because an embedded store belongs to one process.
+answers named queries, because an embedded store belongs to one process. Manifests and probes name these paths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Route = Callable[[str, Mapping[str, str]], Answer]
 
 @dataclass(slots=True)
 class Routes:
-    """What the servers can say. query: (name, parameters) -> columns and rows; parts: name -> (ok, words)."""
+    """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)."""
 
     metrics: Callable[[], bytes]
     parts: Callable[[], Mapping[str, tuple[bool, str]]]
@@ -51,9 +51,9 @@ class _Server:
 
 
 class Health:
-    """Serves until closed. Port 0 takes a free one; ``public_port`` and ``control_port`` say which.
+    """Serves until closed. Port 0 takes a free one; ``public_port`` and ``control_port`` hold the ones in use.
 
-    ``open`` raises Retryable where another process has the port.
+    ``open`` raises Retryable where another process listens on the port.
     """
 
     def __init__(self, routes: Routes, clock: Clock, public_port: int, control_port: int) -> None:
@@ -74,7 +74,7 @@ class Health:
         self._servers = []
 
     def touch(self, now: float) -> None:
-        """The loop turned; /livez fails when it has not for a minute."""
+        """Called in each turn of the loop; /livez fails when that was more than a minute ago."""
         self._last_turn = now
 
     def _serve(self, host: str, port: int, route: Route) -> _Server:

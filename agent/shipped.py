@@ -1,7 +1,7 @@
-"""What is shipped beside the code: on-call questions, migrations, runbooks and a sample configuration.
+"""Finds the files that are shipped beside the code: on-call questions, migrations, runbooks, the sample configuration.
 
-They are written in dashboards/ and deploy/ and linked under agent/data: a checkout, an editable installation and
-a wheel, which holds copies, find them by one name.
+They are edited in dashboards/ and deploy/, and linked under agent/data, so that a checkout, an editable installation
+and a wheel (which holds copies) find them under one name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SAMPLE = _DATA / "gapwatch.yaml"
 
 def texts(folder: Traversable, suffix: str) -> dict[str, Traversable]:
     """File name without its suffix -> file, of all files with that suffix, by name."""
-    found = {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}
-    return dict(sorted(found.items()))
+    files_by_name = {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}
+    return dict(sorted(files_by_name.items()))
 
 
 def runbook(name: str) -> str:
-    """The page of one cause, Markdown. Raises Refused for a cause without a page."""
+    """The runbook of one cause, as Markdown. Raises Refused for a cause without one."""
     pages = texts(RUNBOOKS, ".md")
     if name not in pages:
         raise Refused("runbook", name, f"one of: {', '.join(pages)}")

@@ -1,7 +1,8 @@
-"""What the agent says of itself: OpenTelemetry metrics, on a Prometheus page.
+"""The agent's own metrics: OpenTelemetry, on a Prometheus page. A metric exists where it is declared below.
 
-Labels are bounded: adapter, base, detector, reason, sink, topic partition; never a prompt, a request id or a text.
-Every instance has a registry of its own, so that tests (and two agents in one process) do not share a page.
+Names and labels are read by dashboards and alert rules. Labels are bounded: adapter, base, detector, reason, sink,
+topic partition; never a prompt, a request id or a text. Every instance has its own registry, so that tests (and two
+agents in one process) do not share a page.
 """
 
 from __future__ import annotations
@@ -42,16 +43,20 @@ GAUGES = (
     Metric("gapwatch.informing_evidence", "nats", "level of an e-detector that informs; it may pass the threshold"),
     Metric("gapwatch.threshold", "nats", "evidence that pages"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
-    Metric("gapwatch.heartbeat", "s", "when the loop last said that it lives, seconds since the epoch"),
-    Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds in force promise, for the whole fleet"),
+    Metric("gapwatch.heartbeat", "s", "the loop's last sign of life, seconds since the epoch"),
+    Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds allow at most, whole fleet"),
     Metric("gapwatch.sink.ok", "1", "1 while a sink works"),
     Metric("gapwatch.kafka.ok", "1", "1 while the consumer is connected"),
     Metric("gapwatch.kafka.lag", "{record}", "records not read yet"),
-    Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was built anew since the start"),
+    Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was recreated since the start"),
 )
-# Counted elsewhere since the start of this process; told as they stand, by ``set``.
+# Counted elsewhere since the start of this process; ``set`` takes the whole count.
 TOTALS = (
-    Metric("gapwatch.shed", "{response}", "sampled responses without room; stage is sampling (a minute's) or scoring"),
+    Metric(
+        "gapwatch.shed",
+        "{response}",
+        "sampled responses dropped; stage is sampling (over a quota) or scoring",
+    ),
 )
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
@@ -59,14 +64,14 @@ COUNTERS = (
     Metric("gapwatch.responses", "{response}", "sampled responses; scored is sampled, greedy or not_scored"),
     Metric("gapwatch.records", "{record}", "Kafka records; kind is read, opened (looked into) or kept"),
     Metric("gapwatch.aside", "{record}", "Kafka records that could not be read, of those that were opened"),
-    Metric("gapwatch.notices", "{notice}", "what was told to the on-call system"),
-    Metric("gapwatch.flips", "{canary}", "canaries whose answer changed"),
+    Metric("gapwatch.notices", "{notice}", "events sent to the on-call system"),
+    Metric("gapwatch.flips", "{canary}", "canaries whose greedy answer changed"),
 )
 ROUND_DURATION = Metric("gapwatch.round.duration", "s", "one round of a base, all adapters")
 
 
 class Telemetry:
-    """``set``, ``add``, ``record`` by metric name, ``page`` for the scrape. An unknown name is a KeyError."""
+    """``set``, ``add``, ``record_round`` write; ``page`` is what Prometheus scrapes. An unknown name is a KeyError."""
 
     def __init__(self, resource: Labels | None = None) -> None:
         self._registry = CollectorRegistry()
@@ -79,7 +84,7 @@ class Telemetry:
         for m in TOTALS:
             meter.create_observable_counter(m.name, [self._observer(m.name)], m.unit, m.help)
         for m in GAUGES:
-            # Observed, not set: a gauge that is set would keep its last value when there is none any more.
+            # Observable: a gauge that is set would keep its last value after the series has ended.
             meter.create_observable_gauge(m.name, [self._observer(m.name)], m.unit, m.help)
         self._counters = {m.name: meter.create_counter(m.name, m.unit, m.help) for m in COUNTERS}
         self._duration = meter.create_histogram(
@@ -90,7 +95,7 @@ class Telemetry:
         )
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """A gauge's present value, or a total's.
+        """The present value of a gauge, or of a total.
 
         NaN or infinity (not measured, no threshold) takes the series off the page.
         """

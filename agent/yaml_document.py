@@ -1,10 +1,11 @@
-"""A YAML file as the mapping that its writer meant: one document, each key once, words as they are written.
+"""Reads a YAML file as its writer meant it: one document, one mapping, each key once, plain text left as it is.
 
-YAML 1.1, which PyYAML reads, takes ``no`` for false, ``12:30`` for 750, ``010`` for 8 and 2024-11-01 for a date, and of
-a key that stands twice it keeps the last without a word. Here a plain scalar is what YAML 1.2's core schema says: true,
-false, null, decimal numbers; everything else is text, and the setting that it stands for says whether it will do.
+PyYAML follows YAML 1.1: it reads ``no`` as false, ``12:30`` as 750, ``010`` as 8, 2024-11-01 as a date, and silently
+keeps the last of two equal keys. Here a plain scalar is typed by YAML 1.2's core schema: true, false, null, decimal
+numbers; everything else is text, and whether that will do is for its setting to decide.
 
-Source: YAML 1.2.2, section 10.3.2. Departs: a number with leading zeros is text, for it may be a name; ``<<`` merges.
+Source: YAML 1.2.2, section 10.3.2. Two departures: a number with leading zeros is text, since it may be a name; ``<<``
+merges.
 """
 
 from __future__ import annotations
@@ -71,27 +72,28 @@ def _mapping(path: Path, text: str) -> dict[str, Any]:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        if twice := [f"{place} on line {first} and again on line {again}" for place, first, again in _twice(node, "")]:
-            wanted = "each key once: of two blocks, YAML would drop the first without a word"
+        if twice := [f"{place} on line {first} and again on line {later}" for place, first, later in _twice(node, "")]:
+            wanted = "each key once: of two blocks, YAML would drop the first silently"
             raise Refused(str(path), ", ".join(twice), wanted)
         data = loader.construct_document(node) if node is not None else None
     finally:
         loader.dispose()
     if not isinstance(data, dict):
-        seen = "an empty file" if data is None else f"a {_kind(data)}"
-        raise Refused(str(path), seen, "a mapping of sections (models, kafka, probes, ...)")
+        actual = "an empty file" if data is None else f"a {_kind(data)}"
+        raise Refused(str(path), actual, "a mapping of sections (models, kafka, probes, ...)")
     return data
 
 
 def _twice(node: yaml.Node | None, place: str, above: frozenset[int] = frozenset()) -> Iterator[tuple[str, int, int]]:
-    """(place, first line, second line) of each key that stands twice in one mapping, at every depth.
+    """(place, first line, second line) of each key that one mapping has twice, at every depth.
 
-    Raises YAMLError for a block without an end.
+    Raises YAMLError for a block that contains itself.
     """
     if node is None:
         return
     if id(node) in above:
-        raise yaml.constructor.ConstructorError(None, None, "a block that holds itself by an alias", node.start_mark)
+        problem = "a block that contains itself through an alias"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     inside = above | {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
@@ -112,7 +114,7 @@ def _joined(place: str, part: str) -> str:
 
 
 def shown_key(part: object) -> str:
-    """A key as it was written where it looks like one: somebody may have written a secret in its place."""
+    """A key as it was written, if it looks like one, else "?": a secret may have been written in its place."""
     return str(part) if re.fullmatch(r"[\w./<-]{1,64}", str(part)) else "?"
 
 
@@ -126,10 +128,11 @@ def _place(path: Path, error: yaml.YAMLError) -> str:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """Without what it quotes, which is the file's own text: an alias or a tag may be a password that begins so."""
-    told = str(getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__)
-    if r"'\t'" in told:
-        return "a tab in the indentation, where YAML takes spaces alone"
-    if "found another document" in told:
+    """YAML's message without what it quotes from the file: an unquoted password that begins with * or ! is read as an
+    alias or a tag."""
+    problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__)
+    if r"'\t'" in problem:
+        return "a tab in the indentation, where YAML allows only spaces"
+    if "found another document" in problem:
         return "a second document (---)"
-    return re.sub(r"'[^']{2,}'", "'...'", told.splitlines()[0])
+    return re.sub(r"'[^']{2,}'", "'...'", problem.splitlines()[0])

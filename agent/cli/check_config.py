@@ -1,4 +1,4 @@
-"""gapwatch check-config: is this file one that ``run`` would start with?"""
+"""gapwatch check-config: would ``run`` start with this file? Nothing is connected to, and no model library imported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from probes.artefacts.base_files import is_hub_id
 
 
 def check(path: Path, json: bool) -> int:
-    """0 when the file is sound and what it names is there and whole; 1 with a line each otherwise. Raises Refused.
+    """0 when the file is valid and the files that it names exist and can be read; else 1, and a line for each problem.
 
-    Notes are of what it says and means; they change no exit code.
+    Notes point out settings whose effect may be unintended; they do not change the exit code. Raises Refused.
     """
     config = load(path)
-    monitor_of(config)  # the settings of single detectors are theirs to judge
+    monitor_of(config)  # checks the settings of each detector
     missing, notes = [*missing_files(config), *faulty_canaries(config)], _notes(config)
     if json:
         problems = [str(problem) for problem in missing]
@@ -37,20 +37,20 @@ def check(path: Path, json: bool) -> int:
 
 
 def _notes(config: Config) -> list[str]:
-    """What the file may say, and what follows that its writer may not have meant."""
+    """Valid settings with an effect that their writer may not have intended."""
     unkept = [m for m in config.models if config.scores(m) and m.golden_path is None and not config.keeps_weights(m)]
     notes = [f"probes.keep_golden_weights is false: of base {model.name}, {UNKEPT}" for model in unkept]
     if config.kafka and not config.sampling.rate:
-        notes.append("sampling.rate is 0: requests are counted, and no response is looked at")
+        notes.append("sampling.rate is 0: requests are counted, and no response is examined")
     if config.alerts.pagerduty is None:
-        notes.append("alerts.pagerduty is not there: nobody is paged")
+        notes.append("alerts.pagerduty is missing: nobody is paged")
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
-    notes += [f"{place}: nothing lies at {path} yet" for place, path in _artefacts(config) if not Path(path).exists()]
+    notes += [f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not Path(path).exists()]
     return [*notes, *_same_folders(config)]
 
 
 def _of_hub(place: str, path: str) -> str:
-    return f"{place}: no {path} lies beside the file, so it is the name of a model on the hub"
+    return f"{place}: there is no {path} beside the file, so it is the name of a model on the hub"
 
 
 def _bases(config: Config) -> Iterator[tuple[str, str]]:
@@ -61,7 +61,7 @@ def _bases(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
-    """What is a path and may come later: bases that are none of the hub's, and adapters."""
+    """Paths of bases and adapters, which may come later."""
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
         if model.replay:
@@ -69,9 +69,9 @@ def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _same_folders(config: Config) -> Iterator[str]:
-    named: dict[Path, list[str]] = {}
+    names_of: dict[Path, list[str]] = {}
     for adapter in (adapter for model in config.models for adapter in model.adapters):
-        named.setdefault(adapter.path, []).append(adapter.name)
-    for path, names in named.items():
+        names_of.setdefault(adapter.path, []).append(adapter.name)
+    for path, names in names_of.items():
         if len(names) > 1:
-            yield f"{' and '.join(names)} have the same path, {path}: nobody can tell them apart"
+            yield f"{' and '.join(names)} have the same path, {path}: they cannot be distinguished"

@@ -1,4 +1,4 @@
-"""What a person reads on a terminal: one console, JSON on request, and the table of verdicts."""
+"""Output for people: one console, JSON on request, tables of verdicts and of rows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rich.table import Table
 
 from detectors.records import Reason, Status, SubjectKind, Verdict
 
-# Where nobody's terminal sets a width, a table must still show every column.
+# Without a terminal there is no width, and a table must still show every column.
 console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
 
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 12
 BARS = " ▁▂▃▄▅▆▇█"
-# Columns of the on-call questions that are drawn and not spelt out.
+# Columns of the on-call questions that are drawn as bars.
 DRAWN = ("histogram",)
-# Of a second, and the zone that every time here has.
+# Fractions of a second, and the zone, which is UTC for every time here.
 FRACTION = re.compile(r"(\d\d:\d\d:\d\d)(?:\.\d+)?\+00:00")
 WIDE = 7
 
@@ -36,7 +36,7 @@ def as_json(value: Any) -> None:
 
 
 def people_to_stderr() -> None:
-    """With --json, standard output is for the document alone."""
+    """With --json, standard output holds the document alone; everything else goes to standard error."""
     console.file = sys.stderr
 
 
@@ -49,7 +49,7 @@ def bar(share: float) -> str:
 
 
 def picture(shares: Sequence[float]) -> str:
-    """A histogram in one line of bars; even ones stand half way up, and twice that fills the line."""
+    """A histogram in one line of bars; a uniform one is half as high as the line, twice its share fills it."""
     top = max(2.0 / len(shares), *shares) if shares else 1.0
     return "".join(BARS[min(len(BARS) - 1, round(share / top * (len(BARS) - 1)))] for share in shares)
 
@@ -75,7 +75,7 @@ def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
 
 
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> Table:
-    """Columns and rows as they came from the store; wide ones a row below the other, name beside value."""
+    """Columns and rows from the store; with many columns, each row as a block of name and value."""
     rows = [[_drawn(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
     if len(columns) > WIDE:
         return _upright(columns, rows, title)
@@ -101,12 +101,12 @@ def _upright(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str) 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:
     colour = COLOURS[verdict.status]
-    seen = verdict.retention
+    interval = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
     return (
         escape(f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject),
-        f"[{colour}]{bar(seen.mean)}[/{colour}] {number(seen.mean, 3)}" if seen else "",
-        f"{seen.low:.3f} .. {seen.high:.3f}" if seen and math.isfinite(seen.low) else "",
+        f"[{colour}]{bar(interval.mean)}[/{colour}] {number(interval.mean, 3)}" if interval else "",
+        f"{interval.low:.3f} .. {interval.high:.3f}" if interval and math.isfinite(interval.low) else "",
         number(verdict.scale),
         beyond,
         f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}",
@@ -115,7 +115,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _because(verdict: Verdict) -> str:
-    """What the status alone does not say: the cause while something is wrong, else the reason."""
+    """What the status alone leaves open: the cause while degraded, else the reason."""
     if verdict.status is Status.DEGRADED:
         words = f"{verdict.cause}, {verdict.reason}" if verdict.reason is Reason.RECOVERING else str(verdict.cause)
     elif verdict.reason is Reason.WITHIN_TOLERANCE:
@@ -139,5 +139,5 @@ def _cell(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """One line for a person, never broken by us: a hash or a path is copied whole."""
+    """One line for a person, without line breaks of ours, so that a hash or a path can be copied whole."""
     console.print(text, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""gapwatch demo: the whole story on this machine, no set-up."""
+"""gapwatch demo: the whole story on this machine, without set-up. Its last lines are in README.md: change both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAILED = 1
 
 
 def run_demo(folder: Path | None, json: bool) -> int:
-    """0 when both faults were caught and named, the first one resolved, and no healthy round paged; 1 otherwise."""
+    """0 when both faults were detected and named, the first one resolved, and no healthy round paged; else 1."""
     need_checkout()
     if json:
         people_to_stderr()
@@ -59,26 +59,26 @@ def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
     try:
         with _running(_canaries_alone(config)) as (show, alive):
             traffic.open()
-            told = Story(Cast(stage, config, show, receiver, traffic), alive)
-            story = told.outcome
-            told.play()
+            first = Story(Cast(stage, config, show, receiver, traffic), alive)
+            story = first.outcome
+            first.play()
         alone = _responses_alone(config)
         with _running(alone) as (show, alive):
-            last = ServedStory(ServedCast(alone, show, receiver, traffic), alive)
-            served = last.seen
-            last.play()
+            second = ServedStory(ServedCast(alone, show, receiver, traffic), alive)
+            served = second.outcome
+            second.play()
     except TimeoutError as error:
-        console.print(f"[red]The play ends here: {error}[/red]")
+        console.print(f"[red]The demo ends here: {error}[/red]")
     return story, served
 
 
 def _canaries_alone(config: Config) -> Config:
-    """Responses are embedded and not scored: on a CPU they are scored a minute late, and the story is of canaries."""
+    """Responses are embedded and not scored: on a CPU scores come a minute late, and this part is about canaries."""
     return config.model_copy(update={"scoring": config.scoring.model_copy(update={"enabled": False})})
 
 
 def _responses_alone(config: Config) -> Config:
-    """The same agent with its canaries off, time for more responses, and no memory of the first play."""
+    """The same agent with canaries off, more responses a minute, and without the state of the first part."""
     changed = {
         "probes": config.probes.model_copy(update={"canaries": False}),
         "sampling": config.sampling.model_copy(update={"per_adapter_per_minute": 20}),
@@ -89,7 +89,7 @@ def _responses_alone(config: Config) -> Config:
 
 @contextmanager
 def _running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
-    """An agent as ``gapwatch run`` runs it, and what tells whether it still does."""
+    """An agent as ``gapwatch run`` runs it, and a function that returns whether it still runs."""
     show = Show()
     with ExitStack() as opened:
         thread = _start(App(assemble(config, extra_sinks=(show,))), opened)
@@ -107,47 +107,48 @@ def _start(app: App, opened: ExitStack) -> threading.Thread:
 
 def _close_with(outcome: Outcome, served: Served, where: Path, seconds: float) -> None:
     act("6", "What you saw")
-    for seen, words in (*_claims(outcome), _claim_of(served), (True, f"in {seconds:.0f} s")):
-        say(f"[{'green' if seen else 'red'}]{'✓' if seen else '✗'}[/] {words}")
+    for holds, claim in (*_claims(outcome), _served_claim(served), (True, f"in {seconds:.0f} s")):
+        say(f"[{'green' if holds else 'red'}]{'✓' if holds else '✗'}[/] {claim}")
     say(f"The store is still there: gapwatch query --config {_near(where) / 'gapwatch.yaml'}")
 
 
 def _near(where: Path) -> Path:
-    """As a person in this folder would type it."""
+    """The path as one would type it here: relative, where it is below the current folder."""
     return where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
 
 
-def _claims(seen: Outcome) -> list[tuple[bool, str]]:
-    evidence = ", ".join(f"{name} {level:.1f}" for name, level in seen.evidence.items())
+def _claims(outcome: Outcome) -> list[tuple[bool, str]]:
+    evidence = ", ".join(f"{name} {level:.1f}" for name, level in outcome.evidence.items())
     return [
         (
-            seen.healthy_rounds >= 2 and seen.healthy_pages == 0 and seen.worst_healthy_deviation < 1e-3,
-            f"{seen.healthy_rounds} healthy rounds, {seen.healthy_pages} pages, retention within "
-            f"{seen.worst_healthy_deviation:.1e} of 1",
+            outcome.healthy_rounds >= 2 and outcome.healthy_pages == 0 and outcome.worst_healthy_deviation < 1e-3,
+            f"{outcome.healthy_rounds} healthy rounds, {outcome.healthy_pages} pages, retention within "
+            f"{outcome.worst_healthy_deviation:.1e} of 1",
         ),
         (
-            seen.rounds_to_alarm == 1,
-            f"the swap was caught in round {seen.rounds_to_alarm} after it: {evidence} nats, "
-            f"page at {seen.log_threshold:.1f} (one false page a year for this fleet)",
+            outcome.rounds_to_alarm == 1,
+            f"the swap was caught in round {outcome.rounds_to_alarm} after it: {evidence} nats, "
+            f"page at {outcome.log_threshold:.1f} (one false page a year for this fleet)",
         ),
         (
-            seen.scored <= 512,
-            f"at most {seen.scored} canary tokens scored per adapter and round, {seen.processed} tokens processed "
-            f"(prompts, and the base beside the adapter); the longest round took {seen.round_s:.1f} s",
+            outcome.scored <= 512,
+            f"at most {outcome.scored} canary tokens scored per adapter and round, "
+            f"{outcome.processed} tokens processed (prompts, and the base beside the adapter); "
+            f"the longest round took {outcome.round_s:.1f} s",
         ),
-        (bool(seen.cause), f"cause: {seen.cause.replace('_', ' ') or 'not named'}"),
-        (seen.flips > 0, f"{seen.flips} flipped canaries stored with golden and present text"),
-        (seen.resolved, "the incident resolved after the rollback"),
+        (bool(outcome.cause), f"cause: {outcome.cause.replace('_', ' ') or 'not named'}"),
+        (outcome.flips > 0, f"{outcome.flips} flipped canaries stored with golden and present text"),
+        (outcome.resolved, "the incident resolved after the rollback"),
     ]
 
 
-def _claim_of(seen: Served) -> tuple[bool, str]:
-    if not seen.responses:
+def _served_claim(served: Served) -> tuple[bool, str]:
+    if not served.responses:
         return False, "responses alone: not caught"
-    found = ", ".join(f"{name} after {n} ({seen.evidence[name]:.1f} nats)" for name, n in seen.responses.items())
-    causes = ", ".join(sorted({cause.replace("_", " ") for cause in seen.causes.values()}))
-    words = (
-        f"from responses alone, canaries off: {found}; cause: {causes}; {len(seen.open_incidents)} incident "
-        f"({', '.join(seen.open_incidents)}); before that {seen.heard} healthy responses, {seen.pages} pages"
+    alarms = ", ".join(f"{name} after {n} ({served.evidence[name]:.1f} nats)" for name, n in served.responses.items())
+    causes = ", ".join(sorted({cause.replace("_", " ") for cause in served.causes.values()}))
+    claim = (
+        f"from responses alone, canaries off: {alarms}; cause: {causes}; {len(served.open_incidents)} incident "
+        f"({', '.join(served.open_incidents)}); before that {served.healthy} healthy responses, {served.pages} pages"
     )
-    return seen.passed, words
+    return served.passed, claim

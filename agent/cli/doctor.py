@@ -1,4 +1,7 @@
-"""gapwatch doctor: connect to everything, and explain what is wrong in the order in which to mend it."""
+"""gapwatch doctor: connect to everything, and explain what is wrong, in the order in which to fix it.
+
+No weights are loaded. Messages must not repeat the text of a file that may hold a secret.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,17 +35,22 @@ from probes.golden.record import Golden, Unmonitorable, short
 from probes.golden.weights import folder_of
 
 KEY_LENGTH = 32
-WORDS_WANTED = "the tokenizer files and the chat template of the last good release, and canaries that it takes"
+TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried. seen: what came back; wanted: what to do when it was not that."""
+    """The result of one check, in words. wanted: what to do where it is not ok"""
 
     part: str
     ok: bool
-    seen: str
+    result: str
     wanted: str = ""
+
+    @property
+    def as_row(self) -> dict[str, str | bool]:
+        """As --json prints it: its keys are read by programs."""
+        return {"part": self.part, "ok": self.ok, "seen": self.result, "wanted": self.wanted}
 
 
 def examine(path: Path, json: bool) -> int:
@@ -50,9 +58,9 @@ def examine(path: Path, json: bool) -> int:
     config = load(path)
     checks = list(_all(config))
     if json:
-        as_json([asdict(check) for check in checks])
+        as_json([check.as_row for check in checks])
     else:
-        rows = [("✓" if c.ok else "✗", c.part, c.seen, "" if c.ok else c.wanted) for c in checks]
+        rows = [("✓" if c.ok else "✗", c.part, c.result, "" if c.ok else c.wanted) for c in checks]
         console.print(rows_table(["", "part", "seen", "what to do"], rows))
     return 0 if all(check.ok for check in checks) else 1
 
@@ -70,21 +78,21 @@ def _all(config: Config) -> Iterator[Check]:
 def _files(config: Config) -> Iterator[Check]:
     missing = [*missing_files(config), *faulty_canaries(config)]
     for problem in missing:
-        yield Check("files", False, f"{problem.place}: {problem.seen}", problem.wanted)
+        yield Check("files", False, f"{problem.place}: {problem.actual}", problem.wanted)
     if not missing:
-        yield Check("files", True, "every file that the configuration names is there, canaries can be read")
+        yield Check("files", True, "every file that the configuration names exists, canaries can be read")
 
 
 def _cpu(config: Config) -> Iterator[Check]:
-    """A setting stays in force; one beyond the limit slows down both the replay and the engine."""
-    found, told = cpu_share.here(), config.probes.threads
-    if not told:
-        yield Check("cpu", True, f"{found.threads} threads, by {found.why}")
-    elif told <= found.limit:
-        yield Check("cpu", True, f"{told} threads as configured, of {found.limit} at most ({found.why})")
+    """A configured number of threads is used as it is; one above the limit slows down replay and engine alike."""
+    share, configured = cpu_share.here(), config.probes.threads
+    if not configured:
+        yield Check("cpu", True, f"{share.threads} threads, by {share.why}")
+    elif configured <= share.limit:
+        yield Check("cpu", True, f"{configured} threads as configured, of {share.limit} at most ({share.why})")
     else:
-        seen = f"{told} threads as configured, where {found.limit} can run ({found.why})"
-        yield Check("cpu", False, seen, f"probes.threads at most {found.limit}, or 0")
+        result = f"{configured} threads as configured, where {share.limit} can run ({share.why})"
+        yield Check("cpu", False, result, f"probes.threads at most {share.limit}, or 0")
 
 
 def _kafka(config: Config) -> Iterator[Check]:
@@ -96,9 +104,9 @@ def _kafka(config: Config) -> Iterator[Check]:
 
 
 def _store(config: Config) -> Iterator[Check]:
-    """The embedded engine is asked through the agent that holds it; a server is asked itself."""
+    """A server is connected to; an embedded engine that a running agent has open is not."""
     if config.clickhouse.dsn.startswith("chdb:") and isinstance(_parts(config), dict):
-        yield Check("clickhouse", True, "embedded, held by the running agent")
+        yield Check("clickhouse", True, "embedded, open in the running agent")
         return
     yield _tried("clickhouse", lambda: _store_answers(config), "clickhouse.dsn and clickhouse.password_file")
 
@@ -150,53 +158,52 @@ def model_checks(config: Config) -> Iterator[Check]:
         yield base
         if find_spec("torch") and find_spec("transformers"):
             if base.ok:
-                yield _tried(f"tokenizer {model.name}", partial(_words, config, model), WORDS_WANTED)
+                yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model), TOKENIZER_WANTED)
             for adapter in model.adapters:
                 yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
-        for name, held in goldens_of(config, model).items():
-            if isinstance(held, Unmonitorable):
-                yield Check(f"golden {name}", False, held.detail, f"gapwatch enrol {quote(name)}")
+        for name, golden in goldens_of(config, model).items():
+            if isinstance(golden, Unmonitorable):
+                yield Check(f"golden {name}", False, golden.detail, f"gapwatch enrol {quote(name)}")
             else:
-                said = f"{held.hash}: {held.power.words}"
-                yield Check(f"golden {name}", held.power.monitorable, said, "other canaries, or a wider tolerance")
-                yield from _weights(config, model, held)
+                result = f"{golden.hash}: {golden.power.words}"
+                yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
+                yield from _weights(config, model, golden)
 
 
-def _weights(config: Config, model: Model, held: Golden) -> Iterator[Check]:
-    """Is the base at hand that the record was made with? Asked where it scores responses, and by its name alone:
-    whoever loads it reads it whole. What the file says not to keep is no fault."""
+def _weights(config: Config, model: Model, golden: Golden) -> Iterator[Check]:
+    """Was the base kept that the record was made with? Checked where responses are scored with it, by the folder's name
+    alone: its content is hashed when it is loaded. Where the configuration says not to keep it that is no fault."""
     if not config.scores(model) or model.golden_path is not None:
         return
-    folder, part = folder_of(config.probes.golden_dir, held.base_hash), f"accepted base of {held.adapter}"
+    folder, part = folder_of(config.probes.golden_dir, golden.base_hash), f"accepted base of {golden.adapter}"
     if folder.is_dir():
         yield Check(part, True, f"kept in {folder}")
         return
-    seen = f"{short(held.base_hash)} is not kept: {UNKEPT}"
-    yield Check(
-        part, not config.keeps_weights(model), seen, f"gapwatch enrol {quote(held.adapter)} --replace --why TEXT"
-    )
+    result = f"{short(golden.base_hash)} is not kept: {UNKEPT}"
+    wanted = f"gapwatch enrol {quote(golden.adapter)} --replace --why TEXT"
+    yield Check(part, not config.keeps_weights(model), result, wanted)
 
 
 def _base(source: str) -> str:
-    """Where the base lies, if that is one which can be replayed, by all but its weights. Nothing is loaded."""
+    """The path of the base, if by everything except its weights it can be replayed. Nothing is loaded."""
     place = locate(source)
     if not place.exists():
-        raise ValueError(f"{place} is not there")
+        raise ValueError(f"{place} does not exist")
     from probes.artefacts.architecture import check_base  # imports the model libraries
 
     check_base(place)
     return str(place)
 
 
-def _words(config: Config, model: Model) -> str:
-    """Can its tokenizer be read, and does its chat template write every canary? Raises Unreplayable."""
+def _tokenizer(config: Config, model: Model) -> str:
+    """Can its tokenizer be read, and does its chat template render every canary? Raises Unreplayable."""
     from probes.artefacts.architecture import read_tokenizer
     from probes.model.chat_prompt import chat_token_ids
 
     place = locate(model.path)
     if place.suffix == ".gguf":
-        return "in the .gguf file: read when that is converted, and not here"
-    folder = next((one for one in _tokenizer_folders(config, model, place) if tokenizer_files(one)), place)
+        return "in the .gguf file: read when that is converted, not checked here"
+    folder = next((path for path in _tokenizer_folders(config, model, place) if tokenizer_files(path)), place)
     encode = partial(chat_token_ids, read_tokenizer(folder), base=str(folder))
     prompts, faults = _prompts(model), {}
     for name, turns in prompts.items():
@@ -205,37 +212,37 @@ def _words(config: Config, model: Model) -> str:
         except Unreplayable as error:
             faults[name] = error.why
     if faults:
-        seen = f"{len(faults)} of {len(prompts)} prompts cannot be written: {in_words(faults, len(prompts))}"
-        raise Unreplayable(str(folder), seen)
-    said = f"can be read; prompts that its chat template writes: {len(prompts)}"
-    return said if folder == place else f"{said}; {folder}, since {place} holds weights alone"
+        why = f"{len(faults)} of {len(prompts)} prompts cannot be rendered: {in_words(faults, len(prompts))}"
+        raise Unreplayable(str(folder), why)
+    result = f"can be read; prompts that its chat template renders: {len(prompts)}"
+    return result if folder == place else f"{result}; {folder}, since {place} holds weights alone"
 
 
 def _tokenizer_folders(config: Config, model: Model, place: Path) -> Iterator[Path]:
-    """Where the words of a base are looked for: beside its weights, else with the golden ones."""
+    """Folders in which the tokenizer of a base is looked for: its own, then those of the golden bases."""
     yield place
     if model.golden_path is not None:
         yield locate(model.golden_path)
-    for held in goldens_of(config, model).values():
-        if isinstance(held, Golden):
-            yield folder_of(config.probes.golden_dir, held.base_hash)
+    for golden in goldens_of(config, model).values():
+        if isinstance(golden, Golden):
+            yield folder_of(config.probes.golden_dir, golden.base_hash)
 
 
 def _prompts(model: Model) -> dict[str, Turns]:
-    """The canaries of all its adapters by name, one turn of a user where there are none. A file that cannot be read is
-    told among the files."""
-    found: dict[str, Turns] = {}
+    """The canaries of all its adapters by name; a single turn of a user where there are none. A canary file that cannot
+    be read is reported by the check of files."""
+    prompts: dict[str, Turns] = {}
     for adapter in model.adapters:
         with suppress(Refused):
             read = read_canaries(adapter.canaries).canaries if adapter.canaries is not None else ()
-            found |= {f"{canary.id} of {adapter.name}": canary.messages for canary in read}
-    return found or {"a user's turn": [{"role": "user", "content": "a"}]}
+            prompts |= {f"{canary.id} of {adapter.name}": canary.messages for canary in read}
+    return prompts or {"a user's turn": [{"role": "user", "content": "a"}]}
 
 
 def _adapter(folder: Path) -> str:
-    """Where the adapter lies, if that is one which is done here, by all but its tensors."""
+    """The path of the adapter, if by everything except its tensors it is one that can be replayed."""
     if not folder.exists():
-        raise ValueError(f"{folder} is not there")
+        raise ValueError(f"{folder} does not exist")
     from probes.artefacts.lora_files import check_adapter  # imports torch
 
     check_adapter(folder)
@@ -249,12 +256,13 @@ def _agent(config: Config) -> Iterator[Check]:
     elif not isinstance(parts, dict):
         yield Check("agent", False, f"another program answers on port {port}", "telemetry.control_port of its own")
     else:
-        for part, (ok, words) in parts.items():
-            yield Check(f"agent: {part}", ok, words, "see the agent's log")
+        for part, (ok, status) in parts.items():
+            yield Check(f"agent: {part}", ok, status, "see the agent's log")
 
 
 def _parts(config: Config) -> object:
-    """Of the agent that runs here, part -> (ok, words); None where nobody answers, "" where another program does."""
+    """Part -> (ok, status in words) of the agent on this machine; None where nothing answers, "" where another program
+    does."""
     try:
         return httpx.get(f"http://127.0.0.1:{config.telemetry.control_port}/readyz", timeout=5.0).json()
     except httpx.TransportError:
@@ -266,7 +274,7 @@ def _parts(config: Config) -> object:
 def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:
     try:
         return Check(part, True, attempt())
-    except OSError as error:  # without its path: some people write the secret where its file should be named
+    except OSError as error:  # without its path: the secret itself may stand where its file should be named
         return Check(part, False, error.strerror or type(error).__name__, wanted)
     except (AgentError, ProbeError, ValueError) as error:
         return Check(part, False, str(error), wanted)

@@ -1,4 +1,4 @@
-"""gapwatch drift: which kinds of prompts, or outputs, grew or shrank? For whoever reads that they have drifted."""
+"""gapwatch drift: which kinds of prompts, or outputs, grew or shrank? Explains evidence of embedding drift."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from detectors.evidence.two_sample import permutation_p_values
 from probes.drift_clusters import ClusterShift, explain
 
 CANNOT_TELL = 2
-LEAST, COMPARED = 2, 400  # a sample of one has no spread
-WEEKS = 4 * 168
+LEAST, COMPARED = 2, 400  # a sample of one has no variance; more would make the permutation test slow
+FOUR_WEEKS_H = 4 * 168
 
 
 def explain_drift(path: Path, adapter: str, side: str, hours: int, json: bool) -> int:
     """Clusters of the last ``hours`` against those of up to four weeks before. 2 where there is too little to compare.
 
-    side: prompt or output. Raises Refused for an adapter or side that is not there.
+    side: prompt or output. Raises Refused for an unknown adapter or side.
     """
     config = load(path)
     config.adapter(adapter)
     if side not in ("prompt", "output"):
         raise Refused("--side", repr(side), "prompt or output")
-    asked = {"subject": adapter, "side": side, "hours": str(WEEKS)}
-    columns, rows = ask(config, "embedded", asked)
+    columns, rows = ask(config, "embedded", {"subject": adapter, "side": side, "hours": str(FOUR_WEEKS_H)})
     before, now = _split([dict(zip(columns, row, strict=True)) for row in rows], Clock().now() - 3600 * hours)
     if min(len(before), len(now)) < LEAST:
         say(f"{len(before)} {side}s from before the last {hours} h and {len(now)} since: nothing to compare yet")
         return CANNOT_TELL
     texts = [row["text"] for row in now]
-    found = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
-    p_values = permutation_p_values(_few(before), _few(now))
+    shifts = explain(_vectors(before), _vectors(now), texts if any(texts) else None)
+    p_values = permutation_p_values(_subsample(before), _subsample(now))
     if json:
-        as_json({"p_values": p_values, "clusters": [asdict(one) for one in found]})
+        as_json({"p_values": p_values, "clusters": [asdict(shift) for shift in shifts]})
     else:
-        said = " and ".join(f"{p:.3g} by {name}" for name, p in p_values.items())
-        say(f"Are both from one law? Permutation p-values: {said} (each looked at once; sessions depend on each other)")
-        _show(found, f"{side}s of {adapter}: {len(before)} before, {len(now)} in the last {hours} h", bool(any(texts)))
+        listed = " and ".join(f"{p:.3g} by {name}" for name, p in p_values.items())
+        caution = "valid for one look; requests of one session are not independent"
+        say(f"Are both from one distribution? Permutation p-values: {listed} ({caution})")
+        _show(shifts, f"{side}s of {adapter}: {len(before)} before, {len(now)} in the last {hours} h", bool(any(texts)))
     return 0
 
 
@@ -66,17 +66,17 @@ def _vectors(rows: Sequence[dict[str, Any]]) -> Any:
     return np.array([row["vector"] for row in rows], dtype=np.float32)
 
 
-def _few(rows: Sequence[dict[str, Any]]) -> Any:
-    """Evenly over their time: a permutation test compares every row with every other."""
+def _subsample(rows: Sequence[dict[str, Any]]) -> Any:
+    """At most COMPARED rows, evenly over their time: a permutation test compares every row with every other."""
     step = max(1, len(rows) // COMPARED)
     return _vectors(rows[::step][:COMPARED]).astype(np.float64)
 
 
-def _show(found: Sequence[ClusterShift], title: str, with_texts: bool) -> None:
+def _show(shifts: Sequence[ClusterShift], title: str, with_texts: bool) -> None:
     rows = [
-        (f"{one.before:.0%}", f"{one.now:.0%}", f"{one.p_value:.2g}", ", ".join(one.terms), " | ".join(one.examples))
-        for one in found
+        (f"{s.before:.0%}", f"{s.now:.0%}", f"{s.p_value:.2g}", ", ".join(s.terms), " | ".join(s.examples))
+        for s in shifts
     ]
     console.print(rows_table(["before", "now", "p", "terms", "examples"], rows, title=title))
     if not with_texts:
-        say("Terms and examples need stored texts: clickhouse.store_text, which is off unless you say so.")
+        say("Terms and examples need stored texts: clickhouse.store_text, which is off by default.")

@@ -1,4 +1,4 @@
-"""gapwatch enrol: record what an adapter does while it is known good, and pin it."""
+"""gapwatch enrol: record what an adapter does while it is known good. Nothing else writes golden records."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
 
 @dataclass(frozen=True, slots=True)
 class EnrolOptions:
-    """What is asked for. replace: accept a new release, for the reason ``why``.
+    """Options of the command. replace: accept a new release, for the reason ``why``.
 
-    select: choose the pool by what each canary tells per token; traffic: a file of production prompts that join the
-    candidates then
+    select: choose the pool by the information of each canary per token; traffic: a file of production prompts to add
+    to the candidates
     """
 
     replace: bool = False
@@ -50,7 +50,7 @@ class EnrolOptions:
 
 
 def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
-    """Write a golden record and say what it promises. 2 when the adapter cannot be monitored. Raises Refused."""
+    """Write a golden record and print what it can detect. 2 when the adapter cannot be monitored. Raises Refused."""
     if json:
         people_to_stderr()
     config = load(path)
@@ -61,7 +61,7 @@ def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
         raise Refused(f"adapter {name}: canaries", "nothing", "a JSONL file of prompts to replay")
     try:
         golden = _record(config, model, adapter, wish, previous or "")
-        # Written, an unmonitorable one would be the newest record, and a running agent would take it.
+        # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
         hash_ = _keep(config, model, adapter, golden) if golden.power.monitorable else ""
     except (probe_errors.Refused, probe_errors.Unsupported, probe_errors.Unreplayable) as error:
         if json:
@@ -74,21 +74,21 @@ def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
 
 
 def _check_wanted(name: str, previous: str | None, wish: EnrolOptions) -> None:
-    """A reference is never moved by accident, and never without a reason."""
+    """A golden record is never replaced by accident, and never without a reason."""
     if previous and not wish.replace:
         raise Refused(
-            f"adapter {name}", f"accepted already as {previous}", "--replace --why TEXT for a release that is meant"
+            f"adapter {name}", f"accepted already as {previous}", "--replace --why TEXT to accept a new release"
         )
     if wish.replace and not wish.why.strip():
-        raise Refused("--why", repr(wish.why), "the reason why this release is accepted, in words")
+        raise Refused("--why", repr(wish.why), "the reason why this release is accepted")
     if wish.traffic is not None and not wish.select:
         raise Refused(
-            "--from-traffic", str(wish.traffic), "--select beside it: its prompts are candidates to choose from"
+            "--from-traffic", str(wish.traffic), "--select as well: its prompts are candidates to choose from"
         )
 
 
 def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
-    """The record and what it was made of. The adapter first: without its copy nothing is accepted."""
+    """Store the adapter, the base if configured, then the record: one without its adapter is useless."""
     keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash, golden.hash_scheme)
     if config.keeps_weights(model):
         base = resolve(model.path, config.probes.cache_dir)
@@ -97,12 +97,12 @@ def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str
 
 
 def _weights(config: Config, model: Model, golden: Golden) -> str:
-    """Where the accepted base is kept and what that takes, or what follows where it is not; "" where nobody asks."""
+    """Where the accepted base is kept and its size, or what follows from not keeping it; "" where it is not needed."""
     if config.keeps_weights(model):
         folder = folder_of(config.probes.golden_dir, golden.base_hash)
-        seen = [file.stat() for file in folder.iterdir()]
-        linked = ", hard links to its files" if all(one.st_nlink > 1 for one in seen) else ""
-        return f"base kept in {folder}: {sum(one.st_size for one in seen) / 1e9:.2f} GB{linked}"
+        files = [file.stat() for file in folder.iterdir()]
+        linked = ", hard links to its files" if all(file.st_nlink > 1 for file in files) else ""
+        return f"base kept in {folder}: {sum(file.st_size for file in files) / 1e9:.2f} GB{linked}"
     if config.scores(model) and model.golden_path is None:
         return f"base not kept (probes.keep_golden_weights is false): {UNKEPT}"
     return ""
@@ -135,20 +135,20 @@ def _record(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions, 
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             tasks: dict[str, object] = {}
 
-            def told(step: str, done: int, total: int) -> None:
+            def show_progress(step: str, done: int, total: int) -> None:
                 if step not in tasks:
                     tasks[step] = progress.add_task(step, total=total)
                     if not console.is_terminal:
                         say(f"{step} ...")
                 progress.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
 
-            return enrol(runner, adapter.name, canaries, settings, others, told, lambda: False)
+            return enrol(runner, adapter.name, canaries, settings, others, show_progress, lambda: False)
     finally:
         runner.close()
 
 
 def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet:
-    """Prompts of production are redacted before they are chosen from: the record keeps them, and leaves the process."""
+    """Canaries and candidates. Production prompts are redacted first: the golden record stores the chosen ones."""
     own = read_canaries(adapter.canaries or Path())
     if wish.traffic is None:
         return own
@@ -156,16 +156,16 @@ def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet
 
 
 def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
-    """The release before this one as an adapter of its own, "NAME@HASH", so that a stale version is told by name.
+    """The release before this one as another adapter, "NAME@HASH", so that a stale version is named as a cause.
 
-    Only where its copy is kept.
+    Only where its files were kept.
     """
     if not previous:
         return []
     try:
         before = adapter_before(config.probes.golden_dir, previous, partial(_is_of, adapter.path))
-    except probe_errors.Refused as error:  # a damaged record is no reason against a new one
-        say(escape(f"the release before this one is not known: {error}"))
+    except probe_errors.Refused as error:  # a damaged record must not prevent a new one
+        say(escape(f"the release before this one cannot be read: {error}"))
         return []
     folder = accepted_adapter(config.probes.golden_dir, before) if before else None
     if before is None or folder is None:

@@ -21,7 +21,7 @@ HEALTHY, DEGRADED, CANNOT_TELL = 0, 1, 2
 
 
 def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
-    """0 healthy, 1 when some adapter would page on this round alone, 2 when some cannot be told. Raises Refused."""
+    """0 healthy; 1 when an adapter would page on this round alone; 2 when one cannot be judged. Raises Refused."""
     config = load(path)
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
@@ -39,7 +39,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """The worst of them; a round that is only suspicious cannot tell."""
+    """Of the worst verdict; a round that is only suspect counts as cannot tell."""
     statuses = {verdict.status for verdict in verdicts}
     if Status.DEGRADED in statuses:
         return DEGRADED
@@ -47,17 +47,17 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
 
 
 def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
-    goldens = {name: held for name, held in goldens_of(config, model).items() if name in wanted}
+    goldens = {name: golden for name, golden in goldens_of(config, model).items() if name in wanted}
     if not goldens:
         return []
     runner = runner_of(config, model)
     runner.open()
     try:
         seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
-        now = Scheduled(model.name, 0, Clock().now(), config.probes.token_budget_per_round, seed)
-        made: BaseRound | None = replay_base_round(runner, goldens, now, lambda: False)
+        scheduled = Scheduled(model.name, 0, Clock().now(), config.probes.token_budget_per_round, seed)
+        base_round: BaseRound | None = replay_base_round(runner, goldens, scheduled, lambda: False)
     finally:
         runner.close()
-    if made is None:
+    if base_round is None:
         raise Refused("probe", "nothing replayed", "a round that was not interrupted")
-    return list(monitor_of(config).observe(made).verdicts)
+    return list(monitor_of(config).observe(base_round).verdicts)

@@ -15,7 +15,7 @@ from agent.store import client as store
 
 
 def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> int:
-    """Print the answer; the list of questions when no name is given. Raises Refused, Retryable."""
+    """Print the answer, or the list of questions without a name. Raises Refused, Retryable."""
     config = load(path)
     if name is None:
         return _list(json)
@@ -30,11 +30,11 @@ def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> i
 
 
 def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
-    """Ask the running agent on its loopback port when it holds the store, else open the store here."""
+    """Query the running agent on its loopback port where it has the embedded store open, else open the store here."""
     if config.clickhouse.dsn.startswith("chdb:"):
-        told = _ask_agent(config.telemetry.control_port, name, params)
-        if told is not None:
-            return told
+        answered = _ask_agent(config.telemetry.control_port, name, params)
+        if answered is not None:
+            return answered
     client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
     try:
         columns, rows = store.run_query(client, name, dict(params))
@@ -54,14 +54,14 @@ def pairs(params: Sequence[str]) -> dict[str, str]:
 def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]] | None:
     try:
         reply = httpx.get(f"http://127.0.0.1:{port}/queries/{name}", params=dict(params), timeout=30.0)
-        told = reply.json()
-    except (httpx.TransportError, ValueError):  # nobody listens there, or another program
+        body = reply.json()
+    except (httpx.TransportError, ValueError):  # nothing listens on that port, or another program does
         return None
     if reply.status_code == 400:
-        raise Refused(f"query {name}", told.get("error"), f"one of: {', '.join(store.query_names())}")
+        raise Refused(f"query {name}", body.get("error"), f"one of: {', '.join(store.query_names())}")
     if reply.status_code != 200:
-        raise Retryable("store", str(told.get("error")))
-    return told["columns"], told["rows"]
+        raise Retryable("store", str(body.get("error")))
+    return body["columns"], body["rows"]
 
 
 def _list(json: bool) -> int:

@@ -1,4 +1,4 @@
-"""gapwatch rejudge: what would today's code, and this configuration, have said about stored rounds?"""
+"""gapwatch rejudge: what would today's code, with this configuration, conclude from stored rounds? It only reads."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from detectors.monitor import Judged
 CANNOT_TELL = 2
 SHOWN = 5
 HELD = (
-    "a running agent holds it, and does not hand out whole rounds: stop that agent for as long as this takes, or keep "
-    "rounds on a ClickHouse server, which both may ask"
+    "a running agent has it open, and does not serve whole rounds: stop that agent for as long as this takes, or keep "
+    "rounds on a ClickHouse server, which both may query"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RejudgeOptions:
-    """What is asked for. since, until: a time, or how long ago; lead_in: judged before that, and not shown
+    """Options of the command. since, until: a time, or how long ago; lead_in: judged before that, and not shown
 
-    adapter: show this one and its base alone; changes: "place=value" over the configuration; changed: differences alone
+    adapter: show only this one and its base; changes: "place=value" over the configuration; changed: show only
+    differences
     """
 
     since: str = "24h"
@@ -50,9 +51,9 @@ class RejudgeOptions:
 
 
 def rejudge(path: Path, wish: RejudgeOptions, json: bool) -> int:
-    """0 when it ran, whatever differs; 2 where the store holds no round of that span. Raises Refused, Retryable.
+    """0 when it ran, with or without differences; 2 where the store holds no round of that span.
 
-    Nothing is written and nobody is told.
+    Nothing is written, and no notice is sent. Raises Refused, Retryable.
     """
     config = configured(path, wish.changes)
     if wish.adapter:
@@ -62,22 +63,24 @@ def rejudge(path: Path, wish: RejudgeOptions, json: bool) -> int:
     try:
         stored = StoredRounds(client, config.cluster, config.probes.golden_dir)
         again = list(judged_again(stored.rounds(before), partial(monitor_of, config)))
-        found = verdict_pairs(again, stored.verdicts(span), span.since)
+        pairs = verdict_pairs(again, stored.verdicts(span), span.since)
         earlier = stored.earlier_responses(span)
     finally:
         client.close()
-    seen = [(one, judged) for one, judged in again if one.at >= span.since]
-    if not seen:
-        told = f"no round of cluster {config.cluster} is stored from {_time(span.since)} to {_time(span.until)}"
-        sys.stderr.write(f"{told}\n")
+    rounds = [(stored_round, judged) for stored_round, judged in again if stored_round.at >= span.since]
+    if not rounds:
+        sys.stderr.write(
+            f"no round of cluster {config.cluster} is stored from {_time(span.since)} to {_time(span.until)}\n"
+        )
         return CANNOT_TELL
     bases = [config.adapter(wish.adapter)[0].name] if wish.adapter else []
-    shown = [one for one in found if not wish.adapter or one.subject in (wish.adapter, *bases)]
-    report = _report(span, seen, shown, earlier) | {"evidence_from": _time(again[0][0].at)}
+    selected = [pair for pair in pairs if not wish.adapter or pair.subject in (wish.adapter, *bases)]
+    report = _report(span, rounds, selected, earlier) | {"evidence_from": _time(again[0][0].at)}
+    shown = [pair for pair in selected if pair.differs or not wish.changed]
     if json:
-        as_json(report | {"verdicts": [_as_row(one) for one in shown if one.differs or not wish.changed]})
+        as_json(report | {"verdicts": [_as_row(pair) for pair in shown]})
     else:
-        _show([one for one in shown if one.differs or not wish.changed], report)
+        _show(shown, report)
     return 0
 
 
@@ -114,7 +117,7 @@ def _key(data: Any, name: str, place: str) -> str | int:
 
 
 def _spans(wish: RejudgeOptions, now: float) -> tuple[Span, Span]:
-    """What is shown, and what is judged, within the years that the store holds. Raises Refused."""
+    """The span that is shown and the one that is judged, within the years that the store can hold. Raises Refused."""
     since, until = _moment("--since", wish.since, now), _moment("--until", wish.until or "0s", now)
     if since > until:
         raise Refused("--since", _time(since), f"a time before {_time(until)}")
@@ -126,14 +129,14 @@ def _spans(wish: RejudgeOptions, now: float) -> tuple[Span, Span]:
     return Span(since, until), Span(first, until)
 
 
-def _moment(option: str, told: str, now: float) -> float:
+def _moment(option: str, text: str, now: float) -> float:
     """``6h`` before now, or a time as ISO 8601 has it, UTC where it names no zone. Raises Refused."""
-    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", told):
-        return now - seconds(told)
+    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
+        return now - seconds(text)
     try:
-        at = datetime.fromisoformat(told)
+        at = datetime.fromisoformat(text)
     except ValueError:
-        raise Refused(option, repr(told), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
+        raise Refused(option, repr(text), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
@@ -145,45 +148,45 @@ def _connected(config: Config) -> store.Client:
 
 
 def _report(
-    span: Span, seen: Sequence[tuple[Stored, Judged | None]], found: Sequence[VerdictPair], earlier: int
+    span: Span, rounds: Sequence[tuple[Stored, Judged | None]], pairs: Sequence[VerdictPair], earlier: int
 ) -> dict[str, Any]:
-    """All but the verdicts. earlier: rounds of responses of an earlier version"""
-    lost = [one for one, judged in seen if judged is None]
-    uncompared = [one for one in found if one.why_not]
+    """The summary. earlier: rounds of responses of an earlier version, which cannot be judged again"""
+    lost = [stored_round for stored_round, judged in rounds if judged is None]
+    uncompared = [pair for pair in pairs if pair.why_not]
     return {
         "since": _time(span.since),
         "until": _time(span.until),
-        "rounds": len(seen) - len(lost),
-        "not_judged": [{"round": _name(one), "why": one.why} for one in lost],
-        "earlier_versions": {"rounds": sum(not one.complete for one, _ in seen), "response_rounds": earlier},
-        "verdicts_compared": len(found) - len(uncompared),
+        "rounds": len(rounds) - len(lost),
+        "not_judged": [{"round": _name(stored_round), "why": stored_round.why} for stored_round in lost],
+        "earlier_versions": {"rounds": sum(not head.complete for head, _ in rounds), "response_rounds": earlier},
+        "verdicts_compared": len(pairs) - len(uncompared),
         "not_compared": len(uncompared),
-        "differ": sum(one.differs for one in found),
-        "largest_difference_nats": max((one.nats_apart for one in found), default=0.0),
-        "alarms": {side: _alarms(alarms(found, side)) for side in ("then", "now")},
+        "differ": sum(pair.differs for pair in pairs),
+        "largest_difference_nats": max((pair.nats_apart for pair in pairs), default=0.0),
+        "alarms": {side: _alarms(alarms(pairs, side)) for side in ("then", "now")},
     }
 
 
-def _alarms(found: Sequence[VerdictPair]) -> dict[str, Any]:
-    first = min(found, key=lambda one: one.at, default=None)
-    told = None if first is None else {"at": _time(first.at), "subject": first.subject, "round": first.round}
-    return {"count": len(found), "first": told}
+def _alarms(pairs: Sequence[VerdictPair]) -> dict[str, Any]:
+    first = min(pairs, key=lambda pair: pair.at, default=None)
+    described = None if first is None else {"at": _time(first.at), "subject": first.subject, "round": first.round}
+    return {"count": len(pairs), "first": described}
 
 
-def _show(found: Sequence[VerdictPair], report: Mapping[str, Any]) -> None:
-    pods = {one.pod for one in found}
+def _show(pairs: Sequence[VerdictPair], report: Mapping[str, Any]) -> None:
+    pods = {pair.pod for pair in pairs}
     columns = ["", "at", "subject", "round", "then", "now", "nats then, now"]
     rows = [
         (
-            "?" if one.why_not else "≠" if one.differs else "",
-            _time(one.at),
-            f"{'base ' if one.kind == 'base' else ''}{one.subject}{f' ({one.pod})' if len(pods) > 1 else ''}",
-            one.round,
-            _words(one.then),
-            _words(one.now),
-            f"{_nats(one.then)}, {_nats(one.now)}",
+            "?" if pair.why_not else "≠" if pair.differs else "",
+            _time(pair.at),
+            f"{'base ' if pair.kind == 'base' else ''}{pair.subject}{f' ({pair.pod})' if len(pods) > 1 else ''}",
+            pair.round,
+            _words(pair.then),
+            _words(pair.now),
+            f"{_nats(pair.then)}, {_nats(pair.now)}",
         )
-        for one in found
+        for pair in pairs
     ]
     console.print(rows_table(columns, rows, title="verdicts then and now"))
     for line in _lines(report):
@@ -191,7 +194,7 @@ def _show(found: Sequence[VerdictPair], report: Mapping[str, Any]) -> None:
 
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
-    """The summary, and what is not as it was."""
+    """The summary in sentences, and what limits it."""
     then, now = (report["alarms"][side] for side in ("then", "now"))
     lines = [
         f"{report['rounds']} rounds judged again, evidence from {report['evidence_from']} on: {report['differ']} of "
@@ -200,22 +203,22 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         "most"
     ]
     if report["largest_difference_nats"] > SAME_NATS and not report["differ"]:
-        lines.append("Evidence differs where no verdict does: its beginning lies before the first round judged again.")
+        lines.append("Evidence differs and no verdict does: it began to add up before the first round judged again.")
     lost = report["not_judged"]
     if lost:
-        named = "; ".join(f"{one['round']}: {one['why']}" for one in lost[:SHOWN])
-        more = f"; and {len(lost) - SHOWN} more (--json names them)" if len(lost) > SHOWN else ""
-        lines.append(f"{len(lost)} rounds are not all there and were not judged: {named}{more}")
+        listed = "; ".join(f"{entry['round']}: {entry['why']}" for entry in lost[:SHOWN])
+        more = f"; and {len(lost) - SHOWN} more (--json lists them)" if len(lost) > SHOWN else ""
+        lines.append(f"{len(lost)} rounds are incomplete and were not judged: {listed}{more}")
     earlier = report["earlier_versions"]
     if earlier["rounds"]:
         lines.append(
             f"{earlier['rounds']} rounds are of an earlier version: the order of their canaries is not known, so "
-            "evidence may differ in its last digits, and raw canaries that were lost do not show"
+            "evidence may differ in its last digits, and missing raw canaries cannot be noticed"
         )
     if earlier["response_rounds"]:
         lines.append(
-            f"{earlier['response_rounds']} rounds of responses are of an earlier version, which stored too little of "
-            "them: they were not judged, and verdicts that rest on them differ"
+            f"{earlier['response_rounds']} rounds of responses are of an earlier version, which stored too little; "
+            "they were not judged, and verdicts that rest on them differ"
         )
     if report["not_compared"]:
         lines.append(f"{report['not_compared']} verdicts (?) have nothing to be compared with: --json says why")
@@ -238,26 +241,27 @@ def _nats(row: Mapping[str, Any] | None) -> str:
     return "-" if row is None else number(float(row["log_e"]), 1)
 
 
-def _as_row(one: VerdictPair) -> dict[str, Any]:
-    def said(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _as_row(pair: VerdictPair) -> dict[str, Any]:
+    def verdict(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None if row is None else {name: row[name] for name in (*COMPARED, "log_e")}
 
     return {
-        "pod": one.pod,
-        "at": _time(one.at),
-        "subject_kind": one.kind,
-        "subject": one.subject,
-        "base": one.base,
-        "round": one.round,
-        "then": said(one.then),
-        "now": said(one.now),
-        "differs": one.differs,
-        "not_compared": one.why_not,
+        "pod": pair.pod,
+        "at": _time(pair.at),
+        "subject_kind": pair.kind,
+        "subject": pair.subject,
+        "base": pair.base,
+        "round": pair.round,
+        "then": verdict(pair.then),
+        "now": verdict(pair.now),
+        "differs": pair.differs,
+        "not_compared": pair.why_not,
     }
 
 
-def _name(one: Stored) -> str:
-    return f"{'canaries' if one.by_canaries else 'responses'} of {one.base}, round {one.number} at {_time(one.at)}"
+def _name(stored_round: Stored) -> str:
+    kind = "canaries" if stored_round.by_canaries else "responses"
+    return f"{kind} of {stored_round.base}, round {stored_round.number} at {_time(stored_round.at)}"
 
 
 def _time(at: float) -> str:

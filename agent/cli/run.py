@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 
 def run_agent(path: Path) -> int:
-    """Turn the loop until told to stop. 0 on SIGTERM or SIGINT. Raises Refused for a configuration that is wrong."""
+    """Run the loop until SIGTERM or SIGINT; returns 0. Raises Refused for a configuration that is wrong."""
     config = load(path)
     for problem in missing_files(config):
         raise problem

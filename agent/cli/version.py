@@ -1,4 +1,4 @@
-"""gapwatch --version: which versions answer here? Read from the metadata of what is installed; nothing is imported."""
+"""gapwatch --version: versions from the metadata of the installed packages; nothing is imported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-# What decides how a canary is answered, or in which form rows are kept.
-TOLD = ("torch", "transformers", "chdb")
+# Packages that affect how a canary is answered, or in which format rows are stored.
+REPORTED = ("torch", "transformers", "chdb")
 
 
 def print_versions() -> int:
     """One line each: the program, Python, and the packages of the extras."""
     lines = [f"gapwatch {_version('gapwatch')}", f"Python {platform.python_version()}"]
-    sys.stdout.write("\n".join([*lines, *(f"{name} {_version(name)}" for name in TOLD)]) + "\n")
+    sys.stdout.write("\n".join([*lines, *(f"{name} {_version(name)}" for name in REPORTED)]) + "\n")
     return 0
 
 

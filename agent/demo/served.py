@@ -1,7 +1,7 @@
-"""The last act: canaries are switched off, and what is served goes wrong where no file shows it.
+"""Act 5 of the demo: canaries are switched off, and serving goes wrong without any change of a file.
 
-The engine loses its adapters and answers with the base under their names. Nothing on the volume changes, so nothing
-that replays the volume could see it; the sampled responses are all there is.
+The engine loses its adapters and answers with the base under their names. Nothing on the volume changes, so no replay
+of the volume could detect it: the sampled responses are the only evidence.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ SHOWN = ("at", "adapter", "pod", "scored", "tokens", "against", "most_likely")
 
 @dataclass(slots=True)
 class Served:
-    """What the act claims. heard: responses scored while all was well; pages: likewise; adapters: how many are served
+    """The result of the act. healthy: responses scored while all was well; pages: sent in that time; adapters: how many
 
-    responses: adapter that alarmed -> its responses since the loss that were scored until then; causes: as named
-    open_incidents: at the receiver once all of them have alarmed, subjects; the base speaks for all
+    responses: adapter that alarmed -> how many of its responses since the loss had been scored by then
+    causes: adapter that alarmed -> cause; open_incidents: subjects at the receiver once all adapters have alarmed: only
+    the base, whose incident covers them
     """
 
-    heard: int = 0
+    healthy: int = 0
     pages: int = 0
     responses: dict[str, int] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)
@@ -48,13 +49,13 @@ class Served:
     @property
     def passed(self) -> bool:
         named = set(self.causes.values()) == {Cause.ADAPTER_NOT_APPLIED.value}
-        one = len(self.open_incidents) == 1 and self.open_incidents[0].startswith("base/")
-        return self.heard > 0 and self.pages == 0 and named and one and len(self.causes) == self.adapters
+        covered = len(self.open_incidents) == 1 and self.open_incidents[0].startswith("base/")
+        return self.healthy > 0 and self.pages == 0 and named and covered and len(self.causes) == self.adapters
 
 
 @dataclass(slots=True)
 class ServedCast:
-    """Everybody on stage."""
+    """What the act needs."""
 
     config: Config
     show: Show
@@ -63,60 +64,58 @@ class ServedCast:
 
 
 class ServedStory:
-    """Healthy responses, then the base's, until every adapter has alarmed: one incident on their base."""
+    """Healthy responses, then those of the base, until every adapter has alarmed: one incident on their base."""
 
     def __init__(self, cast: ServedCast, alive: Callable[[], bool]) -> None:
         self._cast, self._alive = cast, alive
-        self.seen = Served()
+        self.outcome = Served()
 
     def play(self) -> Served:
-        """Raises TimeoutError when the agent falls silent."""
+        """Raises TimeoutError when no round comes in time."""
         act("5", "The same loss where no file shows it: canaries are off, and responses are scored instead")
         self._healthy()
         say("The engine loses its adapters. No file changes; it answers 200, lists them, and serves the base.")
         lost_at = Clock().now()
         self._cast.traffic.served_by_base = True
         self._until_caught(lost_at)
-        return self.seen
+        return self.outcome
 
     def _healthy(self) -> None:
-        """Rounds until one says of every adapter that it is healthy."""
+        """Rounds until one in which every adapter is healthy."""
         for _ in range(MOST_ROUNDS):
             view = self._round()
-            self.seen.adapters = len(view.round.adapters)
-            self.seen.heard += len(view.scored)
-            self.seen.pages += sum(notice.kind == "trigger" for notice in view.notices)
+            self.outcome.adapters = len(view.round.adapters)
+            self.outcome.healthy += len(view.scored)
+            self.outcome.pages += sum(notice.kind == "trigger" for notice in view.notices)
             if {verdict.status for verdict in view.verdicts} == {Status.HEALTHY}:
                 return
 
     def _until_caught(self, lost_at: float) -> None:
-        """Responses from before the loss may still be waiting to be scored: only those since then count."""
-        heard: Counter[str] = Counter()
+        """Responses from before the loss may still be waiting to be scored: only later ones count."""
+        scored: Counter[str] = Counter()
         rounds = 0
-        while rounds < MOST_ROUNDS and len(self.seen.causes) < self.seen.adapters:
+        while rounds < MOST_ROUNDS and len(self.outcome.causes) < self.outcome.adapters:
             view = self._round()
             since = [score.adapter for score in view.scored if score.at >= lost_at]
-            heard.update(since)
+            scored.update(since)
             rounds += bool(since)
             for verdict in view.adapters:
                 if verdict.reason is Reason.ALARM:
                     name = verdict.subject
-                    self.seen.causes[name], self.seen.responses[name] = verdict.cause.value, heard[name]
-                    self.seen.evidence[name] = max(e.log_e for e in verdict.evidence if e.pages)
-        if self.seen.causes:
+                    self.outcome.causes[name], self.outcome.responses[name] = verdict.cause.value, scored[name]
+                    self.outcome.evidence[name] = max(e.log_e for e in verdict.evidence if e.pages)
+        if self.outcome.causes:
             self._caught()
 
     def _caught(self) -> None:
-        def is_it(seen: ReceivedIncident) -> bool:
-            return seen.status == "triggered" and "/base/" in seen.dedup_key
+        def open_on_base(incident: ReceivedIncident) -> bool:
+            return incident.status == "triggered" and "/base/" in incident.dedup_key
 
-        incident = incident_of(self._cast.receiver, is_it, self._alive)
+        incident = incident_of(self._cast.receiver, open_on_base, self._alive)
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
-        time.sleep(
-            1.0
-        )  # the store's writer is a thread of its own, and so is the one that ends what the base took over
-        still = [seen.dedup_key for seen in self._cast.receiver.open_incidents]
-        self.seen.open_incidents = tuple("/".join(key.split("/")[-2:]) for key in still)
+        time.sleep(1.0)  # for the threads that write to the store and resolve the incidents covered by the base's
+        still_open = [incident.dedup_key for incident in self._cast.receiver.open_incidents]
+        self.outcome.open_incidents = tuple("/".join(key.split("/")[-2:]) for key in still_open)
         columns, rows = ask(self._cast.config, "responses", {})
         shown = [columns.index(name) for name in SHOWN]
         console.print("[dim]$ gapwatch query responses[/dim] (some of its columns)")
@@ -124,7 +123,7 @@ class ServedStory:
         console.print(rows_table(SHOWN, few, title=query_names()["responses"]))
 
     def _round(self) -> ResponsesView:
-        """The next one in which a response was scored."""
+        """The next round in which a response was scored."""
         for _ in range(QUIET_ROUNDS):
             view = next_of(self._cast.show.responses, self._alive)
             if view.scored:

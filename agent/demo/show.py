@@ -1,4 +1,4 @@
-"""What the demo prints of each round: a sink like any other, read by the story on the main thread."""
+"""Collects what the demo prints of each round: a sink, read by the story on the main thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, Traf
 
 @dataclass(slots=True)
 class RoundView:
-    """One round with all that was concluded from it."""
+    """One canary round with its verdicts and notices."""
 
     round: BaseRound
     verdicts: list[Verdict] = field(default_factory=list)
@@ -26,7 +26,7 @@ class RoundView:
 
 @dataclass(slots=True)
 class ResponsesView:
-    """One round of responses, likewise."""
+    """One round of responses with its verdicts and notices."""
 
     round: TrafficRound
     verdicts: list[Verdict] = field(default_factory=list)
@@ -42,7 +42,10 @@ class ResponsesView:
 
 
 class Show:
-    """Collects findings into rounds; ``rounds``, ``responses`` and ``flips`` hand them over once they are complete."""
+    """Groups findings by round; ``rounds``, ``responses`` and ``flips`` are queues of complete ones.
+
+    drift: (subject, stream) -> newest evidence from embeddings
+    """
 
     def __init__(self) -> None:
         self.rounds: queue.SimpleQueue[RoundView] = queue.SimpleQueue()
@@ -50,7 +53,7 @@ class Show:
         self.flips: queue.SimpleQueue[Flip] = queue.SimpleQueue()
         self.drift: dict[tuple[str, str], Evidence] = {}
         self.records_read = self.kept = 0
-        self._told: list[Notice] = []  # notices come before the round they are about
+        self._notices: list[Notice] = []  # notices come before the round they are about
         self._open: RoundView | ResponsesView | None = None
 
     def open(self) -> None:
@@ -59,17 +62,17 @@ class Show:
     def submit(self, finding: Finding) -> None:
         match finding:
             case BaseRound():
-                self._hand_over()
-                self._open = RoundView(finding, notices=self._told)
-                self._told = []
+                self._complete()
+                self._open = RoundView(finding, notices=self._notices)
+                self._notices = []
             case TrafficRound():
-                self._hand_over()
-                self._open = ResponsesView(finding, notices=self._told)
-                self._told = []
+                self._complete()
+                self._open = ResponsesView(finding, notices=self._notices)
+                self._notices = []
             case Verdict() if self._open:
                 self._open.verdicts.append(finding)
             case Notice():
-                self._told.append(finding)
+                self._notices.append(finding)
             case Flip():
                 self.flips.put(finding)
             case Evidence() if reads(finding.detector) is Embedding:
@@ -79,17 +82,17 @@ class Show:
                 self.kept += len(finding.interactions)
 
     def flush(self, _now: float) -> bool:
-        self._hand_over()
+        self._complete()
         return True
 
     def close(self, _budget_s: float) -> None:
-        self._hand_over()
+        self._complete()
 
     @property
     def status(self) -> tuple[bool, str]:
         return True, "showing"
 
-    def _hand_over(self) -> None:
+    def _complete(self) -> None:
         if isinstance(self._open, RoundView):
             self.rounds.put(self._open)
         elif self._open is not None:

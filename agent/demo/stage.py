@@ -1,6 +1,6 @@
-"""The demo's world on disk: a volume with the base and the adapters as an engine would read them, and a configuration.
+"""The files of the demo: a volume with base and adapters as an engine would read them, and a configuration.
 
-Everything lies in one folder and stays there afterwards, so that the store can be asked more questions.
+Everything is in one folder, which is kept afterwards, so that the store can be queried further.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """folder: everything; base: the folder that the engine serves from; golden: the base as accepted."""
+    """folder: contains everything; base: the folder that the engine serves from; golden: the accepted base."""
 
     folder: Path
     base: Path
@@ -47,14 +47,14 @@ class Stage:
 
 
 def need_checkout() -> None:
-    """Raises Refused where the program was installed without the example that the demo plays."""
+    """Raises Refused where the program was installed without the example that the demo uses."""
     if not HELPDESK.is_dir():
         wanted = "a checkout of the repository, and in it: make demo"
         raise Refused("gapwatch demo", "an installation without examples/helpdesk", wanted)
 
 
 def set_up(folder: Path) -> Stage:
-    """Lay the volume and the shipped golden records. Raises Refused where the example is not there."""
+    """Create the volume and copy the shipped golden records. Raises Refused where there are none."""
     if not any((HELPDESK / "golden").glob("*.golden")):
         wanted = "a checkout of the repository, which ships them (examples/helpdesk/enrol.py makes them)"
         raise Refused(str(HELPDESK / "golden"), "no golden records", wanted)
@@ -64,10 +64,10 @@ def set_up(folder: Path) -> Stage:
 
 
 def lay_volume(folder: Path) -> Stage:
-    """The base hard-linked from the converted file of the package, the adapters copied."""
+    """Create the volume: the base as hard links to the converted file of the package, the adapters as copies."""
     _claim(folder)
-    for left in LEFTOVERS:
-        shutil.rmtree(folder / left, ignore_errors=True)
+    for name in LEFTOVERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
     source = resolve(str(packaged_gguf()), cache_dir())
     scheme = _scheme()
     kept = keep(source, folder / "golden", base_hash(source, scheme), scheme)
@@ -79,14 +79,14 @@ def lay_volume(folder: Path) -> Stage:
 
 
 def _scheme() -> int:
-    """By which hashes the shipped records know their base."""
+    """The hash scheme of the shipped golden records."""
     shipped = HELPDESK / "golden"
-    found = newest(shipped, ADAPTERS[0])
-    return load_golden(shipped, found).hash_scheme if found else NEWEST
+    newest_hash = newest(shipped, ADAPTERS[0])
+    return load_golden(shipped, newest_hash).hash_scheme if newest_hash else NEWEST
 
 
 def _claim(folder: Path) -> None:
-    """Only a folder that is empty or that an earlier play made is cleared. Raises Refused for any other."""
+    """Take a folder that is empty or from an earlier demo. Raises Refused for any other: it will be cleared."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / MARK).exists():
         raise Refused(str(folder), "a folder with other files in it", "an empty one, or none: the demo clears it")
@@ -99,14 +99,14 @@ def cache_dir() -> Path:
 
 
 def ship_release(stage: Stage, out: Path) -> None:
-    """The next release of the accepted base, made as an upstream makes it: by a program that is no part of this one."""
+    """Write the next release of the accepted base, with a program that is no part of this one, as upstream would."""
     command = [sys.executable, "-m", "examples.helpdesk.releases", "reparameterised"]
     files = ["--base", str(stage.golden), "--out", str(out)]
     subprocess.run([*command, *files], cwd=CHECKOUT, stdout=subprocess.DEVNULL, check=True)
 
 
 def lay_base(stage: Stage) -> None:
-    """Put the accepted base where the engine reads it, in one rename as a careful rollout would."""
+    """Put the accepted base where the engine reads it, in a single rename, as a careful rollout would."""
     fresh = stage.base.with_name("base.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -116,7 +116,7 @@ def lay_base(stage: Stage) -> None:
 
 
 def replace_folder(fresh: Path, target: Path) -> None:
-    """Swap a folder for another; a reader that holds the old files goes on reading them."""
+    """Replace a folder by another; readers that have the old files open can still read them."""
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -126,7 +126,7 @@ def replace_folder(fresh: Path, target: Path) -> None:
 
 
 def write_config(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool = True) -> Config:
-    """The configuration of the demo's agent, as a file that the other commands take too. pinned: name the records."""
+    """The configuration of the demo's agent, in a file for the other commands. pinned: pin the golden records."""
     secret = stage.folder / "routing-key"
     secret.write_text(ROUTING_KEY + "\n")
     settings = _settings(stage, bootstrap, pagerduty, every_s, pinned)
@@ -152,12 +152,12 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             "bootstrap_servers": [bootstrap],
             "topic": TOPIC,
             "auto_offset_reset": "earliest",
-            # The small broker takes half of this to let a member in.
+            # The small broker takes half of this time to admit a member.
             "session_timeout_ms": 10_000,
         },
         "sampling": {"rate": 0.2, "per_adapter_per_minute": 8},
-        # Two passes a response, by golden adapter and golden base: two cores are all there is. The recorded answers
-        # hold neither token ids nor their number.
+        # Two passes for each response, golden adapter and golden base, because two cores have to be enough. The
+        # recorded answers hold neither token ids nor their number.
         "scoring": {"copies": [], "others": False, "passes": 0, "retokenise": "always"},
         "models": [{"name": BASE, "path": "./volume/base", "golden_path": str(stage.golden), "adapters": adapters}],
         "probes": {
@@ -168,7 +168,7 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
         },
         "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
         "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}"},
-        # A production bank is larger; the play is short.
+        # In production the reference is larger; the demo is short.
         "detectors": {"embedding_drift": {"reference_size": 16, "block": 4}},
         "telemetry": {"prometheus_port": free_port(), "control_port": free_port()},
     }

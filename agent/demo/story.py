@@ -1,7 +1,7 @@
-"""The demo told in acts: healthy rounds, an upstream swap, the page, four questions, the rollback, the resolve.
+"""Acts 1 to 4 of the demo: healthy rounds, an upstream swap, the page, four questions, the rollback, the resolve.
 
-The agent under it is the one of ``gapwatch run``; the story only changes files on the volume, as an upstream would,
-and watches what comes out.
+The agent is the one of ``gapwatch run``; the story only changes files on the volume, as an upstream would, and reads
+what the agent produces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEALTHY_ROUNDS = 2
 
 @dataclass(slots=True)
 class Outcome:
-    """What the demo claims, each line of it seen to happen. tokens: per adapter and round, the most of any round."""
+    """What happened in these acts. scored, processed: tokens per adapter, most of any round; round_s: the longest"""
 
     healthy_rounds: int = 0
     healthy_pages: int = 0
@@ -51,14 +51,14 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Caught in the first whole round, named, resolved, and nothing paged while all was well."""
+        """Detected in the first whole round, named, resolved, and nothing paged while all was well."""
         named = self.cause == Cause.BASE_SWAPPED_AND_ADAPTER_LOST
         return self.rounds_to_alarm == 1 and named and self.resolved and self.healthy_pages == 0
 
 
 @dataclass(slots=True)
 class Cast:
-    """Everybody on stage."""
+    """What the acts need."""
 
     stage: Stage
     config: Config
@@ -68,14 +68,14 @@ class Cast:
 
 
 class Story:
-    """Plays the acts in order; a round that does not come within patience ends the play with what was seen."""
+    """Plays the acts in order; ``outcome`` holds the results so far, also when a round does not come in time."""
 
     def __init__(self, cast: Cast, alive: Callable[[], bool]) -> None:
         self._cast, self._alive = cast, alive
         self.outcome = Outcome()
 
     def play(self) -> Outcome:
-        """All acts. Raises TimeoutError when the agent falls silent."""
+        """All acts. Raises TimeoutError when a round does not come in time."""
         clock = Clock()
         began = clock.steady()
         self._healthy()
@@ -137,7 +137,7 @@ class Story:
         act("4", "The rollout is undone: the accepted base is back on the volume")
         lay_base(self._cast.stage)
         self._cast.traffic.served_by_base = False
-        while not self._cast.show.rounds.empty():  # they ended before the rollback, while the questions were asked
+        while not self._cast.show.rounds.empty():  # rounds from before the rollback, finished during act 3
             self._cast.show.rounds.get()
         for _ in range(6):
             view = self._round()
@@ -149,37 +149,37 @@ class Story:
 
     def _round(self) -> RoundView:
         view: RoundView = next_of(self._cast.show.rounds, self._alive)
-        done = view.round
-        members = max(1, len(done.members))
-        self.outcome.scored = max(self.outcome.scored, done.tokens_scored // members)
-        self.outcome.processed = max(self.outcome.processed, done.tokens_processed // members)
+        base_round = view.round
+        members = max(1, len(base_round.members))
+        self.outcome.scored = max(self.outcome.scored, base_round.tokens_scored // members)
+        self.outcome.processed = max(self.outcome.processed, base_round.tokens_processed // members)
         if _measured(view):
-            self.outcome.round_s = max(self.outcome.round_s, done.duration_s)
-        console.print(verdict_table(view.verdicts, title=f"round {done.number}: {done.duration_s:.1f} s"))
+            self.outcome.round_s = max(self.outcome.round_s, base_round.duration_s)
+        console.print(verdict_table(view.verdicts, title=f"round {base_round.number}: {base_round.duration_s:.1f} s"))
         self._traffic_line()
         return view
 
     def _traffic_line(self) -> None:
         show = self._cast.show
         drift = [f"{name} {side} {number(e.log_e, 1)}" for (name, side), e in sorted(show.drift.items())]
-        told = f"traffic: {show.records_read} records read, {show.kept} sampled"
+        counts = f"traffic: {show.records_read} records read, {show.kept} sampled"
         console.print(
-            f"[dim]{told}; embedding drift in nats (informs, never pages): {', '.join(drift) or 'no data yet'}[/dim]"
+            f"[dim]{counts}; embedding drift in nats (informs, never pages): {', '.join(drift) or 'no data yet'}[/dim]"
         )
 
     def _texts(self) -> None:
-        """Regenerated canaries come a moment after the alarm."""
+        """Wait for the regenerated texts of canaries, which come after the alarm."""
         for _ in range(len(self._cast.config.models[0].adapters)):
             next_of(self._cast.show.flips, self._alive)
-        time.sleep(1.0)  # the store's writer is a thread of its own
+        time.sleep(1.0)  # for the thread that writes to the store
 
     def _incident(self, open_: bool) -> ReceivedIncident:
         """The base's incident once it is open, or once it is resolved."""
 
-        def is_it(seen: ReceivedIncident) -> bool:
-            return (seen.status == "triggered") is open_ and "/base/" in seen.dedup_key
+        def matches(incident: ReceivedIncident) -> bool:
+            return (incident.status == "triggered") is open_ and "/base/" in incident.dedup_key
 
-        return incident_of(self._cast.receiver, is_it, self._alive)
+        return incident_of(self._cast.receiver, matches, self._alive)
 
 
 def act(number_: str, title: str) -> None:
@@ -192,7 +192,7 @@ def _measured(view: RoundView) -> bool:
 
 
 def page_text(incident: ReceivedIncident) -> Text:
-    """An incident as its page would read."""
+    """An incident as the on-call person would read it."""
     payload = incident.events[-1]["payload"]
     text = Text()
     text.append(f"{incident.summary}\n", style="bold")

@@ -1,4 +1,4 @@
-"""Helpdesk traffic for the demo: recorded requests, published as an engine's sidecar exporter would."""
+"""Helpdesk traffic for the demo: recorded requests, published as a serving engine's exporter would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Publish = Callable[[list[Outgoing]], object]
 class DemoTraffic:
     """Publishes about twenty records a second until closed.
 
-    served_by_base: answers are those recorded from the bare base, as the engine gives them once the adapters are lost
+    served_by_base: publish the answers recorded from the base alone, as after the engine has lost its adapters
     """
 
     def __init__(self, folder: Path, base: str, publish: Publish) -> None:

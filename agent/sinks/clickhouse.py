@@ -1,7 +1,8 @@
-"""Findings into ClickHouse, from a thread of its own: nothing is lost that must not be, nothing is stored twice.
+"""Writes findings to ClickHouse from its own thread: traffic exactly once, the rest as long as the buffer lasts.
 
-A batch keeps its rows and its deduplication token over every retry. While the store is away, rows that only inform are
-dropped first and counted; traffic is never dropped: ``flush`` stays False, so the loop stops reading Kafka.
+A batch keeps its rows and its deduplication token over every retry. While the store is away, the least important rows
+are dropped first and counted; traffic is never dropped: ``flush`` stays False, so the loop stops reading Kafka.
+store.counted_upto rests on the order in which the batches of one table are written.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from agent.surroundings import Surroundings
 
 log = structlog.get_logger(__name__)
 
-# Written in this order; dropped in the opposite one when the buffer is full.
+# Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
     *("goldens", "verdicts", "notices", "rounds", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
-# Codes that another try cannot help: a value that does not fit its column.
+# ClickHouse's codes for a value that does not fit its column: a retry cannot help.
 BAD_DATA = {6, 27, 41, 53, 69, 70, 72, 117, 349}
 CLOSING_RETRY_S = 0.05
 
@@ -41,8 +42,8 @@ CLOSING_RETRY_S = 0.05
 class Config(BaseModel):
     """dsn: see store.connect; password_file: read at every connect
 
-    store_text: keep prompts and outputs of production; replicated: Replicated engines, on_cluster for ON CLUSTER;
-    buffer_mb: rows held while the store is away, traffic not counted; max_rows: one insert;
+    store_text: keep prompts and outputs of production; replicated: Replicated engines; on_cluster: name for ON CLUSTER
+    buffer_mb: size of the buffer while the store is away, traffic not included; max_rows: of one insert
     retry_s, max_retry_s: first and longest wait between tries
     """
 
@@ -61,7 +62,7 @@ class Config(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One insert: what is sent again, unchanged, until the store has it."""
+    """One insert, repeated unchanged until the store has it."""
 
     table: str
     rows: tuple[Row, ...]
@@ -74,7 +75,7 @@ class Batch:
 
 
 class Sink:
-    """submit and flush are called by the loop and never wait for the store."""
+    """``submit`` and ``flush`` are called by the loop and never wait for the store."""
 
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._clock = config, surroundings.clock
@@ -92,7 +93,7 @@ class Sink:
         self.dropped = self.refused = 0
 
     def open(self) -> None:
-        """Start the writer. Connecting is its affair: a store that is away must not keep the agent from starting."""
+        """Start the writer, which connects by itself: a store that is away must not keep the agent from starting."""
         self._thread.start()
 
     def submit(self, finding: Finding) -> None:
@@ -102,7 +103,7 @@ class Sink:
                 if isinstance(finding, TrafficBatch):
                     self._traffic.append(group)
                 else:
-                    self._keep(group)
+                    self._buffer(group)
             self._changed.notify()
 
     def flush(self, now: float) -> bool:  # noqa: ARG002
@@ -111,7 +112,7 @@ class Sink:
             return self._in_flight is None and not self._traffic and not any(self._rest.values())
 
     def close(self, budget_s: float) -> None:
-        """Write what is left within the budget; what is not written then is counted in the log."""
+        """Write the remaining rows within the budget; the number of rows not written is logged."""
         if self._closing.is_set():
             return
         self._deadline = self._clock.steady() + budget_s
@@ -120,8 +121,8 @@ class Sink:
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(budget_s)
-        if left := self.waiting:
-            log.warning("clickhouse_closed_early", rows_left=left, why=self._trouble)
+        if waiting := self.waiting:
+            log.warning("clickhouse_closed_early", rows_left=waiting, why=self._trouble)
         if self._client is not None and not self._thread.is_alive():
             self._client.close()
             self._client = None
@@ -130,24 +131,24 @@ class Sink:
     def waiting(self) -> int:
         """Rows that the store has not acknowledged."""
         with self._changed:
-            held = sum(len(group.rows) for group in self._traffic) + sum(map(len, self._rest.values()))
-            return held + (len(self._in_flight.rows) if self._in_flight else 0)
+            buffered = sum(len(group.rows) for group in self._traffic) + sum(map(len, self._rest.values()))
+            return buffered + (len(self._in_flight.rows) if self._in_flight else 0)
 
     @property
     def status(self) -> tuple[bool, str]:
-        counted = f"{self.waiting} rows waiting, {self.dropped} dropped, {self.refused} refused"
+        counts = f"{self.waiting} rows waiting, {self.dropped} dropped, {self.refused} refused"
         if self._trouble:
-            return False, f"{self._trouble}; {counted}"
-        return True, counted if self._client is not None else f"not connected yet; {counted}"
+            return False, f"{self._trouble}; {counts}"
+        return True, counts if self._client is not None else f"not connected yet; {counts}"
 
-    def _keep(self, group: TableRows) -> None:
+    def _buffer(self, group: TableRows) -> None:
         sized = [(row, _size(row)) for row in group.rows]
         self._rest[group.table].extend(sized)
         self._bytes += sum(size for _, size in sized)
         for table in reversed(KEPT_LONGEST):
-            held = self._rest[table]
-            while held and self._bytes > self._config.buffer_mb * 1e6:
-                self._bytes -= held.popleft()[1]
+            rows = self._rest[table]
+            while rows and self._bytes > self._config.buffer_mb * 1e6:
+                self._bytes -= rows.popleft()[1]
                 self.dropped += 1
 
     def _work(self) -> None:
@@ -170,38 +171,39 @@ class Sink:
             return self._in_flight
 
     def _take(self) -> Batch:
-        for table, held in self._rest.items():
-            if held:
-                taken = [held.popleft() for _ in range(min(len(held), self._config.max_rows))]
+        for table, rows in self._rest.items():
+            if rows:
+                taken = [rows.popleft() for _ in range(min(len(rows), self._config.max_rows))]
                 self._bytes -= sum(size for _, size in taken)
                 return Batch(table, tuple(row for row, _ in taken), uuid.uuid4().hex)
         return self._take_traffic()
 
     def _take_traffic(self) -> Batch:
-        """All that waits for the table at the head, in one insert: four inserts a batch would be slower than Kafka.
+        """All waiting rows of the first table in the queue, in one insert: four inserts for each batch would be slower
+        than Kafka.
 
-        A batch's own row must come after its other rows, so those are taken only as far as nothing else lies before.
-        Within a table nothing overtakes: the first group that does not fit is the last that is looked at, because
+        The row of a batch must be stored after its other rows, so rows of ``batches`` are taken only while nothing else
+        waits before them. Within a table the order is kept: once a group does not fit, no later one is taken, because
         store.counted_upto reads the highest offset as "all up to here".
         """
         table, size, full = self._traffic[0].table, 0, False
         taken: list[TableRows] = []
-        left: deque[TableRows] = deque()
+        remaining: deque[TableRows] = deque()
         while self._traffic:
             group = self._traffic.popleft()
-            blocked = bool(left) and table == "batches"
+            blocked = bool(remaining) and table == "batches"
             if group.table == table and taken:
                 full = full or size + len(group.rows) > self._config.max_rows
             if group.table == table and not blocked and not full:
                 taken.append(group)
                 size += len(group.rows)
             else:
-                left.append(group)
-        self._traffic = left
+                remaining.append(group)
+        self._traffic = remaining
         return Batch(table, tuple(row for group in taken for row in group.rows), _token(taken))
 
     def _write(self, batch: Batch) -> bool:
-        """Try until the store has it; False when closing ran out of time first (Kafka is then not committed)."""
+        """Retry until the store has it; False when time to close ran out first (offsets are then not committed)."""
         tries = 0
         while True:
             try:
@@ -221,7 +223,7 @@ class Sink:
             tries += 1
 
     def _lost(self, error: Exception) -> None:
-        """Say so and connect afresh: that also reads a rotated password and makes tables that went away."""
+        """Record the error and connect again, which also reads a rotated password and creates dropped tables."""
         lines = str(error).strip().splitlines() or [""]
         self._trouble = f"{type(error).__name__}: {lines[0][:200]}"
         if self._client is not None and not self._config.dsn.startswith("chdb:"):
@@ -244,7 +246,7 @@ class Sink:
         self._client.insert(batch.table, data, column_names=columns, settings=store.insert_settings(batch.token))
 
     def _refuse(self, batch: Batch, error: Exception) -> bool:
-        """One row with a value that cannot be stored must not take its neighbours with it, nor stop what follows."""
+        """Split the batch until only the row that cannot be stored is refused; the others are written."""
         if len(batch.rows) > 1:
             return all(self._write(half) for half in batch.halves())
         self.refused += 1
@@ -257,8 +259,9 @@ class Sink:
 
 
 def _token(groups: list[TableRows]) -> str:
-    """One offset range keeps its own token; several together get one of the ranges. Copies that another cut of the
-    ranges lets through after a crash have the same key, so FINAL drops them; counts go on from store.counted_upto."""
+    """The token of one offset range, or a hash of the tokens of several. After a crash the ranges may be combined
+    differently and pass deduplication; such copies have the same key, so FINAL drops them, and counts resume from
+    store.counted_upto."""
     tokens = [group.token for group in groups]
     return tokens[0] if len(tokens) == 1 else hashlib.sha256("\n".join(tokens).encode()).hexdigest()
 
@@ -275,7 +278,7 @@ def _plain(value: Any) -> Any:
 
 
 def _size(row: Row) -> int:
-    """Bytes held by one row, roughly: arrays and text by their length, everything else by a flat 50."""
+    """Approximate bytes of one row: arrays and text by their length, everything else 50."""
     return sum(
         v.nbytes if isinstance(v, np.ndarray) else len(v) if isinstance(v, str | bytes) else 50 for v in row.values()
     )

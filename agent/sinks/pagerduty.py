@@ -1,7 +1,7 @@
-"""Notices to PagerDuty's Events API v2: onto disk at once, over the network from a thread of its own.
+"""Sends notices to PagerDuty's Events API v2: written to disk at once, sent from its own thread.
 
-A notice counts as flushed once it lies in the outbox, so pages wait for nothing else. Order is kept per dedup key: a
-resolve never overtakes its trigger. The routing key is read from its file for every request and is nowhere else.
+A notice counts as flushed once it is in the outbox, so pages wait for nothing else. Order is kept per dedup key: a
+resolve never overtakes its trigger. The routing key is read from its file for every request and is stored nowhere.
 
 Source: https://developer.pagerduty.com/docs/events-api-v2-overview (limits: summary 1024, dedup key 255, body 512 KB).
 """
@@ -33,7 +33,7 @@ FIRST = True  # a page is on disk before anything else is tried
 MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
 ACCEPTED, WRONG, TOO_LONG, THROTTLED = 202, 400, 413, 429
 KEY_LENGTH = 32
-# The API's words differ by endpoint and age: "Length of 'routing_key' is incorrect", "Invalid routing key".
+# The API's messages differ by endpoint and age: "Length of 'routing_key' is incorrect", "Invalid routing key".
 NAMES_THE_KEY = re.compile(r"(routing|service|integration)[\s_-]*key", re.IGNORECASE)
 
 
@@ -41,7 +41,7 @@ class Config(BaseModel):
     """routing_key_file: a mounted file with the 32-character integration key
 
     dashboard_url, runbook_url: shown in the incident; ``{cause}`` in runbook_url becomes the cause's name
-    outbox_limit: events held, oldest change events dropped first; throttle_s: wait after a 429
+    outbox_limit: events kept, oldest change events dropped first; throttle_s: wait after a 429
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ class Config(BaseModel):
 
 
 class Sink:
-    """Takes Notices, lets everything else pass."""
+    """Sends notices; every other finding is ignored."""
 
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._clock = config, surroundings.clock
@@ -102,12 +102,12 @@ class Sink:
 
     @property
     def status(self) -> tuple[bool, str]:
-        counted = (
+        counts = (
             f"{len(self._outbox)} waiting, {self.sent} sent, {self.refused} refused, {self._outbox.dropped} dropped"
         )
-        died = self._thread.ident is not None and not self._thread.is_alive() and not self._closing.is_set()
-        trouble = "nothing is sent: the sender has stopped" if died else self._trouble
-        return not trouble, f"{trouble}; {counted}" if trouble else counted
+        stopped = self._thread.ident is not None and not self._thread.is_alive() and not self._closing.is_set()
+        trouble = "nothing is sent: the sender has stopped" if stopped else self._trouble
+        return not trouble, f"{trouble}; {counts}" if trouble else counts
 
     def _work(self) -> None:
         with httpx.Client(base_url=self._config.url, timeout=self._config.timeout_s) as http:
@@ -116,16 +116,16 @@ class Sink:
                 if entry is not None:
                     self._guarded(http, entry)
                 elif self._closing.is_set():
-                    return  # what is not due yet will not be due within a take-down: it stays on disk
+                    return  # what is not due yet will not be due before the process ends: it stays on disk
                 else:
                     self._wake.wait(self._pause())
                     self._wake.clear()
 
     def _guarded(self, http: httpx.Client, entry: Entry) -> None:
-        """One try, whatever comes of it: a sender that dies would be silence, and silence looks like health."""
+        """One try that never raises: a dead sender would be silent, and silence looks like health."""
         try:
             self._send(http, entry)
-        except Exception as error:  # its words may hold the key: the class must do
+        except Exception as error:  # its message may hold the routing key: log the class alone
             log.error("pagerduty_try_failed", dedup_key=entry.key, error=type(error).__name__)
             self._later(entry, type(error).__name__)
 
@@ -136,7 +136,7 @@ class Sink:
         return self._outbox.first(not_before={key for key, due in self._not_before.items() if due > now})
 
     def _pause(self) -> float:
-        """Until the next try falls due; new notices wake the thread earlier."""
+        """Seconds until the next try is due; new notices wake the thread earlier."""
         now = self._clock.steady()
         dues = [max(due, self._throttled_until) - now for due in (*self._not_before.values(), self._throttled_until)]
         return min([d for d in dues if d > 0], default=1.0)
@@ -168,7 +168,7 @@ class Sink:
             self._trouble = ""
 
     def _later(self, entry: Entry, why: str, slowly: bool = False) -> None:
-        """slowly: only a person can mend it, so the longest wait at once."""
+        """Schedule the next try. slowly: only a person can fix it, so wait the longest time at once."""
         tries = self._tries.get(entry.key, 0)
         longest = min(self._config.max_retry_s, self._config.retry_s * 2.0 ** (16 if slowly else min(tries, 16)))
         self._tries[entry.key] = tries + 1
@@ -178,7 +178,7 @@ class Sink:
             log.warning("pagerduty_retrying", dedup_key=entry.key, why=why)
 
     def _refused(self, entry: Entry, answer: httpx.Response, key: str) -> None:
-        """Another try of the same event would be refused again: say so, loudly, and go on with the next."""
+        """Drop an event that a retry would not help, with an error in the log, and continue with the next."""
         self._done(entry)
         self.refused += 1
         self._trouble = f"HTTP {answer.status_code}: the last event was refused"
@@ -186,17 +186,17 @@ class Sink:
 
 
 def _is_hopeless(answer: httpx.Response, key: str) -> bool:
-    """Is the event itself at fault, so that another try cannot help? A page is given up for nothing else: not for a
-    proxy's 403, a 5xx, or a 400 that is about the routing key or does not say what it is about.
+    """Is the event itself invalid, so that a retry cannot help? A page is given up for nothing else: not for a proxy's
+    403, a 5xx, or a 400 that concerns the routing key or does not name what it concerns.
     """
     if answer.status_code != WRONG or len(key) != KEY_LENGTH:
         return answer.status_code == TOO_LONG
     try:
-        told = orjson.loads(answer.content)
+        reply = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         return False
-    named = told.get("errors") if isinstance(told, dict) else None
-    return bool(named) and not NAMES_THE_KEY.search(f"{told.get('message')} {named}")
+    errors = reply.get("errors") if isinstance(reply, dict) else None
+    return bool(errors) and not NAMES_THE_KEY.search(f"{reply.get('message')} {errors}")
 
 
 def to_event(notice: Notice, config: Config, source: str) -> tuple[str, dict[str, Any]]:
@@ -246,10 +246,10 @@ def _common(notice: Notice, source: str) -> dict[str, Any]:
 def _links(notice: Notice, config: Config) -> list[dict[str, str]]:
     page = runbook_of(notice.verdict)
     runbook = config.runbook_url.replace("{cause}", page) if page else ""
-    found = [{"href": runbook, "text": f"Runbook: {page}"}, {"href": config.dashboard_url, "text": "Dashboard"}]
-    return [link for link in found if link["href"]]
+    links = [{"href": runbook, "text": f"Runbook: {page}"}, {"href": config.dashboard_url, "text": "Dashboard"}]
+    return [link for link in links if link["href"]]
 
 
 def _scrubbed(answer: httpx.Response, key: str) -> str:
-    """The server's words without the routing key, should it have echoed it."""
+    """The server's answer, without the routing key if it echoes that."""
     return answer.text[:300].replace(key, "***") if key else answer.text[:300]

@@ -1,7 +1,7 @@
-"""Where findings are kept: one ClickHouse client for server and embedded engine, and what is asked of it.
+"""ClickHouse: one client for a server and for the embedded engine, and the queries that the agent itself needs.
 
-The embedded engine (chDB) belongs to one process at a time; a second one is told to ask the first.
-A server's client imports neither chdb nor pandas nor pyarrow.
+The embedded engine (chDB) belongs to one process at a time; in a second one ``connect`` raises Retryable and says so.
+A server's client imports neither chdb nor pandas nor pyarrow (100 MB), which the sidecar's image leaves out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from agent.shipped import QUERIES, texts
 from agent.store import dsn as dsns
 from agent.store.dsn import MEMORY, Address
 
-Client = Any  # clickhouse_connect's client; imported only where one is made
+Client = Any  # clickhouse_connect's client, which is imported only in ``connect``
 
-HELD = "a running agent holds it: ask it (gapwatch query does so)"
+HELD = "a running agent has it open: query that agent (gapwatch query does)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
@@ -30,18 +30,17 @@ _PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
 
 
 def connect(dsn: str, password_file: Path | None = None) -> Client:
-    """A client that several threads may share; its database is made if it is not there.
+    """A client that several threads may share; its database is created where it does not exist.
 
     dsn: ``chdb:///folder``, ``chdb://memory``, ``clickhouse://user@host:8443/database``, or http(s):// likewise;
     ``?database=NAME`` picks the database of an embedded engine
     password_file: read at every call, so that a rotated password is picked up
 
-    Raises Refused where address or login is wrong, Retryable where the store is away or held by another process.
+    Raises Refused where address or login is wrong, Retryable where the store is away or open in another process.
     """
     where = dsns.address(dsn)
-    open_one = _opener(where, password_file)
     try:
-        return _opened_in(open_one, where.database)
+        return _in_database(_opener(where, password_file), where.database)
     except AgentError:
         raise
     except ImportError as error:
@@ -60,15 +59,16 @@ def _password(file: Path) -> str:
         raise Refused("clickhouse.password_file", error.strerror, "a readable file") from None
 
 
-def _opener(where: Address, password_file: Path | None) -> Any:
+def _opener(where: Address, password_file: Path | None) -> Callable[..., Client]:
+    """Makes a client, each time it is called with the driver's further options."""
     import clickhouse_connect  # 30 MB; not for a command that needs no store
     from clickhouse_connect.driver import options
 
     if where.embedded:
-        place = {} if where.folder == MEMORY else {"path": where.folder}
-        return lambda **more: clickhouse_connect.get_client(interface="chdb", tz_mode="aware", **place, **more)
+        folder = {} if where.folder == MEMORY else {"path": where.folder}
+        return lambda **more: clickhouse_connect.get_client(interface="chdb", tz_mode="aware", **folder, **more)
     if "pandas" not in sys.modules:
-        # The driver would import it at the first insert, only to see that no data frame was given: 100 MB.
+        # The driver would import it at the first insert, only to check that no data frame was given: 100 MB.
         options.pd = None
     password = _password(password_file) if password_file else ""
     return lambda **more: clickhouse_connect.get_client(
@@ -86,37 +86,37 @@ def _opener(where: Address, password_file: Path | None) -> Any:
     )
 
 
-def _opened_in(open_one: Any, database: str) -> Client:
+def _in_database(open_client: Callable[..., Client], database: str) -> Client:
     if not database:
-        return open_one()
+        return open_client()
     try:
-        return open_one(database=database)
+        return open_client(database=database)
     except Exception as error:
         if getattr(error, "code", None) != _UNKNOWN_DATABASE and "UNKNOWN_DATABASE" not in str(error):
             raise
-    first = open_one()
-    first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
-    first.close()
-    return open_one(database=database)
+    default = open_client()
+    default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    default.close()
+    return open_client(database=database)
 
 
 def _as_agent_error(where: Address, error: Exception) -> AgentError:
     code, place = getattr(error, "code", None), str(where)
-    if where.embedded and _held(Path(where.folder)):
+    if where.embedded and _is_open_elsewhere(Path(where.folder)):
         return Retryable(place, HELD)
     if code in _WRONG_LOGIN:
         return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
     return Retryable(place, _first_cause(str(error)))
 
 
-def _first_cause(words: str) -> str:
-    """What the system said, where the driver wrapped it in an address, an id and three classes."""
-    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", words)
-    return told[1] if told else words.strip().split("\n")[0][:300]
+def _first_cause(message: str) -> str:
+    """The operating system's own message, where the driver wrapped it in an address, an id and three classes."""
+    system_error = re.search(r"\[Errno -?\d+\] ([^'\")]+)", message)
+    return system_error[1] if system_error else message.strip().split("\n")[0][:300]
 
 
-def _held(folder: Path) -> bool:
-    """Does another process lock the engine's status file? The engine says only that it cannot start."""
+def _is_open_elsewhere(folder: Path) -> bool:
+    """Does another process lock the engine's status file? The engine itself reports only that it cannot start."""
     try:
         with (folder / "status").open("rb") as status:
             fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,8 +137,8 @@ def query_names(folder: Traversable = QUERIES) -> dict[str, str]:
 
 def query_parameters(name: str, folder: Traversable = QUERIES) -> dict[str, tuple[str, str]]:
     """Parameter -> (default, meaning), from the head of the file: ``-- hours = 24: how far back``."""
-    found = (_PARAMETER.match(line) for line in _query_text(name, folder).split("\n"))
-    return {m.group(1): (m.group(2).strip(), m.group(3)) for m in found if m}
+    matches = (_PARAMETER.match(line) for line in _query_text(name, folder).split("\n"))
+    return {m.group(1): (m.group(2).strip(), m.group(3)) for m in matches if m}
 
 
 def run_query(
@@ -148,28 +148,29 @@ def run_query(
 
     Raises Refused for an unknown name or parameter or an unreadable value, Retryable where the store is away.
     """
-    known = query_parameters(name, folder)
-    if strange := set(params or {}) - set(known):
-        raise Refused(f"query {name}", ", ".join(sorted(strange)), f"one of: {', '.join(known) or 'no parameters'}")
-    values = {key: default for key, (default, _) in known.items()} | dict(params or {})
+    parameters = query_parameters(name, folder)
+    if unknown := set(params or {}) - set(parameters):
+        wanted = f"one of: {', '.join(parameters) or 'no parameters'}"
+        raise Refused(f"query {name}", ", ".join(sorted(unknown)), wanted)
+    values = {key: default for key, (default, _) in parameters.items()} | dict(params or {})
     text = _query_text(name, folder)
     try:
         result = client.query(text, parameters=values)
         if result.column_names:
             return result.column_names, result.result_rows
-        # Native sends no header for an empty result; a LIMIT 0 query is answered with the names.
+        # The Native format has no header for an empty result; a LIMIT 0 query returns the column names.
         return client.query(f"SELECT * FROM (\n{text}\n) LIMIT 0", parameters=values).column_names, ()
     except Exception as error:
-        raise _of_query(name, error) from error
+        raise _query_error(name, error) from error
 
 
-def _of_query(name: str, error: Exception) -> AgentError:
-    words, code = str(error).split("\n")[0][:300], getattr(error, "code", None)
+def _query_error(name: str, error: Exception) -> AgentError:
+    message, code = str(error).split("\n")[0][:300], getattr(error, "code", None)
     if code in _UNFIT_VALUE:
-        return Refused(f"query {name}", words, "values that fit the parameters' types")
+        return Refused(f"query {name}", message, "values that fit the parameters' types")
     if code in _UNKNOWN_NAMES:
-        return Refused(f"query {name}", words, "a store with this version's tables (a running agent makes them)")
-    return Retryable("clickhouse", words)
+        return Refused(f"query {name}", message, "a store with this version's tables (a running agent creates them)")
+    return Retryable("clickhouse", message)
 
 
 def _query_text(name: str, folder: Traversable) -> str:
@@ -187,14 +188,15 @@ _COUNTED = """SELECT topic, partition, max(next) FROM (
 def counted_upto(client: Client, cluster: str = "") -> dict[tuple[str, int], int]:
     """(topic, partition) -> first offset whose request is in no stored count yet.
 
-    Counts are stored before the batch's own row, so after a crash between the two the counts tell.
+    Counts are stored before the batch's own row, so after a crash between the two only the counts
+    include the batch; both are read.
     """
     rows = client.query(_COUNTED, parameters={"cluster": cluster}).result_rows
     return {(topic, partition): upto for topic, partition, upto in rows}
 
 
 def golden_row(client: Client, adapter: str, golden: str = "", cluster: str = "") -> tuple[str, bytes] | None:
-    """(hash, bytes) of one golden record, or of the newest accepted one where golden is ""; None where there is none.
+    """(hash, bytes) of one golden record, or of the newest accepted one where golden is ""; None: not stored.
 
     The caller checks the content against the hash.
     """
@@ -216,11 +218,12 @@ _ELSEWHERE = """SELECT DISTINCT concat(subject_kind, '/', subject) FROM (
 
 
 def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]:
-    """State keys ("adapter/NAME", "base/NAME") that the latest verdict of another live pod calls degraded.
+    """State keys ("adapter/NAME", "base/NAME") of subjects that another live pod judged degraded.
 
-    Not knowing ends no incident, so a pod that is blind now counts by what it last knew, up to a week ago. Where a base
-    speaks for its member the member has no incident there. A pod is live that gave a sign of life within three minutes
-    and judged the subject within the hour. The loop waits for this answer, so at most 3 s.
+    Of each pod the latest verdict up to a week old that is not unmonitorable counts: losing sight of a subject does not
+    end its incident. A member that is covered by its base's incident has none of its own. A pod is live where its
+    heartbeat is at most three minutes old and its last verdict on the subject at most an hour. The loop waits for this
+    answer, so at most 3 s.
     """
     given = {"cluster": cluster, "pod": pod}
     rows = client.query(_ELSEWHERE, parameters=given, settings={"max_execution_time": 3}).result_rows
@@ -228,7 +231,7 @@ def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]
 
 
 def insert_settings(token: str) -> dict[str, Any]:
-    """Sent with every insert: servers of different age have different defaults for all four."""
+    """Settings of every insert; explicit, because their defaults differ between server versions."""
     return {
         "async_insert": 0,
         "insert_deduplicate": 1,

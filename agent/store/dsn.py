@@ -1,6 +1,6 @@
-"""Where the store is, from one line of the configuration: refused where it cannot be one, and never repeated.
+"""The address of the store, parsed from ``clickhouse.dsn`` and refused where it is none.
 
-Somebody may have written a password anywhere in it, so a message says which part is wrong and not what it holds.
+A password may have been written into any part of it, so a message says which part is wrong and never repeats its text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent.errors import Refused, Unfit
 WANTED = "clickhouse://user@host:8443/database, https://user@host/database, or chdb:///folder"
 MEMORY = "memory"
 TLS_PORTS = (443, 8443)
-# ClickHouse's own protocol, plain and with TLS, and those in which it passes for MySQL, PostgreSQL and a replica.
+# Ports of ClickHouse's other protocols: native, plain and with TLS; MySQL and PostgreSQL emulation; replication.
 _OTHER_PORTS = {9000: "native", 9440: "native", 9004: "MySQL", 9005: "PostgreSQL", 9009: "interserver"}
 _NAME = re.compile(r"[\w.-]+")
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[\w.-]+")
 class Address:
     """folder: of the embedded engine, "memory" for one without; host, port, secure, user: of a server, else ""
 
-    database: "" takes the user's own
+    database: "" means the user's default
     """
 
     scheme: str
@@ -50,23 +50,25 @@ def address(dsn: str) -> Address:
         port = parts.port
     except ValueError:
         raise _wrong("an address that cannot be read, perhaps by a character that has to be %-encoded") from None
-    named = parse_qs(parts.query, keep_blank_values=True)
-    if parts.password is not None or any(re.search("pass|secret|token", name, re.IGNORECASE) for name in named):
+    options = parse_qs(parts.query, keep_blank_values=True)
+    if parts.password is not None or any(re.search("pass|secret|token", name, re.IGNORECASE) for name in options):
         raise _wrong("a password in the address", "clickhouse.password_file, a file that holds it and nothing else")
     if parts.scheme not in ("chdb", "clickhouse", "http", "https") or "://" not in dsn:
         raise _wrong(_of_scheme(parts, dsn))
-    if parts.fragment or set(named) - {"database"}:
-        raise _wrong("more than a scheme, a user, a host and a database", f"{WANTED}; ?database=NAME is all it takes")
-    database = named.get("database", [""])[0]
+    if parts.fragment or set(options) - {"database"}:
+        raise _wrong(
+            "more than a scheme, a user, a host and a database", f"{WANTED}; ?database=NAME is its only option"
+        )
+    database = options.get("database", [""])[0]
     return _embedded(parts, database) if parts.scheme == "chdb" else _server(parts, port, database)
 
 
 def checked(dsn: str) -> str:
-    """The same text, once it is known to be an address. Raises Unfit, which pydantic takes."""
+    """The same text, once it is known to be an address. Raises Unfit, for pydantic validators."""
     try:
         address(dsn)
     except Refused as error:
-        raise Unfit(str(error.seen), error.wanted) from None
+        raise Unfit(str(error.actual), error.wanted) from None
     return dsn
 
 
@@ -74,7 +76,7 @@ def _embedded(parts: SplitResult, database: str) -> Address:
     if parts.netloc == MEMORY and parts.path in ("", "/"):
         return Address("chdb", MEMORY, database=_database(database))
     if parts.netloc or not Path(parts.path).is_absolute() or parts.path == "/":
-        raise _wrong("no whole path behind chdb:", "chdb:///folder, with three slashes, or chdb://memory")
+        raise _wrong("no absolute path after chdb:", "chdb:///folder, with three slashes, or chdb://memory")
     return Address("chdb", parts.path, database=_database(database))
 
 
@@ -99,7 +101,7 @@ def _server(parts: SplitResult, port: int | None, database: str) -> Address:
 
 def _database(name: str) -> str:
     if name and not _NAME.fullmatch(name):
-        raise _wrong("no name of a database behind the host", f"{WANTED}: letters, digits, '_', '-' and '.'")
+        raise _wrong("no valid database name after the host", f"{WANTED}: letters, digits, '_', '-' and '.'")
     return name
 
 
@@ -107,9 +109,9 @@ def _of_scheme(parts: SplitResult, dsn: str) -> str:
     if "://" not in dsn:
         return "no scheme"
     if re.search("native|tcp", parts.scheme):
-        return f"{parts.scheme}://, ClickHouse's native protocol, and its HTTP interface is what is spoken here"
+        return f"{parts.scheme}://, ClickHouse's native protocol, where its HTTP interface is used"
     return f"{parts.scheme}://, another protocol" if len(parts.scheme) <= 20 else "another protocol"
 
 
-def _wrong(seen: str, wanted: str = WANTED) -> Refused:
-    return Refused("clickhouse.dsn", seen, wanted)
+def _wrong(actual: str, wanted: str = WANTED) -> Refused:
+    return Refused("clickhouse.dsn", actual, wanted)

@@ -1,7 +1,7 @@
-"""Rows of the tables in deploy/clickhouse as the records they were made of: the inverse of rows.py, for rounds. Pure.
+"""Stored rounds as the records they were made of: the inverse of canary_rows.py and traffic_rows.py. Pure.
 
-What a golden record holds is not in the rows, so it is handed in. Figures are not read back: they are measured again
-from the log-probabilities, by today's code.
+What a golden record holds is not in the rows, so it is an argument. Figures are not read back: they are measured again
+from the log-probabilities, by today's code. Rows of earlier versions lack columns; each such case is handled here.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ INCOMPLETE = "incomplete"
 # Routes of comparisons, by the column of rounds that says how many rows of each there are.
 ROUTES = {"canaries": "present", "raw_canaries": "raw", "warm_canaries": "warm"}
 References = Callable[[str, str, str], PreparedReference]
-"""(adapter, hash of a golden record, canary) -> what is compared with. Raises Unreadable where it is not at hand."""
+"""(adapter, hash of a golden record, canary) -> the reference of that canary. Raises Unreadable where it is not
+available."""
 
 
 def base_round(rounds: Sequence[Row], comparisons: Sequence[Row], references: References) -> BaseRound:
-    """One scheduled round of one base from all its rows. Raises Unreadable where not all that was stored is there.
+    """One scheduled round of one base from all its rows. Raises Unreadable where rows are missing.
 
-    Rows from before they had a place come in the order of their names.
+    Rows of versions that stored no place are ordered by the names of their adapters.
     """
     first = rounds[0]
-    told = int(first.get("members", 0))
-    if told and told != len(rounds):
-        raise Unreadable(INCOMPLETE, f"{len(rounds)} of {told} adapters")
+    stored = int(first.get("members", 0))
+    if stored and stored != len(rounds):
+        raise Unreadable(INCOMPLETE, f"{len(rounds)} of {stored} adapters")
     members = sorted(rounds, key=lambda row: (row.get("place", 0), row["adapter"]))
-    mine = {row["adapter"]: [it for it in comparisons if it["adapter"] == row["adapter"]] for row in members}
+    by_adapter = {row["adapter"]: [c for c in comparisons if c["adapter"] == row["adapter"]] for row in members}
     return BaseRound(
         base=first["base"],
         number=first["round"],
         at=seconds(first["at"]),
-        members=tuple(adapter_round(row, mine[row["adapter"]], references) for row in members),
+        members=tuple(adapter_round(row, by_adapter[row["adapter"]], references) for row in members),
         tokens_scored=round(sum(row["tokens_scored"] for row in members)),
         tokens_processed=round(sum(row["tokens_processed"] for row in members)),
         duration_s=sum(row["duration_s"] for row in members),
@@ -51,13 +52,13 @@ def base_round(rounds: Sequence[Row], comparisons: Sequence[Row], references: Re
 
 
 def adapter_round(row: Row, comparisons: Sequence[Row], references: References) -> Round:
-    """One adapter's part of a round from its row of rounds and those of comparisons. Raises Unreadable."""
+    """One adapter's part of a round from its row of ``rounds`` and its rows of ``comparisons``. Raises Unreadable."""
     routes: dict[str, tuple[Measurement, ...]] = {}
     for column, route in ROUTES.items():
-        mine = sorted((it for it in comparisons if it.get("route", "present") == route), key=_place)
-        if column in row and (int(row.get("members", 0)) or route == "present") and row[column] != len(mine):
-            raise Unreadable(INCOMPLETE, f"{len(mine)} of {row[column]} canaries of {row['adapter']} ({route})")
-        routes[route] = tuple(_measurement(it, references) for it in mine)
+        of_route = sorted((c for c in comparisons if c.get("route", "present") == route), key=_place)
+        if column in row and (int(row.get("members", 0)) or route == "present") and row[column] != len(of_route):
+            raise Unreadable(INCOMPLETE, f"{len(of_route)} of {row[column]} canaries of {row['adapter']} ({route})")
+        routes[route] = tuple(_measurement(comparison, references) for comparison in of_route)
     return Round(
         adapter=row["adapter"],
         base=row["base"],
@@ -74,12 +75,12 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
 
 
 def traffic_round(row: Row, scores: Sequence[Row]) -> TrafficRound:
-    """One round of responses from its row of traffic_rounds and those of traffic_scores. Raises Unreadable."""
+    """One round of responses from its row of ``traffic_rounds`` and those of ``traffic_scores``. Raises Unreadable."""
     if row["scores"] != len(scores):
         raise Unreadable(INCOMPLETE, f"{len(scores)} of {row['scores']} responses")
     identities = {name: _identity(hashes, scheme) for name, (*hashes, scheme) in row["identities"].items()}
-    told = tuple(traffic_score(score) for score in sorted(scores, key=lambda score: score["place"]))
-    return TrafficRound(row["base"], row["round"], seconds(row["at"]), tuple(row["adapters"]), told, identities)
+    in_order = tuple(traffic_score(score) for score in sorted(scores, key=lambda score: score["place"]))
+    return TrafficRound(row["base"], row["round"], seconds(row["at"]), tuple(row["adapters"]), in_order, identities)
 
 
 def _identity(hashes: Sequence[str], scheme: int | str) -> Identity:
@@ -88,16 +89,16 @@ def _identity(hashes: Sequence[str], scheme: int | str) -> Identity:
 
 
 def traffic_score(row: Row) -> TrafficScore:
-    """One response; when it was served to the millisecond, which is what the store keeps."""
-    named: Mapping[str, float] = row["log_l"]
+    """One response. The time at which it was served is in whole milliseconds, as stored."""
+    alternatives: Mapping[str, float] = row["log_l"]
     samplers: Mapping[str, float] = row["log_sampler"]
     axes: dict[str, Any] = {name: _floats(row[name]) for name in AXES}
     return TrafficScore(
         **{name: row[name] for name in ("adapter", "request_id", "pod", "tokens", "temperature", "top_p", "detail")},
         at=seconds(row["at"]),
         scored=ScoringMode(row["scored"]),
-        alternatives=tuple(map(Alternative.from_text, named)),
-        log_l=_floats(list(named.values())),
+        alternatives=tuple(map(Alternative.from_text, alternatives)),
+        log_l=_floats(list(alternatives.values())),
         samplers=tuple(samplers),
         log_sampler=_floats(list(samplers.values())),
         **axes,
@@ -124,8 +125,8 @@ def _measurement(row: Row, references: References) -> Measurement:
 def _summary(row: Row, side: str, shape: tuple[int, int]) -> Summary:
     log_probs = _floats(row[f"{side}_log_probs"])
     if log_probs.size != shape[0] * shape[1]:
-        seen = f"{log_probs.size} numbers for {shape[0]} x {shape[1]}"
-        raise Unreadable(INCOMPLETE, f"canary {row['canary']} of {row['adapter']}: {seen}")
+        mismatch = f"{log_probs.size} numbers for {shape[0]} x {shape[1]}"
+        raise Unreadable(INCOMPLETE, f"canary {row['canary']} of {row['adapter']}: {mismatch}")
     return Summary(log_probs.reshape(shape), _floats(row[f"{side}_rest"]), np.asarray(row[f"{side}_top1"], np.int32))
 
 

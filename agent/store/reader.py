@@ -1,4 +1,7 @@
-"""The store as those see it who read: the loop with little patience, the commands of this machine with more."""
+"""Read access to ClickHouse: for the loop with a short time-out, for the commands of this machine without one.
+
+The loop must never wait for a store that hangs: whatever it asks goes through ``_soon``.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
 
-PATIENCE_S = 0.5
+TIMEOUT_S = 0.5
 
 
 class StoreReader:
-    """The store as those see it who read: opened when first asked, opened again after it was away."""
+    """Connects at the first query, and again after an error; creates the tables where they do not exist."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -28,55 +31,59 @@ class StoreReader:
         self._drop()
 
     def counted_upto(self) -> dict[tuple[str, int], int]:
+        """See client.counted_upto. Raises Retryable when no answer comes in time."""
         counted: dict[tuple[str, int], int] = self._soon(
             lambda client: store.counted_upto(client, self._config.cluster)
         )
         return counted
 
     def golden(self, adapter: str, pin: str) -> tuple[str, bytes] | None:
-        return self._asked(lambda client: store.golden_row(client, adapter, pin, self._config.cluster))
+        """(hash, bytes) of the pinned golden record, or of the newest where pin is ""; None where it is not stored."""
+        return self._query(lambda client: store.golden_row(client, adapter, pin, self._config.cluster))
 
     def query(self, name: str, params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
-        columns, rows = self._asked(lambda client: store.run_query(client, name, dict(params)))
+        """Answer one of the on-call questions: columns and rows. Raises Refused, Retryable."""
+        columns, rows = self._query(lambda client: store.run_query(client, name, dict(params)))
         return list(columns), [tuple(row) for row in rows]
 
     def elsewhere(self, subjects: Collection[str]) -> Collection[str]:
-        """Without the store's answer, soon, nobody knows, so nothing resolves; the next round asks again.
+        """The subjects that other pods judge degraded. Without an answer in time all of them may be, so that no
+        incident resolves; the next round queries again.
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        mine = (self._config.cluster, self._config.pod)
+        cluster, pod = self._config.cluster, self._config.pod
         try:
-            return self._soon(lambda client: store.degraded_elsewhere(client, *mine))
+            return self._soon(lambda client: store.degraded_elsewhere(client, cluster, pod))
         except AgentError:
             return subjects
 
     def _soon(self, question: Callable[[store.Client], Any]) -> Any:
-        """An answer for the loop, which does not wait for a store that hangs. Raises Retryable when none comes soon.
+        """An answer within TIMEOUT_S, else Retryable: the loop does not wait for a store that hangs.
 
-        A late answer is thrown away: by the next time it would be an answer about the past.
+        A late answer is dropped: by the next query it would describe the past.
         """
         if not self._free.acquire(blocking=False):
             raise Retryable("clickhouse", "still busy with an earlier question")
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._put_answer, args=(question, answers), daemon=True, name="store").start()
         try:
-            answer = answers.get(timeout=PATIENCE_S)
+            answer = answers.get(timeout=TIMEOUT_S)
         except queue.Empty:
-            raise Retryable("clickhouse", f"no answer within {PATIENCE_S} s") from None
+            raise Retryable("clickhouse", f"no answer within {TIMEOUT_S} s") from None
         if isinstance(answer, AgentError):
             raise answer
         return answer
 
     def _put_answer(self, question: Callable[[store.Client], Any], answers: queue.SimpleQueue[Any]) -> None:
         try:
-            answers.put(self._asked(question))
+            answers.put(self._query(question))
         except AgentError as error:
             answers.put(error)
         finally:
             self._free.release()
 
-    def _asked(self, question: Callable[[store.Client], Any]) -> Any:
+    def _query(self, question: Callable[[store.Client], Any]) -> Any:
         try:
             return question(self._opened())
         except AgentError:
@@ -94,8 +101,8 @@ class StoreReader:
             return self._client
 
     def _drop(self) -> None:
-        if not self._lock.acquire(timeout=PATIENCE_S):
-            return  # another thread is still connecting, and will find out by itself
+        if not self._lock.acquire(timeout=TIMEOUT_S):
+            return  # another thread is still connecting; if the store is away, it will fail and drop the client itself
         try:
             client, self._client = self._client, None
         finally:

@@ -1,6 +1,6 @@
-"""Stored rounds as the records they were, in the order in which they were judged, and the verdicts of that time.
+"""Reads stored rounds back as records, in the order in which they were judged, and the verdicts given at the time.
 
-Read only: a table or a column that the store does not have yet counts as empty.
+It only reads: a table or a column that the store does not have yet counts as empty.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from probes.golden.archive import load
 from probes.golden.codec import content_hash, from_bytes
 from probes.golden.record import Golden
 
-# Base rounds of which the canaries are in memory at a time: about 5 MB each with three adapters.
-TOGETHER = 8
+# Rounds whose canaries are in memory at a time: about 5 MB each with three adapters.
+CHUNK = 8
 _UNKNOWN_TABLE = 60
 
 
@@ -38,10 +38,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One stored round. pod: of the agent that judged it; record: None where it is not all there, and why in words
+    """One stored round. pod: of the agent that judged it; record: None where rows are missing, and ``why`` says which
 
-    by_canaries: else by responses; complete: its rows say how many of them there are and in which order, which those
-    of earlier versions do not
+    by_canaries: a round of canaries, else of responses; complete: its rows state their number and order, which those of
+    earlier versions do not
     """
 
     pod: str
@@ -55,7 +55,7 @@ class Stored:
 
 
 class RoundKey(NamedTuple):
-    """Where one round lies. table: rounds or traffic_rounds"""
+    """Key of one stored round. table: rounds or traffic_rounds"""
 
     at: datetime
     table: str
@@ -65,7 +65,7 @@ class RoundKey(NamedTuple):
 
 
 class StoredRounds:
-    """golden_dir: where golden records are looked for that the store does not have; cluster: whose rows."""
+    """cluster: only its rows are read; golden_dir: holds the golden records that are not in the store."""
 
     def __init__(self, client: store.Client, cluster: str, golden_dir: Path) -> None:
         self._client, self._cluster = client, cluster
@@ -73,72 +73,72 @@ class StoredRounds:
 
     def rounds(self, span: Span) -> Iterator[Stored]:
         """In the order in which they were judged. Raises Retryable where the store is away."""
-        found: dict[RoundKey, list[Row]] = {}
+        heads: dict[RoundKey, list[Row]] = {}
         for table in ("rounds", "traffic_rounds"):
             for row in self._rows(table, "at", span):
-                found.setdefault(RoundKey(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
-        places = in_order(found)
-        for start in range(0, len(places), TOGETHER):
-            some = places[start : start + TOGETHER]
-            details = self._details(some)
-            for place in some:
-                yield self._stored(place, found[place], details.get(place, []))
+                heads.setdefault(RoundKey(row["at"], table, row["pod"], row["base"], row["round"]), []).append(row)
+        keys = in_order(heads)
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            details = self._details(chunk)
+            for key in chunk:
+                yield self._stored(key, heads[key], details.get(key, []))
 
     def earlier_responses(self, span: Span) -> int:
-        """Rounds of responses that an earlier version stored, in numbers too few to judge them again."""
-        names = self._asked("SELECT * FROM traffic_scores LIMIT 0", {})[0]
+        """How many rounds of responses an earlier version stored with too few figures to judge them again."""
+        names = self._query("SELECT * FROM traffic_scores LIMIT 0", {})[0]
         unjudged = "toUnixTimestamp64Milli(judged_at) = 0" if "judged_at" in names else "1"
         return len(self._rows("traffic_scores", "at", span, "DISTINCT base, round", unjudged))
 
     def verdicts(self, span: Span) -> list[Row]:
-        """Stored verdicts without their words, by pod and time."""
+        """Stored verdicts without explanation and action, by pod and time."""
         columns = "pod, subject_kind, subject, base, round, at, status, reason, cause, covered_by, log_e"
         return sorted(self._rows("verdicts", "at", span, columns), key=lambda row: (row["pod"], row["at"]))
 
-    def _stored(self, place: RoundKey, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
-        by_canaries = place.table == "rounds"
+    def _stored(self, key: RoundKey, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
+        by_canaries = key.table == "rounds"
         empty = Stored(
-            pod=place.pod,
-            base=place.base,
-            number=place.number,
-            at=seconds(place.at),
+            pod=key.pod,
+            base=key.base,
+            number=key.number,
+            at=seconds(key.at),
             by_canaries=by_canaries,
             record=None,
             complete=not by_canaries or bool(rows[0].get("members", 0)),
         )
         try:
-            made = base_round(rows, details, self._references) if by_canaries else traffic_round(rows[0], details)
+            record = base_round(rows, details, self._references) if by_canaries else traffic_round(rows[0], details)
         except Unreadable as error:
             return replace(empty, why=error.detail)
-        return replace(empty, record=made)
+        return replace(empty, record=record)
 
-    def _details(self, places: Sequence[RoundKey]) -> dict[RoundKey, list[Row]]:
-        """The canaries, or the responses, of each round."""
-        found: dict[RoundKey, list[Row]] = {}
+    def _details(self, keys: Sequence[RoundKey]) -> dict[RoundKey, list[Row]]:
+        """Rows of the canaries, or of the responses, of each round."""
+        of_round: dict[RoundKey, list[Row]] = {}
         for table, details, when, pod in (
             ("rounds", "comparisons", "at", "pod"),
             ("traffic_rounds", "traffic_scores", "judged_at", "agent"),
         ):
-            mine = [place for place in places if place.table == table]
-            if mine:
-                times = [seconds(place.at) for place in mine]
+            of_table = [key for key in keys if key.table == table]
+            if of_table:
+                times = [seconds(key.at) for key in of_table]
                 span = Span(min(times), max(times))
                 for row in self._rows(details, when, span):
-                    place = RoundKey(row[when], table, row[pod], row["base"], row["round"])
-                    found.setdefault(place, []).append(row)
-        return found
+                    key = RoundKey(row[when], table, row[pod], row["base"], row["round"])
+                    of_round.setdefault(key, []).append(row)
+        return of_round
 
     def _rows(self, table: str, when: str, span: Span, columns: str = "*", only: str = "1") -> list[Row]:
         sql = f"""SELECT {columns} FROM {table} WHERE cluster = {{cluster:String}} AND {only}
             AND {when} >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
             AND {when} <= fromUnixTimestamp64Milli({{until:Int64}}, 'UTC')"""
-        given = {"cluster": self._cluster, "since": round(1000 * span.since), "until": round(1000 * span.until)}
-        names, rows = self._asked(sql, given)
+        parameters = {"cluster": self._cluster, "since": round(1000 * span.since), "until": round(1000 * span.until)}
+        names, rows = self._query(sql, parameters)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _asked(self, sql: str, given: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    def _query(self, sql: str, parameters: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
         try:
-            answer = self._client.query(sql, parameters=dict(given))
+            answer = self._client.query(sql, parameters=dict(parameters))
         except Exception as error:  # the driver's errors and urllib3's share no root
             if _is_unknown_table(error):
                 return (), ()
@@ -166,25 +166,25 @@ def _is_unknown_table(error: Exception) -> bool:
 
 
 def _references(client: store.Client, cluster: str, folder: Path) -> References:
-    """Golden records by their hash, each read once: from the store, else from the folder of this machine."""
+    """Looks up references in golden records, each read once: from the store, else from the folder on this machine."""
     goldens: dict[str, Golden | str] = {}
-    known: dict[tuple[str, str], PreparedReference] = {}
+    prepared: dict[tuple[str, str], PreparedReference] = {}
 
     def reference(adapter: str, golden: str, canary: str) -> PreparedReference:
         if golden not in goldens:
             goldens[golden] = _golden(client, cluster, adapter, golden, folder)
-        held = goldens[golden]
-        if isinstance(held, str):
-            raise Unreadable("no_golden", held)
-        if (golden, canary) not in known:
-            known[golden, canary] = _prepared(held, canary)
-        return known[golden, canary]
+        record = goldens[golden]
+        if isinstance(record, str):
+            raise Unreadable("no_golden", record)
+        if (golden, canary) not in prepared:
+            prepared[golden, canary] = _prepared(record, canary)
+        return prepared[golden, canary]
 
     return reference
 
 
 def _golden(client: store.Client, cluster: str, adapter: str, golden: str, folder: Path) -> Golden | str:
-    """The record of that hash, or why it is not at hand."""
+    """The record of that hash, or why it is not available."""
     try:
         row = _golden_row(client, cluster, adapter, golden)
         if row is not None and content_hash(row[1]) == golden:
@@ -205,7 +205,7 @@ def _golden_row(client: store.Client, cluster: str, adapter: str, golden: str) -
 
 def _prepared(golden: Golden, canary: str) -> PreparedReference:
     try:
-        return prepare(next(one.reference for one in golden.canaries if one.id == canary))
+        return prepare(next(c.reference for c in golden.canaries if c.id == canary))
     except StopIteration:
         raise Unreadable("no_golden", f"canary {canary} is not in the golden record {golden.hash}") from None
     except DetectorError as error:

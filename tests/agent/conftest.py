@@ -1,7 +1,7 @@
-"""Stores for the tests of this room: the embedded engine, and a ClickHouse server over it.
+"""Stores for the tests of agent/: the embedded engine, and a ClickHouse server over it.
 
-A process has one engine path at a time. Each module takes a folder of its own and lets go of it at its end; each test
-takes a database of its own.
+A process can have one engine folder open at a time. Each module uses its own folder and closes it at the end; each test
+uses its own database.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def dsn(request: pytest.FixtureRequest, clickhouse: ClickHouseServer, database: 
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[str], store.Client]]:
-    """Clients that are closed when the test is over: an open one would hold the engine's folder."""
+    """Clients that are closed when the test is over: an open one would keep the engine's folder open."""
     opened: list[store.Client] = []
 
     def connect_to(dsn: str) -> store.Client:

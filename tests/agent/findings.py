@@ -167,7 +167,7 @@ def interaction(offset: int, adapter: str = ROUTER, at: float = NOW, **more: Any
 
 
 def batch(first: int = 0, n: int = 10, at: float = NOW, aside: int = 1, partition: int = 0) -> TrafficBatch:
-    """n requests of ticket-router, two of them kept, and one record that could not be read."""
+    """n requests of ticket-router, two of them sampled, and one record that could not be read."""
     topic, last = "llm.interactions", first + n + aside - 1
     minute = at - at % 60
     counts = (RequestCount(topic, partition, first, last, ROUTER, "engine-0", minute, n),)
@@ -208,7 +208,7 @@ def traffic_round(at: float = NOW) -> TrafficRound:
 
 
 def calibration(at: float = NOW) -> Calibration:
-    """Requests ask for temperature 1 and get something hotter."""
+    """Requests name temperature 1 and are sampled at a higher one."""
     ranks = np.array([0.05] * 10 + [0.02] * 5 + [0.08] * 5)
     hot, wide = Interval(1.19, 1.12, 1.27, 300), Interval(1.0, 0.97, float("nan"), 300)
     return Calibration(ROUTER, BASE, 7, at, 33.5, "temperature x1.2", hot, wide, (1.0, 1.0), (1.0, 1.0), ranks, 4200.0)

@@ -1,4 +1,4 @@
-"""Whole outputs held against files that a person has read. GAPWATCH_WRITE_GOLDEN=1 writes them anew; read the diff."""
+"""Whole outputs held against files that a person has read. GAPWATCH_WRITE_GOLDEN=1 rewrites them; read the diff."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "golden"
 
 
-def assert_golden(name: str, seen: str) -> None:
-    """``seen`` is, character for character, what the file says."""
+def assert_golden(name: str, output: str) -> None:
+    """The output equals the file, character for character."""
     file = FOLDER / name
     if os.environ.get("GAPWATCH_WRITE_GOLDEN"):
-        file.write_text(seen, encoding="utf-8")
-    assert seen == file.read_text(encoding="utf-8"), f"{name} differs; GAPWATCH_WRITE_GOLDEN=1 writes it anew"
+        file.write_text(output, encoding="utf-8")
+    assert output == file.read_text(encoding="utf-8"), f"{name} differs; GAPWATCH_WRITE_GOLDEN=1 rewrites it"

@@ -1,4 +1,4 @@
-"""What a configuration becomes."""
+"""From a configuration to the parts of an agent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_one_base_under_the_names_of_two_hash_schemes_is_one_kept_base(config: C
     assert watching.config.golden_base == str(kept)
 
 
-def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_what_lies_there(config: Config) -> None:
+def test_the_kept_base_is_for_the_agent_and_not_for_enrolment_which_accepts_the_present_files(config: Config) -> None:
     (model,) = config.models
     watching: Any = runner_of(config, model)
     enrolling: Any = runner_of(config, model, golden=False)

@@ -1,4 +1,4 @@
-"""The file a user writes: what it may say, and what is said of one that is wrong."""
+"""The configuration file: what it may contain, and the messages for one that is wrong."""
 
 import subprocess
 import sys
@@ -175,7 +175,7 @@ def test_a_wrong_file_gets_one_line_with_the_place_and_what_was_wanted(
         ("https://events.eu.pagerduty.com", "https://events.eu.pagerduty.com"),
     ],
 )
-def test_the_address_of_pagerduty_is_taken_as_other_tools_write_it(tmp_path: Path, url: str, host: str) -> None:
+def test_the_address_of_pagerduty_may_be_written_as_other_tools_want_it(tmp_path: Path, url: str, host: str) -> None:
     config = load(written(tmp_path, GOOD | {"alerts": {"pagerduty": {"routing_key_file": "k", "url": url}}}))
     assert config.alerts.pagerduty is not None and config.alerts.pagerduty.url == host
 
@@ -190,20 +190,18 @@ def test_the_address_of_pagerduty_is_taken_as_other_tools_write_it(tmp_path: Pat
         ("[::1]:9092", ("[::1]:9092",)),
     ],
 )
-def test_brokers_in_one_text_are_the_list_that_they_mean(
-    tmp_path: Path, servers: object, listed: tuple[str, ...]
-) -> None:
+def test_brokers_may_be_one_text_with_commas(tmp_path: Path, servers: object, listed: tuple[str, ...]) -> None:
     config = load(written(tmp_path, GOOD | {"kafka": {"bootstrap_servers": servers, "topic": "t"}}))
     assert config.kafka is not None and config.kafka.bootstrap_servers == listed
 
 
 @pytest.mark.parametrize("name", ["org/model@v2", "base:adapter", "a+b#1", "größer als 3", "_a", "-a", "x" * 255])
-def test_a_name_that_engines_allow_is_a_name(tmp_path: Path, name: str) -> None:
+def test_names_that_engines_allow_are_allowed(tmp_path: Path, name: str) -> None:
     config = load(written(tmp_path, {"models": [MORE | {"adapters": [ONE | {"name": name}]}]}))
     assert config.adapter(name)[1].name == name
 
 
-def test_paths_from_the_home_folder_are_there_and_not_beside_the_file(
+def test_paths_from_the_home_folder_are_not_relative_to_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
@@ -215,7 +213,7 @@ def test_paths_from_the_home_folder_are_there_and_not_beside_the_file(
 
 
 @pytest.mark.parametrize("path", ["base", "models/team/base", "./org/model", "a/b.gguf"])
-def test_a_base_that_is_no_hub_id_lies_beside_the_file(tmp_path: Path, path: str) -> None:
+def test_a_base_that_is_no_hub_id_is_relative_to_the_file(tmp_path: Path, path: str) -> None:
     config = load(written(tmp_path, {"models": [MORE | {"path": path}]}))
     assert Path(config.models[0].path) == tmp_path / path
 

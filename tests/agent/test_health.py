@@ -1,4 +1,4 @@
-"""What the two HTTP servers say, and to whom."""
+"""The answers of the two HTTP servers, and which of them gives which."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_readyz_names_the_part_that_is_away(served: tuple[Health, HandClock]) ->
     assert get(health.public_port, "/readyz").status_code == 200
 
 
-def test_startupz_waits_for_nobody_and_metrics_are_served(served: tuple[Health, HandClock]) -> None:
+def test_startupz_is_always_ok_and_metrics_are_served(served: tuple[Health, HandClock]) -> None:
     health, _ = served
     assert get(health.public_port, "/startupz").status_code == 200
     assert get(health.public_port, "/metrics").text == "up 1\n"
@@ -77,8 +77,8 @@ def test_an_unknown_query_is_a_bad_request_with_the_reason(served: tuple[Health,
     assert "one of: degraded" in reply.json()["error"]
 
 
-def test_a_store_that_is_away_is_no_fault_of_the_request(served: tuple[Health, HandClock]) -> None:
-    """By the command's exit code: 2 and not 64."""
+def test_a_store_that_is_away_is_a_bad_gateway_and_no_bad_request(served: tuple[Health, HandClock]) -> None:
+    """The command then ends with 2, not with 64."""
     health, _ = served
     reply = get(health.control_port, "/queries/away")
     assert (reply.status_code, reply.json()) == (502, {"error": "clickhouse: connection refused"})

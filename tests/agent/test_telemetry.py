@@ -1,4 +1,4 @@
-"""The metrics page: as a whole, against a file; and what it must never show."""
+"""The metrics page: as a whole, against a file; and what it must never contain."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_round_is_in_the_right_bucket() -> None:
     assert (buckets["1.0"], buckets["2.5"], buckets["300.0"]) == (0, 1, 1)
 
 
-def test_what_is_not_measured_now_is_not_shown_as_it_was() -> None:
+def test_a_figure_that_is_not_measured_now_is_taken_off_the_page() -> None:
     telemetry = Telemetry()
     sink = Sink(Config(), Surroundings(telemetry=telemetry))
     sink.submit(findings.alarm(FIXED))
@@ -74,7 +74,7 @@ def test_what_is_not_measured_now_is_not_shown_as_it_was() -> None:
     assert {"gapwatch_status", "gapwatch_threshold_nats", "gapwatch_last_round_seconds"} <= shown
 
 
-def test_what_was_shed_is_a_counter_that_stands_where_its_owner_says() -> None:
+def test_a_total_is_a_counter_with_the_value_that_was_set() -> None:
     telemetry = Telemetry()
     for total in (0, 2, 5):
         telemetry.set("gapwatch.shed", total, adapter=ROUTER, stage="sampling")

@@ -1,4 +1,4 @@
-"""What a YAML file says: each key once, and words as they were written."""
+"""YAML files: duplicate keys are refused, and plain text stays as it was written."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def written(folder: Path, text: str | bytes) -> Path:
         ("1: a\n1: b\n", "1", (1, 2)),
     ],
 )
-def test_a_key_that_stands_twice_is_refused_with_both_lines(
+def test_a_duplicate_key_is_refused_with_both_lines(
     tmp_path: Path, text: str, place: str, lines: tuple[int, int]
 ) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, text))
     assert refused.value.place.endswith("some.yaml")
-    assert refused.value.seen == f"{place} on line {lines[0]} and again on line {lines[1]}"
+    assert refused.value.actual == f"{place} on line {lines[0]} and again on line {lines[1]}"
 
 
-def test_every_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+def test_every_duplicate_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, "a: 1\nb: {x: 1}\na: 2\nb: {y: 1, y: 2}\n"))
     places = ("a on line 1 and again on line 3", "b on line 2 and again on line 4", "b.y on line 4 and again on line 4")
-    assert refused.value.seen == ", ".join(places)
+    assert refused.value.actual == ", ".join(places)
 
 
-def test_a_merged_block_may_be_written_over(tmp_path: Path) -> None:
+def test_keys_of_a_merged_block_may_be_overridden(tmp_path: Path) -> None:
     found = read(written(tmp_path, "x: &x {p: 1, q: 2}\ny:\n  <<: *x\n  q: 3\n"))
     assert found["y"] == {"p": 1, "q": 3}
 
@@ -78,7 +78,7 @@ def test_a_merged_block_may_be_written_over(tmp_path: Path) -> None:
         ("'5'", "5"),
     ],
 )
-def test_plain_words_are_what_they_look_like(tmp_path: Path, word: str, value: Any) -> None:
+def test_plain_scalars_are_what_they_look_like(tmp_path: Path, word: str, value: Any) -> None:
     found = read(written(tmp_path, f"key: {word}\n"))["key"]
     assert (found, type(found)) == (value, type(value))
 
@@ -96,17 +96,17 @@ def test_plain_words_are_what_they_look_like(tmp_path: Path, word: str, value: A
         (b"\xff\xfea\x00", "no UTF-8 at byte 0", "a YAML file in UTF-8"),
         ("a: !!python/object:os.system x", "could not determine a constructor", "valid YAML"),
         ("a: 1\x07", "special characters are not allowed", "valid YAML"),
-        ("models: &m [*m]\n", "a block that holds itself", "valid YAML"),
+        ("models: &m [*m]\n", "a block that contains itself", "valid YAML"),
         ("[" * 5000, "nested too deeply", "valid YAML"),
     ],
 )
 def test_what_is_no_mapping_is_refused_in_one_line(tmp_path: Path, text: str | bytes, seen: str, wanted: str) -> None:
     with pytest.raises(Refused) as refused:
         read(written(tmp_path, text))
-    assert seen in str(refused.value.seen)
+    assert seen in str(refused.value.actual)
     assert wanted in refused.value.wanted
     assert "\n" not in str(refused.value)
 
 
-def test_a_mark_at_the_start_of_the_file_is_no_part_of_its_first_key(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     assert read(written(tmp_path, b"\xef\xbb\xbfmodels: 1\r\n")) == {"models": 1}

@@ -1,4 +1,4 @@
-"""What was applied to somebody's database is never worded otherwise: the store would refuse the file for good."""
+"""A released migration never changes: databases that applied it would refuse the file permanently."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_the_base_under_the_names_is_caught_from_responses_alone(played: tuple[d
     served = played[0]["served"]
     assert set(served["causes"]) == set(ADAPTERS)
     assert set(served["causes"].values()) == {"adapter_not_applied"}
-    assert served["heard"] > 0 and served["pages"] == 0
+    assert served["healthy"] > 0 and served["pages"] == 0
 
 
 def test_the_store_answers_the_on_call_questions_after_the_agent_is_gone(played: tuple[dict[str, Any], Path]) -> None:

@@ -45,6 +45,6 @@ def test_the_known_path_is_taken_off(written: str, host: str) -> None:
 def test_what_cannot_be_right_is_refused_and_not_repeated(written: str, saw: str) -> None:
     with pytest.raises(Unfit) as refused:
         address(written)
-    assert saw in refused.value.seen
+    assert saw in refused.value.actual
     assert refused.value.wanted.startswith("https://events.pagerduty.com or https://events.eu")
     assert "hunter2" not in str(refused.value)

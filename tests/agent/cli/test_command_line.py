@@ -1,4 +1,4 @@
-"""Exit codes and words of the commands, each in a process of its own as a user starts it."""
+"""Exit codes and messages of the commands, each run in its own process, as a user starts it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gapwatch(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """Everything named, nothing there: no broker, no server, no base."""
+    """A configuration of which nothing exists: no broker, no server, no base."""
     (tmp_path / "key").write_text("k" * 32)
     adapter = {"name": "a", "path": "adapters/a"}
     settings = {
@@ -56,8 +56,8 @@ def test_wrong_usage_ends_with_64_and_a_line(words: tuple[str, ...]) -> None:
     assert "gapwatch --help" in done.stderr
 
 
-def test_a_level_that_no_log_has_ends_with_64_and_the_levels() -> None:
-    """1 would say that an adapter is degraded."""
+def test_an_unknown_log_level_ends_with_64_and_the_known_ones() -> None:
+    """1 would mean that an adapter is degraded."""
     done = gapwatch("sample-config", GAPWATCH_LOG="verbose")
     assert done.returncode == 64 and done.stdout == ""
     assert done.stderr.splitlines() == [
@@ -66,7 +66,7 @@ def test_a_level_that_no_log_has_ends_with_64_and_the_levels() -> None:
 
 
 @pytest.mark.parametrize("columns", ["", "wide"])
-def test_a_width_that_is_no_number_is_none(columns: str, config: Path) -> None:
+def test_a_terminal_width_that_is_no_number_is_ignored(columns: str, config: Path) -> None:
     done = gapwatch("query", "--config", str(config), COLUMNS=columns)
     assert done.returncode == 0 and "requests_since" in done.stdout, done.stderr
 
@@ -89,7 +89,7 @@ def test_check_config_passes_a_sound_file_and_names_a_missing_one(config: Path) 
     ]
 
 
-def test_check_config_says_what_follows_where_the_base_is_not_kept(config: Path) -> None:
+def test_check_config_notes_what_follows_when_the_base_is_not_kept(config: Path) -> None:
     told = gapwatch("check-config", "--json", "--config", str(config))
     assert not any("keep_golden_weights" in note for note in json.loads(told.stdout)["notes"])
     config.write_text(
@@ -175,7 +175,7 @@ def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:
     assert "line 1: messages []" in problem and "line 2: no JSON" in problem
     notes = "\n".join(told["notes"])
     assert "sampling.rate is 0" in notes
-    assert f"models.0.path: nothing lies at {config.parent / 'base'} yet" in notes
+    assert f"models.0.path: {config.parent / 'base'} does not exist yet" in notes
     assert f"a and b have the same path, {config.parent / 'adapters/a'}" in notes
 
 
@@ -186,7 +186,7 @@ def test_check_config_refuses_a_setting_that_no_detector_has(config: Path) -> No
     assert "detectors.logit_shift: saw colour" in done.stderr and "wanted one of: " in done.stderr
 
 
-def test_doctor_tells_the_threads_and_warns_of_more_than_can_run(config: Path) -> None:
+def test_doctor_reports_the_threads_and_warns_of_more_than_can_run(config: Path) -> None:
     (taken,) = parts_of(config, "cpu")
     assert taken["ok"] and " threads, by " in taken["seen"]
     config.write_text(config.read_text().replace("golden_dir: golden", "golden_dir: golden\n  threads: 4096"))
@@ -200,7 +200,7 @@ def parts_of(config: Path, part: str) -> list[dict[str, Any]]:
     return [check for check in checks if check["part"] == part]
 
 
-def test_a_port_that_another_has_is_one_line_and_no_traceback(config: Path) -> None:
+def test_a_port_in_use_is_one_line_and_no_traceback(config: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         config.write_text(config.read_text().replace("prometheus_port: 0", f"prometheus_port: {port}"))
@@ -233,3 +233,19 @@ def test_another_program_on_the_control_port_is_not_taken_for_an_agent(config: P
     assert "Traceback" not in asked.stderr
     assert not agent["ok"] and agent["seen"] == f"another program answers on port {server.server_port}"
     assert store["ok"] and store["seen"].startswith("version ")
+
+
+def test_warnings_of_libraries_are_lines_of_the_same_form_and_those_we_log_ourselves_are_left_out() -> None:
+    code = """
+import logging
+from agent.__main__ import log_to_stderr
+log_to_stderr("error")
+log_to_stderr("info")  # a second time, as gapwatch demo does: each line still once
+logging.getLogger("a.library").warning("it %s", "broke")
+logging.getLogger("a.library").info("nothing of interest")
+logging.getLogger("urllib3.connectionpool").warning("Retrying")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert (line["event"], line["level"], line["logger"]) == ("it broke", "warning", "a.library")
+    assert line["timestamp"].endswith("Z")

@@ -1,4 +1,4 @@
-"""What a person reads: histograms as bars in the answers of gapwatch query."""
+"""Output for people: histograms as bars in the answers of gapwatch query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.agent import findings
         ([], ""),
     ],
 )
-def test_even_shares_stand_half_way_up(shares: list[float], bars: str) -> None:
+def test_equal_shares_are_half_as_high_as_the_line(shares: list[float], bars: str) -> None:
     assert picture(shares) == bars
 
 
@@ -32,7 +32,7 @@ def test_a_histogram_is_drawn_in_narrow_answers_and_in_wide_ones(more: int) -> N
     assert "█▁▁▁" in out.getvalue() and "0.7" not in out.getvalue()
 
 
-def test_a_name_in_brackets_is_shown_and_is_no_colour() -> None:
+def test_a_name_in_brackets_is_shown_and_not_read_as_a_colour() -> None:
     out = io.StringIO()
     Console(file=out, width=160).print(verdict_table([findings.verdict(subject="[red]router[/b]")]))
     assert "[red]router[/b]" in out.getvalue()

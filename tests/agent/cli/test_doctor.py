@@ -1,4 +1,4 @@
-"""What doctor says of the files of a base and its adapters, before any of their weights is loaded."""
+"""What doctor reports about the files of a base and its adapters; no weights are loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_SYSTEM = (
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A sound base with one adapter and two canaries."""
+    """A valid base with one adapter and two canaries."""
     base = tiny_base(tmp_path / "base")
     tiny_adapter(tmp_path / "a", base)
     turns = [[{"role": "user", "content": "q"}], [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]]
@@ -57,9 +57,9 @@ def lost(base: Path) -> None:
         (base / name).unlink(missing_ok=True)
 
 
-def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path) -> None:
+def test_a_valid_base_and_adapter_pass(config: Config, tmp_path: Path) -> None:
     told = seen(config, "tokenizer m")
-    assert told.ok and told.seen == "can be read; prompts that its chat template writes: 2"
+    assert told.ok and told.result == "can be read; prompts that its chat template renders: 2"
     assert seen(config, "adapter router") == Check("adapter router", True, str(tmp_path / "a"))
 
 
@@ -68,34 +68,34 @@ def test_a_sound_base_and_adapter_are_said_to_be(config: Config, tmp_path: Path)
     [
         (torn, "base: its tokenizer cannot be read (Expecting value: line 7"),
         (lost, "holds no tokenizer files"),
-        (untemplated, "2 of 2 prompts cannot be written: its tokenizer has no chat template (chat_template.jinja, "),
+        (untemplated, "2 of 2 prompts cannot be rendered: its tokenizer has no chat template (chat_template.jinja, "),
         (
             lambda base: template(base, NO_SYSTEM),
-            "1 of 2 prompts cannot be written: the chat template cannot render it (System role not supported): "
+            "1 of 2 prompts cannot be rendered: the chat template cannot render it (System role not supported): "
             "c1 of router",
         ),
         (
             lambda base: template(base, "{% if %}"),
-            "2 of 2 prompts cannot be written: the chat template cannot render it (Expected an expression",
+            "2 of 2 prompts cannot be rendered: the chat template cannot render it (Expected an expression",
         ),
     ],
 )
-def test_words_that_cannot_be_had_are_one_line(
+def test_a_tokenizer_that_cannot_be_read_is_one_line(
     config: Config, tmp_path: Path, fault: Callable[[Path], None], why: str
 ) -> None:
     fault(tmp_path / "base")
     told = seen(config, "tokenizer m")
-    assert not told.ok and why in told.seen and "\n" not in told.seen, told.seen
+    assert not told.ok and why in told.result and "\n" not in told.result, told.result
     assert seen(config, "base m").ok
 
 
-def test_a_base_of_weights_alone_has_the_words_of_the_golden_one(config: Config, tmp_path: Path) -> None:
+def test_a_base_of_weights_alone_uses_the_tokenizer_of_the_golden_one(config: Config, tmp_path: Path) -> None:
     tiny_base(tmp_path / "golden base")
     lost(tmp_path / "base")
     (model,) = config.models
     model = model.model_copy(update={"golden_path": str(tmp_path / "golden base")})
     told = seen(config.model_copy(update={"models": (model,)}), "tokenizer m")
-    assert told.ok and f"{tmp_path / 'golden base'}, since {tmp_path / 'base'} holds weights alone" in told.seen
+    assert told.ok and f"{tmp_path / 'golden base'}, since {tmp_path / 'base'} holds weights alone" in told.result
 
 
 @pytest.mark.parametrize(
@@ -105,15 +105,15 @@ def test_a_base_of_weights_alone_has_the_words_of_the_golden_one(config: Config,
         ("adapter_config.json", '{"peft_type": "LORA", "use_dora": true}', "use_dora"),
     ],
 )
-def test_an_adapter_that_cannot_be_replayed_is_said_to_be_none(
+def test_an_adapter_that_cannot_be_replayed_fails_with_the_reason(
     config: Config, tmp_path: Path, name: str, text: str, why: str
 ) -> None:
     (tmp_path / "a" / name).write_text(text)
     told = seen(config, "adapter router")
-    assert not told.ok and why in told.seen
+    assert not told.ok and why in told.result
 
 
-def test_an_adapter_that_is_not_there_is_said_so(config: Config, tmp_path: Path) -> None:
+def test_an_adapter_that_does_not_exist_fails(config: Config, tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "b")
     told = seen(config, "adapter router")
-    assert not told.ok and told.seen == f"{tmp_path / 'a'} is not there"
+    assert not told.ok and told.result == f"{tmp_path / 'a'} does not exist"

@@ -1,4 +1,4 @@
-"""gapwatch drift over a real engine: the kind of prompts that came is named, without and with texts."""
+"""gapwatch drift on a real store: the new kind of prompts is listed first, with and without stored texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def stored(tmp_path: Path, kinds: dict[float, tuple[str, float]], store_text: bool) -> None:
-    """hours ago -> (what was asked, where its embeddings lie): twenty requests each, as the sink stores them."""
+    """hours ago -> (prompt, centre of its embeddings): stores twenty requests each, through the sink."""
     sink = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{tmp_path / 'store'}", store_text=store_text), Surroundings())
     sink.open()
     random = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def stored(tmp_path: Path, kinds: dict[float, tuple[str, float]], store_text: bo
 
 
 @pytest.mark.parametrize("store_text", [True, False])
-def test_the_kind_that_came_is_first_and_has_words_only_where_texts_are_stored(
+def test_the_new_kind_is_first_and_has_terms_only_where_texts_are_stored(
     tmp_path: Path, config: Path, store_text: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(tmp_path, {72.0: ("refund for kettle", 0.0), 2.0: ("Wo ist mein Paket", 5.0)}, store_text)
@@ -72,7 +72,7 @@ def test_the_kind_that_came_is_first_and_has_words_only_where_texts_are_stored(
         assert not any(one["terms"] or one["examples"] for one in found)
 
 
-def test_too_little_to_compare_and_what_is_not_there(tmp_path: Path, config: Path) -> None:
+def test_too_little_to_compare_and_unknown_names(tmp_path: Path, config: Path) -> None:
     stored(tmp_path, {2.0: ("refund", 0.0)}, store_text=False)
     assert explain_drift(config, ROUTER, "prompt", 24, json=False) == 2
     with pytest.raises(Refused, match="prompt or output"):

@@ -1,4 +1,4 @@
-"""``gapwatch enrol`` over tiny models on disk: what is written, what is kept, how an earlier release is known again."""
+"""``gapwatch enrol`` over tiny models on disk: what is written, what is kept, how an earlier release is recognised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, two adapters and a configuration, as an engine's volume has them."""
+    """A base, two adapters and a configuration, laid out as on an engine's volume."""
     folder = tmp_path_factory.mktemp("volume")
     base = ends_now_and_then(tiny_base(folder / "base", tied=False))
     for seed, name in enumerate(("a", "b"), start=1):
@@ -75,13 +75,13 @@ def test_the_base_is_kept_where_responses_are_scored(volume: Path, first: Golden
     assert kept is not None and base_hash(kept) == base_hash(volume / "base")
 
 
-def test_the_record_names_its_hash_scheme_and_the_words_of_the_base(volume: Path, first: Golden) -> None:
+def test_the_record_names_its_hash_scheme_and_the_tokenizer_of_the_base(volume: Path, first: Golden) -> None:
     assert first.hash_scheme == NEWEST
     assert first.template_hash == template_hash(volume / "base") != ""
     assert first.tokenizer_files_hash == tokenizer_hashes(volume / "base")[NEWEST]
 
 
-def test_a_replacement_knows_the_release_before_it_by_name(volume: Path, first: Golden) -> None:
+def test_a_replacement_has_the_release_before_it_among_its_signatures(volume: Path, first: Golden) -> None:
     with pytest.raises(Refused, match="accepted already"):
         enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(), json=True)
     shutil.rmtree(volume / "a")

@@ -1,4 +1,5 @@
-"""A base that is not run, at each command: one line says why, no question, no traceback, its code never run."""
+"""A base that needs code of its own is refused by each command: one line with the reason, no prompt, no traceback, and
+that code never runs."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ REASON = "code of a model folder is never run"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A base that wants its own code, with an adapter that was accepted while another base lay there."""
+    """A base that needs its own code, with an adapter that was accepted on another base at the same path."""
     base = tiny_base(tmp_path / "base", tied=False)
     tiny_adapter(tmp_path / "a", base)
     with_code(base, "internlm2")
@@ -46,8 +47,8 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("words", "code"), [(("enrol", "new"), 2), (("probe", golden().adapter), 2), (("doctor",), 1)])
-def test_the_command_says_why_in_words(config: Path, words: tuple[str, ...], code: int) -> None:
-    """Whoever types y to whatever is asked has not agreed to run a stranger's code."""
+def test_the_command_gives_the_reason(config: Path, words: tuple[str, ...], code: int) -> None:
+    """Even with "y" on standard input: that is no consent to run foreign code."""
     command = [sys.executable, "-m", "agent", *words, "--json", "--config", str(config)]
     environment = {**os.environ, "COLUMNS": "300"}
     done = subprocess.run(
@@ -59,7 +60,7 @@ def test_the_command_says_why_in_words(config: Path, words: tuple[str, ...], cod
     assert not (config.parent / "base" / RAN).exists()
 
 
-def test_the_agent_cannot_tell_and_says_why(config: Path) -> None:
+def test_the_agent_is_unmonitorable_with_the_reason(config: Path) -> None:
     told = load(config)
     (model,) = told.models
     runner = runner_of(told, model)

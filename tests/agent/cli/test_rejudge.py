@@ -1,4 +1,4 @@
-"""``gapwatch rejudge`` as a command: the embedded store that a running agent holds, and wrong usage."""
+"""``gapwatch rejudge`` as a command: the embedded store that a running agent has open, and wrong usage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def asked(folder: Path, dsn: str, *more: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_store_that_a_running_agent_holds_says_what_to_do(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
+def test_a_store_that_a_running_agent_has_open_says_what_to_do(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
     ended = asked(tmp_path, f"chdb://{clickhouse.folder}")
     assert ended.returncode == 2
-    assert "a running agent holds it, and does not hand out whole rounds: stop that agent" in ended.stderr
+    assert "a running agent has it open, and does not serve whole rounds: stop that agent" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

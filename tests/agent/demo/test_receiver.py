@@ -1,4 +1,4 @@
-"""The local PagerDuty refuses what the real one refuses, and keeps incidents as it does."""
+"""The stand-in refuses what PagerDuty refuses, and keeps incidents as it does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_resolve_of_an_unknown_key_is_accepted(receiver: Receiver) -> None:
     assert receiver.incidents == []
 
 
-def test_a_trigger_without_a_key_is_given_one(receiver: Receiver) -> None:
+def test_a_trigger_without_a_key_gets_one(receiver: Receiver) -> None:
     keyless = {name: value for name, value in TRIGGER.items() if name != "dedup_key"}
     assert len(send(receiver, keyless).json()["dedup_key"]) == 32
 
@@ -84,7 +84,7 @@ def test_changes_are_kept_apart(receiver: Receiver) -> None:
         (with_payload(custom_details={"a": "x" * 600_000}), "limit 524288"),
     ],
 )
-def test_what_the_real_one_would_refuse(receiver: Receiver, event: Any, words: str) -> None:
+def test_events_that_pagerduty_refuses(receiver: Receiver, event: Any, words: str) -> None:
     answer = send(receiver, event)
     assert answer.status_code == 400
     assert words in " ".join(answer.json()["errors"])

@@ -15,7 +15,7 @@ def test_evidence_from_embeddings_is_shown_and_that_of_canaries_is_not() -> None
     assert (show.records_read, show.kept) == (11, 2)
 
 
-def test_a_round_is_handed_over_with_its_verdicts_once_the_next_one_begins() -> None:
+def test_a_round_is_complete_with_its_verdicts_once_the_next_one_begins() -> None:
     show = Show()
     verdict = findings.verdict()
     for finding in (findings.base_round(1), verdict, findings.base_round(2)):

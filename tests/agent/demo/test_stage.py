@@ -1,4 +1,4 @@
-"""What the demo lays on its volume, and what it asks for before it begins."""
+"""What the demo puts on its volume, and what it needs before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ClickHouse sink: nothing twice, nothing lost that must not be, and the loop never waits."""
+"""The ClickHouse sink: nothing is stored twice, no traffic is lost, and the loop never waits."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_same_traffic_twice_is_stored_once(
 def test_all_requests_of_one_record_are_kept(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
-    """Their ids may be the same by now: redaction has been over them."""
+    """Redaction may have made their ids equal."""
     sink, whole = new_sink(dsn=dsn), findings.batch(40)
     kept = tuple(replace(findings.interaction(40), request_id="[redacted]", number=i) for i in range(3))
     lost = tuple(replace(whole.rejected[0], number=i) for i in range(2))
@@ -159,10 +159,10 @@ def test_all_requests_of_one_record_are_kept(
     assert (count(client, "interactions", "FINAL"), count(client, "aside", "FINAL")) == (3, 2)
 
 
-def test_the_same_offsets_of_a_topic_made_anew_are_other_records(
+def test_the_same_offsets_of_a_recreated_topic_are_other_records(
     dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
-    """The store must not take them for a copy of what it has: their first record is of another time."""
+    """The store must not drop them as copies: the time of their first record differs."""
     sink, later = new_sink(dsn=dsn), findings.NOW + 3600.0
     for batch in (replace(findings.batch(40), first_ms=1), replace(findings.batch(40, at=later), first_ms=2)):
         sink.submit(batch)
@@ -336,7 +336,7 @@ def test_one_row_that_cannot_be_stored_does_not_take_others_with_it(
     ]
 
 
-def test_tables_that_went_away_are_made_again(
+def test_dropped_tables_are_created_again(
     clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
     sink = new_sink(dsn=server_dsn)
@@ -350,7 +350,7 @@ def test_tables_that_went_away_are_made_again(
 
 
 def test_a_server_needs_neither_embedded_engine_nor_data_frames(clickhouse: ClickHouseServer, database: str) -> None:
-    """What the sidecar's image leaves out must not be imported on the way to a server."""
+    """A connection to a server must not import what the sidecar's image leaves out."""
     code = f"""
 import sys, time
 from agent.sinks.clickhouse import Config, Sink

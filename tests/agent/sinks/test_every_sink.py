@@ -24,7 +24,7 @@ ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def settings(tmp_path: Path, dsn: str) -> Iterator[dict[str, dict[str, Any]]]:
-    """What a sink cannot do without, by its name; a new sink with defaults for everything needs no line here."""
+    """Required settings of each sink, by its name; a sink with defaults for everything needs no line here."""
     key = tmp_path / "key"
     key.write_text(ROUTING_KEY)
     with Receiver() as receiver:
@@ -54,7 +54,7 @@ def settle(sink: Any, seconds: float = 20.0) -> bool:
     return True
 
 
-def test_the_folder_has_the_four_sinks_of_the_design() -> None:
+def test_the_folder_has_the_four_built_in_sinks() -> None:
     assert {"clickhouse", "pagerduty", "prometheus", "memory"} <= set(NAMES)
 
 

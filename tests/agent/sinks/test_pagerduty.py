@@ -1,4 +1,4 @@
-"""The PagerDuty sink: pages survive outages and restarts, keep their order, and keep the key to themselves."""
+"""The PagerDuty sink: pages survive outages and restarts, stay in order, and never leak the routing key."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_every_reason_makes_an_event_that_pagerduty_accepts(reason: NoticeReason
     assert any("Runbook" in link["text"] for link in body["links"]) == (reason not in CHANGES)
 
 
-def test_severity_tells_degraded_from_not_knowing(config: Config) -> None:
+def test_severity_distinguishes_degraded_from_unmonitorable(config: Config) -> None:
     assert to_event(notice(), config, "engine-0")[1]["payload"]["severity"] == "critical"
     body = to_event(notice(NoticeReason.CANNOT_TELL), config, "engine-0")[1]
     assert body["payload"]["severity"] == "warning"
@@ -151,7 +151,7 @@ def test_findings_that_are_no_notices_send_nothing(receiver: Receiver, new_sink:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 403])
-def test_what_may_pass_is_tried_again(status: int, receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
+def test_a_temporary_failure_is_retried(status: int, receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
     receiver.fail_next(3, status)
     sink = new_sink(receiver.url)
     sink.submit(notice())
@@ -181,7 +181,7 @@ def test_an_address_that_cannot_be_called_is_refused(url: str, key_file: Path, t
 
 
 @pytest.mark.parametrize("key", ["", "f" * 32, "short"])
-def test_a_wrong_key_keeps_the_page_and_stays_red_until_it_went_through(
+def test_a_wrong_key_keeps_the_page_and_fails_the_status_until_it_was_sent(
     key: str, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
 ) -> None:
     key_file.write_text(key)
@@ -198,9 +198,7 @@ def test_a_wrong_key_keeps_the_page_and_stays_red_until_it_went_through(
     assert sink.status[0]
 
 
-def test_a_400_that_does_not_say_what_is_wrong_gives_no_page_up(
-    receiver: Receiver, new_sink: Callable[..., Sink]
-) -> None:
+def test_a_400_without_an_explanation_does_not_drop_the_page(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
     receiver.fail_next(2, 400)
     sink = new_sink(receiver.url)
     sink.submit(notice())
@@ -208,7 +206,7 @@ def test_a_400_that_does_not_say_what_is_wrong_gives_no_page_up(
     assert sink.refused == 0
 
 
-def test_a_try_that_fails_in_an_unforeseen_way_does_not_end_the_sending(
+def test_an_unexpected_error_does_not_end_the_sender(
     receiver: Receiver, new_sink: Callable[..., Sink], tmp_path: Path
 ) -> None:
     """An entry of an earlier version, whose path no client can call."""
@@ -224,7 +222,7 @@ def test_a_try_that_fails_in_an_unforeseen_way_does_not_end_the_sending(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_sender_that_has_stopped_is_red(
+def test_a_sender_that_has_stopped_fails_the_status(
     receiver: Receiver, new_sink: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object) -> None:
@@ -237,7 +235,9 @@ def test_a_sender_that_has_stopped_is_red(
     assert "stopped" in sink.status[1]
 
 
-def test_a_takeover_waits_until_its_bases_page_went_through(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
+def test_a_covered_members_resolve_waits_for_the_page_of_its_base(
+    receiver: Receiver, new_sink: Callable[..., Sink]
+) -> None:
     sink = new_sink(receiver.url, retry_s=2.0, max_retry_s=2.0)
     sink.submit(notice())
     assert wait_until(lambda: sink.sent == 1)
@@ -254,7 +254,7 @@ def test_a_takeover_waits_until_its_bases_page_went_through(receiver: Receiver, 
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_what_is_refused_is_dropped_and_said(
+def test_an_event_that_is_refused_is_dropped_with_an_error_in_the_log(
     status: int, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
 ) -> None:
     if status == 413:
@@ -271,7 +271,7 @@ def test_what_is_refused_is_dropped_and_said(
 
 
 def test_a_resolve_never_overtakes_its_trigger(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
-    """Failures fall on whatever comes; other incidents go on meanwhile."""
+    """The injected failures may hit any of the events; other incidents continue meanwhile."""
     receiver.fail_next(12, 503)
     sink = new_sink(receiver.url)
     subjects = [f"adapter-{i}" for i in range(6)]

@@ -1,4 +1,4 @@
-"""Findings in the store without its writer, and answers to its questions."""
+"""Puts findings into the store without the sink's thread, and asks the on-call questions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ embedded = pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
 
 
 def insert(client: store.Client, *seen: Finding, place: Origin = HERE) -> None:
-    """Straight into the tables: the writer thread has tests of its own."""
+    """Directly into the tables: the writer thread has its own tests."""
     for finding in seen:
         for group in to_rows(finding, place):
             names = list(group.rows[0])

@@ -1,4 +1,4 @@
-"""The store: addresses, schema, offsets, golden records, and whom another pod calls degraded."""
+"""The store: connections, schema, offsets, golden records, and which subjects another pod judges degraded."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_replicated_engines_keep_their_version_column_and_get_a_keeper_path() ->
 
 @embedded
 def test_replicated_engines_are_understood(dsn: str, connect: Connect) -> None:
-    """Here are neither a keeper nor macros. That the engine misses those, and nothing else, is what can be seen."""
+    """There is no keeper here and there are no macros: the engine must report these as missing, and nothing else."""
     with pytest.raises(Exception, match=r"[Mm]acro|ZooKeeper|ZOOKEEPER"):
         migrations.migrate(connect(dsn), replicated=True)
 
@@ -120,14 +120,14 @@ def test_the_password_is_read_from_its_file(tmp_path: Path, clickhouse: ClickHou
         guarded.stop()
 
 
-def test_a_folder_that_another_process_holds_says_whom_to_ask(clickhouse: ClickHouseServer) -> None:
+def test_a_folder_that_another_process_has_open_says_what_to_do(clickhouse: ClickHouseServer) -> None:
     code = f"from agent.store import client; client.connect('chdb://{clickhouse.folder}')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "agent.errors.Retryable" in ended.stderr
-    assert "a running agent holds it: ask it (gapwatch query does so)" in ended.stderr
+    assert "a running agent has it open: query that agent (gapwatch query does)" in ended.stderr
 
 
-def test_offsets_go_on_behind_what_is_counted(migrated: store.Client) -> None:
+def test_offsets_continue_after_the_last_count(migrated: store.Client) -> None:
     assert store.counted_upto(migrated, "prod") == {}
     insert(migrated, findings.batch(0, n=10, aside=0), findings.batch(10, n=5, aside=2))
     insert(migrated, findings.batch(100, n=7, aside=0, partition=3))
@@ -136,8 +136,8 @@ def test_offsets_go_on_behind_what_is_counted(migrated: store.Client) -> None:
 
 
 @embedded
-def test_counts_without_their_batch_row_are_counted_all_the_same(migrated: store.Client) -> None:
-    """The agent died between the two inserts of one batch."""
+def test_counts_without_their_batch_row_are_included(migrated: store.Client) -> None:
+    """The agent crashed between the two inserts of one batch."""
     counts = next(group for group in to_rows(findings.batch(0, n=10, aside=0), HERE) if group.table == "request_counts")
     names = list(counts.rows[0])
     migrated.insert("request_counts", [[row[n] for n in names] for row in counts.rows], column_names=names)
@@ -161,7 +161,7 @@ def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Cli
 
 
 @embedded
-def test_degraded_elsewhere_asks_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
+def test_degraded_elsewhere_is_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
     def pod(name: str, beat: float, *statuses: Status, first: float = NOW - 30, **more: Any) -> None:
         there = Origin("prod", name)
         insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)

@@ -1,4 +1,4 @@
-"""Where the store is: what an address may say, and what is said of one that is none."""
+"""Addresses of the store: their parts, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def test_an_address_is_read_into_its_parts(dsn: str, wanted: Address) -> None:
         ("clickhouse:///db", "no host", "clickhouse://"),
         ("clickhouse://h:port/db", "cannot be read", "clickhouse://"),
         ("clickhouse://h:8123/db?secure=true", "more than a scheme", "?database=NAME"),
-        ("clickhouse://h:8123/db/table", "no name of a database", "letters, digits"),
-        ("clickhouse://h:8123/d`b", "no name of a database", "letters, digits"),
-        ("chdb://var/lib/store", "no whole path", "three slashes"),
-        ("chdb:///", "no whole path", "three slashes"),
-        ("chdb://./store", "no whole path", "three slashes"),
+        ("clickhouse://h:8123/db/table", "no valid database name", "letters, digits"),
+        ("clickhouse://h:8123/d`b", "no valid database name", "letters, digits"),
+        ("chdb://var/lib/store", "no absolute path", "three slashes"),
+        ("chdb:///", "no absolute path", "three slashes"),
+        ("chdb://./store", "no absolute path", "three slashes"),
     ],
 )
-def test_what_cannot_be_an_address_is_refused_by_its_part(dsn: str, seen: str, wanted: str) -> None:
+def test_an_invalid_address_is_refused_by_the_part_that_is_wrong(dsn: str, seen: str, wanted: str) -> None:
     with pytest.raises(Refused) as refused:
         address(dsn)
     assert refused.value.place == "clickhouse.dsn"
-    assert seen in str(refused.value.seen)
+    assert seen in str(refused.value.actual)
     assert wanted in refused.value.wanted
 
 
@@ -80,6 +80,6 @@ def test_a_password_is_not_repeated(dsn: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_password_in_the_address_is_told_where_it_belongs() -> None:
+def test_the_message_for_a_password_in_the_address_says_where_it_belongs() -> None:
     with pytest.raises(Refused, match=r"a password in the address, wanted clickhouse\.password_file"):
         address("clickhouse://user:hunter2@host:8443/db")

@@ -1,4 +1,4 @@
-"""A row becomes the record it was made of: what is made of that record again is the same row, to the last bit."""
+"""Rows are read back as records; rows made from these again are the same, to the last bit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def placed(found: Measurement, replica: str = "") -> Measurement:
 
 
 def measured(adapter: str, fault: str, **more: Any) -> Round:
-    """In an order that no name has."""
+    """Canaries in an order that sorting by name does not give."""
     made = synthetic.make_round(adapter, fault, number=3)
     seen = tuple(placed(one) for one in reversed(made.measurements))
     return replace(made, at=AT, number=3, measurements=seen, **more)
@@ -65,7 +65,7 @@ def tables(record: BaseRound | TrafficRound) -> dict[str, list[Row]]:
 
 
 def plain(found: dict[str, list[Row]]) -> str:
-    """Every number with all its digits; nan is itself."""
+    """Every number with all its digits; nan equals nan."""
     return repr(
         [
             (table, [{k: (v.dtype, v.tolist()) if isinstance(v, np.ndarray) else v for k, v in row.items()}])
@@ -132,7 +132,7 @@ def test_a_millisecond_comes_back_as_itself(at: float) -> None:
     assert seconds(when(at)) == at
 
 
-def test_a_round_that_lost_rows_is_not_made_of_those_that_are_left() -> None:
+def test_a_round_with_missing_rows_is_unreadable() -> None:
     several = tables(rounds()["in the order of the configuration"])
     with pytest.raises(Unreadable, match="2 of 3 adapters"):
         base_round(several["rounds"][:2], several["comparisons"], references)
@@ -151,7 +151,7 @@ def test_a_round_that_lost_rows_is_not_made_of_those_that_are_left() -> None:
         traffic_round(tables(heard)["traffic_rounds"][0], [])
 
 
-def test_rows_of_an_earlier_version_come_in_the_order_of_their_names() -> None:
+def test_rows_of_an_earlier_version_are_ordered_by_name() -> None:
     rows = tables(rounds()["in the order of the configuration"])
     new = ("members", "place", "raw_canaries", "warm_canaries", "replica")
     old = {name: [{k: v for k, v in row.items() if k not in new} for row in some] for name, some in rows.items()}

@@ -1,4 +1,4 @@
-"""Every on-call question of dashboards/sql, answered on one story."""
+"""Every on-call question of dashboards/sql, answered on the stored rows of one incident."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def told(migrated: store.Client) -> store.Client:
     return migrated
 
 
-def test_every_question_has_words_and_an_answer_on_an_empty_store(migrated: store.Client) -> None:
+def test_every_question_has_a_text_and_an_answer_on_an_empty_store(migrated: store.Client) -> None:
     assert len(store.query_names()) >= 10
     for name, question in store.query_names().items():
         assert question.endswith("?"), f"{name}: its first line is the question it answers"
@@ -53,7 +53,7 @@ def test_every_question_has_words_and_an_answer_on_an_empty_store(migrated: stor
         assert list(rows) == [], name
 
 
-def test_every_question_is_answered_on_the_story(told: store.Client) -> None:
+def test_every_question_is_answered_on_the_incident(told: store.Client) -> None:
     for name in store.query_names():
         assert answers(told, name), name
 
@@ -89,7 +89,7 @@ def test_by_which_sampler_tokens_are_drawn(told: store.Client) -> None:
 
 
 @embedded
-def test_a_subject_that_recovered_is_degraded_no_more(told: store.Client) -> None:
+def test_a_recovered_subject_is_no_longer_degraded(told: store.Client) -> None:
     insert(told, *(findings.verdict(reason=Reason.RESOLVED, subject=name) for name in (ROUTER, TONE)))
     insert(told, findings.verdict(reason=Reason.RESOLVED, subject_kind=SubjectKind.BASE))
     assert answers(told, "degraded") == []
@@ -155,7 +155,7 @@ def test_the_onset_is_the_first_of_the_pods_that_are_bad_together(told: store.Cl
 
 @embedded
 def test_requests_are_counted_until_a_new_release_was_accepted(migrated: store.Client) -> None:
-    """Its evidence starts again: there is a healthy verdict, and none that says resolved."""
+    """Its evidence starts again: there is a healthy verdict, and none with the reason resolved."""
     bad = NOW - 3600
     insert(migrated, findings.alarm(bad), findings.verdict(at=bad + 300), findings.verdict(at=NOW))
     for i, then in enumerate((bad, bad + 240, bad + 900, NOW)):
@@ -221,7 +221,7 @@ def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_schem
 
 @pytest.mark.parametrize(("scheme", "wanted"), [(1, ["chat template"]), (2, ["tokenizer", "chat template"])])
 @embedded
-def test_beside_another_template_a_tokenizer_is_told_where_it_has_a_hash_of_its_own(
+def test_next_to_a_template_change_a_tokenizer_change_is_listed_where_it_has_its_own_hash(
     migrated: store.Client, scheme: int, wanted: list[str]
 ) -> None:
     before = replace(ACCEPTED, live_template="sha256:t1", live_tokenizer="sha256:k1", scheme=scheme)
@@ -255,7 +255,7 @@ def test_rounds_evidence_and_alerts(told: store.Client) -> None:
 
 
 @embedded
-def test_silence_shows(told: store.Client) -> None:
+def test_a_missing_heartbeat_shows(told: store.Client) -> None:
     silent = {row["name"]: row for row in answers(told, "freshness", minutes="0")}
     assert {"pod-0", ROUTER, TONE} == set(silent)
     assert all(row["too_long"] for row in silent.values())
@@ -277,7 +277,7 @@ def test_records_set_aside_by_reason(told: store.Client) -> None:
     assert [(row["reason"], row["records"]) for row in answers(told, "aside")] == [("not_json", 9)]
 
 
-def test_wrong_questions_are_refused_with_what_is_there(migrated: store.Client, dsn: str) -> None:
+def test_unknown_questions_are_refused_with_the_known_ones(migrated: store.Client, dsn: str) -> None:
     with pytest.raises(Refused, match="degraded"):
         store.run_query(migrated, "no_such_question")
     with pytest.raises(Refused, match="subject"):
@@ -291,8 +291,8 @@ def test_a_parameter_is_a_value_never_sql(told: store.Client) -> None:
 
 
 @embedded
-def test_two_requests_of_one_id_have_each_its_own_text(migrated: store.Client) -> None:
-    """Some engines draw their ids from a thousand."""
+def test_two_requests_with_one_id_have_each_its_own_text(migrated: store.Client) -> None:
+    """Some engines draw their ids from a thousand values."""
     seen = tuple(
         findings.interaction(offset, at=at, request_id="chatcmpl-1") for offset, at in ((1, NOW - 60), (2, NOW))
     )
