@@ -216,7 +216,7 @@ def main() -> None:
     """Run a command and turn what it says, or what it raises, into an exit code."""
     try:
         _log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
-        cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before the first of them is loaded
+        cpu_share.limit_libraries(cpu_share.process_share().threads, os.environ)  # before the first of them is loaded
         code = cli(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)

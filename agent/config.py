@@ -301,7 +301,7 @@ def faulty_canaries(config: Config) -> list[Refused]:
                 read_canaries(file)
             except CanariesRefused as error:
                 place = f"models.{i}.adapters.{j}.canaries: {error.what}"
-                found[file] = Refused(place, error.seen, error.wanted)
+                found[file] = Refused(place, error.actual, error.wanted)
     return list(found.values())
 
 

@@ -77,7 +77,7 @@ def _files(config: Config) -> Iterator[Check]:
 
 def _cpu(config: Config) -> Iterator[Check]:
     """A setting stays in force; one beyond the limit slows down both the replay and the engine."""
-    found, told = cpu_share.here(), config.probes.threads
+    found, told = cpu_share.process_share(), config.probes.threads
     if not told:
         yield Check("cpu", True, f"{found.threads} threads, by {found.why}")
     elif told <= found.limit:

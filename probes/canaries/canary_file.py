@@ -71,7 +71,7 @@ def faulty(where: str, faults: Sequence[Refused]) -> Refused:
     if len(faults) == 1:
         return faults[0]
     more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
-    told = "; ".join(f"{fault.what}: {fault.seen}, wanted {fault.wanted}" for fault in faults[:MOST_NAMED])
+    told = "; ".join(f"{fault.what}: {fault.actual}, wanted {fault.wanted}" for fault in faults[:MOST_NAMED])
     return Refused(where, f"{len(faults)} faults ({told}{more})", "none")
 
 

@@ -47,7 +47,7 @@ def no_memory(path: str, error: Exception, asked: int = 0) -> NoMemory | None:
     if told or isinstance(error, MemoryError):
         return NoMemory(path, asked or int(told[1] if told else 0), free_bytes())
     # A device's words hold how much was asked for and how much was free; what follows is advice on its allocator.
-    return NoMemory(path, asked, told=words.partition(" Including ")[0])
+    return NoMemory(path, asked, device_message=words.partition(" Including ")[0])
 
 
 def check_room(path: str, asked: int, root: Path = Path("/")) -> None:

@@ -165,7 +165,9 @@ class Loaded:
     def give_up(self, adapter: str, error: NoMemory) -> None:
         """There was no memory to run it: it is let go, and is blind until it is tried again."""
         self._take_off(adapter)
-        self.subject(adapter).fail(NoMemory(self.subject(adapter).source, error.asked, error.free, error.told))
+        self.subject(adapter).fail(
+            NoMemory(self.subject(adapter).source, error.requested, error.free, error.device_message)
+        )
 
     def rounded(self, model: Model, bits: int, group: int = 0) -> Model:
         """A copy of a loaded model in so many bits. One is kept at a time, until other bits are asked for or files

@@ -93,7 +93,7 @@ class Runner:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
         if self.config.threads:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # tokenizers' pool, made at its first use
-        torch.set_num_threads(self.config.threads or cpu_share.here().threads)
+        torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
         with self._lock:
             self.loaded.open()
 

@@ -74,7 +74,7 @@ def test_every_canary_at_fault_is_named_with_its_line(runner: Runner) -> None:
     with pytest.raises(Refused) as refused:
         readable(runner, [good, bad[0], empty, bad[1]], 40)
     assert refused.value.what == "canary file /x/c.jsonl"
-    assert refused.value.seen == (
+    assert refused.value.actual == (
         "3 of 4 that cannot be asked: the chat template cannot render it (System role not supported): "
         "s2 (line 2), s4 (line 4); the chat template renders it to nothing: e3 (line 3)"
     )
