@@ -147,7 +147,7 @@ def test_continuations_that_are_too_short_or_do_not_end_are_excluded_with_the_re
 
 def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() -> None:
     seen: list[str] = []
-    with pytest.raises(Refused, match="token budget a round"):
+    with pytest.raises(Refused, match="token budget of a round"):
         settings = replace(SETTINGS, token_budget=100)
         enrol(opened(), "alpha", canary_set(), settings, [], lambda stage, *_: seen.append(stage), never)
     assert set(seen) == {"continuations"}

@@ -13,7 +13,7 @@ from detectors.records import CanarySplit, Fault, FaultKind
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import CanaryContinuation, golden_sides
-from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, faults_of, summed, with_signatures
+from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, count_by_kind, faults_of, with_signatures
 from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary
@@ -116,9 +116,9 @@ def test_a_stop_leaves_no_signatures(runner: Runner, canaries: list[GoldenCanary
 
 
 def test_what_was_recorded_is_summed_up_for_people() -> None:
-    assert summed([]) == "none"
+    assert count_by_kind([]) == "none"
     faults = [Fault(FaultKind.WITHOUT, "q_proj"), Fault(FaultKind.WITHOUT, "mlp"), Fault(FaultKind.QUANTISED, "4")]
-    assert summed(faults) == "2 without a block, 1 on a quantised base"
+    assert count_by_kind(faults) == "2 without a block, 1 on a quantised base"
 
 
 class Unbreakable(memory.Runner):
