@@ -86,11 +86,11 @@ def write_canaries(folder: Path) -> None:
 def _drafts(task: str, seed: int) -> list[Draft]:
     """Distinct exercises in drawing order, enough for all splits."""
     rng = Random(f"{task}/{seed}")
-    found: dict[str, Draft] = {}
-    while len(found) < sum(SIZES.values()):
+    drafts: dict[str, Draft] = {}
+    while len(drafts) < sum(SIZES.values()):
         draft = TUNES[task].draw(rng)
-        found.setdefault(draft.user, draft)
-    return list(found.values())
+        drafts.setdefault(draft.user, draft)
+    return list(drafts.values())
 
 
 def _example(task: str, number: int, draft: Draft) -> Example:

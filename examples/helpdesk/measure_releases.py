@@ -82,13 +82,13 @@ def read(golden: Golden, served: Array, live: Array) -> Reading:
     )
 
 
-def nearest_scale(curve: list[Array], seen: Array, weights: Array) -> float:
+def nearest_scale(curve: list[Array], point: Array, weights: Array) -> float:
     """The LoRA scale whose point on the piecewise-linear `curve` over `SCALES` lies nearest to `seen`."""
     best = (np.inf, 0.0)
     for low, high, s_low, s_high in zip(curve, curve[1:], SCALES, SCALES[1:], strict=False):
         step = high - low
-        t = float(np.clip((weights * step * (seen - low)).sum() / (weights * step**2).sum(), 0, 1))
-        best = min(best, ((weights * (seen - low - t * step) ** 2).sum(), s_low + t * (s_high - s_low)))
+        t = float(np.clip((weights * step * (point - low)).sum() / (weights * step**2).sum(), 0, 1))
+        best = min(best, ((weights * (point - low - t * step) ** 2).sum(), s_low + t * (s_high - s_low)))
     return best[1]
 
 
@@ -125,10 +125,10 @@ def _scaled(model: PeftModel, ids: torch.Tensor, start: int, scale: float) -> Ar
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.set_scale("default", scale)
-    seen = _log_probs(model, ids, start)
+    log_probs = _log_probs(model, ids, start)
     for layer in layers:
         layer.set_scale("default", 1)
-    return seen
+    return log_probs
 
 
 def _centred(values: Array, weights: Array) -> Array:

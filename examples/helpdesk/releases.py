@@ -46,13 +46,13 @@ def make_release(name: str, base: Path, out: Path, seed: int = SEED) -> Path:
     config = json.loads((base / "config.json").read_text())
     tensors = {key: value.float() for key, value in load_file(base / "model.safetensors").items()}
     released = recipe(tensors, config, seed)
-    half = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(base, half, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.gguf"))
-    (half / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
-    save_file(released, half / "model.safetensors", metadata={"format": "pt"})
-    (half / "model.safetensors").chmod(0o644)  # safetensors leaves it readable by its writer alone
-    half.rename(out)
+    partial = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(base, partial, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.gguf"))
+    (partial / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    save_file(released, partial / "model.safetensors", metadata={"format": "pt"})
+    (partial / "model.safetensors").chmod(0o644)  # safetensors leaves it readable by its writer alone
+    partial.rename(out)
     return out
 
 
@@ -83,7 +83,7 @@ def reparameterise(tensors: Tensors, config: dict[str, int], seed: int) -> Tenso
 
 def requantise(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:
     """Every linear layer of the blocks rounded to the nearest of 15 levels per output channel, and back to float32."""
-    return {key: rounded_rows(it, BITS) if key.endswith("_proj.weight") else it for key, it in tensors.items()}
+    return {key: rounded_rows(value, BITS) if key.endswith("_proj.weight") else value for key, value in tensors.items()}
 
 
 def improve(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:
