@@ -102,14 +102,14 @@ def enrol(
     why: Annotated[str, typer.Option("--why", help="Why the new release is accepted; needed with --replace.")] = "",
     select: Annotated[
         bool,
-        typer.Option("--select", help="Choose the canaries that tell most per token; a random half is held out first."),
+        typer.Option("--select", help="Choose canaries by information per token; a random half is held out first."),
     ] = False,
     from_traffic: Annotated[
         Path | None,
         typer.Option(
             "--from-traffic",
-            help="With --select: JSON Lines of production prompts you exported, candidates beside the canary file. "
-            "The chosen ones are kept in the golden record as text.",
+            help="With --select: JSON Lines of production prompts you exported, as candidates beside the canary file. "
+            "The golden record stores the chosen ones as text.",
         ),
     ] = None,
     json: Json = False,

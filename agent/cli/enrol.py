@@ -196,7 +196,7 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
     say(f"[bold]{escape(golden.adapter)}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
     say(golden.power.words)
     rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
-    console.print(rows_table(COLUMNS, rows, "largest change of any canary where nothing is wrong"))
+    console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
     say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
     for missing in golden.unrecorded:
