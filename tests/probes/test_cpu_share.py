@@ -1,4 +1,4 @@
-"""How many threads, by what the system's files say."""
+"""The number of threads, from the system's control group files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_engine_keeps_its_part(machine: int, allowed: int, quotas: list[Quot
     assert (found.threads, found.limit) == (threads, limit)
 
 
-def test_the_reason_is_told_in_words() -> None:
+def test_the_reason_is_given_in_words() -> None:
     assert share(128, 128, [Quota(1.5, own=True)]).why == "a CPU quota of 1.5 of 128 cores"
     assert share(128, 4, []).why == "4 of 128 cores and no quota: half of them is left to the engine"
 

@@ -1,4 +1,4 @@
-"""What a canary reads as on a base, and what is said of those that cannot be read."""
+"""Token ids of a canary on a base, and the messages for canaries that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_canary_at_fault_is_named_with_its_line(runner: Runner) -> None:
     )
 
 
-def test_prompts_of_traffic_that_cannot_be_read_are_left_out(runner: Runner) -> None:
+def test_exported_prompts_that_cannot_be_rendered_are_left_out(runner: Runner) -> None:
     own, foreign = Canary("own", (USER,), where="/x/c.jsonl, line 1"), Canary("traffic-1", (SYSTEM, USER))
     kept, excluded = readable(runner, [own, foreign], 40)
     assert kept == [own]
