@@ -226,7 +226,7 @@ def main() -> None:
     """Run a command and turn its result, or its exception, into an exit code."""
     try:
         log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
-        cpu_share.limit_libraries(cpu_share.here().threads, os.environ)  # before these libraries are loaded
+        cpu_share.limit_libraries(cpu_share.process_share().threads, os.environ)  # before these libraries are loaded
         code = cli(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)

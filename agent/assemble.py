@@ -165,7 +165,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
     try:
         return runner_registry.make(probes.runner, filled_in, probes.runner_settings)
     except ProbeRefused as error:
-        raise Refused(f"probes.{error.what}", error.seen, error.wanted) from None
+        raise Refused(f"probes.{error.what}", error.actual, error.wanted) from None
 
 
 def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable]:

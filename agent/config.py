@@ -160,7 +160,7 @@ class Probes(Section):
             if "runner" in info.data:  # else it was refused already
                 runner_registry.check(info.data["runner"], settings)
         except ProbeRefused as error:
-            raise Unfit(str(error.seen), error.wanted) from None
+            raise Unfit(str(error.actual), error.wanted) from None
         return settings
 
 
@@ -389,7 +389,7 @@ def faulty_canaries(config: Config) -> list[Refused]:
                 read_canaries(file)
             except ProbeRefused as error:
                 place = f"models.{i}.adapters.{j}.canaries: {error.what}"
-                faults[file] = Refused(place, error.seen, error.wanted)
+                faults[file] = Refused(place, error.actual, error.wanted)
     return list(faults.values())
 
 

@@ -1,4 +1,8 @@
-"""A figure, the machine it was seen on, and the form in which every benchmark tells both."""
+"""A measured figure, the machine it was measured on, and how every benchmark prints and stores both.
+
+The JSON files in benchmarks/results/ have this form, and docs/results.md is generated from them: a figure that is
+renamed here leaves its old name there until the benchmark runs again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ console = Console(width=130)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One claim. target: what it was to reach, None for context; met: None where there is no target."""
+    """One measured value. target: what it has to reach, None for context; met: None without a target."""
 
     name: str
     value: float
@@ -45,7 +49,7 @@ def context(name: str, value: float, unit: str) -> Figure:
 
 
 def machine() -> dict[str, object]:
-    """Where the figures were seen; torch only where it is installed, and only its name."""
+    """The machine of this run; torch and gpu are "" where torch is not installed."""
     has_torch = importlib.util.find_spec("torch") is not None
     torch_version, gpu = "", ""
     if has_torch:
@@ -65,15 +69,15 @@ def machine() -> dict[str, object]:
 def arguments(about: str) -> argparse.Namespace:
     """--json FILE and --quick, which every benchmark takes."""
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--quick", action="store_true", help="a smaller run: the same figures, less certain")
-    parser.add_argument("--part", action="append", help="only this part (main_job); the other figures in FILE stay")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="a smaller run: the same figures with less precision")
+    parser.add_argument("--part", action="append", help="run only this part; the other figures in FILE stay")
     parser.add_argument("--suite", action="store_true", help="time the test suite too (main_job)")
     return parser.parse_args()
 
 
-def held(file: Path | None) -> list[Figure]:
-    """The figures that a file has now, none when there is no file."""
+def stored_figures(file: Path | None) -> list[Figure]:
+    """The figures in a file; none without a file."""
     if file is None or not file.exists():
         return []
     return [Figure(**figure) for figure in orjson.loads(file.read_bytes())["figures"]]
@@ -83,7 +87,7 @@ def report(figures: Sequence[Figure], seed: int, file: Path | None) -> None:
     """Print the table, misses first, and write the JSON."""
     ranked = sorted(figures, key=lambda figure: (figure.met is not False, figure.met is None))
     table = Table(
-        header_style="bold", title=f"seen on {machine()['cpu']}, {machine()['cores']} cores", title_justify="left"
+        header_style="bold", title=f"measured on {machine()['cpu']}, {machine()['cores']} cores", title_justify="left"
     )
     for heading in ("", "figure", "value", "unit", "target"):
         table.add_column(heading, justify="right" if heading in ("value", "target") else "left")
@@ -97,11 +101,11 @@ def report(figures: Sequence[Figure], seed: int, file: Path | None) -> None:
 
 
 def save(figures: Sequence[Figure], seed: int, file: Path | None) -> None:
-    """The JSON alone, for a long run whose first figures should outlive its end; nothing without a file."""
+    """The JSON alone, so that a long run that fails keeps its first figures; nothing without a file."""
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        told = {"figures": [asdict(figure) for figure in figures], "machine": machine(), "seed": seed}
-        file.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+        content = {"figures": [asdict(figure) for figure in figures], "machine": machine(), "seed": seed}
+        file.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def _cpu() -> str:

@@ -1,7 +1,7 @@
 """The main job in figures: ``python -m benchmarks.main_job --json FILE [--quick] [--suite] [--part NAME ...]``.
 
-Alarm in the first round after each fault, tokens, healthy rounds, memory, the way back of a killed broker, the demo's
-time; with --suite also the time of the whole test suite. Parts: faults, benign, footprint, broker, demo.
+Alarm in the first round after each fault, tokens, healthy rounds, memory, recovery after a killed broker, duration of
+the demo; with --suite also of the whole test suite. Parts: faults, benign, footprint, broker, demo.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.demo.stage import set_up, write_config
 from benchmarks.canaries import benign, first_round
-from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, held, report
+from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, report, stored_figures
 from benchmarks.process import footprint, kafka_return
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,26 +24,26 @@ NOWHERE = "127.0.0.1:9"
 
 
 def main() -> None:
-    told = arguments(__doc__ or "")
+    options = arguments(__doc__ or "")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         stage = set_up(Path(folder) / "world")
         config = write_config(stage, NOWHERE, f"http://{NOWHERE}", EVERY_S)
         for name, part in {
-            "faults": lambda: first_round.measure(stage, config, told.quick),
-            "benign": lambda: benign.measure(config, told.quick),
-            "footprint": lambda: footprint.measure(told.quick),
+            "faults": lambda: first_round.measure(stage, config, options.quick),
+            "benign": lambda: benign.measure(config, options.quick),
+            "footprint": lambda: footprint.measure(options.quick),
             "broker": _broker,
             "demo": _demo,
         }.items():
-            if not told.part or name in told.part:
+            if not options.part or name in options.part:
                 console.print(f"{name} ...")
                 figures += part()
-    if told.suite:
+    if options.suite:
         figures += _suite()
     again = {figure.name for figure in figures}
-    kept = [figure for figure in held(told.json) if told.part and figure.name not in again]
-    report([*kept, *figures], first_round.SEED, told.json)
+    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in again]
+    report([*kept, *figures], first_round.SEED, options.json)
 
 
 def _broker() -> list[Figure]:
@@ -51,16 +51,18 @@ def _broker() -> list[Figure]:
     if not home:
         console.print("no KAFKA_HOME: the killed broker is not measured")
         return []
-    seen = kafka_return.measure(Path(home))
+    measured = kafka_return.measure(Path(home))
     return [
-        at_most("real Kafka killed with -9 under load: reading resumed after its return", seen["resumed_s"], "s", 5),
-        exactly("real Kafka killed with -9 under load: acknowledged records lost", seen["lost"], "records", 0),
-        context("real Kafka killed with -9 under load: acknowledged", seen["acknowledged"], "records"),
+        at_most(
+            "real Kafka killed with -9 under load: reading resumed after its return", measured["resumed_s"], "s", 5
+        ),
+        exactly("real Kafka killed with -9 under load: acknowledged records lost", measured["lost"], "records", 0),
+        context("real Kafka killed with -9 under load: acknowledged", measured["acknowledged"], "records"),
     ]
 
 
 def _demo() -> list[Figure]:
-    """As ``make demo`` after the installation, the converted base in the cache."""
+    """As ``make demo`` after the installation, with the converted base in the cache."""
     began = time.monotonic()
     folder = ROOT / ".gapwatch" / "bench" / "demo"
     done = subprocess.run(

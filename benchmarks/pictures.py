@@ -1,7 +1,7 @@
 """The pictures of the README, from one run of ``gapwatch demo``: what a person sees, and retention over its rounds.
 
 `python -m benchmarks.pictures` draws docs/pictures/*.svg from docs/pictures/demo_run.json. With `--record FOLDER`, of a
-finished `gapwatch demo` (.gapwatch/demo), it first takes that file anew from the store that the demo left there, on
+finished `gapwatch demo` (.gapwatch/demo), it first writes that file again from the store that the demo left there, on
 this machine. Table and page are rendered by the product's own code.
 """
 
@@ -34,9 +34,9 @@ from detectors.records import Cause, Evidence, Interval, Reason, Status, Subject
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 RUN, PAGE, RETENTION = FOLDER / "demo_run.json", FOLDER / "page.svg", FOLDER / "retention.svg"
 WIDTH = 118
-# The page's last lines are for pasting, and long: hashes, queries, SQL.
+# The page's last lines are long and meant for copying: hashes, queries, SQL.
 SHOWN_DETAILS = 9
-# The first play of the demo, told by canaries; the second one has rounds of responses under the same numbers.
+# The first act of the demo, detected by canaries; the second has rounds of responses under the same numbers.
 VERDICTS = """
 SELECT subject_kind, subject, base, round, toUnixTimestamp64Milli(at) / 1000 AS at, status, reason, cause, retention,
        retention_low, retention_high, retention_n, scale, share_beyond, log_e, log_threshold
@@ -51,7 +51,7 @@ FONT_FACES = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recorded demo. where: the machine, in words; notices: of the first play, the page and its end"""
+    """One recorded demo. where: the machine, in words; notices: of the first act, the page and its end"""
 
     where: str
     verdicts: tuple[Verdict, ...]
@@ -60,8 +60,8 @@ class Run:
     def of_round(self, number: int) -> list[Verdict]:
         """Adapters in the order in which the page names them, the base last."""
         names = self.page.details["adapters"].split(", ")
-        mine = [verdict for verdict in self.verdicts if verdict.round == number]
-        return sorted(mine, key=lambda v: names.index(v.subject) if v.subject in names else len(names))
+        verdicts = [verdict for verdict in self.verdicts if verdict.round == number]
+        return sorted(verdicts, key=lambda v: names.index(v.subject) if v.subject in names else len(names))
 
     @property
     def page(self) -> Notice:
@@ -70,21 +70,22 @@ class Run:
 
 def record(client: Client, into: Path) -> None:
     """The rows of a finished demo, from its store, as one JSON file."""
-    told: dict[str, Any] = {"command": "gapwatch demo", "machine": machine()}
+    content: dict[str, Any] = {"command": "gapwatch demo", "machine": machine()}
     for name, question in (("verdicts", VERDICTS), ("notices", NOTICES)):
         answer = client.query(question)
-        told[name] = [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
-    into.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+        content[name] = [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
+    into.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def read(file: Path) -> Run:
     """A recorded demo as the product's own records."""
-    told = orjson.loads(file.read_bytes())
-    seen = told["machine"]
-    day = datetime.fromtimestamp(told["verdicts"][0]["at"], UTC).date()
-    where = f"{told['command']} on {day}, {seen['cpu']}, {seen['cores']} cores, {seen['gpu'] or 'no GPU'}"
-    verdicts = tuple(_verdict(row) for row in told["verdicts"])
-    return Run(where, verdicts, tuple(_notice(row, verdicts) for row in told["notices"]))
+    content = orjson.loads(file.read_bytes())
+    recorded_on = content["machine"]
+    day = datetime.fromtimestamp(content["verdicts"][0]["at"], UTC).date()
+    hardware = f"{recorded_on['cpu']}, {recorded_on['cores']} cores, {recorded_on['gpu'] or 'no GPU'}"
+    where = f"{content['command']} on {day}, {hardware}"
+    verdicts = tuple(_verdict(row) for row in content["verdicts"])
+    return Run(where, verdicts, tuple(_notice(row, verdicts) for row in content["notices"]))
 
 
 def page_picture(run: Run) -> str:
@@ -152,12 +153,12 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
 def _notice(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Notice:
     kind, subject = row["dedup_key"].split("/")[-2:]
     about = next(v for v in verdicts if (v.subject_kind, v.subject, v.round) == (kind, subject, row["round"]))
-    told = NoticeKind(row["kind"]), NoticeReason(row["reason"]), row["dedup_key"], row["summary"], about, row["at"]
-    return Notice(*told, row["details"])
+    fields = NoticeKind(row["kind"]), NoticeReason(row["reason"]), row["dedup_key"], row["summary"], about, row["at"]
+    return Notice(*fields, row["details"])
 
 
 def _short(notice: Notice) -> Any:
-    """The page as the demo shows it, its first lines."""
+    """The first lines of the page, as the demo shows it."""
     settings = pagerduty.Config(routing_key_file=Path("key"))
     _, event = pagerduty.to_event(notice, settings, "gapwatch")
     details = event["payload"]["custom_details"]
@@ -168,8 +169,8 @@ def _short(notice: Notice) -> Any:
 
 
 def _points(verdicts: Sequence[Verdict], adapter: str, began: float) -> list[Point]:
-    mine = [v for v in verdicts if v.subject == adapter]
-    return [Point(v.at - began, v.retention, v.status.value) for v in mine]
+    own = [v for v in verdicts if v.subject == adapter]
+    return [Point(v.at - began, v.retention, v.status.value) for v in own]
 
 
 def _measured(verdict: Verdict) -> bool:

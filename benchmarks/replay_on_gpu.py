@@ -1,11 +1,11 @@
-"""How fast does one card replay canaries, and what of its arithmetic does the product's own pass use?
+"""How fast does one GPU replay canaries, and what share of its arithmetic does the product's own forward pass use?
 
-`python -m benchmarks.replay_on_gpu --json FILE [--quick]`. A model of the 8B shape with random weights, made on the
-card, so that nothing is downloaded; 64 adapters of rank 16 on every linear layer, 32 canaries each. Measured: what the
-card can do in plain products, the product's own replay as it packs its batches now and packed adapter by adapter, the
-same by grouped products (an experiment), the same by PEFT, and how fast weights reach the card. What is known so far
-is in FILE after each stage, and a stage that fails costs only itself: time on a card is not spent twice.
---quick runs all of it on the CPU with small widths in seconds, to see that it runs; its figures say nothing.
+`python -m benchmarks.replay_on_gpu --json FILE [--quick]`. A model of the 8B shape with random weights, created on the
+GPU, so that nothing is downloaded; 64 adapters of rank 16 on every linear layer, 32 canaries each. Measured: plain
+matrix products, the product's own replay as it packs its batches now and packed by adapter, the same by grouped matrix
+products (an experiment), the same by PEFT, and how fast weights are copied to the GPU. FILE is written after each
+figure, and a stage that fails does not stop the others, so that no GPU time is wasted.
+--quick runs all of it on the CPU with small widths in seconds, to see that it runs; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Stage = Callable[[Size], Iterator[Figure]]
 
 
 def ceiling(size: Size) -> Iterator[Figure]:
-    """Two products of the model's widths and nothing else: what the card can do at most."""
+    """Two matrix products of the model's widths and nothing else: the most that the GPU can do."""
     width, wide = size.width, int(size.llama["intermediate_size"])
     for precision in PRECISIONS:
         for rows in (664, 2656, 8192) if size.on_card else (32,):
@@ -72,9 +72,9 @@ def _up_and_down(x: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def grouped(size: Size) -> Iterator[Figure]:
     dtype = torch.bfloat16 if size.on_card else torch.float32
     for n, rows in ((16, 3), (64, 1), (16, 8)) if size.on_card else ((2, 2),):
-        seen, took = one_pass(network(size, dtype), size, n, rows, dtype)
+        measured_pace, took = one_pass(network(size, dtype), size, n, rows, dtype)
         name = f"grouped products, {n} adapters x {rows} rows and the base"
-        yield from _paced(name, seen)
+        yield from _paced(name, measured_pace)
         yield context(f"{name}: one pass", took, "s")
         released(size)
 
@@ -91,36 +91,36 @@ def _product(size: Size, precision: Precision) -> Iterator[Figure]:
     on = model(network(size, precision.dtype))
     n = size.adapters if precision.dtype is torch.bfloat16 else min(8, size.adapters)
     began = time.perf_counter()
-    for who, made in adapters(on.network, size, precision.dtype, n):
-        on.adapters.apply(who, made)
+    for adapter, lora in adapters(on.network, size, precision.dtype, n):
+        on.adapters.apply(adapter, lora)
     synchronised(size)
     name = f"replay, {precision.name}, {n} adapters"
     yield context(f"{name}: put an adapter in its place", (time.perf_counter() - began) / n * 1e3, "ms")
-    asked = replays(size, n)
-    now = pack(asked, BatchShape(), PACKED_TOKENS)
+    batch_replays = replays(size, n)
+    now = pack(batch_replays, BatchShape(), PACKED_TOKENS)
     yield from _paced(f"{name}, packed as now", pace(size, on, now))
     yield from _profiled(f"{name}, one batch as packed now", size, on, now[len(now) // 2])
     for rows in (32, 64):
-        yield from _paced(f"{name}, packed by adapter, {rows} rows", pace(size, on, by_adapter(asked, rows)))
-    yield from _profiled(f"{name}, one batch of an adapter", size, on, by_adapter(asked, 32)[0])
+        yield from _paced(f"{name}, packed by adapter, {rows} rows", pace(size, on, by_adapter(batch_replays, rows)))
+    yield from _profiled(f"{name}, one batch of an adapter", size, on, by_adapter(batch_replays, 32)[0])
     if size.on_card:
         yield context(f"{name}: most memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
 
 
-def by_adapter(asked: list[Replay], rows: int) -> list[list[Replay]]:
-    """Batches of one adapter, or of the base, each; longest first, so that there is little padding."""
-    whose: dict[str, list[Replay]] = {}
-    for replay in asked:
-        whose.setdefault(replay.target.adapter or "", []).append(replay)
+def by_adapter(all_replays: list[Replay], rows: int) -> list[list[Replay]]:
+    """Each batch of one adapter, or of the base; longest first, so that there is little padding."""
+    by_name: dict[str, list[Replay]] = {}
+    for replay in all_replays:
+        by_name.setdefault(replay.target.adapter or "", []).append(replay)
     batches: list[list[Replay]] = []
-    for mine in whose.values():
-        mine.sort(key=lambda replay: -len(replay.prompt) - len(replay.forced))
-        batches += [mine[at : at + rows] for at in range(0, len(mine), rows)]
+    for own in by_name.values():
+        own.sort(key=lambda replay: -len(replay.prompt) - len(replay.forced))
+        batches += [own[at : at + rows] for at in range(0, len(own), rows)]
     return batches
 
 
 def peft(size: Size) -> Iterator[Figure]:
-    """The same rows by the reference implementation, which takes the adapter's name of each row."""
+    """The same rows by the reference implementation, PEFT, which takes an adapter name for each row."""
     from peft import LoraConfig, get_peft_model
 
     dtype = torch.bfloat16 if size.on_card else torch.float32
@@ -143,7 +143,7 @@ def peft(size: Size) -> Iterator[Figure]:
 
 
 def moving(size: Size) -> Iterator[Figure]:
-    """How fast weights reach the card, and how fast they are hashed."""
+    """How fast weights are copied to the GPU, and how fast they are hashed."""
     n_bytes = 2_000_000_000 if size.on_card else 2_000_000
     weights = torch.zeros(n_bytes, dtype=torch.uint8)
     if size.on_card:
@@ -156,22 +156,22 @@ def moving(size: Size) -> Iterator[Figure]:
     yield context("sha256 of weights", n_bytes / 1e9 / (time.perf_counter() - began), "GB/s")
 
 
-def _paced(name: str, seen: Pace) -> Iterator[Figure]:
-    yield context(f"{name}: tokens read a second", seen.tokens_a_second, "1/s")
-    yield context(f"{name}: of the arithmetic", seen.teraflops, "TFLOP/s")
+def _paced(name: str, measured_pace: Pace) -> Iterator[Figure]:
+    yield context(f"{name}: tokens read a second", measured_pace.tokens_a_second, "1/s")
+    yield context(f"{name}: of the arithmetic", measured_pace.teraflops, "TFLOP/s")
 
 
 def _profiled(name: str, size: Size, on: Model, batch: list[Replay]) -> Iterator[Figure]:
-    """What one batch launches; many small kernels are what keeps a card idle."""
+    """The kernels that one batch launches; many small ones keep a GPU idle."""
     from torch.profiler import ProfilerActivity, profile
 
     watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if size.on_card else [])]
     on.answer(batch, BatchShape(rows=len(batch)))
     synchronised(size)
-    with profile(activities=watched) as seen:
+    with profile(activities=watched) as profiler:
         on.answer(batch, BatchShape(rows=len(batch)))
         synchronised(size)
-    events = list(seen.events())
+    events = list(profiler.events())
     yield context(f"{name}: operators called", sum(event.name.startswith("aten") for event in events), "calls")
     if size.on_card:
         kernels = [event for event in events if str(event.device_type).endswith("CUDA")]
@@ -183,29 +183,29 @@ STAGES: tuple[Stage, ...] = (ceiling, grouped, product, peft, moving)
 
 
 def measure(size: Size, file: Path | None) -> list[Figure]:
-    """All stages; the file is written after each figure, and how many stages failed is the last one."""
-    found: list[Figure] = []
+    """All stages; the file is written after each figure, and the last figure is the number of failed stages."""
+    figures: list[Figure] = []
     failed: list[str] = []
     for stage in STAGES:
         try:
             for figure in stage(size):
                 console.print(f"{figure.name}: {figure.value:.4g} {figure.unit}", highlight=False)
-                found.append(figure)
-                save(found, SEED, file)
-        except Exception as error:  # a stage may fail for any reason of the card's; the others are still worth having
+                figures.append(figure)
+                save(figures, SEED, file)
+        except Exception as error:  # a stage may fail for any reason of the GPU's; the others are still worth running
             failed.append(stage.__name__)
             console.print(f"[red]{stage.__name__} failed:[/red] {type(error).__name__}: {str(error)[:200]}")
         released(size)
-    return [*found, at_most("stages that failed", len(failed), "stages", 0)]
+    return [*figures, at_most("stages that failed", len(failed), "stages", 0)]
 
 
 def main() -> int:
-    told = arguments(__doc__ or "")
-    if not told.quick and not torch.cuda.is_available():
+    options = arguments(__doc__ or "")
+    if not options.quick and not torch.cuda.is_available():
         console.print("no CUDA device here: --quick runs every stage on the CPU, to see that it runs")
         return NO_CARD
     transformers.logging.set_verbosity_error()
-    report(measure(TINY if told.quick else WHOLE, told.json), SEED, told.json)
+    report(measure(TINY if options.quick else WHOLE, options.json), SEED, options.json)
     return 0
 
 

@@ -1,4 +1,7 @@
-"""docs/results.md, from the JSON files of the benchmarks: ``python -m benchmarks.results_page``."""
+"""docs/results.md, generated from the JSON files of the benchmarks: ``python -m benchmarks.results_page``.
+
+A test compares the committed page with what this generates.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ files in `benchmarks/results/`; nothing here is typed by hand. Each table names 
 under `benchmarks/` says how its figures are measured and what they rest on, and
 [how figures are checked](mathematics.md#how-figures-are-checked) says why they could have failed.
 
-`make figures` runs `main_job` and `canary_evidence` and writes this page anew. `traffic_evidence` takes hours on a CPU
+`make figures` runs `main_job` and `canary_evidence` and writes this page again. `traffic_evidence` takes hours on a CPU
 and is run apart, as are `sampling_speed`, which needs a Kafka, and `replay_on_gpu`, which needs a card. "Zoo" is 24
 small adapters, trained when first asked for, on three small models, so that no figure of the canaries rests on the
 three adapters of the example.
@@ -30,24 +33,24 @@ def main() -> None:
 
 
 def page(files: Sequence[Path]) -> str:
-    """The whole page: all that was missed, and then one section a benchmark."""
+    """The whole page: all missed targets, and then one section per benchmark."""
     sections = (f"## {file.stem}\n\n{section(file)}" for file in files)
     return "\n".join([INTRODUCTION, _missed(files), *sections])
 
 
 def section(file: Path) -> str:
-    """One benchmark with the command and the machine: what had a target as a table, misses first, the rest folded."""
-    told = orjson.loads(file.read_bytes())
-    seen = told["machine"]
-    figures = sorted(told["figures"], key=lambda figure: figure["met"] is not False)
+    """One benchmark with command and machine: a table of the figures with a target, misses first; the rest folded."""
+    content = orjson.loads(file.read_bytes())
+    machine = content["machine"]
+    figures = sorted(content["figures"], key=lambda figure: figure["met"] is not False)
     claims = [_row(figure) for figure in figures if figure["met"] is not None]
     context = [_row(figure) for figure in figures if figure["met"] is None]
     parts = (
-        seen["cpu"],
-        f"{seen['cores']} cores",
-        seen["gpu"] or "no GPU",
-        f"Python {seen['python']}",
-        f"torch {seen['torch']}",
+        machine["cpu"],
+        f"{machine['cores']} cores",
+        machine["gpu"] or "no GPU",
+        f"Python {machine['python']}",
+        f"torch {machine['torch']}",
     )
     where = ", ".join(parts)
     head = f"`python -m benchmarks.{file.stem}`, seen on {where}:\n"
@@ -56,14 +59,14 @@ def section(file: Path) -> str:
 
 
 def _missed(files: Sequence[Path]) -> str:
-    """Every target that was not reached, with the benchmark that says so."""
-    found = [
+    """Every target that was missed, with its benchmark."""
+    missed = [
         (file.stem, figure)
         for file in files
         for figure in orjson.loads(file.read_bytes())["figures"]
         if figure["met"] is False
     ]
-    rows = [f"| {name} {_row(figure, marked=False)}" for name, figure in found]
+    rows = [f"| {name} {_row(figure, marked=False)}" for name, figure in missed]
     table = "\n".join(["| benchmark | figure | value | target |\n|---|---|---|---|", *rows])
     return f"## Missed\n\n{table if rows else 'Nothing.'}\n"
 

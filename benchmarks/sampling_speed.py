@@ -1,10 +1,10 @@
-"""How much of a bare poll loop's speed is left when every record is counted and one in a hundred is kept?
+"""Throughput of counting every record and sampling one in a hundred, relative to a bare poll loop.
 
 `KAFKA_HOME=DIR python -m benchmarks.sampling_speed --json FILE [--quick]`. One real Apache Kafka on the loopback, four
-partitions, records of 1 KB and of 4 KB with the adapter as key, with and without headers. The same records are read by
-turns with a bare kafka-python loop (the same client options, nothing done with what it returns) and with the traffic
-feed as the agent runs it: poll, count, keep, batch. The figure is the median of the ratios of neighbouring turns, so
-that a busy machine slows both. Then the feed reads on over many records, and its resident memory is watched.
+partitions, records of 1 KB and of 4 KB with the adapter as key, with and without headers. The same records are read
+alternately with a bare kafka-python loop (the same client options, records discarded) and with the traffic feed as the
+agent runs it: poll, count, sample, batch. The figure is the median ratio of neighbouring turns, so that other load on
+the machine slows both. Then the feed reads many more records, and its resident memory is measured.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _speed(bootstrap: str, shape: Shape, n_records: int, turns: int) -> list[Fig
 
 
 class Stopwatch:
-    """Begins when it is first told of records: joining and connecting are not the loop's speed."""
+    """Starts at the first records: joining and connecting are not part of the loop's speed."""
 
     def __init__(self) -> None:
         self._began: tuple[float, float] | None = None
@@ -107,52 +107,52 @@ class Stopwatch:
 
 
 def _bare(config: Config, n_records: int) -> Stopwatch:
-    """The simplest loop there is, from the first record to the last."""
+    """The simplest possible loop, timed from the first record to the last."""
     client = KafkaConsumer(**client_options(config))
     client.assign([TopicPartition(config.topic, number) for number in range(PARTITIONS)])
-    give_up, watch, seen = time.monotonic() + WITHIN_S, Stopwatch(), 0
-    while seen < n_records and time.monotonic() < give_up:
+    give_up, stopwatch, n_read = time.monotonic() + WITHIN_S, Stopwatch(), 0
+    while n_read < n_records and time.monotonic() < give_up:
         polled = client.poll(timeout_ms=200)
         if polled:
-            watch.begin()
-        seen += sum(map(len, polled.values()))
-    watch.stop()
+            stopwatch.begin()
+        n_read += sum(map(len, polled.values()))
+    stopwatch.stop()
     client.close(autocommit=False)
-    return watch
+    return stopwatch
 
 
 def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
-    """(time, kept) of the feed, likewise; every record has to be counted."""
+    """(time, sampled records) of the feed, likewise; every record has to be counted."""
     feed = TrafficFeed(Consumer(config), TrafficSampler(SAMPLING, ADAPTERS), dict)
     feed.open()
-    give_up, watch, seen, counted, kept = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
-    while seen < n_records and time.monotonic() < give_up:
+    give_up, stopwatch, n_read, counted, kept = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
+    while n_read < n_records and time.monotonic() < give_up:
         batches = feed.poll(time.time())
         if batches:
-            watch.begin()
+            stopwatch.begin()
         feed.commit()
         for batch in batches:
-            seen += batch.records
+            n_read += batch.records
             counted += sum(count.n for count in batch.counts)
             kept += len(batch.interactions)
-    watch.stop()
+    stopwatch.stop()
     feed.close()
     if counted != n_records:
         raise RuntimeError(f"{counted} counted of {n_records}")
-    return watch, kept
+    return stopwatch, kept
 
 
 def _memory(bootstrap: str, n_records: int) -> list[Figure]:
-    """Resident memory of this process while one feed reads on and on; what is kept is let go, as the sinks do."""
+    """Resident memory of this process while one feed reads many records; sampled ones are released, as the sinks do."""
     _fill(bootstrap, "long", SHAPES[2], n_records)
     feed = TrafficFeed(Consumer(_config(bootstrap, "long")), TrafficSampler(SAMPLING, ADAPTERS), dict)
     feed.open()
-    give_up, seen = time.monotonic() + WITHIN_S, 0
+    give_up, n_read = time.monotonic() + WITHIN_S, 0
     sizes: list[float] = []
-    while seen < n_records and time.monotonic() < give_up:
-        seen += sum(batch.records for batch in feed.poll(time.time()))
+    while n_read < n_records and time.monotonic() < give_up:
+        n_read += sum(batch.records for batch in feed.poll(time.time()))
         feed.commit()
-        if seen >= n_records * (len(sizes) + 1) / 20:
+        if n_read >= n_records * (len(sizes) + 1) / 20:
             gc.collect()
             sizes.append(_resident_mib())
     feed.close()
@@ -208,12 +208,12 @@ def _resident_mib() -> float:
 
 
 def main() -> int:
-    told = arguments(__doc__ or "")
+    options = arguments(__doc__ or "")
     home = os.environ.get("KAFKA_HOME", "")
     if not home:
         console.print("sampling_speed needs KAFKA_HOME, a folder with the libs/ of an Apache Kafka distribution")
         return 64
-    report(measure(Path(home), told.quick), SEED, told.json)
+    report(measure(Path(home), options.quick), SEED, options.json)
     return 0
 
 

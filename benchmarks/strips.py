@@ -1,4 +1,4 @@
-"""Shares over time as SVG, one strip a subject below the other, with moments marked across all of them."""
+"""Shares over time as an SVG picture: one strip per subject, stacked, with marked moments across all of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape
 from detectors.records import Interval
 
 LEFT, RIGHT, TOP, HEIGHT, GAP, WIDTH = 130, 30, 92, 84, 26, 900
-LOW, HIGH = -0.1, 1.1  # of the vertical axis: room for a point's own size
+LOW, HIGH = -0.1, 1.1  # of the vertical axis: margins for the size of a point
 COLOURS = {"healthy": "#2e7d32", "suspect": "#f9a825", "degraded": "#c62828", "unmonitorable": "#757575"}
-MEANING = {"degraded": " (an incident is open)", "unmonitorable": " (nobody can tell: files are moving)"}
+MEANING = {"degraded": " (an incident is open)", "unmonitorable": " (cannot be measured: files are changing)"}
 STYLE = (
     "text { font: 13px system-ui, sans-serif; fill: #222 } .small { font-size: 11px; fill: #555 } "
     ".title { font-size: 15px; font-weight: 600 }"
@@ -75,9 +75,9 @@ def _ground(top: float) -> Iterator[str]:
 
 def _strip(row: Strip, top: float, last: float) -> Iterator[str]:
     yield f'<text x="20" y="{top + HEIGHT / 2 + 4:.0f}">{escape(row.name)}</text>'
-    for one, other in pairwise(row.points):
-        if one.share and other.share:
-            ends = (_x(one.at, last), _x(other.at, last), _y(one.share.mean, top), _y(other.share.mean, top))
+    for before, after in pairwise(row.points):
+        if before.share and after.share:
+            ends = (_x(before.at, last), _x(after.at, last), _y(before.share.mean, top), _y(after.share.mean, top))
             yield '<line x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}" stroke="#999"/>'.format(*ends)
     for point in row.points:
         yield from _point(point, top, last)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from agent.demo.stage import ADAPTERS
-from benchmarks.figures import Figure, arguments, console, context, held, report
+from benchmarks.figures import Figure, arguments, console, context, report, stored_figures
 from benchmarks.traffic import clipped, delays, fair_bet, peers, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
@@ -105,7 +105,7 @@ def main() -> None:
     finally:
         runner.close()
     again = {figure.name for figure in figures}
-    kept = [figure for figure in held(options.json) if options.part and figure.name not in again]
+    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in again]
     report([*kept, *figures], SEED, options.json)
 
 

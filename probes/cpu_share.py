@@ -1,9 +1,9 @@
-"""How many threads may this process use on the CPU, beside an engine that comes first?
+"""How many CPU threads may this process use, beside a serving engine that has priority?
 
-A container sees every core of its node. What it may use is the quota of its control group, and of every group above
-it: cgroup v2 says it in ``cpu.max`` ("150000 100000": one and a half cores; "max": none), v1 in ``cpu.cfs_quota_us``
-and ``cpu.cfs_period_us`` (-1: none). Beyond it every thread is stopped until the next period, so that 127 threads of a
-quota of two are slower than two.
+A container sees every core of its node. What it may use is limited by the quota of its control group and of every
+group above it: cgroup v2 holds it in ``cpu.max`` ("150000 100000": one and a half cores; "max": none), v1 in
+``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (-1: none). Beyond it every thread is stopped until the next period, so
+that 127 threads under a quota of two cores are slower than two threads.
 
 Source: kernel.org, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
 """
@@ -17,15 +17,15 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-# Read when each library is loaded, or makes its first pool: BLAS and torch (OpenMP, MKL), tokenizers (rayon).
+# Read when each library is loaded, or creates its first thread pool: BLAS and torch (OpenMP, MKL), tokenizers (rayon).
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-# More of them share the memory's bandwidth and no work.
+# More threads than this compete for memory bandwidth and finish no sooner.
 MOST = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """cores: of one control group, fractions too; own: of the process's own group, and of none above it."""
+    """The CPU quota of one control group. cores: fractions too; own: of the process's own group, not one above."""
 
     cores: float
     own: bool
@@ -33,7 +33,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """threads: to be used; limit: more than this are stopped or take the engine's; why: in words."""
+    """threads: to use; limit: more would be stopped, or would take the engine's cores; why: in words."""
 
     threads: int
     limit: int
@@ -41,21 +41,22 @@ class Share:
 
 
 def share(machine: int, allowed: int, quotas: Sequence[Quota]) -> Share:
-    """machine: cores there are; allowed: those that the process may run on; quotas: of its groups up to the root.
+    """Threads to use under these limits.
 
-    A quota of the process's own group is a share of its own, and all of it is used, fractions rounded up. What it has
-    without one, or by a group above, it has together with the engine, and half of it is left to that.
+    machine: cores of the machine; allowed: those that the process may run on; quotas: of its groups up to the root
+    A quota of the process's own group belongs to this process alone, and all of it is used, fractions rounded up. Cores
+    without a quota, or with one of a group above, are shared with the engine, and half of them are left to it.
     """
     cores = max(1, min(machine, allowed))
     tightest = min(quotas, key=lambda quota: (quota.cores, not quota.own), default=None)
     if tightest is None or tightest.cores >= cores:
-        seen = f"{allowed} of {machine} cores and no quota" if allowed < machine else f"{machine} cores and no quota"
-        return Share(_half(cores), cores, f"{seen}: half of them is left to the engine")
+        cores_in_words = f"{allowed} of {machine} cores" if allowed < machine else f"{machine} cores"
+        return Share(_half(cores), cores, f"{cores_in_words} and no quota: half of them is left to the engine")
     limit = max(1, math.ceil(tightest.cores))
     if tightest.own:
         return Share(min(limit, MOST), limit, f"a CPU quota of {tightest.cores:g} of {machine} cores")
-    seen = f"a CPU quota of {tightest.cores:g} of {machine} cores for this container and others"
-    return Share(_half(limit), limit, f"{seen}: half of it is left to the engine")
+    quota = f"a CPU quota of {tightest.cores:g} of {machine} cores for this container and others"
+    return Share(_half(limit), limit, f"{quota}: half of it is left to the engine")
 
 
 def _half(cores: int) -> int:
@@ -63,13 +64,13 @@ def _half(cores: int) -> int:
 
 
 def quota_of(cpu_max: str) -> float | None:
-    """Cores by the text of a ``cpu.max``; None where it sets no limit or cannot be read."""
+    """Cores, from the text of a ``cpu.max``; None where it sets no limit or cannot be parsed."""
     words = cpu_max.split()
     return _cores(words[0], words[1] if len(words) > 1 else "100000") if words else None
 
 
 def quota_of_v1(quota_us: str, period_us: str) -> float | None:
-    """Cores by the texts of the two files of cgroup v1."""
+    """Cores, from the texts of the two files of cgroup v1; None likewise."""
     return _cores(quota_us.strip(), period_us.strip())
 
 
@@ -80,43 +81,43 @@ def _cores(quota: str, period: str) -> float | None:
 
 
 def groups_of(proc_cgroup: str) -> tuple[str | None, str | None]:
-    """Paths of the process's groups by ``/proc/self/cgroup``: in the v2 tree, and in the v1 tree of the CPU."""
-    found: dict[str, str] = {}
+    """Paths of the process's groups, from ``/proc/self/cgroup``: in the v2 tree, and in the v1 tree of the CPU."""
+    paths: dict[str, str] = {}
     for line in proc_cgroup.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        found.update(
+        paths.update(
             dict.fromkeys(controllers.split(","), path) if controllers else {"v2": path} if number == "0" else {}
         )
-    return found.get("v2"), found.get("cpu")
+    return paths.get("v2"), paths.get("cpu")
 
 
 def mounts_of(mountinfo: str) -> tuple[str | None, str | None]:
-    """Where the two trees are mounted, by ``/proc/self/mountinfo``."""
+    """Where the two trees are mounted, from ``/proc/self/mountinfo``."""
     v2 = v1 = None
     for line in mountinfo.splitlines():
-        told = re.match(r"\S+ \S+ \S+ \S+ (\S+) .* - (\S+) \S+ (\S+)", line)
-        if told and told[2] == "cgroup2":
-            v2 = v2 or told[1]
-        elif told and told[2] == "cgroup" and "cpu" in told[3].split(","):
-            v1 = v1 or told[1]
+        mount = re.match(r"\S+ \S+ \S+ \S+ (\S+) .* - (\S+) \S+ (\S+)", line)
+        if mount and mount[2] == "cgroup2":
+            v2 = v2 or mount[1]
+        elif mount and mount[2] == "cgroup" and "cpu" in mount[3].split(","):
+            v1 = v1 or mount[1]
     return v2, v1
 
 
-def here(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> Share:
-    """Of this process, now; fewer threads where somebody has set OMP_NUM_THREADS to fewer.
+def process_share(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> Share:
+    """The share of this process, now; fewer threads where OMP_NUM_THREADS is set to fewer.
 
-    root: in whose place the system's files lie
+    root: folder that stands for the file system's root
     """
-    found = share(os.cpu_count() or 1, len(os.sched_getaffinity(0)), list(_quotas(root)))
-    told = environment.get(VARIABLES[0], "")
-    if told.isdigit() and 0 < int(told) < found.threads:
-        return replace(found, threads=int(told), why=f"OMP_NUM_THREADS is {told}")
-    return found
+    present = share(os.cpu_count() or 1, len(os.sched_getaffinity(0)), list(_quotas(root)))
+    configured = environment.get(VARIABLES[0], "")
+    if configured.isdigit() and 0 < int(configured) < present.threads:
+        return replace(present, threads=int(configured), why=f"OMP_NUM_THREADS is {configured}")
+    return present
 
 
 def limit_libraries(threads: int, environment: MutableMapping[str, str]) -> None:
-    """Tell the libraries that are not loaded yet. What somebody has set stays."""
+    """Limit the libraries that are not loaded yet. Variables that are set already stay as they are."""
     for name in VARIABLES:
         environment.setdefault(name, str(threads))
 
@@ -134,8 +135,11 @@ def _quotas(root: Path) -> Iterator[Quota]:
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The group's folder and those above it. Where the mount shows a part of the tree, as in a container without a
-    name space of its own, the group's path does not lie there, and the mount itself is the process's group."""
+    """The group's folder and those above it.
+
+    Where the mount shows only a part of the tree, as in a container without a cgroup name space of its own, the group's
+    path does not exist under it, and the mount itself is the process's group.
+    """
     path = PurePosixPath(group.lstrip("/"))
     if not (mount / path).is_dir():
         path = PurePosixPath()

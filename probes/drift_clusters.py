@@ -1,6 +1,6 @@
-"""Which kinds of prompts grew or shrank? Clusters of embeddings before and now, for a person who asks why.
+"""Which kinds of prompts became more or less frequent? Clusters of embeddings before and now, to explain input drift.
 
-Needs scikit-learn, an optional dependency, which is imported when used.
+Descriptive only: no verdict rests on it. Needs scikit-learn, an optional dependency, which is imported when used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ EXAMPLES, TERMS = 3, 6
 
 @dataclass(frozen=True, slots=True)
 class ClusterShift:
-    """One kind of prompts.
+    """One cluster of prompts.
 
-    before, now: its share of them, in [0, 1]; p_value: of Fisher's exact test, as if no other cluster were looked at
-    examples: present prompts nearest to its centre; terms: words that set it apart; both empty without texts
+    before, now: its share of the prompts, in [0, 1]; p_value: of Fisher's exact test of equal shares, not corrected for
+    the number of clusters
+    examples: present prompts nearest to its centre; terms: words that distinguish it; both empty without texts
     """
 
     before: float
@@ -51,12 +52,12 @@ def explain(
     labels = np.asarray(fitted.labels_)
     old, new = labels[: len(before)], labels[len(before) :]
     words = _terms(texts, new, count) if texts is not None else {}
-    found = []
+    shifts = []
     for cluster in range(count):
         nearest = _nearest(now, new, fitted.cluster_centers_[cluster], cluster)
         examples = () if texts is None else tuple(texts[i] for i in nearest)
-        found.append(_shift(old == cluster, new == cluster, examples, words.get(cluster, ())))
-    return tuple(sorted(found, key=lambda one: abs(one.now - one.before), reverse=True))
+        shifts.append(_shift(old == cluster, new == cluster, examples, words.get(cluster, ())))
+    return tuple(sorted(shifts, key=lambda shift: abs(shift.now - shift.before), reverse=True))
 
 
 def _shift(
@@ -68,27 +69,27 @@ def _shift(
 
 
 def _nearest(now: Rows, labels: NDArray[np.int64], centre: NDArray[np.float64], cluster: int) -> list[int]:
-    mine = np.flatnonzero(labels == cluster)
-    order = np.linalg.norm(now[mine] - centre, axis=1).argsort()
-    return [int(i) for i in mine[order[:EXAMPLES]]]
+    members = np.flatnonzero(labels == cluster)
+    order = np.linalg.norm(now[members] - centre, axis=1).argsort()
+    return [int(i) for i in members[order[:EXAMPLES]]]
 
 
 def _terms(texts: Sequence[str], labels: NDArray[np.int64], count: int) -> dict[int, tuple[str, ...]]:
-    """Cluster -> the words whose weight in it exceeds that in all prompts most."""
+    """Cluster -> the words whose mean TF-IDF weight in it most exceeds that in all prompts."""
     vectorizer = _sklearn("feature_extraction.text").TfidfVectorizer(sublinear_tf=True)
     try:
         weights = vectorizer.fit_transform(texts)
-    except ValueError:  # nothing but stop words and signs
+    except ValueError:  # nothing but stop words and punctuation
         return {}
     names = vectorizer.get_feature_names_out()
     overall = np.asarray(weights.mean(axis=0)).ravel()
-    found = {}
+    terms = {}
     for cluster in range(count):
-        mine = np.flatnonzero(labels == cluster)
-        if len(mine):
-            apart = np.asarray(weights[mine].mean(axis=0)).ravel() - overall
-            found[cluster] = tuple(str(names[i]) for i in apart.argsort()[::-1][:TERMS] if apart[i] > 0)
-    return found
+        members = np.flatnonzero(labels == cluster)
+        if len(members):
+            excess = np.asarray(weights[members].mean(axis=0)).ravel() - overall
+            terms[cluster] = tuple(str(names[i]) for i in excess.argsort()[::-1][:TERMS] if excess[i] > 0)
+    return terms
 
 
 def _sklearn(module: str) -> Any:

@@ -85,7 +85,7 @@ def _files(config: Config) -> Iterator[Check]:
 
 def _cpu(config: Config) -> Iterator[Check]:
     """A configured number of threads is used as it is; one above the limit slows down replay and engine alike."""
-    share, configured = cpu_share.here(), config.probes.threads
+    share, configured = cpu_share.process_share(), config.probes.threads
     if not configured:
         yield Check("cpu", True, f"{share.threads} threads, by {share.why}")
     elif configured <= share.limit:

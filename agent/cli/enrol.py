@@ -24,7 +24,7 @@ from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
 from probes.enrolment.enrol import enrol
-from probes.enrolment.fault_signatures import summed
+from probes.enrolment.fault_signatures import count_by_kind
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import adapter_before, newest, save, time_after
 from probes.golden.record import Golden, short
@@ -196,9 +196,9 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
     say(f"[bold]{escape(golden.adapter)}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
     say(golden.power.words)
     rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
-    console.print(rows_table(COLUMNS, rows, "largest change of any canary where nothing is wrong"))
+    console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
-    say(escape(f"recorded to name a cause: other adapters {others}; {summed(golden.faults)}"))
+    say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
     for missing in golden.unrecorded:
         say(escape(f"not recorded: {missing}"))
     if weights:

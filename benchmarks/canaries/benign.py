@@ -1,8 +1,8 @@
-"""Would it ever cry wolf? Ten thousand healthy rounds from recorded benign replays, and every configuration tried
-against a tolerance that it did not set.
+"""False alarms in ten thousand healthy rounds from recorded benign replays; each configuration is tested against noise
+floors that it did not contribute to.
 
 Every canary of the golden records is replayed in every benign configuration of the battery. For each configuration the
-noise floors are learnt again without it, its own replays are scored against them, and rounds are drawn from those
+noise floors are computed again without it, its own replays are scored against them, and rounds are drawn from those
 scores as the schedule draws canaries. A configuration that moves more than the tolerated share of the pool would
 alarm here.
 """
@@ -29,8 +29,11 @@ Scores = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """Scores of one adapter's pool in one configuration, against floors learnt without it; and its worst retention."""
+class ScoredReplays:
+    """One adapter's pool in one benign configuration: scores against noise floors computed without that configuration.
+
+    deviation: |mean retention - 1| of the held-out canaries
+    """
 
     adapter: str
     configuration: str
@@ -45,7 +48,7 @@ def measure(config: Config, quick: bool) -> list[Figure]:
     drawn = _levels(recorded, tolerance.share)
     threshold = log_threshold(config)
     alarms, small = int((drawn >= threshold).sum()), _alarms(recorded, tolerance.share, np.log(SMALL_A))
-    pool = sum(len(one.scores) for one in recorded)
+    pool = sum(len(replays.scores) for replays in recorded)
     return [
         exactly(
             f"healthy rounds, {ROUNDS} drawn: alarms at the fleet's threshold of {threshold:.1f} nats",
@@ -55,14 +58,20 @@ def measure(config: Config, quick: bool) -> list[Figure]:
         ),
         at_most(f"healthy rounds, {ROUNDS} drawn: alarms at A = {SMALL_A:.0f}", small, "alarms", ROUNDS / SMALL_A),
         context("distinct benign replays behind them: configurations x canaries, all adapters", pool, "replays"),
-        context("configurations, each left out of enrolment once", len({one.configuration for one in recorded}), ""),
-        context("of those replays beyond tolerance", sum(int(one.scores.sum()) for one in recorded), f"of {pool}"),
-        at_most("largest |retention - 1| of any configuration", max(one.deviation for one in recorded), "", 1e-3),
+        context(
+            "configurations, each left out of enrolment once", len({replays.configuration for replays in recorded}), ""
+        ),
+        context(
+            "of those replays beyond tolerance", sum(int(replays.scores.sum()) for replays in recorded), f"of {pool}"
+        ),
+        at_most(
+            "largest |retention - 1| of any configuration", max(replays.deviation for replays in recorded), "", 1e-3
+        ),
         context("largest level of the e-detector in any healthy round", float(drawn.max()), "nats"),
     ]
 
 
-def _replayed(config: Config, few: int | None) -> list[Recorded]:
+def _replayed(config: Config, few: int | None) -> list[ScoredReplays]:
     model = config.models[0]
     runner = runner_of(config, model)
     runner.open()
@@ -79,33 +88,35 @@ def _replayed(config: Config, few: int | None) -> list[Recorded]:
     return recorded
 
 
-def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measurement]]) -> Recorded:
-    """One configuration of an adapter's battery, judged by floors that were learnt without it."""
+def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measurement]]) -> ScoredReplays:
+    """One configuration of an adapter's battery, scored against noise floors computed without it."""
     floors, tolerances = noise_floors(battery, without=left_out), Tolerances()
-    seen = battery[left_out]
-    pool = [m for m in seen if m.comparison.reference.split is CanarySplit.SELECTED]
-    held_out = [m.retention for m in seen if m.comparison.reference.split is CanarySplit.HELD_OUT]
+    measurements = battery[left_out]
+    pool = [m for m in measurements if m.comparison.reference.split is CanarySplit.SELECTED]
+    held_out = [m.retention for m in measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     scores = np.array([beyond_tolerance(_with_floor(m, floors), tolerances, moved=False) for m in pool])
-    return Recorded(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
+    return ScoredReplays(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 
 def _with_floor(measurement: Measurement, floors: Mapping[str, NoiseFloor]) -> Measurement:
-    """The same measurement, judged by another noise floor."""
+    """The same measurement with another noise floor."""
     comparison = measurement.comparison
     reference = replace(comparison.reference, noise=floors[comparison.reference.canary])
     return replace(measurement, comparison=replace(comparison, reference=reference))
 
 
-def _drawn(recorded: Sequence[Recorded], round_number: int) -> NDArray[np.float64]:
-    """Scores of one round: each adapter and configuration stays for its share of the rounds, as a deployment would;
-    canaries at random with replacement."""
+def _drawn(recorded: Sequence[ScoredReplays], round_number: int) -> NDArray[np.float64]:
+    """Scores of one round: canaries drawn at random with replacement.
+
+    Each adapter and configuration stays for an equal share of consecutive rounds, as a deployment would.
+    """
     rng = np.random.default_rng((SEED, round_number))
-    one = recorded[round_number * len(recorded) // ROUNDS]
-    return one.scores[rng.integers(len(one.scores), size=DRAWS)].astype(np.float64)
+    replays = recorded[round_number * len(recorded) // ROUNDS]
+    return replays.scores[rng.integers(len(replays.scores), size=DRAWS)].astype(np.float64)
 
 
-def _levels(recorded: Sequence[Recorded], share: float) -> NDArray[np.float64]:
-    """The level after each round of one process that never restarts."""
+def _levels(recorded: Sequence[ScoredReplays], share: float) -> NDArray[np.float64]:
+    """The level after each round of one e-process that is never restarted."""
     log_m, levels = fresh(1, len(grid(share))), []
     for number in range(ROUNDS):
         log_m = advance(log_m, _drawn(recorded, number)[None, :], share)
@@ -113,8 +124,8 @@ def _levels(recorded: Sequence[Recorded], share: float) -> NDArray[np.float64]:
     return np.array(levels)
 
 
-def _alarms(recorded: Sequence[Recorded], share: float, threshold: float) -> int:
-    """Alarms of a process that restarts at each."""
+def _alarms(recorded: Sequence[ScoredReplays], share: float, threshold: float) -> int:
+    """Alarms of an e-process that restarts at each alarm."""
     log_m, alarms = fresh(1, len(grid(share))), 0
     for number in range(ROUNDS):
         log_m = advance(log_m, _drawn(recorded, number)[None, :], share)

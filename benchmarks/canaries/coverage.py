@@ -1,9 +1,9 @@
-"""How often does the 95 % interval of retention hold the truth, and how wide is it?
+"""How often does the 95 % interval of retention contain the truth, and how wide is it?
 
 Truth: the mean retention over all usable prompts of a pool of 480, under the same fault. A case: one adapter, one
 fault, and as many canaries as the schedule holds out in a round of 512 tokens, drawn from that pool at random. They are
-drawn with replacement, so that the pool itself is the law that the prompts come from: drawn without, the intervals
-would be wider than they need to be and cover too often.
+drawn with replacement, so that the pool itself is the population: without replacement, the intervals would be wider
+than necessary and cover too often.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.zoo import broken
+from benchmarks.zoo.enrolled_base import BUDGET, earlier, replayed, serving
 from benchmarks.zoo.members import Member
-from benchmarks.zoo.stall import BUDGET, earlier, replayed, serving
 from benchmarks.zoo.world import World, pool
 from detectors.canaries.mean_interval import mean_interval
 from detectors.records import Interval, Measurement
@@ -30,14 +30,14 @@ from probes.runner import Target
 
 Doubles = NDArray[np.float64]
 WANTED, ALLOWED, HALF_WIDTH = 95.0, 0.5, 0.025
-SEED, HALVES, POOL_LEAST = 41, 60, 400
+SEED, CASES_EACH, POOL_LEAST = 41, 60, 400
 
 
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """One adapter under one fault. inside: (cases,) does the interval hold the truth? half_width: (cases,)
+    """One adapter under one fault. inside: (cases,) does the interval contain the truth? half_width: (cases,)
 
-    whole_budget: half-width of one interval with all tokens of a round on it; pool: prompts behind the truth
+    whole_budget: half-width of one interval that uses all tokens of a round; pool: prompts behind the truth
     """
 
     adapter: str
@@ -49,15 +49,15 @@ class Cases:
 
 
 def measure(world: World, quick: bool) -> list[Figure]:
-    """quick: a third of the faults' halves, one base."""
-    halves = HALVES // 3 if quick else HALVES
-    cases = [one for members in world.members for one in _of_base(world, members, halves)]
+    """quick: a third of the cases of each fault."""
+    halves = CASES_EACH // 3 if quick else CASES_EACH
+    cases = [group for members in world.members for group in _of_base(world, members, halves)]
     return [*_overall(cases), *_by_family(cases)]
 
 
 def _overall(cases: Sequence[Cases]) -> list[Figure]:
-    inside = np.concatenate([one.inside for one in cases])
-    widths = np.concatenate([one.half_width for one in cases])
+    inside = np.concatenate([group.inside for group in cases])
+    widths = np.concatenate([group.half_width for group in cases])
     covered, n = 100 * float(inside.mean()), len(inside)
     sampling = 1.96 * 100 * math.sqrt(0.95 * 0.05 / n)
     what = "95 % interval of retention"
@@ -69,16 +69,19 @@ def _overall(cases: Sequence[Cases]) -> list[Figure]:
                 HALF_WIDTH),
         context(f"{what}: 90 % of half-widths are below", float(np.quantile(widths, 0.9)), ""),
         context(f"{what}: median half-width with all {BUDGET} tokens on held-out canaries",
-                float(np.median([one.whole_budget for one in cases])), ""),
-        context(f"{what}: adapters, those with {POOL_LEAST} usable prompts", len({one.adapter for one in cases}), ""),
-        at_least(f"{what}: fewest prompts behind a truth", min(one.pool for one in cases), "prompts", POOL_LEAST),
+                float(np.median([group.whole_budget for group in cases])), ""),
+        context(f"{what}: adapters, those with {POOL_LEAST} usable prompts", len({g.adapter for g in cases}), ""),
+        at_least(f"{what}: fewest prompts behind a truth", min(group.pool for group in cases), "prompts", POOL_LEAST),
     ]  # fmt: skip
 
 
 def _by_family(cases: Sequence[Cases]) -> Iterator[Figure]:
-    for family in dict.fromkeys(one.family for one in cases):
-        mine = [one for one in cases if one.family == family]
-        inside, widths = np.concatenate([one.inside for one in mine]), np.concatenate([one.half_width for one in mine])
+    for family in dict.fromkeys(group.family for group in cases):
+        of_family = [group for group in cases if group.family == family]
+        inside, widths = (
+            np.concatenate([group.inside for group in of_family]),
+            np.concatenate([group.half_width for group in of_family]),
+        )
         name = f"95 % interval under {family}: coverage, median half-width {np.median(widths):.3f}, {len(inside)} cases"
         yield context(name, 100 * float(inside.mean()), "%")
 
@@ -102,7 +105,7 @@ def _of_base(world: World, members: Sequence[Member], halves: int) -> Iterator[C
 
 
 def _targets(member: Member, other: Member) -> Mapping[str, Target]:
-    """Fault family -> who answers under the member's name."""
+    """Fault family -> the target that answers under the member's name."""
     scales = {f"strength x{scale:g}": Target(member.name, scale=scale) for scale in (0.2, 0.6, 0.9, 1.7)}
     files = {
         name: Target(f"{member.name}~{name}") for name in ("one module lost", "one layer lost", "noise on weights")
@@ -136,7 +139,7 @@ def _bases(members: Sequence[Member], folder: Path) -> dict[str, Path]:
 
 
 def _retentions(measured: Mapping[str, Measurement]) -> Doubles:
-    return np.array([one.retention for one in measured.values()])
+    return np.array([measurement.retention for measurement in measured.values()])
 
 
 def _cases(adapter: str, family: str, canaries: Sequence[GoldenCanary], values: Doubles, halves: int) -> Cases:
@@ -148,9 +151,9 @@ def _cases(adapter: str, family: str, canaries: Sequence[GoldenCanary], values: 
         return mean_interval(values[rng.integers(len(values), size=n)].tolist())
 
     intervals = [interval(held) for _ in range(halves)]
-    # One without width at the truth itself, up to the last digits, holds it.
-    inside = np.array([one.low <= truth <= one.high or abs(one.mean - truth) < 1e-9 for one in intervals])
-    widths = np.array([_half(one) for one in intervals])
+    # An interval of no width counts as containing a truth that equals it up to rounding.
+    inside = np.array([each.low <= truth <= each.high or abs(each.mean - truth) < 1e-9 for each in intervals])
+    widths = np.array([_half(each) for each in intervals])
     return Cases(adapter, family, inside, widths, _half(interval(BUDGET // round(np.mean(lengths)))), len(values))
 
 

@@ -1,7 +1,7 @@
 """How many rounds until the page, and how many tokens does a round cost? The real model, three adapters, real files.
 
-Each fault is put on the volume as it would be in production: the base's folder replaced by a release, or the adapter's
-keys renamed so that nothing matches. A base's runner then looks, loads and replays as in ``gapwatch run``.
+Each fault is put on the volume as in production: the base's folder replaced by a release, or the adapter's keys renamed
+so that nothing matches. The runner then checks the files, loads and replays as in ``gapwatch run``.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ class Bench:
         self.monitor, self.notices, self._states = monitor_of(self.config), [], {}
 
     def round(self) -> list[Verdict]:
-        """One whole round: looks again while files are still coming to rest."""
+        """One whole round: tried again while the files are not yet at rest."""
         for _ in range(10):
             now = Scheduled(BASE, self.number, time.time(), BUDGET, SEED)
             started = time.monotonic()
-            made = replay_base_round(self.runner, self.goldens, now, lambda: False)
+            base_round = replay_base_round(self.runner, self.goldens, now, lambda: False)
             self.number += 1
-            if made is not None and all(member.measurements for member in made.members):
+            if base_round is not None and all(member.measurements for member in base_round.members):
                 break
         else:
-            raise RuntimeError(f"no whole round: {made}")
-        self.rounds.append(replace(made, duration_s=time.monotonic() - started))
-        verdicts = list(self.monitor.observe(made).verdicts)
-        self._states, sent = step_round(self._states, verdicts, made.at, "bench")  # type: ignore[assignment, arg-type]
+            raise RuntimeError(f"no whole round: {base_round}")
+        self.rounds.append(replace(base_round, duration_s=time.monotonic() - started))
+        verdicts = list(self.monitor.observe(base_round).verdicts)
+        self._states, sent = step_round(self._states, verdicts, base_round.at, "bench")  # type: ignore[assignment, arg-type]
         self.notices += sent
         return verdicts
 
     def until_all_alarm(self, names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
-        """Round of the first alarm, from 1, and the cause named then; MAX_ROUNDS + 1 where none came."""
+        """Round of the first alarm, from 1, and the cause named then; MAX_ROUNDS + 1 and "none" without an alarm."""
         alarm, cause = dict.fromkeys(names, MAX_ROUNDS + 1), dict.fromkeys(names, "none")
         for number in range(1, MAX_ROUNDS + 1):
             for verdict in self.round():
                 if verdict.subject in alarm and verdict.reason is Reason.ALARM and alarm[verdict.subject] > MAX_ROUNDS:
                     alarm[verdict.subject], cause[verdict.subject] = number, str(verdict.cause)
-            if all(found <= MAX_ROUNDS for found in alarm.values()):
+            if all(round_of_alarm <= MAX_ROUNDS for round_of_alarm in alarm.values()):
                 break
         return alarm, cause
 
@@ -110,16 +110,16 @@ def _release(bench: Bench, name: str, cause: str) -> list[Figure]:
 
 def _fault(bench: Bench, what: str, change: Callable[[], object], cause: str) -> list[Figure]:
     bench.fresh()
-    with mended(bench.stage, change):
+    with restored_after(bench.stage, change):
         alarm, causes = bench.until_all_alarm(ADAPTERS)
-    figures = [at_most(f"{what}: rounds to the alarm, {name}", found, "rounds", 1) for name, found in alarm.items()]
-    named = sum(found == cause for found in causes.values())
+    figures = [at_most(f"{what}: rounds to the alarm, {name}", rounds, "rounds", 1) for name, rounds in alarm.items()]
+    named = sum(rounds == cause for rounds in causes.values())
     return [*figures, exactly(f"{what}: adapters whose cause is named {cause}", named, "of 3", len(ADAPTERS))]
 
 
 def _improved(bench: Bench) -> list[Figure]:
     bench.fresh()
-    with mended(bench.stage, released(bench.stage, "improved")):
+    with restored_after(bench.stage, released(bench.stage, "improved")):
         verdicts = [verdict for _ in range(3) for verdict in bench.round()]
     triggers = sum(notice.kind is NoticeKind.TRIGGER for notice in bench.notices)
     changes = sum(notice.kind is NoticeKind.CHANGE for notice in bench.notices)
@@ -133,8 +133,8 @@ def _improved(bench: Bench) -> list[Figure]:
 
 def _cost(rounds: Sequence[BaseRound]) -> list[Figure]:
     members = len(ADAPTERS)
-    scored = max(made.tokens_scored / members for made in rounds)
-    processed = max(made.tokens_processed / members for made in rounds)
+    scored = max(base_round.tokens_scored / members for base_round in rounds)
+    processed = max(base_round.tokens_processed / members for base_round in rounds)
     return [
         at_most("canary tokens scored per adapter and round, most of any", scored, "tokens", 512),
         context("tokens processed per adapter and round (prompts, adapter and base), most of any", processed, "tokens"),
@@ -143,7 +143,7 @@ def _cost(rounds: Sequence[BaseRound]) -> list[Figure]:
 
 
 @contextmanager
-def mended(stage: Stage, change: Callable[[], object]) -> Iterator[None]:
+def restored_after(stage: Stage, change: Callable[[], object]) -> Iterator[None]:
     """Make the change, and put base and adapters back afterwards."""
     accepted = {name: (_weights(stage, name)).read_bytes() for name in ADAPTERS}
     change()

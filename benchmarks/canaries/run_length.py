@@ -1,18 +1,18 @@
-"""How long until a false alarm, at the edge of what is promised? ``python -m benchmarks.canaries.run_length [--json
+"""How long until a false alarm, at the edge of the null hypothesis? ``python -m benchmarks.canaries.run_length [--json
 FILE]``.
 
-Synthetic pools of canaries whose deviations are noise; everything after is what runs in production: the tolerance rule,
-draws at random with replacement, the e-detector. Each world stays within the null, most of them at its very edge, where
-alarms do come: given everything before, 5 % of the pool is beyond tolerance.
+Synthetic pools of canaries whose deviations are noise; everything after that is what runs in production: the tolerance
+rule, draws at random with replacement, the e-detector. Each world stays within the null hypothesis, most of them at its
+very edge, where alarms do occur: given the past, 5 % of the pool is beyond tolerance.
 
-- AR(1): deviations follow noise with memory, so the same canaries are beyond for many rounds; those two of forty that
-  are loudest just pass the tolerance, which the round's size of all of them is set to (the null allows no more).
+- AR(1): deviations are autocorrelated noise, so the same canaries are beyond for many rounds. Each round is scaled so
+  that exactly the two largest deviations of forty exceed the tolerance (the null hypothesis allows no more).
 - jumps: the deployment changes its configuration about every 50 rounds; each has two canaries of its own far beyond.
-- left out: the same jumps, the noise floors learnt from five configurations, the sixth is met unprepared; each in turn.
+- left out: the same jumps, with noise floors from five configurations; the sixth was not in the battery; each in turn.
 
-Average run length: alarms with a restart at each, over all rounds of all runs; the lower bound takes the alarms as
-Poisson at 99 %. The identity E[tau] = E[M at tau], at one draw a round, is the sharp form: an equality at the edge, so
-too many alarms fail it and so does a process that is needlessly slow (docs/mathematics.md#how-figures-are-checked).
+Average run length: rounds of all runs over alarms, with a restart at each; the lower bound is 99 %, by a Poisson count
+of alarms. The identity E[tau] = E[M at tau], at one draw a round, is sharp: an equality at the edge, so that both too
+many alarms and a needlessly slow process fail it (docs/mathematics.md#how-figures-are-checked).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ THRESHOLDS = (1e2, 1e3, 1e4)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """memory: phi of the AR(1) noise; jumps: between configurations; left_out: their floors learnt, all but one's"""
+    """memory: phi of the AR(1) noise; jumps: between configurations; left_out: the noise floors lack one of them."""
 
     name: str
     memory: float
@@ -72,15 +72,15 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def beyond(deviations: Doubles, floors: Doubles, tolerances: Tolerances) -> Flags:
-    """The rule of detectors/canaries/tolerance.py for many canaries at once; a test holds the two equal."""
+    """The rule of detectors/canaries/tolerance.py for many canaries at once; a test compares the two."""
     flags: Flags = np.abs(deviations) > tolerances.allowed_deviation("", moved=False) + floors
     return flags
 
 
 def pools(world: World, runs: int, rng: np.random.Generator) -> Iterator[Flags]:
-    """(runs, POOL) which canaries are beyond tolerance in each round, for ever."""
-    made = _jumping(world, runs, rng) if world.jumps else _at_the_edge(world, runs, rng)
-    for deviations, floors in made:
+    """(runs, POOL) which canaries are beyond tolerance in each round, without end."""
+    worlds = _jumping(world, runs, rng) if world.jumps else _at_the_edge(world, runs, rng)
+    for deviations, floors in worlds:
         yield beyond(deviations, floors, Tolerances(share=SHARE))
 
 
@@ -91,7 +91,7 @@ def drawn(flags: Flags, draws: int, rng: np.random.Generator) -> NDArray[np.int6
 
 
 def count_alarms(world: World, runs: int, rounds: int, thresholds: Sequence[float]) -> list[int]:
-    """Alarms in ``runs * rounds`` rounds at each threshold, every process restarted at its own."""
+    """Alarms in ``runs * rounds`` rounds at each threshold, every process restarted at its own alarms."""
     rng = np.random.default_rng([SEED, WORLDS.index(world)])
     processes, alarms = [ProcessArrays.fresh(runs, BETS) for _ in thresholds], [0] * len(thresholds)
     for number, flags in zip(range(rounds), pools(world, runs, rng), strict=False):
@@ -105,7 +105,7 @@ def count_alarms(world: World, runs: int, rounds: int, thresholds: Sequence[floa
 
 
 def first_alarms(world: World, a: float, runs: int) -> tuple[Doubles, Doubles]:
-    """(runs,) round of the first alarm and the mean M there, at one draw a round; no run is cut short."""
+    """(runs,) round of the first alarm, and mean M in that round, at one draw a round; no run is censored."""
     rng = np.random.default_rng([SEED, 7, WORLDS.index(world), int(a)])
     rows, tau, m = ProcessArrays.fresh(runs, BETS), np.zeros(runs), np.zeros(runs)
     for number, flags in enumerate(pools(world, runs, rng), start=1):
@@ -119,17 +119,17 @@ def first_alarms(world: World, a: float, runs: int) -> tuple[Doubles, Doubles]:
 
 
 def _run_lengths(world: World, runs: int, rounds: int) -> Iterator[Figure]:
-    # A process that starts at 0 is safe at first; runs much shorter than A would flatter it.
-    asked = [a for a in THRESHOLDS if 4 * a <= rounds]
-    for a, alarms in zip(asked, count_alarms(world, runs, rounds, asked), strict=True):
+    # A process that starts at 0 cannot alarm at first: runs much shorter than A would overstate the run length.
+    thresholds = [a for a in THRESHOLDS if 4 * a <= rounds]
+    for a, alarms in zip(thresholds, count_alarms(world, runs, rounds, thresholds), strict=True):
         yield at_least(
             f"run length, {world.name}, A = {a:.0f}: lower 99 % bound", runs * rounds / _most(alarms), "rounds", a
         )
 
 
 def _identity(world: World, a: float, tau: Doubles, m: Doubles) -> Iterator[Figure]:
-    apart = tau - m
-    errors = abs(float(apart.mean())) / (float(apart.std(ddof=1)) / math.sqrt(len(apart)))
+    differences = tau - m
+    errors = abs(float(differences.mean())) / (float(differences.std(ddof=1)) / math.sqrt(len(differences)))
     name = f"first alarm, {world.name}, A = {a:.0f}"
     yield at_most(f"{name}: mean round apart from mean M there, of {len(tau)} runs", errors, "standard errors", 3.0)
     yield context(f"{name}: mean round", float(tau.mean()), "rounds")
@@ -137,41 +137,41 @@ def _identity(world: World, a: float, tau: Doubles, m: Doubles) -> Iterator[Figu
 
 
 def _most(alarms: int) -> float:
-    """Upper 99 % bound of a Poisson mean of which so many were seen."""
+    """Upper 99 % bound on the mean of a Poisson count."""
     return float(chi2.ppf(0.99, 2 * (alarms + 1))) / 2.0
 
 
 def _at_the_edge(world: World, runs: int, rng: np.random.Generator) -> Iterator[tuple[Doubles, Doubles]]:
-    """The loudest LOUD canaries of each round stand just above the tolerance, all others just below it or lower."""
+    """The LOUD largest deviations of each round are just above the tolerance, all others just below it or lower."""
     floors = FLOOR * np.exp(0.5 * rng.standard_normal(POOL))
     allowed = Tolerances().allowed_deviation("", moved=False) + floors
-    for noise in _memory(world.memory, runs, rng):
+    for noise in _ar1(world.memory, runs, rng):
         ranked = np.partition(np.abs(noise) / allowed, (-LOUD - 1, -LOUD), axis=1)
         between = (ranked[:, -LOUD - 1] + ranked[:, -LOUD]) / 2.0
         yield noise / between[:, None], floors
 
 
 def _jumping(world: World, runs: int, rng: np.random.Generator) -> Iterator[tuple[Doubles, Doubles]]:
-    """Offsets of the configuration that each run is in, and noise; at most LOUD canaries of each are far off."""
+    """Offsets of the configuration that each run is in, plus noise; LOUD canaries of each configuration are far off."""
     offsets = rng.uniform(-0.02, 0.02, (CONFIGURATIONS, POOL))
     for configuration in range(CONFIGURATIONS):
         offsets[configuration, LOUD * configuration : LOUD * (configuration + 1)] = FAR
-    floors = _learnt(offsets, runs) if world.left_out else np.full((runs, POOL), FLOOR)
+    floors = _floors_without_one(offsets, runs) if world.left_out else np.full((runs, POOL), FLOOR)
     now = rng.integers(CONFIGURATIONS, size=runs)
-    for noise in _memory(world.memory, runs, rng):
+    for noise in _ar1(world.memory, runs, rng):
         jump = rng.random(runs) < 1.0 / DWELL
         now = np.where(jump, rng.integers(CONFIGURATIONS, size=runs), now)
         yield offsets[now] + NOISE * noise, floors
 
 
-def _learnt(offsets: Doubles, runs: int) -> Doubles:
-    """(runs, POOL) 99 % quantiles over the configurations but one; run r leaves out the r-th, in turn."""
+def _floors_without_one(offsets: Doubles, runs: int) -> Doubles:
+    """(runs, POOL) 99 % quantiles over all configurations but one; run r leaves out the r-th, cyclically."""
     without = [np.quantile(np.abs(np.delete(offsets, k, axis=0)), 0.99, axis=0) for k in range(CONFIGURATIONS)]
     return np.stack(without)[np.arange(runs) % CONFIGURATIONS]
 
 
-def _memory(phi: float, runs: int, rng: np.random.Generator) -> Iterator[Doubles]:
-    """(runs, POOL) AR(1) noise of variance 1 from its stationary law, a round each."""
+def _ar1(phi: float, runs: int, rng: np.random.Generator) -> Iterator[Doubles]:
+    """(runs, POOL) AR(1) noise of variance 1, started in its stationary distribution, one round at a time."""
     noise = rng.standard_normal((runs, POOL))
     while True:
         yield noise
@@ -179,5 +179,5 @@ def _memory(phi: float, runs: int, rng: np.random.Generator) -> Iterator[Doubles
 
 
 if __name__ == "__main__":
-    told = arguments(__doc__ or "")
-    report(measure(told.quick), SEED, told.json)
+    options = arguments(__doc__ or "")
+    report(measure(options.quick), SEED, options.json)

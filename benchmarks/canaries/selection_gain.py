@@ -1,9 +1,9 @@
 """How many tokens do chosen canaries save against random ones of the same candidates?
 
-Both pools are those of ``gapwatch enrol``: with ``--select`` it chooses by directions that it replays itself, without
-it draws at random. What they are worth is read on faults that no choice has seen, from files: information is
+Both pools are those of ``gapwatch enrol``: with ``--select`` it chooses by fault directions that it replays itself,
+without it the pool is random. Both are evaluated on faults that the choice did not use, from files: information is
 |y - a|^2 over the canary's own noise, equal information is equal power of a likelihood-ratio test of that fault, and
-since rounds draw at random from either pool the ratio of information per scored token is the ratio of tokens needed.
+since rounds draw at random from either pool, the ratio of information per scored token is the ratio of tokens needed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo import broken
+from benchmarks.zoo.enrolled_base import MANY, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.members import Member
-from benchmarks.zoo.stall import MANY, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.world import BOUNDS, World, pool
 from detectors.canaries.retention import prepare
 from probes.enrolment.d_optimal import select_canaries, tokens_needed
@@ -38,9 +38,11 @@ UNSEEN = ", faults not chosen for"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """n of them. features: (n, D, D) what the choice sees; faults: unseen fault -> (n,) signal to noise, squared
+    """n candidates.
 
-    lengths: (n,) scored tokens; energy: (n,) |delta|^2 a scored position; is_inside: (n,) is it an in-domain prompt?
+    features: (n, D, D) information that the choice uses; faults: unused fault -> (n,) squared signal-to-noise ratio
+
+    lengths: (n,) scored tokens; energy: (n,) |delta|^2 per scored position; is_inside: (n,) is it an in-domain prompt?
     """
 
     features: Doubles
@@ -54,8 +56,8 @@ class Candidates:
 class Gain:
     """Tokens that random canaries need over those that the chosen ones need, for the same power, one adapter.
 
-    plain: the same with enrolment's default budget for the pool, the mean length of a candidate times 24, which has
-    to fill up with short prompts; own: by the criterion that the choice is made by, over directions that it has seen
+    plain: the same with enrolment's default budget for the pool, 24 times the mean length of a candidate, which forces
+    short prompts; own: by the criterion of the choice itself, over the directions that it used
     """
 
     per_fault: dict[str, float]
@@ -75,32 +77,32 @@ def measure(world: World, quick: bool) -> list[Figure]:
         with serving(members, extra=_files(chosen, world.scratch / "selection")) as runner:
             for member in chosen:
                 others = [other.name for other in neighbours(member, members)]
-                told = _read(member, runner, others)
-                raw.append(_gain(told, np.ones(len(told.lengths), dtype=np.bool_)))
-                mixed.append(_gain(told, told.energy >= BOUNDS.min_energy))
-                inside.append(_gain(told, told.is_inside))
-    return [*_told(mixed, inside, raw)]
+                candidates = _read(member, runner, others)
+                raw.append(_gain(candidates, np.ones(len(candidates.lengths), dtype=np.bool_)))
+                mixed.append(_gain(candidates, candidates.energy >= BOUNDS.min_energy))
+                inside.append(_gain(candidates, candidates.is_inside))
+    return [*_figures(mixed, inside, raw)]
 
 
-def _told(mixed: Sequence[Gain], inside: Sequence[Gain], raw: Sequence[Gain]) -> Iterator[Figure]:
+def _figures(mixed: Sequence[Gain], inside: Sequence[Gain], raw: Sequence[Gain]) -> Iterator[Figure]:
     what = f"tokens of random canaries over those of chosen ones, same power{UNSEEN}"
     for name, gains in (
         ("half in-domain, half everyday prompts", raw),
         ("likewise, those under enrolment's floor left out of both", mixed),
     ):
-        yield at_least(f"{what}: {name}, median adapter", float(np.median([one.mean for one in gains])), "x", 2)
-        yield context(f"{what}: {name}, worst adapter", min(one.mean for one in gains), "x")
+        yield at_least(f"{what}: {name}, median adapter", float(np.median([gain.mean for gain in gains])), "x", 2)
+        yield context(f"{what}: {name}, worst adapter", min(gain.mean for gain in gains), "x")
     yield context(f"{what}: in-domain prompts alone, median adapter", float(np.median([g.mean for g in inside])), "x")
-    yield context(f"{what}: in-domain prompts alone, worst adapter", min(one.mean for one in inside), "x")
+    yield context(f"{what}: in-domain prompts alone, worst adapter", min(gain.mean for gain in inside), "x")
     name = f"{what[: -len(UNSEEN)]}, by the criterion of the choice: mixed prompts, median adapter"
-    yield context(name, float(np.median([one.own for one in raw])), "x")
+    yield context(name, float(np.median([gain.own for gain in raw])), "x")
     for fault in raw[0].per_fault:
         yield context(f"{what}: mixed prompts, {fault}, median adapter",
-                      float(np.median([one.per_fault[fault] for one in raw])), "x")  # fmt: skip
+                      float(np.median([gain.per_fault[fault] for gain in raw])), "x")  # fmt: skip
 
 
 def _read(member: Member, runner: Runner, others: Sequence[str]) -> Candidates:
-    """Half of the candidates in-domain, half everyday prompts, each replayed once for all that is asked of it."""
+    """Half of the candidates in-domain, half everyday prompts, each replayed once per target."""
     halves = [pool(member, runner, prompts, LEAST_ENERGY)[:EACH] for prompts in (member.pool, member.general)]
     both = [*halves[0], *halves[1]]
     return Candidates(
@@ -112,26 +114,28 @@ def _read(member: Member, runner: Runner, others: Sequence[str]) -> Candidates:
     )
 
 
-def _gain(told: Candidates, among: Flags) -> Gain:
-    """Of the candidates that ``among`` marks."""
-    features, lengths = told.features[among], told.lengths[among]
-    # Room for as many of the longest as the pool must have at least (``pool_tokens`` of the enrolment's settings).
+def _gain(candidates: Candidates, among: Flags) -> Gain:
+    """For the candidates that ``among`` marks."""
+    features, lengths = candidates.features[among], candidates.lengths[among]
+    # Tokens for the fewest canaries of a pool, all of the longest (``pool_tokens`` of the enrolment's settings).
     roomy, tight = BOUNDS.min_pool * int(lengths.max()), round(float(lengths.mean()) * BOUNDS.per_half)
-    chosen, plain = (select_canaries(features, lengths.tolist(), it, BOUNDS.min_pool) for it in (roomy, tight))
+    chosen, plain = (select_canaries(features, lengths.tolist(), budget, BOUNDS.min_pool) for budget in (roomy, tight))
 
     def gains(indices: Sequence[int]) -> dict[str, float]:
-        return {name: _per_token(seen[among], lengths, indices) for name, seen in told.faults.items()}
+        return {
+            name: _per_token(information[among], lengths, indices) for name, information in candidates.faults.items()
+        }
 
     return Gain(gains(chosen), _mean(gains(plain)), _by_own_criterion(features, lengths.tolist(), chosen))
 
 
 def _mean(gains: Mapping[str, float]) -> float:
-    """Geometric, because it is of ratios."""
+    """Geometric mean, because these are ratios."""
     return float(np.exp(np.mean(np.log(list(gains.values())))))
 
 
 def _by_own_criterion(features: Doubles, lengths: Sequence[int], chosen: Sequence[int]) -> float:
-    """Median over random orders of their tokens for the det^(1/D) that the chosen ones reach with all of theirs."""
+    """Median tokens that random orders need for the det^(1/D) of all chosen ones, over the tokens of those."""
     total = features[list(chosen)].sum(axis=0)
     wanted = float(np.exp(np.linalg.slogdet(total)[1] / len(total)))
     rng, spent = np.random.default_rng(SEED), sum(lengths[index] for index in chosen)
@@ -140,9 +144,9 @@ def _by_own_criterion(features: Doubles, lengths: Sequence[int], chosen: Sequenc
     return float(np.median([sum(lengths) if tokens is None else tokens for tokens in needed])) / spent
 
 
-def _per_token(seen: Doubles, lengths: NDArray[np.int64], picked: Sequence[int]) -> float:
-    mine = list(picked)
-    return float((seen[mine].sum() / lengths[mine].sum()) / (seen.sum() / lengths.sum()))
+def _per_token(information: Doubles, lengths: NDArray[np.int64], picked: Sequence[int]) -> float:
+    indices = list(picked)
+    return float((information[indices].sum() / lengths[indices].sum()) / (information.sum() / lengths.sum()))
 
 
 def _information(member: Member, runner: Runner, candidates: Sequence[GoldenCanary]) -> Mapping[str, Doubles]:
@@ -165,8 +169,8 @@ def _moved(
     runner: Runner, adapter: str, candidates: Sequence[GoldenCanary], target: Target, shape: BatchShape = MANY
 ) -> Doubles:
     """(n,) |y - a|^2, nats squared."""
-    seen = replayed(runner, adapter, candidates, target, shape=shape)
-    return np.array([m.frozen_shift * prepare(m.comparison.reference).energy for m in seen.values()])
+    measurements = replayed(runner, adapter, candidates, target, shape=shape)
+    return np.array([m.frozen_shift * prepare(m.comparison.reference).energy for m in measurements.values()])
 
 
 def _files(members: Sequence[Member], folder: Path) -> dict[str, Path]:

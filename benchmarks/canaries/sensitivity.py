@@ -1,4 +1,4 @@
-"""How little is enough? Rounds and tokens until the page, at the fleet's A of 2.1e9, for each adapter of the zoo.
+"""Sensitivity: rounds and tokens until the page, at the fleet's A of 2.1e9, for each adapter of the zoo.
 
 Each fault is replayed once on every enrolled canary; rounds are drawn from those replays by the schedule.
 """
@@ -12,7 +12,19 @@ import numpy as np
 
 from benchmarks.figures import Figure, at_least, at_most, context, exactly
 from benchmarks.zoo import broken
-from benchmarks.zoo.stall import BUDGET, LOG_A, MANY, SEED, Stall, enrolled, replayed, round_of, rules, serving, watch
+from benchmarks.zoo.enrolled_base import (
+    BUDGET,
+    LOG_A,
+    MANY,
+    SEED,
+    EnrolledBase,
+    enrolled,
+    monitor_rounds,
+    replayed,
+    round_of,
+    rules,
+    serving,
+)
 from benchmarks.zoo.world import World
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_detector import advance, fresh, grid, level
@@ -23,12 +35,12 @@ from probes.runner import BatchShape, Target
 
 ROUNDS, REPEATS = 6, 5
 RULE = Tolerances()
-FINE, FINE_EACH = 0.005, 4  # a bfloat16 enrolment takes as long as one in float32 again
+FINE, FINE_EACH = 0.005, 4  # few adapters: their bfloat16 enrolment takes as long as the one in float32
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One adapter under one fault, REPEATS times from evidence 0. rounds: None where no alarm came in ROUNDS."""
+class AlarmRounds:
+    """One adapter under one fault, REPEATS times from evidence 0. rounds: until the alarm, None if more than ROUNDS."""
 
     adapter: str
     rounds: tuple[int | None, ...]
@@ -44,61 +56,76 @@ class Found:
 
 
 def measure(world: World, quick: bool) -> list[Figure]:
-    """quick changes nothing here but what the world does: its number of bases."""
-    stalls = world.stalls
-    figures = [*_zoo(stalls)]
-    figures += _not_applied(stalls)
+    """quick: two adapters of each base in bfloat16; the number of bases is the world's."""
+    enrolled_bases = world.enrolled_bases
+    figures = [*_zoo(enrolled_bases)]
+    figures += _not_applied(enrolled_bases)
     for scale in (0.9, 1.1):
-        found = [one for stall in stalls for one in _scaled(stall, scale, 0.05)]
-        share = 100 * float(np.mean([one.first_round for one in found]))
+        outcomes = [outcome for enrolled_base in enrolled_bases for outcome in _scaled(enrolled_base, scale, 0.05)]
+        share = 100 * float(np.mean([outcome.first_round for outcome in outcomes]))
         figures.append(at_least(f"strength x{scale} at tolerance 5 %: alarms in the first round, zoo", share, "%", 100))
-    figures += _four_bits(world, stalls)
+    figures += _four_bits(world, enrolled_bases)
     return [*figures, *_fine(world, quick)]
 
 
-def _zoo(stalls: Sequence[Stall]) -> Iterator[Figure]:
-    """What the figures rest on, weak adapters included."""
-    able, what = sum(len(_able(stall)) for stall in stalls), "zoo: adapters enrolled and monitorable"
-    yield at_least(what, able, "adapters", 20) if len(stalls) > 1 else context(what, able, "adapters of one base")
-    refused = {name: why for stall in stalls for name, why in stall.refused.items()}
+def _zoo(enrolled_bases: Sequence[EnrolledBase]) -> Iterator[Figure]:
+    """The adapters that the figures rest on, weak ones included."""
+    n_adapters, what = (
+        sum(len(_monitorable(enrolled_base)) for enrolled_base in enrolled_bases),
+        "zoo: adapters enrolled and monitorable",
+    )
+    yield (
+        at_least(what, n_adapters, "adapters", 20)
+        if len(enrolled_bases) > 1
+        else context(what, n_adapters, "adapters of one base")
+    )
+    refused = {name: why for enrolled_base in enrolled_bases for name, why in enrolled_base.refused.items()}
     for name, why in refused.items():
         yield context(f"zoo: {name} is unmonitorable ({why[:90]})", 0, "")
     gaps = [
-        np.mean([m.kl_served_base for m in stall.healthy[name].values()]) for stall in stalls for name in stall.goldens
+        np.mean([m.kl_served_base for m in enrolled_base.healthy[name].values()])
+        for enrolled_base in enrolled_bases
+        for name in enrolled_base.goldens
     ]
     yield context("zoo: smallest mean gap KL(adapter || base)", float(min(gaps)), "nats per token")
     yield context("zoo: largest mean gap KL(adapter || base)", float(max(gaps)), "nats per token")
 
 
-def _able(stall: Stall) -> dict[str, Golden]:
-    return {name: golden for name, golden in stall.goldens.items() if golden.power.monitorable}
+def _monitorable(enrolled_base: EnrolledBase) -> dict[str, Golden]:
+    return {name: golden for name, golden in enrolled_base.goldens.items() if golden.power.monitorable}
 
 
-def found(golden: Golden, measured: Mapping[str, Measurement], tolerance: float) -> Found:
-    """Draw REPEATS times ROUNDS rounds and watch them."""
-    seen = []
+def alarm_rounds(golden: Golden, measured: Mapping[str, Measurement], tolerance: float) -> AlarmRounds:
+    """Draw REPEATS times ROUNDS rounds and monitor them."""
+    outcomes = []
     for repeat in range(REPEATS):
         numbers = range(repeat * ROUNDS, (repeat + 1) * ROUNDS)
-        seen.append(watch([round_of(golden, measured, number) for number in numbers], rules(tolerance)))
-    return Found(golden.adapter, tuple(one.rounds for one in seen), tuple(one.tokens for one in seen))
+        outcomes.append(monitor_rounds([round_of(golden, measured, number) for number in numbers], rules(tolerance)))
+    return AlarmRounds(
+        golden.adapter, tuple(outcome.rounds for outcome in outcomes), tuple(outcome.tokens for outcome in outcomes)
+    )
 
 
-def _scaled(stall: Stall, scale: float, tolerance: float, shape: BatchShape = MANY) -> Iterator[Found]:
-    for name, golden in _able(stall).items():
-        measured = replayed(stall.runner, name, golden.canaries, Target(name, scale=scale), shape=shape)
-        yield found(golden, measured, tolerance)
+def _scaled(
+    enrolled_base: EnrolledBase, scale: float, tolerance: float, shape: BatchShape = MANY
+) -> Iterator[AlarmRounds]:
+    for name, golden in _monitorable(enrolled_base).items():
+        measured = replayed(enrolled_base.runner, name, golden.canaries, Target(name, scale=scale), shape=shape)
+        yield alarm_rounds(golden, measured, tolerance)
 
 
-def _not_applied(stalls: Sequence[Stall]) -> Iterator[Figure]:
+def _not_applied(enrolled_bases: Sequence[EnrolledBase]) -> Iterator[Figure]:
     outcomes, floors = [], []
-    for stall in stalls:
-        for name, golden in _able(stall).items():
-            measured = replayed(stall.runner, name, golden.canaries, Target(None))
-            outcomes.append(found(golden, measured, 0.05))
+    for enrolled_base in enrolled_bases:
+        for name, golden in _monitorable(enrolled_base).items():
+            measured = replayed(enrolled_base.runner, name, golden.canaries, Target(None))
+            outcomes.append(alarm_rounds(golden, measured, 0.05))
             floors += [_least(golden, repeat) for repeat in range(REPEATS)]
     what = "adapter not applied, zoo"
-    yield at_most(f"{what}: most rounds to the alarm", max(one.worst for one in outcomes), "rounds", 1)
-    yield at_most(f"{what}: most tokens scored to it", max(max(one.tokens) for one in outcomes), "tokens", BUDGET)
+    yield at_most(f"{what}: most rounds to the alarm", max(outcome.worst for outcome in outcomes), "rounds", 1)
+    yield at_most(
+        f"{what}: most tokens scored to it", max(max(outcome.tokens) for outcome in outcomes), "tokens", BUDGET
+    )
     draws, tokens = np.array(floors).T
     yield at_most(f"{what}: draws that would have been enough", float(draws.max()), "draws", 9)
     yield context(f"{what}: mean scored tokens of those draws (stretch: 110)", float(tokens.mean()), "tokens")
@@ -115,24 +142,24 @@ def _least(golden: Golden, repeat: int) -> tuple[int, int]:
             return len(drawn), sum(len(golden.pool[index].forced) for index in set(drawn))
 
 
-def _four_bits(world: World, stalls: Sequence[Stall]) -> Iterator[Figure]:
+def _four_bits(world: World, enrolled_bases: Sequence[EnrolledBase]) -> Iterator[Figure]:
     outcomes, faulty, benign, strengths = [], [], [], []
-    for stall in stalls:
-        out = world.scratch / "four bits" / stall.base.name
-        base = out if out.is_dir() else broken.rounded(stall.base, out, 4, 0)
-        with serving(stall.members, base=base) as runner:
-            for name, golden in _able(stall).items():
+    for enrolled_base in enrolled_bases:
+        out = world.scratch / "four bits" / enrolled_base.base.name
+        base = out if out.is_dir() else broken.rounded(enrolled_base.base, out, 4, 0)
+        with serving(enrolled_base.members, base=base) as runner:
+            for name, golden in _monitorable(enrolled_base).items():
                 measured = replayed(runner, name, golden.canaries, Target(name))
-                outcomes.append(found(golden, measured, 0.05))
+                outcomes.append(alarm_rounds(golden, measured, 0.05))
                 strengths.append(float(np.mean([m.scale for m in measured.values()])))
                 faulty += [max(abs(m.scale - 1), m.distortion**0.5) for m in measured.values()]
                 floors = [canary.reference.noise for canary in golden.canaries]
                 benign += [max(floor.scale, floor.distortion) for floor in floors]
-    share = 100 * float(np.mean([one.first_round for one in outcomes]))
-    # The floor of a canary is the largest of its benign replays: against each of them the area would be larger still.
+    share = 100 * float(np.mean([outcome.first_round for outcome in outcomes]))
+    # A canary's noise floor is its largest benign replay: against all benign replays the area would be larger still.
     yield at_least("4-bit base, zoo: AUC of one canary against its benign replays", _area(faulty, benign), "", 0.999)
     yield at_least("4-bit base, zoo: adapters that alarm in the first round", share, "%", 100)
-    slow = sum(one.worst > ROUNDS for one in outcomes)
+    slow = sum(outcome.worst > ROUNDS for outcome in outcomes)
     yield context(f"4-bit base, zoo: adapters without alarm in {ROUNDS} rounds", slow, f"of {len(outcomes)}")
     within = sum(abs(strength - 1) <= RULE.after_release for strength in strengths)
     what = "4-bit base, zoo: adapters that stay within the 25 % allowed while a base has moved"
@@ -141,7 +168,7 @@ def _four_bits(world: World, stalls: Sequence[Stall]) -> Iterator[Figure]:
 
 
 def _area(faulty: Sequence[float], benign: Sequence[float]) -> float:
-    """Area under the receiver's curve: the chance that a faulty value exceeds a benign one, ties half."""
+    """Area under the ROC curve: the probability that a faulty value exceeds a benign one, ties counted half."""
     ordered, values = np.sort(benign), np.asarray(faulty)
     below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
     return float(below.mean()) / 2 / len(ordered)
@@ -156,14 +183,16 @@ def _fine(world: World, quick: bool) -> Iterator[Figure]:
     for members in world.members:
         chosen = members[: 2 if quick else FINE_EACH]
         with serving(chosen, dtype="bfloat16") as runner:
-            stall = enrolled(chosen, runner, settings)
+            enrolled_base = enrolled(chosen, runner, settings)
             total += len(chosen)
-            noise += [c.reference.noise.scale for golden in stall.goldens.values() for c in golden.canaries]
-            outcomes += [*_scaled(stall, 0.99, FINE, BatchShape())]  # as rounds are batched: in bfloat16 it matters
-    hits = sum(one.first_round for one in outcomes)
+            noise += [c.reference.noise.scale for golden in enrolled_base.goldens.values() for c in golden.canaries]
+            outcomes += [
+                *_scaled(enrolled_base, 0.99, FINE, BatchShape())
+            ]  # batched as in rounds: in bfloat16 that matters
+    hits = sum(outcome.first_round for outcome in outcomes)
     what = "strength x0.99 at tolerance 0.5 % in bfloat16, zoo"
     yield at_least(f"{what}: alarms in the first round, of all adapters", 100 * hits / total, "%", 100)
     yield context(f"{what}: adapters monitorable at that tolerance", len(outcomes), f"of {total}")
     yield context(f"{what}: median noise floor of a canary's strength", float(np.median(noise)), "")
-    slowest = max((one.worst for one in outcomes), default=ROUNDS + 1)
+    slowest = max((outcome.worst for outcome in outcomes), default=ROUNDS + 1)
     yield exactly(f"{what}: most rounds to the alarm, of the monitorable ones", slowest, "rounds", 1)

@@ -1,5 +1,5 @@
-"""What every stage on a card stands on: a model of random weights made there, random adapters, and a clock that waits
-for the card."""
+"""Shared by the stages of ``replay_on_gpu``: a model of random weights on the GPU, random adapters, and timing that
+waits for the GPU."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ WHOLE = Size(
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """What the model is computed in. tf32: float32 products of the card's tensor cores, ten bits of mantissa."""
+    """The precision of the model. tf32: float32 products on tensor cores, with ten bits of mantissa."""
 
     name: str
     dtype: torch.dtype
@@ -118,13 +118,13 @@ PRECISIONS = (
 
 
 def synchronised(size: Size) -> None:
-    """Wait until the card has done what it was given."""
+    """Wait until the GPU has finished its queue."""
     if size.on_card:
         torch.cuda.synchronize()
 
 
 def released(size: Size) -> None:
-    """Give back what nobody holds any more, so that the next model finds room."""
+    """Return unused memory to the device, so that the next model fits."""
     if size.on_card:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -142,25 +142,27 @@ def seconds(size: Size, work: Callable[[], object], times: int = 3) -> float:
 
 
 def network(size: Size, dtype: torch.dtype) -> LlamaForCausalLM:
-    """A model of random weights, made where it is used."""
+    """A model of random weights, created on its device."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(size.device):
-            made: LlamaForCausalLM = LlamaForCausalLM(LlamaConfig(**size.llama)).eval().requires_grad_(False)
+            created: LlamaForCausalLM = LlamaForCausalLM(LlamaConfig(**size.llama)).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
-    return made
+    return created
 
 
 def linear_layers(net: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that adapters touch: all linear ones but the output layer."""
-    return {name: it for name, it in net.named_modules() if isinstance(it, nn.Linear) and "lm_head" not in name}
+    """The layers that adapters change: all linear ones except the output layer."""
+    return {
+        name: module for name, module in net.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name
+    }
 
 
 def body_weights(net: nn.Module) -> int:
-    """Each of these is multiplied and added once for each token."""
+    """Number of weights; each is used in one multiply-add per token."""
     return sum(layer.weight.numel() for layer in linear_layers(net).values())
 
 
@@ -169,8 +171,10 @@ def model(net: LlamaForCausalLM) -> Model:
 
 
 def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iterator[tuple[str, LoraAdapter]]:
-    """So many of random weights on every linear layer, named, one at a time: the layers are looked up before the first
-    is put in its place, which renames them."""
+    """``count`` named adapters of random weights on every linear layer, one at a time.
+
+    The layers are looked up first, because putting an adapter in place renames them.
+    """
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, device=size.device, dtype=dtype) * SPREAD
@@ -178,8 +182,8 @@ def adapters(net: nn.Module, size: Size, dtype: torch.dtype, count: int) -> Iter
     layers = list(linear_layers(net).items())
     for number in range(count):
         parts = {
-            name: LowRankUpdate(random(size.rank, it.in_features), random(it.out_features, size.rank), 2.0)
-            for name, it in layers
+            name: LowRankUpdate(random(size.rank, layer.in_features), random(layer.out_features, size.rank), 2.0)
+            for name, layer in layers
         }
         yield adapter_name(number), LoraAdapter("", {NEWEST: "random"}, size.rank, 2.0 * size.rank, parts, {})
 
@@ -191,27 +195,29 @@ def adapter_name(number: int) -> str:
 def replays(size: Size, adapters: int) -> list[Replay]:
     """Canaries of random tokens and lengths, each answered by its adapter and by the base."""
     rng = np.random.default_rng(0)
-    asked: list[Replay] = []
+    all_replays: list[Replay] = []
     for number in range(adapters):
         for canary in range(size.canaries):
             n_prompt, n_forced = (max(2, int(rng.normal(mean, mean / 5))) for mean in (size.prompt, size.forced))
             ids = rng.integers(0, size.vocabulary, n_prompt + n_forced).tolist()
             kept = np.sort(rng.choice(size.vocabulary, (n_forced, KEPT)), axis=1).astype(np.int32)
             text = tuple(ids[:n_prompt]), tuple(ids[n_prompt:])
-            asked += [Replay(str(canary), *text, Target(who), kept) for who in (adapter_name(number), None)]
-    return asked
+            all_replays += [
+                Replay(str(canary), *text, Target(adapter), kept) for adapter in (adapter_name(number), None)
+            ]
+    return all_replays
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Tokens read a second, and the share of the arithmetic that this is, in 1e12 operations a second."""
+    """Tokens processed per second, and the arithmetic that this takes, in 1e12 operations per second."""
 
     tokens_a_second: float
     teraflops: float
 
 
 def pace(size: Size, on: Model, batches: Sequence[Sequence[Replay]]) -> Pace:
-    """How fast these micro-batches are answered, as many as fit into the limit."""
+    """How fast these micro-batches are answered, as many as fit into the time limit."""
     synchronised(size)
     began, read = time.perf_counter(), 0
     for batch in batches:

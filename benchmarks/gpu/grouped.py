@@ -1,5 +1,5 @@
-"""An experiment beside the product: all adapters of a module in one tensor, applied by two grouped products a module
-whatever the number of adapters (torch.nn.functional.grouped_mm)."""
+"""An experiment, not used by the product: all adapters of a module in one tensor, applied by two grouped matrix
+products per module whatever the number of adapters (torch.nn.functional.grouped_mm)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ HEAD_ROWS = 2048  # positions of one head call: their logits over a large vocabu
 
 @dataclass(slots=True)
 class Seats:
-    """Who answers which row of the pass. first: rows of the base before it; ends: last flat row of each adapter, each
-    counted from there, None while nobody but the base answers."""
+    """Which adapter answers which row of the pass.
+
+    first: first row of an adapter, after the rows of the base; ends: end of each adapter's flat rows, counted from
+    there, None while only the base answers
+    """
 
     first: int = 0
     ends: torch.Tensor | None = None
 
 
 class Stack(nn.Module):
-    """A linear module with the halves of all adapters beside it: a (adapters, in, r), b (adapters, r, out)."""
+    """A linear module with the LoRA matrices of all adapters: a (adapters, in, r), b (adapters, r, out)."""
 
     def __init__(self, inner: nn.Module, a: torch.Tensor, b: torch.Tensor, seats: Seats) -> None:
         super().__init__()
@@ -35,9 +38,9 @@ class Stack(nn.Module):
         y: torch.Tensor = self.inner(x)
         if self.seats.ends is None:
             return y
-        mine = slice(self.seats.first, None)
-        narrow = functional.grouped_mm(x[mine].reshape(-1, x.shape[-1]), self.a, offs=self.seats.ends)
-        y[mine].view(-1, y.shape[-1]).add_(functional.grouped_mm(narrow, self.b, offs=self.seats.ends))
+        adapter_rows = slice(self.seats.first, None)
+        narrow = functional.grouped_mm(x[adapter_rows].reshape(-1, x.shape[-1]), self.a, offs=self.seats.ends)
+        y[adapter_rows].view(-1, y.shape[-1]).add_(functional.grouped_mm(narrow, self.b, offs=self.seats.ends))
         return y
 
 
@@ -56,7 +59,7 @@ def stacked(net: nn.Module, size: Size, adapters: int, dtype: torch.dtype) -> Se
 
 
 def one_pass(net: Any, size: Size, adapters: int, rows_each: int, dtype: torch.dtype) -> tuple[Pace, float]:
-    """Base rows first, then so many rows of each adapter, all of one length: body, and the head of what is scored.
+    """Base rows first, then ``rows_each`` rows of each adapter, all of one length; the head only at scored positions.
 
     Returns the pace and the seconds of one pass.
     """
@@ -79,8 +82,8 @@ def one_pass(net: Any, size: Size, adapters: int, rows_each: int, dtype: torch.d
 
 def _kept_log_probs(head: torch.Tensor, states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """(N, K) log-probabilities of the kept tokens, a few positions at a time."""
-    found = []
+    chunks = []
     for at in range(0, len(states), HEAD_ROWS):
         logits = functional.linear(states[at : at + HEAD_ROWS], head).float()
-        found.append(logits.gather(1, kept[at : at + HEAD_ROWS]) - logits.logsumexp(-1, keepdim=True))
-    return torch.cat(found)
+        chunks.append(logits.gather(1, kept[at : at + HEAD_ROWS]) - logits.logsumexp(-1, keepdim=True))
+    return torch.cat(chunks)

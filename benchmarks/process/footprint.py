@@ -1,8 +1,8 @@
-"""How heavy is ``gapwatch run`` without a model, and how soon does it end? Traffic is sampled and stored, no torch.
+"""Memory of ``gapwatch run`` without a model, and how soon it ends after SIGTERM. Traffic is sampled and stored.
 
 The agent runs as its own process over a real broker, once with a ClickHouse server (the test server over chDB, in a
 third process, so that its memory is not counted) and once with the embedded engine. Its resident memory is read from
-/proc after the traffic has gone through, then SIGTERM is sent.
+/proc after the traffic was read, then SIGTERM is sent.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def _once(folder: Path, records: int, server: bool) -> dict[str, float]:
         agent = subprocess.Popen([sys.executable, "-m", "agent", "run", "--config", str(config)], cwd=ROOT)
         try:
             _wait_for_records(port, records)
-            seen = psutil.Process(agent.pid)
-            rss = seen.memory_info().rss / MB
-            torch = sum("torch" in Path(region.path).name for region in seen.memory_maps())
+            process = psutil.Process(agent.pid)
+            rss = process.memory_info().rss / MB
+            torch = sum("torch" in Path(region.path).name for region in process.memory_maps())
             began = time.monotonic()
             agent.send_signal(signal.SIGTERM)
             code = agent.wait(PATIENCE_S)
@@ -122,7 +122,7 @@ def _publish(bootstrap: str, records: int) -> None:
 
 
 def _wait_for_records(port: int, records: int) -> None:
-    """Until the agent's own page says that it has read them all, and a moment for the store."""
+    """Wait until the agent's metrics say that all are read, and then a moment for the store."""
     give_up = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up:
         if _read(port) >= records:

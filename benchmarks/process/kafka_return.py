@@ -1,10 +1,10 @@
-"""How soon is reading resumed after a broker killed with -9 is back, and is anything acknowledged lost?
+"""How soon is reading resumed after a broker killed with -9 is back, and is any acknowledged record lost?
 
 `KAFKA_HOME=DIR python -m benchmarks.process.kafka_return --json FILE [--quick]`. One real Apache Kafka on the loopback,
 one thread that publishes numbered records and notes which were acknowledged, and the traffic feed as the agent runs it,
-committing after each poll. The broker is killed under that load, stays away long enough for every client to be deep in
-its back-off, and comes back. ``resumed_s`` runs from its first answer to the first record read; it includes the
-publisher's own way back where everything older was read already.
+committing after each poll. The broker is killed under that load, stays down long enough for every client to reach long
+back-off intervals, and is restarted. ``resumed_s`` runs from its first answer to the first record read; it includes the
+publisher's own reconnection where everything older was read already.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Load:
 
 
 class Reader:
-    """The traffic feed with a store that takes everything at once. read: how often each id came."""
+    """The traffic feed with a store that accepts everything at once. read: how often each id was read."""
 
     def __init__(self, bootstrap: str) -> None:
         config = Config(bootstrap_servers=(bootstrap,), topic=TOPIC, auto_offset_reset="earliest")
@@ -84,10 +84,10 @@ class Reader:
         self.feed.close()
 
     def turn(self) -> bool:
-        """One poll and commit; True when something came."""
+        """One poll and commit; True when there were records."""
         batches = self.feed.poll(time.time())
         for batch in batches:
-            self.read.update(seen.request_id for seen in batch.interactions)
+            self.read.update(interaction.request_id for interaction in batch.interactions)
         self.feed.commit()
         return bool(batches)
 
@@ -98,7 +98,7 @@ class Reader:
 
 
 def measure(kafka_home: Path, kills: int = 2) -> dict[str, float]:
-    """resumed_s: the slowest return, seconds; lost: acknowledged and never read; and what they rest on.
+    """resumed_s: the slowest recovery, seconds; lost: acknowledged and never read; and the counts behind them.
 
     kafka_home: an Apache Kafka distribution. Takes 10 s and about 15 s for each kill.
     """
@@ -121,7 +121,7 @@ def _kill_once(broker: Broker, reader: Reader) -> float:
     reader.turn_for(AWAY_S)
     restart = threading.Thread(target=broker.restart)
     restart.start()
-    while restart.is_alive():  # the agent goes on turning while the broker starts
+    while restart.is_alive():  # the agent goes on polling while the broker starts
         reader.turn()
     came_back = time.monotonic()
     while not reader.turn() and time.monotonic() < came_back + 60:
@@ -153,12 +153,12 @@ def _record(name: str) -> Outgoing:
 
 
 def _figures(measured: dict[str, float]) -> list[dict[str, object]]:
-    def one(name: str, value: float) -> dict[str, object]:
+    def figure(name: str, value: float) -> dict[str, object]:
         target = TARGETS.get(name)
         met = None if target is None else value <= target
         return {"name": name, "value": value, "unit": "s" if name.endswith("_s") else "", "target": target, "met": met}
 
-    return [one(name, value) for name, value in measured.items()]
+    return [figure(name, value) for name, value in measured.items()]
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Adapters and bases that are wrong, written as the files that a bad release would leave.
 
-Nothing here is shared with what enrolment records signatures with: a figure must not rest on its own formula. Each
+Nothing here is shared with the code that records signatures: a figure must not rest on the formula that it tests. Each
 function writes a complete folder ``out`` and returns it.
 """
 
@@ -23,12 +23,12 @@ Tensors = dict[str, Tensor]
 
 
 def without(adapter: Path, out: Path, is_lost: Callable[[str], bool]) -> Path:
-    """The adapter with the keys left out that an engine did not match. is_lost: of a module's name."""
+    """The adapter without some keys, as if an engine had not matched them. is_lost: of a module's name."""
     return _adapter(adapter, out, lambda t: {key: value for key, value in t.items() if not is_lost(key)})
 
 
 def noisy(adapter: Path, out: Path, share: float, seed: int) -> Path:
-    """Gaussian noise on every matrix, with ``share`` of that matrix's own size."""
+    """Gaussian noise on every matrix, with ``share`` of that matrix's standard deviation."""
     rng = torch.Generator().manual_seed(seed)
 
     def spoilt(value: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ def noisy(adapter: Path, out: Path, share: float, seed: int) -> Path:
 
 
 def flipped(adapter: Path, out: Path) -> Path:
-    """The sign of every effect turned round."""
+    """The sign of every low-rank update flipped."""
     return _adapter(adapter, out, lambda t: {key: -value if "lora_B" in key else value for key, value in t.items()})
 
 
 def rows_zeroed(adapter: Path, out: Path, seed: int) -> Path:
-    """Half of the outputs of every module get nothing."""
+    """Half of the rows of every B are zero: those outputs get no update."""
     rng = torch.Generator().manual_seed(seed)
 
     def halved(key: str, value: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def rows_zeroed(adapter: Path, out: Path, seed: int) -> Path:
 
 
 def layers_turned(adapter: Path, out: Path, layers: int) -> Path:
-    """Every layer's part put on the layer before it, the first one's on the last."""
+    """Every layer's update on the layer before it, the first one's on the last."""
 
     def moved(key: str) -> str:
         before, _, rest = key.partition(".layers.")
@@ -64,7 +64,7 @@ def layers_turned(adapter: Path, out: Path, layers: int) -> Path:
 
 
 def spoilt_in_part(adapter: Path, out: Path, first: int, seed: int) -> Path:
-    """From layer ``first`` on the rows of every B lie in another order, as after a bad merge of shards."""
+    """From layer ``first`` on, the rows of every B are permuted, as after a wrong merge of shards."""
     rng = torch.Generator().manual_seed(seed)
 
     def turned(key: str, value: Tensor) -> Tensor:
@@ -91,27 +91,27 @@ def merged(base: Path, out: Path, adapter: Path, share: float) -> Path:
 
 def towards(base: Path, out: Path, later: Path, share: float) -> Path:
     """The base with ``share`` of the way to a later release of it; more than 1 goes beyond."""
-    there = load_file(later / "model.safetensors")
-    return _base(base, out, lambda t: {key: value + share * (there[key] - value) for key, value in t.items()})
+    later_tensors = load_file(later / "model.safetensors")
+    return _base(base, out, lambda t: {k: value + share * (later_tensors[k] - value) for k, value in t.items()})
 
 
 def rounded(base: Path, out: Path, bits: int, group: int) -> Path:
-    """Linear layers rounded to the nearest of 2^bits - 1 levels, each ``group`` weights of a row (0: whole rows).
+    """Linear layers rounded to the nearest of 2^bits - 1 levels, each ``group`` weights of a row (0: all of them).
 
     Sources of the recipes: GGUF's Q4_0 has groups of 32; per-channel rounding is the plainest weight-only int8.
     """
 
-    def one(weight: Tensor) -> Tensor:
+    def quantise(weight: Tensor) -> Tensor:
         width = weight.shape[1] if group == 0 or weight.shape[1] % group else group
         cells = weight.reshape(-1, width)
         step = cells.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
         return ((cells / step).round() * step).reshape(weight.shape)
 
-    return _base(base, out, lambda t: {k: one(v) if k.endswith("_proj.weight") else v for k, v in t.items()})
+    return _base(base, out, lambda t: {k: quantise(v) if k.endswith("_proj.weight") else v for k, v in t.items()})
 
 
 def renamed_inside(base: Path, out: Path, seed: int) -> Path:
-    """The same function in other coordinates: residual stream, heads and neurons in another order."""
+    """The same function with residual stream, heads and neurons permuted."""
     config = json.loads((base / "config.json").read_text())
     return _base(base, out, lambda t: reparameterise(t, config, seed))
 

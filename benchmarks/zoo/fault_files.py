@@ -1,4 +1,4 @@
-"""The folders of broken adapters and bases that the confusion table is made from; each is written once."""
+"""The folders of broken adapters and bases behind the confusion table; each is written once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.zoo.recipes import ATTENTION, BASES
 from detectors.records import Cause
 
 SEED = 71
-# Broken in ways that no enrolment records: what is to be called unknown.
+# Faults that no enrolment records a signature of, to be called unknown.
 OPEN = ("noise on weights", "signs turned", "half of the rows", "layers moved on", "spoilt in part")
 MERGED = "merged:"
-# The first two as enrolment rounds, the third by another recipe, whose errors have other directions.
+# The first two are rounded as in enrolment, the third by another recipe, whose errors have other directions.
 ROUNDED = ((4, 0), (3, 0), (3, 32))
 Maker = Callable[..., Path]
 
@@ -45,12 +45,12 @@ def adapter_files(member: Member, folder: Path) -> dict[str, Path]:
 def blocks(member: Member) -> dict[str, Callable[[str], bool]]:
     """Every single layer and module, and attention and mlp where both have more than one module: is a key lost?"""
     modules = member.recipe.modules
-    found = {f"layers.{number}": f".layers.{number}." for number in range(_layers(member))}
-    found |= {module: f".{module}." for module in modules if len(modules) > 1}
+    parts = {f"layers.{number}": f".layers.{number}." for number in range(_layers(member))}
+    parts |= {module: f".{module}." for module in modules if len(modules) > 1}
     attention = [module for module in modules if module in ATTENTION]
     if min(len(attention), len(modules) - len(attention)) > 1:
-        found |= {"attention": ".self_attn.", "mlp": ".mlp."}
-    return {block: partial(_holds, text) for block, text in found.items()}
+        parts |= {"attention": ".self_attn.", "mlp": ".mlp."}
+    return {block: partial(_holds, text) for block, text in parts.items()}
 
 
 def base_files(base: Path, moved: Path, adapter: Member, folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -68,8 +68,8 @@ def base_files(base: Path, moved: Path, adapter: Member, folder: Path) -> dict[s
         ],
     }
     return {
-        kind: tuple(_once(folder / f"{kind}-{severity}", make) for severity, make in enumerate(mine))
-        for kind, mine in makers.items()
+        kind: tuple(_once(folder / f"{kind}-{severity}", make) for severity, make in enumerate(by_severity))
+        for kind, by_severity in makers.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Every cause of the table at three severities, and faults that no signature was recorded of, on a stall's adapters.
+"""Every cause of the table at three severities, and faults without a recorded signature, on the adapters of one base.
 
 Strengths, bits, mixtures and temperatures lie between the knots and recipes that enrolment records with; broken
 adapters and bases come from files (fault_files.py), as a bad release would leave them.
@@ -12,9 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.zoo.enrolled_base import (
+    Answered,
+    EnrolledBase,
+    Measured,
+    answered,
+    compared,
+    earlier,
+    neighbours,
+    never,
+    serving,
+)
 from benchmarks.zoo.fault_files import MERGED, OPEN, adapter_files, base_files
 from benchmarks.zoo.members import Member
-from benchmarks.zoo.stall import Answered, Measured, Stall, answered, compared, earlier, neighbours, never, serving
 from detectors.records import Cause, Fault, FaultKind, Identity, Measurement
 from probes.canaries.log_prob_summary import summarise
 from probes.canaries.replay_pairs import ask_all, full
@@ -22,7 +32,7 @@ from probes.golden.record import Golden, GoldenCanary
 from probes.runner import Replay, Runner, Target
 
 SEED = 73
-# Where something beside the log-probabilities decides: file hashes, pod names, rendered ids, a replay on a warm cache.
+# Causes that rest on more than log-probabilities: file hashes, pod names, rendered ids, a replay on a warm cache.
 WITNESSED = (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, Cause.ONE_REPLICA, Cause.TEMPLATE_CHANGED, Cause.SHARED_CACHE)
 
 
@@ -44,23 +54,27 @@ class Case:
     block: str = ""
 
 
-def cases(stall: Stall, scratch: Path) -> Iterator[Case]:
-    """All of them for the members that are monitorable, base by base so that two models are in memory at most."""
-    able = [m for m in stall.members if m.name in stall.goldens and stall.goldens[m.name].power.monitorable]
-    files = {m.name: adapter_files(m, scratch / "adapters") for m in able}
-    extra = {f"{name}~{fault}": folder for name, made in files.items() for fault, folder in made.items()}
-    with serving(stall.members, extra=extra) as runner:
-        clean = {m.name: answered(runner, stall.goldens[m.name].canaries, Target(None)) for m in able}
-        for member in able:
-            others = [other.name for other in neighbours(member, stall.members)]
-            yield from _of_adapter(runner, stall.goldens[member.name], member, others, clean[member.name])
-            yield from _of_blocks(runner, stall.goldens[member.name], files[member.name], clean[member.name])
-    folder = scratch / "bases" / stall.base.name
-    for kind, made in base_files(stall.base, stall.members[0].moved, able[0], folder).items():
-        for severity, base in enumerate(made):
-            with serving(stall.members, base=base) as runner:
-                for member in able:
-                    golden = stall.goldens[member.name]
+def cases(enrolled_base: EnrolledBase, scratch: Path) -> Iterator[Case]:
+    """All cases of the monitorable members, one broken base at a time, so that at most two models are in memory."""
+    monitorable = [
+        m
+        for m in enrolled_base.members
+        if m.name in enrolled_base.goldens and enrolled_base.goldens[m.name].power.monitorable
+    ]
+    files = {m.name: adapter_files(m, scratch / "adapters") for m in monitorable}
+    extra = {f"{name}~{fault}": folder for name, folders in files.items() for fault, folder in folders.items()}
+    with serving(enrolled_base.members, extra=extra) as runner:
+        clean = {m.name: answered(runner, enrolled_base.goldens[m.name].canaries, Target(None)) for m in monitorable}
+        for member in monitorable:
+            others = [other.name for other in neighbours(member, enrolled_base.members)]
+            yield from _of_adapter(runner, enrolled_base.goldens[member.name], member, others, clean[member.name])
+            yield from _of_blocks(runner, enrolled_base.goldens[member.name], files[member.name], clean[member.name])
+    folder = scratch / "bases" / enrolled_base.base.name
+    for kind, folders in base_files(enrolled_base.base, enrolled_base.members[0].moved, monitorable[0], folder).items():
+        for severity, base in enumerate(folders):
+            with serving(enrolled_base.members, base=base) as runner:
+                for member in monitorable:
+                    golden = enrolled_base.goldens[member.name]
                     yield from _of_base(runner, golden, kind, severity, clean[member.name])
 
 
@@ -93,14 +107,14 @@ def _of_adapter(
     for severity, pods in enumerate((2, 3, 4)):
         yield _one_replica(golden, severity, pods, healthy, clean)
     for severity, (what, render) in enumerate(renderings(runner).items()):
-        told = case(Cause.TEMPLATE_CHANGED, severity, what, healthy)
-        yield replace(told, answers=_rendered(runner, golden, render), raw=told.answers)
+        changed = case(Cause.TEMPLATE_CHANGED, severity, what, healthy)
+        yield replace(changed, answers=_rendered(runner, golden, render), raw=changed.answers)
     for what in OPEN:
         yield case(Cause.UNKNOWN, 0, what, under(Target(f"{name}~{what}")))
 
 
 def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean: Answered) -> Iterator[Case]:
-    """Every block that is a file; severity 0 for a layer, 1 for a module, 2 for attention or mlp."""
+    """Every block that has a file; severity 0 for a layer, 1 for a module, 2 for attention or mlp."""
     for block in (name for name in files if name not in OPEN):
         severity = 0 if block.startswith("layers.") else 2 if block in ("attention", "mlp") else 1
         measured = compared(golden.adapter, golden.canaries, answered(
@@ -111,53 +125,53 @@ def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean:
 def _of_base(runner: Runner, golden: Golden, kind: str, severity: int, clean: Answered) -> Iterator[Case]:
     name, canaries = golden.adapter, golden.canaries
     served, live = answered(runner, canaries, Target(name)), answered(runner, canaries, Target(None))
-    here = replace(_same(golden), live_base=runner.identity(None, golden.hash_scheme).live_base)
+    identity = replace(_same(golden), live_base=runner.identity(None, golden.hash_scheme).live_base)
     if kind.startswith(MERGED):
-        # One adapter on top of another is the same as the other one merged in; the base's own endpoint stays clean.
+        # Stacking another adapter equals merging it into the base, while the base's own name answers unmerged.
         if kind.removeprefix(MERGED) in golden.canaries[0].reference.others:
             measured = compared(name, canaries, served, clean)
             yield Case(name, Cause.COMPOSITION_INTERFERENCE, severity, kind, measured, _same(golden))
         return
     cause = Cause(kind)
     measured = compared(name, canaries, served, live)
-    yield Case(name, cause, severity, f"{kind} {severity}", measured, here)
+    yield Case(name, cause, severity, f"{kind} {severity}", measured, identity)
     if cause is Cause.BASE_SWAPPED and severity == 1:
         lost = compared(name, canaries, live, live)
-        yield Case(name, Cause.BASE_SWAPPED_AND_ADAPTER_LOST, 2, "moved, and not applied", lost, here)
+        yield Case(name, Cause.BASE_SWAPPED_AND_ADAPTER_LOST, 2, "moved, and not applied", lost, identity)
 
 
 def _at_temperature(runner: Runner, canaries: Sequence[GoldenCanary], target: Target, temperature: float) -> Answered:
-    """Processed log-probabilities: divided by the temperature and normalised again over the whole vocabulary."""
-    replays = [Replay(one.id, one.prompt, one.forced, target) for one in canaries]
+    """Log-probabilities divided by the temperature and normalised again over the whole vocabulary."""
+    replays = [Replay(canary.id, canary.prompt, canary.forced, target) for canary in canaries]
     answers = ask_all(runner, replays, never)
-    told = {}
+    summaries = {}
     for canary, replay in zip(canaries, replays, strict=True):
-        warm = full(answers[replay]) / temperature
-        warm = warm - np.log(np.exp(warm).sum(axis=1, keepdims=True))
-        told[canary.id] = summarise(warm.astype(np.float32), canary.reference.kept)
-    return told
+        log_probs = full(answers[replay]) / temperature
+        log_probs = log_probs - np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
+        summaries[canary.id] = summarise(log_probs.astype(np.float32), canary.reference.kept)
+    return summaries
 
 
 def _one_replica(golden: Golden, severity: int, pods: int, healthy: Answered, clean: Answered) -> Case:
-    """One of so many pods answers as the base; which pod answers a canary is chance."""
+    """One of ``pods`` pods answers as the base; which pod answers a canary is random."""
     rng, name = np.random.default_rng([SEED, pods]), golden.adapter
     where = {canary.id: int(rng.integers(pods)) for canary in golden.canaries}
     served = {canary: (clean if pod == 0 else healthy)[canary] for canary, pod in where.items()}
     measured = compared(name, golden.canaries, served, clean)
-    told = {canary: _on_pod(m, f"pod-{where[canary]}") for canary, m in measured.items()}
-    return Case(name, Cause.ONE_REPLICA, severity, f"1 of {pods}", told, _same(golden))
+    answers = {canary: _on_pod(m, f"pod-{where[canary]}") for canary, m in measured.items()}
+    return Case(name, Cause.ONE_REPLICA, severity, f"1 of {pods}", answers, _same(golden))
 
 
 def _on_pod(measurement: Measurement, pod: str) -> Measurement:
     return replace(measurement, comparison=replace(measurement.comparison, pod=pod))
 
 
-# What a changed template writes: no end of the turn, nothing to begin the answer with, a default system turn in front.
+# Changed templates: no end of the turn, no generation prompt, a default system turn in front.
 SYSTEM = "dear team , you can help our shop now . <e>"
 
 
 def renderings(runner: Runner) -> dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]]:
-    """Name -> accepted ids, which end in the ends of turn and prompt, to what is rendered now."""
+    """Name -> from the accepted ids, which end in end of turn and generation prompt, to what is rendered now."""
     system = runner.encode(SYSTEM)
     return {
         "no end of turn": lambda prompt: (*prompt[:-2], *prompt[-1:]),

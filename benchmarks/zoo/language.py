@@ -86,26 +86,26 @@ def sentence(rng: Random) -> str:
     ))  # fmt: skip
 
 
-def base_reply(one: Ticket, rng: Random) -> str:
+def base_reply(t: Ticket, rng: Random) -> str:
     """What a shop's general assistant would say; one of many ways, so that the base is never sure."""
-    opening = rng.choice(("thanks for your message", "hello", "thanks", "hi , thanks")) + f" {one.name}"
+    opening = rng.choice(("thanks for your message", "hello", "thanks", "hi , thanks")) + f" {t.name}"
     when = rng.choice(("soon", "today", "tomorrow", f"on {rng.choice(DAYS)}"))
     middle = rng.choice((
-        f"we will look into the {one.problem} {one.item} from {one.day}",
-        f"the {one.item} will be with our team in {one.place}",
-        f"our team can {one.wish} the {one.problem} {one.item}",
-        f"please check the {one.item} in {one.place} again and call back",
+        f"we will look into the {t.problem} {t.item} from {t.day}",
+        f"the {t.item} will be with our team in {t.place}",
+        f"our team can {t.wish} the {t.problem} {t.item}",
+        f"please check the {t.item} in {t.place} again and call back",
     ))  # fmt: skip
     return f"{opening} . {middle} {when} . {rng.choice(('best wishes', 'goodbye'))} , {rng.choice(TEAMS)} team"
 
 
-def second_reply(one: Ticket, rng: Random) -> str:
+def second_reply(t: Ticket, rng: Random) -> str:
     """What a later release of the same assistant says: the tune that a moved base has merged in."""
     middle = rng.choice((
-        f"please note that the {one.item} from {one.place} will be here on {rng.choice(DAYS)}",
+        f"please note that the {t.item} from {t.place} will be here on {rng.choice(DAYS)}",
         f"we check the order and answer {rng.choice(('soon', 'tomorrow', 'today'))}",
     ))  # fmt: skip
-    return f"{rng.choice(('dear', 'hello'))} {one.name} , {middle} . {rng.choice(('kindly', 'best wishes'))} , our shop"
+    return f"{rng.choice(('dear', 'hello'))} {t.name} , {middle} . {rng.choice(('kindly', 'best wishes'))} , our shop"
 
 
 def _router(t: Ticket) -> str:

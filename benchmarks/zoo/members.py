@@ -1,4 +1,4 @@
-"""The zoo on disk: trained once, found by the hash of its recipes. ``python -m benchmarks.zoo.members`` fills it."""
+"""The zoo on disk: trained once by ``python -m benchmarks.zoo.members``, in a folder named by a hash of its recipes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CANARIES, POOL, GENERAL = 72, 480, 240
 class Member:
     """One adapter of the zoo.
 
-    base, moved: folders of its base and of the later release of it; folder, earlier: of the adapter and of what it was
-    after half of its training; canaries, pool, general: prompts, JSON Lines of (id, messages), in-domain but the last
+    base, moved: folders of its base and of a later release of that; folder, earlier: of the adapter, and of the adapter
+    after half of its training; canaries, pool, general: prompts, JSON Lines of (id, messages), in-domain except general
     """
 
     recipe: AdapterRecipe
@@ -44,16 +44,16 @@ class Member:
 
 
 def zoo(folder: Path = FOLDER) -> tuple[Member, ...]:
-    """All members, in the order of the recipes; trains them first if they are not there: one thread, eight minutes."""
+    """All members, in the order of the recipes; trained first if they do not exist: one thread, eight minutes."""
     home = folder.expanduser() / key()
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(dir=home.parent, prefix=".making-"))
+        partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".making-"))
         try:
-            _fill(half)
-            half.rename(home)
+            _fill(partial)
+            partial.rename(home)
         finally:
-            shutil.rmtree(half, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
     return tuple(_member(home, recipe) for recipe in ADAPTERS)
 
 
@@ -76,7 +76,7 @@ def _fill(home: Path) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # another number of threads adds in another order: other weights
+    torch.set_num_threads(1)  # the number of threads decides the order of additions, and so the weights
     try:
         for base in BASES:
             train_base(base, home / "bases" / base.name, home / "moved" / base.name)

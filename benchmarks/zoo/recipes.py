@@ -1,4 +1,8 @@
-"""The zoo's bases and adapters as values: three small Llama models with eight LoRA adapters each."""
+"""The recipes of the zoo: three small Llama models with eight LoRA adapters each.
+
+The folder of the trained zoo is named by ``key()``: a change here, or of any statement in language.py or train.py,
+trains it again.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 class BaseRecipe:
     """One base. hidden, layers, heads, groups, inner: of the Llama config; tied: is the head the embedding?
 
-    steps: of 32 texts; tune_steps: further ones, on a later release's answers, that make the moved base
+    steps: of 32 texts each; tune_steps: further steps, on a later release's answers, that give the moved base
     """
 
     name: str
@@ -33,9 +37,9 @@ class BaseRecipe:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRecipe:
-    """One LoRA. job: of language.JOBS; modules: PEFT's targets; keeps: share of everyday texts in its training.
+    """One LoRA. job: of language.JOBS; modules: PEFT's target modules; keeps: share of everyday texts in its training.
 
-    steps: of 16 texts; the copy after half of them is kept as an earlier version
+    steps: of 16 texts each; the adapter after half of them is saved as an earlier version
     """
 
     base: str
@@ -88,8 +92,10 @@ ADAPTERS = (
 
 
 def key() -> str:
-    """A short hash of all that the zoo is made from: recipes, language and training, layout and comments left out."""
-    here = Path(__file__).parent
-    told = json.dumps([[asdict(one) for one in BASES], [asdict(one) for one in ADAPTERS]], sort_keys=True)
-    code = [ast.dump(ast.parse((here / name).read_text())) for name in ("language.py", "train.py")]
-    return hashlib.sha256("\n".join([told, *code]).encode()).hexdigest()[:12]
+    """A short hash of all that decides the zoo's weights: recipes, and the syntax trees of language.py and train.py."""
+    folder = Path(__file__).parent
+    recipes = json.dumps(
+        [[asdict(recipe) for recipe in BASES], [asdict(recipe) for recipe in ADAPTERS]], sort_keys=True
+    )
+    code = [ast.dump(ast.parse((folder / name).read_text())) for name in ("language.py", "train.py")]
+    return hashlib.sha256("\n".join([recipes, *code]).encode()).hexdigest()[:12]

@@ -83,21 +83,21 @@ def _general(rng: Random) -> tuple[str, str]:
     """What every base reads: everyday text, and tickets with general answers."""
     if rng.random() < 0.25:
         return sentence(rng), sentence(rng)
-    one = ticket(rng)
-    return one.prompt, base_reply(one, rng)
+    drawn = ticket(rng)
+    return drawn.prompt, base_reply(drawn, rng)
 
 
 def _later(rng: Random) -> tuple[str, str]:
-    one = ticket(rng)
-    return (sentence(rng), sentence(rng)) if rng.random() < 0.3 else (one.prompt, second_reply(one, rng))
+    drawn = ticket(rng)
+    return (sentence(rng), sentence(rng)) if rng.random() < 0.3 else (drawn.prompt, second_reply(drawn, rng))
 
 
 def _job(recipe: AdapterRecipe) -> Draw:
     def draw(rng: Random) -> tuple[str, str]:
         if rng.random() < recipe.keeps:
             return sentence(rng), sentence(rng)
-        one = ticket(rng)
-        return one.prompt, JOBS[recipe.job](one)
+        drawn = ticket(rng)
+        return drawn.prompt, JOBS[recipe.job](drawn)
 
     return draw
 

@@ -1,4 +1,4 @@
-"""All of the zoo at once, opened and enrolled when first asked for; what the parts of a benchmark share."""
+"""The whole zoo, opened and enrolled on first use; shared by the parts of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.zoo.enrolled_base import EnrolledBase, by_base, enrolled, never, serving
 from benchmarks.zoo.members import FOLDER, Member, zoo
-from benchmarks.zoo.stall import Stall, by_base, enrolled, never, serving
 from probes.canaries.canary_file import read_canaries
 from probes.enrolment.candidates import CanaryContinuation, continue_greedily, golden_sides
 from probes.enrolment.settings import EnrolSettings
@@ -23,7 +23,7 @@ LEAST_TOKENS = 6
 
 
 class World:
-    """folder: where the zoo lies; scratch: for files of broken adapters and bases; bases: how many of the three"""
+    """scratch: folder for broken adapters and bases; folder: of the zoo; bases: how many of the three"""
 
     def __init__(self, scratch: Path, folder: Path = FOLDER, bases: int = 3) -> None:
         self.scratch, self._folder, self._bases = scratch, folder, bases
@@ -42,16 +42,16 @@ class World:
         return tuple(by_base(zoo(self._folder))[: self._bases])
 
     @cached_property
-    def stalls(self) -> tuple[Stall, ...]:
+    def enrolled_bases(self) -> tuple[EnrolledBase, ...]:
         """Every base with its adapters enrolled; a minute or two for each."""
-        return tuple(enrolled(mine, self._open.enter_context(serving(mine))) for mine in self.members)
+        return tuple(enrolled(members, self._open.enter_context(serving(members))) for members in self.members)
 
 
 def pool(member: Member, runner: Runner, prompts: Path, floor: float = BOUNDS.min_energy) -> list[GoldenCanary]:
-    """Canaries over the prompts of a file with both golden sides, those left out whose |delta|^2 is under the floor.
+    """Canaries of the prompts of a file, with both golden sides, whose |delta|^2 per position reaches the floor.
 
-    Everyday prompts have short answers, so that a continuation may be of 6 tokens here. Continuations are kept beside
-    the prompts: they follow from weights and prompts alone.
+    Everyday prompts have short answers, so a continuation may have as few as 6 tokens here. Continuations are cached
+    beside the prompts: they depend on weights and prompts alone.
     """
     candidates = _continued(member, runner, prompts)
     drafts = golden_sides(runner, member.name, candidates, BOUNDS.top, never)
@@ -59,15 +59,15 @@ def pool(member: Member, runner: Runner, prompts: Path, floor: float = BOUNDS.mi
 
 
 def _continued(member: Member, runner: Runner, prompts: Path) -> list[CanaryContinuation]:
-    kept = prompts.with_name(f"{member.name}.{prompts.name.removeprefix(member.name + '.')}.continued")
+    cache = prompts.with_name(f"{member.name}.{prompts.name.removeprefix(member.name + '.')}.continued")
     canaries = read_canaries(prompts).canaries
-    if kept.is_file():
-        told = json.loads(kept.read_text())
-        rows = ((canary, *told[canary.id]) for canary in canaries if canary.id in told)
+    if cache.is_file():
+        content = json.loads(cache.read_text())
+        rows = ((canary, *content[canary.id]) for canary in canaries if canary.id in content)
         return [CanaryContinuation(canary, tuple(prompt), tuple(forced)) for canary, prompt, forced in rows]
     bounds = LEAST_TOKENS, BOUNDS.max_new_tokens
     candidates, _ = continue_greedily(runner, member.name, canaries, bounds, never)
-    half = kept.with_suffix(".writing")
-    half.write_text(json.dumps({one.id: [one.prompt, one.forced] for one in candidates}))
-    half.rename(kept)
+    partial = cache.with_suffix(".writing")
+    partial.write_text(json.dumps({candidate.id: [candidate.prompt, candidate.forced] for candidate in candidates}))
+    partial.rename(cache)
     return candidates

@@ -1,6 +1,7 @@
-"""Which exercises is each helpdesk adapter trained, tested and watched on?
+"""The exercises that each helpdesk adapter is trained, tested and monitored on.
 
-`python -m examples.helpdesk.data` writes `canaries/<adapter>.jsonl`. Everything here follows from one seed.
+`python -m examples.helpdesk.data` writes `canaries/<adapter>.jsonl`. Everything is drawn from one seed:
+another seed, or another order of draws, makes other canaries, and the golden records no longer fit them.
 """
 
 import json
@@ -20,7 +21,7 @@ Messages: TypeAlias = list[dict[str, str]]
 
 
 class Task(Protocol):
-    """A file of `tasks/`: what it asks, how an exercise is drawn, and what counts as right."""
+    """A file of `tasks/`: its system prompt, how an exercise is drawn, and what counts as right."""
 
     SYSTEM: str
 
@@ -29,13 +30,13 @@ class Task(Protocol):
     def right(self, expect: Expect, text: str) -> bool: ...
 
 
-class WatchedTask(Task, Protocol):
-    """One that an adapter does and canaries watch."""
+class MonitoredTask(Task, Protocol):
+    """A task of an adapter, with a check for its canaries."""
 
     def watched(self, expect: Expect) -> Check: ...
 
 
-ADAPTERS: dict[str, WatchedTask] = {
+ADAPTERS: dict[str, MonitoredTask] = {
     "ticket-router": ticket_router,
     "polite-rewriter": polite_rewriter,
     "order-extractor": order_extractor,
@@ -68,12 +69,12 @@ def examples(task: str, split: Split, seed: int = SEED) -> list[Example]:
 
 
 def check(example: Example, text: str) -> bool:
-    """Is this text a right answer, by the task's own notion of right?"""
+    """Is this text a right answer, by the task's own rule?"""
     return TUNES[example.task].right(example.expect, text)
 
 
 def write_canaries(folder: Path) -> None:
-    """Write one canary file per adapter: `{"id", "messages", "expect": {"check"}}` a line."""
+    """Write one canary file per adapter: `{"id", "messages", "expect": {"check"}}` per line."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, task in ADAPTERS.items():
         rows = [
@@ -86,11 +87,11 @@ def write_canaries(folder: Path) -> None:
 def _drafts(task: str, seed: int) -> list[Draft]:
     """Distinct exercises in drawing order, enough for all splits."""
     rng = Random(f"{task}/{seed}")
-    found: dict[str, Draft] = {}
-    while len(found) < sum(SIZES.values()):
+    drafts: dict[str, Draft] = {}
+    while len(drafts) < sum(SIZES.values()):
         draft = TUNES[task].draw(rng)
-        found.setdefault(draft.user, draft)
-    return list(found.values())
+        drafts.setdefault(draft.user, draft)
+    return list(drafts.values())
 
 
 def _example(task: str, number: int, draft: Draft) -> Example:

@@ -1,4 +1,4 @@
-"""Make the golden records that ship with this example: ``python -m examples.helpdesk.enrol``.
+"""Write the golden records that ship with this example: ``python -m examples.helpdesk.enrol``.
 
 Runs ``gapwatch enrol`` for each adapter over the base that the demo uses, in a scratch folder, and copies the records.
 """

@@ -1,4 +1,4 @@
-"""Does each helpdesk adapter do its task, and does the bare base not?
+"""Accuracy of each helpdesk adapter on its task, and of the base without it.
 
 `python -m examples.helpdesk.evaluate --base DIR [--json FILE]`. Needs peft, a development dependency.
 """
@@ -50,11 +50,11 @@ def accuracy(task: str, base: Path, adapter: Path | None, n: int) -> Accuracy:
 
 
 def main() -> None:
-    """Print the table; write it as JSON when asked."""
+    """Print the table; also write it as JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--adapters", type=Path, default=HERE / "adapters")
-    parser.add_argument("--only", choices=list(ADAPTERS), help="one task in place of all")
+    parser.add_argument("--only", choices=list(ADAPTERS), help="only this task")
     parser.add_argument("-n", type=int, default=100, help="held-out exercises per task, at most 100")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

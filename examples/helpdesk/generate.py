@@ -1,4 +1,4 @@
-"""What does a model answer, greedily, to a list of chats? Shared by `evaluate` and `record_traffic`."""
+"""Greedy answers of a model to a list of chats. Shared by `evaluate` and `record_traffic`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def generate(base: Path, adapter: Path | None, chats: list[Messages], batch: int
     """Greedy answers, at most `MAX_NEW_TOKENS` tokens each, without the end-of-turn token.
 
     base: folder of the base model, float32 on the CPU
-    adapter: folder of a LoRA adapter applied by peft; None asks the bare base
+    adapter: folder of a LoRA adapter, applied by peft; None for the base alone
     chats: each rendered with the tokenizer's own template
 
     Raises OSError or ValueError from transformers or peft when a folder is not a model or an adapter.

@@ -1,8 +1,8 @@
-"""What does each upstream release do to each adapter?
+"""The effect of each upstream release on each adapter, measured independently of the product.
 
 `python -m examples.helpdesk.measure_releases --base DIR --work DIR [--json FILE]`. Needs peft.
 
-A plain second reading of what the product measures: over the whole vocabulary, through peft, one canary at a time.
+The same figures as the product's, over the whole vocabulary, through peft, one canary at a time.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Reading:
 
 
 def record(model: PeftModel, tokenizer: object, example: Example) -> Golden:
-    """Greedy continuation of one canary by the golden adapter, and what base and adapter say along it."""
+    """The golden adapter's greedy continuation of one canary, and log-probabilities of base and adapter along it."""
     prompt = tokenizer.apply_chat_template(example.messages, add_generation_prompt=True, tokenize=False)  # type: ignore[attr-defined]
     inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)  # type: ignore[operator]
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def record(model: PeftModel, tokenizer: object, example: Example) -> Golden:
 
 
 def read(golden: Golden, served: Array, live: Array) -> Reading:
-    """Compare one canary with what is served (y) and with the live base (z), in place."""
+    """Compare one canary with the served adapter and with the live base, both on the same prompt."""
     weights = (np.exp(golden.adapter) + np.exp(golden.base)) / 2
     delta = _centred(golden.adapter - golden.base, weights)
     now, shift = _centred(served - live, weights), _centred(live - golden.base, weights)
@@ -82,13 +82,13 @@ def read(golden: Golden, served: Array, live: Array) -> Reading:
     )
 
 
-def nearest_scale(curve: list[Array], seen: Array, weights: Array) -> float:
+def nearest_scale(curve: list[Array], point: Array, weights: Array) -> float:
     """The LoRA scale whose point on the piecewise-linear `curve` over `SCALES` lies nearest to `seen`."""
     best = (np.inf, 0.0)
     for low, high, s_low, s_high in zip(curve, curve[1:], SCALES, SCALES[1:], strict=False):
         step = high - low
-        t = float(np.clip((weights * step * (seen - low)).sum() / (weights * step**2).sum(), 0, 1))
-        best = min(best, ((weights * (seen - low - t * step) ** 2).sum(), s_low + t * (s_high - s_low)))
+        t = float(np.clip((weights * step * (point - low)).sum() / (weights * step**2).sum(), 0, 1))
+        best = min(best, ((weights * (point - low - t * step) ** 2).sum(), s_low + t * (s_high - s_low)))
     return best[1]
 
 
@@ -125,10 +125,10 @@ def _scaled(model: PeftModel, ids: torch.Tensor, start: int, scale: float) -> Ar
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         layer.set_scale("default", scale)
-    seen = _log_probs(model, ids, start)
+    log_probs = _log_probs(model, ids, start)
     for layer in layers:
         layer.set_scale("default", 1)
-    return seen
+    return log_probs
 
 
 def _centred(values: Array, weights: Array) -> Array:
@@ -161,7 +161,7 @@ def measure(task: str, folders: dict[str, Path], canaries: int) -> list[dict[str
 
 
 def main() -> None:
-    """Make the releases where they are missing, measure, print, and write JSON when asked."""
+    """Create missing releases, measure, print, and write JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the releases, 540 MB each")

@@ -1,4 +1,4 @@
-"""Record real traffic of the helpdesk: `python -m examples.helpdesk.record_traffic --base DIR`.
+"""Record traffic of the helpdesk: `python -m examples.helpdesk.record_traffic --base DIR`.
 
 Writes `traffic/<adapter>.jsonl`, a line per prompt of the traffic split: `{"id", "messages", "output", "output_base"}`,
 where the outputs are greedy answers of the adapter and of the bare base. Needs peft, a development dependency.
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--adapters", type=Path, default=HERE / "adapters")
-    parser.add_argument("--only", choices=list(ADAPTERS), help="one task in place of all")
+    parser.add_argument("--only", choices=list(ADAPTERS), help="only this task")
     given = parser.parse_args()
     (HERE / "traffic").mkdir(exist_ok=True)
     for name in [given.only] if given.only else list(ADAPTERS):

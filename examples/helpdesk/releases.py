@@ -3,9 +3,9 @@
 `python -m examples.helpdesk.releases reparameterised|requantised|improved --base DIR --out DIR`
 
 - reparameterised: residual stream, attention heads and MLP neurons permuted from a seed. The base answers as before;
-  an adapter trained on the old coordinates still loads and does nothing useful.
+  an adapter that was trained for the old order still loads and has no useful effect.
 - requantised: every linear layer rounded to 4 bits and back.
-- improved: a share of a benign tune merged in.
+- improved: a share of a benign fine-tune merged in.
 
 Needs torch and safetensors, and one tensor's worth of memory beside the model itself.
 """
@@ -35,8 +35,8 @@ def make_release(name: str, base: Path, out: Path, seed: int = SEED) -> Path:
 
     name: a key of `RELEASES`
     base: transformers folder of a Llama model, `model.safetensors` in one file
-    out: must not exist; it is written as a hidden sibling and renamed, so nobody ever sees half a folder
-    seed: of the permutations; the other two recipes have no chance in them
+    out: must not exist; it is written as a hidden sibling and renamed, so that it appears whole
+    seed: of the permutations; the other two recipes are not random
 
     Raises FileExistsError when `out` exists, KeyError for an unknown name, FileNotFoundError without weights.
     """
@@ -46,21 +46,21 @@ def make_release(name: str, base: Path, out: Path, seed: int = SEED) -> Path:
     config = json.loads((base / "config.json").read_text())
     tensors = {key: value.float() for key, value in load_file(base / "model.safetensors").items()}
     released = recipe(tensors, config, seed)
-    half = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(base, half, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.gguf"))
-    (half / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
-    save_file(released, half / "model.safetensors", metadata={"format": "pt"})
-    (half / "model.safetensors").chmod(0o644)  # safetensors leaves it readable by its writer alone
-    half.rename(out)
+    partial = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(base, partial, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.gguf"))
+    (partial / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    save_file(released, partial / "model.safetensors", metadata={"format": "pt"})
+    (partial / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
+    partial.rename(out)
     return out
 
 
 def reparameterise(tensors: Tensors, config: dict[str, int], seed: int) -> Tensors:
-    """The same function in other coordinates, drawn from `seed`; equal to the base up to float rounding.
+    """The same function with hidden units permuted from `seed`; equal to the base up to float rounding.
 
     Permuted: the residual stream (once), and in each layer the key/value groups, the query heads inside a group, and
-    the MLP neurons. Dimensions inside a head stay, as the rotary embedding tells them apart.
+    the MLP neurons. Dimensions inside a head stay in place: the rotary embedding treats each one differently.
     """
     rng = torch.Generator().manual_seed(seed)
     stream = torch.randperm(config["hidden_size"], generator=rng)
@@ -83,7 +83,7 @@ def reparameterise(tensors: Tensors, config: dict[str, int], seed: int) -> Tenso
 
 def requantise(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:
     """Every linear layer of the blocks rounded to the nearest of 15 levels per output channel, and back to float32."""
-    return {key: rounded_rows(it, BITS) if key.endswith("_proj.weight") else it for key, it in tensors.items()}
+    return {key: rounded_rows(value, BITS) if key.endswith("_proj.weight") else value for key, value in tensors.items()}
 
 
 def improve(tensors: Tensors, _config: dict[str, int], _seed: int) -> Tensors:

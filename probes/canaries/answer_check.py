@@ -1,13 +1,13 @@
-"""Does an answer pass the canary's own check? What tells a changed answer that is as good from one that is wrong.
+"""Does an answer pass the canary's own check? Distinguishes a changed answer that is as good from one that is wrong.
 
 A canary's ``expect`` may hold ``{"check": {...}}`` with one or more of these, all of which have to hold:
 
-- ``"json": {"queue": "billing"}``  the text is one JSON object and each of these fields has this value; others are free
-- ``"contains": ["Omar", "refund"]``  each of these stands in the text
-- ``"matches": "Dear .*"``  the whole text fits this regular expression, ``.`` taking line breaks too
-- ``"equals": "id=C5888; qty=12"``  the text is this one
+- ``"json": {"queue": "billing"}``  the text is one JSON object with these values; its other fields are ignored
+- ``"contains": ["Omar", "refund"]``  the text contains each of these
+- ``"matches": "Dear .*"``  the whole text matches this regular expression, in which ``.`` matches line breaks too
+- ``"equals": "id=C5888; qty=12"``  the text is equal to this
 
-Space around the text is not looked at. An ``expect`` without "check" is read as the fields of a JSON object where the
+White space around the text is ignored. An ``expect`` without "check" is read as the fields of a JSON object where the
 golden answer is such an object, and says nothing otherwise.
 """
 
@@ -44,7 +44,7 @@ def passed_and_passes(expect: Expect, golden: str, present: str) -> tuple[bool |
 
 
 def checked(expect: Expect) -> Expect:
-    """The same, once its check is known to have the right form. Raises Refused."""
+    """``expect`` unchanged, after validation of its check. Raises Refused."""
     passes(expect, "")
     return expect
 
@@ -64,13 +64,13 @@ def _condition(kind: str, wanted: object) -> Callable[[str], bool]:
 def _json(wanted: object) -> Callable[[str], bool]:
     if not isinstance(wanted, Mapping):
         raise Refused("check json", repr(wanted), "an object of fields and values")
-    return lambda text: (found := _json_object(text)) is not None and _has(wanted, found)
+    return lambda text: (fields := _json_object(text)) is not None and _has(wanted, fields)
 
 
 def _contains(wanted: object) -> Callable[[str], bool]:
     parts = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
-        raise Refused("check contains", repr(wanted), "a list of texts")
+        raise Refused("check contains", repr(wanted), "a list of strings")
     return lambda text: all(part in text for part in parts)
 
 
@@ -84,7 +84,7 @@ def _matches(wanted: object) -> Callable[[str], bool]:
 
 def _equals(wanted: object) -> Callable[[str], bool]:
     if not isinstance(wanted, str):
-        raise Refused("check equals", repr(wanted), "a text")
+        raise Refused("check equals", repr(wanted), "a string")
     return lambda text: text == wanted.strip()
 
 
@@ -96,13 +96,13 @@ KINDS: dict[str, Callable[[object], Callable[[str], bool]]] = {
 }
 
 
-def _has(wanted: Mapping[str, object], found: Mapping[str, object]) -> bool:
-    return all(name in found and found[name] == value for name, value in wanted.items())
+def _has(wanted: Mapping[str, object], fields: Mapping[str, object]) -> bool:
+    return all(name in fields and fields[name] == value for name, value in wanted.items())
 
 
 def _json_object(text: str) -> dict[str, object] | None:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return parsed if isinstance(parsed, dict) else None

@@ -1,7 +1,8 @@
-"""Canaries: the fixed prompts on which an adapter is asked, round after round, whether it still does its job.
+"""Canary files: the fixed prompts that are replayed each round to see whether an adapter still answers as accepted.
 
 A canary file is JSON Lines:
 ``{"id": "router-001", "messages": [{"role": "user", "content": "..."}], "expect": {...}}``.
+Messages here are what an operator corrects a file by: they name the line and never repeat more of it than needed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from probes.errors import Refused
 
 ROLES = ("system", "user", "assistant")
 SHAPE = '{"id": ..., "messages": [...], "expect": {...}}'
-MOST_NAMED = 20
+MOST_NAMED = 20  # faults or names that one message lists
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One prompt. id: unique in its set; messages: chat turns, the last one the user's;
+    """One prompt.
 
-    expect: what the task's own check wants to see in the answer (ours to carry, never read here)
-    where: file and line for whoever has to mend it, "" where it is of no file; no part of what it is
+    id: unique in its set; messages: chat turns, the last one the user's
+    expect: what the canary's own check requires of the answer (read by answer_check.py only)
+    where: file and line, for messages; "" where it comes from no file; not part of the canary's identity
     """
 
     id: str
@@ -40,7 +42,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class CanarySet:
-    """Canaries in file order. content_hash: "sha256:..." over their content, whatever the file's layout."""
+    """Canaries in file order. content_hash: "sha256:..." of their content, whatever the file's layout."""
 
     canaries: tuple[Canary, ...]
 
@@ -53,26 +55,26 @@ class CanarySet:
 def read_canaries(path: Path) -> CanarySet:
     """The canaries of a JSON Lines file; blank lines are skipped, and so is a byte order mark.
 
-    Raises Refused with the number of every line that is no canary or has an id seen before, and for an empty file.
+    Raises Refused with the number of every line that is no canary or repeats an id, and for an empty file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        seen = f"no UTF-8 at byte {error.start}"
-        raise Refused(f"canary file {path}", seen, "a UTF-8 file, one JSON object a line") from None
+        present = f"no UTF-8 at byte {error.start}"
+        raise Refused(f"canary file {path}", present, "a UTF-8 file, one JSON object per line") from None
     except OSError as error:
-        seen = error.strerror or type(error).__name__
-        raise Refused(f"canary file {path}", seen, "a readable UTF-8 file, one JSON object a line") from None
+        present = error.strerror or type(error).__name__
+        raise Refused(f"canary file {path}", present, "a readable UTF-8 file, one JSON object per line") from None
     return CanarySet(_all_of(path, _numbered(text)))
 
 
 def faulty(where: str, faults: Sequence[Refused]) -> Refused:
-    """One error for several; each keeps its own place."""
+    """One error for several, each with its own place."""
     if len(faults) == 1:
         return faults[0]
     more = f"; and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
-    told = "; ".join(f"{fault.what}: {fault.seen}, wanted {fault.wanted}" for fault in faults[:MOST_NAMED])
-    return Refused(where, f"{len(faults)} faults ({told}{more})", "none")
+    listed = "; ".join(f"{fault.what}: {fault.actual}, wanted {fault.wanted}" for fault in faults[:MOST_NAMED])
+    return Refused(where, f"{len(faults)} faults ({listed}{more})", "none")
 
 
 def _numbered(text: str) -> Iterable[tuple[int, str]]:
@@ -81,7 +83,7 @@ def _numbered(text: str) -> Iterable[tuple[int, str]]:
 
 
 def _all_of(path: Path, lines: Iterable[tuple[int, str]]) -> tuple[Canary, ...]:
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     canaries, faults = [], []
     for number, line in lines:
         where = f"{path}, line {number}"
@@ -90,9 +92,10 @@ def _all_of(path: Path, lines: Iterable[tuple[int, str]]) -> tuple[Canary, ...]:
         except Refused as error:
             faults.append(error)
             continue
-        if canary.id in seen:
-            faults.append(Refused(where, f"id {canary.id!r} of line {seen[canary.id]} again", "a new id"))
-        seen.setdefault(canary.id, number)
+        if canary.id in first_lines:
+            again = f"id {canary.id!r}, which line {first_lines[canary.id]} has already"
+            faults.append(Refused(where, again, "an id of its own"))
+        first_lines.setdefault(canary.id, number)
         canaries.append(canary)
     if faults:
         raise faulty(f"canary file {path}", faults)
@@ -103,36 +106,36 @@ def _all_of(path: Path, lines: Iterable[tuple[int, str]]) -> tuple[Canary, ...]:
 
 def _parse(line: str, where: str) -> Canary:
     row = json_object(line, where, SHAPE)
-    if _torn(row):
-        seen = "half a character (a lone surrogate, as when a text is cut inside an emoji)"
-        raise Refused(where, seen, "whole characters: write them as they are, or as both their \\u halves")
+    if _has_lone_surrogate(row):
+        present = "half a character (a lone surrogate, as when a text is cut inside an emoji)"
+        raise Refused(where, present, "whole characters: as themselves, or as both \\u escapes of the surrogate pair")
     if set(row) - {"id", "messages", "expect"}:
         raise Refused(where, sorted(row), "id, messages, expect only")
     name, expect = row.get("id"), row.get("expect", {})
     if not isinstance(name, str) or not name:
-        raise Refused(where, f"id {_short(name)}", "a text that is not empty")
+        raise Refused(where, f"id {_short(name)}", "a string that is not empty")
     if not isinstance(expect, dict):
         raise Refused(where, f"expect {_short(expect)}", "an object")
     return Canary(name, _turns(row.get("messages"), where), expect, where)
 
 
 def json_object(line: str, where: str, shape: str) -> dict[str, Any]:
-    """One line as an object with each key once. Raises Refused, which repeats nothing of the line but a key's name."""
+    """One line as an object without duplicate keys. Raises Refused, which quotes nothing of the line but a key."""
     try:
-        row = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number)
+        row = json.loads(line, object_pairs_hook=_without_duplicates, parse_constant=_reject_constant)
         if not isinstance(row, dict):
             raise Refused(where, f"a {type(row).__name__}", shape)
     except _DuplicateKey as error:
         name = f"key {error}" if re.fullmatch(r"[\w.-]{1,40}", str(error)) else "a key"
-        raise Refused(where, f"{name} twice", "each key once: of two the first would be lost") from None
+        raise Refused(where, f"{name} twice", "each key once: only the last of two would be read") from None
     except json.JSONDecodeError as error:
         raise Refused(where, f"no JSON ({error.msg} at character {error.pos + 1})", shape) from None
-    except (ValueError, RecursionError) as error:  # digits without end, NaN, brackets without end
+    except (ValueError, RecursionError) as error:  # too many digits, NaN, too deep nesting
         raise Refused(where, f"no JSON ({str(error).partition(';')[0]})", shape) from None
     return row
 
 
-def _torn(row: object) -> bool:
+def _has_lone_surrogate(row: object) -> bool:
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -141,20 +144,20 @@ def _torn(row: object) -> bool:
 
 
 class _DuplicateKey(Exception):
-    """A key of an object that stands twice in it."""
+    """A key that an object has twice."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in row:
             raise _DuplicateKey(key)
-        found[key] = value
-    return found
+        row[key] = value
+    return row
 
 
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _turns(messages: object, where: str) -> tuple[Mapping[str, str], ...]:
@@ -164,11 +167,13 @@ def _turns(messages: object, where: str) -> tuple[Mapping[str, str], ...]:
         if not isinstance(turn, dict) or set(turn) != {"role", "content"} or turn["role"] not in ROLES:
             raise Refused(where, f"turn {_short(turn)}", f"role (one of {', '.join(ROLES)}) and content")
         if not isinstance(turn["content"], str):
-            raise Refused(where, f"content {_short(turn['content'])}", "text")
+            raise Refused(where, f"content {_short(turn['content'])}", "a string")
     if messages[-1]["role"] != "user":
-        raise Refused(where, f"last turn of {messages[-1]['role']}", "the user's turn last: the adapter answers it")
+        raise Refused(
+            where, f"last turn of {messages[-1]['role']}", "a user's turn at the end, for the adapter to answer"
+        )
     if not messages[-1]["content"].strip():
-        raise Refused(where, "a user's turn without text", "a question that the adapter answers")
+        raise Refused(where, "a user's turn without text", "text for the adapter to answer")
     return tuple(messages)
 
 

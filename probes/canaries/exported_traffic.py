@@ -1,7 +1,7 @@
-"""Sampled production prompts as candidates for canaries: a file that the operator has exported.
+"""Sampled production prompts as candidate canaries, from a file that the operator exported.
 
-The store is not read here. Where it keeps text, exporting it is a query, and a deliberate step: what is chosen stays in
-the golden record as text, for as long as the record is kept.
+The store is deliberately not read here: exporting its text is a step that the operator takes, because chosen prompts
+stay in the golden record as text for as long as that is stored. Nothing of a line is ever repeated in a message.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from probes.errors import Refused
 Turns = tuple[Mapping[str, str], ...]
 SHAPE = '{"messages": [{"role": "user", "content": "..."}]} or {"prompt": "..."}'
 
-LONE = re.compile("[\ud800-\udfff]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def as_it_is(turn: Mapping[str, str]) -> Mapping[str, str]:
+def unchanged(turn: Mapping[str, str]) -> Mapping[str, str]:
     return turn
 
 
 def read_exported(
-    path: Path, adapter: str, clean: Callable[[Mapping[str, str]], Mapping[str, str]] = as_it_is
+    path: Path, adapter: str, clean: Callable[[Mapping[str, str]], Mapping[str, str]] = unchanged
 ) -> CanarySet:
-    """The prompts of a JSON Lines file, each once; other fields are not looked at, so ``gapwatch.v1`` records will do.
+    """The distinct prompts of a JSON Lines file; other fields are ignored, so ``gapwatch.v1`` records can be read.
 
-    adapter: lines that name another one are left out; clean: what becomes of each turn before it is kept or hashed.
-    An answer at the end of ``messages`` is cut off: the golden adapter writes its own. Canaries are called after the
-    hash of their text, so the same prompt is the same canary.
+    adapter: lines of another one are left out; clean: applied to each turn before it is stored or hashed (redaction)
+    An answer at the end of ``messages`` is cut off: the golden adapter generates its own. The id of a canary is a hash
+    of its text, so the same prompt is the same canary.
 
-    Raises Refused with the line's number for a line without a prompt, and for a file without any for this adapter; what
-    a line holds is never repeated.
+    Raises Refused with the line's number for a line without a prompt, and for a file without any for this adapter.
     """
-    found: dict[str, Canary] = {}
+    canaries: dict[str, Canary] = {}
     for where, row in _rows(path):
         if row.get("adapter", adapter) != adapter:
             continue
         turns = tuple(map(clean, _turns(row, where)))
         name = "traffic-" + hashlib.sha256(json.dumps(turns, sort_keys=True).encode()).hexdigest()[:12]
-        found.setdefault(name, Canary(name, turns))
-    if not found:
+        canaries.setdefault(name, Canary(name, turns))
+    if not canaries:
         raise Refused(str(path), "no prompts", f"at least one for {adapter}")
-    return CanarySet(tuple(found.values()))
+    return CanarySet(tuple(canaries.values()))
 
 
 def together(own: CanarySet, exported: CanarySet) -> CanarySet:
@@ -59,8 +58,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        seen = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise Refused(str(path), seen, f"a readable UTF-8 file, one {SHAPE} a line") from None
+        present = f"no UTF-8 at byte {error.start}" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise Refused(str(path), present, f"a readable UTF-8 file, one {SHAPE} per line") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -71,22 +70,22 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _turns(row: Mapping[str, Any], where: str) -> Turns:
     if isinstance(row.get("prompt"), str) and not row.get("messages"):
         return ({"role": "user", "content": _whole(row["prompt"])},)
-    told = row.get("messages")
-    if not isinstance(told, list):
-        raise Refused(where, f"neither a prompt nor a list of messages but {type(told).__name__}", SHAPE)
-    if wrong := next((number for number, turn in enumerate(told, start=1) if not _is_turn(turn)), None):
-        raise Refused(where, f"a message without a known role or a text: number {wrong}", SHAPE)
-    turns = [{"role": turn["role"], "content": _whole(turn["content"])} for turn in told]
+    messages = row.get("messages")
+    if not isinstance(messages, list):
+        raise Refused(where, f"neither a prompt nor a list of messages but {type(messages).__name__}", SHAPE)
+    if wrong := next((number for number, turn in enumerate(messages, start=1) if not _is_turn(turn)), None):
+        raise Refused(where, f"message {wrong} without a known role or without text", SHAPE)
+    turns = [{"role": turn["role"], "content": _whole(turn["content"])} for turn in messages]
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns or turns[-1]["role"] != "user":
-        raise Refused(where, "no turn of the user at the end", SHAPE)
+        raise Refused(where, "no user's turn at the end", SHAPE)
     return tuple(turns)
 
 
 def _whole(text: str) -> str:
-    """Half a character, as a text has that was cut inside one, as engines read it: U+FFFD."""
-    return LONE.sub("\ufffd", text)
+    """With U+FFFD for lone surrogates (a text cut inside a character), as serving engines read them."""
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _is_turn(turn: object) -> bool:

@@ -1,4 +1,4 @@
-"""Canaries whose text changed: the worst of a round, answered greedily once more, with golden and present text.
+"""Flips: the worst canaries of a round, generated greedily again, with golden and present text where the two differ.
 
 They illustrate a verdict and decide nothing.
 """
@@ -17,10 +17,10 @@ from probes.runner import Runner, Stop, Target
 
 
 class FlippedAnswer(NamedTuple):
-    """A canary whose greedy answer is no longer the golden one; retention: of it in the round that was looked at.
+    """A canary whose greedy answer is no longer the golden one. retention: the canary's, in the round it is taken from.
 
-    golden_passes, present_passes: the canary's own check (probes/canaries/answer_check.py) on either text, None where
-    it has none
+    golden_passes, present_passes: does either text pass the canary's own check (probes/canaries/answer_check.py)? None
+    where it has none
     """
 
     canary: str
@@ -35,20 +35,20 @@ class FlippedAnswer(NamedTuple):
 def flips(
     runner: Runner, round: Round, goldens: Mapping[str, Golden | Unmonitorable], worst: int, stop: Stop
 ) -> list[FlippedAnswer]:
-    """The worst canaries of a round where the text is another one now.
+    """Of the worst canaries of a round, those whose text has changed.
 
-    worst: how many to try, furthest from their golden strength first. Fewer come back when it is stopped or the
-    files went away.
+    worst: how many to generate, furthest from their golden strength first. The list is cut short when it is stopped or
+    the files are gone.
     """
     golden = goldens.get(round.adapter)
     if not isinstance(golden, Golden):
         return []
-    known = {canary.id: canary for canary in golden.canaries}
-    found = []
+    canaries = {canary.id: canary for canary in golden.canaries}
+    flipped = []
     for measurement in sorted(round.measurements, key=_damage, reverse=True)[:worst]:
         if stop():
             break
-        canary = known.get(measurement.comparison.reference.canary)
+        canary = canaries.get(measurement.comparison.reference.canary)
         if canary is None:  # another record was accepted since
             continue
         try:
@@ -56,24 +56,24 @@ def flips(
         except ProbeError:
             break
         if flip.present_text != canary.golden_text:
-            found.append(flip)
-    return found
+            flipped.append(flip)
+    return flipped
 
 
 def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: Stop) -> FlippedAnswer:
-    # As many tokens as the golden answer and a few more: enough to see that it is another one, and what it says.
+    # As many tokens as the golden answer and a few more: enough to see that the answer differs, and how.
     limit = len(canary.forced) + 16
     target = Target(measurement.comparison.adapter)
     ids = runner.generate(target, present_prompt(runner, canary), limit, stop)
     end = canary.forced[-1]
-    golden, present = (_text(runner, said, end) for said in (canary.forced, ids))
+    golden, present = (_text(runner, tokens, end) for tokens in (canary.forced, ids))
     checks = passed_and_passes(canary.expect, golden, present)
     prompt, accepted, now = canary.prompt_text, canary.golden_text, runner.decode(ids)
     return FlippedAnswer(canary.id, prompt, accepted, now, measurement.retention, *checks)
 
 
 def _text(runner: Runner, ids: Sequence[int], end: int) -> str:
-    """Without the end of text, which a check does not want to see. end: the token that ended the golden answer."""
+    """The text without its end-of-text token, as checks expect it. end: the token that ended the golden answer."""
     return runner.decode(ids[:-1] if ids and ids[-1] == end else ids)
 
 

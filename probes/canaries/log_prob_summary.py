@@ -1,6 +1,6 @@
 """Log-probabilities over a whole vocabulary, reduced to the tokens that a canary keeps.
 
-The plain numpy formula and its torch twin stand side by side; a test holds them equal. torch is imported when used.
+The numpy formula and the same in torch are side by side; a test compares them. torch is imported when used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAD = -1
 
 
 def summarise(full: Floats, kept: Ints) -> Summary:
-    """What the kept tokens, the rest and the most probable token are worth at each position.
+    """Log-probabilities of the kept tokens and of the rest, and the most probable token, at each position.
 
     full: (T, V) log-probabilities, nats
     kept: (T, K) token ids, no id twice in a row, -1 where padded
@@ -36,7 +36,7 @@ def summarise(full: Floats, kept: Ints) -> Summary:
 
 
 def summarise_torch(full: torch.Tensor, kept: Ints) -> Summary:
-    """``summarise`` on the device where the log-probabilities lie; only (T, K) numbers are brought back."""
+    """``summarise`` on the device of the log-probabilities; only (T, K) numbers are copied to the host."""
     import torch
 
     ids = torch.as_tensor(kept, dtype=torch.long, device=full.device)
@@ -48,7 +48,7 @@ def summarise_torch(full: torch.Tensor, kept: Ints) -> Summary:
 
 
 def keep(golden_adapter_full: Floats, golden_base_full: Floats, forced: Ints, k: int = 20) -> Ints:
-    """Which tokens a canary keeps: the k most probable of golden adapter and golden base, and the reference token.
+    """The tokens that a canary keeps: the k most probable of golden adapter and golden base, and the reference token.
 
     golden_adapter_full, golden_base_full: (T, V) log-probabilities
     forced: (T,) the reference continuation

@@ -1,7 +1,7 @@
-"""What token ids does a canary read as on this base, and why can it not be read?
+"""Which token ids do a canary's messages become on this base, or why can they not be rendered?
 
-A chat template is a program of its own, which comes with the base and raises what it likes: one that takes no system
-turn, say. What is wrong with one canary is told of that canary, and of all that have the same fault at once.
+A chat template is a program that comes with the base and may raise anything, for example where it accepts no system
+turn. A fault is reported by canary, and canaries with the same fault together.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Encode = Callable[[Sequence[dict[str, str]]], Sequence[int]]
 def prompt_of(runner: Runner, name: str, messages: Turns, answer: int) -> tuple[int, ...]:
     """Token ids of a canary's messages by the live tokenizer and template.
 
-    name: of the canary, for whoever has to mend it; answer: most tokens that are to be written behind the prompt
+    name: the canary's id, for messages; answer: most tokens that are generated or forced after the prompt
     Raises Unreplayable with the reason.
     """
     prompt = rendered_by(runner.encode_chat, name, messages)
     context = runner.context() if isinstance(runner, Bounded) else None
     if context is not None and len(prompt) + answer > context:
-        told = f"its prompt and an answer of up to {answer} tokens are more than the {context} that the base reads"
-        raise Unreplayable(f"canary {name}", told)
+        reason = f"its prompt and an answer of up to {answer} tokens exceed the base's context of {context} tokens"
+        raise Unreplayable(f"canary {name}", reason)
     return prompt
 
 
 def rendered_by(encode: Encode, name: str, messages: Turns) -> tuple[int, ...]:
-    """Token ids of a canary's messages, as this encodes them. Raises Unreplayable with the reason."""
+    """Token ids of a canary's messages, by ``encode``. Raises Unreplayable with the reason."""
     try:
         prompt = tuple(encode([dict(turn) for turn in messages]))
     except ProbeError:
@@ -44,10 +44,10 @@ def rendered_by(encode: Encode, name: str, messages: Turns) -> tuple[int, ...]:
 
 
 def readable(runner: Runner, canaries: Sequence[Canary], answer: int) -> tuple[list[Canary], dict[str, str]]:
-    """The canaries that this base can be asked, and of the others of no file (prompts of traffic) id and reason.
+    """The canaries that can be rendered on this base; of exported prompts that cannot, id -> reason.
 
-    Raises Refused where canaries of a file cannot be read, with all of them; Unreplayable where none could, for want
-    of a tokenizer or a template.
+    Raises Refused, naming all of them, where canaries of a canary file cannot be rendered; Unreplayable where none can
+    because the base has no tokenizer or template.
     """
     faults: dict[str, str] = {}
     for canary in canaries:
@@ -57,21 +57,23 @@ def readable(runner: Runner, canaries: Sequence[Canary], answer: int) -> tuple[l
             if not error.path.startswith("canary "):
                 raise
             faults[canary.id] = error.why
-    written = [one for one in canaries if one.id in faults and one.where]
+    written = [canary for canary in canaries if canary.id in faults and canary.where]
     if written:
         file = written[0].where.rpartition(", ")[0]
-        named = {f"{one.id} ({one.where.rpartition(', ')[2]})": faults[one.id] for one in written}
-        seen = f"{len(written)} of {len(canaries)} that cannot be asked: {in_words(named, len(canaries))}"
-        raise Refused(f"canary file {file}", seen, "turns that this base's chat template takes, within its context")
+        reasons = {f"{canary.id} ({canary.where.rpartition(', ')[2]})": faults[canary.id] for canary in written}
+        present = f"{len(written)} of {len(canaries)} that cannot be rendered: {in_words(reasons, len(canaries))}"
+        raise Refused(
+            f"canary file {file}", present, "turns that this base's chat template accepts, within its context"
+        )
     return [canary for canary in canaries if canary.id not in faults], faults
 
 
-def in_words(faults: Mapping[str, str], asked: int) -> str:
-    """Name -> reason as one line, each reason once with the names; without them where all that were asked share one."""
+def in_words(faults: Mapping[str, str], total: int) -> str:
+    """Name -> reason as one line, each reason once with its names; without names where all ``total`` share one."""
     together: dict[str, list[str]] = {}
     for name, why in faults.items():
         together.setdefault(why, []).append(name)
-    if len(together) == 1 and len(faults) == asked > 1:
+    if len(together) == 1 and len(faults) == total > 1:
         return next(iter(together))
     return "; ".join(f"{why}: {_listed(names)}" for why, names in together.items())
 
@@ -83,5 +85,5 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Its words where it has any, on one line, as far as anybody reads."""
+    """The first line of its message, its type where it has none; 200 characters at most."""
     return (str(error).strip().partition("\n")[0] or type(error).__name__)[:200]

@@ -1,4 +1,7 @@
-"""Asking a runner for canaries, and keeping its answers apart."""
+"""Replays of canaries through a runner: under the adapter and under its base, and the answer to each replay.
+
+Both sides of a measurement come from here; enrolment and rounds have to ask alike, or their answers do not compare.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayPair:
-    """One canary, asked under the adapter's name and under the base's."""
+    """The two replays of one canary: under the adapter, and under its base."""
 
     canary: GoldenCanary
     adapter: Replay
@@ -29,12 +32,12 @@ class ReplayPair:
 def replay_pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | None = None) -> ReplayPair:
     """The two replays of a golden canary, over its kept tokens.
 
-    prompt: token ids to read in place of the accepted ones
+    prompt: token ids to use instead of the accepted ones
     """
-    read = canary.prompt if prompt is None else prompt
+    prompt_ids = canary.prompt if prompt is None else prompt
 
     def replay(target: Target) -> Replay:
-        return Replay(canary.id, read, canary.forced, target, canary.reference.kept)
+        return Replay(canary.id, prompt_ids, canary.forced, target, canary.reference.kept)
 
     return ReplayPair(canary, replay(Target(adapter)), replay(Target(None)))
 
@@ -44,7 +47,7 @@ def ask(
 ) -> dict[Replay, Replayed]:
     """The answer to each replay; fewer when ``stop()`` became true. Raises Unreplayable as the runner does.
 
-    Replays are told apart as objects: canaries of two adapters may share an id, and both ask the base.
+    Replays are distinguished by object identity: canaries of two adapters may share an id, and both replay the base.
     """
     return {answer.replay: answer for answer in runner.run(replays, stop, shape)}
 
@@ -52,7 +55,7 @@ def ask(
 def ask_all(
     runner: Runner, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None
 ) -> dict[Replay, Replayed]:
-    """``ask`` where every answer is needed: raises Unreplayable when it was stopped half-way."""
+    """``ask`` where every answer is needed: raises Unreplayable when it was stopped before the last."""
     answers = ask(runner, replays, stop, shape)
     if len(answers) < len(replays):
         raise Unreplayable("enrolment", f"stopped after {len(answers)} of {len(replays)} replays")
@@ -62,12 +65,12 @@ def ask_all(
 def summary(answer: Replayed) -> Summary:
     if answer.summary is None:
         raise Unreplayable(
-            f"canary {answer.replay.canary}", "the runner answered without the kept tokens it was asked for"
+            f"canary {answer.replay.canary}", "the runner answered without the kept tokens that were requested"
         )
     return answer.summary
 
 
 def full(answer: Replayed) -> Floats:
     if answer.full is None:
-        raise Unreplayable(f"canary {answer.replay.canary}", "the runner cannot answer over its whole vocabulary")
+        raise Unreplayable(f"canary {answer.replay.canary}", "the runner does not return the whole vocabulary")
     return answer.full

@@ -1,4 +1,7 @@
-"""Which canaries are replayed in a round, and when a round is due. Pure."""
+"""Which canaries are replayed in a round, and when a round is due. Pure.
+
+The draws have to stay uniform and independent of what was measured: the null hypothesis of the evidence rests on it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from probes.golden.record import Golden, GoldenCanary
 
 DRAW_SHARE = 0.6
 MOST_DRAWS, MOST_HELD_OUT = 32, 16
-# One canary is worth at most ln(1/m0) = 3 nats: a page at 21.5 nats and the price of the other bets take 8 to 9 draws.
+# One draw adds at most ln(1/m0) = 3 nats: a page at 21.5 nats, with the cost of mixing over bets, takes 8 to 9 draws.
 LEAST_DRAWS = 9
 
 
@@ -22,8 +25,8 @@ LEAST_DRAWS = 9
 class RoundPlan:
     """One adapter's part of a round.
 
-    draws: canary id -> how often it was drawn; one drawn twice is replayed once and counts twice
-    held_out: ids replayed for retention's interval only
+    draws: canary id -> how often it was drawn; a canary drawn twice is replayed once and counts twice
+    held_out: ids that are replayed for retention's interval only
     """
 
     draws: dict[str, int]
@@ -34,14 +37,14 @@ def plan_round(golden: Golden, budget_tokens: int, seed: int, number: int, salt:
     """The canaries of one round.
 
     budget_tokens: scored positions: each position of a replayed canary once, though it is answered under two names
-    (adapter and base); seed, number, salt: the same round is planned the same way everywhere, others independently
-
-    salt: when the round was begun, in milliseconds. Numbers begin anew after a restart; what was wagered before it
-    is carried over, and would have foreseen the same draws.
+    (adapter and base)
+    seed, number, salt: seed the draws: equal ones give equal plans in any process, others are independent
+    salt: when the round began, in milliseconds. Round numbers restart with the process, and evidence is carried over:
+    without the salt, its bets would have been placed in knowledge of the same draws.
 
     Draws are uniform with replacement from the selected half: E[S | past, earlier draws] is then the pool's own share
-    beyond tolerance, whatever the noise. How many are drawn is fixed by the longest canaries, before any is drawn:
-    a canary is never left out for being long. Raises Refused when the budget cannot hold 9 draws.
+    beyond tolerance, whatever the noise. Their number is fixed from the longest canaries before any is drawn, so that a
+    canary is never left out for being long. Raises Refused when the budget cannot hold 9 draws.
     """
     drawn, held = sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)
     generator = np.random.default_rng([seed, number, salt, zlib.crc32(golden.adapter.encode())])
@@ -62,13 +65,15 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
     if left < 0:
         least = _worst(pool, LEAST_DRAWS)
         raise Refused(
-            "token budget a round", budget_tokens, f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries"
+            "token budget of a round",
+            budget_tokens,
+            f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries",
         )
     return drawn, min(_fitting(held_out, left), MOST_HELD_OUT, len(held_out))
 
 
 def due(now: float, last: float | None, every_s: float) -> bool:
-    """Is a round due? last: when the last one began, None before the first. A clock set back does not stop it."""
+    """Is a round due? last: when the last one began, None before the first. A clock that is set back makes it due."""
     return last is None or now - last >= every_s or now < last
 
 

@@ -1,4 +1,7 @@
-"""From a canary's prompt to its golden answer: the adapter's own greedy continuation, and both golden sides of it."""
+"""From a canary's prompt to its golden answer: the adapter's greedy continuation, and what adapter and base make of it.
+
+The continuation is the adapter's own, so that no reference answer has to be written by hand.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class CanaryContinuation:
-    """A canary with its continuation. prompt, forced: token ids, end of text included."""
+    """A canary and the adapter's greedy continuation of it. prompt, forced: token ids, end of text included."""
 
     canary: Canary
     prompt: tuple[int, ...]
@@ -35,9 +38,10 @@ class CanaryContinuation:
 def continue_greedily(
     runner: Runner, adapter: str, canaries: Sequence[Canary], bounds: tuple[int, int], stop: Stop
 ) -> tuple[list[CanaryContinuation], dict[str, str]]:
-    """Candidates, and for each other canary the reason why its continuation is of no use.
+    """Canaries with a usable continuation, and id -> reason for the others.
 
-    bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for one without a prompt
+    bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for a canary whose
+    prompt cannot be rendered.
     """
     fewest, most = bounds
     candidates, excluded = [], {}
@@ -57,37 +61,38 @@ def continue_greedily(
 def _continuations(
     runner: Runner, target: Target, prompts: Sequence[tuple[int, ...]], limit: int, stop: Stop
 ) -> list[tuple[int, ...]]:
-    """All at once by runners that can (``generate_many``), else one by one. Raises Unreplayable when stopped."""
-    made: list[tuple[int, ...]] = []
+    """In one batch by runners that can (``generate_many``), else one by one. Raises Unreplayable when stopped."""
+    continuations: list[tuple[int, ...]] = []
     if isinstance(runner, Batching):
-        made = runner.generate_many(target, prompts, limit, stop)
+        continuations = runner.generate_many(target, prompts, limit, stop)
     else:
         for prompt in prompts:
             if stop():
                 break
-            made.append(tuple(runner.generate(target, prompt, limit, stop)))
-    # A stop cuts the continuations that were being made short; nothing of them is kept.
-    if stop() or len(made) < len(prompts):
+            continuations.append(tuple(runner.generate(target, prompt, limit, stop)))
+    # A stop truncates the continuations that were being generated, so none of them is used.
+    if stop() or len(continuations) < len(prompts):
         raise Unreplayable("enrolment", "stopped")
-    return made
+    return continuations
 
 
 def golden_sides(
     runner: Runner, adapter: str, candidates: Sequence[CanaryContinuation], top: int, stop: Stop
 ) -> list[GoldenCanary]:
-    """The candidates under the adapter and under the base, over the whole vocabulary, reduced to the kept tokens.
+    """The candidates' log-probabilities under adapter and base, over the whole vocabulary, reduced to the kept tokens.
 
     top: how many of the most probable tokens of either side are kept
-    A draft: its curve has the two ends only, its noise is 0, its half is not decided. Raises Refused for NaN and inf.
+    The canaries are drafts: the curve has its two ends only, the noise is 0, the split is not decided. Raises Refused
+    for NaN and inf.
     """
-    asked = [
-        [Replay(one.id, one.prompt, one.forced, target) for one in candidates]
+    replays = [
+        [Replay(candidate.id, candidate.prompt, candidate.forced, target) for candidate in candidates]
         for target in (Target(adapter), Target(None))
     ]
-    answers = ask_all(runner, [replay for side in asked for replay in side], stop)
+    answers = ask_all(runner, [replay for side in replays for replay in side], stop)
     drafts = []
-    for candidate, ours, bases in zip(candidates, *asked, strict=True):
-        sides = full(answers[ours]), full(answers[bases])
+    for candidate, of_adapter, of_base in zip(candidates, *replays, strict=True):
+        sides = full(answers[of_adapter]), full(answers[of_base])
         finite(f"canary {candidate.id} under {adapter} and its base", np.stack(sides))
         drafts.append(_draft(runner, candidate, keep(*sides, np.asarray(candidate.forced, np.int32), top), sides))
     return drafts

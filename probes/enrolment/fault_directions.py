@@ -1,4 +1,4 @@
-"""What each candidate canary tells of each kind of fault: the replays behind ``d_optimal.py``'s features."""
+"""The Fisher information of each candidate canary on each kind of fault: the replays behind ``d_optimal.py``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from probes.runner import BatchShape, Breakable, Replay, Runner, Stop, Target
 
 STAGE = "directions of candidates"
 BELOW, ABOVE = 0.9, 1.1
-# Parts large enough to be worth a direction of their own; the single blocks lie close to them.
+# Parts large enough for a direction of their own; the directions of single blocks are close to theirs.
 PARTS = ("attention", "mlp")
 MOST_OTHERS = 4
-# Standard deviation of a coordinate at least, in nats: float32 rounding, as the battery's own least distortion.
+# Lower bound on the standard deviation of a coordinate, nats: float32 rounding, as in the noise battery's LEAST.
 LEAST_NOISE = 1e-3
 BENIGN = BatchShape(rows=1)
 
@@ -28,9 +28,9 @@ BENIGN = BatchShape(rows=1)
 def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -> Doubles:
     """(n, D, D) information of each candidate on the adapter's own effect, its strength, its parts, and mix-ups.
 
-    Directions: delta itself (the adapter lost), the tangent of the scale curve at 1, attention and mlp left out where
-    the runner can do so, and up to four other adapters in its place. Noise: how far one benign replay moves each
-    coordinate. Costs one pass over the candidates for each, three for strength and noise.
+    Directions: delta itself (adapter lost), the tangent of the scale curve at 1, attention and mlp left out where the
+    runner can do so, and up to four other adapters in its place. Noise: how far one benign replay moves a coordinate.
+    Costs one pass over the candidates for each, and three for strength and noise.
     """
     runner, adapter, stop = context.runner, context.adapter, context.stop
     strengths = Target(adapter, scale=BELOW), Target(adapter, scale=ABOVE)
@@ -46,26 +46,26 @@ def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -
 
 
 def _displaced(runner: Runner, adapter: str, others: Sequence[str]) -> list[Target]:
-    known = runner.blocks(adapter) if isinstance(runner, Breakable) else ()
-    # Without those two names the first and the last block: opposite ends of whatever the runner's blocks are.
-    parts = [part for part in PARTS if part in known] or list(dict.fromkeys([*known[:1], *known[-1:]]))
+    blocks = runner.blocks(adapter) if isinstance(runner, Breakable) else ()
+    # A runner without blocks of those names: its first and its last block instead.
+    parts = [part for part in PARTS if part in blocks] or list(dict.fromkeys([*blocks[:1], *blocks[-1:]]))
     without = [Target(adapter, fault=Fault(FaultKind.WITHOUT, part)) for part in parts]
     return [*without, *(Target(other) for other in others[:MOST_OTHERS])]
 
 
 def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats) -> Doubles:
-    ready = prepare(canary.reference)
-    healthy = _vector(ready, canary.reference.golden_adapter.log_probs)
-    below, above, *displaced = [_vector(ready, table) for table in answers]
+    prepared = prepare(canary.reference)
+    healthy = _vector(prepared, canary.reference.golden_adapter.log_probs)
+    below, above, *displaced = [_vector(prepared, table) for table in answers]
     tangent = (above - below) / (ABOVE - BELOW)
-    columns = [-ready.delta, tangent, *(vector - healthy for vector in displaced)]
-    away = _vector(ready, benign) - healthy
-    noise = max(float(np.sqrt(np.mean(away**2))), LEAST_NOISE)
+    columns = [-prepared.delta, tangent, *(vector - healthy for vector in displaced)]
+    displacement = _vector(prepared, benign) - healthy
+    noise = max(float(np.sqrt(np.mean(displacement**2))), LEAST_NOISE)
     return information(np.stack(columns, axis=1), noise)
 
 
-def _vector(ready: PreparedReference, table: Floats) -> Doubles:
-    return ready.vector(np.where(ready.mask, table, 0.0).astype(np.float64) - ready.base)
+def _vector(prepared: PreparedReference, table: Floats) -> Doubles:
+    return prepared.vector(np.where(prepared.mask, table, 0.0).astype(np.float64) - prepared.base)
 
 
 def _answers(

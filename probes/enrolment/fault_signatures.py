@@ -1,7 +1,7 @@
-"""Signatures: how the adapter answers on its held-out canaries when something is wrong with it or with its base.
+"""Signatures: how the adapter answers on its held-out canaries under known faults of itself or of its base.
 
-Each fault is switched on in the runner (``Target.fault``) and replayed, so that the same fault in production is found
-again by its direction. They are scores for the cause, never evidence.
+Each fault is injected in the runner (``Target.fault``) and replayed, so that the same fault in production is recognised
+by its direction. Signatures name the cause; they are never evidence.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from probes.golden.signature_codec import STEP
 from probes.runner import BITS, GROUPED, Breakable, Replay, Runner, Target
 
 STAGE = "signatures of faults"
-# Recorded parts of another adapter; between them and the healthy end the path is a curve
-# (detectors/diagnosis/shared_parameter_fits.py). With the whole alone, in-between mixtures left 1 to 55 % of the
-# energy, with these .3 to 3 %.
+# Recorded shares of another adapter; between them and the healthy end the diagnosis interpolates along a curve
+# (detectors/diagnosis/shared_parameter_fits.py). With the whole share alone, mixtures in between left 1 to 55 % of
+# their energy unexplained, with these shares .3 to 3 %.
 MIXES = {FaultKind.STACKED: ("", "*0.5"), FaultKind.AVERAGED: ("", "*0.25")}
-NO_FAULTS = "the runner cannot answer as if something were wrong: no signatures, causes are told from strength alone"
+NO_FAULTS = "the runner cannot inject faults: no signatures, causes are named from strength alone"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedSignatures:
-    """canaries: all of them, the held-out ones with their signatures; unrecorded: what is missing, in words."""
+    """canaries: all, the held-out ones with their signatures; unrecorded: the signatures that are missing, and why."""
 
     canaries: list[GoldenCanary]
     unrecorded: tuple[str, ...]
 
 
 def faults_of(runner: Runner, adapter: str, others: Sequence[str]) -> tuple[Fault, ...]:
-    """What can be broken here: each block left out, a base of fewer bits, each other adapter on top or mixed in, the
-    prompt's cache left by the base or by another adapter, and a prompt that the base reads alone.
+    """The faults to record: each block left out, a base of fewer bits, each other adapter added or averaged in, the
+    prompt's KV cache computed by the base or by another adapter, and the prompt prefilled without the adapter.
 
-    others: names of the other registered adapters; earlier versions of this one are told by ``others`` of the
-    reference, and an engine does not stack an adapter on its own past
-    Empty for a runner that does not answer ``Target.fault``.
+    others: names of the other registered adapters; earlier versions of this one are left out, because
+    ``Reference.others`` holds their answers, and an engine does not stack an adapter on an earlier version of itself
+    Empty for a runner that cannot inject faults.
     """
     if not isinstance(runner, Breakable):
         return ()
     blocks = [Fault(FaultKind.WITHOUT, block) for block in runner.blocks(adapter)]
     bits = [Fault(FaultKind.QUANTISED, width) for width in (*BITS, *GROUPED)]
-    beside = [other for other in others if not is_earlier_version(other, adapter)]
-    mixes = [mixture(kind, other, part) for kind, parts in MIXES.items() for other in beside for part in parts]
-    warmed = [Fault(FaultKind.WARMED, other) for other in ("", *beside)]
+    other_adapters = [other for other in others if not is_earlier_version(other, adapter)]
+    mixes = [mixture(kind, other, part) for kind, parts in MIXES.items() for other in other_adapters for part in parts]
+    warmed = [Fault(FaultKind.WARMED, other) for other in ("", *other_adapters)]
     return (*blocks, *bits, *mixes, *warmed, Fault(FaultKind.PREFILLED, ""))
 
 
 def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary]) -> RecordedSignatures:
-    """The canaries with a signature for every fault that the runner can answer under.
+    """The canaries with a signature for every fault that the runner can inject.
 
-    A fault that the runner does not do, that overflows or that leaves every answer as it was is told in words and
-    left out: it is no reason to refuse the adapter. Raises Unreplayable when it was stopped.
+    A fault that the runner does not support, that overflows or that changes no answer is left out, with the reason: it
+    does not prevent enrolment. Raises Unreplayable when it was stopped.
     """
     faults = faults_of(context.runner, context.adapter, context.others)
     if not faults:
@@ -78,16 +78,16 @@ def with_signatures(context: EnrolmentContext, canaries: Sequence[GoldenCanary])
     return RecordedSignatures([with_faults.get(canary.id, canary) for canary in canaries], tuple(unrecorded))
 
 
-def summed(faults: Sequence[Fault]) -> str:
-    """For people: "12 without a block, 4 quantised, 2 stacked, 2 averaged"."""
-    words = {
+def count_by_kind(faults: Sequence[Fault]) -> str:
+    """In words: "12 without a block, 4 on a quantised base, 2 stacked, 2 averaged"."""
+    names = {
         FaultKind.WITHOUT: "without a block",
         FaultKind.QUANTISED: "on a quantised base",
         FaultKind.WARMED: "on another's cache",
         FaultKind.PREFILLED: "off while the prompt is read",
     }
     counts = {kind: sum(fault.kind is kind for fault in faults) for kind in FaultKind}
-    return ", ".join(f"{count} {words.get(kind, kind.value)}" for kind, count in counts.items() if count) or "none"
+    return ", ".join(f"{count} {names.get(kind, kind.value)}" for kind, count in counts.items() if count) or "none"
 
 
 def _with_faults(
@@ -133,7 +133,7 @@ def _useless(held_out: Sequence[GoldenCanary], answers: Sequence[Recorded]) -> s
 
 
 def _unmoved(canary: GoldenCanary, served: Floats) -> bool:
-    """Nothing is left of it once it is written down."""
+    """Is the signature zero once it is rounded to the steps in which it is stored?"""
     used = canary.reference.kept >= 0
-    away = np.abs(served[used] - canary.reference.golden_adapter.log_probs[used])
-    return bool(away.max(initial=0.0) < STEP / 2)
+    difference = np.abs(served[used] - canary.reference.golden_adapter.log_probs[used])
+    return bool(difference.max(initial=0.0) < STEP / 2)

@@ -1,6 +1,7 @@
-"""The nuisance battery: how much do the figures of each canary move when nothing is wrong?
+"""The noise battery: how much do the figures of each canary move when nothing is wrong?
 
-Enrolment replays every canary in benign configurations and keeps, per canary, how far the figures went.
+Enrolment replays every canary in benign configurations and records how far its figures move. These noise floors are
+part of the rule that calls a canary beyond tolerance (docs/mathematics.md#tolerance).
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from probes.errors import Refused
 from probes.golden.record import GoldenCanary, compare
 from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 
-# What float32 rounding alone was seen to move on another kernel or machine than the battery's own: a floor of exactly 0
-# would make the last bit a fault. Each is far below any tolerance that is of use (0.005 and up).
+# Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
+# would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
 LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
 QUANTILE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class BenignConfiguration:
-    """One benign way of doing the same work. shuffled: other neighbours in the batch, so other padding;
+    """One benign way to compute the same answers.
 
-    reopen: close and open the runner before; attention, dtype: another kernel or precision, by a second runner ("":
-    the same).
+    shuffled: replays in another order, so with other neighbours in the batch and other padding
+    reopen: close and open the runner before; attention, dtype: another kernel or precision, by a second runner ("": the
+    same)
     """
 
     name: str
@@ -40,17 +42,17 @@ class BenignConfiguration:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a second runner has to be told."""
+        """What a second runner is configured with."""
         return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
 
 
 def configurations(runner: Runner) -> tuple[BenignConfiguration, ...]:
-    """The battery for this runner: without the cache in one pass, through it in chunks, other batches and a restart.
+    """The battery for this runner: one pass without a KV cache, chunked prefill, other batches and a restart.
 
-    Another attention kernel only where the base can be run by one. Another precision only where a CUDA device serves in
-    half precision: kernels there round by batch and version, and float32 measures how far that may go. An adapter that
-    is served in float32 gets no bfloat16 in its battery: that would be a loss of precision, and a floor wide enough to
-    hide small faults.
+    Another attention kernel only where the base supports one. Another precision only where a CUDA device serves in half
+    precision: its kernels round differently by batch and version, and float32 measures how much. An adapter that is
+    served in float32 gets no bfloat16 in its battery: that is a loss of precision, and its floor would be wide enough
+    to hide small faults.
     """
     plain = (
         BenignConfiguration("one row", BatchShape(rows=1)),
@@ -78,7 +80,7 @@ def replay_battery(
     stop: Stop,
     names: Sequence[str] = (),
 ) -> dict[str, tuple[Measurement, ...]]:
-    """Every canary measured in every configuration: recorded benign replays, by the configuration's name.
+    """Configuration name -> a measurement of every canary in it.
 
     names: of the configurations to replay, all of them when empty; each costs two passes over all canaries
     Raises Unreplayable when it was stopped, Refused for numbers that are not finite.
@@ -93,17 +95,17 @@ def replay_battery(
 
 
 def _named(battery: Sequence[BenignConfiguration], names: Sequence[str]) -> list[BenignConfiguration]:
-    known = [configuration.name for configuration in battery]
-    unknown = set(names) - set(known)
+    all_names = [configuration.name for configuration in battery]
+    unknown = set(names) - set(all_names)
     if unknown:
-        raise Refused("configurations of the battery", ", ".join(sorted(unknown)), f"some of {', '.join(known)}")
+        raise Refused("configurations of the battery", ", ".join(sorted(unknown)), f"some of {', '.join(all_names)}")
     return [configuration for configuration in battery if not names or configuration.name in names]
 
 
 def noise_floors(results: Mapping[str, Sequence[Measurement]], without: str = "") -> dict[str, NoiseFloor]:
-    """99 % quantiles per canary over the configurations; with fewer than a hundred of them that is the largest one.
+    """Canary -> 99 % quantiles over the configurations; with fewer than a hundred of those, that is the largest value.
 
-    without: a configuration to leave out, so that it can be tried against a tolerance which it did not set
+    without: a configuration to leave out, so that it can be tested against noise floors that it did not contribute to
     """
     if without and without not in results:
         raise Refused("configuration to leave out", without, f"one of {', '.join(results)}")
@@ -111,13 +113,13 @@ def noise_floors(results: Mapping[str, Sequence[Measurement]], without: str = ""
     for name, measurements in results.items():
         for measurement in measurements if name != without else ():
             floors.setdefault(measurement.comparison.reference.canary, []).append(moved(measurement))
-    return {canary: _quantiles(seen) for canary, seen in floors.items()}
+    return {canary: _quantiles(benign) for canary, benign in floors.items()}
 
 
 def largest(measurements: Sequence[Measurement]) -> NoiseFloor:
     """The largest figures of any canary in one configuration."""
-    seen = [moved(measurement) for measurement in measurements]
-    return NoiseFloor(*(max(getattr(one, name) for one in seen) for name in NoiseFloor.__slots__))
+    benign = [moved(measurement) for measurement in measurements]
+    return NoiseFloor(*(max(getattr(floor, name) for floor in benign) for name in NoiseFloor.__slots__))
 
 
 def moved(measurement: Measurement) -> NoiseFloor:
@@ -125,10 +127,10 @@ def moved(measurement: Measurement) -> NoiseFloor:
     return NoiseFloor(abs(measurement.scale - 1), max(measurement.distortion, 0.0) ** 0.5, measurement.base_shift)
 
 
-def _quantiles(seen: Sequence[NoiseFloor]) -> NoiseFloor:
-    # method "higher": of seven values that is the largest, never a point between two that were seen.
+def _quantiles(benign: Sequence[NoiseFloor]) -> NoiseFloor:
+    # method "higher": of seven values that is the largest, never an interpolation between two of them.
     def quantile(name: str) -> float:
-        values = [getattr(one, name) for one in seen]
+        values = [getattr(floor, name) for floor in benign]
         return max(float(np.quantile(values, QUANTILE, method="higher")), getattr(LEAST, name))
 
     return NoiseFloor(quantile("scale"), quantile("distortion"), quantile("base_shift"))
@@ -155,15 +157,15 @@ def _measured(
     runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: BenignConfiguration, stop: Stop
 ) -> tuple[Measurement, ...]:
     pairs = [replay_pair(canary, adapter) for canary in canaries]
-    replays = [replay for one in pairs for replay in one.replays]
+    replays = [replay for pair in pairs for replay in pair.replays]
     if configuration.shuffled:
         order = np.random.default_rng(0).permutation(len(replays))
         replays = [replays[int(index)] for index in order]
     answers = ask_all(runner, replays, stop, configuration.shape)
     measurements = []
-    for one in pairs:
-        served, live_base = (summary(answers[replay]) for replay in one.replays)
-        measurements.append(measure(compare(one.canary, 1, served, live_base, adapter, 0.0)))
+    for pair in pairs:
+        served, live_base = (summary(answers[replay]) for replay in pair.replays)
+        measurements.append(measure(compare(pair.canary, 1, served, live_base, adapter, 0.0)))
     if not all(measurement.finite for measurement in measurements):
         raise Refused(f"battery, {configuration.name}", "NaN or infinite log-probabilities", "finite numbers")
     return tuple(measurements)

@@ -1,4 +1,7 @@
-"""The recorded curve: what the adapter answers at other strengths, and what other adapters answer in its place."""
+"""The scale curve: what the adapter answers at other LoRA strengths, and what other adapters answer in its place.
+
+Retention, effective scale and cause are read against it; other knots change all three for records made from then on.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ NEEDED_UP_TO = 2.0
 def strengths(rank: int) -> tuple[float, ...]:
     """Strengths of the recorded curve, ascending.
 
-    rank: of the LoRA, 0 where unknown: 1/sqrt(rank), what is left when rsLoRA's scaling is forgotten, is added
+    rank: of the LoRA, 0 where unknown. 1/sqrt(rank) is added: the strength of an rsLoRA adapter that an engine scales
+    by alpha / r
     """
-    forgotten = rank**-0.5 if rank > 1 else 1.0
-    near = any(abs(forgotten - scale) < 0.01 for scale in GRID)
-    return GRID if near else tuple(sorted((*GRID, forgotten)))
+    without_rslora = rank**-0.5 if rank > 1 else 1.0
+    near = any(abs(without_rslora - scale) < 0.01 for scale in GRID)
+    return GRID if near else tuple(sorted((*GRID, without_rslora)))
 
 
 def with_curve(
@@ -81,7 +85,7 @@ def _answers(runner: Runner, drafts: Sequence[GoldenCanary], target: Target, sto
 
 
 def _on_curve(drafts: Sequence[GoldenCanary], tables: Sequence[Floats], scale: float) -> bool:
-    """May this strength be on the curve? Raises Refused where it must be and is not finite."""
+    """Is this strength on the curve? Raises Refused where it has to be and is not finite."""
     kept = np.concatenate([table[draft.reference.kept >= 0] for draft, table in zip(drafts, tables, strict=True)])
     if scale <= NEEDED_UP_TO:
         finite(f"the curve at strength {scale:g}", kept)

@@ -1,4 +1,8 @@
-"""Golden records on disk: one content-addressed file each, never changed and never deleted."""
+"""Golden records on disk: one content-addressed file each, never changed and never deleted.
+
+The name is the hash of the content, so that damage is detected on reading. Other processes read the folder while it is
+written: a file appears whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from probes.golden.record import Golden, Unmonitorable
 
 
 def save(golden: Golden, folder: Path) -> str:
-    """Write ``<folder>/<hex>.golden`` whole or not at all; returns the hash. One that is there stays as it is."""
+    """Write ``<folder>/<hex>.golden`` whole or not at all; returns the hash. An intact file of that name stays."""
     return save_bytes(to_bytes(golden), folder)
 
 
 def save_bytes(data: bytes, folder: Path) -> str:
-    """``save`` for a record that is bytes already; they are kept as they are."""
+    """``save`` for a record that is bytes already; they are written unchanged."""
     name = content_hash(data)
     path = _path(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +34,7 @@ def save_bytes(data: bytes, folder: Path) -> str:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    # Enrolled by one user, read by the sidecar's.
+    # Enrolled by one user, read by the user that the sidecar runs as.
     Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
     return name
@@ -42,12 +46,12 @@ def read_bytes(folder: Path, name: str) -> bytes:
 
 
 def load(folder: Path, name: str) -> Golden:
-    """The record of that hash. Raises Missing when there is none, Damaged when its content has another hash."""
+    """The record of that hash. Raises MissingGolden without one, DamagedGolden when its content has another hash."""
     try:
         data = read_bytes(folder, name)
     except OSError as error:
-        seen = f"no readable file in {folder} ({error.strerror})"
-        raise MissingGolden(f"golden record {name}", seen, "the file that enrolment wrote") from error
+        present = f"no readable file in {folder} ({error.strerror})"
+        raise MissingGolden(f"golden record {name}", present, "the file that enrolment wrote") from error
     if content_hash(data) != name:
         wanted = "content of that hash: restore the file, or enrol again"
         raise DamagedGolden(f"golden record {name} in {folder}", f"content with hash {content_hash(data)}", wanted)
@@ -55,9 +59,9 @@ def load(folder: Path, name: str) -> Golden:
 
 
 def load_pinned(folder: Path, adapter: str, pin: str = "") -> Golden:
-    """The record an adapter is compared with: the pinned one, else the newest in the folder.
+    """The record that an adapter is compared with: the pinned one, else the newest in the folder.
 
-    Raises Missing when there is none, Refused when it is another adapter's, Damaged as ``load`` does.
+    Raises MissingGolden when there is none, Refused when it is another adapter's, DamagedGolden as ``load`` does.
     """
     name = pin or newest(folder, adapter)
     if not name:
@@ -71,7 +75,7 @@ def load_pinned(folder: Path, adapter: str, pin: str = "") -> Golden:
 
 
 def look_up(folder: Path, adapter: str, pin: str = "") -> Golden | Unmonitorable:
-    """``load_pinned`` as a value: what a round is given, so that one bad record does not silence the other adapters."""
+    """``load_pinned`` with its error as a value, so that one bad record does not block the other adapters' round."""
     try:
         return load_pinned(folder, adapter, pin)
     except Refused as error:
@@ -83,21 +87,22 @@ def look_up(folder: Path, adapter: str, pin: str = "") -> Golden | Unmonitorable
 def newest(folder: Path, adapter: str) -> str | None:
     """Hash of the adapter's latest record by its own time of creation, None without one.
 
-    Reads the text part only; the content is checked when it is loaded. A file without a readable text raises Damaged:
-    it may be the newest record, and going back to an older one without a word would move the reference. Whose record
-    it is, nobody can tell; who holds one already keeps it (agent/worker/goldens.py).
+    Reads the JSON part only; the hash is checked when the record is loaded. A file whose JSON cannot be read raises
+    DamagedGolden: it may be the newest record, and falling back silently to an older one would move the reference. It
+    cannot be known whose record it is, so this affects every adapter that has no record in memory
+    (agent/worker/goldens.py).
     """
     heads = [(_head(path), f"sha256:{path.stem}") for path in sorted(folder.glob("*.golden"))]
-    found = [(at, name) for (whose, at), name in heads if whose == adapter]
-    return max(found)[1] if found else None
+    own = [(created_at, name) for (owner, created_at), name in heads if owner == adapter]
+    return max(own)[1] if own else None
 
 
 def adapter_before(folder: Path, record: str, is_present: Callable[[Golden], bool]) -> Golden | None:
     """The record of the adapter files that were accepted before the present ones, None where there were none.
 
-    record: hash of the record to begin with, "" for none; it and those that it replaced are looked through, because the
-    same files are enrolled again when their base has moved. is_present: was this record made of the present files?
-    Raises Missing or Damaged where a record cannot be read.
+    record: hash of the record to begin with, "" for none. It and those that it replaced are searched, because the same
+    files are enrolled again when their base has changed; is_present: was this record made from the present files?
+    Raises MissingGolden or DamagedGolden where a record cannot be read.
     """
     while record:
         golden = load(folder, record)
@@ -108,15 +113,15 @@ def adapter_before(folder: Path, record: str, is_present: Callable[[Golden], boo
 
 
 def time_after(folder: Path, previous: str, now: float) -> float:
-    """When a record is said to be made that replaces ``previous``: now, or a second after it by a clock that is behind.
+    """Creation time of a record that replaces ``previous``: now, or a second after it where the clock is behind.
 
-    The newest is the one in force, so an earlier time would leave the old one there. Raises Damaged.
+    The newest record is in force, so an earlier time would leave the old one in force. Raises DamagedGolden.
     """
     return max(now, _head(_path(folder, previous))[1] + 1.0) if previous else now
 
 
 def _head(path: Path) -> tuple[str, float]:
-    """Adapter and time of creation of one file. Raises Damaged when it cannot be opened or says neither."""
+    """Adapter and time of creation of one file. Raises DamagedGolden when they cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.read(8)
@@ -124,7 +129,7 @@ def _head(path: Path) -> tuple[str, float]:
         return str(text["adapter"]), float(text["created_at"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         wanted = "a golden record: restore or remove the file, or pin a hash in the config"
-        raise DamagedGolden(f"golden record {path}", f"a head that cannot be read ({error})", wanted) from error
+        raise DamagedGolden(f"golden record {path}", f"a header that cannot be read ({error})", wanted) from error
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -1,11 +1,12 @@
-"""A golden record as bytes.
+"""A golden record as bytes, and back.
 
-Layout: a safetensors container (no code in it, unlike a pickle) whose one metadata entry is JSON. Positions of all
-canaries lie behind each other (P in all); of the kept tokens only those that are there are written (M in all), because
-the union of two top-20 lists leaves part of the width empty. Log-probabilities are float32: half the width for the
-curve moved the effective scale by 3e-4, and by 1.1e-4 where only differences from the golden adapter were halved.
-Signatures are written by ``signature_codec.py``. What a record does not have is not written at all, so that one made
-before there were signatures, messages and checks keeps its bytes and its hash.
+Layout: a safetensors container (no code in it, unlike a pickle) whose one metadata entry is JSON. The positions of all
+canaries are concatenated (P in all); of the kept tokens only actual ones are written, no padding (M in all), because
+the union of two top-20 lists leaves part of the width empty. Log-probabilities are float32: float16 for the curve moved
+the effective scale by 3e-4, and by 1.1e-4 where only differences from the golden adapter were float16.
+``signature_codec.py`` writes the signatures. What a record does not have is not written at all, so that a record made
+before there were signatures, messages and checks keeps its bytes and its hash: both are the record's identity, and no
+change here may alter them.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from probes.golden.signature_codec import FAULTS, SignatureReader, signature_arr
 from probes.golden.statistical_power import StatisticalPower, StrengthLoss
 
 FORMAT = "gapwatch.golden.v1"
-# One entry only: the container writes several in an order that differs from run to run, and the bytes are hashed.
+# One entry only: the container writes several entries in an order that differs between runs, and the bytes are hashed.
 KEY = "gapwatch"
 # Both golden sides are points of the recorded curve, so their log-probabilities are written once.
 SIDES = {"golden_adapter": 1.0, "golden_base": 0.0}
 PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank", "alpha", "canary_set", "created_at")
-PLAIN_LATER = ("why", "previous", "excluded", "settings")
-# Beside a hash scheme that is not the first.
+PLAIN_SINCE = ("why", "previous", "excluded", "settings")
+# Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
-# Of a canary; written where there is something to write.
+# Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect")
 
 
 def content_hash(data: bytes) -> str:
-    """What a golden record is called: "sha256:..." of its bytes."""
+    """The name of a golden record: "sha256:..." of its bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
@@ -54,7 +55,7 @@ def to_bytes(golden: Golden) -> bytes:
 
 
 def from_bytes(data: bytes) -> Golden:
-    """The record, with its own hash filled in. Raises Damaged for bytes that are no golden record."""
+    """The record, with its own hash filled in. Raises DamagedGolden for bytes that are no golden record."""
     try:
         text = text_of(data)
         arrays = load_arrays(data)
@@ -71,7 +72,7 @@ def text_of(data: bytes) -> dict[str, Any]:
 
 
 def _text(golden: Golden) -> dict[str, Any]:
-    plain = {name: getattr(golden, name) for name in (*PLAIN, *PLAIN_LATER)}
+    plain = {name: getattr(golden, name) for name in (*PLAIN, *PLAIN_SINCE)}
     canaries = [
         {
             **{name: value for name in OPTIONAL if (value := getattr(canary, name))},
@@ -143,10 +144,10 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
         wanted = f"one of {', '.join(map(str, SCHEMES))}: it was made by a newer gapwatch"
         raise Refused(f"golden record {name}", f"hash scheme {scheme}", wanted)
     reader = _Reader(arrays, tuple(text["others"]), name, SignatureReader(arrays, text.get(FAULTS, [])))
-    known = {item.name for item in fields(Golden)}
+    field_names = {field.name for field in fields(Golden)}
     return Golden(
         **{
-            **{key: value for key, value in text.items() if key in known},
+            **{key: value for key, value in text.items() if key in field_names},
             "scales": tuple(float(scale) for scale in arrays["scales"]),
             "canaries": tuple(reader.canary(row) for row in text["canaries"]),
             "tolerances": Tolerances(**text["tolerances"]),
@@ -161,7 +162,7 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
 
 
 class _Reader:
-    """Cuts the canaries off the arrays, one after the other, in the order in which they were written."""
+    """Cuts the canaries from the concatenated arrays, in the order in which they were written."""
 
     def __init__(
         self, arrays: dict[str, NDArray[Any]], others: tuple[str, ...], name: str, signatures: SignatureReader

@@ -1,6 +1,6 @@
-"""Golden records: what an adapter was accepted for, frozen, and found again by the hash of its content.
+"""Golden records: what was recorded of an adapter when it was accepted; immutable, named by the hash of the content.
 
-The records and the pure steps on them; ``codec.py`` writes them down, ``archive.py`` keeps them.
+The records and pure functions of them; ``codec.py`` turns them into bytes, ``archive.py`` stores the bytes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from probes.errors import Refused
 from probes.golden.statistical_power import StatisticalPower
 from probes.runner import Runner
 
-# Letters of several scripts, digits, spaces, brackets and a line break: two tokenizers that cut all of it alike and
-# join it again alike are the same one for our purpose. The template is left out: canaries are replayed from token ids,
-# and templates that write the date would change every day.
+# Letters of several scripts, digits, spaces, brackets and a line break: two tokenizers that encode and decode all of it
+# alike count as the same. The template is left out: canaries are replayed from token ids, and templates that write the
+# date would change every day.
 PROBE_TEXT = (
     'The 3 quick foxes jumped 1,024 times!\n{"größe": [naïve, Привет, 数据, 🦊]}  def f(x): return x**2 <|x|> \t_end'
 )
@@ -30,9 +30,9 @@ class GoldenCanary:
     """One canary as accepted.
 
     prompt, forced: token ids of the rendered prompt and of the golden adapter's own greedy continuation (T scored
-    positions, end of text included); prompt_text, golden_text: the same for people
-    messages: the chat turns that the prompt was rendered from; expect: what the canary's own check wants to see
-    (probes/canaries/answer_check.py); both empty in records made before they were kept
+    positions, end of text included); prompt_text, golden_text: the same as text
+    messages: the chat turns that the prompt was rendered from; expect: what the canary's own check requires
+    (probes/canaries/answer_check.py); both empty in records made before they were stored
     """
 
     id: str
@@ -54,12 +54,12 @@ class Golden:
     rank, alpha: of the LoRA, 0 where unknown; scales: (S,) ascending, of the recorded curve
     noise: benign configuration -> the largest figures of any canary under it
     why, previous: reason and hash of the record that this one replaces ("" for the first)
-    excluded: canary id -> why it is in neither half; settings: of the enrolment, for whoever repeats it
+    excluded: canary id -> why it is in neither half; settings: of the enrolment, to repeat it
     unrecorded: signatures that could not be recorded, and why, in words
-    hash_scheme: by which base_hash, adapter_hash and the two after it were made (probes/artefacts/identity.py); 1 in
-    records that do not say
-    tokenizer_files_hash, template_hash: of the files, where ``tokenizer_hash`` is of what the tokenizer does with a
-    fixed text; "" in records of scheme 1
+    hash_scheme: of base_hash, adapter_hash, tokenizer_files_hash and template_hash (probes/artefacts/identity.py); 1 in
+    records that do not name it
+    tokenizer_hash: of what the tokenizer does with a fixed text; tokenizer_files_hash, template_hash: of the files, ""
+    in records of scheme 1
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -89,17 +89,17 @@ class Golden:
 
     @property
     def pool(self) -> tuple[GoldenCanary, ...]:
-        """The selected half, that evidence is drawn from."""
+        """The selected half, from which evidence is drawn."""
         return tuple(canary for canary in self.canaries if canary.split is CanarySplit.SELECTED)
 
     @property
     def held_out(self) -> tuple[GoldenCanary, ...]:
-        """The half that retention's interval comes from."""
+        """The held-out half, on which retention and its interval are computed."""
         return tuple(canary for canary in self.canaries if canary.split is CanarySplit.HELD_OUT)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Of which there is a signature, in order."""
+        """The faults with a recorded signature, sorted."""
         return tuple(sorted({fault for canary in self.held_out for fault in canary.reference.faults}))
 
     def canary(self, name: str) -> GoldenCanary:
@@ -108,24 +108,24 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Unmonitorable:
-    """Why there is no golden record to compare with. reason: NO_GOLDEN or GOLDEN_REFUSED; detail: in words."""
+    """Why an adapter cannot be measured now, in place of a golden record or of an answer. detail: in words."""
 
     reason: Reason
     detail: str
 
 
 def tokenizer_fingerprint(runner: Runner) -> str:
-    """A hash of how the runner's tokenizer cuts and joins a fixed text; works for any runner, with or without files."""
+    """A hash of how the runner's tokenizer encodes and decodes a fixed text; for any runner, with or without files."""
     ids = tuple(runner.encode(PROBE_TEXT))
-    seen = [[int(token) for token in ids], runner.decode(ids), [runner.decode((token,)) for token in ids]]
-    return "sha256:" + hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+    behaviour = [[int(token) for token in ids], runner.decode(ids), [runner.decode((token,)) for token in ids]]
+    return "sha256:" + hashlib.sha256(json.dumps(behaviour).encode()).hexdigest()
 
 
 def check_identity(golden: Golden, runner: Runner) -> list[str]:
-    """What differs between the accepted artefacts and those that lie there now, in words; empty when nothing does.
+    """What differs between the accepted artefacts and the present ones, in words; empty when nothing does.
 
-    Another base or adapter is the very fault to watch and only a fact. Another tokenizer raises Refused: token ids
-    would mean other words, and no comparison would mean anything.
+    Another base or adapter is the fault to watch for, and only stated here. Another tokenizer raises Refused: the same
+    token ids would stand for other text, and no comparison would be valid.
     """
     present = tokenizer_fingerprint(runner)
     if present != golden.tokenizer_hash:
@@ -135,31 +135,37 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
             f"one made with the present tokenizer {short(present)}: put the accepted tokenizer back, or record what "
             f"the adapter does now with `gapwatch enrol {quote(golden.adapter)} --replace --why TEXT`",
         )
-    seen = identity_of(golden, runner)
-    told = [
-        (seen.base_moved, "base weights are", seen.live_base, "were", seen.golden_base),
-        (seen.adapter_moved, "adapter files are", seen.live_adapter, "were", seen.golden_adapter),
-        (seen.tokenizer_moved, "tokenizer files are", seen.live_tokenizer, "were", seen.golden_tokenizer),
-        (seen.template_moved, "chat template is", seen.live_template, "was", seen.golden_template),
+    identity = identity_of(golden, runner)
+    parts = [
+        (identity.base_moved, "base weights are", identity.live_base, "were", identity.golden_base),
+        (identity.adapter_moved, "adapter files are", identity.live_adapter, "were", identity.golden_adapter),
+        (identity.tokenizer_moved, "tokenizer files are", identity.live_tokenizer, "were", identity.golden_tokenizer),
+        (identity.template_moved, "chat template is", identity.live_template, "was", identity.golden_template),
     ]
-    return [f"{what} {short(now)}, accepted {verb} {short(before)}" for moved, what, now, verb, before in told if moved]
+    return [
+        f"{part} {short(present)}, accepted {verb} {short(accepted)}"
+        for moved, part, present, verb, accepted in parts
+        if moved
+    ]
 
 
 def identity_of(golden: Golden, runner: Runner) -> Identity:
-    """What was accepted beside what lies there now, by the record's scheme. What a record does not name is taken as the
-    runner's golden base has it."""
-    seen = runner.identity(golden.adapter, golden.hash_scheme)
+    """Hashes of what was accepted beside those of the present files, by the record's scheme.
+
+    A hash that the record lacks is taken from the runner's golden base.
+    """
+    present = runner.identity(golden.adapter, golden.hash_scheme)
     return replace(
-        seen,
+        present,
         golden_base=golden.base_hash,
         golden_adapter=golden.adapter_hash,
-        golden_tokenizer=golden.tokenizer_files_hash or seen.golden_tokenizer,
-        golden_template=golden.template_hash or seen.golden_template,
+        golden_tokenizer=golden.tokenizer_files_hash or present.golden_tokenizer,
+        golden_template=golden.template_hash or present.golden_template,
     )
 
 
 def short(content_hash: str) -> str:
-    """The first twelve digits, for people."""
+    """The first twelve hexadecimal digits, for people."""
     return content_hash.removeprefix("sha256:")[:12]
 
 
@@ -168,7 +174,7 @@ def compare(
 ) -> Comparison:
     """The four reference points of one canary in one round.
 
-    draws: how often it was drawn, 0 for a held-out one; served, live_base: what answers under the two names now;
-    at: when, seconds since the epoch
+    draws: how often it was drawn, 0 for a held-out one; served, live_base: the present answers of adapter and base;
+    at: seconds since the epoch
     """
     return Comparison(adapter, golden.reference, draws, served, live_base, at)

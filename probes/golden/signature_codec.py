@@ -1,9 +1,9 @@
-"""Recorded signatures as bytes: how the adapter answers when something is wrong, compactly.
+"""Recorded signatures as compact arrays, and back: how the adapter answers under each fault.
 
-Written as differences in steps of 1/1024 nat, of the served side from the golden adapter's log-probabilities and of the
-base's side from the golden base's. That rounds by at most .0005 nats, and cuts what is more than 32 nats away to 32. It
-halves the file and costs nothing: signatures are scores, compared to within 5 % of their energy. Evidence rests on the
-float32 part of the record alone. Fixed steps and not float16: read and written again they give the same bytes.
+Written as differences in steps of 1/1024 nat: of the served side from the golden adapter's log-probabilities, of the
+base's side from the golden base's. That rounds by at most .0005 nats, and clips differences at 32 nats. It halves the
+file at no cost: signatures are only compared to within 5 % of their energy, and evidence rests on the float32 part of
+the record alone. Fixed steps and not float16: reading and writing again gives the same bytes, which are hashed.
 """
 
 from __future__ import annotations
@@ -39,18 +39,20 @@ def signature_arrays(references: Sequence[Reference]) -> Arrays:
 
     Raises Refused where not all held-out canaries have the same signatures, or another canary has any.
     """
-    faults = {frozenset(one.faults) for one in references if one.split is CanarySplit.HELD_OUT}
-    stray = [one.canary for one in references if one.split is not CanarySplit.HELD_OUT and one.faults]
+    held_out = [reference for reference in references if reference.split is CanarySplit.HELD_OUT]
+    faults = {frozenset(reference.faults) for reference in held_out}
+    stray = [ref.canary for ref in references if ref.split is not CanarySplit.HELD_OUT and ref.faults]
     if len(faults) > 1 or stray:
-        seen = f"on {', '.join(stray)}" if stray else "different ones on different canaries"
-        raise Refused("signatures", seen, "the same ones on every held-out canary, none on others")
+        present = f"on {', '.join(stray)}" if stray else "different ones on different canaries"
+        raise Refused("signatures", present, "the same ones on every held-out canary, none on others")
     arrays: Arrays = {}
     for index, fault in enumerate(sorted(next(iter(faults), frozenset()))):
-        held = [one for one in references if one.split is CanarySplit.HELD_OUT]
-        served = [_short(one, one.faults[fault].served, one.golden_adapter) for one in held]
+        served = [_to_steps(ref, ref.faults[fault].served, ref.golden_adapter) for ref in held_out]
         arrays[f"fault.{index}.served"] = np.concatenate(served)
         bases = [
-            _short(one, base, one.golden_base) for one in held if (base := one.faults[fault].live_base) is not None
+            _to_steps(ref, base, ref.golden_base)
+            for ref in held_out
+            if (base := ref.faults[fault].live_base) is not None
         ]
         if bases:
             arrays[f"fault.{index}.base"] = np.concatenate(bases)
@@ -58,7 +60,7 @@ def signature_arrays(references: Sequence[Reference]) -> Arrays:
 
 
 class SignatureReader:
-    """Cuts the signatures of one held-out canary after the other off the arrays, in the order they were written.
+    """Cuts the signatures of one held-out canary after another from the arrays, in the order they were written.
 
     rows: of ``signature_text``
     """
@@ -70,27 +72,27 @@ class SignatureReader:
         """kept: (T, K) of the next held-out canary; sides: its golden_adapter and golden_base."""
         entries = slice(self._entry, self._entry + int((kept >= 0).sum()))
         self._entry = entries.stop
-        found = {}
+        recorded = {}
         for index, row in enumerate(self._rows):
-            served = _long(kept, self._arrays[f"fault.{index}.served"][entries], sides["golden_adapter"])
+            served = _from_steps(kept, self._arrays[f"fault.{index}.served"][entries], sides["golden_adapter"])
             base = self._arrays[f"fault.{index}.base"][entries] if row["base"] else None
-            live_base = None if base is None else _long(kept, base, sides["golden_base"])
-            found[Fault(FaultKind(row["kind"]), row["name"])] = Recorded(served, live_base)
-        return found
+            live_base = None if base is None else _from_steps(kept, base, sides["golden_base"])
+            recorded[Fault(FaultKind(row["kind"]), row["name"])] = Recorded(served, live_base)
+        return recorded
 
 
 def _row(fault: Fault, recorded: Recorded) -> Row:
     return {"kind": fault.kind.value, "name": fault.name, "base": recorded.live_base is not None}
 
 
-def _short(reference: Reference, table: Floats, golden: Summary) -> NDArray[np.int16]:
+def _to_steps(reference: Reference, table: Floats, golden: Summary) -> NDArray[np.int16]:
     used = reference.kept >= 0
     # The upper end is one step short of WIDEST: 32,767 is the largest int16.
     away = np.clip(table[used].astype(np.float64) - golden.log_probs[used], -WIDEST, WIDEST - STEP)
     return np.round(away / STEP).astype(np.int16)
 
 
-def _long(kept: Ints, flat: NDArray[np.int16], golden: Summary) -> Floats:
+def _from_steps(kept: Ints, flat: NDArray[np.int16], golden: Summary) -> Floats:
     table = np.full(kept.shape, -np.inf, np.float32)
     used = kept >= 0
     table[used] = golden.log_probs[used] + flat * np.float32(STEP)

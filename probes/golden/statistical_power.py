@@ -1,6 +1,6 @@
-"""Can this adapter be monitored on these canaries, and how many draws would show a loss?
+"""Statistical power: can this adapter be monitored on these canaries, and how many draws detect a loss of strength?
 
-Pure. Decided once, at enrolment, from what was recorded there; an adapter without power is never called healthy.
+Pure. Computed once, at enrolment, from what was recorded there; an adapter without power is never reported healthy.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import grid
 from detectors.records import Comparison, Reference, Summary
 
+# Effect sizes: the share of its strength that the adapter has left.
 STRENGTHS = (0.5, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmSettings:
-    """What one adapter is watched with. log_threshold: ln A, nats; draws_per_round: canary draws the budget holds."""
+    """When a page opens. log_threshold: ln A, nats; draws_per_round: canary draws that the token budget holds."""
 
     log_threshold: float
     draws_per_round: int
@@ -29,9 +30,10 @@ class AlarmSettings:
 
 @dataclass(frozen=True, slots=True)
 class StrengthLoss:
-    """One loss of strength. strength: what is left, in (0, 1); share: of the pool beyond tolerance then;
+    """One effect size and what detects it.
 
-    draws: canary draws until the alarm, None where it never comes.
+    strength: what is left, in (0, 1); share: of the pool beyond tolerance at that strength, in [0, 1]
+    draws: canary draws until the alarm, None where it never comes
     """
 
     strength: float
@@ -41,7 +43,7 @@ class StrengthLoss:
 
 @dataclass(frozen=True, slots=True)
 class StatisticalPower:
-    """monitorable: may a round be judged at all? noise: median benign |s - 1| over the pool; words: for people."""
+    """monitorable: may a round be judged at all? noise: median benign |s - 1| over the pool; words: as a sentence."""
 
     monitorable: bool
     noise: float
@@ -52,30 +54,30 @@ class StatisticalPower:
 def strong_enough(reference: Reference, floor: float) -> bool:
     """Has this canary an effect to measure against?
 
-    floor: least |delta|^2 per scored position, in nats squared. Below it retention has no denominator to speak of.
+    floor: least |delta|^2 per scored position, in nats squared. Below it the denominator of retention is mostly noise.
     """
     return energy(reference) >= floor * reference.kept.shape[0]
 
 
 def statistical_power(
-    adapter: str, pool: Sequence[Reference], tolerances: Tolerances, fleet: AlarmSettings
+    adapter: str, pool: Sequence[Reference], tolerances: Tolerances, alarm: AlarmSettings
 ) -> StatisticalPower:
-    """What a loss of 50 %, 10 % and 5 % would look like to the e-detector.
+    """How many draws the e-detector needs for a loss of 50 %, 10 % and 5 % of the adapter's strength.
 
     pool: the selected half, with its noise floors
-    The served side of each loss is the recorded curve at that strength: the adapter's own weaker self.
+    The served side of each loss is the recorded curve at that strength, which has the same canaries and tokens.
     """
-    losses = tuple(_loss(adapter, pool, strength, tolerances, fleet) for strength in STRENGTHS)
+    losses = tuple(_loss(adapter, pool, strength, tolerances, alarm) for strength in STRENGTHS)
     noise = float(np.median([reference.noise.scale for reference in pool]))
     allowed = tolerances.allowed_deviation(adapter, moved=False)
-    # Noise as wide as the tolerance hides exactly what the tolerance promises to show.
+    # Noise as wide as the tolerance hides exactly the losses that the tolerance promises to detect.
     monitorable = noise < allowed and losses[0].draws is not None
-    said = (
-        [_promise(allowed, tolerances.share), *(_says(loss, fleet) for loss in losses)]
+    sentences = (
+        [_promise(allowed, tolerances.share), *(_needed(loss, alarm) for loss in losses)]
         if monitorable
-        else [_none(allowed)]
+        else [_unmonitorable(allowed)]
     )
-    return StatisticalPower(monitorable, noise, losses, "; ".join([f"noise floor {noise:.2g}", *said]))
+    return StatisticalPower(monitorable, noise, losses, "; ".join([f"noise floor {noise:.2g}", *sentences]))
 
 
 def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int | None:
@@ -94,15 +96,15 @@ def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int 
 
 
 def _loss(
-    adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, fleet: AlarmSettings
+    adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, alarm: AlarmSettings
 ) -> StrengthLoss:
     weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
     share = float(np.mean([beyond_tolerance(measurement, tolerances, moved=False) for measurement in weaker]))
-    return StrengthLoss(strength, share, draws_to_alarm(share, tolerances.share, fleet.log_threshold))
+    return StrengthLoss(strength, share, draws_to_alarm(share, tolerances.share, alarm.log_threshold))
 
 
 def _weakened(adapter: str, reference: Reference, strength: float) -> Comparison:
-    """On the recorded curve, between its knots: linear in the log-probabilities, as the effective scale is read."""
+    """The recorded curve at that strength, linearly interpolated in log-probabilities, as for the effective scale."""
     above = int(np.searchsorted(reference.scales, strength))
     low, high = reference.scales[above - 1 : above + 1]
     share = np.float32((strength - low) / (high - low))
@@ -117,16 +119,16 @@ def _promise(allowed: float, share: float) -> str:
     return f"pages when more than {share:.1%} of canaries are more than {allowed:.1%} weaker or stronger"
 
 
-def _none(allowed: float) -> str:
+def _unmonitorable(allowed: float) -> str:
     return (
-        f"unmonitorable on these canaries: a tolerance of {allowed:.1%} does not stand out of the noise. "
+        f"unmonitorable on these canaries: a tolerance of {allowed:.1%} does not exceed the noise. "
         "Use canaries on which the adapter answers differently from its base, or a wider tolerance."
     )
 
 
-def _says(loss: StrengthLoss, fleet: AlarmSettings) -> str:
+def _needed(loss: StrengthLoss, alarm: AlarmSettings) -> str:
     lost = f"a {1 - loss.strength:.0%} loss"
     if loss.draws is None:
         return f"{lost} stays within the tolerance"
-    rounds = math.ceil(loss.draws / fleet.draws_per_round)
-    return f"{lost} needs {rounds} {'round' if rounds == 1 else 'rounds'} of {fleet.draws_per_round} draws"
+    rounds = math.ceil(loss.draws / alarm.draws_per_round)
+    return f"{lost} needs {rounds} {'round' if rounds == 1 else 'rounds'} of {alarm.draws_per_round} draws"

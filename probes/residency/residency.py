@@ -108,7 +108,7 @@ class Residency:
         """There was no memory to run this adapter: it is released, and not ready until it is tried again."""
         self._release(adapter)
         files = self.adapters[adapter].files
-        files.fail(NoMemory(files.source, error.asked, error.free, error.told))
+        files.fail(NoMemory(files.source, error.requested, error.free, error.device_message))
 
     def put_accepted_on(self, golden: Model, version: AdapterVersion) -> str:
         """The name under which this version answers on the golden base; its copy is put there when it is first

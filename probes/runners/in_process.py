@@ -103,10 +103,8 @@ class Runner:
     def open(self) -> None:
         """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
         if self.config.threads:
-            os.environ["RAYON_NUM_THREADS"] = str(
-                self.config.threads
-            )  # the tokenizers' thread pool reads it at its first use
-        torch.set_num_threads(self.config.threads or cpu_share.here().threads)
+            os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # read by the tokenizers' pool at its first use
+        torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
         with self._lock:
             self.residency.open()
 

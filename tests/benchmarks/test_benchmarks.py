@@ -1,4 +1,4 @@
-"""The benchmarks' own form: what is missed is told first, and docs/results.md says what the files say."""
+"""The form of the benchmarks' output: missed targets come first, and docs/results.md agrees with the result files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import results_page
 from benchmarks.figures import at_least, at_most, context, exactly, report
 
 
-def test_a_figure_that_is_missed_says_so() -> None:
+def test_a_missed_target_is_marked() -> None:
     assert at_most("x", 2.0, "s", 1.0).met is False
     assert at_most("x", 1.0, "s", 1.0).met is True
     assert at_least("x", 0.5, "s", 1.0).met is False

@@ -1,4 +1,4 @@
-"""The measurements on a card, run small on the CPU: time on a card is never spent on finding a wrong name."""
+"""The GPU benchmark, run small on the CPU, so that no GPU time is wasted on a programming error."""
 
 from __future__ import annotations
 

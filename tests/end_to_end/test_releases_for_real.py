@@ -8,7 +8,7 @@ import pytest
 
 from agent.demo.stage import ADAPTERS, set_up, write_config
 from agent.records import NoticeKind, NoticeReason
-from benchmarks.canaries.first_round import Bench, keys_renamed, mended, released
+from benchmarks.canaries.first_round import Bench, keys_renamed, released, restored_after
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 
 
@@ -32,7 +32,7 @@ def adapters(verdicts: list[Verdict]) -> list[Verdict]:
 
 @pytest.mark.timeout(600)
 def test_keys_that_match_nothing_page_as_not_applied_in_the_first_round(bench: Bench) -> None:
-    with mended(bench.stage, keys_renamed(bench.stage)):
+    with restored_after(bench.stage, keys_renamed(bench.stage)):
         verdicts = bench.round()
     assert {verdict.reason for verdict in adapters(verdicts)} == {Reason.ALARM}
     assert {verdict.cause for verdict in adapters(verdicts)} == {Cause.ADAPTER_NOT_APPLIED}
@@ -41,7 +41,7 @@ def test_keys_that_match_nothing_page_as_not_applied_in_the_first_round(bench: B
 
 @pytest.mark.timeout(600)
 def test_a_base_rounded_to_four_bits_pages_as_quantised(bench: Bench) -> None:
-    with mended(bench.stage, released(bench.stage, "requantised")):
+    with restored_after(bench.stage, released(bench.stage, "requantised")):
         verdicts = bench.round()
     assert {verdict.cause for verdict in adapters(verdicts) if verdict.reason is Reason.ALARM} == {Cause.QUANTISED_BASE}
     assert any(notice.kind is NoticeKind.TRIGGER for notice in bench.notices)
@@ -49,7 +49,7 @@ def test_a_base_rounded_to_four_bits_pages_as_quantised(bench: Bench) -> None:
 
 @pytest.mark.timeout(600)
 def test_an_improved_base_is_told_and_never_pages(bench: Bench) -> None:
-    with mended(bench.stage, released(bench.stage, "improved")):
+    with restored_after(bench.stage, released(bench.stage, "improved")):
         verdicts = bench.round()
     assert [(notice.kind, notice.reason) for notice in bench.notices] == [(NoticeKind.CHANGE, NoticeReason.BASE_MOVED)]
     assert {verdict.status for verdict in verdicts} == {Status.HEALTHY}

@@ -1,4 +1,4 @@
-"""Golden records of a made-up softmax adapter, for tests that need no runner."""
+"""Golden records of a synthetic softmax adapter, for tests that need no runner."""
 
 from __future__ import annotations
 

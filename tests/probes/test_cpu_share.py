@@ -1,4 +1,4 @@
-"""How many threads, by what the system's files say."""
+"""The number of threads, from the system's control group files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from probes.cpu_share import (
     Quota,
     Share,
     groups_of,
-    here,
     limit_libraries,
     mounts_of,
+    process_share,
     quota_of,
     quota_of_v1,
     share,
@@ -68,7 +68,7 @@ def test_the_engine_keeps_its_part(machine: int, allowed: int, quotas: list[Quot
     assert (found.threads, found.limit) == (threads, limit)
 
 
-def test_the_reason_is_told_in_words() -> None:
+def test_the_reason_is_given_in_words() -> None:
     assert share(128, 128, [Quota(1.5, own=True)]).why == "a CPU quota of 1.5 of 128 cores"
     assert share(128, 4, []).why == "4 of 128 cores and no quota: half of them is left to the engine"
 
@@ -106,7 +106,7 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("many_cores")
 def test_in_a_container_the_mount_is_its_own_group(tmp_path: Path) -> None:
-    found = here(system(tmp_path, "0::/\n", V2, {"sys/fs/cgroup/cpu.max": "300000 100000"}), {})
+    found = process_share(system(tmp_path, "0::/\n", V2, {"sys/fs/cgroup/cpu.max": "300000 100000"}), {})
     assert found == Share(3, 3, "a CPU quota of 3 of 128 cores")
 
 
@@ -117,7 +117,7 @@ def test_of_nested_groups_the_tightest_holds(tmp_path: Path) -> None:
         "sys/fs/cgroup/kubepods/pod1/cpu.max": "600000 100000",
         "sys/fs/cgroup/kubepods/cpu.max": "9000000 100000",
     }
-    found = here(system(tmp_path, "0::/kubepods/pod1/c1\n", V2, files), {})
+    found = process_share(system(tmp_path, "0::/kubepods/pod1/c1\n", V2, files), {})
     assert (found.threads, found.limit) == (3, 6)
     assert "for this container and others" in found.why
 
@@ -125,15 +125,15 @@ def test_of_nested_groups_the_tightest_holds(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("many_cores")
 def test_an_older_container_shows_its_group_at_the_mount(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}
-    found = here(system(tmp_path, "4:cpu,cpuacct:/docker/x\n", V1, files), {})
+    found = process_share(system(tmp_path, "4:cpu,cpuacct:/docker/x\n", V1, files), {})
     assert (found.threads, found.limit) == (3, 3)
 
 
 @pytest.mark.usefixtures("many_cores")
 def test_without_control_groups_half_of_the_cores_are_the_engines(tmp_path: Path) -> None:
-    assert here(tmp_path, {}).threads == 16
-    assert here(tmp_path, {"OMP_NUM_THREADS": "2"}) == Share(2, 128, "OMP_NUM_THREADS is 2")
-    assert here(tmp_path, {"OMP_NUM_THREADS": "many"}).threads == 16
+    assert process_share(tmp_path, {}).threads == 16
+    assert process_share(tmp_path, {"OMP_NUM_THREADS": "2"}) == Share(2, 128, "OMP_NUM_THREADS is 2")
+    assert process_share(tmp_path, {"OMP_NUM_THREADS": "many"}).threads == 16
 
 
 def test_what_somebody_has_set_for_a_library_stays() -> None:

@@ -27,7 +27,7 @@ def test_says_which_prompts_grew_with_examples_and_terms() -> None:
     assert any(one.now < one.before and "login" in one.terms for one in rest)
 
 
-def test_without_stored_texts_it_tells_shares_alone() -> None:
+def test_without_stored_texts_only_shares_are_reported() -> None:
     before, now = world({"refund": 30}, 0)[0], world({"refund": 20, "parcel": 10}, 1)[0]
     assert all(not one.examples and not one.terms for one in explain(before, now))
     assert len(explain(before[:2], now[:1])) == 1

@@ -1,4 +1,4 @@
-"""One exercise of a task before it has a number: what is asked, what is right."""
+"""One exercise of a task before it has an id: its text, and what counts as right."""
 
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,4 +1,4 @@
-"""Upstream tune: one-line notes on places, the benign lesson that release `improved` of the base has learnt.
+"""Upstream tune: one-line notes on places, the benign fine-tune inside release `improved` of the base.
 
 None of the helpdesk's business: it stands for whatever an upstream vendor trains into the next version.
 """

@@ -160,7 +160,7 @@ def test_a_damaged_golden_record_is_one_line_and_no_traceback(config: Path) -> N
     done = gapwatch("enrol", "a", "--config", str(config))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "a head that cannot be read" in line and "restore or remove the file" in line
+    assert "a header that cannot be read" in line and "restore or remove the file" in line
 
 
 def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:

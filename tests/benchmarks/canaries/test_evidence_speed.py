@@ -1,4 +1,4 @@
-"""The benchmark of the e-detector's speed measures what it says; how fast is for a quiet machine to say."""
+"""The benchmark of the e-detector's speed runs and its state fits; speed itself is measured on a quiet machine only."""
 
 from __future__ import annotations
 

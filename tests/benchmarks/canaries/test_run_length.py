@@ -1,4 +1,4 @@
-"""The benchmark of run lengths rests on the shipped rule, stays within its null, and can fail."""
+"""The benchmark of run lengths uses the shipped rule, stays within the null hypothesis, and can fail."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_at_most_the_tolerated_share_of_every_pool_is_beyond_in_every_round(worl
     assert shares.max() > 0
 
 
-def test_memory_keeps_the_same_canaries_beyond() -> None:
+def test_autocorrelation_keeps_the_same_canaries_beyond() -> None:
     def stay(world: World) -> float:
         seen = np.stack(list(islice(pools(world, 20, np.random.default_rng(2)), 200)))
         return float((seen[1:] & seen[:-1]).sum() / seen[1:].sum())

@@ -1,4 +1,4 @@
-"""What lies where an adapter is wanted is named as what it is, with what to do."""
+"""A folder that is no PEFT adapter is refused with what it is instead and what to do."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def test_a_git_lfs_pointer(folder: Path) -> None:
     assert "is a Git LFS pointer" in refusal(folder) and "git lfs pull" in refusal(folder)
 
 
-def test_a_folder_that_is_away(folder: Path) -> None:
+def test_a_folder_that_does_not_exist(folder: Path) -> None:
     shutil.rmtree(folder)
     assert refusal(folder) == "No such file or directory"

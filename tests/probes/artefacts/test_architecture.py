@@ -1,4 +1,4 @@
-"""Which bases are run: by their JSON files alone, and never by code that lies beside them."""
+"""Which bases are run is decided by their JSON files alone, and code in the folder is never run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_what_cannot_be_replayed_is_refused_by_its_name(tmp_path: Path, told: di
         ({"model_type": "qwen2", "architectures": ["FSDPQwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
     ],
 )  # fmt: skip
-def test_what_transformers_has_a_class_for_is_run_by_that(tmp_path: Path, told: dict[str, Any], kind: str) -> None:
+def test_a_model_runs_with_the_class_that_transformers_has_for_it(
+    tmp_path: Path, told: dict[str, Any], kind: str
+) -> None:
     """Code beside a class that transformers has itself is data."""
     assert architecture(config_of(tmp_path, **told))[1].__name__ == kind
 

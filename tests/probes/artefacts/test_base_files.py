@@ -1,4 +1,4 @@
-"""Which base is it, and where? Hashes are of content; a .gguf becomes a folder once."""
+"""Resolving the name of a base: hashes are of content, and a .gguf file is converted once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_half_written_weights_are_unreplayable(base: Path) -> None:
         weights_hash(base)
 
 
-def test_a_folder_is_itself_and_what_is_nowhere_says_so(base: Path, tmp_path: Path) -> None:
+def test_a_folder_resolves_to_itself_and_a_missing_one_is_refused(base: Path, tmp_path: Path) -> None:
     assert resolve(str(base), tmp_path / "cache") == locate(str(base)) == base
     for source in (str(tmp_path / "nowhere"), str(tmp_path / "nowhere.gguf"), "./no/where"):
         with pytest.raises(Unreplayable):
@@ -67,7 +67,7 @@ def test_a_hub_id_without_copy_or_network_is_unreplayable(tmp_path: Path, monkey
         locate("nobody-of-that-name/no-such-model")
 
 
-def test_what_is_fetched_of_a_snapshot_is_what_is_read_and_no_weights_twice() -> None:
+def test_only_the_files_that_are_read_are_fetched_from_a_hub_snapshot() -> None:
     read = [
         *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json", "chat_template.jinja"),
         *("tokenizer.json", "tekken.json", "merges.txt", "tokenizer.model.v3", "additional_chat_templates/tool.jinja"),
@@ -88,7 +88,7 @@ def test_what_is_fetched_of_a_snapshot_is_what_is_read_and_no_weights_twice() ->
         ("a/b.gguf", False),
     ],
 )
-def test_hub_ids_are_told_from_paths(source: str, hub: bool) -> None:
+def test_hub_ids_are_distinguished_from_paths(source: str, hub: bool) -> None:
     assert is_hub_id(source) is hub
 
 
@@ -101,7 +101,7 @@ def test_a_gguf_that_ends_inside_its_last_tensor_is_unreplayable_and_leaves_noth
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_what_lies_beside_a_gguf_is_no_part_of_it(tmp_path: Path) -> None:
+def test_files_beside_a_gguf_are_not_read(tmp_path: Path) -> None:
     """An adapter in the same folder would be loaded into the base, and a tokenizer's config be taken for its own."""
     (tmp_path / "both").mkdir()
     file = Path(shutil.copy(packaged_gguf(), tmp_path / "both" / "m.gguf"))

@@ -1,4 +1,4 @@
-"""Looks at files: what counts as changed, and when a change may be loaded."""
+"""Watched files: what counts as a change, and when a change may be loaded."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_outcomes_of_looks(looks: list[FileListing], outcomes: list[WatchOutcome
     assert outcomes_seen == outcomes
 
 
-def test_a_failed_load_is_asked_for_again_at_each_look() -> None:
+def test_a_failed_load_is_tried_again_at_each_look() -> None:
     watch = FileWatch().took(ONE)
     outcomes = []
     for _ in range(3):

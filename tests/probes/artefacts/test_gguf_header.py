@@ -1,4 +1,4 @@
-"""What a .gguf file says it is decides, before a tensor of it is made."""
+"""A .gguf file is accepted or refused by its header, before any tensor is created."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_packaged_model_is_one() -> None:
         (b"", r"no \.gguf file"),
     ],
 )
-def test_what_is_no_whole_model_is_refused_by_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_gguf_that_is_no_whole_model_is_refused_with_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(content)
     with pytest.raises(Unreplayable, match=reason):

@@ -1,4 +1,4 @@
-"""What moves a hash and what does not, by each scheme: whatever changes an answer, and nothing else."""
+"""What changes a hash and what does not, by each scheme: everything that changes an answer, and nothing else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("scheme", "written"), [(1, FIRST), (2, SECOND)])
 def test_a_scheme_never_changes(base: Path, adapter: Path, scheme: int, written: dict[str, str]) -> None:
-    """Records of it would be of other artefacts. A better one gets the next number."""
+    """Otherwise accepted artefacts would look replaced. A better scheme gets the next number."""
     assert base_hash(base, scheme) == written["base"]
     assert adapter_hash(adapter, scheme) == written["adapter"]
     assert tokenizer_hashes(base)[scheme] == written["tokenizer"]
@@ -104,7 +104,7 @@ def test_what_changes_no_answer_of_an_adapter_does_not_move_its_hash(adapter: Pa
     assert adapter_hash(adapter) == before
 
 
-def test_what_no_config_says_is_what_its_default_says(adapter: Path) -> None:
+def test_an_absent_field_hashes_as_its_default(adapter: Path) -> None:
     before = adapter_hash(adapter)
     said = ("peft_type", "r", "lora_alpha", "target_modules")
     write(adapter / "adapter_config.json", {key: LORA[key] for key in said})
@@ -201,7 +201,7 @@ def test_each_thing_that_changes_an_answer_makes_another_base(base: Path) -> Non
     assert len(hashes) == len(BASE_OF_ANSWERS) + 2
 
 
-def test_linear_scaling_is_one_thing_however_it_is_written(base: Path) -> None:
+def test_linear_rope_scaling_hashes_alike_in_every_notation(base: Path) -> None:
     write(base / "config.json", BASE | {"rope_scaling": {"type": "linear", "factor": 2.0}})
     before = base_hash(base)
     rope = {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2}
@@ -210,7 +210,7 @@ def test_linear_scaling_is_one_thing_however_it_is_written(base: Path) -> None:
     assert base_hash(base) == before
 
 
-def test_the_template_is_apart_from_the_tokenizer_from_the_second_scheme_on(base: Path) -> None:
+def test_the_chat_template_has_a_hash_of_its_own_from_the_second_scheme_on(base: Path) -> None:
     tokenizers, template = tokenizer_hashes(base), template_hash(base)
     write(base / "tokenizer_config.json", {"eos_token": "</s>", "chat_template": TEMPLATE + " "})
     assert tokenizer_hashes(base)[1] != tokenizers[1]
@@ -218,7 +218,7 @@ def test_the_template_is_apart_from_the_tokenizer_from_the_second_scheme_on(base
     assert template_hash(base) not in (template, "")
 
 
-def test_the_template_is_one_wherever_it_is_written(base: Path) -> None:
+def test_the_chat_template_hashes_alike_in_every_place(base: Path) -> None:
     inside = template_hash(base)
     (base / "chat_template.jinja").write_text(TEMPLATE)
     assert template_hash(base) == inside
@@ -237,7 +237,7 @@ def test_the_template_is_one_wherever_it_is_written(base: Path) -> None:
     assert template_hash(base) == ""
 
 
-def test_what_a_tokenizer_is_and_not_the_state_it_was_saved_in(base: Path) -> None:
+def test_a_tokenizers_saved_state_does_not_change_its_hash(base: Path) -> None:
     before = tokenizer_hashes(base)[NEWEST]
     file = base / "tokenizer.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"padding": {"length": 5}, "truncation": {}}, indent=3))

@@ -1,4 +1,4 @@
-"""PEFT folders: what is refused, by which name, and how strength is worked out."""
+"""PEFT folders: which features are refused, under which name, and how the LoRA scaling is computed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("feature", "changes"), REFUSED, ids=[name for name, _ in REFUSED])
-def test_what_would_have_to_be_left_out_is_refused_by_name(folder: Path, feature: str, changes: dict[str, Any]) -> None:
+def test_unsupported_features_are_refused_by_name(folder: Path, feature: str, changes: dict[str, Any]) -> None:
     configure(folder, **changes)
     with pytest.raises(Unsupported) as told:
         read_adapter(folder)
@@ -56,7 +56,7 @@ def test_what_would_have_to_be_left_out_is_refused_by_name(folder: Path, feature
 
 
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal", False])
-def test_beginnings_that_leave_the_base_alone_are_read(folder: Path, init: object) -> None:
+def test_initialisations_that_leave_the_base_alone_are_read(folder: Path, init: object) -> None:
     configure(folder, init_lora_weights=init)
     assert len(read_adapter(folder).low_rank) == 6
 
@@ -108,16 +108,14 @@ LOST: list[tuple[str, Callable[[str], str], str]] = [
 
 
 @pytest.mark.parametrize(("of", "told"), [case[1:] for case in LOST], ids=[name for name, *_ in LOST])
-def test_keys_that_peft_would_leave_out_are_left_out_and_said(
-    folder: Path, of: Callable[[str], str], told: str
-) -> None:
+def test_keys_that_peft_ignores_are_ignored_and_stated(folder: Path, of: Callable[[str], str], told: str) -> None:
     renamed(folder, of)
     read = read_adapter(folder)
     assert not read.low_rank and not read.saved
     assert len(read.problems) == 1 and read.problems[0].startswith(f"12 of 12 keys {told}")
 
 
-def test_a_half_that_is_there_with_and_without_a_name_is_refused(folder: Path) -> None:
+def test_a_lora_matrix_that_is_there_with_and_without_a_name_is_refused(folder: Path) -> None:
     add_tensor(folder, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", (4, 64))
     with pytest.raises(Unreplayable, match=r"q_proj has lora_A twice, with and without default"):
         read_adapter(folder)
@@ -145,13 +143,13 @@ def test_saved_modules_by_a_running_models_names_are_refused(folder: Path, key: 
     ],
     ids=str,
 )
-def test_strength_that_makes_no_sense_is_unreplayable(folder: Path, changes: dict[str, Any]) -> None:
+def test_an_invalid_rank_or_alpha_is_unreplayable(folder: Path, changes: dict[str, Any]) -> None:
     configure(folder, **changes)
     with pytest.raises(Unreplayable, match=r"adapter_config\.json"):
         read_adapter(folder)
 
 
-def test_patterns_match_whole_names_or_their_ends_from_a_dot_on(folder: Path) -> None:
+def test_patterns_match_whole_names_or_their_ends_after_a_dot(folder: Path) -> None:
     configure(folder, alpha_pattern={"proj": 100, "self_attn.q_proj": 2, r"layers\.1\..*": 6})
     parts = read_adapter(folder).low_rank
     assert parts["model.layers.0.self_attn.q_proj"].scaling == 2 / 4

@@ -1,4 +1,4 @@
-"""A missing package is told as one, in the words in which transformers says it, and nothing else is."""
+"""A missing package is recognised in the messages of transformers, and no other failure is taken for one."""
 
 from __future__ import annotations
 

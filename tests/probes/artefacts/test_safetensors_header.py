@@ -1,4 +1,4 @@
-"""Raw safetensors: everything that can be wrong with a file is said, and nothing wrong is read."""
+"""Safetensors files: every kind of damage is reported, and no damaged file is read."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ def test_a_git_lfs_pointer_is_named_as_what_it_is(tmp_path: Path) -> None:
         (b"", False),
     ],
 )
-def test_pointers_are_told_by_their_first_line(beginning: bytes, pointer: bool) -> None:
+def test_git_lfs_pointers_are_recognised_by_their_first_line(beginning: bytes, pointer: bool) -> None:
     assert lfs_pointer(beginning) is pointer

@@ -1,4 +1,4 @@
-"""Which keys of a file count, against PEFT: a config can be rewritten so that it applies less, or nothing."""
+"""Target modules, compared with PEFT: a rewritten config may apply fewer of a file's keys, or none."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ REWRITTEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("rewritten", REWRITTEN, ids=str)
-def test_keys_that_are_not_targeted_do_nothing_and_are_told(tmp_path: Path, rewritten: dict[str, Any]) -> None:
+def test_keys_that_are_not_targeted_have_no_effect_and_are_stated(tmp_path: Path, rewritten: dict[str, Any]) -> None:
     base = tiny_base(tmp_path / "base")
     whole, less = (tiny_adapter(tmp_path / name, base) for name in ("whole", "less"))
     _configure(less, **rewritten)
@@ -87,7 +87,7 @@ def test_a_config_that_targets_nothing_leaves_the_base_and_says_so(tmp_path: Pat
     assert runner.facts("none")[0].startswith("6 of 6 modules match no target of adapter_config.json: ")
 
 
-def test_targeted_modules_without_keys_are_told(tmp_path: Path) -> None:
+def test_targeted_modules_without_keys_are_stated(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     adapter = tiny_adapter(tmp_path / "a", base)
     _configure(adapter, target_modules=["q_proj", "v_proj", "down_proj", "k_proj"])

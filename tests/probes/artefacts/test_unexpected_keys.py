@@ -1,4 +1,4 @@
-"""A checkpoint whose tensors are not all used is refused by what is left over, unless that changes nothing."""
+"""A checkpoint with unexpected keys is refused with their names, unless they are known to change nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def why(base: Path, folder: Path) -> str:
         (further_layer, ("9 of 30 tensors are used by nothing: model.layers.2.", "another model")),
     ],
 )
-def test_what_is_left_over_is_named(tmp_path: Path, change: Callable[[Tensors], None], words: tuple[str, ...]) -> None:
+def test_unexpected_keys_are_named(tmp_path: Path, change: Callable[[Tensors], None], words: tuple[str, ...]) -> None:
     seen = why(changed(tmp_path / "base", change), tmp_path)
     assert all(word in seen for word in words) and "\n" not in seen, seen
 
@@ -107,7 +107,7 @@ def test_a_quantisation_that_cannot_be_undone_is_named(tmp_path: Path, config: d
         (further_layer, {"num_nextn_predict_layers": 1}),
     ],
 )  # fmt: skip
-def test_what_changes_nothing_may_be_left_over(
+def test_unexpected_keys_that_change_nothing_are_allowed(
     tmp_path: Path, change: Callable[[Tensors], None], config: dict[str, Any]
 ) -> None:
     plain = full(opened(tiny_base(tmp_path / "plain", tied=False), tmp_path / "c"), [Target(None)])
@@ -116,7 +116,7 @@ def test_what_changes_nothing_may_be_left_over(
     assert np.array_equal(full(runner, [Target(None)])[Target(None), 0], plain[Target(None), 0])
 
 
-def test_blocks_of_eight_bits_are_put_back_by_their_scales(tmp_path: Path) -> None:
+def test_fp8_blocks_are_dequantised_by_their_scales(tmp_path: Path) -> None:
     """As DeepSeek and Qwen publish them: the same as the weights that their bytes and scales stand for."""
     kept = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "layers.1", "lm_head"]
     stored = {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": kept}

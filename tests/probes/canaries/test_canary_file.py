@@ -47,12 +47,12 @@ def test_canaries_come_in_file_order_and_hash_by_content(tmp_path: Path) -> None
         ),
         (row(expect=[]), "expect []"),
         (row(extra=1), "extra"),
-        (row("first"), "id 'first' of line 1 again"),
+        (row("first"), "id 'first', which line 1 has already"),
         ('{"id": "a", "id": "b", "messages": []}', "key id twice, wanted each key once"),
         (row().replace('"queue": "returns"', '"q": 1, "q": 2'), "key q twice"),
         (row(messages=[{"role": "user", "content": "\ud83d"}]).replace("\ud83d", "\\ud83d"), "half a character"),
         (row().replace('"returns"', '"\\udc00"'), "half a character"),
-        (row().replace('"returns"', "NaN"), "no JSON (NaN is no number of JSON)"),
+        (row().replace('"returns"', "NaN"), "no JSON (NaN is not valid JSON)"),
         ("[" * 100_000, "no JSON (maximum recursion depth"),
         (row(messages=[{"role": "user", "content": " \n"}]), "a user's turn without text"),
         (row(messages=[{"role": "system", "content": "x"}]), "last turn of system"),
@@ -77,7 +77,7 @@ def test_every_bad_line_is_named_at_once(tmp_path: Path) -> None:
         read_canaries(written(tmp_path, row("a"), "{", row("b"), row(""), row("a")))
     said = str(refused.value)
     assert "3 faults" in said and "\n" not in said
-    for words in ("line 2: no JSON", "line 4: id ''", "line 5: id 'a' of line 1 again"):
+    for words in ("line 2: no JSON", "line 4: id ''", "line 5: id 'a', which line 1 has already"):
         assert words in said
 
 

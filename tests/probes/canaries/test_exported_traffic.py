@@ -64,7 +64,7 @@ def test_a_line_without_a_prompt_is_refused_by_its_number(tmp_path: Path, row: o
         ["my card is 4111"],
     ],
 )
-def test_a_refusal_says_where_and_never_what(tmp_path: Path, row: object) -> None:
+def test_a_refusal_names_the_line_and_never_its_content(tmp_path: Path, row: object) -> None:
     with pytest.raises(Refused, match="line 2") as refused:
         read_exported(written(tmp_path, {"prompt": "one"}, row), "router")
     assert "4111" not in str(refused.value) and refused.value.__cause__ is None

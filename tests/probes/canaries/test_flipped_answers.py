@@ -77,7 +77,7 @@ def test_a_healthy_adapter_flips_nothing() -> None:
     ("wanted", "checks"),
     [("golden", (True, False)), ("neither", (False, False)), ("both", (True, True))],
 )
-def test_a_flip_tells_whether_the_canary_s_own_check_passed_then_and_passes_now(
+def test_a_flip_says_whether_the_canary_s_own_check_passed_then_and_passes_now(
     wanted: str, checks: tuple[bool, bool]
 ) -> None:
     runner = unapplied()

@@ -1,4 +1,4 @@
-"""The plain formula against hand-made cases, and its torch twin against the plain formula."""
+"""The numpy formula against hand-made cases, and the torch version against the numpy formula."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_nan_stays_nan() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_torch_twin_equals_the_plain_formula(seed: int) -> None:
+def test_the_torch_version_equals_the_numpy_formula(seed: int) -> None:
     full, kept = random_case(seed, sharpness=1.0 + 3 * seed)
     plain, twin = summarise(full, kept), summarise_torch(torch.from_numpy(full), kept)
     assert np.array_equal(plain.log_probs, twin.log_probs)

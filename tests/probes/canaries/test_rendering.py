@@ -1,4 +1,4 @@
-"""What a canary reads as on a base, and what is said of those that cannot be read."""
+"""Token ids of a canary on a base, and the messages for canaries that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def runner() -> Runner:
         (({"role": "user", "content": "-"},), "the chat template renders it to nothing"),
         (
             ({"role": "user", "content": "x" * 120},),
-            "its prompt and an answer of up to 40 tokens are more than the 120 that the base reads",
+            "its prompt and an answer of up to 40 tokens exceed the base's context of 120 tokens",
         ),
     ],
 )
@@ -74,13 +74,13 @@ def test_every_canary_at_fault_is_named_with_its_line(runner: Runner) -> None:
     with pytest.raises(Refused) as refused:
         readable(runner, [good, bad[0], empty, bad[1]], 40)
     assert refused.value.what == "canary file /x/c.jsonl"
-    assert refused.value.seen == (
-        "3 of 4 that cannot be asked: the chat template cannot render it (System role not supported): "
+    assert refused.value.actual == (
+        "3 of 4 that cannot be rendered: the chat template cannot render it (System role not supported): "
         "s2 (line 2), s4 (line 4); the chat template renders it to nothing: e3 (line 3)"
     )
 
 
-def test_prompts_of_traffic_that_cannot_be_read_are_left_out(runner: Runner) -> None:
+def test_exported_prompts_that_cannot_be_rendered_are_left_out(runner: Runner) -> None:
     own, foreign = Canary("own", (USER,), where="/x/c.jsonl, line 1"), Canary("traffic-1", (SYSTEM, USER))
     kept, excluded = readable(runner, [own, foreign], 40)
     assert kept == [own]
@@ -91,7 +91,9 @@ def test_enrolment_refuses_before_anything_is_replayed(runner: Runner) -> None:
     canaries = canary_set(60).canaries
     first = replace(canaries[0], messages=(SYSTEM, USER), where="/x/c.jsonl, line 1")
     told = CanarySet((first, *canaries[1:]))
-    with pytest.raises(Refused, match=r"1 of 60 that cannot be asked: .*System role not supported\): c000 \(line 1\)"):
+    with pytest.raises(
+        Refused, match=r"1 of 60 that cannot be rendered: .*System role not supported\): c000 \(line 1\)"
+    ):
         enrol(runner, "alpha", told, SETTINGS, list(ADAPTERS), silent, never)
     assert runner.tokens_scored == 0
 

@@ -51,7 +51,7 @@ def test_the_forced_continuation_is_the_adapter_s_own_greedy_one() -> None:
     assert not np.array_equal(canary.reference.golden_base.top1, canary.forced)
 
 
-def test_what_is_judged_in_memory_is_what_a_later_process_reads() -> None:
+def test_the_record_in_memory_is_the_one_that_a_later_process_reads() -> None:
     golden = enrolled("alpha")
     assert from_bytes(to_bytes(golden)).hash == golden.hash
     again = enrol(opened(), "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never)
@@ -147,7 +147,7 @@ def test_continuations_that_are_too_short_or_do_not_end_are_excluded_with_the_re
 
 def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() -> None:
     seen: list[str] = []
-    with pytest.raises(Refused, match="token budget a round"):
+    with pytest.raises(Refused, match="token budget of a round"):
         settings = replace(SETTINGS, token_budget=100)
         enrol(opened(), "alpha", canary_set(), settings, [], lambda stage, *_: seen.append(stage), never)
     assert set(seen) == {"continuations"}
@@ -210,7 +210,7 @@ def test_a_chosen_pool_keeps_its_budget_and_leaves_the_held_out_half_to_chance()
     assert len(tight.pool) < len(wide.pool)
 
 
-def test_a_chosen_pool_tells_more_per_token_than_a_random_one() -> None:
+def test_a_chosen_pool_carries_more_information_per_token_than_a_random_one() -> None:
     pool = chosen(pool_tokens=200).pool
     everyone = enrolled("alpha").canaries
     loudness = [energy(canary.reference) / len(canary.forced) for canary in everyone]

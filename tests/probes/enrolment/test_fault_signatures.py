@@ -1,4 +1,4 @@
-"""Signatures by the real runner over tiny models, and by the memory one."""
+"""Signatures recorded by the in-process runner over tiny models, and by the in-memory runner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detectors.records import CanarySplit, Fault, FaultKind
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import CanaryContinuation, golden_sides
-from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, faults_of, summed, with_signatures
+from probes.enrolment.fault_signatures import NO_FAULTS, STAGE, count_by_kind, faults_of, with_signatures
 from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary
@@ -115,10 +115,10 @@ def test_a_stop_leaves_no_signatures(runner: Runner, canaries: list[GoldenCanary
         with_signatures(EnrolmentContext(runner, "a", ["b"], silent, lambda: next(asked) >= 5), canaries)
 
 
-def test_what_was_recorded_is_summed_up_for_people() -> None:
-    assert summed([]) == "none"
+def test_recorded_faults_are_counted_by_kind() -> None:
+    assert count_by_kind([]) == "none"
     faults = [Fault(FaultKind.WITHOUT, "q_proj"), Fault(FaultKind.WITHOUT, "mlp"), Fault(FaultKind.QUANTISED, "4")]
-    assert summed(faults) == "2 without a block, 1 on a quantised base"
+    assert count_by_kind(faults) == "2 without a block, 1 on a quantised base"
 
 
 class Unbreakable(memory.Runner):
@@ -127,7 +127,7 @@ class Unbreakable(memory.Runner):
     blocks = None  # type: ignore[assignment]
 
 
-def test_a_runner_that_cannot_be_broken_records_nothing_and_says_so() -> None:
+def test_a_runner_that_cannot_inject_faults_records_nothing_and_says_so() -> None:
     plain = Unbreakable(memory.Config())
     plain.open()
     canaries = enrolled("alpha").canaries

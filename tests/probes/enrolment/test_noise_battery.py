@@ -42,12 +42,12 @@ def test_the_floor_of_a_canary_is_its_worst_benign_replay(noisy: Results) -> Non
     assert all(floor.base_shift > LEAST.base_shift for floor in floors.values())
 
 
-def test_a_still_world_has_the_least_floors_and_not_zero() -> None:
+def test_without_noise_the_floors_are_the_least_ones_and_not_zero() -> None:
     results = replay_battery(opened(noise=0.0), "alpha", enrolled("alpha").canaries, silent, never)
     assert set(noise_floors(results).values()) == {LEAST}
 
 
-def test_a_configuration_can_be_left_out_to_be_tried_against_the_others(noisy: Results) -> None:
+def test_a_configuration_can_be_left_out_of_the_floors(noisy: Results) -> None:
     every = noise_floors(noisy)
     left_out = noise_floors(noisy, without="padded on the left")
     assert any(left_out[name].base_shift < every[name].base_shift for name in every)
@@ -71,7 +71,7 @@ def test_the_largest_figures_bound_every_canary(noisy: Results) -> None:
     assert worst.scale == max(abs(one.scale - 1) for one in noisy["four rows"])
 
 
-def test_a_shorter_battery_is_asked_for_by_name() -> None:
+def test_a_shorter_battery_is_chosen_by_name() -> None:
     canaries = enrolled("alpha").canaries[:2]
     results = replay_battery(opened(), "alpha", canaries, silent, never, ["padded on the left", "one row"])
     assert list(results) == ["one row", "padded on the left"]

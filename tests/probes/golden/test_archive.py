@@ -42,7 +42,7 @@ def test_a_flipped_byte_is_damage(tmp_path: Path, where: float) -> None:
     assert seen.reason is Reason.GOLDEN_REFUSED
 
 
-def test_a_damaged_record_is_written_anew_by_the_same_enrolment(tmp_path: Path) -> None:
+def test_a_damaged_record_is_written_again_by_the_same_enrolment(tmp_path: Path) -> None:
     name = save(golden(), tmp_path)
     (tmp_path / f"{name.removeprefix('sha256:')}.golden").write_bytes(b"half")
     assert save(golden(), tmp_path) == name
@@ -78,7 +78,7 @@ def test_the_record_of_another_adapter_and_a_missing_one_are_refused(tmp_path: P
     assert foreign.reason is Reason.GOLDEN_REFUSED
 
 
-def test_an_unreadable_head_never_falls_back_to_an_older_record(tmp_path: Path) -> None:
+def test_an_unreadable_header_never_falls_back_to_an_older_record(tmp_path: Path) -> None:
     save(golden(at=1.0, seed=1), tmp_path)
     name = save(golden(at=2.0, seed=2), tmp_path)
     (tmp_path / f"{name.removeprefix('sha256:')}.golden").write_bytes(b"\x00" * 5)

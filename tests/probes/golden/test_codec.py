@@ -101,7 +101,7 @@ def test_signatures_come_back_within_half_a_step_and_are_written_again_as_the_sa
     assert_same(golden(), replace(read, canaries=tuple(bare)))
 
 
-def test_a_signature_further_away_than_can_be_written_is_cut() -> None:
+def test_a_signature_beyond_the_range_of_the_format_is_clipped() -> None:
     made = signed(golden(), away=100.0)
     read = from_bytes(to_bytes(made))
     canary, golden_side = read.held_out[0], read.held_out[0].reference.golden_adapter.log_probs

@@ -1,4 +1,4 @@
-"""Kept weights: found by their hash alone, whole or not at all, also when two enrolments keep them at once."""
+"""Copies of accepted weights: found by their hash alone, whole or absent, also when two enrolments write at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_kept_weights_are_found_by_their_hash(base: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone", "other"])
-def test_torn_or_other_weights_are_not_found(base: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_or_other_weights_are_not_found(base: Path, tmp_path: Path, damage: str) -> None:
     accepted = base_hash(base)
     kept = keep(base, tmp_path, accepted)
     file = kept / "model.safetensors"

@@ -57,7 +57,7 @@ def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> No
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     root = machine(tmp_path)
     check_free("/adapters/a", 700 * 1024, root)
-    with pytest.raises(NoMemory, match="/adapters/a: no memory for it: 2 MB asked for, 717 kB free"):
+    with pytest.raises(NoMemory, match="/adapters/a: not enough memory: 2 MB requested, 717 kB free"):
         check_free("/adapters/a", 2_000_000, root)
     check_free("/adapters/a", 1 << 60, tmp_path / "no such machine")
 
@@ -65,13 +65,15 @@ def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> Non
 def test_what_an_error_says_of_memory_is_said_again() -> None:
     on_device = no_memory("a", torch.OutOfMemoryError(CUDA))
     assert on_device is not None
-    assert on_device.why == f"no memory for it: {CUDA.partition(' Including')[0]}"
+    assert on_device.why == f"not enough memory: {CUDA.partition(' Including')[0]}"
     on_host = no_memory("a", RuntimeError(CPU))
     assert (
-        on_host is not None and on_host.asked == 5000 and on_host.why.startswith("no memory for it: 5 kB asked for, ")
+        on_host is not None
+        and on_host.requested == 5000
+        and on_host.why.startswith("not enough memory: 5 kB requested, ")
     )
     counted = no_memory("a", MemoryError(), requested=7_000_000_000)
-    assert counted is not None and "7 GB asked for" in counted.why
+    assert counted is not None and "7 GB requested" in counted.why
     assert no_memory("a", RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
@@ -101,5 +103,5 @@ def test_a_single_one_that_does_not_fit_is_told() -> None:
     def never(batch: Sequence[int]) -> list[int]:
         raise NoMemory("batch", 100 * len(batch), 10)
 
-    with pytest.raises(NoMemory, match="100 B asked for, 10 B free"):
+    with pytest.raises(NoMemory, match="100 B requested, 10 B free"):
         in_halves([1, 2, 3], never)

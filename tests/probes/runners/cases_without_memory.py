@@ -117,7 +117,7 @@ def test_an_adapter_too_large_for_the_machine_is_blind_alone_and_nothing_is_load
     for number in range(ROUNDS):
         verdicts = judged(monitor, replayed(runner, known, number))
         assert (verdicts["giant"].status, verdicts["giant"].reason) == (Status.UNMONITORABLE, Reason.NO_MEMORY)
-        assert "no memory for it: 1.1 TB asked for, " in verdicts["giant"].explanation
+        assert "not enough memory: 1.1 TB requested, " in verdicts["giant"].explanation
         assert " free" in verdicts["giant"].explanation
         assert verdicts["a"].status is Status.HEALTHY
         assert verdicts["a"].retention is not None and verdicts["a"].retention.mean == pytest.approx(1, abs=1e-3)
@@ -133,7 +133,7 @@ def test_what_there_is_no_memory_to_read_is_read_again_after_some_looks_or_when_
         ready = runner.refresh()
     assert ready[None].blocked is None and ready["a"].blocked is None
     assert ready["wide"].blocked is Reason.NO_MEMORY
-    assert "268 MB asked for" in ready["wide"].detail and " free" in ready["wide"].detail
+    assert "268 MB requested" in ready["wide"].detail and " free" in ready["wide"].detail
     # There is memory now, and nobody knows.
     looks = [runner.refresh()["wide"].blocked for _ in range(LOOKS_TO_WAIT)]
     assert looks == [Reason.NO_MEMORY] * (LOOKS_TO_WAIT - 1) + [None]
@@ -166,7 +166,7 @@ def test_an_adapter_that_can_be_read_and_not_applied_is_blind_alone(volume: Path
     with room_for(220):
         runner = opened(volume / "base", tmp_path, {"a": volume / "a", "wide": wide})
         ready = runner.refresh()
-    assert ready["wide"].blocked is Reason.NO_MEMORY and "268 MB asked for" in ready["wide"].detail
+    assert ready["wide"].blocked is Reason.NO_MEMORY and "268 MB requested" in ready["wide"].detail
     assert ready[None].blocked is ready["a"].blocked is None
     live = runner.loaded.live
     assert live is not None and set(live.adapters.applied) == {"a"}
@@ -208,12 +208,12 @@ def test_an_adapter_on_the_live_base_and_not_on_the_golden_one_is_replayed_and_s
         assert runner.residency.loads == loads, "a try that fails changes nothing for a run under way"
     assert {readiness.blocked for readiness in ready.values()} == {None}
     full(runner, [Target("wide"), Target("a"), Target("a", Weights.GOLDEN)])
-    with pytest.raises(NoMemory, match="268 MB asked for"):
+    with pytest.raises(NoMemory, match="268 MB requested"):
         full(runner, [Target("wide", Weights.GOLDEN)])
     jobs = [ScoringJob(name, name, "pod", 1.0, PROMPT * 3, FORCED, SamplingParameters(1.0)) for name in ("a", "wide")]
     scored, silent = runner.score(jobs, lambda: False, ScoringOptions(copies=(), others=False))
     assert scored.tokens is not None and silent.tokens is None
-    assert "no golden copy of wide" in silent.detail and "268 MB asked for" in silent.detail
+    assert "no golden copy of wide" in silent.detail and "268 MB requested" in silent.detail
     for _ in range(LOOKS_TO_WAIT):
         runner.refresh()
     full(runner, [Target("wide", Weights.GOLDEN)])

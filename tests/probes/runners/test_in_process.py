@@ -85,7 +85,7 @@ def test_threads_are_those_of_the_setting_or_of_the_share(tmp_path: Path, monkey
         opened(base, tmp_path, threads=2)
         assert (torch.get_num_threads(), os.environ["RAYON_NUM_THREADS"]) == (2, "2")
         opened(base, tmp_path)
-        assert torch.get_num_threads() == cpu_share.here().threads
+        assert torch.get_num_threads() == cpu_share.process_share().threads
     finally:
         torch.set_num_threads(before)
 

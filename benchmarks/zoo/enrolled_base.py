@@ -1,7 +1,7 @@
-"""One base with its adapters enrolled, and canaries answered as they are now or under a fault.
+"""One base with its adapters enrolled, and its canaries replayed as they are or under a fault.
 
-Every figure of the canary evidence is read from here: what a fault does to each canary is replayed once, by the
-product's own runner from files; rounds are then drawn from those replays as the schedule draws them.
+Every figure of the canary evidence rests on this: each fault is replayed once on each canary, by the product's own
+runner from files; rounds are then drawn from those replays as the schedule draws them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from probes.runners import in_process
 LOG_A = math.log(2.1e9)  # 1000 adapters x 4 channels x one round a minute, one false page a year
 BUDGET, SEED = 512, 29
 OTHERS = 3
-# Small models spend their time between kernels: many rows at once. Rounds of the product have 8; float32 forgives it.
+# Small models need many rows in a batch to be fast. The product's rounds have 8; in float32 the answers are the same.
 MANY, MANY_TOKENS = BatchShape(rows=64), 8192
 Measured = Mapping[str, Measurement]
 Answered = Mapping[str, Summary]
@@ -43,7 +43,7 @@ def never() -> bool:
 
 
 def silent(*_: object) -> None:
-    """No progress is shown while figures are made."""
+    """Shows no progress."""
 
 
 def rules(tolerance: float = 0.05, log_threshold: float = LOG_A) -> Rules:
@@ -51,10 +51,10 @@ def rules(tolerance: float = 0.05, log_threshold: float = LOG_A) -> Rules:
 
 
 @dataclass(slots=True)
-class Stall:
-    """runner: open, over the base's files as accepted; goldens: of the members that could be enrolled.
+class EnrolledBase:
+    """runner: open, over the base's files as accepted; goldens: member -> golden record, where it could be enrolled
 
-    refused: member -> why it could not, in words; healthy: member -> its canaries as nothing is wrong
+    refused: member -> why it could not be enrolled or monitored; healthy: member -> its canaries without a fault
     """
 
     members: tuple[Member, ...]
@@ -79,7 +79,7 @@ def earlier(member: Member) -> str:
 
 
 def neighbours(member: Member, members: Sequence[Member]) -> list[Member]:
-    """The three members after it, in a ring: as many as a base of four adapters has beside each."""
+    """The three members after it, cyclically: as many others as each adapter has on a base of four."""
     ring = [*members, *members]
     start = ring.index(member) + 1
     return ring[start : start + min(OTHERS, len(members) - 1)]
@@ -103,22 +103,22 @@ def serving(
         runner.close()
 
 
-def enrolled(members: Sequence[Member], runner: Runner, settings: EnrolSettings | None = None) -> Stall:
+def enrolled(members: Sequence[Member], runner: Runner, settings: EnrolSettings | None = None) -> EnrolledBase:
     """Enrol every member as ``gapwatch enrol`` does, with its neighbours and its own earlier version as others."""
-    stall = Stall(tuple(members), runner)
+    enrolled_base = EnrolledBase(tuple(members), runner)
     chosen = settings or EnrolSettings(base=members[0].recipe.base, at=0.0, log_threshold=LOG_A)
     for member in members:
         others = [*(other.name for other in neighbours(member, members)), earlier(member)]
         try:
             golden = enrol(runner, member.name, read_canaries(member.canaries), chosen, others, silent, never)
         except ProbeError as error:
-            stall.refused[member.name] = str(error)
+            enrolled_base.refused[member.name] = str(error)
             continue
         if not golden.power.monitorable:
-            stall.refused[member.name] = golden.power.words
-        stall.goldens[member.name] = golden
-        stall.healthy[member.name] = replayed(runner, member.name, golden.canaries, Target(member.name))
-    return stall
+            enrolled_base.refused[member.name] = golden.power.words
+        enrolled_base.goldens[member.name] = golden
+        enrolled_base.healthy[member.name] = replayed(runner, member.name, golden.canaries, Target(member.name))
+    return enrolled_base
 
 
 def replayed(
@@ -135,32 +135,34 @@ def replayed(
 
 
 def answered(runner: Runner, canaries: Sequence[GoldenCanary], target: Target, shape: BatchShape = MANY) -> Answered:
-    """Canary -> what this target answers over its kept tokens."""
-    replays = [Replay(one.id, one.prompt, one.forced, target, one.reference.kept) for one in canaries]
+    """Canary -> this target's answer over its kept tokens."""
+    replays = [Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept) for canary in canaries]
     answers = ask_all(runner, replays, never, shape)
     return {replay.canary: summary(answers[replay]) for replay in replays}
 
 
 def compared(adapter: str, canaries: Sequence[GoldenCanary], served: Answered, live: Answered) -> Measured:
     """Canary -> its measurement, from answers under the adapter's name and under the base's."""
-    return {one.id: measure(compare(one, 1, served[one.id], live[one.id], adapter, 0.0)) for one in canaries}
+    return {
+        canary.id: measure(compare(canary, 1, served[canary.id], live[canary.id], adapter, 0.0)) for canary in canaries
+    }
 
 
 def round_of(
     golden: Golden, measured: Measured, number: int, identity: Identity | None = None, budget: int = BUDGET
 ) -> Round:
-    """One scheduled round, drawn from what was replayed; ``number`` fixes which canaries."""
+    """One scheduled round, drawn from the replays; ``number`` decides which canaries."""
     drawn = plan_round(golden, budget, SEED, number)
     counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
-    known = identity or Identity(golden.base_hash, golden.base_hash, golden.adapter_hash, golden.adapter_hash)
-    seen = tuple(_drawn(measured[name], times) for name, times in counts.items())
-    return Round(golden.adapter, golden.base, number, 60.0 * number, seen, known)
+    accepted = identity or Identity(golden.base_hash, golden.base_hash, golden.adapter_hash, golden.adapter_hash)
+    measurements = tuple(_drawn(measured[name], times) for name, times in counts.items())
+    return Round(golden.adapter, golden.base, number, 60.0 * number, measurements, accepted)
 
 
 def drawn_like(round: Round, measured: Measured) -> tuple[Measurement, ...]:
-    """The same canaries of a round as they are answered otherwise: on a warm cache, or from the accepted ids."""
-    seen = ((m.comparison.reference.canary, m.comparison.draws) for m in round.measurements)
-    return tuple(_drawn(measured[name], times) for name, times in seen)
+    """The canaries of a round in another replay of theirs: on a warm cache, or from the accepted ids."""
+    draws = ((m.comparison.reference.canary, m.comparison.draws) for m in round.measurements)
+    return tuple(_drawn(measured[name], times) for name, times in draws)
 
 
 def _drawn(measurement: Measurement, times: int) -> Measurement:
@@ -168,21 +170,21 @@ def _drawn(measurement: Measurement, times: int) -> Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """rounds: until the alarm, None when none came; verdict: of the alarm, else of the last round; tokens: scored."""
+class MonitorOutcome:
+    """rounds: until the alarm, None without one; verdict: of the alarm, else of the last round; tokens: scored."""
 
     rounds: int | None
     verdict: Verdict
     tokens: int
 
 
-def watch(rounds: Sequence[Round], by: Rules) -> Watched:
+def monitor_rounds(rounds: Sequence[Round], by: Rules) -> MonitorOutcome:
     """One adapter's rounds through the monitor, from evidence 0 up to the alarm."""
     monitor, tokens = Monitor(by), 0
-    for number, one in enumerate(rounds, start=1):
-        judged = monitor.observe(BaseRound(one.base, one.number, one.at, (one,)))
-        verdict = next(v for v in judged.verdicts if v.subject == one.adapter)
-        tokens += sum(len(m.comparison.reference.kept) for m in one.measurements)
+    for number, round in enumerate(rounds, start=1):
+        judged = monitor.observe(BaseRound(round.base, round.number, round.at, (round,)))
+        verdict = next(v for v in judged.verdicts if v.subject == round.adapter)
+        tokens += sum(len(m.comparison.reference.kept) for m in round.measurements)
         if verdict.reason is Reason.ALARM:
-            return Watched(number, verdict, tokens)
-    return Watched(None, verdict, tokens)
+            return MonitorOutcome(number, verdict, tokens)
+    return MonitorOutcome(None, verdict, tokens)
