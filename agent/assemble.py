@@ -53,7 +53,7 @@ from probes.scoring.tokenise import Retokenise
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
-    """Everything the loop turns, not yet opened. Raises Refused."""
+    """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config)
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], clock, Redactor(config.sampling.redact))
@@ -125,7 +125,7 @@ def _tolerances(config: Config) -> Tolerances:
 def _detectors(config: Config) -> dict[str, Any]:
     """The detectors that will have something to read, with their defaults and what the file says over them. Those
     without cost nothing and take no part in the fleet's budget. Raises Refused."""
-    read = {BaseRound: config.probes.canaries, TrafficRound: asking_of(config) is not None}
+    read = {BaseRound: config.probes.canaries, TrafficRound: scoring_options(config) is not None}
     return {name: own for name, own in _every_detector(config).items() if read.get(reads(name), True)}
 
 
@@ -184,16 +184,16 @@ def _kept_weights(config: Config, model: Model) -> str | None:
     """The base of the golden records where enrolment kept its weights; hashed when it is loaded, not before."""
     accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
     # Resolved: by two schemes of hashes one base has two names.
-    names = [folder_of(config.probes.golden_dir, base) for base in accepted]
-    found = {folder.resolve() for folder in names if folder.is_dir()}
-    return str(found.pop()) if len(found) == 1 else None
+    named = [folder_of(config.probes.golden_dir, base) for base in accepted]
+    folders = {folder.resolve() for folder in named if folder.is_dir()}
+    return str(folders.pop()) if len(folders) == 1 else None
 
 
 def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
     """The adapters of the golden records, where enrolment kept their files."""
-    held = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    found = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in held.items()}
-    return {name: str(folder) for name, folder in found.items() if folder is not None}
+    in_force = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
+    folders = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in in_force.items()}
+    return {name: str(folder) for name, folder in folders.items() if folder is not None}
 
 
 def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[Worker | None, list[Feed]]:
@@ -220,20 +220,19 @@ def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
     runner, folder = runner_of(config, model), config.probes.golden_dir
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
     retokenise = Retokenise(config.scoring.retokenise)
-    responses = ResponseScorer(runner, asking_of(config), sampler_of(config), retokenise, kept, before)
+    responses = ResponseScorer(runner, scoring_options(config), sampler_of(config), retokenise, kept, before)
     names = tuple(adapter.name for adapter in model.adapters)
     return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 
 
-def asking_of(config: Config) -> ScoringOptions | None:
+def scoring_options(config: Config) -> ScoringOptions | None:
     """How responses are scored; None where there are none, or none are wanted."""
     wanted = config.scoring
     if config.kafka is None or not wanted.enabled:
         return None
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
-    asked = Settings(numeric=wanted.numeric)
     return ScoringOptions(
-        asked,
+        Settings(numeric=wanted.numeric),
         copies=tuple(map(Alternative.from_text, wanted.copies)),
         others=wanted.others,
         passes=wanted.passes,
@@ -242,7 +241,8 @@ def asking_of(config: Config) -> ScoringOptions | None:
 
 
 def sampler_of(config: Config) -> SamplingParameters:
-    """nan as temperature where none is told: then a record's own is needed, and the rest holds all the same."""
+    """The deployment's sampler. Its temperature is nan where none is configured: a record is then scored only with a
+    temperature of its own, and top-p and top-k hold all the same."""
     wanted = config.scoring
     temperature = math.nan if wanted.temperature is None else wanted.temperature
     return SamplingParameters(temperature, top_p=wanted.top_p, top_k=wanted.top_k)

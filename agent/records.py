@@ -112,7 +112,7 @@ class TrafficBatch:
     @property
     def fresh(self) -> tuple[Interaction, ...]:
         """Those that were in no batch before: what evidence may be drawn from, each once."""
-        return tuple(seen for seen in self.interactions if not seen.redelivered)
+        return tuple(interaction for interaction in self.interactions if not interaction.redelivered)
 
     @property
     def token(self) -> str:

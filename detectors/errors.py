@@ -16,11 +16,11 @@ class DetectorError(Exception):
 
 
 class Refused(DetectorError):
-    """Seen and wanted do not agree; the caller's input is wrong and will stay wrong."""
+    """What was given is not what is wanted; the caller's input is wrong and will stay wrong."""
 
-    def __init__(self, what: str, seen: object, wanted: str) -> None:
-        super().__init__(f"{what}: saw {seen}, wanted {wanted}")
-        self.what, self.seen, self.wanted = what, seen, wanted
+    def __init__(self, what: str, actual: object, wanted: str) -> None:
+        super().__init__(f"{what}: saw {actual}, wanted {wanted}")
+        self.what, self.actual, self.wanted = what, actual, wanted
 
 
 class ShapeMismatch(Refused):

@@ -1,4 +1,7 @@
-"""Sampled interactions that wait for a model: each adapter has room of its own and its turn in every batch."""
+"""Sampled interactions that wait for a model: each adapter has room of its own and its turn in every batch.
+
+Shared by two threads: the loop adds, the worker takes.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,10 @@ from probes.scoring.interaction import Interaction
 
 
 class Backlog:
-    """Filled by the loop, emptied by the replay thread.
+    """adapters: whose interactions are taken; room: interactions of each adapter that may wait
 
-    adapters: whose interactions are taken; room: of each adapter
-
-    What finds no room is shed by its order of arrival and counted, so a busy adapter sheds its own and no other's.
+    An interaction that finds no room is shed by its order of arrival and counted, so a busy adapter sheds its own and
+    no other's.
     """
 
     def __init__(self, adapters: Iterable[str], room: int) -> None:
@@ -32,29 +34,31 @@ class Backlog:
         with self._lock:
             return dict(self._shed)
 
-    def add(self, seen: Interaction) -> None:
-        """At the end of its adapter's queue. Raises KeyError for an adapter that is not among ours."""
+    def add(self, interaction: Interaction) -> None:
+        """At the end of its adapter's queue. Raises KeyError for an adapter that was not named at the start."""
         with self._lock:
-            if len(self._waiting[seen.adapter]) >= self._room:
-                self._shed[seen.adapter] += 1
+            if len(self._waiting[interaction.adapter]) >= self._room:
+                self._shed[interaction.adapter] += 1
             else:
-                self._waiting[seen.adapter].append(seen)
+                self._waiting[interaction.adapter].append(interaction)
 
     def take(self, most: int) -> list[Interaction]:
-        """The next ones, adapters in turns; the turn is kept, so that more adapters than ``most`` all get theirs."""
+        """The next ones, adapters in turns. Whose turn it is next is remembered, so that more adapters than ``most``
+        all get theirs."""
         taken: list[Interaction] = []
         with self._lock:
-            idle = 0
-            while len(taken) < most and idle < len(self._turns):
-                mine = self._waiting[self._turns[0]]
+            empty_in_a_row = 0
+            while len(taken) < most and empty_in_a_row < len(self._turns):
+                waiting = self._waiting[self._turns[0]]
                 self._turns.rotate(-1)
-                idle = 0 if mine else idle + 1
-                if mine:
-                    taken.append(mine.popleft())
+                empty_in_a_row = 0 if waiting else empty_in_a_row + 1
+                if waiting:
+                    taken.append(waiting.popleft())
         return taken
 
     def give_back(self, untouched: Iterable[Interaction]) -> None:
-        """What was taken and not looked at, in the order taken: it comes first again, and is never shed."""
+        """Interactions that were taken and not looked at, in the order taken: they come first again, and are never
+        shed."""
         with self._lock:
-            for seen in reversed(list(untouched)):
-                self._waiting[seen.adapter].appendleft(seen)
+            for interaction in reversed(list(untouched)):
+                self._waiting[interaction.adapter].appendleft(interaction)

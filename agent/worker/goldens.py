@@ -1,4 +1,7 @@
-"""Which golden record is each adapter compared with now? The pinned one, else the newest accepted."""
+"""Which golden record is each adapter compared with now? The pinned one, else the newest accepted.
+
+A record in force stays so until another one is accepted, also while its file cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ UNKEPT = "once the base has moved and the agent was restarted, no response is sc
 
 
 class Goldens:
-    """Looks before each round; what it finds stays until another record is accepted.
+    """The golden records of one base's adapters.
 
     pins: adapter -> pinned hash, "" takes the newest accepted one
     fetch: (adapter, pin) -> (hash, bytes) from the store for a folder that lost its files; may raise AgentError
+    held: adapter -> the record in force since the last ``look``, or why there is none
     """
 
     def __init__(self, folder: Path, base: str, pins: Mapping[str, str], fetch: Fetch | None = None) -> None:
@@ -37,39 +41,40 @@ class Goldens:
         self.held: dict[str, Golden | Unmonitorable] = {}
 
     def look(self) -> list[GoldenAccepted]:
-        """Find what is missing or newer; gives each record that is used from now on and was not before."""
-        return [told for adapter in self._pins if (told := self._look(adapter)) is not None]
+        """Look for missing and for newer records; each one that is in force from now on and was not before."""
+        return [accepted for adapter in self._pins if (accepted := self._look(adapter)) is not None]
 
     def _look(self, adapter: str) -> GoldenAccepted | None:
         before = self.held.get(adapter)
         if isinstance(before, Golden) and self._wanted(adapter, before) == before.hash:
             return None
-        found = self._find(adapter)
-        self.held[adapter] = found
-        if not isinstance(found, Golden):
+        golden = self._find(adapter)
+        self.held[adapter] = golden
+        if not isinstance(golden, Golden):
             return None
-        previous = before.hash if isinstance(before, Golden) else found.previous
-        data = read_bytes(self._folder, found.hash)
-        return GoldenAccepted(adapter, self._base, found.hash, previous, found.why, found.created_at, data)
+        previous = before.hash if isinstance(before, Golden) else golden.previous
+        data = read_bytes(self._folder, golden.hash)
+        return GoldenAccepted(adapter, self._base, golden.hash, previous, golden.why, golden.created_at, data)
 
-    def _wanted(self, adapter: str, held: Golden) -> str:
-        """The hash to use: the one held while a damaged file hides which is newest, "" where there is none."""
+    def _wanted(self, adapter: str, in_force: Golden) -> str:
+        """The hash to use: the one in force while a damaged file hides which is newest, "" where there is none."""
         if pin := self._pins[adapter]:
             return pin
         try:
             return newest(self._folder, adapter) or ""
         except DamagedGolden as error:
-            log.warning("newest_golden_unknown", adapter=adapter, held=held.hash, why=str(error))
-            return held.hash
+            log.warning("newest_golden_unknown", adapter=adapter, held=in_force.hash, why=str(error))
+            return in_force.hash
 
     def _find(self, adapter: str) -> Golden | Unmonitorable:
-        found = look_up(self._folder, adapter, self._pins[adapter])
-        if isinstance(found, Golden) or found.reason is not Reason.NO_GOLDEN or not self._restored(adapter):
-            return found
+        golden = look_up(self._folder, adapter, self._pins[adapter])
+        if isinstance(golden, Golden) or golden.reason is not Reason.NO_GOLDEN or not self._restored(adapter):
+            return golden
         return look_up(self._folder, adapter, self._pins[adapter])
 
     def _restored(self, adapter: str) -> bool:
-        """Bring the record back from the store, if it is there and its content has its hash."""
+        """Write the store's copy of the record into the folder; False where there is none, or it is not what its hash
+        says."""
         if self._fetch is None:
             return False
         try:
@@ -90,19 +95,19 @@ class Goldens:
 def kept_before(folder: Path, golden: Golden) -> Path | None:
     """Kept files of the adapter that was accepted before this one; None where there was none, or it is not at hand."""
     try:
-        before = adapter_before(folder, golden.previous, partial(_is_of_the_same, folder, golden))
+        earlier = adapter_before(folder, golden.previous, partial(_has_the_same_files, folder, golden))
     except Refused as error:
         log.info("version_before_unknown", adapter=golden.adapter, why=str(error))
         return None
-    found = accepted_adapter(folder, before) if before else None
-    if before and found is None:
-        log.info("version_before_not_kept", adapter=golden.adapter, version=before.adapter_hash)
-    return found
+    kept = accepted_adapter(folder, earlier) if earlier else None
+    if earlier and kept is None:
+        log.info("version_before_not_kept", adapter=golden.adapter, version=earlier.adapter_hash)
+    return kept
 
 
-def _is_of_the_same(folder: Path, golden: Golden, earlier: Golden) -> bool:
-    """Were both records made of the same adapter files? Hashes of two schemes cannot tell, and the kept files can:
-    where there are none an earlier version is of no use, and is passed over."""
+def _has_the_same_files(folder: Path, golden: Golden, earlier: Golden) -> bool:
+    """Were both records made from the same adapter files? Hashes of two schemes cannot tell, and the kept files can:
+    where none were kept, an earlier version is of no use and is passed over."""
     if golden.hash_scheme == earlier.hash_scheme:
         return golden.adapter_hash == earlier.adapter_hash
     kept = accepted_adapter(folder, earlier)

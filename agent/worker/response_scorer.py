@@ -1,7 +1,7 @@
-"""Sampled responses on their way through a runner: scored by what was accepted, embedded, or told why not.
+"""Scores sampled responses of one base by what was accepted, embeds them, or gives the reason why not.
 
-Only the accepted base and adapter may score: a copy that has another hash than the golden record's would call a fault
-healthy, or a release that was meant a fault.
+Only the accepted base and adapter may score: a copy with another hash than the golden record's would call a fault
+healthy, or an intended release a fault.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ FAILED = "scoring failed: the agent's log names the error"
 NO_SCORING = "the runner cannot score responses"
 # Tokens of either side that are embedded: one sampled book must not keep the canaries waiting.
 LONGEST = 512
-Held = Mapping[str, Golden | Unmonitorable]
+InForce = Mapping[str, Golden | Unmonitorable]
+"""Adapter -> its golden record, or why there is none."""
 
 
 class ResponseResults(NamedTuple):
-    """upto: of each stretch the offset after the last record in here."""
+    """upto: of each partition and adapter the offset after the last record in here."""
 
     scores: tuple[TrafficScore, ...]
     embeddings: tuple[Embedding, ...]
@@ -52,18 +53,17 @@ class ResponseResults(NamedTuple):
 
 @dataclass(slots=True)
 class ResponseScorer:
-    """Of one base. What comes of an interaction is kept together until it is taken, so that a state that is saved in
-    between holds all of it or nothing.
+    """Of one base. Everything that comes of an interaction is in one ``ResponseResults``.
 
-    asking: how responses are scored, None where they are embedded and no more
-    sampler: of the deployment, for records that do not tell theirs; retokenise: what becomes of outputs without ids
+    options: how responses are scored, None where they are embedded and no more
+    sampler: of the deployment, for records without their own; retokenise: what is done with outputs without token ids
     kept: golden record -> the folder with the files of its adapter, None where they were not kept
     before: golden record -> likewise of the version that was accepted before
     scores, embeddings, upto: since they were last taken, in the order in which they came
     """
 
     runner: Runner
-    asking: ScoringOptions | None = None
+    options: ScoringOptions | None = None
     sampler: SamplingParameters | None = None
     retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[Golden], Path | None] = lambda _: None
@@ -79,8 +79,8 @@ class ResponseScorer:
         return taken
 
     def accepted(self, golden: Golden) -> None:
-        """Another record is in force for an adapter: its copy scores from now on, and the version before it is asked
-        about."""
+        """Another record is in force for an adapter: its kept files score from now on, and the version before it
+        becomes an alternative."""
         if not isinstance(self.runner, Scoring):
             return
         if (folder := self.kept(golden)) is not None:
@@ -90,90 +90,95 @@ class ResponseScorer:
         self.runner.accept_adapter(previous, None if earlier is None else str(earlier))
 
     def not_scored(self, batch: Sequence[Interaction], why: str) -> None:
-        """Nobody could: each is told with the reason, because silence would look like no traffic."""
-        if self.asking is None:
+        """Each gets a score without numbers and with the reason, because silence would look like no traffic."""
+        if self.options is None:
             return
         self._note(batch)
-        self.scores += [not_scored(one.adapter, one.request_id, one.pod, one.at, why) for one in batch]
+        self.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, why) for i in batch]
 
-    def hear(self, batch: Sequence[Interaction], held: Held, stop: Stop) -> list[Interaction]:
-        """Scored and embedded; back come those that were not looked at because ``stop()`` turned true."""
-        return self._embedded(batch, stop) if self.asking is None else self._scored(self.asking, batch, held, stop)
+    def process(self, batch: Sequence[Interaction], goldens: InForce, stop: Stop) -> list[Interaction]:
+        """Score and embed; back come those that were not looked at because ``stop()`` turned true."""
+        if self.options is None:
+            return self._embed(batch, stop)
+        return self._score(self.options, batch, goldens, stop)
 
     def _note(self, done: Sequence[Interaction]) -> None:
-        for one in done:
-            for topic, partition, offset in one.records:
-                key = topic, partition, one.adapter
+        for interaction in done:
+            for topic, partition, offset in interaction.records:
+                key = topic, partition, interaction.adapter
                 self.upto[key] = max(offset + 1, self.upto.get(key, 0))
 
-    def _scored(
-        self, asking: ScoringOptions, batch: Sequence[Interaction], held: Held, stop: Stop
+    def _score(
+        self, options: ScoringOptions, batch: Sequence[Interaction], goldens: InForce, stop: Stop
     ) -> list[Interaction]:
         """Scores, and embeddings of the same passes."""
-        jobs = [(found[0], cut(found[1], asking)) for one in batch if (found := self._job(one, held)) is not None]
+        scorable: list[Interaction] = []
+        jobs: list[ScoringJob] = []
+        for interaction in batch:
+            if (made := self._job(interaction, goldens)) is not None:
+                scorable.append(interaction)
+                jobs.append(cut(made, options))
         if not jobs:
             return []
         runner = self.runner
         assert isinstance(runner, Scoring)
         try:
-            answers = runner.score([made for _, made in jobs], stop, asking)
+            answers = runner.score(jobs, stop, options)
         except Exception as error:  # whatever it is: silence would read as a night without traffic
             log.warning("scoring_failed", error=type(error).__name__)
-            self.not_scored([one for one, _ in jobs], str(error) if isinstance(error, ProbeError) else FAILED)
+            self.not_scored(scorable, str(error) if isinstance(error, ProbeError) else FAILED)
             return []
-        self.scores += [traffic_score(answer, asking) for answer in answers]
-        done, left = [one for one, _ in jobs[: len(answers)]], [one for one, _ in jobs[len(answers) :]]
+        self.scores += [traffic_score(answer, options) for answer in answers]
+        done, untouched = scorable[: len(answers)], scorable[len(answers) :]
         self._note(done)
         self.embeddings += _both_sides(done, [(answer.prompt, answer.output) for answer in answers])
-        return left
+        return untouched
 
-    def _embedded(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
-        usable = [(one, text) for one in batch if (text := self._rendered(one)) is not None]
-        vectors = self.runner.embed([text for _, text in usable], stop)
-        done, left = [one for one, _ in usable[: len(vectors)]], [one for one, _ in usable[len(vectors) :]]
+    def _embed(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
+        usable = [(interaction, ids) for interaction in batch if (ids := self._token_ids(interaction)) is not None]
+        vectors = self.runner.embed([ids for _, ids in usable], stop)
+        done = [interaction for interaction, _ in usable[: len(vectors)]]
         self._note(done)
         self.embeddings += _both_sides(done, vectors)
-        return left
+        return [interaction for interaction, _ in usable[len(vectors) :]]
 
-    def _rendered(self, one: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
-        """Token ids of both sides, None where one is empty or no template renders it: that costs nobody beside it."""
+    def _token_ids(self, interaction: Interaction) -> tuple[Sequence[int], Sequence[int]] | None:
+        """Of prompt and output; None where one is empty or no template renders it: those beside it lose nothing."""
         try:
-            prompt = self.runner.encode_chat([dict(turn) for turn in one.messages], Weights.GOLDEN)
-            output = self.runner.encode(one.output, Weights.GOLDEN)
-        except Exception as error:  # templates raise what they like, by what a tenant sent
-            log.info("not_embedded", request_id=one.request_id, why=type(error).__name__)
+            prompt = self.runner.encode_chat([dict(turn) for turn in interaction.messages], Weights.GOLDEN)
+            output = self.runner.encode(interaction.output, Weights.GOLDEN)
+        except Exception as error:  # a template may raise anything, depending on what a tenant sent
+            log.info("not_embedded", request_id=interaction.request_id, why=type(error).__name__)
             return None
         # The end of a prompt: the last turn is in it.
         return (prompt[-LONGEST:], output[:LONGEST]) if prompt and output else None
 
-    def _job(self, one: Interaction, held: Held) -> tuple[Interaction, ScoringJob] | None:
-        """One record that no template renders or that nobody can score must not cost those beside it."""
-        why = self._why_not(one.adapter, held)
+    def _job(self, interaction: Interaction, goldens: InForce) -> ScoringJob | None:
+        """None, and a score with the reason, where it cannot be scored: those beside it lose nothing."""
+        why = self._why_not(interaction.adapter, goldens)
         if why:
-            self.not_scored([one], why)
+            self.not_scored([interaction], why)
             return None
         try:
-            made = self._made(one)
+            made = job(self.runner, interaction, self.sampler, self.retokenise)
         except ProbeError as error:
-            self.not_scored([one], f"its prompt cannot be rendered: {error}")
+            self.not_scored([interaction], f"its prompt cannot be rendered: {error}")
             return None
-        except Exception as error:  # templates raise what they like, by what a tenant sent
-            self.not_scored([one], f"its prompt cannot be rendered: {type(error).__name__}")
+        except Exception as error:  # a template may raise anything, depending on what a tenant sent
+            self.not_scored([interaction], f"its prompt cannot be rendered: {type(error).__name__}")
             return None
-        if not one.prompt_token_ids and one.prompt_tokens and one.prompt_tokens != len(made.prompt):
+        counted, rendered = interaction.prompt_tokens, len(made.prompt)
+        if not interaction.prompt_token_ids and counted and counted != rendered:
             # Tools, images, plain completions: what the engine read is not what the template makes of the messages.
-            told = f"its prompt was rendered otherwise: {one.prompt_tokens} tokens, {len(made.prompt)} by the template"
-            made = replace(made, unscored=made.unscored or told)
-        return one, made
+            why = f"its prompt was rendered otherwise: {counted} tokens, {rendered} by the template"
+            made = replace(made, unscored=made.unscored or why)
+        return made
 
-    def _made(self, one: Interaction) -> ScoringJob:
-        return job(self.runner, one, self.sampler, self.retokenise)
-
-    def _why_not(self, adapter: str, held: Held) -> str:
+    def _why_not(self, adapter: str, goldens: InForce) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""
         if not isinstance(self.runner, Scoring):
             return NO_SCORING
-        golden = held.get(adapter)
+        golden = goldens.get(adapter)
         if not isinstance(golden, Golden):
             return golden.detail if golden else f"no golden record of {adapter}"
         try:
@@ -192,8 +197,8 @@ class ResponseScorer:
 def _both_sides(interactions: Sequence[Interaction], vectors: Sequence[tuple[Floats, Floats]]) -> list[Embedding]:
     """Of each interaction its prompt and its output, where there is a vector."""
     return [
-        Embedding(one.adapter, side, one.request_id, vector, one.at, one.group)
-        for one, pair in zip(interactions, vectors, strict=True)
+        Embedding(interaction.adapter, side, interaction.request_id, vector, interaction.at, interaction.group)
+        for interaction, pair in zip(interactions, vectors, strict=True)
         for side, vector in zip((Side.PROMPT, Side.OUTPUT), pair, strict=True)
         if vector.size and bool(np.isfinite(vector).all())
     ]

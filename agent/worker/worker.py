@@ -309,22 +309,26 @@ class Worker:
             return False
         if base.opened:
             ends = self._batch_ends()
-            held = base.goldens.held
-            backlog.give_back(base.responses.hear(batch, held, lambda: self._stopped() or self._clock.now() >= ends))
+            untouched = base.responses.process(
+                batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= ends
+            )
+            backlog.give_back(untouched)
         else:
             base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
         self._results.put(ScoredBatch(base.name, base.responses.take()))
         return True
 
     def _batch_ends(self) -> float:
-        """When the next canary round of any base is due. Where rounds take longer than their schedule that is at once:
-        responses have TURN_S all the same."""
-        schedule = self._schedule
+        """When something else is due next: a canary round of any base, or the responses' own round, which takes what
+        was scored by then. Where rounds take longer than their schedule that is at once: a batch has TURN_S all the
+        same."""
+        bases, schedule = self._bases.values(), self._schedule
+        due_at: list[float] = []
         if schedule.canaries:
-            next_due = min(base.last or 0.0 for base in self._bases.values()) + schedule.every_s
-        else:
-            next_due = min(base.looked or 0.0 for base in self._bases.values()) + (schedule.responses_every_s or 0.0)
-        return max(next_due, self._clock.now() + TURN_S)
+            due_at += [(base.last or 0.0) + schedule.every_s for base in bases]
+        if schedule.responses_every_s is not None:
+            due_at += [(base.looked or 0.0) + schedule.responses_every_s for base in bases]
+        return max(min(due_at, default=0.0), self._clock.now() + TURN_S)
 
     def _stopped(self) -> bool:
         return self._stop.is_set()

@@ -1,8 +1,9 @@
-"""One replay round of one base: every adapter's canaries, asked now, measured against what was accepted.
+"""One replay round of one base: every adapter's canaries, replayed now and measured against what was accepted.
 
-A canary is asked as production is: its messages are rendered by the template that lies there now. Where that gives
-other token ids than the accepted ones, the accepted ones are replayed beside them as a witness (``Round.raw``), and a
-template that changed, or that writes the date, is measured and not assumed.
+A canary is replayed as a production request is served: its messages are rendered by the present chat template. Where
+that gives other token ids than the accepted ones, the accepted ones are replayed beside them as a control
+(``Round.raw``), so that a template that changed, or that writes the date, is measured and not assumed. No clock here:
+the caller says when the round began, and measures how long it took.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from probes.runner import Readiness, Replay, Replayed, Runner, Stop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """One adapter's part of the round: how often each pair was drawn (0: held out), and how to say who it is.
+class _Part:
+    """One adapter's part of the round: how often each pair was drawn (0: held out), its hashes, and facts on its files.
 
     raw: the same from the accepted token ids, of those canaries that render to other ones now
     """
@@ -35,14 +36,14 @@ class _Asked:
 
     @property
     def replays(self) -> list[Replay]:
-        return [replay for one, _ in (*self.pairs, *self.raw) for replay in one.replays]
+        return [replay for canary_pair, _ in (*self.pairs, *self.raw) for replay in canary_pair.replays]
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """One scheduled round of one base; number, at and seed fix which canaries are drawn.
+    """One scheduled round of one base; number, at and seed determine which canaries are drawn.
 
-    at: when it was begun, seconds since the epoch; budget: scored positions for each adapter
+    at: when it began, seconds since the epoch; budget: scored positions for each adapter
     """
 
     base: str
@@ -65,27 +66,31 @@ def replay_base_round(
     forced tokens but the last. ``duration_s`` is left to the caller, who has a clock.
     """
     readiness = runner.refresh()
-    asked: dict[str, _Asked] = {}
+    parts: dict[str, _Part] = {}
     blocked: dict[str, Round] = {}
     for adapter, golden in goldens.items():
         part = _part(runner, adapter, golden, readiness, scheduled)
         if isinstance(part, Unmonitorable):
-            known = None if isinstance(golden, Unmonitorable) or adapter not in readiness else golden
-            identity = identity_of(known, runner) if known else Identity()
+            identity = (
+                identity_of(golden, runner) if isinstance(golden, Golden) and adapter in readiness else Identity()
+            )
             blocked[adapter] = _blocked(adapter, scheduled, part, identity)
         else:
-            asked[adapter] = part
-    answers, failures = _answers(runner, asked, stop)
+            parts[adapter] = part
+    answers, failures = _answers(runner, parts, stop)
     if stop():
         return None
     measured = {
         adapter: _blocked(adapter, scheduled, failures[adapter], part.identity, part.facts)
         if adapter in failures
         else _measured(adapter, scheduled, part, answers)
-        for adapter, part in asked.items()
+        for adapter, part in parts.items()
     }
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
-    scored = sum(len(one.canary.forced) for part in asked.values() for one, _ in part.pairs if one.adapter in answers)
+    replayed = [
+        canary_pair for part in parts.values() for canary_pair, _ in part.pairs if canary_pair.adapter in answers
+    ]
+    scored = sum(len(canary_pair.canary.forced) for canary_pair in replayed)
     processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers)
     return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
@@ -96,7 +101,7 @@ def _part(
     golden: Golden | Unmonitorable,
     readiness: Mapping[str | None, Readiness],
     scheduled: Scheduled,
-) -> _Asked | Unmonitorable:
+) -> _Part | Unmonitorable:
     if isinstance(golden, Unmonitorable):
         return golden
     for name in (None, adapter):
@@ -114,15 +119,17 @@ def _part(
     prompts = _rendered(runner, counts)
     if isinstance(prompts, Unmonitorable):
         return prompts
-    pairs = tuple((replay_pair(one, adapter, prompts[one]), times) for one, times in counts.items())
-    raw = tuple((replay_pair(one, adapter), times) for one, times in counts.items() if prompts[one] != one.prompt)
-    moved = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
-    facts = (*runner.facts(adapter), *changes, *moved)
-    return _Asked(golden, pairs, raw, identity_of(golden, runner), facts)
+    pairs = tuple((replay_pair(canary, adapter, prompts[canary]), times) for canary, times in counts.items())
+    raw = tuple(
+        (replay_pair(canary, adapter), times) for canary, times in counts.items() if prompts[canary] != canary.prompt
+    )
+    rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
+    facts = (*runner.facts(adapter), *changes, *rerendered)
+    return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
-    """Each canary's prompt as production gets it now, or why which of them cannot be rendered."""
+    """Each canary's prompt as production gets it now, or which of them cannot be rendered and why."""
     prompts, faults = {}, {}
     for canary in canaries:
         try:
@@ -130,36 +137,37 @@ def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCa
         except Unreplayable as error:
             faults[canary.id] = error.why
     if faults:
-        asked = len(prompts) + len(faults)
-        detail = f"{len(faults)} of {asked} canaries cannot be asked: {in_words(faults, asked)}"
+        drawn = len(prompts) + len(faults)
+        detail = f"{len(faults)} of {drawn} canaries cannot be replayed: {in_words(faults, drawn)}"
         return Unmonitorable(Reason.REPLAY_FAILED, detail)
     return prompts
 
 
 def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
-    """Token ids of the canary's messages by the live tokenizer and template; the accepted ones of older records, which
-    do not have the messages. Raises Unreplayable."""
+    """Token ids of the canary's messages by the live tokenizer and template; of older golden records, which do not hold
+    the messages, the accepted ids. Raises Unreplayable."""
     if not canary.messages:
         return canary.prompt
     return prompt_of(runner, canary.id, canary.messages, len(canary.forced))
 
 
 def _answers(
-    runner: Runner, asked: Mapping[str, _Asked], stop: Stop
+    runner: Runner, parts: Mapping[str, _Part], stop: Stop
 ) -> tuple[dict[Replay, Replayed], dict[str, Unmonitorable]]:
-    """Everybody's answers in one batched pass; where that fails, one by one, so that only the culprit is blind."""
+    """The answers of all adapters in one batched pass; where that fails, adapter by adapter, so that only the one at
+    fault is not measured."""
     try:
-        return ask(runner, [replay for part in asked.values() for replay in part.replays], stop), {}
+        return ask(runner, [replay for part in parts.values() for replay in part.replays], stop), {}
     except (Unreplayable, Unsupported) as error:
-        # Not the error: its frames hold the tensors that there may be no room for twice.
+        # Not the error itself: its frames hold tensors that there may be no room for twice.
         joint = _refusal(error)
-    # One look only: a second one at once would take files that are being written for files at rest.
+    # One look only: a second one right after it would take files that are being written for files at rest.
     readiness = runner.refresh()
     answers: dict[Replay, Replayed] = {}
     failures: dict[str, Unmonitorable] = {}
-    for adapter, part in asked.items():
+    for adapter, part in parts.items():
         failed = _why_not_again(runner, adapter, part, readiness)
-        if failed is None and len(asked) == 1:
+        if failed is None and len(parts) == 1:
             failed = joint
         if failed is None:
             try:
@@ -176,9 +184,9 @@ def _refusal(error: ProbeError) -> Unmonitorable:
 
 
 def _why_not_again(
-    runner: Runner, adapter: str, part: _Asked, readiness: Mapping[str | None, Readiness]
+    runner: Runner, adapter: str, part: _Part, readiness: Mapping[str | None, Readiness]
 ) -> Unmonitorable | None:
-    """Did the files move under the replay?"""
+    """Why another try makes no sense: the files changed while they were replayed, or are not ready; None else."""
     for name in (None, adapter):
         ready = readiness.get(name, Readiness())
         if ready.blocked:
@@ -194,34 +202,40 @@ def _blocked(
     return Round(adapter, when.base, when.number, when.at, (), identity, facts, why.reason, why.detail)
 
 
-def _measured(adapter: str, when: Scheduled, part: _Asked, answers: Mapping[Replay, Replayed]) -> Round:
+def _measured(adapter: str, when: Scheduled, part: _Part, answers: Mapping[Replay, Replayed]) -> Round:
     if missing := [replay.canary for replay in part.replays if replay not in answers]:
-        # Those that did answer are no random draw any more: which one fails may depend on what is at fault.
+        # The others are no random draw any more: which replay fails may depend on what is at fault.
         detail = f"the runner left {len(missing)} of {len(part.replays)} replays unanswered, first {missing[0]}"
         return _blocked(adapter, when, Unmonitorable(Reason.REPLAY_FAILED, detail), part.identity, part.facts)
     # Prepared once for the round: raw replays and the diagnosis find them so.
-    references = {one.canary.id: prepare(one.canary.reference) for one, _ in part.pairs}
+    references = {pair.canary.id: prepare(pair.canary.reference) for pair, _ in part.pairs}
     measurements, raw = (
-        tuple(_measurement(adapter, one, references[one.canary.id], times, answers, when.at) for one, times in pairs)
+        tuple(
+            _measurement(adapter, canary_pair, references[canary_pair.canary.id], times, answers, when.at)
+            for canary_pair, times in pairs
+        )
         for pairs in (part.pairs, part.raw)
     )
-    bad = _not_finite(measurements)
-    if bad:
-        detail = (
-            f"NaN or infinite log-probabilities on {len(bad)} of {len(measurements)} canaries: {', '.join(bad[:5])}"
-        )
+    if bad := _not_finite(measurements):
+        names = ", ".join(bad[:5])
+        detail = f"NaN or infinite log-probabilities on {len(bad)} of {len(measurements)} canaries: {names}"
         return _blocked(adapter, when, Unmonitorable(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
-    # A witness without numbers is none.
+    # A control without numbers controls nothing.
     raw = () if _not_finite(raw) else raw
     return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
 
 
 def _measurement(
-    adapter: str, one: ReplayPair, reference: Reference, times: int, answers: Mapping[Replay, Replayed], at: float
+    adapter: str,
+    canary_pair: ReplayPair,
+    reference: Reference,
+    times: int,
+    answers: Mapping[Replay, Replayed],
+    at: float,
 ) -> Measurement:
-    served, live_base = (summary(answers[replay]) for replay in one.replays)
+    served, live_base = (summary(answers[replay]) for replay in canary_pair.replays)
     return measure(Comparison(adapter, reference, times, served, live_base, at))
 
 
 def _not_finite(measurements: Sequence[Measurement]) -> list[str]:
-    return [one.comparison.reference.canary for one in measurements if not one.finite]
+    return [measured.comparison.reference.canary for measured in measurements if not measured.finite]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import _telemetry, asking_of, log_threshold, runner_of, sampler_of, stream_counts
+from agent.assemble import _telemetry, log_threshold, runner_of, sampler_of, scoring_options, stream_counts
 from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
 from detectors.canaries.tolerance import Tolerances
@@ -71,9 +71,9 @@ def test_how_attention_is_computed_is_what_the_file_says(config: Config) -> None
 
 
 def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
-    options = asking_of(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(numeric=0.005, passes=1)}))
+    options = scoring_options(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(numeric=0.005, passes=1)}))
     assert options is not None and (options.tokens.numeric, options.passes) == (0.005, 1)
-    assert asking_of(config) is None
+    assert scoring_options(config) is None
 
 
 def test_the_deployments_sampler_holds_where_only_its_temperature_is_unknown(config: Config) -> None:

@@ -38,15 +38,15 @@ class Refusing(Sink):
 
 
 def test_every_sink_gets_what_may_leave_the_process_which_is_decided_once() -> None:
-    sinks, asked = [Sink(), Sink()], list[Finding]()
+    sinks, redacted = [Sink(), Sink()], list[Finding]()
 
     def outward(finding: Finding) -> Finding:
-        asked.append(finding)
+        redacted.append(finding)
         return replace(BEAT, pod="redacted")
 
     Sinks(sinks, HandClock(), outward).submit(BEAT)
     assert [list(sink.findings) for sink in sinks] == [[replace(BEAT, pod="redacted")]] * 2
-    assert asked == [BEAT]
+    assert redacted == [BEAT]
 
 
 @pytest.mark.parametrize("away", [0, 1])

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from agent.alerting.hindsight import judged_again
-from agent.assemble import asking_of, monitor_of
+from agent.assemble import monitor_of, scoring_options
 from agent.cli.console import console
 from agent.cli.rejudge import RejudgeOptions, configured, rejudge
 from agent.config import load
@@ -65,8 +65,8 @@ class Watched:
     ) -> None:
         config = load(file)
         self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn), Surroundings("test", "pod-0"))
-        asking = asking_of(config) if responses else None
-        line = Line(schedule, asking, monitor=monitor_of(config))
+        scoring = scoring_options(config) if responses else None
+        line = Line(schedule, scoring, monitor=monitor_of(config))
         self.world = World(folder / "state", goldens, others=(self.sink,), line=line)
         # The store forgets by age, and a time that is no whole second shows what it does to one.
         self.world.clock.at = float(int(time.time())) - 7200.877

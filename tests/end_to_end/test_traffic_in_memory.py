@@ -131,7 +131,7 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
 
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
     """The engine goes on serving the files that were accepted before; the other adapters have no earlier version."""
-    world = World(tmp_path, goldens, line=replace(ALONE, asking=ScoringOptions(passes=None)))
+    world = World(tmp_path, goldens, line=replace(ALONE, scoring=ScoringOptions(passes=None)))
     world.scorer.before = lambda golden: Path("alpha-v0") if golden.adapter == "alpha" else None
     with world:
         first_round(world)
@@ -155,7 +155,7 @@ def test_silence_and_what_cannot_be_scored_are_said_and_never_healthy(alone: Wor
 
 
 def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, line=Line(asking=ScoringOptions())) as world:
+    with World(tmp_path, goldens, line=Line(scoring=ScoringOptions())) as world:
         first_round(world)
         serve(world, "alpha", None)
         turn(world, 8)
@@ -181,7 +181,7 @@ class SlowRunner(Runner):
 
 def test_rounds_longer_than_their_schedule_leave_responses_their_turn(tmp_path: Path, goldens: Path) -> None:
     slow = SlowRunner(new_runner().config)
-    with World(tmp_path, goldens, line=Line(asking=ScoringOptions(), runner=slow)) as world:
+    with World(tmp_path, goldens, line=Line(scoring=ScoringOptions(), runner=slow)) as world:
         slow.clock = world.clock
         first_round(world)
         serve(world, "alpha", "alpha")
@@ -205,7 +205,7 @@ def test_responses_are_judged_at_their_own_interval_and_by_their_own_numbers(tmp
 
 
 def test_a_canary_round_that_hangs_does_not_hold_back_what_was_scored(tmp_path: Path, goldens: Path) -> None:
-    with World(tmp_path, goldens, line=Line(asking=ScoringOptions())) as world:
+    with World(tmp_path, goldens, line=Line(scoring=ScoringOptions())) as world:
         first_round(world)
         serve(world, "alpha", None)
         world.turn_until(lambda: len(world.scores) >= 8)
@@ -313,7 +313,7 @@ def test_of_a_topic_made_anew_responses_are_heard_from_its_first_record(tmp_path
 def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_not_called_a_fault(
     tmp_path: Path, goldens: Path
 ) -> None:
-    with World(tmp_path, goldens, line=replace(ALONE, asking=None)) as world:
+    with World(tmp_path, goldens, line=replace(ALONE, scoring=None)) as world:
         world.turn_first_responses()
         for _ in range(2):
             serve(world, "alpha", "alpha", n=2)
@@ -322,7 +322,7 @@ def test_where_responses_are_only_embedded_and_canaries_are_off_the_silence_is_n
             world.clock.advance(STUCK_S - 1.0)
             world.turn_until(lambda: len(world.sink.of(Embedding)) > before)  # noqa: B023 - called before it changes
         assert world.rounds == [] and world.sink.verdicts == []
-    with World(tmp_path, goldens, topic=world.topic, line=replace(ALONE, asking=None)) as after:
+    with World(tmp_path, goldens, topic=world.topic, line=replace(ALONE, scoring=None)) as after:
         assert after.judge.judged == {("traffic", 0, "alpha"): 4}
 
 

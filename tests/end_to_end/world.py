@@ -1,4 +1,4 @@
-"""The whole agent over its twins: memory broker, memory runner, memory sink, a clock set by hand."""
+"""The whole agent in memory: broker, runner and sink are the in-memory implementations, the clock is set by hand."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ PLAIN = Schedule(EVERY_S, BUDGET, seed=5, responses_every_s=EVERY_S)
 
 def canaries(adapter: str, n: int = 64) -> CanarySet:
     """Short questions; the memory runner answers each in about eighteen letters."""
-    asked = [({"role": "user", "content": f"{adapter} question {i} about item {i * 7 % 31}"},) for i in range(n)]
-    return CanarySet(tuple(Canary(f"{adapter}-{i}", messages, {}) for i, messages in enumerate(asked)))
+    questions = [({"role": "user", "content": f"{adapter} question {i} about item {i * 7 % 31}"},) for i in range(n)]
+    return CanarySet(tuple(Canary(f"{adapter}-{i}", messages, {}) for i, messages in enumerate(questions)))
 
 
 def enrolled(folder: Path) -> None:
@@ -71,11 +71,11 @@ def new_runner() -> Runner:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How one agent is set up. asking: how responses are scored, None where they are not; runner, monitor: None for a
+    """How one agent is set up. scoring: how responses are scored, None where they are not; runner, monitor: None for a
     new one"""
 
     schedule: Schedule = PLAIN
-    asking: ScoringOptions | None = None
+    scoring: ScoringOptions | None = None
     runner: Runner | None = None
     monitor: Monitor | None = None
 
@@ -98,11 +98,11 @@ class World:
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.scorer = ResponseScorer(self.runner, line.asking)
+        self.scorer = ResponseScorer(self.runner, line.scoring)
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         schedule = line.schedule
         canaries = CanaryFeed({"tiny": ADAPTERS}, schedule.every_s if schedule.canaries else None)
-        self.responses = ResponseFeed({"tiny": ADAPTERS}, schedule.responses_every_s or EVERY_S, bool(line.asking))
+        self.responses = ResponseFeed({"tiny": ADAPTERS}, schedule.responses_every_s or EVERY_S, bool(line.scoring))
         base = WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.scorer)
         self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)

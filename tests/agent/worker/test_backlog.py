@@ -15,7 +15,7 @@ def offered(backlog: Backlog, adapter: str, numbers: range) -> None:
 
 
 def shown(taken: list[Interaction]) -> list[str]:
-    return [f"{seen.adapter}{seen.offset}" for seen in taken]
+    return [f"{interaction.adapter}{interaction.offset}" for interaction in taken]
 
 
 def test_a_busy_adapter_sheds_its_own_and_no_other_s() -> None:
@@ -32,7 +32,7 @@ def test_turns_go_on_from_batch_to_batch_where_there_are_more_adapters_than_plac
     backlog = Backlog(names, room=20)
     for name in names:
         offered(backlog, name, range(20))
-    taken = [seen.adapter for _ in range(5) for seen in backlog.take(4)]
+    taken = [interaction.adapter for _ in range(5) for interaction in backlog.take(4)]
     assert Counter(taken) == dict.fromkeys(names, 2)
 
 

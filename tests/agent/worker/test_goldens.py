@@ -19,20 +19,20 @@ from tests.probes.tiny import tiny_adapter, tiny_base
 def test_the_newest_is_used_and_a_newer_one_is_noticed(tmp_path: Path) -> None:
     first = save(golden(at=1.0), tmp_path)
     shelf = Goldens(tmp_path, "toy", {"router": ""})
-    (told,) = shelf.look()
-    assert (told.golden, told.adapter, told.base) == (first, "router", "toy")
+    (accepted,) = shelf.look()
+    assert (accepted.golden, accepted.adapter, accepted.base) == (first, "router", "toy")
     assert shelf.look() == []
     second = save(golden(at=2.0, seed=1), tmp_path)
-    (told,) = shelf.look()
-    assert (told.golden, told.previous) == (second, first)
-    assert told.data == read_bytes(tmp_path, second)
+    (accepted,) = shelf.look()
+    assert (accepted.golden, accepted.previous) == (second, first)
+    assert accepted.data == read_bytes(tmp_path, second)
 
 
 def test_a_pin_holds_against_a_newer_record(tmp_path: Path) -> None:
     first = save(golden(at=1.0), tmp_path)
     save(golden(at=2.0, seed=1), tmp_path)
     shelf = Goldens(tmp_path, "toy", {"router": first})
-    assert [told.golden for told in shelf.look()] == [first]
+    assert [accepted.golden for accepted in shelf.look()] == [first]
     assert shelf.look() == []
 
 
@@ -54,7 +54,7 @@ def test_a_record_that_the_folder_lost_comes_back_from_the_store(tmp_path: Path)
     pin = save(golden(), tmp_path / "before")
     data = read_bytes(tmp_path / "before", pin)
     shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, lambda _, wanted: (wanted, data))
-    assert [told.golden for told in shelf.look()] == [pin]
+    assert [accepted.golden for accepted in shelf.look()] == [pin]
 
 
 def test_other_bytes_from_the_store_are_not_taken_for_the_record(tmp_path: Path) -> None:
@@ -69,22 +69,22 @@ def test_a_store_that_is_away_is_asked_again_at_the_next_look(tmp_path: Path) ->
     answers: list[tuple[str, bytes] | None] = [(pin, read_bytes(tmp_path / "before", pin))]
 
     def fetch(adapter: str, wanted: str) -> tuple[str, bytes] | None:
-        if len(asked) == 0:
-            asked.append(wanted)
+        if len(requested) == 0:
+            requested.append(wanted)
             raise Retryable("clickhouse", "away")
         return answers[0]
 
-    asked: list[str] = []
+    requested: list[str] = []
     shelf = Goldens(tmp_path / "after", "toy", {"router": pin}, fetch)
     assert shelf.look() == []
-    assert [told.golden for told in shelf.look()] == [pin]
+    assert [accepted.golden for accepted in shelf.look()] == [pin]
     assert isinstance(shelf.held["router"], Golden)
 
 
 def test_a_damaged_file_takes_no_record_away_and_blocks_only_who_has_none(tmp_path: Path) -> None:
     first = save(golden(at=1.0), tmp_path)
     shelf = Goldens(tmp_path, "toy", {"router": "", "another": ""})
-    assert [told.golden for told in shelf.look()] == [first]
+    assert [accepted.golden for accepted in shelf.look()] == [first]
     damaged = tmp_path / ("f" * 64 + ".golden")
     damaged.write_bytes(b"half")
     save(golden("another", at=2.0), tmp_path)
@@ -93,7 +93,7 @@ def test_a_damaged_file_takes_no_record_away_and_blocks_only_who_has_none(tmp_pa
     assert isinstance(held, Golden) and held.hash == first
     assert isinstance(blocked, Unmonitorable) and blocked.reason is Reason.GOLDEN_REFUSED
     damaged.unlink()
-    assert [told.adapter for told in shelf.look()] == ["another"]
+    assert [accepted.adapter for accepted in shelf.look()] == ["another"]
 
 
 def test_a_record_that_cannot_be_put_back_is_said_and_no_crash(tmp_path: Path) -> None:

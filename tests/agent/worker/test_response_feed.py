@@ -35,7 +35,7 @@ def scored(*names: str, upto: int = 1, embeddings: int = 1, adapter: str = findi
 
 def names(given: list[ScoredResponses]) -> list[list[str]]:
     """Request ids by round."""
-    return [[score.request_id for score in one.round.scores] for one in given if one.round is not None]
+    return [[score.request_id for score in taken.round.scores] for taken in given if taken.round is not None]
 
 
 @pytest.fixture

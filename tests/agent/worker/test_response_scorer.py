@@ -1,4 +1,4 @@
-"""Responses are scored by what was accepted and by nothing else, and each that is not is told with its reason."""
+"""Responses are scored by what was accepted and by nothing else, and of each other one the reason is told."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def golden() -> Golden:
     return enrolled("alpha")
 
 
-def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
+def sampled(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
     messages = ({"role": role, "content": "where is it"}, {"role": "user", "content": "my parcel"})
     sampling = {"temperature": 1.0}
     counted = len("on its way") + 1  # and the end
@@ -57,7 +57,7 @@ def asked(name: str, role: str = "user", adapter: str = "alpha") -> Interaction:
 
 
 def test_the_accepted_copy_scores_and_embeds(responses: ResponseScorer, golden: Golden) -> None:
-    left = responses.hear([asked("a"), asked("b")], {"alpha": golden}, never)
+    left = responses.process([sampled("a"), sampled("b")], {"alpha": golden}, never)
     taken = responses.take()
     assert [score.scored for score in taken.scores] == [ScoringMode.SAMPLED] * 2
     assert len(taken.embeddings) == 4 and left == []
@@ -74,71 +74,74 @@ def test_the_accepted_copy_scores_and_embeds(responses: ResponseScorer, golden: 
 def test_a_copy_of_another_release_scores_nothing(
     responses: ResponseScorer, golden: Golden, changed: dict[str, Any], words: str
 ) -> None:
-    responses.hear([asked("a")], {"alpha": replace(golden, **changed)}, never)
+    responses.process([sampled("a")], {"alpha": replace(golden, **changed)}, never)
     (score,) = responses.take().scores
     assert score.scored is ScoringMode.NOT_SCORED and words in score.detail
 
 
 def test_without_a_golden_record_its_reason_is_told(responses: ResponseScorer) -> None:
-    responses.hear([asked("a")], {"alpha": Unmonitorable(Reason.NO_GOLDEN, "none was enrolled")}, never)
+    responses.process([sampled("a")], {"alpha": Unmonitorable(Reason.NO_GOLDEN, "none was enrolled")}, never)
     assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
 
 
 def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: ResponseScorer, golden: Golden) -> None:
-    responses.hear([asked("a"), asked("b", role="system"), asked("c")], {"alpha": golden}, never)
-    told = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}
-    assert [told[name][0] for name in "abc"] == [ScoringMode.SAMPLED, ScoringMode.NOT_SCORED, ScoringMode.SAMPLED]
-    assert "rendered" in told["b"][1] and "production text" not in told["b"][1]
+    responses.process([sampled("a"), sampled("b", role="system"), sampled("c")], {"alpha": golden}, never)
+    by_request = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}
+    assert [by_request[name][0] for name in "abc"] == [ScoringMode.SAMPLED, ScoringMode.NOT_SCORED, ScoringMode.SAMPLED]
+    assert "rendered" in by_request["b"][1] and "production text" not in by_request["b"][1]
 
 
 def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: ResponseScorer, golden: Golden) -> None:
     """Tools, images or a plain completion: a likelihood given another prompt says nothing of who wrote the answer."""
-    plain = asked("a")
+    plain = sampled("a")
     length = len(responses.runner.encode_chat([dict(turn) for turn in plain.messages]))
-    batch = [replace(plain, prompt_tokens=length), replace(asked("b"), prompt_tokens=length + 40)]
-    responses.hear(batch, {"alpha": golden}, never)
+    batch = [replace(plain, prompt_tokens=length), replace(sampled("b"), prompt_tokens=length + 40)]
+    responses.process(batch, {"alpha": golden}, never)
     taken = responses.take()
-    told = {score.request_id: score for score in taken.scores}
-    assert told["a"].scored is ScoringMode.SAMPLED
-    assert told["b"].scored is ScoringMode.NOT_SCORED and "rendered otherwise" in told["b"].detail
-    assert {one.request_id for one in taken.embeddings} == {"a", "b"}
+    by_request = {score.request_id: score for score in taken.scores}
+    assert by_request["a"].scored is ScoringMode.SAMPLED
+    assert by_request["b"].scored is ScoringMode.NOT_SCORED and "rendered otherwise" in by_request["b"].detail
+    assert {embedding.request_id for embedding in taken.embeddings} == {"a", "b"}
 
 
 def test_a_response_of_an_unknown_law_is_embedded_and_not_scored(responses: ResponseScorer, golden: Golden) -> None:
-    biased = replace(asked("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
-    responses.hear([biased, asked("b")], {"alpha": golden}, never)
+    biased = replace(sampled("a"), unscored="the request biases tokens (logit_bias)", group="0123456789abcdef")
+    responses.process([biased, sampled("b")], {"alpha": golden}, never)
     taken = responses.take()
-    told = {score.request_id: score for score in taken.scores}
-    assert (told["a"].scored, told["a"].detail) == (ScoringMode.NOT_SCORED, "the request biases tokens (logit_bias)")
-    assert told["b"].scored is ScoringMode.SAMPLED
-    assert [(one.request_id, one.side, one.group) for one in taken.embeddings] == [
+    by_request = {score.request_id: score for score in taken.scores}
+    assert (by_request["a"].scored, by_request["a"].detail) == (
+        ScoringMode.NOT_SCORED,
+        "the request biases tokens (logit_bias)",
+    )
+    assert by_request["b"].scored is ScoringMode.SAMPLED
+    assert [(embedding.request_id, embedding.side, embedding.group) for embedding in taken.embeddings] == [
         ("a", Side.PROMPT, "0123456789abcdef"), ("a", Side.OUTPUT, "0123456789abcdef"),
         ("b", Side.PROMPT, ""), ("b", Side.OUTPUT, ""),
     ]  # fmt: skip
 
 
 def test_without_scoring_embeddings_carry_their_group_too(responses: ResponseScorer) -> None:
-    responses.asking = None
-    responses.hear([replace(asked("a"), group="g")], {}, never)
-    assert [one.group for one in responses.take().embeddings] == ["g", "g"]
+    responses.options = None
+    responses.process([replace(sampled("a"), group="g")], {}, never)
+    assert [embedding.group for embedding in responses.take().embeddings] == ["g", "g"]
 
 
 def test_what_there_was_no_time_for_comes_back(responses: ResponseScorer, golden: Golden) -> None:
-    batch = [asked("a"), asked("b")]
-    assert responses.hear(batch, {"alpha": golden}, lambda: True) == batch
+    batch = [sampled("a"), sampled("b")]
+    assert responses.process(batch, {"alpha": golden}, lambda: True) == batch
     assert responses.take() == ((), (), {})
 
 
 def test_the_version_before_is_asked_about_until_a_record_has_none(responses: ResponseScorer, golden: Golden) -> None:
-    responses.asking = ScoringOptions(passes=None)
-    asked_of = []
+    responses.options = ScoringOptions(passes=None)
+    alternatives_named = []
     for before in (Path("alpha-v0"), None):
         responses.before = partial(_is, before)
         responses.accepted(golden)
-        responses.hear([asked("a")], {"alpha": golden}, never)
+        responses.process([sampled("a")], {"alpha": golden}, never)
         (score,) = responses.take().scores
-        asked_of.append(PREVIOUS in score.alternatives)
-    assert asked_of == [True, False]
+        alternatives_named.append(PREVIOUS in score.alternatives)
+    assert alternatives_named == [True, False]
 
 
 def _is(folder: Path | None, _: Golden) -> Path | None:
@@ -160,7 +163,7 @@ def test_why_a_prompt_cannot_be_rendered_is_told_where_we_know_it(golden: Golden
     runner = Clocked(Config(adapters=dict(ADAPTERS)))
     runner.open()
     responses = ResponseScorer(runner, ScoringOptions())
-    responses.hear([asked("a")], {"alpha": golden}, never)
+    responses.process([sampled("a")], {"alpha": golden}, never)
     (score,) = responses.take().scores
     assert score.scored is ScoringMode.NOT_SCORED
     assert score.detail.startswith("its prompt cannot be rendered: its chat template: writes the time of day")

@@ -56,11 +56,11 @@ class Slow(Runner):
         return vectors
 
 
-def watched(folder: Path, clock: HandClock, adapter: str, asking: ScoringOptions | None = None) -> WatchedBase:
+def watched(folder: Path, clock: HandClock, adapter: str, options: ScoringOptions | None = None) -> WatchedBase:
     runner = Slow(Config(adapters={adapter: f"{adapter}-v1"}))
     runner.clock = clock
     shelf = Goldens(folder, f"base-of-{adapter}", {adapter: ""})
-    return WatchedBase(f"base-of-{adapter}", runner, shelf, (adapter,), ResponseScorer(runner, asking))
+    return WatchedBase(f"base-of-{adapter}", runner, shelf, (adapter,), ResponseScorer(runner, options))
 
 
 @pytest.fixture
@@ -123,6 +123,13 @@ def test_a_batch_of_one_base_ends_when_the_round_of_another_is_due(
         base.last = base.looked = clock.now() - ago
     worker.submit(sampled(*(findings.interaction(n, "a") for n in range(30))))
     assert embedded(worker.turn()) == {"base-of-a": TURN_S + 1.0}
+
+
+def test_a_batch_ends_when_the_responses_own_round_is_due(tmp_path: Path, clock: HandClock) -> None:
+    worker = Turned([watched(tmp_path, clock, "a")], replace(BOTH, responses_every_s=9.0), clock)
+    worker.turn()
+    worker.submit(sampled(*(findings.interaction(n, "a") for n in range(30))))
+    assert embedded(worker.turn()) == {"base-of-a": 9}
 
 
 def test_a_canary_round_says_when_it_began_and_how_long_it_took(tmp_path: Path, clock: HandClock) -> None:

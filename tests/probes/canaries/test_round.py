@@ -358,5 +358,5 @@ def test_a_canary_that_cannot_be_asked_blinds_its_own_adapter_and_no_other() -> 
     assert done is not None
     blocked, measured = done.members
     assert blocked.blocked is Reason.REPLAY_FAILED
-    assert "cannot be asked: the chat template cannot render it (System role not supported): c0" in blocked.detail
+    assert "cannot be replayed: the chat template cannot render it (System role not supported): c0" in blocked.detail
     assert measured.blocked is None and mean(measured, "retention") == pytest.approx(1, abs=1e-3)
