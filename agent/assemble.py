@@ -170,19 +170,19 @@ def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) ->
 
 
 def _kept_weights(config: Config, model: Model) -> str | None:
-    """The base of the golden records where enrolment kept its weights; hashed when it is loaded, not before."""
-    accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
-    # Resolved: by two schemes of hashes one base has two names.
+    """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
+    accepted = {golden.base_hash for golden in goldens_of(config, model).values() if isinstance(golden, Golden)}
+    # Resolved: under two hash schemes one base has two names.
     names = [folder_of(config.probes.golden_dir, base) for base in accepted]
-    found = {folder.resolve() for folder in names if folder.is_dir()}
-    return str(found.pop()) if len(found) == 1 else None
+    kept = {folder.resolve() for folder in names if folder.is_dir()}
+    return str(kept.pop()) if len(kept) == 1 else None
 
 
 def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
-    """The adapters of the golden records, where enrolment kept their files."""
-    held = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    found = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in held.items()}
-    return {name: str(folder) for name, folder in found.items() if folder is not None}
+    """Where enrolment kept the adapters of the golden records, of those that it kept."""
+    goldens = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
+    kept = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in goldens.items()}
+    return {name: str(folder) for name, folder in kept.items() if folder is not None}
 
 
 def _canaries(config: Config, clock: Clock, keeper: StoreReader) -> CanaryFeed | None:
