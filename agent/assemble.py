@@ -181,19 +181,19 @@ def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) ->
 
 
 def _kept_weights(config: Config, model: Model) -> str | None:
-    """The base of the golden records where enrolment kept its weights; hashed when it is loaded, not before."""
-    accepted = {held.base_hash for held in goldens_of(config, model).values() if isinstance(held, Golden)}
-    # Resolved: by two schemes of hashes one base has two names.
-    named = [folder_of(config.probes.golden_dir, base) for base in accepted]
-    folders = {folder.resolve() for folder in named if folder.is_dir()}
-    return str(folders.pop()) if len(folders) == 1 else None
+    """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
+    accepted = {golden.base_hash for golden in goldens_of(config, model).values() if isinstance(golden, Golden)}
+    # Resolved: under two hash schemes one base has two names.
+    names = [folder_of(config.probes.golden_dir, base) for base in accepted]
+    kept = {folder.resolve() for folder in names if folder.is_dir()}
+    return str(kept.pop()) if len(kept) == 1 else None
 
 
 def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
-    """The adapters of the golden records, where enrolment kept their files."""
-    in_force = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    folders = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in in_force.items()}
-    return {name: str(folder) for name, folder in folders.items() if folder is not None}
+    """Where enrolment kept the adapters of the golden records, of those that it kept."""
+    goldens = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
+    kept = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in goldens.items()}
+    return {name: str(folder) for name, folder in kept.items() if folder is not None}
 
 
 def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[Worker | None, list[Feed]]:
