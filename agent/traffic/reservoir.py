@@ -65,8 +65,7 @@ class RankHash:
 
 
 def _mixed(keys: Ranks) -> Ranks:
-    """Two rounds of SplitMix64's finaliser (Steele, Lea & Flood 2014): each bit of the key affects each bit of the
-    rank.
+    """Two rounds of SplitMix64's finaliser (Steele, Lea & Flood 2014): each bit of the key affects each of the rank.
 
     Departs from the source: two rounds, because after one round the ranks of consecutive offsets differ too little.
     """
