@@ -24,7 +24,7 @@ from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
-from probes.canaries.flipped_answers import flips
+from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import due
 from probes.errors import ProbeError
@@ -86,7 +86,8 @@ class _TextsWanted(NamedTuple):
 
 
 class _LatestRound(NamedTuple):
-    """Of one base, as far as its canaries may yet be regenerated. unread: adapter -> its part of the round"""
+    """Of one base, as far as its canaries may yet be regenerated. unread: adapter -> its part of the round,
+    with the worst canaries alone: a whole round holds the references of all"""
 
     number: int
     at: float
@@ -142,7 +143,8 @@ class Worker:
             case TrafficBatch():
                 self._queue_responses(finding.fresh)
             case BaseRound() if self._schedule.flips:
-                unread = {member.adapter: member for member in finding.members if member.measurements}
+                worst = [with_worst(member, self._schedule.flips) for member in finding.members if member.measurements]
+                unread = {member.adapter: member for member in worst}
                 self._latest[finding.base] = _LatestRound(finding.number, finding.at, unread)
             case Verdict(reason=Reason.ALARM):
                 self._queue_texts(finding)

@@ -29,13 +29,12 @@ Doubles = NDArray[np.float64]
 class Curve:
     """A piecewise-linear curve with all that does not depend on the target; made by ``curve_through``.
 
-    scales: (S,) ascending; knots, steps: (S, N) and (S - 1, N); sizes: (S,) |knot|^2; lengths: (S - 1,) |step|^2
+    scales: (S,) ascending; knots: (S, N); sizes: (S,) |knot|^2; lengths: (S - 1,) |step|^2 of knot to knot
     offsets: (S - 1,) inner product of each step with the knot it starts at
     """
 
     scales: Floats
     knots: Doubles
-    steps: Doubles
     sizes: Doubles
     lengths: Doubles
     offsets: Doubles
@@ -197,7 +196,7 @@ def curve_through(knots: Doubles, scales: Floats) -> Curve:
     steps = np.diff(knots, axis=0)
     sizes = np.einsum("sn,sn->s", knots, knots)
     lengths = np.einsum("sn,sn->s", steps, steps)
-    return Curve(scales, knots, steps, sizes, lengths, np.einsum("sn,sn->s", steps, knots[:-1]))
+    return Curve(scales, knots, sizes, lengths, np.einsum("sn,sn->s", steps, knots[:-1]))
 
 
 def nearest_scale(curve: Curve, target: Doubles) -> tuple[float, float]:
@@ -211,11 +210,13 @@ def nearest_scale(curve: Curve, target: Doubles) -> tuple[float, float]:
     by the expanded square, which is quick; what is left is taken directly, because the expanded square of a perfect fit
     would be rounding.
     """
-    forward = curve.steps @ target - curve.offsets
+    # Not kept: a round holds the curve of every canary that it measured, and the steps are as large as the knots.
+    steps = np.diff(curve.knots, axis=0)
+    forward = steps @ target - curve.offsets
     share = np.clip(forward / np.where(curve.lengths > 0, curve.lengths, 1.0), 0.0, 1.0)
     to_knots = curve.sizes - 2.0 * (curve.knots @ target)
     best = int(np.argmin(to_knots[:-1] - 2.0 * share * forward + share**2 * curve.lengths))
-    left = target - curve.knots[best] - share[best] * curve.steps[best]
+    left = target - curve.knots[best] - share[best] * steps[best]
     low, high = float(curve.scales[best]), float(curve.scales[best + 1])
     return low + float(share[best]) * (high - low), float(left @ left)
 

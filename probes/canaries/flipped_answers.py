@@ -6,6 +6,7 @@ They illustrate a verdict and decide nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from detectors.records import Measurement, Round
@@ -32,6 +33,11 @@ class FlippedAnswer(NamedTuple):
     present_passes: bool | None = None
 
 
+def with_worst(round: Round, count: int) -> Round:
+    """The round with its worst canaries alone, furthest from their golden strength first: all that ``flips`` reads."""
+    return replace(round, measurements=tuple(sorted(round.measurements, key=_damage, reverse=True)[:count]), raw=())
+
+
 def flips(
     runner: Runner, round: Round, goldens: Mapping[str, Golden | Unmonitorable], worst: int, stop: Stop
 ) -> list[FlippedAnswer]:
@@ -45,7 +51,7 @@ def flips(
         return []
     canaries = {canary.id: canary for canary in golden.canaries}
     flipped = []
-    for measurement in sorted(round.measurements, key=_damage, reverse=True)[:worst]:
+    for measurement in with_worst(round, worst).measurements:
         if stop():
             break
         canary = canaries.get(measurement.comparison.reference.canary)
