@@ -43,9 +43,11 @@ def main() -> None:
                 began = time.monotonic()
                 figures += part()
                 console.print(f"{name}: {time.monotonic() - began:.0f} s")
-    again = {figure.name for figure in figures}
-    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in again]
-    report([*kept, *figures], SEED, options.json)
+    measured_names = {figure.name for figure in figures}
+    earlier_figures = [
+        figure for figure in stored_figures(options.json) if options.part and figure.name not in measured_names
+    ]
+    report([*earlier_figures, *figures], SEED, options.json)
 
 
 if __name__ == "__main__":

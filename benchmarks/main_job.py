@@ -41,9 +41,11 @@ def main() -> None:
                 figures += part()
     if options.suite:
         figures += _suite()
-    again = {figure.name for figure in figures}
-    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in again]
-    report([*kept, *figures], first_round.SEED, options.json)
+    measured_names = {figure.name for figure in figures}
+    earlier_figures = [
+        figure for figure in stored_figures(options.json) if options.part and figure.name not in measured_names
+    ]
+    report([*earlier_figures, *figures], first_round.SEED, options.json)
 
 
 def _broker() -> list[Figure]:

@@ -132,7 +132,9 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
     number = {name: math.nan if value is None else value for name, value in row.items()}
     kind = SubjectKind(row["subject_kind"])
     level = Evidence(kind, row["subject"], "", "", row["round"], number["log_e"], 0, row["at"])
-    kept = Interval(number["retention"], number["retention_low"], number["retention_high"], row["retention_n"])
+    retention_interval = Interval(
+        number["retention"], number["retention_low"], number["retention_high"], row["retention_n"]
+    )
     return Verdict(
         subject_kind=kind,
         subject=row["subject"],
@@ -142,7 +144,7 @@ def _verdict(row: Mapping[str, Any]) -> Verdict:
         status=Status(row["status"]),
         reason=Reason(row["reason"]),
         cause=Cause(row["cause"]),
-        retention=kept if math.isfinite(kept.mean) else None,
+        retention=retention_interval if math.isfinite(retention_interval.mean) else None,
         scale=number["scale"],
         share_beyond=number["share_beyond"],
         evidence=(level,),

@@ -97,9 +97,9 @@ def _product(size: Size, precision: Precision) -> Iterator[Figure]:
     name = f"replay, {precision.name}, {n} adapters"
     yield context(f"{name}: put an adapter in its place", (time.perf_counter() - began) / n * 1e3, "ms")
     batch_replays = replays(size, n)
-    now = pack(batch_replays, BatchShape(), PACKED_TOKENS)
-    yield from _paced(f"{name}, packed as now", pace(size, on, now))
-    yield from _profiled(f"{name}, one batch as packed now", size, on, now[len(now) // 2])
+    batches = pack(batch_replays, BatchShape(), PACKED_TOKENS)
+    yield from _paced(f"{name}, packed as now", pace(size, on, batches))
+    yield from _profiled(f"{name}, one batch as packed now", size, on, batches[len(batches) // 2])
     for rows in (32, 64):
         yield from _paced(f"{name}, packed by adapter, {rows} rows", pace(size, on, by_adapter(batch_replays, rows)))
     yield from _profiled(f"{name}, one batch of an adapter", size, on, by_adapter(batch_replays, 32)[0])
@@ -147,9 +147,9 @@ def moving(size: Size) -> Iterator[Figure]:
     n_bytes = 2_000_000_000 if size.on_card else 2_000_000
     weights = torch.zeros(n_bytes, dtype=torch.uint8)
     if size.on_card:
-        held = weights.pin_memory()
+        pinned_weights = weights.pin_memory()
         yield context("weights to the card", n_bytes / 1e9 / seconds(size, lambda: weights.to(size.device), 2), "GB/s")
-        pinned = seconds(size, lambda: held.to(size.device, non_blocking=True), 2)
+        pinned = seconds(size, lambda: pinned_weights.to(size.device, non_blocking=True), 2)
         yield context("weights to the card from pinned memory", n_bytes / 1e9 / pinned, "GB/s")
     began = time.perf_counter()
     hashlib.sha256(weights.numpy().data).hexdigest()

@@ -71,14 +71,14 @@ def _speed(bootstrap: str, shape: Shape, n_records: int, turns: int) -> list[Fig
     _fill(bootstrap, topic, shape, n_records)
     config = _config(bootstrap, topic)
     _bare(config, n_records)  # the broker's page cache is warm for both
-    ratios, by_cpu, speeds, kept = [], [], [], 0
+    ratios, by_cpu, speeds, n_sampled = [], [], [], 0
     before = _bare(config, n_records)
     for _ in range(turns):
-        ours, kept = _sampled(config, n_records)
+        feed_time, n_sampled = _sampled(config, n_records)
         after = _bare(config, n_records)
-        ratios.append((before.wall_s + after.wall_s) / 2 / ours.wall_s)
-        by_cpu.append((before.cpu_s + after.cpu_s) / 2 / ours.cpu_s)
-        speeds.append(n_records / ours.wall_s)
+        ratios.append((before.wall_s + after.wall_s) / 2 / feed_time.wall_s)
+        by_cpu.append((before.cpu_s + after.cpu_s) / 2 / feed_time.cpu_s)
+        speeds.append(n_records / feed_time.wall_s)
         before = after
     name = f"sampling at 1 %, {shape.name}"
     return [
@@ -86,7 +86,7 @@ def _speed(bootstrap: str, shape: Shape, n_records: int, turns: int) -> list[Fig
         context(f"{name}: the same in processor time", statistics.median(by_cpu), ""),
         context(f"{name}: least of {turns} ratios", min(ratios), ""),
         context(f"{name}: records a second", statistics.median(speeds), "1/s"),
-        context(f"{name}: kept", kept / n_records, ""),
+        context(f"{name}: kept", n_sampled / n_records, ""),
     ]
 
 
@@ -125,7 +125,7 @@ def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
     """(time, sampled records) of the feed, likewise; every record has to be counted."""
     feed = TrafficFeed(Consumer(config), TrafficSampler(SAMPLING, ADAPTERS), dict)
     feed.open()
-    give_up, stopwatch, n_read, counted, kept = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
+    give_up, stopwatch, n_read, counted, n_sampled = time.monotonic() + WITHIN_S, Stopwatch(), 0, 0, 0
     while n_read < n_records and time.monotonic() < give_up:
         batches = feed.poll(time.time())
         if batches:
@@ -134,12 +134,12 @@ def _sampled(config: Config, n_records: int) -> tuple[Stopwatch, int]:
         for batch in batches:
             n_read += batch.records
             counted += sum(count.n for count in batch.counts)
-            kept += len(batch.interactions)
+            n_sampled += len(batch.interactions)
     stopwatch.stop()
     feed.close()
     if counted != n_records:
         raise RuntimeError(f"{counted} counted of {n_records}")
-    return stopwatch, kept
+    return stopwatch, n_sampled
 
 
 def _memory(bootstrap: str, n_records: int) -> list[Figure]:

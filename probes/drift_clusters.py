@@ -51,12 +51,12 @@ def explain(
     fitted = _sklearn("cluster").KMeans(n_clusters=count, n_init=4, random_state=seed).fit(rows)
     labels = np.asarray(fitted.labels_)
     old, new = labels[: len(before)], labels[len(before) :]
-    words = _terms(texts, new, count) if texts is not None else {}
+    terms = _terms(texts, new, count) if texts is not None else {}
     shifts = []
     for cluster in range(count):
         nearest = _nearest(now, new, fitted.cluster_centers_[cluster], cluster)
         examples = () if texts is None else tuple(texts[i] for i in nearest)
-        shifts.append(_shift(old == cluster, new == cluster, examples, words.get(cluster, ())))
+        shifts.append(_shift(old == cluster, new == cluster, examples, terms.get(cluster, ())))
     return tuple(sorted(shifts, key=lambda shift: abs(shift.now - shift.before), reverse=True))
 
 

@@ -123,8 +123,8 @@ def _unknown(table: Sequence[Outcome]) -> Iterator[Figure]:
     alarmed = [outcome for outcome in table if outcome.truth is Cause.UNKNOWN and outcome.rounds is not None]
     yield _share("cause, zoo: faults without a signature called unknown", alarmed)
     for name in dict.fromkeys(outcome.name for outcome in alarmed):
-        these = [outcome for outcome in alarmed if outcome.name == name]
-        yield context(f"cause, zoo: {name} called unknown, of {len(these)} alarms", _percent(these), "%")
+        of_fault = [outcome for outcome in alarmed if outcome.name == name]
+        yield context(f"cause, zoo: {name} called unknown, of {len(of_fault)} alarms", _percent(of_fault), "%")
 
 
 def _blocks(outcomes: Sequence[Outcome]) -> Iterator[Figure]:

@@ -88,7 +88,7 @@ def _by_family(cases: Sequence[Cases]) -> Iterator[Figure]:
 
 def _of_base(world: World, members: Sequence[Member], halves: int) -> Iterator[Cases]:
     folder = world.scratch / "coverage" / members[0].recipe.base
-    extra = {f"{member.name}~{name}": made for member in members for name, made in _files(member, folder).items()}
+    extra = {f"{member.name}~{name}": file for member in members for name, file in _files(member, folder).items()}
     with serving(members, extra=extra) as runner:
         pools = {member.name: pool(member, runner, member.pool) for member in members}
         members = [member for member in members if len(pools[member.name]) >= POOL_LEAST]
@@ -144,13 +144,13 @@ def _retentions(measured: Mapping[str, Measurement]) -> Doubles:
 
 def _cases(adapter: str, family: str, canaries: Sequence[GoldenCanary], values: Doubles, halves: int) -> Cases:
     lengths = [len(canary.forced) for canary in canaries]
-    held = sizes(lengths, lengths, BUDGET)[1]
+    n_held_out = sizes(lengths, lengths, BUDGET)[1]
     rng, truth = np.random.default_rng([SEED, zlib.crc32(f"{adapter}/{family}".encode())]), float(values.mean())
 
     def interval(n: int) -> Interval:
         return mean_interval(values[rng.integers(len(values), size=n)].tolist())
 
-    intervals = [interval(held) for _ in range(halves)]
+    intervals = [interval(n_held_out) for _ in range(halves)]
     # An interval of no width counts as containing a truth that equals it up to rounding.
     inside = np.array([each.low <= truth <= each.high or abs(each.mean - truth) < 1e-9 for each in intervals])
     widths = np.array([_half(each) for each in intervals])

@@ -50,9 +50,9 @@ class Bench:
     def round(self) -> list[Verdict]:
         """One whole round: tried again while the files are not yet at rest."""
         for _ in range(10):
-            now = Scheduled(BASE, self.number, time.time(), BUDGET, SEED)
+            scheduled = Scheduled(BASE, self.number, time.time(), BUDGET, SEED)
             started = time.monotonic()
-            base_round = replay_base_round(self.runner, self.goldens, now, lambda: False)
+            base_round = replay_base_round(self.runner, self.goldens, scheduled, lambda: False)
             self.number += 1
             if base_round is not None and all(member.measurements for member in base_round.members):
                 break

@@ -104,13 +104,13 @@ def _figures(mixed: Sequence[Gain], inside: Sequence[Gain], raw: Sequence[Gain])
 def _read(member: Member, runner: Runner, others: Sequence[str]) -> Candidates:
     """Half of the candidates in-domain, half everyday prompts, each replayed once per target."""
     halves = [pool(member, runner, prompts, LEAST_ENERGY)[:EACH] for prompts in (member.pool, member.general)]
-    both = [*halves[0], *halves[1]]
+    candidates = [*halves[0], *halves[1]]
     return Candidates(
-        features=features_of(EnrolmentContext(runner, member.name, others, silent, never), both),
-        faults=_information(member, runner, both),
-        lengths=np.array([len(canary.forced) for canary in both]),
-        energy=np.array([prepare(canary.reference).energy / len(canary.forced) for canary in both]),
-        is_inside=np.arange(len(both)) < len(halves[0]),
+        features=features_of(EnrolmentContext(runner, member.name, others, silent, never), candidates),
+        faults=_information(member, runner, candidates),
+        lengths=np.array([len(canary.forced) for canary in candidates]),
+        energy=np.array([prepare(canary.reference).energy / len(canary.forced) for canary in candidates]),
+        is_inside=np.arange(len(candidates)) < len(halves[0]),
     )
 
 
@@ -152,9 +152,9 @@ def _per_token(information: Doubles, lengths: NDArray[np.int64], picked: Sequenc
 def _information(member: Member, runner: Runner, candidates: Sequence[GoldenCanary]) -> Mapping[str, Doubles]:
     """Fault -> (n,) signal to noise, squared, of each candidate."""
     name = member.name
-    still = _moved(runner, name, candidates, Target(name), BatchShape(rows=1))
+    benign = _moved(runner, name, candidates, Target(name), BatchShape(rows=1))
     sizes = np.array([canary.reference.kept.size for canary in candidates])
-    noise = np.maximum(still / sizes, LEAST_NOISE**2)
+    noise = np.maximum(benign / sizes, LEAST_NOISE**2)
     faults = {
         "strength x0.8": Target(name, scale=0.8),
         "one module lost": Target(f"{name}~module"),
@@ -174,12 +174,12 @@ def _moved(
 
 
 def _files(members: Sequence[Member], folder: Path) -> dict[str, Path]:
-    made: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for member in members:
         out, module = folder / member.name, member.recipe.modules[-1]
         if not out.is_dir():
             broken.without(member.folder, out / "module", lambda key, module=module: module in key)  # type: ignore[misc]
             broken.without(member.folder, out / "layer", lambda key: ".layers.1." in key)
             broken.noisy(member.folder, out / "noise", 0.5, SEED)
-        made |= {f"{member.name}~{name}": out / name for name in ("module", "layer", "noise")}
-    return made
+        files |= {f"{member.name}~{name}": out / name for name in ("module", "layer", "noise")}
+    return files

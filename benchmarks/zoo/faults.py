@@ -83,8 +83,8 @@ def _of_adapter(
 ) -> Iterator[Case]:
     name, canaries = golden.adapter, golden.canaries
 
-    def case(cause: Cause, severity: int, what: str, served: Answered) -> Case:
-        return Case(name, cause, severity, what, compared(name, canaries, served, clean), _same(golden))
+    def case(cause: Cause, severity: int, fault: str, served: Answered) -> Case:
+        return Case(name, cause, severity, fault, compared(name, canaries, served, clean), _same(golden))
 
     def under(target: Target) -> Answered:
         return answered(runner, canaries, target)
@@ -106,11 +106,11 @@ def _of_adapter(
         yield replace(cold, warm=compared(name, canaries, warm, clean))
     for severity, pods in enumerate((2, 3, 4)):
         yield _one_replica(golden, severity, pods, healthy, clean)
-    for severity, (what, render) in enumerate(renderings(runner).items()):
-        changed = case(Cause.TEMPLATE_CHANGED, severity, what, healthy)
+    for severity, (fault, render) in enumerate(renderings(runner).items()):
+        changed = case(Cause.TEMPLATE_CHANGED, severity, fault, healthy)
         yield replace(changed, answers=_rendered(runner, golden, render), raw=changed.answers)
-    for what in OPEN:
-        yield case(Cause.UNKNOWN, 0, what, under(Target(f"{name}~{what}")))
+    for fault in OPEN:
+        yield case(Cause.UNKNOWN, 0, fault, under(Target(f"{name}~{fault}")))
 
 
 def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean: Answered) -> Iterator[Case]:

@@ -126,6 +126,6 @@ def _save(model: LlamaForCausalLM, folder: Path) -> None:
     inner = Tokenizer(models.WordLevel(IDS, unk_token="<u>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.decoder = decoders.Sequence([])
-    words = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<u>", bos_token="<s>", eos_token="<e>")
-    words.chat_template = TEMPLATE
-    words.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<u>", bos_token="<s>", eos_token="<e>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)

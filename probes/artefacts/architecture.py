@@ -73,8 +73,8 @@ def read_tokenizer(folder: Path) -> Any:
     settings = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
     if code := _code(settings, "AutoTokenizer"):
         named = str(settings.get("tokenizer_class") or "")
-        own = hasattr(transformers, named) or hasattr(transformers, f"{named}Fast")
-        if not (named and own) and not (folder / "tokenizer.json").is_file():
+        is_known_class = hasattr(transformers, named) or hasattr(transformers, f"{named}Fast")
+        if not (named and is_known_class) and not (folder / "tokenizer.json").is_file():
             raise Unreplayable(str(folder), f"its tokenizer is custom code ({code}): {CODE}")
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -94,17 +94,17 @@ def quantisation(folder: Path) -> str:
 def _refusal(config: Mapping[str, Any]) -> str:
     """Why no class may run this config, "" where one may."""
     kind, name = str(config.get("model_type") or ""), _class_name(config)
-    here = name or f"model_type {kind!r}"
+    model = name or f"model_type {kind!r}"
     if not kind:
         return "its config.json names no model_type"
     if kind in MULTIMODAL or any(config.get(key) for key in MULTIMODAL_KEYS):
-        return f"{here} is a multimodal model: only a text model can be replayed; save its text model as a folder"
+        return f"{model} is a multimodal model: only a text model can be replayed; save its text model as a folder"
     if name.endswith(HEADS) or "SequenceClassification" in name:
-        return f"{here} is a classification or reward head: only a model that writes text can be replayed"
+        return f"{model} is a classification or reward head: only a model that writes text can be replayed"
     if config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:
-        return f"{here} is an encoder-decoder model: only a decoder alone can be replayed"
+        return f"{model} is an encoder-decoder model: only a decoder alone can be replayed"
     if kind in ENCODERS and not config.get("is_decoder"):
-        return f"{here} is an encoder: only a model that writes text can be replayed"
+        return f"{model} is an encoder: only a model that writes text can be replayed"
     return _unknown(config, kind, name) or _foreign_weights(config)
 
 

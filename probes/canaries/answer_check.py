@@ -39,8 +39,8 @@ def passed_and_passes(expect: Expect, golden: str, present: str) -> tuple[bool |
 
     A negative flip is (True, False).
     """
-    then, now = passes(expect, golden), passes(expect, present)
-    return (then, None) if then is None else (then, bool(now))
+    golden_passes, present_passes = passes(expect, golden), passes(expect, present)
+    return (golden_passes, None) if golden_passes is None else (golden_passes, bool(present_passes))
 
 
 def checked(expect: Expect) -> Expect:

@@ -72,10 +72,10 @@ def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: 
     target = Target(measurement.comparison.adapter)
     ids = runner.generate(target, present_prompt(runner, canary), limit, stop)
     end = canary.forced[-1]
-    golden, present = (_text(runner, tokens, end) for tokens in (canary.forced, ids))
-    checks = passed_and_passes(canary.expect, golden, present)
-    prompt, accepted, now = canary.prompt_text, canary.golden_text, runner.decode(ids)
-    return FlippedAnswer(canary.id, prompt, accepted, now, measurement.retention, *checks)
+    golden_answer, present_answer = (_text(runner, tokens, end) for tokens in (canary.forced, ids))
+    checks = passed_and_passes(canary.expect, golden_answer, present_answer)
+    prompt, golden_text, present_text = canary.prompt_text, canary.golden_text, runner.decode(ids)
+    return FlippedAnswer(canary.id, prompt, golden_text, present_text, measurement.retention, *checks)
 
 
 def _text(runner: Runner, ids: Sequence[int], end: int) -> str:

@@ -46,10 +46,10 @@ def plan_round(golden: Golden, budget_tokens: int, seed: int, number: int, salt:
     beyond tolerance, whatever the noise. Their number is fixed from the longest canaries before any is drawn, so that a
     canary is never left out for being long. Raises Refused when the budget cannot hold 9 draws.
     """
-    drawn, held = sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)
+    n_draws, n_held_out = sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)
     generator = np.random.default_rng([seed, number, salt, zlib.crc32(golden.adapter.encode())])
-    picks = generator.integers(len(golden.pool), size=drawn)
-    held_out = generator.choice(len(golden.held_out), size=held, replace=False)
+    picks = generator.integers(len(golden.pool), size=n_draws)
+    held_out = generator.choice(len(golden.held_out), size=n_held_out, replace=False)
     counts = Counter(golden.pool[int(index)].id for index in picks)
     return RoundPlan(dict(counts), tuple(golden.held_out[int(index)].id for index in held_out))
 
@@ -60,16 +60,16 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
     pool, held_out: scored positions of each canary. The worst case of d draws is the d longest canaries, once each.
     About 60 % goes to the draws, more where that would be fewer than 9.
     """
-    drawn = min(max(_fitting(pool, DRAW_SHARE * budget_tokens), LEAST_DRAWS), MOST_DRAWS)
-    left = budget_tokens - _worst(pool, drawn)
-    if left < 0:
+    n_draws = min(max(_fitting(pool, DRAW_SHARE * budget_tokens), LEAST_DRAWS), MOST_DRAWS)
+    remaining = budget_tokens - _worst(pool, n_draws)
+    if remaining < 0:
         least = _worst(pool, LEAST_DRAWS)
         raise Refused(
             "token budget of a round",
             budget_tokens,
             f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries",
         )
-    return drawn, min(_fitting(held_out, left), MOST_HELD_OUT, len(held_out))
+    return n_draws, min(_fitting(held_out, remaining), MOST_HELD_OUT, len(held_out))
 
 
 def due(now: float, last: float | None, every_s: float) -> bool:

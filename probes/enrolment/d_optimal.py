@@ -48,16 +48,16 @@ def select_canaries(features: Doubles, lengths: Sequence[int], budget_tokens: in
     tokens = np.asarray(lengths, np.int64)
     _check_room(tokens, budget_tokens, at_least)
     total = _ridge(features)
-    left = budget_tokens
+    remaining = budget_tokens
     chosen: list[int] = []
     waiting = np.arange(len(tokens))
     while len(waiting):
-        fits = waiting[_fits(tokens[waiting], left, at_least - len(chosen))]
+        fits = waiting[_fits(tokens[waiting], remaining, at_least - len(chosen))]
         if not len(fits):
             break
         best = int(fits[np.argmax(_gains(total, features[fits]) / tokens[fits])])
         chosen.append(best)
-        total, left = total + features[best], left - int(tokens[best])
+        total, remaining = total + features[best], remaining - int(tokens[best])
         waiting = waiting[waiting != best]
     return chosen
 
@@ -89,16 +89,16 @@ def _check_room(tokens: NDArray[np.int64], budget: int, at_least: int) -> None:
         raise Refused("canaries to choose from", present, f"{at_least} or more, which take {least} tokens at least")
 
 
-def _fits(tokens: NDArray[np.int64], left: int, needed: int) -> NDArray[np.bool_]:
+def _fits(tokens: NDArray[np.int64], remaining: int, needed: int) -> NDArray[np.bool_]:
     """Which of these leave tokens for the ``needed - 1`` shortest others?"""
     if needed <= 1:
-        return tokens <= left
+        return tokens <= remaining
     order = np.argsort(tokens, kind="stable")
     shortest = tokens[order]
     room = np.full(len(tokens), int(shortest[: needed - 1].sum()))
     # For a candidate that is itself among those shortest, the next one counts in its place.
     room[order[: needed - 1]] += int(shortest[needed - 1]) - shortest[: needed - 1] if len(shortest) >= needed else 0
-    return tokens + room <= left
+    return tokens + room <= remaining
 
 
 def _gains(total: Doubles, features: Doubles) -> Doubles:

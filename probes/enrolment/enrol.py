@@ -132,8 +132,8 @@ def _ready(runner: Runner, adapter: str, others: Sequence[str]) -> list[str]:
     readiness = runner.refresh()
     for name in (None, adapter):
         if name not in readiness:
-            known = ", ".join(other for other in readiness if other)
-            raise Refused("adapter to enrol", name, f"one of {known}")
+            registered = ", ".join(other for other in readiness if other)
+            raise Refused("adapter to enrol", name, f"one of {registered}")
         if readiness[name].blocked:
             raise Unreplayable(name or "base", readiness[name].detail or str(readiness[name].blocked))
     facts = runner.facts(adapter)

@@ -42,7 +42,9 @@ def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -
     benign = _answers(runner, candidates, Target(adapter), stop, BENIGN)
     context.progress(STAGE, len(targets) + 1, len(targets) + 1)
     per_canary = zip(candidates, zip(*tables, strict=True), benign, strict=True)
-    return np.stack([_information(canary, list(answers), still) for canary, answers, still in per_canary])
+    return np.stack(
+        [_information(canary, list(answers), benign_answer) for canary, answers, benign_answer in per_canary]
+    )
 
 
 def _displaced(runner: Runner, adapter: str, others: Sequence[str]) -> list[Target]:

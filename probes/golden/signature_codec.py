@@ -88,8 +88,8 @@ def _row(fault: Fault, recorded: Recorded) -> Row:
 def _to_steps(reference: Reference, table: Floats, golden: Summary) -> NDArray[np.int16]:
     used = reference.kept >= 0
     # The upper end is one step short of WIDEST: 32,767 is the largest int16.
-    away = np.clip(table[used].astype(np.float64) - golden.log_probs[used], -WIDEST, WIDEST - STEP)
-    return np.round(away / STEP).astype(np.int16)
+    difference = np.clip(table[used].astype(np.float64) - golden.log_probs[used], -WIDEST, WIDEST - STEP)
+    return np.round(difference / STEP).astype(np.int16)
 
 
 def _from_steps(kept: Ints, flat: NDArray[np.int16], golden: Summary) -> Floats:

@@ -75,9 +75,9 @@ def _renamed(base: Path, golden_dir: Path, accepted: str, scheme: int) -> bool:
         return False
     target = folder_of(golden_dir, accepted)
     for other, named in by_scheme.items():
-        if other != scheme and (kept := find(golden_dir, named, other)) is not None:
+        if other != scheme and (stored := find(golden_dir, named, other)) is not None:
             with contextlib.suppress(OSError):  # another process was quicker, or the name is taken by a damaged copy
-                target.symlink_to(kept.name)
+                target.symlink_to(stored.name)
             return find(golden_dir, accepted, scheme) is not None
     return False
 
