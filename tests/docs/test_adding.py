@@ -188,6 +188,7 @@ def configured(folder: Path, bootstrap: str) -> Path:
         "kafka": {
             "bootstrap_servers": bootstrap,
             "topic": "llm",
+            "format": "plain_log",
             "auto_offset_reset": "earliest",
             "session_timeout_ms": 3000,  # the small broker takes half of this to let a member in
         },
