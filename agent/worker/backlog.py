@@ -1,6 +1,7 @@
-"""Sampled interactions that wait for a model: each adapter has room of its own and its turn in every batch.
+"""Sampled interactions that wait to be scored: each adapter has a queue of bounded length, and its turn in every batch.
 
-Shared by two threads: the loop adds, the worker takes.
+Shared by two threads: the loop adds, the worker takes. An interaction that comes to a full queue is dropped and
+counted. What is dropped may depend on the order of arrival only, never on content: that would bias the evidence.
 """
 
 from __future__ import annotations

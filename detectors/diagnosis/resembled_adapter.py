@@ -1,6 +1,8 @@
-"""Which adapter do other answers resemble: those on a warmed cache, and those of the base's own endpoint?
+"""Which adapter do answers resemble that should not be its own: the base's, or those after another adapter's cache?
 
-It names a tenant, or an adapter merged into the base, within a cause that was found before; it decides no cause.
+Two questions of root_cause.py, which has decided the cause before it asks. ``adapter_in_base``: is an adapter merged
+into the base, or active on requests for it? ``adapter_moved_towards``: whose key-value cache was shared? The name is
+part of what is reported, and changes neither verdict nor cause.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What is remembered of the responses of all adapters and of their bases: incidents, and the latest verdict on each."""
+"""What is remembered of the responses of all adapters and of their bases: incidents, and the latest verdict on each.
+
+The counterpart of detectors/verdicts/canary_incidents.py. ``to_json`` and ``bases_json`` are part of the saved state.
+"""
 
 from __future__ import annotations
 
