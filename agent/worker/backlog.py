@@ -1,7 +1,7 @@
 """Sampled interactions that wait to be scored: each adapter has a queue of bounded length, and its turn in every batch.
 
-Shared by two threads: the loop adds, the worker takes. An interaction that comes to a full queue is dropped and
-counted. What is dropped may depend on the order of arrival only, never on content: that would bias the evidence.
+Shared by two threads: the loop adds, the worker takes. What comes to a full queue is shed: dropped and counted, by
+order of arrival and never by content, which would bias the evidence.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ Doubles = NDArray[np.float64]
 def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
     """Whose direction a displacement of the served answers has: another adapter's name, ``THE_BASE``, "" for none.
 
-    canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
-    that one answers with a cosine of at least one half, summed over canaries: a mixture is no full replacement.
+    canary_moves: (measurement, y_now - y_before over kept tokens as a vector). An adapter is named where the cosine,
+    over all canaries, between this and the way from the own answers to that adapter's exceeds one half.
     """
     best, nearest = 0.5, ""
     names = set.intersection(*(set(m.comparison.reference.others) for m, _ in canary_moves)) if canary_moves else set()

@@ -89,7 +89,7 @@ class ResponseIncidents:
 
     def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
         """stored, bases: of ``to_json`` and of ``bases_json``. Where responses are not judged any more, nothing could
-        end their incidents: they are dropped, and the canaries' word is the one that counts."""
+        end their incidents: they are dropped, and canaries alone decide."""
         if self.estimator is None:
             return
         self.incidents = {adapter: ResponseIncident.from_json(row) for adapter, row in stored.items()}
