@@ -60,7 +60,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config)
-    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], clock, Redactor(config.sampling.redact))
+    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)

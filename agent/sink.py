@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
-from agent.clock import Clock
 from agent.records import Finding
 
 
@@ -19,7 +18,7 @@ class Sink(Protocol):
 
     def open(self) -> None: ...
     def submit(self, finding: Finding) -> None: ...
-    def flush(self, now: float) -> bool: ...
+    def flush(self) -> bool: ...
     def close(self, budget_s: float) -> None: ...
 
     @property
@@ -32,10 +31,8 @@ class Sinks:
     outward: what of a finding may leave the process; applied once to each finding, before any sink has it
     """
 
-    def __init__(
-        self, sinks: Sequence[Sink], clock: Clock, outward: Callable[[Finding], Finding] = lambda finding: finding
-    ) -> None:
-        self._sinks, self._clock, self._outward = tuple(sinks), clock, outward
+    def __init__(self, sinks: Sequence[Sink], outward: Callable[[Finding], Finding] = lambda finding: finding) -> None:
+        self._sinks, self._outward = tuple(sinks), outward
 
     def __iter__(self) -> Iterator[Sink]:
         return iter(self._sinks)
@@ -53,8 +50,7 @@ class Sinks:
 
     def flush(self) -> bool:
         """True when every sink has what was submitted. A list, not a generator: every sink gets its turn."""
-        now = self._clock.now()
-        flushed = [sink.flush(now) for sink in self._sinks]
+        flushed = [sink.flush() for sink in self._sinks]
         return all(flushed)
 
     @property

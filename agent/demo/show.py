@@ -81,7 +81,7 @@ class Show:
                 self.records_read += finding.records
                 self.kept += len(finding.interactions)
 
-    def flush(self, _now: float) -> bool:
+    def flush(self) -> bool:
         self._complete()
         return True
 

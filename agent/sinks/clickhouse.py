@@ -106,7 +106,7 @@ class Sink:
                     self._buffer(group)
             self._changed.notify()
 
-    def flush(self, now: float) -> bool:  # noqa: ARG002
+    def flush(self) -> bool:
         """True when the store has acknowledged everything submitted so far (or it was dropped, and counted)."""
         with self._changed:
             return self._in_flight is None and not self._traffic and not any(self._rest.values())

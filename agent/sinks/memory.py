@@ -35,7 +35,7 @@ class Sink:
     def submit(self, finding: Finding) -> None:
         self.findings.append(finding)
 
-    def flush(self, now: float) -> bool:  # noqa: ARG002
+    def flush(self) -> bool:
         return self.settled
 
     def close(self, budget_s: float) -> None:  # noqa: ARG002

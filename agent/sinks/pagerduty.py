@@ -88,7 +88,7 @@ class Sink:
             self._outbox.add(finding.dedup_key, path, body, droppable, finding.after)
             self._wake.set()
 
-    def flush(self, now: float) -> bool:  # noqa: ARG002
+    def flush(self) -> bool:
         """True when every notice lies on disk (or was sent)."""
         return self._outbox.sync()
 

@@ -39,7 +39,7 @@ class Sink:
     def submit(self, finding: Finding) -> None:
         to_metrics(finding, self._telemetry)
 
-    def flush(self, now: float) -> bool:  # noqa: ARG002
+    def flush(self) -> bool:
         return True
 
     def close(self, budget_s: float) -> None:

@@ -49,7 +49,8 @@ class PairingFormat(Protocol):
         """The two halves of one request, in either order, at the offset of the response. Raises Unreadable."""
 
     def counted_name(self, half: LoggedHalf) -> str:
-        """The adapter that this half is counted for, "" where the other half is counted: one request is one count."""
+        """The adapter that this half is counted for, "" where the other half is counted or none is named: one request
+        is one count. Raises nothing: it is asked of every half, before ``join`` refuses one that is broken."""
 
 
 @cache

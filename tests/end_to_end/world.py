@@ -108,7 +108,7 @@ class World:
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
-        sinks = Sinks([self.sink, *others], self.clock)
+        sinks = Sinks([self.sink, *others])
         sampler = TrafficSampler(sampling, ADAPTERS)
         consumer = MemoryConsumer(self.topic)
         self.traffic = TrafficFeed(consumer, sampler, dict, self.judge.judged, flush=sinks.flush)

@@ -49,7 +49,7 @@ def stored(tmp_path: Path, kinds: dict[float, tuple[str, float]], store_text: bo
         for seen in asked:
             vector = (place + random.normal(0, 0.1, 8)).astype(np.float32)
             sink.submit(Embedding(ROUTER, Side.PROMPT, seen.request_id, vector, at))
-    sink.flush(time.time())
+    sink.flush()
     sink.close(10.0)
 
 

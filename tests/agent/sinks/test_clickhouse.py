@@ -27,7 +27,7 @@ COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "f
 
 def settle(sink: Sink, seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
-    while not sink.flush(time.time()):
+    while not sink.flush():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
@@ -225,7 +225,7 @@ def test_away_at_the_start_and_away_later_loses_nothing(
         sink.submit(findings.batch(0))
         sink.submit(findings.alarm())
         assert wait_until(lambda: not sink.status[0]), "it says that the store is away"
-        assert not sink.flush(findings.NOW), "Kafka must not be committed"
+        assert not sink.flush(), "Kafka must not be committed"
     finally:
         clickhouse.start()
     assert settle(sink), sink.status
@@ -236,7 +236,7 @@ def test_away_at_the_start_and_away_later_loses_nothing(
             sink.submit(findings.batch(100 * i))
             sink.submit(findings.alarm(findings.NOW + i))
         assert wait_until(lambda: not sink.status[0])
-        assert not sink.flush(findings.NOW)
+        assert not sink.flush()
     finally:
         clickhouse.start()
     assert settle(sink), sink.status
@@ -251,7 +251,7 @@ def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callabl
     begun = time.monotonic()
     for i in range(200):
         sink.submit(findings.evidence(at=findings.NOW + i))
-        sink.flush(findings.NOW)
+        sink.flush()
     assert time.monotonic() - begun < 2.0
     begun = time.monotonic()
     sink.close(0.2)
@@ -361,9 +361,9 @@ sink.open()
 for finding in findings.every_kind():
     sink.submit(finding)
 deadline = time.monotonic() + 60
-while not sink.flush(0.0) and time.monotonic() < deadline:
+while not sink.flush() and time.monotonic() < deadline:
     time.sleep(0.02)
-assert sink.flush(0.0), sink.status
+assert sink.flush(), sink.status
 sink.close(2.0)
 heavy = [name for name in ("chdb", "pandas", "pyarrow", "torch", "polars") if name in sys.modules]
 assert not heavy, heavy

@@ -47,7 +47,7 @@ def config(module: ModuleType, settings: dict[str, dict[str, Any]]) -> BaseModel
 
 def settle(sink: Any, seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
-    while not sink.flush(time.time()):
+    while not sink.flush():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
@@ -75,7 +75,7 @@ def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel, 
     sink = module.Sink(config, Surroundings("prod", "pod-0", tmp_path))
     sink.open()
     try:
-        assert sink.flush(findings.NOW), "nothing was submitted, so nothing can be missing"
+        assert sink.flush(), "nothing was submitted, so nothing can be missing"
         for finding in findings.every_kind():
             sink.submit(finding)
         assert settle(sink), sink.status

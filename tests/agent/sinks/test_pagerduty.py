@@ -132,7 +132,7 @@ def test_trigger_resolve_and_change_arrive(receiver: Receiver, new_sink: Callabl
     sink = new_sink(receiver.url)
     for seen in (notice(), notice(NoticeReason.BASE_MOVED), notice(NoticeReason.RECOVERED)):
         sink.submit(seen)
-    assert sink.flush(FIXED), "on disk is handed over"
+    assert sink.flush(), "on disk is handed over"
     assert wait_until(lambda: sink.sent == 3), receiver.answers
     assert [(i.dedup_key, i.status) for i in receiver.incidents] == [
         ("gapwatch/prod/adapter/ticket-router", "resolved")
@@ -297,7 +297,7 @@ def test_pages_survive_a_restart(receiver: Receiver, new_sink: Callable[..., Sin
     first = new_sink(AWAY)
     first.submit(notice())
     first.submit(notice(NoticeReason.RECOVERED))
-    assert first.flush(FIXED)
+    assert first.flush()
     assert wait_until(lambda: not first.status[0])
     first.close(1.0)
     assert len(list((tmp_path / "outbox").glob("*.json"))) == 2
@@ -313,7 +313,7 @@ def test_submit_does_not_wait_for_the_network(new_sink: Callable[..., Sink]) -> 
     begun = time.monotonic()
     for i in range(20):
         sink.submit(notice(subject=f"a{i}"))
-        assert sink.flush(FIXED)
+        assert sink.flush()
     sink.close(0.2)
     assert time.monotonic() - begun < 5.0
 

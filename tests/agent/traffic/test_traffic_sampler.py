@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def join(half, other):
 
 
 def counted_name(half):
-    return half.body["model"] if half.is_request else ""
+    name = half.body.get("model") if half.is_request else ""
+    return name if isinstance(name, str) else ""
 '''
 
 
@@ -119,6 +121,18 @@ def test_halves_of_two_formats_that_share_an_id_are_joined_each_by_its_own_forma
     (batch,) = feed_over(topic).poll(0.0)
     assert [kept.output for kept in batch.interactions] == ["from the proxy", "shipping"]
     assert (counted([batch]), batch.rejected) == ({"ticket-router": 2}, ())
+
+
+def test_a_request_that_names_no_adapter_is_rejected_and_not_counted(pairing_format: str) -> None:
+    topic = MemoryTopic()
+    request, response = halves("call-1")
+    nameless = {key: value for key, value in orjson.loads(request.value or b"").items() if key != "model"}
+    topic.publish([replace(request, value=orjson.dumps(nameless)), response])
+    (batch,) = feed_over(topic).poll(0.0)
+    assert [(rejected.reason, rejected.detail) for rejected in batch.rejected] == [
+        (RejectionReason.MISSING_FIELD, "model")
+    ]
+    assert (counted([batch]), batch.interactions) == ({}, ())
 
 
 def test_a_half_whose_other_does_not_come_is_rejected_whatever_its_format(pairing_format: str) -> None:

@@ -161,10 +161,11 @@ def test_an_unknown_temperature_stays_unknown(name: str) -> None:
 
 
 def _read_whole(reader: Decoder, broken: Message, good: list[Message]) -> None:
-    """Read it, and join it to its other half where it is one."""
+    """Read it, and count and join it to its other half where it is one."""
     interaction = only(reader, broken)
     halves = [half for half in (only(reader, one) for one in good) if isinstance(half, LoggedHalf)]
     if isinstance(interaction, LoggedHalf):
+        assert isinstance(reader.counted_name(interaction), str), "asked of every half, also of a broken one"
         reader.join(interaction, next(half for half in halves if half.is_request != interaction.is_request))
 
 
