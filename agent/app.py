@@ -1,8 +1,8 @@
-"""The loop and its take-down.
+"""The agent's loop, and the order in which its parts are opened and closed.
 
 One turn: results of the worker and records of Kafka in, each to the judge, and every finding to the worker and to the
-sinks. Offsets are committed after the sinks have flushed; the stop event is the other thing that runs backwards.
-Nothing here waits for a model, a broker or a store.
+sinks. Offsets are committed after the sinks have flushed. Nothing here may wait for a model, a broker or a store. Parts
+are closed in the reverse order of opening, within one shared budget, of which each has a fixed share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Config to parts: the one file that names every class."""
+"""From the configuration to the parts of the agent: what is constructed, and what each part is given.
+
+The only file that constructs the parts; one that needs something new gets it here. Detectors, formats, sinks and
+runners are not named here: each is taken from its folder, by the key that the configuration has for it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The words of the world: what came in from Kafka, what goes out to the on-call person, what the agent says of itself.
+"""The agent's records: what came in from Kafka, what goes out to the on-call person, what the agent reports of itself.
 
-Records that detectors or runners read live in their rooms (detectors/records.py, probes/runner.py,
-probes/scoring/interaction.py).
+Records that detectors or runners read are in their rooms (detectors/records.py, probes/runner.py,
+probes/scoring/interaction.py). Values of the enums are stored in ClickHouse: they stay, whatever a member is called.
 """
 
 from __future__ import annotations

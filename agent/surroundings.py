@@ -1,4 +1,7 @@
-"""What a sink is given beside its own settings; one record for all of them, so that none is a special case."""
+"""What is every sink given beside its own settings: the agent's name, a folder, the metrics page and the clock.
+
+A field that is added here is given to all sinks; assemble.py fills it in.
+"""
 
 from __future__ import annotations
 

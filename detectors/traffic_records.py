@@ -108,7 +108,7 @@ class Calibration:
     asked_*: smallest and largest value of the recent requests, () unknown
     ranks: (bins,) share of tokens by their rank in the golden distribution, 1 / bins each under the null: more on the
     left is a colder sampler or a smaller top-p, more on the right a hotter sampler
-    tokens: behind the histogram, each weighted by how far it is not forgotten
+    tokens: behind the histogram, older ones weighing less
     """
 
     adapter: str

@@ -1,7 +1,7 @@
 """What today's code says of stored rounds, beside what was said then. Pure: nothing is sent and nothing is saved.
 
-Evidence begins at 0 with the first round that is handed in. What embeddings say is left out: they are stored, but not
-in the order in which they were judged, so a verdict that rested on them is named and not compared.
+Evidence begins at 0 with the first round that is handed in. Verdicts that rested on embeddings are listed and not
+compared: embeddings are stored, but not in the order in which they were judged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Where events are sent: from the address that people write, the part that all kinds of events share."""
+"""To which host are PagerDuty's events sent? The configured address, checked, without the path of one kind of event.
+
+Plain http is only for hosts of this machine or cluster, because the routing key travels with every event. No message
+repeats the address: a login may have been written into it.
+"""
 
 from __future__ import annotations
 

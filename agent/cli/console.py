@@ -1,4 +1,7 @@
-"""Output for people: one console, JSON on request, tables of verdicts and of rows."""
+"""Output of all commands: one console, JSON on request, tables of verdicts and of rows.
+
+With ``--json``, standard output holds one document and nothing else. Programs read its keys: they stay.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""gapwatch demo: the whole story on this machine, without set-up. Its last lines are in README.md: change both."""
+"""gapwatch demo: an agent on this machine has to catch two faults, other weights on the volume and lost adapters.
+
+The acts are in agent/demo/ (story.py, served.py). The last lines that it prints are in README.md: change both.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """gapwatch doctor: connect to everything, and explain what is wrong, in the order in which to fix it.
 
-No weights are loaded. Messages must not repeat the text of a file that may hold a secret.
+A new check is a generator of ``Check`` in ``_all``, at its place in that order. No weights are loaded. Messages must
+not repeat the text of a file that may hold a secret; programs read the keys of ``Check.as_row``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""gapwatch drift: which kinds of prompts, or outputs, grew or shrank? Explains evidence of embedding drift."""
+"""gapwatch drift: which kinds of prompts, or outputs, grew or shrank? Explains evidence of embedding drift.
+
+It decides nothing. The embeddings are those that dashboards/sql/embedded.sql selects, by its names of columns.
+"""
 
 from __future__ import annotations
 

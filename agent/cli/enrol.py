@@ -1,4 +1,8 @@
-"""gapwatch enrol: record what an adapter does while it is known good. Nothing else writes golden records."""
+"""gapwatch enrol: record what an adapter does while it is known good. Nothing else writes golden records.
+
+What is recorded, and how, is in probes/enrolment/; here are the options, the refusal to replace a record without a
+reason, saving, and what is printed.
+"""
 
 from __future__ import annotations
 

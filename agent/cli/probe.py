@@ -1,4 +1,7 @@
-"""gapwatch probe: one replay round now, as a gate or by hand."""
+"""gapwatch probe: one round of canaries now, as a gate of a release or by hand; the exit code is the worst verdict's.
+
+Evidence starts at 0 and is not saved: this one round alone has to be enough for a page.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""gapwatch query: the on-call questions, from the SQL files in dashboards/sql."""
+"""gapwatch query: answers an on-call question. Each is a file in dashboards/sql, and a new file is a new question.
+
+An embedded store that a running agent has open is queried through the agent, on its loopback port (agent/health.py).
+"""
 
 from __future__ import annotations
 

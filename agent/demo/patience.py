@@ -1,4 +1,4 @@
-"""Waits for what the agent produces: as long as it runs, and at most PATIENCE_S."""
+"""How long does the demo wait for something from the agent? As long as the agent runs, and at most PATIENCE_S."""
 
 from __future__ import annotations
 

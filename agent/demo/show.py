@@ -1,4 +1,4 @@
-"""Collects what the demo prints of each round: a sink, read by the story on the main thread."""
+"""Collects what the demo prints of each round: a sink, whose queues the demo reads on the main thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Where the traffic is and how to log in there: the section ``kafka`` of the configuration, and a client's options."""
+"""Where the traffic is and how to log in there: the section ``kafka`` of the configuration, and a client's options.
+
+A new setting also needs a line in deploy/gapwatch.yaml, and a client gets it only from ``connection_options``. Secrets
+are read from their files at each use; no error message repeats a value that may hold one.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What came from canaries as rows: rounds, the canaries of each, texts that changed, accepted golden records.
 
-from_rows.py reads rounds back from these columns: a figure that is needed to judge a round again has to be in them.
+from_rows.py reads rounds back from these columns: what is needed to judge a round again has to be in them
+(tests/agent/store/test_from_rows.py). A new column also needs a migration (table_rows.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What came from traffic as rows: counts, sampled requests, scored responses, embeddings, the sampler in force."""
+"""What came from traffic as rows: counts, sampled requests, scored responses, embeddings, the sampler in force.
+
+from_rows.py reads scored responses back from these columns (tests/agent/store/test_from_rows.py); a new column also
+needs a migration (table_rows.py). Production text is stored only where ``store_text`` is on.
+"""
 
 from __future__ import annotations
 

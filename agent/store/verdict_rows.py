@@ -1,4 +1,8 @@
-"""What was concluded and reported as rows: verdicts, the evidence behind them, notices, signs of life."""
+"""What was concluded and reported as rows: verdicts, the evidence behind them, notices, and that the agent is alive.
+
+The on-call questions in dashboards/sql and ``gapwatch rejudge`` read these columns. A new one also needs a migration
+(table_rows.py).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Sampled interactions that wait for a model: each adapter has room of its own and its turn in every batch.
+"""Sampled interactions that wait to be scored: each adapter has a queue of bounded length, and its turn in every batch.
 
-Shared by two threads: the loop adds, the worker takes.
+Shared by two threads: the loop adds, the worker takes. What comes to a full queue is shed: dropped and counted, by
+order of arrival and never by content, which would bias the evidence.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The feed of canaries: rounds, regenerated texts and golden records newly in force, as the worker finished them.
 
-It belongs to the loop's thread. What it adds to the worker's results is the watch for rounds that do not come.
+It belongs to the loop's thread. A base that gave no round for too long gets a blocked one here, so that a worker that
+hangs shows as unmonitorable.
 """
 
 from __future__ import annotations

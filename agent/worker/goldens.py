@@ -1,6 +1,7 @@
-"""Which golden record is each adapter compared with now? The pinned one, else the newest accepted.
+"""Which golden record is each adapter compared with now? The one that the configuration pins, else the newest accepted.
 
-A record in force stays so until another one is accepted, also while its file cannot be read.
+A record in force stays so until another one is accepted, also while its file cannot be read. A folder that lost its
+files gets them back from ClickHouse.
 """
 
 from __future__ import annotations

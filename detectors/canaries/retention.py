@@ -95,7 +95,7 @@ def weights(reference: Reference) -> Doubles:
 
 
 def energy(reference: Reference) -> float:
-    """|delta|^2 in nats squared, summed over positions: how loudly the adapter speaks on this canary. >= 0."""
+    """|delta|^2 in nats squared, summed over positions: the size of the adapter's effect on this canary. >= 0."""
     mask = reference.kept >= 0
     a, b = (
         with_zero_pads(reference.golden_adapter.log_probs, mask),

@@ -1,6 +1,8 @@
-"""Which adapter do other answers resemble: those on a warmed cache, and those of the base's own endpoint?
+"""Which adapter do answers resemble that should not be its own: the base's, or those after another adapter's cache?
 
-It names a tenant, or an adapter merged into the base, within a cause that was found before; it decides no cause.
+Two questions of root_cause.py, which has decided the cause before it asks. ``adapter_in_base``: is an adapter merged
+into the base, or active on requests for it? ``adapter_moved_towards``: whose key-value cache was shared? The name is
+part of what is reported, and changes neither verdict nor cause.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ Doubles = NDArray[np.float64]
 def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -> str:
     """Whose direction a displacement of the served answers has: another adapter's name, ``THE_BASE``, "" for none.
 
-    canary_moves: (measurement, y_now - y_before over kept tokens as a vector). Named when it goes towards what
-    that one answers with a cosine of at least one half, summed over canaries: a mixture is no full replacement.
+    canary_moves: (measurement, y_now - y_before over kept tokens as a vector). An adapter is named where the cosine,
+    over all canaries, between this and the way from the own answers to that adapter's exceeds one half.
     """
     best, nearest = 0.5, ""
     names = set.intersection(*(set(m.comparison.reference.others) for m, _ in canary_moves)) if canary_moves else set()

@@ -1,7 +1,8 @@
 """What is at fault, by the sampled responses of one adapter?
 
 The alternatives were fixed before the responses were seen; which of them leads is a score, not a test: it names a fault
-that evidence has already found. The sentences are made afterwards, in wording.py.
+that evidence has already found. The sentences are made afterwards, in wording.py. Keys of ``ResponseCounts.to_json``
+are in files of saved state: they stay.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def diagnose_responses(
 ) -> ResponseDiagnosis:
     """The cause by the alternative that explains the responses best.
 
-    alternative: its name, "" where none leads; strength: of the adapter, estimated from the responses
+    alternative: that one, None where none leads; strength: of the adapter, estimated from the responses
     """
     on_some_replicas = _is_on_some_replicas(counts)
     pods = counts.bad_pods if on_some_replicas and set(counts.bad_pods) < set(counts.pods) else ()

@@ -1,7 +1,8 @@
 """Who else could have written a response: the alternatives that likelihood ratios bet on, against the accepted adapter.
 
-The texts of ``Alternative.text`` are stored (the keys of ``log_l`` in ClickHouse, keys of saved evidence, and by its
-repr the fingerprint of a detector's config): a changed text makes stored evidence unreadable, so they stay as they are.
+Stored, and therefore fixed: ``Alternative.text`` (keys of ``log_l`` in ClickHouse and of saved evidence), its repr
+(configs in state files of earlier versions), and the fields of ``Alternative`` with the values of ``AlternativeKind``
+(configs in state files since). With another field, evidence that was saved before starts at 0.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Alternative:
         return cls(AlternativeKind.UNKNOWN, text)
 
     def __repr__(self) -> str:
-        """That of its text, as saved configs have it: another repr would throw saved evidence away (monitor.py)."""
+        """That of its text, as configs saved by earlier versions have it (detectors/saved_config.py)."""
         return repr(self.text)
 
 

@@ -1,6 +1,6 @@
 """Adapter gap: do more canaries than tolerated show another strength or another direction than was accepted?
 
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Base shift: do most adapters of one base show more than is tolerated, in the same round?
 
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Logit shift: are more canaries than tolerated answered with other log-probabilities than were accepted?
 
-``Config``'s repr and the JSON keys of ``State`` are saved: another repr starts the evidence at 0, another key loses it.
+Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Config:
     """samplers: what may be in force instead of the request's sampler, in equal parts, named as in
     probes/scoring/token_scores.py
 
-    bins: of the histogram of ranks; recent: responses after which a response counts half in estimates and histogram
+    bins: of the histogram of ranks; recent: half-life of a response's weight in estimates and histogram, in responses
     """
 
     samplers: tuple[str, ...] = (
@@ -53,7 +53,7 @@ class Config:
 class Axis:
     """ln likelihood of the recent responses along one parameter of the sampler.
 
-    grid: (G,) ascending; log_lik: (G,) nats; n: responses behind it, each weighted by how far it is not forgotten
+    grid: (G,) ascending; log_lik: (G,) nats; n: responses behind it, older ones weighing less
     """
 
     grid: tuple[float, ...] = ()

@@ -55,7 +55,8 @@ class Config:
     mislabelled: r, share of the records that may be filed under a wrong adapter's name
     pages: may the clipped mixture alarm by itself? one_response: may the weighted mean? Then one response can be
     enough, and so can one mislabelled record
-    pods_kept: pods of one adapter that have a stream; recent: responses after which the estimate has half forgotten
+    pods_kept: pods of one adapter that have a stream; recent: half-life of a response's weight in the estimate,
+    in responses
     """
 
     weights: tuple[tuple[Alternative, float], ...] = (
@@ -98,7 +99,7 @@ class PathLikelihood:
     """ln likelihood of the recent responses along the interpolation path.
 
     grid: (G,) shares of the way from base (0) to adapter (1); log_lik: (G,) nats
-    n: responses behind it, each weighted by how far it is not forgotten
+    n: responses behind it, older ones weighing less
     """
 
     grid: tuple[float, ...]

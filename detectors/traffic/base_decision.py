@@ -45,7 +45,7 @@ class Members:
 
     @property
     def scored(self) -> int:
-        """Members whose responses say something of the trouble."""
+        """Members with scored responses since the first of them went wrong: at fault, or well."""
         return len(self.bad) + self.well
 
     @property
@@ -86,8 +86,8 @@ def decide_traffic_base(
     """The verdict on a base of two adapters or more by their responses, and its incident from now on.
 
     verdicts: this round's, on each of them; incidents: adapter -> what is remembered of it after this round
-    It ends when at least half of those with scored responses are settled; what is still at fault then speaks for
-    itself.
+    It ends when at least half of those with scored responses are settled; what is still at fault then has an
+    incident of its own.
     """
     identity = verdicts[0].identity if verdicts else Identity()
     blank = replace(unjudged(SubjectKind.BASE, round.base, round, rules), identity=identity)

@@ -1,4 +1,7 @@
-"""What is remembered of the responses of all adapters and of their bases: incidents, and the latest verdict on each."""
+"""What is remembered of the responses of all adapters and of their bases: incidents, and the latest verdict on each.
+
+The counterpart of detectors/verdicts/canary_incidents.py. ``to_json`` and ``bases_json`` are part of the saved state.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ class ResponseIncidents:
 
     def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
         """stored, bases: of ``to_json`` and of ``bases_json``. Where responses are not judged any more, nothing could
-        end their incidents: they are dropped, and the canaries' word is the one that counts."""
+        end their incidents: they are dropped, and canaries alone decide."""
         if self.estimator is None:
             return
         self.incidents = {adapter: ResponseIncident.from_json(row) for adapter, row in stored.items()}

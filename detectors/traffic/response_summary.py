@@ -62,7 +62,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
 
     The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike:
     valid under any dependence between them. The detector weighs the others by what they are worth over many responses
-    (kinds/traffic_likelihood.py); this one is only looked at response by response.
+    (detectors/kinds/traffic_likelihood.py); this one is only looked at response by response.
     """
     scored = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
     bad = [score for score, value in scored if value >= AGAINST]

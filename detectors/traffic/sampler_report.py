@@ -1,4 +1,8 @@
-"""Are tokens drawn by another sampler than the requests ask for? Words for a person; it never pages."""
+"""Are tokens drawn by another sampler than the requests ask for? In words, and as the reason of a healthy verdict.
+
+It never pages and never changes a status: a healthy verdict without another reason gets SAMPLING_CHANGED. The templates
+are in detectors/on_call_text.py; the estimates come from detectors/kinds/token_calibration.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a verdict reports beside its decision: the round's figures, and the facts and failures in words."""
+"""What a verdict reports beside its decision: the round's figures, and the facts and failures in words.
+
+Nothing here decides. The interval of retention is read on held-out canaries alone; the pool is no sample of prompts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Did a library fail because a Python package is not installed? Then report that, not the file that was being read."""
+"""Did a library fail because a Python package is not installed? Then report that, not the file that was being read.
+
+Read from messages of transformers and of Python; a release that words them differently needs new patterns here.
+"""
 
 from __future__ import annotations
 

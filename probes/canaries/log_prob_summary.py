@@ -1,6 +1,8 @@
-"""Log-probabilities over a whole vocabulary, reduced to the tokens that a canary keeps.
+"""Log-probabilities over a whole vocabulary, reduced to the tokens that a canary keeps; and which tokens it keeps.
 
-The numpy formula and the same in torch are side by side; a test compares them. torch is imported when used.
+``keep`` chooses them once, at enrolment, and the golden record stores them: every later round is summarised over the
+same ones. ``summarise`` and ``summarise_torch`` are one formula, so a change is made in both
+(tests/probes/canaries/test_log_prob_summary.py). torch is imported when used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """From a canary's prompt to its golden answer: the adapter's greedy continuation, and what adapter and base make of it.
 
-The continuation is the adapter's own, so that no reference answer has to be written by hand.
+The continuation is the adapter's own, so that no reference answer has to be written by hand. A continuation that is
+too short, or does not end, excludes its canary, with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The Fisher information of each candidate canary on each kind of fault: the replays behind ``d_optimal.py``."""
+"""The Fisher information of each candidate canary on each kind of fault: the replays behind ``d_optimal.py``.
+
+Used only where an enrolment selects its pool (``EnrolSettings.select``). Other directions choose other canaries.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Signatures: how the adapter answers on its held-out canaries under known faults of itself or of its base.
 
 Each fault is injected in the runner (``Target.fault``) and replayed, so that the same fault in production is recognised
-by its direction. Signatures name the cause; they are never evidence.
+by its direction. Signatures name the cause; they are never evidence. Golden records store them with the kind and the
+name of each fault, so names that were written once have to stay readable (detectors/diagnosis/name_encoding.py).
 """
 
 from __future__ import annotations

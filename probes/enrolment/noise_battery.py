@@ -1,7 +1,8 @@
 """The noise battery: how much do the figures of each canary move when nothing is wrong?
 
 Enrolment replays every canary in benign configurations and records how far its figures move. These noise floors are
-part of the rule that calls a canary beyond tolerance (docs/mathematics.md#tolerance).
+part of the rule that calls a canary beyond tolerance (docs/mathematics.md#tolerance): a configuration that is no longer
+benign widens them, and hides faults of that size in every record made from then on.
 """
 
 from __future__ import annotations

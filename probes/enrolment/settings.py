@@ -1,4 +1,7 @@
-"""How an enrolment is done, and with what: its settings, and what each of its steps needs."""
+"""How is an enrolment done? Its settings, and what each of its steps is given.
+
+A golden record stores the settings that it was made with, by their names.
+"""
 
 from __future__ import annotations
 

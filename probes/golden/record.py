@@ -1,6 +1,7 @@
 """Golden records: what was recorded of an adapter when it was accepted; immutable, named by the hash of the content.
 
-The records and pure functions of them; ``codec.py`` turns them into bytes, ``archive.py`` stores the bytes.
+The records and pure functions of them; ``codec.py`` turns them into bytes, ``archive.py`` stores the bytes. A new field
+needs a default that stands for "not recorded" and may not be written where it has that value (``codec.py``).
 """
 
 from __future__ import annotations

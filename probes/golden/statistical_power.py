@@ -1,6 +1,7 @@
 """Statistical power: can this adapter be monitored on these canaries, and how many draws detect a loss of strength?
 
-Pure. Computed once, at enrolment, from what was recorded there; an adapter without power is never reported healthy.
+Pure. Computed once, at enrolment, from what was recorded there; an adapter without power is never reported healthy. The
+golden record stores the result under the fields' names (codec.py): a renamed field makes stored records unreadable.
 """
 
 from __future__ import annotations

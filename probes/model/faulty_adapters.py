@@ -1,7 +1,7 @@
 """Faulty variants of an adapter, of which enrolment records signatures: parts left out, two adapters combined.
 
 Pure: a ``LoraAdapter`` goes in, a ``LoraAdapter`` comes out, and the tensors that remain are shared, not copied.
-A *block* is a part that an engine may lose as a whole:
+A *block* is a part that an engine may lose as a whole. Golden records store the names of blocks, so these stay:
 
 - a module's last name ("q_proj", "lm_head"), which also matches modules below one of that name;
 - "attention" and "mlp", whatever an architecture calls them;

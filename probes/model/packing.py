@@ -1,7 +1,7 @@
 """Which replays share a micro-batch, how their tokens are padded, and in which forward passes they are read.
 
 Pure: numpy arrays, no tensors. How replays are packed moves answers by rounding only; the noise battery of enrolment
-measures by how much.
+measures by how much. Within a batch the base's rows come first and those of one adapter are adjacent: lora.py needs it.
 """
 
 from __future__ import annotations

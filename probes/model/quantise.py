@@ -1,6 +1,7 @@
 """A base as if its weights had been stored in a few bits: rounded to the nearest level, and back.
 
-The injected fault QUANTISED, and the alternative "4 bits" of responses, are answered by such a copy.
+The injected fault QUANTISED, and the alternative "4 bits" of responses, are answered by such a copy. Another rounding
+is another fault than the one whose signatures golden records hold.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What could not be loaded, why, and what has to happen before it is tried again.
 
-Three things bring a failed load back: its files change, memory is freed in this process, or some looks have passed. The
-last is for reasons whose end cannot be observed from here: memory held by other processes, a volume that did not
-answer. What was rejected for its content waits for other files only: reading it again costs gigabytes of IO and ends
-the same. All transitions are in ``failure_of``, ``after_look`` and ``after_freed_memory``; the rest is bookkeeping.
+Three things bring a failed load back: its files change, memory is freed in this process, or some looks have passed (a
+look lists the watched files, once before each round). The last is for reasons whose end cannot be observed from here:
+memory held by other processes, a volume that did not answer. What was rejected for its content waits for other files
+only: reading it again costs gigabytes of IO and ends the same. All transitions are in ``failure_of``, ``after_look``
+and ``after_freed_memory``; the rest is bookkeeping.
 """
 
 from __future__ import annotations

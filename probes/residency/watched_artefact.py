@@ -1,6 +1,6 @@
 """One base or adapter whose files are watched: what was loaded of it, and whether it may be replayed now (readiness).
 
-When files count as settled is decided in probes/artefacts/watch.py; what loading means, by the caller of ``look``.
+When files count as settled is decided in probes/artefacts/file_watch.py; what loading means, by the caller of ``look``.
 """
 
 from __future__ import annotations

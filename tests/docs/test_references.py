@@ -19,8 +19,11 @@ ROOMS = ("agent", "probes", "detectors", "tests", "deploy", "dashboards", "examp
 MADE = re.compile(r"NAME|[*{}<]|\.gapwatch")
 # Pages of other projects, cited beside their name.
 ELSEWHERE = {"spec/semantic_conventions.md", "docs/gen-ai/gen-ai-events.md", "sampling_params.md", "gguf.md"}
+# Python files of other projects, likewise.
+CITED_SOURCES = ("litellm/", "zero_to_fp32.py")
 A_PAGE = re.compile(r"(?<![\w./-])((?:[\w.-]+/)*[\w.-]+\.md)(#[\w-]+)?(?!\w)")
 A_PATH = re.compile(rf"`((?:{'|'.join(ROOMS)})/[^\s`]+)`")
+A_SOURCE = re.compile(r"(?<![\w./*-])((?:[\w.-]+/)*\w+\.py)(?!\w)")
 A_MODULE = re.compile(r"python -m ((?:benchmarks|examples|agent)[\w.]*)")
 A_COMMAND = re.compile(r"gapwatch ([a-z][a-z-]+)(?![\w.:/])")
 A_LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -83,6 +86,19 @@ def test_every_path_in_a_page_is_here() -> None:
 def examples_of(name: str) -> set[str]:
     """Files that a page shows whole, as an example of what to add."""
     return set(re.findall(r"`([\w/]+\.py)`, whole", (ROOT / name).read_text()))
+
+
+def missing_sources(name: str) -> set[str]:
+    """Python files that a file's docstrings and comments name and that are not there; a bare name may be anywhere."""
+    paths = {path for path in A_SOURCE.findall((ROOT / name).read_text()) if not path.startswith(CITED_SOURCES)}
+    known = {Path(other).name for other in tracked()}
+    return {path for path in paths if not ((ROOT / path).is_file() if "/" in path else path in known)}
+
+
+def test_every_python_file_that_code_names_is_here() -> None:
+    rooms = tuple(f"{room}/" for room in ("agent", "probes", "detectors"))
+    missing = {name: gone for name in texts(".py") if name.startswith(rooms) and (gone := missing_sources(name))}
+    assert missing == {}
 
 
 def test_every_link_of_a_page_leads_somewhere() -> None:
