@@ -13,7 +13,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,12 +40,11 @@ _LOG4J = """Configuration:
 
 
 class Broker:
-    """One broker process and its folder. bootstrap: "127.0.0.1:port"; data_kept: does a restart keep the records?"""
+    """One broker process and its folder. bootstrap: host and port, as a client takes them."""
 
     def __init__(self, folder: Path, port: int, kind: Kind, command: list[str]) -> None:
         self.folder, self.port, self.kind = folder, port, kind
         self.bootstrap = f"127.0.0.1:{port}"
-        self.data_kept = kind == "apache"
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +65,7 @@ class Broker:
             if self._process.poll() is not None or clock.steady() > give_up:
                 self.kill_minus_9()
                 raise Retryable("broker", f"{self.kind} did not come up: {self._log_end()}")
-            time.sleep(0.02)
+            clock.sleep(0.02)
 
     def stop(self) -> None:
         """End it with SIGTERM, or with SIGKILL when that takes too long."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -36,5 +35,5 @@ def incident_of(receiver: Receiver, matches: Callable[[ReceivedIncident], bool],
         for incident in receiver.incidents:
             if matches(incident):
                 return incident
-        time.sleep(0.05)
+        clock.sleep(0.05)
     raise TimeoutError("the event did not reach the receiver in time")

@@ -6,7 +6,6 @@ of the volume could detect it: the sampled responses are the only evidence.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,7 +112,7 @@ class ServedStory:
 
         incident = incident_of(self._cast.receiver, open_on_base, self._alive)
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
-        time.sleep(1.0)  # for the threads that write to the store and resolve the incidents covered by the base's
+        Clock().sleep(1.0)  # for the threads that write to the store and resolve the incidents covered by the base's
         still_open = [incident.dedup_key for incident in self._cast.receiver.open_incidents]
         self.outcome.open_incidents = tuple("/".join(key.split("/")[-2:]) for key in still_open)
         columns, rows = ask(self._cast.config, "responses", {})

@@ -6,7 +6,6 @@ what the agent produces.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -39,7 +38,6 @@ class Outcome:
     worst_healthy_deviation: float = 0.0
     rounds_to_alarm: int | None = None
     cause: str = ""
-    page_summary: str = ""
     resolved: bool = False
     scored: int = 0
     processed: int = 0
@@ -120,7 +118,6 @@ class Story:
         self.outcome.log_threshold = paging[0].log_threshold
         self.outcome.evidence = {v.subject: evidence_of(v) for v in view.verdicts if v.evidence}
         incident = self._incident(open_=True)
-        self.outcome.page_summary = incident.summary
         console.print(Panel(page_text(incident), title="[bold red]PagerDuty[/bold red]", border_style="red", width=110))
 
     def _questions(self) -> None:
@@ -171,7 +168,7 @@ class Story:
         """Wait for the regenerated texts of canaries, which come after the alarm."""
         for _ in range(len(self._cast.config.models[0].adapters)):
             next_of(self._cast.show.flips, self._alive)
-        time.sleep(1.0)  # for the thread that writes to the store
+        Clock().sleep(1.0)  # for the thread that writes to the store
 
     def _incident(self, open_: bool) -> ReceivedIncident:
         """The base's incident once it is open, or once it is resolved."""

@@ -34,7 +34,6 @@ class DemoTraffic:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._flow, name="traffic", daemon=True)
         self.served_by_base = False
-        self.published = 0
 
     def open(self) -> None:
         self._thread.start()
@@ -55,7 +54,6 @@ class DemoTraffic:
             if self._stop.wait(PAUSE_S):
                 return
             self._publish([Outgoing(key, value, {"pod": POD.encode()})])
-            self.published += 1
 
     def _record(self, adapter: str, row: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from agent.kafka.config import Config, Password
 
 API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE, HEARTBEAT = 18, 17, 36, 12
-OK, AUTHENTICATION_FAILED, UNSUPPORTED_MECHANISM, ILLEGAL_SASL_STATE = 0, 58, 33, 34
+OK, ILLEGAL_SASL_STATE, AUTHENTICATION_FAILED = 0, 34, 58
 GROUP_AUTHORIZATION_FAILED = 30
 CLIENT = "gapwatch-doctor"
 MAX_ANSWER_BYTES = 1 << 20  # a stated length above this does not come from a broker

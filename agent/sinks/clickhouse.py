@@ -219,7 +219,7 @@ class Sink:
             if self._clock.steady() > self._deadline:
                 return False
             if self._closing.wait(self._delay(tries)):
-                threading.Event().wait(CLOSING_RETRY_S)
+                self._clock.sleep(CLOSING_RETRY_S)
             tries += 1
 
     def _lost(self, error: Exception) -> None:

@@ -86,13 +86,11 @@ class Runner:
     """See probes/runner.py for the contract.
 
     Forward passes of several threads take turns by a lock held for one micro-batch, so that traffic is embedded
-    between the micro-batches of a round. tokens_scored and tokens_processed count over the runner's life.
+    between the micro-batches of a round.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tokens_scored = 0
-        self.tokens_processed = 0
         self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
         kept = {AdapterVersion(name): folder for name, folder in config.golden_adapters.items()}
@@ -153,8 +151,6 @@ class Runner:
                 while step := self._step(faults, steps):
                     for row, token in step.items():
                         texts[batch[row]].append(token)
-        pairs = zip(prompts, texts, strict=True)
-        self.tokens_processed += sum(len(prompt) + len(text) for prompt, text in pairs if text)
         return [tuple(text) for text in texts]
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:
@@ -169,7 +165,6 @@ class Runner:
                 break
             with self._lock:
                 pooled += in_halves(batch, golden.pooled)
-            self.tokens_processed += sum(len(prompt) + len(output) for prompt, output in batch)
         return pooled
 
     def score(
@@ -184,7 +179,6 @@ class Runner:
             with self._lock:
                 models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
                 scored += in_halves(chunk, partial(self._score, models, options))
-            self.tokens_processed += sum(len(job.prompt) + len(job.output) for job in chunk)
         return scored
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
@@ -297,14 +291,11 @@ class Runner:
         with self._lock:
             self._check_variants(faults)
             try:
-                answered = model.answer(batch, shape)
+                return model.answer(batch, shape)
             except NoMemory as error:
                 if len(batch) == 1:
                     self._give_up(batch[0].target, error)
                 raise
-        self.tokens_scored += sum(len(replay.forced) for replay in batch)
-        self.tokens_processed += sum(len(replay.prompt) + len(replay.forced) - 1 for replay in batch)
-        return answered
 
     def _give_up(self, target: Target, error: NoMemory) -> None:
         """Only a live adapter without a fault: a variant that runs out of memory says nothing about its adapter."""

@@ -95,8 +95,6 @@ class Runner:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tokens_scored = 0
-        self.tokens_processed = 0
         self._faults = dict(config.faults)
         self._seeds = dict(config.adapters)
         self._is_open = False
@@ -132,7 +130,6 @@ class Runner:
             text.append(int(self._log_probs(text, target, len(prompt))[-1].argmax()))
             if text[-1] == toy.END:
                 break
-        self.tokens_processed += len(text)
         return tuple(text[len(prompt) :])
 
     def generate_many(
@@ -151,7 +148,6 @@ class Runner:
                 break
             memory = toy.states([*prompt, *output], self._golden_base)
             pooled.append((_mean(memory[: len(prompt)]), _mean(memory[len(prompt) :])))
-            self.tokens_processed += len(prompt) + len(output)
         return pooled
 
     def score(
@@ -268,8 +264,6 @@ class Runner:
         text = [*replay.prompt, *replay.forced[:-1]]
         prompt, jitter = len(replay.prompt), self._jitter(text, shape)
         full = self._log_probs(text, replay.target, prompt, jitter)[prompt - 1 : prompt - 1 + len(replay.forced)]
-        self.tokens_scored += len(replay.forced)
-        self.tokens_processed += len(text)
         if replay.kept is None:
             return Replayed(replay, None, full)
         return Replayed(replay, summarise(full, replay.kept))

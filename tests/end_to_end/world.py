@@ -80,9 +80,6 @@ class Line:
     monitor: Monitor | None = None
 
 
-AS_USUAL = Line()
-
-
 class World:
     """One agent. ``turn_round`` lets one scheduled round happen and everything that follows from it."""
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import transformers
 
-from detectors.records import Floats
 from tests.probes.tiny import VOCABULARY, tiny_base
 
 COMMON = {
@@ -79,14 +78,6 @@ def architecture_base(folder: Path, kind: str, seed: int = 0, **changes: Any) ->
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     return folder
-
-
-def plain_logits(base: Path, adapter: Path | None, text: Sequence[int]) -> Floats:
-    """(T, V): what transformers and PEFT say to one text alone, by the plainest attention, without a cache."""
-    model = plain_model(base, adapter)
-    with torch.inference_mode():
-        logits: Floats = model(input_ids=torch.tensor([list(text)]), use_cache=False).logits[0].numpy()
-    return logits
 
 
 def plain_model(base: Path, adapter: Path | None) -> Any:
