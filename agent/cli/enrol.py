@@ -32,7 +32,7 @@ from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapte
 from probes.runner import Runner
 
 UNMONITORABLE = 2
-COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
+COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B")
 
 
 @dataclass(frozen=True, slots=True)
