@@ -67,7 +67,7 @@ def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
         if json:
             as_json({"adapter": name, "refused": str(error)})
         else:
-            say(f"[red]refused[/red] {escape(str(error))}")
+            say(f"[red]refused:[/red] {escape(str(error))}")
         return UNMONITORABLE
     _say(golden, hash_, _weights(config, model, golden) if hash_ else "", json)
     return 0 if hash_ else UNMONITORABLE
