@@ -39,7 +39,7 @@ def refused(path: Path, error: Any) -> Refused:
     unfit = error.get("ctx", {}).get("error")
     if isinstance(unfit, Unfit):
         return Refused(f"{path}: {place}", unfit.actual, unfit.wanted)
-    actual = "this key" if error["type"] == "extra_forbidden" else _shown(place, error)
+    actual = {"extra_forbidden": "this key", "missing": "nothing"}.get(error["type"]) or _shown(place, error)
     return Refused(f"{path}: {place}", actual, _wanted(error))
 
 
@@ -105,9 +105,18 @@ def _shown(place: str, error: Any) -> str:
     return kind if _is_secret(place) or wrong_word or not harmless else repr(value)[:80]
 
 
+def _noun(message: str) -> str:
+    """What is wanted, of a sentence of pydantic's: "Input should be greater than 0" -> "a value greater than 0"."""
+    wanted = message.removeprefix("Input should be ")
+    is_noun = wanted == message or wanted.startswith(("a ", "an ", "'", "one "))
+    return wanted if is_noun else f"a value {wanted}"
+
+
 def _wanted(error: Any) -> str:
+    if error["type"] == "missing":
+        return "a value: this key has no default"
     if error["type"] != "extra_forbidden":
-        return str(error["msg"]).removeprefix("Value error, ")
+        return _noun(str(error["msg"]).removeprefix("Value error, "))
     *section, key = map(str, error["loc"])
     if not _SECRET.search(key):
         return "no key of that name here (gapwatch sample-config prints them all)"

@@ -38,16 +38,16 @@ GAUGES = (
     Metric("gapwatch.status", "1", "0 healthy, 1 suspect, 2 degraded, 3 unmonitorable"),
     Metric("gapwatch.retention", "1", "share of the adapter's effect that is left: 1 intact, 0 the base"),
     Metric("gapwatch.scale", "1", "effective LoRA scale, 1 as accepted"),
-    Metric("gapwatch.base_shift", "1", "how far the base moved, in the adapter's own energy"),
-    Metric("gapwatch.evidence", "nats", "level of the e-detector"),
-    Metric("gapwatch.informing_evidence", "nats", "level of an e-detector that informs; it may pass the threshold"),
-    Metric("gapwatch.threshold", "nats", "evidence that pages"),
+    Metric("gapwatch.base_shift", "1", "how far the base moved, in units of the adapter's own energy"),
+    Metric("gapwatch.evidence", "nats", "evidence that may page: at gapwatch_threshold_nats it does"),
+    Metric("gapwatch.informing_evidence", "nats", "evidence that informs and never pages, however high"),
+    Metric("gapwatch.threshold", "nats", "level at which evidence pages"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
     Metric("gapwatch.heartbeat", "s", "the loop's last sign of life, seconds since the epoch"),
     Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds allow at most, whole fleet"),
     Metric("gapwatch.sink.ok", "1", "1 while a sink works"),
     Metric("gapwatch.kafka.ok", "1", "1 while the consumer is connected"),
-    Metric("gapwatch.kafka.lag", "{record}", "records not read yet"),
+    Metric("gapwatch.kafka.lag", "{record}", "records of this consumer's partitions that are not read yet"),
     Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was recreated since the start"),
 )
 # Counted elsewhere since the start of this process; ``set`` takes the whole count.
@@ -64,7 +64,7 @@ COUNTERS = (
     Metric("gapwatch.responses", "{response}", "sampled responses; scored is sampled, greedy or not_scored"),
     Metric("gapwatch.records", "{record}", "Kafka records; kind is read, opened (looked into) or kept"),
     Metric("gapwatch.aside", "{record}", "Kafka records that could not be read, of those that were opened"),
-    Metric("gapwatch.notices", "{notice}", "events sent to the on-call system"),
+    Metric("gapwatch.notices", "{notice}", "notices for the on-call person, by kind and reason"),
     Metric("gapwatch.flips", "{canary}", "canaries whose greedy answer changed"),
 )
 ROUND_DURATION = Metric("gapwatch.round.duration", "s", "one round of a base, all adapters")

@@ -431,6 +431,7 @@ AFFECTED = " ({n} adapters: {names})"
 RETENTION = " - retention {retention}"
 SINCE = ", since {onset}"
 ONSET = "{after}-{by} UTC"
+ONSET_MINUTE = "{after} UTC"
 ONSET_OR_EARLIER = "{by} UTC or earlier"
 # The evidence may date a slow fault before the last round that still looked good.
 ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"

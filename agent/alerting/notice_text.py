@@ -152,7 +152,8 @@ def onset_words(onset: Onset) -> str:
     until = f"{by:%H:%M}" if after.date() == by.date() else _minute(by)
     is_earlier = onset.estimate is not None and onset.estimate < onset.after
     earlier = text.ONSET_BY_EVIDENCE.format(estimate=_minute(datetime.fromtimestamp(onset.estimate or 0.0, UTC)))
-    return text.ONSET.format(after=_minute(after), by=until) + (earlier if is_earlier else "")
+    span = text.ONSET_MINUTE if _minute(after) == _minute(by) else text.ONSET
+    return span.format(after=_minute(after), by=until) + (earlier if is_earlier else "")
 
 
 def _minute(at: datetime) -> str:

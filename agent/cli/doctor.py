@@ -26,6 +26,7 @@ from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
 from agent.worker.goldens import UNKEPT
+from detectors.records import Reason
 from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.artefacts.identity import tokenizer_files
@@ -164,11 +165,18 @@ def model_checks(config: Config) -> Iterator[Check]:
                 yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
-                yield Check(f"golden {name}", False, golden.detail, f"gapwatch enrol {quote(name)}")
+                yield Check(f"golden {name}", False, golden.detail, _golden_wanted(name, golden.reason))
             else:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+
+
+def _golden_wanted(adapter: str, reason: Reason) -> str:
+    """Enrolment refuses an adapter that has a record already, so a damaged one has to be restored."""
+    if reason is Reason.NO_GOLDEN:
+        return f"gapwatch enrol {quote(adapter)}"
+    return "the accepted file, restored in probes.golden_dir, or another golden: in the configuration"
 
 
 def _weights(config: Config, model: Model, golden: Golden) -> Iterator[Check]:

@@ -36,7 +36,7 @@ from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapte
 from probes.runner import Runner
 
 UNMONITORABLE = 2
-COLUMNS = ("benign configuration", "|s - 1|", "sqrt(rho)", "B")
+COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
         if json:
             as_json({"adapter": name, "refused": str(error)})
         else:
-            say(f"[red]refused[/red] {escape(str(error))}")
+            say(f"[red]refused:[/red] {escape(str(error))}")
         return UNMONITORABLE
     _say(golden, hash_, _weights(config, model, golden) if hash_ else "", json)
     return 0 if hash_ else UNMONITORABLE

@@ -170,7 +170,7 @@ class ResponseScorer:
         counted, rendered = interaction.prompt_tokens, len(made.prompt)
         if not interaction.prompt_token_ids and counted and counted != rendered:
             # Tools, images, plain completions: what the engine read is not what the template makes of the messages.
-            why = f"its prompt was rendered otherwise: {counted} tokens, {rendered} by the template"
+            why = f"its prompt was rendered differently: {counted} tokens in the record, {rendered} by the template"
             made = replace(made, unscored=made.unscored or why)
         return made
 
@@ -186,11 +186,10 @@ class ResponseScorer:
         except ProbeError as error:
             return str(error)
         if base and golden.base_hash and base != golden.base_hash:
-            return (
-                f"the accepted base {short(golden.base_hash)} is not at hand: keep_golden_weights at enrolment keeps it"
-            )
+            kept = "with probes.keep_golden_weights enrolment keeps it"
+            return f"the accepted base {short(golden.base_hash)} is not available: {kept}"
         if own and golden.adapter_hash and own != golden.adapter_hash:
-            return f"the accepted files of {adapter} ({short(golden.adapter_hash)}) are not at hand"
+            return f"the accepted files of {adapter} ({short(golden.adapter_hash)}) are not available"
         return ""
 
 

@@ -253,7 +253,7 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
         temperature=job.sampling.temperature,
         top_p=job.sampling.top_p,
-        detail=answer.detail or ("its tokens are those of its text" if job.toll else ""),
+        detail=answer.detail or ("scored on the token ids of its text: its record has none" if job.toll else ""),
     )
 
 

@@ -89,6 +89,8 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"models": [MORE | {"adapters": [ONE | {"tolerance": 5}]}]}, "models.0.adapters.0.tolerance", "less than 1"),
         ({"sampling": {"rate": 1.5}}, "sampling.rate", "less than or equal to 1"),
         ({"sampling": {"rate": True}}, "sampling.rate", "saw true, wanted a number"),
+        ({"sampling": {"rate": "few"}}, "sampling.rate", "saw 'few', wanted a valid number"),
+        ({"models": [{"name": "m"}]}, "models.0.path", "saw nothing, wanted a value: this key has no default"),
         ({"probes": {"threads": False}}, "probes.threads", "saw false, wanted a number"),
         ({"probes": {"every": "5"}}, "probes.every", 'a duration such as "60s"'),
         ({"probes": {"every": float("inf")}}, "probes.every", "finite"),
@@ -120,7 +122,7 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         (
             {"sinks": {"memory": {"keep": 0}}},
             "sinks.memory.keep",
-            "saw 0, wanted Input should be greater than or",
+            "saw 0, wanted a value greater than or",
         ),
         ({"sinks": {"memory": {"kepe": 5}}}, "sinks.memory.kepe", "saw this key, wanted no key of that name here"),
         ({"sinks": {"memory": {"keep": True}}}, "sinks.memory.keep", "saw true, wanted a number"),

@@ -140,7 +140,7 @@ def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens:
         turn(world, 24)
         verdict = latest(world, "alpha")
         assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.WRONG_ADAPTER), verdict
-        assert "fit the version of alpha that was accepted before better" in verdict.explanation
+        assert "fit the previously accepted version of alpha better" in verdict.explanation
         assert latest(world, "beta").status is Status.HEALTHY
 
 

@@ -66,6 +66,7 @@ def test_a_base_is_not_said_to_lack_a_figure_that_it_never_has(reason: NoticeRea
     ("onset", "words"),
     [
         (Onset(FIXED - 60, FIXED), "2026-09-21 14:12-14:13 UTC"),
+        (Onset(FIXED - 5, FIXED), "2026-09-21 14:13 UTC"),
         (Onset(FIXED - 86_400, FIXED), "2026-09-20 14:13-2026-09-21 14:13 UTC"),
         (Onset(None, FIXED), "2026-09-21 14:13 UTC or earlier"),
     ],

@@ -117,3 +117,13 @@ def test_an_adapter_that_does_not_exist_fails(config: Config, tmp_path: Path) ->
     (tmp_path / "a").rename(tmp_path / "b")
     told = seen(config, "adapter router")
     assert not told.ok and told.result == f"{tmp_path / 'a'} does not exist"
+
+
+def test_a_damaged_golden_record_is_to_be_restored_and_a_missing_one_recorded(config: Config, tmp_path: Path) -> None:
+    name = config.models[0].adapters[0].name
+    assert seen(config, f"golden {name}").wanted == f"gapwatch enrol {name}"
+    folder = tmp_path / "golden"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{'a' * 64}.golden").write_bytes(b"no record")
+    damaged = seen(config, f"golden {name}")
+    assert not damaged.ok and damaged.wanted.startswith("the accepted file, restored in probes.golden_dir")

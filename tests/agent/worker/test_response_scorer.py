@@ -100,7 +100,7 @@ def test_a_prompt_that_the_engine_rendered_otherwise_is_no_evidence(responses: R
     taken = responses.take()
     by_request = {score.request_id: score for score in taken.scores}
     assert by_request["a"].scored is ScoringMode.SAMPLED
-    assert by_request["b"].scored is ScoringMode.NOT_SCORED and "rendered otherwise" in by_request["b"].detail
+    assert by_request["b"].scored is ScoringMode.NOT_SCORED and "rendered differently" in by_request["b"].detail
     assert {embedding.request_id for embedding in taken.embeddings} == {"a", "b"}
 
 
