@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detectors.records import Cause
+from detectors.records import Cause, Reason
 
 
 class Text(NamedTuple):
@@ -31,7 +31,7 @@ class Text(NamedTuple):
 
 _CACHE_ACTION = (
     "switch prefix caching off (in vLLM --no-enable-prefix-caching) or make the adapter part of the cache key, and "
-    "empty external key-value stores, because tenants may be reading each other's cache; then run gapwatch probe "
+    "empty external KV caches, because tenants may be reading each other's cache; then run gapwatch probe "
     "{adapter_argument}"
 )
 
@@ -60,7 +60,8 @@ BY_CANARIES = {
     (Cause.BASE_SWAPPED, ""): Text(
         explanation="the base under {adapter} {base_change}; retention of {adapter} {retention:.2f}",
         action="compare revision, dtype and quantisation of the base with those of the last good release and put "
-        "that release back, or accept the new base: gapwatch enrol {adapter_argument} --replace --why TEXT",
+        "that release back, or accept the new base: gapwatch enrol {adapter_argument} --replace --why TEXT; then run "
+        "gapwatch probe {adapter_argument}",
     ),
     # merged: the adapter that the base model answers like
     (Cause.BASE_SWAPPED, "another adapter in the base"): Text(
@@ -79,7 +80,8 @@ BY_CANARIES = {
     (Cause.WRONG_STRENGTH, ""): Text(
         explanation="{adapter} is applied at x{fitted:.2f} of its accepted strength; apart from that it does what it "
         "should",
-        action="compare lora_alpha, r and use_rslora in adapter_config.json with the scale that the engine applies",
+        action="compare lora_alpha, r and use_rslora in the adapter_config.json of {adapter} with the scale that the "
+        "engine applies; then reload it and run gapwatch probe {adapter_argument}",
     ),
     (Cause.WRONG_ADAPTER, "another adapter"): Text(
         explanation="{adapter} answers like {names}, which explains {explained:.0f} % of the difference",
@@ -138,8 +140,8 @@ BY_CANARIES = {
     (Cause.TEMPLATE_CHANGED, "the template"): Text(
         explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
         "the accepted ids it answers as accepted: the chat template changed; the tokenizer and the adapter did not",
-        action="compare the base's chat_template and tokenizer_config.json with those of the last good release and "
-        "put those back, then run gapwatch probe {adapter_argument}",
+        action="compare the base's chat template (chat_template.jinja, or chat_template in tokenizer_config.json) with "
+        "that of the last good release and put that back, then run gapwatch probe {adapter_argument}",
     ),
     (Cause.TEMPLATE_CHANGED, "the tokenizer"): Text(
         explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
@@ -151,8 +153,9 @@ BY_CANARIES = {
     (Cause.TEMPLATE_CHANGED, "either"): Text(
         explanation="{changed_prompts} of {canaries} prompts of {adapter} now render to other token ids, and from "
         "the accepted ids it answers as accepted: the chat template or the tokenizer changed; the adapter did not",
-        action="compare the base's chat_template, tokenizer.json, tokenizer_config.json and special_tokens_map.json "
-        "with those of the last good release and put those back, then run gapwatch probe {adapter_argument}",
+        action="compare the base's chat_template.jinja, tokenizer.json, tokenizer_config.json and "
+        "special_tokens_map.json with those of the last good release and put those back, then run gapwatch probe "
+        "{adapter_argument}",
     ),
     # cold, warm: retention without and with another request's cache; previous: whose request it looks like
     (Cause.SHARED_CACHE, "warm"): Text(
@@ -167,27 +170,28 @@ BY_CANARIES = {
     ),
     # bad, total: canaries; pods: names of the faulty replicas; their_fault, their_action: the text of those canaries
     (Cause.ONE_REPLICA, "by pod"): Text(
-        explanation="the fault is on {pods} only, the other replicas of {adapter} answer as accepted: {their_fault}",
+        explanation="the fault is on {pods} only, the other replicas of {adapter} answer as accepted; on {pods}, "
+        "{their_fault}",
         action="take {pods} out of rotation; {their_action}",
     ),
     (Cause.ONE_REPLICA, "by canaries"): Text(
         explanation="{bad} of {total} canaries are answered wrongly and the others as accepted, so one of several "
-        "replicas is at fault: {their_fault}",
-        action="probe each pod by itself (kubectl get pods -o wide) and take the faulty one out of rotation; "
-        "{their_action}",
+        "replicas is at fault; in the wrong answers, {their_fault}",
+        action="send the same request to each pod by itself (kubectl get pods -o wide) and take the faulty one out of "
+        "rotation; {their_action}",
     ),
     # adapter_was, adapter_is: the first digits of the hashes of its files
     (Cause.ADAPTER_REPLACED, ""): Text(
         explanation="the files of {adapter} are not the accepted ones (hash was {adapter_was}, is {adapter_is}), the "
         "base is the same, and no recorded fault explains the answers: retention {retention:.2f}, effective LoRA "
-        "scale {scale:.2f}, and a change in another direction of {off_direction:.2f} times its accepted effect",
-        action="find out who put these files there: put the accepted ones back (enrolment keeps a copy in adapters/ "
-        "beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace --why TEXT; "
-        "then run gapwatch probe {adapter_argument}",
+        "scale {scale:.2f}, and a change in other directions of {off_direction:.2f} times its accepted effect",
+        action="find out who put these files there, and put the accepted ones back (enrolment keeps a copy in "
+        "adapters/ beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace "
+        "--why TEXT; then run gapwatch probe {adapter_argument}",
     ),
     (Cause.UNKNOWN, ""): Text(
         explanation="{adapter} no longer answers as accepted, and no recorded fault explains how: retention "
-        "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in another direction of {off_direction:.2f} "
+        "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in other directions of {off_direction:.2f} "
         "times its accepted effect",
         action="compare accepted and present answers (gapwatch query flipped -p subject={adapter_argument}), then "
         "roll {adapter} or the engine back to the last good release",
@@ -204,7 +208,7 @@ BESIDE_THE_CAUSE = {
     "a block looks missing": Text(explanation="what is left of {adapter} looks as if {missing} were missing from it"),
     "warm answers point to a tenant": Text(explanation="those answers move towards what {previous} answers"),
     # factor: the power of two that the strength is near to
-    "near a factor": Text(explanation="its strength is close to a factor of {factor:g}"),
+    "near a factor": Text(explanation="that is close to x{factor:g}, as a wrong lora_alpha or r gives"),
     "the base moved too": Text(explanation="in addition, the base {base_change}"),
     "prompts render differently": Text(explanation="in addition, {changed_prompts} prompts render to other token ids"),
     "adapter files changed": Text(
@@ -227,7 +231,7 @@ BESIDE_THE_CAUSE = {
     ),
     "perhaps alpha is lost": Text(
         explanation="",
-        action="check lora_alpha: if alpha = 2 r, the engine may have lost it and be applying 1",
+        action="check lora_alpha: if alpha = 2 r, the engine may have lost it and be applying a scale of 1",
     ),
 }
 
@@ -257,8 +261,8 @@ BITS_IN_GROUPS = "{bits}-bit (groups of {group})"
 # Several adapters of a base. affected, measured: so many of so many; names: of the affected; typical: the text of the
 # first of them that shows the commonest cause.
 BASE_BY_CANARIES = Text(
-    explanation="{affected} of {measured} adapters of {base} are affected ({names}); {typical}",
-    action="{typical_action}",
+    explanation="{affected} of {measured} adapters of {base} are affected ({names}); for example, {typical}",
+    action="{typical_action}; likewise for every adapter that is affected",
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,7 +290,7 @@ BY_RESPONSES = {
     (Cause.QUANTISED_BASE, ""): Text(
         explanation=_RESPONSES_FIT,
         action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
-        "the last good release",
+        "the last good release; then run gapwatch query responses -p subject={adapter_argument}",
     ),
     (Cause.WRONG_ADAPTER, "an earlier version"): Text(
         explanation=_RESPONSES_FIT,
@@ -301,7 +305,7 @@ BY_RESPONSES = {
     (Cause.WRONG_STRENGTH, ""): Text(
         explanation=_RESPONSES_FIT,
         action="compare lora_alpha, r and use_rslora in the adapter_config.json of {adapter} with the scale that the "
-        "engine applies",
+        "engine applies; then reload it and run gapwatch query responses -p subject={adapter_argument}",
     ),
     (Cause.ONE_REPLICA, "by pod"): Text(
         explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
@@ -312,8 +316,8 @@ BY_RESPONSES = {
     (Cause.ONE_REPLICA, "pods not known"): Text(
         explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
         "adapter; the others are as accepted",
-        action="probe each pod by itself (kubectl get pods -o wide), take the faulty ones out of rotation, then "
-        "reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
+        action="send the same request to each pod by itself (kubectl get pods -o wide), take the faulty ones out of "
+        "rotation, then reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
     ),
     (Cause.UNKNOWN, ""): Text(
         explanation=_RESPONSES_FIT,
@@ -325,7 +329,7 @@ BY_RESPONSES = {
 # {author}: what the responses look like. other: another adapter.
 AUTHORS = {
     "the base": "the accepted base model",
-    "an earlier version": "the version of {adapter} that was accepted before",
+    "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
     "fewer bits": "{adapter} on a base of 4-bit weights",
     "another strength": "{adapter} at another strength",
@@ -342,36 +346,133 @@ ESTIMATED_STRENGTH = Text(
 # Verdicts.
 
 # Canaries and sampled responses of one adapter, side by side.
-QUIET_CANARIES = (
-    "its canaries are quiet: what lies there is as accepted, what is served is not, so look at the serving path"
+CANARIES_HEALTHY = (
+    "its canaries are healthy: the files answer as accepted, what is served does not, so look at the serving path "
+    "(engine, caches, gateway)"
 )
-QUIET_TRAFFIC = (
-    "sampled responses still read as the accepted adapter's: the engine may hold the former files until it restarts"
+RESPONSES_HEALTHY = (
+    "sampled responses still fit the accepted adapter: the engine may hold the former files until it restarts"
 )
 BOTH = "sampled responses agree: what is served has changed too"
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
-DRAWS_BEYOND = "{percent:.0f} % of the draws are beyond tolerance"
+DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
+FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
+RETENTION_BY_POSITION = "retention by position: {each}"
+BANDS = {"first": "first token", "beyond_128": "beyond 128"}
 BAD_NUMBERS = "NaN or infinite log-probabilities on {n} canaries, first {canary}"
-RESPONSES_SCORED = "{scored} responses scored ({tokens} tokens), {against} against what was accepted"
+RESPONSES_SCORED = "{scored} responses scored ({tokens} tokens), {against} clearly not from the accepted adapter"
 RESPONSES_ALSO_UNSCORED = "{scored_in_words}, {unscored} not scored: {why}"
 NO_RESPONSES = "no response was sampled since the last round"
 NONE_SCORED = "{unscored} responses were sampled, none could be scored: {why}"
-AT_FAULT = "at fault by their responses: {adapters}"
-NONE_AT_FAULT = "no adapter is at fault by its responses"
-BASE_RESPONSES = "responses of {bad} of {scored} adapters of {base} no longer read as accepted ({causes})"
+SCORE_NOT_FINITE = "its likelihoods are not finite"
+AT_FAULT = "adapters at fault by their sampled responses: {adapters}"
+NONE_AT_FAULT = "no adapter is at fault by its sampled responses"
+BASE_RESPONSES = (
+    "sampled responses of {bad} of {scored} adapters of {base} no longer fit the accepted adapters ({causes})"
+)
 EVIDENCE_GROWING = "evidence growing"
 NONE_SINCE_RESTART = "no response was scored since the restart"
-PROMPTS_MOVED = "prompts have moved since they were first seen ({nats:.1f} nats): information"
-EMBEDDINGS_ALONE = "embeddings alone: outputs {outputs:.1f} nats, prompts {prompts:.1f} nats from their past"
-OUTPUTS_MOVED = "outputs have moved ({outputs:.1f} nats), {prompts}"
-PROMPTS_TOO, PROMPTS_NOT = "so have prompts", "prompts have not"
+PROMPTS_MOVED = "prompts differ from those seen first (evidence {nats:.1f} nats): for information, this never pages"
+EMBEDDINGS_ALONE = (
+    "only embeddings can be compared: evidence that outputs differ from those seen first {outputs:.1f} nats, that "
+    "prompts do {prompts:.1f} nats"
+)
+OUTPUTS_MOVED = "outputs differ from those seen first (evidence {outputs:.1f} nats), {prompts}"
+PROMPTS_TOO, PROMPTS_NOT = "and so do prompts", "and prompts do not"
 TOKENS_DRAWN = "tokens are drawn {how}"
 DRAWN_AT = "as at {parameter} {mean:.2f} ({low}..{high}), requests asked for {requested}"
 DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requested}"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Headlines of notices, by why something is sent (NoticeReason in agent/records.py).
+#
+# subject: with "base" before it where it is one; base; cause and reason: in words; affected: see AFFECTED; retention
+# and since: see RETENTION and SINCE, "" where there is none; live_base, live_adapter, live_tokenizer, live_template:
+# the first digits of the hashes of what is in place now; why: as given at enrolment.
+
+HEADLINES = {
+    "degraded": "{subject}: {cause}{affected}{retention}{since}",
+    "cause_sharper": "{subject}: {cause}{affected}{retention}{since}",
+    "taken_over": "{subject}: continues as the incident of its base {covered_by}",
+    "recovered": "{subject}: recovered{retention}",
+    "reenrolled": "{subject}: a new release was accepted - {why}",
+    "cannot_tell": "{subject}: cannot tell whether it is healthy - {reason}: {explanation}",
+    "can_tell_again": "{subject}: is measured again, and degraded: an incident of its own follows",
+    "base_moved": "base {base}: other weights ({live_base}), its adapters keep their effect",
+    "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
+    "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
+    "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
+}
+# The same where the hashes of the files are the accepted ones, and only answers or prompts are others.
+HEADLINES_SAME_FILES = {
+    "base_moved": "base {base}: answers differently than accepted from the same weights ({live_base}), its adapters "
+    "keep their effect",
+    "template_changed": "base {base}: prompts render to other token ids (tokenizer or chat template), its adapters "
+    "keep their effect",
+}
+# Why it is sent now, by the same reasons.
+SENT_BECAUSE = {
+    "degraded": "an incident opens",
+    "cause_sharper": "the cause of the open incident is known better",
+    "taken_over": "the incident of its base reports it from now on",
+    "recovered": "the incident is over",
+    "reenrolled": "a new release was accepted, which ends the incident",
+    "cannot_tell": "it could not be measured for three rounds in a row",
+    "can_tell_again": "it is measured again",
+    "base_moved": "another base than accepted is in place",
+    "tokenizer_changed": "another tokenizer than accepted is in place",
+    "template_changed": "prompts are rendered differently than accepted",
+    "adapter_moved": "other adapter files than accepted are in place",
+}
+A_BASE = "base {name}"
+CAUSE_UNKNOWN = "degraded, cause unknown"
+AFFECTED = " ({n} adapters: {names})"
+RETENTION = " - retention {retention}"
+SINCE = ", since {onset}"
+ONSET = "{after}-{by} UTC"
+ONSET_OR_EARLIER = "{by} UTC or earlier"
+# The evidence may date a slow fault before the last round that still looked good.
+ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"
+NOT_MEASURED = "not measured"
+# The interval holds at whatever time one looks, and n counts canaries of all rounds.
+OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
+INTERVAL = " (95 % {low:.2f}..{high:.2f})"
+HASH_NOT_KNOWN = "hash not known"
+
+# ---------------------------------------------------------------------------------------------------------------------
 # What to do first where no cause says so.
-LOOK_AT_FILES = "run gapwatch doctor and look at the files of {subject}"
-LOOK_AT_REQUESTS = "check that requests arrive and that their records name this adapter: run gapwatch doctor"
-MAKE_SCORABLE = "enrol with keep_golden_weights, and let the records name the sampler, or configure its defaults"
-LOOK_AT_BASE = "look first at what they share, the engine and the base, and at its last release"
+
+# A round of canaries without measurements, by its reason. argument: the adapter's name quoted for a shell.
+UNMEASURED = {
+    Reason.NO_GOLDEN: "put the golden record of {adapter} back into probes.golden_dir, or, while {adapter} is known to "
+    "be good, run gapwatch enrol {adapter_argument}",
+    Reason.GOLDEN_REFUSED: "restore the golden record of {adapter} in probes.golden_dir, or correct golden: in the "
+    "configuration; then run gapwatch doctor",
+    Reason.NO_POWER: "give {adapter} canaries on which it differs from its base, or a wider tolerance; then run "
+    "gapwatch enrol {adapter_argument} --replace --why TEXT",
+    Reason.FILES_CHANGING: "find out what keeps writing to the folders of {adapter} and its base, such as a sync job "
+    "that never ends, and stop it; then run gapwatch probe {adapter_argument}",
+    Reason.UNREADABLE: "run gapwatch doctor and look at the files of {adapter} and its base: one is missing, cut short "
+    "or not permitted to be read",
+    Reason.NO_MEMORY: "give gapwatch more memory (the pod's limit, or its share of the device), or take an adapter out "
+    "of the configuration; then run gapwatch probe {adapter_argument}",
+    Reason.BAD_NUMBERS: "check the weight files of {adapter} and its base for damage and put the accepted ones back; "
+    "then run gapwatch probe {adapter_argument}",
+    Reason.REPLAY_FAILED: "run gapwatch doctor, and look at the column detail of gapwatch query rounds -p "
+    "subject={adapter_argument}",
+    Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",
+}
+# A base of which fewer than two adapters were measured, and none says why.
+UNMEASURED_BASE = "run gapwatch doctor and look at the files of {base}"
+LOOK_AT_REQUESTS = (
+    "check that requests reach the topic and that their records name this adapter: run gapwatch doctor, then gapwatch "
+    "query aside for records that could not be read"
+)
+MAKE_SCORABLE = (
+    "run gapwatch query responses -p subject={adapter_argument} and read the column detail; a temperature that the "
+    "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
+    "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
+)
+LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"

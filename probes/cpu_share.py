@@ -3,7 +3,8 @@
 A container sees every core of its node. What it may use is limited by the quota of its control group and of every
 group above it: cgroup v2 holds it in ``cpu.max`` ("150000 100000": one and a half cores; "max": none), v1 in
 ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (-1: none). Beyond it every thread is stopped until the next period, so
-that 127 threads under a quota of two cores are slower than two threads.
+that 127 threads under a quota of two cores are slower than two threads. Libraries read their limit when they are
+loaded: ``limit_libraries`` has to be called before any of them is imported.
 
 Source: kernel.org, Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
 """

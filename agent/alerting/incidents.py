@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.alerting.notice_text import VAGUE, accepted_headline, details, headline
+from agent.alerting.notice_text import VAGUE, details, headline
 from agent.records import Notice, NoticeKind, NoticeReason
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
@@ -189,7 +189,7 @@ def reenrolled(
     if not state.opened_as:
         return state, ()
     notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)
-    summary = f"[{cluster}] {accepted_headline(verdict.subject, why)}"
+    summary = f"[{cluster}] {headline(verdict, NoticeReason.REENROLLED, why)}"
     explained = replace(notice, summary=summary[:1024], details={**notice.details, "why": why})
     return after_notice(state, verdict, NoticeReason.REENROLLED), (explained,)
 

@@ -1,8 +1,7 @@
-"""The words of a page: what an on-call person reads of one verdict. Pure.
+"""From a verdict to the words of its notice: the headline, and the details by name. Pure.
 
-Whether anything is sent at all is decided in incidents.py. What was observed and what to do about it come with the
-verdict, from detectors/on_call_text.py. The names of ``details`` are part of what PagerDuty receives: people filter by
-them.
+Whether anything is sent at all is decided in incidents.py; all sentences are in detectors/on_call_text.py. The names of
+``details`` are part of what PagerDuty receives: people filter by them.
 """
 
 from __future__ import annotations
@@ -10,9 +9,11 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from shlex import quote
+from typing import Any
 
 from agent.records import NoticeReason
-from detectors.records import Cause, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
+from detectors import on_call_text as text
+from detectors.records import Cause, Identity, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
@@ -29,42 +30,47 @@ SHARES = {ShareOf.DRAWS: "canaries beyond tolerance", ShareOf.RESPONSES: "respon
 SHARES_OF = {ShareOf.DRAWS: "of this round's draws", ShareOf.RESPONSES: "of those scored in this round"}
 
 
-def headline(verdict: Verdict, reason: NoticeReason) -> str:
-    """One line: which subject, what is wrong, how much of the adapter is left, since when."""
-    name = f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject
-    since = f", since {onset_words(verdict.onset)}" if verdict.onset else ""
-    if reason in CHANGES:
-        return _change(verdict, reason)
-    if reason is NoticeReason.CANNOT_TELL:
-        return f"{name}: cannot tell whether it is healthy - {_words(verdict.reason.value)}: {verdict.explanation}"
-    if reason is NoticeReason.TAKEN_OVER:
-        return f"{name}: continues as the incident of its base {verdict.covered_by}"
-    if reason is NoticeReason.RECOVERED:
-        return f"{name}: recovered{_retention(verdict)}"
-    if reason is NoticeReason.CAN_TELL_AGAIN:
-        return f"{name}: is measured again, and degraded: an incident of its own follows"
-    of = f" ({len(verdict.members)} adapters: {', '.join(verdict.members)})" if verdict.members else ""
-    cause = "degraded, cause unknown" if verdict.cause in VAGUE else _words(verdict.cause.value)
-    return f"{name}: {cause}{of}{_retention(verdict)}{since}"
+def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
+    """One line: which subject, what is wrong, how much of the adapter is left, since when.
+
+    why: the reason given at enrolment, where a new release was accepted
+    """
+    return _template(verdict.identity, reason).format(**_values(verdict), why=why)
 
 
-def _change(verdict: Verdict, reason: NoticeReason) -> str:
-    identity, base = verdict.identity, f"base {verdict.base}"
-    if reason is NoticeReason.ADAPTER_MOVED:
-        return f"{verdict.subject}: other files ({_short(identity.live_adapter)}) on the same base, within tolerance"
-    if reason is NoticeReason.TOKENIZER_CHANGED:
-        return f"{base}: other tokenizer files ({_short(identity.live_tokenizer)}), its adapters keep their effect"
-    if reason is NoticeReason.TEMPLATE_CHANGED and identity.template_moved:
-        return f"{base}: another chat template ({_short(identity.live_template)}), its adapters keep their effect"
-    if reason is NoticeReason.TEMPLATE_CHANGED:
-        return f"{base}: prompts render to other token ids (tokenizer or chat template), its adapters keep their effect"
-    return f"{base}: other weights ({_short(identity.live_base)}), its adapters keep their effect"
+def _template(identity: Identity, reason: NoticeReason) -> str:
+    has_same_files = {
+        NoticeReason.BASE_MOVED: bool(identity.live_base) and not identity.base_moved,
+        NoticeReason.TEMPLATE_CHANGED: not identity.template_moved,
+    }
+    return (text.HEADLINES_SAME_FILES if has_same_files.get(reason) else text.HEADLINES)[reason.value]
+
+
+def _values(verdict: Verdict) -> dict[str, Any]:
+    """What the headlines may use."""
+    identity, members = verdict.identity, verdict.members
+    is_base = verdict.subject_kind is SubjectKind.BASE
+    return {
+        "subject": text.A_BASE.format(name=verdict.subject) if is_base else verdict.subject,
+        "base": verdict.base,
+        "covered_by": verdict.covered_by,
+        "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
+        "affected": text.AFFECTED.format(n=len(members), names=", ".join(members)) if members else "",
+        "retention": _retention(verdict),
+        "since": text.SINCE.format(onset=onset_words(verdict.onset)) if verdict.onset else "",
+        "reason": _words(verdict.reason.value),
+        "explanation": verdict.explanation,
+        "live_base": _short(identity.live_base),
+        "live_adapter": _short(identity.live_adapter),
+        "live_tokenizer": _short(identity.live_tokenizer),
+        "live_template": _short(identity.live_template),
+    }
 
 
 def _retention(verdict: Verdict) -> str:
     """A base has no retention of its own, so that "not measured" would say nothing of it."""
     has_retention = verdict.subject_kind is SubjectKind.ADAPTER or verdict.retention is not None
-    return f" - retention {retention_words(verdict.retention)}" if has_retention else ""
+    return text.RETENTION.format(retention=retention_words(verdict.retention)) if has_retention else ""
 
 
 def runbook_of(verdict: Verdict) -> str:
@@ -81,7 +87,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
     lines = {
         "seen": verdict.explanation,
         "first action": verdict.action,
-        "runbook": f"dashboards/runbooks/{page}.md" if page else "",
+        "runbook": f"gapwatch runbook {page} (dashboards/runbooks/{page}.md)" if page else "",
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
@@ -89,8 +95,8 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "retention": retention_words(verdict.retention) if _retention(verdict) else "",
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
         "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
-        "told because": _words(reason.value),
-        "strength": _number(verdict.scale, "x of the LoRA scale"),
+        "sent because": text.SENT_BECAUSE[reason.value],
+        "strength": _number(verdict.scale, "of the accepted LoRA scale"),
         "distortion": _number(verdict.distortion, "of the adapter's energy"),
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
@@ -99,7 +105,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         **_questions(verdict, cluster),
     }
-    return {name: text for name, text in lines.items() if text}
+    return {name: line for name, line in lines.items() if line}
 
 
 def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
@@ -111,9 +117,9 @@ def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
     return {**queries, "sql": f"SELECT {columns} FROM verdicts WHERE {where} ORDER BY at DESC LIMIT 20"}
 
 
-def _in_sql(text: str) -> str:
+def _in_sql(name: str) -> str:
     """Between single quotes, in ClickHouse's spelling."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+    return name.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _hashes(verdict: Verdict) -> dict[str, str]:
@@ -137,38 +143,32 @@ def _evidence(log_e: float, threshold: float, detector: str) -> str:
     return f"{log_e:.1f} nats of {threshold:.1f} needed ({detector})"
 
 
-def accepted_headline(subject: str, why: str) -> str:
-    """The line that ends an incident because a new release was accepted, with the reason given at enrolment."""
-    return f"{subject}: a new release was accepted - {why}"
-
-
 def onset_words(onset: Onset) -> str:
     """``2026-11-24 02:13-02:14 UTC``: after the last good round, by the first bad one."""
     by = datetime.fromtimestamp(onset.by, UTC)
     if onset.after is None:
-        return f"{by:%Y-%m-%d %H:%M} UTC or earlier"
+        return text.ONSET_OR_EARLIER.format(by=_minute(by))
     after = datetime.fromtimestamp(onset.after, UTC)
-    until = f"{by:%H:%M}" if after.date() == by.date() else f"{by:%Y-%m-%d %H:%M}"
-    return f"{after:%Y-%m-%d %H:%M}-{until} UTC{_earlier(onset)}"
+    until = f"{by:%H:%M}" if after.date() == by.date() else _minute(by)
+    is_earlier = onset.estimate is not None and onset.estimate < onset.after
+    earlier = text.ONSET_BY_EVIDENCE.format(estimate=_minute(datetime.fromtimestamp(onset.estimate or 0.0, UTC)))
+    return text.ONSET.format(after=_minute(after), by=until) + (earlier if is_earlier else "")
 
 
-def _earlier(onset: Onset) -> str:
-    """The evidence may date a slow fault before the last round that still looked good."""
-    if onset.estimate is None or onset.after is None or onset.estimate >= onset.after:
-        return ""
-    return f" (by the evidence already {datetime.fromtimestamp(onset.estimate, UTC):%Y-%m-%d %H:%M} UTC)"
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"
 
 
 def retention_words(retention: Interval | None) -> str:
     """``0.02 (95 % -0.01..0.05)``: a share of the adapter's effect; 1 intact, 0 the base."""
     if retention is None or not math.isfinite(retention.mean):
-        return "not measured"
-    spread = f" (95 % {retention.low:.2f}..{retention.high:.2f})" if math.isfinite(retention.low) else ""
-    return f"{retention.mean:.2f}{spread}"
+        return text.NOT_MEASURED
+    interval = text.INTERVAL.format(low=retention.low, high=retention.high) if math.isfinite(retention.low) else ""
+    return f"{retention.mean:.2f}{interval}"
 
 
 def _over_rounds(retention: Interval | None) -> str:
-    return f"{retention_words(retention)}, at any time, {retention.n} canaries" if retention else ""
+    return text.OVER_ROUNDS.format(retention=retention_words(retention), n=retention.n) if retention else ""
 
 
 def _number(value: float, of_what: str) -> str:
@@ -180,4 +180,4 @@ def _words(name: str) -> str:
 
 
 def _short(digest: str) -> str:
-    return digest[:19] if digest else "hash not known"
+    return digest[:19] if digest else text.HASH_NOT_KNOWN

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.on_call_text import BANDS, FIRST_TOKEN_APART, RETENTION_BY_POSITION
 from detectors.records import Band, BandFigures, Bools, Measurement
 
 Doubles = NDArray[np.float64]
@@ -73,9 +74,9 @@ def standing_apart(canaries: Sequence[Measurement]) -> str:
         return ""
     first, later = kept.get(Band.FIRST), [v for band, v in kept.items() if band is not Band.FIRST]
     if first is not None and max(later) - min(later) <= APART:
-        return f"retention of the first token {first:.2f}, later {float(np.mean(later)):.2f}"
+        return FIRST_TOKEN_APART.format(first=first, later=float(np.mean(later)))
     each = ", ".join(f"{_name(band)} {value:.2f}" for band, value in kept.items())
-    return f"retention by position: {each}"
+    return RETENTION_BY_POSITION.format(each=each)
 
 
 def retention_by_band(canaries: Sequence[Measurement]) -> dict[Band, float]:
@@ -98,4 +99,4 @@ def _figures(now: Doubles, delta: Doubles, part: BandPart, total: float) -> Band
 
 
 def _name(band: Band) -> str:
-    return {Band.FIRST: "first token", Band.LATE: "beyond 128"}.get(band, band.value)
+    return BANDS.get(band.value, band.value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 from detectors.diagnosis.response_cause import ResponseCounts, diagnose_responses
@@ -136,7 +137,7 @@ def _measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict
 
 
 def in_words(responses: ResponseSummary) -> str:
-    """ "12 responses scored (340 tokens), 0 against what was accepted"."""
+    """ "12 responses scored (340 tokens), 0 clearly not from the accepted adapter"."""
     scored = RESPONSES_SCORED.format(scored=responses.scored, tokens=responses.tokens, against=responses.against)
     if not responses.unscored:
         return scored
@@ -153,4 +154,6 @@ def _unmeasured(
     result = RoundResult(blank.at, Outcome.SILENT, Reason.NOT_SCORED)
     step = advance(before.incident, result, rules, BY_RESPONSES)
     figures = NONE_SCORED.format(unscored=responses.unscored, why=responses.why)
-    return report(blank, step, figures, MAKE_SCORABLE), replace(before, incident=step.after)
+    return report(blank, step, figures, MAKE_SCORABLE.format(adapter_argument=quote(blank.subject))), replace(
+        before, incident=step.after
+    )

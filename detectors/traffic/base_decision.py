@@ -67,7 +67,7 @@ class Members:
     def alarm_level(self) -> float:
         """Nats, of the bad ones that alarm in this very round; an alarm of an earlier one is a page already sent."""
         alarmed = [verdict for verdict in self.bad if verdict.reason is Reason.ALARM]
-        return max((_loudest(verdict).log_e for verdict in alarmed), default=0.0)
+        return max((_strongest(verdict).log_e for verdict in alarmed), default=0.0)
 
     @property
     def onset_at(self) -> float | None:
@@ -156,12 +156,12 @@ def _measured(blank: Verdict, step: Step, members: Members) -> Verdict:
     bad = tuple(verdict.subject for verdict in members.bad)
     degraded = step.status is Status.DEGRADED
     figures = AT_FAULT.format(adapters=", ".join(bad)) if bad else NONE_AT_FAULT
-    evidence = tuple(_loudest(verdict) for verdict in members.bad if any(e.pages for e in verdict.evidence))
+    evidence = tuple(_strongest(verdict) for verdict in members.bad if any(e.pages for e in verdict.evidence))
     verdict = report(blank, step, "" if degraded else figures)  # the words of the incident name them too
     return replace(verdict, members=bad if degraded else (), evidence=evidence)
 
 
-def _loudest(verdict: Verdict) -> Evidence:
+def _strongest(verdict: Verdict) -> Evidence:
     return max((e for e in verdict.evidence if e.pages), key=lambda e: e.log_e)
 
 

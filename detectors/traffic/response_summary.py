@@ -14,6 +14,7 @@ import numpy as np
 
 from detectors.evidence.alternative import Alternative
 from detectors.evidence.likelihood_process import averaged, weights_of
+from detectors.on_call_text import SCORE_NOT_FINITE
 from detectors.traffic_records import TrafficScore
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
@@ -68,7 +69,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     bad = [score for score, value in scored if value >= AGAINST]
     ids = {id(score) for score, _ in scored}
     unscored = [score for score in scores if id(score) not in ids]
-    reasons = Counter(score.detail or "its numbers are not finite" for score in unscored)
+    reasons = Counter(score.detail or SCORE_NOT_FINITE for score in unscored)
     return ResponseSummary(
         scored=len(scored),
         tokens=sum(score.tokens for score, _ in scored),

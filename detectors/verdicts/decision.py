@@ -16,10 +16,19 @@ import numpy as np
 from detectors.canaries.tolerance import blocked_by, draw_scores, median_share, member_median
 from detectors.diagnosis.root_cause import diagnose, diagnose_base
 from detectors.diagnosis.wording import words_of
-from detectors.on_call_text import DRAWS_BEYOND, LOOK_AT_FILES
+from detectors.on_call_text import DRAWS_BEYOND
 from detectors.records import BaseRound, Evidence, Identity, Interval, Reason, Round, Status, SubjectKind, Verdict
 from detectors.verdicts.changes import change_of, change_of_base
-from detectors.verdicts.figures import facts_of, remarks, why_base_blocked, why_blocked, with_base_figures, with_figures
+from detectors.verdicts.figures import (
+    action_while_base_blocked,
+    action_while_blocked,
+    facts_of,
+    remarks,
+    why_base_blocked,
+    why_blocked,
+    with_base_figures,
+    with_figures,
+)
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance
 from detectors.verdicts.report import report, unjudged
 
@@ -46,6 +55,7 @@ def decide(
     )
     blocked = blocked_by(round)
     if blocked is not None:
+        blank = replace(blank, action=action_while_blocked(round.adapter, blocked))
         return _unmeasured(blank, blocked, why_blocked(round, blocked), incident, rules)
     share = float(np.mean(draw_scores(round, rules.tolerances)))
     good = share <= rules.tolerances.share
@@ -78,6 +88,7 @@ def decide_base(
     )
     median, measured = member_median(round, rules.tolerances)
     if measured < 2:
+        blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
     share = float(np.mean(median))
     good = share <= median_share(rules.tolerances.share, measured)
@@ -100,6 +111,6 @@ def _measured(blank: Verdict, step: Step, share: float, facts: Sequence[str]) ->
 def _unmeasured(
     blank: Verdict, reason: Reason, detail: str, incident: Incident, rules: Rules
 ) -> tuple[Verdict, Incident]:
-    """An open incident stays open, and good rounds in a row start again."""
+    """An open incident stays open, and good rounds in a row start again. blank: with the first action"""
     step = advance(incident, RoundResult(blank.at, Outcome.SILENT, reason), rules)
-    return report(blank, step, detail, LOOK_AT_FILES.format(subject=blank.subject)), step.after
+    return report(blank, step, detail, blank.action), step.after

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from shlex import quote
 
 import numpy as np
 
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
 from detectors.diagnosis.root_cause import diagnosed_canaries
-from detectors.on_call_text import BAD_NUMBERS
+from detectors.on_call_text import BAD_NUMBERS, UNMEASURED, UNMEASURED_BASE
 from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, Status, Verdict
 
 
@@ -66,6 +67,17 @@ def why_blocked(round: Round, reason: Reason) -> str:
         bad = [m.comparison.reference.canary for m in round.measurements if not m.finite]
         detail = BAD_NUMBERS.format(n=len(bad), canary=bad[0])
     return "; ".join([text for text in (detail, *round.facts) if text])
+
+
+def action_while_blocked(adapter: str, reason: Reason) -> str:
+    """What to do first about an adapter that cannot be measured for that reason."""
+    return UNMEASURED[reason].format(adapter=adapter, adapter_argument=quote(adapter))
+
+
+def action_while_base_blocked(base: str, members: Sequence[Verdict]) -> str:
+    """That of the first adapter that cannot be measured, which gives the base its reason."""
+    actions = (v.action for v in members if v.status is Status.UNMONITORABLE and v.action)
+    return next(actions, UNMEASURED_BASE.format(base=base))
 
 
 def why_base_blocked(members: Sequence[Verdict]) -> tuple[Reason, str]:

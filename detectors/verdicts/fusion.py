@@ -12,14 +12,14 @@ from dataclasses import replace
 
 from detectors.on_call_text import (
     BOTH,
+    CANARIES_HEALTHY,
     EMBEDDINGS_ALONE,
     NONE_SINCE_RESTART,
     OUTPUTS_MOVED,
     PROMPTS_MOVED,
     PROMPTS_NOT,
     PROMPTS_TOO,
-    QUIET_CANARIES,
-    QUIET_TRAFFIC,
+    RESPONSES_HEALTHY,
 )
 from detectors.records import Reason, Status, Verdict
 from detectors.verdicts.incident import Incident
@@ -35,7 +35,7 @@ def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, d
     if responses.open and canary.status is not Status.DEGRADED:
         return _held_open(canary, responses) if traffic is None else _still_served_alone(traffic, canary)
     if canary.status is Status.DEGRADED and traffic is not None:
-        quiet = QUIET_TRAFFIC if traffic.status is Status.HEALTHY else ""
+        quiet = RESPONSES_HEALTHY if traffic.status is Status.HEALTHY else ""
         return _with(canary, BOTH if responses.open else quiet)
     return _with_drift(canary, drift) if canary.status is Status.HEALTHY else canary
 
@@ -86,7 +86,7 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         covered_by=traffic.covered_by or canary.covered_by,
         evidence=(*traffic.evidence, *canary.evidence),
     )
-    return _with(both, QUIET_CANARIES if quiet else "")
+    return _with(both, CANARIES_HEALTHY if quiet else "")
 
 
 def _still_served_alone(traffic: Verdict, canary: Verdict) -> Verdict:

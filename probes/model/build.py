@@ -1,6 +1,8 @@
-"""From a base's files to a model in memory: read, hashed, built, and checked once.
+"""From a base's files to a model in memory: read, hashed, built, and run once to see whether it can be trusted.
 
-What is hashed is what is run: weights are hashed from the bytes that become the model's tensors.
+What is hashed is what is run: weights are hashed from the bytes that become the model's tensors. Weights are read once,
+because files may change between two reads. What is refused, and why, is in probes/artefacts/architecture.py,
+probes/artefacts/unexpected_keys.py and invariance.py.
 """
 
 from __future__ import annotations

@@ -12,12 +12,15 @@ from detectors import on_call_text as text
 from detectors.diagnosis import wording
 from detectors.diagnosis.record import Diagnosis, ResponseDiagnosis
 from detectors.on_call_text import Text
-from detectors.records import Cause
+from detectors.records import Cause, Reason
 from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_responses
 
 # No cause at all.
 WITHOUT_TEXT = {Cause.NONE}
-IMPERATIVES = ("check", "compare", "find out", "look in", "probe", "put", "roll", "run", "switch", "take", "unload")
+IMPERATIVES = (
+    *("check", "compare", "find out", "give", "look in", "put", "restore", "roll", "run", "send", "switch", "take"),
+    *("unload", "wait"),
+)
 # What to look at, or to type: a file, a setting, a route, a command.
 PLACES = re.compile(
     r"gapwatch \w+|kubectl|\w+\.json|\w*alpha|use_rslora|prefix caching|--[\w-]+|adapters/|weight files"
@@ -41,10 +44,14 @@ def texts() -> Iterator[tuple[str, Text]]:
     yield from (("a base", text.BASE_BY_CANARIES), ("estimated strength", text.ESTIMATED_STRENGTH))
 
 
-def fragments() -> Iterator[str]:
-    for table in (text.BASE_CHANGE, text.POSITIONS, text.AUTHORS):
-        yield from table.values()
-    yield from (text.BITS, text.BITS_IN_GROUPS)
+def sentences() -> Iterator[str]:
+    """Every sentence, template and fragment of the file."""
+    for name, value in vars(text).items():
+        for each in value.values() if isinstance(value, dict) and name.isupper() else (value,):
+            if isinstance(each, Text):
+                yield from filter(None, each)
+            elif isinstance(each, str) and name.isupper():
+                yield each
 
 
 def name_of(diagnosis: Diagnosis | ResponseDiagnosis) -> str:
@@ -107,6 +114,16 @@ def test_an_action_is_an_order_that_names_where_to_look(name: str, each: Text) -
     assert PLACES.search(each.action), name
 
 
-@pytest.mark.parametrize("template", [*(part for _, each in texts() for part in each if part), *fragments()])
+def test_every_reason_why_a_round_has_no_measurements_has_an_action_of_its_own() -> None:
+    assert set(text.UNMEASURED) == {
+        *(Reason.NO_GOLDEN, Reason.GOLDEN_REFUSED, Reason.NO_POWER, Reason.FILES_CHANGING, Reason.UNREADABLE),
+        *(Reason.NO_MEMORY, Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET),
+    }
+    for reason, action in text.UNMEASURED.items():
+        assert fields(action) <= {"adapter", "adapter_argument"}
+        assert action.startswith(IMPERATIVES) and "gapwatch" in action, reason
+
+
+@pytest.mark.parametrize("template", list(sentences()))
 def test_no_sentence_has_words_that_only_this_project_understands(template: str) -> None:
     assert not PRIVATE.search(template), template

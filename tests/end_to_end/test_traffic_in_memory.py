@@ -161,7 +161,7 @@ def test_what_is_served_is_at_fault_while_canaries_are_quiet(tmp_path: Path, gol
         turn(world, 8)
         world.turn_until(lambda: bool(pages(world)))
         said = [v for v in world.sink.verdicts if v.subject == "alpha" and v.status is Status.DEGRADED]
-        assert said and on_call_text.QUIET_CANARIES in said[-1].explanation
+        assert said and on_call_text.CANARIES_HEALTHY in said[-1].explanation
         assert len(pages(world)) == 1
         for _ in range(2):
             serve(world, "alpha", "alpha")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from probes.canaries.canary_file import Canary, CanarySet
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
+from probes.runner import BatchShape, Replay, Replayed, Stop
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
 
@@ -29,6 +31,21 @@ def canary_set(count: int = 64) -> CanarySet:
     subjects = ("parcel", "invoice", "password", "kettle", "refund", "order", "lamp", "courier")
     texts = [f"My {subjects[index % 8]} number {index * 37} is {index} days late" for index in range(count)]
     return CanarySet(tuple(Canary(f"c{i:03d}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
+
+
+class CountingRunner(Runner):
+    """Counts the positions that it scored, and the tokens that it read for them."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.tokens_scored = self.tokens_processed = 0
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        for replayed in super().run(replays, stop, shape):
+            replay = replayed.replay
+            self.tokens_scored += len(replay.forced)
+            self.tokens_processed += len(replay.prompt) + len(replay.forced) - 1
+            yield replayed
 
 
 def opened(**changed: Any) -> Runner:

@@ -13,6 +13,7 @@ from agent.alerting.notice_text import onset_words
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
+from detectors import on_call_text
 from detectors.records import Cause, Interval, Onset, Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 
@@ -40,6 +41,16 @@ def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
     assert "cause unknown" in headline(BAD)
     assert "retention not measured" in headline(BAD)
     assert "cannot tell" in headline(BLIND, NoticeReason.CANNOT_TELL)
+
+
+def test_every_reason_to_send_something_has_its_headline_and_says_why() -> None:
+    assert set(on_call_text.HEADLINES) == set(on_call_text.SENT_BECAUSE) == {reason.value for reason in NoticeReason}
+
+
+def test_a_base_that_answers_otherwise_from_the_same_weights_is_not_said_to_have_other_ones() -> None:
+    same = headline(replace(MOVED, identity=replace(SWAPPED, live_base=SWAPPED.golden_base)), NoticeReason.BASE_MOVED)
+    assert "answers differently than accepted from the same weights (sha256:aaaa)" in same
+    assert "other weights (sha256:bbbb)" in headline(MOVED, NoticeReason.BASE_MOVED)
 
 
 @pytest.mark.parametrize("reason", [NoticeReason.DEGRADED, NoticeReason.RECOVERED])
@@ -132,8 +143,10 @@ def test_every_cause_that_can_be_named_has_a_runbook() -> None:
         to_notice(replace(alarm(), cause=c), NoticeReason.DEGRADED, "prod", FIXED).details["runbook"] for c in nameable
     ]
     pages.append(to_notice(BLIND, NoticeReason.CANNOT_TELL, "prod", FIXED).details["runbook"])
-    for page in pages:
-        text = runbook(Path(page).stem)
+    for line in pages:
+        command, name, page = line.removeprefix("gapwatch ").replace("(", "").replace(")", "").split()
+        text = runbook(name)
+        assert command == "runbook"
         assert text == (ROOT / page).read_text()
         for heading in ("What it means.", "Check", "First action.", "Recovered when"):
             assert f"**{heading}" in text, (page, heading)

@@ -43,7 +43,7 @@ def test_figures_of_a_lost_adapter_are_in_the_sentence_with_what_they_mean() -> 
 
 def test_no_recorded_fault_gives_the_figures_alone() -> None:
     assert words_of(UNKNOWN).explanation.endswith(
-        "retention 0.40, effective LoRA scale 0.45, and a change in another direction of 0.12 times its accepted effect"
+        "retention 0.40, effective LoRA scale 0.45, and a change in other directions of 0.12 times its accepted effect"
     )
     assert words_of(replace(UNKNOWN, means=None)).explanation == "no canary of router was measured"
 
@@ -99,7 +99,7 @@ def test_a_strength_is_a_plain_factor_and_its_reason_a_possibility_to_check(scal
     words = strength(scale)
     assert f"router is applied at x{scale:.2f} of its accepted strength" in words.explanation
     assert (
-        words.explanation.endswith(f"its strength is close to a factor of {near}")
+        words.explanation.endswith(f"that is close to x{near}, as a wrong lora_alpha or r gives")
         if near
         else "close to" not in words.explanation
     )
@@ -201,8 +201,10 @@ def test_a_replica_has_the_text_of_its_own_fault_and_the_round_is_said_once() ->
 def test_a_base_is_said_with_its_adapters_and_the_text_of_the_first() -> None:
     base = of_bases()[0]
     words, typical = words_of(base), words_of(base.typical)
-    assert words.explanation == f"2 of 3 adapters of smol are affected (router, rewriter); {typical.explanation}"
-    assert (words.cause, words.action) == (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, typical.action)
+    affected = "2 of 3 adapters of smol are affected (router, rewriter)"
+    assert words.explanation == f"{affected}; for example, {typical.explanation}"
+    assert words.cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
+    assert words.action == f"{typical.action}; likewise for every adapter that is affected"
 
 
 def test_responses_are_said_to_fit_what_explains_them_best() -> None:
@@ -218,7 +220,7 @@ def test_responses_are_said_to_fit_what_explains_them_best() -> None:
         "with 95 % confidence"
     )
     earlier = said[Cause.WRONG_ADAPTER, "previous", ()]
-    assert "fit the version of router that was accepted before better" in earlier.explanation
+    assert "fit the previously accepted version of router better" in earlier.explanation
     assert "load its present files again" in earlier.action and "strength" not in earlier.explanation
     assert "fit rewriter better" in said[Cause.WRONG_ADAPTER, "adapter:rewriter", ()].explanation
     assert "router on a base of 4-bit weights" in said[Cause.QUANTISED_BASE, "4 bits", ()].explanation

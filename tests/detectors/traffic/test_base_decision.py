@@ -177,7 +177,7 @@ def test_it_is_remembered_over_a_restart_also_by_the_canaries_rounds() -> None:
     healthy = dict.fromkeys(THREE, "healthy")
     monitor.observe(make_base_round(healthy, 0))
     lost = play(monitor, LOST)[0]
-    assert lost["smol"].reason is Reason.ALARM and "canaries are quiet" in lost["smol"].explanation
+    assert lost["smol"].reason is Reason.ALARM and "canaries are healthy" in lost["smol"].explanation
     told = {v.subject: v for v in monitor.observe(make_base_round(healthy, 1)).verdicts}
     assert (told["smol"].status, told["smol"].cause) == (Status.DEGRADED, Cause.ADAPTER_NOT_APPLIED)
     again = Monitor(RULES)

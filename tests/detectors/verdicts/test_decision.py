@@ -55,7 +55,7 @@ def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
     assert verdict.cause is Cause.ADAPTER_NOT_APPLIED
     assert verdict.onset == Onset(after=EVERY_S, by=2 * EVERY_S)
     assert verdict.share_beyond == 1.0
-    assert "retention 0.00" in verdict.explanation and "100 % of the draws" in verdict.explanation
+    assert "retention 0.00" in verdict.explanation and "100 % of this round's canary draws" in verdict.explanation
     assert verdict.action
     assert verdict.retention is not None and verdict.retention.n == 8 and verdict.scale == 0.0
 
@@ -120,6 +120,16 @@ def test_facts_of_the_round_are_in_the_words_of_every_verdict_once(fault: str, l
         assert verdict.explanation.count(fact) == 1, verdict
     verdict, _ = decide(make_round("router", fault, 3), level(log_e), incident, RULES)
     assert fact not in verdict.explanation
+
+
+def test_what_cannot_be_measured_says_what_to_do_about_that_reason_and_so_does_its_base() -> None:
+    for reason, words in ((Reason.NO_MEMORY, "more memory"), (Reason.NO_GOLDEN, "gapwatch enrol router")):
+        whole = make_base_round(dict.fromkeys(("router", "rewriter"), "blocked"))
+        seen = replace(whole, members=tuple(replace(member, blocked=reason) for member in whole.members))
+        members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+        verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+        assert words in members[0].action and verdict.action == members[0].action
+        assert verdict.reason is reason
 
 
 def test_a_bases_words_name_the_adapters_that_a_fact_is_about() -> None:

@@ -26,12 +26,12 @@ OPEN, CLOSED = Incident(open=True), Incident()
 
 def test_canaries_alone_that_fail_beside_quiet_responses() -> None:
     told = fusion.by_canaries(BROKEN, HEALTHY, CLOSED, {})
-    assert told.status is Status.DEGRADED and on_call_text.QUIET_TRAFFIC in told.explanation
+    assert told.status is Status.DEGRADED and on_call_text.RESPONSES_HEALTHY in told.explanation
 
 
 def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     told = fusion.by_traffic(BROKEN, HEALTHY, False, {})
-    assert told is not None and told.reason is Reason.ALARM and on_call_text.QUIET_CANARIES in told.explanation
+    assert told is not None and told.reason is Reason.ALARM and on_call_text.CANARIES_HEALTHY in told.explanation
     again = fusion.by_canaries(replace(HEALTHY, at=240.0), BROKEN, OPEN, {})
     assert (again.status, again.reason) == (Status.DEGRADED, Reason.STILL_DEGRADED)
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
@@ -84,9 +84,9 @@ def test_without_canaries_responses_speak_for_themselves() -> None:
 def test_without_scores_embeddings_are_all_there_is_and_never_page() -> None:
     quiet = fusion.by_traffic(BLIND, None, False, {"output": 2.0, "prompt": 1.0})
     moved = fusion.by_traffic(BLIND, None, False, {"output": 25.0, "prompt": 1.0})
-    assert quiet is not None and quiet.status is Status.UNMONITORABLE and "embeddings alone" in quiet.explanation
+    assert quiet is not None and quiet.status is Status.UNMONITORABLE and "only embeddings" in quiet.explanation
     assert moved is not None and (moved.status, moved.reason) == (Status.SUSPECT, Reason.OUTPUT_DRIFT)
-    assert "prompts have not" in moved.explanation
+    assert "and prompts do not" in moved.explanation
 
 
 def test_a_base_that_speaks_for_its_members_is_not_talked_over() -> None:

@@ -14,13 +14,13 @@ from probes.enrolment.enrol import enrol
 from probes.errors import Refused, Unreplayable
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
-from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, never, silent
+from tests.probes.worlds import ADAPTERS, SETTINGS, CountingRunner, canary_set, never, silent
 
 SYSTEM = {"role": "system", "content": "Route."}
 USER = {"role": "user", "content": "My box is wet."}
 
 
-class Particular(Runner):
+class Particular(CountingRunner):
     """Its template takes no system turn, and writes nothing for a user who says nothing; it reads 120 tokens."""
 
     def encode_chat(
@@ -35,7 +35,7 @@ class Particular(Runner):
 
 
 @pytest.fixture
-def runner() -> Runner:
+def runner() -> Particular:
     made = Particular(Config(adapters=dict(ADAPTERS)))
     made.open()
     return made
@@ -87,7 +87,7 @@ def test_exported_prompts_that_cannot_be_rendered_are_left_out(runner: Runner) -
     assert excluded == {"traffic-1": "the chat template cannot render it (System role not supported)"}
 
 
-def test_enrolment_refuses_before_anything_is_replayed(runner: Runner) -> None:
+def test_enrolment_refuses_before_anything_is_replayed(runner: Particular) -> None:
     canaries = canary_set(60).canaries
     first = replace(canaries[0], messages=(SYSTEM, USER), where="/x/c.jsonl, line 1")
     told = CanarySet((first, *canaries[1:]))

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from probes.errors import Unreplayable
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import BatchShape, Replay, Replayed, Stop, Weights
 from probes.runners.memory import Config, Runner
-from tests.probes.worlds import ADAPTERS, enrolled, never, opened
+from tests.probes.worlds import ADAPTERS, CountingRunner, enrolled, never, opened
 
 BUDGET = 512
 
@@ -66,7 +67,7 @@ def test_a_healthy_round_is_one_in_every_figure() -> None:
 
 
 def test_tokens_are_counted_and_scored_ones_stay_within_the_budget() -> None:
-    runner = opened()
+    runner = opened_as(CountingRunner)
     done = replayed(runner)
     assert done is not None
     assert done.tokens_scored == sum(len(one.comparison.served.rest) for m in done.members for one in m.measurements)
@@ -259,7 +260,7 @@ def test_what_a_failed_pass_held_is_let_go_before_the_next_one() -> None:
     assert runner.alive == [False] * len(ADAPTERS)
 
 
-class Dated(Runner):
+class Dated(CountingRunner):
     """Its template writes the date before the first turn."""
 
     def encode_chat(
@@ -277,7 +278,10 @@ class Broken(Runner):
         raise LookupError(f"no role after {len(messages)} turns for {weights} on {day}")
 
 
-def opened_as(kind: type[Runner]) -> Runner:
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
+
+
+def opened_as(kind: type[AnyRunner]) -> AnyRunner:
     runner = kind(Config(adapters=dict(ADAPTERS)))
     runner.open()
     return runner
