@@ -22,7 +22,8 @@ class Detector(Protocol):
 
     reads: the one record type that ``update`` takes; the monitor routes by it and by nothing else
     about: what its evidence is about, an adapter or a base; each such subject has an M of its own
-    pages: may it alarm by itself? Only then do its streams count in the fleet's budget
+    pages: may it alarm by itself? Only then do its streams count in the fleet's budget. Only evidence of canaries, and
+    of responses about adapters, opens incidents: what pages by anything else would cost budget and page nobody
     state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. Its class has
     ``layout``, the version of what ``to_json`` writes: saved evidence of another one starts at 0
     """

@@ -43,15 +43,16 @@ class Judge:
         self._restore()
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
-        if isinstance(observation, BaseRound):
-            return self._round(observation, now)
-        if isinstance(observation, ScoredResponses):
-            return self._responses(observation, now)
-        if isinstance(observation, TrafficBatch) and observation.topic_recreated:
-            partition = observation.topic, observation.partition
-            self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != partition}
-        if isinstance(observation, GoldenAccepted):
-            self._accept(observation)
+        match observation:
+            case BaseRound():
+                return self._round(observation, now)
+            case ScoredResponses():
+                return self._responses(observation, now)
+            case TrafficBatch(topic_recreated=True):
+                partition = observation.topic, observation.partition
+                self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != partition}
+            case GoldenAccepted():
+                self._accept(observation)
         return [observation]
 
     def save(self) -> None:

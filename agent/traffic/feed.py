@@ -7,14 +7,13 @@ batch is counted only from the watermark of its partition on. docs/architecture.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 import structlog
 
 from agent.errors import AgentError
 from agent.kafka.contract import LinkStatus, PartitionRecords, TopicConsumer, TopicPartition
-from agent.records import PartitionAdapter, RejectionReason, TrafficBatch
+from agent.records import PartitionAdapter, TrafficBatch
 from agent.traffic.request_counts import count_labels, request_counts
 from agent.traffic.traffic_sampler import TrafficSampler
 from agent.traffic.watermarks import Watermarks
@@ -45,8 +44,9 @@ class TrafficFeed:
     not committed yet. A log that an unclean election has truncated is taken for a recreated topic, too; and a recreated
     topic that grew past the old watermark before it was first read here cannot be distinguished from the old one.
     Sampling comes before decoding wherever key or headers name the adapter: a record outside the sample is counted and
-    never opened, so that a broken one among them goes unnoticed. ``rejected`` is of the records that were opened. Of
-    these, what is no request at all (a chunk of a stream, an engine's error) is subtracted from the count again.
+    never opened, so that a broken one among them goes unnoticed. What a batch has rejected is of the records that were
+    opened. Of these, what is no request at all (a chunk of a stream, an engine's error) is subtracted from the count
+    again.
     """
 
     def __init__(
@@ -61,13 +61,12 @@ class TrafficFeed:
         self._consumer, self._sampler = consumer, sampler
         self._counted_upto, self._max_pending, self._flush = counted_upto, max_pending, flush
         self._watermarks = Watermarks(judged)
-        self._recreated: dict[TopicPartition, int] = {}  # -> watermark of the deleted topic
+        # -> watermark of the deleted topic. Replaced and never changed: the health server's threads read it meanwhile.
+        self._recreated: Mapping[TopicPartition, int] = {}
         self._without_watermark: set[TopicPartition] = set()  # gained; the store has not reported its watermarks yet
         self._held_back: list[PartitionRecords] = []  # polled from such partitions
         self._uncommitted: dict[TopicPartition, list[int]] = {}  # next_offset of each uncommitted batch
         consumer.on_revoke = self._flush_before_revoke
-        self.records = 0
-        self.rejected: Counter[RejectionReason] = Counter()
 
     @property
     def status(self) -> LinkStatus:
@@ -166,7 +165,7 @@ class TrafficFeed:
         log.warning("topic_recreated", topic=records.topic, partition=records.partition, read_before_up_to=mark)
         self._watermarks.reset(partition)
         self._uncommitted.pop(partition, None)  # committing the old topic's end would skip records of the new one
-        self._recreated[partition] = mark
+        self._recreated = {**self._recreated, partition: mark}
         return True
 
     def _batch(self, records: PartitionRecords, now: float) -> TrafficBatch:
@@ -179,10 +178,8 @@ class TrafficFeed:
         counts = count_labels(labels, columns, mark, now) + sampled.counts
         self._watermarks.advance(partition, next_offset)
         if next_offset >= self._recreated.get(partition, math.inf):
-            del self._recreated[partition]
+            self._recreated = {key: mark for key, mark in self._recreated.items() if key != partition}
         self._uncommitted.setdefault(partition, []).append(next_offset)
-        self.records += len(records.messages)
-        self.rejected.update(rejection.reason for rejection in sampled.rejected)
         return TrafficBatch(
             topic=records.topic,
             partition=records.partition,

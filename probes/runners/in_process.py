@@ -1,13 +1,12 @@
 """The runner that replays on models in this process: golden and live base, with adapters as their files are now.
 
-It schedules: which passes, in which batches, under which lock. What is in memory is decided in probes/residency/, what
-a pass computes in probes/model/. Held by tests/probes/test_every_runner.py and tests/probes/runners/.
+It schedules: which passes, in which batches. What is in memory is decided in probes/residency/, what a pass computes in
+probes/model/. Held by tests/probes/test_every_runner.py and tests/probes/runners/.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -83,15 +82,10 @@ class Config:
 
 
 class Runner:
-    """See probes/runner.py for the contract.
-
-    Forward passes of several threads take turns by a lock held for one micro-batch, so that traffic is embedded
-    between the micro-batches of a round.
-    """
+    """See probes/runner.py for the contract; one thread calls it."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._lock = threading.RLock()
         cache = Path(config.cache_dir).expanduser()
         kept = {AdapterVersion(name): folder for name, folder in config.golden_adapters.items()}
         sources = ArtefactPaths(config.base, config.adapters, config.golden_base, cache, kept)
@@ -103,18 +97,15 @@ class Runner:
         if self.config.threads:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # read by the tokenizers' pool at its first use
         torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
-        with self._lock:
-            self.residency.open()
+        self.residency.open()
 
     def close(self) -> None:
         """Release the models; a closed runner may be opened again."""
-        with self._lock:
-            self.residency.close()
+        self.residency.close()
 
     def refresh(self) -> dict[str | None, Readiness]:
         """Look at the files, load what has settled. An adapter is ready when its own and the base's entries are."""
-        with self._lock:
-            return self.residency.look()
+        return self.residency.look()
 
     def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
         """Answer in micro-batches, longest first, and in smaller ones where there is no memory for them.
@@ -143,8 +134,7 @@ class Runner:
         """``generate`` for each prompt, in batches: a step of many rows costs little more than a step of one."""
         texts: list[list[int]] = [[] for _ in prompts]
         with self._fault_injection() as faults:
-            with self._lock:
-                resolved = faults.resolve(target)
+            resolved = faults.resolve(target)
             model = self._model_of(resolved)
             for batch in pack_prompts(prompts, max_new_tokens, self.config.max_batch_tokens):
                 steps = model.greedy(resolved.target, [prompts[index] for index in batch], max_new_tokens, stop)
@@ -163,8 +153,7 @@ class Runner:
         for batch in pack_texts(texts, self.config.max_batch_tokens):
             if stop():
                 break
-            with self._lock:
-                pooled += in_halves(batch, golden.pooled)
+            pooled += in_halves(batch, golden.pooled)
         return pooled
 
     def score(
@@ -176,18 +165,15 @@ class Runner:
         for chunk in chunks(jobs, self.config.max_batch_tokens):
             if stop():
                 break
-            with self._lock:
-                models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
-                scored += in_halves(chunk, partial(self._score, models, options))
+            models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
+            scored += in_halves(chunk, partial(self._score, models, options))
         return scored
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
-        with self._lock:
-            return self.loaded.golden_hashes(adapter, scheme)
+        return self.loaded.golden_hashes(adapter, scheme)
 
     def accept_adapter(self, version: AdapterVersion, folder: str | None) -> None:
-        with self._lock:
-            self.residency.accept_adapter(version, folder)
+        self.residency.accept_adapter(version, folder)
 
     def encode_chat(
         self, messages: Sequence[dict[str, str]], weights: Weights = Weights.LIVE, day: date | None = None
@@ -240,9 +226,8 @@ class Runner:
 
     def blocks(self, adapter: str) -> tuple[str, ...]:
         """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
-        with self._lock:
-            model = self.loaded.model(Weights.LIVE, adapter)
-            return faulty_adapters.blocks(model.adapters.applied[adapter].adapter)
+        model = self.loaded.model(Weights.LIVE, adapter)
+        return faulty_adapters.blocks(model.adapters.applied[adapter].adapter)
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
         """r and lora_alpha as the adapter's config has them, without its patterns. Raises like ``run``."""
@@ -259,22 +244,19 @@ class Runner:
         try:
             yield faults
         finally:
-            with self._lock:
-                faults.remove_all()
+            faults.remove_all()
 
     def _by_batch_key(self, faults: FaultInjection, replays: Sequence[Replay]) -> list[Resolved]:
         """Replays that may share a micro-batch. All targets are resolved before the first replay is answered."""
         groups: dict[object, Resolved] = {}
-        with self._lock:
-            for replay in replays:
-                resolved = faults.resolve(replay.target)
-                _, originals = groups.setdefault(resolved.batch_key, (resolved, {}))
-                originals[replace(replay, target=resolved.target)] = replay
+        for replay in replays:
+            resolved = faults.resolve(replay.target)
+            _, originals = groups.setdefault(resolved.batch_key, (resolved, {}))
+            originals[replace(replay, target=resolved.target)] = replay
         return list(groups.values())
 
     def _model_of(self, target: ResolvedTarget) -> Model:
-        with self._lock:
-            return self.residency.rounded(target.model, target.bits, target.group) if target.bits else target.model
+        return self.residency.rounded(target.model, target.bits, target.group) if target.bits else target.model
 
     def _score(self, models: GoldenModels, options: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
         """A single response that there is no memory for says so in its answer, and fails no other."""
@@ -288,14 +270,13 @@ class Runner:
     def _answer(
         self, faults: FaultInjection, model: Model, shape: BatchShape, batch: Sequence[Replay]
     ) -> list[Replayed]:
-        with self._lock:
-            self._check_variants(faults)
-            try:
-                return model.answer(batch, shape)
-            except NoMemory as error:
-                if len(batch) == 1:
-                    self._give_up(batch[0].target, error)
-                raise
+        self._check_variants(faults)
+        try:
+            return model.answer(batch, shape)
+        except NoMemory as error:
+            if len(batch) == 1:
+                self._give_up(batch[0].target, error)
+            raise
 
     def _give_up(self, target: Target, error: NoMemory) -> None:
         """Only a live adapter without a fault: a variant that runs out of memory says nothing about its adapter."""
@@ -303,9 +284,8 @@ class Runner:
             self.residency.give_up(target.adapter, error)
 
     def _step(self, faults: FaultInjection, steps: Iterator[dict[int, int]]) -> dict[int, int] | None:
-        with self._lock:
-            self._check_variants(faults)
-            return next(steps, None)
+        self._check_variants(faults)
+        return next(steps, None)
 
     def _check_variants(self, faults: FaultInjection) -> None:
         """Variants are made from what was loaded when they were resolved; after another load they mean nothing."""

@@ -14,6 +14,7 @@ import pytest
 
 from detectors.records import BaseRound, Evidence, SubjectKind
 from detectors.registry import load, names, reads
+from detectors.traffic_records import TrafficRound
 from tests.detectors.record_streams import Stream, stream_for
 from tests.detectors.synthetic import ADAPTERS, make_base_round
 
@@ -60,6 +61,13 @@ def ticked(detector: Any, records: Any, stream: Stream) -> Evidence:
 def test_names_its_null_and_its_guarantee(kind: ModuleType) -> None:
     assert all(word in kind.Detector.__doc__ for word in ("H0", "breaks", "Source"))
     assert kind.Config() == kind.Config()
+
+
+def test_pages_only_by_evidence_that_opens_incidents(kind: ModuleType) -> None:
+    settings = {"pages": True} if "pages" in kind.Config.__dataclass_fields__ else {}
+    detector = kind.Detector(kind.Config(**settings))
+    opens = detector.reads is BaseRound or (detector.reads, detector.about) == (TrafficRound, SubjectKind.ADAPTER)
+    assert opens or not detector.pages
 
 
 def test_answers_with_evidence_of_the_subject_it_was_shown(kind: ModuleType, stream: Stream) -> None:

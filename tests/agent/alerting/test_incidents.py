@@ -166,7 +166,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("sentence", CASES)
-def test_case(sentence: str) -> None:
+def test_what_is_sent_round_by_round(sentence: str) -> None:
     rounds, wanted = CASES[sentence]
     assert told(*rounds) == wanted, sentence
 

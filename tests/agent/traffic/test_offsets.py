@@ -91,6 +91,20 @@ def test_a_topic_recreated_while_nobody_read_is_read_from_its_beginning() -> Non
     assert feed.status == (True, "")
 
 
+def test_what_the_health_server_reads_from_its_own_thread_is_replaced_and_never_changed() -> None:
+    topic, seen = MemoryTopic(), list[Mapping[TopicPartition, int]]()
+    topic.publish(request(n) for n in range(5))
+
+    def counted_upto() -> Mapping[TopicPartition, int]:
+        """Asked in the middle of a poll, before it finds that the topic is another one."""
+        seen.append(feed._recreated)
+        return {("traffic", 0): 7}
+
+    feed = feed_over(topic, counted_upto=counted_upto)
+    feed.poll(0.0)
+    assert (seen, feed._recreated) == ([{}], {("traffic", 0): 7})
+
+
 def test_a_topic_recreated_under_a_reader_is_read_from_its_beginning_and_committed_there() -> None:
     topic = MemoryTopic()
     topic.publish(request(n) for n in range(50))

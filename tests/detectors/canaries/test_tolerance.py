@@ -59,7 +59,7 @@ def test_a_tolerance_of_zero_says_what_to_do() -> None:
         ("30 % weaker under a base that moved", {"scale": 0.7}, True, True),
     ],
 )
-def test_beyond(why: str, figures: dict[str, Any], moved: bool, wanted: bool) -> None:
+def test_what_is_beyond_tolerance(why: str, figures: dict[str, Any], moved: bool, wanted: bool) -> None:
     assert beyond_tolerance(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
 
 

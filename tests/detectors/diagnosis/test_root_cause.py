@@ -48,7 +48,7 @@ T = Tolerances()
         ("a drift within tolerance is no wrong strength", "scale:0.96", Cause.UNKNOWN),
     ],
 )
-def test_cause(why: str, fault: str, cause: Cause) -> None:
+def test_which_cause_a_fault_gets(why: str, fault: str, cause: Cause) -> None:
     assert diagnose(make_round("router", fault), T).cause is cause
 
 

@@ -58,7 +58,7 @@ def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
     assert fusion.by_traffic(SUSPECT, BLIND, False, {}) is None
 
 
-def test_both() -> None:
+def test_where_both_lines_page_the_canaries_verdict_speaks_for_both() -> None:
     assert on_call_text.BOTH in fusion.by_canaries(BROKEN, BROKEN, OPEN, {}).explanation
     assert fusion.by_traffic(BROKEN, BROKEN, True, {}) is None, "it was told in the canaries' round"
 
