@@ -67,7 +67,10 @@ class CanaryIncidents:
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Files of earlier versions hold the onsets' estimates apart, as ``began``, or not at all; and the earliest no
-        retention over rounds, which then starts again."""
+        retention over rounds, which then starts again. Where no canaries are replayed any more, nothing could end
+        their incidents: they are dropped, and the responses' word is the one that counts."""
+        if not any(detector.reads is BaseRound for detector in self.detectors.values()):
+            return
         began = {(row["kind"], row["subject"]): row["at"] for row in stored.get("began", ())}
         self.incidents = {
             (SubjectKind(row["kind"]), row["subject"]): Incident.from_json(

@@ -45,12 +45,15 @@ def by_traffic(
 ) -> Verdict | None:
     """The verdict of a round of responses; None where the canaries' own, given in their rounds, says all there is.
 
-    canary: the latest one by canaries, None where there are none
+    canary: the latest one by canaries, None where there are none and before the first one since a restart
+    canary_open: their incident, which a restart keeps: good responses do not end it, so they must not sound as if
     """
+    if canary_open:
+        return None
     if canary is None:
         return _without_score(traffic, drift) if traffic.reason is Reason.NOT_SCORED else _with_drift(traffic, drift)
     news = traffic.status in (Status.DEGRADED, Status.SUSPECT) or traffic.reason is Reason.RESOLVED
-    if canary_open or not news or canary.covered_by:
+    if not news or canary.covered_by:
         return None
     if traffic.status is Status.SUSPECT and canary.status is Status.UNMONITORABLE:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.records import Finding, Notice, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
+from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Evidence, Verdict
 from detectors.traffic_records import TrafficScore
@@ -43,8 +44,8 @@ STORY: Sequence[BaseRound | ScoredResponses] = (
 )
 
 
-def judge(folder: Path) -> Judge:
-    return Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(folder), lambda _: ())
+def judge(folder: Path, configs: Mapping[str, object] | None = None) -> Judge:
+    return Judge(Monitor(Rules(Tolerances(), 20.0), configs), "prod", StateFile(folder), lambda _: ())
 
 
 @pytest.fixture(params=["as saved now", "as saved before"])
@@ -83,6 +84,21 @@ def test_incidents_counters_and_what_was_told_are_those_of_before(restarted: Jud
     recovering = verdicts(restarted(responses(5, *of_rewriter(FOR)), 300.0))["rewriter"]
     assert recovering.reason.value == "recovering"
     assert recovering.onset is not None and (recovering.onset.by, recovering.onset.estimate) == (60.0, 60.0)
+
+
+def test_good_responses_before_the_first_canary_round_do_not_end_an_incident_of_the_canaries(
+    restarted: Judge,
+) -> None:
+    for number in range(5, 8):
+        findings = restarted(responses(number, *[score(FOR[:2], adapter="router")] * 6), 60.0 * number)
+        assert notices(findings) == [] and "router" not in verdicts(findings)
+
+
+def test_where_canaries_were_switched_off_responses_end_their_incident(restarted: Judge, tmp_path: Path) -> None:
+    restarted.save()
+    alone = judge(tmp_path, {"traffic_likelihood": traffic_likelihood.Config()})
+    sent = [notices(alone(responses(n, *[score(FOR[:2], adapter="router")] * 6), 60.0 * n)) for n in (5, 6)]
+    assert sent == [[], [("router", "recovered")]]
 
 
 def test_evidence_goes_on_where_it_was(restarted: Judge) -> None:
