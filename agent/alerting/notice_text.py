@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.records import NoticeReason
 from detectors import on_call_text as text
+from detectors.name_list import first_names
 from detectors.records import Cause, Identity, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
 
 # Causes that tell a reader nothing about where to look.
@@ -55,7 +56,7 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
-        "affected": text.AFFECTED.format(n=len(members), names=", ".join(members)) if members else "",
+        "affected": text.AFFECTED.format(n=len(members), names=first_names(members)) if members else "",
         "retention": _retention(verdict),
         "since": text.SINCE.format(onset=onset_words(verdict.onset)) if verdict.onset else "",
         "reason": _words(verdict.reason.value),

@@ -34,6 +34,7 @@ def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> i
 
 def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
     """Query the running agent on its loopback port where it has the embedded store open, else open the store here."""
+    store.query_parameters(name)  # an unknown name is refused before any store is asked
     if config.clickhouse.dsn.startswith("chdb:"):
         answered = _ask_agent(config.telemetry.control_port, name, params)
         if answered is not None:

@@ -16,6 +16,7 @@ from detectors.diagnosis.name_encoding import is_earlier_version
 from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, ResponseDiagnosis
 from detectors.diagnosis.signature_matching import BOTH
 from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
+from detectors.name_list import first_names
 from detectors.on_call_text import Text
 from detectors.records import THE_BASE, Cause, FaultKind, Identity, NamedCause
 
@@ -203,7 +204,7 @@ def base_values(diagnosis: BaseDiagnosis) -> dict[str, Any]:
         "base": diagnosis.base,
         "affected": len(diagnosis.affected),
         "measured": diagnosis.measured,
-        "names": ", ".join(diagnosis.affected),
+        "names": first_names(diagnosis.affected),
         "typical": typical.explanation,
         "typical_action": typical.action,
     }

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from detectors.name_list import first_names
 from detectors.on_call_text import AT_FAULT, BASE_RESPONSES, EVIDENCE_GROWING, LOOK_AT_BASE, NONE_AT_FAULT, THEN
 from detectors.records import Cause, Evidence, Identity, NamedCause, Reason, Status, SubjectKind, Verdict
 from detectors.traffic.adapter_decision import ResponseIncident
@@ -146,7 +147,7 @@ def _in_common(base: str, members: Members) -> NamedCause:
     for adapter, incident in incidents.items():
         shown = incident.cause.value.replace("_", " ") if incident.open else EVIDENCE_GROWING
         alike.setdefault(shown, []).append(adapter)
-    each = "; ".join(f"{shown}: {', '.join(adapters)}" for shown, adapters in alike.items())
+    each = "; ".join(f"{shown}: {first_names(adapters)}" for shown, adapters in alike.items())
     together = BASE_RESPONSES.format(bad=len(members.bad), scored=members.scored, base=base, causes=each)
     action = THEN.format(first=LOOK_AT_BASE, action=leading.action) if leading.action else LOOK_AT_BASE
     return NamedCause(cause, "; ".join(filter(None, (together, leading.explanation))), action)
@@ -155,7 +156,7 @@ def _in_common(base: str, members: Members) -> NamedCause:
 def _measured(blank: Verdict, step: Step, members: Members) -> Verdict:
     bad = tuple(verdict.subject for verdict in members.bad)
     degraded = step.status is Status.DEGRADED
-    figures = AT_FAULT.format(adapters=", ".join(bad)) if bad else NONE_AT_FAULT
+    figures = AT_FAULT.format(adapters=first_names(bad)) if bad else NONE_AT_FAULT
     evidence = tuple(_strongest(verdict) for verdict in members.bad if any(e.pages for e in verdict.evidence))
     verdict = report(blank, step, "" if degraded else figures)  # the words of the incident name them too
     return replace(verdict, members=bad if degraded else (), evidence=evidence)

@@ -75,9 +75,17 @@ def test_onset_in_words(onset: Onset, words: str) -> None:
     assert onset_words(onset) == words
 
 
+def test_a_headline_of_many_adapters_names_the_first_and_still_says_since_when() -> None:
+    many = tuple(f"adapter-{i}" for i in range(60))
+    verdict = alarm(FIXED, subject_kind=BASE_KIND, subject=BASE, members=many)
+    line = headline(verdict)
+    assert "(60 adapters: adapter-0, adapter-1, adapter-2, adapter-3, adapter-4, adapter-5 and 54 more)" in line
+    assert verdict.onset is not None and line.endswith(onset_words(verdict.onset))
+
+
 def test_the_headline_fits_pagerduty_whatever_the_names() -> None:
-    many = tuple(f"adapter-{i}-{'x' * 40}" for i in range(60))
-    assert len(headline(alarm(FIXED, subject_kind=BASE_KIND, subject=BASE, members=many))) == 1024
+    long = tuple(f"adapter-{i}-{'x' * 240}" for i in range(5))
+    assert len(headline(alarm(FIXED, subject_kind=BASE_KIND, subject=BASE, members=long))) == 1024
 
 
 def notice() -> Notice:

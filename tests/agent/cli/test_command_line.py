@@ -71,6 +71,12 @@ def test_a_terminal_width_that_is_no_number_is_ignored(columns: str, config: Pat
     assert done.returncode == 0 and "requests_since" in done.stdout, done.stderr
 
 
+def test_an_unknown_question_is_refused_before_any_store_is_asked(config: Path) -> None:
+    done = gapwatch("query", "no_such_question", "--config", str(config))
+    assert done.returncode == 64
+    assert "no_such_question" in done.stderr and "requests_since" in done.stderr, done.stderr
+
+
 def test_an_unknown_key_ends_with_64_and_its_place(config: Path) -> None:
     config.write_text(config.read_text() + "\nkafak: {}\n")
     done = gapwatch("check-config", "--config", str(config))
