@@ -232,20 +232,8 @@ class Worker:
     def _regenerate(self, wanted: _TextsWanted) -> None:
         base, now = self._bases[wanted.base], self._clock.now()
         for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, self._stopped):
-            flip = Flip(
-                adapter=wanted.round.adapter,
-                base=wanted.base,
-                canary=changed.canary,
-                round=wanted.round.number,
-                at=now,
-                prompt=changed.prompt_text,
-                golden_text=changed.golden_text,
-                present_text=changed.present_text,
-                retention=changed.retention,
-                golden_passes=changed.golden_passes,
-                present_passes=changed.present_passes,
-            )
-            self._results.put(flip)
+            adapter, number = wanted.round.adapter, wanted.round.number
+            self._results.put(Flip(adapter=adapter, base=wanted.base, round=number, at=now, **changed._asdict()))
 
     def _look(self, base: WatchedBase) -> bool:
         """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""

@@ -25,7 +25,7 @@ class FlippedAnswer(NamedTuple):
     """
 
     canary: str
-    prompt_text: str
+    prompt: str
     golden_text: str
     present_text: str
     retention: float

@@ -38,7 +38,7 @@ def test_flips_show_the_worst_canaries_before_and_after() -> None:
     assert 1 <= len(found) <= 3
     for flip in found:
         canary = enrolled("alpha").canary(flip.canary)
-        assert (flip.prompt_text, flip.golden_text) == (canary.prompt_text, canary.golden_text)
+        assert (flip.prompt, flip.golden_text) == (canary.prompt_text, canary.golden_text)
         assert flip.present_text != flip.golden_text
         assert flip.retention == pytest.approx(0, abs=0.01)
     assert flips(runner, seen, goldens(), 3, lambda: True) == []
