@@ -95,6 +95,8 @@ def decide_traffic_base(
     if all(verdict.status is Status.UNMONITORABLE for verdict in verdicts):
         return _unmeasured(blank, verdicts, before, rules)
     members = standing(verdicts, incidents, rules)
+    if before.open and before.onset_estimate is None:  # from saved state of an earlier version, which had it of members
+        before = replace(before, onset_estimate=members.onset_at)
     step = advance(before, _result(round.at, members, before.open), rules, BY_MEMBERS)
     if step.reason is Reason.ALARM:
         first = min((incidents[v.subject].incident for v in members.bad), key=_first_bad)

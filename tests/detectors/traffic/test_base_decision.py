@@ -148,6 +148,16 @@ def test_one_adapter_that_is_left_after_a_restart_can_end_it() -> None:
     assert list(after) == ["router"] and after["router"].covered_by == ""
 
 
+def test_an_incident_saved_by_an_earlier_version_has_the_estimated_onset_of_its_members() -> None:
+    monitor, again = alone(), alone()
+    lost = play(monitor, WELL, LOST)[1]["smol"].onset
+    stored = json.loads(json.dumps(monitor.state_json()))
+    del stored["response_bases"]["smol"]["onset_estimate"]
+    again.restore(stored)
+    (later,) = play(again, LOST, first=2)
+    assert lost is not None and lost.estimate is not None and later["smol"].onset == lost
+
+
 def test_where_responses_are_not_judged_any_more_their_incident_is_dropped() -> None:
     monitor, again = Monitor(RULES), Monitor(RULES, {"adapter_gap": default_configs(RULES.tolerances)["adapter_gap"]})
     play(monitor, LOST)
