@@ -286,10 +286,11 @@ class Worker:
             self._accept(base, accepted)
 
     def _accept(self, base: WatchedBase, accepted: GoldenAccepted) -> None:
+        # Handed out first: also where its files cannot be put in force, evidence against the former record ends.
+        self._results.put(accepted)
         golden = base.goldens.held.get(accepted.adapter)
         if isinstance(golden, Golden):
             base.responses.accepted(golden)
-        self._results.put(accepted)
 
     def _batch(self, base: WatchedBase) -> bool:
         """Score or embed one batch of the base's responses; what there was no time for comes first in the next turn."""
