@@ -240,12 +240,13 @@ def token_ids(value: object, name: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def logprobs(value: object, name: str) -> tuple[float, ...]:
-    """Nats, one for each output token, NaN for a token without; () where the value is missing."""
-    if value is None:
-        return ()
+def logprobs(value: object) -> tuple[float, ...]:
+    """Nats, one for each output token, NaN for a token without; () where the value is missing or of another form.
+
+    Nothing is decided by them, so that a record is not rejected for what an engine writes there.
+    """
     if not isinstance(value, list) or not all(item is None or is_number(item) for item in value):
-        raise Unreadable(RejectionReason.WRONG_TYPE, name)
+        return ()
     return tuple(math.nan if item is None else float(item) for item in value)
 
 

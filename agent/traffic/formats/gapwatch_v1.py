@@ -57,7 +57,7 @@ def read(message: Message, body: Body, partition: TopicPartition) -> Interaction
         offset=message.offset,
         prompt_token_ids=prompt_ids,
         output_token_ids=output_ids,
-        token_logprobs=json_fields.logprobs(body.get("token_logprobs"), "token_logprobs"),
+        token_logprobs=json_fields.logprobs(body.get("token_logprobs")),
         unscored=unread
         or scorable.of_request({**given, "messages": body.get("messages")}, prompt_ids, output_ids)
         or scorable.of_answer(body, finish_reason),

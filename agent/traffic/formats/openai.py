@@ -158,12 +158,14 @@ def _output(choice: Body, request: Body) -> str:
 
 def _logprobs(choice: Body) -> tuple[float, ...]:
     """Chat: logprobs.content[].logprob; completions: logprobs.token_logprobs."""
-    logprobs = json_fields.mapping(choice, "logprobs")
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return ()
     content = logprobs.get("content")
     if isinstance(content, list):
         tokens = [item if isinstance(item, dict) else {} for item in content]
-        return json_fields.logprobs([token.get("logprob") for token in tokens], "logprobs")
-    return json_fields.logprobs(logprobs.get("token_logprobs"), "logprobs")
+        return json_fields.logprobs([token.get("logprob") for token in tokens])
+    return json_fields.logprobs(logprobs.get("token_logprobs"))
 
 
 def _first(preferred: Body, other: Body, name: str) -> Any:

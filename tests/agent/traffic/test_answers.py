@@ -101,6 +101,14 @@ def test_token_ids_and_log_probabilities_of_chunks_are_concatenated() -> None:
     )
 
 
+@pytest.mark.parametrize("logprobs", [True, [1], {"content": "none"}, {"content": [{"logprob": "low"}]}])
+def test_a_record_is_not_rejected_for_log_probabilities_of_another_form(logprobs: Any) -> None:
+    whole = chunk("stop", role="assistant", content="shipping")
+    (choice,) = whole["choices"]
+    interaction = read(streamed([whole | {"choices": [choice | {"logprobs": logprobs}]}]))
+    assert (interaction.output, interaction.token_logprobs) == ("shipping", ())
+
+
 def test_all_chunks_of_a_completion_are_its_text() -> None:
     chunks = [
         text_chunk("ship", None)["response"],
