@@ -394,7 +394,8 @@ class ShareOf(StrEnum):
 class Verdict:
     """What is decided about one subject after one round, with everything a person needs to check it.
 
-    share_beyond: of the round's draws beyond tolerance, or of its scored responses that speak against it: share_of
+    share_beyond: of the round's draws beyond tolerance, or of its scored responses that speak against it: share_of; of
+    a base the share of its own scores (tolerance.py::base_scores)
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one

@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -115,29 +116,44 @@ def of_members(record: BaseRound, score: Callable[[Round], Bools]) -> dict[str, 
     return {member.adapter: score(member) for member in record.members if blocked_by(member) is None}
 
 
-def member_median(round: BaseRound, tolerances: Tolerances) -> tuple[Bools, int]:
-    """The lower median of S over the members of a base, draw by draw, and how many members it is of.
+def base_scores(round: BaseRound, tolerances: Tolerances) -> Bools:
+    """(n,) S of a base, draw by draw: 1 where ``members_needed`` of its measured members score 1 in that draw.
 
-    Comes back as ((n,), k) with n the shortest member's number of draws; empty where fewer than two members have
-    measurements. Each member's draws are first put in an order of their own, fixed by its name and the round: the
-    median pairs the j-th draws, and a common order of canaries would pair outlier with outlier.
+    H0: at most half of the members measured in this round are broken, each of the others keeps the null above, and
+    draws of different members are independent given the past. Guarantee: the mean of each score given the past and the
+    earlier draws is at most ``tolerances.share``. What breaks it: members whose draws depend on each other, and members
+    of whom it depends on their answers whether they are measured.
+
+    n is the shortest member's number of draws, 0 where fewer than two members have measurements. Each member's draws
+    are first put in an order of their own, fixed by its name and the round: the j-th draws are counted together, and in
+    a common order of canaries outlier would meet outlier.
     """
     rows = [_shuffled(member, tolerances) for member in round.members if blocked_by(member) is None]
     if len(rows) < 2:
-        return np.zeros(0, dtype=np.bool_), len(rows)
-    n = min(len(row) for row in rows)
-    ordered = np.sort(np.stack([row[:n] for row in rows]), axis=0)
-    return ordered[(len(rows) - 1) // 2], len(rows)
+        return np.zeros(0, dtype=np.bool_)
+    n = min(map(len, rows))
+    beyond: Bools = np.sum([row[:n] for row in rows], axis=0) >= members_needed(tolerances.share, len(rows))
+    return beyond
 
 
-def median_share(share: float, members: int) -> float:
-    """The largest mean of the lower median while at most half of the members are broken.
+@lru_cache(maxsize=256)
+def members_needed(share: float, members: int) -> int:
+    """The smallest c with P(b + Bin(members - b, share) >= c) <= share, where b = members // 2 are broken outright.
 
-    With ``members // 2`` broken outright, one outlier among the others makes the median 1: that chance is
-    ``1 - (1 - share)^(members - members // 2)``. It is ``share`` for two members and .0975 for three. The draws of
-    different members are independent given the past.
+    In whole numbers, because for two members the chance is ``share`` exactly, and rounding must not decide.
+    Source: docs/mathematics.md#base-detector.
     """
-    return 1.0 - (1.0 - share) ** (members - members // 2)
+    broken = members // 2
+    others = members - broken
+    beyond, of = share.as_integer_ratio()
+    whole = of**others
+    exactly, at_least, outliers = (of - beyond) ** others, whole, 0
+    while at_least * of > whole * beyond:
+        at_least -= exactly
+        # The binomial term of one outlier more: the division leaves no remainder.
+        exactly = exactly * (others - outliers) * beyond // ((outliers + 1) * (of - beyond))
+        outliers += 1
+    return broken + outliers
 
 
 def _base_above_noise(measurement: Measurement) -> bool:

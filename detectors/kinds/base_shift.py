@@ -1,4 +1,4 @@
-"""Base shift: do most adapters of one base show more than is tolerated, in the same round?
+"""Base shift: do more than half of the adapters of one base show more than is tolerated, in the same round?
 
 Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
@@ -6,12 +6,18 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from detectors.canaries.tolerance import Tolerances, median_share, member_median
+from detectors.canaries.tolerance import Tolerances, base_scores
 from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Evidence, SubjectKind
 
-State = EProcessBank[str]
+
+class State(EProcessBank[str]):
+    """Layout 1 held evidence against another share, that of the members' median."""
+
+    __slots__ = ()
+    layout: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +29,13 @@ class Config:
 
 
 class Detector:
-    """e-detector on the lower median of the members' scores, draw by draw.
+    """e-detector on the scores of a base, draw by draw: 1 where enough of its measured members are beyond tolerance.
 
-    H0: at most half of the members are broken, and in each of the others at most ``tolerances.share`` of the pool is
-    beyond tolerance, given the past. Guarantee: average run length at least A rounds. The bet is against
-    ``median_share``, which exceeds the tolerated share: of three members a broken one and one healthy outlier are
-    enough for a median of 1. What breaks it: members whose draws depend on each other. With fewer than two measured
-    members the evidence stays as it is (``n`` too, which is 0 in a base of one).
+    H0: at most half of the members are broken, in each of the others at most ``tolerances.share`` of the pool is beyond
+    tolerance, given the past, and members draw independently of each other. How many members are enough follows from
+    it (``members_needed``), for as many as are measured in that round: the mean score is at most ``tolerances.share``.
+    Guarantee: average run length at least A rounds. What breaks it: members whose draws depend on each other. With
+    fewer than two measured members the evidence stays as it is (``n`` too, which is 0 in a base of one).
 
     Source: docs/mathematics.md#base-detector; e_detector.py.
     """
@@ -45,9 +51,8 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of one base with all its members."""
         tolerances = self.config.tolerances
-        median, members = member_median(record, tolerances)
-        share = median_share(tolerances.share, members)
-        self.state.advance({record.base: median}, share, self.config.bets, record.at)
+        scores = {record.base: base_scores(record, tolerances)}
+        self.state.advance(scores, tolerances.share, self.config.bets, record.at)
         return self.state.evidence(EvidenceSource(self.about, "base_shift", self.pages), [record.base], record)
 
     def onset(self, subject: str) -> OnsetEstimate | None:

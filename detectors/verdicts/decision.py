@@ -2,8 +2,9 @@
 verdict.
 
 An incident opens at an alarm and ends after two good rounds in a row (incident.py). A good round has no more than the
-tolerated share of its draws beyond tolerance; any other one is suspect until the evidence is an alarm. A round without
-measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
+tolerated share of its draws beyond tolerance, a base's good round no more than that share of its own scores
+(tolerance.py::base_scores); any other one is suspect until the evidence is an alarm. A round without measurements
+neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.canaries.tolerance import blocked_by, draw_scores, median_share, member_median
+from detectors.canaries.tolerance import base_scores, blocked_by, draw_scores
 from detectors.diagnosis.root_cause import diagnose, diagnose_base
 from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import DRAWS_BEYOND
@@ -86,12 +87,12 @@ def decide_base(
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
     )
-    median, measured = member_median(round, rules.tolerances)
-    if measured < 2:
+    scores = base_scores(round, rules.tolerances)
+    if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
-    share = float(np.mean(median))
-    good = share <= median_share(rules.tolerances.share, measured)
+    share = float(np.mean(scores))
+    good = share <= rules.tolerances.share
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
     if step.shows_cause:

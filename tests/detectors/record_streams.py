@@ -47,14 +47,16 @@ class Stream:
         return BaseRound("smol", number, number * EVERY_S, tuple(self._members(fault, number, draws)))
 
     def _members(self, fault: str, number: int, draws: int) -> Iterator[Round]:
-        """The edge of a base's null is a member broken outright beside members at the edge of theirs."""
+        """The edge of a base's null is half of its members broken outright beside others at the edge of theirs.
+
+        With two members its score has then exactly the tolerated share as its mean; with more it has less.
+        """
         named = "not_applied" if fault == "broken" else fault
         if self.about is SubjectKind.ADAPTER:
             yield make_round(self.subject, named, number, draws, held_out=0)
             return
         yield make_round(ADAPTERS[0], "healthy" if fault == "healthy" else "not_applied", number, draws, held_out=0)
-        for adapter in ADAPTERS[1:]:
-            yield make_round(adapter, named, number, draws, held_out=0)
+        yield make_round(ADAPTERS[1], named, number, draws, held_out=0)
 
 
 SAMPLERS = Config().samplers

@@ -60,6 +60,25 @@ def test_a_base_that_takes_all_adapters_with_it_opens_one_incident_on_the_base_i
     assert {broken[a].status for a in ADAPTERS} == {Status.DEGRADED}
 
 
+def test_a_base_that_takes_two_of_three_with_it_leaves_each_to_speak_for_itself() -> None:
+    played = play(Monitor(RULES), ALL, *[ALL | dict.fromkeys(ADAPTERS[:2], "not_applied")] * 20)
+    assert {p["smol"].status for p in played} == {Status.HEALTHY}
+    assert [played[1][a].reason for a in ADAPTERS[:2]] == [Reason.ALARM] * 2
+    assert {p[a].covered_by for p in played for a in ADAPTERS} == {""}
+
+
+def test_saved_evidence_of_a_base_against_its_members_median_starts_at_zero() -> None:
+    monitor, again = Monitor(RULES), Monitor(RULES)
+    play(monitor, ALL, ALL)
+    stored = json.loads(json.dumps(monitor.state_json()))
+    assert stored["detectors"]["base_shift"]["layout"] == 2
+    stored["detectors"]["base_shift"]["layout"] = 1
+    again.restore(stored)
+    (after,) = play(again, ALL, first=2)
+    assert {e.n for e in after["smol"].evidence} == {16}
+    assert {e.n for e in after["router"].evidence} == {48}
+
+
 def test_an_incident_goes_from_alarm_to_resolved_and_members_are_their_own_again() -> None:
     lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
     played = play(Monitor(RULES), ALL, lost, lost, ALL, ALL, ALL)

@@ -13,6 +13,9 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.registry import load, names
 from detectors.saved_config import config_json, same_config
 
+# Of a detector whose saved evidence once meant something else; all others have the first.
+LAYOUTS = {"base_shift": 2}
+
 
 class Kind(Enum):
     ONE = 1
@@ -44,7 +47,7 @@ def test_every_detectors_settings_are_known_again(name: str) -> None:
     config = load(name).Config()
     assert same_config(saved(config), config)
     assert same_config(repr(config), config), "as files of earlier versions hold them"
-    assert load(name).State().layout == 1
+    assert load(name).State().layout == LAYOUTS.get(name, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,21 @@ def test_evidence_goes_on_where_it_was(restarted: Judge) -> None:
         assert levels["router", detector] == (16, 45.073666682), "it restarts while it is above the threshold"
         assert levels["rewriter", detector] == (80, 0.043943837)
         assert levels["extractor", detector] == (32, -0.519045765)
-    assert levels["smol", "base_shift"] == (80, 0.043943837)
+
+
+def test_a_bases_evidence_goes_on_where_it_was_and_starts_at_0_where_it_was_against_another_share(
+    restarted: Judge, request: pytest.FixtureRequest
+) -> None:
+    findings = restarted(make_base_round(BROKEN, 4), 240.0)
+    (found,) = [e for e in findings if isinstance(e, Evidence) and e.subject == "smol"]
+    assert found.n == (16 if "before" in request.node.callspec.id else 80)
+
+
+@pytest.mark.parametrize("members", [3, 40, 100])
+def test_a_base_that_takes_all_its_adapters_with_it_is_one_page(members: int, tmp_path: Path) -> None:
+    agent, sent = judge(tmp_path), []
+    for number, fault in enumerate(["healthy", "not_applied"]):
+        (one,) = make_base_round({"router": fault}, number).members
+        everybody = tuple(replace(one, adapter=f"adapter-{i}") for i in range(members))
+        sent.append(notices(agent(BaseRound("smol", number, one.at, everybody), one.at)))
+    assert sent == [[], [("smol", "degraded")]]

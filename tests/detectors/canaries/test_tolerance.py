@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from detectors.canaries.tolerance import (
     Tolerances,
     base_moved,
+    base_scores,
     beyond_tolerance,
     blocked_by,
     draw_scores,
-    median_share,
-    member_median,
+    members_needed,
 )
 from detectors.errors import Refused
 from detectors.records import BaseRound, CanarySplit, Measurement, NoiseFloor, Reason, Round
@@ -109,42 +110,63 @@ def test_a_drawn_canarys_score_does_not_depend_on_what_was_drawn_with_it() -> No
     assert draw_scores(alone, T)[0] == draw_scores(among, T)[0] == np.True_
 
 
-def test_lower_median_takes_more_than_half_of_the_members() -> None:
-    def share(**faults: str) -> float:
-        return float(member_median(make_base_round(faults), T)[0].mean())
+def test_a_base_scores_where_enough_of_its_members_do() -> None:
+    def share(*faults: str) -> float:
+        return float(base_scores(make_base_round({f"a{i}": fault for i, fault in enumerate(faults)}), T).mean())
 
-    assert share(router="not_applied", rewriter="healthy") == 0.0
-    assert share(router="not_applied", rewriter="not_applied") == 1.0
-    assert share(router="not_applied", rewriter="healthy", extractor="healthy") == 0.0
-    assert share(router="not_applied", rewriter="not_applied", extractor="healthy") == 1.0
+    lost, well = "not_applied", "healthy"
+    assert share(lost, lost) == share(lost, lost, lost) == share(*[lost] * 4) == 1.0
+    assert share(lost, well) == share(lost, lost, well) == share(lost, lost, lost, well) == 0.0
+    assert share(lost, lost, lost, lost, well) == 1.0
+    assert share(lost, lost, lost, well, well) == 0.0
+
+
+def test_a_blocked_member_does_not_count_among_those_that_are_needed() -> None:
+    faults = {"router": "not_applied", "rewriter": "not_applied", "extractor": "healthy"}
+    assert not base_scores(make_base_round(faults), T).any()
+    assert base_scores(make_base_round(faults | {"extractor": "blocked"}), T).all()
 
 
 def test_outliers_of_two_members_meet_by_chance_alone() -> None:
     """Both have one outlier in twenty, the first canary in the order of the round; paired in that order they meet."""
     faults = {"router": "edge", "rewriter": "edge"}
-    seen = np.concatenate([member_median(make_base_round(faults, n, draws=32), T)[0] for n in range(400)])
+    seen = np.concatenate([base_scores(make_base_round(faults, n, draws=32), T) for n in range(400)])
     assert abs(seen.mean() - 0.05**2) < 4 * (0.05**2 / len(seen)) ** 0.5
 
 
-def test_a_base_with_one_measured_member_has_no_median() -> None:
-    median, members = member_median(make_base_round({"router": "not_applied", "rewriter": "blocked"}), T)
-    assert (len(median), members) == (0, 1)
+def test_a_base_with_one_measured_member_has_no_scores() -> None:
+    scores = base_scores(make_base_round({"router": "not_applied", "rewriter": "blocked"}), T)
+    assert len(scores) == 0 and scores.dtype == np.bool_
 
 
 def test_members_with_different_numbers_of_draws_are_paired_as_far_as_both_go() -> None:
     members = (make_round("router", "not_applied", draws=16), make_round("rewriter", "not_applied", draws=9))
-    median, _ = member_median(BaseRound("smol", 0, 0.0, members), T)
-    assert len(median) == 9
+    assert base_scores(BaseRound("smol", 0, 0.0, members), T).tolist() == [True] * 9
 
 
-@pytest.mark.parametrize("members, wanted", [(2, 0.05), (3, 0.0975), (4, 0.0975), (5, 0.142625)])
-def test_share_of_the_median_is_the_chance_of_one_outlier_beside_half_broken(members: int, wanted: float) -> None:
-    assert median_share(0.05, members) == pytest.approx(wanted)
-    rng = np.random.default_rng(members)
-    healthy = members - members // 2
-    draws = np.hstack([np.ones((40_000, members // 2), bool), rng.random((40_000, healthy)) < 0.05])
-    seen = np.sort(draws, axis=1)[:, (members - 1) // 2].mean()
-    assert abs(seen - wanted) < 4 * (wanted * (1 - wanted) / 40_000) ** 0.5
+@pytest.mark.parametrize("share", [0.05, 0.01, 0.3, 1 / 3, 0.9])
+def test_the_members_needed_are_the_fewest_that_keep_the_tolerated_share(share: float) -> None:
+    """By the exact distribution, outlier by outlier, for every base of 2 to 200 members."""
+    exact = Fraction(share)
+    counts = [Fraction(1)]  # the chances of 0, 1, ... outliers among the members that are not broken
+    for others in range(1, 101):
+        one_more = zip([*counts, Fraction(0)], [Fraction(0), *counts], strict=True)
+        counts = [within * (1 - exact) + beyond * exact for within, beyond in one_more]
+        for broken in {others - 1, others} - {0}:
+            needed = members_needed(share, broken + others)
+            assert broken < needed <= broken + others
+            assert sum(counts[needed - broken :]) <= exact < sum(counts[needed - broken - 1 :])
+
+
+@pytest.mark.parametrize("members, wanted", [(2, 2), (3, 3), (4, 4), (5, 4), (10, 7), (40, 24), (100, 56), (200, 110)])
+def test_how_many_of_a_base_are_needed_at_the_default_share(members: int, wanted: int) -> None:
+    assert members_needed(0.05, members) == wanted
+
+
+def test_of_two_members_both_are_needed_at_any_share() -> None:
+    """One of them broken, the chance of both is the share itself: a last digit must not decide."""
+    shares = np.random.default_rng(0).random(10_000)
+    assert {members_needed(float(share), 2) for share in shares} == {2}
 
 
 def test_every_measurement_in_the_toy_world_is_of_the_half_it_says() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import decide, decide_base
 from detectors.verdicts.incident import Incident, Rules
 from tests.detectors.faulty_answers import recorded_round
-from tests.detectors.synthetic import EVERY_S, make_base_round, make_round, measurement
+from tests.detectors.synthetic import EVERY_S, drawn, make_base_round, make_round, measurement
 
 RULES = Rules(Tolerances(), log_threshold=20.0)
 
@@ -218,6 +218,20 @@ def test_a_base_alarms_with_its_members_cause_and_resolves_after_two_good_rounds
             assert "3 of 3 adapters of smol" in verdict.explanation
             assert verdict.scale == 0.0
     assert reasons == [Reason.ALARM, Reason.STILL_DEGRADED, Reason.RECOVERING, Reason.RESOLVED]
+
+
+@pytest.mark.parametrize("far, good", [(0, True), (8, False), (9, False), (16, False)])
+def test_a_round_of_a_base_is_good_while_no_more_than_the_tolerated_share_of_its_scores_is_one(
+    far: int, good: bool
+) -> None:
+    """A hundred members, each with as many of its 16 draws beyond: at nine their median is beyond in 88 % of them."""
+    rows = (drawn(measurement("router", 0, "not_applied"), far), drawn(measurement("router", 2, "healthy"), 16 - far))
+    one = replace(make_round("router"), measurements=rows)
+    seen = BaseRound("smol", 0, 0.0, tuple(replace(one, adapter=f"adapter-{i}") for i in range(100)))
+    members = [decide(one, level(0.0), Incident(), RULES)[0]]
+    verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    assert (verdict.status is Status.HEALTHY, verdict.status is Status.SUSPECT) == (good, not good)
+    assert (verdict.share_beyond <= 0.05) == good
 
 
 def test_a_base_of_which_fewer_than_two_members_were_measured_cannot_be_judged() -> None:
