@@ -357,6 +357,9 @@ BOTH = "sampled responses agree: what is served has changed too"
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
+DRAWS_BEYOND_TOGETHER = (
+    "in {percent:.0f} % of this round's canary draws {needed} or more of {measured} adapters are beyond tolerance"
+)
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
 RETENTION_BY_POSITION = "retention by position: {each}"
 BANDS = {"first": "first token", "beyond_128": "beyond 128"}

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.canaries.tolerance import base_scores, blocked_by, draw_scores
+from detectors.canaries.tolerance import base_scores, blocked_by, draw_scores, members_needed
 from detectors.diagnosis.root_cause import diagnose, diagnose_base
 from detectors.diagnosis.wording import words_of
-from detectors.on_call_text import DRAWS_BEYOND
+from detectors.on_call_text import DRAWS_BEYOND, DRAWS_BEYOND_TOGETHER
 from detectors.records import BaseRound, Evidence, Identity, Interval, Reason, Round, Status, SubjectKind, Verdict
 from detectors.verdicts.changes import change_of, change_of_base
 from detectors.verdicts.figures import (
@@ -64,7 +64,8 @@ def decide(
     step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
-    return _measured(with_figures(blank, round), step, share, remarks(round, good)), step.after
+    words = DRAWS_BEYOND.format(percent=100 * share), *remarks(round, good)
+    return _measured(with_figures(blank, round), step, share, words), step.after
 
 
 def decide_base(
@@ -97,16 +98,23 @@ def decide_base(
     step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
-    return _measured(with_base_figures(blank, members), step, share, facts_of(round)), step.after
+    words = _together(round, rules.tolerances.share, share), *facts_of(round)
+    return _measured(with_base_figures(blank, members), step, share, words), step.after
 
 
 def _outcome(good: bool) -> Outcome:
     return Outcome.GOOD if good else Outcome.BAD
 
 
-def _measured(blank: Verdict, step: Step, share: float, facts: Sequence[str]) -> Verdict:
-    figures = "; ".join([DRAWS_BEYOND.format(percent=100 * share), *facts])
-    return replace(report(blank, step, figures), share_beyond=share)
+def _together(round: BaseRound, tolerated: float, share: float) -> str:
+    """The share of a base's scores in words, with how many of its measured members a score of 1 takes."""
+    measured = sum(blocked_by(member) is None for member in round.members)
+    needed = members_needed(tolerated, measured)
+    return DRAWS_BEYOND_TOGETHER.format(percent=100 * share, needed=needed, measured=measured)
+
+
+def _measured(blank: Verdict, step: Step, share: float, words: Sequence[str]) -> Verdict:
+    return replace(report(blank, step, "; ".join(words)), share_beyond=share)
 
 
 def _unmeasured(

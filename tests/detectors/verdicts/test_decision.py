@@ -234,6 +234,22 @@ def test_a_round_of_a_base_is_good_while_no_more_than_the_tolerated_share_of_its
     assert (verdict.share_beyond <= 0.05) == good
 
 
+@pytest.mark.parametrize("fault, percent", [("healthy", 0), ("not_applied", 100)])
+def test_a_bases_words_say_how_many_of_its_members_count_as_the_base(fault: str, percent: int) -> None:
+    """Half of five adapters at fault are none of the base's draws, which is not none of theirs."""
+    faults = {f"adapter-{i}": "not_applied" for i in range(3)} | {
+        "other": fault,
+        "another": "healthy",
+        "off": "blocked",
+    }
+    seen = make_base_round(faults)
+    members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+    verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    words = f"in {percent} % of this round's canary draws 4 or more of 5 adapters are beyond tolerance"
+    assert verdict.explanation == words
+    assert members[0].explanation == "100 % of this round's canary draws are beyond tolerance"
+
+
 def test_a_base_of_which_fewer_than_two_members_were_measured_cannot_be_judged() -> None:
     seen = make_base_round({"router": "blocked", "rewriter": "healthy"})
     members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
