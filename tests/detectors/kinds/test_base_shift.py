@@ -84,6 +84,17 @@ def test_the_expected_m_is_at_most_the_number_of_rounds(members: int) -> None:
         assert np.mean(reached) >= rounds - 4 * error
 
 
+@pytest.mark.parametrize(
+    "members, least",
+    [(2, 0.22), (3, 0.37), (4, 0.47), (5, 0.34), (10, 0.39), (20, 0.44), (40, 0.46), (100, 0.47), (200, 0.49)],
+)
+def test_the_least_fault_of_all_members_alike_that_shows_on_their_base(members: int, least: float) -> None:
+    """To two digits, as docs/mathematics.md has it: the share of each one's draws beyond, from which on M grows."""
+    needed, share = members_needed(0.05, members), [least - 0.006, least + 0.006]
+    below, above = binom.sf(needed - 1, members, share)
+    assert below < 0.05 < above
+
+
 def test_a_round_with_a_blocked_member_is_scored_by_those_that_are_left() -> None:
     faults = {"router": "not_applied", "rewriter": "not_applied", "extractor": "healthy"}
     detector = Detector(Config())
