@@ -40,8 +40,13 @@ RELEASES = (
     "swapped",
     "swapped_and_lost",
     "improved",
+    "tuned",
+    "int8",
     "requantised",
 )
+# How far the hidden states of another base are from the golden one's. Base shift: of "improved" about .0006, of
+# "tuned", a harmless release of the base, .0015, of "int8" 3e-5.
+BASES = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03, "requantised": 0.03, "tuned": 0.045, "int8": 0.0068}
 EVERY_S = 60.0
 NOISE = NoiseFloor(scale=1e-3, distortion=1e-3, base_shift=1e-5)
 POOL = 20  # one canary of it is exactly the tolerated share
@@ -133,7 +138,7 @@ def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
     """
     release, _, what = fault.rpartition("+")
     name, _, value = what.partition(":")
-    base = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03, "requantised": 0.03}.get(release or name, 0.0)
+    base = BASES.get(release or name, 0.0)
     z = log_probs(canary, None, base=base)
     if name in ("not_applied", "swapped_and_lost", "reparameterised"):
         return z, z
