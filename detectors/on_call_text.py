@@ -359,6 +359,7 @@ BOTH = "sampled responses agree: what is served has changed too"
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
 RETENTION_BY_POSITION = "retention by position: {each}"
+MASS_IS_OUTSIDE = "{percent:.0f} % of the probability has gone to tokens not compared, which retention cannot see"
 BANDS = {"first": "first token", "beyond_128": "beyond 128"}
 BAD_NUMBERS = "NaN or infinite log-probabilities on {n} canaries, first {canary}"
 RESPONSES_SCORED = "{scored} responses scored ({tokens} tokens), {against} clearly not from the accepted adapter"

@@ -23,6 +23,9 @@ from detectors.records import BaseRound, Bools, CanarySplit, Measurement, Reason
 # Where the base has moved single canaries scatter, even if the adapter survives. So much more is allowed for each unit
 # of sqrt(B): of |s - 1|, and of sqrt(rho). Source: docs/mathematics.md#tolerance.
 STRENGTH_PER_SHIFT, DISTORTION_PER_SHIFT = 1.5, 3.0
+# Probability that may go to tokens which were among the most probable ones of neither golden side. Bases in six bits or
+# with a benign tune of 30 % merged in reach .039.
+MASS_OUTSIDE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,10 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
 def beyond_tolerance(measurement: Measurement, tolerances: Tolerances) -> bool:
     """Is this canary further off than its own base shift allows, plus its own noise?
 
-    Two criteria: the effective scale, and the energy in directions other than the adapter's. Both allow the adapter's
-    tolerance where the base has not moved, and more the further it has on this very canary: a base with a benign tune
-    merged in has some of either. NaN is beyond.
+    Three criteria: the effective scale, the energy in directions other than the adapter's, and the probability that has
+    gone to tokens outside the kept ones, which the first two cannot see. The first two allow the adapter's tolerance
+    where the base has not moved, and more the further it has on this very canary: a base with a benign tune merged in
+    has some of either. NaN is beyond.
 
     Source: docs/mathematics.md#tolerance.
     """
@@ -99,7 +103,11 @@ def beyond_tolerance(measurement: Measurement, tolerances: Tolerances) -> bool:
     strength = tolerances.allowed_deviation(adapter, measurement.base_shift) + noise.scale
     distortion = tolerances.allowed_distortion(adapter, measurement.base_shift) + noise.distortion
     # Each is written as "not within": a comparison with NaN is false.
-    return not (abs(measurement.scale - 1.0) <= strength and math.sqrt(measurement.distortion) <= distortion)
+    return not (
+        abs(measurement.scale - 1.0) <= strength
+        and math.sqrt(measurement.distortion) <= distortion
+        and measurement.mass_outside <= MASS_OUTSIDE + noise.mass_outside
+    )
 
 
 def draw_scores(round: Round, tolerances: Tolerances) -> Bools:

@@ -1,4 +1,4 @@
-"""Adapter gap: do more canaries than tolerated show another strength or another direction than was accepted?
+"""Adapter gap: do more canaries than tolerated show another strength, direction or set of tokens than was accepted?
 
 Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
@@ -14,7 +14,7 @@ from detectors.records import BaseRound, Evidence, SubjectKind
 
 
 class State(EProcessBank[str]):
-    """layout: since 2, what is beyond tolerance depends on how far the base has moved on each canary."""
+    """layout: since 2, what is beyond tolerance depends on each canary's base shift, and on mass outside its tokens."""
 
     __slots__ = ()
     layout: ClassVar[int] = 2

@@ -14,7 +14,7 @@ from detectors.records import BaseRound, Evidence, SubjectKind
 
 
 class State(EProcessBank[str]):
-    """layout: since 2, what is beyond tolerance depends on how far the base has moved on each canary."""
+    """layout: since 2, what is beyond tolerance depends on each canary's base shift, and on mass outside its tokens."""
 
     __slots__ = ()
     layout: ClassVar[int] = 2

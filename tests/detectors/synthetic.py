@@ -96,6 +96,15 @@ def summarise(full: Doubles, kept: NDArray[np.int32]) -> Summary:
     return Summary(chosen.astype(np.float32), rest.astype(np.float32), full.argmax(axis=-1).astype(np.int32))
 
 
+def elsewhere(full: Doubles, kept: NDArray[np.int32], mass: float) -> Doubles:
+    """The answers with that share of the probability on one token that is not kept, and all others less by as much."""
+    given = full + np.log1p(-mass)
+    token = [next(k for k in range(VOCABULARY) if k not in row) for row in kept]
+    rows = np.arange(len(kept))
+    given[rows, token] = np.logaddexp(given[rows, token], np.log(mass))
+    return given
+
+
 @cache
 def kept_tokens(adapter: str, canary: int) -> NDArray[np.int32]:
     """(T, 2 TOP + 1): the union of both top tokens, padded with -1."""
@@ -154,6 +163,8 @@ def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
         y = y + 0.3 * matrix("rounding", canary, shape=y.shape)
     if name == "junk":
         y = y + matrix("junk", canary, shape=y.shape)
+    if name == "elsewhere":
+        y = elsewhere(y, kept_tokens(adapter, canary), float(value))
     if name == "nan":
         y = np.full_like(y, np.nan)
     return y, z

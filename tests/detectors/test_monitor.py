@@ -94,6 +94,14 @@ def test_an_adapter_of_another_strength_pages_although_the_base_moved_a_little(s
     assert {verdicts[name].status for verdicts in played for name in (*ADAPTERS[1:], "smol")} == {Status.HEALTHY}
 
 
+def test_an_adapter_that_answers_outside_the_kept_tokens_pages_and_says_where_the_probability_is() -> None:
+    played = play(Monitor(RULES), ALL, *[ALL | {"router": "elsewhere:0.9999"}] * 2)
+    assert [verdicts["router"].status for verdicts in played] == [Status.HEALTHY, *[Status.DEGRADED] * 2]
+    assert "of the probability has gone to tokens not compared" in played[1]["router"].explanation
+    assert {played[2][name].status for name in ADAPTERS[1:]} == {Status.HEALTHY}
+    assert "probability" not in played[0]["router"].explanation
+
+
 @pytest.mark.parametrize("release", ["int8", "tuned"])
 def test_a_harmless_release_stays_healthy(release: str) -> None:
     played = play(Monitor(RULES), ALL, *[dict.fromkeys(ADAPTERS, release)] * 20)

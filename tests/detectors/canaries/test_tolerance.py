@@ -47,7 +47,7 @@ def test_a_tolerance_of_zero_says_what_to_do() -> None:
 
 
 def with_figures(**figures: Any) -> Measurement:
-    perfect = {"scale": 1.0, "distortion": 0.0, "base_shift": 0.0}
+    perfect = {"scale": 1.0, "distortion": 0.0, "base_shift": 0.0, "mass_outside": 0.0}
     return replace(measurement("router", 0, "healthy"), **perfect | figures)
 
 
@@ -70,6 +70,10 @@ def with_figures(**figures: Any) -> Measurement:
         ("more of it", {"distortion": 0.18**2, "base_shift": 0.0015}, True),
         ("24 % weaker on quite another base", {"scale": 0.76, "base_shift": 1.0}, False),
         ("30 % weaker on quite another base", {"scale": 0.7, "base_shift": 1.0}, True),
+        ("4 % on tokens outside the kept ones", {"mass_outside": 0.04}, False),
+        ("6 % on them", {"mass_outside": 0.06}, True),
+        ("6 % on them on quite another base", {"mass_outside": 0.06, "base_shift": 1.0}, True),
+        ("no number of the mass outside", {"mass_outside": float("nan")}, True),
         ("no number of the base", {"base_shift": float("nan")}, True),
         ("no number of the strength", {"scale": float("nan")}, True),
         ("no number of the direction", {"distortion": float("nan")}, True),
@@ -119,6 +123,23 @@ def test_the_canarys_own_noise_is_added_to_the_tolerance() -> None:
     weaker = having(measurement("router", 0, "healthy"), NoiseFloor(0.02, 0.02, 1e-6), scale=0.94)
     assert not beyond_tolerance(weaker, T)
     assert beyond_tolerance(replace(weaker, scale=0.92), T)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_that_gives_all_probability_to_one_token_outside_the_kept_ones_is_beyond(adapter: str) -> None:
+    """On the kept tokens only a constant is added: strength and direction are as accepted."""
+    pool = [measurement(adapter, 2 * i, "elsewhere:0.9999") for i in range(POOL)]
+    for m in pool:
+        assert m.retention == pytest.approx(1.0, abs=1e-5) and m.scale == pytest.approx(1.0, abs=1e-5)
+        assert m.distortion < 1e-9 and m.base_shift == 0.0
+    assert all(beyond_tolerance(m, T) for m in pool)
+    assert not any(beyond_tolerance(measurement(adapter, 2 * i, "elsewhere:0.03"), T) for i in range(POOL))
+
+
+def test_the_floor_of_the_mass_outside_is_added_too() -> None:
+    found = with_figures(mass_outside=0.06)
+    assert beyond_tolerance(having(found, NoiseFloor(0.02, 0.02, 1e-6)), T), "records made before have none"
+    assert not beyond_tolerance(having(found, NoiseFloor(0.02, 0.02, 1e-6, mass_outside=0.02)), T)
 
 
 def test_an_adapter_may_have_a_tolerance_of_its_own() -> None:
