@@ -206,7 +206,7 @@ class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
     fleet_streams: streams of all agents together where this is one of many pods (0: counted from this file)
-    tolerance_after_release: share of strength an adapter may lose while its base has moved
+    tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)

@@ -362,6 +362,7 @@ DRAWS_BEYOND_TOGETHER = (
 )
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
 RETENTION_BY_POSITION = "retention by position: {each}"
+MASS_IS_OUTSIDE = "{percent:.0f} % of the probability has gone to tokens not compared, which retention cannot see"
 BANDS = {"first": "first token", "beyond_128": "beyond 128"}
 BAD_NUMBERS = "NaN or infinite log-probabilities on {n} canaries, first {canary}"
 RESPONSES_SCORED = "{scored} responses scored ({tokens} tokens), {against} clearly not from the accepted adapter"
@@ -407,6 +408,10 @@ HEADLINES = {
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
     "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
 }
+# The same where no hash is known that says so.
+HEADLINES_UNKNOWN_FILES = {
+    "base_moved": "base {base}: answers differently than accepted, its adapters keep their effect",
+}
 # The same where the hashes of the files are the accepted ones, and only answers or prompts are others.
 HEADLINES_SAME_FILES = {
     "base_moved": "base {base}: answers differently than accepted from the same weights ({live_base}), its adapters "
@@ -423,7 +428,7 @@ SENT_BECAUSE = {
     "reenrolled": "a new release was accepted, which ends the incident",
     "cannot_tell": "it could not be measured for three rounds in a row",
     "can_tell_again": "it is measured again",
-    "base_moved": "another base than accepted is in place",
+    "base_moved": "the base is another one than accepted, or answers differently",
     "tokenizer_changed": "another tokenizer than accepted is in place",
     "template_changed": "prompts are rendered differently than accepted",
     "adapter_moved": "other adapter files than accepted are in place",

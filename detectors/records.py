@@ -155,11 +155,13 @@ class NoiseFloor:
     """99 % quantiles of one canary under the benign configurations of the enrolment battery, all >= 0.
 
     scale: of |s - 1|; distortion: of sqrt(rho); base_shift: of B
+    mass_outside: of that figure; 0 in records made before it was measured
     """
 
     scale: float
     distortion: float
     base_shift: float
+    mass_outside: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,6 +240,7 @@ class Measurement:
     scale_misfit: energy that this point leaves over, / |delta|^2
     gap_ratio: KL(y || z) over its healthy value KL(a || b)
     frozen_shift: |y - a|^2 / |delta|^2: how far what is served is from what was accepted, in any direction
+    mass_outside: mean over positions of y's probability outside the kept tokens, as far as it exceeds a's and b's there
     kl_golden_served, kl_served_golden: KL(a || y) and back; kl_served_base, kl_base_served: KL(y || z) and back
     """
 
@@ -256,6 +259,7 @@ class Measurement:
     top1_agreement: float
     finite: bool
     frozen_shift: float = float("nan")
+    mass_outside: float = float("nan")
     kl_served_golden: float = float("nan")
     kl_base_served: float = float("nan")
     bands: tuple[BandFigures, ...] = ()

@@ -25,7 +25,8 @@ class Detector(Protocol):
     pages: may it alarm by itself? Only then do its streams count in the fleet's budget. Only evidence of canaries, and
     of responses about adapters, opens incidents: what pages by anything else would cost budget and page nobody
     state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. Its class has
-    ``layout``, the version of what ``to_json`` writes: saved evidence of another one starts at 0
+    ``layout``, the version of what ``to_json`` writes and of what that is evidence of: saved evidence of another one
+    starts at 0
     """
 
     reads: type

@@ -40,8 +40,11 @@ def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
 
 
 def _template(identity: Identity, reason: NoticeReason) -> str:
+    """Other weights or files are said only where a hash says so."""
+    if reason is NoticeReason.BASE_MOVED and not (identity.golden_base and identity.live_base):
+        return text.HEADLINES_UNKNOWN_FILES[reason.value]
     has_same_files = {
-        NoticeReason.BASE_MOVED: bool(identity.live_base) and not identity.base_moved,
+        NoticeReason.BASE_MOVED: not identity.base_moved,
         NoticeReason.TEMPLATE_CHANGED: not identity.template_moved,
     }
     return (text.HEADLINES_SAME_FILES if has_same_files.get(reason) else text.HEADLINES)[reason.value]

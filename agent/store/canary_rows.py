@@ -16,7 +16,7 @@ MEANS = ("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl
 FIGURES = (
     *MEANS,
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
-    *("frozen_shift", "kl_served_golden", "kl_base_served"),
+    *("frozen_shift", "mass_outside", "kl_served_golden", "kl_base_served"),
 )
 
 

@@ -18,7 +18,7 @@ from benchmarks.figures import Figure, at_least, console, context
 from benchmarks.zoo.enrolled_base import EnrolledBase, drawn_like, monitor_rounds, round_of, rules
 from benchmarks.zoo.faults import WITNESSED, Case, cases
 from benchmarks.zoo.world import World
-from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.diagnosis.root_cause import diagnose, diagnosed_canaries
 from detectors.diagnosis.signature_matching import matching_signatures, signature_fits
 from detectors.records import Cause, Round
@@ -85,8 +85,7 @@ def _round(case: Case, plain: Round) -> Round:
 
 def _judged_warm(case: Case, round: Round) -> Outcome:
     """The cold canaries are healthy and raise no alarm: the warm ones beyond tolerance reveal the fault."""
-    moved = base_moved(round, TOLERANCES)
-    share = float(np.mean([beyond_tolerance(m, TOLERANCES, moved) for m in round.warm]))
+    share = float(np.mean([beyond_tolerance(m, TOLERANCES) for m in round.warm]))
     shows = 1 if share > TOLERANCES.share else None
     return Outcome(case.adapter, case.cause, case.severity, case.name, shows, diagnose(round, TOLERANCES).cause)
 

@@ -73,7 +73,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def beyond(deviations: Doubles, floors: Doubles, tolerances: Tolerances) -> Flags:
     """The rule of detectors/canaries/tolerance.py for many canaries at once; a test compares the two."""
-    flags: Flags = np.abs(deviations) > tolerances.allowed_deviation("", moved=False) + floors
+    flags: Flags = np.abs(deviations) > tolerances.allowed_deviation("") + floors
     return flags
 
 
@@ -144,7 +144,7 @@ def _most(alarms: int) -> float:
 def _at_the_edge(world: World, runs: int, rng: np.random.Generator) -> Iterator[tuple[Doubles, Doubles]]:
     """The LOUD largest deviations of each round are just above the tolerance, all others just below it or lower."""
     floors = FLOOR * np.exp(0.5 * rng.standard_normal(POOL))
-    allowed = Tolerances().allowed_deviation("", moved=False) + floors
+    allowed = Tolerances().allowed_deviation("") + floors
     for noise in _ar1(world.memory, runs, rng):
         ranked = np.partition(np.abs(noise) / allowed, (-LOUD - 1, -LOUD), axis=1)
         between = (ranked[:, -LOUD - 1] + ranked[:, -LOUD]) / 2.0

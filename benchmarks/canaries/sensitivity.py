@@ -162,7 +162,7 @@ def _four_bits(world: World, enrolled_bases: Sequence[EnrolledBase]) -> Iterator
     slow = sum(outcome.worst > ROUNDS for outcome in outcomes)
     yield context(f"4-bit base, zoo: adapters without alarm in {ROUNDS} rounds", slow, f"of {len(outcomes)}")
     within = sum(abs(strength - 1) <= RULE.after_release for strength in strengths)
-    what = "4-bit base, zoo: adapters that stay within the 25 % allowed while a base has moved"
+    what = "4-bit base, zoo: adapters within the 25 % that are allowed at most on a base that moved"
     yield context(what, within, f"of {len(outcomes)}")
     yield context("4-bit base, zoo: strength left, weakest adapter", min(strengths), "x")
 

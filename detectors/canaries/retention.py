@@ -49,6 +49,7 @@ class PreparedReference(Reference):
     effect_curve: the recorded curve, likewise
     energy: |delta|^2 in nats squared, > 0; kl_healthy: KL(a || b) in nats per token
     accepted: token distributions of a over kept tokens and rest
+    outside: (T,) probability outside the kept tokens, the larger one of a's and b's
     bands: where in those vectors each stretch of positions lies
 
     Raises as ``prepare`` does.
@@ -62,6 +63,7 @@ class PreparedReference(Reference):
     energy: float = field(init=False)
     kl_healthy: float = field(init=False)
     accepted: TokenDistributions = field(init=False)
+    outside: Doubles = field(init=False)
     bands: tuple[BandPart, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +140,7 @@ def _constants(reference: Reference) -> dict[str, Any]:
         "energy": size,
         "kl_healthy": both_ways(accepted, token_distributions(reference.golden_base, mask))[0],
         "accepted": accepted,
+        "outside": np.maximum(_outside(reference.golden_adapter), _outside(reference.golden_base)),
         "bands": band_parts(mask, delta),
     }
 
@@ -150,6 +153,7 @@ def measure(comparison: Comparison) -> Measurement:
     base_shift B = |z - b|^2 / |delta|^2
     scale      of the nearest point of the recorded curve to delta'; scale_misfit is what is left, over |delta|^2
     frozen_*   the same with y - b in place of delta'; frozen_shift = |y - a|^2 / |delta|^2
+    mass_outside  mean over positions of max(0, y's probability outside the kept tokens - the larger one of a's and b's)
     kl_*       both ways, of y against a and of y against z; gap_ratio = KL(y || z) / KL(a || b)
     bands      retention and distortion of each stretch of positions (position_bands.py)
 
@@ -177,6 +181,7 @@ def measure(comparison: Comparison) -> Measurement:
         frozen_retention=frozen_retention,
         frozen_distortion=frozen_distortion,
         frozen_shift=float(from_accepted @ from_accepted) / ready.energy,
+        mass_outside=float(np.mean(np.maximum(_outside(comparison.served) - ready.outside, 0.0))),
         scale=scale,
         scale_misfit=misfit / ready.energy,
         frozen_scale=frozen_scale,
@@ -232,6 +237,11 @@ def _vector(displacement: Doubles, w: Doubles, mask: Bools) -> Doubles:
     mean = np.sum(w * displacement, axis=-1, keepdims=True)
     vector: Doubles = (np.sqrt(w) * (displacement - mean))[..., mask]
     return vector
+
+
+def _outside(summary: Summary) -> Doubles:
+    """(T,) probability outside the kept tokens."""
+    return np.exp(np.asarray(summary.rest, dtype=np.float64))
 
 
 def _is_finite(summary: Summary, mask: Bools) -> bool:

@@ -2,9 +2,10 @@
 
 The score S of a draw is 0 or 1. H0 of everything built on it (docs/mathematics.md#tolerance): in whatever
 configuration, given everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at
-random with replacement, so the mean of each S given the past and the earlier draws of its round is at most ``share``,
-with no distribution of noise assumed. What breaks it: draws that depend on the answers, or a score that depends on the
-others drawn with it. A change here changes what counts as evidence, and with it the guarantee of every e-detector.
+random with replacement, and S is a function of that canary's own measurement alone, so the mean of each S given the
+past and the earlier draws of its round is at most ``share``, with no distribution of noise assumed. What breaks it:
+draws that depend on the answers, or a score that depends on the others drawn with it. A change here changes what counts
+as evidence, and with it the guarantee of every e-detector.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ import numpy as np
 from detectors.errors import Refused
 from detectors.records import BaseRound, Bools, CanarySplit, Measurement, Reason, Round
 
+# Where the base has moved single canaries scatter, even if the adapter survives. So much more is allowed for each unit
+# of sqrt(B): of |s - 1|, and of sqrt(rho). Source: docs/mathematics.md#tolerance.
+STRENGTH_PER_SHIFT, DISTORTION_PER_SHIFT = 1.5, 3.0
+# Probability that may go to tokens which were among the most probable ones of neither golden side. Bases in six bits or
+# with a benign tune of 30 % merged in reach .039.
+MASS_OUTSIDE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
     """The promise to the user: a canary may be this far off, and this share of canaries may be further.
 
-    scale: |s - 1| and sqrt(rho) allowed beyond the canary's own noise, > 0, while the base has not moved
-    after_release: |s - 1| allowed while the base has moved: single canaries scatter then even if the adapter survives
+    scale: |s - 1| and sqrt(rho) allowed beyond the canary's own noise, > 0, on a base that has not moved
+    after_release: the most of |s - 1| that is ever allowed, however far the base has moved (unless ``scale`` is more)
     share: of the pool that may be beyond, in (0, 1)
     per_adapter: adapter -> its own ``scale``
     """
@@ -45,10 +53,14 @@ class Tolerances:
         if not 0 < self.share < 1:
             raise Refused("tolerance share", self.share, "a share of the canaries between 0 and 1, both left out")
 
-    def allowed_deviation(self, adapter: str, moved: bool) -> float:
-        """|s - 1| allowed for an adapter, before its noise is added. moved: has its base moved?"""
+    def allowed_deviation(self, adapter: str, base_shift: float = 0.0) -> float:
+        """|s - 1| allowed on one canary, before its noise is added. base_shift: B of that canary; 0: the tolerance"""
         own = self.per_adapter.get(adapter, self.scale)
-        return max(own, self.after_release) if moved else own
+        return min(own + STRENGTH_PER_SHIFT * math.sqrt(base_shift), max(own, self.after_release))
+
+    def allowed_distortion(self, adapter: str, base_shift: float = 0.0) -> float:
+        """sqrt(rho) allowed on one canary, likewise. No cap: quite another base has as much of it as itself moved."""
+        return self.per_adapter.get(adapter, self.scale) + DISTORTION_PER_SHIFT * math.sqrt(base_shift)
 
 
 def blocked_by(round: Round) -> Reason | None:
@@ -67,9 +79,8 @@ def blocked_by(round: Round) -> Reason | None:
 def base_moved(round: Round, tolerances: Tolerances) -> bool:
     """Do the log-probabilities of the live base differ from the golden ones by more than benign change does?
 
-    Decided on the held-out canaries, so that the score of a drawn canary does not depend on the others drawn with it;
-    on the drawn ones where there are no others. More than ``share`` of them and never one alone: among 16 a single
-    outlier is already 6 %.
+    For what is told, a reason or a cause; no score depends on it. Read on the held-out canaries, on the drawn ones
+    where there are no others. More than ``share`` of them and never one alone: of 16 a single outlier is already 6 %.
     """
     held_out = [m for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     canaries = held_out or list(round.measurements)
@@ -77,32 +88,32 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
     return above > max(tolerances.share * len(canaries), 1 if len(canaries) > 1 else 0)
 
 
-def beyond_tolerance(measurement: Measurement, tolerances: Tolerances, moved: bool) -> bool:
-    """Is this canary further off than the tolerance plus its own noise?
+def beyond_tolerance(measurement: Measurement, tolerances: Tolerances) -> bool:
+    """Is this canary further off than its own base shift allows, plus its own noise?
 
-    Two criteria: the effective scale, and the energy in directions other than the adapter's. The second is not applied
-    while the base has moved: a base with a benign tune merged in has as much of it as a missing block. NaN is beyond.
+    Three criteria: the effective scale, the energy in directions other than the adapter's, and the probability that has
+    gone to tokens outside the kept ones, which the first two cannot see. The first two allow the adapter's tolerance
+    where the base has not moved, and more the further it has on this very canary: a base with a benign tune merged in
+    has some of either. NaN is beyond.
 
     Source: docs/mathematics.md#tolerance.
     """
     if not measurement.finite:
         return True
-    noise = measurement.comparison.reference.noise
-    adapter = measurement.comparison.adapter
-    if abs(measurement.scale - 1.0) > tolerances.allowed_deviation(adapter, moved) + noise.scale:
-        return True
-    return (
-        not moved
-        and math.sqrt(measurement.distortion) > tolerances.allowed_deviation(adapter, False) + noise.distortion
+    noise, adapter = measurement.comparison.reference.noise, measurement.comparison.adapter
+    strength = tolerances.allowed_deviation(adapter, measurement.base_shift) + noise.scale
+    distortion = tolerances.allowed_distortion(adapter, measurement.base_shift) + noise.distortion
+    # Each is written as "not within": a comparison with NaN is false.
+    return not (
+        abs(measurement.scale - 1.0) <= strength
+        and math.sqrt(measurement.distortion) <= distortion
+        and measurement.mass_outside <= MASS_OUTSIDE + noise.mass_outside
     )
 
 
 def draw_scores(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
-    held_out = any(m.comparison.reference.split is CanarySplit.HELD_OUT for m in round.measurements)
-    shared = base_moved(round, tolerances) if held_out else False
-    # Without held-out canaries each drawn one is judged by itself: S may not depend on what was drawn with it.
-    return by_draw(round, lambda m: beyond_tolerance(m, tolerances, shared if held_out else _base_above_noise(m)))
+    return by_draw(round, lambda m: beyond_tolerance(m, tolerances))
 
 
 def by_draw(round: Round, is_far: Callable[[Measurement], bool]) -> Bools:

@@ -31,12 +31,10 @@ class ReplicaGroups:
     pods: tuple[str, ...] = ()
 
 
-def groups_by_pod(
-    measurements: Sequence[Measurement], tolerances: Tolerances, base_moved: bool
-) -> ReplicaGroups | None:
+def groups_by_pod(measurements: Sequence[Measurement], tolerances: Tolerances) -> ReplicaGroups | None:
     """Are the canaries of some pods as accepted, and nearly all of others off? None where that is not so.
 
-    measurements: finite ones of one round, drawn and held out; base_moved: do the base's answers differ from accepted?
+    measurements: finite ones of one round, drawn and held out
     A canary is off by the rule of its score, or else by its distance from the accepted answers, because a single pod
     may run on another base.
     """
@@ -46,7 +44,7 @@ def groups_by_pod(
     by_pod = {pod: rows for pod, rows in by_pod.items() if len(rows) >= CANARIES_PER_POD}
     if len(by_pod) < 2:
         return None
-    for is_off, _ in _criteria(tolerances, base_moved):
+    for is_off, _ in _criteria(tolerances):
         shares = {pod: sum(map(is_off, rows)) / len(rows) for pod, rows in by_pod.items()}
         good = [pod for pod, share in shares.items() if share <= tolerances.share]
         bad = sorted(pod for pod, share in shares.items() if share >= BAD_SHARE)
@@ -55,16 +53,14 @@ def groups_by_pod(
     return None
 
 
-def groups_by_distance(
-    measurements: Sequence[Measurement], tolerances: Tolerances, base_moved: bool
-) -> ReplicaGroups | None:
+def groups_by_distance(measurements: Sequence[Measurement], tolerances: Tolerances) -> ReplicaGroups | None:
     """Two groups of canaries with a clear gap between them: the near one as accepted, every canary of the far one off.
 
     Arguments as of ``groups_by_pod``. A fault of the adapter itself is on every canary; one that is strong on some and
     weak on others leaves no gap of four times. A gap alone proves nothing: the far group must also have one cause
     (root_cause.py).
     """
-    for is_off, distance in _criteria(tolerances, base_moved):
+    for is_off, distance in _criteria(tolerances):
         far = tuple(m for m in measurements if is_off(m))
         near = tuple(m for m in measurements if not is_off(m))
         if min(len(near), len(far)) >= FEWEST_CANARIES:
@@ -74,12 +70,12 @@ def groups_by_distance(
     return None
 
 
-def _criteria(tolerances: Tolerances, base_moved: bool) -> tuple[tuple[IsOff, Distance], ...]:
+def _criteria(tolerances: Tolerances) -> tuple[tuple[IsOff, Distance], ...]:
     def off_in_place(m: Measurement) -> bool:
-        return beyond_tolerance(m, tolerances, base_moved)
+        return beyond_tolerance(m, tolerances)
 
     def off_from_accepted(m: Measurement) -> bool:
-        return _from_accepted(m) > tolerances.allowed_deviation(m.comparison.adapter, False) + _noise(m)
+        return _from_accepted(m) > tolerances.allowed_deviation(m.comparison.adapter) + _noise(m)
 
     return (off_in_place, _in_place), (off_from_accepted, _from_accepted)
 

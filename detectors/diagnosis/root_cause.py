@@ -95,14 +95,14 @@ def on_accepted_ids(round: Round) -> Round:
 
 def _of_answers(round: Round, tolerances: Tolerances) -> Diagnosis:
     """The cause in one endpoint's answers, or in some of its replicas'."""
-    usable, moved = _finite(round.measurements), base_moved(round, tolerances)
-    by_pod = groups_by_pod(usable, tolerances, moved)
+    usable = _finite(round.measurements)
+    by_pod = groups_by_pod(usable, tolerances)
     if by_pod is not None:
         return _of_replicas(round, by_pod, _of_one_endpoint(replace(round, measurements=by_pod.bad), tolerances))
     whole = _of_one_endpoint(round, tolerances)
     if whole.cause not in (Cause.UNKNOWN, Cause.ADAPTER_REPLACED, Cause.BASE_SWAPPED):
         return whole
-    by_distance = groups_by_distance(usable, tolerances, moved)
+    by_distance = groups_by_distance(usable, tolerances)
     if by_distance is None:
         return whole
     of_bad = _of_one_endpoint(replace(round, measurements=by_distance.bad), tolerances)
@@ -118,10 +118,10 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     if max(abs(means.retention), means.gap_ratio) <= NOTHING_LEFT:
         cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)
-    fits = matching_signatures(signature_fits(canaries, tolerances.allowed_deviation(round.adapter, False)))
+    fits = matching_signatures(signature_fits(canaries, tolerances.allowed_deviation(round.adapter)))
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(fits) and fits[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
-    allowed = tolerances.allowed_deviation(round.adapter, answers_moved)
+    allowed = float(np.mean([tolerances.allowed_deviation(round.adapter, m.base_shift) for m in canaries]))
     if fits and not other_weights and _may_be_named(fits[0], canaries, moved, allowed):
         return replace(blank, cause=fits[0].cause, match=_match(fits))
     block = fits[0].name if fits and fits[0].cause is Cause.PARTLY_APPLIED else ""
@@ -162,14 +162,20 @@ def _has_one_cause(groups: ReplicaGroups, cause: Cause, round: Round, tolerances
 
 
 def _is_template_alone(round: Round, tolerances: Tolerances) -> bool:
-    """Are canaries beyond tolerance as they are rendered now, and within it from the accepted ids?"""
+    """Are canaries beyond tolerance as they are rendered now, and within it from the accepted ids?
+
+    How far the base has moved is that of the accepted ids: given other tokens, the same base answers differently.
+    """
     raw = _finite(round.raw)
     if not raw:
         return False
-    changed = {m.comparison.reference.canary for m in raw}
-    now = [m for m in _finite(round.measurements) if m.comparison.reference.canary in changed]
-    moved = base_moved(replace(round, measurements=raw), tolerances)
-    bad_now, bad_raw = (_share_beyond(rows, tolerances, moved) for rows in (now, raw))
+    shifts = {m.comparison.reference.canary: m.base_shift for m in raw}
+    now = [
+        replace(m, base_shift=shifts[name])
+        for m in _finite(round.measurements)
+        if (name := m.comparison.reference.canary) in shifts
+    ]
+    bad_now, bad_raw = (_share_beyond(rows, tolerances) for rows in (now, raw))
     return bad_raw <= tolerances.share < bad_now
 
 
@@ -177,14 +183,11 @@ def _of_cache(round: Round, tolerances: Tolerances) -> Diagnosis | None:
     """SHARED_CACHE where canaries are answered within tolerance cold and beyond it warm; None otherwise."""
     warm = {m.comparison.reference.canary: m for m in _finite(round.warm)}
     pairs = [(m, warm[name]) for m in _finite(round.measurements) if (name := m.comparison.reference.canary) in warm]
-    moved = base_moved(round, tolerances)
-    cold_share, warm_share = (
-        _share_beyond(rows, tolerances, moved) for rows in ([c for c, _ in pairs], [w for _, w in pairs])
-    )
-    if not cold_share <= tolerances.share < warm_share:
+    cold, rewarmed = [c for c, _ in pairs], [w for _, w in pairs]
+    if not _share_beyond(cold, tolerances) <= tolerances.share < _share_beyond(rewarmed, tolerances):
         return None
-    cold, warmed = [c for c, _ in pairs], _held_out([w for _, w in pairs])
-    previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter, False))
+    warmed = _held_out(rewarmed)
+    previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter))
     cache = CacheReplay(_means(cold).retention, _means(warmed).retention, previous)
     return Diagnosis(Cause.SHARED_CACHE, round.adapter, round.identity, cache=cache)
 
@@ -216,9 +219,9 @@ def _means(canaries: Sequence[Measurement]) -> MeanFigures:
     return MeanFigures(*(float(np.mean([getattr(m, name) for m in canaries])) for name in MeanFigures.__slots__))
 
 
-def _share_beyond(rows: Sequence[Measurement], tolerances: Tolerances, moved: bool) -> float:
+def _share_beyond(rows: Sequence[Measurement], tolerances: Tolerances) -> float:
     """Share of canaries beyond tolerance, each counted once; 0 for none."""
-    return float(np.mean([beyond_tolerance(m, tolerances, moved) for m in rows])) if rows else 0.0
+    return float(np.mean([beyond_tolerance(m, tolerances) for m in rows])) if rows else 0.0
 
 
 def _finite(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:

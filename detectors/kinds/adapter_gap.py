@@ -1,4 +1,4 @@
-"""Adapter gap: do more canaries than tolerated show another strength or another direction than was accepted?
+"""Adapter gap: do more canaries than tolerated show another strength, direction or set of tokens than was accepted?
 
 Values of ``Config`` and keys of ``State`` are saved: other values start the evidence at 0, another key loses it.
 """
@@ -6,12 +6,18 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from detectors.canaries.tolerance import Tolerances, draw_scores, of_members
 from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Evidence, SubjectKind
 
-State = EProcessBank[str]
+
+class State(EProcessBank[str]):
+    """layout: since 2, what is beyond tolerance depends on each canary's base shift, and on mass outside its tokens."""
+
+    __slots__ = ()
+    layout: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from detectors.records import BaseRound, Evidence, SubjectKind
 
 
 class State(EProcessBank[str]):
-    """Layout 1 held evidence against another share, that of the members' median."""
+    """Layout 1 held evidence against another share, that of the members' median, and by another rule for a canary."""
 
     __slots__ = ()
     layout: ClassVar[int] = 2

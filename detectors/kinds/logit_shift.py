@@ -75,7 +75,7 @@ def moved(round: Round, tolerances: Tolerances) -> Bools:
     """(n,) is the canary beyond, draw by draw? Empty where the figure of one canary is missing."""
     if not by_draw(round, lambda m: math.isfinite(m.frozen_shift)).all():
         return np.zeros(0, dtype=np.bool_)
-    tolerance = tolerances.allowed_deviation(round.adapter, moved=False)
+    tolerance = tolerances.allowed_deviation(round.adapter)
     return by_draw(round, lambda m: _is_far(m, tolerance))
 
 

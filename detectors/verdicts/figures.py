@@ -14,8 +14,9 @@ import numpy as np
 
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
+from detectors.canaries.tolerance import MASS_OUTSIDE
 from detectors.diagnosis.root_cause import diagnosed_canaries
-from detectors.on_call_text import BAD_NUMBERS, UNMEASURED, UNMEASURED_BASE
+from detectors.on_call_text import BAD_NUMBERS, MASS_IS_OUTSIDE, UNMEASURED, UNMEASURED_BASE
 from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, Status, Verdict
 
 
@@ -47,9 +48,15 @@ def with_base_figures(blank: Verdict, members: Sequence[Verdict]) -> Verdict:
 
 
 def remarks(round: Round, good: bool) -> tuple[str, ...]:
-    """What a measured round's verdict says beside its share: a stretch of the answers unlike the rest; its facts."""
-    stretch = "" if good else standing_apart(diagnosed_canaries(round))
-    return (*([stretch] if stretch else []), *round.facts)
+    """What a measured round's verdict says beside its share: a stretch of the answers unlike the rest; probability that
+    has gone to tokens outside the kept ones, which retention cannot see; its facts.
+    """
+    if good:
+        return round.facts
+    canaries = diagnosed_canaries(round)
+    outside = float(np.mean([m.mass_outside for m in canaries]))
+    outside_text = MASS_IS_OUTSIDE.format(percent=100 * outside) if outside > MASS_OUTSIDE else ""
+    return (*filter(None, (standing_apart(canaries), outside_text)), *round.facts)
 
 
 def facts_of(round: BaseRound) -> tuple[str, ...]:

@@ -125,7 +125,8 @@ def largest(measurements: Sequence[Measurement]) -> NoiseFloor:
 
 def moved(measurement: Measurement) -> NoiseFloor:
     """How far one benign replay is from the golden one. distortion: the square root of rho."""
-    return NoiseFloor(abs(measurement.scale - 1), max(measurement.distortion, 0.0) ** 0.5, measurement.base_shift)
+    distortion = max(measurement.distortion, 0.0) ** 0.5
+    return NoiseFloor(abs(measurement.scale - 1), distortion, measurement.base_shift, measurement.mass_outside)
 
 
 def _quantiles(benign: Sequence[NoiseFloor]) -> NoiseFloor:
@@ -134,7 +135,7 @@ def _quantiles(benign: Sequence[NoiseFloor]) -> NoiseFloor:
         values = [getattr(floor, name) for floor in benign]
         return max(float(np.quantile(values, QUANTILE, method="higher")), getattr(LEAST, name))
 
-    return NoiseFloor(quantile("scale"), quantile("distortion"), quantile("base_shift"))
+    return NoiseFloor(*map(quantile, NoiseFloor.__slots__))
 
 
 def _replay(

@@ -42,6 +42,8 @@ PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
 # Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect")
+# A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
+OUTSIDE = "mass_outside"
 
 
 def content_hash(data: bytes) -> str:
@@ -81,7 +83,8 @@ def _text(golden: Golden) -> dict[str, Any]:
             "lengths": [len(canary.prompt), len(canary.forced)],
             "prompt_text": canary.prompt_text,
             "golden_text": canary.golden_text,
-            "noise": asdict(canary.reference.noise),
+            "noise": _floor_text(canary.reference.noise),
+            **({OUTSIDE: floor} if (floor := canary.reference.noise.mass_outside) else {}),
         }
         for canary in golden.canaries
     ]
@@ -89,16 +92,26 @@ def _text(golden: Golden) -> dict[str, Any]:
         plain |= {name: getattr(golden, name) for name in OF_SCHEME}
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
+    if outside := {name: floor.mass_outside for name, floor in golden.noise.items() if floor.mass_outside}:
+        plain[OUTSIDE] = outside
     return {
         **plain,
         **signature_text(golden.canaries),
         "format": FORMAT,
         "tolerances": asdict(golden.tolerances),
-        "noise": {name: asdict(floor) for name, floor in golden.noise.items()},
+        "noise": {name: _floor_text(floor) for name, floor in golden.noise.items()},
         "power": asdict(golden.power),
         "others": sorted(golden.canaries[0].reference.others) if golden.canaries else [],
         "canaries": canaries,
     }
+
+
+def _floor_text(floor: NoiseFloor) -> dict[str, float]:
+    return {name: value for name, value in asdict(floor).items() if name != OUTSIDE}
+
+
+def _floor(text: dict[str, float], outside: float) -> NoiseFloor:
+    return NoiseFloor(**text, mass_outside=outside)
 
 
 def _arrays(golden: Golden) -> dict[str, NDArray[Any]]:
@@ -151,7 +164,7 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
             "scales": tuple(float(scale) for scale in arrays["scales"]),
             "canaries": tuple(reader.canary(row) for row in text["canaries"]),
             "tolerances": Tolerances(**text["tolerances"]),
-            "noise": {key: NoiseFloor(**floor) for key, floor in text["noise"].items()},
+            "noise": {key: _floor(floor, text.get(OUTSIDE, {}).get(key, 0.0)) for key, floor in text["noise"].items()},
             "unrecorded": tuple(text.get("unrecorded", ())),
             "power": StatisticalPower(
                 **{**text["power"], "losses": tuple(StrengthLoss(**loss) for loss in text["power"]["losses"])}
@@ -208,7 +221,7 @@ class _Reader:
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
-            noise=NoiseFloor(**row["noise"]),
+            noise=_floor(row["noise"], row.get(OUTSIDE, 0.0)),
             faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
         )
 

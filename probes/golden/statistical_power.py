@@ -70,7 +70,7 @@ def statistical_power(
     """
     losses = tuple(_loss(adapter, pool, strength, tolerances, alarm) for strength in STRENGTHS)
     noise = float(np.median([reference.noise.scale for reference in pool]))
-    allowed = tolerances.allowed_deviation(adapter, moved=False)
+    allowed = tolerances.allowed_deviation(adapter)
     # Noise as wide as the tolerance hides exactly the losses that the tolerance promises to detect.
     monitorable = noise < allowed and losses[0].draws is not None
     sentences = (
@@ -100,7 +100,7 @@ def _loss(
     adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, alarm: AlarmSettings
 ) -> StrengthLoss:
     weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
-    share = float(np.mean([beyond_tolerance(measurement, tolerances, moved=False) for measurement in weaker]))
+    share = float(np.mean([beyond_tolerance(measurement, tolerances) for measurement in weaker]))
     return StrengthLoss(strength, share, draws_to_alarm(share, tolerances.share, alarm.log_threshold))
 
 

@@ -67,7 +67,16 @@ def measurement(adapter: str, canary: str, split: CanarySplit, at: float, retent
     reference = Reference(canary, "sha256:gggg", split, kept, healthy, base, scales, curve, {}, noise)
     comparison = Comparison(adapter, reference, 2 if split is CanarySplit.SELECTED else 0, healthy, base, at)
     figures: dict[str, Any] = dict.fromkeys(
-        ("distortion", "base_shift", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"), 0.0
+        (
+            "distortion",
+            "base_shift",
+            "frozen_retention",
+            "frozen_distortion",
+            "scale_misfit",
+            "frozen_scale",
+            "mass_outside",
+        ),
+        0.0,
     )
     return Measurement(
         comparison,

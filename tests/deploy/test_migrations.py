@@ -19,6 +19,7 @@ APPLIED = {
     "009_requests_of_a_record.sql": "ce97d8c52d7b4457",
     "010_rounds_again.sql": "a67665548ac923e4",
     "011_identity.sql": "576e8f4551bfd2bf",
+    "012_mass_outside.sql": "7908e60e69c4e962",
 }
 
 

@@ -40,8 +40,13 @@ RELEASES = (
     "swapped",
     "swapped_and_lost",
     "improved",
+    "tuned",
+    "int8",
     "requantised",
 )
+# How far the hidden states of another base are from the golden one's. Base shift: of "improved" about .0006, of
+# "tuned", a harmless release of the base, .0015, of "int8" 3e-5.
+BASES = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03, "requantised": 0.03, "tuned": 0.045, "int8": 0.0068}
 EVERY_S = 60.0
 NOISE = NoiseFloor(scale=1e-3, distortion=1e-3, base_shift=1e-5)
 POOL = 20  # one canary of it is exactly the tolerated share
@@ -91,6 +96,15 @@ def summarise(full: Doubles, kept: NDArray[np.int32]) -> Summary:
     return Summary(chosen.astype(np.float32), rest.astype(np.float32), full.argmax(axis=-1).astype(np.int32))
 
 
+def elsewhere(full: Doubles, kept: NDArray[np.int32], mass: float) -> Doubles:
+    """The answers with that share of the probability on one token that is not kept, and all others less by as much."""
+    given = full + np.log1p(-mass)
+    token = [next(k for k in range(VOCABULARY) if k not in row) for row in kept]
+    rows = np.arange(len(kept))
+    given[rows, token] = np.logaddexp(given[rows, token], np.log(mass))
+    return given
+
+
 @cache
 def kept_tokens(adapter: str, canary: int) -> NDArray[np.int32]:
     """(T, 2 TOP + 1): the union of both top tokens, padded with -1."""
@@ -133,7 +147,7 @@ def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
     """
     release, _, what = fault.rpartition("+")
     name, _, value = what.partition(":")
-    base = {"swapped": 0.8, "swapped_and_lost": 0.8, "improved": 0.03, "requantised": 0.03}.get(release or name, 0.0)
+    base = BASES.get(release or name, 0.0)
     z = log_probs(canary, None, base=base)
     if name in ("not_applied", "swapped_and_lost", "reparameterised"):
         return z, z
@@ -149,6 +163,8 @@ def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
         y = y + 0.3 * matrix("rounding", canary, shape=y.shape)
     if name == "junk":
         y = y + matrix("junk", canary, shape=y.shape)
+    if name == "elsewhere":
+        y = elsewhere(y, kept_tokens(adapter, canary), float(value))
     if name == "nan":
         y = np.full_like(y, np.nan)
     return y, z

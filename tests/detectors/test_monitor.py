@@ -14,6 +14,7 @@ from detectors.evidence.alarm_budget import log_threshold, stream_rounds_per_yea
 from detectors.kinds import embedding_drift, golden_agreement, logit_shift
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.registry import load, names
 from detectors.verdicts.incident import Rules
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
@@ -101,6 +102,31 @@ def test_when_the_base_comes_back_a_member_still_broken_speaks_for_itself() -> N
     assert played[-1]["smol"].reason is Reason.RESOLVED
     assert (played[-1]["router"].status, played[-1]["router"].covered_by) == (Status.DEGRADED, "")
     assert played[-1]["router"].cause is Cause.ADAPTER_NOT_APPLIED
+
+
+@pytest.mark.parametrize("strength", [0.8, 0.9, 1.2])
+def test_an_adapter_of_another_strength_pages_although_the_base_moved_a_little(strength: float) -> None:
+    """In eight bits the base shift is 3e-5: it hides no loss of a fifth."""
+    played = play(Monitor(RULES), ALL, *[dict.fromkeys(ADAPTERS, "int8") | {"router": f"int8+scale:{strength}"}] * 2)
+    assert {v.status for v in played[0].values()} == {Status.HEALTHY}
+    assert [verdicts["router"].status for verdicts in played[1:]] == [Status.DEGRADED] * 2
+    assert {verdicts[name].status for verdicts in played for name in (*ADAPTERS[1:], "smol")} == {Status.HEALTHY}
+
+
+def test_an_adapter_that_answers_outside_the_kept_tokens_pages_and_says_where_the_probability_is() -> None:
+    played = play(Monitor(RULES), ALL, *[ALL | {"router": "elsewhere:0.9999"}] * 2)
+    assert [verdicts["router"].status for verdicts in played] == [Status.HEALTHY, *[Status.DEGRADED] * 2]
+    assert "of the probability has gone to tokens not compared" in played[1]["router"].explanation
+    assert {played[2][name].status for name in ADAPTERS[1:]} == {Status.HEALTHY}
+    assert "probability" not in played[0]["router"].explanation
+
+
+@pytest.mark.parametrize("release", ["int8", "tuned"])
+def test_a_harmless_release_stays_healthy(release: str) -> None:
+    played = play(Monitor(RULES), ALL, *[dict.fromkeys(ADAPTERS, release)] * 20)
+    assert {v.status for verdicts in played for v in verdicts.values()} == {Status.HEALTHY}
+    assert {v.reason for verdicts in played[1:] for v in verdicts.values()} == {Reason.BASE_MOVED}
+    assert {v.share_beyond for verdicts in played for v in verdicts.values()} == {0.0}
 
 
 def test_an_improved_base_is_reported_and_never_pages() -> None:
@@ -197,6 +223,12 @@ def test_evidence_of_another_layout_starts_at_zero_and_incidents_stay() -> None:
     assert again.state_json()["detectors"]["adapter_gap"]["state"] == {}
     assert again.state_json()["detectors"]["base_shift"] == monitor.state_json()["detectors"]["base_shift"]
     assert again.incidents[SubjectKind.ADAPTER, "router"].open
+
+
+@pytest.mark.parametrize("name", names())
+def test_evidence_goes_on_unless_it_was_gathered_by_another_rule(name: str) -> None:
+    """What is beyond tolerance depends on the base shift of each canary since layout 2."""
+    assert load(name).State().layout == (2 if name in ("adapter_gap", "base_shift") else 1)
 
 
 def test_configs_choose_the_detectors_and_defaults_carry_the_rules_tolerances() -> None:

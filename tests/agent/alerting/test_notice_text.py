@@ -14,7 +14,7 @@ from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
 from detectors import on_call_text
-from detectors.records import Cause, Interval, Onset, Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.records import Cause, Identity, Interval, Onset, Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 
 BASE_KIND = SubjectKind.BASE
@@ -51,6 +51,13 @@ def test_a_base_that_answers_otherwise_from_the_same_weights_is_not_said_to_have
     same = headline(replace(MOVED, identity=replace(SWAPPED, live_base=SWAPPED.golden_base)), NoticeReason.BASE_MOVED)
     assert "answers differently than accepted from the same weights (sha256:aaaa)" in same
     assert "other weights (sha256:bbbb)" in headline(MOVED, NoticeReason.BASE_MOVED)
+
+
+@pytest.mark.parametrize("unknown", [replace(SWAPPED, live_base=""), replace(SWAPPED, golden_base="")])
+def test_nothing_is_said_of_a_bases_weights_where_no_hash_is_known(unknown: Identity) -> None:
+    told = headline(replace(MOVED, identity=unknown), NoticeReason.BASE_MOVED)
+    assert "answers differently than accepted, its adapters keep" in told
+    assert "weights" not in told
 
 
 @pytest.mark.parametrize("reason", [NoticeReason.DEGRADED, NoticeReason.RECOVERED])

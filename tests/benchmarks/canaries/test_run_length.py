@@ -25,7 +25,7 @@ def test_its_rule_for_many_canaries_is_the_shipped_one() -> None:
     def rule(deviation: float, floor: float) -> bool:
         reference = replace(one.comparison.reference, noise=NoiseFloor(floor, 1.0, 1.0))
         seen = replace(one, scale=1.0 + deviation, comparison=replace(one.comparison, reference=reference))
-        return shipped(seen, tolerances, moved=False)
+        return shipped(seen, tolerances)
 
     flags = beyond(deviations, floors, tolerances)
     assert 20 < flags.sum() < 180

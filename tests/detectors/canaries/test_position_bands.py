@@ -61,4 +61,4 @@ def test_a_lost_band_is_beyond_tolerance_by_the_distortion_of_the_whole(canary: 
     seen = measured("router", canary, "first_token")
     share = seen.bands[0].share
     assert seen.distortion == pytest.approx(share * (1 - share), abs=0.01)
-    assert beyond_tolerance(seen, Tolerances(), moved=False)
+    assert beyond_tolerance(seen, Tolerances())

@@ -15,6 +15,21 @@ from tests.detectors.synthetic import log_probs, measurement, reference, summari
 CANARIES = range(12)
 
 
+@pytest.mark.parametrize("canary", CANARIES)
+@pytest.mark.parametrize("fault", ["healthy", "scale:2", "swapped", "elsewhere:0.5"])
+def test_mass_outside_is_what_the_kept_tokens_lost_beyond_both_golden_sides(canary: int, fault: str) -> None:
+    known, seen = reference("router", canary), measurement("router", canary, fault)
+
+    def outside(side: Summary) -> np.ndarray:  # type: ignore[type-arg]
+        return 1.0 - np.where(known.kept >= 0, np.exp(side.log_probs), 0.0).sum(axis=-1)
+
+    most = np.maximum(outside(known.golden_adapter), outside(known.golden_base))
+    plain = np.maximum(outside(seen.comparison.served) - most, 0.0).mean()
+    assert seen.mass_outside == pytest.approx(plain, abs=1e-5)
+    assert (fault, seen.mass_outside == 0.0) != ("healthy", False)
+    assert fault != "elsewhere:0.5" or seen.mass_outside > 0.1
+
+
 def test_weights_sum_to_one_over_kept_tokens_and_are_zero_at_pads() -> None:
     known = reference("router", 0)
     w = weights(known)

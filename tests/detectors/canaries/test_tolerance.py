@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -18,7 +19,7 @@ from detectors.canaries.tolerance import (
 )
 from detectors.errors import Refused
 from detectors.records import BaseRound, CanarySplit, Measurement, NoiseFloor, Reason, Round
-from tests.detectors.synthetic import drawn, make_base_round, make_round, measurement
+from tests.detectors.synthetic import ADAPTERS, POOL, drawn, make_base_round, make_round, measurement
 
 T = Tolerances()
 
@@ -46,39 +47,110 @@ def test_a_tolerance_of_zero_says_what_to_do() -> None:
         Tolerances(per_adapter={"router": 0.0})
 
 
+def with_figures(**figures: Any) -> Measurement:
+    perfect = {"scale": 1.0, "distortion": 0.0, "base_shift": 0.0, "mass_outside": 0.0}
+    return replace(measurement("router", 0, "healthy"), **perfect | figures)
+
+
 @pytest.mark.parametrize(
-    "why, figures, moved, wanted",
+    "why, figures, wanted",
     [
-        ("healthy", {"scale": 1.0, "distortion": 0.0}, False, False),
-        ("within tolerance plus noise", {"scale": 0.9495}, False, False),
-        ("weaker", {"scale": 0.94}, False, True),
-        ("stronger", {"scale": 1.06}, False, True),
-        ("another direction", {"distortion": 0.06**2}, False, True),
-        ("a little of another direction", {"distortion": 0.04**2}, False, False),
-        ("another direction under a base that moved", {"distortion": 0.3**2}, True, False),
-        ("10 % weaker under a base that moved", {"scale": 0.9}, True, False),
-        ("30 % weaker under a base that moved", {"scale": 0.7}, True, True),
+        ("healthy", {}, False),
+        ("within tolerance plus noise", {"scale": 0.9495}, False),
+        ("weaker", {"scale": 0.94}, True),
+        ("stronger", {"scale": 1.06}, True),
+        ("another direction", {"distortion": 0.06**2}, True),
+        ("a little of another direction", {"distortion": 0.04**2}, False),
+        ("20 % weaker on an int8 base", {"scale": 0.8, "base_shift": 3e-5}, True),
+        ("20 % stronger on an int8 base", {"scale": 1.2, "base_shift": 3e-5}, True),
+        ("another direction on an int8 base", {"distortion": 0.08**2, "base_shift": 3e-5}, True),
+        ("20 % weaker where one kernel moved the base", {"scale": 0.8, "base_shift": 1.3e-5}, True),
+        ("10 % weaker after a harmless release", {"scale": 0.9, "base_shift": 0.0015}, False),
+        ("12 % weaker after a harmless release", {"scale": 0.88, "base_shift": 0.0015}, True),
+        ("another direction after a harmless release", {"distortion": 0.15**2, "base_shift": 0.0015}, False),
+        ("more of it", {"distortion": 0.18**2, "base_shift": 0.0015}, True),
+        ("24 % weaker on quite another base", {"scale": 0.76, "base_shift": 1.0}, False),
+        ("30 % weaker on quite another base", {"scale": 0.7, "base_shift": 1.0}, True),
+        ("4 % on tokens outside the kept ones", {"mass_outside": 0.04}, False),
+        ("6 % on them", {"mass_outside": 0.06}, True),
+        ("6 % on them on quite another base", {"mass_outside": 0.06, "base_shift": 1.0}, True),
+        ("no number of the mass outside", {"mass_outside": float("nan")}, True),
+        ("no number of the base", {"base_shift": float("nan")}, True),
+        ("no number of the strength", {"scale": float("nan")}, True),
+        ("no number of the direction", {"distortion": float("nan")}, True),
     ],
 )
-def test_what_is_beyond_tolerance(why: str, figures: dict[str, Any], moved: bool, wanted: bool) -> None:
-    assert beyond_tolerance(replace(measurement("router", 0, "healthy"), **figures), T, moved) is wanted
+def test_what_is_beyond_tolerance(why: str, figures: dict[str, Any], wanted: bool) -> None:
+    assert beyond_tolerance(with_figures(**figures), T) is wanted
+
+
+def test_on_a_base_that_has_not_moved_both_legs_have_the_adapters_own_tolerance() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        own, floor, off, across = rng.uniform([0.005, 0.0, -0.3, 0.0], [0.2, 0.05, 0.3, 0.3])
+        found = having(with_figures(scale=1.0 + off, distortion=across**2), NoiseFloor(floor, floor / 2, 1e-6))
+        beyond = abs(found.scale - 1.0) > own + floor or math.sqrt(found.distortion) > own + floor / 2
+        assert beyond_tolerance(found, Tolerances(per_adapter={"router": own})) == beyond
+
+
+@pytest.mark.parametrize("own", [0.005, 0.05, 0.4])
+def test_what_is_allowed_grows_with_the_base_shift_and_on_strength_up_to_a_cap(own: float) -> None:
+    tolerances = Tolerances(per_adapter={"router": own})
+    shifts = [0.0, *np.logspace(-9, 2, 200)]
+    strength = [tolerances.allowed_deviation("router", shift) for shift in shifts]
+    distortion = [tolerances.allowed_distortion("router", shift) for shift in shifts]
+    assert strength == sorted(strength) and distortion == sorted(distortion)
+    assert strength[0] == distortion[0] == own
+    assert strength[-1] == max(own, tolerances.after_release) and distortion[-1] > 25
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("release, strength", [("int8", 0.8), ("int8", 0.9), ("int8", 1.2), ("", 0.8), ("tuned", 0.75)])
+def test_an_adapter_of_another_strength_is_beyond_on_a_base_that_hardly_moved(
+    adapter: str, release: str, strength: float
+) -> None:
+    fault = f"{release}+scale:{strength}" if release else f"scale:{strength}"
+    assert draw_scores(make_round(adapter, fault), T).all()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("release", ["int8", "improved", "tuned"])
+def test_a_harmless_release_is_within_tolerance_on_every_canary(adapter: str, release: str) -> None:
+    pool = [measurement(adapter, 2 * i, release) for i in range(POOL)]
+    assert not any(beyond_tolerance(m, T) for m in pool)
 
 
 def test_the_canarys_own_noise_is_added_to_the_tolerance() -> None:
     weaker = having(measurement("router", 0, "healthy"), NoiseFloor(0.02, 0.02, 1e-6), scale=0.94)
-    assert not beyond_tolerance(weaker, T, False)
-    assert beyond_tolerance(replace(weaker, scale=0.92), T, False)
+    assert not beyond_tolerance(weaker, T)
+    assert beyond_tolerance(replace(weaker, scale=0.92), T)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_adapter_that_gives_all_probability_to_one_token_outside_the_kept_ones_is_beyond(adapter: str) -> None:
+    """On the kept tokens only a constant is added: strength and direction are as accepted."""
+    pool = [measurement(adapter, 2 * i, "elsewhere:0.9999") for i in range(POOL)]
+    for m in pool:
+        assert m.retention == pytest.approx(1.0, abs=1e-5) and m.scale == pytest.approx(1.0, abs=1e-5)
+        assert m.distortion < 1e-9 and m.base_shift == 0.0
+    assert all(beyond_tolerance(m, T) for m in pool)
+    assert not any(beyond_tolerance(measurement(adapter, 2 * i, "elsewhere:0.03"), T) for i in range(POOL))
+
+
+def test_the_floor_of_the_mass_outside_is_added_too() -> None:
+    found = with_figures(mass_outside=0.06)
+    assert beyond_tolerance(having(found, NoiseFloor(0.02, 0.02, 1e-6)), T), "records made before have none"
+    assert not beyond_tolerance(having(found, NoiseFloor(0.02, 0.02, 1e-6, mass_outside=0.02)), T)
 
 
 def test_an_adapter_may_have_a_tolerance_of_its_own() -> None:
     weaker = replace(measurement("router", 0, "healthy"), scale=0.9)
-    assert beyond_tolerance(weaker, T, False)
-    assert not beyond_tolerance(weaker, Tolerances(per_adapter={"router": 0.15}), False)
-    assert Tolerances(per_adapter={"router": 0.4}).allowed_deviation("router", moved=True) == 0.4
+    assert beyond_tolerance(weaker, T)
+    assert not beyond_tolerance(weaker, Tolerances(per_adapter={"router": 0.15}))
 
 
 def test_bad_numbers_are_beyond_and_block_the_round() -> None:
-    assert beyond_tolerance(measurement("router", 0, "nan"), T, False)
+    assert beyond_tolerance(measurement("router", 0, "nan"), T)
     assert blocked_by(make_round("router", "nan")) is Reason.BAD_NUMBERS
     assert blocked_by(make_round("router", "blocked")) is Reason.UNREADABLE
     assert blocked_by(Round("router", "smol", 0, 0.0, ())) is Reason.NOT_REPLAYED_YET
@@ -101,13 +173,14 @@ def test_the_base_has_moved_when_several_held_out_canaries_show_it_and_never_one
     assert not base_moved(Round("router", "smol", 0, 0.0, (*one, *rest)), T)
 
 
-def test_a_drawn_canarys_score_does_not_depend_on_what_was_drawn_with_it() -> None:
-    """Without held-out canaries too: each is judged by its own base shift."""
+@pytest.mark.parametrize("release", ["healthy", "int8", "tuned", "swapped"])
+def test_a_drawn_canarys_score_does_not_depend_on_what_else_was_replayed(release: str) -> None:
+    """Neither on what was drawn with it nor on the held-out canaries: each is judged by its own base shift."""
     mine = replace(measurement("router", 0, "healthy"), scale=0.9)
-    others = [measurement("router", 2 * i, "improved") for i in range(1, 10)]
-    alone = Round("router", "smol", 0, 0.0, (mine,))
-    among = Round("router", "smol", 0, 0.0, (mine, *others))
-    assert draw_scores(alone, T)[0] == draw_scores(among, T)[0] == np.True_
+    others = [measurement("router", 2 * i, release) for i in range(1, 10)]
+    held_out = [drawn(measurement("router", 2 * i + 1, release), 0) for i in range(8)]
+    for among in ((mine,), (mine, *others), (mine, *others, *held_out)):
+        assert draw_scores(Round("router", "smol", 0, 0.0, among), T)[0]
 
 
 def test_a_base_scores_where_enough_of_its_members_do() -> None:

@@ -56,9 +56,7 @@ def test_a_configuration_can_be_left_out_of_the_floors(noisy: Results) -> None:
     ]
     assert len(floors) == 48
     tried = [
-        beyond_tolerance(
-            replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances(), moved=False
-        )
+        beyond_tolerance(replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances())
         for one, reference in zip(noisy["padded on the left"], floors, strict=True)
     ]
     assert not any(tried)

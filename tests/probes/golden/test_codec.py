@@ -30,6 +30,25 @@ def test_bytes_round_trip_is_exact_and_the_same_bytes_again() -> None:
     assert len(read.pool) + len(read.held_out) == len(read.canaries)
 
 
+def test_the_floor_of_the_mass_outside_lies_beside_the_others_and_is_written_where_it_is_not_0() -> None:
+    """So an earlier program reads the record, and a record made before keeps its bytes."""
+    made = golden()
+    assert made.canaries and {c.reference.noise.mass_outside for c in made.canaries} == {0.0}
+    assert "mass_outside" not in str(text_of(to_bytes(made)))
+    first = made.canaries[0]
+    noise = replace(first.reference.noise, mass_outside=0.02)
+    floored = replace(
+        made,
+        canaries=(replace(first, reference=replace(first.reference, noise=noise)), *made.canaries[1:]),
+        noise={"one row": noise, "four rows": replace(noise, mass_outside=0.0)},
+    )
+    read = from_bytes(to_bytes(floored))
+    assert_same(floored, read)
+    assert read.canaries[0].reference.noise == noise and read.noise == floored.noise
+    rows = text_of(to_bytes(floored))
+    assert {*rows["canaries"][0]["noise"]} == {*rows["noise"]["one row"]} == {"scale", "distortion", "base_shift"}
+
+
 def test_sides_that_are_not_on_the_curve_are_refused() -> None:
     made = golden()
     first = made.canaries[0]
