@@ -89,6 +89,11 @@ class Config:
         """How many streams of one adapter can alarm by themselves, which is what the fleet's budget counts."""
         return int(self.pages) + int(self.one_response)
 
+    @property
+    def keep(self) -> float:
+        """What a response weighs in the estimate, as a share of what the next newer one does."""
+        return float(0.5 ** (1.0 / self.recent))
+
     def with_threshold(self, log_threshold: float) -> Config:
         """The same settings where the fleet's threshold is another one."""
         return replace(self, log_threshold=log_threshold)
@@ -206,7 +211,7 @@ class Detector:
         Source: docs/mathematics.md#retention-from-text.
         """
         path = self.state.paths.get(subject)
-        return None if path is None else most_likely(np.array(path.grid), path.log_lik, round(path.n))
+        return None if path is None else most_likely(np.array(path.grid), path.log_lik, path.n, self.config.keep)
 
     @property
     def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
@@ -248,7 +253,7 @@ class Detector:
     def _remember(self, score: TrafficScore) -> None:
         if not score.path_log_lik.size:
             return
-        grid, keep = tuple(score.path.tolist()), 0.5 ** (1.0 / self.config.recent)
+        grid, keep = tuple(score.path.tolist()), self.config.keep
         past = self.state.paths.get(score.adapter)
         if past is None or past.grid != grid:
             past = PathLikelihood(grid, np.zeros(len(grid)))

@@ -153,6 +153,23 @@ def test_retention_follows_the_responses_and_survives_a_restart_of_the_process()
     assert detector.retention("router") is None
 
 
+@pytest.mark.parametrize("responses", [3, 400])
+def test_the_interval_of_retention_allows_for_the_weights_of_older_responses(responses: int) -> None:
+    """Of the weighted mean of observations of variance 1/I: 1.96 sqrt(sum w^2) / sum w / sqrt(I) on either side."""
+    grid, detector = np.linspace(0, 1.5, 16), Detector(Config(recent=20))
+    told = replace(
+        scored(-5.0), path=grid.astype(np.float32), path_log_lik=(-150 * (grid - 0.7) ** 2).astype(np.float32)
+    )
+    for number in range(responses):
+        detector.update(round_of(told, number=number))
+    weights = 0.5 ** (np.arange(responses) / 20)
+    half = 1.96 * np.sqrt((weights**2).sum()) / weights.sum() / np.sqrt(300)
+    for found in (detector, Detector(Config(recent=20), State.from_json(detector.state.to_json()))):
+        interval = found.retention("router")
+        assert interval is not None
+        assert (interval.high - interval.low) / 2 == pytest.approx(half, abs=2e-3)
+
+
 def test_the_config_has_the_repr_that_saved_evidence_is_held_against() -> None:
     """Another repr would start the evidence of every running deployment at 0 (monitor.py)."""
     weights = (
