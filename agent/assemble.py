@@ -42,7 +42,7 @@ from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import ThresholdAware, reads
+from detectors.registry import ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
 from probes import runner_registry
@@ -235,13 +235,17 @@ def scoring_options(config: Config) -> ScoringOptions | None:
     if config.kafka is None or not wanted.enabled:
         return None
     own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
-    return ScoringOptions(
+    options = ScoringOptions(
         Settings(numeric=wanted.numeric),
         copies=tuple(map(Alternative.from_text, wanted.copies)),
         others=wanted.others,
         passes=wanted.passes,
         tolerances=own,
     )
+    mixed = (
+        settings.weights for settings in _every_detector(config).values() if isinstance(settings, WeighsAlternatives)
+    )
+    return replace(options, weights=next(mixed, options.weights))
 
 
 def sampler_of(config: Config) -> SamplingParameters:

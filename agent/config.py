@@ -169,7 +169,8 @@ class Scoring(Section):
 
     every: between two rounds of responses, each judged as a whole; by default as long as probes.every
     enabled: false embeds them and no more; copies: alternatives with a pass of their own: half, double, 4 bits
-    others: the other adapters are alternatives too; passes: how many of these each response gets, null for all
+    others: the other adapters are alternatives too; passes: how many of these each response gets, drawn by weight, null
+    for all
     temperature, top_p, top_k: of the deployment, for records that do not tell; without a temperature those that tell
     none stay unscored. An engine that takes its defaults from generation_config.json has those
     numeric: nats per token taken off every e-value for the numerics of the serving engine, where they lean the

@@ -339,7 +339,7 @@ AUTHORS = {
 # Added where the strength was estimated from the responses; 1 is as accepted, 0 is the base model.
 ESTIMATED_STRENGTH = Text(
     explanation="estimated strength {strength:.2f} of the accepted one, between {low:.2f} and {high:.2f} with 95 % "
-    "confidence",
+    "confidence, from {n} responses",
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -446,6 +446,8 @@ ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"
 NOT_MEASURED = "not measured"
 # The interval holds at whatever time one looks, and n counts canaries of all rounds.
 OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
+# n: responses since the onset at the alarm, recent ones after it
+BY_RESPONSES_ALONE = "{retention}, from {n} responses"
 INTERVAL = " (95 % {low:.2f}..{high:.2f})"
 HASH_NOT_KNOWN = "hash not known"
 

@@ -367,7 +367,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval over n canaries; low and high are nan when n < 2."""
+    """A mean with its 95 % interval over n canaries, or n responses; low and high are nan when n < 2."""
 
     mean: float
     low: float

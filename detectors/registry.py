@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from detectors import kinds
 from detectors.errors import UnknownDetector
+from detectors.evidence.alternative import Alternative
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import Calibration, TrafficRound
@@ -66,6 +67,15 @@ class EstimatesRetention(Protocol):
 
     def retention(self, subject: str) -> Interval | None:
         """0 the base, 1 intact; None before the first response that says so."""
+
+
+@runtime_checkable
+class WeighsAlternatives(Protocol):
+    """Settings of a detector that mixes alternatives: by these weights, so that responses are scored against what it
+    will weigh."""
+
+    @property
+    def weights(self) -> tuple[tuple[Alternative, float], ...]: ...
 
 
 @runtime_checkable

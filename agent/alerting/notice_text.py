@@ -77,6 +77,13 @@ def _retention(verdict: Verdict) -> str:
     return text.RETENTION.format(retention=retention_words(verdict.retention)) if has_retention else ""
 
 
+def _measured_retention(verdict: Verdict) -> str:
+    words = retention_words(verdict.retention) if _retention(verdict) else ""
+    if verdict.retention is None or verdict.share_of is not ShareOf.RESPONSES:
+        return words
+    return text.BY_RESPONSES_ALONE.format(retention=words, n=verdict.retention.n)
+
+
 def runbook_of(verdict: Verdict) -> str:
     """Name of the runbook that helps, "" where there is nothing to do."""
     if verdict.cause is not Cause.NONE:
@@ -96,7 +103,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
-        "retention": retention_words(verdict.retention) if _retention(verdict) else "",
+        "retention": _measured_retention(verdict),
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
         "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
         "sent because": text.SENT_BECAUSE[reason.value],

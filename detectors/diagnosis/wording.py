@@ -224,7 +224,7 @@ def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
         values["pods"] = ", ".join(diagnosis.bad_pods)
     if diagnosis.strength is not None:
         values |= {"strength": diagnosis.strength.mean}
-        values |= {"low": diagnosis.strength.low, "high": diagnosis.strength.high}
+        values |= {"low": diagnosis.strength.low, "high": diagnosis.strength.high, "n": diagnosis.strength.n}
     return values
 
 

@@ -201,6 +201,13 @@ class EProcessBank(Generic[Key]):
             by=float(since[above].max()),
         )
 
+    def onsets(self, stream: Key) -> set[float]:
+        """Every round that ``onset`` may name: where the CUSUM statistic of a bet last restarted, if it is above 1."""
+        if stream not in self.index:
+            return set()
+        row = self.index[stream]
+        return set(self.rows.since[row][self.rows.w[row] > 1.0].tolist())
+
     def restart(self, stream: Key) -> None:
         """M back to 0, as after an alarm. Lowering M keeps every guarantee."""
         if stream in self.index:

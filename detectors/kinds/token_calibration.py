@@ -48,6 +48,11 @@ class Config:
         if not self.samplers or self.bins < 2 or not self.recent > 0:
             raise Refused("token_calibration config", self, "at least one sampler, two bins, recent above 0")
 
+    @property
+    def keep(self) -> float:
+        """What a response weighs in the estimates, as a share of what the next newer one does."""
+        return float(0.5 ** (1.0 / self.recent))
+
 
 @dataclass(slots=True)
 class Axis:
@@ -185,8 +190,8 @@ class Detector:
             at=record.at,
             log_e=self.state.ratios.weighted(self._weights(subject)),
             leading=self.leading(subject),
-            temperature=_temperature(history.temperature),
-            top_p=_top_p(history.top_p),
+            temperature=_temperature(history.temperature, self.config.keep),
+            top_p=_top_p(history.top_p, self.config.keep),
             asked_temperature=_range(history.requested_temperature),
             asked_top_p=_range(history.requested_top_p),
             ranks=history.ranks / tokens if tokens else history.ranks,
@@ -207,7 +212,7 @@ class Detector:
         self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, at)
 
     def _remember(self, score: TrafficScore) -> None:
-        config, keep = self.config, 0.5 ** (1.0 / self.config.recent)
+        config, keep = self.config, self.config.keep
         past = self.state.histories.get(score.adapter, TokenHistory(np.zeros(config.bins)))
         counts, _ = np.histogram(score.ranks, bins=config.bins, range=(0.0, 1.0))
         self.state.histories[score.adapter] = TokenHistory(
@@ -254,13 +259,13 @@ def _range(requested: dict[float, float]) -> tuple[float, ...]:
     return (min(often), max(often)) if often else ()
 
 
-def _top_p(axis: Axis) -> Interval | None:
-    return most_likely_step(np.array(axis.grid), axis.log_lik, round(axis.n)) if axis.grid else None
+def _top_p(axis: Axis, keep: float) -> Interval | None:
+    return most_likely_step(np.array(axis.grid), axis.log_lik, axis.n, keep) if axis.grid else None
 
 
-def _temperature(axis: Axis) -> Interval | None:
+def _temperature(axis: Axis, keep: float) -> Interval | None:
     """Fitted along 1 / temperature, where the likelihood is concave; its upper end is the temperature's lower one."""
     if not axis.grid:
         return None
-    inverse = most_likely(1.0 / np.array(axis.grid[::-1]), axis.log_lik[::-1].copy(), round(axis.n))
+    inverse = most_likely(1.0 / np.array(axis.grid[::-1]), axis.log_lik[::-1].copy(), axis.n, keep)
     return Interval(1.0 / inverse.mean, 1.0 / inverse.high, 1.0 / inverse.low, inverse.n)

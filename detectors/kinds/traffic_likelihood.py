@@ -22,6 +22,7 @@ from detectors.evidence.alternative import (
     HALF_STRENGTH,
     PREVIOUS,
     Alternative,
+    AlternativeKind,
     interpolation,
     other_adapter,
 )
@@ -77,6 +78,7 @@ class Config:
     recent: float = 200.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple((_alternative(who), weight) for who, weight in self.weights))
         fine = 0 <= self.mislabelled < 1 and self.pods_kept >= 1 and self.recent > 0 and self.log_threshold > 0
         parts = [weight for _, weight in self.weights]
         clips = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
@@ -88,6 +90,11 @@ class Config:
     def streams_per_adapter(self) -> int:
         """How many streams of one adapter can alarm by themselves, which is what the fleet's budget counts."""
         return int(self.pages) + int(self.one_response)
+
+    @property
+    def keep(self) -> float:
+        """What a response weighs in the estimate, as a share of what the next newer one does."""
+        return float(0.5 ** (1.0 / self.recent))
 
     def with_threshold(self, log_threshold: float) -> Config:
         """The same settings where the fleet's threshold is another one."""
@@ -108,14 +115,40 @@ class PathLikelihood:
 
 
 @dataclass(slots=True)
+class EarlierPath:
+    """What is left of an adapter's likelihood from before a round in which its fault may have begun.
+
+    at: that round's; log_lik: (G,) nats, n: as of ``PathLikelihood``, with the weights of today; since: responses from
+    that round on
+    """
+
+    at: float
+    log_lik: Doubles
+    n: float = 0.0
+    since: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"at": self.at, "log_lik": pack(self.log_lik), "n": self.n, "since": self.since}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> EarlierPath:
+        return cls(stored["at"], unpack(stored["log_lik"]), stored["n"], stored["since"])
+
+
+@dataclass(slots=True)
 class State:
-    """ratios: M of the weighted mean; clipped: M of the clipped mixtures; paths: by adapter"""
+    """ratios: M of the weighted mean; clipped: M of the clipped mixtures; paths: by adapter
+
+    earlier: adapter -> one for each round in which the clipped mixture's CUSUM statistics restarted, in their order,
+    the last round with responses included
+    """
 
     layout: ClassVar[int] = 1
 
     ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)
     paths: dict[str, PathLikelihood] = field(default_factory=dict)
+    earlier: dict[str, list[EarlierPath]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         paths = {name: {"grid": list(p.grid), "log_lik": pack(p.log_lik), "n": p.n} for name, p in self.paths.items()}
@@ -123,17 +156,23 @@ class State:
             "chains": self.ratios.to_json(lambda stream: [stream[0], stream[1].text]),
             "replicas": self.clipped.to_json(list),
             "paths": paths,
+            "earlier": {name: [part.to_json() for part in parts] for name, parts in self.earlier.items()},
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
-        """A former version joined the parts of a stream's key by a tab, which no configured name holds."""
+        """A former version joined the parts of a stream's key by a tab, which no configured name holds, and did not
+        distinguish responses from before the onset."""
         paths = {
             name: PathLikelihood(tuple(row["grid"]), unpack(row["log_lik"]), row["n"])
             for name, row in stored["paths"].items()
         }
+        earlier = {
+            name: [EarlierPath.from_json(part) for part in parts] for name, parts in stored.get("earlier", {}).items()
+        }
         ratios = LikelihoodProcesses[AlternativeStream].from_json(stored["chains"], _alternative_stream)
-        return cls(ratios, LikelihoodProcesses[ReplicaStream].from_json(stored["replicas"], _replica_stream), paths)
+        clipped = LikelihoodProcesses[ReplicaStream].from_json(stored["replicas"], _replica_stream)
+        return cls(ratios, clipped, paths, earlier)
 
 
 class Detector:
@@ -196,6 +235,7 @@ class Detector:
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0. What was estimated of its strength is forgotten too."""
         self.state.paths.pop(subject, None)
+        self.state.earlier.pop(subject, None)
         for processes in self._processes:
             for stream in _of(processes, subject):
                 processes.restart(stream)
@@ -203,10 +243,34 @@ class Detector:
     def retention(self, subject: str) -> Interval | None:
         """Of the recent responses, older ones weighing less and less; None without any.
 
+        At an alarm of the responses since the onset alone, as the CUSUM statistic has it: those from before it are of
+        the healthy adapter, and n counts the others. Null, guarantee and what breaks them are those of ``most_likely``;
+        an onset that is estimated too early lets healthy responses in.
         Source: docs/mathematics.md#retention-from-text.
         """
         path = self.state.paths.get(subject)
-        return None if path is None else most_likely(np.array(path.grid), path.log_lik, round(path.n))
+        if path is not None and self._alarms(subject) and (earlier := self._before_onset(subject)) is not None:
+            return self._since(path, earlier)
+        return None if path is None else most_likely(np.array(path.grid), path.log_lik, path.n, self.config.keep)
+
+    def _alarms(self, subject: str) -> bool:
+        """Has a stream that may page passed the threshold?"""
+        levels = [self.state.clipped.level((subject, ALL_PODS))] if self.config.pages else []
+        if self.config.one_response:
+            levels += [self.state.ratios.level(stream) for stream in _of(self.state.ratios, subject)]
+        return max(levels, default=0.0) >= self.config.log_threshold
+
+    def _before_onset(self, subject: str) -> EarlierPath | None:
+        """What is from before the onset, or from before the first round after it that is distinguished."""
+        onset, parts = self.onset(subject), self.state.earlier.get(subject, [])
+        later = [part for part in parts if onset is not None and part.at >= onset.at]
+        return min(later or parts[-1:], key=lambda part: part.at, default=None)
+
+    def _since(self, path: PathLikelihood, earlier: EarlierPath) -> Interval | None:
+        if not earlier.since:
+            return None
+        log_lik, n = path.log_lik - earlier.log_lik, path.n - earlier.n
+        return replace(most_likely(np.array(path.grid), log_lik, n, self.config.keep), n=earlier.since)
 
     @property
     def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
@@ -227,6 +291,7 @@ class Detector:
         factors = {stream: self._clipped(values) for stream, values in log_means.items() if len(values)}
         self.state.clipped.multiply(factors, {stream: len(log_means[stream]) for stream in factors}, record.at)
         self._forget_pods(adapter)
+        self._distinguish(adapter, record.at)
         for score in scores:
             self._remember(score)
 
@@ -245,16 +310,31 @@ class Detector:
         pods = [stream for stream in _of(clipped, adapter) if stream[1] != ALL_PODS]
         clipped.drop(sorted(pods, key=clipped.measured_at)[: max(len(pods) - self.config.pods_kept, 0)])
 
+    def _distinguish(self, adapter: str, at: float) -> None:
+        """From now on also the responses from before this round; no longer from before rounds that no onset is in."""
+        parts, onsets = self.state.earlier.get(adapter, []), self.state.clipped.onsets((adapter, ALL_PODS))
+        kept = [part for part in parts if part.at in onsets]
+        if all(part.at != at for part in kept):
+            path = self.state.paths.get(adapter, PathLikelihood((), np.zeros(0)))
+            kept.append(EarlierPath(at, path.log_lik, path.n))
+        self.state.earlier[adapter] = kept
+
     def _remember(self, score: TrafficScore) -> None:
         if not score.path_log_lik.size:
             return
-        grid, keep = tuple(score.path.tolist()), 0.5 ** (1.0 / self.config.recent)
+        grid, keep = tuple(score.path.tolist()), self.config.keep
         past = self.state.paths.get(score.adapter)
         if past is None or past.grid != grid:
             past = PathLikelihood(grid, np.zeros(len(grid)))
         self.state.paths[score.adapter] = PathLikelihood(
             grid, keep * past.log_lik + score.path_log_lik.astype(np.float64), keep * past.n + 1.0
         )
+        self.state.earlier[score.adapter] = [
+            EarlierPath(part.at, keep * part.log_lik, keep * part.n, part.since + 1)
+            if past.n
+            else EarlierPath(part.at, np.zeros(len(grid)), 0.0, 1)
+            for part in self.state.earlier.get(score.adapter, [])
+        ]
 
     def _evidence(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> Iterator[Evidence]:
         ratios, clipped = self.state.ratios, self.state.clipped
@@ -267,6 +347,14 @@ class Detector:
         for pod in _pods(scores):
             log_e, n = clipped.level((adapter, pod)), clipped.n((adapter, pod))
             yield level(f"{POD}{pod}", log_e=log_e, n=n, pages=False, replica=pod)
+
+
+def _alternative(named: Alternative | str) -> Alternative:
+    """A configuration file names alternatives by their texts."""
+    alternative = Alternative.from_text(named) if isinstance(named, str) else named
+    if alternative.kind is AlternativeKind.UNKNOWN:
+        raise Refused("traffic_likelihood config: alternative", named, "one of detectors/evidence/alternative.py")
+    return alternative
 
 
 def _pods(scores: Sequence[TrafficScore]) -> list[str]:

@@ -35,7 +35,16 @@ from probes.scoring.likelihood_axes import (
     sampler_log_likelihood,
     temperature_log_likelihood,
 )
-from probes.scoring.token_distribution import Doubles, SamplingParameters, normalised, penalised, token_distribution
+from probes.scoring.token_distribution import (
+    FLOAT32,
+    TIE,
+    Doubles,
+    SamplingParameters,
+    normalised,
+    penalised,
+    tie_margin,
+    token_distribution,
+)
 from probes.scoring.token_scores import (
     HELD_BACK,
     ROUNDING,
@@ -67,27 +76,33 @@ class Null:
 
 
 def score(
-    adapter: Doubles, base: Doubles, others: Mapping[Alternative, Doubles], response: Response, settings: Settings
+    adapter: Doubles,
+    base: Doubles,
+    others: Mapping[Alternative, Doubles],
+    response: Response,
+    settings: Settings,
+    spacing: float = FLOAT32,
 ) -> TokenScores:
     """All that is computed of one response.
 
     adapter, base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives with a
-    forward pass of their own
+    forward pass of their own; spacing: relative, of the dtype that they were computed in (``tie_margin``)
     """
     sampling, tokens = response.sampling, np.asarray(response.tokens, dtype=np.int64)
-    plain = normalised(adapter)
+    plain, tie = normalised(adapter), tie_margin(adapter, spacing)
     adapter, base, *rest = (_ready(logits, response) for logits in (adapter, base, *others.values()))
-    null = null_of(adapter, base, sampling, settings)
+    null = null_of(adapter, base, sampling, settings, tie)
     alternatives = {BASE: base} | {interpolation(share): interpolate(adapter, base, share) for share in settings.path}
     alternatives |= dict(zip(others, rest, strict=True))
     log_l = {
-        who: log_e(token_distribution(logits, sampling), null, tokens, settings.numeric)
+        who: log_e(token_distribution(logits, sampling, tie), null, tokens, settings.numeric)
         for who, logits in alternatives.items()
     }
-    log_sampler = {
-        name: log_e(token_distribution(adapter if other.penalised else plain, other), null, tokens, settings.numeric)
+    drawn_by = {
+        name: token_distribution(adapter if other.penalised else plain, other, tie)
         for name, other in samplers(sampling).items()
     }
+    log_sampler = {name: log_e(own, null, tokens, settings.numeric) for name, own in drawn_by.items()}
     hot = temperature_log_likelihood(adapter, tokens, sampling, settings.temperatures)
     if sampling.greedy:
         unknown = [np.full((len(axis), len(tokens)), np.nan) for axis in (settings.grid, settings.top_ps)]
@@ -97,10 +112,12 @@ def score(
     return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)))
 
 
-def null_of(adapter: Doubles, base: Doubles, sampling: SamplingParameters, settings: Settings) -> Null:
-    """The null at these positions. adapter, base: (T, V) golden logits"""
-    benign = tuple(token_distribution(interpolate(adapter, base, share), sampling) for share in settings.edges)
-    return Null(token_distribution(adapter, sampling), benign, sampling.truncated, sampling.greedy)
+def null_of(
+    adapter: Doubles, base: Doubles, sampling: SamplingParameters, settings: Settings, tie: Doubles | float = TIE
+) -> Null:
+    """The null at these positions. adapter, base: (T, V) golden logits; tie: as of ``token_distribution``"""
+    benign = tuple(token_distribution(interpolate(adapter, base, share), sampling, tie) for share in settings.edges)
+    return Null(token_distribution(adapter, sampling, tie), benign, sampling.truncated, sampling.greedy)
 
 
 def log_e(alternative: Doubles, null: Null, tokens: NDArray[np.int64], numeric: float = 0.0) -> Doubles:

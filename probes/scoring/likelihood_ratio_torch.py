@@ -16,7 +16,7 @@ import torch
 
 from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
-from probes.scoring.token_distribution import TIE, Doubles, SamplingParameters
+from probes.scoring.token_distribution import LAST_DIGITS, TIE, Doubles, SamplingParameters
 from probes.scoring.token_scores import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 
 NOTHING = 1e-30
@@ -29,8 +29,8 @@ class Positions:
     """N positions with the same sampling parameters.
 
     tokens: (N,) int64; uniform: (N,) in [0, 1), for the ranks
-    plain: (N, V) log-probabilities or logits of the golden adapter without the request's penalties, None where the
-    request has none
+    plain: (N, V) log-probabilities or logits of the golden adapter without the request's penalties, in the dtype of the
+    model, None where the request has none
     """
 
     tokens: torch.Tensor
@@ -62,20 +62,22 @@ def score_torch(
     positions: Positions,
     settings: Settings,
 ) -> TokenScores:
-    """``likelihood_ratio_reference.score``. Logits: (N, V), penalties applied; only (N,) numbers leave the device."""
+    """``likelihood_ratio_reference.score``. Logits: (N, V), penalties applied, in the dtype of the model where no
+    ``plain`` ones have it; only (N,) numbers leave the device."""
+    tie = tie_margin_torch(adapter if positions.plain is None else positions.plain)
     sampling, tokens = positions.sampling, positions.tokens
     adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
     plain = adapter if positions.plain is None else positions.plain.float()
-    null = null_of_torch(adapter, base, sampling, settings)
+    null = null_of_torch(adapter, base, sampling, settings, tie)
     alternatives = {BASE: base} | {interpolation(share): torch.lerp(base, adapter, share) for share in settings.path}
     alternatives |= others
     log_l = {
-        who: log_e_torch(token_distribution_torch(own, sampling), null, tokens, settings.numeric)
+        who: log_e_torch(token_distribution_torch(own, sampling, tie), null, tokens, settings.numeric)
         for who, own in alternatives.items()
     }
     log_sampler = {
         name: log_e_torch(
-            token_distribution_torch(adapter if other.penalised else plain, other), null, tokens, settings.numeric
+            token_distribution_torch(adapter if other.penalised else plain, other, tie), null, tokens, settings.numeric
         )
         for name, other in samplers(sampling).items()
     }
@@ -94,11 +96,20 @@ def score_torch(
     )
 
 
-def token_distribution_torch(logits: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """``token_distribution.token_distribution`` in float32."""
+def tie_margin_torch(logits: torch.Tensor) -> torch.Tensor:
+    """``token_distribution.tie_margin``, (N,), in the dtype of these logits."""
+    _, exponent = torch.frexp(logits.amax(-1).abs().float())
+    spacing = torch.full_like(exponent, torch.finfo(logits.dtype).eps, dtype=torch.float32)
+    return (torch.ldexp(spacing, exponent - 1) + LAST_DIGITS).clamp(min=TIE)
+
+
+def token_distribution_torch(
+    logits: torch.Tensor, sampling: SamplingParameters, tie: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``token_distribution.token_distribution`` in float32. tie: (N,) of ``tie_margin_torch``, None for ``TIE``"""
     logits = logits.float()
     if sampling.greedy:
-        near = logits >= logits.amax(-1, keepdim=True) - TIE
+        near = logits >= logits.amax(-1, keepdim=True) - (TIE if tie is None else tie[:, None])
         return torch.where(near, 0.0, -torch.inf).log_softmax(-1)
     cold = (logits if sampling.temperature == 1.0 else logits / sampling.temperature).log_softmax(-1)
     if not sampling.truncated:
@@ -140,11 +151,15 @@ def _kept_of(high: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
 
 
 def null_of_torch(
-    adapter: torch.Tensor, base: torch.Tensor, sampling: SamplingParameters, settings: Settings
+    adapter: torch.Tensor,
+    base: torch.Tensor,
+    sampling: SamplingParameters,
+    settings: Settings,
+    tie: torch.Tensor | None = None,
 ) -> NullTensors:
     """``likelihood_ratio_reference.null_of``."""
-    golden = token_distribution_torch(adapter, sampling)
-    edges = [token_distribution_torch(torch.lerp(base, adapter, share), sampling) for share in settings.edges]
+    golden = token_distribution_torch(adapter, sampling, tie)
+    edges = [token_distribution_torch(torch.lerp(base, adapter, share), sampling, tie) for share in settings.edges]
     if not sampling.truncated:
         ratios = tuple((edge - golden).exp_() for edge in edges)
         return NullTensors(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))

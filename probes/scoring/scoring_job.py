@@ -7,6 +7,7 @@ response is scored against must never depend on what was written, or the bet is 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -19,8 +20,11 @@ from detectors.evidence.alternative import (
     HALF_STRENGTH,
     PREVIOUS,
     Alternative,
+    AlternativeKind,
     other_adapter,
 )
+from detectors.evidence.likelihood_process import weights_of
+from detectors.kinds import traffic_likelihood
 from detectors.records import Fault, FaultKind, Floats
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
@@ -50,6 +54,8 @@ class ScoringOptions:
     its files is kept.)
     passes: how many of those alternatives each response is scored against, drawn by hash of its request id and so by
     nothing that was written; None for all of them
+    weights: by which they are drawn, those of the detector (traffic_likelihood.py); other adapters share what is left
+    of 1, and what has no weight there is not drawn
     longest_output: positions of a response that are scored; longest_text: tokens of prompt and response that are read;
     a prompt that leaves no room for a response is not read at all
     """
@@ -58,6 +64,7 @@ class ScoringOptions:
     copies: tuple[Alternative, ...] = (HALF_STRENGTH, DOUBLE_STRENGTH)
     others: bool = True
     passes: int | None = 2
+    weights: tuple[tuple[Alternative, float], ...] = traffic_likelihood.Config().weights
     longest_output: int = 512
     longest_text: int = 4096
     tolerances: Mapping[str, float] = field(default_factory=dict)
@@ -180,10 +187,12 @@ def alternatives(
     job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
 ) -> dict[Alternative, Target]:
     """The alternatives with a forward pass of their own that this response is scored against, in fixed order; which of
-    them, a hash of its request id decides.
+    them, their weights and a hash of its request id decide.
 
-    names: of each version with a golden copy, the adapter name by which the runner's targets mean that copy. The bet is
-    fair because nothing that was written decides which alternatives are scored; those that are not count as L = 1.
+    names: of each version with a golden copy, the adapter name by which the runner's targets mean that copy. Null and
+    guarantee are those of the ratios (likelihood_ratio_reference.py): the bet is fair because nothing that was written
+    decides which alternatives are scored, and those that are not count as L = 1. What breaks it: request ids that
+    follow from the answer. Source: docs/mathematics.md#traffic-likelihood-ratio.
     """
     accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
@@ -199,9 +208,27 @@ def alternatives(
         targets |= {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in others}
     if asking.passes is None or asking.passes >= len(targets):
         return targets
-    seed = hashlib.blake2b(f"alternatives {job.request_id}".encode(), digest_size=8).digest()
-    chosen = np.random.default_rng(int.from_bytes(seed)).choice(len(targets), asking.passes, replace=False)
-    return {who: target for number, (who, target) in enumerate(targets.items()) if number in chosen}
+    weights = weights_of(dict(asking.weights), [who for who in targets if who.kind is AlternativeKind.OTHER_ADAPTER])
+    chosen = drawn(job.request_id, {who: weights.get(who, 0.0) for who in targets}, asking.passes)
+    return {who: target for who, target in targets.items() if who in chosen}
+
+
+def drawn(request_id: str, weights: Mapping[Alternative, float], n: int) -> set[Alternative]:
+    """So many of the alternatives without replacement, one after the other by weight among those that are left; fewer
+    where fewer have a weight above 0.
+
+    Each has a hash of request id and alternative as a uniform number u, and those of smallest -ln(u) / weight are
+    drawn: exponential waiting times, of which the first is each one's with chance in proportion to its weight. No
+    generator is involved whose numbers another version of numpy would change. Source: Efraimidis & Spirakis (2006).
+    """
+    by_request = hashlib.blake2b(f"alternatives {len(request_id)} {request_id} ".encode(), digest_size=8)
+    waiting: dict[Alternative, float] = {}
+    for who, weight in weights.items():
+        if weight > 0:
+            by_both = by_request.copy()
+            by_both.update(who.text.encode())
+            waiting[who] = -math.log((int.from_bytes(by_both.digest()) + 0.5) / 2.0**64) / weight
+    return set(sorted(waiting, key=waiting.__getitem__)[:n])
 
 
 def token_scores(

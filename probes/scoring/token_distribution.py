@@ -18,8 +18,12 @@ Longs = NDArray[np.int64]
 
 # Temperature below which engines decode greedily; vLLM's own limit.
 GREEDY_BELOW = 1e-5
-# Nats within which two logits are a tie: kernels of another batch shape would order them otherwise.
+# Nats within which two logits are always a tie: kernels of another batch shape would order them otherwise.
 TIE = 0.05
+# Relative spacing of the numbers of a dtype: 2**-23 for float32, 2**-10 for float16, 2**-7 for bfloat16.
+FLOAT32 = 2.0**-23
+# Nats that a difference of log-probabilities in float32 may lie beyond that of the logits.
+LAST_DIGITS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,31 @@ def sampling_of(named: Mapping[str, float], default: SamplingParameters | None =
     return sampling if sampling.sane else None
 
 
-def token_distribution(logits: Doubles, sampling: SamplingParameters) -> Doubles:
+def tie_margin(logits: Doubles, spacing: float = FLOAT32) -> Doubles:
+    """(T,) nats within which two of the largest logits are a tie: one unit in the last place of the largest, ``TIE`` at
+    least.
+
+    logits: (T, V) as the model gives them, without penalties; of log-probabilities, whose size says nothing of the
+    logits', it is ``TIE`` in float32. spacing: relative, of the dtype in which the model computes
+    The unit of x is ``spacing * 2**floor(log2 |x|)``: in bfloat16 .125 from 16 on. What breaks it: an engine in a
+    coarser dtype than the golden copy's, and kernels that differ by more than one unit.
+    Source: docs/mathematics.md#truncated-sampling.
+    """
+    _, exponent = np.frexp(np.abs(logits.max(axis=-1)))
+    margin: Doubles = np.maximum(np.ldexp(spacing, exponent - 1) + LAST_DIGITS, TIE)
+    return margin
+
+
+def token_distribution(logits: Doubles, sampling: SamplingParameters, tie: Doubles | float = TIE) -> Doubles:
     """(T, V) log-probabilities that tokens are drawn from, -inf where the sampler cuts them off.
 
-    logits: (T, V) with penalties applied, or log-probabilities
-    Order as in vLLM: temperature, top-k, top-p of the rest, min-p. Greedy is uniform over the tokens within ``TIE`` of
+    logits: (T, V) with penalties applied, or log-probabilities; tie: nats, (T,) of ``tie_margin`` or one for all
+    Order as in vLLM: temperature, top-k, top-p of the rest, min-p. Greedy is uniform over the tokens within ``tie`` of
     the most probable one: which of them is written is the kernel's choice.
     """
     if sampling.greedy:
-        return normalised(np.where(logits >= logits.max(axis=-1, keepdims=True) - TIE, 0.0, -np.inf))
+        lowest = logits.max(axis=-1, keepdims=True) - np.asarray(tie)[..., None]
+        return normalised(np.where(logits >= lowest, 0.0, -np.inf))
     cold = normalised(logits / sampling.temperature)
     return normalised(np.where(nucleus(cold, sampling), cold, -np.inf)) if sampling.truncated else cold
 

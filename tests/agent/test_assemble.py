@@ -15,6 +15,7 @@ from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
+from detectors.evidence.alternative import BASE, HALF_STRENGTH
 from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
 from probes.golden.archive import save
@@ -74,6 +75,10 @@ def test_what_responses_are_asked_is_what_the_file_says(config: Config) -> None:
     options = scoring_options(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(numeric=0.005, passes=1)}))
     assert options is not None and (options.tokens.numeric, options.passes) == (0.005, 1)
     assert scoring_options(config) is None
+    weights = ((BASE, 0.6), (HALF_STRENGTH, 0.3))
+    own = config.model_copy(update={"kafka": TOPIC, "detectors": {"traffic_likelihood": {"weights": weights}}})
+    drawn_by = scoring_options(own)
+    assert drawn_by is not None and drawn_by.weights == weights
 
 
 def test_the_deployments_sampler_holds_where_only_its_temperature_is_unknown(config: Config) -> None:

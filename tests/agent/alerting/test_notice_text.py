@@ -29,6 +29,13 @@ def headline(seen: Verdict, reason: NoticeReason = NoticeReason.DEGRADED) -> str
     return to_notice(seen, reason, "prod", FIXED).summary
 
 
+def test_a_page_of_responses_says_from_how_many_its_retention_is() -> None:
+    retention = Interval(0.02, float("nan"), 0.08, 40)
+    seen = [replace(BAD, retention=retention, share_of=of) for of in (ShareOf.RESPONSES, ShareOf.DRAWS)]
+    said = [to_notice(one, NoticeReason.DEGRADED, "prod", FIXED).details for one in seen]
+    assert said[0]["retention"] == f"{said[1]['retention']}, from 40 responses"
+
+
 def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
     assert headline(alarm(FIXED)) == (
         "[prod] ticket-router: base swapped and adapter lost - retention 0.00 (95 % -0.01..0.01), "

@@ -217,7 +217,7 @@ def test_responses_are_said_to_fit_what_explains_them_best() -> None:
     assert base == (
         "sampled responses of router fit the accepted base model better than the accepted adapter (12 of 30 are "
         "clearly not from the accepted adapter); estimated strength 0.40 of the accepted one, between 0.30 and 0.50 "
-        "with 95 % confidence"
+        "with 95 % confidence, from 30 responses"
     )
     earlier = said[Cause.WRONG_ADAPTER, "previous", ()]
     assert "fit the previously accepted version of router better" in earlier.explanation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detectors.evidence.profile_likelihood import Doubles, most_likely
+from detectors.evidence.profile_likelihood import Doubles, information_ratio, most_likely
 from detectors.records import Interval
 from probes.scoring.likelihood_axes import interpolate, path_log_likelihood
 from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
@@ -48,6 +48,30 @@ def test_the_interval_covers_with_95_percent() -> None:
         found = strength([told(0.5, 1000 + 3 * case + i, SamplingParameters(1.0), 20) for i in range(3)])
         hits += not (found.low > 0.5 or found.high < 0.5)
     assert hits / 60 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 60)
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.97, 0.5 ** (1 / 200)])
+def test_one_sum_of_decaying_weights_says_the_other(keep: float) -> None:
+    for responses in (1, 2, 30, 1500):
+        weights = keep ** np.arange(responses)
+        wanted = weights.sum() / (weights**2).sum()
+        assert information_ratio(float(weights.sum()), keep) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("responses", [8, 150])
+def test_the_interval_covers_with_95_percent_where_older_responses_weigh_less(responses: int) -> None:
+    """2,000 streams of responses of unequal information, a half-life of 20 responses: within four standard errors of
+    95 %, both of short streams and of those that have forgotten their beginning."""
+    grid, truth, keep, streams = np.array(GRID), 0.7, 0.5 ** (1 / 20), 2000
+    rng = np.random.default_rng(6)
+    information = rng.exponential(40.0, (responses, streams))
+    centres = truth + rng.standard_normal((responses, streams)) / np.sqrt(information)
+    log_lik, n = np.zeros((len(grid), streams)), 0.0
+    for row, centre in zip(information, centres, strict=True):
+        log_lik, n = keep * log_lik - 0.5 * row * (grid[:, None] - centre) ** 2, keep * n + 1.0
+    found = [most_likely(grid, column, n, keep) for column in log_lik.T]
+    hits = sum(interval.low <= truth <= interval.high for interval in found)
+    assert abs(hits / streams - 0.95) < 4 * math.sqrt(0.95 * 0.05 / streams)
 
 
 def test_a_bound_beyond_the_grid_is_not_made_up() -> None:

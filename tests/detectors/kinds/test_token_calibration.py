@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_estimates_the_temperature_that_is_in_force() -> None:
     assert found is not None and found.temperature is not None
     assert found.temperature.low < 1.3 < found.temperature.high
     assert found.temperature.high - found.temperature.low < 0.3
+
+
+def test_the_interval_of_the_temperature_allows_for_the_weights_of_older_responses() -> None:
+    """Of the weighted mean of observations of variance 1/I along 1 / temperature: 1.96 sqrt(sum w^2) / sum w / sqrt(I)
+    on either side."""
+    detector, rng = Detector(Config(recent=20)), np.random.default_rng(0)
+    inverse = 1.0 / np.array(SETTINGS.temperatures)
+    told = replace(response(rng, ASKED, ASKED, 0), temperature_log_lik=(-150 * (inverse - 1.0) ** 2).astype(np.float32))
+    for number in range(400):
+        detector.update(TrafficRound("smol", number, 0.0, ("router",), (told,)))
+    found = detector.calibration("router", LATER)
+    weights = 0.5 ** (np.arange(400) / 20)
+    half = 1.96 * np.sqrt((weights**2).sum()) / weights.sum() / np.sqrt(300)
+    assert found is not None and found.temperature is not None
+    assert (1 / found.temperature.low - 1 / found.temperature.high) / 2 == pytest.approx(half, abs=3e-3)
 
 
 def test_remembers_what_was_requested_while_it_is_not_rare_also_over_a_restart() -> None:

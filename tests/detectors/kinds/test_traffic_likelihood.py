@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from detectors.evidence.alternative import (
     DOUBLE_STRENGTH,
     HALF_STRENGTH,
     PREVIOUS,
+    Alternative,
     interpolation,
     other_adapter,
 )
@@ -101,6 +103,16 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
 
 
+def test_alternatives_named_by_a_configuration_file_have_their_weights() -> None:
+    in_file: Any = [["base", 0.6], ["half", 0.3], ["path 0.25", 0.1]]
+    config = Config(weights=in_file)
+    assert config == Config(weights=((BASE, 0.6), (HALF_STRENGTH, 0.3), (interpolation(0.25), 0.1)))
+    found = streams(Detector(config).update(round_of(scored([40.0, -5.0, -5.0, -5.0, -5.0]))))
+    assert found[""].log_e == pytest.approx(40.0 + np.log(0.6), abs=1e-6)
+    with pytest.raises(Refused):
+        Config(weights=((Alternative.from_text("hlaf"), 0.5),))
+
+
 def test_the_version_before_has_a_weight_of_its_own() -> None:
     told = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, (BASE, PREVIOUS), np.array([-50.0, 40.0]))
     found = streams(Detector(Config()).update(round_of(told)))
@@ -151,6 +163,89 @@ def test_retention_follows_the_responses_and_survives_a_restart_of_the_process()
     assert found.low < found.mean < found.high
     detector.restart("router")
     assert detector.retention("router") is None
+
+
+GRID = np.linspace(0, 1.5, 16, dtype=np.float32)
+
+
+def written_at(share: float, log_l: float, rng: np.random.Generator) -> TrafficScore:
+    """A response of sd .3 along the path, for or against the adapter by ``log_l`` nats."""
+    centre = share + 0.3 * rng.standard_normal()
+    likelihood = -0.5 * ((GRID - centre) / 0.3) ** 2
+    return replace(scored(log_l), path=GRID, path_log_lik=likelihood.astype(np.float32))
+
+
+def healthy_then_lost(detector: Detector, rng: np.random.Generator, healthy: int = 30) -> int:
+    """Rounds of ten responses each, lost ones until the alarm; how many of those there were."""
+    for number in range(healthy):
+        detector.update(round_of(*[written_at(1.0, -5.0, rng) for _ in range(10)], number=number))
+    for lost in range(1, 30):
+        told = [written_at(0.1, 2.0, rng) for _ in range(10)]
+        found = streams(detector.update(round_of(*told, number=healthy + lost - 1)))
+        if found["replica"].log_e >= LOG_A:
+            return 10 * lost
+    raise AssertionError("no alarm")
+
+
+@pytest.mark.parametrize("config", [Config(), Config(one_response=True)])
+def test_retention_at_the_alarm_is_that_of_the_responses_since_the_onset(config: Config) -> None:
+    """Three hundred healthy responses before it make no mixture of it; while there is no alarm they count."""
+    detector, rng = Detector(config), np.random.default_rng(5)
+    lost = healthy_then_lost(detector, rng)
+    saved = json.loads(json.dumps(detector.state.to_json(), allow_nan=False))
+    for found in (detector, Detector(config, State.from_json(saved))):
+        interval, onset = found.retention("router"), found.onset("router")
+        assert interval is not None and onset is not None
+        assert onset.at == 60.0 * 30 and interval.n == lost
+        assert abs(interval.mean - 0.1) < 4 * 0.3 / np.sqrt(lost)
+        assert interval.high < 0.3
+    unalarmed = replace(config, log_threshold=1e6, one_response=False)
+    mixed = Detector(unalarmed, State.from_json(saved)).retention("router")
+    assert mixed is not None and mixed.mean > 0.5 and mixed.n > lost
+    detector.restart("router")
+    assert detector.retention("router") is None and not detector.state.earlier
+
+
+def test_a_healthy_adapter_has_one_earlier_path_and_a_state_without_them_is_read() -> None:
+    detector, rng = Detector(Config()), np.random.default_rng(2)
+    for number in range(40):
+        detector.update(round_of(written_at(1.0, -5.0, rng), number=number))
+        assert len(detector.state.earlier["router"]) == 1
+    saved = detector.state.to_json()
+    del saved["earlier"]
+    former = Detector(Config(), State.from_json(saved))
+    assert former.retention("router") == detector.retention("router")
+    lost = healthy_then_lost(former, rng, healthy=0)
+    found = former.retention("router")
+    assert found is not None and found.n == lost and found.mean < 0.3
+
+
+def test_no_retention_at_an_alarm_where_no_response_since_the_onset_says_so() -> None:
+    """Greedy responses have no likelihood along the path."""
+    detector, rng = Detector(Config()), np.random.default_rng(2)
+    for number in range(30):
+        detector.update(round_of(written_at(1.0, -5.0, rng), number=number))
+    for number in range(30, 40):
+        detector.update(round_of(scored(30.0), number=number))
+    assert detector.state.clipped.level(("router", ALL_PODS)) >= LOG_A
+    assert detector.retention("router") is None
+
+
+@pytest.mark.parametrize("responses", [3, 400])
+def test_the_interval_of_retention_allows_for_the_weights_of_older_responses(responses: int) -> None:
+    """Of the weighted mean of observations of variance 1/I: 1.96 sqrt(sum w^2) / sum w / sqrt(I) on either side."""
+    grid, detector = np.linspace(0, 1.5, 16), Detector(Config(recent=20))
+    told = replace(
+        scored(-5.0), path=grid.astype(np.float32), path_log_lik=(-150 * (grid - 0.7) ** 2).astype(np.float32)
+    )
+    for number in range(responses):
+        detector.update(round_of(told, number=number))
+    weights = 0.5 ** (np.arange(responses) / 20)
+    half = 1.96 * np.sqrt((weights**2).sum()) / weights.sum() / np.sqrt(300)
+    for found in (detector, Detector(Config(recent=20), State.from_json(detector.state.to_json()))):
+        interval = found.retention("router")
+        assert interval is not None
+        assert (interval.high - interval.low) / 2 == pytest.approx(half, abs=2e-3)
 
 
 def test_the_config_has_the_repr_that_saved_evidence_is_held_against() -> None:

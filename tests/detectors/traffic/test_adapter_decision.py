@@ -11,6 +11,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.response_cause import ResponseCounts
 from detectors.evidence.alternative import Alternative
+from detectors.monitor import Monitor
 from detectors.records import Cause, Evidence, Interval, Reason, ShareOf, Status, Verdict
 from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.response_summary import summarise
@@ -35,6 +36,22 @@ def decided(
 
 def alarmed(*scores: TrafficScore) -> ResponseIncident:
     return decided(*(scores or (score(AGAINST),)), told=evidence(30.0))[1]
+
+
+def test_the_page_says_what_is_left_of_the_adapter_since_the_onset_and_of_how_many_responses() -> None:
+    """A hundred healthy responses, then lost ones: with all of them in it the estimate would be above a half."""
+    monitor, grid = Monitor(replace(RULES, log_threshold=21.5)), np.linspace(0, 1.5, 16)
+    judged: list[Verdict] = []
+    for number in range(40):
+        share, log_l = (1.0, FOR) if number < 20 else (0.0, (2.0, 1.0, -5.0))
+        likelihood = (-50.0 * (grid - share) ** 2).astype(np.float32)
+        told = replace(score(log_l), path=grid.astype(np.float32), path_log_lik=likelihood)
+        judged += monitor.observe(traffic_round(*[told] * 5, number=number)).verdicts
+    healthy, page = judged[19], next(verdict for verdict in judged if verdict.reason is Reason.ALARM)
+    assert healthy.retention is not None and healthy.retention.mean == pytest.approx(1.0, abs=1e-3)
+    assert page.retention is not None and page.retention.mean == pytest.approx(0.0, abs=1e-3)
+    assert page.retention.n == 5 * (page.round - 19) and page.onset is not None
+    assert page.share_of is ShareOf.RESPONSES
 
 
 def test_responses_that_read_as_accepted_are_healthy() -> None:

@@ -53,6 +53,35 @@ def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
         assert getattr(fast, field) == pytest.approx(getattr(plain, field), abs=1e-3, nan_ok=True), field
 
 
+@pytest.mark.parametrize(
+    "sampling", [SamplingParameters(0.0), SamplingParameters(0.0, repetition=1.3), SamplingParameters(1.0)]
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_ties_of_a_model_in_half_precision_are_those_of_the_reference(
+    dtype: torch.dtype, sampling: SamplingParameters
+) -> None:
+    """Of the top two logits, one unit in the last place apart at 20, either may be written: neither is evidence."""
+    rng = np.random.default_rng(1)
+    raw = [torch.from_numpy(20.0 + np.minimum(rng.standard_normal((8, 30)), 2.0) - 4.0).to(dtype) for _ in range(3)]
+    unit = torch.finfo(dtype).eps * 16.0
+    raw[0][:, 3], raw[0][:, 7] = 20.0, 20.0 - unit
+    tokens = (3, 7, 3, 7, 7, 3, 7, 7)
+    response = Response((1, 2), tokens, sampling, 7)
+    wide = [side.double().numpy() for side in raw]
+    ready = [torch.from_numpy(penalised(side, response.prompt, tokens, sampling)) for side in wide]
+    plain = raw[0] if sampling.penalised else None
+    positions = Positions(torch.tensor(tokens), torch.from_numpy(uniforms(response)), sampling, plain)
+    sides = ready if sampling.penalised else raw
+    fast = score_torch(sides[0], sides[1], {other_adapter("x"): sides[2]}, positions, SETTINGS)
+    slow = score(wide[0], wide[1], {other_adapter("x"): wide[2]}, response, SETTINGS, torch.finfo(dtype).eps)
+    for field in ("log_l", "log_sampler"):
+        for key, wanted in getattr(slow, field).items():
+            if not str(key).startswith("top_p"):  # of equal logits at the end of a nucleus either may be cut off
+                assert getattr(fast, field)[key] == pytest.approx(wanted, abs=2e-4), (field, key)
+    if sampling.greedy and not sampling.penalised:
+        assert all(values.max() <= 0.0 for values in (*slow.log_l.values(), *fast.log_l.values()))
+
+
 def test_a_nucleus_wider_than_the_first_look_is_found_whole() -> None:
     flat = normalised(0.1 * np.random.default_rng(0).standard_normal((3, 5000)))
     sampling = SamplingParameters(1.0, top_p=0.9)

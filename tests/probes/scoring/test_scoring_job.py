@@ -18,6 +18,7 @@ from detectors.traffic_records import ScoringMode
 from probes.model import toy_language as toy
 from probes.runner import Replay, Target
 from probes.runners.memory import Runner, golden_name
+from probes.scoring.likelihood_ratio_reference import log_e_of_all, null_of
 from probes.scoring.scoring_job import (
     AdapterVersion,
     Scoring,
@@ -26,16 +27,19 @@ from probes.scoring.scoring_job import (
     ScoringOptions,
     alternatives,
     cut,
+    drawn,
     traffic_score,
     why_not,
     why_unreadable,
 )
-from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
+from probes.scoring.token_scores import Settings
 from probes.scoring.tokenise import Retokenise, job
 from tests.probes.worlds import interaction, never, opened
 
 MESSAGES = ({"role": "user", "content": "My parcel is late"},)
 ALL = ScoringOptions(passes=None)
+FIXED_DRAWS = [["adapter:a1", "half"], ["adapter:a0", "half"], ["adapter:a0", "half"]]
 
 
 def made(
@@ -146,6 +150,61 @@ def test_which_alternatives_are_scored_follows_from_the_request_id_alone() -> No
     assert len({name for one in picked for name in one}) == 42  # every one of them has its turn
     with pytest.raises(ValueError, match="copies"):
         ScoringOptions(copies=(BASE,))
+
+
+def registered(adapters: int) -> dict[AdapterVersion, str]:
+    return {AdapterVersion(name): name for name in ("alpha", *(f"adapter-{i}" for i in range(adapters - 1)))}
+
+
+@pytest.mark.parametrize("adapters", [3, 40, 1000])
+def test_a_copy_keeps_its_share_of_the_passes_however_many_adapters_are_registered(adapters: int) -> None:
+    """Wanted: the exact chance of being among two drawn by weight, one after the other; within four standard errors."""
+    names, responses = registered(adapters), 400
+    picked = [alternatives(replace(made(), request_id=f"r{i}"), names, ScoringOptions()) for i in range(responses)]
+    others = [0.15 / (adapters - 1)] * (adapters - 1)
+    for who, at_least in ((HALF_STRENGTH, 0.78), (DOUBLE_STRENGTH, 0.11)):
+        weights = {HALF_STRENGTH: 0.2, DOUBLE_STRENGTH: 0.02}
+        own = weights.pop(who)
+        exact = own / 0.37 + sum(w / 0.37 * own / (0.37 - w) for w in (*weights.values(), *others))
+        assert exact > at_least
+        seen = sum(who in one for one in picked) / responses
+        assert abs(seen - exact) < 4 * np.sqrt(exact * (1 - exact) / responses)
+
+
+def test_a_draw_is_the_same_everywhere_and_moves_little_with_another_adapter() -> None:
+    """The ids are fixed: another version of numpy, another order or machine draws the same."""
+    weights = {HALF_STRENGTH: 0.2, DOUBLE_STRENGTH: 0.02} | {other_adapter(f"a{i}"): 0.0375 for i in range(4)}
+    few = [drawn(f"chatcmpl-{i}", weights, 2) for i in range(200)]
+    backwards = [drawn(f"chatcmpl-{i}", dict(reversed(weights.items())), 2) for i in range(200)]
+    assert few == backwards
+    assert [sorted(who.text for who in one) for one in few[:3]] == FIXED_DRAWS
+    more = [drawn(f"chatcmpl-{i}", weights | {other_adapter("new"): 1e-3}, 2) for i in range(200)]
+    assert sum(one != other for one, other in zip(few, more, strict=True)) < 10
+
+
+def test_what_the_detector_gives_no_weight_is_not_drawn() -> None:
+    unweighted = ScoringOptions(passes=2, weights=((BASE, 0.5), (HALF_STRENGTH, 0.5)))
+    picked = [alternatives(replace(made(), request_id=f"r{i}"), registered(40), unweighted) for i in range(20)]
+    assert all(set(one) == {HALF_STRENGTH} for one in picked)
+
+
+def test_the_mean_of_the_factor_is_at_most_one_whatever_is_drawn() -> None:
+    """Exact sums over the vocabulary, with the token drawn at the null's edges and within: of every L, and of the
+    weighted mean over base and the alternatives that are drawn."""
+    rng, settings, weights = np.random.default_rng(3), Settings(), dict(ScoringOptions().weights)
+    base, adapter, *sides = normalised(2.0 * rng.standard_normal((6, 8, 30)))
+    names, sampling = registered(3), SamplingParameters(1.0, top_p=0.9)
+    null = null_of(adapter, base, sampling, settings)
+    who = (HALF_STRENGTH, DOUBLE_STRENGTH, other_adapter("adapter-0"), other_adapter("adapter-1"))
+    logits = {BASE: base, **dict(zip(who, sides, strict=True))}
+    log_l = {one: log_e_of_all(token_distribution(side, sampling), null) for one, side in logits.items()}
+    truths = [np.exp(row) for row in (null.golden, *null.benign)]
+    for i in range(60):
+        chosen = [BASE, *alternatives(replace(made(), request_id=f"r{i}"), names, ScoringOptions())]
+        parts = np.array([weights.get(one, 0.075) for one in chosen])
+        mean = np.tensordot(parts / parts.sum(), np.exp(np.stack([log_l[one] for one in chosen])), axes=1)
+        for truth in truths:
+            assert (truth * mean).sum(axis=1).max() <= 1.0
 
 
 def test_the_version_before_is_drawn_like_the_others_and_only_for_its_own_adapter() -> None:

@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 
 from probes.scoring.token_distribution import (
+    FLOAT32,
     SamplingParameters,
     normalised,
     nucleus,
     penalised,
     repeated,
     sampling_of,
+    tie_margin,
     token_distribution,
     written,
 )
 
+BFLOAT16 = 2.0**-7
 LOGITS = np.log(np.array([[0.5, 0.3, 0.15, 0.04, 0.01]]))
 
 
@@ -47,6 +50,23 @@ def test_greedy_is_uniform_over_near_ties() -> None:
     assert np.exp(token_distribution(np.array([[1.0, 0.99, 0.0]]), SamplingParameters(0.0))).tolist() == [
         [0.5, 0.5, 0.0]
     ]
+
+
+@pytest.mark.parametrize(
+    ("largest", "spacing", "wanted"),
+    [
+        (20.0, BFLOAT16, 0.125), (-20.0, BFLOAT16, 0.125), (16.0, BFLOAT16, 0.125), (15.9, BFLOAT16, 0.0625),
+        (40.0, BFLOAT16, 0.25), (7.0, BFLOAT16, 0.05), (20.0, 2.0**-10, 0.05), (70.0, 2.0**-10, 0.0625),
+        (1e4, FLOAT32, 0.05), (0.0, FLOAT32, 0.05),
+    ],
+)  # fmt: skip
+def test_a_tie_is_one_unit_in_the_last_place_of_the_largest_logit(
+    largest: float, spacing: float, wanted: float
+) -> None:
+    margin = tie_margin(np.array([[largest, largest - wanted, largest - 1.0]]), spacing)
+    assert wanted <= margin[0] <= wanted + 0.0011
+    nearer = normalised(np.array([[largest, largest - 0.99 * wanted, largest - 1.0]]))
+    assert np.isfinite(token_distribution(nearer, SamplingParameters(0.0), margin)).sum() == 2
 
 
 @pytest.mark.parametrize(
