@@ -1,9 +1,10 @@
 """What is decided about an adapter or a base after a round of canaries? Pure: same round, evidence and incident, same
 verdict.
 
-An incident opens at an alarm and ends after two good rounds in a row (incident.py). A good round has no more than the
-tolerated share of its draws beyond tolerance; any other one is suspect until the evidence is an alarm. A round without
-measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
+An incident opens at an alarm and ends after good rounds in a row and evidence that the fault is over (incident.py). A
+good round has no more than the tolerated share of its draws beyond tolerance; any other one is suspect until the
+evidence is an alarm. A round without measurements neither resolves nor opens anything. Facts of the round are in the
+words of every verdict on it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from detectors.canaries.tolerance import blocked_by, draw_scores, median_share, 
 from detectors.diagnosis.root_cause import diagnose, diagnose_base
 from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import DRAWS_BEYOND
-from detectors.records import BaseRound, Evidence, Identity, Interval, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Bools,
+    Evidence,
+    Identity,
+    Interval,
+    Reason,
+    Round,
+    Status,
+    SubjectKind,
+    Verdict,
+)
 from detectors.verdicts.changes import change_of, change_of_base
 from detectors.verdicts.figures import (
     action_while_base_blocked,
@@ -30,6 +42,7 @@ from detectors.verdicts.figures import (
     with_figures,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance
+from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
 
@@ -57,13 +70,14 @@ def decide(
     if blocked is not None:
         blank = replace(blank, action=action_while_blocked(round.adapter, blocked))
         return _unmeasured(blank, blocked, why_blocked(round, blocked), incident, rules)
-    share = float(np.mean(draw_scores(round, rules.tolerances)))
-    good = share <= rules.tolerances.share
+    draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
+    good = draws.share <= draws.tolerated
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
-    return _measured(with_figures(blank, round), step, share, remarks(round, good)), step.after
+    return _measured(with_figures(blank, round), step, draws.share, remarks(round, good)), step.after
 
 
 def decide_base(
@@ -90,13 +104,18 @@ def decide_base(
     if measured < 2:
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
-    share = float(np.mean(median))
-    good = share <= median_share(rules.tolerances.share, measured)
+    draws = _counted(median, median_share(rules.tolerances.share, measured))
+    good = draws.share <= draws.tolerated
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
-    return _measured(with_base_figures(blank, members), step, share, facts_of(round)), step.after
+    return _measured(with_base_figures(blank, members), step, draws.share, facts_of(round)), step.after
+
+
+def _counted(scores: Bools, tolerated: float) -> DrawCounts:
+    return DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerated)
 
 
 def _outcome(good: bool) -> Outcome:

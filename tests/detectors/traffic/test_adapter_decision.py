@@ -69,6 +69,21 @@ def test_it_resolves_after_two_good_rounds() -> None:
     assert [first.reason, second.reason] == [Reason.RECOVERING, Reason.RESOLVED] and not after.open
 
 
+def test_a_fault_that_comes_back_takes_twice_as_many_good_rounds_each_time() -> None:
+    before, taken, number = ResponseIncident(), [], 0
+    for _ in range(4):
+        verdict, before = decided(score(AGAINST), told=evidence(30.0), before=before, number=number)
+        assert verdict.reason is Reason.ALARM
+        began = number
+        while before.open:
+            number += 1
+            verdict, before = decided(score(FOR), score(FOR), before=before, number=number)
+        taken.append(number - began)
+        number += 1
+        before = ResponseIncident.from_json(json.loads(json.dumps(before.to_json())))
+    assert taken == [2, 4, 8, 16]
+
+
 def test_one_replica_in_ten_is_not_over_because_few_responses_missed_it() -> None:
     before = alarmed(score(AGAINST), *[score(FOR)] * 9)
     reasons = []
