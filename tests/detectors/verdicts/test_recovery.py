@@ -10,6 +10,7 @@ import pytest
 
 from detectors.evidence.e_detector import count_factors
 from detectors.verdicts.recovery import BETS, ENOUGH, DrawCounts, Recovery
+from probes.canaries.schedule import LEAST_DRAWS
 
 DRAWN = 16
 
@@ -18,9 +19,9 @@ def since(share: float, tolerated: float = 0.05) -> Recovery:
     return Recovery.since(DrawCounts(100, round(100 * share), tolerated))
 
 
-def rounds_until_shown(recovery: Recovery, beyond: int = 0) -> int:
+def rounds_until_shown(recovery: Recovery, beyond: int = 0, drawn: int = DRAWN) -> int:
     for number in range(1, 200):
-        recovery = recovery.after(DrawCounts(DRAWN, beyond, 0.05))
+        recovery = recovery.after(DrawCounts(drawn, beyond, 0.05))
         if recovery.shown:
             return number
     return 200
@@ -81,6 +82,11 @@ def test_a_fault_that_is_still_there_is_rarely_taken_for_over(share: float) -> N
 )
 def test_after_a_repair_it_takes_one_to_six_rounds(share: float, rounds: int) -> None:
     assert rounds_until_shown(since(share)) == rounds
+
+
+def test_with_the_fewest_draws_that_a_round_may_have_a_whole_loss_is_over_in_the_second() -> None:
+    assert rounds_until_shown(since(1.0), drawn=LEAST_DRAWS) == 2
+    assert rounds_until_shown(since(0.1), drawn=LEAST_DRAWS) == 10
 
 
 def test_a_pool_at_the_tolerated_share_is_told_from_twice_as_much_in_time() -> None:
