@@ -357,10 +357,8 @@ BOTH = "sampled responses agree: what is served has changed too"
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
-GOOD_SO_FAR = "good round {good} of the {needed} in a row that end the incident"
-NOT_YET_OVER = (
-    "enough good rounds in a row, but not yet enough draws or responses in them to tell that the fault is over"
-)
+GOOD_SO_FAR = "good round {good} of the {needed} that end the incident"
+NOT_YET_OVER = "enough good rounds, but not yet enough in a row, or draws or responses in them, to end the incident"
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
 RETENTION_BY_POSITION = "retention by position: {each}"
 BANDS = {"first": "first token", "beyond_128": "beyond 128"}

@@ -1,8 +1,9 @@
 """One incident of one subject from round to round: an alarm opens it, good rounds and evidence end it. Pure.
 
-Good rounds are needed in a row, twice as many with each reopening within a day of the last end; and where the subject
-has draws, evidence that its fault is over (recovery.py, with its null hypothesis and guarantee). The number of good
-rounds is a rule and no test: it bounds how often a fault that comes and goes opens an incident.
+Two good rounds in a row are needed; twice as many with each reopening within a day of the last end, and no round
+between them in which the fault showed itself again; and where the subject has draws, evidence that its fault is over
+(recovery.py, with its null hypothesis and guarantee). The number of good rounds is a rule and no test: it bounds how
+often a fault that comes and goes opens an incident.
 
 The same steps serve canaries, sampled responses and the bases of both; what differs is what a caller hands in. Files of
 saved state hold ``to_json`` of earlier versions, so a key that is renamed here has to be read under its old name too.
@@ -66,7 +67,7 @@ class Ending:
     silence_interrupts: bool = True
 
     def needed(self, reopenings: int) -> int:
-        """Good rounds in a row that end an incident which was reopened so often."""
+        """Good rounds, with no sign of the fault between them, that end an incident which was reopened so often."""
         return min(self.good_rounds << min(reopenings, MOST_GOOD_ROUNDS), MOST_GOOD_ROUNDS)
 
 
@@ -104,6 +105,7 @@ class Incident:
     last_good_at: last good round before the bad ones; first_bad_at: first bad round after it
     onset_estimate: when the fault began by the evidence at the alarm, which restarts at 0 there
     good_in_a_row, silent_in_a_row: rounds, the latest one included
+    good_since_fault: while the incident is open, good rounds since one that was silent or showed the fault again
     recovery: evidence that the fault is over, while the incident is open
     reopenings: alarms in a row that came within a day of an incident's end; resolved_at: the latest such end
     """
@@ -118,6 +120,7 @@ class Incident:
     explanation: str = ""
     action: str = ""
     onset_estimate: float | None = None
+    good_since_fault: int = 0
     recovery: Recovery | None = None
     reopenings: int = 0
     resolved_at: float | None = None
@@ -131,6 +134,8 @@ class Incident:
     def from_json(cls, stored: Mapping[str, Any]) -> Incident:
         """Files of earlier versions say ``blocked_in_a_row`` for the silent rounds, have no estimate here, and hold
         neither reopenings nor evidence of recovery, which then starts with the next round."""
+        # Rounds that were good in a row had none between them that showed the fault.
+        stored = {"good_since_fault": stored.get("good_in_a_row", 0) if stored.get("open") else 0, **stored}
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
         silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
         recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
@@ -162,7 +167,7 @@ STATUS = {
 class Step:
     """What one round means for a subject. before, after: what is remembered of it on either side of the round.
 
-    good_rounds_needed: in a row, to end the incident that is open; 0 where none is
+    good_rounds_needed: with no sign of the fault between, to end the incident that is open; 0 where none is
     """
 
     at: float
@@ -207,7 +212,9 @@ def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending 
 def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -> tuple[Reason, Incident]:
     if result.outcome is Outcome.SILENT:
         kept = 0 if ending.silence_interrupts else before.good_in_a_row
-        return result.reason, replace(before, good_in_a_row=kept, silent_in_a_row=before.silent_in_a_row + 1)
+        clear = 0 if ending.silence_interrupts else before.good_since_fault
+        silent = before.silent_in_a_row + 1
+        return result.reason, replace(before, good_in_a_row=kept, good_since_fault=clear, silent_in_a_row=silent)
     good = result.outcome is Outcome.GOOD
     after = replace(before, silent_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if good else 0)
     if not good and before.first_bad_at is None:
@@ -218,9 +225,11 @@ def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -
 def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[Reason, Incident]:
     after = replace(after, recovery=_recovered_so_far(after.recovery, result.draws))
     if result.outcome is Outcome.BAD:
-        return Reason.STILL_DEGRADED, after
+        return Reason.STILL_DEGRADED, replace(after, good_since_fault=0) if _shows_fault(after, result) else after
+    after = replace(after, good_since_fault=after.good_since_fault + 1)
+    enough = after.good_in_a_row >= ending.good_rounds and after.good_since_fault >= ending.needed(after.reopenings)
     shown = after.recovery is None or after.recovery.shown
-    if after.good_in_a_row < ending.needed(after.reopenings) or not shown or not result.may_end:
+    if not enough or not shown or not result.may_end:
         return Reason.RECOVERING, after
     return Reason.RESOLVED, Incident(
         last_good_at=result.at,
@@ -228,6 +237,11 @@ def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[R
         reopenings=after.reopenings,
         resolved_at=result.at,
     )
+
+
+def _shows_fault(incident: Incident, bad: RoundResult) -> bool:
+    """Is a bad round as bad as the fault that is to be over? A benign outlier drawn twice is not."""
+    return bad.draws is None or incident.recovery is None or bad.draws.share >= incident.recovery.still_beyond
 
 
 def _recovered_so_far(before: Recovery | None, draws: DrawCounts | None) -> Recovery | None:
@@ -245,6 +259,7 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
             open=True,
             opened_at=result.at,
             good_in_a_row=0,
+            good_since_fault=0,
             onset_estimate=result.onset_at,
             recovery=None if result.draws is None else Recovery.since(result.draws),
             reopenings=_reopenings(after, result.at),

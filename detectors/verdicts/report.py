@@ -51,7 +51,7 @@ def report(blank: Verdict, step: Step, figures: str, action: str = "") -> Verdic
 
 def _until_the_end(step: Step) -> str:
     """What a good round in an open incident still lacks to end it."""
-    good, needed = step.after.good_in_a_row, step.good_rounds_needed
+    good, needed = step.after.good_since_fault, step.good_rounds_needed
     if step.reason is not Reason.RECOVERING or not needed:
         return ""
     return GOOD_SO_FAR.format(good=good, needed=needed) if good < needed else NOT_YET_OVER

@@ -149,7 +149,17 @@ def test_a_file_of_an_earlier_version_keeps_its_incident_and_not_its_count_of_qu
         "began": 30.0, "heard": 6, "against": 5, "favour": 0, "fresh": 2, "bad_pods": ["a"], "pods": ["a", "b"],
     }  # fmt: skip
     incident = Incident(
-        True, 60.0, Cause.WRONG_ADAPTER, None, 60.0, 1, 0, "rewriter wrote them", "look", onset_estimate=30.0
+        True,
+        60.0,
+        Cause.WRONG_ADAPTER,
+        None,
+        60.0,
+        1,
+        0,
+        "rewriter wrote them",
+        "look",
+        onset_estimate=30.0,
+        good_since_fault=1,
     )
     counts = ResponseCounts(6, 5, 0, 2, ("a",), ("a", "b"))
     assert ResponseIncident.from_json(former) == ResponseIncident(incident, counts)

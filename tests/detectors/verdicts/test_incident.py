@@ -176,6 +176,19 @@ def test_evidence_that_the_fault_is_over_ends_nothing_without_good_rounds_and_ba
     assert silent.after.recovery == first.after.recovery
 
 
+def test_a_round_that_shows_the_fault_again_starts_the_good_ones_again_and_one_with_an_outlier_does_not() -> None:
+    alarm = RoundResult(0.0, BAD, log_e=30.0, draws=DrawCounts(16, 16, 0.05))
+    incident = advance(Incident(reopenings=1, resolved_at=0.0), alarm, RULES).after
+    counts = []
+    for outcome, beyond in [(GOOD, 0), (GOOD, 0), (BAD, 2), (GOOD, 0), (BAD, 8), (GOOD, 0), (SILENT, 0), (GOOD, 0)]:
+        draws = None if outcome is SILENT else DrawCounts(16, beyond, 0.05)
+        step = advance(incident, RoundResult(60.0, outcome, draws=draws), RULES)
+        incident = step.after
+        counts.append((incident.good_since_fault, incident.good_in_a_row))
+    assert counts == [(1, 1), (2, 2), (2, 0), (3, 1), (0, 0), (1, 1), (0, 0), (1, 1)]
+    assert incident.open and incident.reopenings == 2
+
+
 def test_silence_opens_and_ends_nothing_and_is_counted() -> None:
     steps = play((SILENT, 30.0), (SILENT, 0.0), (SILENT, 0.0), before=OPEN)
     assert [step.after.silent_in_a_row for step in steps] == [1, 2, 3]
@@ -216,7 +229,7 @@ def test_a_row_of_an_earlier_version_is_read() -> None:
 
 def test_an_open_incident_of_an_earlier_version_has_to_show_that_less_than_the_least_share_is_beyond() -> None:
     row = OPEN.to_json()
-    for name in ("recovery", "reopenings", "resolved_at"):
+    for name in ("recovery", "reopenings", "resolved_at", "good_since_fault"):
         del row[name]
     incident = Incident.from_json(row)
     assert incident == OPEN

@@ -33,7 +33,7 @@ def clean(beyond: int) -> Shape:
 
 
 SHAPES: dict[str, tuple[Shape, tuple[int, int]]] = {
-    "10 % of the canaries for good": (lambda _number, _: POOL // 10, (1, 1)),
+    "10 % of the canaries for good": (lambda _number, _: POOL // 10, (1, 2)),
     "one replica of four": (lambda _number, generator: POOL if generator.random() < 0.25 else 0, (5, 1)),
     "three bad, three good": (lambda number, _: POOL * (number // 3 % 2), (2, 0)),
     "thirty bad, thirty good": (lambda number, _: POOL * (number // 30 % 2), (5, 0)),
@@ -74,6 +74,14 @@ def test_pages_of_the_first_day_and_of_the_second(name: str) -> None:
     found = reasons(shape, 2 * ROUNDS_A_DAY)
     pages = tuple(found[day * ROUNDS_A_DAY :][:ROUNDS_A_DAY].count(Reason.ALARM) for day in (0, 1))
     assert pages[0] >= 1 and pages[0] <= most[0] and pages[1] <= most[1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_one_benign_outlier_of_twenty_does_not_hold_an_incident_open_that_was_reopened_often(seed: int) -> None:
+    """Five pages ask for 32 good rounds, and 56 % of the rounds have the outlier among their draws."""
+    calm = 280
+    found = reasons(lambda number, _: POOL * (number // 30 % 2) if number < calm else 1, calm + 200, seed)
+    assert (found[:calm].count(Reason.ALARM), found[calm:].count(Reason.RESOLVED)) == (5, 1)
 
 
 @pytest.mark.parametrize(("beyond", "latest"), [(POOL, 1), (POOL // 2, 2), (POOL // 4, 5), (POOL // 5, 5)])

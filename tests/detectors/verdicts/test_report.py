@@ -16,7 +16,7 @@ RULES = Rules(Tolerances(), log_threshold=20.0)
 BLANK = unjudged(SubjectKind.ADAPTER, "router", make_round("router", number=3), RULES)
 OPEN = Incident(
     open=True, opened_at=60.0, cause=Cause.WRONG_STRENGTH, first_bad_at=60.0, good_in_a_row=1, explanation="half",
-    action="reload",
+    action="reload", good_since_fault=1,
 )  # fmt: skip
 ENDED = Incident(last_good_at=180.0, good_in_a_row=2)
 
@@ -50,7 +50,7 @@ def test_cause_and_action_are_reported_while_it_is_degraded(
 @pytest.mark.parametrize(
     ("reason", "needed", "words"),
     [
-        (Reason.RECOVERING, 8, "half; 90 %; good round 1 of the 8 in a row that end the incident"),
+        (Reason.RECOVERING, 8, "half; 90 %; good round 1 of the 8 that end the incident"),
         (Reason.RECOVERING, 1, f"half; 90 %; {NOT_YET_OVER}"),
         (Reason.STILL_DEGRADED, 8, "half; 90 %"),
     ],
