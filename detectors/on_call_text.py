@@ -360,6 +360,8 @@ DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond toleranc
 DRAWS_BEYOND_TOGETHER = (
     "in {percent:.0f} % of this round's canary draws {needed} or more of {measured} adapters are beyond tolerance"
 )
+GOOD_SO_FAR = "good round {good} of the {needed} that end the incident"
+NOT_YET_OVER = "enough good rounds, but not yet enough in a row, or draws or responses in them, to end the incident"
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"
 RETENTION_BY_POSITION = "retention by position: {each}"
 MASS_IS_OUTSIDE = "{percent:.0f} % of the probability has gone to tokens not compared, which retention cannot see"

@@ -59,8 +59,8 @@ class Reason(StrEnum):
     EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a bad round
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
-    RECOVERING = "recovering"  # degraded: first good round of the two that resolve an incident
-    RESOLVED = "resolved"  # healthy: second good round in a row
+    RECOVERING = "recovering"  # degraded: a good round, not yet enough of them or of evidence to end it
+    RESOLVED = "resolved"  # healthy: good rounds and evidence enough have ended the incident
     NOT_REPLAYED_YET = "not_replayed_yet"
     NO_GOLDEN = "no_golden"
     GOLDEN_REFUSED = "golden_refused"

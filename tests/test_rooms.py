@@ -53,6 +53,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/traffic/test_repeated_ids.py",
     "agent/traffic/test_times.py",
     "detectors/diagnosis/test_cause_table.py",
+    "detectors/verdicts/test_pages_a_day.py",
     "probes/model/test_architectures.py",
     "probes/runners/test_real_model.py",
     "probes/runners/test_without_memory.py",

@@ -168,7 +168,7 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
     if state.opened_as != "degraded":
-        # Recovering without an open incident: the state was lost, and the next round ends it anyway.
+        # Recovering without an open incident: the state was lost, and a bad round would open it again.
         return None if verdict.reason is Reason.RECOVERING else NoticeReason.DEGRADED
     sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
     return NoticeReason.CAUSE_SHARPER if sharper else None

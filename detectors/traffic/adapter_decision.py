@@ -1,9 +1,10 @@
 """What is decided about an adapter from sampled responses alone? Pure; its counterpart for canaries is
 detectors/verdicts/decision.py.
 
-An incident opens at an alarm of a stream that may page. It ends after two good rounds with no bad one between, and not
-before as many responses were good in them as make a chance of all faulty ones having been missed at most 5 %: of one
-replica in ten, two rounds of a few responses show nothing. Keys of ``to_json`` are in files of saved state.
+An incident opens at an alarm of a stream that may page. It ends after two good rounds with no bad one between, twice as
+many with each reopening (incident.py), and not before as many responses were good in them as make a chance of all
+faulty ones having been missed at most 5 %: of one replica in ten, two rounds of a few responses show nothing. The 5 %
+is for one try, not for all of an incident's. Keys of ``to_json`` are in files of saved state.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What is decided about an adapter or a base after a round of canaries? Pure: same round, evidence and incident, same
 verdict.
 
-An incident opens at an alarm and ends after two good rounds in a row (incident.py). A good round has no more than the
-tolerated share of its draws beyond tolerance, a base's good round no more than that share of its own scores
-(tolerance.py::base_scores); any other one is suspect until the evidence is an alarm. A round without measurements
-neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
+An incident opens at an alarm and ends after good rounds in a row and evidence that the fault is over (incident.py). A
+good round has no more than the tolerated share of its draws beyond tolerance, a base's good round no more than that
+share of its own scores (tolerance.py::base_scores); any other one is suspect until the evidence is an alarm. A round
+without measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from detectors.canaries.tolerance import base_scores, blocked_by, draw_scores, members_needed
+from detectors.canaries.tolerance import Tolerances, base_scores, blocked_by, draw_scores, members_needed
 from detectors.diagnosis.root_cause import diagnose, diagnose_base
 from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import DRAWS_BEYOND, DRAWS_BEYOND_TOGETHER
-from detectors.records import BaseRound, Evidence, Identity, Interval, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Bools,
+    Evidence,
+    Identity,
+    Interval,
+    Reason,
+    Round,
+    Status,
+    SubjectKind,
+    Verdict,
+)
 from detectors.verdicts.changes import change_of, change_of_base
 from detectors.verdicts.figures import (
     action_while_base_blocked,
@@ -31,6 +42,7 @@ from detectors.verdicts.figures import (
     with_figures,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance
+from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
 
@@ -58,14 +70,15 @@ def decide(
     if blocked is not None:
         blank = replace(blank, action=action_while_blocked(round.adapter, blocked))
         return _unmeasured(blank, blocked, why_blocked(round, blocked), incident, rules)
-    share = float(np.mean(draw_scores(round, rules.tolerances)))
-    good = share <= rules.tolerances.share
+    draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
+    good = draws.share <= draws.tolerated
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
-    words = DRAWS_BEYOND.format(percent=100 * share), *remarks(round, good)
-    return _measured(with_figures(blank, round), step, share, words), step.after
+    words = DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good)
+    return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
 
 def decide_base(
@@ -92,14 +105,27 @@ def decide_base(
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
-    share = float(np.mean(scores))
-    good = share <= rules.tolerances.share
+    share, draws = float(np.mean(scores)), _of_all_members(round, rules.tolerances)
+    # One member that is well again makes a base of three score 0: the incident goes on while most of the fault does.
+    still = incident.recovery is not None and draws.share >= incident.recovery.still_beyond
+    good = share <= rules.tolerances.share and not still
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    step = advance(incident, RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at), rules)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
     words = _together(round, rules.tolerances.share, share), *facts_of(round)
     return _measured(with_base_figures(blank, members), step, share, words), step.after
+
+
+def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:
+    """The draws of all measured members together: what a base's incident ends by."""
+    scores = [draw_scores(member, tolerances) for member in round.members if blocked_by(member) is None]
+    return _counted(np.concatenate(scores), tolerances.share)
+
+
+def _counted(scores: Bools, tolerated: float) -> DrawCounts:
+    return DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerated)
 
 
 def _outcome(good: bool) -> Outcome:

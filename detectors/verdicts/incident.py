@@ -1,4 +1,9 @@
-"""One incident of one subject from round to round: an alarm opens it, good rounds end it. Pure.
+"""One incident of one subject from round to round: an alarm opens it, good rounds and evidence end it. Pure.
+
+Two good rounds in a row are needed; twice as many with each reopening within a day of the last end, and no round
+between them in which the fault showed itself again; and where the subject has draws, evidence that its fault is over
+(recovery.py, with its null hypothesis and guarantee). The number of good rounds is a rule and no test: it bounds how
+often a fault that comes and goes opens an incident.
 
 The same steps serve canaries, sampled responses and the bases of both; what differs is what a caller hands in. Files of
 saved state hold ``to_json`` of earlier versions, so a key that is renamed here has to be read under its old name too.
@@ -14,9 +19,12 @@ from typing import Any
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import Refused
 from detectors.records import Cause, NamedCause, Onset, Reason, Status
+from detectors.verdicts.recovery import DrawCounts, Recovery
 
-# Good rounds in a row that end an incident, and silent ones in a row after which somebody is told.
+# Good rounds in a row that end an incident at least, and silent ones in a row after which somebody is told.
 GOOD_ROUNDS, SILENT_ROUNDS = 2, 3
+# Most good rounds that reopenings can ask for; seconds after an end in which another alarm is a reopening.
+MOST_GOOD_ROUNDS, REOPENED_WITHIN_S = 64, 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ends an incident. good_rounds: so many in a row
+    """What ends an incident. good_rounds: so many in a row, of one that was not reopened
 
     silence_interrupts: does a silent round between two good ones start their count again?
     """
 
     good_rounds: int = GOOD_ROUNDS
     silence_interrupts: bool = True
+
+    def needed(self, reopenings: int) -> int:
+        """Good rounds, with no sign of the fault between them, that end an incident which was reopened so often."""
+        return min(self.good_rounds << min(reopenings, MOST_GOOD_ROUNDS), MOST_GOOD_ROUNDS)
 
 
 BY_CANARIES = Ending()
@@ -74,6 +86,7 @@ class RoundResult:
     log_e: nats, the highest level among the subject's processes that may page
     onset_at: when the fault began by that evidence, seconds since the epoch; None where it cannot tell
     may_end: were good rounds enough? False holds an incident open that its good rounds would end
+    draws: what was beyond tolerance, None where rounds have no draws: then no evidence is asked for to end an incident
     """
 
     at: float
@@ -82,6 +95,7 @@ class RoundResult:
     log_e: float = 0.0
     onset_at: float | None = None
     may_end: bool = True
+    draws: DrawCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,9 @@ class Incident:
     last_good_at: last good round before the bad ones; first_bad_at: first bad round after it
     onset_estimate: when the fault began by the evidence at the alarm, which restarts at 0 there
     good_in_a_row, silent_in_a_row: rounds, the latest one included
+    good_since_fault: while the incident is open, good rounds since one that was silent or showed the fault again
+    recovery: evidence that the fault is over, while the incident is open
+    reopenings: alarms in a row that came within a day of an incident's end; resolved_at: the latest such end
     """
 
     open: bool = False
@@ -103,16 +120,26 @@ class Incident:
     explanation: str = ""
     action: str = ""
     onset_estimate: float | None = None
+    good_since_fault: int = 0
+    recovery: Recovery | None = None
+    reopenings: int = 0
+    resolved_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__} | {"cause": self.cause.value}
+        recovery = None if self.recovery is None else self.recovery.to_json()
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {"cause": self.cause.value, "recovery": recovery}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Incident:
-        """Files of earlier versions say ``blocked_in_a_row`` for the silent rounds, and have no estimate here."""
+        """Files of earlier versions say ``blocked_in_a_row`` for the silent rounds, have no estimate here, and hold
+        neither reopenings nor evidence of recovery, which then starts with the next round."""
+        # Rounds that were good in a row had none between them that showed the fault.
+        stored = {"good_since_fault": stored.get("good_in_a_row", 0) if stored.get("open") else 0, **stored}
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
         silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
-        return cls(**known | {"cause": Cause(stored["cause"]), "silent_in_a_row": silent})
+        recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
+        return cls(**known | {"cause": Cause(stored["cause"]), "silent_in_a_row": silent, "recovery": recovery})
 
     def with_cause(self, named: NamedCause) -> Incident:
         """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
@@ -138,12 +165,16 @@ STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one round means for a subject. before, after: what is remembered of it on either side of the round."""
+    """What one round means for a subject. before, after: what is remembered of it on either side of the round.
+
+    good_rounds_needed: with no sign of the fault between, to end the incident that is open; 0 where none is
+    """
 
     at: float
     reason: Reason
     before: Incident
     after: Incident
+    good_rounds_needed: int = 0
 
     @property
     def status(self) -> Status:
@@ -175,13 +206,15 @@ class Step:
 def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending = BY_CANARIES) -> Step:
     """The round's reason, and what is remembered of the subject from now on."""
     reason, after = _next(before, result, rules, ending)
-    return Step(result.at, reason, before, after)
+    return Step(result.at, reason, before, after, ending.needed(after.reopenings) if after.open else 0)
 
 
 def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -> tuple[Reason, Incident]:
     if result.outcome is Outcome.SILENT:
         kept = 0 if ending.silence_interrupts else before.good_in_a_row
-        return result.reason, replace(before, good_in_a_row=kept, silent_in_a_row=before.silent_in_a_row + 1)
+        clear = 0 if ending.silence_interrupts else before.good_since_fault
+        silent = before.silent_in_a_row + 1
+        return result.reason, replace(before, good_in_a_row=kept, good_since_fault=clear, silent_in_a_row=silent)
     good = result.outcome is Outcome.GOOD
     after = replace(before, silent_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if good else 0)
     if not good and before.first_bad_at is None:
@@ -190,16 +223,47 @@ def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -
 
 
 def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[Reason, Incident]:
+    after = replace(after, recovery=_recovered_so_far(after.recovery, result.draws))
     if result.outcome is Outcome.BAD:
-        return Reason.STILL_DEGRADED, after
-    if after.good_in_a_row < ending.good_rounds or not result.may_end:
+        return Reason.STILL_DEGRADED, replace(after, good_since_fault=0) if _shows_fault(after, result) else after
+    after = replace(after, good_since_fault=after.good_since_fault + 1)
+    enough = after.good_in_a_row >= ending.good_rounds and after.good_since_fault >= ending.needed(after.reopenings)
+    shown = after.recovery is None or after.recovery.shown
+    if not enough or not shown or not result.may_end:
         return Reason.RECOVERING, after
-    return Reason.RESOLVED, Incident(last_good_at=result.at, good_in_a_row=after.good_in_a_row)
+    return Reason.RESOLVED, Incident(
+        last_good_at=result.at,
+        good_in_a_row=after.good_in_a_row,
+        reopenings=after.reopenings,
+        resolved_at=result.at,
+    )
+
+
+def _shows_fault(incident: Incident, bad: RoundResult) -> bool:
+    """Is a bad round as bad as the fault that is to be over? A benign outlier drawn twice is not."""
+    return bad.draws is None or incident.recovery is None or bad.draws.share >= incident.recovery.still_beyond
+
+
+def _recovered_so_far(before: Recovery | None, draws: DrawCounts | None) -> Recovery | None:
+    """Where the share at the alarm is not known, from saved state of an earlier version, the least share is the null
+    hypothesis: it contains all others."""
+    if draws is None:
+        return before
+    return (before or Recovery.since(replace(draws, beyond=0))).after(draws)
 
 
 def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[Reason, Incident]:
     if result.log_e >= rules.log_threshold:
-        opened = replace(after, open=True, opened_at=result.at, good_in_a_row=0, onset_estimate=result.onset_at)
+        opened = replace(
+            after,
+            open=True,
+            opened_at=result.at,
+            good_in_a_row=0,
+            good_since_fault=0,
+            onset_estimate=result.onset_at,
+            recovery=None if result.draws is None else Recovery.since(result.draws),
+            reopenings=_reopenings(after, result.at),
+        )
         return Reason.ALARM, opened
     good = result.outcome is Outcome.GOOD
     if good:
@@ -207,3 +271,9 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
     if not good or result.log_e >= rules.suspect_level:
         return Reason.EVIDENCE_GROWING, after
     return result.reason, after
+
+
+def _reopenings(before: Incident, at: float) -> int:
+    """The count with an alarm at that time: another one soon after an end, or the first."""
+    soon = before.resolved_at is not None and at - before.resolved_at <= REOPENED_WITHIN_S
+    return before.reopenings + 1 if soon else 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from detectors.on_call_text import GOOD_SO_FAR, NOT_YET_OVER
 from detectors.records import BaseRound, Cause, Reason, Round, Status, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules, Step
@@ -34,14 +35,23 @@ def report(blank: Verdict, step: Step, figures: str, action: str = "") -> Verdic
     action: the first thing to do outside an incident; inside one it comes with the cause
     """
     incident, degraded = step.incident, step.status is Status.DEGRADED
+    words = (incident.explanation if degraded else "", figures, _until_the_end(step))
     return replace(
         blank,
         status=step.status,
         reason=step.reason,
         cause=incident.cause if degraded else Cause.NONE,
         onset=step.onset,
-        explanation="; ".join(filter(None, (incident.explanation if degraded else "", figures))),
+        explanation="; ".join(filter(None, words)),
         action=incident.action if degraded else action,
         good_in_a_row=step.after.good_in_a_row,
         silent_in_a_row=step.after.silent_in_a_row,
     )
+
+
+def _until_the_end(step: Step) -> str:
+    """What a good round in an open incident still lacks to end it."""
+    good, needed = step.after.good_since_fault, step.good_rounds_needed
+    if step.reason is not Reason.RECOVERING or not needed:
+        return ""
+    return GOOD_SO_FAR.format(good=good, needed=needed) if good < needed else NOT_YET_OVER

@@ -98,10 +98,19 @@ def test_an_incident_goes_from_alarm_to_resolved_and_members_are_their_own_again
 def test_when_the_base_comes_back_a_member_still_broken_speaks_for_itself() -> None:
     lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
     one = ALL | {"router": "not_applied"}
-    played = play(Monitor(RULES), lost, one, one)
-    assert played[-1]["smol"].reason is Reason.RESOLVED
-    assert (played[-1]["router"].status, played[-1]["router"].covered_by) == (Status.DEGRADED, "")
-    assert played[-1]["router"].cause is Cause.ADAPTER_NOT_APPLIED
+    played = play(Monitor(RULES), lost, *[one] * 12)
+    reasons = [verdicts["smol"].reason for verdicts in played]
+    end = reasons.index(Reason.RESOLVED)
+    assert set(reasons[1:end]) == {Reason.RECOVERING}
+    assert (played[end]["router"].status, played[end]["router"].covered_by) == (Status.DEGRADED, "")
+    assert played[end]["router"].cause is Cause.ADAPTER_NOT_APPLIED
+
+
+def test_a_base_with_one_of_three_adapters_back_has_not_recovered() -> None:
+    lost = dict.fromkeys(ADAPTERS, "swapped_and_lost")
+    two = dict.fromkeys(ADAPTERS, "not_applied") | {"extractor": "healthy"}
+    played = play(Monitor(RULES), lost, *[two] * 40)
+    assert {verdicts["smol"].reason for verdicts in played[1:]} == {Reason.STILL_DEGRADED}
 
 
 @pytest.mark.parametrize("strength", [0.8, 0.9, 1.2])

@@ -17,6 +17,7 @@ FILES = (
     "detectors/evidence/alternative.py",
     "detectors/diagnosis/record.py",
     "detectors/verdicts/incident.py",
+    "detectors/verdicts/recovery.py",
     "probes/runner.py",
     "probes/golden/record.py",
     "probes/scoring/interaction.py",

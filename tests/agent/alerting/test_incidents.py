@@ -98,6 +98,10 @@ CASES = {
     "a cause that gets a name is reported in the same incident": ([[BAD], [NAMED], [NAMED]], [[OPEN], [SHARPER], []]),
     "a name that is lost again is not": ([[NAMED], [BAD]], [[OPEN], []]),
     "two good rounds end it": ([[alarm()], [RECOVERING], [RESOLVED]], [[OPEN], [], [ENDED]]),
+    "or as many as the machine asks for, which has the last word": (
+        [[alarm()], [RECOVERING], [RECOVERING], [RECOVERING], [RESOLVED]],
+        [[OPEN], [], [], [], [ENDED]],
+    ),
     "one healthy verdict after lost monitor state does not end it": ([[alarm()], [GOOD]], [[OPEN], []]),
     "two do": ([[alarm()], [GOOD], [GOOD]], [[OPEN], [], [ENDED]]),
     "a suspect round between two good ones starts their count again": (

@@ -86,6 +86,21 @@ def test_it_resolves_after_two_good_rounds() -> None:
     assert [first.reason, second.reason] == [Reason.RECOVERING, Reason.RESOLVED] and not after.open
 
 
+def test_a_fault_that_comes_back_takes_twice_as_many_good_rounds_each_time() -> None:
+    before, taken, number = ResponseIncident(), [], 0
+    for _ in range(4):
+        verdict, before = decided(score(AGAINST), told=evidence(30.0), before=before, number=number)
+        assert verdict.reason is Reason.ALARM
+        began = number
+        while before.open:
+            number += 1
+            verdict, before = decided(score(FOR), score(FOR), before=before, number=number)
+        taken.append(number - began)
+        number += 1
+        before = ResponseIncident.from_json(json.loads(json.dumps(before.to_json())))
+    assert taken == [2, 4, 8, 16]
+
+
 def test_one_replica_in_ten_is_not_over_because_few_responses_missed_it() -> None:
     before = alarmed(score(AGAINST), *[score(FOR)] * 9)
     reasons = []
@@ -151,7 +166,17 @@ def test_a_file_of_an_earlier_version_keeps_its_incident_and_not_its_count_of_qu
         "began": 30.0, "heard": 6, "against": 5, "favour": 0, "fresh": 2, "bad_pods": ["a"], "pods": ["a", "b"],
     }  # fmt: skip
     incident = Incident(
-        True, 60.0, Cause.WRONG_ADAPTER, None, 60.0, 1, 0, "rewriter wrote them", "look", onset_estimate=30.0
+        True,
+        60.0,
+        Cause.WRONG_ADAPTER,
+        None,
+        60.0,
+        1,
+        0,
+        "rewriter wrote them",
+        "look",
+        onset_estimate=30.0,
+        good_since_fault=1,
     )
     counts = ResponseCounts(6, 5, 0, 2, ("a",), ("a", "b"))
     assert ResponseIncident.from_json(former) == ResponseIncident(incident, counts)

@@ -12,6 +12,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.records import BaseRound, Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import decide, decide_base
 from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.recovery import Recovery
 from tests.detectors.faulty_answers import recorded_round
 from tests.detectors.synthetic import EVERY_S, drawn, make_base_round, make_round, measurement
 
@@ -172,6 +173,20 @@ def test_two_good_rounds_in_a_row_resolve_and_one_does_not() -> None:
     assert played[6][1].last_good_at == 6 * EVERY_S
 
 
+@pytest.mark.parametrize(("fault", "still_beyond"), [("not_applied", 0.5), ("healthy", 0.1)])
+def test_what_has_to_be_gone_is_half_of_what_was_beyond_at_the_alarm(fault: str, still_beyond: float) -> None:
+    ((_, incident),) = play((fault, 40.0))
+    assert incident.recovery == Recovery(still_beyond)
+
+
+def test_of_a_base_it_is_half_of_what_all_its_members_had_beyond_that_has_to_be_gone() -> None:
+    seen = make_base_round({"router": "not_applied", "rewriter": "healthy", "extractor": "healthy"})
+    members = [decide(m, level(0.0, subject=m.adapter), Incident(), RULES)[0] for m in seen.members]
+    _, incident = decide_base(seen, level(40.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
+    assert incident.recovery is not None
+    assert incident.recovery.still_beyond == pytest.approx(1 / 6)  # a third of all draws was
+
+
 def test_blocked_rounds_are_counted_and_neither_resolve_nor_close() -> None:
     played = play(("not_applied", 40.0), ("healthy", 0.0), ("blocked", 0.0), ("blocked", 0.0), ("healthy", 0.0))
     assert [v.reason for v, _ in played[1:]] == [
@@ -217,6 +232,7 @@ def test_a_base_alarms_with_its_members_cause_and_resolves_after_two_good_rounds
             assert verdict.members == ("router", "rewriter", "extractor")
             assert "3 of 3 adapters of smol" in verdict.explanation
             assert verdict.scale == 0.0
+            assert incident.recovery == Recovery(0.5)
     assert reasons == [Reason.ALARM, Reason.STILL_DEGRADED, Reason.RECOVERING, Reason.RESOLVED]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from detectors.verdicts.incident import (
     BY_MEMBERS,
     BY_RESPONSES,
     GOOD_ROUNDS,
+    REOPENED_WITHIN_S,
     Ending,
     Incident,
     Outcome,
@@ -23,6 +25,7 @@ from detectors.verdicts.incident import (
     Step,
     advance,
 )
+from detectors.verdicts.recovery import DrawCounts, Recovery
 
 RULES = Rules(Tolerances(), log_threshold=20.0)
 GOOD, BAD, SILENT = Outcome.GOOD, Outcome.BAD, Outcome.SILENT
@@ -74,7 +77,7 @@ def test_from_alarm_to_resolved_with_its_onset() -> None:
     assert [step.after.good_in_a_row for step in steps] == [1, 0, 0, 0, 1, 2, 3]
     assert [step.shows_cause for step in steps] == [False, False, True, True, False, False, False]
     assert steps[2].after.opened_at == 120.0
-    assert steps[-1].after == Incident(last_good_at=360.0, good_in_a_row=3)
+    assert steps[-1].after == Incident(last_good_at=360.0, good_in_a_row=3, resolved_at=300.0)
 
 
 def test_the_alarms_estimate_of_the_onset_stays_while_the_evidence_starts_again() -> None:
@@ -109,6 +112,81 @@ def test_good_rounds_that_are_not_enough_end_nothing() -> None:
         held = step.after
         assert step.reason is Reason.RECOVERING
     assert advance(held, RoundResult(600.0, GOOD), RULES).reason is Reason.RESOLVED
+
+
+def faulty_and_repaired(before: Incident, at: float, ending: Ending = BY_CANARIES) -> tuple[Incident, int]:
+    """An alarm, then good rounds until it is resolved: the incident after it, and how many good rounds it took."""
+    incident = advance(before, RoundResult(at, BAD, log_e=30.0), RULES, ending).after
+    good = 0
+    while incident.open:
+        good += 1
+        incident = advance(incident, RoundResult(at + 60.0 * good, GOOD), RULES, ending).after
+    return incident, good
+
+
+@pytest.mark.parametrize(
+    ("ending", "taken"),
+    [
+        (BY_CANARIES, [2, 4, 8, 16, 32, 64, 64, 64]),
+        (BY_RESPONSES, [2, 4, 8, 16, 32, 64, 64, 64]),
+        (BY_MEMBERS, [1, 2, 4, 8, 16, 32, 64, 64]),
+    ],
+)
+def test_each_reopening_soon_after_an_end_doubles_the_good_rounds_that_are_needed(
+    ending: Ending, taken: list[int]
+) -> None:
+    incident, at, found = Incident(), 0.0, []
+    for _ in taken:
+        incident, good = faulty_and_repaired(incident, at, ending)
+        found.append(good)
+        assert incident.resolved_at is not None
+        at = incident.resolved_at + REOPENED_WITHIN_S
+        incident = Incident.from_json(json.loads(json.dumps(incident.to_json(), allow_nan=False)))
+    assert found == taken
+
+
+def test_a_day_without_reopening_forgets_the_former_ones() -> None:
+    incident, _ = faulty_and_repaired(Incident(), 0.0)
+    incident, good = faulty_and_repaired(incident, 600.0)
+    assert (incident.reopenings, good) == (1, 2 * GOOD_ROUNDS) and incident.resolved_at is not None
+    incident, good = faulty_and_repaired(incident, incident.resolved_at + REOPENED_WITHIN_S + 1.0)
+    assert (incident.reopenings, good) == (0, GOOD_ROUNDS)
+
+
+def test_good_rounds_without_evidence_that_the_fault_is_over_end_nothing() -> None:
+    """A tenth of the pool was beyond: each round of 16 good draws is worth 1.6 nats against "it still is"."""
+    incident = advance(Incident(), RoundResult(0.0, BAD, log_e=30.0, draws=DrawCounts(16, 2, 0.05)), RULES).after
+    reasons = []
+    for number in range(1, 7):
+        step = advance(incident, RoundResult(60.0 * number, GOOD, draws=DrawCounts(16, 0, 0.05)), RULES)
+        incident = Incident.from_json(json.loads(json.dumps(step.after.to_json(), allow_nan=False)))
+        reasons.append(step.reason)
+    assert reasons == [*[Reason.RECOVERING] * 5, Reason.RESOLVED]
+    assert incident.recovery is None
+
+
+def test_evidence_that_the_fault_is_over_ends_nothing_without_good_rounds_and_bad_ones_lower_it() -> None:
+    alarm = RoundResult(0.0, BAD, log_e=30.0, draws=DrawCounts(16, 16, 0.05))
+    good = replace(alarm, outcome=GOOD, draws=DrawCounts(16, 0, 0.05))
+    first = advance(advance(Incident(), alarm, RULES).after, good, RULES)
+    assert first.after.recovery is not None and first.after.recovery.shown and first.reason is Reason.RECOVERING
+    again = advance(first.after, replace(alarm, log_e=0.0), RULES)
+    assert again.after.recovery is not None and not again.after.recovery.shown
+    silent = advance(first.after, RoundResult(60.0, SILENT, Reason.UNREADABLE), RULES)
+    assert silent.after.recovery == first.after.recovery
+
+
+def test_a_round_that_shows_the_fault_again_starts_the_good_ones_again_and_one_with_an_outlier_does_not() -> None:
+    alarm = RoundResult(0.0, BAD, log_e=30.0, draws=DrawCounts(16, 16, 0.05))
+    incident = advance(Incident(reopenings=1, resolved_at=0.0), alarm, RULES).after
+    counts = []
+    for outcome, beyond in [(GOOD, 0), (GOOD, 0), (BAD, 2), (GOOD, 0), (BAD, 8), (GOOD, 0), (SILENT, 0), (GOOD, 0)]:
+        draws = None if outcome is SILENT else DrawCounts(16, beyond, 0.05)
+        step = advance(incident, RoundResult(60.0, outcome, draws=draws), RULES)
+        incident = step.after
+        counts.append((incident.good_since_fault, incident.good_in_a_row))
+    assert counts == [(1, 1), (2, 2), (2, 0), (3, 1), (0, 0), (1, 1), (0, 0), (1, 1)]
+    assert incident.open and incident.reopenings == 2
 
 
 def test_silence_opens_and_ends_nothing_and_is_counted() -> None:
@@ -147,6 +225,17 @@ def test_a_row_of_an_earlier_version_is_read() -> None:
         "explanation": "", "action": "",
     }  # fmt: skip
     assert Incident.from_json(former) == Incident(last_good_at=60.0, silent_in_a_row=2)
+
+
+def test_an_open_incident_of_an_earlier_version_has_to_show_that_less_than_the_least_share_is_beyond() -> None:
+    row = OPEN.to_json()
+    for name in ("recovery", "reopenings", "resolved_at", "good_since_fault"):
+        del row[name]
+    incident = Incident.from_json(row)
+    assert incident == OPEN
+    draws = DrawCounts(16, 0, 0.05)
+    step = advance(incident, RoundResult(120.0, GOOD, draws=draws), RULES)
+    assert step.after.recovery == Recovery(0.10).after(draws)
 
 
 @pytest.mark.parametrize("wrong", [{"log_threshold": 0.0}, {"suspect_fraction": 0.0}, {"suspect_fraction": 1.1}])

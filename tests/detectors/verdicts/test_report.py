@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.on_call_text import NOT_YET_OVER
 from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from detectors.verdicts.incident import Incident, Rules, Step
 from detectors.verdicts.report import report, unjudged
@@ -15,7 +16,7 @@ RULES = Rules(Tolerances(), log_threshold=20.0)
 BLANK = unjudged(SubjectKind.ADAPTER, "router", make_round("router", number=3), RULES)
 OPEN = Incident(
     open=True, opened_at=60.0, cause=Cause.WRONG_STRENGTH, first_bad_at=60.0, good_in_a_row=1, explanation="half",
-    action="reload",
+    action="reload", good_since_fault=1,
 )  # fmt: skip
 ENDED = Incident(last_good_at=180.0, good_in_a_row=2)
 
@@ -44,6 +45,18 @@ def test_cause_and_action_are_reported_while_it_is_degraded(
     assert (verdict.explanation, verdict.action) == (explanation, action)
     assert verdict.onset == (None if status is Status.UNMONITORABLE else Onset(None, 60.0))
     assert (verdict.good_in_a_row, verdict.silent_in_a_row) == (after.good_in_a_row, after.silent_in_a_row)
+
+
+@pytest.mark.parametrize(
+    ("reason", "needed", "words"),
+    [
+        (Reason.RECOVERING, 8, "half; 90 %; good round 1 of the 8 that end the incident"),
+        (Reason.RECOVERING, 1, f"half; 90 %; {NOT_YET_OVER}"),
+        (Reason.STILL_DEGRADED, 8, "half; 90 %"),
+    ],
+)
+def test_a_good_round_of_an_open_incident_says_what_its_end_takes(reason: Reason, needed: int, words: str) -> None:
+    assert report(BLANK, Step(180.0, reason, OPEN, OPEN, needed), "90 %").explanation == words
 
 
 def test_outside_an_incident_the_action_is_the_rounds_own() -> None:
