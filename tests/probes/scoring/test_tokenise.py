@@ -91,7 +91,7 @@ def test_recorded_ids_pay_nothing_and_text_pays_the_toll() -> None:
     )
     assert np.allclose(one.log_l - other.log_l, TOLL, atol=1e-6)
     assert np.allclose(one.log_sampler - other.log_sampler, TOLL, atol=1e-6)
-    assert one.detail == "" and "those of its text" in other.detail
+    assert one.detail == "" and "token ids of its text" in other.detail
 
 
 def test_an_end_that_is_counted_and_not_among_the_ids_is_scored_all_the_same() -> None:
