@@ -22,6 +22,7 @@ from detectors.evidence.alternative import (
     HALF_STRENGTH,
     PREVIOUS,
     Alternative,
+    AlternativeKind,
     interpolation,
     other_adapter,
 )
@@ -77,6 +78,7 @@ class Config:
     recent: float = 200.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple((_alternative(who), weight) for who, weight in self.weights))
         fine = 0 <= self.mislabelled < 1 and self.pods_kept >= 1 and self.recent > 0 and self.log_threshold > 0
         parts = [weight for _, weight in self.weights]
         clips = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
@@ -267,6 +269,14 @@ class Detector:
         for pod in _pods(scores):
             log_e, n = clipped.level((adapter, pod)), clipped.n((adapter, pod))
             yield level(f"{POD}{pod}", log_e=log_e, n=n, pages=False, replica=pod)
+
+
+def _alternative(named: Alternative | str) -> Alternative:
+    """A configuration file names alternatives by their texts."""
+    alternative = Alternative.from_text(named) if isinstance(named, str) else named
+    if alternative.kind is AlternativeKind.UNKNOWN:
+        raise Refused("traffic_likelihood config: alternative", named, "one of detectors/evidence/alternative.py")
+    return alternative
 
 
 def _pods(scores: Sequence[TrafficScore]) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from detectors.evidence.alternative import (
     DOUBLE_STRENGTH,
     HALF_STRENGTH,
     PREVIOUS,
+    Alternative,
     interpolation,
     other_adapter,
 )
@@ -99,6 +101,16 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
     one = [-50.0, -20.0, -10.0, -5.0, -30.0, -30.0, 40.0]
     found = streams(detector.update(round_of(scored(one))))
     assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
+
+
+def test_alternatives_named_by_a_configuration_file_have_their_weights() -> None:
+    in_file: Any = [["base", 0.6], ["half", 0.3], ["path 0.25", 0.1]]
+    config = Config(weights=in_file)
+    assert config == Config(weights=((BASE, 0.6), (HALF_STRENGTH, 0.3), (interpolation(0.25), 0.1)))
+    found = streams(Detector(config).update(round_of(scored([40.0, -5.0, -5.0, -5.0, -5.0]))))
+    assert found[""].log_e == pytest.approx(40.0 + np.log(0.6), abs=1e-6)
+    with pytest.raises(Refused):
+        Config(weights=((Alternative.from_text("hlaf"), 0.5),))
 
 
 def test_the_version_before_has_a_weight_of_its_own() -> None:
