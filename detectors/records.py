@@ -363,7 +363,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval over n canaries; low and high are nan when n < 2."""
+    """A mean or an estimate with its 95 % interval, of n canaries or responses; a bound that is not known is nan."""
 
     mean: float
     low: float

@@ -178,12 +178,11 @@ def _of_cache(round: Round, tolerances: Tolerances) -> Diagnosis | None:
     warm = {m.comparison.reference.canary: m for m in _finite(round.warm)}
     pairs = [(m, warm[name]) for m in _finite(round.measurements) if (name := m.comparison.reference.canary) in warm]
     moved = base_moved(round, tolerances)
-    cold_share, warm_share = (
-        _share_beyond(rows, tolerances, moved) for rows in ([c for c, _ in pairs], [w for _, w in pairs])
-    )
+    cold, all_warm = [c for c, _ in pairs], [w for _, w in pairs]
+    cold_share, warm_share = (_share_beyond(rows, tolerances, moved) for rows in (cold, all_warm))
     if not cold_share <= tolerances.share < warm_share:
         return None
-    cold, warmed = [c for c, _ in pairs], _held_out([w for _, w in pairs])
+    warmed = _held_out(all_warm)
     previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter, False))
     cache = CacheReplay(_means(cold).retention, _means(warmed).retention, previous)
     return Diagnosis(Cause.SHARED_CACHE, round.adapter, round.identity, cache=cache)
