@@ -122,8 +122,12 @@ def _with_threshold(settings: Any, needed: float) -> Any:
 
 
 def _tolerances(config: Config) -> Tolerances:
-    own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
+    own = _tolerance_of_each(config)
     return Tolerances(after_release=config.alerts.tolerance_after_release, per_adapter=own)
+
+
+def _tolerance_of_each(config: Config) -> dict[str, float]:
+    return {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
 
 
 def _detectors(config: Config) -> dict[str, Any]:
@@ -155,11 +159,12 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
     Raises Refused for settings that the runner does not take.
     """
     probes = config.probes
+    accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
     filled_in = {
         "base": model.path,
         "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters},
-        "golden_base": (model.golden_path or _kept_weights(config, model)) if golden else None,
-        "golden_adapters": _kept_adapters(config, model) if golden else {},
+        "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
+        "golden_adapters": _kept_adapters(config, accepted),
         "device": probes.device,
         "cache_dir": str(probes.cache_dir),
         "max_batch_tokens": probes.max_batch_tokens,
@@ -184,19 +189,17 @@ def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) ->
     return Goldens(config.probes.golden_dir, model.name, pins, keeper.golden if keeper else None)
 
 
-def _kept_weights(config: Config, model: Model) -> str | None:
+def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
     """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
-    accepted = {golden.base_hash for golden in goldens_of(config, model).values() if isinstance(golden, Golden)}
     # Resolved: under two hash schemes one base has two names.
-    names = [folder_of(config.probes.golden_dir, base) for base in accepted]
+    names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
     kept = {folder.resolve() for folder in names if folder.is_dir()}
     return str(kept.pop()) if len(kept) == 1 else None
 
 
-def _kept_adapters(config: Config, model: Model) -> dict[str, str]:
+def _kept_adapters(config: Config, goldens: Sequence[Golden]) -> dict[str, str]:
     """Where enrolment kept the adapters of the golden records, of those that it kept."""
-    goldens = {name: golden for name, golden in goldens_of(config, model).items() if isinstance(golden, Golden)}
-    kept = {name: accepted_adapter(config.probes.golden_dir, golden) for name, golden in goldens.items()}
+    kept = {golden.adapter: accepted_adapter(config.probes.golden_dir, golden) for golden in goldens}
     return {name: str(folder) for name, folder in kept.items() if folder is not None}
 
 
@@ -234,13 +237,12 @@ def scoring_options(config: Config) -> ScoringOptions | None:
     wanted = config.scoring
     if config.kafka is None or not wanted.enabled:
         return None
-    own = {adapter.name: adapter.tolerance for model in config.models for adapter in model.adapters}
     options = ScoringOptions(
         Settings(numeric=wanted.numeric),
         copies=tuple(map(Alternative.from_text, wanted.copies)),
         others=wanted.others,
         passes=wanted.passes,
-        tolerances=own,
+        tolerances=_tolerance_of_each(config),
     )
     mixed = (
         settings.weights for settings in _every_detector(config).values() if isinstance(settings, WeighsAlternatives)

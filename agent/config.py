@@ -27,7 +27,7 @@ from pydantic import (
 from agent import config_errors, sink_registry, yaml_document
 from agent.alerting.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
-from agent.kafka.client import Config as KafkaConfig
+from agent.kafka.config import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
 from agent.traffic.reservoir import Config as SamplingConfig
 from agent.yaml_document import shown_key

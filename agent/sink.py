@@ -6,7 +6,7 @@ tests/agent/sinks/test_every_sink.py holds each file in agent/sinks to the contr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -33,9 +33,6 @@ class Sinks:
 
     def __init__(self, sinks: Sequence[Sink], outward: Callable[[Finding], Finding] = lambda finding: finding) -> None:
         self._sinks, self._outward = tuple(sinks), outward
-
-    def __iter__(self) -> Iterator[Sink]:
-        return iter(self._sinks)
 
     def open(self, opened: ExitStack, budget_s: float) -> None:
         """One by one; each is closed by ``opened`` within its share of the budget, also when a later one fails."""

@@ -1,6 +1,7 @@
 """Which sinks are there? One file under agent/sinks each; its name is its key under ``sinks`` in the configuration.
 
-The folder is the registry: nothing else names a sink. What each of them is given is in surroundings.py.
+The folder is the registry. config.py alone names some of them: those that are always on, or have a section of their
+own. What each of them is given is in surroundings.py.
 """
 
 from __future__ import annotations

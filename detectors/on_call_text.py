@@ -5,6 +5,9 @@ listed above its table, and tests/detectors/test_on_call_text.py checks it. Sent
 they begin in lower case and end without a full stop. An action is an order: it names the file, setting or command to
 look at, and where there is one the command that shows whether it helped. ``{adapter_argument}`` is the adapter's name
 quoted for a shell.
+
+In this order: causes by canaries, and what is said beside them; causes by sampled responses; verdicts; headlines of
+notices; what to do first where no cause says so.
 """
 
 from __future__ import annotations

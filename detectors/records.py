@@ -367,7 +367,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % interval over n canaries, or n responses; low and high are nan when n < 2."""
+    """A mean or an estimate with its 95 % interval, of n canaries or responses; a bound that is not known is nan."""
 
     mean: float
     low: float

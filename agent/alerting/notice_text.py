@@ -18,13 +18,6 @@ from detectors.records import Cause, Identity, Interval, Onset, ShareOf, Status,
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
-# Something was replaced, and the adapters do their job all the same.
-CHANGES = (
-    NoticeReason.BASE_MOVED,
-    NoticeReason.TOKENIZER_CHANGED,
-    NoticeReason.TEMPLATE_CHANGED,
-    NoticeReason.ADAPTER_MOVED,
-)
 
 # What a verdict's share is of.
 SHARES = {ShareOf.DRAWS: "canaries beyond tolerance", ShareOf.RESPONSES: "responses against it"}

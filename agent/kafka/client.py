@@ -249,16 +249,16 @@ def _as_commit(offsets: Mapping[TopicPartition, int]) -> dict[KafkaPartition, Of
 
 
 def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> None:
-    """Creates the topic unless it exists, and waits for its leaders. settings: of the topic, like max.message.bytes.
+    """Creates the topic unless it exists; waits for the leaders of a new one.
 
-    Raises Retryable.
+    settings: of the topic, like max.message.bytes. Raises Retryable.
     """
     topics = {topic: {"num_partitions": partitions, "replication_factor": 1, "configs": dict(settings or {})}}
     try:
         admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(PUBLISH_S * 1000))
         try:
             admin.create_topics(topics, wait_for_metadata=True, timeout_ms=int(PUBLISH_S * 1000))
-        except TopicAlreadyExistsError:
+        except TopicAlreadyExistsError:  # which is what was wanted
             pass
         finally:
             admin.close()

@@ -28,7 +28,7 @@ class Config(BaseModel):
 
 
 class Sink:
-    """Keeps the page up to date; whoever made the telemetry serves and closes it."""
+    """Keeps the page up to date; whoever made the telemetry serves it."""
 
     def __init__(self, config: Config, surroundings: Surroundings) -> None:  # noqa: ARG002 - one shape for all sinks
         self._telemetry = surroundings.telemetry

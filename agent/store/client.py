@@ -222,8 +222,8 @@ def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]
 
     Of each pod the latest verdict up to a week old that is not unmonitorable counts: losing sight of a subject does not
     end its incident. A member that is covered by its base's incident has none of its own. A pod is live where its
-    heartbeat is at most three minutes old and its last verdict on the subject at most an hour. The loop waits for this
-    answer, so at most 3 s.
+    heartbeat is at most three minutes old and its last verdict on the subject at most an hour. The server
+    gives up after 3 s; the loop waits less (reader.py).
     """
     given = {"cluster": cluster, "pod": pod}
     rows = client.query(_ELSEWHERE, parameters=given, settings={"max_execution_time": 3}).result_rows

@@ -17,7 +17,7 @@ from benchmarks.zoo.members import Member
 from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Identity, Measurement, Reason, Round, Summary, Verdict
+from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Round, Summary, Verdict
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import read_canaries
 from probes.canaries.replay_pairs import ask_all, summary
@@ -25,7 +25,7 @@ from probes.canaries.schedule import plan_round
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import ProbeError
-from probes.golden.record import Golden, GoldenCanary, compare
+from probes.golden.record import Golden, GoldenCanary
 from probes.runner import BatchShape, Replay, Runner, Target
 from probes.runners import in_process
 
@@ -144,7 +144,8 @@ def answered(runner: Runner, canaries: Sequence[GoldenCanary], target: Target, s
 def compared(adapter: str, canaries: Sequence[GoldenCanary], served: Answered, live: Answered) -> Measured:
     """Canary -> its measurement, from answers under the adapter's name and under the base's."""
     return {
-        canary.id: measure(compare(canary, 1, served[canary.id], live[canary.id], adapter, 0.0)) for canary in canaries
+        canary.id: measure(Comparison(adapter, canary.reference, 1, served[canary.id], live[canary.id], 0.0))
+        for canary in canaries
     }
 
 

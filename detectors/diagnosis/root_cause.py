@@ -183,10 +183,10 @@ def _of_cache(round: Round, tolerances: Tolerances) -> Diagnosis | None:
     """SHARED_CACHE where canaries are answered within tolerance cold and beyond it warm; None otherwise."""
     warm = {m.comparison.reference.canary: m for m in _finite(round.warm)}
     pairs = [(m, warm[name]) for m in _finite(round.measurements) if (name := m.comparison.reference.canary) in warm]
-    cold, rewarmed = [c for c, _ in pairs], [w for _, w in pairs]
-    if not _share_beyond(cold, tolerances) <= tolerances.share < _share_beyond(rewarmed, tolerances):
+    cold, all_warm = [c for c, _ in pairs], [w for _, w in pairs]
+    if not _share_beyond(cold, tolerances) <= tolerances.share < _share_beyond(all_warm, tolerances):
         return None
-    warmed = _held_out(rewarmed)
+    warmed = _held_out(all_warm)
     previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter))
     cache = CacheReplay(_means(cold).retention, _means(warmed).retention, previous)
     return Diagnosis(Cause.SHARED_CACHE, round.adapter, round.identity, cache=cache)

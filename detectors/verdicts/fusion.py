@@ -37,7 +37,7 @@ def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, d
     if canary.status is Status.DEGRADED and traffic is not None:
         quiet = RESPONSES_HEALTHY if traffic.status is Status.HEALTHY else ""
         return _with(canary, BOTH if responses.open else quiet)
-    return _with_drift(canary, drift) if canary.status is Status.HEALTHY else canary
+    return _with_drift(canary, drift)
 
 
 def by_traffic(

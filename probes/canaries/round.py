@@ -2,7 +2,7 @@
 
 A canary is replayed as a production request is served: its messages are rendered by the present chat template. Where
 that gives other token ids than the accepted ones, the accepted ones are replayed beside them as a control
-(``Round.raw``), so that a template that changed, or that writes the date, is measured and not assumed. No clock here:
+(``Round.raw``), so that a template that changed is measured and not assumed. No clock here:
 the caller says when the round began, and measures how long it took.
 """
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.canaries.retention import measure
-from detectors.records import Measurement, NoiseFloor
+from detectors.records import Comparison, Measurement, NoiseFloor
 from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
-from probes.golden.record import GoldenCanary, compare
+from probes.golden.record import GoldenCanary
 from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
@@ -167,7 +167,7 @@ def _measured(
     measurements = []
     for pair in pairs:
         served, live_base = (summary(answers[replay]) for replay in pair.replays)
-        measurements.append(measure(compare(pair.canary, 1, served, live_base, adapter, 0.0)))
+        measurements.append(measure(Comparison(adapter, pair.canary.reference, 1, served, live_base, 0.0)))
     if not all(measurement.finite for measurement in measurements):
         raise Refused(f"battery, {configuration.name}", "NaN or infinite log-probabilities", "finite numbers")
     return tuple(measurements)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from shlex import quote
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import CanarySplit, Comparison, Fault, Identity, NoiseFloor, Reason, Reference, Summary
+from detectors.records import CanarySplit, Fault, Identity, NoiseFloor, Reason, Reference
 from probes.errors import Refused
 from probes.golden.statistical_power import StatisticalPower
 from probes.runner import Runner
 
 # Letters of several scripts, digits, spaces, brackets and a line break: two tokenizers that encode and decode all of it
-# alike count as the same. The template is left out: canaries are replayed from token ids, and templates that write the
-# date would change every day.
+# alike count as the same. The template is left out: it has a hash of its own (``template_hash``), and each round
+# measures what another one changes (probes/canaries/round.py).
 PROBE_TEXT = (
     'The 3 quick foxes jumped 1,024 times!\n{"größe": [naïve, Привет, 数据, 🦊]}  def f(x): return x**2 <|x|> \t_end'
 )
@@ -168,14 +168,3 @@ def identity_of(golden: Golden, runner: Runner) -> Identity:
 def short(content_hash: str) -> str:
     """The first twelve hexadecimal digits, for people."""
     return content_hash.removeprefix("sha256:")[:12]
-
-
-def compare(
-    golden: GoldenCanary, draws: int, served: Summary, live_base: Summary, adapter: str, at: float
-) -> Comparison:
-    """The four reference points of one canary in one round.
-
-    draws: how often it was drawn, 0 for a held-out one; served, live_base: the present answers of adapter and base;
-    at: seconds since the epoch
-    """
-    return Comparison(adapter, golden.reference, draws, served, live_base, at)

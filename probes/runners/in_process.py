@@ -51,8 +51,7 @@ class Config:
     device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
     attention: "auto" (what the base's class supports) or transformers' name of the backend
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
-    threads: of the process on CPU; 0 takes a share that leaves room for the engine (probes/cpu_share.py): beside
-    another busy process on two cores, two threads took 93 s for a round that one thread did in 16
+    threads: of the process on CPU; 0 takes a share that leaves room for the engine (probes/cpu_share.py)
     """
 
     base: str

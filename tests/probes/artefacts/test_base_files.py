@@ -11,8 +11,9 @@ from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defin
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from probes.artefacts.base_files import FETCHED, NOT_FETCHED, is_hub_id, locate, packaged_gguf, resolve, weights_hash
+from probes.artefacts.base_files import FETCHED, NOT_FETCHED, is_hub_id, locate, packaged_gguf, resolve
 from probes.artefacts.identity import NEWEST, template_hash, tokenizer_hashes
+from probes.artefacts.safetensors_header import digest, read_folder
 from probes.errors import Unreplayable
 from tests.probes.tiny import tiny_base
 
@@ -25,31 +26,31 @@ def base(tmp_path: Path) -> Path:
 def test_one_file_and_shards_are_the_same_base(base: Path, tmp_path: Path) -> None:
     LlamaForCausalLM.from_pretrained(base).save_pretrained(tmp_path / "sharded", max_shard_size="60KB")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
-    assert weights_hash(tmp_path / "sharded") == weights_hash(base)
+    assert digest(read_folder(tmp_path / "sharded")) == digest(read_folder(base))
 
 
 def test_one_value_a_name_and_a_type_each_make_another_base(base: Path) -> None:
     file = base / "model.safetensors"
-    tensors, before = load_file(file), weights_hash(base)
+    tensors, before = load_file(file), digest(read_folder(base))
     hashes = {before}
     for name, changed in [
         ("model.norm.weight", tensors["model.norm.weight"] + 1e-7),
         ("model.norm.weight", tensors["model.norm.weight"].double()),
     ]:
         save_file(tensors | {name: changed}, file)
-        hashes.add(weights_hash(base))
+        hashes.add(digest(read_folder(base)))
     save_file({key.replace("norm", "narm"): value for key, value in tensors.items()}, file)
-    hashes.add(weights_hash(base))
+    hashes.add(digest(read_folder(base)))
     assert len(hashes) == 4
     save_file(tensors, file, metadata={"format": "pt", "note": "written again"})
-    assert weights_hash(base) == before
+    assert digest(read_folder(base)) == before
 
 
 def test_half_written_weights_are_unreplayable(base: Path) -> None:
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(Unreplayable, match="half written"):
-        weights_hash(base)
+        digest(read_folder(base))
 
 
 def test_a_folder_resolves_to_itself_and_a_missing_one_is_refused(base: Path, tmp_path: Path) -> None:
