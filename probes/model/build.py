@@ -7,6 +7,7 @@ probes/artefacts/unexpected_keys.py and invariance.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,12 @@ from probes.model.forward import Model
 from probes.model.free_memory import memory_errors, no_memory
 from probes.model.invariance import NotInvariant, check_invariance
 from probes.model.lora import AppliedAdapters
+from probes.scoring.token_distribution import FLOAT32
 
 AUTO = "auto"
+# Relative spacing of the numbers of a dtype, by its name in safetensors. Those of quantised weights are not among them:
+# engines compute with such weights in half precision, in which a file of theirs stores norms and scales.
+SPACING = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": FLOAT32, "F64": FLOAT32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,13 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         ) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     ends = _ends(folder, network)
-    return Model(parts.hash, folder, network, adapters, ends, traits.plain_head, traits.continues)
+    spacing = _spacing(parts.tensors)
+    return Model(parts.hash, folder, network, adapters, ends, traits.plain_head, traits.continues, spacing)
+
+
+def _spacing(tensors: Sequence[RawTensor]) -> float:
+    """Of the coarsest dtype that the files store (``Model.spacing``)."""
+    return max((SPACING.get(tensor.kind, FLOAT32) for tensor in tensors), default=FLOAT32)
 
 
 def _loaded(parts: BaseParts, placement: Placement) -> Any:

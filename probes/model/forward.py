@@ -7,7 +7,7 @@ and against the model's own forward pass in tests/probes/model/.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from probes.model.lora import AppliedAdapters, row_groups
 from probes.model.packing import ForwardPass, Padded, RowAdapter, lay_out, padded
 from probes.model.quantise import quantised
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
+from probes.scoring.token_distribution import FLOAT32
 
 # Most logits that one call of the output layer computes, 256 MB in float32; those of a whole micro-batch over a large
 # vocabulary would take gigabytes.
@@ -54,6 +55,8 @@ class Model:
 
     hash: base_hash by the newest scheme; ends: token ids that end a text
     plain_head, continues: see invariance.py
+    spacing: relative, between neighbouring numbers of the coarsest dtype that the files store; an engine computes in
+    the files' dtype unless configured otherwise, also where this copy is in float32
     """
 
     hash: str
@@ -63,6 +66,7 @@ class Model:
     ends: frozenset[int]
     plain_head: bool
     continues: bool = True
+    spacing: float = FLOAT32
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +88,7 @@ class Model:
             network = quantised(self.network, bits, group)
             name = f"{self.hash} in {bits} bits by {group}"
             adapters = AppliedAdapters(network, rowwise=self.adapters.rowwise)
-            model = Model(name, self.folder, network, adapters, self.ends, self.plain_head, self.continues)
+            model = replace(self, hash=name, network=network, adapters=adapters)
             for adapter, applied in self.adapters.applied.items():
                 model.adapters.apply(adapter, applied.adapter)
         return model

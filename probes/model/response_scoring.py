@@ -219,7 +219,7 @@ def _window(
     for part, logits in _logits(golden, first.targets, states):
         plain = logits[ADAPTER] if job.sampling.penalised else None
         logits = {name: _penalised(own, job, part, options.longest_output) for name, own in logits.items()}
-        positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain)
+        positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
         pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter)))
     whole = joined(pieces)

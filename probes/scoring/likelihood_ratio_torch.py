@@ -16,7 +16,7 @@ import torch
 
 from detectors.evidence.alternative import BASE, Alternative, interpolation
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
-from probes.scoring.token_distribution import LAST_DIGITS, TIE, Doubles, SamplingParameters
+from probes.scoring.token_distribution import FLOAT32, LAST_DIGITS, TIE, Doubles, SamplingParameters
 from probes.scoring.token_scores import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 
 NOTHING = 1e-30
@@ -31,12 +31,14 @@ class Positions:
     tokens: (N,) int64; uniform: (N,) in [0, 1), for the ranks
     plain: (N, V) log-probabilities or logits of the golden adapter without the request's penalties, in the dtype of the
     model, None where the request has none
+    spacing: relative, of the dtype that the engine is assumed to compute in (``Model.spacing``)
     """
 
     tokens: torch.Tensor
     uniform: torch.Tensor
     sampling: SamplingParameters
     plain: torch.Tensor | None = None
+    spacing: float = FLOAT32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ def score_torch(
 ) -> TokenScores:
     """``likelihood_ratio_reference.score``. Logits: (N, V), penalties applied, in the dtype of the model where no
     ``plain`` ones have it; only (N,) numbers leave the device."""
-    tie = tie_margin_torch(adapter if positions.plain is None else positions.plain)
+    tie = tie_margin_torch(adapter if positions.plain is None else positions.plain, positions.spacing)
     sampling, tokens = positions.sampling, positions.tokens
     adapter, base = adapter.float().log_softmax(-1), base.float().log_softmax(-1)
     plain = adapter if positions.plain is None else positions.plain.float()
@@ -96,11 +98,12 @@ def score_torch(
     )
 
 
-def tie_margin_torch(logits: torch.Tensor) -> torch.Tensor:
-    """``token_distribution.tie_margin``, (N,), in the dtype of these logits."""
+def tie_margin_torch(logits: torch.Tensor, spacing: float = FLOAT32) -> torch.Tensor:
+    """``token_distribution.tie_margin``, (N,), in the coarser of these logits' dtype and one of this ``spacing``."""
     _, exponent = torch.frexp(logits.amax(-1).abs().float())
-    spacing = torch.full_like(exponent, torch.finfo(logits.dtype).eps, dtype=torch.float32)
-    return (torch.ldexp(spacing, exponent - 1) + LAST_DIGITS).clamp(min=TIE)
+    coarsest = max(torch.finfo(logits.dtype).eps, spacing)
+    unit = torch.full_like(exponent, coarsest, dtype=torch.float32)
+    return (torch.ldexp(unit, exponent - 1) + LAST_DIGITS).clamp(min=TIE)
 
 
 def token_distribution_torch(

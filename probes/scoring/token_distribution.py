@@ -96,9 +96,10 @@ def tie_margin(logits: Doubles, spacing: float = FLOAT32) -> Doubles:
     least.
 
     logits: (T, V) as the model gives them, without penalties; of log-probabilities, whose size says nothing of the
-    logits', it is ``TIE`` in float32. spacing: relative, of the dtype in which the model computes
+    logits', it is ``TIE`` in float32. spacing: relative, of the dtype in which the engine computes: the
+    files', or that of the golden copy where that is coarser
     The unit of x is ``spacing * 2**floor(log2 |x|)``: in bfloat16 .125 from 16 on. What breaks it: an engine in a
-    coarser dtype than the golden copy's, and kernels that differ by more than one unit.
+    coarser dtype than both, and kernels that differ by more than one unit.
     Source: docs/mathematics.md#truncated-sampling.
     """
     _, exponent = np.frexp(np.abs(logits.max(axis=-1)))

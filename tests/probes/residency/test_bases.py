@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from detectors.records import Reason
 from probes.errors import Unreplayable
@@ -36,6 +38,19 @@ def test_a_base_that_lacks_tensors_is_unreadable_and_not_filled_up_at_random(
     (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     readiness = opened(base, tmp_path).refresh()[None]
     assert readiness.blocked is Reason.UNREADABLE and "9 tensors are missing" in readiness.detail
+
+
+@pytest.mark.parametrize(("stored", "spacing"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10), ("float32", 2.0**-23)])
+def test_a_model_knows_how_fine_its_files_are(
+    stored: str, spacing: float, bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It computes in float32 all the same; an engine computes as finely as the files."""
+    base, _ = bases
+    file = base / "model.safetensors"
+    save_file({name: tensor.to(getattr(torch, stored)) for name, tensor in load_file(file).items()}, file)
+    model = opened(base, tmp_path).loaded.golden_model()
+    assert model.spacing == model.rounded(4).spacing == spacing
+    assert next(model.network.parameters()).dtype is torch.float32
 
 
 def test_a_golden_base_of_its_own_is_not_the_live_one(bases: tuple[Path, Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detectors.evidence.alternative import other_adapter
+from detectors.evidence.alternative import BASE, other_adapter
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
@@ -80,6 +80,16 @@ def test_ties_of_a_model_in_half_precision_are_those_of_the_reference(
                 assert getattr(fast, field)[key] == pytest.approx(wanted, abs=2e-4), (field, key)
     if sampling.greedy and not sampling.penalised:
         assert all(values.max() <= 0.0 for values in (*slow.log_l.values(), *fast.log_l.values()))
+
+
+@pytest.mark.parametrize(("spacing", "allowed"), [(2.0**-23, False), (2.0**-10, False), (2.0**-7, True)])
+def test_a_copy_in_float32_of_files_in_half_precision_ties_as_the_engine_does(spacing: float, allowed: bool) -> None:
+    """Two logits .1 apart at 20 are one number in bfloat16, so that the engine may write either."""
+    adapter, base = torch.full((1, 9), 10.0), torch.full((1, 9), 10.0)
+    adapter[0, 3], adapter[0, 7], base[0, 7] = 20.0, 19.9, 10.5
+    positions = Positions(torch.tensor([7]), torch.tensor([0.5]), SamplingParameters(0.0), spacing=spacing)
+    scores = score_torch(adapter, base, {}, positions, SETTINGS)
+    assert scores.log_l[BASE].item() == pytest.approx(0.0 if allowed else 4.595, abs=1e-3)
 
 
 def test_a_nucleus_wider_than_the_first_look_is_found_whole() -> None:
