@@ -15,7 +15,7 @@ from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
-from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
+from probes.enrolment.noise_battery import largest, pooled_floor, replay_battery, sampled
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import strengths, with_curve
 from probes.enrolment.settings import EnrolmentContext
@@ -84,8 +84,10 @@ def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolS
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     drafts = with_curve(context, selection.canaries, strengths(rank))
     signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
-    battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
-    final = _with_noise(signatures.canaries, noise_floors(battery))
+    indices = sampled([draft.reference for draft in drafts], settings.battery_canaries, settings.seed)
+    sample = [drafts[index] for index in indices]
+    battery = replay_battery(context.runner, context.adapter, sample, context.progress, context.stop, settings.battery)
+    final = _with_noise(signatures.canaries, pooled_floor(battery))
     return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
 
 
@@ -157,5 +159,5 @@ def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
     return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
-def _with_noise(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:
-    return tuple(replace(canary, reference=replace(canary.reference, noise=floors[canary.id])) for canary in canaries)
+def _with_noise(canaries: Sequence[GoldenCanary], floor: NoiseFloor) -> tuple[GoldenCanary, ...]:
+    return tuple(replace(canary, reference=replace(canary.reference, noise=floor)) for canary in canaries)
