@@ -17,7 +17,7 @@ from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import largest, pooled_floor, replay_battery, sampled
 from probes.enrolment.pool import assign_splits, usable_canaries
-from probes.enrolment.scale_curve import strengths, with_curve
+from probes.enrolment.scale_curve import FEW, with_curve
 from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
@@ -82,10 +82,12 @@ def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolS
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
     draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
-    drafts = with_curve(context, selection.canaries, strengths(rank))
+    references = [canary.reference for canary in selection.canaries]
+    few, battery_indices = (sampled(references, count, settings.seed) for count in (FEW, settings.battery_canaries))
+    tolerance = settings.tolerances.allowed_deviation(context.adapter)
+    drafts = with_curve(context, selection.canaries, [selection.canaries[index] for index in few], rank, tolerance)
     signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
-    indices = sampled([draft.reference for draft in drafts], settings.battery_canaries, settings.seed)
-    sample = [drafts[index] for index in indices]
+    sample = [drafts[index] for index in battery_indices]
     battery = replay_battery(context.runner, context.adapter, sample, context.progress, context.stop, settings.battery)
     final = _with_noise(signatures.canaries, pooled_floor(battery))
     return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
