@@ -16,6 +16,7 @@ from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import largest, pooled_floor, replay_battery, sampled
+from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import FEW, with_curve
 from probes.enrolment.settings import EnrolmentContext
@@ -36,7 +37,7 @@ class _Recording:
 
     canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
     battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
-    excluded, unrecorded: the canaries and the signatures that are missing, and why
+    excluded, unrecorded: the canaries, and the signatures and other adapters, that are missing, and why
     """
 
     canaries: tuple[GoldenCanary, ...]
@@ -59,7 +60,8 @@ def enrol(
 ) -> Golden:
     """The golden record of an adapter under the files that are in place now; not yet written to a folder.
 
-    others: names of the other registered adapters, recorded on these canaries so that a mix-up can be named
+    others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
+    mix-up can be named (other_adapters.py)
     progress: called with (stage, done, total); stop: looked at between batches
 
     Raises Refused, in words, for a canary whose own check has a wrong form, an adapter that did not load whole, numbers
@@ -67,11 +69,13 @@ def enrol(
     when files change or when stopped.
     """
     _check_expectations(canaries)
-    context = EnrolmentContext(runner, adapter, _ready(runner, adapter, others), progress, stop)
+    ready = _ready(runner, adapter, others)
+    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
     accepted = runner.identity(adapter)
     recording = _record_all(context, canaries, settings)
     if runner.identity(adapter) != accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
+    recording = replace(recording, unrecorded=(*left_out(ready, context.others), *recording.unrecorded))
     golden = _golden(context, accepted, canaries.content_hash, settings, recording)
     # The record that is judged against in memory is bit for bit the one that a later process reads.
     return from_bytes(to_bytes(golden))

@@ -64,7 +64,7 @@ class EnrolSettings:
 class EnrolmentContext:
     """What every step of one enrolment needs.
 
-    others: names of the other registered adapters that can be replayed
+    others: names of the other registered adapters that are recorded on the canaries
     progress: called with (stage, done, total); stop: looked at between batches
     """
 
