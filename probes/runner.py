@@ -227,6 +227,15 @@ class LoraSettings(Protocol):
 
 
 @runtime_checkable
+class Comparing(Protocol):
+    """A runner that can say how alike two adapters are; without it enrolment records the other adapters that come first
+    in the configuration."""
+
+    def likeness(self, adapter: str, other: str) -> float:
+        """The cosine between what the two change in the weights, in [-1, 1]. Raises like ``run``."""
+
+
+@runtime_checkable
 class Reconfigurable(Protocol):
     """A runner that can be set up a second time with another attention kernel or another precision. Without it the
     noise battery of enrolment measures neither."""

@@ -1,10 +1,10 @@
-"""False alarms in ten thousand healthy rounds from recorded benign replays; each configuration is tested against noise
-floors that it did not contribute to.
+"""False alarms in ten thousand healthy rounds from recorded benign replays; each configuration is tested against a
+noise floor that it did not contribute to.
 
 Every canary of the golden records is replayed in every benign configuration of the battery. For each configuration the
-noise floors are computed again without it, its own replays are scored against them, and rounds are drawn from those
-scores as the schedule draws canaries. A configuration that moves more than the tolerated share of the pool would
-alarm here.
+noise floor is computed again without it, on a sample of as many canaries as enrolment takes; the replays of all
+canaries in it are scored against that floor, and rounds are drawn from those scores as the schedule draws canaries. A
+configuration that moves more than the tolerated share of the pool would alarm here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.figures import Figure, at_most, context, exactly
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import advance, fresh, grid, level
 from detectors.records import CanarySplit, Measurement, NoiseFloor
-from probes.enrolment.noise_battery import noise_floors, replay_battery
+from probes.enrolment.noise_battery import SAMPLE, pooled_floor, replay_battery, sampled
 from probes.golden.record import Golden
 
 ROUNDS, DRAWS, SEED, SMALL_A = 10_000, 16, 23, 100.0
@@ -30,7 +30,7 @@ Scores = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ScoredReplays:
-    """One adapter's pool in one benign configuration: scores against noise floors computed without that configuration.
+    """One adapter's pool in one benign configuration: scores against a noise floor computed without that configuration.
 
     deviation: |mean retention - 1| of the held-out canaries
     """
@@ -89,19 +89,21 @@ def _replayed(config: Config, few: int | None) -> list[ScoredReplays]:
 
 
 def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measurement]]) -> ScoredReplays:
-    """One configuration of an adapter's battery, scored against noise floors computed without it."""
-    floors, tolerances = noise_floors(battery, without=left_out), Tolerances()
+    """One configuration of an adapter's battery, scored against the floor that enrolment would record without it."""
     measurements = battery[left_out]
+    sample = sampled([m.comparison.reference for m in measurements], SAMPLE, SEED)
+    of_sample = {name: [replays[index] for index in sample] for name, replays in battery.items()}
+    floor, tolerances = pooled_floor(of_sample, without=left_out), Tolerances()
     pool = [m for m in measurements if m.comparison.reference.split is CanarySplit.SELECTED]
     held_out = [m.retention for m in measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    scores = np.array([beyond_tolerance(_with_floor(m, floors), tolerances) for m in pool])
+    scores = np.array([beyond_tolerance(_with_floor(m, floor), tolerances) for m in pool])
     return ScoredReplays(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 
-def _with_floor(measurement: Measurement, floors: Mapping[str, NoiseFloor]) -> Measurement:
+def _with_floor(measurement: Measurement, floor: NoiseFloor) -> Measurement:
     """The same measurement with another noise floor."""
     comparison = measurement.comparison
-    reference = replace(comparison.reference, noise=floors[comparison.reference.canary])
+    reference = replace(comparison.reference, noise=floor)
     return replace(measurement, comparison=replace(comparison, reference=reference))
 
 

@@ -1,5 +1,6 @@
 """False pages in a million healthy rounds: the battery of every adapter of the zoo, each configuration tested against
-noise floors computed without it, and rounds drawn from those scores while the configuration changes now and then.
+the noise floor of a sample of canaries without it, and rounds drawn from those scores while the configuration changes
+now and then.
 
 Drawing a fixed benign replay again adds no new observation: the figure rests on the number of distinct replays, which
 is reported beside it, and on the random draws, which the guarantee rests on.

@@ -15,9 +15,10 @@ from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
-from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
+from probes.enrolment.noise_battery import largest, pooled_floor, replay_battery, sampled
+from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
-from probes.enrolment.scale_curve import strengths, with_curve
+from probes.enrolment.scale_curve import FEW, with_curve
 from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
@@ -36,7 +37,7 @@ class _Recording:
 
     canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
     battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
-    excluded, unrecorded: the canaries and the signatures that are missing, and why
+    excluded, unrecorded: the canaries, and the signatures and other adapters, that are missing, and why
     """
 
     canaries: tuple[GoldenCanary, ...]
@@ -59,7 +60,8 @@ def enrol(
 ) -> Golden:
     """The golden record of an adapter under the files that are in place now; not yet written to a folder.
 
-    others: names of the other registered adapters, recorded on these canaries so that a mix-up can be named
+    others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
+    mix-up can be named (other_adapters.py)
     progress: called with (stage, done, total); stop: looked at between batches
 
     Raises Refused, in words, for a canary whose own check has a wrong form, an adapter that did not load whole, numbers
@@ -67,11 +69,13 @@ def enrol(
     when files change or when stopped.
     """
     _check_expectations(canaries)
-    context = EnrolmentContext(runner, adapter, _ready(runner, adapter, others), progress, stop)
+    ready = _ready(runner, adapter, others)
+    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
     accepted = runner.identity(adapter)
     recording = _record_all(context, canaries, settings)
     if runner.identity(adapter) != accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
+    recording = replace(recording, unrecorded=(*left_out(ready, context.others), *recording.unrecorded))
     golden = _golden(context, accepted, canaries.content_hash, settings, recording)
     # The record that is judged against in memory is bit for bit the one that a later process reads.
     return from_bytes(to_bytes(golden))
@@ -82,10 +86,14 @@ def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolS
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
     draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
-    drafts = with_curve(context, selection.canaries, strengths(rank))
+    references = [canary.reference for canary in selection.canaries]
+    few, battery_indices = (sampled(references, count, settings.seed) for count in (FEW, settings.battery_canaries))
+    tolerance = settings.tolerances.allowed_deviation(context.adapter)
+    drafts = with_curve(context, selection.canaries, [selection.canaries[index] for index in few], rank, tolerance)
     signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
-    battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
-    final = _with_noise(signatures.canaries, noise_floors(battery))
+    sample = [drafts[index] for index in battery_indices]
+    battery = replay_battery(context.runner, context.adapter, sample, context.progress, context.stop, settings.battery)
+    final = _with_noise(signatures.canaries, pooled_floor(battery))
     return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
 
 
@@ -157,5 +165,5 @@ def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
     return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
-def _with_noise(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:
-    return tuple(replace(canary, reference=replace(canary.reference, noise=floors[canary.id])) for canary in canaries)
+def _with_noise(canaries: Sequence[GoldenCanary], floor: NoiseFloor) -> tuple[GoldenCanary, ...]:
+    return tuple(replace(canary, reference=replace(canary.reference, noise=floor)) for canary in canaries)

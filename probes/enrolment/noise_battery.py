@@ -1,8 +1,9 @@
-"""The noise battery: how much do the figures of each canary move when nothing is wrong?
+"""The noise battery: how much do the figures of a canary move when nothing is wrong?
 
-Enrolment replays every canary in benign configurations and records how far its figures move. These noise floors are
-part of the rule that calls a canary beyond tolerance (docs/mathematics.md#tolerance): a configuration that is no longer
-benign widens them, and hides faults of that size in every record made from then on.
+Enrolment replays a random sample of the canaries in benign configurations and records how far their figures move: the
+largest of each is the noise floor of every canary (docs/mathematics.md#noise-battery). It is part of the rule that
+calls a canary beyond tolerance: a configuration that is no longer benign widens it, and hides faults of that size in
+every record made from then on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from detectors.canaries.retention import measure
-from detectors.records import Comparison, Measurement, NoiseFloor
+from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor, Reference
 from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
 from probes.golden.record import GoldenCanary
@@ -22,7 +23,8 @@ from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
 # would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
 LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
-QUANTILE = 0.99
+# Canaries of a battery, half of them from either split.
+SAMPLE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,9 @@ def replay_battery(
     stop: Stop,
     names: Sequence[str] = (),
 ) -> dict[str, tuple[Measurement, ...]]:
-    """Configuration name -> a measurement of every canary in it.
+    """Configuration name -> a measurement of each of these canaries in it.
 
-    names: of the configurations to replay, all of them when empty; each costs two passes over all canaries
+    names: of the configurations to replay, all of them when empty; each costs two passes over these canaries
     Raises Unreplayable when it was stopped, Refused for numbers that are not finite.
     """
     battery = _named(configurations(runner), names)
@@ -103,24 +105,38 @@ def _named(battery: Sequence[BenignConfiguration], names: Sequence[str]) -> list
     return [configuration for configuration in battery if not names or configuration.name in names]
 
 
-def noise_floors(results: Mapping[str, Sequence[Measurement]], without: str = "") -> dict[str, NoiseFloor]:
-    """Canary -> 99 % quantiles over the configurations; with fewer than a hundred of those, that is the largest value.
+def sampled(references: Sequence[Reference], count: int, seed: int) -> list[int]:
+    """Which canaries are replayed in the battery: ascending indices of a random sample, half of it from either split.
 
-    without: a configuration to leave out, so that it can be tested against noise floors that it did not contribute to
+    count: of the sample; of a split that has fewer than half of it, all are taken
+    """
+    rng = np.random.default_rng([seed, 2])
+    chosen: list[int] = []
+    for split in CanarySplit:
+        of_split = [index for index, reference in enumerate(references) if reference.split is split]
+        chosen += rng.permutation(of_split)[: (count + 1) // 2].tolist()
+    return sorted(chosen)
+
+
+def pooled_floor(results: Mapping[str, Sequence[Measurement]], without: str = "") -> NoiseFloor:
+    """The noise floor of every canary of the adapter: the largest figures of any replay of the battery.
+
+    results: configuration -> measurements of a random sample of the canaries
+    without: a configuration to leave out, so that it can be tested against a floor that it did not contribute to
+
+    Null hypothesis: nothing is wrong. Guarantee: a further canary that is exchangeable with the n of the sample exceeds
+    the floor in these configurations with chance 1/(n + 1) at most for each figure, and so does a further configuration
+    that is exchangeable with n others, on the sample. What breaks it: canaries that were picked for their noise, and
+    configurations unlike those of the battery. Source: docs/mathematics.md#noise-battery.
     """
     if without and without not in results:
         raise Refused("configuration to leave out", without, f"one of {', '.join(results)}")
-    floors: dict[str, list[NoiseFloor]] = {}
-    for name, measurements in results.items():
-        for measurement in measurements if name != without else ():
-            floors.setdefault(measurement.comparison.reference.canary, []).append(moved(measurement))
-    return {canary: _quantiles(benign) for canary, benign in floors.items()}
+    return _largest([LEAST, *(largest(measurements) for name, measurements in results.items() if name != without)])
 
 
 def largest(measurements: Sequence[Measurement]) -> NoiseFloor:
     """The largest figures of any canary in one configuration."""
-    benign = [moved(measurement) for measurement in measurements]
-    return NoiseFloor(*(max(getattr(floor, name) for floor in benign) for name in NoiseFloor.__slots__))
+    return _largest([moved(measurement) for measurement in measurements])
 
 
 def moved(measurement: Measurement) -> NoiseFloor:
@@ -129,13 +145,8 @@ def moved(measurement: Measurement) -> NoiseFloor:
     return NoiseFloor(abs(measurement.scale - 1), distortion, measurement.base_shift, measurement.mass_outside)
 
 
-def _quantiles(benign: Sequence[NoiseFloor]) -> NoiseFloor:
-    # method "higher": of seven values that is the largest, never an interpolation between two of them.
-    def quantile(name: str) -> float:
-        values = [getattr(floor, name) for floor in benign]
-        return max(float(np.quantile(values, QUANTILE, method="higher")), getattr(LEAST, name))
-
-    return NoiseFloor(*map(quantile, NoiseFloor.__slots__))
+def _largest(floors: Sequence[NoiseFloor]) -> NoiseFloor:
+    return NoiseFloor(*(max(getattr(floor, name) for floor in floors) for name in NoiseFloor.__slots__))
 
 
 def _replay(

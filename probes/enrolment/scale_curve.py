@@ -1,92 +1,137 @@
 """The scale curve: what the adapter answers at other LoRA strengths, and what other adapters answer in its place.
 
 Retention, effective scale and cause are read against it; other knots change all three for records made from then on.
+Each strength costs a pass over all canaries, so only those are replayed without which the effective scale would be read
+wrong: a few canaries tell which (docs/mathematics.md#effective-scale).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from detectors.canaries.retention import nearest_scale, prepare
 from detectors.records import Floats, Reference
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import finite
 from probes.enrolment.settings import EnrolmentContext
 from probes.golden.record import GoldenCanary
-from probes.runner import Replay, Runner, Stop, Target
+from probes.runner import Replay, Target
 
 STAGE = "scale curve and other adapters"
-GRID = (0.0, 0.125, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)
-# Answers up to this strength must be finite; far beyond it a half-precision base may overflow, and the curve then ends
-# earlier.
+# Strengths that every curve holds: the ends, a chord on either side of 1 about as long as a tolerance, and one between
+# 0 and 1, without which no reading in between is any good.
+ALWAYS: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
+# Strengths that may be added, in the order in which they are tried: those that halve long chords first.
+IN_BETWEEN = (1.5, 0.75, 0.25, 1.25, 0.125)
+# One strength far above 1, so that an adapter which is far too strong is not read as one that is too weak. A
+# half-precision base may overflow there: then the next one.
+FAR = (8.0, 4.0)
+# Answers up to this strength must be finite, and readings between the recorded strengths right.
 NEEDED_UP_TO = 2.0
+# Canaries on which it is decided which strengths are recorded.
+FEW = 4
+# Share of the deviation |s - 1|, or of the tolerance where that is more, by which a reading may be wrong.
+MISREADING = 0.1
 
 
-def strengths(rank: int) -> tuple[float, ...]:
-    """Strengths of the recorded curve, ascending.
+@dataclass(slots=True)
+class _Answers:
+    """Answers of the adapter on its canaries, each replayed once: (canary, target) -> (T, K) log-probabilities."""
 
-    rank: of the LoRA, 0 where unknown. 1/sqrt(rank) is added: the strength of an rsLoRA adapter that an engine scales
-    by alpha / r
+    context: EnrolmentContext
+    tables: dict[tuple[str, Target], Floats] = field(default_factory=dict)
+
+    def of(self, drafts: Sequence[GoldenCanary], target: Target) -> list[Floats]:
+        """In order of the drafts. Raises Unreplayable when it was stopped."""
+        waiting = [draft for draft in drafts if (draft.id, target) not in self.tables]
+        replays = [Replay(draft.id, draft.prompt, draft.forced, target, draft.reference.kept) for draft in waiting]
+        answers = ask_all(self.context.runner, replays, self.context.stop)
+        self.tables |= {(replay.canary, target): summary(answers[replay]).log_probs for replay in replays}
+        return [self.tables[draft.id, target] for draft in drafts]
+
+    def at(self, drafts: Sequence[GoldenCanary], strength: float) -> list[Floats]:
+        """Under the adapter at this strength; 0 and 1 are the golden base and adapter themselves."""
+        if strength in (0.0, 1.0):
+            sides = [(draft.reference.golden_base, draft.reference.golden_adapter) for draft in drafts]
+            return [side[int(strength)].log_probs for side in sides]
+        tables = self.of(drafts, Target(self.context.adapter, scale=strength))
+        if strength <= NEEDED_UP_TO:
+            finite(f"the curve at strength {strength:g}", _kept(drafts, tables))
+        return tables
+
+
+def in_between(rank: int) -> tuple[float, ...]:
+    """Strengths that may be added to a curve, in the order in which they are tried.
+
+    rank: of the LoRA, 0 where unknown. 1/sqrt(rank) is one of them: the strength of an rsLoRA adapter that an engine
+    scales by alpha / r
     """
     without_rslora = rank**-0.5 if rank > 1 else 1.0
-    near = any(abs(without_rslora - scale) < 0.01 for scale in GRID)
-    return GRID if near else tuple(sorted((*GRID, without_rslora)))
+    near = any(abs(without_rslora - scale) < 0.01 for scale in (*ALWAYS, *IN_BETWEEN))
+    return IN_BETWEEN if near else (*IN_BETWEEN, without_rslora)
 
 
 def with_curve(
-    context: EnrolmentContext, drafts: Sequence[GoldenCanary], scales: Sequence[float]
+    context: EnrolmentContext, drafts: Sequence[GoldenCanary], few: Sequence[GoldenCanary], rank: int, tolerance: float
 ) -> list[GoldenCanary]:
     """The drafts with their recorded curve and the other adapters' answers.
 
-    scales: ascending, contains 0 and 1: those two are the golden base and adapter themselves, not replayed again
+    few: of the drafts, those on which it is decided which strengths are recorded, at least one
+    rank: of the LoRA, 0 where unknown; tolerance: on |s - 1|
     Raises Refused for numbers that are not finite, Unreplayable when it was stopped.
     """
-    targets = {scale: Target(context.adapter, scale=scale) for scale in scales if scale not in (0.0, 1.0)}
-    replayed = [*targets.values(), *(Target(name) for name in context.others)]
-    answers = {}
-    for done, target in enumerate(replayed):
-        context.progress(STAGE, done, len(replayed))
-        answers[target] = _answers(context.runner, drafts, target, context.stop)
-    context.progress(STAGE, len(replayed), len(replayed))
-    on_curve = [scale for scale in scales if scale not in targets or _on_curve(drafts, answers[targets[scale]], scale)]
-    return [
-        _with_reference(
-            draft,
-            scales=np.array(on_curve, np.float32),
-            curve=np.stack([_point(draft.reference, scale, answers, targets, index) for scale in on_curve]),
-            others={name: answers[Target(name)][index] for name in context.others},
-        )
-        for index, draft in enumerate(drafts)
-    ]
+    answers, candidates, chosen = _Answers(context), in_between(rank), ALWAYS
+    far_at = len(ALWAYS) + len(candidates)
+    steps = far_at + 1 + len(context.others)
+    for done, strength in enumerate((*ALWAYS, *candidates)):
+        context.progress(STAGE, done, steps)
+        if strength in ALWAYS or _misread(answers, few, chosen, strength, tolerance):
+            answers.at(drafts, strength)
+            chosen = tuple(sorted({*chosen, strength}))
+    context.progress(STAGE, far_at, steps)
+    chosen += _far(answers, drafts)
+    for done, name in enumerate(context.others, start=far_at + 1):
+        context.progress(STAGE, done, steps)
+        _check_other(name, drafts, answers.of(drafts, Target(name)))
+    context.progress(STAGE, steps, steps)
+    return [_with_reference(answers, draft, chosen) for draft in drafts]
 
 
-def _with_reference(draft: GoldenCanary, scales: Floats, curve: Floats, others: dict[str, Floats]) -> GoldenCanary:
-    return replace(draft, reference=replace(draft.reference, scales=scales, curve=curve, others=others))
+def _misread(
+    answers: _Answers, few: Sequence[GoldenCanary], knots: Sequence[float], strength: float, tolerance: float
+) -> bool:
+    """Would answers at this strength be read as another one of some canary, on curves through these knots?"""
+    allowed = MISREADING * max(tolerance, abs(strength - 1))
+    for draft, table in zip(few, answers.at(few, strength), strict=True):
+        ready = prepare(_on_curve(answers, draft, knots))
+        read, _ = nearest_scale(ready.effect_curve, ready.from_base(table))
+        if abs(read - strength) > allowed:
+            return True
+    return False
 
 
-def _point(
-    reference: Reference, scale: float, answers: dict[Target, list[Floats]], targets: dict[float, Target], index: int
-) -> Floats:
-    if scale in targets:
-        return answers[targets[scale]][index]
-    return (reference.golden_adapter if scale else reference.golden_base).log_probs
+def _far(answers: _Answers, drafts: Sequence[GoldenCanary]) -> tuple[float, ...]:
+    """The first strength far above 1 at which all answers are finite; none where there is none."""
+    return next(((far,) for far in FAR if np.isfinite(_kept(drafts, answers.at(drafts, far))).all()), ())
 
 
-def _answers(runner: Runner, drafts: Sequence[GoldenCanary], target: Target, stop: Stop) -> list[Floats]:
-    replays = [Replay(draft.id, draft.prompt, draft.forced, target, draft.reference.kept) for draft in drafts]
-    answers = ask_all(runner, replays, stop)
-    tables = [summary(answers[replay]).log_probs for replay in replays]
-    if target.scale == 1.0:
-        for draft, table in zip(drafts, tables, strict=True):
-            finite(f"canary {draft.id} under {target.adapter}", table[draft.reference.kept >= 0])
-    return tables
+def _with_reference(answers: _Answers, draft: GoldenCanary, scales: Sequence[float]) -> GoldenCanary:
+    others = {name: answers.tables[draft.id, Target(name)] for name in answers.context.others}
+    return replace(draft, reference=replace(_on_curve(answers, draft, scales), others=others))
 
 
-def _on_curve(drafts: Sequence[GoldenCanary], tables: Sequence[Floats], scale: float) -> bool:
-    """Is this strength on the curve? Raises Refused where it has to be and is not finite."""
-    kept = np.concatenate([table[draft.reference.kept >= 0] for draft, table in zip(drafts, tables, strict=True)])
-    if scale <= NEEDED_UP_TO:
-        finite(f"the curve at strength {scale:g}", kept)
-    return bool(np.isfinite(kept).all())
+def _on_curve(answers: _Answers, draft: GoldenCanary, scales: Sequence[float]) -> Reference:
+    curve = np.stack([answers.at([draft], scale)[0] for scale in scales])
+    return replace(draft.reference, scales=np.array(scales, np.float32), curve=curve)
+
+
+def _check_other(name: str, drafts: Sequence[GoldenCanary], tables: Sequence[Floats]) -> None:
+    for draft, table in zip(drafts, tables, strict=True):
+        finite(f"canary {draft.id} under {name}", table[draft.reference.kept >= 0])
+
+
+def _kept(drafts: Sequence[GoldenCanary], tables: Sequence[Floats]) -> Floats:
+    return np.concatenate([table[draft.reference.kept >= 0] for draft, table in zip(drafts, tables, strict=True)])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances
 from probes.canaries.replay_pairs import Progress
+from probes.enrolment.noise_battery import SAMPLE
 from probes.errors import Refused
 from probes.runner import Runner, Stop
 
@@ -24,7 +25,8 @@ class EnrolSettings:
     min_tokens, max_new_tokens: bounds of a usable continuation, end of text included
     min_energy: least |delta|^2 a scored position, nats squared (.01: the adapter moves log-probabilities by a tenth)
     top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
-    battery: names of the benign configurations to replay, all of them when empty
+    battery: names of the benign configurations to replay, all of them when empty; battery_canaries: how many canaries
+    are replayed in each
     signatures: record how the adapter answers under faults (probes/enrolment/fault_signatures.py), which doubles the
     work
     select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
@@ -46,6 +48,7 @@ class EnrolSettings:
     log_threshold: float = 21.5
     token_budget: int = 512
     battery: tuple[str, ...] = ()
+    battery_canaries: int = SAMPLE
     signatures: bool = True
     select: bool = False
     pool_tokens: int = 0
@@ -61,7 +64,7 @@ class EnrolSettings:
 class EnrolmentContext:
     """What every step of one enrolment needs.
 
-    others: names of the other registered adapters that can be replayed
+    others: names of the other registered adapters that are recorded on the canaries
     progress: called with (stage, done, total); stop: looked at between batches
     """
 

@@ -26,6 +26,7 @@ from probes.model.chat_prompt import chat_token_ids
 from probes.model.fault_injection import FaultInjection, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves
+from probes.model.likeness import likeness
 from probes.model.packing import pack, pack_prompts, pack_texts
 from probes.model.response_scoring import GoldenModels, answers, chunks, unanswered
 from probes.residency.bases import ArtefactPaths
@@ -232,6 +233,10 @@ class Runner:
         """r and lora_alpha as the adapter's config has them, without its patterns. Raises like ``run``."""
         read = self.loaded.adapter(adapter)
         return read.r, read.alpha
+
+    def likeness(self, adapter: str, other: str) -> float:
+        """The cosine between what the two change in the weights, by their files."""
+        return likeness(self.loaded.adapter(adapter), self.loaded.adapter(other))
 
     def _rounded_golden(self, bits: int) -> Model:
         return self.residency.rounded(self.loaded.golden_model(), bits)

@@ -21,6 +21,7 @@ from probes.runner import (
     Batching,
     BatchShape,
     Breakable,
+    Comparing,
     LoraSettings,
     Readiness,
     Reconfigurable,
@@ -305,6 +306,16 @@ def test_rank_and_alpha_are_those_of_a_registered_adapter(runner: Runner) -> Non
     assert rank >= 1 and alpha > 0
     with pytest.raises(Unreplayable):
         runner.rank_and_alpha("nobody")
+
+
+def test_an_adapter_is_most_like_itself(runner: Runner) -> None:
+    if not isinstance(runner, Comparing):
+        pytest.skip("it does not compare adapters")
+    assert runner.likeness("alpha", "alpha") == pytest.approx(1.0)
+    assert runner.likeness("alpha", "beta") == pytest.approx(runner.likeness("beta", "alpha"))
+    assert -1.0 <= runner.likeness("alpha", "beta") < 0.9
+    with pytest.raises(Unreplayable):
+        runner.likeness("alpha", "nobody")
 
 
 def test_a_reconfigured_runner_is_a_second_one_that_answers_alike(runner: Runner, prompt: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.retention import energy
-from detectors.records import CanarySplit
+from detectors.records import CanarySplit, NoiseFloor
 from probes.canaries.canary_file import CanarySet
 from probes.enrolment.enrol import enrol
 from probes.enrolment.noise_battery import LEAST
@@ -16,7 +17,21 @@ from probes.enrolment.settings import EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.record import Golden, check_identity
+from probes.runner import BatchShape, Replay, Replayed, Stop
+from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
+
+
+class ShapesRunner(Runner):
+    """Remembers each replay, and the batch shape that it was asked for in."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.replayed: list[tuple[BatchShape | None, Replay]] = []
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        self.replayed += [(shape, replay) for replay in replays]
+        return super().run(replays, stop, shape)
 
 
 def attempt(settings: EnrolSettings = SETTINGS, fault: str = "none", canaries: CanarySet | None = None) -> None:
@@ -43,6 +58,20 @@ def test_enrolment_records_what_the_adapter_does() -> None:
         kept = reference.kept >= 0
         assert all(np.isin(canary.forced[i], reference.kept[i]) for i in range(len(canary.forced)))
         assert np.isfinite(reference.curve[:, kept]).all()
+
+
+def test_twelve_canaries_are_replayed_in_the_battery_and_every_canary_gets_their_floor() -> None:
+    runner = ShapesRunner(opened(noise=0.05).config)
+    runner.open()
+    golden = enrol(runner, "alpha", canary_set(), SETTINGS, [], silent, never)
+    floors = {canary.reference.noise for canary in golden.canaries}
+    worst = {
+        name: max(getattr(floor, name) for floor in (LEAST, *golden.noise.values())) for name in NoiseFloor.__slots__
+    }
+    assert floors == {NoiseFloor(**worst)} and worst["base_shift"] > LEAST.base_shift
+    one_row = [replay for shape, replay in runner.replayed if shape == BatchShape(rows=1)]
+    halves = [golden.canary(name).split for name in {replay.canary for replay in one_row}]
+    assert len(one_row) == 24 and len(halves) == 12 and halves.count(CanarySplit.SELECTED) == 6
 
 
 def test_the_forced_continuation_is_the_adapter_s_own_greedy_one() -> None:

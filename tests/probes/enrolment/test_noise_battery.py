@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.records import Measurement
-from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, noise_floors, replay_battery
+from detectors.records import CanarySplit, Measurement
+from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, pooled_floor, replay_battery, sampled
 from probes.errors import Refused, Unreplayable
 from probes.runners import in_process
 from tests.probes import tiny
@@ -20,7 +22,7 @@ Results = dict[str, tuple[Measurement, ...]]
 
 @pytest.fixture(scope="module")
 def noisy() -> Results:
-    """A battery whose configurations differ far more than the least floors."""
+    """A battery of all canaries whose configurations differ far more than the least floor."""
     return replay_battery(opened(noise=0.05), "alpha", enrolled("alpha").canaries, silent, never)
 
 
@@ -31,37 +33,64 @@ def test_every_canary_is_replayed_in_every_configuration(noisy: Results) -> None
         assert [one.comparison.reference.canary for one in measurements] == [c.id for c in enrolled("alpha").canaries]
 
 
-def test_the_floor_of_a_canary_is_its_worst_benign_replay(noisy: Results) -> None:
-    floors = noise_floors(noisy)
-    for index, canary in enumerate(enrolled("alpha").canaries):
-        seen = [moved(measurements[index]) for measurements in noisy.values()]
-        assert floors[canary.id].scale == max(LEAST.scale, *(one.scale for one in seen))
-        assert floors[canary.id].distortion == max(LEAST.distortion, *(one.distortion for one in seen))
-        assert floors[canary.id].base_shift == max(LEAST.base_shift, *(one.base_shift for one in seen))
+def test_the_pooled_floor_is_the_worst_benign_replay_of_any_canary(noisy: Results) -> None:
+    floor = pooled_floor(noisy)
+    every = [moved(one) for measurements in noisy.values() for one in measurements]
+    assert floor.scale == max(LEAST.scale, *(one.scale for one in every))
+    assert floor.distortion == max(LEAST.distortion, *(one.distortion for one in every))
     # Rounding noise of this toy strikes adapter and base alike: strength, read between the two, does not see it.
-    assert all(floor.base_shift > LEAST.base_shift for floor in floors.values())
+    assert floor.base_shift == max(one.base_shift for one in every) > LEAST.base_shift
 
 
-def test_without_noise_the_floors_are_the_least_ones_and_not_zero() -> None:
+def test_without_noise_the_floor_is_the_least_one_and_not_zero() -> None:
     results = replay_battery(opened(noise=0.0), "alpha", enrolled("alpha").canaries, silent, never)
-    assert set(noise_floors(results).values()) == {LEAST}
+    assert pooled_floor(results) == LEAST
 
 
-def test_a_configuration_can_be_left_out_of_the_floors(noisy: Results) -> None:
-    every = noise_floors(noisy)
-    left_out = noise_floors(noisy, without="padded on the left")
-    assert any(left_out[name].base_shift < every[name].base_shift for name in every)
-    floors = [
-        replace(one.comparison.reference, noise=left_out[one.comparison.reference.canary]) for one in noisy["one row"]
-    ]
-    assert len(floors) == 48
+def test_a_configuration_can_be_left_out_of_the_floor(noisy: Results) -> None:
+    worst = max(noisy, key=lambda name: largest(noisy[name]).base_shift)
+    left_out = pooled_floor(noisy, without=worst)
+    assert left_out == pooled_floor({name: replays for name, replays in noisy.items() if name != worst})
+    assert left_out.base_shift < pooled_floor(noisy).base_shift
+    comparisons = [(one, one.comparison) for one in noisy[worst]]
     tried = [
-        beyond_tolerance(replace(one, comparison=replace(one.comparison, reference=reference)), Tolerances())
-        for one, reference in zip(noisy["padded on the left"], floors, strict=True)
+        beyond_tolerance(
+            replace(one, comparison=replace(compared, reference=replace(compared.reference, noise=left_out))),
+            Tolerances(),
+        )
+        for one, compared in comparisons
     ]
-    assert not any(tried)
+    assert len(tried) == 48 and not any(tried)
     with pytest.raises(Refused, match="one row"):
-        noise_floors(noisy, without="no such")
+        pooled_floor(noisy, without="no such")
+
+
+def test_the_sample_is_random_by_its_seed_and_half_from_either_split() -> None:
+    references = [canary.reference for canary in enrolled("alpha").canaries]
+    chosen = sampled(references, 12, seed=3)
+    assert chosen == sorted(set(chosen)) == sampled(references, 12, seed=3) != sampled(references, 12, seed=4)
+    assert [references[index].split for index in chosen].count(CanarySplit.HELD_OUT) == 6 == len(chosen) // 2
+    assert sampled(references, 100, seed=0) == list(range(48))
+    # Each canary of a split of 24 is one of the six in a quarter of the samples: 600 of 2,400 +- 4.5 sd of 21.
+    counts = Counter(index for seed in range(2400) for index in sampled(references, 12, seed))
+    assert len(counts) == 48 and all(abs(count - 600) < 95 for count in counts.values())
+
+
+def test_a_further_canary_exceeds_the_floor_of_twelve_once_in_thirteen_at_most() -> None:
+    """H0: nothing is wrong. Over 40 samples of 12 of the 48 canaries, the share of the other 36 whose worst replay
+    exceeds the floor: 1/13 in the mean, and no ties."""
+    noisy = replay_battery(opened(noise=0.3), "alpha", enrolled("alpha").canaries, silent, never)
+    references = [canary.reference for canary in enrolled("alpha").canaries]
+    worst = np.array([max(moved(noisy[name][index]).base_shift for name in noisy) for index in range(48)])
+    assert len(set(worst)) == 48 and worst.min() > LEAST.base_shift
+    exceeding = []
+    for seed in range(40):
+        sample = sampled(references, 12, seed)
+        floor = pooled_floor({name: [noisy[name][index] for index in sample] for name in noisy})
+        others = np.delete(worst, sample)
+        exceeding.append(float(np.mean(others > floor.base_shift)))
+    # One maximum of twelve uniform ranks has sd .071; of 40 samples the mean has sd .0112.
+    assert abs(np.mean(exceeding) - 1 / 13) < 4 * 0.0112
 
 
 def test_the_largest_figures_bound_every_canary(noisy: Results) -> None:
