@@ -1,7 +1,8 @@
 """The canary evidence in figures: ``python -m benchmarks.canary_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On the zoo (24 small adapters on three small models, trained on first use: eight minutes on one thread) and on the
-helpdesk's three. Parts: sensitivity, causes, coverage, false_pages, selection, run_length, speed, helpdesk.
+helpdesk's three. Parts: sensitivity, causes, coverage, false_pages, benign_tier, flapping, base_members,
+graded_tolerance, selection, run_length, speed, helpdesk.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import time
 from pathlib import Path
 
 from benchmarks.canaries import (
+    base_members,
+    benign_tier,
     confusion,
     coverage,
     evidence_speed,
     false_pages,
+    flapping,
+    graded_tolerance,
     helpdesk_evidence,
     run_length,
     selection_gain,
@@ -34,6 +39,10 @@ def main() -> None:
             "causes": lambda: confusion.measure(world),
             "coverage": lambda: coverage.measure(world, options.quick),
             "false_pages": lambda: false_pages.measure(world, options.quick),
+            "benign_tier": lambda: benign_tier.measure(world, options.quick),
+            "flapping": lambda: flapping.measure(options.quick),
+            "base_members": lambda: base_members.measure(options.quick),
+            "graded_tolerance": lambda: graded_tolerance.measure(world),
             "selection": lambda: selection_gain.measure(world, options.quick),
             "run_length": lambda: run_length.measure(options.quick),
             "speed": lambda: evidence_speed.measure(options.quick),

@@ -94,11 +94,11 @@ def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measureme
     measurements = battery[left_out]
     pool = [m for m in measurements if m.comparison.reference.split is CanarySplit.SELECTED]
     held_out = [m.retention for m in measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    scores = np.array([beyond_tolerance(_with_floor(m, floors), tolerances) for m in pool])
+    scores = np.array([beyond_tolerance(with_floor(m, floors), tolerances) for m in pool])
     return ScoredReplays(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 
-def _with_floor(measurement: Measurement, floors: Mapping[str, NoiseFloor]) -> Measurement:
+def with_floor(measurement: Measurement, floors: Mapping[str, NoiseFloor]) -> Measurement:
     """The same measurement with another noise floor."""
     comparison = measurement.comparison
     reference = replace(comparison.reference, noise=floors[comparison.reference.canary])

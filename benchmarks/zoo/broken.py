@@ -110,6 +110,16 @@ def rounded(base: Path, out: Path, bits: int, group: int) -> Path:
     return _base(base, out, lambda t: {k: quantise(v) if k.endswith("_proj.weight") else v for k, v in t.items()})
 
 
+def resaved(base: Path, out: Path, dtype: torch.dtype) -> Path:
+    """The base with its weights rounded to another precision, as a release that is saved in it has them."""
+    return _base(base, out, lambda t: {key: value.to(dtype).float() for key, value in t.items()})
+
+
+def changed(base: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    """The base with its tensors changed by a function that is given all of them, in float32."""
+    return _base(base, out, change)
+
+
 def renamed_inside(base: Path, out: Path, seed: int) -> Path:
     """The same function with residual stream, heads and neurons permuted."""
     config = json.loads((base / "config.json").read_text())
