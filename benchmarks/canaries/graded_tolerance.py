@@ -41,8 +41,8 @@ def measure(world: World) -> list[Figure]:
                         alarms.setdefault(f"{release}, strength x{strength:g}", []).append(_pages(golden, measured))
                     shifts.setdefault(release, []).append(float(np.mean([m.base_shift for m in measured.values()])))
         for mass in OUTSIDE:
-            found = [_pages(golden, answered_by(golden, elsewhere(mass))) for golden in goldens.values()]
-            alarms.setdefault(f"{100 * mass:g} % on a token outside the kept ones", []).extend(found)
+            pages = [_pages(golden, answered_by(golden, elsewhere(mass))) for golden in goldens.values()]
+            alarms.setdefault(f"{100 * mass:g} % on a token outside the kept ones", []).extend(pages)
     return [*_figures(alarms), *(context(f"{name}, zoo: mean base shift", max(s), "") for name, s in shifts.items())]
 
 
