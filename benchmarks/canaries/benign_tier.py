@@ -1,17 +1,19 @@
 """False alarms where the benign change is of a kind that enrolment has never met, and may be too much.
 
 Every canary is replayed once in each benign configuration. One *class* of configurations is then left out as a whole
-(batch shapes, prefill in chunks, attention, kernels, precision, releases of the base): noise floors come from all other
-classes, rounds from the one left out, each of whose configurations stays for 50 rounds. Rounds are drawn by the
-schedule from the recorded answers, 20,000 for each class and tolerance, and go through the detector that pages, which
-is restarted at each alarm. At A = 1,000 its guarantee is 20 alarms at most on average, while its null hypothesis holds;
-it holds no more where a configuration moves more than the tolerated share of a pool beyond tolerance. So this can fail,
-and with a tolerance below the noise it does: the smallest tolerance that passes is a figure.
+(batch shapes, prefill in chunks, attention, kernels, precision, adapters merged into the weights, releases of the
+base), and at last all but batch shapes: noise floors come from the other classes, rounds from those left out, each of
+whose configurations stays for 50 rounds. Rounds are drawn by the schedule from the recorded answers, 20,000 for each
+class and tolerance, and go through the detector that pages, which is restarted at each alarm. At A = 1,000 its
+guarantee is 20 alarms at most on average, while its null hypothesis holds; it holds no more where a configuration moves
+more than the tolerated share of a pool beyond tolerance. So this can fail, and with a tolerance below the noise it
+does: the smallest tolerance that passes is a figure.
 
-On the zoo in bfloat16, enrolled in it, and on the helpdesk's adapters as shipped, in float32. A release of the base is
-in no battery: its class is tested against the floors of all the others. bfloat16 is no benign configuration of adapters
-served in float32 (probes/enrolment/noise_battery.py), so that these have no class of precision; base weights rounded to
-it are one of their releases.
+On the zoo in bfloat16, enrolled in it, and on the helpdesk's adapters as shipped, in float32. A merged adapter and a
+release of the base are in no battery: these classes are tested against the floors of all the others. The first is the
+one that moves the adapter's answers and not the base's, so that no base shift widens what is allowed. bfloat16 is no
+benign configuration of adapters served in float32 (probes/enrolment/noise_battery.py), so that these have no class of
+precision; base weights rounded to it are one of their releases.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from benchmarks.zoo.enrolled_base import (
     LOG_A,
     SEED,
     Measured,
+    answered,
+    compared,
     enrolled,
     replayed,
     serving,
@@ -70,6 +74,7 @@ class Kind(StrEnum):
     ATTENTION = "attention"
     KERNEL = "kernels"
     DTYPE = "precision"
+    MERGED = "adapters merged into the weights"
     RELEASE = "releases of the base"
 
 
@@ -93,13 +98,15 @@ class Configuration:
 class Bench:
     """What is replayed. name: in figures; config: of the runner that the adapters were enrolled with
 
-    releases: of the base, harmless ones; precisions: in which the same base may be served instead
+    releases: of the base, harmless ones; merged: adapter -> the base with it in its weights
+    precisions: in which the same base may be served instead
     """
 
     name: str
     config: in_process.Config
     goldens: Mapping[str, Golden]
     releases: Mapping[str, Path]
+    merged: Mapping[str, Path]
     precisions: Sequence[str] = ()
 
 
@@ -126,11 +133,13 @@ def of_zoo(members: Sequence[Member], scratch: Path) -> list[Figure]:
     settings = EnrolSettings(base=members[0].recipe.base, at=0.0, log_threshold=LOG_A, signatures=False)
     with serving(members, dtype="bfloat16") as runner:
         goldens = enrolled(members, runner, settings).goldens
+    merged = {member.name: partial(broken.merged, base, adapter=member.folder, share=1.0) for member in members}
     bench = Bench(
         f"zoo in bfloat16, {members[0].recipe.base}",
         _config_of(runner),
         {name: golden for name, golden in goldens.items() if golden.power.monitorable},
         _written(releases, scratch / base.name),
+        _written(merged, scratch / base.name / "merged"),
         ("float32", "float16"),
     )
     return [*_figures(bench)]
@@ -152,11 +161,16 @@ def of_helpdesk(adapters: int) -> list[Figure]:
                 for tune in TUNES
             },
         }
+        merged = {
+            name: partial(broken.merged, stage.base, adapter=stage.folder / "volume" / "adapters" / name, share=1.0)
+            for name in ADAPTERS[:adapters]
+        }
         bench = Bench(
             "helpdesk in float32",
             _config_of(runner_of(config, config.models[0])),
             {name: golden for name in ADAPTERS[:adapters] if isinstance(golden := goldens[name], Golden)},
             _written(releases, Path(folder) / "releases"),
+            _written(merged, Path(folder) / "merged"),
         )
         return [*_figures(bench)]
 
@@ -174,6 +188,7 @@ def configurations(bench: Bench) -> list[Configuration]:
         Configuration("without oneDNN", Kind.KERNEL, onednn=False),
         Configuration("two threads", Kind.KERNEL, settings={"threads": 2}),
         *(Configuration(dtype, Kind.DTYPE, settings={"dtype": dtype}) for dtype in bench.precisions),
+        Configuration("merged", Kind.MERGED),
         *(Configuration(name, Kind.RELEASE, settings={"base": str(base)}) for name, base in bench.releases.items()),
     ]
 
@@ -182,14 +197,33 @@ def record(bench: Bench) -> Recorded:
     """Every canary of every pool once in each configuration."""
     recorded: Recorded = {name: {} for name in bench.goldens}
     for configuration in configurations(bench):
-        with _running(replace(bench.config, **configuration.settings), configuration.onednn) as runner:
-            for name, golden in bench.goldens.items():
-                order = np.random.default_rng(SEED).permutation(len(golden.pool)) if configuration.shuffled else ()
-                canaries = [golden.pool[int(place)] for place in order] or list(golden.pool)
-                shape = configuration.shape
-                recorded[name][configuration.name] = replayed(runner, name, canaries, Target(name), shape=shape)
+        answers = _merged(bench) if configuration.kind is Kind.MERGED else _replayed(bench, configuration)
+        for name, measured in answers.items():
+            recorded[name][configuration.name] = measured
         console.print(f"recorded: {configuration.name}")
     return recorded
+
+
+def _replayed(bench: Bench, configuration: Configuration) -> dict[str, Measured]:
+    answers = {}
+    with _running(replace(bench.config, **configuration.settings), configuration.onednn) as runner:
+        for name, golden in bench.goldens.items():
+            order = np.random.default_rng(SEED).permutation(len(golden.pool)) if configuration.shuffled else ()
+            canaries = [golden.pool[int(place)] for place in order] or list(golden.pool)
+            answers[name] = replayed(runner, name, canaries, Target(name), shape=configuration.shape)
+    return answers
+
+
+def _merged(bench: Bench) -> dict[str, Measured]:
+    """Each adapter answered by the base that it is merged into, and the base by the accepted one."""
+    shape, bases, answers = BatchShape(), {}, {}
+    with _running(bench.config) as runner:
+        for name, golden in bench.goldens.items():
+            bases[name] = answered(runner, golden.pool, Target(None), shape)
+    for name, golden in bench.goldens.items():
+        with _running(replace(bench.config, base=str(bench.merged[name]))) as runner:
+            answers[name] = compared(name, golden.pool, answered(runner, golden.pool, Target(None), shape), bases[name])
+    return answers
 
 
 def against_others(recorded: Recorded, left_out: Sequence[str], never_enrolled: Sequence[str]) -> Recorded:
@@ -251,11 +285,13 @@ def _draws(golden: Golden, number: int) -> Mapping[str, int]:
 def _figures(bench: Bench) -> Iterator[Figure]:
     recorded = record(bench)
     battery = configurations(bench)
-    releases = [configuration.name for configuration in battery if configuration.kind is Kind.RELEASE]
+    in_no_battery = [c.name for c in battery if c.kind in (Kind.MERGED, Kind.RELEASE)]
     for kind in dict.fromkeys(configuration.kind for configuration in battery):
         left_out = [configuration.name for configuration in battery if configuration.kind is kind]
-        scored = against_others(recorded, left_out, releases)
+        scored = against_others(recorded, left_out, in_no_battery)
         yield from _of_class(f"benign tier, {bench.name}, {kind} left out", scored, bench.goldens)
+    scored = against_others(recorded, [c.name for c in battery if c.kind is not Kind.SHAPE], ())
+    yield from _of_class(f"benign tier, {bench.name}, all but batch shapes left out", scored, bench.goldens)
     n_canaries = sum(len(golden.pool) for golden in bench.goldens.values())
     what = f"benign tier, {bench.name}"
     yield context(f"{what}: distinct benign replays, configurations x canaries", n_canaries * len(battery), "replays")
@@ -277,7 +313,7 @@ def _of_class(what: str, scored: Recorded, goldens: Mapping[str, Golden]) -> Ite
 
 
 @contextmanager
-def _running(config: in_process.Config, onednn: bool) -> Iterator[Runner]:
+def _running(config: in_process.Config, onednn: bool = True) -> Iterator[Runner]:
     runner = in_process.Runner(config)
     with nullcontext() if onednn else torch.backends.mkldnn.flags(enabled=False):
         runner.open()
