@@ -1,7 +1,8 @@
 """The canary evidence in figures: ``python -m benchmarks.canary_evidence --json FILE [--quick] [--part NAME ...]``.
 
-On the zoo (24 small adapters on three small models, trained on first use: eight minutes on one thread) and on the
-helpdesk's three. Parts: sensitivity, causes, coverage, false_pages, selection, run_length, speed, helpdesk.
+On the zoo (24 small adapters on three small models, trained on first use: eight minutes on one thread), on another one
+of fresh seeds for fresh_causes alone, and on the helpdesk's three. Parts: sensitivity, causes, fresh_causes, coverage,
+false_pages, benign_tier, flapping, base_members, graded_tolerance, selection, run_length, speed, helpdesk.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import time
 from pathlib import Path
 
 from benchmarks.canaries import (
+    base_members,
+    benign_tier,
     confusion,
     coverage,
     evidence_speed,
     false_pages,
+    flapping,
+    fresh_causes,
+    graded_tolerance,
     helpdesk_evidence,
     run_length,
     selection_gain,
@@ -22,18 +28,29 @@ from benchmarks.canaries import (
 )
 from benchmarks.figures import Figure, arguments, console, report, stored_figures
 from benchmarks.zoo.enrolled_base import SEED
+from benchmarks.zoo.recipes import FRESH_SEEDS
 from benchmarks.zoo.world import World
 
 
 def main() -> None:
     options = arguments(__doc__ or "")
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory() as folder, World(Path(folder), bases=1 if options.quick else 3) as world:
+    n_bases = 1 if options.quick else 3
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        World(Path(folder), bases=n_bases) as world,
+        World(Path(folder) / "fresh", bases=n_bases, added_seed=FRESH_SEEDS) as fresh,
+    ):
         for name, part in {
             "sensitivity": lambda: sensitivity.measure(world, options.quick),
             "causes": lambda: confusion.measure(world),
+            "fresh_causes": lambda: fresh_causes.measure(fresh),
             "coverage": lambda: coverage.measure(world, options.quick),
             "false_pages": lambda: false_pages.measure(world, options.quick),
+            "benign_tier": lambda: benign_tier.measure(world, options.quick),
+            "flapping": lambda: flapping.measure(options.quick),
+            "base_members": lambda: base_members.measure(options.quick),
+            "graded_tolerance": lambda: graded_tolerance.measure(world),
             "selection": lambda: selection_gain.measure(world, options.quick),
             "run_length": lambda: run_length.measure(options.quick),
             "speed": lambda: evidence_speed.measure(options.quick),

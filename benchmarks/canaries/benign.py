@@ -96,11 +96,11 @@ def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measureme
     floor, tolerances = pooled_floor(of_sample, without=left_out), Tolerances()
     pool = [m for m in measurements if m.comparison.reference.split is CanarySplit.SELECTED]
     held_out = [m.retention for m in measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    scores = np.array([beyond_tolerance(_with_floor(m, floor), tolerances) for m in pool])
+    scores = np.array([beyond_tolerance(with_floor(m, floor), tolerances) for m in pool])
     return ScoredReplays(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 
-def _with_floor(measurement: Measurement, floor: NoiseFloor) -> Measurement:
+def with_floor(measurement: Measurement, floor: NoiseFloor) -> Measurement:
     """The same measurement with another noise floor."""
     comparison = measurement.comparison
     reference = replace(comparison.reference, noise=floor)

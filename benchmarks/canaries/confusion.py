@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from benchmarks.figures import Figure, at_least, console, context
+from benchmarks.figures import Figure, at_least, console, context, share
 from benchmarks.zoo.enrolled_base import EnrolledBase, drawn_like, monitor_rounds, round_of, rules
 from benchmarks.zoo.faults import WITNESSED, Case, cases
+from benchmarks.zoo.severities import SeveritiesOf, grid
 from benchmarks.zoo.world import World
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.diagnosis.root_cause import diagnose, diagnosed_canaries
@@ -52,14 +54,19 @@ class Outcome:
 def measure(world: World) -> list[Figure]:
     """Replays every case on every stall of the world, and prints the tables."""
     outcomes = [
-        _judged(enrolled_base, case)
+        outcome
         for enrolled_base in world.enrolled_bases
-        for case in cases(enrolled_base, world.scratch / "confusion")
+        for outcome in outcomes_of(enrolled_base, world.scratch / "confusion")
     ]
     table = [outcome for outcome in outcomes if not outcome.block or _in_table(outcome)]
     console.print(drawing([outcome for outcome in table if outcome.rounds is not None]))
     console.print(missed(table))
     return [*_causes(table), *_unknown(table), *_blocks([outcome for outcome in outcomes if outcome.block])]
+
+
+def outcomes_of(enrolled_base: EnrolledBase, scratch: Path, severities_of: SeveritiesOf = grid) -> list[Outcome]:
+    """Every case on the adapters of one base."""
+    return [_judged(enrolled_base, case) for case in cases(enrolled_base, scratch, severities_of)]
 
 
 def _judged(enrolled_base: EnrolledBase, case: Case) -> Outcome:
@@ -85,8 +92,8 @@ def _round(case: Case, plain: Round) -> Round:
 
 def _judged_warm(case: Case, round: Round) -> Outcome:
     """The cold canaries are healthy and raise no alarm: the warm ones beyond tolerance reveal the fault."""
-    share = float(np.mean([beyond_tolerance(m, TOLERANCES) for m in round.warm]))
-    shows = 1 if share > TOLERANCES.share else None
+    beyond = float(np.mean([beyond_tolerance(m, TOLERANCES) for m in round.warm]))
+    shows = 1 if beyond > TOLERANCES.share else None
     return Outcome(case.adapter, case.cause, case.severity, case.name, shows, diagnose(round, TOLERANCES).cause)
 
 
@@ -141,7 +148,7 @@ def _blocks(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
 
 
 def _share(name: str, outcomes: Sequence[Outcome]) -> Figure:
-    return at_least(f"{name}, of {len(outcomes)} alarms", _percent(outcomes), "%", WANTED)
+    return share(f"{name}, of {len(outcomes)} alarms", sum(o.is_right for o in outcomes), len(outcomes), WANTED)
 
 
 def _percent(outcomes: Sequence[Outcome]) -> float:

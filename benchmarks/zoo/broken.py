@@ -42,23 +42,23 @@ def flipped(adapter: Path, out: Path) -> Path:
     return _adapter(adapter, out, lambda t: {key: -value if "lora_B" in key else value for key, value in t.items()})
 
 
-def rows_zeroed(adapter: Path, out: Path, seed: int) -> Path:
-    """Half of the rows of every B are zero: those outputs get no update."""
+def rows_zeroed(adapter: Path, out: Path, share: float, seed: int) -> Path:
+    """So many of the rows of every B are zero: those outputs get no update."""
     rng = torch.Generator().manual_seed(seed)
 
-    def halved(key: str, value: Tensor) -> Tensor:
-        return value * (torch.rand(value.shape[0], 1, generator=rng) < 0.5) if "lora_B" in key else value
+    def thinned(key: str, value: Tensor) -> Tensor:
+        return value * (torch.rand(value.shape[0], 1, generator=rng) < 1 - share) if "lora_B" in key else value
 
-    return _adapter(adapter, out, lambda t: {key: halved(key, t[key]) for key in sorted(t)})
+    return _adapter(adapter, out, lambda t: {key: thinned(key, t[key]) for key in sorted(t)})
 
 
-def layers_turned(adapter: Path, out: Path, layers: int) -> Path:
-    """Every layer's update on the layer before it, the first one's on the last."""
+def layers_turned(adapter: Path, out: Path, layers: int, by: int = 1) -> Path:
+    """Every layer's update on the one ``by`` layers before it, those of the first ones on the last."""
 
     def moved(key: str) -> str:
         before, _, rest = key.partition(".layers.")
         number, _, tail = rest.partition(".")
-        return f"{before}.layers.{(int(number) - 1) % layers}.{tail}"
+        return f"{before}.layers.{(int(number) - by) % layers}.{tail}"
 
     return _adapter(adapter, out, lambda t: {moved(key): value for key, value in t.items()})
 
@@ -72,6 +72,26 @@ def spoilt_in_part(adapter: Path, out: Path, first: int, seed: int) -> Path:
         return value[torch.randperm(value.shape[0], generator=rng)] if late and "lora_B" in key else value
 
     return _adapter(adapter, out, lambda t: {key: turned(key, t[key]) for key in sorted(t)})
+
+
+def inputs_permuted(adapter: Path, out: Path, seed: int) -> Path:
+    """The columns of every A permuted: each update reads the wrong hidden units."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def permuted(key: str, value: Tensor) -> Tensor:
+        return value[:, torch.randperm(value.shape[1], generator=rng)] if "lora_A" in key else value
+
+    return _adapter(adapter, out, lambda t: {key: permuted(key, t[key]) for key in sorted(t)})
+
+
+def coarse(adapter: Path, out: Path, bits: int) -> Path:
+    """Every matrix of the adapter rounded to 2^bits - 1 levels, one scale for each of its rows."""
+
+    def quantise(value: Tensor) -> Tensor:
+        step = value.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / (2 ** (bits - 1) - 1)
+        return (value / step).round() * step
+
+    return _adapter(adapter, out, lambda t: {key: quantise(value) for key, value in t.items()})
 
 
 def merged(base: Path, out: Path, adapter: Path, share: float) -> Path:
@@ -108,6 +128,16 @@ def rounded(base: Path, out: Path, bits: int, group: int) -> Path:
         return ((cells / step).round() * step).reshape(weight.shape)
 
     return _base(base, out, lambda t: {k: quantise(v) if k.endswith("_proj.weight") else v for k, v in t.items()})
+
+
+def resaved(base: Path, out: Path, dtype: torch.dtype) -> Path:
+    """The base with its weights rounded to another precision, as a release that is saved in it has them."""
+    return _base(base, out, lambda t: {key: value.to(dtype).float() for key, value in t.items()})
+
+
+def changed(base: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    """The base with its tensors changed by a function that is given all of them, in float32."""
+    return _base(base, out, change)
 
 
 def renamed_inside(base: Path, out: Path, seed: int) -> Path:

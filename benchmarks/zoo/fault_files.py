@@ -9,36 +9,36 @@ from pathlib import Path
 from benchmarks.zoo import broken
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.recipes import ATTENTION, BASES
+from benchmarks.zoo.severities import DRAWN_ONLY, OPEN, Severities
 from detectors.records import Cause
 
 SEED = 71
-# Faults that no enrolment records a signature of, to be called unknown.
-OPEN = ("noise on weights", "signs turned", "half of the rows", "layers moved on", "spoilt in part")
 MERGED = "merged:"
-# The first two are rounded as in enrolment, the third by another recipe, whose errors have other directions.
-ROUNDED = ((4, 0), (3, 0), (3, 32))
 Maker = Callable[..., Path]
 
 
-def adapter_files(member: Member, folder: Path) -> dict[str, Path]:
-    """Block that is lost, or one of OPEN -> the adapter's folder with it."""
+def adapter_files(member: Member, folder: Path, severities: Severities) -> dict[str, Path]:
+    """Block that is lost, or fault of the open set -> the adapter's folder with it."""
     whole, layers = member.folder, _layers(member)
     makers: dict[str, Maker] = {
         block: partial(broken.without, whole, is_lost=is_lost) for block, is_lost in blocks(member).items()
     }
-    makers |= dict(
+    without_signature: dict[str, Maker] = dict(
         zip(
-            OPEN,
+            (*OPEN, *DRAWN_ONLY),
             (
-                partial(broken.noisy, whole, share=1.0, seed=SEED),
+                partial(broken.noisy, whole, share=severities.noise, seed=SEED),
                 partial(broken.flipped, whole),
-                partial(broken.rows_zeroed, whole, seed=SEED),
-                partial(broken.layers_turned, whole, layers=layers),
-                partial(broken.spoilt_in_part, whole, first=layers // 2, seed=SEED),
+                partial(broken.rows_zeroed, whole, share=severities.rows, seed=SEED),
+                partial(broken.layers_turned, whole, layers=layers, by=severities.turned),
+                partial(broken.spoilt_in_part, whole, first=int(layers * severities.spoilt), seed=SEED),
+                partial(broken.inputs_permuted, whole, seed=SEED),
+                partial(broken.coarse, whole, bits=2),
             ),
             strict=True,
         )
     )
+    makers |= {name: without_signature[name] for name in severities.open_set}
     return {name: _once(folder / member.name / name, make) for name, make in makers.items()}
 
 
@@ -53,18 +53,21 @@ def blocks(member: Member) -> dict[str, Callable[[str], bool]]:
     return {block: partial(_holds, text) for block, text in parts.items()}
 
 
-def base_files(base: Path, moved: Path, adapter: Member, folder: Path) -> dict[str, tuple[Path, ...]]:
+def base_files(adapter: Member, folder: Path, severities: Severities) -> dict[str, tuple[Path, ...]]:
     """Cause, or MERGED and the name of the adapter that is merged in -> bases by severity."""
+    base, moved = adapter.base, adapter.moved
     makers: dict[str, Sequence[Maker]] = {
         Cause.BASE_SWAPPED.value: [
-            partial(broken.towards, base, later=moved, share=share) for share in (1.2, 1.8, 2.6)
+            partial(broken.towards, base, later=moved, share=share) for share in severities.towards
         ],
-        Cause.QUANTISED_BASE.value: [partial(broken.rounded, base, bits=bits, group=group) for bits, group in ROUNDED],
+        Cause.QUANTISED_BASE.value: [
+            partial(broken.rounded, base, bits=bits, group=group) for bits, group in severities.rounded
+        ],
         Cause.BASE_SWAPPED_AND_ADAPTER_LOST.value: [
-            partial(broken.renamed_inside, base, seed=seed) for seed in (15, 16)
+            partial(broken.renamed_inside, base, seed=seed) for seed in severities.reparameterised
         ],
         MERGED + adapter.name: [
-            partial(broken.merged, base, adapter=adapter.folder, share=share) for share in (0.7, 0.95, 1.2)
+            partial(broken.merged, base, adapter=adapter.folder, share=share) for share in severities.merged
         ],
     }
     return {

@@ -1,7 +1,8 @@
 """Every cause of the table at three severities, and faults without a recorded signature, on the adapters of one base.
 
-Strengths, bits, mixtures and temperatures lie between the knots and recipes that enrolment records with; broken
-adapters and bases come from files (fault_files.py), as a bad release would leave them.
+Strengths, bits, mixtures and temperatures of the grid lie between the knots and recipes that enrolment records with;
+drawn ones lie anywhere (severities.py). Broken adapters and bases come from files (fault_files.py), as a bad release
+would leave them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from benchmarks.zoo.enrolled_base import (
     never,
     serving,
 )
-from benchmarks.zoo.fault_files import MERGED, OPEN, adapter_files, base_files
+from benchmarks.zoo.fault_files import MERGED, adapter_files, base_files
 from benchmarks.zoo.members import Member
+from benchmarks.zoo.severities import Severities, SeveritiesOf, grid
 from detectors.records import Cause, Fault, FaultKind, Identity, Measurement
 from probes.canaries.log_prob_summary import summarise
 from probes.canaries.replay_pairs import ask_all, full
@@ -54,23 +56,25 @@ class Case:
     block: str = ""
 
 
-def cases(enrolled_base: EnrolledBase, scratch: Path) -> Iterator[Case]:
+def cases(enrolled_base: EnrolledBase, scratch: Path, severities_of: SeveritiesOf = grid) -> Iterator[Case]:
     """All cases of the monitorable members, one broken base at a time, so that at most two models are in memory."""
     monitorable = [
         m
         for m in enrolled_base.members
         if m.name in enrolled_base.goldens and enrolled_base.goldens[m.name].power.monitorable
     ]
-    files = {m.name: adapter_files(m, scratch / "adapters") for m in monitorable}
+    files = {m.name: adapter_files(m, scratch / "adapters", severities_of(m.name)) for m in monitorable}
     extra = {f"{name}~{fault}": folder for name, folders in files.items() for fault, folder in folders.items()}
     with serving(enrolled_base.members, extra=extra) as runner:
         clean = {m.name: answered(runner, enrolled_base.goldens[m.name].canaries, Target(None)) for m in monitorable}
         for member in monitorable:
             others = [other.name for other in neighbours(member, enrolled_base.members)]
-            yield from _of_adapter(runner, enrolled_base.goldens[member.name], member, others, clean[member.name])
-            yield from _of_blocks(runner, enrolled_base.goldens[member.name], files[member.name], clean[member.name])
-    folder = scratch / "bases" / enrolled_base.base.name
-    for kind, folders in base_files(enrolled_base.base, enrolled_base.members[0].moved, monitorable[0], folder).items():
+            golden, severities = enrolled_base.goldens[member.name], severities_of(member.name)
+            yield from _of_adapter(runner, golden, member, others, clean[member.name], severities)
+            lost = {name: file for name, file in files[member.name].items() if name not in severities.open_set}
+            yield from _of_blocks(runner, golden, lost, clean[member.name])
+    name = enrolled_base.base.name
+    for kind, folders in base_files(monitorable[0], scratch / "bases" / name, severities_of(name)).items():
         for severity, base in enumerate(folders):
             with serving(enrolled_base.members, base=base) as runner:
                 for member in monitorable:
@@ -79,7 +83,7 @@ def cases(enrolled_base: EnrolledBase, scratch: Path) -> Iterator[Case]:
 
 
 def _of_adapter(
-    runner: Runner, golden: Golden, member: Member, others: Sequence[str], clean: Answered
+    runner: Runner, golden: Golden, member: Member, others: Sequence[str], clean: Answered, severities: Severities
 ) -> Iterator[Case]:
     name, canaries = golden.adapter, golden.canaries
 
@@ -90,32 +94,32 @@ def _of_adapter(
         return answered(runner, canaries, target)
 
     healthy = under(Target(name))
-    for severity, scale in enumerate((0.0, 0.01, 0.02)):
+    for severity, scale in enumerate(severities.applied):
         target = Target(name, scale=scale) if scale else Target(None)
         yield case(Cause.ADAPTER_NOT_APPLIED, severity, f"x{scale:g}", under(target))
-    for severity, scale in enumerate((0.65, 0.85, 1.75)):
+    for severity, scale in enumerate(severities.strengths):
         yield case(Cause.WRONG_STRENGTH, severity, f"x{scale:g}", under(Target(name, scale=scale)))
     for severity, other in enumerate((others[0], others[1], earlier(member))):
         yield case(Cause.WRONG_ADAPTER, severity, other, under(Target(other)))
-    for severity, temperature in enumerate((0.75, 1.2, 1.5)):
+    for severity, temperature in enumerate(severities.temperatures):
         served = _at_temperature(runner, canaries, Target(name), temperature)
         yield case(Cause.SAMPLING_CHANGED, severity, f"T {temperature:g}", served)
     for severity, other in enumerate(others):
         warm = under(Target(name, fault=Fault(FaultKind.WARMED, other)))
         cold = case(Cause.SHARED_CACHE, severity, other, healthy)
         yield replace(cold, warm=compared(name, canaries, warm, clean))
-    for severity, pods in enumerate((2, 3, 4)):
+    for severity, pods in enumerate(severities.pods):
         yield _one_replica(golden, severity, pods, healthy, clean)
     for severity, (fault, render) in enumerate(renderings(runner).items()):
         changed = case(Cause.TEMPLATE_CHANGED, severity, fault, healthy)
         yield replace(changed, answers=_rendered(runner, golden, render), raw=changed.answers)
-    for fault in OPEN:
+    for fault in severities.open_set:
         yield case(Cause.UNKNOWN, 0, fault, under(Target(f"{name}~{fault}")))
 
 
 def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean: Answered) -> Iterator[Case]:
     """Every block that has a file; severity 0 for a layer, 1 for a module, 2 for attention or mlp."""
-    for block in (name for name in files if name not in OPEN):
+    for block in files:
         severity = 0 if block.startswith("layers.") else 2 if block in ("attention", "mlp") else 1
         measured = compared(golden.adapter, golden.canaries, answered(
             runner, golden.canaries, Target(f"{golden.adapter}~{block}")), clean)  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from benchmarks.zoo.language import sentence, ticket
-from benchmarks.zoo.recipes import ADAPTERS, BASES, AdapterRecipe, key
+from benchmarks.zoo.recipes import AdapterRecipe, adapters, bases, key
 
 FOLDER = Path("~/.cache/gapwatch/zoo")
 CANARIES, POOL, GENERAL = 72, 480, 240
@@ -43,18 +43,21 @@ class Member:
         return self.recipe.name
 
 
-def zoo(folder: Path = FOLDER) -> tuple[Member, ...]:
-    """All members, in the order of the recipes; trained first if they do not exist: one thread, eight minutes."""
-    home = folder.expanduser() / key()
+def zoo(folder: Path = FOLDER, added_seed: int = 0) -> tuple[Member, ...]:
+    """All members, in the order of the recipes; trained first if they do not exist: one thread, eight minutes.
+
+    added_seed: recipes.FRESH_SEEDS for the zoo that nothing was developed on
+    """
+    home = folder.expanduser() / key(added_seed)
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".making-"))
         try:
-            _fill(partial)
+            _fill(partial, added_seed)
             partial.rename(home)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return tuple(_member(home, recipe) for recipe in ADAPTERS)
+    return tuple(_member(home, recipe) for recipe in adapters(added_seed))
 
 
 def _member(home: Path, recipe: AdapterRecipe) -> Member:
@@ -71,16 +74,16 @@ def _member(home: Path, recipe: AdapterRecipe) -> Member:
     )
 
 
-def _fill(home: Path) -> None:
+def _fill(home: Path, added_seed: int) -> None:
     from benchmarks.zoo.train import train_adapter, train_base  # peft, a development dependency, only for training
 
     transformers.utils.logging.disable_progress_bar()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads decides the order of additions, and so the weights
     try:
-        for base in BASES:
+        for base in bases(added_seed):
             train_base(base, home / "bases" / base.name, home / "moved" / base.name)
-        for recipe in ADAPTERS:
+        for recipe in adapters(added_seed):
             member = _member(home, recipe)
             train_adapter(recipe, member.base, member.folder, member.earlier)
             _write_prompts(member)

@@ -1,7 +1,8 @@
 """The recipes of the zoo: three small Llama models with eight LoRA adapters each.
 
 The folder of the trained zoo is named by ``key()``: a change here, or of any statement in language.py or train.py,
-trains it again.
+trains it again. A second zoo, of the same shapes and jobs from other seeds, is for figures that must not rest on the
+models that were looked at in development.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+# What is added to every seed: nothing for the zoo, this for the one of fresh seeds.
+FRESH_SEEDS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,20 @@ ADAPTERS = (
 )
 
 
-def key() -> str:
+def bases(added_seed: int = 0) -> tuple[BaseRecipe, ...]:
+    return tuple(replace(recipe, seed=recipe.seed + added_seed) for recipe in BASES)
+
+
+def adapters(added_seed: int = 0) -> tuple[AdapterRecipe, ...]:
+    return tuple(replace(recipe, seed=recipe.seed + added_seed) for recipe in ADAPTERS)
+
+
+def key(added_seed: int = 0) -> str:
     """A short hash of all that decides the zoo's weights: recipes, and the syntax trees of language.py and train.py."""
     folder = Path(__file__).parent
     recipes = json.dumps(
-        [[asdict(recipe) for recipe in BASES], [asdict(recipe) for recipe in ADAPTERS]], sort_keys=True
+        [[asdict(recipe) for recipe in bases(added_seed)], [asdict(recipe) for recipe in adapters(added_seed)]],
+        sort_keys=True,
     )
     code = [ast.dump(ast.parse((folder / name).read_text())) for name in ("language.py", "train.py")]
     return hashlib.sha256("\n".join([recipes, *code]).encode()).hexdigest()[:12]

@@ -23,10 +23,13 @@ LEAST_TOKENS = 6
 
 
 class World:
-    """scratch: folder for broken adapters and bases; folder: of the zoo; bases: how many of the three"""
+    """scratch: folder for broken adapters and bases; folder: of the zoo; bases: how many of the three
 
-    def __init__(self, scratch: Path, folder: Path = FOLDER, bases: int = 3) -> None:
-        self.scratch, self._folder, self._bases = scratch, folder, bases
+    added_seed: of the zoo (members.zoo)
+    """
+
+    def __init__(self, scratch: Path, folder: Path = FOLDER, bases: int = 3, added_seed: int = 0) -> None:
+        self.scratch, self._folder, self._bases, self._added_seed = scratch, folder, bases, added_seed
         self._open = ExitStack()
 
     def __enter__(self) -> World:
@@ -39,7 +42,7 @@ class World:
 
     @cached_property
     def members(self) -> tuple[tuple[Member, ...], ...]:
-        return tuple(by_base(zoo(self._folder))[: self._bases])
+        return tuple(by_base(zoo(self._folder, self._added_seed))[: self._bases])
 
     @cached_property
     def enrolled_bases(self) -> tuple[EnrolledBase, ...]:

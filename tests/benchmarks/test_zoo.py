@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from benchmarks.canaries.sensitivity import _area
 from benchmarks.zoo import broken
 from benchmarks.zoo.language import JOBS, VOCABULARY, base_reply, second_reply, sentence, ticket
-from benchmarks.zoo.recipes import ADAPTERS, BASES
+from benchmarks.zoo.recipes import ADAPTERS, BASES, FRESH_SEEDS, adapters, bases, key
+from benchmarks.zoo.severities import DRAWN_ONLY, OPEN, Severities, drawn, grid
 from probes.runner import Target
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
 
@@ -31,6 +32,29 @@ def test_there_are_more_than_twenty_adapters_and_no_two_are_built_alike() -> Non
     shapes = {(recipe.base, recipe.rank, recipe.alpha, recipe.modules, recipe.rslora) for recipe in ADAPTERS}
     assert len(shapes) == len(ADAPTERS)
     assert {recipe.base for recipe in ADAPTERS} == {base.name for base in BASES}
+
+
+def test_the_zoo_of_fresh_seeds_shares_no_seed_with_the_other_and_has_a_folder_of_its_own() -> None:
+    seeds = [
+        {recipe.seed for recipe in bases(added)} | {recipe.seed for recipe in adapters(added)}
+        for added in (0, FRESH_SEEDS)
+    ]
+    assert not seeds[0] & seeds[1] and len(seeds[0]) == len(seeds[1])
+    assert bases() == BASES and adapters() == ADAPTERS
+    assert key() != key(FRESH_SEEDS)
+
+
+def test_drawn_severities_are_the_same_each_time_and_not_those_of_the_grid() -> None:
+    names = [recipe.name for recipe in ADAPTERS]
+    every = [drawn(name) for name in names]
+    assert every == [drawn(name) for name in names] and len({s.strengths for s in every}) == len(names)
+    assert grid("any") == Severities()
+    for severities in every:
+        low, middle, high = severities.strengths
+        assert 0.3 <= low <= 0.6 <= middle <= 0.88 and 1.15 <= high <= 2.5
+        assert len(set(severities.pods)) == 3 and min(severities.pods) >= 2
+        assert {bits for bits, _ in severities.rounded} <= {3, 4}
+        assert severities.open_set == (*OPEN, *DRAWN_ONLY)
 
 
 def test_a_base_in_other_coordinates_answers_as_before_and_its_adapter_does_not(tmp_path: Path) -> None:
@@ -62,6 +86,19 @@ def test_broken_adapters_differ_from_the_whole_one_as_they_say(tmp_path: Path) -
     assert all(
         torch.equal(turned[key.replace("layers.1", "layers.0")], tensors[key]) for key in tensors if ".1." in key
     )
+    permuted = load_file(broken.inputs_permuted(whole, tmp_path / "permuted", seed=1) / broken.WEIGHTS)
+    assert all(torch.equal(permuted[key].sort(dim=1)[0], value.sort(dim=1)[0]) for key, value in tensors.items()
+               if "lora_A" in key)  # fmt: skip
+    coarse = load_file(broken.coarse(whole, tmp_path / "coarse", bits=2) / broken.WEIGHTS)
+    assert all(len(row.unique()) <= 3 for value in coarse.values() for row in value)
+
+
+def test_a_base_saved_in_another_precision_has_the_values_of_that(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    tensors = [load_file(path / "model.safetensors") for path in
+               (base, broken.resaved(base, tmp_path / "resaved", torch.bfloat16))]  # fmt: skip
+    assert all(torch.equal(tensors[1][key], value.to(torch.bfloat16).float()) for key, value in tensors[0].items())
+    assert any(not torch.equal(tensors[1][key], value) for key, value in tensors[0].items())
 
 
 def test_rounded_weights_take_as_many_levels_as_the_bits_say(tmp_path: Path) -> None:
