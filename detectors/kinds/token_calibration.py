@@ -18,8 +18,8 @@ from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import LikelihoodProcesses
-from detectors.evidence.profile_likelihood import most_likely, most_likely_step
-from detectors.records import Evidence, Floats, Interval, SubjectKind
+from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely, most_likely_step
+from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
 
 Doubles = NDArray[np.float64]
@@ -55,33 +55,6 @@ class Config:
 
 
 @dataclass(slots=True)
-class Axis:
-    """ln likelihood of the recent responses along one parameter of the sampler.
-
-    grid: (G,) ascending; log_lik: (G,) nats; n: responses behind it, older ones weighing less
-    """
-
-    grid: tuple[float, ...] = ()
-    log_lik: Doubles = field(default_factory=lambda: np.zeros(0))
-    n: float = 0.0
-
-    def after(self, grid: Floats, log_lik: Floats, keep: float) -> Axis:
-        """With one more response; another grid than before starts again from this response. keep: factor on the past"""
-        if not log_lik.size or not bool(np.isfinite(log_lik).all()):
-            return self
-        values = tuple(grid.tolist())
-        past = self if values == self.grid else Axis(values, np.zeros(len(values)))
-        return Axis(values, keep * past.log_lik + log_lik.astype(np.float64), keep * past.n + 1.0)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"grid": list(self.grid), "log_lik": pack(self.log_lik), "n": self.n}
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Axis:
-        return cls(tuple(stored["grid"]), unpack(stored["log_lik"]), stored["n"])
-
-
-@dataclass(slots=True)
 class TokenHistory:
     """What is remembered of one adapter's tokens, older ones weighing less. ranks: (bins,) tokens by rank
 
@@ -89,8 +62,8 @@ class TokenHistory:
     """
 
     ranks: Doubles
-    temperature: Axis = field(default_factory=Axis)
-    top_p: Axis = field(default_factory=Axis)
+    temperature: AxisLikelihood = field(default_factory=AxisLikelihood)
+    top_p: AxisLikelihood = field(default_factory=AxisLikelihood)
     requested_temperature: dict[float, float] = field(default_factory=dict)
     requested_top_p: dict[float, float] = field(default_factory=dict)
 
@@ -106,7 +79,7 @@ class TokenHistory:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> TokenHistory:
         """A file of an earlier version does not say what was requested."""
-        temperature, top_p = (Axis.from_json(stored[name]) for name in ("temperature", "top_p"))
+        temperature, top_p = (AxisLikelihood.from_json(stored[name]) for name in ("temperature", "top_p"))
         requested = [dict(stored.get(name, ())) for name in ("asked_temperature", "asked_top_p")]
         return cls(unpack(stored["ranks"]), temperature, top_p, *requested)
 
@@ -259,11 +232,11 @@ def _range(requested: dict[float, float]) -> tuple[float, ...]:
     return (min(often), max(often)) if often else ()
 
 
-def _top_p(axis: Axis, keep: float) -> Interval | None:
+def _top_p(axis: AxisLikelihood, keep: float) -> Interval | None:
     return most_likely_step(np.array(axis.grid), axis.log_lik, axis.n, keep) if axis.grid else None
 
 
-def _temperature(axis: Axis, keep: float) -> Interval | None:
+def _temperature(axis: AxisLikelihood, keep: float) -> Interval | None:
     """Fitted along 1 / temperature, where the likelihood is concave; its upper end is the temperature's lower one."""
     if not axis.grid:
         return None

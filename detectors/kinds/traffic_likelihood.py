@@ -29,7 +29,7 @@ from detectors.evidence.alternative import (
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture, weights_of
-from detectors.evidence.profile_likelihood import most_likely
+from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely
 from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import TrafficRound, TrafficScore
 
@@ -102,23 +102,10 @@ class Config:
 
 
 @dataclass(slots=True)
-class PathLikelihood:
-    """ln likelihood of the recent responses along the interpolation path.
-
-    grid: (G,) shares of the way from base (0) to adapter (1); log_lik: (G,) nats
-    n: responses behind it, older ones weighing less
-    """
-
-    grid: tuple[float, ...]
-    log_lik: Doubles
-    n: float = 0.0
-
-
-@dataclass(slots=True)
 class EarlierPath:
     """What is left of an adapter's likelihood from before a round in which its fault may have begun.
 
-    at: that round's; log_lik: (G,) nats, n: as of ``PathLikelihood``, with the weights of today; since: responses from
+    at: that round's; log_lik: (G,) nats, n: as of ``AxisLikelihood``, with the weights of today; since: responses from
     that round on
     """
 
@@ -147,15 +134,14 @@ class State:
 
     ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)
-    paths: dict[str, PathLikelihood] = field(default_factory=dict)
+    paths: dict[str, AxisLikelihood] = field(default_factory=dict)
     earlier: dict[str, list[EarlierPath]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        paths = {name: {"grid": list(p.grid), "log_lik": pack(p.log_lik), "n": p.n} for name, p in self.paths.items()}
         return {
             "chains": self.ratios.to_json(lambda stream: [stream[0], stream[1].text]),
             "replicas": self.clipped.to_json(list),
-            "paths": paths,
+            "paths": {name: path.to_json() for name, path in self.paths.items()},
             "earlier": {name: [part.to_json() for part in parts] for name, parts in self.earlier.items()},
         }
 
@@ -163,10 +149,7 @@ class State:
     def from_json(cls, stored: dict[str, Any]) -> State:
         """A former version joined the parts of a stream's key by a tab, which no configured name holds, and did not
         distinguish responses from before the onset."""
-        paths = {
-            name: PathLikelihood(tuple(row["grid"]), unpack(row["log_lik"]), row["n"])
-            for name, row in stored["paths"].items()
-        }
+        paths = {name: AxisLikelihood.from_json(row) for name, row in stored["paths"].items()}
         earlier = {
             name: [EarlierPath.from_json(part) for part in parts] for name, parts in stored.get("earlier", {}).items()
         }
@@ -266,7 +249,7 @@ class Detector:
         later = [part for part in parts if onset is not None and part.at >= onset.at]
         return min(later or parts[-1:], key=lambda part: part.at, default=None)
 
-    def _since(self, path: PathLikelihood, earlier: EarlierPath) -> Interval | None:
+    def _since(self, path: AxisLikelihood, earlier: EarlierPath) -> Interval | None:
         if not earlier.since:
             return None
         log_lik, n = path.log_lik - earlier.log_lik, path.n - earlier.n
@@ -315,24 +298,20 @@ class Detector:
         parts, onsets = self.state.earlier.get(adapter, []), self.state.clipped.onsets((adapter, ALL_PODS))
         kept = [part for part in parts if part.at in onsets]
         if all(part.at != at for part in kept):
-            path = self.state.paths.get(adapter, PathLikelihood((), np.zeros(0)))
+            path = self.state.paths.get(adapter, AxisLikelihood())
             kept.append(EarlierPath(at, path.log_lik, path.n))
         self.state.earlier[adapter] = kept
 
     def _remember(self, score: TrafficScore) -> None:
-        if not score.path_log_lik.size:
+        keep, past = self.config.keep, self.state.paths.get(score.adapter, AxisLikelihood())
+        path = past.after(score.path, score.path_log_lik, keep)
+        if path is past:
             return
-        grid, keep = tuple(score.path.tolist()), self.config.keep
-        past = self.state.paths.get(score.adapter)
-        if past is None or past.grid != grid:
-            past = PathLikelihood(grid, np.zeros(len(grid)))
-        self.state.paths[score.adapter] = PathLikelihood(
-            grid, keep * past.log_lik + score.path_log_lik.astype(np.float64), keep * past.n + 1.0
-        )
+        self.state.paths[score.adapter] = path
         self.state.earlier[score.adapter] = [
             EarlierPath(part.at, keep * part.log_lik, keep * part.n, part.since + 1)
-            if past.n
-            else EarlierPath(part.at, np.zeros(len(grid)), 0.0, 1)
+            if past.grid == path.grid
+            else EarlierPath(part.at, np.zeros(len(path.grid)), 0.0, 1)
             for part in self.state.earlier.get(score.adapter, [])
         ]
 
