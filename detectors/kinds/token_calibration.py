@@ -20,7 +20,7 @@ from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import LikelihoodProcesses
 from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely, most_likely_step
 from detectors.records import Evidence, Interval, SubjectKind
-from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
+from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
 
 Doubles = NDArray[np.float64]
 # Adapter, and the name of the sampler that its tokens are compared with.
@@ -130,8 +130,8 @@ class Detector:
         """The responses scored since the last round. A response with NaN among its numbers is passed over."""
         scored = [s for s in record.scores if s.tokens and s.log_sampler.size]
         finite = [s for s in scored if bool(np.isfinite(s.log_sampler).all())]
-        for adapter in record.adapters:
-            self._multiply(adapter, [score for score in finite if score.adapter == adapter], record.at)
+        for adapter, scores in by_adapter(finite, record.adapters).items():
+            self._multiply(adapter, scores, record.at)
         return tuple(self._evidence(adapter, record) for adapter in record.adapters)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
@@ -142,7 +142,7 @@ class Detector:
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0, and its estimates and histogram forgotten."""
         self.state.histories.pop(subject, None)
-        for stream in _of(self.state.ratios, subject):
+        for stream in self.state.ratios.streams_of(subject):
             self.state.ratios.restart(stream)
 
     def leading(self, subject: str) -> str:
@@ -172,7 +172,7 @@ class Detector:
         )
 
     def _leading(self, subject: str) -> SamplerStream | None:
-        return max(_of(self.state.ratios, subject), key=self.state.ratios.level, default=None)
+        return max(self.state.ratios.streams_of(subject), key=self.state.ratios.level, default=None)
 
     def _multiply(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
         log_l: dict[SamplerStream, list[float]] = {}
@@ -205,10 +205,6 @@ class Detector:
     def _weights(self, adapter: str) -> dict[SamplerStream, float]:
         names = self.config.samplers
         return {(adapter, name): 1.0 / len(names) for name in names}
-
-
-def _of(ratios: LikelihoodProcesses[SamplerStream], subject: str) -> list[SamplerStream]:
-    return [stream for stream in ratios.index if stream[0] == subject]
 
 
 def _sampler_stream(form: Any) -> SamplerStream:
