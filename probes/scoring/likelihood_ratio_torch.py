@@ -204,6 +204,14 @@ def mean_e_torch(
     return torch.stack([torch.linalg.vecdot(truth, each) for truth in truths]).double()
 
 
+def growth_torch(
+    alternative: torch.Tensor, null: NullTensors, truth: torch.Tensor, numeric: float = 0.0
+) -> torch.Tensor:
+    """(N,) the mean of ln L in nats where tokens are drawn by ``truth``, (N, V) probabilities: exact sums likewise."""
+    each = _log_e(alternative, null.golden, alternative, null, numeric).float()
+    return torch.where(truth > 0, truth * each, 0.0).sum(-1, dtype=torch.float64)
+
+
 def _log_e(
     at_alternative: torch.Tensor, at_golden: torch.Tensor, alternative: torch.Tensor, null: NullTensors, numeric: float
 ) -> torch.Tensor:

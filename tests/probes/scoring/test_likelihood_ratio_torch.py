@@ -8,6 +8,7 @@ from detectors.evidence.alternative import other_adapter
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
+    growth_torch,
     log_e_torch,
     mean_e_torch,
     nucleus_torch,
@@ -100,6 +101,17 @@ def test_the_exact_mean_is_the_sum_over_every_token_and_at_most_one(name: str) -
     wanted = (null.golden.double().exp() * torch.stack(each, dim=1)).sum(-1)
     assert found.numpy() == pytest.approx(wanted.numpy(), rel=1e-5)
     assert found.max() <= 1.0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_exact_growth_is_the_mean_of_ln_l_over_every_token(name: str) -> None:
+    sampling = SAMPLERS[name]
+    adapter, base = (torch.from_numpy(side).float() for side in golden_pair())
+    null, alternative = null_of_torch(adapter, base, sampling, SETTINGS), token_distribution_torch(base, sampling)
+    found, truth = growth_torch(alternative, null, alternative.exp()), alternative.double().exp()
+    each = [log_e_torch(alternative, null, torch.full((len(base),), token)) for token in range(base.shape[1])]
+    wanted = torch.where(truth > 0, truth * torch.stack(each, dim=1), 0.0).sum(-1)
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
