@@ -56,6 +56,12 @@ class World:
         return {(cell.adapter, cell.writer): self._observed(cell, ALL, cell.writer == "healthy") for cell in cells}
 
     @cached_property
+    def faulty(self) -> list[Observed]:
+        """Every fault under every adapter's name, few responses: their growth is an exact sum at each position."""
+        cells = [Cell(name, writer, PLAIN, self.small) for name in self.adapters for writer in WRITERS[1:]]
+        return [self._observed(cell, ALL, False) for cell in cells]
+
+    @cached_property
     def sampled(self) -> list[Observed]:
         """The other samplers, base and healthy."""
         cells = [
@@ -81,7 +87,7 @@ class World:
         """Requests that ask for temperature 1 and no truncation, and are answered otherwise."""
         wanted = {"temperature x1.2": SamplingParameters(1.2), "top_p 0.9": SamplingParameters(1.0, top_p=0.9)}
         cells = {
-            (name, key): Cell(name, "healthy", PLAIN, self.count, in_force=sampling)
+            (name, key): Cell(name, "healthy", PLAIN, self.small, in_force=sampling)
             for name in self.adapters
             for key, sampling in wanted.items()
         }
@@ -129,7 +135,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
 
 
 def _delays(world: World) -> Iterator[Figure]:
-    yield from delays.figures(list(world.plain.values()), plain=True)
+    yield from delays.figures(world.faulty, plain=True)
     yield from delays.figures(world.sampled, plain=False)
 
 

@@ -27,7 +27,7 @@ from detectors.traffic.response_incidents import ResponseIncidents
 from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
-from detectors.verdicts.canary_incidents import CanaryIncidents, Subject, of_subject
+from detectors.verdicts.canary_incidents import CanaryIncidents, Subject
 from detectors.verdicts.incident import Incident, Rules
 
 
@@ -162,7 +162,10 @@ class Monitor:
         return replace(both, covered_by=canary.covered_by or responses.covering(canary.base))
 
     def _judge_responses(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Judged:
-        by_adapter = {name: of_subject((SubjectKind.ADAPTER, name), evidence) for name in record.adapters}
+        by_adapter: dict[str, tuple[Evidence, ...]] = {}
+        for level in evidence:
+            if level.subject_kind is SubjectKind.ADAPTER:
+                by_adapter[level.subject] = (*by_adapter.get(level.subject, ()), level)
         verdicts = self._responses.decide(record, by_adapter)
         # A base has no evidence of its own: its verdict reports that of its members, who restart theirs.
         self._restart_decided((v for v in verdicts if v.subject_kind is SubjectKind.ADAPTER), TrafficRound)

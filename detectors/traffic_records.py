@@ -5,7 +5,7 @@ Units as in records.py. They hold numbers and never production text; stored rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -97,6 +97,15 @@ class TrafficRound:
     adapters: tuple[str, ...]
     scores: tuple[TrafficScore, ...]
     identities: Mapping[str, Identity] = field(default_factory=dict)
+
+
+def by_adapter(scores: Iterable[TrafficScore], adapters: Sequence[str]) -> dict[str, list[TrafficScore]]:
+    """Each of these adapters -> its scores, in their order; [] where it has none. Scores of others are left out."""
+    own: dict[str, list[TrafficScore]] = {adapter: [] for adapter in adapters}
+    for score in scores:
+        if score.adapter in own:
+            own[score.adapter].append(score)
+    return own
 
 
 @dataclass(frozen=True, slots=True, eq=False)

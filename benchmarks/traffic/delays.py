@@ -1,36 +1,48 @@
-"""Tokens until the alarm, by the weighted mean of one M an alternative, 40 other adapters registered.
+"""How many tokens until the alarm? ln A over the growth of the best bet, against the floor ln A / KL.
 
-Whole responses are drawn again and again, with replacement, from those that were sampled; tokens count one by one.
+A bet's growth is the mean of ln L under who wrote the responses: at each recorded position an exact sum over the
+vocabulary, so that only which positions were written is left to chance. (Drawing whole responses again and again has a
+standard error of 22 to 115 % of the growth, from 96 of them.) No bet against the golden adapter grows faster than KL.
+
+In the default configuration: an alternative with a pass of its own is scored on the share of responses that draw it
+among the copies that are scored by default and ``OTHERS`` registered adapters, and grows as much more slowly.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
+from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, at_most, context
 from benchmarks.traffic.observed import Bet, Observed
-from benchmarks.traffic.served import SEED
-from detectors.evidence.alternative import (
-    BASE,
-    FOUR_BITS,
-    HALF_STRENGTH,
-    Alternative,
-    AlternativeKind,
-    other_adapter,
-)
+from detectors.evidence.alternative import Alternative, AlternativeKind, other_adapter
 from detectors.evidence.likelihood_process import weights_of
 from detectors.kinds import token_calibration, traffic_likelihood
+from probes.scoring.scoring_job import ScoringOptions, drawn
 
 LOG_A = math.log(2.1e9)
-REPEATS = 200
 OTHERS = 40
-# Writer -> which alternative it is, None for another adapter, and how many times the floor its delay may be.
-FAULTS: dict[str, tuple[Alternative | None, float]] = {
-    "base": (BASE, 1.25), "half": (HALF_STRENGTH, 1.75), "4 bits": (FOUR_BITS, 2.0), "wrong": (None, 1.5),
-}  # fmt: skip
+REQUESTS = 20_000
+# Alternatives without a pass of their own: every response is scored against them.
+FREE = (AlternativeKind.BASE, AlternativeKind.INTERPOLATION)
+# Writer -> how many times the floor its delay may be.
+FAULTS = {"base": 1.25, "half": 1.5, "4 bits": 2.0, "wrong": 1.5}
+
+
+class Growth(NamedTuple):
+    """Of the bet that alarms first. nats: a token; error: its standard error, of which responses were written;
+    tokens: ln A over it; with_weight: tokens with ln(1 / weight) of the bet's own weight on top of ln A"""
+
+    bet: Bet
+    nats: float
+    error: float
+    tokens: float
+    with_weight: float
 
 
 def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
@@ -38,16 +50,9 @@ def figures(cells: Sequence[Observed], plain: bool) -> Iterator[Figure]:
     for observed in cells:
         if observed.cell.writer not in FAULTS:
             continue
-        cell, s = observed.cell, observed.cell.sampling
+        cell, s, times = observed.cell, observed.cell.sampling, FAULTS[observed.cell.writer]
         what = f"{cell.writer} served as {cell.adapter}, temperature {s.temperature:g}, top-p {s.top_p:g}"
-        tokens = delays(observed, _weights(observed))
-        if plain:
-            alternative, times = FAULTS[observed.cell.writer]
-            floor = LOG_A / _kl(observed.kl, alternative)
-            yield at_most(f"{what}: mean tokens to the alarm over ln A / KL", float(tokens.mean()) / floor, "", times)
-            yield context(f"{what}: ln A / KL", floor, "tokens")
-        yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
-        yield context(f"{what}: 99 % of alarms within", float(np.quantile(tokens, 0.99)), "tokens")
+        yield from _figures(what, observed, dict(weights().items()), dict(chances().items()), times if plain else None)
 
 
 def sampler_figures(cells: Mapping[tuple[str, str], Observed]) -> Iterator[Figure]:
@@ -57,45 +62,64 @@ def sampler_figures(cells: Mapping[tuple[str, str], Observed]) -> Iterator[Figur
     temperature. The floor is ln A over the KL of its distribution under that sampler.
     """
     names = token_calibration.Config().samplers
-    weights: dict[Bet, float] = {name: 1.0 / len(names) for name in names}
+    equal: dict[Bet, float] = dict.fromkeys(names, 1.0 / len(names))
+    always: dict[Bet, float] = dict.fromkeys(names, 1.0)
     for (adapter, name), observed in cells.items():
-        tokens, floor = delays(observed, weights), LOG_A / observed.kl[name]
-        what = f"{name} in force for temperature 1, {adapter}"
-        yield context(f"{what}: mean tokens to the alarm", float(tokens.mean()), "tokens")
-        yield context(f"{what}: times ln A / KL", float(tokens.mean()) / floor, "x")
+        yield from _figures(f"{name} in force for temperature 1, {adapter}", observed, equal, always, 2.0, name)
 
 
-def delays(observed: Observed, weights: Mapping[Bet, float]) -> np.ndarray:
-    """(REPEATS,) tokens until the weighted mean of M passes A; M starts at 1 with the "+1" of its round."""
-    rows = [(observed.responses(bet), math.log(weights[bet])) for bet in observed.log_l if bet in weights]
-    rng = np.random.default_rng(SEED)
-    return np.array([_delay(rows, rng, len(observed.lengths)) for _ in range(REPEATS)], dtype=np.float64)
+def fastest(observed: Observed, weights: Mapping[Bet, float], chances: Mapping[Bet, float]) -> Growth:
+    """The bet that passes A first, on average. weights: of each bet in the mean; chances: that a response is scored
+    against it, 1 where it is not named"""
+    grown = [_growth(observed, bet, chances.get(bet, 1.0), weights[bet]) for bet in observed.growth if bet in weights]
+    return min(grown, key=lambda growth: growth.with_weight)
 
 
-def _delay(rows: Sequence[tuple[list[np.ndarray], float]], rng: np.random.Generator, responses: int) -> int:
-    level = np.array([log_weight for _, log_weight in rows])
-    tokens = 0
-    while tokens < 200_000:
-        drawn = int(rng.integers(responses))
-        steps = np.cumsum([responses[drawn] for responses, _ in rows], axis=1) + level[:, None]
-        passed = np.flatnonzero(np.logaddexp.reduce(steps, axis=0) >= LOG_A)
-        if len(passed):
-            return tokens + int(passed[0]) + 1
-        level, tokens = steps[:, -1], tokens + steps.shape[1]
-    return tokens
+@cache
+def chances() -> dict[Alternative, float]:
+    """Alternative -> the share of requests that draw it by default; 1 for those without a pass of their own."""
+    options = ScoringOptions()
+    own = {who: weight for who, weight in weights().items() if who in {*options.copies, *_others()}}
+    shares = {who: 1.0 if who.kind in FREE else 0.0 for who in weights()}
+    for i in range(REQUESTS):
+        for who in own if options.passes is None else drawn(f"request {i}", own, options.passes):
+            shares[who] += 1.0 / REQUESTS
+    return shares
 
 
-def _weights(observed: Observed) -> dict[Bet, float]:
-    """As the detector has them; of the others all but those that were sampled stay at nothing."""
-    config = traffic_likelihood.Config()
-    known = [alternative for alternative in observed.tokens.log_l if alternative.kind is AlternativeKind.OTHER_ADAPTER]
-    unknown = [other_adapter(f"number {i}") for i in range(OTHERS - len(known))]
-    return dict([*weights_of(dict(config.weights), [*known, *unknown]).items()])
+@cache
+def weights() -> dict[Alternative, float]:
+    """As the detector has them, with ``OTHERS`` other adapters."""
+    return weights_of(dict(traffic_likelihood.Config().weights), _others())
 
 
-def _kl(kl: Mapping[Bet, float], writer: Alternative | None) -> float:
-    """Of what served, from what was accepted. The wrong adapter is the one nearest to what it wrote."""
-    if writer is not None:
-        return kl[writer]
-    others = {bet: value for bet, value in kl.items() if isinstance(bet, Alternative)}
-    return min(value for bet, value in others.items() if bet.kind is AlternativeKind.OTHER_ADAPTER)
+def _others() -> list[Alternative]:
+    """All that a benchmark's adapter may be mistaken for among them."""
+    return [*map(other_adapter, ADAPTERS), *(other_adapter(f"number {i}") for i in range(OTHERS - len(ADAPTERS)))]
+
+
+def _growth(observed: Observed, bet: Bet, chance: float, weight: float) -> Growth:
+    parts = observed.by_response(observed.growth[bet])
+    sums, lengths = np.array([part.sum() for part in parts]), observed.lengths
+    mean = float(sums.sum() / lengths.sum())
+    spread = float(np.sqrt(((sums - mean * lengths) ** 2).sum())) / float(lengths.sum())
+    grown = max(chance * mean, 1e-12)
+    return Growth(bet, grown, chance * spread, LOG_A / grown, (LOG_A - math.log(weight)) / grown)
+
+
+def _figures(
+    what: str,
+    observed: Observed,
+    weights: Mapping[Bet, float],
+    chances: Mapping[Bet, float],
+    times: float | None,
+    writer: Bet | None = None,
+) -> Iterator[Figure]:
+    best = fastest(observed, weights, chances)
+    if times is not None:
+        kl = observed.kl[writer or observed.cell.written_by or ""]
+        yield at_most(f"{what}: ln A / growth over ln A / KL", kl / best.nats, "x", times)
+        yield context(f"{what}: ln A / KL", LOG_A / kl, "tokens")
+    yield context(f"{what}: ln A / growth", best.tokens, "tokens")
+    yield context(f"{what}: standard error of the growth", 100 * best.error / best.nats, "%")
+    yield context(f"{what}: ln (A / weight) / growth", best.with_weight, "tokens")

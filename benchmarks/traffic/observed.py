@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from probes.runner import Target, bits
 from probes.runners.in_process import Runner
 from probes.scoring import likelihood_axes, likelihood_ratio_torch, token_distribution, token_scores
 from probes.scoring.likelihood_ratio_torch import (
+    NullTensors,
     Positions,
+    growth_torch,
     mean_e_torch,
     null_of_torch,
     score_torch,
@@ -45,6 +47,8 @@ class Observed:
     1 without truncation
     mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden distribution and its two edges
     outputs: (R, d) embeddings of the responses
+    growth: alternative or sampler -> (N,) exact mean of ln L under who wrote them, by the sampler in force; empty where
+    that is not a fault, or no golden copy's answer
     """
 
     cell: Cell
@@ -53,6 +57,7 @@ class Observed:
     kl: Mapping[Bet, float]
     mean_e: Mapping[Bet, Doubles]
     outputs: Doubles
+    growth: Mapping[Bet, Doubles] = field(default_factory=dict)
 
     @property
     def log_l(self) -> dict[Bet, Doubles]:
@@ -61,31 +66,43 @@ class Observed:
 
     def responses(self, bet: Bet) -> list[Doubles]:
         """(n,) ln L of each response's tokens."""
-        return np.split(self.log_l[bet], self.lengths.cumsum()[:-1])
+        return self.by_response(self.log_l[bet])
+
+    def by_response(self, values: Doubles) -> list[Doubles]:
+        """values: (N,) of all tokens"""
+        return np.split(values, self.lengths.cumsum()[:-1])
 
 
 def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
     """As kept from an earlier run of the same code on the same responses. exact: the means of L too, which costs as
     much again."""
-    file = kept_file(runner, cell, repr((asking, exact, WINDOW)), FORMULAS)
+    voices = _voices(runner, cell, asking)
+    file = kept_file(runner, cell, repr((asking.tokens, voices, exact, WINDOW)), FORMULAS)
     if not file.exists():
-        computed = _observed(runner, cell, asking, exact)
+        computed = _observed(runner, cell, asking, voices, exact)
         file.with_suffix(".new").write_bytes(pickle.dumps(computed))
         file.with_suffix(".new").replace(file)
     kept: Observed = pickle.loads(file.read_bytes())
     return kept
 
 
-def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
-    responses = jobs(runner, cell)
+def _voices(runner: Runner, cell: Cell, asking: ScoringOptions) -> dict[ScoredBy, Target]:
+    """Whose passes read every response of the cell: adapter, base, and the alternatives with a pass of their own."""
     names = {AdapterVersion(name): name for name in runner.config.adapters}
     sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
-    voices: dict[ScoredBy, Target] = dict([*sides, *alternatives(responses[0], names, asking).items()])
+    return dict([*sides, *alternatives(jobs(runner, cell)[0], names, asking).items()])
+
+
+def _observed(
+    runner: Runner, cell: Cell, asking: ScoringOptions, voices: Mapping[ScoredBy, Target], exact: bool
+) -> Observed:
+    responses = jobs(runner, cell)
     with torch.inference_mode():
         readings = {name: _read(runner, target, responses) for name, target in voices.items()}
         pieces: list[TokenScores] = []
         kl: dict[Bet, list[Doubles]] = {}
         mean_e: dict[Bet, list[Doubles]] = {}
+        growth: dict[Bet, list[Doubles]] = {}
         for i, job in enumerate(responses):
             for at in range(0, len(job.output), WINDOW):
                 here = slice(at, at + WINDOW)
@@ -97,11 +114,13 @@ def _observed(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -
                 _add(kl, _kl(logits, asking))
                 if exact:
                     _add(mean_e, _means(logits, cell.sampling, asking))
+                if cell.faulty and cell.written_by in voices:
+                    _add(growth, _growth(logits, cell, asking))
     lengths = np.array([len(job.output) for job in responses], dtype=np.int64)
-    whole = {name: np.concatenate(values) for name, values in mean_e.items()}
+    exact_means, grown = ({name: np.concatenate(rows) for name, rows in each.items()} for each in (mean_e, growth))
     mean_kl = {name: float(np.concatenate(values).mean()) for name, values in kl.items()}
     outputs = np.stack([reading.output.numpy() for reading in readings[BASE]]).astype(np.float64)
-    return Observed(cell, lengths, joined(pieces), mean_kl, whole, outputs)
+    return Observed(cell, lengths, joined(pieces), mean_kl, exact_means, outputs, grown)
 
 
 def _read(runner: Runner, target: Target, responses: Sequence[ScoringJob]) -> list[HiddenStates]:
@@ -148,13 +167,32 @@ def _kl(logits: Mapping[ScoredBy, torch.Tensor], options: ScoringOptions) -> dic
 def _means(
     logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
 ) -> dict[Bet, Doubles]:
+    null, bets = _null(logits, sampling, options), _bets(logits, sampling, options)
     adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
-    null = null_of_torch(adapter, base, sampling, options.tokens)
     edges = (token_distribution_torch(torch.lerp(base, adapter, share), sampling) for share in options.tokens.edges)
     truths = [truth.exp() for truth in (null.golden, *edges)]
-    by_sampler = {name: token_distribution_torch(adapter, other) for name, other in samplers(sampling).items()}
-    bets: dict[Bet, torch.Tensor] = dict([*distributions(logits, sampling, options).items(), *by_sampler.items()])
     return {name: mean_e_torch(bet, null, truths, options.tokens.numeric).amax(0).numpy() for name, bet in bets.items()}
+
+
+def _growth(logits: Mapping[ScoredBy, torch.Tensor], cell: Cell, options: ScoringOptions) -> dict[Bet, Doubles]:
+    null, bets = _null(logits, cell.sampling, options), _bets(logits, cell.sampling, options)
+    truth = token_distribution_torch(logits[cell.written_by], cell.in_force or cell.sampling).exp()
+    return {name: growth_torch(bet, null, truth, options.tokens.numeric).numpy() for name, bet in bets.items()}
+
+
+def _null(
+    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
+) -> NullTensors:
+    adapter, base = (logits[name].float().log_softmax(-1) for name in (ADAPTER, BASE))
+    return null_of_torch(adapter, base, sampling, options.tokens)
+
+
+def _bets(
+    logits: Mapping[ScoredBy, torch.Tensor], sampling: SamplingParameters, options: ScoringOptions
+) -> dict[Bet, torch.Tensor]:
+    adapter = logits[ADAPTER].float().log_softmax(-1)
+    by_sampler = {name: token_distribution_torch(adapter, other) for name, other in samplers(sampling).items()}
+    return dict([*distributions(logits, sampling, options).items(), *by_sampler.items()])
 
 
 def _add(held: dict[Bet, list[Doubles]], values_by_bet: Mapping[Bet, Doubles]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from agent.demo.stage import ADAPTERS, cache_dir
+from detectors.evidence.alternative import BASE, FOUR_BITS, HALF_STRENGTH, Alternative, other_adapter
 from examples.helpdesk.data import HERE, examples
 from probes.artefacts.base_files import packaged_gguf
 from probes.model.forward import Model
@@ -55,6 +56,21 @@ class Cell:
     count: int
     prompts: str = "own"
     in_force: SamplingParameters | None = None
+
+    @property
+    def faulty(self) -> bool:
+        return self.writer != "healthy" or self.in_force is not None
+
+    @property
+    def other(self) -> str:
+        """The adapter that writes as "wrong"."""
+        return ADAPTERS[(ADAPTERS.index(self.adapter) + 1) % len(ADAPTERS)]
+
+    @property
+    def written_by(self) -> Alternative | None:
+        """The alternative that the writer is; None for the adapter itself."""
+        known = {"healthy": None, "base": BASE, "half": HALF_STRENGTH, "4 bits": FOUR_BITS}
+        return other_adapter(self.other) if self.writer == "wrong" else known[self.writer]
 
     @property
     def name(self) -> str:
@@ -130,13 +146,12 @@ def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> It
     """Sampled by the cell's writer, ROWS prompts side by side."""
     golden = runner.loaded.golden_model()
     model = runner.residency.rounded(golden, 4) if cell.writer == "4 bits" else golden
-    other = ADAPTERS[(ADAPTERS.index(cell.adapter) + 1) % len(ADAPTERS)]
     voice: tuple[str | None, float] = {
         "healthy": (cell.adapter, 1.0),
         "base": (None, 1.0),
         "half": (cell.adapter, 0.5),
         "4 bits": (cell.adapter, 1.0),
-        "wrong": (other, 1.0),
+        "wrong": (cell.other, 1.0),
     }[cell.writer]
     torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(astuple(cell)).encode(), digest_size=4).digest()))
     for start in range(0, len(texts), ROWS):

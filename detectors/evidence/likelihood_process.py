@@ -14,22 +14,40 @@ Source: docs/mathematics.md#weighted-mean-and-clipped-mixture-e-process; Shin, R
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.evidence.alternative import Alternative
 from detectors.evidence.e_detector import LARGEST, SMALLEST
-from detectors.evidence.e_process_bank import EProcessBank, Key
+from detectors.evidence.e_process_bank import EProcessBank
 
 Doubles = NDArray[np.float64]
+# A stream's key: its adapter first, then what distinguishes the adapter's streams.
+Stream = TypeVar("Stream", bound=tuple[str, Any])
 
 
-class LikelihoodProcesses(EProcessBank[Key]):
-    """E-detectors whose factors are likelihood ratios, or functions of them, instead of bets on scores in [0, 1]."""
+@dataclass(slots=True)
+class LikelihoodProcesses(EProcessBank[Stream]):
+    """E-detectors whose factors are likelihood ratios, or functions of them, instead of bets on scores in [0, 1].
 
-    def multiply(self, log_factors: Mapping[Key, Doubles], n: Mapping[Key, int], at: float) -> None:
+    by_adapter: adapter -> its streams, so that a round looks at each stream once however many adapters there are
+    """
+
+    by_adapter: dict[str, list[Stream]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.by_adapter = {}
+        self._sort_by_adapter(self.index)
+
+    def streams_of(self, adapter: str) -> list[Stream]:
+        """In the order in which they came."""
+        return list(self.by_adapter.get(adapter, ()))
+
+    def multiply(self, log_factors: Mapping[Stream, Doubles], n: Mapping[Stream, int], at: float) -> None:
         """One "+1" of each stream, then the factors of all its responses since the last one.
 
         log_factors: stream -> (G,) ln of the product of those factors; n: stream -> how many responses they are of
@@ -38,31 +56,38 @@ class LikelihoodProcesses(EProcessBank[Key]):
             return
         streams = list(log_factors)
         logs = np.stack([log_factors[stream] for stream in streams])
+        self._sort_by_adapter([stream for stream in streams if stream not in self.index])
         rows = self._rows_of(streams, logs.shape[1])
         part = self.rows.part(rows)
         factors = np.exp(np.clip(logs, -800.0, math.log(LARGEST)))
         part.move(np.where(factors < SMALLEST, 0.0, factors), np.array([n[stream] for stream in streams], np.int64), at)
         self.rows.put(rows, part)
 
-    def drop(self, streams: Collection[Key]) -> None:
+    def drop(self, streams: Collection[Stream]) -> None:
         """Forget these streams altogether; unknown ones are passed over."""
         dropped = {stream for stream in streams if stream in self.index}
         if dropped:
             remaining = [stream for stream in self.index if stream not in dropped]
             self.rows = self.rows.part(np.array([self.index[stream] for stream in remaining], dtype=np.int64))
             self.index = {stream: row for row, stream in enumerate(remaining)}
+            self.by_adapter = {}
+            self._sort_by_adapter(self.index)
 
-    def measured_at(self, stream: Key) -> float:
+    def measured_at(self, stream: Stream) -> float:
         """``at`` of the stream's last "+1", -inf where it had none."""
         return float(self.rows.measured_at[self.index[stream]]) if stream in self.index else -math.inf
 
-    def weighted(self, weights: Mapping[Key, float]) -> float:
+    def weighted(self, weights: Mapping[Stream, float]) -> float:
         """ln of the weighted mean of these streams' M, nats; 0 where no stream has responses. Without any M is 0."""
         scored = {stream: weight for stream, weight in weights.items() if self.n(stream)}
         if not scored:
             return 0.0
         m = self.rows.m[[self.index[stream] for stream in scored], 0]
         return math.log(max(float(m @ np.array(list(scored.values()))), SMALLEST))
+
+    def _sort_by_adapter(self, new: Iterable[Stream]) -> None:
+        for stream in new:
+            self.by_adapter.setdefault(stream[0], []).append(stream)
 
 
 def weights_of(own: Mapping[Alternative, float], others: Sequence[Alternative]) -> dict[Alternative, float]:

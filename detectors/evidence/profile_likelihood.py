@@ -7,18 +7,50 @@ Estimates and no evidence: nothing here decides. Inputs: probes/scoring/likeliho
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from detectors.records import Interval
+from detectors.evidence.array_json import pack, unpack
+from detectors.records import Floats, Interval
 
 Doubles = NDArray[np.float64]
 
 # Half of the 95 % quantile of chi squared with one degree of freedom.
 HALF_CHI2 = 1.9207294103470478
 FINE = 2001
+
+
+@dataclass(slots=True)
+class AxisLikelihood:
+    """ln likelihood of the recent responses along one axis: the share of the adapter, or a parameter of the sampler.
+
+    grid: (G,) ascending, () before the first response; log_lik: (G,) nats; n: responses behind it, older ones weighing
+    less. Keys of ``to_json`` are in files of saved state.
+    """
+
+    grid: tuple[float, ...] = ()
+    log_lik: Doubles = field(default_factory=lambda: np.zeros(0))
+    n: float = 0.0
+
+    def after(self, grid: Floats, log_lik: Floats, keep: float) -> AxisLikelihood:
+        """With one more response; itself where that one says nothing of the axis. On another grid than before it
+        starts again from this response. keep: what the past weighs from now on, in (0, 1]"""
+        if not log_lik.size or not bool(np.isfinite(log_lik).all()):
+            return self
+        values = tuple(grid.tolist())
+        past = self if values == self.grid else AxisLikelihood(values, np.zeros(len(values)))
+        return AxisLikelihood(values, keep * past.log_lik + log_lik.astype(np.float64), keep * past.n + 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"grid": list(self.grid), "log_lik": pack(self.log_lik), "n": self.n}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> AxisLikelihood:
+        return cls(tuple(stored["grid"]), unpack(stored["log_lik"]), stored["n"])
 
 
 def most_likely_step(grid: Doubles, log_lik: Doubles, n: float, keep: float = 1.0) -> Interval:

@@ -18,9 +18,9 @@ from detectors.errors import Refused
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import LikelihoodProcesses
-from detectors.evidence.profile_likelihood import most_likely, most_likely_step
-from detectors.records import Evidence, Floats, Interval, SubjectKind
-from detectors.traffic_records import Calibration, TrafficRound, TrafficScore
+from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely, most_likely_step
+from detectors.records import Evidence, Interval, SubjectKind
+from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
 
 Doubles = NDArray[np.float64]
 # Adapter, and the name of the sampler that its tokens are compared with.
@@ -55,33 +55,6 @@ class Config:
 
 
 @dataclass(slots=True)
-class Axis:
-    """ln likelihood of the recent responses along one parameter of the sampler.
-
-    grid: (G,) ascending; log_lik: (G,) nats; n: responses behind it, older ones weighing less
-    """
-
-    grid: tuple[float, ...] = ()
-    log_lik: Doubles = field(default_factory=lambda: np.zeros(0))
-    n: float = 0.0
-
-    def after(self, grid: Floats, log_lik: Floats, keep: float) -> Axis:
-        """With one more response; another grid than before starts again from this response. keep: factor on the past"""
-        if not log_lik.size or not bool(np.isfinite(log_lik).all()):
-            return self
-        values = tuple(grid.tolist())
-        past = self if values == self.grid else Axis(values, np.zeros(len(values)))
-        return Axis(values, keep * past.log_lik + log_lik.astype(np.float64), keep * past.n + 1.0)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"grid": list(self.grid), "log_lik": pack(self.log_lik), "n": self.n}
-
-    @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> Axis:
-        return cls(tuple(stored["grid"]), unpack(stored["log_lik"]), stored["n"])
-
-
-@dataclass(slots=True)
 class TokenHistory:
     """What is remembered of one adapter's tokens, older ones weighing less. ranks: (bins,) tokens by rank
 
@@ -89,8 +62,8 @@ class TokenHistory:
     """
 
     ranks: Doubles
-    temperature: Axis = field(default_factory=Axis)
-    top_p: Axis = field(default_factory=Axis)
+    temperature: AxisLikelihood = field(default_factory=AxisLikelihood)
+    top_p: AxisLikelihood = field(default_factory=AxisLikelihood)
     requested_temperature: dict[float, float] = field(default_factory=dict)
     requested_top_p: dict[float, float] = field(default_factory=dict)
 
@@ -106,7 +79,7 @@ class TokenHistory:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> TokenHistory:
         """A file of an earlier version does not say what was requested."""
-        temperature, top_p = (Axis.from_json(stored[name]) for name in ("temperature", "top_p"))
+        temperature, top_p = (AxisLikelihood.from_json(stored[name]) for name in ("temperature", "top_p"))
         requested = [dict(stored.get(name, ())) for name in ("asked_temperature", "asked_top_p")]
         return cls(unpack(stored["ranks"]), temperature, top_p, *requested)
 
@@ -157,8 +130,8 @@ class Detector:
         """The responses scored since the last round. A response with NaN among its numbers is passed over."""
         scored = [s for s in record.scores if s.tokens and s.log_sampler.size]
         finite = [s for s in scored if bool(np.isfinite(s.log_sampler).all())]
-        for adapter in record.adapters:
-            self._multiply(adapter, [score for score in finite if score.adapter == adapter], record.at)
+        for adapter, scores in by_adapter(finite, record.adapters).items():
+            self._multiply(adapter, scores, record.at)
         return tuple(self._evidence(adapter, record) for adapter in record.adapters)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
@@ -169,7 +142,7 @@ class Detector:
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0, and its estimates and histogram forgotten."""
         self.state.histories.pop(subject, None)
-        for stream in _of(self.state.ratios, subject):
+        for stream in self.state.ratios.streams_of(subject):
             self.state.ratios.restart(stream)
 
     def leading(self, subject: str) -> str:
@@ -199,7 +172,7 @@ class Detector:
         )
 
     def _leading(self, subject: str) -> SamplerStream | None:
-        return max(_of(self.state.ratios, subject), key=self.state.ratios.level, default=None)
+        return max(self.state.ratios.streams_of(subject), key=self.state.ratios.level, default=None)
 
     def _multiply(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
         log_l: dict[SamplerStream, list[float]] = {}
@@ -234,10 +207,6 @@ class Detector:
         return {(adapter, name): 1.0 / len(names) for name in names}
 
 
-def _of(ratios: LikelihoodProcesses[SamplerStream], subject: str) -> list[SamplerStream]:
-    return [stream for stream in ratios.index if stream[0] == subject]
-
-
 def _sampler_stream(form: Any) -> SamplerStream:
     adapter, name = form if isinstance(form, list) else form.split("\t", 1)
     return adapter, name
@@ -259,11 +228,11 @@ def _range(requested: dict[float, float]) -> tuple[float, ...]:
     return (min(often), max(often)) if often else ()
 
 
-def _top_p(axis: Axis, keep: float) -> Interval | None:
+def _top_p(axis: AxisLikelihood, keep: float) -> Interval | None:
     return most_likely_step(np.array(axis.grid), axis.log_lik, axis.n, keep) if axis.grid else None
 
 
-def _temperature(axis: Axis, keep: float) -> Interval | None:
+def _temperature(axis: AxisLikelihood, keep: float) -> Interval | None:
     """Fitted along 1 / temperature, where the likelihood is concave; its upper end is the temperature's lower one."""
     if not axis.grid:
         return None

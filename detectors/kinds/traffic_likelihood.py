@@ -6,7 +6,7 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -24,14 +24,13 @@ from detectors.evidence.alternative import (
     Alternative,
     AlternativeKind,
     interpolation,
-    other_adapter,
 )
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture, weights_of
-from detectors.evidence.profile_likelihood import most_likely
+from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture
+from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely
 from detectors.records import Evidence, Interval, SubjectKind
-from detectors.traffic_records import TrafficRound, TrafficScore
+from detectors.traffic_records import TrafficRound, TrafficScore, by_adapter
 
 # Adapter, and the alternative that its responses are compared with.
 AlternativeStream = tuple[str, Alternative]
@@ -102,23 +101,10 @@ class Config:
 
 
 @dataclass(slots=True)
-class PathLikelihood:
-    """ln likelihood of the recent responses along the interpolation path.
-
-    grid: (G,) shares of the way from base (0) to adapter (1); log_lik: (G,) nats
-    n: responses behind it, older ones weighing less
-    """
-
-    grid: tuple[float, ...]
-    log_lik: Doubles
-    n: float = 0.0
-
-
-@dataclass(slots=True)
 class EarlierPath:
     """What is left of an adapter's likelihood from before a round in which its fault may have begun.
 
-    at: that round's; log_lik: (G,) nats, n: as of ``PathLikelihood``, with the weights of today; since: responses from
+    at: that round's; log_lik: (G,) nats, n: as of ``AxisLikelihood``, with the weights of today; since: responses from
     that round on
     """
 
@@ -147,15 +133,14 @@ class State:
 
     ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)
-    paths: dict[str, PathLikelihood] = field(default_factory=dict)
+    paths: dict[str, AxisLikelihood] = field(default_factory=dict)
     earlier: dict[str, list[EarlierPath]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        paths = {name: {"grid": list(p.grid), "log_lik": pack(p.log_lik), "n": p.n} for name, p in self.paths.items()}
         return {
             "chains": self.ratios.to_json(lambda stream: [stream[0], stream[1].text]),
             "replicas": self.clipped.to_json(list),
-            "paths": paths,
+            "paths": {name: path.to_json() for name, path in self.paths.items()},
             "earlier": {name: [part.to_json() for part in parts] for name, parts in self.earlier.items()},
         }
 
@@ -163,10 +148,7 @@ class State:
     def from_json(cls, stored: dict[str, Any]) -> State:
         """A former version joined the parts of a stream's key by a tab, which no configured name holds, and did not
         distinguish responses from before the onset."""
-        paths = {
-            name: PathLikelihood(tuple(row["grid"]), unpack(row["log_lik"]), row["n"])
-            for name, row in stored["paths"].items()
-        }
+        paths = {name: AxisLikelihood.from_json(row) for name, row in stored["paths"].items()}
         earlier = {
             name: [EarlierPath.from_json(part) for part in parts] for name, parts in stored.get("earlier", {}).items()
         }
@@ -217,18 +199,20 @@ class Detector:
         A response with NaN among its numbers is passed over.
         """
         scored = [s for s in record.scores if s.tokens and s.log_l.size and bool(np.isfinite(s.log_l).all())]
-        by_adapter = {adapter: [s for s in scored if s.adapter == adapter] for adapter in record.adapters}
-        for adapter, scores in by_adapter.items():
+        registered = frozenset(record.adapters)
+        levels: list[Evidence] = []
+        for adapter, scores in by_adapter(scored, record.adapters).items():
             if scores:
-                self._multiply(adapter, scores, record)
-        return tuple(level for adapter, own in by_adapter.items() for level in self._evidence(adapter, own, record))
+                self._multiply(adapter, scores, registered, record.at)
+            levels += self._evidence(adapter, scores, registered, record)
+        return tuple(levels)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the adapter's stream with the highest level; None where there is none."""
         estimates = [
             (processes.level(stream), processes.onset(stream))
             for processes in self._processes
-            for stream in _of(processes, subject)
+            for stream in processes.streams_of(subject)
         ]
         return max(estimates, key=lambda estimate: estimate[0], default=(0.0, None))[1]
 
@@ -237,7 +221,7 @@ class Detector:
         self.state.paths.pop(subject, None)
         self.state.earlier.pop(subject, None)
         for processes in self._processes:
-            for stream in _of(processes, subject):
+            for stream in processes.streams_of(subject):
                 processes.restart(stream)
 
     def retention(self, subject: str) -> Interval | None:
@@ -257,7 +241,7 @@ class Detector:
         """Has a stream that may page passed the threshold?"""
         levels = [self.state.clipped.level((subject, ALL_PODS))] if self.config.pages else []
         if self.config.one_response:
-            levels += [self.state.ratios.level(stream) for stream in _of(self.state.ratios, subject)]
+            levels += [self.state.ratios.level(stream) for stream in self.state.ratios.streams_of(subject)]
         return max(levels, default=0.0) >= self.config.log_threshold
 
     def _before_onset(self, subject: str) -> EarlierPath | None:
@@ -266,7 +250,7 @@ class Detector:
         later = [part for part in parts if onset is not None and part.at >= onset.at]
         return min(later or parts[-1:], key=lambda part: part.at, default=None)
 
-    def _since(self, path: PathLikelihood, earlier: EarlierPath) -> Interval | None:
+    def _since(self, path: AxisLikelihood, earlier: EarlierPath) -> Interval | None:
         if not earlier.since:
             return None
         log_lik, n = path.log_lik - earlier.log_lik, path.n - earlier.n
@@ -276,22 +260,22 @@ class Detector:
     def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
         return self.state.ratios, self.state.clipped
 
-    def _multiply(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> None:
-        weights = self._weights(adapter, record)
+    def _multiply(self, adapter: str, scores: Sequence[TrafficScore], registered: frozenset[str], at: float) -> None:
+        weights = self._weights({alternative for score in scores for alternative in score.alternatives}, registered)
         log_l: dict[AlternativeStream, list[float]] = {}
         for score in scores:
             for alternative, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
                 if alternative in weights:
                     log_l.setdefault((adapter, alternative), []).append(value)
         sums = {stream: np.array([sum(values)]) for stream, values in log_l.items()}
-        self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, record.at)
+        self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, at)
         means = [(score.pod, mean) for score in scores if (mean := _mean(score, weights)) is not None]
         of_pods = {(adapter, pod): np.array([m for own, m in means if own == pod]) for pod in _pods(scores)}
         log_means = {(adapter, ALL_PODS): np.array([mean for _, mean in means])} | of_pods
         factors = {stream: self._clipped(values) for stream, values in log_means.items() if len(values)}
-        self.state.clipped.multiply(factors, {stream: len(log_means[stream]) for stream in factors}, record.at)
+        self.state.clipped.multiply(factors, {stream: len(log_means[stream]) for stream in factors}, at)
         self._forget_pods(adapter)
-        self._distinguish(adapter, record.at)
+        self._distinguish(adapter, at)
         for score in scores:
             self._remember(score)
 
@@ -300,14 +284,20 @@ class Detector:
         most = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
         return clipped_mixture(log_l, shares, most, self.config.mislabelled)
 
-    def _weights(self, adapter: str, record: TrafficRound) -> dict[Alternative, float]:
-        others = [other_adapter(name) for name in record.adapters if name != adapter]
-        return weights_of(dict(self.config.weights), others)
+    def _weights(self, alternatives: Collection[Alternative], registered: frozenset[str]) -> dict[Alternative, float]:
+        """``weights_of`` all alternatives of one adapter, for those of these that have a weight.
+
+        registered: all adapters of the base; the others of them share what the configuration leaves of 1
+        """
+        own = dict(self.config.weights)
+        other = max(1.0 - sum(own.values()), 0.0) / max(len(registered) - 1, 1)
+        others = {who for who in alternatives if who.kind is AlternativeKind.OTHER_ADAPTER and who.name in registered}
+        return {who: own.get(who, other) for who in alternatives if who in own or who in others}
 
     def _forget_pods(self, adapter: str) -> None:
         """Pods come and go with every deployment: those whose last response is oldest make room."""
         clipped = self.state.clipped
-        pods = [stream for stream in _of(clipped, adapter) if stream[1] != ALL_PODS]
+        pods = [stream for stream in clipped.streams_of(adapter) if stream[1] != ALL_PODS]
         clipped.drop(sorted(pods, key=clipped.measured_at)[: max(len(pods) - self.config.pods_kept, 0)])
 
     def _distinguish(self, adapter: str, at: float) -> None:
@@ -315,33 +305,32 @@ class Detector:
         parts, onsets = self.state.earlier.get(adapter, []), self.state.clipped.onsets((adapter, ALL_PODS))
         kept = [part for part in parts if part.at in onsets]
         if all(part.at != at for part in kept):
-            path = self.state.paths.get(adapter, PathLikelihood((), np.zeros(0)))
+            path = self.state.paths.get(adapter, AxisLikelihood())
             kept.append(EarlierPath(at, path.log_lik, path.n))
         self.state.earlier[adapter] = kept
 
     def _remember(self, score: TrafficScore) -> None:
-        if not score.path_log_lik.size:
+        keep, past = self.config.keep, self.state.paths.get(score.adapter, AxisLikelihood())
+        path = past.after(score.path, score.path_log_lik, keep)
+        if path is past:
             return
-        grid, keep = tuple(score.path.tolist()), self.config.keep
-        past = self.state.paths.get(score.adapter)
-        if past is None or past.grid != grid:
-            past = PathLikelihood(grid, np.zeros(len(grid)))
-        self.state.paths[score.adapter] = PathLikelihood(
-            grid, keep * past.log_lik + score.path_log_lik.astype(np.float64), keep * past.n + 1.0
-        )
+        self.state.paths[score.adapter] = path
         self.state.earlier[score.adapter] = [
             EarlierPath(part.at, keep * part.log_lik, keep * part.n, part.since + 1)
-            if past.n
-            else EarlierPath(part.at, np.zeros(len(grid)), 0.0, 1)
+            if past.grid == path.grid
+            else EarlierPath(part.at, np.zeros(len(path.grid)), 0.0, 1)
             for part in self.state.earlier.get(score.adapter, [])
         ]
 
-    def _evidence(self, adapter: str, scores: Sequence[TrafficScore], record: TrafficRound) -> Iterator[Evidence]:
+    def _evidence(
+        self, adapter: str, scores: Sequence[TrafficScore], registered: frozenset[str], record: TrafficRound
+    ) -> Iterator[Evidence]:
         ratios, clipped = self.state.ratios, self.state.clipped
         level = partial(Evidence, self.about, adapter, "traffic_likelihood", round=record.number, at=record.at)
         whole = adapter, ALL_PODS
         yield level("replica", log_e=clipped.level(whole), n=clipped.n(whole), pages=self.config.pages)
-        weights = {(adapter, other): weight for other, weight in self._weights(adapter, record).items()}
+        known = {stream[1]: stream for stream in ratios.streams_of(adapter)}
+        weights = {known[who]: weight for who, weight in self._weights(known, registered).items()}
         n = max(map(ratios.n, weights), default=0)
         yield level("", log_e=ratios.weighted(weights), n=n, pages=self.config.one_response)
         for pod in _pods(scores):
@@ -359,10 +348,6 @@ def _alternative(named: Alternative | str) -> Alternative:
 
 def _pods(scores: Sequence[TrafficScore]) -> list[str]:
     return sorted({score.pod for score in scores} - {""})
-
-
-def _of(processes: LikelihoodProcesses[Any], subject: str) -> list[Any]:
-    return [stream for stream in processes.index if stream[0] == subject]
 
 
 def _alternative_stream(form: Any) -> AlternativeStream:

@@ -5,7 +5,7 @@ The counterpart of detectors/verdicts/canary_incidents.py. ``to_json`` and ``bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from detectors.traffic.adapter_decision import (
 from detectors.traffic.base_decision import decide_traffic_base
 from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
-from detectors.traffic_records import Calibration, TrafficRound
+from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
 from detectors.verdicts.incident import Incident, Rules
 
 
@@ -46,7 +46,8 @@ class ResponseIncidents:
 
         evidence: adapter -> its streams
         """
-        members = [self._decide(record, name, evidence.get(name, ())) for name in record.adapters]
+        scores = by_adapter(record.scores, record.adapters)
+        members = [self._decide(record, name, scores[name], evidence.get(name, ())) for name in record.adapters]
         before = self.bases.get(record.base, Incident())
         if len(members) < 2 and not before.open:  # an open one is ended also where adapters were taken off meanwhile
             return members
@@ -95,9 +96,11 @@ class ResponseIncidents:
         self.incidents = {adapter: ResponseIncident.from_json(row) for adapter, row in stored.items()}
         self.bases = {base: incident_of_responses(row) for base, row in bases.items()}
 
-    def _decide(self, record: TrafficRound, adapter: str, evidence: tuple[Evidence, ...]) -> Verdict:
+    def _decide(
+        self, record: TrafficRound, adapter: str, scores: Sequence[TrafficScore], evidence: tuple[Evidence, ...]
+    ) -> Verdict:
         before = self.incidents.get(adapter, ResponseIncident())
-        responses = summarise([score for score in record.scores if score.adapter == adapter])
+        responses = summarise(scores)
         estimates = self._estimates(adapter)
         verdict, after = decide_traffic(record, adapter, evidence, responses, estimates, before, self.rules)
         self._calibrate(adapter, record)

@@ -121,20 +121,31 @@ def token_distribution_torch(
 
 
 def nucleus_torch(log_probs: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """``token_distribution.nucleus``: of the most probable tokens, of the whole vocabulary where those are too few."""
+    """``token_distribution.nucleus``: of the most probable tokens, of the whole vocabulary where those are too few.
+
+    Of equally probable tokens at its end those of the lowest ids are inside, as in the reference; in which order
+    ``topk`` gives them is the device's choice.
+    """
     width = log_probs.shape[-1]
     look = min(width, max(FIRST_LOOK, sampling.top_k))
-    kept, ids, enough = _kept(log_probs, sampling, look)
+    high, kept, enough = _kept(log_probs, sampling, look)
     if look < width and not enough:
-        kept, ids, _ = _kept(log_probs, sampling, width)
-    return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(1, ids, kept)
+        high, kept, _ = _kept(log_probs, sampling, width)
+    n = kept.sum(-1, keepdim=True)
+    lowest = high.gather(1, n - 1)
+    inside, tied = log_probs > lowest, log_probs == lowest
+    wanted = n - inside.sum(-1, keepdim=True)
+    if bool((tied.sum(-1, keepdim=True) > wanted).any()):
+        tied &= tied.cumsum(-1) <= wanted
+    return inside | tied
 
 
 def _kept(log_probs: torch.Tensor, sampling: SamplingParameters, look: int) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """(N, look) which of the most probable tokens are kept, and their ids; and is the nucleus surely within them?"""
-    high, ids = log_probs.topk(look, dim=-1)
-    kept = _kept_of(high, sampling)
-    return kept, ids, not bool(kept[:, -1].any())
+    """(N, look) the highest log-probabilities, in descending order, and which of them are kept, those at its beginning;
+    and is the nucleus surely within them?"""
+    high = log_probs.topk(look, dim=-1).values
+    kept = _kept_of(high.clone(), sampling)
+    return high, kept, not bool(kept[:, -1].any())
 
 
 def _kept_of(high: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
@@ -194,6 +205,14 @@ def mean_e_torch(
     """
     each = _log_e(alternative, null.golden, alternative, null, numeric).float().exp()
     return torch.stack([torch.linalg.vecdot(truth, each) for truth in truths]).double()
+
+
+def growth_torch(
+    alternative: torch.Tensor, null: NullTensors, truth: torch.Tensor, numeric: float = 0.0
+) -> torch.Tensor:
+    """(N,) the mean of ln L in nats where tokens are drawn by ``truth``, (N, V) probabilities: exact sums likewise."""
+    each = _log_e(alternative, null.golden, alternative, null, numeric).float()
+    return torch.where(truth > 0, truth * each, 0.0).sum(-1, dtype=torch.float64)
 
 
 def _log_e(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks.traffic import peers
 from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
-from benchmarks.traffic.delays import LOG_A, delays
-from benchmarks.traffic.observed import Observed
+from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
+from benchmarks.traffic.observed import Bet, Doubles, Observed
 from benchmarks.traffic.served import LONGEST, Cell
 from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, interpolation
 from probes.scoring.token_distribution import SamplingParameters
@@ -35,10 +36,34 @@ def observed(log_l: dict[Alternative, float], responses: int = 6, tokens: int = 
     )
 
 
-def test_the_delay_is_counted_in_tokens_also_across_responses() -> None:
-    seen = observed({BASE: 1.0, interpolation(0.5): -5.0})
-    needed = delays(seen, {BASE: 0.5, interpolation(0.5): 0.25})
-    assert set(needed) == {math.ceil(LOG_A + math.log(2.0))}
+def test_the_bet_that_alarms_first_pays_for_its_weight_and_for_the_responses_that_are_not_scored_against_it() -> None:
+    """Nats a token, by hand: half strength grows 1 on three responses of four, the base .8 on all."""
+    growth: dict[Bet, Doubles] = {HALF_STRENGTH: np.full(60, 1.0), BASE: np.full(60, 0.8)}
+    prior: dict[Bet, float] = {HALF_STRENGTH: 0.2, BASE: 0.5}
+    scored: dict[Bet, float] = {HALF_STRENGTH: 0.75, BASE: 1.0}
+    best = fastest(replace(observed({BASE: 0.0}), growth=growth), prior, scored)
+    assert best.bet == BASE
+    assert [best.nats, best.error] == pytest.approx([0.8, 0.0])
+    assert best.tokens == pytest.approx(LOG_A / 0.8)
+    assert best.with_weight == pytest.approx((LOG_A + math.log(2.0)) / 0.8)
+
+
+def test_the_error_of_a_growth_is_that_of_which_responses_were_written() -> None:
+    """Six responses of ten tokens, half of them 1 nat a token and half 3: the mean 2, its error 1 / sqrt 6."""
+    growth: dict[Bet, Doubles] = {BASE: np.repeat([1.0, 3.0, 1.0, 3.0, 1.0, 3.0], 10)}
+    best = fastest(replace(observed({BASE: 0.0}), growth=growth), {BASE: 1.0}, {})
+    assert [best.nats, best.error] == pytest.approx([2.0, 1.0 / math.sqrt(6.0)])
+
+
+def test_two_of_the_copies_are_drawn_and_the_base_is_always_scored() -> None:
+    shares = chances()
+    drawn = {who: share for who, share in shares.items() if who not in (BASE, *map(interpolation, (0.25, 0.5, 0.75)))}
+    assert shares[BASE] == shares[interpolation(0.5)] == 1.0
+    assert sum(drawn.values()) == pytest.approx(2.0)
+    # Half strength by the weights of the detector: .2 of .37 the first time, and by what the first one leaves then.
+    first = weights()[HALF_STRENGTH] / 0.37
+    others = OTHERS * (0.15 / OTHERS / 0.37) * 0.2 / (0.37 - 0.15 / OTHERS) + 0.02 / 0.37 * 0.2 / 0.35
+    assert shares[HALF_STRENGTH] == pytest.approx(first + others, abs=0.015)
 
 
 def test_a_response_counts_with_the_weighted_mean_of_its_alternatives() -> None:

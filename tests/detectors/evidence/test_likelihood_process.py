@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectors.kinds.traffic_likelihood import Config
 
 SHARES, MOST = np.array(Config().replicas).T
 MOST = np.minimum(MOST, 1290.0)
+Named = tuple[str, str]
 
 
 @pytest.mark.parametrize("chance", [1.0, 0.5, 0.01, 1e-4])
@@ -29,7 +31,7 @@ def test_the_clipped_factor_is_fair_also_with_one_mislabelled_record_in_a_thousa
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_run_length_of_the_clipped_mixture_is_at_least_a(share: float) -> None:
     """At A = 50, fair two-point ratios, 300 runs of at most 1,500 responses, less three standard errors."""
-    rng, names, processes = np.random.default_rng(7), [str(i) for i in range(300)], LikelihoodProcesses[str]()
+    rng, names, processes = np.random.default_rng(7), [(str(i), "") for i in range(300)], LikelihoodProcesses[Named]()
     lengths = dict.fromkeys(names, 1500)
     for n in range(1500):
         log_l = np.log(rng.integers(0, 2, 300) * 1.8 + 0.1)
@@ -71,22 +73,35 @@ def test_an_average_is_over_the_alternatives_that_were_scored() -> None:
 
 
 def test_dropped_streams_are_gone_and_the_others_stay() -> None:
-    processes = LikelihoodProcesses[str]()
-    processes.multiply({name: np.array([float(i)]) for i, name in enumerate("abc")}, dict.fromkeys("abc", 1), 5.0)
-    levels = processes.levels(["a", "c"])
-    processes.drop(["b", "nobody"])
-    assert processes.levels(["a", "c"]) == levels and processes.n("b") == 0
-    assert processes.measured_at("a") == 5.0 and processes.measured_at("b") == -math.inf
-    processes.multiply({"b": np.array([1.0])}, {"b": 1}, 6.0)
-    assert processes.level("b") == pytest.approx(1.0)
-    assert LikelihoodProcesses[str].from_json(processes.to_json()).levels(["a", "b", "c"]) == processes.levels(
-        ["a", "b", "c"]
-    )
+    processes, streams = LikelihoodProcesses[Named](), [("x", "a"), ("x", "b"), ("y", "a")]
+    a, b, other = streams
+    processes.multiply({name: np.array([float(i)]) for i, name in enumerate(streams)}, dict.fromkeys(streams, 1), 5.0)
+    levels = processes.levels([a, other])
+    processes.drop([b, ("nobody", "")])
+    assert processes.levels([a, other]) == levels and processes.n(b) == 0
+    assert processes.measured_at(a) == 5.0 and processes.measured_at(b) == -math.inf
+    processes.multiply({b: np.array([1.0])}, {b: 1}, 6.0)
+    assert processes.level(b) == pytest.approx(1.0)
+    assert LikelihoodProcesses[Named].from_json(processes.to_json(), tuple).levels(streams) == processes.levels(streams)
+
+
+def test_streams_are_looked_up_by_their_adapter_also_after_a_restart() -> None:
+    processes, streams = LikelihoodProcesses[Named](), [("x", "a"), ("y", "a"), ("x", "b")]
+    for stream in streams:
+        processes.multiply({stream: np.zeros(1)}, {stream: 1}, 0.0)
+        processes.multiply({stream: np.zeros(1)}, {stream: 1}, 1.0)
+    restored = LikelihoodProcesses[Named].from_json(json.loads(json.dumps(processes.to_json(list))), tuple)
+    for each in (processes, restored):
+        assert each.streams_of("x") == [("x", "a"), ("x", "b")]
+        assert each.streams_of("nobody") == []
+    processes.drop([("x", "a")])
+    assert processes.streams_of("x") == [("x", "b")] and processes.streams_of("y") == [("y", "a")]
 
 
 def test_weighted_is_the_mean_of_m() -> None:
-    processes = LikelihoodProcesses[str]()
-    processes.multiply({"a": np.array([2.0]), "b": np.array([3.0])}, {"a": 1, "b": 1}, 0.0)
+    processes = LikelihoodProcesses[Named]()
+    a, b, never = ("x", "a"), ("x", "b"), ("x", "never scored")
+    processes.multiply({a: np.array([2.0]), b: np.array([3.0])}, {a: 1, b: 1}, 0.0)
     wanted = math.log(0.5 * math.exp(2.0) + 0.25 * math.exp(3.0))
-    assert processes.weighted({"a": 0.5, "b": 0.25, "never scored": 0.25}) == pytest.approx(wanted)
-    assert processes.weighted({"never scored": 1.0}) == 0.0
+    assert processes.weighted({a: 0.5, b: 0.25, never: 0.25}) == pytest.approx(wanted)
+    assert processes.weighted({never: 1.0}) == 0.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detectors.evidence.profile_likelihood import Doubles, information_ratio, most_likely
+from detectors.evidence.profile_likelihood import AxisLikelihood, Doubles, information_ratio, most_likely
 from detectors.records import Interval
 from probes.scoring.likelihood_axes import interpolate, path_log_likelihood
 from probes.scoring.token_distribution import SamplingParameters, normalised, token_distribution
@@ -78,3 +78,18 @@ def test_a_bound_beyond_the_grid_is_not_made_up() -> None:
     grid = np.linspace(0, 1.5, 16)
     found = most_likely(grid, -40.0 * (grid - 0.05) ** 2, 3)
     assert math.isnan(found.low) and found.high < 0.5
+
+
+def test_an_axis_forgets_by_response_and_starts_again_on_another_grid() -> None:
+    grid, other = (np.array(values, np.float32) for values in ((0.0, 1.0), (0.0, 2.0)))
+    axis = AxisLikelihood()
+    for log_lik in ((-1.0, -2.0), (-3.0, -1.0)):
+        axis = axis.after(grid, np.array(log_lik, np.float32), keep=0.5)
+    assert axis.log_lik.tolist() == [-3.5, -2.0]
+    assert axis.n == 1.5
+    assert axis.after(grid, np.array([math.nan, 0.0], np.float32), 0.5) is axis
+    assert axis.after(grid, np.zeros(0, np.float32), 0.5) is axis
+    again = axis.after(other, np.array([-1.0, -1.0], np.float32), 0.5)
+    assert (again.grid, again.log_lik.tolist(), again.n) == ((0.0, 2.0), [-1.0, -1.0], 1.0)
+    restored = AxisLikelihood.from_json(axis.to_json())
+    assert (restored.grid, restored.log_lik.tolist(), restored.n) == (axis.grid, axis.log_lik.tolist(), axis.n)

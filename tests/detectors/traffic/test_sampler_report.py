@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.alternative import BASE
 from detectors.monitor import Judged, Monitor
 from detectors.records import Cause, Interval, Reason, Status
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
@@ -58,7 +59,7 @@ def watched(monitor: Monitor, in_force: SamplingParameters, first: int, rounds: 
     """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted."""
     rng, seen = np.random.default_rng(first), []
     for number in range(first, first + rounds):
-        healthy: dict[str, Any] = {"alternatives": ("base",), "log_l": np.array([-50.0], np.float32)}
+        healthy: dict[str, Any] = {"alternatives": (BASE,), "log_l": np.array([-50.0], np.float32)}
         scores = [replace(response(rng, PLAIN, in_force, number), **healthy) for _ in range(5)]
         seen.append(monitor.observe(traffic_round(*scores, number=number)))
     return seen
