@@ -18,6 +18,7 @@ OURS = set(BELOW) | {"examples", "benchmarks", "tests"}
 # Mathematics: numbers in, judgement out. Anything else is a reason to ask which room the file belongs to.
 MATHEMATICS = {
     "__future__",
+    "base64",  # arrays in saved state
     "collections",
     "dataclasses",
     "enum",

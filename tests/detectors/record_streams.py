@@ -90,5 +90,6 @@ def stream_for(detector: Any, config: Any) -> Stream:
     if detector.reads is TrafficRound:
         return Stream(TrafficRound, "router", detector.about, 1, 0, 10**9, True)
     assert detector.reads is Embedding, f"no maker for {detector.reads.__name__}: add one here"
-    size, block = config.reference_size, config.block
-    return Stream(Embedding, "router", detector.about, block, size, size // block, False)
+    size, block = config.smallest_bank, config.block
+    # As many as the first bank has, of which one reference in eight is never paired: M starts at 0 with each bank.
+    return Stream(Embedding, "router", detector.about, block, size, size * 7 // 8 // block, False)

@@ -16,9 +16,9 @@ from agent.records import Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.worker.response_feed import GRACE_S
 from agent.worker.silence import STUCK_S
 from detectors import on_call_text
-from detectors.evidence.array_json import unpack
+from detectors.kinds import embedding_drift
 from detectors.records import Cause, Evidence, Reason, Status, Verdict
-from detectors.traffic_records import Calibration, Embedding, ScoringMode, TrafficRound
+from detectors.traffic_records import Calibration, Embedding, ScoringMode, Side, TrafficRound
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner, golden_name
 from probes.scoring.scoring_job import AdapterVersion, ScoringOptions
@@ -253,9 +253,10 @@ def scored(world: World) -> int:
 
 
 def embedded(world: World, adapter: str) -> int:
-    """Prompts in the evidence of drift, those that make up its bank included."""
-    bank = world.judge._monitor.state_json()["detectors"]["embedding_drift"]["state"]["banks"].get(f"{adapter}/prompt")
-    return len(unpack(bank["references"])) + bank["used"] if bank else 0
+    """Prompts that drift has read: each is a reference of its reservoir, which is larger than any number here."""
+    state = embedding_drift.State.from_json(world.judge._monitor.state_json()["detectors"]["embedding_drift"]["state"])
+    bank = state.banks.get((adapter, Side.PROMPT))
+    return len(bank.references) if bank else 0
 
 
 def test_what_was_judged_before_a_crash_is_not_judged_again_though_the_store_never_had_it(
