@@ -56,7 +56,7 @@ class Reason(StrEnum):
     TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, canaries have the same token ids
     TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or prompts that render to other token ids
     ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
-    EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a bad round
+    EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a round that is rare with nothing wrong
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
     RECOVERING = "recovering"  # degraded: a good round, not yet enough of them or of evidence to end it
@@ -393,6 +393,7 @@ class ShareOf(StrEnum):
     """What a verdict's share was counted among."""
 
     DRAWS = "draws"
+    SCORES = "scores"  # of a base: draws that count for it (tolerance.py::base_scores)
     RESPONSES = "responses"
 
 
@@ -400,8 +401,8 @@ class ShareOf(StrEnum):
 class Verdict:
     """What is decided about one subject after one round, with everything a person needs to check it.
 
-    share_beyond: of the round's draws beyond tolerance, or of its scored responses that speak against it: share_of; of
-    a base the share of its own scores (tolerance.py::base_scores)
+    share_beyond: what share_of says: of the round's draws beyond tolerance, of a base's own scores that are 1, or of
+    the scored responses that speak against it
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one

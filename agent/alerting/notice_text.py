@@ -20,8 +20,16 @@ from detectors.records import Cause, Identity, Interval, Onset, ShareOf, Status,
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
 
 # What a verdict's share is of.
-SHARES = {ShareOf.DRAWS: "canaries beyond tolerance", ShareOf.RESPONSES: "responses against it"}
-SHARES_OF = {ShareOf.DRAWS: "of this round's draws", ShareOf.RESPONSES: "of those scored in this round"}
+SHARES = {
+    ShareOf.DRAWS: "canaries beyond tolerance",
+    ShareOf.SCORES: "base beyond tolerance",
+    ShareOf.RESPONSES: "responses against it",
+}
+SHARES_OF = {
+    ShareOf.DRAWS: "of this round's draws",
+    ShareOf.SCORES: "of this round's draws, each beyond where enough adapters are",
+    ShareOf.RESPONSES: "of those scored in this round",
+}
 
 
 def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:

@@ -3,8 +3,9 @@ verdict.
 
 An incident opens at an alarm and ends after good rounds in a row and evidence that the fault is over (incident.py). A
 good round has no more than the tolerated share of its draws beyond tolerance, a base's good round no more than that
-share of its own scores (tolerance.py::base_scores); any other one is suspect until the evidence is an alarm. A round
-without measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
+share of its own scores (tolerance.py::base_scores). Until the evidence is an alarm, a round is suspect where so many
+beyond would be rare with nothing wrong (recovery.py::DrawCounts), or where the evidence is half way. A round without
+measurements neither resolves nor opens anything. Facts of the round are in the words of every verdict on it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from detectors.records import (
     Interval,
     Reason,
     Round,
+    ShareOf,
     Status,
     SubjectKind,
     Verdict,
@@ -73,7 +75,7 @@ def decide(
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
     good = draws.share <= draws.tolerated
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=draws.is_rare, draws=draws)
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
@@ -105,17 +107,18 @@ def decide_base(
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
-    share, draws = float(np.mean(scores)), _of_all_members(round, rules.tolerances)
+    own, draws = _counted(scores, rules.tolerances.share), _of_all_members(round, rules.tolerances)
     # One member that is well again makes a base of three score 0: the incident goes on while most of the fault does.
     still = incident.recovery is not None and draws.share >= incident.recovery.still_beyond
-    good = share <= rules.tolerances.share and not still
+    good = own.share <= own.tolerated and not still
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, draws=draws)
+    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=own.is_rare, draws=draws)
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
-    words = _together(round, rules.tolerances.share, share), *facts_of(round)
-    return _measured(with_base_figures(blank, members), step, share, words), step.after
+    words = _together(round, rules.tolerances.share, own.share), *facts_of(round)
+    measured = _measured(with_base_figures(blank, members), step, own.share, words)
+    return replace(measured, share_of=ShareOf.SCORES), step.after
 
 
 def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:

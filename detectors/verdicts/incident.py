@@ -31,7 +31,7 @@ MOST_GOOD_ROUNDS, REOPENED_WITHIN_S = 64, 24 * 3600.0
 class Rules:
     """log_threshold: ln A of the fleet, nats, > 0 (alarm_budget.py)
 
-    suspect_fraction: of that threshold, in (0, 1]: the level from which on a good round is suspect
+    suspect_fraction: of that threshold, in (0, 1]: the level from which on a round is suspect, whatever its own draws
     """
 
     tolerances: Tolerances
@@ -86,6 +86,7 @@ class RoundResult:
     log_e: nats, the highest level among the subject's processes that may page
     onset_at: when the fault began by that evidence, seconds since the epoch; None where it cannot tell
     may_end: were good rounds enough? False holds an incident open that its good rounds would end
+    is_rare: would a bad round like this be rare where nothing is wrong? One that would not is no reason for suspicion
     draws: what was beyond tolerance, None where rounds have no draws: then no evidence is asked for to end an incident
     """
 
@@ -95,6 +96,7 @@ class RoundResult:
     log_e: float = 0.0
     onset_at: float | None = None
     may_end: bool = True
+    is_rare: bool = True
     draws: DrawCounts | None = None
 
 
@@ -268,7 +270,7 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
     good = result.outcome is Outcome.GOOD
     if good:
         after = replace(after, last_good_at=result.at, first_bad_at=None)
-    if not good or result.log_e >= rules.suspect_level:
+    if (not good and result.is_rare) or result.log_e >= rules.suspect_level:
         return Reason.EVIDENCE_GROWING, after
     return result.reason, after
 

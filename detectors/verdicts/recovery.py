@@ -20,12 +20,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtrc
 
 from detectors.evidence.e_detector import count_factors, step
 
 BETS = 8
 # M at which the fault counts as over, and the least share that counts as a fault which is still there.
 ENOUGH, LEAST_SHARE = 1000.0, 0.10
+# A round in which nothing is wrong has so many draws beyond with at most this chance, or it is suspect.
+RARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,17 @@ class DrawCounts:
     @property
     def share(self) -> float:
         return self.beyond / self.drawn
+
+    @property
+    def is_rare(self) -> bool:
+        """Are so many draws beyond, or more, rare where nothing is wrong?
+
+        Null hypothesis: given the past and the earlier draws of the round, each draw is beyond with at most the chance
+        ``tolerated``. Guarantee: the chance of True is at most .01, because the count is then stochastically at most
+        Bin(drawn, tolerated). What breaks it: draws that depend on the answers. Source:
+        docs/mathematics.md#alarm-and-recovery.
+        """
+        return self.beyond > 0 and float(bdtrc(self.beyond - 1, self.drawn, self.tolerated)) <= RARE
 
 
 @dataclass(frozen=True, slots=True)

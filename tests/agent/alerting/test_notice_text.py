@@ -116,12 +116,14 @@ def test_details_hold_evidence_hashes_and_what_to_do() -> None:
 
 
 def test_a_share_says_of_what_it_is_a_share_whichever_detector_is_loudest() -> None:
-    canaries, responses = (
+    canaries, base, responses = (
         to_notice(replace(alarm(FIXED), share_of=of), NoticeReason.DEGRADED, "prod", FIXED).details for of in ShareOf
     )
     assert canaries["canaries beyond tolerance"] == "1.000 of this round's draws"
+    assert base["base beyond tolerance"] == "1.000 of this round's draws, each beyond where enough adapters are"
     assert responses["responses against it"] == "1.000 of those scored in this round"
-    assert "responses against it" not in canaries and "canaries beyond tolerance" not in responses
+    assert "responses against it" not in canaries
+    assert all("canaries beyond tolerance" not in other for other in (base, responses))
 
 
 def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> None:

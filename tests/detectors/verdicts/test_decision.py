@@ -6,13 +6,25 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Cause, Evidence, Interval, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Cause,
+    Evidence,
+    Interval,
+    Onset,
+    Reason,
+    ShareOf,
+    Status,
+    SubjectKind,
+    Verdict,
+)
 from detectors.verdicts.decision import decide, decide_base
 from detectors.verdicts.incident import Incident, Rules
-from detectors.verdicts.recovery import Recovery
+from detectors.verdicts.recovery import DrawCounts, Recovery
 from tests.detectors.faulty_answers import recorded_round
 from tests.detectors.synthetic import EVERY_S, drawn, make_base_round, make_round, measurement
 
@@ -236,18 +248,52 @@ def test_a_base_alarms_with_its_members_cause_and_resolves_after_two_good_rounds
     assert reasons == [Reason.ALARM, Reason.STILL_DEGRADED, Reason.RECOVERING, Reason.RESOLVED]
 
 
-@pytest.mark.parametrize("far, good", [(0, True), (8, False), (9, False), (16, False)])
+@pytest.mark.parametrize(
+    "far, good, status",
+    [(0, True, Status.HEALTHY), (8, False, Status.HEALTHY), (9, False, Status.SUSPECT), (16, False, Status.SUSPECT)],
+)
 def test_a_round_of_a_base_is_good_while_no_more_than_the_tolerated_share_of_its_scores_is_one(
-    far: int, good: bool
+    far: int, good: bool, status: Status
 ) -> None:
-    """A hundred members, each with as many of its 16 draws beyond: at nine their median is beyond in 88 % of them."""
+    """A hundred members, each with as many of its 16 draws beyond: at nine their median is beyond in 88 % of them. At
+    eight one or two scores of 16 are 1, which is no rarity.
+    """
     rows = (drawn(measurement("router", 0, "not_applied"), far), drawn(measurement("router", 2, "healthy"), 16 - far))
     one = replace(make_round("router"), measurements=rows)
     seen = BaseRound("smol", 0, 0.0, tuple(replace(one, adapter=f"adapter-{i}") for i in range(100)))
     members = [decide(one, level(0.0), Incident(), RULES)[0]]
     verdict, _ = decide_base(seen, level(0.0, SubjectKind.BASE, "smol"), members, Incident(), RULES)
-    assert (verdict.status is Status.HEALTHY, verdict.status is Status.SUSPECT) == (good, not good)
+    assert (verdict.status, verdict.share_of) == (status, ShareOf.SCORES)
     assert (verdict.share_beyond <= 0.05) == good
+
+
+@pytest.mark.parametrize("kind", SubjectKind)
+@pytest.mark.parametrize(
+    "far, status", [(1, Status.HEALTHY), (3, Status.HEALTHY), (4, Status.SUSPECT), (16, Status.SUSPECT)]
+)
+def test_a_round_is_suspect_where_so_many_beyond_are_rare_with_nothing_wrong(
+    kind: SubjectKind, far: int, status: Status
+) -> None:
+    """At the tolerated share of .05 three or more of 16 have a chance of .043, four or more of .007."""
+    rows = (drawn(measurement("router", 0, "not_applied"), far), drawn(measurement("router", 2, "healthy"), 16 - far))
+    one = replace(make_round("router"), measurements=rows)
+    verdict, incident = decide(one, level(0.0), Incident(), RULES)
+    if kind is SubjectKind.BASE:
+        # Two members of one name: their draws lie in the same order, so that the base scores as each of them does.
+        seen = BaseRound("smol", 0, 0.0, (one, one))
+        verdict, incident = decide_base(seen, level(0.0, kind, "smol"), [verdict] * 2, Incident(), RULES)
+    assert (verdict.status, verdict.share_beyond) == (status, far / 16)
+    assert incident.first_bad_at == 0.0
+
+
+@pytest.mark.parametrize("outliers, before", [(1, 0.49), (1.2, 0.56)])
+def test_healthy_rounds_are_seldom_suspect(outliers: float, before: float) -> None:
+    """One benign outlier in a pool of 24, and a pool at the edge of what is tolerated: the share of 20,000 rounds of 16
+    draws that is suspect. before: the share in which anything more than tolerated was drawn.
+    """
+    beyond = np.random.default_rng(7).binomial(16, outliers / 24, size=20_000)
+    rare = np.mean([DrawCounts(16, int(k), 0.05).is_rare for k in beyond])
+    assert rare <= 0.01 and np.mean(beyond > 0.05 * 16) == pytest.approx(before, abs=0.02)
 
 
 @pytest.mark.parametrize("fault, percent", [("healthy", 0), ("not_applied", 100)])

@@ -60,6 +60,17 @@ def test_the_first_round(outcome: Outcome, log_e: float, status: Status, reason:
     assert (step.status, step.reason, step.after.open) == (status, reason, reason is Reason.ALARM)
 
 
+@pytest.mark.parametrize(
+    ("log_e", "is_rare", "status"),
+    [(0.0, False, Status.HEALTHY), (0.0, True, Status.SUSPECT), (10.0, False, Status.SUSPECT)],
+)
+def test_a_bad_round_that_is_no_rarity_is_suspect_by_the_evidence_alone(
+    log_e: float, is_rare: bool, status: Status
+) -> None:
+    step = advance(Incident(), RoundResult(60.0, BAD, log_e=log_e, is_rare=is_rare), RULES)
+    assert (step.status, step.after.first_bad_at, step.after.good_in_a_row) == (status, 60.0, 0)
+
+
 def test_from_alarm_to_resolved_with_its_onset() -> None:
     steps = play((GOOD, 0.0), (BAD, 5.0), (BAD, 25.0), (BAD, 0.0), (GOOD, 0.0), (GOOD, 0.0), (GOOD, 0.0))
     assert [step.reason for step in steps] == [

@@ -7,9 +7,10 @@ from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from detectors.evidence.e_detector import count_factors
-from detectors.verdicts.recovery import BETS, ENOUGH, DrawCounts, Recovery
+from detectors.verdicts.recovery import BETS, ENOUGH, RARE, DrawCounts, Recovery
 from probes.canaries.schedule import LEAST_DRAWS
 
 DRAWN = 16
@@ -82,6 +83,18 @@ def test_a_fault_that_is_still_there_is_rarely_taken_for_over(share: float) -> N
 )
 def test_after_a_repair_it_takes_one_to_six_rounds(share: float, rounds: int) -> None:
     assert rounds_until_shown(since(share)) == rounds
+
+
+@pytest.mark.parametrize("drawn", [1, 3, 9, 16, 24, 64])
+@pytest.mark.parametrize("tolerated", [0.02, 0.05, 0.2])
+def test_the_chance_of_a_rare_round_with_nothing_wrong_is_at_most_one_in_a_hundred(
+    drawn: int, tolerated: float
+) -> None:
+    """Exactly, at the edge of the null; and one draw fewer beyond would have been likelier than that."""
+    rare = [k for k in range(drawn + 1) if DrawCounts(drawn, k, tolerated).is_rare]
+    least = rare[0] if rare else drawn + 1
+    assert rare == list(range(least, drawn + 1))
+    assert binom.sf(least - 1, drawn, tolerated) <= RARE < binom.sf(least - 2, drawn, tolerated)
 
 
 def test_with_the_fewest_draws_that_a_round_may_have_a_whole_loss_is_over_in_the_second() -> None:
