@@ -103,8 +103,9 @@ def demo(
 
 @cli.command()
 def enrol(
-    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration.")],
+    adapters: Annotated[list[str] | None, typer.Argument(help="Adapter names, as in the configuration.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
+    every: Annotated[bool, typer.Option("--all", help="All adapters of the configuration.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Accept a new release; the old record is kept.")] = False,
     why: Annotated[str, typer.Option("--why", help="Why the new release is accepted; needed with --replace.")] = "",
     select: Annotated[
@@ -123,10 +124,16 @@ def enrol(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Record golden behaviour, noise, strengths, signatures and power of an adapter. 2 when it cannot be monitored."""
-    from agent.cli.enrol import EnrolOptions, enrol_adapter
+    """Record golden behaviour, noise, strengths and power of adapters. 2 when one of them cannot be monitored.
 
-    return enrol_adapter(config, adapter, EnrolOptions(replace, why, select, from_traffic), json)
+    An enrolment that was interrupted goes on where it stopped when it is started again. With --json, one object for a
+    single name, a list of them for several or --all.
+    """
+    if every == bool(adapters):
+        raise Refused("gapwatch enrol", "--all and names" if every else "no adapter", "names of adapters, or --all")
+    from agent.cli.enrol import EnrolOptions, enrol_adapters
+
+    return enrol_adapters(config, adapters or [], EnrolOptions(replace, why, select, from_traffic), json)
 
 
 @cli.command()

@@ -1,20 +1,21 @@
-"""gapwatch enrol: record what an adapter does while it is known good. Nothing else writes golden records.
+"""gapwatch enrol: record what adapters do while they are known good. Nothing else writes golden records.
 
 What is recorded, and how, is in probes/enrolment/; here are the options, the refusal to replace a record without a
-reason, saving, and what is printed.
+reason, saving, and what is printed. All adapters of a base are enrolled over one runner, which loads the base once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent.assemble import log_threshold, runner_of
 from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
+from agent.cli.enrol_progress import EnrolProgress
 from agent.clock import Clock
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
@@ -27,10 +28,14 @@ from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
+from probes.enrolment.checkpoint import Checkpoint
 from probes.enrolment.enrol import enrol
 from probes.enrolment.fault_signatures import count_by_kind
+from probes.enrolment.noise_battery import SecondRunner
 from probes.enrolment.settings import EnrolSettings
+from probes.enrolment.workload import replays_by_stage
 from probes.golden.archive import adapter_before, newest, save, time_after
+from probes.golden.archive import load as load_golden
 from probes.golden.record import Golden, short
 from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapter
 from probes.runner import Runner
@@ -53,42 +58,160 @@ class EnrolOptions:
     traffic: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What came of one adapter.
+
+    golden: what was recorded, None where it was refused; hash: of the record, "" unless it is in the folder
+    weights: where the accepted base is kept; refused: why there is no record
+    before: the record was there already, made from the same files and canaries and for the same reason
+    """
+
+    adapter: str
+    golden: Golden | None = None
+    hash: str = ""
+    weights: str = ""
+    refused: str = ""
+    before: bool = False
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """For programs."""
+        if self.golden is None:
+            return {"adapter": self.adapter, "refused": self.refused}
+        return _facts(self.golden, self.hash, self.weights) | ({"before": True} if self.before else {})
+
+
+@dataclass(frozen=True, slots=True)
+class BaseInMemory:
+    """One base while its adapters are enrolled. runner: open; earlier: adapter -> its release before this one."""
+
+    config: Config
+    model: Model
+    runner: Runner
+    second: SecondRunner
+    earlier: Mapping[str, list[Adapter]]
+
+
 def enrol_adapter(path: Path, name: str, wish: EnrolOptions, json: bool) -> int:
     """Write a golden record and print what it can detect. 2 when the adapter cannot be monitored. Raises Refused."""
+    return enrol_adapters(path, [name], wish, json)
+
+
+def enrol_adapters(path: Path, names: Sequence[str], wish: EnrolOptions, json: bool) -> int:
+    """A golden record of each adapter; of all in the configuration where none is named.
+
+    2 when one of them cannot be monitored or is refused, which does not keep the others from being recorded. Raises
+    Refused for options that make no sense and for a name that is not configured, and, where a single adapter is named,
+    for one that was accepted already.
+    """
     if json:
         people_to_stderr()
     config = load(path)
-    model, adapter = config.adapter(name)
-    previous = newest(config.probes.golden_dir, name)
-    _check_wanted(name, previous, wish)
-    if adapter.canaries is None:
-        raise Refused(f"adapter {name}: canaries", "nothing", "a JSONL file of prompts to replay")
-    try:
-        golden = _record(config, model, adapter, wish, previous or "")
-        # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
-        hash_ = _keep(config, model, adapter, golden) if golden.power.monitorable else ""
-    except (probe_errors.Refused, probe_errors.Unsupported, probe_errors.Unreplayable) as error:
-        if json:
-            as_json({"adapter": name, "refused": str(error)})
-        else:
-            say(f"[red]refused:[/red] {escape(str(error))}")
-        return UNMONITORABLE
-    _say(golden, hash_, _weights(config, model, golden) if hash_ else "", json)
-    return 0 if hash_ else UNMONITORABLE
+    _check_options(wish)
+    wanted = dict.fromkeys(names) or [adapter.name for model in config.models for adapter in model.adapters]
+    chosen = [config.adapter(name) for name in wanted]
+    alone = len(names) == 1
+    if alone:
+        _check_wanted(config, chosen[0][1], wish)
+    outcomes = []
+    for model in {model.name: model for model, _ in chosen}.values():
+        adapters = [adapter for owner, adapter in chosen if owner is model]
+        for outcome in _of_base(config, model, adapters, wish, alone):
+            outcomes.append(outcome)
+            if not json:
+                _say(outcome)
+    if json:
+        as_json(outcomes[0].facts if alone else [outcome.facts for outcome in outcomes])
+    return 0 if all(outcome.hash for outcome in outcomes) else UNMONITORABLE
 
 
-def _check_wanted(name: str, previous: str | None, wish: EnrolOptions) -> None:
-    """A golden record is never replaced by accident, and never without a reason."""
-    if previous and not wish.replace:
-        raise Refused(
-            f"adapter {name}", f"accepted already as {previous}", "--replace --why TEXT to accept a new release"
-        )
+def _check_options(wish: EnrolOptions) -> None:
     if wish.replace and not wish.why.strip():
         raise Refused("--why", repr(wish.why), "the reason why this release is accepted")
     if wish.traffic is not None and not wish.select:
         raise Refused(
             "--from-traffic", str(wish.traffic), "--select as well: its prompts are candidates to choose from"
         )
+
+
+def _check_wanted(config: Config, adapter: Adapter, wish: EnrolOptions) -> None:
+    """A golden record is never replaced by accident. Raises Refused."""
+    if (previous := newest(config.probes.golden_dir, adapter.name)) and not wish.replace:
+        raise Refused(
+            f"adapter {adapter.name}", f"accepted already as {previous}", "--replace --why TEXT to accept a new release"
+        )
+    if adapter.canaries is None:
+        raise Refused(f"adapter {adapter.name}: canaries", "nothing", "a JSONL file of prompts to replay")
+
+
+def _of_base(
+    config: Config, model: Model, adapters: Sequence[Adapter], wish: EnrolOptions, alone: bool
+) -> Iterator[Enrolled]:
+    """The adapters of one base, one after the other, over one runner. alone: a single adapter was named"""
+    earlier = {adapter.name: _earlier(config, adapter) for adapter in adapters}
+    beside = [release for releases in earlier.values() for release in releases]
+    runner: Runner = runner_of(config, model.model_copy(update={"adapters": (*model.adapters, *beside)}), golden=False)
+    runner.open()
+    try:
+        with SecondRunner(runner) as second:
+            base = BaseInMemory(config, model, runner, second, earlier)
+            stages = replays_by_stage(runner, EnrolSettings(base=model.name, at=0.0), len(model.adapters) - 1)
+            with EnrolProgress(stages, len(adapters)) as progress:
+                for adapter in adapters:
+                    progress.begin(adapter.name)
+                    outcome = _enrolled(base, adapter, wish, progress, alone)
+                    progress.end()
+                    yield outcome
+    finally:
+        runner.close()
+
+
+def _enrolled(
+    base: BaseInMemory, adapter: Adapter, wish: EnrolOptions, progress: EnrolProgress, alone: bool
+) -> Enrolled:
+    """One adapter; what is wrong with it alone is an outcome and no error. alone: a single adapter was named"""
+    config, name = base.config, adapter.name
+    checkpoint = Checkpoint(config.probes.golden_dir, name, _setup(config), lambda words: say(escape(words)))
+    try:
+        previous = newest(config.probes.golden_dir, name) or ""
+        if previous and not alone and (golden := _recorded_before(base, adapter, previous, wish)):
+            return Enrolled(name, golden, previous, before=True)
+        _check_wanted(config, adapter, wish)
+        golden = _record(base, adapter, wish, previous, progress, checkpoint)
+        # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
+        hash_ = _keep(config, base.model, adapter, golden) if golden.power.monitorable else ""
+    except probe_errors.Unreplayable as error:  # files that change, a stop: what is finished is good for another try
+        return Enrolled(name, refused=str(error))
+    except (Refused, probe_errors.Refused, probe_errors.Unsupported) as error:
+        checkpoint.remove()
+        return Enrolled(name, refused=str(error))
+    checkpoint.remove()
+    return Enrolled(name, golden, hash_, _weights(config, base.model, golden) if hash_ else "")
+
+
+def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:
+    """The newest record, where it is what this command would record: the same files, canaries, choice and reason.
+
+    So the command that was interrupted can be given again, and goes on with the adapters that are missing.
+    """
+    golden = load_golden(base.config.probes.golden_dir, previous)
+    base.runner.refresh()
+    present = base.runner.identity(adapter.name, golden.hash_scheme)
+    same = (
+        (present.live_base, present.live_adapter) == (golden.base_hash, golden.adapter_hash)
+        and adapter.canaries is not None
+        and _canaries(base.config, adapter, wish).content_hash == golden.canary_set
+        and golden.settings.get("select", False) == wish.select
+        and (golden.why == wish.why or not wish.replace)
+    )
+    return golden if same else None
+
+
+def _setup(config: Config) -> str:
+    """How the runner computes, as far as it may move an answer by rounding: steps of another are not taken over."""
+    probes = config.probes
+    return f"{probes.runner} {dict(sorted(probes.runner_settings.items()))} {probes.device} {probes.attention}"
 
 
 def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
@@ -112,14 +235,17 @@ def _weights(config: Config, model: Model, golden: Golden) -> str:
     return ""
 
 
-def _record(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions, previous: str) -> Golden:
-    canaries = _canaries(config, adapter, wish)
-    earlier = _earlier(config, adapter, previous)
-    beside = model.model_copy(update={"adapters": (*model.adapters, *earlier)})
-    runner: Runner = runner_of(config, beside, golden=False)
-    others = [other.name for other in beside.adapters if other.name != adapter.name]
+def _record(
+    base: BaseInMemory,
+    adapter: Adapter,
+    wish: EnrolOptions,
+    previous: str,
+    progress: EnrolProgress,
+    checkpoint: Checkpoint,
+) -> Golden:
+    config, name = base.config, adapter.name
     settings = EnrolSettings(
-        base=model.name,
+        base=base.model.name,
         at=time_after(config.probes.golden_dir, previous, Clock().now()),
         why=wish.why,
         previous=previous,
@@ -128,27 +254,12 @@ def _record(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions, 
         token_budget=config.probes.token_budget_per_round,
         select=wish.select,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-    )
-    runner.open()
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            tasks: dict[str, object] = {}
-
-            def show_progress(step: str, done: int, total: int) -> None:
-                if step not in tasks:
-                    tasks[step] = progress.add_task(step, total=total)
-                    if not console.is_terminal:
-                        say(f"{step} ...")
-                progress.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
-
-            return enrol(runner, adapter.name, canaries, settings, others, show_progress, lambda: False)
-    finally:
-        runner.close()
+    others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
+    canaries = _canaries(config, adapter, wish)
+    return enrol(
+        base.runner, name, canaries, settings, others, progress.show, lambda: False,
+        checkpoint=checkpoint, second=base.second,
+    )  # fmt: skip
 
 
 def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet:
@@ -159,11 +270,12 @@ def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet
     return together(own, read_exported(wish.traffic, adapter.name, Redactor(config.sampling.redact).turn))
 
 
-def _earlier(config: Config, adapter: Adapter, previous: str) -> list[Adapter]:
+def _earlier(config: Config, adapter: Adapter) -> list[Adapter]:
     """The release before this one as another adapter, "NAME@HASH", so that a stale version is named as a cause.
 
     Only where its files were kept.
     """
+    previous = newest(config.probes.golden_dir, adapter.name)
     if not previous:
         return []
     try:
@@ -182,8 +294,8 @@ def _is_of(files: Path, golden: Golden) -> bool:
     return adapter_hash(files, golden.hash_scheme) == golden.adapter_hash
 
 
-def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
-    facts = {
+def _facts(golden: Golden, hash_: str, weights: str) -> dict[str, object]:
+    return {
         "adapter": golden.adapter,
         "golden": hash_,
         "base": golden.base_hash,
@@ -194,21 +306,28 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
         "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
         "weights": weights,
     }
-    if json:
-        as_json(facts)
+
+
+def _say(outcome: Enrolled) -> None:
+    golden, name = outcome.golden, escape(outcome.adapter)
+    if golden is None:
+        say(f"[bold]{name}[/bold] [red]refused:[/red] {escape(outcome.refused)}")
         return
-    say(f"[bold]{escape(golden.adapter)}[/bold] {f'recorded as {hash_}' if hash_ else 'not recorded'}")
+    if outcome.before:
+        say(f"[bold]{name}[/bold] recorded before as {outcome.hash}, from the same files and canaries")
+        return
+    say(f"[bold]{name}[/bold] {f'recorded as {outcome.hash}' if outcome.hash else 'not recorded'}")
     say(golden.power.words)
-    rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
+    rows = [(how, *_shown(floor.scale, floor.distortion, floor.base_shift)) for how, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
     say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
     for missing in golden.unrecorded:
         say(escape(f"not recorded: {missing}"))
-    if weights:
-        say(escape(weights))
-    if hash_:
-        say(f'pin it:  golden: "{hash_}"')
+    if outcome.weights:
+        say(escape(outcome.weights))
+    if outcome.hash:
+        say(f'pin it:  golden: "{outcome.hash}"')
 
 
 def _shown(*figures: float) -> tuple[str, ...]:

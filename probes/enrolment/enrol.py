@@ -1,21 +1,23 @@
 """Enrolment: record what an adapter does on its canaries today, how much is noise, and whether a loss would show.
 
-One function a step, in ``_record_all``. Every random choice is seeded by ``EnrolSettings.seed``, so that an enrolment
-can be repeated; a change here changes which canaries later records hold.
+One function a step, in ``enrol``; what each records is kept until the record is written (checkpoint.py). Every random
+choice is seeded by ``EnrolSettings.seed``, so that an enrolment can be repeated; a change here changes which canaries
+later records hold, and raises ``checkpoint.LAYOUT``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from detectors.records import CanarySplit, Identity, Measurement, NoiseFloor
+from detectors.records import CanarySplit, Identity, NoiseFloor, Reference
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
+from probes.enrolment.checkpoint import Checkpoint
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
-from probes.enrolment.noise_battery import largest, pooled_floor, replay_battery, sampled
+from probes.enrolment.noise_battery import SecondRunner, largest, pooled_floor, replay_battery, sampled
 from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import FEW, with_curve
@@ -24,29 +26,14 @@ from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
-from probes.golden.statistical_power import AlarmSettings, statistical_power
+from probes.golden.statistical_power import AlarmSettings, StatisticalPower, statistical_power
 from probes.runner import LoraSettings, Runner, Stop
 
 # Settings that the record holds in fields of their own.
 STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Recording:
-    """What the steps of one enrolment recorded.
-
-    canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
-    battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
-    excluded, unrecorded: the canaries, and the signatures and other adapters, that are missing, and why
-    """
-
-    canaries: tuple[GoldenCanary, ...]
-    rank: int
-    alpha: float
-    battery: Mapping[str, tuple[Measurement, ...]]
-    draws_per_round: int
-    excluded: Mapping[str, str]
-    unrecorded: tuple[str, ...]
+NOT_COMPUTED = StatisticalPower(False, 0.0, (), "not computed yet")
 
 
 def enrol(
@@ -57,12 +44,17 @@ def enrol(
     others: Sequence[str],
     progress: Progress,
     stop: Stop,
+    *,
+    checkpoint: Checkpoint | None = None,
+    second: SecondRunner | None = None,
 ) -> Golden:
     """The golden record of an adapter under the files that are in place now; not yet written to a folder.
 
     others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
     mix-up can be named (other_adapters.py)
     progress: called with (stage, done, total); stop: looked at between batches
+    checkpoint: where finished steps are kept, and taken from; None for nowhere
+    second: the second runner of the battery, where it is to stay open for other adapters; None opens and closes one
 
     Raises Refused, in words, for a canary whose own check has a wrong form, an adapter that did not load whole, numbers
     that are not finite, too few usable canaries and an adapter that cannot be distinguished from its base; Unreplayable
@@ -72,61 +64,104 @@ def enrol(
     ready = _ready(runner, adapter, others)
     context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
     accepted = runner.identity(adapter)
-    recording = _record_all(context, canaries, settings)
+    steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
+    selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
+    curved = steps.result("curve", lambda: _curved(context, selected, settings))
+    golden = _with_noise_and_power(context, curved, settings, second)
+    golden = replace(golden, unrecorded=(*left_out(ready, context.others), *golden.unrecorded))
     if runner.identity(adapter) != accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
-    recording = replace(recording, unrecorded=(*left_out(ready, context.others), *recording.unrecorded))
-    golden = _golden(context, accepted, canaries.content_hash, settings, recording)
     # The record that is judged against in memory is bit for bit the one that a later process reads.
     return from_bytes(to_bytes(golden))
 
 
-def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolSettings) -> _Recording:
-    """Pool, scale curve, signatures, noise battery: each step adds to the canaries of the step before."""
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps of one enrolment, each as its bytes say, whether it was made now or taken from a checkpoint."""
+
+    checkpoint: Checkpoint | None
+    made_from: Mapping[str, object]
+
+    def result(self, name: str, make: Callable[[], Golden]) -> Golden:
+        if self.checkpoint is None:
+            return from_bytes(to_bytes(make()))
+        return self.checkpoint.step(name, self.made_from, make)
+
+
+def _made_from(
+    context: EnrolmentContext, accepted: Identity, canaries: CanarySet, settings: EnrolSettings
+) -> dict[str, object]:
+    """All that the canaries of a record depend on but for the code and how the runner computes."""
+    wanted = {key: value for key, value in asdict(settings).items() if key not in ("at", "why", "previous")}
+    others = {name: context.runner.identity(name).live_adapter for name in context.others}
+    return {"files": asdict(accepted), "others": others, "canaries": canaries.content_hash, "settings": wanted}
+
+
+def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet, settings: EnrolSettings) -> Golden:
+    """A record of the canaries in their halves: neither curve nor noise yet. Raises Refused for too few canaries, and
+    for a token budget that is too small for them, before the long part."""
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
-    draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
+    _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
-    references = [canary.reference for canary in selection.canaries]
-    few, battery_indices = (sampled(references, count, settings.seed) for count in (FEW, settings.battery_canaries))
-    tolerance = settings.tolerances.allowed_deviation(context.adapter)
-    drafts = with_curve(context, selection.canaries, [selection.canaries[index] for index in few], rank, tolerance)
-    signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
-    sample = [drafts[index] for index in battery_indices]
-    battery = replay_battery(context.runner, context.adapter, sample, context.progress, context.stop, settings.battery)
-    final = _with_noise(signatures.canaries, pooled_floor(battery))
-    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
-
-
-def _golden(
-    context: EnrolmentContext, accepted: Identity, canary_set: str, settings: EnrolSettings, recording: _Recording
-) -> Golden:
-    """The record of what was recorded, with the statistical power that its selected canaries have."""
-    pool = [canary.reference for canary in recording.canaries if canary.split is CanarySplit.SELECTED]
-    alarm = AlarmSettings(settings.log_threshold, recording.draws_per_round)
     return Golden(
         adapter=context.adapter,
         base=settings.base,
         base_hash=accepted.live_base,
         tokenizer_hash=tokenizer_fingerprint(context.runner),
         adapter_hash=accepted.live_adapter,
-        rank=recording.rank,
-        alpha=recording.alpha,
-        scales=tuple(float(scale) for scale in recording.canaries[0].reference.scales),
-        canaries=recording.canaries,
-        canary_set=canary_set,
+        rank=rank,
+        alpha=alpha,
+        scales=(0.0, 1.0),
+        canaries=tuple(selection.canaries),
+        canary_set=canaries.content_hash,
         tolerances=settings.tolerances,
-        noise={name: largest(measurements) for name, measurements in recording.battery.items()},
-        power=statistical_power(context.adapter, pool, settings.tolerances, alarm),
+        noise={},
+        power=NOT_COMPUTED,
         created_at=settings.at,
-        why=settings.why,
-        previous=settings.previous,
-        excluded=recording.excluded,
-        unrecorded=recording.unrecorded,
+        excluded=selection.excluded,
         hash_scheme=accepted.scheme,
         tokenizer_files_hash=accepted.live_tokenizer,
         template_hash=accepted.live_template,
         settings={key: value for key, value in asdict(settings).items() if key not in STORED_ELSEWHERE},
     )
+
+
+def _curved(context: EnrolmentContext, selected: Golden, settings: EnrolSettings) -> Golden:
+    """The same with the scale curve, the other adapters' answers, and signatures where they are wanted."""
+    few = [selected.canaries[index] for index in sampled(_references(selected), FEW, settings.seed)]
+    tolerance = settings.tolerances.allowed_deviation(context.adapter)
+    drafts = with_curve(context, selected.canaries, few, selected.rank, tolerance)
+    signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
+    return replace(
+        selected,
+        canaries=tuple(signatures.canaries),
+        scales=tuple(float(scale) for scale in drafts[0].reference.scales),
+        unrecorded=signatures.unrecorded,
+    )
+
+
+def _with_noise_and_power(
+    context: EnrolmentContext, curved: Golden, settings: EnrolSettings, second: SecondRunner | None
+) -> Golden:
+    """The same with noise floors, and with the statistical power that its selected canaries have."""
+    sample = [curved.canaries[i] for i in sampled(_references(curved), settings.battery_canaries, settings.seed)]
+    progress, stop = context.progress, context.stop
+    battery = replay_battery(context.runner, context.adapter, sample, progress, stop, settings.battery, second)
+    final = replace(
+        curved,
+        canaries=_with_noise(curved.canaries, pooled_floor(battery)),
+        noise={name: largest(measurements) for name, measurements in battery.items()},
+        created_at=settings.at,
+        why=settings.why,
+        previous=settings.previous,
+    )
+    alarm = AlarmSettings(settings.log_threshold, _draws_per_round(final.canaries, settings.token_budget))
+    pool = [canary.reference for canary in final.pool]
+    return replace(final, power=statistical_power(context.adapter, pool, settings.tolerances, alarm))
+
+
+def _references(golden: Golden) -> list[Reference]:
+    return [canary.reference for canary in golden.canaries]
 
 
 def _check_expectations(canaries: CanarySet) -> None:

@@ -9,7 +9,8 @@ every record made from then on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
 # would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
 LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
+STAGE = "battery"
 # Canaries of a battery, half of them from either split.
 SAMPLE = 12
 
@@ -47,6 +49,45 @@ class BenignConfiguration:
     def settings(self) -> dict[str, str]:
         """What a second runner is configured with."""
         return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
+
+
+@dataclass(slots=True)
+class SecondRunner:
+    """The second runner of a battery, opened at its first use. As a context manager, closed at the end.
+
+    first: whose settings it has, but for those of the configuration
+    """
+
+    first: Runner
+    settings: dict[str, str] = field(default_factory=dict)
+    opened: Runner | None = None
+
+    def __enter__(self) -> SecondRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def of(self, configuration: BenignConfiguration) -> Runner:
+        """The runner that answers in this configuration. One second runner is open at a time: each holds a base."""
+        if configuration.reopen:
+            self.first.close()
+            self.first.open()
+        if not configuration.settings:
+            return self.first
+        if self.opened is None or self.settings != configuration.settings:
+            self.close()
+            assert isinstance(self.first, Reconfigurable), "no other runner is offered such a configuration"
+            self.settings, self.opened = configuration.settings, self.first.reconfigured(**configuration.settings)
+            self.opened.open()
+        else:
+            self.opened.refresh()
+        return self.opened
+
+    def close(self) -> None:
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
 
 
 def configurations(runner: Runner) -> tuple[BenignConfiguration, ...]:
@@ -82,18 +123,22 @@ def replay_battery(
     progress: Progress,
     stop: Stop,
     names: Sequence[str] = (),
+    second: SecondRunner | None = None,
 ) -> dict[str, tuple[Measurement, ...]]:
     """Configuration name -> a measurement of each of these canaries in it.
 
     names: of the configurations to replay, all of them when empty; each costs two passes over these canaries
+    second: stays open; None for one that is closed at the end
     Raises Unreplayable when it was stopped, Refused for numbers that are not finite.
     """
     battery = _named(configurations(runner), names)
     results = {}
-    for done, configuration in enumerate(battery):
-        progress("battery", done, len(battery))
-        results[configuration.name] = _replay(runner, adapter, canaries, configuration, stop)
-    progress("battery", len(battery), len(battery))
+    with nullcontext(second) if second else SecondRunner(runner) as other:
+        for done, configuration in enumerate(battery):
+            progress(STAGE, done, len(battery))
+            computing = other.of(configuration)
+            results[configuration.name] = _measured(computing, adapter, canaries, configuration, stop)
+    progress(STAGE, len(battery), len(battery))
     return results
 
 
@@ -147,23 +192,6 @@ def moved(measurement: Measurement) -> NoiseFloor:
 
 def _largest(floors: Sequence[NoiseFloor]) -> NoiseFloor:
     return NoiseFloor(*(max(getattr(floor, name) for floor in floors) for name in NoiseFloor.__slots__))
-
-
-def _replay(
-    runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: BenignConfiguration, stop: Stop
-) -> tuple[Measurement, ...]:
-    if configuration.reopen:
-        runner.close()
-        runner.open()
-    if not configuration.settings:
-        return _measured(runner, adapter, canaries, configuration, stop)
-    assert isinstance(runner, Reconfigurable), "configurations() offers no other setting for any other runner"
-    second = runner.reconfigured(**configuration.settings)
-    second.open()
-    try:
-        return _measured(second, adapter, canaries, configuration, stop)
-    finally:
-        second.close()
 
 
 def _measured(

@@ -171,8 +171,20 @@ class Model:
         cache = new_cache(self.network) if len(passes) > 1 else None
         tokens = self._on_device(rows)
         body = getattr(self.network, body_of(self.network))
-        pieces = [self._pass(body, tokens, one_pass, cache).last_hidden_state for one_pass in passes]
+        pieces = []
+        for one_pass in passes:
+            if one_pass.shared and cache is not None:
+                pieces.append(self._shared_pass(body, tokens, one_pass, cache))
+            else:
+                pieces.append(self._pass(body, tokens, one_pass, cache).last_hidden_state)
         return pieces[0] if len(passes) == 1 else torch.cat(pieces, dim=1)
+
+    def _shared_pass(self, body: nn.Module, tokens: TokenBatch, one_pass: ForwardPass, cache: Cache) -> torch.Tensor:
+        """(B, L, H) of columns that one row reads for several; each row of the batch goes on from a copy of it."""
+        first_rows, of_row = (torch.tensor(rows, device=self.device) for rows in (one_pass.first_rows, one_pass.shared))
+        states: torch.Tensor = self._pass(body, tokens.only(first_rows), one_pass, cache).last_hidden_state
+        select_rows(cache, of_row)
+        return states[of_row]
 
     def _pass(
         self, network: nn.Module, tokens: TokenBatch, one_pass: ForwardPass, cache: Cache | None, **more: Any
@@ -234,7 +246,7 @@ def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 def _reader(passes: Sequence[ForwardPass], row: int, column: int) -> RowAdapter:
-    return next(one_pass.row_adapters[row] for one_pass in passes if column < one_pass.stop)
+    return next(one_pass.adapter_of(row) for one_pass in passes if column < one_pass.stop)
 
 
 def _replayed(replay: Replay, full: torch.Tensor) -> Replayed:

@@ -25,13 +25,13 @@ def likeness(first: LoraAdapter, second: LoraAdapter) -> float:
 def _inner(first: Updates, second: Updates) -> float:
     """Summed over the modules that both change, with equal shapes: others fit another base."""
     shared = [(first[module], second[module]) for module in first.keys() & second.keys()]
-    return sum(_of_module(one, other) for one, other in shared if _fit(one, other))
+    return sum(_of_module(*pair) for pair in shared if _fit(*pair))
 
 
-def _fit(one: LowRankUpdate, other: LowRankUpdate) -> bool:
-    return one.a.shape[1] == other.a.shape[1] and one.b.shape[0] == other.b.shape[0]
+def _fit(first: LowRankUpdate, second: LowRankUpdate) -> bool:
+    return first.a.shape[1] == second.a.shape[1] and first.b.shape[0] == second.b.shape[0]
 
 
-def _of_module(one: LowRankUpdate, other: LowRankUpdate) -> float:
-    a, b, c, d = (half.to(torch.float32) for half in (one.a, one.b, other.a, other.b))
-    return float(((b.T @ d) * (a @ c.T)).sum()) * one.scaling * other.scaling
+def _of_module(first: LowRankUpdate, second: LowRankUpdate) -> float:
+    a, b, c, d = (half.to(torch.float32) for half in (first.a, first.b, second.a, second.b))
+    return float(((b.T @ d) * (a @ c.T)).sum()) * first.scaling * second.scaling

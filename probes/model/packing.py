@@ -20,6 +20,8 @@ RowAdapter = tuple[str | None, float]  # of one row: adapter (None: the base), a
 # Faults in which another adapter, or the base, computes the prompt's key-value cache -> how many of the prompt's last
 # tokens are still read by the target itself.
 FOREIGN_CACHE = {FaultKind.WARMED: 1, FaultKind.PREFILLED: 0}
+# Tokens that a pass over a shared beginning has to save: on a CPU a pass of its own costs about as much as a few dozen.
+WORTH_SHARING = 48
 Longs = NDArray[np.int64]
 Texts = Sequence[tuple[Sequence[int], Sequence[int]]]
 
@@ -36,11 +38,25 @@ class Padded:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPass:
-    """Columns [start, stop) of a batch that are read in one forward pass, and the adapter of each row in it."""
+    """Columns [start, stop) of a batch that are read in one forward pass, and the adapter of each row in it.
+
+    shared: of each row of the batch, which row of this pass reads these columns for it: one for all that begin alike
+    under the same adapter; empty where each row of the batch is a row of the pass
+    """
 
     start: int
     stop: int
     row_adapters: tuple[RowAdapter, ...]
+    shared: tuple[int, ...] = ()
+
+    @property
+    def first_rows(self) -> tuple[int, ...]:
+        """Of each row of a shared pass, the first row of the batch that it reads for."""
+        return tuple(self.shared.index(row) for row in range(len(self.row_adapters)))
+
+    def adapter_of(self, row: int) -> RowAdapter:
+        """Which adapter reads these columns for a row of the batch."""
+        return self.row_adapters[self.shared[row] if self.shared else row]
 
 
 def lay_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) -> tuple[Padded, list[ForwardPass]]:
@@ -49,6 +65,8 @@ def lay_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) 
     continues: can the model read several tokens at once after a cache? If not, they are read one at a time, and
     ``shape.chunk`` is ignored
 
+    A beginning that all prompts share is read once for each adapter in the batch, and its cache used by all rows, where
+    that saves much; not with padding on the left, and not in chunks.
     Where another adapter reads the prompts first (``FOREIGN_CACHE``) the rows are aligned where the reader changes,
     whatever ``shape`` says of padding and chunks.
     """
@@ -62,8 +80,25 @@ def lay_out(batch: Sequence[Replay], shape: BatchShape, continues: bool = True) 
         return rows, [part for part in (ForwardPass(0, seam, prompt_readers), *own) if part.start < part.stop]
     rows = padded(texts, shape.left_pad)
     width = rows.ids.shape[1]
+    if continues and not shape.left_pad and not shape.chunk and (beginning := _beginning(batch, row_adapters)):
+        return rows, [beginning, ForwardPass(beginning.stop, width, row_adapters)]
     piece = shape.chunk if continues and 0 < shape.chunk < width else width
     return rows, [ForwardPass(at, min(at + piece, width), row_adapters) for at in range(0, width, piece)]
+
+
+def _beginning(batch: Sequence[Replay], row_adapters: Sequence[RowAdapter]) -> ForwardPass | None:
+    """The pass over what all prompts of the batch begin with, None where it would save little.
+
+    The last token of a prompt is left to the next pass: it predicts the first forced one.
+    """
+    prompts = [replay.prompt for replay in batch]
+    first, last = min(prompts), max(prompts)
+    limit = min(map(len, prompts)) - 1
+    cut = next((at for at in range(limit) if first[at] != last[at]), max(limit, 0))
+    readers = tuple(dict.fromkeys(row_adapters))
+    if cut * (len(batch) - len(readers)) < WORTH_SHARING:
+        return None
+    return ForwardPass(0, cut, readers, tuple(readers.index(reader) for reader in row_adapters))
 
 
 def _one_by_one(start: int, stop: int, row_adapters: tuple[RowAdapter, ...]) -> list[ForwardPass]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from agent.cli.console import console
-from agent.cli.enrol import EnrolOptions, enrol_adapter
+from agent.cli.enrol import EnrolOptions, enrol_adapter, enrol_adapters
 from agent.errors import Refused
 from detectors.records import CanarySplit, FaultKind
 from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_hash, tokenizer_hashes
 from probes.golden.archive import load, newest
+from probes.golden.codec import to_bytes
 from probes.golden.record import Golden, short
 from probes.golden.weights import find, find_adapter
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
+ROOT = Path(__file__).resolve().parents[3]
 QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
 
 
@@ -117,3 +123,90 @@ def test_a_chosen_pool_and_prompts_from_traffic(volume: Path, first: Golden) -> 
     kept = ("base kept in", "hard links")
     for words in (*kept, "noise floor", "prefill in chunks of 16", "without a block", "on a quantised base", "pin it"):
         assert words in said.get()
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Another volume: adapters a and b, and c, whose weights are no adapter's."""
+    base = ends_now_and_then(tiny_base(tmp_path / "base", tied=False))
+    for seed, name in enumerate("abc", start=1):
+        tiny_adapter(tmp_path / name, base, seed=seed)
+    (tmp_path / "c" / "adapter_model.safetensors").write_bytes(b"nothing of the kind")
+    rows = [{"id": f"c{i}", "messages": [{"role": "user", "content": text}]} for i, text in enumerate(QUESTIONS)]
+    (tmp_path / "canaries.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    adapters = [{"name": name, "path": name, "canaries": "canaries.jsonl"} for name in "abc"]
+    settings = {
+        "models": [{"name": "tiny", "path": "./base", "adapters": adapters}],
+        "probes": {"golden_dir": "golden", "cache_dir": "cache", "device": "cpu", "threads": 1},
+        "kafka": {"bootstrap_servers": ["127.0.0.1:9"], "topic": "t"},
+    }
+    path = tmp_path / "gapwatch.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_an_adapter_that_is_refused_does_not_stop_the_others_and_a_second_run_goes_on(
+    several: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = several.parent / "golden"
+    assert enrol_adapters(several, ["a", "b", "c"], EnrolOptions(), json=True) == 2
+    outcomes = json.loads(capsys.readouterr().out)
+    assert [outcome["adapter"] for outcome in outcomes] == ["a", "b", "c"]
+    assert [outcome["golden"] for outcome in outcomes[:2]] == [newest(folder, "a"), newest(folder, "b")]
+    assert "adapter_model.safetensors" in outcomes[2]["refused"] and newest(folder, "c") is None
+    assert not [file for file in (folder / "unfinished").rglob("*") if file.is_file()]
+
+    # As if it had been interrupted before b, and c had been repaired meanwhile.
+    recorded = outcomes[1]["golden"].removeprefix("sha256:")
+    (folder / f"{recorded}.golden").unlink()
+    shutil.rmtree(several.parent / "c")
+    tiny_adapter(several.parent / "c", several.parent / "base", seed=3)
+    assert enrol_adapters(several, [], EnrolOptions(), json=True) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again[0]["golden"] == outcomes[0]["golden"] and again[0]["before"] is True
+    assert [newest(folder, name) for name in "abc"] == [outcome["golden"] for outcome in again]
+    assert "before" not in again[1] and "before" not in again[2]
+    assert set(load(folder, again[1]["golden"]).canaries[0].reference.others) == {"a", "c"}
+
+    # Another release is not accepted without being asked for; with a reason it is, once.
+    shutil.rmtree(several.parent / "a")
+    tiny_adapter(several.parent / "a", several.parent / "base", seed=9)
+    assert enrol_adapters(several, ["a", "b"], EnrolOptions(), json=True) == 2
+    refused, before = json.loads(capsys.readouterr().out)
+    assert "accepted already" in refused["refused"] and before["before"] is True
+    wish = EnrolOptions(replace=True, why="retrained")
+    assert enrol_adapters(several, ["a", "b"], wish, json=True) == 0
+    replaced = json.loads(capsys.readouterr().out)
+    assert load(folder, replaced[0]["golden"]).previous == outcomes[0]["golden"]
+    assert enrol_adapters(several, ["a", "b"], wish, json=True) == 0
+    assert [outcome["before"] for outcome in json.loads(capsys.readouterr().out)] == [True, True]
+
+
+def test_a_killed_command_goes_on_where_it_stopped(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed as the operating system does it, in a process of its own, once the scale curve of a is recorded."""
+    unfinished = several.parent / "golden" / "unfinished"
+    command = [sys.executable, "-m", "agent", "enrol", "a", "b", "--config", str(several)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and not list(unfinished.rglob("*.curve")):
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    kept = {file.name for file in unfinished.rglob("*.*") if file.suffix in (".pool", ".curve")}
+    assert len(kept) == 2 and newest(several.parent / "golden", "a") is None
+    assert enrol_adapters(several, ["a"], EnrolOptions(), json=True) == 0
+    resumed = load(several.parent / "golden", json.loads(capsys.readouterr().out)["golden"])
+    assert not list(unfinished.rglob("*.curve"))
+    (several.parent / "golden" / f"{resumed.hash.removeprefix('sha256:')}.golden").unlink()
+    assert enrol_adapters(several, ["a"], EnrolOptions(), json=True) == 0
+    whole = load(several.parent / "golden", json.loads(capsys.readouterr().out)["golden"])
+    same_time = replace(resumed, created_at=whole.created_at)
+    assert to_bytes(same_time) == to_bytes(whole)
+
+
+@pytest.mark.parametrize("names", [("a", "--all"), ()])
+def test_names_or_all_and_not_both_or_none(names: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "agent", "enrol", *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 64 and "--all" in done.stderr

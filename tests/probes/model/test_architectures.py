@@ -15,7 +15,8 @@ import torch
 
 from detectors.evidence.alternative import BASE
 from detectors.records import Fault, FaultKind
-from probes.runner import BatchShape, Target
+from probes.model.packing import lay_out
+from probes.runner import BatchShape, Replay, Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions
@@ -64,6 +65,23 @@ def test_a_packed_text_is_answered_as_alone(world: World, shape: BatchShape) -> 
             wanted = world.log_probs(adapter, (*prompt, *forced), len(prompt))
             assert np.abs(answers[Target(adapter), number] - wanted).max() < NEAR, (adapter, number)
     assert np.abs(answers[Target("a"), 0] - answers[Target(None), 0]).max() > 0.01, "no effect proves nothing"
+
+
+def test_a_beginning_that_is_read_once_for_many_is_answered_as_alone(world: World) -> None:
+    texts = [*TEXTS[:2], ((*HEAD, 9, 41, 52), (13, 70)), (HEAD[:15], (21, 22, 23))]
+    targets = [Target(None), Target("a"), Target("a", scale=0.5)]
+    replays = [Replay("", prompt, forced, target) for target in targets for prompt, forced in texts]
+    assert world.runner.loaded.live is not None
+    continues = world.runner.loaded.live.continues
+    _, passes = lay_out(replays, BatchShape(rows=12), continues)
+    assert [bool(each.shared) for each in passes] == ([True, False] if continues else [False])
+    answers = full(world.runner, targets, texts, BatchShape(rows=12))
+    for number, (prompt, forced) in enumerate(texts):
+        for adapter in (None, "a"):
+            wanted = world.log_probs(adapter, (*prompt, *forced), len(prompt))
+            assert np.abs(answers[Target(adapter), number] - wanted).max() < NEAR, (adapter, number)
+        alone = full(world.runner, targets[2:], [(prompt, forced)])[targets[2], 0]
+        assert np.abs(answers[targets[2], number] - alone).max() < NEAR, number
 
 
 def test_on_from_the_cache_of_another_one(world: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.records import Fault, FaultKind
 from probes.errors import Unreplayable
-from probes.model.packing import ForwardPass, aligned, lay_out, pack, pack_prompts, pack_texts, padded
+from probes.model.packing import WORTH_SHARING, ForwardPass, aligned, lay_out, pack, pack_prompts, pack_texts, padded
 from probes.runner import BatchShape, Replay, Target
 
 
@@ -81,6 +81,33 @@ def test_chunks_cover_every_column_once(chunk: int, wanted: list[tuple[int, int]
     rows, stretches = lay_out(batch, BatchShape(chunk=chunk))
     assert rows.ids.shape == (2, 5)
     assert stretches == [ForwardPass(*span, (("a", 0.5), (None, 1.0))) for span in wanted]
+
+
+def test_a_beginning_that_all_prompts_share_is_read_once_for_each_adapter() -> None:
+    head = tuple(range(10, 70))
+    targets = [Target(None), Target("a"), Target("a", scale=0.5), Target("a")]
+    tails: list[tuple[int, ...]] = [(1, 2), (1,), (3,), ()]
+    batch = [Replay("c", (*head, *tail), (4, 5), target) for tail, target in zip(tails, targets, strict=True)]
+    rows, passes = lay_out(batch, BatchShape())
+    readers = tuple((target.adapter, target.scale) for target in targets)
+    # The last token of the shortest prompt predicts a forced one, so that it is not shared.
+    assert passes == [ForwardPass(0, 59, readers[:3], (0, 1, 2, 1)), ForwardPass(59, rows.ids.shape[1], readers)]
+    assert passes[0].first_rows == (0, 1, 2)
+    assert [passes[0].adapter_of(row) for row in range(4)] == list(readers)
+    assert [passes[1].adapter_of(row) for row in range(4)] == list(readers)
+    for shape in (BatchShape(left_pad=True), BatchShape(chunk=16)):
+        assert not any(each.shared for each in lay_out(batch, shape)[1])
+    assert len(lay_out(batch, BatchShape(), continues=False)[1]) == 1
+
+
+def test_a_beginning_is_shared_only_where_that_saves_much() -> None:
+    def passes(count: int, beginning: int) -> int:
+        texts = [((9,) * beginning + (row, 5), (4, 5)) for row in range(count)]
+        return len(lay_out([Replay("c", *text, Target("a")) for text in texts], BatchShape())[1])
+
+    assert passes(1, 500) == 1
+    assert passes(5, WORTH_SHARING // 4) == 2 and passes(5, WORTH_SHARING // 4 - 1) == 1
+    assert passes(2, WORTH_SHARING) == 2 and passes(2, WORTH_SHARING - 1) == 1
 
 
 @pytest.mark.parametrize(
