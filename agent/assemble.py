@@ -90,8 +90,8 @@ def log_threshold(config: Config) -> float:
 
 
 def stream_counts(config: Config) -> dict[float, int]:
-    """Seconds between rounds -> the processes that may page and are judged that often: one a detector that pages for
-    each adapter, or for each base with two adapters or more.
+    """Seconds between rounds -> the processes of the fleet that may page and are judged that often: in each of its
+    sidecars one a detector that pages for each adapter, or for each base with two adapters or more.
 
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
@@ -104,7 +104,7 @@ def stream_counts(config: Config) -> dict[float, int]:
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
         cadence = config.probes.every if reads(name) is BaseRound else config.responses_every
-        counts[cadence] += sum(subjects[about] for about in paging({name: own}))
+        counts[cadence] += config.alerts.sidecars * sum(subjects[about] for about in paging({name: own}))
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
     return {min(present): fleet} if fleet else present

@@ -1,7 +1,8 @@
 """When to wake somebody: pure, from verdicts to notices. Their words are in notice_text.py.
 
 One incident per cluster and subject, whatever its cause: the cause may get sharper while the incident is open.
-A base's incident speaks for its members. Anything that cannot be judged for three rounds is reported once, as that.
+A base's incident speaks for its members. Anything that cannot be judged for three rounds is reported once, as that; one
+that comes and goes after twice as many rounds each time within a day, which bounds how often it pages.
 How an incident stands, and for how many rounds, is the verdict's to say (detectors/verdicts/incident.py); here is kept
 what the on-call person was last told, and files of saved state hold it.
 """
@@ -19,6 +20,8 @@ from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
 
 MAX_KEY = 255
+# Within so many seconds of a notice that a subject cannot be judged, the next one takes twice as many silent rounds.
+CANNOT_TELL_AGAIN_S = 24 * 3600.0
 CHANGES_KEPT = 16
 KINDS = {
     NoticeReason.DEGRADED: NoticeKind.TRIGGER,
@@ -44,19 +47,36 @@ class AlertState:
 
     opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: the one that was named
     changes: what was reported as a change, by the hash of what is there now
+    cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
     """
 
     opened_as: str = ""
     cause: str = Cause.NONE.value
     changes: tuple[str, ...] = ()
+    cannot_tell_at: tuple[float, ...] = ()
+
+    def silent_rounds_needed(self, at: float) -> int:
+        """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
+        time that somebody was within a day before."""
+        return SILENT_ROUNDS << len(self.cannot_tell_since(at))
+
+    def cannot_tell_since(self, at: float) -> tuple[float, ...]:
+        return tuple(before for before in self.cannot_tell_at if at - before < CANNOT_TELL_AGAIN_S)
 
     def to_json(self) -> dict[str, Any]:
-        return {"opened_as": self.opened_as, "cause": self.cause, "told": self.changes}
+        return {
+            "opened_as": self.opened_as,
+            "cause": self.cause,
+            "told": self.changes,
+            "cannot_tell_at": self.cannot_tell_at,
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
-        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own."""
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]))
+        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and not when it
+        was reported that a subject cannot be judged."""
+        cannot_tell_at = tuple(stored.get("cannot_tell_at", ()))
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at)
 
 
 States = Mapping[str, AlertState]
@@ -157,7 +177,8 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
         return _of_degraded(state, verdict)
     if verdict.status is Status.UNMONITORABLE:
         # Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody.
-        too_long = verdict.silent_in_a_row >= SILENT_ROUNDS and verdict.reason is not Reason.NO_TRAFFIC
+        silent = verdict.silent_in_a_row >= state.silent_rounds_needed(verdict.at)
+        too_long = silent and verdict.reason is not Reason.NO_TRAFFIC
         return NoticeReason.CANNOT_TELL if too_long and not state.opened_as else None
     # Its own end, or good rounds enough where the memory of the incident was lost and nothing is left to end.
     resolved = verdict.reason is Reason.RESOLVED or verdict.good_in_a_row >= GOOD_ROUNDS
@@ -178,8 +199,10 @@ def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> Ale
     """The state once this was sent about a verdict."""
     if KINDS[sent] is NoticeKind.RESOLVE:
         return replace(state, opened_as="", cause=Cause.NONE.value)
-    opened_as = "cannot_tell" if sent is NoticeReason.CANNOT_TELL else "degraded"
-    return replace(state, opened_as=opened_as, cause=verdict.cause.value)
+    if sent is NoticeReason.CANNOT_TELL:
+        times = (*state.cannot_tell_since(verdict.at), verdict.at)
+        return replace(state, opened_as="cannot_tell", cause=verdict.cause.value, cannot_tell_at=times)
+    return replace(state, opened_as="degraded", cause=verdict.cause.value)
 
 
 def reenrolled(

@@ -168,7 +168,7 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
         },
         "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
         "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}"},
-        # In production the reference is larger; the demo is short.
-        "detectors": {"embedding_drift": {"reference_size": 16, "block": 4}},
+        # In production the first bank is larger; the demo is short.
+        "detectors": {"embedding_drift": {"first_bank": 16, "block": 4}},
         "telemetry": {"prometheus_port": free_port(), "control_port": free_port()},
     }

@@ -1,10 +1,12 @@
 """How much evidence is worth waking a person? The threshold that follows from false pages a year for the whole fleet.
 
-A stream is every M that can alarm by itself, of pods and bases too. Each gets one "+1" in each of its rounds, so what
-counts is stream-rounds a year: summed over all streams, the rounds a year of each. Null: every stream's own.
-Guarantee: the expected number of false pages a year is at most stream-rounds / A, because P(alarm by T) <= T / A for
-each stream (e_detector.py), under any dependence between streams and whatever the interval of each. What breaks it: a
-stream that is not counted, or one whose null does not hold. Source: docs/mathematics.md#false-alarm-budget.
+A stream is every M that can alarm by itself: of adapters and bases, in each sidecar of the fleet. Each gets one "+1" in
+each of its rounds, so what counts is stream-rounds a year: summed over all streams, the rounds a year of each. Null:
+every stream's own, also after an alarm. Guarantee: the expected number of alarms a year is at most stream-rounds / A,
+those after an incident that ended included, under any dependence between streams and whatever the interval of each: M
+grows by at most 1 a round on average, and each alarm takes at least A of it away. What breaks it: a stream that is not
+counted, or one whose null does not hold. What it is not about: pages that say "cannot tell", which are no false
+alarms and have a bound of their own. Source: docs/mathematics.md#false-alarm-budget.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import _telemetry, log_threshold, runner_of, sampler_of, scoring_options, stream_counts
+from agent.assemble import (
+    _telemetry,
+    log_threshold,
+    monitor_of,
+    runner_of,
+    sampler_of,
+    scoring_options,
+    stream_counts,
+)
 from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
 from detectors.canaries.tolerance import Tolerances
@@ -19,8 +28,11 @@ from detectors.evidence.alternative import BASE, HALF_STRENGTH
 from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
 from probes.golden.archive import save
+from probes.golden.statistical_power import draws_to_alarm
 from probes.golden.weights import folder_of
 from probes.scoring.token_distribution import SamplingParameters, sampling_of
+from tests.detectors.record_streams import traffic_round
+from tests.detectors.synthetic import make_base_round
 from tests.probes.goldens import golden
 
 TOPIC = KafkaConfig(bootstrap_servers=("127.0.0.1:9",), topic="t")
@@ -117,7 +129,7 @@ def with_adapters(config: Config, *names: str) -> Config:
 def test_with_one_interval_for_both_lines_the_threshold_is_to_the_last_bit_what_all_streams_of_that_interval_need(
     config: Config,
 ) -> None:
-    """A saved state is only taken up again where the threshold in its detectors' settings is the same."""
+    """And so is what earlier versions saved as the threshold of a round."""
     three = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b", "c")
     assert log_threshold(three) == math.log(streams(three) * rounds_per_year(60.0) / 1.0)
     said = three.model_copy(update={"scoring": Scoring(every=60.0)})
@@ -137,6 +149,42 @@ def promised(config: Config) -> float:
     page = _telemetry(config).page().decode()
     (line,) = [line for line in page.splitlines() if line.startswith("gapwatch_expected_false_pages")]
     return float(line.split()[-1])
+
+
+def of_sidecars(config: Config, sidecars: int) -> Config:
+    return config.model_copy(update={"alerts": Alerts(sidecars=sidecars)})
+
+
+@pytest.mark.parametrize("sidecars", [1, 8, 64])
+def test_every_sidecar_of_the_fleet_has_streams_of_its_own_and_the_promise_is_the_fleets(
+    config: Config, sidecars: int
+) -> None:
+    one = with_adapters(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(every=5.0)}), "a", "b", "c")
+    fleet = of_sidecars(one, sidecars)
+    assert stream_counts(fleet) == {60.0: 4 * sidecars, 5.0: 3 * sidecars}
+    assert log_threshold(fleet) == pytest.approx(log_threshold(one) + math.log(sidecars))
+    assert promised(fleet) == pytest.approx(1.0)
+
+
+def test_sixty_four_sidecars_cost_one_draw_or_two_an_alarm(config: Config) -> None:
+    """ln 64 = 4.2 nats, at 2.95 nats a draw beyond tolerance."""
+    for adapters in (1, 10, 100):
+        one = with_adapters(config, *(f"adapter {n}" for n in range(adapters)))
+        needed = [draws_to_alarm(1.0, 0.05, log_threshold(of_sidecars(one, sidecars))) or 0 for sidecars in (1, 64)]
+        assert needed[0] > 0 and needed[1] - needed[0] in (1, 2)
+
+
+def test_saved_evidence_goes_on_where_the_number_of_sidecars_has_changed(config: Config) -> None:
+    one = config.model_copy(update={"kafka": TOPIC})
+    before, after = monitor_of(one), monitor_of(of_sidecars(one, 64))
+    for number in range(3):
+        before.observe(make_base_round({"router": "healthy"}, number))
+        before.observe(traffic_round("healthy", number, 4))
+    after.restore(json.loads(json.dumps(before.state_json())))
+    canaries, responses = make_base_round({"router": "healthy"}, 3), traffic_round("healthy", 3, 4)
+    assert after.observe(canaries).evidence == before.observe(canaries).evidence
+    # The most that one response adds to the clipped mixture follows from the threshold; what is there counts on.
+    assert [e.n for e in after.observe(responses).evidence] == [16] * 3
 
 
 def test_of_a_configured_number_of_streams_all_count_as_judged_at_the_shorter_interval(config: Config) -> None:

@@ -45,6 +45,8 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"probes": {"every": "soon"}}, "probes.every", "a duration"),
         ({"scoring": {"every": "0s"}}, "scoring.every", "greater than 0"),
         ({"probes": {"token_budget_per_round": 1}}, "probes.token_budget_per_round", "greater than or equal to 64"),
+        ({"alerts": {"sidecars": 0}}, "alerts.sidecars", "greater than or equal to 1"),
+        ({"alerts": {"sidecars": 2, "fleet_streams": 9}}, "alerts", "one of the two"),
         ({"alerts": {"false_pages_per_year": 0}}, "alerts.false_pages_per_year", "greater than 0"),
         ({"models": []}, "models", "at least 1"),
         ({"models": [GOOD["models"][0] | {"adapters": [{"name": "a", "path": "x"}] * 2}]}, "models.0", "adapter names"),

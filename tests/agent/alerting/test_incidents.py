@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_key, step_round, to_notice
@@ -12,7 +15,7 @@ from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import decide
-from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
+from detectors.verdicts.incident import SILENT_ROUNDS, Incident, Outcome, RoundResult, Rules, advance
 from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 from tests.detectors.synthetic import make_round
 
@@ -200,6 +203,39 @@ def test_a_base_that_reports_for_its_members_waits_until_each_of_them_was_silent
     lost = other(without)
     rounds = [[BASE_BLIND, without, other(GOOD)]] * 5 + [[BASE_BLIND, without, lost]] * 3
     assert told(*rounds) == [[], [], [CANNOT], *[[]] * 4, [CANNOT]]
+
+
+def cannot_tell_times(silent: Callable[[int, bool], bool], rounds: int) -> list[int]:
+    """Rounds, one a minute, in which somebody was told that a subject cannot be judged. silent: of a round's number,
+    and of whether that incident is open, whether nothing was measured in it"""
+    states: dict[str, AlertState] = {}
+    incident, sent = Incident(), []
+    for number in range(rounds):
+        is_open = states.get(state_key(SubjectKind.ADAPTER, ROUTER), AlertState()).opened_as != ""
+        seen = replace(BLIND if silent(number, is_open) else GOOD, at=FIXED + 60.0 * number)
+        incident = following(incident, seen)
+        counted_in = replace(seen, silent_in_a_row=incident.silent_in_a_row, good_in_a_row=incident.good_in_a_row)
+        states, notices = step_round(states, [counted_in], seen.at, "prod")
+        states = {key: AlertState.from_json(json.loads(json.dumps(state.to_json()))) for key, state in states.items()}
+        sent += [number for notice in notices if notice.reason is NoticeReason.CANNOT_TELL]
+    return sent
+
+
+def test_a_subject_that_cannot_be_judged_in_three_rounds_of_four_pages_once_a_day_and_not_360_times() -> None:
+    """Three silent rounds and a measured one, for two days."""
+    assert cannot_tell_times(lambda number, _: number % 4 != 3, 2880) == [2, 1442]
+
+
+def test_an_outage_that_stays_is_reported_also_after_others_of_that_day() -> None:
+    assert cannot_tell_times(lambda number, _: number % 100 < 50 or number >= 400, 1000) == [2, 105, 211, 323, 447]
+
+
+def test_no_day_has_more_pages_that_cannot_tell_than_the_bound() -> None:
+    """The most there can be: each outage ends when it has paged, for one round. With R rounds a day that are at most
+    log2(R / 3 + 2)."""
+    sent = np.array(cannot_tell_times(lambda _, is_open: not is_open, 3 * 1440))
+    most = max(int(((sent >= start) & (sent < start + 1440)).sum()) for start in sent)
+    assert 7 <= most <= math.floor(math.log2(1440 / SILENT_ROUNDS + 2)) == 8
 
 
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:

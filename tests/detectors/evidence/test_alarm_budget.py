@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from detectors.errors import Refused
@@ -12,6 +13,7 @@ from detectors.evidence.alarm_budget import (
     rounds_per_year,
     stream_rounds_per_year,
 )
+from detectors.evidence.e_process_bank import ProcessArrays, move_counts
 
 
 def test_a_fleet_of_a_thousand_adapters_on_four_channels_a_round_a_minute_needs_21_and_a_half_nats() -> None:
@@ -46,3 +48,25 @@ def test_a_budget_that_cannot_be_overspent_needs_no_evidence_below_zero() -> Non
 def test_nonsense_is_refused(call: object) -> None:
     with pytest.raises(Refused):
         call()  # type: ignore[operator]
+
+
+def test_alarms_of_streams_that_start_again_after_each_are_as_many_as_the_budget_says() -> None:
+    """What M had at its alarms and what it has at the end are together the rounds, on average: the proof, as a sum.
+
+    2,000 streams of 300 rounds of one draw at the edge of the null, each started again at each alarm, A = 10.
+    """
+    streams, rounds, share, a = 2000, 300, 0.05, 10.0
+    rows, generator = ProcessArrays.fresh(streams, 8), np.random.default_rng(0)
+    alarms, spent = np.zeros(streams), np.zeros(streams)
+    for number in range(rounds):
+        move_counts(rows, generator.binomial(1, share, streams), 1, share, float(number))
+        m = rows.m.mean(axis=1)
+        alarmed = np.flatnonzero(m >= a)
+        alarms[alarmed] += 1
+        spent[alarmed] += m[alarmed]
+        for row in alarmed:
+            rows.forget(int(row))
+    apart = spent + rows.m.mean(axis=1) - rounds
+    assert abs(apart.mean()) <= 4 * apart.std() / math.sqrt(streams)
+    assert alarms.mean() + 4 * alarms.std() / math.sqrt(streams) < rounds / a
+    assert alarms.mean() > 0.2 * rounds / a, "and the bound is not idle: what is missing is overshoot"

@@ -266,3 +266,16 @@ def test_a_restart_is_of_one_adapter_and_its_bank_goes_on() -> None:
     detector.restart("router")
     (after,) = detector.update(replace(embedding(0, 99), vector=np.full(24, np.nan, np.float32)))
     assert (after.log_e, after.n, detector.state.banks[PROMPTS].used) == (0.0, 0, used)
+
+
+@pytest.mark.parametrize("stop", [31, 40, 60, 63, 200])
+def test_banks_go_on_after_a_restart_as_if_never_stopped(stop: int) -> None:
+    """In the reference period, at the very end of the first bank, and in one of those after it."""
+    config = Config(reference_size=64, first_bank=32, block=4)
+    records = [embedding(0, i, 0.4 if i > 100 else 0.0) for i in range(260)]
+    whole, first = Detector(config), Detector(config)
+    expected = [whole.update(record) for record in records]
+    for record in records[:stop]:
+        first.update(record)
+    again = Detector(config, State.from_json(json.loads(json.dumps(first.state.to_json(), allow_nan=False))))
+    assert [again.update(record) for record in records[stop:]] == expected[stop:]
