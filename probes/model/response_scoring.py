@@ -281,11 +281,12 @@ def joined(pieces: Sequence[TokenScores]) -> TokenScores:
     log_sampler = {
         name: np.concatenate([piece.log_sampler[name] for piece in pieces]) for name in pieces[0].log_sampler
     }
-    path, hot, wide = (
+    path, hot, wide, *edges = (
         np.concatenate([getattr(piece, axis) for piece in pieces], axis=1)
-        for axis in ("path_log_lik", "temperature_log_lik", "top_p_log_lik")
+        for axis in ("path_log_lik", "temperature_log_lik", "top_p_log_lik", "ranks_weaker", "ranks_stronger")
     )
-    return TokenScores(log_l, log_sampler, path, hot, wide, np.concatenate([piece.ranks for piece in pieces]))
+    ranks = np.concatenate([piece.ranks for piece in pieces])
+    return TokenScores(log_l, log_sampler, path, hot, wide, ranks, *edges)
 
 
 def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.token_distribution import Doubles, SamplingParameters
-from probes.scoring.token_scores import Response, Settings, TokenScores, seed_of
+from probes.scoring.token_scores import ROUNDING, Response, Settings, TokenScores, seed_of
 
 COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 
@@ -278,6 +278,9 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         top_ps=np.array(top_ps, np.float32),
         top_p_log_lik=_sums([] if greedy else tokens.top_p_log_lik),
         ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
+        ranks_weaker=_sums([] if greedy else tokens.ranks_weaker),
+        ranks_stronger=_sums([] if greedy else tokens.ranks_stronger),
+        rank_toll=job.toll + (asking.tokens.numeric + ROUNDING) * len(tokens.ranks),
         temperature=job.sampling.temperature,
         top_p=job.sampling.top_p,
         detail=answer.detail or ("scored on the token ids of its text: its record has none" if job.toll else ""),

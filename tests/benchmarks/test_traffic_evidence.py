@@ -24,6 +24,7 @@ def observed(log_l: dict[Alternative, float], responses: int = 6, tokens: int = 
     scores = TokenScores(
         {name: np.full(n, value) for name, value in log_l.items()}, {},
         np.zeros((2, n)), np.zeros((2, n)), np.zeros((2, n)), rng.random(n),
+        np.zeros((2, n)), np.zeros((2, n)),
     )  # fmt: skip
     lengths = np.full(responses, tokens)
     return Observed(
