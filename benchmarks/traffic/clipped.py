@@ -80,7 +80,7 @@ def alarms(
     """(runs,) responses until the alarm, ``most`` where there was none. share: of them that are drawn from ``bad``"""
     rng = np.random.default_rng(SEED)
     # A response's factors depend on nothing but itself: a look-up.
-    tables = [_factors(values, log_a, slip) for values in (good, bad)]
+    tables = [factors(values, log_a, slip) for values in (good, bad)]
     m, needed = np.zeros((runs, tables[0].shape[1])), np.full(runs, most)
     for n in range(1, most + 1):
         faulty = rng.random(runs) < share
@@ -98,7 +98,7 @@ def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
 
     From one mislabelled record to the next in one step: M of neutral responses is a geometric sum.
     """
-    rng, (plain,), (odd,) = np.random.default_rng(SEED), _factors(np.zeros(1)), _factors(np.full(1, 60.0))
+    rng, (plain,), (odd,) = np.random.default_rng(SEED), factors(np.zeros(1)), factors(np.full(1, 60.0))
     m, responses, highest = np.zeros((runs, len(plain))), np.zeros(runs), np.zeros(runs)
     while (responses < most).any():
         gap = rng.geometric(1e-3, size=runs)[:, None] - 1
@@ -109,7 +109,7 @@ def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
     return int((highest >= math.exp(LOG_A)).sum()), math.log(highest.max())
 
 
-def _factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -> Doubles:
+def factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -> Doubles:
     """(R, G) by what each response multiplies M, as the detector has it. slip: in place of ``mislabelled``"""
     config = Config()
     shares, most = np.array(config.replicas).T

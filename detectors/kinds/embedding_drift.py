@@ -73,9 +73,12 @@ class ReferenceBank:
 
 @dataclass(slots=True)
 class State:
-    """streams: M of each adapter and side; banks: the rest of what they remember, by the same key."""
+    """streams: M of each adapter and side; banks: the rest of what they remember, by the same key.
 
-    layout: ClassVar[int] = 1
+    layout: since 2, most outputs are embedded as far as they are scored: references of whole ones are not their peers
+    """
+
+    layout: ClassVar[int] = 2
 
     streams: EProcessBank[DriftStream] = field(default_factory=EProcessBank)
     banks: dict[DriftStream, ReferenceBank] = field(default_factory=dict)

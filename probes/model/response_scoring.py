@@ -218,7 +218,7 @@ def _window(
     pieces: list[TokenScores] = []
     for part, logits in _logits(golden, first.targets, states):
         plain = logits[ADAPTER] if job.sampling.penalised else None
-        logits = {name: _penalised(own, job, part, options.longest_output) for name, own in logits.items()}
+        logits = {name: _penalised(own, job, part, lengths[0]) for name, own in logits.items()}
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
         pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter)))
@@ -294,7 +294,7 @@ def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:
 
 
 def _scored_length(task: ScoringTask, options: ScoringOptions) -> int:
-    return min(len(task.job.output), options.longest_output)
+    return options.scored_length(task.job)
 
 
 def _step(model: Model) -> int:

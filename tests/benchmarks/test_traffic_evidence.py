@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.traffic import peers
+from benchmarks.traffic import peers, prefixes
 from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
@@ -89,6 +89,14 @@ def test_a_replica_of_ten_and_of_thirty_two_is_found_in_the_promised_responses()
     tenth, rare = (alarms(good, bad, share, LOG_A, runs=200) for share in (0.1, 1 / 32))
     assert tenth.mean() <= 70 and np.quantile(tenth, 0.99) <= 170
     assert rare.mean() <= 300
+
+
+def test_a_fault_that_begins_late_alarms_by_the_responses_that_are_read_whole() -> None:
+    """One in eight of them: at best a cap of 110 in one response of eight, and never where none is read so far."""
+    part, first = prefixes.read(50, 512), np.full(9, 32)
+    assert 16 <= prefixes.alarm(part, 1.5, 50, 10, healthy=300)[0] <= 100
+    assert prefixes.alarm(first, 1.5, 50, 10, healthy=300)[0] == prefixes.MOST
+    assert prefixes.alarm(first, 1.5, 50, 10) == (4.0, 4.0 * 82)
 
 
 def test_peers_see_what_is_plainly_there() -> None:
