@@ -149,6 +149,7 @@ def _fair(world: World) -> Iterator[Figure]:
 def _replicas(world: World) -> Iterator[Figure]:
     for name in world.adapters:
         yield from clipped.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
+    yield from clipped.weak(world.faulty)
     yield from clipped.run_length(world.quick)
 
 

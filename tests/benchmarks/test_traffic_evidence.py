@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.traffic import peers, prefixes
-from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
+from benchmarks.traffic.clipped import alarms, by_default, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
 from benchmarks.traffic.served import LONGEST, Cell
@@ -70,6 +70,15 @@ def test_two_of_the_copies_are_drawn_and_the_base_is_always_scored() -> None:
 def test_a_response_counts_with_the_weighted_mean_of_its_alternatives() -> None:
     found = per_response(observed({BASE: 2.0, HALF_STRENGTH: -100.0}))
     assert found == pytest.approx(np.full(6, 20.0 + math.log(0.5 / 0.7)))
+
+
+def test_by_default_half_strength_counts_where_it_is_drawn() -> None:
+    """The base at .5, the path at .07 together, and half strength at .2 where it is drawn: hand-made L of each."""
+    path = {interpolation(share): -300.0 for share in (0.25, 0.5, 0.75)}
+    values = by_default(observed({BASE: -300.0, **path, HALF_STRENGTH: 1.0}))
+    with_half = np.isclose(values, 10.0 + math.log(0.2 / (0.57 + 0.2 + 0.15 / OTHERS)), atol=0.05)
+    assert np.mean(with_half | (values < -500)) == 1.0
+    assert np.mean(with_half) == pytest.approx(chances()[HALF_STRENGTH], abs=0.1)
 
 
 def test_four_responses_at_the_cap_alarm_and_healthy_ones_never() -> None:
