@@ -1,7 +1,7 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, retention, texts, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, prefixes, retention, texts, speed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, report, stored_figures
-from benchmarks.traffic import clipped, delays, fair_bet, peers, scoring_speed, texts
+from benchmarks.traffic import clipped, delays, fair_bet, peers, prefixes, scoring_speed, texts
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.alternative import HALF_STRENGTH
@@ -122,6 +122,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "fair_bet": _fair,
         "replicas": _replicas,
         "peers": _peers,
+        "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),
         "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
@@ -148,6 +149,7 @@ def _fair(world: World) -> Iterator[Figure]:
 def _replicas(world: World) -> Iterator[Figure]:
     for name in world.adapters:
         yield from clipped.figures(name, *(world.plain[name, writer] for writer in ("healthy", "base", "wrong")))
+    yield from clipped.weak(world.faulty)
     yield from clipped.run_length(world.quick)
 
 

@@ -17,6 +17,7 @@ from detectors.registry import (
     Detector,
     EstimatesRetention,
     OwnPast,
+    SeesOtherDistributions,
     SeveralStreams,
     load,
     names,
@@ -69,7 +70,8 @@ class Monitor:
         estimator = next((d for d in detectors if isinstance(d, EstimatesRetention)), None)
         calibrator = next((d for d in detectors if isinstance(d, CalibratesSampler)), None)
         self._canaries = CanaryIncidents(rules, self._detectors)
-        self._responses = ResponseIncidents(rules, estimator, calibrator)
+        omnibus = next((d for d in detectors if isinstance(d, SeesOtherDistributions)), None)
+        self._responses = ResponseIncidents(rules, estimator, calibrator, omnibus)
         self._latest_canaries: dict[Subject, Verdict] = {}
         self._drift: dict[str, dict[str, float]] = {}
 

@@ -391,6 +391,14 @@ OUTPUTS_MOVED = "outputs differ from those seen first (evidence {outputs:.1f} na
 PROMPTS_TOO, PROMPTS_NOT = "and so do prompts", "and prompts do not"
 TOKENS_DRAWN = "tokens are drawn {how}"
 DRAWN_AT = "as at {parameter} {mean:.2f} ({low}..{high}), requests asked for {requested}"
+RANKS_MOVED = (
+    "tokens are not distributed as the accepted adapter's are (evidence {nats:.1f} nats), and no other sampler "
+    "explains it: this never pages"
+)
+CHECK_THE_ENGINE = (
+    "compare the engine's precision, quantization and sharding settings, and the files that it loaded, with those "
+    "before; then run gapwatch query responses"
+)
 DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requested}"
 
 # ---------------------------------------------------------------------------------------------------------------------

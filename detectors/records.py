@@ -74,6 +74,7 @@ class Reason(StrEnum):
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
     INPUT_DRIFT = "input_drift"  # healthy: the embeddings of prompts have moved, the adapter has not
     SAMPLING_CHANGED = "sampling_changed"  # healthy: tokens are drawn by another sampler than the requests ask for
+    RANKS_MOVED = "ranks_moved"  # suspect: tokens are not distributed as accepted, and no sampler or fault explains it
     OUTPUT_DRIFT = "output_drift"  # suspect: the embeddings of outputs have moved, and no response could be scored
 
 

@@ -87,6 +87,14 @@ class CalibratesSampler(Protocol):
 
 
 @runtime_checkable
+class SeesOtherDistributions(Protocol):
+    """A detector that sees that tokens are not distributed as accepted, without knowing what would do that."""
+
+    def unexplained(self, subject: str) -> float:
+        """Nats of evidence for it; 0 where there is none, and where it has stopped growing."""
+
+
+@runtime_checkable
 class SeveralStreams(Protocol):
     """Settings of a detector of which not exactly one stream a subject may page."""
 

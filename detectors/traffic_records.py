@@ -57,6 +57,9 @@ class TrafficScore:
     path: (G,) shares on the interpolation path from base (0) to adapter (1); path_log_lik: (G,) ln likelihood there
     temperatures, top_ps: samplers that might be in force; *_log_lik: (G,) ln likelihood there, all else as requested
     ranks: (tokens,) randomised rank of each token in the golden distribution, in [0, 1]; uniform under the null
+    ranks_weaker, ranks_stronger: (B,) how many of the tokens have a rank in each of so many equal parts of [0, 1], on
+    average, where what wrote them is at the lower or at the upper edge of the adapter's tolerance
+    rank_toll: nats taken off an e-value that is made of the ranks, for numerics and for ids made from text
     temperature, top_p: of the request; nan where unknown
     Arrays that a greedy response has no numbers for are empty.
     """
@@ -78,6 +81,9 @@ class TrafficScore:
     top_ps: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     top_p_log_lik: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     ranks: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    ranks_weaker: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    ranks_stronger: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    rank_toll: float = 0.0
     temperature: float = float("nan")
     top_p: float = float("nan")
     detail: str = ""

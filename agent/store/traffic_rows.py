@@ -25,7 +25,7 @@ LAST_MINUTE = (2**32 - 1) // 60 * 60
 # Arrays of numbers of one response, each (G,) or (tokens,) float32.
 AXES = (
     *("path", "path_log_lik", "temperatures", "temperature_log_lik", "top_ps", "top_p_log_lik"),
-    "ranks",
+    *("ranks", "ranks_weaker", "ranks_stronger"),
 )
 
 
@@ -121,7 +121,7 @@ def score_row(score: TrafficScore, of: TrafficRound) -> Row:
         "judged_at": when(of.at),
         **fields_of(score, AXES),
         **fields_of(score, ("adapter", "pod", "request_id", "tokens", "detail")),
-        **{name: float(getattr(score, name)) for name in ("temperature", "top_p")},
+        **{name: float(getattr(score, name)) for name in ("rank_toll", "temperature", "top_p")},
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figures import Figure, at_least, at_most, context, exactly
-from benchmarks.traffic.delays import LOG_A
+from benchmarks.traffic.delays import FREE, LOG_A, drawn_by_default, weights
 from benchmarks.traffic.observed import Observed
 from benchmarks.traffic.served import SEED
 from detectors.evidence.e_detector import LARGEST
@@ -21,7 +21,7 @@ from detectors.evidence.likelihood_process import averaged, clipped_mixture, wei
 from detectors.kinds.traffic_likelihood import Config
 
 Doubles = NDArray[np.float64]
-RUNS, MOST = 400, 4000
+RUNS, MOST, DRAWS = 400, 4000, 200
 
 
 def figures(adapter: str, healthy: Observed, base: Observed, wrong: Observed) -> Iterator[Figure]:
@@ -39,6 +39,36 @@ def figures(adapter: str, healthy: Observed, base: Observed, wrong: Observed) ->
     yield exactly(f"one mislabelled record in a thousand, {adapter}: pages in {runs}", pages, "pages", 0)
     quiet = int((alarms(good, good, 0.0, math.log(1e3)) < MOST).sum())
     yield exactly(f"healthy, {adapter}: alarms at A = 1,000 in {runs}", quiet, "alarms", 0)
+
+
+def weak(cells: Sequence[Observed]) -> Iterator[Figure]:
+    """Every fault on all responses, by the stream that pages and in the default configuration: which alternatives a
+    response is scored against is drawn, ``OTHERS`` adapters are registered, and none of them is like the writer but the
+    one that it is."""
+    for observed in cells:
+        if observed.cell.faulty:
+            table = by_default(observed)
+            needed = alarms(table, table, 1.0, LOG_A)
+            what = f"{observed.cell.writer} on all responses of {observed.cell.adapter}, by default"
+            yield context(f"{what}: mean responses to the page", float(needed.mean()), "responses")
+            yield context(f"{what}: no page within {MOST}", 100 * float((needed == MOST).mean()), "%")
+
+
+def by_default(observed: Observed) -> Doubles:
+    """(R * DRAWS,) ln of each response's e-value by the alternatives that it draws, for so many request ids."""
+    prior, sums = (
+        weights(),
+        {who: np.array([t.sum() for t in observed.responses(who)]) for who in observed.tokens.log_l},
+    )
+    always = [who for who in sums if who.kind in FREE]
+    lowest = np.full(len(observed.lengths), -1e3)
+    rows = []
+    for i in range(DRAWS):
+        scored = [*always, *drawn_by_default(f"request {i}")]
+        values = np.stack([sums.get(who, lowest) for who in scored])
+        own = np.array([prior[who] for who in scored])
+        rows += [averaged(column, own) for column in values.T]
+    return np.array(rows)
 
 
 def run_length(quick: bool) -> Iterator[Figure]:
@@ -80,7 +110,7 @@ def alarms(
     """(runs,) responses until the alarm, ``most`` where there was none. share: of them that are drawn from ``bad``"""
     rng = np.random.default_rng(SEED)
     # A response's factors depend on nothing but itself: a look-up.
-    tables = [_factors(values, log_a, slip) for values in (good, bad)]
+    tables = [factors(values, log_a, slip) for values in (good, bad)]
     m, needed = np.zeros((runs, tables[0].shape[1])), np.full(runs, most)
     for n in range(1, most + 1):
         faulty = rng.random(runs) < share
@@ -98,7 +128,7 @@ def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
 
     From one mislabelled record to the next in one step: M of neutral responses is a geometric sum.
     """
-    rng, (plain,), (odd,) = np.random.default_rng(SEED), _factors(np.zeros(1)), _factors(np.full(1, 60.0))
+    rng, (plain,), (odd,) = np.random.default_rng(SEED), factors(np.zeros(1)), factors(np.full(1, 60.0))
     m, responses, highest = np.zeros((runs, len(plain))), np.zeros(runs), np.zeros(runs)
     while (responses < most).any():
         gap = rng.geometric(1e-3, size=runs)[:, None] - 1
@@ -109,7 +139,7 @@ def neutral_alarms(runs: int, most: int) -> tuple[int, float]:
     return int((highest >= math.exp(LOG_A)).sum()), math.log(highest.max())
 
 
-def _factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -> Doubles:
+def factors(values: Doubles, log_a: float = LOG_A, slip: float | None = None) -> Doubles:
     """(R, G) by what each response multiplies M, as the detector has it. slip: in place of ``mislabelled``"""
     config = Config()
     shares, most = np.array(config.replicas).T

@@ -78,13 +78,18 @@ def fastest(observed: Observed, weights: Mapping[Bet, float], chances: Mapping[B
 @cache
 def chances() -> dict[Alternative, float]:
     """Alternative -> the share of requests that draw it by default; 1 for those without a pass of their own."""
-    options = ScoringOptions()
-    own = {who: weight for who, weight in weights().items() if who in {*options.copies, *_others()}}
     shares = {who: 1.0 if who.kind in FREE else 0.0 for who in weights()}
     for i in range(REQUESTS):
-        for who in own if options.passes is None else drawn(f"request {i}", own, options.passes):
+        for who in drawn_by_default(f"request {i}"):
             shares[who] += 1.0 / REQUESTS
     return shares
+
+
+def drawn_by_default(request_id: str) -> set[Alternative]:
+    """The alternatives with a pass of their own that a response is scored against."""
+    options = ScoringOptions()
+    own = {who: weight for who, weight in weights().items() if who in {*options.copies, *_others()}}
+    return set(own) if options.passes is None else drawn(request_id, own, options.passes)
 
 
 @cache
@@ -93,6 +98,7 @@ def weights() -> dict[Alternative, float]:
     return weights_of(dict(traffic_likelihood.Config().weights), _others())
 
 
+@cache
 def _others() -> list[Alternative]:
     """All that a benchmark's adapter may be mistaken for among them."""
     return [*map(other_adapter, ADAPTERS), *(other_adapter(f"number {i}") for i in range(OTHERS - len(ADAPTERS)))]

@@ -130,7 +130,8 @@ class ReferenceBank:
 class State:
     """streams: M by adapter and side; banks: their references
 
-    layout: 1 held one bank, whose references were used up after 512 embeddings; the evidence was against that alone.
+    layout: 1 held one bank, whose references were used up after 512 embeddings, and embedded every output whole; since
+    2 most outputs are embedded as far as they are scored
     A full stream has reference_size x directions numbers of two bytes, 262 kB, in JSON 350 kB.
     """
 

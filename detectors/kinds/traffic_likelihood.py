@@ -51,7 +51,8 @@ class Config:
     fifths), so it has the larger part of what the base leaves.
     log_threshold: ln A of the fleet, nats; in the clipped mixture no response adds more than a third of it
     replicas: (q, k) of the clipped mixture (likelihood_process.py), one M each: the share of the responses that a
-    faulty replica writes, and the most that one response adds
+    faulty replica writes, and the most that one response adds. A large k costs r k nats a response, more than a weak
+    fault grows by: all responses with k = 16 are for those
     mislabelled: r, share of the records that may be filed under a wrong adapter's name
     pages: may the clipped mixture alarm by itself? one_response: may the weighted mean? Then one response can be
     enough, and so can one mislabelled record
@@ -68,7 +69,7 @@ class Config:
     # stays valid under another cap, the factors are fair before and after it.
     log_threshold: float = field(default=21.5, repr=False, compare=False)
     replicas: tuple[tuple[float, float], ...] = (
-        (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, math.inf),
+        (0.003, 32.0), (0.01, 110.0), (0.03, 32.0), (0.1, 110.0), (0.3, 430.0), (1.0, 16.0), (1.0, math.inf),
     )  # fmt: skip
     mislabelled: float = 1e-3
     pages: bool = True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.records import Evidence, Status, Verdict
-from detectors.registry import CalibratesSampler, EstimatesRetention
+from detectors.registry import CalibratesSampler, EstimatesRetention, SeesOtherDistributions
 from detectors.traffic.adapter_decision import (
     ResponseEstimates,
     ResponseIncident,
@@ -18,6 +18,7 @@ from detectors.traffic.adapter_decision import (
     incident_of_responses,
 )
 from detectors.traffic.base_decision import decide_traffic_base
+from detectors.traffic.rank_report import with_ranks
 from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
@@ -26,7 +27,8 @@ from detectors.verdicts.incident import Incident, Rules
 
 @dataclass(slots=True)
 class ResponseIncidents:
-    """rules: of the fleet; estimator, calibrator: the detectors that can say so, None where they are switched off
+    """rules: of the fleet; estimator, calibrator, omnibus: the detectors that can say so, None where they are switched
+    off
 
     incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
     bases, latest_bases: likewise of bases with two adapters or more; calibrations: adapter -> the last, not saved
@@ -35,6 +37,7 @@ class ResponseIncidents:
     rules: Rules
     estimator: EstimatesRetention | None
     calibrator: CalibratesSampler | None = None
+    omnibus: SeesOtherDistributions | None = None
     incidents: dict[str, ResponseIncident] = field(default_factory=dict)
     latest: dict[str, Verdict] = field(default_factory=dict)
     bases: dict[str, Incident] = field(default_factory=dict)
@@ -104,6 +107,8 @@ class ResponseIncidents:
         estimates = self._estimates(adapter)
         verdict, after = decide_traffic(record, adapter, evidence, responses, estimates, before, self.rules)
         self._calibrate(adapter, record)
+        unexplained = 0.0 if self.omnibus is None else self.omnibus.unexplained(adapter)
+        verdict = with_ranks(verdict, unexplained, self.calibrations.get(adapter))
         verdict = with_sampler(verdict, self.sampler(adapter))
         self.incidents[adapter], self.latest[adapter] = after, verdict
         return verdict

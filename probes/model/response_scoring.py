@@ -218,7 +218,7 @@ def _window(
     pieces: list[TokenScores] = []
     for part, logits in _logits(golden, first.targets, states):
         plain = logits[ADAPTER] if job.sampling.penalised else None
-        logits = {name: _penalised(own, job, part, options.longest_output) for name, own in logits.items()}
+        logits = {name: _penalised(own, job, part, lengths[0]) for name, own in logits.items()}
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
         pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter)))
@@ -281,11 +281,12 @@ def joined(pieces: Sequence[TokenScores]) -> TokenScores:
     log_sampler = {
         name: np.concatenate([piece.log_sampler[name] for piece in pieces]) for name in pieces[0].log_sampler
     }
-    path, hot, wide = (
+    path, hot, wide, *edges = (
         np.concatenate([getattr(piece, axis) for piece in pieces], axis=1)
-        for axis in ("path_log_lik", "temperature_log_lik", "top_p_log_lik")
+        for axis in ("path_log_lik", "temperature_log_lik", "top_p_log_lik", "ranks_weaker", "ranks_stronger")
     )
-    return TokenScores(log_l, log_sampler, path, hot, wide, np.concatenate([piece.ranks for piece in pieces]))
+    ranks = np.concatenate([piece.ranks for piece in pieces])
+    return TokenScores(log_l, log_sampler, path, hot, wide, ranks, *edges)
 
 
 def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:
@@ -293,7 +294,7 @@ def _uniforms(job: ScoringJob, n: int) -> NDArray[np.float64]:
 
 
 def _scored_length(task: ScoringTask, options: ScoringOptions) -> int:
-    return min(len(task.job.output), options.longest_output)
+    return options.scored_length(task.job)
 
 
 def _step(model: Model) -> int:

@@ -93,6 +93,20 @@ def ranks(golden: Doubles, tokens: NDArray[np.int64], uniform: Doubles) -> Doubl
     return result
 
 
+def rank_bins(golden: Doubles, drawn_by: Doubles, bins: int) -> Doubles:
+    """(T, bins) chance that the rank of a token (``ranks``) is in each of so many equal parts of [0, 1], where it is
+    drawn by ``drawn_by`` and ranked in ``golden``; both (T, V) log-probabilities. Exact sums over the vocabulary."""
+    order = np.argsort(-golden, axis=1, kind="stable")
+    ahead, mass = (np.exp(np.take_along_axis(side, order, axis=1)).cumsum(axis=1) for side in (golden, drawn_by))
+    points = np.arange(1, bins) / bins
+    result = np.zeros((len(golden), bins))
+    for t, (up_to, drawn) in enumerate(zip(ahead, mass, strict=True)):
+        some = int(np.isfinite(golden[t]).sum())
+        below = np.interp(points, np.append(0.0, up_to[:some]), np.append(0.0, drawn[:some]))
+        result[t] = np.diff(below, prepend=0.0, append=1.0)
+    return result
+
+
 def at_tokens(log_probs: Doubles, tokens: NDArray[np.int64]) -> Doubles:
     """(T,) of a (T, V) table the entries of these tokens."""
     return log_probs[np.arange(len(tokens)), tokens]

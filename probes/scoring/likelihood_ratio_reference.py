@@ -31,6 +31,7 @@ from probes.scoring.likelihood_axes import (
     at_tokens,
     interpolate,
     path_log_likelihood,
+    rank_bins,
     ranks,
     sampler_log_likelihood,
     temperature_log_likelihood,
@@ -105,11 +106,13 @@ def score(
     log_sampler = {name: log_e(own, null, tokens, settings.numeric) for name, own in drawn_by.items()}
     hot = temperature_log_likelihood(adapter, tokens, sampling, settings.temperatures)
     if sampling.greedy:
-        unknown = [np.full((len(axis), len(tokens)), np.nan) for axis in (settings.grid, settings.top_ps)]
-        return TokenScores(log_l, log_sampler, unknown[0], hot, unknown[1], np.full(len(tokens), np.nan))
+        sizes = (len(settings.grid), len(settings.top_ps), settings.rank_bins, settings.rank_bins)
+        path, wide, *edges = (np.full((size, len(tokens)), np.nan) for size in sizes)
+        return TokenScores(log_l, log_sampler, path, hot, wide, np.full(len(tokens), np.nan), *edges)
     path = path_log_likelihood(adapter, base, tokens, sampling, settings.grid)
     wide = sampler_log_likelihood(adapter, tokens, settings.widened(sampling))
-    return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)))
+    edges = [rank_bins(null.golden, edge, settings.rank_bins).T for edge in null.benign]
+    return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)), *edges)
 
 
 def null_of(

@@ -47,13 +47,15 @@ class NullTensors:
 
     golden: (N, V) log-probabilities; inside: (N, V) 1 in the golden nucleus, None where nothing is cut off
     weights: of each edge, (N, V) ratio of its probabilities to the golden ones
-    m: (N,) largest probability that an edge puts outside the nucleus; greedy: nothing was drawn within it
+    m: (N,) largest probability that an edge puts outside the nucleus; edges: of each, (N, V) log-probabilities
+    greedy: nothing was drawn within the nucleus
     """
 
     golden: torch.Tensor
     inside: torch.Tensor | None
     weights: tuple[torch.Tensor, ...]
     m: torch.Tensor
+    edges: tuple[torch.Tensor, ...]
     greedy: bool = False
 
 
@@ -85,16 +87,18 @@ def score_torch(
     }
     hot = temperature_log_likelihood_torch(adapter, null.golden, tokens, sampling, settings.temperatures)
     if sampling.greedy:
-        path, wide = (hot.new_full((len(axis), len(tokens)), torch.nan) for axis in (settings.grid, settings.top_ps))
+        sizes = (len(settings.grid), len(settings.top_ps), settings.rank_bins, settings.rank_bins)
+        path, wide, *edges = (hot.new_full((size, len(tokens)), torch.nan) for size in sizes)
         ranked = hot.new_full((len(tokens),), torch.nan)
     else:
         path = path_log_likelihood_torch(adapter, base, tokens, sampling, settings.grid)
         wide = sampler_log_likelihood_torch(adapter, tokens, settings.widened(sampling))
         ranked = ranks_torch(null.golden, tokens, positions.uniform)
+        edges = rank_bins_torch(null.golden, null.edges, settings.rank_bins)
     return TokenScores(
         {who: _numpy(values) for who, values in log_l.items()},
         {name: _numpy(values) for name, values in log_sampler.items()},
-        *map(_numpy, (path, hot, wide, ranked)),
+        *map(_numpy, (path, hot, wide, ranked, *edges)),
     )
 
 
@@ -176,7 +180,7 @@ def null_of_torch(
     edges = [token_distribution_torch(torch.lerp(base, adapter, share), sampling, tie) for share in settings.edges]
     if not sampling.truncated:
         ratios = tuple((edge - golden).exp_() for edge in edges)
-        return NullTensors(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE))
+        return NullTensors(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE), tuple(edges))
     inside = golden.isfinite()
     level = torch.where(inside, golden, 0.0)
     weights, outside = [], []
@@ -186,7 +190,7 @@ def null_of_torch(
         ratio = torch.where(inside, (edge - level).exp_(), 0.0)
         weights.append(ratio / mass.clamp(min=NOTHING)[:, None])
     m = torch.stack(outside).amax(0).clamp(OUTSIDE, 1.0 - OUTSIDE)
-    return NullTensors(golden, inside.float(), tuple(weights), m, sampling.greedy)
+    return NullTensors(golden, inside.float(), tuple(weights), m, tuple(edges), sampling.greedy)
 
 
 def log_e_torch(
@@ -327,6 +331,41 @@ def ranks_torch(golden: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tenso
     above = torch.where(ahead, golden.exp(), 0.0).sum(-1, dtype=torch.float64)
     rank = (above + uniform * written[:, 0].double().exp()).clamp(max=1.0)
     return torch.where(written[:, 0].isfinite(), rank, 1.0)
+
+
+def rank_bins_torch(golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], bins: int) -> list[torch.Tensor]:
+    """``likelihood_axes.rank_bins``, (bins, N) for each of ``drawn_by``: from the most probable tokens alone where all
+    others lie in the last bin."""
+    width = golden.shape[-1]
+    ids = _in_order(golden, min(width, FIRST_LOOK))
+    ahead = _running(golden, ids)
+    if ids.shape[-1] < width and bool((ahead[:, -1] < 1.0 - 1.0 / bins).any()):
+        ids = _in_order(golden, width)
+        ahead = _running(golden, ids)
+    points = (torch.arange(1, bins, device=golden.device, dtype=ahead.dtype) / bins).expand(len(golden), -1)
+    upper = torch.searchsorted(ahead, points.contiguous()).clamp(max=ids.shape[-1] - 1)
+    high, low = ahead.gather(1, upper), torch.where(upper > 0, ahead.gather(1, (upper - 1).clamp(min=0)), 0.0)
+    within = ((points - low) / (high - low).clamp(min=NOTHING)).clamp(0.0, 1.0)
+    return [_binned(_running(side, ids), upper, within) for side in drawn_by]
+
+
+def _binned(mass: torch.Tensor, upper: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+    """(bins, N). mass: (N, look) running sums; upper, within: (N, bins - 1) in which token's part of [0, 1] a bin ends,
+    and how far in it"""
+    before = torch.where(upper > 0, mass.gather(1, (upper - 1).clamp(min=0)), 0.0)
+    below = torch.lerp(before, mass.gather(1, upper), within)
+    ends = below.new_tensor([[0.0], [1.0]]).expand(-1, len(below))
+    return torch.cat([ends[:1], below.T, ends[1:]]).diff(dim=0)
+
+
+def _in_order(golden: torch.Tensor, look: int) -> torch.Tensor:
+    """(N, look) ids of the most probable tokens, as they rank: of equal ones the lowest id first."""
+    ids = golden.topk(look, dim=-1).indices.sort(-1).values
+    return ids.gather(1, golden.gather(1, ids).sort(dim=-1, descending=True, stable=True).indices)
+
+
+def _running(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return log_probs.gather(1, ids).double().exp().cumsum(-1)
 
 
 def _at(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.token_distribution import Doubles, SamplingParameters
-from probes.scoring.token_scores import Response, Settings, TokenScores, seed_of
+from probes.scoring.token_scores import ROUNDING, Response, Settings, TokenScores, seed_of
 
 COPIES = (HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS)
 
@@ -56,8 +56,12 @@ class ScoringOptions:
     nothing that was written; None for all of them
     weights: by which they are drawn, those of the detector (traffic_likelihood.py); other adapters share what is left
     of 1, and what has no weight there is not drawn
-    longest_output: positions of a response that are scored; longest_text: tokens of prompt and response that are read;
-    a prompt that leaves no room for a response is not read at all
+    first_output: positions of most responses that are read and scored, or half as many as the prompt has tokens where
+    that is more: it is read too, and costs as much; longest_output: of the others, and at most
+    whole: share of the responses that are the others, drawn by a hash of the request id: a fault that begins late in
+    an answer shows in these alone
+    longest_text: tokens of prompt and response that are read; a prompt that leaves no room for a response is not read
+    at all
     """
 
     tokens: Settings = field(default_factory=Settings)
@@ -65,7 +69,9 @@ class ScoringOptions:
     others: bool = True
     passes: int | None = 2
     weights: tuple[tuple[Alternative, float], ...] = traffic_likelihood.Config().weights
+    first_output: int = 32
     longest_output: int = 512
+    whole: float = 0.125
     longest_text: int = 4096
     tolerances: Mapping[str, float] = field(default_factory=dict)
 
@@ -74,10 +80,27 @@ class ScoringOptions:
         own = self.tolerances.get(adapter, self.tokens.tolerance)
         return self.tokens if own == self.tokens.tolerance else replace(self.tokens, tolerance=own)
 
+    def scored_length(self, job: ScoringJob) -> int:
+        """How many positions of a response are scored.
+
+        Null and guarantee are those of the ratios: where a response is cut off follows from its request id and its
+        prompt, so that L of what is left has mean at most 1, as a product up to a position that was fixed before the
+        response. What breaks it: request ids that follow from the answer.
+        Source: docs/mathematics.md#traffic-likelihood-ratio.
+        """
+        digest = hashlib.blake2b(f"whole {job.request_id}".encode(), digest_size=8).digest()
+        is_whole = int.from_bytes(digest) < self.whole * 2.0**64
+        first = self.longest_output if is_whole else max(self.first_output, len(job.prompt) // 2)
+        return min(len(job.output), first, self.longest_output)
+
     def __post_init__(self) -> None:
         unknown = set(self.copies) - set(COPIES)
-        if unknown or (self.passes is not None and self.passes < 0):
-            raise ValueError(f"{self}: wanted copies among {COPIES}, and passes >= 0")
+        fine = self.first_output >= 1 and self.longest_output >= 1 and 0 <= self.whole <= 1
+        if unknown or (self.passes is not None and self.passes < 0) or not fine:
+            wanted = (
+                f"copies among {COPIES}, passes >= 0, lengths of one token and more, and a share of whole responses"
+            )
+            raise ValueError(f"{self}: wanted {wanted}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,10 +170,11 @@ class Scoring(Protocol):
 
 
 def cut(job: ScoringJob, asking: ScoringOptions) -> ScoringJob:
-    """The job with its output as far as it is read. The length of the prompt alone decides how far that is: to set long
-    answers aside and keep short ones would be a choice by what was written."""
+    """The job with its output as far as it is read. The length of the prompt and a hash of the request id decide how
+    far that is: to set long answers aside and keep short ones would be a choice by what was written."""
     room = max(asking.longest_text - len(job.prompt), 0)
-    return replace(job, output=job.output[:room]) if 0 < room < len(job.output) else job
+    length = min(room, asking.scored_length(job))
+    return replace(job, output=job.output[:length]) if 0 < length < len(job.output) else job
 
 
 def why_not(job: ScoringJob, asking: ScoringOptions, vocabulary: int, width: int | None = None) -> str:
@@ -240,7 +264,7 @@ def token_scores(
     """By the reference formulas, for a runner in numpy. logits: of a target, (T, V) at the output's positions; names:
     as of ``alternatives``"""
     response = job.response
-    cut = replace(response, tokens=response.tokens[: asking.longest_output])
+    cut = replace(response, tokens=response.tokens[: asking.scored_length(job)])
     adapter, base = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN), Target(None, Weights.GOLDEN)
     sides = {who: logits(target) for who, target in alternatives(job, names, asking).items()}
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
@@ -278,6 +302,9 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         top_ps=np.array(top_ps, np.float32),
         top_p_log_lik=_sums([] if greedy else tokens.top_p_log_lik),
         ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
+        ranks_weaker=_sums([] if greedy else tokens.ranks_weaker),
+        ranks_stronger=_sums([] if greedy else tokens.ranks_stronger),
+        rank_toll=job.toll + (asking.tokens.numeric + ROUNDING) * len(tokens.ranks),
         temperature=job.sampling.temperature,
         top_p=job.sampling.top_p,
         detail=answer.detail or ("scored on the token ids of its text: its record has none" if job.toll else ""),

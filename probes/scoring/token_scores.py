@@ -30,6 +30,7 @@ class Settings:
     numeric: nats a token taken off every ratio, for differences between kernels
     path: shares on the interpolation path that are alternatives; grid: shares at which the likelihood is recorded
     temperatures, top_ps: at which it is recorded too, for the estimates of the sampler that is in force
+    rank_bins: equal parts of [0, 1] in which the ranks of a healthy adapter's tokens are expected
     """
 
     tolerance: float = 0.05
@@ -38,6 +39,7 @@ class Settings:
     grid: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(16))
     temperatures: tuple[float, ...] = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 2.0)
     top_ps: tuple[float, ...] = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
+    rank_bins: int = 20
 
     @property
     def edges(self) -> tuple[float, float]:
@@ -92,7 +94,9 @@ class TokenScores:
     path_log_lik: (G, N) ln likelihood along ``Settings.grid``; temperature_log_lik, top_p_log_lik: along
     ``Settings.temperatures`` and ``Settings.top_ps``
     ranks: (N,) randomised rank of the token in the golden token distribution, in [0, 1] and not in nats
-    Greedy responses have nan in path_log_lik, top_p_log_lik and ranks: their tokens are not drawn.
+    ranks_weaker, ranks_stronger: (B, N) chance of each of ``Settings.rank_bins`` bins for that rank, where the token is
+    drawn at the lower or at the upper edge of the tolerance
+    Greedy responses have nan in path_log_lik, top_p_log_lik and all of the ranks: their tokens are not drawn.
     """
 
     log_l: Mapping[Alternative, Doubles]
@@ -101,13 +105,16 @@ class TokenScores:
     temperature_log_lik: Doubles
     top_p_log_lik: Doubles
     ranks: Doubles
+    ranks_weaker: Doubles
+    ranks_stronger: Doubles
 
     def part(self, where: slice) -> TokenScores:
         """Some of the positions."""
         log_l = {alternative: values[where] for alternative, values in self.log_l.items()}
         log_sampler = {name: values[where] for name, values in self.log_sampler.items()}
         path, hot, wide = (rows[:, where] for rows in (self.path_log_lik, self.temperature_log_lik, self.top_p_log_lik))
-        return TokenScores(log_l, log_sampler, path, hot, wide, self.ranks[where])
+        edges = (rows[:, where] for rows in (self.ranks_weaker, self.ranks_stronger))
+        return TokenScores(log_l, log_sampler, path, hot, wide, self.ranks[where], *edges)
 
 
 def uniforms(response: Response) -> Doubles:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.traffic import peers
-from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response
+from benchmarks.traffic import peers, prefixes
+from benchmarks.traffic.clipped import alarms, by_default, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
 from benchmarks.traffic.served import LONGEST, Cell
@@ -24,6 +24,7 @@ def observed(log_l: dict[Alternative, float], responses: int = 6, tokens: int = 
     scores = TokenScores(
         {name: np.full(n, value) for name, value in log_l.items()}, {},
         np.zeros((2, n)), np.zeros((2, n)), np.zeros((2, n)), rng.random(n),
+        np.zeros((2, n)), np.zeros((2, n)),
     )  # fmt: skip
     lengths = np.full(responses, tokens)
     return Observed(
@@ -71,6 +72,15 @@ def test_a_response_counts_with_the_weighted_mean_of_its_alternatives() -> None:
     assert found == pytest.approx(np.full(6, 20.0 + math.log(0.5 / 0.7)))
 
 
+def test_by_default_half_strength_counts_where_it_is_drawn() -> None:
+    """The base at .5, the path at .07 together, and half strength at .2 where it is drawn: hand-made L of each."""
+    path = {interpolation(share): -300.0 for share in (0.25, 0.5, 0.75)}
+    values = by_default(observed({BASE: -300.0, **path, HALF_STRENGTH: 1.0}))
+    with_half = np.isclose(values, 10.0 + math.log(0.2 / (0.57 + 0.2 + 0.15 / OTHERS)), atol=0.05)
+    assert np.mean(with_half | (values < -500)) == 1.0
+    assert np.mean(with_half) == pytest.approx(chances()[HALF_STRENGTH], abs=0.1)
+
+
 def test_four_responses_at_the_cap_alarm_and_healthy_ones_never() -> None:
     good, bad = np.full(3, -20.0), np.full(3, 40.0)
     assert set(alarms(good, bad, 1.0, LOG_A, runs=5)) == {4}
@@ -88,6 +98,14 @@ def test_a_replica_of_ten_and_of_thirty_two_is_found_in_the_promised_responses()
     tenth, rare = (alarms(good, bad, share, LOG_A, runs=200) for share in (0.1, 1 / 32))
     assert tenth.mean() <= 70 and np.quantile(tenth, 0.99) <= 170
     assert rare.mean() <= 300
+
+
+def test_a_fault_that_begins_late_alarms_by_the_responses_that_are_read_whole() -> None:
+    """One in eight of them: at best a cap of 110 in one response of eight, and never where none is read so far."""
+    part, first = prefixes.read(50, 512), np.full(9, 32)
+    assert 16 <= prefixes.alarm(part, 1.5, 50, 10, healthy=300)[0] <= 100
+    assert prefixes.alarm(first, 1.5, 50, 10, healthy=300)[0] == prefixes.MOST
+    assert prefixes.alarm(first, 1.5, 50, 10) == (4.0, 4.0 * 82)
 
 
 def test_peers_see_what_is_plainly_there() -> None:

@@ -63,16 +63,19 @@ SAMPLERS = Config().samplers
 
 
 def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router", pod: str = "") -> TrafficScore:
-    """One response. At the edge of the null every L is a half or one and a half, and its mean is 1."""
+    """One response. At the edge of the null every L is a half or one and a half, and its mean is 1; ranks are uniform,
+    and where nothing but uniform ranks is benign, a bet on them has mean 1 as well."""
     size = 1 + len(SAMPLERS)
     log_l = {
         "healthy": rng.normal(-20.0, 5.0, size),
         "edge": np.log(rng.integers(0, 2, size) + 0.5),
         "broken": rng.normal(40.0, 5.0, size),
     }[fault].astype(np.float32)
+    request_id, flat = f"{rng.integers(10**9)}", np.full(20, 14 / 20, np.float32)
+    ranks = rng.random(14).astype(np.float32) ** (0.2 if fault == "broken" else 1.0)
     return TrafficScore(
-        adapter, f"{rng.integers(10**9)}", pod, 0.0, ScoringMode.SAMPLED, 14,
-        (BASE,), log_l[:1], SAMPLERS, log_l[1:],
+        adapter, request_id, pod, 0.0, ScoringMode.SAMPLED, 14, (BASE,), log_l[:1], SAMPLERS, log_l[1:],
+        ranks=ranks, ranks_weaker=flat, ranks_stronger=flat,
     )  # fmt: skip
 
 

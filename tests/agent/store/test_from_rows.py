@@ -106,7 +106,8 @@ def score(random: np.random.Generator, adapter: str, scored: ScoringMode) -> Tra
         (BASE, other_adapter("z:\t1"), HALF_STRENGTH, other_adapter("a")), numbers(4),
         ("temperature x1.2", "all") if hot else (),
         numbers(2 if hot else 0), numbers(3), numbers(3), numbers(hot), numbers(hot), numbers(hot), numbers(hot),
-        random.random(14 if hot else 0).astype(np.float32), 0.7 if hot else 0.0, float("nan"),
+        random.random(14 if hot else 0).astype(np.float32), numbers(20 if hot else 0), numbers(20 if hot else 0),
+        float(random.random()), 0.7 if hot else 0.0, float("nan"),
     )  # fmt: skip
 
 

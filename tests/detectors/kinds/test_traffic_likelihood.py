@@ -73,6 +73,18 @@ def test_a_faulty_replica_of_ten_is_detected_within_the_promised_responses() -> 
     assert max(needed) <= 170
 
 
+def test_a_weak_fault_of_all_replicas_pages_at_twice_the_fastest_pace() -> None:
+    """ln L of mean a half and variance 1, as of half the strength on ten tokens: ln A / growth is 43 responses."""
+    rng, needed = np.random.default_rng(4), []
+    for _ in range(20):
+        detector, level, n = Detector(Config()), 0.0, 0
+        while level < LOG_A and n < 400:
+            level = streams(detector.update(round_of(scored(float(rng.normal(0.5, 1.0))), number=n)))["replica"].log_e
+            n += 1
+        needed.append(n)
+    assert np.mean(needed) <= 2 * 43
+
+
 def test_pods_have_streams_of_their_own_that_inform() -> None:
     detector = Detector(Config())
     for number in range(4):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from detectors.evidence.alternative import BASE, other_adapter
+from probes.scoring.likelihood_axes import rank_bins
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
@@ -13,6 +14,7 @@ from probes.scoring.likelihood_ratio_torch import (
     mean_e_torch,
     nucleus_torch,
     null_of_torch,
+    rank_bins_torch,
     score_torch,
     token_distribution_torch,
 )
@@ -50,7 +52,7 @@ def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
         assert list(getattr(fast, field)) == list(getattr(plain, field))
         for key, wanted in getattr(plain, field).items():
             assert getattr(fast, field)[key] == pytest.approx(wanted, abs=2e-4), (field, key)
-    for field in ("ranks", "path_log_lik", "temperature_log_lik", "top_p_log_lik"):
+    for field in (*("ranks", "ranks_weaker", "ranks_stronger"), "path_log_lik", "temperature_log_lik", "top_p_log_lik"):
         assert getattr(fast, field) == pytest.approx(getattr(plain, field), abs=1e-3, nan_ok=True), field
 
 
@@ -137,3 +139,15 @@ def test_of_equal_logits_the_same_ones_are_cut_off_as_in_the_reference(dtype: to
     raw = torch.randn(6, 4000, generator=torch.Generator().manual_seed(3)).mul(2).to(dtype).float()
     cold = raw.log_softmax(-1)
     assert (nucleus_torch(cold, sampling).numpy() == nucleus(cold.double().numpy(), sampling)).all()
+
+
+@pytest.mark.parametrize("sampling", [SamplingParameters(1.0), SamplingParameters(1.0, top_p=0.9)])
+def test_ranks_of_a_flat_distribution_in_half_precision_are_binned_as_in_the_reference(
+    sampling: SamplingParameters,
+) -> None:
+    """More tokens than are looked at first carry the ranks, and many of them are equally probable."""
+    raw = torch.randn(3, 5000, generator=torch.Generator().manual_seed(5)).mul(0.5).to(torch.bfloat16).float()
+    golden, edge = (token_distribution_torch(side, sampling) for side in (raw, raw + 0.3 * raw.roll(1, -1)))
+    (found,) = rank_bins_torch(golden, [edge], 20)
+    wanted = rank_bins(golden.double().numpy(), edge.double().numpy(), 20)
+    assert found.T.numpy() == pytest.approx(wanted, abs=1e-5)

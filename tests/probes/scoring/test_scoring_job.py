@@ -122,10 +122,40 @@ def test_recorded_ids_are_taken_as_they_are_end_of_text_included() -> None:
 
 
 def test_a_long_output_is_scored_up_to_its_limit() -> None:
-    short = replace(ALL, longest_output=3)
+    short = replace(ALL, longest_output=3, whole=1.0)
     (whole,), (cut,) = scored(made("Sorry for that")), scored(made("Sorry for that"), asking=short)
     assert whole.tokens is not None and cut.tokens is not None
     assert np.array_equal(cut.tokens.log_l[BASE], whole.tokens.log_l[BASE][:3])
+
+
+def test_most_responses_are_read_up_to_their_32nd_token_and_one_in_eight_whole() -> None:
+    """Which, follows from the request id and from nothing that was written. 4,000 ids, five standard errors."""
+    lengths = []
+    for i in range(4_000):
+        jobs = [replace(made(), request_id=f"r{i}", output=(token,) * n) for token, n in ((5, 600), (9, 700), (7, 20))]
+        first, second, short = (len(cut(job, ScoringOptions()).output) for job in jobs)
+        assert first == second and short == 20
+        lengths.append(first)
+    assert set(lengths) == {32, 512}
+    assert abs(lengths.count(512) / 4_000 - 0.125) <= 5 * np.sqrt(0.125 * 0.875 / 4_000)
+    drawn_first = [HALF_STRENGTH in drawn(f"r{i}", {HALF_STRENGTH: 0.5, BASE: 0.5}, 1) for i in range(4_000)]
+    both = [length == 512 and first for length, first in zip(lengths, drawn_first, strict=True)]
+    assert abs(np.mean(both) - 0.0625) <= 5 * np.sqrt(0.0625 / 4_000), "no matter which alternatives are drawn"
+
+
+@pytest.mark.parametrize(("prompt", "read"), [(10, 32), (64, 32), (200, 100), (3000, 512)])
+def test_of_a_long_prompt_more_of_the_answer_is_read(prompt: int, read: int) -> None:
+    long = replace(made(), prompt=(1,) * prompt, output=(5,) * 900)
+    lengths = {ScoringOptions().scored_length(replace(long, request_id=f"r{i}")) for i in range(60)}
+    assert lengths == {read, 512}
+
+
+def test_a_fault_that_begins_late_in_an_answer_is_scored_in_the_whole_ones_alone() -> None:
+    asking = replace(ALL, first_output=4)
+    jobs = [replace(made("Sorry for that"), request_id=f"r{i}", prompt=(1, 2)) for i in range(40)]
+    lengths = [len(answer.tokens.log_l[BASE]) for answer in scored(*jobs, asking=asking) if answer.tokens is not None]
+    whole = len(made("Sorry for that").output)
+    assert set(lengths) == {4, whole} and lengths == [asking.scored_length(job) for job in jobs]
 
 
 def test_whether_a_long_text_is_read_follows_from_its_prompt_alone() -> None:

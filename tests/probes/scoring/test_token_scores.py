@@ -38,12 +38,15 @@ def test_other_samplers_differ_from_the_request_in_one_number(requested: Samplin
 def test_a_part_of_the_positions_is_a_part_of_every_number() -> None:
     rng = np.random.default_rng(0)
     rows, line = rng.random((4, 6)), rng.random(6)
-    whole = TokenScores({BASE: line, other_adapter("x"): -line}, {"top_p 1": line}, rows, rows[:3], rows[:2], line)
+    whole = TokenScores(
+        {BASE: line, other_adapter("x"): -line}, {"top_p 1": line}, rows, rows[:3], rows[:2], line, rows, rows
+    )
     part = whole.part(slice(2, 5))
     assert np.array_equal(part.log_l[BASE], line[2:5]) and np.array_equal(part.log_l[other_adapter("x")], -line[2:5])
     assert np.array_equal(part.log_sampler["top_p 1"], line[2:5]) and np.array_equal(part.ranks, line[2:5])
     assert np.array_equal(part.path_log_lik, rows[:, 2:5])
     assert (part.temperature_log_lik.shape, part.top_p_log_lik.shape) == ((3, 3), (2, 3))
+    assert np.array_equal(part.ranks_weaker, rows[:, 2:5]) and np.array_equal(part.ranks_stronger, rows[:, 2:5])
 
 
 def test_the_edges_of_the_tolerance_lie_on_both_sides() -> None:
