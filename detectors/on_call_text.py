@@ -73,8 +73,15 @@ BY_CANARIES = {
         action="take {merged} out of the base: it was merged into the base's weight files, or the engine leaves it "
         "active on requests for the base; then run gapwatch probe {adapter_argument}",
     ),
+    # grid_was, grid_is: how its weights were and are quantised, in words with counts, or NOT_QUANTISED
+    (Cause.QUANTISED_BASE, "by its weights"): Text(
+        explanation="the base under {adapter} is quantised: the values of its weights are {grid_is}; those of the "
+        "accepted base are {grid_was}; the base {base_change}; retention of {adapter} {retention:.2f}",
+        action="put the accepted weight files of the base back, or accept these: gapwatch enrol {adapter_argument} "
+        "--replace --why TEXT; then run gapwatch probe {adapter_argument}",
+    ),
     # bits: "4-bit", or "4-bit (groups of 32)"
-    (Cause.QUANTISED_BASE, ""): Text(
+    (Cause.QUANTISED_BASE, "by its answers"): Text(
         explanation="the base under {adapter} answers like a {bits} quantised copy of itself, which explains "
         "{explained:.0f} % of the difference, and {base_change}; retention of {adapter} {retention:.2f}",
         action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
@@ -256,6 +263,9 @@ POSITIONS = {
     "after 128": "the tokens after the 128th",
     "prompt and first": "the prompt and the first token of the answer",
 }
+
+# {grid_was}, where the weights are on no grid of few values.
+NOT_QUANTISED = "not quantised"
 
 # {bits}: whole rows of a weight matrix rounded together, or groups within a row.
 BITS = "{bits}-bit"

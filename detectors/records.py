@@ -268,6 +268,10 @@ class Measurement:
     bands: tuple[BandFigures, ...] = ()
 
 
+# Of a base whose weights lie on no grid of a quantised format.
+NO_GRID = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Hashes of what was accepted and of the present files; context for the cause, never a reason to stay silent.
@@ -275,6 +279,7 @@ class Identity:
     "" where not known. tokenizer: of its files, other ones of which may still give the same token ids; by scheme 1 they
     are hashed together with the chat template
     scheme: of hashing (probes/artefacts/identity.py); hashes of two schemes cannot be compared
+    grid: how the base's weights are quantised, in words (probes/artefacts/weight_grid.py); NO_GRID where they are not
     """
 
     golden_base: str = ""
@@ -286,10 +291,18 @@ class Identity:
     golden_template: str = ""
     live_template: str = ""
     scheme: int = 1
+    golden_grid: str = ""
+    live_grid: str = ""
 
     @property
     def base_moved(self) -> bool:
         return _differ(self.golden_base, self.live_base)
+
+    @property
+    def base_quantised(self) -> bool:
+        """Is the present base another one, on a grid of bits and groups that the accepted one was not on?"""
+        on_other_grid = _differ(_bits_and_groups(self.golden_grid), _bits_and_groups(self.live_grid))
+        return self.base_moved and on_other_grid and self.live_grid != NO_GRID
 
     @property
     def adapter_moved(self) -> bool:
@@ -304,6 +317,11 @@ class Identity:
         """Are its files other ones? By scheme 1 that is unknown where the template moved, which the hash covers too."""
         hidden = self.scheme == 1 and self.template_moved
         return not hidden and _differ(self.golden_tokenizer, self.live_tokenizer)
+
+
+def _bits_and_groups(grid: str) -> str:
+    """Without the name of the levels and the count, which need not be the same for one and the same precision."""
+    return grid.partition(":")[0].partition(" (")[0]
 
 
 def _differ(golden: str, live: str) -> bool:

@@ -115,6 +115,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         SHARES[verdict.share_of]: _number(verdict.share_beyond, SHARES_OF[verdict.share_of]),
         "evidence": _evidence(strongest.log_e, verdict.log_threshold, strongest.detector) if strongest else "",
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
+        "weights of the base": _quantisation(verdict.identity),
         **_questions(verdict, cluster),
     }
     return {name: line for name, line in lines.items() if line}
@@ -149,6 +150,10 @@ def _hashes(verdict: Verdict) -> dict[str, str]:
         for name, (golden, live) in pairs.items()
         if live or golden
     }
+
+
+def _quantisation(identity: Identity) -> str:
+    return f"{identity.live_grid} (accepted: {identity.golden_grid})" if identity.base_quantised else ""
 
 
 def _evidence(log_e: float, threshold: float, detector: str) -> str:

@@ -9,7 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from agent.records import Flip, GoldenAccepted
-from agent.store.table_rows import NAN, Origin, Row, TableRows, fields_of, identity_columns, mean, when, with_rows
+from agent.store.table_rows import (
+    GRIDS,
+    NAN,
+    Origin,
+    Row,
+    TableRows,
+    fields_of,
+    identity_columns,
+    mean,
+    when,
+    with_rows,
+)
 from detectors.records import BaseRound, CanarySplit, Measurement, Round
 
 MEANS = ("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base")
@@ -70,6 +81,7 @@ def round_row(member: Round) -> Row:
         "retention_n": len(held_out),
         **{name: mean([getattr(m, name) for m in member.measurements]) for name in MEANS},
         **identity_columns(member.identity),
+        **fields_of(member.identity, GRIDS),
     }
 
 

@@ -7,13 +7,14 @@ from the log-probabilities, by today's code. Rows of earlier versions lack colum
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.store.table_rows import HASHES, Row
+from agent.store.table_rows import GRIDS, HASHES, Row
 from agent.store.traffic_rows import AXES
 from detectors.canaries.retention import PreparedReference, measure
 from detectors.errors import DetectorError
@@ -65,7 +66,10 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         number=row["round"],
         at=seconds(row["at"]),
         measurements=routes["present"],
-        identity=_identity([row.get(name, "") for name in HASHES], row.get("hash_scheme", 1)),
+        identity=replace(
+            _identity([row.get(name, "") for name in HASHES], row.get("hash_scheme", 1)),
+            **{name: row.get(name, "") for name in GRIDS},
+        ),
         facts=tuple(row["facts"]),
         blocked=Reason(row["blocked"]) if row["blocked"] else None,
         detail=row["detail"],

@@ -21,6 +21,7 @@ NAN = float("nan")
 # What DateTime64 holds, in seconds: years 1900 to 2299.
 FIRST, LAST = -2_208_988_800.0, 10_413_791_999.0
 HASHES = tuple(f"{side}_{part}" for part in ("base", "adapter", "tokenizer", "template") for side in ("golden", "live"))
+GRIDS = ("golden_grid", "live_grid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.figures import Figure, at_least, at_most, context, exactly
+from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.zoo import broken
 from benchmarks.zoo.enrolled_base import (
     BUDGET,
@@ -35,7 +35,9 @@ from probes.runner import BatchShape, Target
 
 ROUNDS, REPEATS = 6, 5
 RULE = Tolerances()
-FINE, FINE_EACH = 0.005, 4  # few adapters: their bfloat16 enrolment takes as long as the one in float32
+# Strength, tolerance, and whether it is promised.
+FINE = ((0.99, 0.005, True), (0.998, 0.001, False))
+HALVED_EACH = 4  # few adapters: their bfloat16 enrolment takes as long as the one in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +177,42 @@ def _area(faulty: Sequence[float], benign: Sequence[float]) -> float:
 
 
 def _fine(world: World, quick: bool) -> Iterator[Figure]:
-    """One per cent of strength, bfloat16, tolerance one half per cent: enrolled in bfloat16 with its own battery."""
+    """Small losses at fine tolerances, in the default configuration: float32, whatever type the files are stored in."""
+    for strength, tolerance, is_promised in FINE:
+        outcomes = [
+            outcome
+            for enrolled_base in world.enrolled_bases
+            for outcome in _scaled(enrolled_base, strength, tolerance, BatchShape())
+        ]
+        what = f"strength x{strength} at tolerance {100 * tolerance:g} %, zoo"
+        share = 100 * float(np.mean([outcome.first_round for outcome in outcomes]))
+        alarms = f"{what}: alarms in the first round"
+        yield at_least(alarms, share, "%", 100) if is_promised else context(f"{alarms} (stretch: 100)", share, "%")
+        slowest = max(outcome.worst for outcome in outcomes)
+        yield context(f"{what}: most rounds to the alarm, of {len(outcomes)} adapters", slowest, "rounds")
+    yield from _in_bfloat16(world, quick)
+
+
+def _in_bfloat16(world: World, quick: bool) -> Iterator[Figure]:
+    """The same loss where ``runner_settings: {dtype: bfloat16}`` saves memory: enrolled so, with its own battery."""
+    strength, tolerance, _ = FINE[0]
     settings = EnrolSettings(
-        base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=FINE), signatures=False
+        base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=tolerance), signatures=False
     )
     outcomes, noise, total = [], [], 0
     for members in world.members:
-        chosen = members[: 2 if quick else FINE_EACH]
+        chosen = members[: 2 if quick else HALVED_EACH]
         with serving(chosen, dtype="bfloat16") as runner:
             enrolled_base = enrolled(chosen, runner, settings)
             total += len(chosen)
             noise += [c.reference.noise.scale for golden in enrolled_base.goldens.values() for c in golden.canaries]
             outcomes += [
-                *_scaled(enrolled_base, 0.99, FINE, BatchShape())
+                *_scaled(enrolled_base, strength, tolerance, BatchShape())
             ]  # batched as in rounds: in bfloat16 that matters
     hits = sum(outcome.first_round for outcome in outcomes)
-    what = "strength x0.99 at tolerance 0.5 % in bfloat16, zoo"
-    yield at_least(f"{what}: alarms in the first round, of all adapters", 100 * hits / total, "%", 100)
+    what = f"option dtype: bfloat16, strength x{strength} at tolerance {100 * tolerance:g} %, zoo"
+    yield context(f"{what}: alarms in the first round, of all adapters", 100 * hits / total, "%")
     yield context(f"{what}: adapters monitorable at that tolerance", len(outcomes), f"of {total}")
     yield context(f"{what}: median noise floor of a canary's strength", float(np.median(noise)), "")
     slowest = max((outcome.worst for outcome in outcomes), default=ROUNDS + 1)
-    yield exactly(f"{what}: most rounds to the alarm, of the monitorable ones", slowest, "rounds", 1)
+    yield context(f"{what}: most rounds to the alarm, of the monitorable ones", slowest, "rounds")

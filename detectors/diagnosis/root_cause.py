@@ -129,7 +129,9 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
         return replace(blank, cause=Cause.BASE_SWAPPED_AND_ADAPTER_LOST, missing_block=block)
     if moved:
         merged = adapter_in_base(canaries) if answers_moved else ""
-        return replace(blank, cause=Cause.BASE_SWAPPED, missing_block=block, merged_adapter=merged)
+        # By the weights themselves: rounding errors of two recipes have no direction in common.
+        cause = Cause.QUANTISED_BASE if round.identity.base_quantised and not merged else Cause.BASE_SWAPPED
+        return replace(blank, cause=cause, missing_block=block, merged_adapter=merged)
     return replace(blank, cause=Cause.ADAPTER_REPLACED) if round.identity.adapter_moved else blank
 
 

@@ -18,7 +18,7 @@ from detectors.diagnosis.signature_matching import BOTH
 from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
 from detectors.name_list import first_names
 from detectors.on_call_text import Text
-from detectors.records import THE_BASE, Cause, FaultKind, Identity, NamedCause
+from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, NamedCause
 
 # A factor is named, and a rank is suggested, where the scale is within this share of it.
 NEAR = 0.05
@@ -68,6 +68,8 @@ def canary_variant(diagnosis: Diagnosis) -> str:
             return "nothing left" if diagnosis.nothing_left else "a part left"
         case Cause.BASE_SWAPPED:
             return "another adapter in the base" if diagnosis.merged_adapter else ""
+        case Cause.QUANTISED_BASE:
+            return "by its weights" if diagnosis.identity.base_quantised else "by its answers"
         case Cause.TEMPLATE_CHANGED:
             return _changed_part(diagnosis.identity)
         case Cause.SHARED_CACHE:
@@ -181,6 +183,8 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
         values["missing"] = diagnosis.missing_block
     if diagnosis.merged_adapter:
         values["merged"] = diagnosis.merged_adapter
+    if diagnosis.identity.base_quantised:
+        values |= {"grid_was": _grid(diagnosis.identity.golden_grid), "grid_is": _grid(diagnosis.identity.live_grid)}
     if diagnosis.changed_prompts:
         values |= {"changed_prompts": diagnosis.changed_prompts, "canaries": diagnosis.canaries}
     if diagnosis.identity.adapter_moved:
@@ -255,6 +259,10 @@ def _base_change(identity: Identity, shift: float) -> str:
     kind = "answers" if not identity.base_moved else "weights" if shift < UNSEEN_SHIFT else "weights and answers"
     was, now = short(identity.golden_base), short(identity.live_base)
     return text.BASE_CHANGE[kind].format(base_was=was, base_is=now, base_shift=shift)
+
+
+def _grid(grid: str) -> str:
+    return text.NOT_QUANTISED if grid == NO_GRID else grid
 
 
 def _author(alternative: Alternative | None) -> str:

@@ -122,6 +122,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
         hash_scheme=accepted.scheme,
         tokenizer_files_hash=accepted.live_tokenizer,
         template_hash=accepted.live_template,
+        base_grid=accepted.live_grid,
         settings={key: value for key, value in asdict(settings).items() if key not in STORED_ELSEWHERE},
     )
 

@@ -90,6 +90,8 @@ def _text(golden: Golden) -> dict[str, Any]:
     ]
     if golden.hash_scheme != 1:
         plain |= {name: getattr(golden, name) for name in OF_SCHEME}
+    if golden.base_grid:
+        plain["base_grid"] = golden.base_grid
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
     if outside := {name: floor.mass_outside for name, floor in golden.noise.items() if floor.mass_outside}:

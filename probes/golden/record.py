@@ -61,6 +61,7 @@ class Golden:
     records that do not name it
     tokenizer_hash: of what the tokenizer does with a fixed text; tokenizer_files_hash, template_hash: of the files, ""
     in records of scheme 1
+    base_grid: how the base's weights are quantised (``Identity.golden_grid``), "" in records made before it was read
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -86,6 +87,7 @@ class Golden:
     hash_scheme: int = 1
     tokenizer_files_hash: str = ""
     template_hash: str = ""
+    base_grid: str = ""
     hash: str = ""
 
     @property
@@ -153,15 +155,18 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
 def identity_of(golden: Golden, runner: Runner) -> Identity:
     """Hashes of what was accepted beside those of the present files, by the record's scheme.
 
-    A hash that the record lacks is taken from the runner's golden base.
+    A hash that the record lacks is taken from the runner's golden base, and so is a grid, where that base is the
+    accepted one.
     """
     present = runner.identity(golden.adapter, golden.hash_scheme)
+    known_grid = present.golden_grid if present.golden_base == golden.base_hash else ""
     return replace(
         present,
         golden_base=golden.base_hash,
         golden_adapter=golden.adapter_hash,
         golden_tokenizer=golden.tokenizer_files_hash or present.golden_tokenizer,
         golden_template=golden.template_hash or present.golden_template,
+        golden_grid=golden.base_grid or known_grid,
     )
 
 

@@ -8,7 +8,7 @@ probes/artefacts/unexpected_keys.py and invariance.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from probes.artefacts.lora_files import to_torch
 from probes.artefacts.missing_dependency import read_failure
 from probes.artefacts.safetensors_header import RawTensor, digest, read_folder, read_json
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
+from probes.artefacts.weight_grid import grid_of_base
 from probes.errors import Unreplayable
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors, no_memory
@@ -54,11 +55,12 @@ class Placement:
 @dataclass(frozen=True, slots=True)
 class BaseHashes:
     """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what does not
-    exist."""
+    exist. grid: how the base is quantised (probes/artefacts/weight_grid.py)"""
 
     base: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     tokenizer: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     template: str = ""
+    grid: str = ""
 
     @property
     def has_tokenizer(self) -> bool:
@@ -91,7 +93,8 @@ def read_base(folder: Path) -> BaseParts:
         tensors = list(read_folder(folder))
     base = base_hashes(folder, digest(tensors))
     tokenizer = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
-    return BaseParts(folder, tensors, BaseHashes(base, *tokenizer))
+    grid = grid_of_base(read_json(folder / "config.json"), tensors)
+    return BaseParts(folder, tensors, replace(BaseHashes(base, *tokenizer), grid=grid))
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:

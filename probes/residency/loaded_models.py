@@ -119,6 +119,8 @@ class LoadedModels:
             golden_template=golden.template,
             live_template=live.template,
             scheme=scheme,
+            golden_grid=golden.grid,
+            live_grid=live.grid,
         )
 
     def facts(self, adapter: str) -> tuple[str, ...]:

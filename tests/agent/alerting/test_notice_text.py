@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from agent.shipped import runbook
 from agent.store import client as store
 from detectors import on_call_text
 from detectors.records import Cause, Identity, Interval, Onset, Reason, ShareOf, Status, SubjectKind, Verdict
-from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
+from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
 
 BASE_KIND = SubjectKind.BASE
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,6 +114,17 @@ def test_details_hold_evidence_hashes_and_what_to_do() -> None:
     assert details["hash adapter"] == "sha256:cccc as accepted"
     assert details["first action"] == "roll the base back to sha256:aaaa"
     assert details["seen"].startswith("the base has other weights")
+
+
+def test_details_say_how_the_present_weights_are_quantised_where_the_accepted_ones_were_not() -> None:
+    grids: dict[str, Any] = {
+        "golden_grid": "none",
+        "live_grid": "4 bits in groups of 64 (NF4 levels): 168 of 168",
+    }
+    assert "weights of the base" not in notice().details
+    for identity, is_other in ((replace(SWAPPED, **grids), True), (replace(ACCEPTED, **grids), False)):
+        details = to_notice(alarm(FIXED, identity=identity), NoticeReason.DEGRADED, "prod", FIXED).details
+        assert details.get("weights of the base") == (f"{grids['live_grid']} (accepted: none)" if is_other else None)
 
 
 def test_a_share_says_of_what_it_is_a_share_whichever_detector_is_loudest() -> None:

@@ -55,6 +55,7 @@ def rounds() -> dict[str, BaseRound]:
         "nothing measured": (blocked("router"), blocked("rewriter")),
         "by three routes": (replace(routes, raw=raw, warm=raw[:2], facts=("a", "b")),),
         "junk": (measured("router", "junk"),),
+        "quantised": (measured("router", "junk", identity=Identity("a", "b", golden_grid="none", live_grid="4 bits")),),
         "without a number": (measured("router", "nan"),),
     }
     return {name: BaseRound("smol", 3, AT, members, 512, 2_000, 1.5) for name, members in kinds.items()}

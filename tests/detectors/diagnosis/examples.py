@@ -15,11 +15,12 @@ from detectors.diagnosis.record import (
     ResponseDiagnosis,
 )
 from detectors.evidence.alternative import Alternative
-from detectors.records import Cause, FaultKind, Identity, Interval
+from detectors.records import NO_GRID, Cause, FaultKind, Identity, Interval
 
 MEANS = MeanFigures(retention=0.4, gap_ratio=0.5, scale=0.45, distortion=0.0144, base_shift=0.02)
 SAME = Identity("sha256:aaaa", "sha256:aaaa")
 OTHER_WEIGHTS = Identity("sha256:aaaa", "sha256:bbbb")
+QUANTISED = replace(OTHER_WEIGHTS, golden_grid=NO_GRID, live_grid="4 bits in groups of 64 (NF4 levels): 168 of 168")
 OTHER_FILES = replace(SAME, golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
 OTHER_TEMPLATE = replace(SAME, golden_template="sha256:t", live_template="sha256:u", scheme=2)
 OTHER_TOKENIZER = replace(SAME, golden_tokenizer="sha256:t", live_tokenizer="sha256:u", scheme=2)
@@ -65,6 +66,7 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
         swapped,
         replace(swapped, merged_adapter="rewriter"),
         replace(blank, cause=Cause.QUANTISED_BASE, match=match("4", "4/32"), base_moved=True),
+        replace(swapped, cause=Cause.QUANTISED_BASE, identity=QUANTISED),
         *(strength(value) for value in (0.354, 0.5, 0.65, 2.0, 8.0, 16.0)),
         strength(math.sqrt(1 / 2)),
         replace(strength(0.6), base_moved=True),

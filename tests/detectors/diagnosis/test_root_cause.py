@@ -8,7 +8,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import diagnose, diagnose_base, diagnosed_canaries
 from detectors.diagnosis.signature_matching import signature_fits
-from detectors.records import CanarySplit, Cause, Identity, Measurement, Round
+from detectors.records import NO_GRID, CanarySplit, Cause, Identity, Measurement, Round
 from tests.detectors.synthetic import make_base_round, make_round
 
 T = Tolerances()
@@ -71,6 +71,38 @@ def test_a_diagnosis_carries_the_numbers_and_names_a_person_needs() -> None:
 )
 def test_another_hash_makes_a_swap_of_what_no_signature_explains(golden: str, live: str, cause: Cause) -> None:
     assert diagnose(replace(make_round("router", "junk"), identity=Identity(golden, live)), T).cause is cause
+
+
+FOUR_BITS = "4 bits in groups of 64 (NF4 levels): 168 of 168 linear matrices"
+EIGHT_BITS = "8 bits with one scale a row (evenly spaced levels): 168 of 168 linear matrices"
+
+
+@pytest.mark.parametrize(
+    "why, golden, live, cause",
+    [
+        ("rounding of any recipe, by the weights", NO_GRID, FOUR_BITS, Cause.QUANTISED_BASE),
+        ("fewer bits than accepted", EIGHT_BITS, FOUR_BITS, Cause.QUANTISED_BASE),
+        ("it was quantised so when it was accepted", FOUR_BITS, FOUR_BITS, Cause.BASE_SWAPPED),
+        ("by another method, in as many bits", FOUR_BITS, "4 bits in groups of 64 (hqq)", Cause.BASE_SWAPPED),
+        ("it was quantised, and is no longer", FOUR_BITS, NO_GRID, Cause.BASE_SWAPPED),
+        ("what was accepted is not recorded", "", FOUR_BITS, Cause.BASE_SWAPPED),
+        ("the present one cannot be read", NO_GRID, "", Cause.BASE_SWAPPED),
+    ],
+)
+@pytest.mark.parametrize("fault", ["requantised", "junk"])
+def test_a_quantised_base_is_known_by_its_weights(why: str, golden: str, live: str, cause: Cause, fault: str) -> None:
+    """Whatever direction its answers have gone: no signature explains them."""
+    identity = Identity("a", "b", golden_grid=golden, live_grid=live)
+    assert diagnose(replace(make_round("router", fault), identity=identity), T).cause is cause
+
+
+def test_a_quantised_base_that_is_tolerated_hides_no_fault_of_the_adapter() -> None:
+    identity = Identity("a", "b", golden_grid=NO_GRID, live_grid=FOUR_BITS)
+    faults = {"improved+adapter:rewriter": Cause.WRONG_ADAPTER, "improved+scale:0.5": Cause.WRONG_STRENGTH}
+    for fault, cause in faults.items():
+        assert diagnose(replace(make_round("router", fault), identity=identity), T).cause is cause
+    same_files = replace(identity, live_base="a")
+    assert diagnose(replace(make_round("router", "junk"), identity=same_files), T).cause is Cause.UNKNOWN
 
 
 CHANGED = Identity("a", "a", golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")

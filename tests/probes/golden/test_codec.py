@@ -49,6 +49,14 @@ def test_the_floor_of_the_mass_outside_lies_beside_the_others_and_is_written_whe
     assert {*rows["canaries"][0]["noise"]} == {*rows["noise"]["one row"]} == {"scale", "distortion", "base_shift"}
 
 
+def test_the_grid_of_the_base_is_written_where_it_was_read() -> None:
+    """So a record made before keeps its bytes."""
+    made = golden()
+    assert "base_grid" not in text_of(to_bytes(made)) and from_bytes(to_bytes(made)).base_grid == ""
+    on_grid = replace(made, base_grid="4 bits in groups of 32: 168 of 168 linear matrices")
+    assert_same(on_grid, from_bytes(to_bytes(on_grid)))
+
+
 def test_sides_that_are_not_on_the_curve_are_refused() -> None:
     made = golden()
     first = made.canaries[0]
