@@ -32,6 +32,8 @@ KINDS = {
     NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
     NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
     NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
+    NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
+    NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
 }
 # Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
 CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
@@ -44,19 +46,28 @@ class AlertState:
 
     opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: the one that was named
     changes: what was reported as a change, by the hash of what is there now
+    tolerated_change: is the latest word on a change within tolerance that there is one?
     """
 
     opened_as: str = ""
     cause: str = Cause.NONE.value
     changes: tuple[str, ...] = ()
+    tolerated_change: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"opened_as": self.opened_as, "cause": self.cause, "told": self.changes}
+        return {
+            "opened_as": self.opened_as,
+            "cause": self.cause,
+            "told": self.changes,
+            "tolerated_change": self.tolerated_change,
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
-        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own."""
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]))
+        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and nothing of
+        changes within tolerance, of which nothing was said then."""
+        changed = stored.get("tolerated_change", False)
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), changed)
 
 
 States = Mapping[str, AlertState]
@@ -89,6 +100,10 @@ def step_round(
             if now_there not in state.changes:
                 after[about] = replace(state, changes=(*state.changes, now_there)[-CHANGES_KEPT:])
                 notices.append(to_notice(verdict, change, cluster, now))
+        if reason := _of_tolerated_change(after.get(key, AlertState()), verdict):
+            is_there = reason is NoticeReason.TOLERATED_CHANGE
+            after[key] = replace(after.get(key, AlertState()), tolerated_change=is_there)
+            notices.append(to_notice(verdict, reason, cluster, now))
     return after, tuple(notices)
 
 
@@ -111,6 +126,14 @@ def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, st
         ),
     }
     return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]
+
+
+def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
+    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it."""
+    is_there = bool(verdict.tolerated_change)
+    if verdict.status is not Status.HEALTHY or verdict.covered_by or is_there is state.tolerated_change:
+        return None
+    return NoticeReason.TOLERATED_CHANGE if is_there else NoticeReason.TOLERATED_CHANGE_OVER
 
 
 def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:

@@ -20,6 +20,7 @@ APPLIED = {
     "010_rounds_again.sql": "a67665548ac923e4",
     "011_identity.sql": "576e8f4551bfd2bf",
     "012_mass_outside.sql": "7908e60e69c4e962",
+    "013_tolerated_change.sql": "83bd4dce4f2cd822",
 }
 
 
