@@ -208,6 +208,8 @@ class NoticeReason(StrEnum):
     TOKENIZER_CHANGED = "tokenizer_changed"
     TEMPLATE_CHANGED = "template_changed"
     ADAPTER_MOVED = "adapter_moved"
+    TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
+    TOLERATED_CHANGE_OVER = "tolerated_change_over"
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds
     CAN_TELL_AGAIN = "can_tell_again"  # resolve of that: the same subject's degraded incident follows
 

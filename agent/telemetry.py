@@ -36,6 +36,7 @@ class Metric:
 
 GAUGES = (
     Metric("gapwatch.status", "1", "0 healthy, 1 suspect, 2 degraded, 3 unmonitorable"),
+    Metric("gapwatch.tolerated_change", "1", "1 while it is healthy and off by more than its noise, else 0"),
     Metric("gapwatch.retention", "1", "share of the adapter's effect that is left: 1 intact, 0 the base"),
     Metric("gapwatch.scale", "1", "effective LoRA scale, 1 as accepted"),
     Metric("gapwatch.base_shift", "1", "how far the base moved, in units of the adapter's own energy"),

@@ -411,12 +411,60 @@ CHECK_THE_ENGINE = (
 )
 DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requested}"
 
+# A healthy adapter that differs from what was accepted by more than its noise. scale: its strength; interval: see
+# STRENGTH_INTERVAL; noise: of the strength, by the noise battery; off_direction: as above; tolerance: in percent;
+# fault, fault_action: the text of its cause.
+TOLERATED_CHANGE = Text(
+    explanation="{adapter} has changed, and is inside your tolerance of {tolerance:g} %; its strength is {scale:.3f} "
+    "of the accepted one{interval}, its noise {noise:.4f}; the change in other directions is {off_direction:.3f} times "
+    "its accepted effect; {fault}",
+    action="nothing is urgent; {fault_action}",
+)
+TOLERATED_CHANGE_UNEXPLAINED = Text(
+    explanation="no recorded fault explains it",
+    action="compare what was released just before; if the change was intended, accept it: gapwatch enrol "
+    "{adapter_argument} --replace --why TEXT",
+)
+
+# A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is, bits,
+# explained: as above; shift: base shift. strength: the mean of what the adapters keep, with STRENGTH_INTERVAL; weakest:
+# the adapter that keeps least; kl: nats a token from the accepted answers; changed: percent of greedy answers;
+# tolerance, least, most: percent of strength that a canary may be off by, before and now; names: of the adapters.
+MOVED_BASE_BECAUSE = {
+    "quantised": Text(
+        explanation="the base answers like a {bits} quantised copy of the accepted one (base shift {shift:.2g}), which "
+        "explains {explained:.0f} % of the difference"
+    ),
+    "other weights": Text(
+        explanation="the base has other weights than accepted (hash was {base_was}, is {base_is}; base shift "
+        "{shift:.2g}); no recorded fault explains the difference"
+    ),
+    "same weights": Text(
+        explanation="the base answers differently than accepted from the same weights (hash {base_is}; base shift "
+        "{shift:.2g}); no recorded fault explains the difference"
+    ),
+    "hash not known": Text(
+        explanation="the base answers differently than accepted (base shift {shift:.2g}); whether its weights are "
+        "others is not known; no recorded fault explains the difference"
+    ),
+}
+MOVED_BASE = Text(
+    explanation="its adapters keep {strength:.3f} of their strength{interval}, {weakest} the least with "
+    "{weakest_strength:.3f}; their answers are {kl:.2g} nats a token (KL) from the accepted ones; {changed:.0f} % of "
+    "their greedy answers are others; until this base is accepted a canary may be off by {least:.1f} to {most:.1f} % "
+    "of strength, in place of {tolerance:g} %",
+    action="if this base was intended, accept it for each of its adapters ({names}), such as gapwatch enrol "
+    "{first_argument} --replace --why TEXT; if not, compare revision, dtype and quantisation of the base with those of "
+    "the last good release and put that one back",
+)
+STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Headlines of notices, by why something is sent (NoticeReason in agent/records.py).
 #
-# subject: with "base" before it where it is one; base; cause and reason: in words; affected: see AFFECTED; retention
-# and since: see RETENTION and SINCE, "" where there is none; live_base, live_adapter, live_tokenizer, live_template:
-# the first digits of the hashes of what is in place now; why: as given at enrolment.
+# subject: with "base" before it where it is one; base; cause and reason: in words; affected: see AFFECTED; retention,
+# strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
+# live_tokenizer, live_template: the first digits of the hashes of what is in place now; why: as given at enrolment.
 
 HEADLINES = {
     "degraded": "{subject}: {cause}{affected}{retention}{since}",
@@ -426,19 +474,21 @@ HEADLINES = {
     "reenrolled": "{subject}: a new release was accepted - {why}",
     "cannot_tell": "{subject}: cannot tell whether it is healthy - {reason}: {explanation}",
     "can_tell_again": "{subject}: is measured again, and degraded: an incident of its own follows",
-    "base_moved": "base {base}: other weights ({live_base}), its adapters keep their effect",
+    "base_moved": "base {base}: other weights ({live_base}), its adapters keep their effect{strength}",
     "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
     "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
+    "tolerated_change": "{subject}: has changed, and is inside your tolerance{strength}",
+    "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
 }
 # The same where no hash is known that says so.
 HEADLINES_UNKNOWN_FILES = {
-    "base_moved": "base {base}: answers differently than accepted, its adapters keep their effect",
+    "base_moved": "base {base}: answers differently than accepted, its adapters keep their effect{strength}",
 }
 # The same where the hashes of the files are the accepted ones, and only answers or prompts are others.
 HEADLINES_SAME_FILES = {
     "base_moved": "base {base}: answers differently than accepted from the same weights ({live_base}), its adapters "
-    "keep their effect",
+    "keep their effect{strength}",
     "template_changed": "base {base}: prompts render to other token ids (tokenizer or chat template), its adapters "
     "keep their effect",
 }
@@ -455,11 +505,14 @@ SENT_BECAUSE = {
     "tokenizer_changed": "another tokenizer than accepted is in place",
     "template_changed": "prompts are rendered differently than accepted",
     "adapter_moved": "other adapter files than accepted are in place",
+    "tolerated_change": "for three rounds it has been off by more than its noise, and by less than your tolerance",
+    "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
 }
 A_BASE = "base {name}"
 CAUSE_UNKNOWN = "degraded, cause unknown"
 AFFECTED = " ({n} adapters: {names})"
 RETENTION = " - retention {retention}"
+STRENGTH = " - strength {scale:.3f} of the accepted one"
 SINCE = ", since {onset}"
 ONSET = "{after}-{by} UTC"
 ONSET_MINUTE = "{after} UTC"

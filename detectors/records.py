@@ -425,6 +425,7 @@ class Verdict:
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one
+    tolerated_change: how a healthy adapter differs from what was accepted by more than its noise, in words; "" for not
     explanation: what was observed; action: the first thing to do
     """
 
@@ -454,3 +455,4 @@ class Verdict:
     good_in_a_row: int = 0
     silent_in_a_row: int = 0
     share_of: ShareOf = ShareOf.DRAWS
+    tolerated_change: str = ""

@@ -35,6 +35,8 @@ KINDS = {
     NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
     NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
     NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
+    NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
+    NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
 }
 # Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
 CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
@@ -48,12 +50,14 @@ class AlertState:
     opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: the one that was named
     changes: what was reported as a change, by the hash of what is there now
     cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
+    tolerated_change: is the latest word on a change within tolerance that there is one?
     """
 
     opened_as: str = ""
     cause: str = Cause.NONE.value
     changes: tuple[str, ...] = ()
     cannot_tell_at: tuple[float, ...] = ()
+    tolerated_change: bool = False
 
     def silent_rounds_needed(self, at: float) -> int:
         """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
@@ -69,14 +73,15 @@ class AlertState:
             "cause": self.cause,
             "told": self.changes,
             "cannot_tell_at": self.cannot_tell_at,
+            "tolerated_change": self.tolerated_change,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
-        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and not when it
-        was reported that a subject cannot be judged."""
-        cannot_tell_at = tuple(stored.get("cannot_tell_at", ()))
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at)
+        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and neither when
+        it was reported that a subject cannot be judged nor what was said of changes within tolerance."""
+        cannot_tell_at, changed = tuple(stored.get("cannot_tell_at", ())), stored.get("tolerated_change", False)
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed)
 
 
 States = Mapping[str, AlertState]
@@ -109,6 +114,10 @@ def step_round(
             if now_there not in state.changes:
                 after[about] = replace(state, changes=(*state.changes, now_there)[-CHANGES_KEPT:])
                 notices.append(to_notice(verdict, change, cluster, now))
+        if reason := _of_tolerated_change(after.get(key, AlertState()), verdict):
+            is_there = reason is NoticeReason.TOLERATED_CHANGE
+            after[key] = replace(after.get(key, AlertState()), tolerated_change=is_there)
+            notices.append(to_notice(verdict, reason, cluster, now))
     return after, tuple(notices)
 
 
@@ -131,6 +140,14 @@ def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, st
         ),
     }
     return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]
+
+
+def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
+    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it."""
+    is_there = bool(verdict.tolerated_change)
+    if verdict.status is not Status.HEALTHY or verdict.covered_by or is_there is state.tolerated_change:
+        return None
+    return NoticeReason.TOLERATED_CHANGE if is_there else NoticeReason.TOLERATED_CHANGE_OVER
 
 
 def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:

@@ -62,6 +62,7 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
         "affected": text.AFFECTED.format(n=len(members), names=first_names(members)) if members else "",
         "retention": _retention(verdict),
+        "strength": text.STRENGTH.format(scale=verdict.scale) if math.isfinite(verdict.scale) else "",
         "since": text.SINCE.format(onset=onset_words(verdict.onset)) if verdict.onset else "",
         "reason": _words(verdict.reason.value),
         "explanation": verdict.explanation,

@@ -121,6 +121,8 @@ def _because(verdict: Verdict) -> str:
     """What the status alone leaves open: the cause while degraded, else the reason."""
     if verdict.status is Status.DEGRADED:
         words = f"{verdict.cause}, {verdict.reason}" if verdict.reason is Reason.RECOVERING else str(verdict.cause)
+    elif verdict.tolerated_change:
+        words = "changed within tolerance"
     elif verdict.reason is Reason.WITHIN_TOLERANCE:
         return ""
     else:

@@ -23,6 +23,7 @@ from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.name_encoding import earlier_version
+from detectors.records import NoiseFloor
 from probes import errors as probe_errors
 from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
@@ -41,7 +42,7 @@ from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapte
 from probes.runner import Runner
 
 UNMONITORABLE = 2
-COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B")
+COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B", "mass outside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +319,7 @@ def _say(outcome: Enrolled) -> None:
         return
     say(f"[bold]{name}[/bold] {f'recorded as {outcome.hash}' if outcome.hash else 'not recorded'}")
     say(golden.power.words)
-    rows = [(how, *_shown(floor.scale, floor.distortion, floor.base_shift)) for how, floor in golden.noise.items()]
+    rows = [(how, *_shown(floor)) for how, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
     say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
@@ -330,5 +331,7 @@ def _say(outcome: Enrolled) -> None:
         say(f'pin it:  golden: "{outcome.hash}"')
 
 
-def _shown(*figures: float) -> tuple[str, ...]:
+def _shown(floor: NoiseFloor) -> tuple[str, ...]:
+    """In the order of ``COLUMNS``."""
+    figures = (floor.scale, floor.distortion, floor.base_shift, floor.mass_outside)
     return tuple(f"{figure:.2g}" for figure in figures)

@@ -23,11 +23,14 @@ from agent.store.table_rows import (
 )
 from detectors.records import BaseRound, CanarySplit, Measurement, Round
 
-MEANS = ("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base")
+MEANS = (
+    *("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base"),
+    "mass_outside",
+)
 FIGURES = (
     *MEANS,
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
-    *("frozen_shift", "mass_outside", "kl_served_golden", "kl_base_served"),
+    *("frozen_shift", "kl_served_golden", "kl_base_served"),
 )
 
 

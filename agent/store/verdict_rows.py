@@ -43,6 +43,7 @@ def verdict_row(verdict: Verdict) -> Row:
         "covered_by": verdict.covered_by,
         "members": list(verdict.members),
         "explanation": verdict.explanation,
+        "tolerated_change": verdict.tolerated_change,
         "action": verdict.action,
         **identity_columns(verdict.identity),
     }

@@ -115,6 +115,30 @@ class BaseDiagnosis:
 
 
 @dataclass(frozen=True, slots=True)
+class MovedBase:
+    """A base that has moved, whose adapters are within tolerance; means over their held-out canaries.
+
+    adapters: those that were measured; shift: B; quantised: the recorded rounding that explains it, None for none
+    strength: effective scale with its interval; weakest: the adapter with the least of it, and how much that is
+    kl: of the served answers from the accepted ones, nats a token; changed_answers: share of other greedy answers
+    tolerance: |s - 1| allowed on a base that has not moved; allowed: the least and the most of it now, over canaries
+    """
+
+    base: str
+    adapters: tuple[str, ...]
+    identity: Identity
+    quantised: MatchedFault | None
+    shift: float
+    strength: Interval
+    weakest: str
+    weakest_strength: float
+    kl: float
+    changed_answers: float
+    tolerance: float
+    allowed: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseDiagnosis:
     """What is at fault with one adapter, by its sampled responses.
 

@@ -86,6 +86,12 @@ def diagnosed_canaries(round: Round) -> tuple[Measurement, ...]:
     return _held_out(round.measurements)
 
 
+def quantisation(canaries: Sequence[Measurement]) -> MatchedFault | None:
+    """The recorded rounding of the base that explains the present answers of both endpoints; None where none does."""
+    fits = matching_signatures(signature_fits(canaries, 0.0))
+    return _match(fits) if fits and fits[0].cause is Cause.QUANTISED_BASE else None
+
+
 def on_accepted_ids(round: Round) -> Round:
     """The round with every canary as answered from its accepted ids, where the present template renders other ones."""
     raw = {m.comparison.reference.canary: m for m in round.raw}

@@ -13,12 +13,12 @@ from typing import Any
 
 from detectors import on_call_text as text
 from detectors.diagnosis.name_encoding import is_earlier_version
-from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, ResponseDiagnosis
+from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
 from detectors.diagnosis.signature_matching import BOTH
 from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
 from detectors.name_list import first_names
 from detectors.on_call_text import Text
-from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, NamedCause
+from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, Interval, NamedCause
 
 # A factor is named, and a rank is suggested, where the scale is within this share of it.
 NEAR = 0.05
@@ -41,6 +41,33 @@ def words_of(diagnosis: Diagnosis | BaseDiagnosis | ResponseDiagnosis) -> NamedC
             names = (*beside_the_cause(diagnosis), *beside_the_round(diagnosis))
             sentences = _of_canaries(diagnosis, names)
     return NamedCause(diagnosis.cause, *sentences)
+
+
+def tolerated_change_words(
+    diagnosis: Diagnosis, *, scale: Interval, off_direction: float, noise: float, tolerance: float
+) -> Text:
+    """What is said of an adapter that has changed and is within tolerance. The figures: TOLERATED_CHANGE."""
+    if diagnosis.cause is Cause.UNKNOWN:
+        fault = _filled([text.TOLERATED_CHANGE_UNEXPLAINED], canary_values(diagnosis))
+    else:
+        fault = Text(*words_of(diagnosis)[1:])
+    figures = {"scale": scale.mean, "interval": _interval(scale), "off_direction": off_direction}
+    values = {"noise": noise, "tolerance": 100 * tolerance, "fault": fault.explanation, "fault_action": fault.action}
+    return _filled([text.TOLERATED_CHANGE], canary_values(diagnosis) | figures | values)
+
+
+def moved_base_words(moved: MovedBase) -> Text:
+    """What is said of a base that has moved while its adapters are within tolerance."""
+    return _filled([text.MOVED_BASE_BECAUSE[_why_moved(moved)], text.MOVED_BASE], moved_base_values(moved))
+
+
+def _why_moved(moved: MovedBase) -> str:
+    """Which of MOVED_BASE_BECAUSE; other weights are said only where a hash says so."""
+    if moved.quantised:
+        return "quantised"
+    if moved.identity.base_moved:
+        return "other weights"
+    return "same weights" if moved.identity.golden_base and moved.identity.live_base else "hash not known"
 
 
 def _of_canaries(diagnosis: Diagnosis, beside: Sequence[str]) -> Text:
@@ -214,6 +241,30 @@ def base_values(diagnosis: BaseDiagnosis) -> dict[str, Any]:
     }
 
 
+def moved_base_values(moved: MovedBase) -> dict[str, Any]:
+    """What MOVED_BASE and MOVED_BASE_BECAUSE may use."""
+    names = moved.quantised.names if moved.quantised else ()
+    least, most = moved.allowed
+    return {
+        "shift": moved.shift,
+        "base_was": short(moved.identity.golden_base),
+        "base_is": short(moved.identity.live_base),
+        "bits": _list([_bits(bits) for bits in names], "or"),
+        "explained": 100.0 * (1.0 - moved.quantised.unexplained) if moved.quantised else math.nan,
+        "strength": moved.strength.mean,
+        "interval": _interval(moved.strength),
+        "weakest": moved.weakest,
+        "weakest_strength": moved.weakest_strength,
+        "kl": moved.kl,
+        "changed": 100.0 * moved.changed_answers,
+        "tolerance": 100.0 * moved.tolerance,
+        "least": 100.0 * least,
+        "most": 100.0 * most,
+        "names": first_names(moved.adapters),
+        "first_argument": quote(moved.adapters[0]),
+    }
+
+
 def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
     """What the texts of BY_RESPONSES and ESTIMATED_STRENGTH may use."""
     adapter, author = diagnosis.adapter, text.AUTHORS[_author(diagnosis.alternative)]
@@ -253,6 +304,11 @@ def _values_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> dict[str, A
             values["factor"] = _near_factor(matched.value)
             values["rank"] = max(_possible_reasons(matched.value).values(), default=0)
     return values
+
+
+def _interval(estimate: Interval) -> str:
+    """ "" where there is none."""
+    return text.STRENGTH_INTERVAL.format(low=estimate.low, high=estimate.high) if math.isfinite(estimate.low) else ""
 
 
 def _base_change(identity: Identity, shift: float) -> str:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
-from detectors.records import BaseRound, Evidence, Round, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
 from detectors.registry import Detector
 from detectors.verdicts.decision import decide, decide_base
 from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.moved_base import with_moved_base
+from detectors.verdicts.tolerated_change import ToleratedChange, next_change, with_change
 
 Subject = tuple[SubjectKind, str]
 
@@ -23,13 +25,14 @@ class CanaryIncidents:
     """rules: of the fleet; detectors: name -> detector, for the onset that its evidence tells
 
     incidents: of each subject, open or not; retentions: adapter -> retention over all rounds since its incident last
-    opened or ended
+    opened or ended; changes: adapter -> whether a change within tolerance is said of it
     """
 
     rules: Rules
     detectors: Mapping[str, Detector]
     incidents: dict[Subject, Incident] = field(default_factory=dict)
     retentions: dict[str, Confidence] = field(default_factory=dict)
+    changes: dict[str, ToleratedChange] = field(default_factory=dict)
 
     def decide(self, record: BaseRound, evidence: Sequence[Evidence]) -> list[Verdict]:
         """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
@@ -41,9 +44,13 @@ class CanaryIncidents:
             for member in record.members
         ]
         of_base = of_subject((SubjectKind.BASE, record.base), evidence)
+        tolerances = self.rules.tolerances
         if len(members) < 2 or not of_base:
-            return members
-        base = self._decide_base(record, of_base, members)
+            return [with_moved_base(verdict, record.members, tolerances) for verdict in members]
+        base = with_moved_base(self._decide_base(record, of_base, members), record.members, tolerances)
+        if base.reason is not Reason.BASE_MOVED:  # by fewer members than speak for the base
+            pairs = zip(members, record.members, strict=True)
+            members = [with_moved_base(verdict, [member], tolerances) for verdict, member in pairs]
         # While the base's incident is open it speaks for its members, in the round of its alarm too. Not while it
         # cannot be judged itself: it would keep members silent that have something to say.
         covers = self.is_open((SubjectKind.BASE, record.base)) and base.status is not Status.UNMONITORABLE
@@ -55,6 +62,7 @@ class CanaryIncidents:
     def forget(self, adapter: str) -> None:
         self.incidents.pop((SubjectKind.ADAPTER, adapter), None)
         self.retentions.pop(adapter, None)
+        self.changes.pop(adapter, None)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,12 +71,14 @@ class CanaryIncidents:
                 for (kind, subject), incident in self.incidents.items()
             ],
             "kept": {adapter: retention.to_json() for adapter, retention in self.retentions.items()},
+            "tolerated_changes": {adapter: change.to_json() for adapter, change in self.changes.items()},
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Files of earlier versions hold the onsets' estimates apart, as ``began``, or not at all; and the earliest no
-        retention over rounds, which then starts again. Where no canaries are replayed any more, nothing could end
-        their incidents: they are dropped, and the responses' word is the one that counts."""
+        """Files of earlier versions hold the onsets' estimates apart, as ``began``, or not at all; the earliest no
+        retention over rounds, and many no change within tolerance, which then start again. Where no canaries are
+        replayed any more, nothing could end their incidents: they are dropped, and the responses' word is the one that
+        counts."""
         if not any(detector.reads is BaseRound for detector in self.detectors.values()):
             return
         began = {(row["kind"], row["subject"]): row["at"] for row in stored.get("began", ())}
@@ -79,6 +89,8 @@ class CanaryIncidents:
             for row in stored["incidents"]
         }
         self.retentions = {adapter: Confidence.from_json(row) for adapter, row in stored.get("kept", {}).items()}
+        changes = stored.get("tolerated_changes", {})
+        self.changes = {adapter: ToleratedChange.from_json(row) for adapter, row in changes.items()}
 
     def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
         subject = (SubjectKind.ADAPTER, round.adapter)
@@ -95,6 +107,9 @@ class CanaryIncidents:
         self.incidents[subject] = after
         # The round that opens or ends an incident was looked at to decide so: what is new begins with the next one.
         self.retentions[round.adapter] = retention if after.open == before.open else Confidence()
+        change = next_change(self.changes.get(round.adapter, ToleratedChange()), round, verdict)
+        self.changes[round.adapter] = change
+        verdict = with_change(verdict, round, self.rules.tolerances) if change.is_there else verdict
         return replace(verdict, evidence=evidence)
 
     def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: Sequence[Verdict]) -> Verdict:

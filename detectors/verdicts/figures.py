@@ -15,14 +15,15 @@ import numpy as np
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.position_bands import standing_apart
 from detectors.canaries.tolerance import MASS_OUTSIDE
-from detectors.diagnosis.root_cause import diagnosed_canaries
+from detectors.diagnosis.root_cause import diagnosed_canaries, on_accepted_ids
 from detectors.on_call_text import BAD_NUMBERS, MASS_IS_OUTSIDE, UNMEASURED, UNMEASURED_BASE
 from detectors.records import BaseRound, CanarySplit, Interval, Reason, Round, Status, Verdict
 
 
 def with_figures(blank: Verdict, round: Round) -> Verdict:
-    """The verdict with the means of a measured round; retention with the interval of the round, where there is one."""
-    measured = diagnosed_canaries(round)
+    """The verdict with the means of a measured round; retention with the interval of the round, where there is one. How
+    far the base has moved is that of the accepted token ids: given others, the same base answers differently."""
+    measured, on_accepted = diagnosed_canaries(round), diagnosed_canaries(on_accepted_ids(round))
     held_out = measured[0].comparison.reference.split is CanarySplit.HELD_OUT
     retentions = [m.retention for m in measured]
     return replace(
@@ -30,7 +31,7 @@ def with_figures(blank: Verdict, round: Round) -> Verdict:
         retention=_mean(retentions, held_out),
         scale=float(np.mean([m.scale for m in measured])),
         distortion=float(np.mean([m.distortion for m in measured])),
-        base_shift=float(np.mean([m.base_shift for m in measured])),
+        base_shift=float(np.mean([m.base_shift for m in on_accepted])),
         gap_ratio=float(np.mean([m.gap_ratio for m in measured])),
     )
 

@@ -236,7 +236,7 @@ def test_evidence_of_another_layout_starts_at_zero_and_incidents_stay() -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_evidence_goes_on_unless_it_was_gathered_by_another_rule(name: str) -> None:
-    """What is beyond tolerance depends on the base shift of each canary since layout 2; drift has banks, and outputs are
+    """Layout 2: what is beyond tolerance depends on the base shift of each canary; drift has banks, and outputs are
     embedded as far as they are scored."""
     assert load(name).State().layout == (2 if name in ("adapter_gap", "base_shift", "embedding_drift") else 1)
 

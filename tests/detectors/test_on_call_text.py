@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from string import Formatter
+from typing import Any
 
 import pytest
 
 from detectors import on_call_text as text
 from detectors.diagnosis import wording
-from detectors.diagnosis.record import Diagnosis, ResponseDiagnosis
+from detectors.diagnosis.record import Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
 from detectors.on_call_text import Text
-from detectors.records import Cause, Reason
+from detectors.records import Cause, FaultKind, Identity, Interval, Reason
 from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_responses
 
 # No cause at all.
@@ -85,6 +87,45 @@ def test_a_text_of_responses_uses_fields_that_its_diagnosis_offers(diagnosis: Re
     assert fields(each.explanation) | fields(each.action) <= set(wording.response_values(diagnosis))
     if diagnosis.strength:
         assert fields(text.ESTIMATED_STRENGTH.explanation) <= set(wording.response_values(diagnosis))
+
+
+def moved_base(**more: Any) -> MovedBase:
+    kept = Interval(0.99, 0.98, 1.0, 3)
+    plain: dict[str, Any] = {"identity": Identity("sha256:aa", "sha256:bb"), "quantised": None}
+    return MovedBase("smol", ("router", "tone"), **plain | more, shift=3e-5, strength=kept, weakest="tone",
+        weakest_strength=0.98, kl=0.001, changed_answers=0.1, tolerance=0.05, allowed=(0.055, 0.06))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        moved_base(),
+        moved_base(identity=Identity("sha256:aa", "sha256:aa")),
+        moved_base(identity=Identity()),
+        moved_base(quantised=MatchedFault(FaultKind.QUANTISED, ("4/32", "4"), math.nan, 0.03)),
+    ],
+)
+def test_a_base_that_moved_is_told_without_gaps(moved: MovedBase) -> None:
+    offered = wording.moved_base_values(moved)
+    for each in (text.MOVED_BASE, *text.MOVED_BASE_BECAUSE.values()):
+        assert fields("".join(each)) <= set(offered)
+    words = wording.moved_base_words(moved)
+    assert not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", "; ".join(words))
+    assert ("other weights" in words.explanation) == (moved.identity.base_moved and moved.quantised is None)
+    assert ("like a 4-bit (groups of 32) or 4-bit quantised" in words.explanation) == (moved.quantised is not None)
+
+
+@pytest.mark.parametrize("diagnosis", [one for one in of_canaries() if one.means], ids=name_of)
+def test_a_tolerated_change_is_told_with_the_text_of_its_cause(diagnosis: Diagnosis) -> None:
+    figures: dict[str, Any] = {"off_direction": 0.01, "noise": 1e-4, "tolerance": 0.05}
+    words = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, 0.988, 0.992, 24), **figures)
+    assert "strength is 0.990 of the accepted one (95 % 0.988..0.992), its noise 0.0001" in words.explanation
+    assert not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", "; ".join(words))
+    cause = wording.words_of(diagnosis)
+    assert (cause.explanation in words.explanation) == (diagnosis.cause is not Cause.UNKNOWN)
+    assert words.action.startswith("nothing is urgent; ")
+    one = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, math.nan, math.nan, 1), **figures)
+    assert "accepted one, its noise" in one.explanation
 
 
 def test_the_text_of_a_base_uses_every_field_that_its_diagnosis_offers() -> None:

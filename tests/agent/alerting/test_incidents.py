@@ -306,6 +306,35 @@ CHANGE_CASES = {
 }
 
 
+CHANGED = verdict(scale=0.99, tolerated_change="ticket-router has changed, and is inside your tolerance of 5 %")
+SAID, GONE = ("change", "tolerated_change"), ("change", "tolerated_change_over")
+TOLERATED_CASES = {
+    "said once, and once that it is over": ([[GOOD], [CHANGED], [CHANGED], [GOOD]], [[], [SAID], [], [GONE]]),
+    "said again when it comes again": ([[CHANGED], [GOOD], [CHANGED]], [[SAID], [GONE], [SAID]]),
+    "each adapter has its own": ([[CHANGED, other(CHANGED)], [GOOD, other(CHANGED)]], [[SAID, SAID], [GONE]]),
+    "a round that is not healthy says nothing": ([[CHANGED], [SUSPECT], [BLIND], [CHANGED]], [[SAID], [], [], []]),
+    "it is over beside an incident's end": ([[CHANGED], [alarm()], [RESOLVED]], [[SAID], [OPEN], [ENDED, GONE]]),
+    "nothing is said while the base speaks": ([[replace(CHANGED, covered_by=BASE)]], [[]]),
+    "beside other files": ([[replace(CHANGED, reason=Reason.ADAPTER_MOVED, identity=FILES)]], [[NEW_FILES, SAID]]),
+}
+
+
+@pytest.mark.parametrize(("rounds", "sent"), TOLERATED_CASES.values(), ids=TOLERATED_CASES.keys())
+def test_a_change_within_tolerance_is_said_once_and_never_pages(
+    rounds: list[list[Verdict]], sent: list[list[tuple[str, str]]]
+) -> None:
+    assert told(*rounds) == sent
+
+
+def test_what_was_said_of_a_change_within_tolerance_is_kept_and_not_in_files_of_earlier_versions() -> None:
+    said, _ = step_round({}, [CHANGED], FIXED, "prod")
+    state = said[state_key(SubjectKind.ADAPTER, ROUTER)]
+    stored = json.loads(json.dumps(state.to_json()))
+    assert state.tolerated_change and AlertState.from_json(stored) == state
+    del stored["tolerated_change"]
+    assert not AlertState.from_json(stored).tolerated_change
+
+
 @pytest.mark.parametrize(("rounds", "sent"), CHANGE_CASES.values(), ids=CHANGE_CASES.keys())
 def test_changes_are_reported_as_what_they_are_and_once(
     rounds: list[list[Verdict]], sent: list[list[tuple[str, str]]]
@@ -325,6 +354,13 @@ def test_changes_are_reported_as_what_they_are_and_once(
         (RENDERED, NoticeReason.TEMPLATE_CHANGED, "other token ids (tokenizer or chat template), its", BASE_KEY),
         (OTHER_TOKENIZER, NoticeReason.TOKENIZER_CHANGED, "base smollm2: other tokenizer files (sha256:k2)", BASE_KEY),
         (OTHER_FILES, NoticeReason.ADAPTER_MOVED, "ticket-router: other files (sha256:dddd) on the same base", KEY),
+        (
+            CHANGED,
+            NoticeReason.TOLERATED_CHANGE,
+            "has changed, and is inside your tolerance - strength",
+            KEY,
+        ),
+        (GOOD, NoticeReason.TOLERATED_CHANGE_OVER, "ticket-router: its change inside your tolerance is over", KEY),
         (MOVED, NoticeReason.BASE_MOVED, "base smollm2: other weights (sha256:bbbb), its adapters keep", BASE_KEY),
     ],
 )

@@ -36,3 +36,10 @@ def test_a_name_in_brackets_is_shown_and_not_read_as_a_colour() -> None:
     out = io.StringIO()
     Console(file=out, width=160).print(verdict_table([findings.verdict(subject="[red]router[/b]")]))
     assert "[red]router[/b]" in out.getvalue()
+
+
+def test_a_healthy_adapter_that_has_changed_is_marked() -> None:
+    out = io.StringIO()
+    changed = findings.verdict(tolerated_change="ticket-router has changed, and is inside your tolerance of 5 %")
+    Console(file=out, width=160).print(verdict_table([changed, findings.verdict(subject="other")]))
+    assert out.getvalue().count("healthy: changed within tolerance") == 1

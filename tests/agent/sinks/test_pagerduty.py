@@ -33,7 +33,9 @@ def notice(
     reason: NoticeReason = NoticeReason.DEGRADED, at: float = FIXED, subject: str = ROUTER, **more: Any
 ) -> Notice:
     if reason in CHANGES:
-        seen = findings.verdict(reason=Reason(reason.value), subject_kind=SubjectKind.BASE, identity=SWAPPED, at=at)
+        # Of those that a verdict has no reason for, it is within tolerance.
+        why = Reason(reason.value) if reason.value in {each.value for each in Reason} else None
+        seen = findings.verdict(reason=why, subject_kind=SubjectKind.BASE, identity=SWAPPED, at=at)
     elif reason is NoticeReason.CANNOT_TELL:
         seen = findings.verdict(Status.UNMONITORABLE, at=at, subject=subject, explanation="the file is cut short")
     else:

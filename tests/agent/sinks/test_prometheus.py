@@ -29,3 +29,11 @@ def test_evidence_that_informs_is_one_metric_whatever_its_detector() -> None:
     for detector in ("embedding_drift", "a_new_detector"):
         labels = f'detector="{detector}",stream="prompt",subject="ticket-router",subject_kind="adapter"'
         assert f"gapwatch_informing_evidence_nats{{{labels}}} 3.0" in page
+
+
+def test_a_change_within_tolerance_is_a_gauge_that_falls_back_to_zero() -> None:
+    telemetry = Telemetry()
+    for words, value in (("router has changed", "1.0"), ("", "0.0")):
+        to_metrics(findings.verdict(tolerated_change=words), telemetry)
+        (line,) = (x for x in telemetry.page().decode().splitlines() if x.startswith("gapwatch_tolerated_change{"))
+        assert line.endswith(f" {value}")

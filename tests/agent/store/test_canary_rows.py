@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.store.canary_rows import token_shares
+from agent.store.canary_rows import round_row, token_shares
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin
 from tests.agent import findings
@@ -29,3 +29,11 @@ def test_a_blocked_round_is_a_row_without_figures() -> None:
     row = rounds.rows[0]
     assert (row["canaries"], row["retention_n"], row["facts"]) == (0, 0, ["a fact"])
     assert np.isnan([row["retention"], row["scale"], row["gap_ratio"]]).all()
+
+
+def test_a_round_has_the_mean_of_what_its_canaries_answer_outside_the_kept_tokens() -> None:
+    seen = findings.round_()
+    rows = tuple(
+        replace(m, mass_outside=mass) for m, mass in zip(seen.measurements, (0, 0.01, 0.02, 0.05), strict=True)
+    )
+    assert round_row(replace(seen, measurements=rows))["mass_outside"] == pytest.approx(0.02)

@@ -31,6 +31,8 @@ def story() -> Iterator[Finding]:
     yield findings.base_round(2, at, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",))
     base = findings.alarm(at, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
     yield from (findings.alarm(at, subject=name, covered_by=BASE) for name in (ROUTER, TONE))
+    changed = "polite-rewriter-2 has changed, and is inside your tolerance of 5 %"
+    yield findings.verdict(at=at, round=2, subject="polite-rewriter-2", scale=0.99, tolerated_change=changed)
     yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
     yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
@@ -51,6 +53,14 @@ def test_every_question_has_a_text_and_an_answer_on_an_empty_store(migrated: sto
         columns, rows = store.run_query(migrated, name)
         assert columns, name
         assert list(rows) == [], name
+
+
+def test_what_has_changed_within_tolerance_is_listed_while_it_is_healthy(told: store.Client) -> None:
+    (row,) = answers(told, "changed")
+    assert (row["subject"], row["what"], row["scale"]) == ("polite-rewriter-2", "tolerated_change", 0.99)
+    insert(told, findings.verdict(at=NOW, subject="polite-rewriter-2"))
+    insert(told, findings.verdict(at=NOW, reason=Reason.BASE_MOVED, subject_kind=SubjectKind.BASE))
+    assert [(row["subject"], row["what"]) for row in answers(told, "changed")] == [(BASE, "base_moved")]
 
 
 def test_every_question_is_answered_on_the_incident(told: store.Client) -> None:
