@@ -123,7 +123,7 @@ def enrol(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Record golden behaviour, noise, strengths, signatures and power of an adapter. 2 when it cannot be monitored."""
+    """Record golden behaviour, noise, strengths and power of an adapter. 2 when it cannot be monitored."""
     from agent.cli.enrol import EnrolOptions, enrol_adapter
 
     return enrol_adapter(config, adapter, EnrolOptions(replace, why, select, from_traffic), json)

@@ -28,7 +28,6 @@ from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
 from probes.enrolment.enrol import enrol
-from probes.enrolment.fault_signatures import count_by_kind
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import adapter_before, newest, save, time_after
 from probes.golden.record import Golden, short
@@ -191,7 +190,6 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
         "power": golden.power.words,
         "monitorable": golden.power.monitorable,
         "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
-        "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
         "weights": weights,
     }
     if json:
@@ -202,9 +200,7 @@ def _say(golden: Golden, hash_: str, weights: str, json: bool) -> None:
     rows = [(name, *_shown(floor.scale, floor.distortion, floor.base_shift)) for name, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
-    say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
-    for missing in golden.unrecorded:
-        say(escape(f"not recorded: {missing}"))
+    say(escape(f"recorded to name a cause: {len(golden.scales)} strengths, other adapters {others}"))
     if weights:
         say(escape(weights))
     if hash_:

@@ -176,9 +176,7 @@ def _area(faulty: Sequence[float], benign: Sequence[float]) -> float:
 
 def _fine(world: World, quick: bool) -> Iterator[Figure]:
     """One per cent of strength, bfloat16, tolerance one half per cent: enrolled in bfloat16 with its own battery."""
-    settings = EnrolSettings(
-        base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=FINE), signatures=False
-    )
+    settings = EnrolSettings(base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=FINE))
     outcomes, noise, total = [], [], 0
     for members in world.members:
         chosen = members[: 2 if quick else FINE_EACH]

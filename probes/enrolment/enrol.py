@@ -14,7 +14,6 @@ from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
-from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import strengths, with_curve
@@ -34,9 +33,9 @@ STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
 class _Recording:
     """What the steps of one enrolment recorded.
 
-    canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
+    canaries: with split, scale curve and noise floors; rank, alpha: of the LoRA, 0 where unknown
     battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
-    excluded, unrecorded: the canaries and the signatures that are missing, and why
+    excluded: the canaries that are missing, and why
     """
 
     canaries: tuple[GoldenCanary, ...]
@@ -45,7 +44,6 @@ class _Recording:
     battery: Mapping[str, tuple[Measurement, ...]]
     draws_per_round: int
     excluded: Mapping[str, str]
-    unrecorded: tuple[str, ...]
 
 
 def enrol(
@@ -78,15 +76,14 @@ def enrol(
 
 
 def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolSettings) -> _Recording:
-    """Pool, scale curve, signatures, noise battery: each step adds to the canaries of the step before."""
+    """Pool, scale curve, noise battery: each step adds to the canaries of the step before."""
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
     draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     drafts = with_curve(context, selection.canaries, strengths(rank))
-    signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
     battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
-    final = _with_noise(signatures.canaries, noise_floors(battery))
-    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
+    final = _with_noise(drafts, noise_floors(battery))
+    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded)
 
 
 def _golden(
@@ -113,7 +110,6 @@ def _golden(
         why=settings.why,
         previous=settings.previous,
         excluded=recording.excluded,
-        unrecorded=recording.unrecorded,
         hash_scheme=accepted.scheme,
         tokenizer_files_hash=accepted.live_tokenizer,
         template_hash=accepted.live_template,

@@ -25,8 +25,6 @@ class EnrolSettings:
     min_energy: least |delta|^2 a scored position, nats squared (.01: the adapter moves log-probabilities by a tenth)
     top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
     battery: names of the benign configurations to replay, all of them when empty
-    signatures: record how the adapter answers under faults (probes/enrolment/fault_signatures.py), which doubles the
-    work
     select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
     pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
     """
@@ -46,7 +44,6 @@ class EnrolSettings:
     log_threshold: float = 21.5
     token_budget: int = 512
     battery: tuple[str, ...] = ()
-    signatures: bool = True
     select: bool = False
     pool_tokens: int = 0
 
