@@ -20,7 +20,7 @@ from agent.records import Finding, Heartbeat, Observation, ScoredResponses, Traf
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
 from agent.worker.worker import Worker
-from detectors.records import BaseRound
+from detectors.records import BaseRound, FaultReplay
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
@@ -102,7 +102,7 @@ class App:
             self._count(observation)
             for finding in parts.judge(observation, now):
                 self._hand_on(finding)
-            if isinstance(observation, BaseRound | ScoredResponses):
+            if isinstance(observation, BaseRound | ScoredResponses | FaultReplay):
                 parts.judge.save()
         self._beat(now)
         self._settle()

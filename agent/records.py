@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Evidence, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from probes.scoring.interaction import Interaction
 
@@ -232,5 +232,5 @@ class Notice:
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
-Observation = Whole | ScoredResponses
+Observation = Whole | ScoredResponses | FaultReplay
 Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat

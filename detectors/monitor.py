@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, SubjectKind, Verdict
 from detectors.registry import (
     CalibratesSampler,
     Detector,
@@ -80,9 +80,10 @@ class Monitor:
         """What is remembered of each subject by its canaries, open or not."""
         return dict(self._canaries.incidents)
 
-    def observe(self, record: BaseRound | TrafficRound | Embedding) -> Judged:
+    def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
-        one where they say more than the canaries do (fusion.py).
+        one where they say more than the canaries do (fusion.py). Replayed faults are no evidence: they name the cause
+        of incidents that are open, and only these have a verdict.
 
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
@@ -93,6 +94,9 @@ class Monitor:
                 return self._judge_canaries(record, evidence)
             case TrafficRound():
                 return self._judge_responses(record, evidence)
+            case FaultReplay():
+                renamed = self._canaries.rename(record, self._latest_canaries)
+                return Judged((), tuple(map(self._with_responses, renamed)))
             case Embedding():
                 self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
                 return Judged(evidence)

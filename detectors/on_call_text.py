@@ -492,6 +492,15 @@ HEADLINES_SAME_FILES = {
     "template_changed": "base {base}: prompts render to other token ids (tokenizer or chat template), its adapters "
     "keep their effect",
 }
+# After the cause of an open incident, once faults were replayed on the accepted base and adapters. faults: how many;
+# affected, measured: of a base, how many of its adapters they were replayed with, of how many; missing: what was not
+CAUSE_REFINED = "cause refined by replay: {faults} faults were replayed on the accepted base and adapter"
+CAUSE_KEPT = (
+    "cause not refined: {faults} faults were replayed on the accepted base and adapter, and none explains it better"
+)
+CAUSE_NOT_REPLAYED = "cause not refined: no fault could be replayed on the accepted base and adapter"
+REPLAYED_WITH = "with {replayed} of {members} adapters"
+NOT_REPLAYED = "not replayed: {missing}"
 # Why it is sent now, by the same reasons.
 SENT_BECAUSE = {
     "degraded": "an incident opens",

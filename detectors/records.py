@@ -60,6 +60,8 @@ class Reason(StrEnum):
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
     RECOVERING = "recovering"  # degraded: a good round, not yet enough of them or of evidence to end it
+    CAUSE_REFINED = "cause_refined"  # degraded: replayed faults name the cause of the open incident better
+    CAUSE_KEPT = "cause_kept"  # degraded: no replayed fault does, or none could be replayed
     RESOLVED = "resolved"  # healthy: good rounds and evidence enough have ended the incident
     NOT_REPLAYED_YET = "not_replayed_yet"
     NO_GOLDEN = "no_golden"
@@ -107,7 +109,7 @@ class NamedCause(NamedTuple):
 
 
 class FaultKind(StrEnum):
-    """Faults that enrolment injects on purpose, to record how the adapter answers under them."""
+    """Faults that are injected on purpose after an alarm, to see how the accepted adapter answers under them."""
 
     OTHER_ADAPTER = "other_adapter"  # name: a registered adapter, or an earlier version "NAME@HASH"
     WITHOUT = "without"  # name: a block of the adapter that is left out: "q_proj", "mlp", "layers.5"
@@ -172,10 +174,11 @@ class Reference:
     """What enrolment recorded of one canary: the frozen side of every comparison.
 
     kept: (T, K) int32 token ids, -1 where padded
-    scales: (S,) ascending LoRA scales, contains 0 and 1
+    scales: (S,) ascending LoRA scales, contains 0 and 1; after an alarm on held-out canaries also strengths that were
+    replayed then
     curve: (S, T, K) log-probabilities of the adapter at those scales
     others: adapter name -> (T, K) log-probabilities of another registered adapter on this canary
-    faults: signatures recorded at enrolment, held-out canaries only; empty in records made before there were any
+    faults: signatures, held-out canaries only: made after an alarm, or recorded by an enrolment of earlier versions
     """
 
     canary: str
@@ -363,6 +366,31 @@ class BaseRound:
     tokens_scored: int = 0
     tokens_processed: int = 0
     duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaultReplay:
+    """A round of an open incident once more, with signatures that were made for it after the alarm: faults replayed on
+    the accepted base and adapters.
+
+    subject_kind, subject: whose incident it is about
+    round: as it was judged; members: of the adapters that faults were replayed with, for a base some of its broken
+    ones, the same answers against references that hold the signatures
+    faults: how many were replayed; at: when the last one was
+    missing: what could not be replayed and why, in words, "" where nothing is missing
+    """
+
+    subject_kind: SubjectKind
+    subject: str
+    round: BaseRound
+    members: tuple[Round, ...]
+    faults: int
+    at: float
+    missing: str = ""
+
+    @property
+    def replayed(self) -> tuple[str, ...]:
+        return tuple(member.adapter for member in self.members)
 
 
 @dataclass(frozen=True, slots=True)

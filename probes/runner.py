@@ -43,9 +43,9 @@ class Target:
 
     adapter: a registered name; None for the base itself
     scale: multiplies the adapter's own scaling (alpha / r); 1 as trained, 0 the base
-    fault: answer as if this fault were present (fault injection); enrolment records signatures of such answers. What
-    each kind means: probes/model/fault_injection.py. A runner that cannot raises Unreplayable or Unsupported, and never
-    answers as if there were no fault.
+    fault: answer as if this fault were present (fault injection): after an alarm such answers are the signatures by
+    which its cause is named. What each kind means: probes/model/fault_injection.py. A runner that cannot raises
+    Unreplayable or Unsupported, and never answers as if there were no fault.
     """
 
     adapter: str | None
@@ -192,9 +192,16 @@ class Breakable(Protocol):
     """A runner that answers ``Target.fault`` (fault injection). Without it the cause of an incident is diagnosed
     from facts alone, not from signatures."""
 
-    def blocks(self, adapter: str) -> tuple[str, ...]:
+    def blocks(self, adapter: str, weights: Weights = Weights.LIVE) -> tuple[str, ...]:
         """Names that ``FaultKind.WITHOUT`` takes for this adapter: the blocks that can be left out, each of which
-        leaves a part of the adapter applied (probes/model/faulty_adapters.py). Raises like ``run``."""
+        leaves a part of the adapter applied (probes/model/faulty_adapters.py). Raises like ``run``.
+
+        weights: of the files as they are now, which may lack a block, or of the accepted ones
+        """
+
+    def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
+        """Hashes of the golden base and of the adapter's accepted version on it, by that scheme: only where both are
+        those of a golden record are faults replayed on what the record accepted. Raises like ``run``."""
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """What today's code says of stored rounds, beside what was said then. Pure: nothing is sent and nothing is saved.
 
 Evidence begins at 0 with the first round that is handed in. Verdicts that rested on embeddings are listed and not
-compared: embeddings are stored, but not in the order in which they were judged.
+compared: embeddings are stored, but not in the order in which they were judged. Nor are those whose cause rested on
+faults that were replayed after the alarm: stored rounds hold what was recorded at enrolment.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from detectors.traffic_records import TrafficRound
 # Beyond so many nats two levels of evidence differ; the order of a sum moves them by 1e-12.
 SAME_NATS = 1e-9
 BY_EMBEDDINGS = (Reason.INPUT_DRIFT.value, Reason.OUTPUT_DRIFT.value)
+BY_REPLAY = (Reason.CAUSE_REFINED.value, Reason.CAUSE_KEPT.value)
+NOT_REPLAYED = "its cause rested on faults replayed after the alarm, which are not replayed again"
 COMPARED = ("status", "reason", "cause", "covered_by")
 Subject = tuple[str, str, str, float]
 """(pod, subject kind, subject, seconds since the epoch)"""
@@ -111,13 +114,28 @@ def verdict_pairs(
     for row in then:
         before[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     keys = sorted({*now, *before}, key=lambda key: (key[0], key[3], key[1], key[2]))
+    refined = _refined(keys, before)
     return [
-        _pair(key, *pair, incomplete)
+        _pair(key, *pair, incomplete, key in refined)
         for key in keys
         if key[3] >= since
         # Canaries and responses of one moment may both have a verdict; the store does not keep which came first.
         for pair in zip_longest(sorted(before[key], key=_order), sorted(now[key], key=_order))
     ]
+
+
+def _refined(keys: Sequence[Subject], then: Mapping[Subject, Sequence[Row]]) -> set[Subject]:
+    """Those of an incident whose cause was refined by replay before, or with them. keys: in the order of time"""
+    refined: set[Subject] = set()
+    named: dict[tuple[str, str, str], bool] = {}
+    for key in keys:
+        reasons = {row["reason"] for row in then.get(key, ())}
+        if reasons & set(BY_REPLAY):
+            named[key[:3]] = True
+        elif reasons & {Reason.ALARM.value, Reason.RESOLVED.value}:
+            named[key[:3]] = False
+        refined |= {key} if named.get(key[:3]) else set()
+    return refined
 
 
 def alarms(pairs: Iterable[VerdictPair], side: str) -> list[VerdictPair]:
@@ -127,8 +145,9 @@ def alarms(pairs: Iterable[VerdictPair], side: str) -> list[VerdictPair]:
 
 
 def _pair(
-    key: Subject, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str]
+    key: Subject, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str], refined: bool
 ) -> VerdictPair:
+    """refined: was the cause of its incident refined by replay?"""
     pod, kind, subject, at = key
     row: Any = then or now
     why = ""
@@ -136,7 +155,13 @@ def _pair(
         why = incomplete[pod, row["base"], at]
     elif then is not None and then["reason"] in BY_EMBEDDINGS:
         why = "it rested on embeddings, which are not judged again"
+    elif refined and then is not None and (now is None or _differ_in(then, now) == ["cause"]):
+        why = NOT_REPLAYED
     return VerdictPair(pod, kind, subject, row["base"], row["round"], at, then, now, why)
+
+
+def _differ_in(then: Row, now: Row) -> list[str]:
+    return [name for name in COMPARED if then[name] != now[name]]
 
 
 def _order(row: Row) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
         # Recovering without an open incident: the state was lost, and a bad round would open it again.
         return None if verdict.reason is Reason.RECOVERING else NoticeReason.DEGRADED
     sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
-    return NoticeReason.CAUSE_SHARPER if sharper else None
+    return NoticeReason.CAUSE_SHARPER if sharper or verdict.reason is Reason.CAUSE_REFINED else None
 
 
 def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> AlertState:

@@ -6,7 +6,7 @@ former name too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,7 +15,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.incidents import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Notice, Observation, PartitionAdapter, ScoredResponses, TrafficBatch
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, SubjectKind, Verdict
+from detectors.records import BaseRound, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,8 @@ class Judge:
                 return self._round(observation, now)
             case ScoredResponses():
                 return self._responses(observation, now)
+            case FaultReplay():
+                return self._renamed(observation, now)
             case TrafficBatch(topic_recreated=True):
                 partition = observation.topic, observation.partition
                 self.judged = {key: upto for key, upto in self.judged.items() if key[:2] != partition}
@@ -77,10 +79,19 @@ class Judge:
     def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(round)
         ended = self._end_replaced(judged.verdicts, now)
+        notices = self._notices(judged.verdicts, now)
+        return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
+
+    def _renamed(self, replay: FaultReplay, now: float) -> list[Finding]:
+        """The round was handed on when it was judged: what is new is the cause."""
+        verdicts = self._monitor.observe(replay).verdicts
+        return [*self._notices(verdicts, now), *verdicts]
+
+    def _notices(self, verdicts: Sequence[Verdict], now: float) -> tuple[Notice, ...]:
         is_open = [key for key, state in self._alerts.items() if state.opened_as]
         elsewhere = self._elsewhere(is_open) if is_open else ()
-        self._alerts, notices = step_round(self._alerts, judged.verdicts, now, self._cluster, elsewhere)
-        return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
+        self._alerts, notices = step_round(self._alerts, verdicts, now, self._cluster, elsewhere)
+        return notices
 
     def _accept(self, accepted: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""

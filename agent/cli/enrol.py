@@ -31,7 +31,6 @@ from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
 from probes.enrolment.checkpoint import Checkpoint
 from probes.enrolment.enrol import enrol
-from probes.enrolment.fault_signatures import count_by_kind
 from probes.enrolment.noise_battery import SecondRunner
 from probes.enrolment.settings import EnrolSettings
 from probes.enrolment.workload import replays_by_stage
@@ -304,7 +303,7 @@ def _facts(golden: Golden, hash_: str, weights: str) -> dict[str, object]:
         "power": golden.power.words,
         "monitorable": golden.power.monitorable,
         "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
-        "signatures": {"recorded": len(golden.faults), "not_recorded": list(golden.unrecorded)},
+        "not_recorded": list(golden.unrecorded),
         "weights": weights,
     }
 
@@ -322,7 +321,7 @@ def _say(outcome: Enrolled) -> None:
     rows = [(how, *_shown(floor)) for how, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"
-    say(escape(f"recorded to name a cause: other adapters {others}; {count_by_kind(golden.faults)}"))
+    say(escape(f"recorded to name a cause: {len(golden.scales)} strengths, other adapters {others}"))
     for missing in golden.unrecorded:
         say(escape(f"not recorded: {missing}"))
     if outcome.weights:

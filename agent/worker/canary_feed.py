@@ -1,4 +1,5 @@
-"""The feed of canaries: rounds, regenerated texts and golden records newly in force, as the worker finished them.
+"""The feed of canaries: rounds, regenerated texts, replayed faults and golden records newly in force, as the worker
+finished them.
 
 It belongs to the loop's thread. A base that gave no round for too long gets a blocked one here, so that a worker that
 hangs shows as unmonitorable.
@@ -10,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from agent.records import Flip, GoldenAccepted
 from agent.worker.silence import Silence
-from detectors.records import BaseRound, Reason, Round
+from detectors.records import BaseRound, FaultReplay, Reason, Round
 
-CanaryResult = BaseRound | Flip | GoldenAccepted
+CanaryResult = BaseRound | FaultReplay | Flip | GoldenAccepted
 
 
 class CanaryFeed:
@@ -29,7 +30,7 @@ class CanaryFeed:
 
     def receive(self, result: object) -> None:
         """One result of the worker; those of other kinds are not for this feed."""
-        if isinstance(result, BaseRound | Flip | GoldenAccepted):
+        if isinstance(result, CanaryResult):
             self._finished.append(result)
 
     def poll(self, now: float) -> list[CanaryResult]:

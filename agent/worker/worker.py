@@ -1,5 +1,5 @@
-"""The thread that owns the models: it replays canaries when a round is due, scores sampled responses, and regenerates
-the worst canaries of an alarm as text.
+"""The thread that owns the models: it replays canaries when a round is due, scores sampled responses, and after an
+alarm regenerates the worst canaries as text and replays the faults that may explain it.
 
 The loop hands it findings (``submit``) and has its results handed to the feeds (``deliver``); it never waits for a
 model. One thread, because a GPU (or two cores) shared by two replays finishes neither sooner, and because a runner is
@@ -20,6 +20,7 @@ from agent.clock import Clock
 from agent.records import Finding, Flip, GoldenAccepted, TrafficBatch
 from agent.worker.backlog import Backlog
 from agent.worker.canary_feed import CanaryResult, blocked_round
+from agent.worker.cause_replays import CauseReplays
 from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
@@ -96,7 +97,7 @@ class _LatestRound(NamedTuple):
 
 class Worker:
     """What each base's models have to do, each kind of work in its turn: texts for an alarm, then canary rounds that
-    are due, then one batch of each base's responses.
+    are due, then one batch of each base's responses, then one fault for the cause of an open incident.
 
     receivers: get each result, in the order in which the results were made (``CanaryFeed.receive`` ...)
     backlog: interactions of each adapter that may wait; what comes beyond is shed by arrival order and counted in
@@ -119,6 +120,7 @@ class Worker:
         self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._latest: dict[str, _LatestRound] = {}
+        self._causes = CauseReplays(clock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self.failures = 0
@@ -137,8 +139,10 @@ class Worker:
                 base.runner.close()
 
     def submit(self, finding: Finding) -> None:
-        """Queue what a finding means for the models: sampled interactions are to be scored, and of an alarm of canaries
-        the worst ones are to be regenerated. The alarm's verdict comes after its round, as the judge gives them."""
+        """Queue what a finding means for the models: sampled interactions are to be scored, of an alarm of canaries
+        the worst ones are to be regenerated, and for an incident faults are to be replayed. The alarm's verdict comes
+        after its round, as the judge gives them."""
+        self._causes.submit(finding)
         match finding:
             case TrafficBatch():
                 self._queue_responses(finding.fresh)
@@ -220,7 +224,7 @@ class Worker:
         regenerated = self._texts()
         looked = [self._look(base) for base in self._bases.values()]
         scored = [self._batch(base) for base in self._bases.values()]
-        return regenerated or any(looked) or any(scored)
+        return any((regenerated, *looked, *scored, self._replay_fault()))
 
     def _texts(self) -> bool:
         done = 0
@@ -234,6 +238,20 @@ class Worker:
         for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, self._stopped):
             adapter, number = wanted.round.adapter, wanted.round.number
             self._results.put(Flip(adapter=adapter, base=wanted.base, round=number, at=now, **changed._asdict()))
+
+    def _replay_fault(self) -> bool:
+        """One fault for the cause of an open incident, unless a canary round is due, which also breaks one off."""
+        if not self._causes.waiting or self._round_due():
+            return False
+        base = self._bases[self._causes.base]
+        replayed = self._causes.step(base.runner, base.goldens.held, lambda: self._stopped() or self._round_due())
+        if replayed is not None:
+            self._results.put(replayed)
+        return True
+
+    def _round_due(self) -> bool:
+        now, schedule = self._clock.now(), self._schedule
+        return schedule.canaries and any(due(now, base.last, schedule.every_s) for base in self._bases.values())
 
     def _look(self, base: WatchedBase) -> bool:
         """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
@@ -264,7 +282,7 @@ class Worker:
     def _replayed(self, base: WatchedBase, number: int, at: float) -> BaseRound | None:
         started = self._clock.steady()
         scheduled = Scheduled(base.name, number, at, self._schedule.budget, self._schedule.seed)
-        done = replay_base_round(base.runner, base.goldens.held, scheduled, self._stopped)
+        done = replay_base_round(base.runner, self._causes.with_signatures(base.goldens.held), scheduled, self._stopped)
         return None if done is None else replace(done, duration_s=self._clock.steady() - started)
 
     def _look_for_responses(self, base: WatchedBase) -> None:

@@ -130,7 +130,7 @@ def of_zoo(members: Sequence[Member], scratch: Path) -> list[Figure]:
         "base in eight bits": partial(broken.rounded, base, bits=8, group=0),
         **{f"{tune:.0%} of a later tune": partial(broken.towards, base, later=moved, share=tune) for tune in TUNES},
     }
-    settings = EnrolSettings(base=members[0].recipe.base, at=0.0, log_threshold=LOG_A, signatures=False)
+    settings = EnrolSettings(base=members[0].recipe.base, at=0.0, log_threshold=LOG_A)
     with serving(members, dtype="bfloat16") as runner:
         goldens = enrolled(members, runner, settings).goldens
     merged = {member.name: partial(broken.merged, base, adapter=member.folder, share=1.0) for member in members}

@@ -196,9 +196,7 @@ def _fine(world: World, quick: bool) -> Iterator[Figure]:
 def _in_bfloat16(world: World, quick: bool) -> Iterator[Figure]:
     """The same loss where ``runner_settings: {dtype: bfloat16}`` saves memory: enrolled so, with its own battery."""
     strength, tolerance, _ = FINE[0]
-    settings = EnrolSettings(
-        base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=tolerance), signatures=False
-    )
+    settings = EnrolSettings(base="bf16", at=0.0, log_threshold=LOG_A, tolerances=Tolerances(scale=tolerance))
     outcomes, noise, total = [], [], 0
     for members in world.members:
         chosen = members[: 2 if quick else HALVED_EACH]

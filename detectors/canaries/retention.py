@@ -121,6 +121,12 @@ def prepare(reference: Reference) -> PreparedReference:
     return PreparedReference(**{f.name: getattr(reference, f.name) for f in fields(Reference)})
 
 
+def unprepared(reference: Reference) -> Reference:
+    """The reference without its constants, which are as large as itself: for a round that is kept beyond its
+    judgement. The arrays are shared."""
+    return Reference(**{f.name: getattr(reference, f.name) for f in fields(Reference)})
+
+
 def _constants(reference: Reference) -> dict[str, Any]:
     """The derived fields of a PreparedReference, by name."""
     _check_reference(reference)

@@ -2,7 +2,8 @@
 
 Two questions of root_cause.py, which has decided the cause before it asks. ``adapter_in_base``: is an adapter merged
 into the base, or active on requests for it? ``adapter_moved_towards``: whose key-value cache was shared? The name is
-part of what is reported, and changes neither verdict nor cause.
+part of what is reported, and changes neither verdict nor cause. A third is asked after an alarm, ``likeliest_others``:
+with which other adapters are faults worth a replay?
 """
 
 from __future__ import annotations
@@ -43,6 +44,24 @@ def adapter_moved_towards(canary_moves: Sequence[tuple[Measurement, Doubles]]) -
     return nearest
 
 
+def likeliest_others(measurements: Sequence[Measurement], most: int) -> tuple[str, ...]:
+    """The other adapters whose part in the present answers explains most of them, first; at most so many.
+
+    measurements: finite ones of one adapter. Explained: the energy of ``delta' - delta`` along an other's own effect,
+    as when it is stacked on this adapter, or along the way to it, as when it is averaged with it; the larger of both.
+    Only an order in which to replay: no name rests on it.
+    """
+    moves = [(c.ready, c.served - c.live - c.ready.delta) for c in map(canary_vectors, measurements)]
+    names = set.intersection(*(set(ready.others) for ready, _ in moves)) if moves else set()
+
+    def explained(name: str) -> float:
+        others = [ready.from_base(ready.others[name]) for ready, _ in moves]
+        ways = (others, [other - ready.delta for other, (ready, _) in zip(others, moves, strict=True)])
+        return max(_along([move for _, move in moves], way) for way in ways)
+
+    return tuple(sorted(names, key=lambda name: (-explained(name), name))[:most])
+
+
 def adapter_in_base(measurements: Sequence[Measurement]) -> str:
     """The adapter whose answers the *base's* endpoint gives, "" for none: merged into it, or active on its requests.
 
@@ -57,6 +76,12 @@ def adapter_in_base(measurements: Sequence[Measurement]) -> str:
     if not left or not energy > 0 or left[0][0] > min(LEFT_OVER * energy, RUNNER_UP * runner_up):
         return ""
     return left[0][1]
+
+
+def _along(moves: Sequence[Doubles], way: Sequence[Doubles]) -> float:
+    """Energy of the moves, over all canaries, in the direction of the way; 0 in the opposite one."""
+    cross, size = (sum(float(a @ b) for a, b in zip(way, of, strict=True)) for of in (moves, way))
+    return max(cross, 0.0) ** 2 / size if size > 0 else 0.0
 
 
 def _left(canaries: Sequence[CanaryVectors], name: str) -> float:

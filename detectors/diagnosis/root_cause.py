@@ -72,13 +72,28 @@ def diagnose(round: Round, tolerances: Tolerances) -> Diagnosis:
 
 
 def diagnose_base(round: BaseRound, tolerances: Tolerances) -> BaseDiagnosis:
-    """The cause that most of the base's broken members show; needs one measured member."""
+    """The cause that most of the base's broken members show; needs one measured member.
+
+    Where some of these have signatures, which are made for a few of them after an alarm, their word is the one asked.
+    """
     measured = [m for m in round.members if blocked_by(m) is None]
     broken = [m for m in measured if float(np.mean(draw_scores(m, tolerances))) > tolerances.share]
-    diagnoses = [diagnose(m, tolerances) for m in broken or measured]
+    with_signatures = [m for m in broken or measured if has_signatures(m)]
+    diagnoses = [diagnose(m, tolerances) for m in with_signatures or broken or measured]
     commonest = Counter(d.cause for d in diagnoses).most_common(1)[0][0]
     typical = next(d for d in diagnoses if d.cause is commonest)
     return BaseDiagnosis(round.base, tuple(m.adapter for m in broken), len(measured), typical)
+
+
+def has_signatures(round: Round) -> bool:
+    """Do its references hold signatures, of an earlier enrolment or made after an alarm?"""
+    return any(m.comparison.reference.faults for m in round.measurements)
+
+
+def is_nothing_left(canaries: Sequence[Measurement]) -> bool:
+    """Do these, at least one, answer like the base? Then no signature says more."""
+    means = _means(canaries)
+    return max(abs(means.retention), means.gap_ratio) <= NOTHING_LEFT
 
 
 def diagnosed_canaries(round: Round) -> tuple[Measurement, ...]:
@@ -121,7 +136,7 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     canaries, answers_moved = diagnosed_canaries(round), base_moved(round, tolerances)
     moved, means = round.identity.base_moved or answers_moved, _means(canaries)
     blank = Diagnosis(Cause.UNKNOWN, round.adapter, round.identity, means, base_moved=moved)
-    if max(abs(means.retention), means.gap_ratio) <= NOTHING_LEFT:
+    if is_nothing_left(canaries):
         cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)
     fits = matching_signatures(signature_fits(canaries, tolerances.allowed_deviation(round.adapter)))

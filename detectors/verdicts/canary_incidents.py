@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
-from detectors.records import BaseRound, Evidence, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, SubjectKind, Verdict
 from detectors.registry import Detector
-from detectors.verdicts.decision import decide, decide_base
+from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.moved_base import with_moved_base
 from detectors.verdicts.tolerated_change import ToleratedChange, next_change, with_change
@@ -55,6 +55,25 @@ class CanaryIncidents:
         # cannot be judged itself: it would keep members silent that have something to say.
         covers = self.is_open((SubjectKind.BASE, record.base)) and base.status is not Status.UNMONITORABLE
         return [*(replace(verdict, covered_by=record.base if covers else "") for verdict in members), base]
+
+    def rename(self, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> list[Verdict]:
+        """The open incidents that the replayed faults are about, with the cause that they give them: of the adapters
+        that were replayed, then of their base where it is the subject. One that opened after the round, or has ended
+        since, is left as it is.
+
+        latest: each subject's last verdict by canaries, whose evidence still holds
+        """
+        is_base = replay.subject_kind is SubjectKind.BASE
+        adapters = replay.replayed if is_base else (replay.subject,)
+        verdicts = [
+            self._renamed((SubjectKind.ADAPTER, name), replay, latest)
+            for name in adapters
+            if self._is_about((SubjectKind.ADAPTER, name), replay)
+        ]
+        base = (SubjectKind.BASE, replay.round.base)
+        return (
+            [*verdicts, self._renamed(base, replay, latest)] if is_base and self._is_about(base, replay) else verdicts
+        )
 
     def is_open(self, subject: Subject) -> bool:
         return self._incident(subject).open
@@ -119,6 +138,24 @@ class CanaryIncidents:
         verdict, after = decide_base(round, highest, members, before, self.rules, onset_at=onset_at)
         self.incidents[subject] = after
         return replace(verdict, evidence=evidence)
+
+    def _is_about(self, subject: Subject, replay: FaultReplay) -> bool:
+        incident = self._incident(subject)
+        return incident.open and (incident.opened_at is None or incident.opened_at <= replay.round.at)
+
+    def _renamed(self, subject: Subject, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> Verdict:
+        kind, name = subject
+        members = [v for m in replay.round.members if (v := latest.get((SubjectKind.ADAPTER, m.adapter))) is not None]
+        verdict, self.incidents[subject] = (
+            decide_again(replay, name, self._incident(subject), self.rules)
+            if kind is SubjectKind.ADAPTER
+            else decide_base_again(replay, members, self._incident(subject), self.rules)
+        )
+        before = latest.get(subject)
+        if before is None:
+            return verdict
+        over_rounds, covered = before.retention_over_rounds, before.covered_by
+        return replace(verdict, evidence=before.evidence, retention_over_rounds=over_rounds, covered_by=covered)
 
     def _onset(self, highest: Evidence) -> float | None:
         """When the fault began, by the evidence that is furthest."""

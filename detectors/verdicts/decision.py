@@ -10,21 +10,32 @@ measurements neither resolves nor opens anything. Facts of the round are in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from detectors.canaries.tolerance import Tolerances, base_scores, blocked_by, draw_scores, members_needed
-from detectors.diagnosis.root_cause import diagnose, diagnose_base
+from detectors.diagnosis.root_cause import diagnose, diagnose_base, has_signatures
 from detectors.diagnosis.wording import words_of
-from detectors.on_call_text import DRAWS_BEYOND, DRAWS_BEYOND_TOGETHER
+from detectors.on_call_text import (
+    CAUSE_KEPT,
+    CAUSE_NOT_REPLAYED,
+    CAUSE_REFINED,
+    DRAWS_BEYOND,
+    DRAWS_BEYOND_TOGETHER,
+    NOT_REPLAYED,
+    REPLAYED_WITH,
+)
 from detectors.records import (
     BaseRound,
     Bools,
     Evidence,
+    FaultReplay,
     Identity,
     Interval,
+    NamedCause,
     Reason,
     Round,
     ShareOf,
@@ -43,7 +54,7 @@ from detectors.verdicts.figures import (
     with_base_figures,
     with_figures,
 )
-from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance
+from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance, renamed
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
@@ -78,7 +89,7 @@ def decide(
     result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=draws.is_rare, draws=draws)
     step = advance(incident, result, rules)
     if step.shows_cause:
-        step = step.with_cause(words_of(diagnose(round, rules.tolerances)))
+        step = step.with_cause(words_of(diagnose(round, rules.tolerances)), has_signatures(round))
     words = DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good)
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
@@ -115,10 +126,67 @@ def decide_base(
     result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=own.is_rare, draws=draws)
     step = advance(incident, result, rules)
     if step.shows_cause:
-        step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)))
+        signed = any(map(has_signatures, round.members))
+        step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)), signed)
     words = _together(round, rules.tolerances.share, own.share), *facts_of(round)
     measured = _measured(with_base_figures(blank, members), step, own.share, words)
     return replace(measured, share_of=ShareOf.SCORES), step.after
+
+
+def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: Rules) -> tuple[Verdict, Incident]:
+    """The verdict on one adapter of the replay, whose incident is open: its round's, with the cause that the replayed
+    faults give it. A cause is a name for what evidence has found already: nothing here opens or ends an incident."""
+    round = next(member for member in replay.round.members if member.adapter == adapter)
+    signed = next((member for member in replay.members if member.adapter == adapter), None)
+    named = None if signed is None else words_of(diagnose(signed, rules.tolerances))
+    step = renamed(incident, named, named != words_of(diagnose(round, rules.tolerances)), replay.at)
+    draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
+    blank = replace(unjudged(SubjectKind.ADAPTER, adapter, round, rules), at=replay.at, identity=round.identity)
+    words = *_of_replay(replay, step), DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good=False)
+    return _measured(with_figures(blank, round), step, draws.share, words), step.after
+
+
+def decide_base_again(
+    replay: FaultReplay, members: Sequence[Verdict], incident: Incident, rules: Rules
+) -> tuple[Verdict, Incident]:
+    """The same of a base: the cause that most of the adapters with replayed faults show.
+
+    members: of its adapters, the verdicts of the round
+    """
+    round = replay.round
+    named, sharper = _named_again(replay, rules.tolerances) if replay.members else (None, False)
+    step = renamed(incident, named, sharper, replay.at)
+    scores = base_scores(round, rules.tolerances)
+    share = float(np.mean(scores)) if len(scores) else math.nan
+    blank = replace(
+        unjudged(SubjectKind.BASE, round.base, round, rules),
+        at=replay.at,
+        members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
+        identity=members[0].identity if members else Identity(),
+    )
+    words = *_of_replay(replay, step), _together(round, rules.tolerances.share, share), *facts_of(round)
+    measured = _measured(with_base_figures(blank, members), step, share, words)
+    return replace(measured, share_of=ShareOf.SCORES), step.after
+
+
+def _named_again(replay: FaultReplay, tolerances: Tolerances) -> tuple[NamedCause, bool]:
+    """The base's cause by the members with signatures; and do the same members name less without them?"""
+    signed = {member.adapter: member for member in replay.members}
+    whole = replace(replay.round, members=tuple(signed.get(m.adapter, m) for m in replay.round.members))
+    bare = [m for m in replay.round.members if m.adapter in signed]
+    before, after = (
+        words_of(diagnose_base(replace(whole, members=tuple(of)), tolerances).typical) for of in (bare, signed.values())
+    )
+    return words_of(diagnose_base(whole, tolerances)), before != after
+
+
+def _of_replay(replay: FaultReplay, step: Step) -> list[str]:
+    """What was replayed, and what could not be."""
+    template = CAUSE_REFINED if step.reason is Reason.CAUSE_REFINED else CAUSE_KEPT
+    words = [(template if replay.faults else CAUSE_NOT_REPLAYED).format(faults=replay.faults)]
+    if replay.subject_kind is SubjectKind.BASE and replay.faults:
+        words.append(REPLAYED_WITH.format(replayed=len(replay.replayed), members=len(replay.round.members)))
+    return [*words, *([NOT_REPLAYED.format(missing=replay.missing)] if replay.missing else [])]
 
 
 def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:

@@ -110,6 +110,7 @@ class Incident:
     good_since_fault: while the incident is open, good rounds since one that was silent or showed the fault again
     recovery: evidence that the fault is over, while the incident is open
     reopenings: alarms in a row that came within a day of an incident's end; resolved_at: the latest such end
+    signed: was the cause named by a round with signatures? Then only another such round names it again
     """
 
     open: bool = False
@@ -126,6 +127,7 @@ class Incident:
     recovery: Recovery | None = None
     reopenings: int = 0
     resolved_at: float | None = None
+    signed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         recovery = None if self.recovery is None else self.recovery.to_json()
@@ -143,11 +145,15 @@ class Incident:
         recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
         return cls(**known | {"cause": Cause(stored["cause"]), "silent_in_a_row": silent, "recovery": recovery})
 
-    def with_cause(self, named: NamedCause) -> Incident:
-        """A cause may get sharper while the incident is open; "unknown" never replaces one that was named."""
-        if named.cause is Cause.UNKNOWN and self.cause not in (Cause.NONE, Cause.UNKNOWN):
+    def with_cause(self, named: NamedCause, signed: bool = False) -> Incident:
+        """A cause may get sharper while the incident is open; "unknown" never replaces one that was named.
+
+        signed: by a round with signatures. One without, as after a restart, names nothing that they have named
+        """
+        vaguer = named.cause is Cause.UNKNOWN and self.cause not in (Cause.NONE, Cause.UNKNOWN)
+        if vaguer or (self.signed and not signed):
             return self
-        return replace(self, cause=named.cause, explanation=named.explanation, action=named.action)
+        return replace(self, cause=named.cause, explanation=named.explanation, action=named.action, signed=signed)
 
 
 # Any other reason of a step is why nothing was measured: unmonitorable, because silence is never healthy.
@@ -162,6 +168,8 @@ STATUS = {
     Reason.ALARM: Status.DEGRADED,
     Reason.STILL_DEGRADED: Status.DEGRADED,
     Reason.RECOVERING: Status.DEGRADED,
+    Reason.CAUSE_REFINED: Status.DEGRADED,
+    Reason.CAUSE_KEPT: Status.DEGRADED,
 }
 
 
@@ -201,14 +209,25 @@ class Step:
         bad = (at for at in (incident.first_bad_at, incident.opened_at) if at is not None)
         return Onset(incident.last_good_at, next(bad, self.at), incident.onset_estimate)
 
-    def with_cause(self, named: NamedCause) -> Step:
-        return replace(self, after=self.after.with_cause(named))
+    def with_cause(self, named: NamedCause, signed: bool = False) -> Step:
+        return replace(self, after=self.after.with_cause(named, signed))
 
 
 def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending = BY_CANARIES) -> Step:
     """The round's reason, and what is remembered of the subject from now on."""
     reason, after = _next(before, result, rules, ending)
     return Step(result.at, reason, before, after, ending.needed(after.reopenings) if after.open else 0)
+
+
+def renamed(before: Incident, named: NamedCause | None, sharper: bool, at: float) -> Step:
+    """The open incident with the cause that signatures made after its alarm give it; everything else of it stays.
+
+    named: None where there are none; sharper: does the same round without them name less?
+    at: when the last one was made
+    """
+    after = before if named is None else before.with_cause(named, signed=True)
+    refined = named is not None and sharper and after.cause is not Cause.UNKNOWN
+    return Step(at, Reason.CAUSE_REFINED if refined else Reason.CAUSE_KEPT, before, after)
 
 
 def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -> tuple[Reason, Incident]:

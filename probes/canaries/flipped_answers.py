@@ -35,7 +35,7 @@ class FlippedAnswer(NamedTuple):
 
 def with_worst(round: Round, count: int) -> Round:
     """The round with its worst canaries alone, furthest from their golden strength first: all that ``flips`` reads."""
-    return replace(round, measurements=tuple(sorted(round.measurements, key=_damage, reverse=True)[:count]), raw=())
+    return replace(round, measurements=tuple(sorted(round.measurements, key=damage, reverse=True)[:count]), raw=())
 
 
 def flips(
@@ -83,6 +83,6 @@ def _text(runner: Runner, ids: Sequence[int], end: int) -> str:
     return runner.decode(ids[:-1] if ids and ids[-1] == end else ids)
 
 
-def _damage(measurement: Measurement) -> float:
+def damage(measurement: Measurement) -> float:
     """Far from strength 1 in either direction, or far off the adapter's own direction."""
     return float(max(abs(measurement.scale - 1), measurement.distortion**0.5))

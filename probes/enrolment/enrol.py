@@ -16,7 +16,6 @@ from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
 from probes.enrolment.checkpoint import Checkpoint
-from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import SecondRunner, largest, pooled_floor, replay_battery, sampled
 from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
@@ -128,17 +127,12 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
 
 
 def _curved(context: EnrolmentContext, selected: Golden, settings: EnrolSettings) -> Golden:
-    """The same with the scale curve, the other adapters' answers, and signatures where they are wanted."""
+    """The same with the scale curve and the other adapters' answers."""
     few = [selected.canaries[index] for index in sampled(_references(selected), FEW, settings.seed)]
     tolerance = settings.tolerances.allowed_deviation(context.adapter)
     drafts = with_curve(context, selected.canaries, few, selected.rank, tolerance)
-    signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
-    return replace(
-        selected,
-        canaries=tuple(signatures.canaries),
-        scales=tuple(float(scale) for scale in drafts[0].reference.scales),
-        unrecorded=signatures.unrecorded,
-    )
+    scales = tuple(float(scale) for scale in drafts[0].reference.scales)
+    return replace(selected, canaries=tuple(drafts), scales=scales)
 
 
 def _with_noise_and_power(

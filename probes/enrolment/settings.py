@@ -27,8 +27,6 @@ class EnrolSettings:
     top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
     battery: names of the benign configurations to replay, all of them when empty; battery_canaries: how many canaries
     are replayed in each
-    signatures: record how the adapter answers under faults (probes/enrolment/fault_signatures.py), which doubles the
-    work
     select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
     pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
     """
@@ -49,7 +47,6 @@ class EnrolSettings:
     token_budget: int = 512
     battery: tuple[str, ...] = ()
     battery_canaries: int = SAMPLE
-    signatures: bool = True
     select: bool = False
     pool_tokens: int = 0
 

@@ -15,7 +15,7 @@ ADDED = 4
 
 
 def replays_by_stage(runner: Runner, settings: EnrolSettings, others: int) -> dict[str, int]:
-    """Stage -> replays, in the order of the stages, for one adapter of so many others. Signatures are not counted.
+    """Stage -> replays, in the order of the stages, for one adapter of so many others.
 
     runner: open
     """

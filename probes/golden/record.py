@@ -56,7 +56,7 @@ class Golden:
     noise: benign configuration -> the largest figures of any canary under it
     why, previous: reason and hash of the record that this one replaces ("" for the first)
     excluded: canary id -> why it is in neither half; settings: of the enrolment, to repeat it
-    unrecorded: signatures and other adapters that were not recorded, and why, in words
+    unrecorded: other adapters that were not recorded, and why, in words; in records of earlier versions signatures too
     hash_scheme: of base_hash, adapter_hash, tokenizer_files_hash and template_hash (probes/artefacts/identity.py); 1 in
     records that do not name it
     tokenizer_hash: of what the tokenizer does with a fixed text; tokenizer_files_hash, template_hash: of the files, ""

@@ -47,11 +47,12 @@ class FaultInjection:
     """The faults of one run. Variants of adapters are applied to the models under names of their own, until
     ``remove_all``.
 
-    models: (weights, adapter or None) -> the model that answers; raises what keeps it from answering
+    find: (weights, adapter or None) -> the model that answers, and the name under which the adapter answers on it;
+    raises what keeps it from answering
     loads: ``Residency.loads`` when the run began
     """
 
-    models: Callable[[Weights, str | None], Model]
+    find: Callable[[Weights, str | None], tuple[Model, str | None]]
     loads: int = 0
     _resolved: dict[Target, ResolvedTarget] = field(default_factory=dict)
     _variants: list[tuple[Model, str]] = field(default_factory=list)
@@ -74,25 +75,28 @@ class FaultInjection:
         self._variants.clear()
 
     def _resolve(self, target: Target) -> ResolvedTarget:
-        model, fault = self.models(target.weights, target.adapter), target.fault
+        model, name = self.find(target.weights, target.adapter)
+        fault, healthy = target.fault, replace(target, adapter=name, fault=None)
         if fault is None:
-            return ResolvedTarget(model, 0, target)
+            return ResolvedTarget(model, 0, healthy)
         other = other_adapter(fault)
         if other is not None:
-            self.models(target.weights, other)
+            other = self.find(target.weights, other)[1]
         if fault.kind in FOREIGN_CACHE:
-            return ResolvedTarget(model, 0, target)
+            return ResolvedTarget(model, 0, replace(healthy, fault=replace(fault, name=other or "")))
         if other is None and fault.kind in (FaultKind.OTHER_ADAPTER, *COMBINED):
             raise Unreplayable(str(target.adapter), f"{fault.kind} with no adapter's name")
-        healthy = replace(target, fault=None)
         if fault.kind is FaultKind.QUANTISED:
             return ResolvedTarget(model, bits(fault), healthy, group(fault))
         if fault.kind is FaultKind.OTHER_ADAPTER:
             return ResolvedTarget(model, 0, replace(healthy, adapter=other))
-        return ResolvedTarget(model, 0, replace(healthy, adapter=self._apply_variant(model, target.adapter, fault)))
+        return ResolvedTarget(model, 0, replace(healthy, adapter=self._apply_variant(model, name, other, fault)))
 
-    def _apply_variant(self, model: Model, adapter: str | None, fault: Fault) -> str:
-        """Apply the variant to the model. Gives the name under which it answers."""
+    def _apply_variant(self, model: Model, adapter: str | None, other: str | None, fault: Fault) -> str:
+        """Apply the variant to the model. Gives the name under which it answers.
+
+        adapter, other: names under which the adapter, and the second one of a combination, answer on the model
+        """
         if adapter is None:
             raise Unreplayable(str(model.folder), f"the base cannot be {fault.kind}: wanted an adapter")
         own = model.adapters.applied[adapter].adapter
@@ -100,12 +104,12 @@ class FaultInjection:
         name = f"{adapter}\0{fault.kind} {fault.name}\0{id(self)}"
         self._variants.append((model, name))  # before it is applied: what is applied in part is removed too
         with memory_errors(own.path):
-            model.adapters.apply(name, _variant(own, fault, model))
+            model.adapters.apply(name, _variant(own, fault, model.adapters.applied[other].adapter if other else None))
         return name
 
 
-def _variant(own: LoraAdapter, fault: Fault, model: Model) -> LoraAdapter:
-    if fault.kind is FaultKind.WITHOUT:
+def _variant(own: LoraAdapter, fault: Fault, other: LoraAdapter | None) -> LoraAdapter:
+    """other: the second adapter of a combination, None for a block that is left out"""
+    if other is None:
         return without(own, fault.name)
-    other, part = part_of(fault)
-    return COMBINED[fault.kind](own, model.adapters.applied[other].adapter, part)
+    return COMBINED[fault.kind](own, other, part_of(fault)[1])

@@ -48,6 +48,13 @@ class LoadedModels:
             raise Unreplayable(self._residency.base.source, "not loaded")
         return self.live
 
+    def answering(self, weights: Weights, adapter: str | None) -> tuple[Model, str | None]:
+        """The model that answers, and the name under which the adapter does: on the golden side that of the accepted
+        version, whatever lies in its folder now. Raises as ``model`` and ``golden_name`` do."""
+        if weights is Weights.GOLDEN and adapter is not None:
+            return self.golden_model(), self.golden_name(AdapterVersion(adapter))
+        return self.model(weights, adapter), adapter
+
     def golden_model(self) -> Model:
         """Raises NoMemory, or Unreplayable with the reason why the golden base is not loaded."""
         if self.golden is None:

@@ -224,10 +224,10 @@ class Runner:
         config = self.config
         return Runner(replace(config, attention=attention or config.attention, dtype=dtype or config.dtype))
 
-    def blocks(self, adapter: str) -> tuple[str, ...]:
-        """The parts of it that are applied to the live base and can be left out (probes/model/faulty_adapters.py)."""
-        model = self.loaded.model(Weights.LIVE, adapter)
-        return faulty_adapters.blocks(model.adapters.applied[adapter].adapter)
+    def blocks(self, adapter: str, weights: Weights = Weights.LIVE) -> tuple[str, ...]:
+        """The parts of it that are applied to that base and can be left out (probes/model/faulty_adapters.py)."""
+        model, name = self.loaded.answering(weights, adapter)
+        return faulty_adapters.blocks(model.adapters.applied[str(name)].adapter)
 
     def rank_and_alpha(self, adapter: str) -> tuple[int, float]:
         """r and lora_alpha as the adapter's config has them, without its patterns. Raises like ``run``."""
@@ -244,7 +244,7 @@ class Runner:
     @contextmanager
     def _fault_injection(self) -> Iterator[FaultInjection]:
         """For one run; no variant is left on the models after it."""
-        faults = FaultInjection(self.loaded.model, self.residency.loads)
+        faults = FaultInjection(self.loaded.answering, self.residency.loads)
         try:
             yield faults
         finally:

@@ -44,6 +44,8 @@ FAULTS = {
     "not_applied": "the base answers under the adapter's name",
     "scale": "scale:0.5 multiplies the adapter's strength",
     "wrong_adapter": "wrong_adapter:NAME answers with another adapter",
+    "without": "without:part.0 leaves out that part of the adapter",
+    "with": "with:NAME applies another adapter on top",
     "distorted": "distorted:0.5 adds an update of that size in a direction that is not the adapter's",
     "mismatched": "no key matches: not applied, and the facts report it",
     "not_a_number": "log-probabilities are NaN",
@@ -86,7 +88,8 @@ def check_fault(subject: str, fault: str, adapters: dict[str, str]) -> None:
     kind, _, detail = fault.partition(":")
     if subject and subject not in adapters:
         raise ValueError(f"fault of {subject!r}: known are {', '.join(adapters)}, and '' for the base")
-    if kind not in FAULTS or (kind == "wrong_adapter" and detail not in adapters):
+    known = {"wrong_adapter": adapters, "with": adapters, "without": PARTS}
+    if kind not in FAULTS or detail not in known.get(kind, (detail,)):
         raise ValueError(f"fault {fault!r}: wanted one of {', '.join(FAULTS)}")
 
 
@@ -137,7 +140,7 @@ class Runner:
     ) -> list[tuple[int, ...]]:
         return [self.generate(target, prompt, max_new_tokens, stop) for prompt in prompts]
 
-    def blocks(self, adapter: str) -> tuple[str, ...]:
+    def blocks(self, adapter: str, weights: Weights = Weights.LIVE) -> tuple[str, ...]:  # noqa: ARG002 - all have them
         self._check_known(adapter)
         return PARTS
 
@@ -309,7 +312,11 @@ class Runner:
             return np.zeros((len(memory), toy.VOCABULARY))
         kind, detail = ("none", "") if golden else self._fault(adapter)
         lost = kind in ("not_applied", "mismatched") or (not golden and self._fault("")[0] == "swapped_and_lost")
+        if kind == "without":
+            left_out = PARTS.index(detail)
         shift = toy.low_rank(memory, self._seeds[detail if kind == "wrong_adapter" else adapter], left_out)
+        if kind == "with":
+            return shift + toy.low_rank(memory, self._seeds[detail])
         if kind == "not_a_number":
             return shift * np.nan
         if kind == "distorted":

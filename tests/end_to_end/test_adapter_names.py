@@ -20,8 +20,10 @@ from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.store import client as store
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
+from detectors.diagnosis.name_encoding import mixture
 from detectors.records import FaultKind
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.causes.fault_signatures import signature_of, why_no_copies
 from probes.golden.record import Golden
 from tests.clickhouse_http import ClickHouseServer
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
@@ -87,7 +89,16 @@ def test_its_record_is_found_and_its_neighbour_is_a_neighbour(config: Config) ->
     held = goldens_of(config, config.models[0])[NAME]
     assert isinstance(held, Golden) and held.adapter == NAME
     assert set(held.canaries[0].reference.others) == {NEIGHBOUR}
-    assert {f.name for f in held.faults if f.kind is FaultKind.STACKED} == {NEIGHBOUR, f"{NEIGHBOUR}*0.5"}
+
+
+def test_its_neighbour_is_replayed_on_top_of_it_by_its_name(config: Config) -> None:
+    runner = runner_of(config, config.models[0])
+    runner.open()
+    held = goldens_of(config, config.models[0])[NAME]
+    assert isinstance(held, Golden) and why_no_copies(runner, held) == ""
+    for part in ("", "*0.5"):
+        assert isinstance(signature_of(runner, held, mixture(FaultKind.STACKED, NEIGHBOUR, part), lambda: False), list)
+    runner.close()
 
 
 def test_it_pages_once_under_its_own_key_within_pagerdutys_rules(config: Config, told: list[Finding]) -> None:

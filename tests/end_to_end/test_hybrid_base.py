@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import Cause, FaultKind, Status, Verdict
+from detectors.records import BaseRound, Cause, FaultReplay, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.causes.adapter_replay import AdapterReplay
+from probes.causes.fault_signatures import why_no_copies
 from probes.enrolment.enrol import enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import load, save
@@ -58,18 +60,31 @@ def golden(volume: Path) -> Golden:
     return load(volume / "golden", save(made, volume / "golden"))
 
 
-def judged(runner: Runner, golden: Golden, monitor: Monitor, number: int) -> Verdict:
+def replayed(runner: Runner, golden: Golden, number: int) -> BaseRound:
     done = replay_base_round(runner, {"a": golden}, Scheduled("hybrid", number, 60.0 * number, 512, 7), never)
     assert done is not None
-    return next(verdict for verdict in monitor.observe(done).verdicts if verdict.subject == "a")
+    return done
+
+
+def judged(monitor: Monitor, record: BaseRound | FaultReplay) -> Verdict:
+    return next(verdict for verdict in monitor.observe(record).verdicts if verdict.subject == "a")
+
+
+def after_the_alarm(runner: Runner, golden: Golden, round: BaseRound) -> FaultReplay:
+    """What the worker replays."""
+    assert why_no_copies(runner, golden) == ""
+    replay = AdapterReplay.of(runner, golden, round.members[0])
+    while replay.step(never):
+        pass
+    return FaultReplay(SubjectKind.ADAPTER, "a", round, (replay.measured(),), replay.replayed, round.at + 30.0)
 
 
 def test_the_record_is_what_transformers_and_peft_say_of_such_a_base(kind: str, golden: Golden, volume: Path) -> None:
     assert len(golden.pool) == len(golden.held_out) == 6 and golden.power.monitorable
     assert golden.unrecorded == ()
     assert {"eager attention", "padded on the left", "prefill in chunks of 16"} <= golden.noise.keys()
-    left_out = {fault.name for fault in golden.faults if fault.kind is FaultKind.WITHOUT}
-    assert set(PARTS[kind]) <= left_out, "each of its parts has a signature, the recurrent layers' too"
+    blocks = opened(volume / "base", volume / "cache", {"a": volume / "a"}).blocks("a")
+    assert set(PARTS[kind]) <= set(blocks), "each of its parts can be left out, the recurrent layers' too"
     plain = plain_model(volume / "base", volume / "a")
     for canary in golden.held_out:
         text = torch.tensor([[*canary.prompt, *canary.forced]])
@@ -83,7 +98,7 @@ def test_the_record_is_what_transformers_and_peft_say_of_such_a_base(kind: str, 
 
 def test_a_healthy_round_is_healthy_by_a_process_that_begins_anew(golden: Golden, volume: Path) -> None:
     runner, monitor = opened(volume / "base", volume / "cache", {"a": volume / "a"}), Monitor(Rules(Tolerances(), 5.0))
-    told = judged(runner, golden, monitor, 0)
+    told = judged(monitor, replayed(runner, golden, 0))
     assert told.status is Status.HEALTHY and told.retention is not None
     assert told.retention.mean == pytest.approx(1, abs=1e-3)
     assert not runner.facts("a")
@@ -98,7 +113,12 @@ def test_the_loss_of_the_recurrent_layers_part_is_named(
         {key: it * 0 if f"{PARTS[kind][0]}.lora_B" in key else it for key, it in weights.items()},
         lost / "adapter_model.safetensors",
     )
-    runner, monitor = opened(volume / "base", volume / "cache", {"a": lost}), Monitor(Rules(Tolerances(), 5.0))
-    told = [judged(runner, golden, monitor, number) for number in range(ENOUGH)][-1]
+    kept = {"golden_adapters": {"a": str(volume / "a")}}
+    runner, monitor = opened(volume / "base", volume / "cache", {"a": lost}, **kept), Monitor(Rules(Tolerances(), 5.0))
+    rounds = [replayed(runner, golden, number) for number in range(ENOUGH)]
+    alarm = [judged(monitor, round) for round in rounds][-1]
+    assert (alarm.status, alarm.cause) == (Status.DEGRADED, Cause.ADAPTER_REPLACED)
+    told = judged(monitor, after_the_alarm(runner, golden, rounds[-1]))
+    assert told.reason is Reason.CAUSE_REFINED
     assert (told.status, told.cause) == (Status.DEGRADED, Cause.PARTLY_APPLIED), told.explanation
     assert PARTS[kind][0] in told.explanation

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ from agent.demo.receiver import Receiver
 from agent.kafka.in_memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
+from agent.store.verdict_rows import verdict_row
 from agent.surroundings import Surroundings
 from agent.worker.silence import STUCK_S
 from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Side
-from tests.end_to_end.world import ADAPTERS, EVERY_S, World, accept, enrolled, new_runner
+from probes.runners.memory import Runner
+from tests.end_to_end.world import ADAPTERS, EVERY_S, Line, World, accept, enrolled, new_runner
 from tests.kafka_brokers import request
 
 
@@ -62,6 +66,123 @@ def test_one_broken_adapter_pages_in_the_first_round_by_its_cause_and_alone(
     assert [(notice.verdict.subject, notice.verdict.cause) for notice in pages(world)] == [("alpha", cause)]
     assert last(world, "tiny").status is not Status.DEGRADED
     assert all(last(world, name).status is Status.HEALTHY for name in ("beta", "gamma"))
+
+
+def refined(world: World, subject: str) -> list[Verdict]:
+    reasons = (Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
+    return [v for v in world.sink.verdicts if v.subject == subject and v.reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "name"),
+    [
+        ("without:part.0", Cause.PARTLY_APPLIED, "part.0"),
+        ("with:beta", Cause.COMPOSITION_INTERFERENCE, "beta"),
+    ],
+)
+def test_the_page_goes_out_at_once_and_the_cause_is_refined_by_replay_under_the_same_key(
+    world: World, fault: str, cause: Cause, name: str
+) -> None:
+    world.turn_round()
+    world.runner.inject("alpha", fault)
+    world.turn_round()
+    (page,) = pages(world)
+    assert page.verdict.cause is Cause.UNKNOWN
+    world.turn_until(lambda: bool(refined(world, "alpha")))
+    (verdict,) = refined(world, "alpha")
+    assert (verdict.reason, verdict.cause, verdict.status) == (Reason.CAUSE_REFINED, cause, Status.DEGRADED)
+    assert name in verdict.explanation and "cause refined by replay" in verdict.explanation
+    assert verdict.evidence and verdict.onset == page.verdict.onset
+    row = verdict_row(verdict)
+    assert (row["cause"], row["reason"], row["round"]) == (cause.value, "cause_refined", page.verdict.round)
+    _, update = world.sink.notices
+    assert (update.kind, update.reason) == (NoticeKind.TRIGGER, NoticeReason.CAUSE_SHARPER)
+    assert update.dedup_key == page.dedup_key and cause.value.replace("_", " ") in update.summary
+
+    world.turn_round()
+    assert (last(world, "alpha").reason, last(world, "alpha").cause) == (Reason.STILL_DEGRADED, cause)
+    world.runner.inject("alpha", "none")
+    for _ in range(2):
+        world.turn_round()
+    assert [notice.reason for notice in world.sink.notices[2:]] == [NoticeReason.RECOVERED]
+    assert len(refined(world, "alpha")) == 1
+
+
+def test_a_fault_that_no_replay_explains_stays_unknown_and_says_what_was_tried(world: World) -> None:
+    world.turn_round()
+    world.runner.inject("alpha", "distorted:0.5")
+    world.turn_round()
+    world.turn_until(lambda: bool(refined(world, "alpha")))
+    (verdict,) = refined(world, "alpha")
+    assert (verdict.reason, verdict.cause) == (Reason.CAUSE_KEPT, Cause.UNKNOWN)
+    assert "cause not refined: " in verdict.explanation and "none explains it better" in verdict.explanation
+    assert len(world.sink.notices) == 1
+
+
+def test_where_the_accepted_base_is_not_at_hand_the_cause_stays_and_says_why(tmp_path: Path, goldens: Path) -> None:
+    """A restart on another base, whose weights enrolment did not keep."""
+    moved = Runner(replace(new_runner().config, base="base-v2"))
+    with World(tmp_path, goldens, line=Line(runner=moved)) as world:
+        world.runner.inject("alpha", "without:part.0")
+        world.turn_round()
+        world.turn_until(lambda: bool(refined(world, "tiny")))
+        (verdict,) = refined(world, "tiny")
+        assert (verdict.reason, verdict.cause) == (Reason.CAUSE_KEPT, pages(world)[0].verdict.cause)
+        assert "no fault could be replayed" in verdict.explanation and "not at hand" in verdict.explanation
+
+
+def test_a_base_alarm_replays_faults_with_a_few_of_its_adapters(world: World) -> None:
+    world.turn_round()
+    for name in ADAPTERS:
+        world.runner.inject(name, "without:part.0")
+    world.turn_round()
+    (page,) = pages(world)
+    assert page.verdict.subject_kind is SubjectKind.BASE
+    world.turn_until(lambda: bool(refined(world, "tiny")))
+    (verdict,) = refined(world, "tiny")
+    assert (verdict.reason, verdict.cause) == (Reason.CAUSE_REFINED, Cause.PARTLY_APPLIED)
+    assert "with 3 of 3 adapters" in verdict.explanation and verdict.members == ADAPTERS
+    assert [notice.reason for notice in world.sink.notices] == [NoticeReason.DEGRADED, NoticeReason.CAUSE_SHARPER]
+    assert {notice.dedup_key for notice in world.sink.notices} == {page.dedup_key}
+
+
+def started_after(first: World, second: World) -> World:
+    second.clock.at = first.clock.at + EVERY_S
+    return second
+
+
+def test_a_restart_loses_nothing_but_the_signatures_which_are_made_again(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path, goldens) as first:
+        first.turn_round()
+        first.runner.inject("alpha", "without:part.0")
+        first.turn_round()
+        first.turn_until(lambda: bool(refined(first, "alpha")))
+    with started_after(first, World(tmp_path, goldens)) as second:
+        second.runner.inject("alpha", "without:part.0")
+        second.turn_round()
+        # The first round has no signatures: it does not take back what they have named.
+        (alpha,) = [v for v in second.sink.verdicts if v.subject == "alpha" and v.reason is Reason.STILL_DEGRADED]
+        assert alpha.cause is Cause.PARTLY_APPLIED
+        second.turn_until(lambda: bool(refined(second, "alpha")))
+        assert refined(second, "alpha")[0].cause is Cause.PARTLY_APPLIED
+        second.turn_round()
+        assert last(second, "alpha").cause is Cause.PARTLY_APPLIED
+
+
+def test_a_restart_before_the_replay_was_done_makes_it_up(tmp_path: Path, goldens: Path) -> None:
+    with World(tmp_path / "state", goldens) as first:
+        first.turn_round()
+        first.runner.inject("alpha", "without:part.0")
+        first.turn_round()
+        assert last(first, "alpha").cause is Cause.UNKNOWN and not refined(first, "alpha")
+        at_the_alarm = shutil.copytree(tmp_path / "state", tmp_path / "at the alarm")
+    with started_after(first, World(at_the_alarm, goldens)) as second:
+        second.runner.inject("alpha", "without:part.0")
+        second.turn_round()
+        second.turn_until(lambda: bool(refined(second, "alpha")))
+        assert [(notice.reason, notice.verdict.cause) for notice in second.sink.notices] == [
+            (NoticeReason.CAUSE_SHARPER, Cause.PARTLY_APPLIED)
+        ]
 
 
 def test_a_swap_that_loses_every_adapter_is_one_incident_on_the_base_and_resolves(world: World) -> None:

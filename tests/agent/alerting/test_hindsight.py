@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
-from agent.alerting.hindsight import alarms, judged_again, verdict_pairs
+from agent.alerting.hindsight import NOT_REPLAYED, alarms, judged_again, verdict_pairs
 from agent.store.stored_rounds import Stored
 from agent.store.table_rows import Row
 from agent.store.verdict_rows import verdict_row
@@ -72,6 +73,18 @@ def test_what_was_not_judged_or_rested_on_embeddings_is_not_compared() -> None:
     found = verdict_pairs(judged(lost, whole[1]), [then[0], drifted], since=0.0)
     assert [one.why_not for one in found] == ["3 of 24 canaries", "it rested on embeddings, which are not judged again"]
     assert not any(one.differs or one.nats_apart for one in found)
+
+
+def test_a_cause_refined_by_replay_is_not_compared_and_anything_else_of_those_rounds_is() -> None:
+    again = judged(*map(stored, rounds("scale:0.5", 0, 1, 2)))
+    alarm, second, third = told(again)
+    named = second | {"reason": Reason.CAUSE_REFINED.value, "at": second["at"] + timedelta(seconds=1), "cause": "other"}
+    then = [alarm, second, named, third | {"cause": "other"}]
+    found = verdict_pairs(again, then, since=0.0)
+    assert [pair.why_not for pair in found] == ["", "", NOT_REPLAYED, NOT_REPLAYED]
+    assert not any(pair.differs for pair in found)
+    then[-1] = then[-1] | {"status": "healthy"}
+    assert [pair.differs for pair in verdict_pairs(again, then, since=0.0)] == [False, False, False, True]
 
 
 def test_what_lies_before_the_span_is_judged_and_not_shown() -> None:

@@ -64,6 +64,6 @@ def test_a_single_adapter_is_not_numbered(said: io.StringIO) -> None:
 
 
 def test_every_stage_of_an_enrolment_is_expected_in_its_order() -> None:
-    runner, settings, stages = opened(), replace(SETTINGS, per_half=6, min_pool=6, signatures=False), list[str]()
+    runner, settings, stages = opened(), replace(SETTINGS, per_half=6, min_pool=6), list[str]()
     enrol(runner, "alpha", canary_set(16), settings, ["beta"], lambda stage, *_: stages.append(stage), never)
     assert list(dict.fromkeys(stages)) == list(replays_by_stage(runner, settings, 1))

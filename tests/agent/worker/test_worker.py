@@ -17,7 +17,7 @@ from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import BATCH, TURN_S, Result, Schedule, WatchedBase, Worker
-from detectors.records import BaseRound, Floats, Reason, Status, SubjectKind
+from detectors.records import BaseRound, Cause, Floats, Reason, Status, SubjectKind, Verdict
 from probes.golden.archive import save
 from probes.runner import BatchShape, Replay, Replayed, Stop
 from probes.runners.memory import Config, Runner
@@ -233,3 +233,34 @@ def test_an_alarm_of_canaries_has_the_worst_ones_of_its_round_regenerated_once(
     for finding in (done, alarm):
         silent.submit(finding)
     assert wanted(silent) == []
+
+
+class Interrupted(Slow):
+    """A pass takes a minute, which is when the next canary round is due, unless it is that round."""
+
+    passes = 0
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        self.passes += 1
+        if any(replay.target.fault for replay in replays):
+            self.clock.advance(EVERY_S)
+        return Runner.run(self, replays, stop, shape)
+
+
+def test_a_canary_round_that_falls_due_breaks_off_the_replay_of_a_fault(tmp_path: Path, clock: HandClock) -> None:
+    save(enrolled("alpha"), tmp_path)
+    base = watched(tmp_path, clock, "alpha")
+    runner = base.runner = Interrupted(Config(adapters={"alpha": "alpha-v1"}))
+    runner.clock = clock
+    worker = Turned([base], replace(BOTH, responses_every_s=None), clock)
+    runner.inject("alpha", "without:part.0")
+    (first,) = [result for result in worker.turn() if isinstance(result, BaseRound)]
+    worker.submit(first)
+    worker.submit(
+        Verdict(SubjectKind.ADAPTER, "alpha", first.base, 0, first.at, Status.DEGRADED, Reason.ALARM, Cause.UNKNOWN)
+    )
+    began = [first.at]
+    for _ in range(4):
+        began += [result.at for result in worker.turn() if isinstance(result, BaseRound)]
+    assert began == [first.at + EVERY_S * n for n in range(4)]
+    assert not worker._causes.with_signatures(base.goldens.held)["alpha"].faults  # type: ignore[union-attr]

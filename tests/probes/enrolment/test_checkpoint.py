@@ -17,7 +17,7 @@ from probes.golden.record import Golden
 from probes.runners.memory import Config
 from tests.probes.worlds import ADAPTERS, SETTINGS, CountingRunner, canary_set, never, silent
 
-QUICK = replace(SETTINGS, per_half=6, min_pool=6, signatures=False)
+QUICK = replace(SETTINGS, per_half=6, min_pool=6)
 
 
 class Killed(BaseException):

@@ -110,7 +110,7 @@ def test_another_tokenizer_is_refused_with_what_to_do() -> None:
 
 def test_progress_runs_through_every_stage_to_its_end() -> None:
     seen: list[tuple[str, int, int]] = []
-    small = replace(SETTINGS, per_half=3, min_pool=3, signatures=False)
+    small = replace(SETTINGS, per_half=3, min_pool=3)
     enrol(opened(), "alpha", canary_set(8), small, [], lambda *step: seen.append(step), never)
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["continuations", "scale curve and other adapters", "battery"]
@@ -220,7 +220,7 @@ def test_messages_and_checks_are_kept_and_a_check_of_another_form_is_refused_fir
 
 
 def chosen(**changed: Any) -> Golden:
-    settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, signatures=False, select=True, **changed)
+    settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, select=True, **changed)
     return enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
 
 

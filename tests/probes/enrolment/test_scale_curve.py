@@ -47,7 +47,7 @@ class BendingRunner(Runner):
 
 def recorded(runner: BendingRunner) -> Golden:
     runner.open()
-    return enrol(runner, "alpha", canary_set(), replace(SETTINGS, signatures=False), ["beta"], silent, never)
+    return enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never)
 
 
 def misreadings(runner: BendingRunner, golden: Golden, strength: float) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -28,7 +27,7 @@ class CountedReplays(Runner):
 def test_the_estimate_is_within_a_third_of_the_replays(others: int) -> None:
     runner = CountedReplays(Config(adapters=dict(ADAPTERS)))
     runner.open()
-    settings = replace(SETTINGS, signatures=False)
+    settings = SETTINGS
     enrol(runner, "alpha", canary_set(), settings, ["beta", "gamma"][:others], silent, never)
     estimate = sum(replays_by_stage(runner, settings, others).values())
     assert 1.0 <= estimate / runner.count < 1.7, "continuations cost as much as replays and are not counted among them"

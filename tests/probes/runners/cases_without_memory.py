@@ -56,9 +56,7 @@ def golden(volume: Path) -> Golden:
     """Of a, on a runner without anybody beside it."""
     texts = [f"q {i} {i * 37 % 101} item" for i in range(120)]
     canaries = CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
-    settings = EnrolSettings(
-        "tiny", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0, battery=("one row",), signatures=False
-    )
+    settings = EnrolSettings("tiny", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0, battery=("one row",))
     runner = opened(volume / "base", volume / "cache", {"a": volume / "a"})
     return enrol(runner, "a", canaries, settings, [], lambda *_: None, lambda: False)
 
