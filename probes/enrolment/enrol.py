@@ -14,6 +14,7 @@ from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import sizes
+from probes.enrolment.candidates import unchecked
 from probes.enrolment.fault_signatures import RecordedSignatures, with_signatures
 from probes.enrolment.noise_battery import largest, noise_floors, replay_battery
 from probes.enrolment.pool import assign_splits, usable_canaries
@@ -36,7 +37,7 @@ class _Recording:
 
     canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
     battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
-    excluded, unrecorded: the canaries and the signatures that are missing, and why
+    excluded, unrecorded: the canaries, and the signatures and checks, that are missing, and why
     """
 
     canaries: tuple[GoldenCanary, ...]
@@ -86,7 +87,8 @@ def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolS
     signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
     battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
     final = _with_noise(signatures.canaries, noise_floors(battery))
-    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, signatures.unrecorded)
+    unrecorded = (*signatures.unrecorded, *unchecked(final, settings.max_new_tokens))
+    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, unrecorded)
 
 
 def _golden(

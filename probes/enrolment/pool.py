@@ -44,7 +44,7 @@ def usable_canaries(context: EnrolmentContext, canaries: CanarySet, settings: En
     All of them where the pool is to be chosen. Raises Refused for canaries of a file that this base cannot read, and
     for fewer than the least that both halves need.
     """
-    # One token more than allowed: a continuation that ends exactly at the bound has ended.
+    # One token more than is kept: a continuation that ends exactly at the bound has ended.
     readable_canaries, unreadable = readable(context.runner, canaries.canaries, settings.max_new_tokens + 1)
     order = np.random.default_rng(settings.seed).permutation(len(readable_canaries))
     waiting = [readable_canaries[int(index)] for index in order]

@@ -21,7 +21,8 @@ class EnrolSettings:
     base: the base's name; at: now, seconds since the epoch
     why, previous: reason, and hash of the record that is replaced; "" for a first one
     per_half: canaries wanted in each half; min_pool: fewest accepted (with 12 one benign outlier is 8 % of the pool)
-    min_tokens, max_new_tokens: bounds of a usable continuation, end of text included
+    min_tokens, max_new_tokens: fewest tokens of a usable continuation, end of text included, and where a longer one is
+    cut
     min_energy: least |delta|^2 a scored position, nats squared (.01: the adapter moves log-probabilities by a tenth)
     top: tokens kept of adapter and of base; log_threshold: ln A of the fleet; token_budget: scored positions a round
     battery: names of the benign configurations to replay, all of them when empty

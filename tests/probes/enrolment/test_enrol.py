@@ -131,18 +131,32 @@ def test_too_few_canaries_are_refused_with_how_many_are_missing() -> None:
         attempt(canaries=canary_set(40))
 
 
-def test_continuations_that_are_too_short_or_do_not_end_are_excluded_with_the_reason() -> None:
-    with pytest.raises(Refused, match="64 x no end within 13 tokens"):
-        attempt(replace(SETTINGS, max_new_tokens=13))
+def test_continuations_that_are_too_short_are_excluded_with_the_reason() -> None:
     with pytest.raises(Refused, match="64 x shorter than 35 tokens"):
         attempt(replace(SETTINGS, min_tokens=35))
-    lengths = sorted(len(canary.forced) for canary in enrolled("alpha").canaries)
-    bound = lengths[len(lengths) // 2]
-    settings = replace(SETTINGS, per_half=8, min_pool=8, max_new_tokens=bound)
-    golden = enrol(opened(), "alpha", canary_set(), settings, [], silent, never)
-    assert max(len(canary.forced) for canary in golden.canaries) <= bound
-    assert f"no end within {bound} tokens" in golden.excluded.values()
-    assert not set(golden.excluded) & {canary.id for canary in golden.canaries}
+
+
+def test_continuations_that_do_not_end_within_the_bound_are_cut_there_and_used() -> None:
+    whole = {canary.id: canary for canary in enrolled("alpha").canaries}
+    bound = int(np.median([len(canary.continuation) for canary in whole.values()]))
+    golden = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, max_new_tokens=bound), [], silent, never)
+    assert {canary.id: canary.split for canary in golden.canaries} == {name: c.split for name, c in whole.items()}
+    assert not golden.excluded
+    for canary in golden.canaries:
+        complete = whole[canary.id].continuation
+        assert canary.continuation == complete[:bound]
+        assert canary.cut == (len(complete) > bound)
+        assert canary.golden_text == opened().decode(complete[:bound])
+    assert 0 < sum(canary.cut for canary in golden.canaries) < len(golden.canaries)
+    assert [canary.cut for canary in from_bytes(to_bytes(golden)).canaries] == [c.cut for c in golden.canaries]
+
+
+def test_a_check_of_an_answer_that_was_cut_is_named_as_missing() -> None:
+    checked = CanarySet(tuple(replace(c, expect={"check": {"contains": ["x"]}}) for c in canary_set().canaries))
+    small = replace(SETTINGS, per_half=3, min_pool=3, signatures=False, battery=("one row",))
+    for bound, missing in ((40, ()), (12, ("checks of 6 canaries: their answers do not end within 12 tokens",))):
+        golden = enrol(opened(), "alpha", checked, replace(small, max_new_tokens=bound), [], silent, never)
+        assert golden.unrecorded == missing
 
 
 def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() -> None:
