@@ -28,8 +28,10 @@ class EnrolSettings:
     battery: names of the benign configurations to replay, all of them when empty
     signatures: record how the adapter answers under faults (probes/enrolment/fault_signatures.py), which doubles the
     work
+    whole_share: of each half whose whole continuation is scored, the first tokens of the others alone
+    (probes/enrolment/scored_prefix.py); in [0, 1]
     select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
-    pool_tokens scored positions (0: as many as per_half of average length have); the held-out half stays random
+    pool_tokens tokens, prompts included (0: as many as per_half average ones have); the held-out half stays random
     """
 
     base: str
@@ -50,12 +52,15 @@ class EnrolSettings:
     signatures: bool = True
     select: bool = False
     pool_tokens: int = 0
+    whole_share: float = 0.25
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_pool <= self.per_half:
             raise Refused("canaries in each half", f"{self.min_pool} to {self.per_half}", "2 <= min_pool <= per_half")
         if not 1 <= self.min_tokens <= self.max_new_tokens:
             raise Refused("tokens of a continuation", f"{self.min_tokens} to {self.max_new_tokens}", "1 <= min <= max")
+        if not 0 <= self.whole_share <= 1:
+            raise Refused("share of canaries that are scored whole", self.whole_share, "a share in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
