@@ -5,7 +5,8 @@ Every pool is the one that ``gapwatch enrol`` makes of the same candidates: whol
 before), the first positions of most, of all, and the chosen ones. Each is scored by the rule of the product under
 faults that nothing was chosen for, from files. The share q of a pool that is beyond gives the draws to the alarm, and
 these with the mean tokens of a canary the tokens: draws are uniform, so that this is the cost at equal power. Processed
-tokens count the prompt too.
+tokens count the prompt too. On the real model: single blocks lost and bases in fewer bits as the helpdesk's golden
+records hold them, whose canaries are whole; a shortened one is measured against the first positions of the same replay.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.demo.stage import HELPDESK
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo import broken
 from benchmarks.zoo.enrolled_base import LOG_A, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.recipes import BASES
 from benchmarks.zoo.world import BOUNDS, World, pool
+from detectors.canaries.retention import measure as measure_canary
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.records import CanarySplit, NoiseFloor
+from detectors.records import CanarySplit, Comparison, Fault, FaultKind, Measurement, NoiseFloor
 from probes.enrolment.noise_battery import LEAST
 from probes.enrolment.pool import CanarySelection, assign_splits, tokens_of
 from probes.enrolment.scale_curve import strengths, with_curve
+from probes.enrolment.scored_prefix import whole_and_short
 from probes.enrolment.settings import EnrolmentContext, EnrolSettings
-from probes.golden.record import GoldenCanary
+from probes.golden.archive import load
+from probes.golden.record import Golden, GoldenCanary
 from probes.golden.statistical_power import draws_to_alarm
 from probes.runner import Runner, Target
 
@@ -40,6 +45,7 @@ POOLS: Mapping[str, EnrolSettings] = {
     "short, none whole": replace(BOUNDS, whole_share=0.0),
     "chosen, a quarter whole": replace(BOUNDS, select=True),
 }
+RANDOM = {name: settings for name, settings in POOLS.items() if not settings.select}
 HARMLESS = ("base in 8 bits", "a tenth of a later release")
 TARGET = 5.0
 Pools = Mapping[str, Sequence[GoldenCanary]]
@@ -61,12 +67,47 @@ class PoolOutcome:
 
 
 def measure(world: World, quick: bool) -> list[Figure]:
-    """The first three adapters of each base, one of it in a quick run."""
+    """The first three adapters of each base, one of it in a quick run, and the helpdesk's."""
     outcomes: list[list[PoolOutcome]] = []
     for members in world.members:
         chosen = members[: 1 if quick else ADAPTERS]
         outcomes += _of_base(world, members, chosen)
-    return [figure for name in POOLS if name != WHOLE for figure in _figures(outcomes, name)]
+    recorded = [_recorded(load(HELPDESK / "golden", f"sha256:{file.stem}")) for file in _golden_files()]
+    return [
+        *(figure for name in POOLS if name != WHOLE for figure in _figures(outcomes, name, "zoo")),
+        *(figure for name in RANDOM if name != WHOLE for figure in _figures(recorded, name, "helpdesk")),
+    ]
+
+
+def _golden_files() -> list[Path]:
+    return sorted((HELPDESK / "golden").glob("*.golden"))
+
+
+def _recorded(golden: Golden) -> list[PoolOutcome]:
+    """Of the held-out canaries: they alone have recorded faults."""
+    outcomes = []
+    for name, settings in RANDOM.items():
+        canaries = whole_and_short([_without_faults(canary) for canary in golden.held_out], settings, SEED).all
+        for fault in golden.faults:
+            if fault.kind in (FaultKind.WITHOUT, FaultKind.QUANTISED):
+                measured = [_as_recorded(golden, canary, fault) for canary in canaries]
+                outcomes.append(_outcome(f"{fault.kind.value} {fault.name}", name, canaries, measured))
+    return outcomes
+
+
+def _without_faults(canary: GoldenCanary) -> GoldenCanary:
+    return replace(canary, reference=replace(canary.reference, faults={}))
+
+
+def _as_recorded(golden: Golden, canary: GoldenCanary, fault: Fault) -> Measurement:
+    """The canary as it was answered under that fault, as far as it is scored."""
+    positions, reference = len(canary.forced), canary.reference
+    recorded = golden.canary(canary.id).reference.faults[fault]
+    served = replace(reference.golden_adapter, log_probs=recorded.served[:positions])
+    live = reference.golden_base
+    if recorded.live_base is not None:
+        live = replace(live, log_probs=recorded.live_base[:positions])
+    return measure_canary(Comparison(golden.adapter, reference, 1, served, live, 0.0))
 
 
 def _of_base(world: World, members: Sequence[Member], chosen: Sequence[Member]) -> list[list[PoolOutcome]]:
@@ -106,13 +147,17 @@ def _with_floor(canary: GoldenCanary, floor: NoiseFloor) -> GoldenCanary:
 
 
 def _outcomes(fault: str, member: Member, runner: Runner, pools: Pools, target: Target) -> Iterator[PoolOutcome]:
-    rule = Tolerances()
     for name, canaries in pools.items():
         measured = replayed(runner, member.name, canaries, target)
-        share = float(np.mean([beyond_tolerance(measurement, rule) for measurement in measured.values()]))
-        draws = draws_to_alarm(share, rule.share, LOG_A)
-        scored = float(np.mean([len(canary.forced) for canary in canaries]))
-        yield PoolOutcome(fault, name, share, draws, scored, float(np.mean(tokens_of(canaries))))
+        yield _outcome(fault, name, canaries, list(measured.values()))
+
+
+def _outcome(fault: str, name: str, canaries: Sequence[GoldenCanary], measured: Sequence[Measurement]) -> PoolOutcome:
+    rule = Tolerances()
+    share = float(np.mean([beyond_tolerance(measurement, rule) for measurement in measured]))
+    draws = draws_to_alarm(share, rule.share, LOG_A)
+    scored = float(np.mean([len(canary.forced) for canary in canaries]))
+    return PoolOutcome(fault, name, share, draws, scored, float(np.mean(tokens_of(canaries))))
 
 
 def _targets(member: Member, files: Mapping[str, Path]) -> Mapping[str, Target]:
@@ -145,11 +190,12 @@ def _base_files(member: Member, out: Path) -> Mapping[str, Path]:
     return {path.name: path for path in sorted(out.iterdir())}
 
 
-def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str) -> Iterator[Figure]:
+def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str, where: str) -> Iterator[Figure]:
     pairs = [pair for of_adapter in outcomes for pair in _beside_whole(of_adapter, name)]
     faults = [pair for pair in pairs if pair[0].fault not in HARMLESS]
     both = [(whole, ours) for whole, ours in faults if whole.draws and ours.draws]
-    what = f"canaries that are {name}: tokens of whole random ones over theirs at equal power, faults not chosen for"
+    short = f"{where}, canaries that are {name}"
+    what = f"{short}: tokens of whole random ones over theirs at equal power, faults not chosen for"
     scored, processed = (
         [_tokens(whole, kind) / _tokens(ours, kind) for whole, ours in both] for kind in ("scored", "processed")
     )
@@ -159,24 +205,25 @@ def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str) -> Iterator[F
     yield context(f"{what}: processed, a tenth of faults is below", float(np.quantile(processed, 0.1)), "x")
     lost = sum(bool(whole.draws) and not ours.draws for whole, ours in faults)
     won = sum(bool(ours.draws) and not whole.draws for whole, ours in faults)
-    short = f"canaries that are {name}"
     yield context(f"{short}: faults that whole ones find and they never do", lost, f"of {len(faults)}")
     yield context(f"{short}: faults that they find and whole ones never do", won, f"of {len(faults)}")
     yield context(f"{short}: scored positions of a canary, mean", float(np.mean([o.scored for _, o in pairs])), "")
     for fault in HARMLESS:
         sides = [pair for pair in pairs if pair[0].fault == fault]
+        if not sides:
+            continue
         over = sum(ours.draws is not None for _, ours in sides)
         before = sum(whole.draws is not None for whole, _ in sides)
         yield context(f"{short}: adapters of {len(sides)} that would alarm on {fault} (whole ones: {before})", over, "")
 
 
 def _beside_whole(outcomes: Sequence[PoolOutcome], name: str) -> Iterator[tuple[PoolOutcome, PoolOutcome]]:
-    whole = {one.fault: one for one in outcomes if one.pool == WHOLE}
-    yield from ((whole[one.fault], one) for one in outcomes if one.pool == name)
+    whole = {outcome.fault: outcome for outcome in outcomes if outcome.pool == WHOLE}
+    yield from ((whole[outcome.fault], outcome) for outcome in outcomes if outcome.pool == name)
 
 
-def _tokens(outcomes: PoolOutcome, kind: str) -> float:
-    return (outcomes.draws or 0) * (outcomes.scored if kind == "scored" else outcomes.processed)
+def _tokens(outcome: PoolOutcome, kind: str) -> float:
+    return (outcome.draws or 0) * (outcome.scored if kind == "scored" else outcome.processed)
 
 
 def _mean(ratios: Sequence[float]) -> float:
