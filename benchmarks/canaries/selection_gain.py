@@ -20,13 +20,14 @@ import numpy as np
 from agent.demo.stage import HELPDESK
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo import broken
-from benchmarks.zoo.enrolled_base import LOG_A, earlier, neighbours, never, replayed, serving, silent
+from benchmarks.zoo.enrolled_base import BUDGET, LOG_A, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.members import Member
 from benchmarks.zoo.recipes import BASES
 from benchmarks.zoo.world import BOUNDS, World, pool
 from detectors.canaries.retention import measure as measure_canary
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import CanarySplit, Comparison, Fault, FaultKind, Measurement, NoiseFloor
+from probes.canaries.schedule import sizes
 from probes.enrolment.noise_battery import LEAST
 from probes.enrolment.pool import CanarySelection, assign_splits, tokens_of
 from probes.enrolment.scale_curve import strengths, with_curve
@@ -55,13 +56,14 @@ Pools = Mapping[str, Sequence[GoldenCanary]]
 class PoolOutcome:
     """One adapter, one fault, one pool. share: of the pool beyond tolerance; draws: to the alarm, None without one
 
-    scored, processed: mean tokens of a canary, prompt left out and counted
+    per_round: draws of a round; scored, processed: mean tokens of a canary, prompt left out and counted
     """
 
     fault: str
     pool: str
     share: float
     draws: int | None
+    per_round: int
     scored: float
     processed: float
 
@@ -156,8 +158,11 @@ def _outcome(fault: str, name: str, canaries: Sequence[GoldenCanary], measured: 
     rule = Tolerances()
     share = float(np.mean([beyond_tolerance(measurement, rule) for measurement in measured]))
     draws = draws_to_alarm(share, rule.share, LOG_A)
-    scored = float(np.mean([len(canary.forced) for canary in canaries]))
-    return PoolOutcome(fault, name, share, draws, scored, float(np.mean(tokens_of(canaries))))
+    lengths = [len(canary.forced) for canary in canaries]
+    per_round, _ = sizes(lengths, lengths, BUDGET)
+    return PoolOutcome(
+        fault, name, share, draws, per_round, float(np.mean(lengths)), float(np.mean(tokens_of(canaries)))
+    )
 
 
 def _targets(member: Member, files: Mapping[str, Path]) -> Mapping[str, Target]:
@@ -208,6 +213,9 @@ def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str, where: str) -
     yield context(f"{short}: faults that whole ones find and they never do", lost, f"of {len(faults)}")
     yield context(f"{short}: faults that they find and whole ones never do", won, f"of {len(faults)}")
     yield context(f"{short}: scored positions of a canary, mean", float(np.mean([o.scored for _, o in pairs])), "")
+    before, at_once = (sum(_in_one_round(outcome) for outcome in side) for side in zip(*faults, strict=True))
+    name = f"{short}: faults that alarm within one round of {BUDGET} scored positions (whole ones: {before})"
+    yield context(name, at_once, f"of {len(faults)}")
     for fault in HARMLESS:
         sides = [pair for pair in pairs if pair[0].fault == fault]
         if not sides:
@@ -215,6 +223,10 @@ def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str, where: str) -
         over = sum(ours.draws is not None for _, ours in sides)
         before = sum(whole.draws is not None for whole, _ in sides)
         yield context(f"{short}: adapters of {len(sides)} that would alarm on {fault} (whole ones: {before})", over, "")
+
+
+def _in_one_round(outcome: PoolOutcome) -> bool:
+    return outcome.draws is not None and outcome.draws <= outcome.per_round
 
 
 def _beside_whole(outcomes: Sequence[PoolOutcome], name: str) -> Iterator[tuple[PoolOutcome, PoolOutcome]]:

@@ -3,7 +3,7 @@
 The score of a draw is 0 or 1 (detectors/canaries/tolerance.py) and compares displacements with |delta| of the same
 positions, so that more positions cost tokens and make a score no larger. What they do is average: over one or two, the
 effective strength moves more under any displacement, faults and harmless releases alike, and a fault that leaves these
-very tokens alone is missed on all canaries that begin alike. Figures: docs/mathematics.md#scored-positions.
+very tokens alone is missed on all canaries that begin alike. Figures and null: docs/mathematics.md#scored-positions.
 
 A share of each half, at random, stays whole for faults that begin late (detectors/canaries/position_bands.py).
 """
