@@ -23,8 +23,8 @@ from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import GoldenCanary
 
 Doubles = NDArray[np.float64]
-# With one or two, a quarter and more of a real adapter's canaries were beyond tolerance under a harmless release of its
-# base; with three, none was.
+# With one or two, up to a half and a quarter of a real adapter's canaries were beyond tolerance under a harmless release
+# of its base; with three, none was.
 EFFECTIVE_POSITIONS = 3.0
 # Noise relative to the effect is at most 1 / sqrt(1/2) = 1.4 times that of the whole continuation.
 LEAST_ENERGY_SHARE = 0.5
