@@ -23,9 +23,9 @@ from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import GoldenCanary
 
 Doubles = NDArray[np.float64]
-# With one or two, up to a half and a quarter of a real adapter's canaries were beyond tolerance under a harmless release
-# of its base; with three, none was.
-EFFECTIVE_POSITIONS = 3.0
+# With one position up to a half of a real adapter's canaries were beyond tolerance under a harmless release of its base,
+# with two up to a quarter, with three none.
+EFFECTIVE_POSITIONS, USUAL_TOLERANCE = 3.0, 0.05
 # Noise relative to the effect is at most 1 / sqrt(1/2) = 1.4 times that of the whole continuation.
 LEAST_ENERGY_SHARE = 0.5
 
@@ -51,16 +51,21 @@ def whole_and_short(canaries: Sequence[GoldenCanary], settings: EnrolSettings, s
     order = np.random.default_rng([settings.seed, seed]).permutation(len(canaries))
     count = math.ceil(settings.whole_share * len(canaries))
     whole, others = ([canaries[int(index)] for index in part] for part in (order[:count], order[count:]))
-    return WholeAndShort(
-        whole,
-        [shortened(canary, scored_positions(energies(canary.reference), settings.min_energy)) for canary in others],
-    )
+    worth, floor = wanted_worth(settings.tolerances.scale), settings.min_energy
+    short = [shortened(canary, scored_positions(energies(canary.reference), worth, floor)) for canary in others]
+    return WholeAndShort(whole, short)
 
 
-def scored_positions(by_position: Doubles, floor: float) -> int:
-    """The shortest prefix that holds three positions' worth of the effect; all positions where none does.
+def wanted_worth(tolerance: float) -> float:
+    """Positions' worth of the effect that a prefix needs: three, and more in proportion where the tolerance is finer
+    than the usual 5 %, because fewer positions have more noise."""
+    return EFFECTIVE_POSITIONS * max(1.0, USUAL_TOLERANCE / tolerance)
 
-    by_position: (T,) |delta|^2 of each, nats squared; floor: least mean of it, likewise
+
+def scored_positions(by_position: Doubles, wanted: float, floor: float) -> int:
+    """The shortest prefix that holds so many positions' worth of the effect; all positions where none does.
+
+    by_position: (T,) |delta|^2 of each, nats squared; wanted: from ``wanted_worth``; floor: least mean energy
 
     Worth: (sum of energies)^2 / sum of their squares, the number of equal positions that average as well (Kish 1965,
     "Survey sampling", section 8.2). The mean energy of the prefix is at least half that of the whole continuation and
@@ -69,7 +74,7 @@ def scored_positions(by_position: Doubles, floor: float) -> int:
     summed, squares = np.cumsum(by_position), np.cumsum(by_position**2)
     mean = summed / np.arange(1, len(summed) + 1)
     worth = np.divide(summed**2, squares, out=np.zeros_like(summed), where=squares > 0)
-    enough = (worth >= EFFECTIVE_POSITIONS) & (mean >= max(floor, LEAST_ENERGY_SHARE * float(mean[-1])))
+    enough = (worth >= wanted) & (mean >= max(floor, LEAST_ENERGY_SHARE * float(mean[-1])))
     return int(np.argmax(enough)) + 1 if enough.any() else len(by_position)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from detectors.canaries.retention import energy, measure, prepare
+from detectors.canaries.tolerance import Tolerances
 from detectors.records import Comparison
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.enrolment.scored_prefix import energies, scored_positions, shortened, whole_and_short
+from probes.enrolment.scored_prefix import energies, scored_positions, shortened, wanted_worth, whole_and_short
 from probes.enrolment.settings import EnrolSettings
 from probes.runner import Replay, Target
 from tests.probes.goldens import golden
@@ -33,14 +34,24 @@ LENGTHS = (12, 14, 16, 18, 20, 22, 24, 26)
 def test_the_prefix_is_the_shortest_with_three_positions_worth_of_the_effect(
     by_position: list[float], expected: int
 ) -> None:
-    assert scored_positions(np.array(by_position), FLOOR) == expected
+    assert scored_positions(np.array(by_position), 3, FLOOR) == expected
 
 
 def test_the_mean_energy_of_a_prefix_is_at_least_the_floor() -> None:
     by_position = np.array([0.0078125, 0.0078125, 0.0078125, 0.017, 0.02])
-    assert scored_positions(by_position, 0.0) == 3
-    assert scored_positions(by_position, 0.01) == 4
-    assert scored_positions(by_position, 0.02) == 5  # nowhere: enrolment leaves such a canary out
+    assert scored_positions(by_position, 3, 0.0) == 3
+    assert scored_positions(by_position, 3, 0.01) == 4
+    assert scored_positions(by_position, 3, 0.02) == 5  # nowhere: enrolment leaves such a canary out
+
+
+def test_a_finer_tolerance_scores_more_positions_and_a_wider_one_no_fewer() -> None:
+    assert [wanted_worth(tolerance) for tolerance in (0.25, 0.05, 0.025)] == [3, 3, 6]
+    canaries = golden(lengths=(20,) * 8).canaries
+    mean = [
+        np.mean([len(c.forced) for c in whole_and_short(canaries, settings, 2).short])
+        for settings in (replace(SETTINGS, tolerances=Tolerances(scale=scale)) for scale in (0.05, 0.025, 0.005))
+    ]
+    assert mean[0] < mean[1] < mean[2] == 20
 
 
 def test_energies_of_positions_add_up_to_the_energy_of_the_canary() -> None:
