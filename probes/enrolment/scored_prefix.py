@@ -23,7 +23,7 @@ from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import GoldenCanary
 
 Doubles = NDArray[np.float64]
-# With one position up to a half of a real adapter's canaries were beyond tolerance under a harmless release of its base,
+# With one position up to half of a real adapter's canaries were beyond tolerance under a harmless release of its base,
 # with two up to a quarter, with three none.
 EFFECTIVE_POSITIONS, USUAL_TOLERANCE = 3.0, 0.05
 # Noise relative to the effect is at most 1 / sqrt(1/2) = 1.4 times that of the whole continuation.
