@@ -21,10 +21,11 @@ from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.zoo import broken
 from benchmarks.zoo.enrolled_base import BUDGET, earlier, replayed, serving
 from benchmarks.zoo.members import Member
-from benchmarks.zoo.world import World, pool
+from benchmarks.zoo.world import BOUNDS, World, pool
 from detectors.canaries.mean_interval import mean_interval
 from detectors.records import Interval, Measurement
 from probes.canaries.schedule import sizes
+from probes.enrolment.scored_prefix import whole_and_short
 from probes.golden.record import GoldenCanary
 from probes.runner import Target
 
@@ -90,7 +91,7 @@ def _of_base(world: World, members: Sequence[Member], halves: int) -> Iterator[C
     folder = world.scratch / "coverage" / members[0].recipe.base
     extra = {f"{member.name}~{name}": file for member in members for name, file in _files(member, folder).items()}
     with serving(members, extra=extra) as runner:
-        pools = {member.name: pool(member, runner, member.pool) for member in members}
+        pools = {member.name: _as_enrolled(pool(member, runner, member.pool)) for member in members}
         members = [member for member in members if len(pools[member.name]) >= POOL_LEAST]
         for member, other in zip(members, [*members[1:], members[0]], strict=True):
             canaries = pools[member.name]
@@ -102,6 +103,11 @@ def _of_base(world: World, members: Sequence[Member], halves: int) -> Iterator[C
             for member in members:
                 values = _retentions(replayed(runner, member.name, pools[member.name], Target(member.name)))
                 yield _cases(member.name, family, pools[member.name], values, halves)
+
+
+def _as_enrolled(canaries: Sequence[GoldenCanary]) -> list[GoldenCanary]:
+    """A quarter whole, the first positions of the others: the population that a held-out half is drawn from."""
+    return whole_and_short(canaries, BOUNDS, SEED).all
 
 
 def _targets(member: Member, other: Member) -> Mapping[str, Target]:

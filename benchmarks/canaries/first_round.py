@@ -135,7 +135,9 @@ def _cost(rounds: Sequence[BaseRound]) -> list[Figure]:
     members = len(ADAPTERS)
     scored = max(base_round.tokens_scored / members for base_round in rounds)
     processed = max(base_round.tokens_processed / members for base_round in rounds)
+    drawn = [sum(m.comparison.draws for m in member.measurements) for each in rounds for member in each.members]
     return [
+        context("canary draws per adapter and round, most of any", max(drawn), "draws"),
         at_most("canary tokens scored per adapter and round, most of any", scored, "tokens", 512),
         context("tokens processed per adapter and round (prompts, adapter and base), most of any", processed, "tokens"),
         context("a round of three adapters, median", sorted(m.duration_s for m in rounds)[len(rounds) // 2], "s"),

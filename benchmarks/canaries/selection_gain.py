@@ -1,185 +1,244 @@
-"""How many tokens do chosen canaries save against random ones of the same candidates?
+"""How many tokens do canaries with short scored prefixes save, and how many those that ``--select`` chooses, at equal
+power?
 
-Both pools are those of ``gapwatch enrol``: with ``--select`` it chooses by fault directions that it replays itself,
-without it the pool is random. Both are evaluated on faults that the choice did not use, from files: information is
-|y - a|^2 over the canary's own noise, equal information is equal power of a likelihood-ratio test of that fault, and
-since rounds draw at random from either pool, the ratio of information per scored token is the ratio of tokens needed.
+Every pool is the one that ``gapwatch enrol`` makes of the same candidates: whole continuations (``whole_share`` 1, as
+before), the first positions of most, of all, and the chosen ones. Each is scored by the rule of the product under
+faults that nothing was chosen for, from files. The share q of a pool that is beyond gives the draws to the alarm, and
+these with the mean tokens of a canary the tokens: draws are uniform, so that this is the cost at equal power. Processed
+tokens count the prompt too. On the real model: single blocks lost and bases in fewer bits as the helpdesk's golden
+records hold them, whose canaries are whole; a shortened one is measured against the first positions of the same replay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.demo.stage import HELPDESK
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo import broken
-from benchmarks.zoo.enrolled_base import MANY, earlier, neighbours, never, replayed, serving, silent
+from benchmarks.zoo.enrolled_base import BUDGET, LOG_A, earlier, neighbours, never, replayed, serving, silent
 from benchmarks.zoo.members import Member
+from benchmarks.zoo.recipes import BASES
 from benchmarks.zoo.world import BOUNDS, World, pool
-from detectors.canaries.retention import prepare
-from probes.enrolment.d_optimal import select_canaries, tokens_needed
-from probes.enrolment.fault_directions import features_of
-from probes.enrolment.settings import EnrolmentContext
-from probes.golden.record import GoldenCanary
-from probes.runner import BatchShape, Runner, Target
+from detectors.canaries.retention import measure as measure_canary
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
+from detectors.records import CanarySplit, Comparison, Fault, FaultKind, Measurement, NoiseFloor
+from probes.canaries.schedule import sizes
+from probes.enrolment.noise_battery import LEAST, sampled
+from probes.enrolment.pool import CanarySelection, assign_splits, tokens_of
+from probes.enrolment.scale_curve import FEW, with_curve
+from probes.enrolment.scored_prefix import whole_and_short
+from probes.enrolment.settings import EnrolmentContext, EnrolSettings
+from probes.golden.archive import load
+from probes.golden.record import Golden, GoldenCanary
+from probes.golden.statistical_power import draws_to_alarm
+from probes.runner import Runner, Target
 
-Doubles = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-EACH, ADAPTERS, SEED = 120, 3, 53
-LEAST_ENERGY = 1e-9  # without any effect a canary has no directions at all
-LEAST_NOISE = 1e-3
-RANDOM_ORDERS = 21
-UNSEEN = ", faults not chosen for"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
-    """n candidates.
-
-    features: (n, D, D) information that the choice uses; faults: unused fault -> (n,) squared signal-to-noise ratio
-
-    lengths: (n,) scored tokens; energy: (n,) |delta|^2 per scored position; is_inside: (n,) is it an in-domain prompt?
-    """
-
-    features: Doubles
-    faults: Mapping[str, Doubles]
-    lengths: NDArray[np.int64]
-    energy: Doubles
-    is_inside: Flags
+CANDIDATES, ADAPTERS, SEED = 96, 3, 53
+WHOLE = "whole"
+POOLS: Mapping[str, EnrolSettings] = {
+    WHOLE: replace(BOUNDS, whole_share=1.0),
+    "short, a quarter whole": BOUNDS,
+    "short, none whole": replace(BOUNDS, whole_share=0.0),
+    "chosen, a quarter whole": replace(BOUNDS, select=True),
+}
+RANDOM = {name: settings for name, settings in POOLS.items() if not settings.select}
+HARMLESS = ("base in 8 bits", "a tenth of a later release")
+TARGET = 5.0
+Pools = Mapping[str, Sequence[GoldenCanary]]
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """Tokens that random canaries need over those that the chosen ones need, for the same power, one adapter.
+class PoolOutcome:
+    """One adapter, one fault, one pool. share: of the pool beyond tolerance; draws: to the alarm, None without one
 
-    plain: the same with enrolment's default budget for the pool, 24 times the mean length of a candidate, which forces
-    short prompts; own: by the criterion of the choice itself, over the directions that it used
+    per_round: draws of a round; scored, processed: mean tokens of a canary, prompt left out and counted
     """
 
-    per_fault: dict[str, float]
-    plain: float
-    own: float
-
-    @property
-    def mean(self) -> float:
-        return _mean(self.per_fault)
+    fault: str
+    pool: str
+    share: float
+    draws: int | None
+    per_round: int
+    scored: float
+    processed: float
 
 
 def measure(world: World, quick: bool) -> list[Figure]:
-    """The first three adapters of each base, one of it in a quick run."""
-    mixed, inside, raw = [], [], []
+    """The first three adapters of each base, one of it in a quick run, and the helpdesk's."""
+    outcomes: list[list[PoolOutcome]] = []
     for members in world.members:
         chosen = members[: 1 if quick else ADAPTERS]
-        with serving(members, extra=_files(chosen, world.scratch / "selection")) as runner:
+        outcomes += _of_base(world, members, chosen)
+    recorded = [_recorded(load(HELPDESK / "golden", f"sha256:{file.stem}")) for file in _golden_files()]
+    return [
+        *(figure for name in POOLS if name != WHOLE for figure in _figures(outcomes, name, "zoo")),
+        *(figure for name in RANDOM if name != WHOLE for figure in _figures(recorded, name, "helpdesk")),
+    ]
+
+
+def _golden_files() -> list[Path]:
+    return sorted((HELPDESK / "golden").glob("*.golden"))
+
+
+def _recorded(golden: Golden) -> list[PoolOutcome]:
+    """Of the held-out canaries: they alone have recorded faults."""
+    outcomes = []
+    for name, settings in RANDOM.items():
+        canaries = whole_and_short([_without_faults(canary) for canary in golden.held_out], settings, SEED).all
+        for fault in golden.faults:
+            if fault.kind in (FaultKind.WITHOUT, FaultKind.QUANTISED):
+                measured = [_as_recorded(golden, canary, fault) for canary in canaries]
+                outcomes.append(_outcome(f"{fault.kind.value} {fault.name}", name, canaries, measured))
+    return outcomes
+
+
+def _without_faults(canary: GoldenCanary) -> GoldenCanary:
+    return replace(canary, reference=replace(canary.reference, faults={}))
+
+
+def _as_recorded(golden: Golden, canary: GoldenCanary, fault: Fault) -> Measurement:
+    """The canary as it was answered under that fault, as far as it is scored."""
+    positions, reference = len(canary.forced), canary.reference
+    recorded = golden.canary(canary.id).reference.faults[fault]
+    served = replace(reference.golden_adapter, log_probs=recorded.served[:positions])
+    live = reference.golden_base
+    if recorded.live_base is not None:
+        live = replace(live, log_probs=recorded.live_base[:positions])
+    return measure_canary(Comparison(golden.adapter, reference, 1, served, live, 0.0))
+
+
+def _of_base(world: World, members: Sequence[Member], chosen: Sequence[Member]) -> list[list[PoolOutcome]]:
+    folder = world.scratch / "selection" / members[0].recipe.base
+    files = {member.name: _adapter_files(member, folder / member.name) for member in chosen}
+    extra = {f"{name}~{fault}": file for name, faults in files.items() for fault, file in faults.items()}
+    outcomes: dict[str, list[PoolOutcome]] = {member.name: [] for member in chosen}
+    with serving(members, extra=extra) as runner:
+        pools = {member.name: _pools(member, members, runner) for member in chosen}
+        for member in chosen:
+            for fault, target in _targets(member, files[member.name]).items():
+                outcomes[member.name] += _outcomes(fault, member, runner, pools[member.name], target)
+    for fault, base in _base_files(members[0], folder / "bases").items():
+        with serving(members, base=base) as runner:
             for member in chosen:
-                others = [other.name for other in neighbours(member, members)]
-                candidates = _read(member, runner, others)
-                raw.append(_gain(candidates, np.ones(len(candidates.lengths), dtype=np.bool_)))
-                mixed.append(_gain(candidates, candidates.energy >= BOUNDS.min_energy))
-                inside.append(_gain(candidates, candidates.is_inside))
-    return [*_figures(mixed, inside, raw)]
+                outcomes[member.name] += _outcomes(fault, member, runner, pools[member.name], Target(member.name))
+    return list(outcomes.values())
 
 
-def _figures(mixed: Sequence[Gain], inside: Sequence[Gain], raw: Sequence[Gain]) -> Iterator[Figure]:
-    what = f"tokens of random canaries over those of chosen ones, same power{UNSEEN}"
-    for name, gains in (
-        ("half in-domain, half everyday prompts", raw),
-        ("likewise, those under enrolment's floor left out of both", mixed),
-    ):
-        yield at_least(f"{what}: {name}, median adapter", float(np.median([gain.mean for gain in gains])), "x", 2)
-        yield context(f"{what}: {name}, worst adapter", min(gain.mean for gain in gains), "x")
-    yield context(f"{what}: in-domain prompts alone, median adapter", float(np.median([g.mean for g in inside])), "x")
-    yield context(f"{what}: in-domain prompts alone, worst adapter", min(gain.mean for gain in inside), "x")
-    name = f"{what[: -len(UNSEEN)]}, by the criterion of the choice: mixed prompts, median adapter"
-    yield context(name, float(np.median([gain.own for gain in raw])), "x")
-    for fault in raw[0].per_fault:
-        yield context(f"{what}: mixed prompts, {fault}, median adapter",
-                      float(np.median([gain.per_fault[fault] for gain in raw])), "x")  # fmt: skip
+def _pools(member: Member, members: Sequence[Member], runner: Runner) -> Pools:
+    """Every pool of POOLS, with scale curves and the least noise floors that enrolment gives."""
+    candidates = pool(member, runner, member.pool)[:CANDIDATES]
+    others = [other.name for other in neighbours(member, members)]
+    setting = EnrolmentContext(runner, member.name, others, silent, never)
+    pools = {}
+    for name, settings in POOLS.items():
+        splits = assign_splits(setting, CanarySelection(candidates, {}), settings).canaries
+        drafts = [canary for canary in splits if canary.split is CanarySplit.SELECTED]
+        alone = replace(setting, others=())
+        few = [drafts[index] for index in sampled([draft.reference for draft in drafts], FEW, SEED)]
+        curved = with_curve(alone, drafts, few, member.recipe.rank, settings.tolerances.scale)
+        pools[name] = [_with_floor(canary, LEAST) for canary in curved]
+    return pools
 
 
-def _read(member: Member, runner: Runner, others: Sequence[str]) -> Candidates:
-    """Half of the candidates in-domain, half everyday prompts, each replayed once per target."""
-    halves = [pool(member, runner, prompts, LEAST_ENERGY)[:EACH] for prompts in (member.pool, member.general)]
-    candidates = [*halves[0], *halves[1]]
-    return Candidates(
-        features=features_of(EnrolmentContext(runner, member.name, others, silent, never), candidates),
-        faults=_information(member, runner, candidates),
-        lengths=np.array([len(canary.forced) for canary in candidates]),
-        energy=np.array([prepare(canary.reference).energy / len(canary.forced) for canary in candidates]),
-        is_inside=np.arange(len(candidates)) < len(halves[0]),
+def _with_floor(canary: GoldenCanary, floor: NoiseFloor) -> GoldenCanary:
+    return replace(canary, reference=replace(canary.reference, noise=floor))
+
+
+def _outcomes(fault: str, member: Member, runner: Runner, pools: Pools, target: Target) -> Iterator[PoolOutcome]:
+    for name, canaries in pools.items():
+        measured = replayed(runner, member.name, canaries, target)
+        yield _outcome(fault, name, canaries, list(measured.values()))
+
+
+def _outcome(fault: str, name: str, canaries: Sequence[GoldenCanary], measured: Sequence[Measurement]) -> PoolOutcome:
+    rule = Tolerances()
+    share = float(np.mean([beyond_tolerance(measurement, rule) for measurement in measured]))
+    draws = draws_to_alarm(share, rule.share, LOG_A)
+    lengths = [len(canary.forced) for canary in canaries]
+    per_round, _ = sizes(lengths, lengths, BUDGET)
+    return PoolOutcome(
+        fault, name, share, draws, per_round, float(np.mean(lengths)), float(np.mean(tokens_of(canaries)))
     )
 
 
-def _gain(candidates: Candidates, among: Flags) -> Gain:
-    """For the candidates that ``among`` marks."""
-    features, lengths = candidates.features[among], candidates.lengths[among]
-    # Tokens for the fewest canaries of a pool, all of the longest (``pool_tokens`` of the enrolment's settings).
-    roomy, tight = BOUNDS.min_pool * int(lengths.max()), round(float(lengths.mean()) * BOUNDS.per_half)
-    chosen, plain = (select_canaries(features, lengths.tolist(), budget, BOUNDS.min_pool) for budget in (roomy, tight))
-
-    def gains(indices: Sequence[int]) -> dict[str, float]:
-        return {
-            name: _per_token(information[among], lengths, indices) for name, information in candidates.faults.items()
-        }
-
-    return Gain(gains(chosen), _mean(gains(plain)), _by_own_criterion(features, lengths.tolist(), chosen))
+def _targets(member: Member, files: Mapping[str, Path]) -> Mapping[str, Target]:
+    scales = {f"strength x{scale:g}": Target(member.name, scale=scale) for scale in (0.9, 1.1)}
+    from_files = {fault: Target(f"{member.name}~{fault}") for fault in files}
+    return {**scales, **from_files, "an earlier version": Target(earlier(member))}
 
 
-def _mean(gains: Mapping[str, float]) -> float:
+def _adapter_files(member: Member, out: Path) -> Mapping[str, Path]:
+    """Each module and each layer lost, half of the rows lost, and noise on the weights."""
+    if not out.is_dir():
+        for layer in range(_layers(member)):
+            broken.without(member.folder, out / f"layer {layer} lost", lambda key, n=layer: f".layers.{n}." in key)  # type: ignore[misc]
+        for module in member.recipe.modules:
+            broken.without(member.folder, out / f"{module} lost", lambda key, name=module: name in key)  # type: ignore[misc]
+        broken.rows_zeroed(member.folder, out / "half of the rows lost", 0.5, SEED)
+        broken.noisy(member.folder, out / "noise on weights", 0.15, SEED)
+    return {path.name: path for path in sorted(out.iterdir())}
+
+
+def _layers(member: Member) -> int:
+    return next(base.layers for base in BASES if base.name == member.recipe.base)
+
+
+def _base_files(member: Member, out: Path) -> Mapping[str, Path]:
+    if not out.is_dir():
+        broken.rounded(member.base, out / "base in 4 bits", 4, 0)
+        broken.rounded(member.base, out / HARMLESS[0], 8, 0)
+        broken.towards(member.base, out / HARMLESS[1], member.moved, 0.1)
+    return {path.name: path for path in sorted(out.iterdir())}
+
+
+def _figures(outcomes: Sequence[Sequence[PoolOutcome]], name: str, where: str) -> Iterator[Figure]:
+    pairs = [pair for of_adapter in outcomes for pair in _beside_whole(of_adapter, name)]
+    faults = [pair for pair in pairs if pair[0].fault not in HARMLESS]
+    both = [(whole, ours) for whole, ours in faults if whole.draws and ours.draws]
+    short = f"{where}, canaries that are {name}"
+    what = f"{short}: tokens of whole random ones over theirs at equal power, faults not chosen for"
+    scored, processed = (
+        [_tokens(whole, kind) / _tokens(ours, kind) for whole, ours in both] for kind in ("scored", "processed")
+    )
+    yield at_least(f"{what}: scored, mean over {len(both)} faults", _mean(scored), "x", TARGET)
+    yield context(f"{what}: scored, a tenth of faults is below", float(np.quantile(scored, 0.1)), "x")
+    yield context(f"{what}: processed, mean", _mean(processed), "x")
+    yield context(f"{what}: processed, a tenth of faults is below", float(np.quantile(processed, 0.1)), "x")
+    lost = sum(bool(whole.draws) and not ours.draws for whole, ours in faults)
+    won = sum(bool(ours.draws) and not whole.draws for whole, ours in faults)
+    yield context(f"{short}: faults that whole ones find and they never do", lost, f"of {len(faults)}")
+    yield context(f"{short}: faults that they find and whole ones never do", won, f"of {len(faults)}")
+    yield context(f"{short}: scored positions of a canary, mean", float(np.mean([o.scored for _, o in pairs])), "")
+    before, at_once = (sum(_in_one_round(outcome) for outcome in side) for side in zip(*faults, strict=True))
+    name = f"{short}: faults that alarm within one round of {BUDGET} scored positions (whole ones: {before})"
+    yield context(name, at_once, f"of {len(faults)}")
+    for fault in HARMLESS:
+        sides = [pair for pair in pairs if pair[0].fault == fault]
+        if not sides:
+            continue
+        over = sum(ours.draws is not None for _, ours in sides)
+        before = sum(whole.draws is not None for whole, _ in sides)
+        yield context(f"{short}: adapters of {len(sides)} that would alarm on {fault} (whole ones: {before})", over, "")
+
+
+def _in_one_round(outcome: PoolOutcome) -> bool:
+    return outcome.draws is not None and outcome.draws <= outcome.per_round
+
+
+def _beside_whole(outcomes: Sequence[PoolOutcome], name: str) -> Iterator[tuple[PoolOutcome, PoolOutcome]]:
+    whole = {outcome.fault: outcome for outcome in outcomes if outcome.pool == WHOLE}
+    yield from ((whole[outcome.fault], outcome) for outcome in outcomes if outcome.pool == name)
+
+
+def _tokens(outcome: PoolOutcome, kind: str) -> float:
+    return (outcome.draws or 0) * (outcome.scored if kind == "scored" else outcome.processed)
+
+
+def _mean(ratios: Sequence[float]) -> float:
     """Geometric mean, because these are ratios."""
-    return float(np.exp(np.mean(np.log(list(gains.values())))))
-
-
-def _by_own_criterion(features: Doubles, lengths: Sequence[int], chosen: Sequence[int]) -> float:
-    """Median tokens that random orders need for the det^(1/D) of all chosen ones, over the tokens of those."""
-    total = features[list(chosen)].sum(axis=0)
-    wanted = float(np.exp(np.linalg.slogdet(total)[1] / len(total)))
-    rng, spent = np.random.default_rng(SEED), sum(lengths[index] for index in chosen)
-    orders = (rng.permutation(len(lengths)).tolist() for _ in range(RANDOM_ORDERS))
-    needed = [tokens_needed(features, lengths, order, wanted) for order in orders]
-    return float(np.median([sum(lengths) if tokens is None else tokens for tokens in needed])) / spent
-
-
-def _per_token(information: Doubles, lengths: NDArray[np.int64], picked: Sequence[int]) -> float:
-    indices = list(picked)
-    return float((information[indices].sum() / lengths[indices].sum()) / (information.sum() / lengths.sum()))
-
-
-def _information(member: Member, runner: Runner, candidates: Sequence[GoldenCanary]) -> Mapping[str, Doubles]:
-    """Fault -> (n,) signal to noise, squared, of each candidate."""
-    name = member.name
-    benign = _moved(runner, name, candidates, Target(name), BatchShape(rows=1))
-    sizes = np.array([canary.reference.kept.size for canary in candidates])
-    noise = np.maximum(benign / sizes, LEAST_NOISE**2)
-    faults = {
-        "strength x0.8": Target(name, scale=0.8),
-        "one module lost": Target(f"{name}~module"),
-        "one layer lost": Target(f"{name}~layer"),
-        "an earlier version": Target(earlier(member)),
-        "noise on weights": Target(f"{name}~noise"),
-    }
-    return {fault: _moved(runner, name, candidates, target) / noise for fault, target in faults.items()}
-
-
-def _moved(
-    runner: Runner, adapter: str, candidates: Sequence[GoldenCanary], target: Target, shape: BatchShape = MANY
-) -> Doubles:
-    """(n,) |y - a|^2, nats squared."""
-    measurements = replayed(runner, adapter, candidates, target, shape=shape)
-    return np.array([m.frozen_shift * prepare(m.comparison.reference).energy for m in measurements.values()])
-
-
-def _files(members: Sequence[Member], folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for member in members:
-        out, module = folder / member.name, member.recipe.modules[-1]
-        if not out.is_dir():
-            broken.without(member.folder, out / "module", lambda key, module=module: module in key)  # type: ignore[misc]
-            broken.without(member.folder, out / "layer", lambda key: ".layers.1." in key)
-            broken.noisy(member.folder, out / "noise", 0.5, SEED)
-        files |= {f"{member.name}~{name}": out / name for name in ("module", "layer", "noise")}
-    return files
+    return float(np.exp(np.mean(np.log(ratios))))

@@ -1,6 +1,7 @@
 """Flips: the worst canaries of a round, generated greedily again, with golden and present text where the two differ.
 
-They illustrate a verdict and decide nothing.
+They illustrate a verdict and decide nothing. An answer that was cut at enrolment is compared as far as it was recorded;
+what the canary's own check requires of a whole answer says nothing about it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class FlippedAnswer(NamedTuple):
     """A canary whose greedy answer is no longer the golden one. retention: the canary's, in the round it is taken from.
 
     golden_passes, present_passes: does either text pass the canary's own check (probes/canaries/answer_check.py)? None
-    where it has none
+    where it has none, and where the golden answer is cut
     """
 
     canary: str
@@ -67,15 +68,23 @@ def flips(
 
 
 def _flip(runner: Runner, canary: GoldenCanary, measurement: Measurement, stop: Stop) -> FlippedAnswer:
-    # As many tokens as the golden answer and a few more: enough to see that the answer differs, and how.
-    limit = len(canary.forced) + 16
+    # As many tokens as the golden answer and a few more: enough to see that the answer differs, and how. Of one that
+    # was cut nobody knows how it goes on.
+    limit = len(canary.continuation) + (0 if canary.cut else 16)
     target = Target(measurement.comparison.adapter)
     ids = runner.generate(target, present_prompt(runner, canary), limit, stop)
-    end = canary.forced[-1]
-    golden_answer, present_answer = (_text(runner, tokens, end) for tokens in (canary.forced, ids))
-    checks = passed_and_passes(canary.expect, golden_answer, present_answer)
     prompt, golden_text, present_text = canary.prompt_text, canary.golden_text, runner.decode(ids)
-    return FlippedAnswer(canary.id, prompt, golden_text, present_text, measurement.retention, *checks)
+    return FlippedAnswer(
+        canary.id, prompt, golden_text, present_text, measurement.retention, *_checks(runner, canary, ids)
+    )
+
+
+def _checks(runner: Runner, canary: GoldenCanary, ids: Sequence[int]) -> tuple[bool | None, bool | None]:
+    """Do the golden and the present answer pass the canary's own check? None and None where it has none, or is cut."""
+    if canary.cut:
+        return None, None
+    end = canary.continuation[-1]
+    return passed_and_passes(canary.expect, *(_text(runner, tokens, end) for tokens in (canary.continuation, ids)))
 
 
 def _text(runner: Runner, ids: Sequence[int], end: int) -> str:

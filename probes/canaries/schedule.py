@@ -58,7 +58,9 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
     """How many draws and how many held-out canaries a budget holds in the worst case.
 
     pool, held_out: scored positions of each canary. The worst case of d draws is the d longest canaries, once each.
-    About 60 % goes to the draws, more where that would be fewer than 9.
+    About 60 % goes to the draws, more where that would be fewer than 9. There are at most 32: beyond the size of the
+    pool, draws mostly repeat canaries. That costs nothing and keeps the null, since each is an independent pick, but it
+    says nothing new of the model: a round would only count its few canaries with more precision.
     """
     n_draws = min(max(_fitting(pool, DRAW_SHARE * budget_tokens), LEAST_DRAWS), MOST_DRAWS)
     remaining = budget_tokens - _worst(pool, n_draws)
@@ -70,6 +72,21 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
             f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries",
         )
     return n_draws, min(_fitting(held_out, remaining), MOST_HELD_OUT, len(held_out))
+
+
+def mean_tokens(
+    pool: Sequence[GoldenCanary], held_out: Sequence[GoldenCanary], budget_tokens: int
+) -> tuple[float, float]:
+    """Mean tokens of a round: scored positions, and all that go through the model for them.
+
+    Processed are prompt and continuation but its last token, under adapter and base. A canary drawn twice counts once.
+    """
+    n_draws, n_held_out = sizes(_lengths(pool), _lengths(held_out), budget_tokens)
+    drawn = 1 - (1 - 1 / len(pool)) ** n_draws
+    parts = (drawn, pool), (n_held_out / max(len(held_out), 1), held_out)
+    scored = sum(share * sum(_lengths(canaries)) for share, canaries in parts)
+    prompts = sum(share * sum(len(canary.prompt) - 1 for canary in canaries) for share, canaries in parts)
+    return scored, 2 * (scored + prompts)
 
 
 def due(now: float, last: float | None, every_s: float) -> bool:

@@ -1,7 +1,7 @@
 """From a canary's prompt to its golden answer: the adapter's greedy continuation, and what adapter and base make of it.
 
-The continuation is the adapter's own, so that no reference answer has to be written by hand. A continuation that is
-too short, or does not end, excludes its canary, with the reason.
+The continuation is the adapter's own, so that no reference answer has to be written by hand. One that is too short
+excludes its canary, with the reason. One that does not end is cut at the bound: what is forced and scored needs no end.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class CanaryContinuation:
-    """A canary and the adapter's greedy continuation of it. prompt, forced: token ids, end of text included."""
+    """A canary and the adapter's greedy continuation of it.
+
+    prompt, forced: token ids, end of text included; cut: the continuation went on beyond the bound
+    """
 
     canary: Canary
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
+    cut: bool = False
 
     @property
     def id(self) -> str:
@@ -41,21 +45,19 @@ def continue_greedily(
 ) -> tuple[list[CanaryContinuation], dict[str, str]]:
     """Canaries with a usable continuation, and id -> reason for the others.
 
-    bounds: fewest and most tokens of a continuation, end of text included. Raises Unreplayable for a canary whose
-    prompt cannot be rendered.
+    bounds: fewest tokens of a continuation, end of text included, and most, at which it is cut. Raises Unreplayable for
+    a canary whose prompt cannot be rendered.
     """
     fewest, most = bounds
     candidates, excluded = [], {}
     prompts = [prompt_of(runner, canary.id, canary.messages, most + 1) for canary in canaries]
-    # One token more than allowed: a continuation that ends exactly at the bound has ended.
+    # One token more than is kept: a continuation that ends exactly at the bound has ended.
     continuations = _continuations(runner, Target(adapter), prompts, most + 1, stop)
     for canary, prompt, forced in zip(canaries, prompts, continuations, strict=True):
-        if len(forced) > most:
-            excluded[canary.id] = f"no end within {most} tokens"
-        elif len(forced) < fewest:
+        if len(forced) < fewest:
             excluded[canary.id] = f"shorter than {fewest} tokens"
         else:
-            candidates.append(CanaryContinuation(canary, prompt, forced))
+            candidates.append(CanaryContinuation(canary, prompt, forced[:most], cut=len(forced) > most))
     return candidates, excluded
 
 
@@ -75,6 +77,12 @@ def _continuations(
     if stop() or len(continuations) < len(prompts):
         raise Unreplayable("enrolment", "stopped")
     return continuations
+
+
+def unchecked(canaries: Sequence[GoldenCanary], most: int) -> tuple[str, ...]:
+    """In words, how many canaries have a check of an answer that was cut: it needs a whole one. most: the bound."""
+    count = sum(canary.cut and bool(canary.expect) for canary in canaries)
+    return (f"checks of {count} canaries: their answers do not end within {most} tokens",) if count else ()
 
 
 def golden_sides(
@@ -133,4 +141,5 @@ def _draft(runner: Runner, candidate: CanaryContinuation, kept: Ints, sides: tup
         reference=reference,
         messages=tuple(canary.messages),
         expect=canary.expect,
+        cut=candidate.cut,
     )

@@ -6,7 +6,8 @@ draws at random from that pool, however its canaries were chosen. A chosen pool 
 so the interval of retention rests on the held-out half alone.
 
 Source: D-optimal design, Fedorov (1972); greedy gain by log det, Krause & Guestrin (2008), JMLR 9. Departs: the gain is
-taken per scored token, because the budget of a round is tokens and not canaries.
+taken per token, those of the prompt included, because that is what a replay costs; and the unit of a displacement is
+what the score allows, because a score is 0 or 1 and no larger for a larger displacement.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ Doubles = NDArray[np.float64]
 RIDGE = 1e-3
 
 
-def information(directions: Doubles, noise: float) -> Doubles:
-    """(D, D) Fisher information of one canary on D directions of displacement: J^T J / noise^2.
+def information(directions: Doubles, allowed: float) -> Doubles:
+    """(D, D) Fisher information of one canary on D directions of displacement: J^T J / allowed^2.
 
     directions: (N, D) the displacements as columns, in the coordinates of the weighted inner product
     (detectors.canaries.retention.PreparedReference.vector), one unit of each fault away from healthy
-    noise: standard deviation of a coordinate under benign change, > 0
+    allowed: size of the displacement that the score allows on this canary, noise included, > 0
 
-    Exact for independent normal noise; under another noise distribution it still ranks canaries, without guarantee.
+    On the diagonal: the square of how many times its allowance one unit of that fault is. It ranks canaries, without
+    guarantee for faults that are none of the directions.
     """
-    return directions.T @ directions / noise**2
+    return directions.T @ directions / allowed**2
 
 
 def select_canaries(features: Doubles, lengths: Sequence[int], budget_tokens: int, at_least: int) -> list[int]:
     """Indices of the chosen canaries, in the order in which they were chosen.
 
-    features: (n, D, D) ``information`` of each candidate; lengths: (n,) scored tokens of each, >= 1
+    features: (n, D, D) ``information`` of each candidate; lengths: (n,) tokens that each costs, >= 1
     budget_tokens: of the whole pool; at_least: fewest canaries, for which tokens are reserved at every step
 
     Each step takes the candidate whose gain in log det of the summed information per token is largest among those that
@@ -60,26 +62,6 @@ def select_canaries(features: Doubles, lengths: Sequence[int], budget_tokens: in
         total, remaining = total + features[best], remaining - int(tokens[best])
         waiting = waiting[waiting != best]
     return chosen
-
-
-def tokens_needed(
-    features: Doubles, lengths: Sequence[int], order: Sequence[int], wanted: float, direction: int | None = None
-) -> int | None:
-    """Scored tokens until the canaries, taken in this order, carry the wanted information; None where they never do.
-
-    order: indices, those of ``select_canaries`` or a random permutation to compare with
-    wanted: information, which in one direction is the squared signal-to-noise ratio of that fault: 1 where one unit of
-    the fault moves the answers by one standard deviation of the noise
-    direction: index of the direction; None takes the geometric mean over all of them, det^(1/D)
-
-    Equal information is equal power of a likelihood-ratio test of that fault, so the ratio of two such counts is the
-    ratio of tokens for the same power.
-    """
-    taken = np.asarray(order, np.int64)
-    summed = np.cumsum(features[taken], axis=0)
-    reached_information = summed[:, direction, direction] if direction is not None else _geometric_mean(summed)
-    reached = np.flatnonzero(reached_information >= wanted)
-    return int(np.cumsum(np.asarray(lengths)[taken])[reached[0]]) if len(reached) else None
 
 
 def _check_room(tokens: NDArray[np.int64], budget: int, at_least: int) -> None:
@@ -110,9 +92,3 @@ def _ridge(features: Doubles) -> Doubles:
     """A share of the candidates' mean information in each direction, so that no direction's unit matters."""
     mean = np.diagonal(features, axis1=1, axis2=2).mean(axis=0)
     return np.diag(RIDGE * np.where(mean > 0, mean, 1.0))
-
-
-def _geometric_mean(summed: Doubles) -> Doubles:
-    sign, log_det = np.linalg.slogdet(summed)
-    mean: Doubles = np.where(sign > 0, np.exp(log_det / summed.shape[-1]), 0.0)
-    return mean

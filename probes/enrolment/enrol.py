@@ -14,7 +14,8 @@ from detectors.records import CanarySplit, Identity, NoiseFloor, Reference
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
-from probes.canaries.schedule import sizes
+from probes.canaries.schedule import mean_tokens, sizes
+from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
 from probes.enrolment.noise_battery import SecondRunner, largest, pooled_floor, replay_battery, sampled
 from probes.enrolment.other_adapters import left_out, most_alike
@@ -67,7 +68,8 @@ def enrol(
     selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
     curved = steps.result("curve", lambda: _curved(context, selected, settings))
     golden = _with_noise_and_power(context, curved, settings, second)
-    golden = replace(golden, unrecorded=(*left_out(ready, context.others), *golden.unrecorded))
+    missing = (*left_out(ready, context.others), *unchecked(golden.canaries, settings.max_new_tokens))
+    golden = replace(golden, unrecorded=missing)
     if runner.identity(adapter) != accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
     # The record that is judged against in memory is bit for bit the one that a later process reads.
@@ -100,7 +102,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
     """A record of the canaries in their halves: neither curve nor noise yet. Raises Refused for too few canaries, and
     for a token budget that is too small for them, before the long part."""
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
-    _draws_per_round(selection.canaries, settings.token_budget)
+    _alarm(selection.canaries, settings)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     return Golden(
         adapter=context.adapter,
@@ -150,8 +152,7 @@ def _with_noise_and_power(
         why=settings.why,
         previous=settings.previous,
     )
-    alarm = AlarmSettings(settings.log_threshold, _draws_per_round(final.canaries, settings.token_budget))
-    pool = [canary.reference for canary in final.pool]
+    pool, alarm = [canary.reference for canary in final.pool], _alarm(final.canaries, settings)
     return replace(final, power=statistical_power(context.adapter, pool, settings.tolerances, alarm))
 
 
@@ -185,14 +186,14 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return runner.rank_and_alpha(adapter) if isinstance(runner, LoraSettings) else (0, 0.0)
 
 
-def _draws_per_round(canaries: Sequence[GoldenCanary], token_budget: int) -> int:
+def _alarm(canaries: Sequence[GoldenCanary], settings: EnrolSettings) -> AlarmSettings:
     """Raises Refused for a budget that cannot hold the fewest draws of a round."""
-    drawn, held_out = (_lengths(canaries, split) for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
-    return sizes(drawn, held_out, token_budget)[0]
-
-
-def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
-    return [len(canary.forced) for canary in canaries if canary.split is split]
+    pool, held_out = (
+        [canary for canary in canaries if canary.split is split]
+        for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT)
+    )
+    draws, _ = sizes([len(c.forced) for c in pool], [len(c.forced) for c in held_out], settings.token_budget)
+    return AlarmSettings(settings.log_threshold, draws, *mean_tokens(pool, held_out, settings.token_budget))
 
 
 def _with_noise(canaries: Sequence[GoldenCanary], floor: NoiseFloor) -> tuple[GoldenCanary, ...]:

@@ -5,6 +5,7 @@ Used only where an enrolment selects its pool (``EnrolSettings.select``). Other 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,16 +24,17 @@ BELOW, ABOVE = 0.9, 1.1
 # Parts large enough for a direction of their own; the directions of single blocks are close to theirs.
 PARTS = ("attention", "mlp")
 MOST_OTHERS = 4
-# Lower bound on the standard deviation of a coordinate, nats: float32 rounding, as in the noise battery's LEAST.
-LEAST_NOISE = 1e-3
 BENIGN = BatchShape(rows=1)
 
 
-def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -> Doubles:
+def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary], tolerance: float) -> Doubles:
     """(n, D, D) information of each candidate on the adapter's own effect, its strength, its parts, and mix-ups.
 
+    tolerance: allowed share of the adapter's effect, > 0
+
     Directions: delta itself (adapter lost), the tangent of the scale curve at 1, attention and mlp left out where the
-    runner can do so, and up to four other adapters in its place. Noise: how far one benign replay moves a coordinate.
+    runner can do so, and up to four other adapters in its place. Their unit is what the score allows on this canary,
+    ``tolerance`` of |delta| and how far one benign replay moves it: a displacement of 1 is beyond, whatever the length.
     Costs one pass over the candidates for each, and three for strength and noise.
     """
     runner, adapter, stop = context.runner, context.adapter, context.stop
@@ -46,7 +48,7 @@ def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary]) -
     context.progress(STAGE, len(targets) + 1, len(targets) + 1)
     per_canary = zip(candidates, zip(*tables, strict=True), benign, strict=True)
     return np.stack(
-        [_information(canary, list(answers), benign_answer) for canary, answers, benign_answer in per_canary]
+        [_information(canary, list(answers), benign_answer, tolerance) for canary, answers, benign_answer in per_canary]
     )
 
 
@@ -58,15 +60,14 @@ def _displaced(runner: Runner, adapter: str, others: Sequence[str]) -> list[Targ
     return [*without, *(Target(other) for other in others[:MOST_OTHERS])]
 
 
-def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats) -> Doubles:
+def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats, tolerance: float) -> Doubles:
     prepared = prepare(canary.reference)
     healthy = _vector(prepared, canary.reference.golden_adapter.log_probs)
     below, above, *displaced = [_vector(prepared, table) for table in answers]
     tangent = (above - below) / (ABOVE - BELOW)
     columns = [-prepared.delta, tangent, *(vector - healthy for vector in displaced)]
-    displacement = _vector(prepared, benign) - healthy
-    noise = max(float(np.sqrt(np.mean(displacement**2))), LEAST_NOISE)
-    return information(np.stack(columns, axis=1), noise)
+    noise = float(np.linalg.norm(_vector(prepared, benign) - healthy))
+    return information(np.stack(columns, axis=1), tolerance * math.sqrt(prepared.energy) + noise)
 
 
 def _vector(prepared: PreparedReference, table: Floats) -> Doubles:

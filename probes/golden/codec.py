@@ -41,7 +41,7 @@ PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 # Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
 # Of a canary; written where they are not empty.
-OPTIONAL = ("messages", "expect")
+OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
 OUTSIDE = "mass_outside"
 
@@ -202,6 +202,8 @@ class _Reader:
             self._reference(row, kept, positions, entries),
             tuple(row.get("messages", ())),
             row.get("expect", {}),
+            tuple(row.get("unscored", ())),
+            row.get("cut", False),
         )
 
     def _reference(self, row: dict[str, Any], kept: NDArray[np.int32], positions: slice, entries: slice) -> Reference:

@@ -30,10 +30,13 @@ PROBE_TEXT = (
 class GoldenCanary:
     """One canary as accepted.
 
-    prompt, forced: token ids of the rendered prompt and of the golden adapter's own greedy continuation (T scored
-    positions, end of text included); prompt_text, golden_text: the same as text
+    prompt, forced: token ids of the rendered prompt and of the T scored positions of the golden adapter's own greedy
+    continuation; unscored: those of the continuation after them, empty where all of it is scored, and in records made
+    before a canary could be scored in part
+    prompt_text, golden_text: prompt and whole continuation (end of text included) as text
     messages: the chat turns that the prompt was rendered from; expect: what the canary's own check requires
     (probes/canaries/answer_check.py); both empty in records made before they were stored
+    cut: the continuation had not ended at the bound of its enrolment; records made before hold none that is cut
     """
 
     id: str
@@ -45,6 +48,13 @@ class GoldenCanary:
     reference: Reference
     messages: tuple[Mapping[str, str], ...] = ()
     expect: Mapping[str, object] = field(default_factory=dict)
+    unscored: tuple[int, ...] = ()
+    cut: bool = False
+
+    @property
+    def continuation(self) -> tuple[int, ...]:
+        """All token ids of the golden answer, scored or not."""
+        return (*self.forced, *self.unscored)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +66,8 @@ class Golden:
     noise: benign configuration -> the largest figures of any canary under it
     why, previous: reason and hash of the record that this one replaces ("" for the first)
     excluded: canary id -> why it is in neither half; settings: of the enrolment, to repeat it
-    unrecorded: other adapters that were not recorded, and why, in words; in records of earlier versions signatures too
+    unrecorded: other adapters that were not recorded, and checks of answers that were cut, and why, in words; in
+    records of earlier versions signatures too
     hash_scheme: of base_hash, adapter_hash, tokenizer_files_hash and template_hash (probes/artefacts/identity.py); 1 in
     records that do not name it
     tokenizer_hash: of what the tokenizer does with a fixed text; tokenizer_files_hash, template_hash: of the files, ""

@@ -23,10 +23,16 @@ STRENGTHS = (0.5, 0.9, 0.95)
 
 @dataclass(frozen=True, slots=True)
 class AlarmSettings:
-    """When a page opens. log_threshold: ln A, nats; draws_per_round: canary draws that the token budget holds."""
+    """When a page opens, and what a round takes.
+
+    log_threshold: ln A, nats; draws_per_round: canary draws that the token budget holds
+    scored, processed: mean scored positions of a round, and tokens that go through the model for them; 0: not known
+    """
 
     log_threshold: float
     draws_per_round: int
+    scored: float = 0.0
+    processed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def statistical_power(
     # Noise as wide as the tolerance hides exactly the losses that the tolerance promises to detect.
     monitorable = noise < allowed and losses[0].draws is not None
     sentences = (
-        [_promise(allowed, tolerances.share), *(_needed(loss, alarm) for loss in losses)]
+        [_promise(allowed, tolerances.share), *(_needed(loss, alarm) for loss in losses), *_cost(alarm)]
         if monitorable
         else [_unmonitorable(allowed)]
     )
@@ -125,6 +131,13 @@ def _unmonitorable(allowed: float) -> str:
         f"unmonitorable on these canaries: a tolerance of {allowed:.1%} does not exceed the noise. "
         "Use canaries on which the adapter answers differently from its base, or a wider tolerance."
     )
+
+
+def _cost(alarm: AlarmSettings) -> list[str]:
+    """What a round takes, in words; nothing where it is not known."""
+    if not alarm.processed:
+        return []
+    return [f"a round scores about {alarm.scored:.0f} positions and processes {alarm.processed:.0f} tokens for them"]
 
 
 def _needed(loss: StrengthLoss, alarm: AlarmSettings) -> str:

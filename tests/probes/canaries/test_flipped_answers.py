@@ -8,11 +8,12 @@ import pytest
 from detectors.records import Reason, Round
 from probes.canaries.flipped_answers import flips
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.enrolment.enrol import enrol
 from probes.errors import Unsupported
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Stop, Target
 from probes.runners.memory import Config, Runner
-from tests.probes.worlds import ADAPTERS, enrolled, never, opened
+from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
 
 
 def goldens() -> dict[str, Golden | Unmonitorable]:
@@ -64,6 +65,29 @@ class Unready(Runner):
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
         raise Unsupported(str(target.adapter), f"use_dora ({len(prompt)}, {max_new_tokens}, {stop()})")
+
+
+def cut(bound: int) -> Golden:
+    settings = replace(SETTINGS, max_new_tokens=bound)
+    golden = enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
+    assert all(canary.cut for canary in golden.canaries)
+    return golden
+
+
+def test_an_answer_that_was_cut_is_compared_as_far_as_it_was_recorded_and_not_checked() -> None:
+    check = {"check": {"matches": ".*"}}
+    recorded = cut(12)
+    canaries = tuple(replace(canary, expect=check) for canary in recorded.canaries)
+    known: dict[str, Golden | Unmonitorable] = {"alpha": replace(recorded, canaries=canaries)}
+    healthy = opened()
+    assert flips(healthy, alpha_round(healthy, known), known, 3, never) == []
+    broken = unapplied()
+    flipped = flips(broken, alpha_round(broken, known), known, 3, never)
+    assert flipped
+    for flip in flipped:
+        prompt = recorded.canary(flip.canary).prompt
+        assert flip.present_text == broken.decode(broken.generate(Target("alpha"), prompt, 12, never))
+        assert (flip.golden_passes, flip.present_passes) == (None, None)
 
 
 def test_a_healthy_adapter_flips_nothing() -> None:

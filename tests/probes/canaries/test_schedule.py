@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from probes.canaries.schedule import due, plan_round, sizes
+from probes.canaries.schedule import due, mean_tokens, plan_round, sizes
 from probes.errors import Refused
 from tests.probes.goldens import golden
 
@@ -63,6 +63,22 @@ def test_a_round_of_the_same_number_after_a_restart_is_another_one() -> None:
     starts = [plan_round(made, 512, 1, 0, salt) for salt in (1_700_000_000_000, 1_700_000_060_001, 1_700_000_060_002)]
     assert len({tuple(one.draws) for one in starts}) == len({one.held_out for one in starts}) == 3
     assert plan_round(made, 512, 1, 0, 1_700_000_000_000) == starts[0]
+
+
+def test_the_mean_tokens_of_a_round_are_those_of_its_plans() -> None:
+    made = golden(lengths=LENGTHS)
+    scored = {canary.id: len(canary.forced) for canary in made.canaries}
+    processed = {canary.id: 2 * (len(canary.prompt) + len(canary.forced) - 1) for canary in made.canaries}
+    plans = [plan_round(made, 512, seed=4, number=number) for number in range(3000)]
+    for tokens, expected in zip((scored, processed), mean_tokens(made.pool, made.held_out, 512), strict=True):
+        drawn = np.array([sum(tokens[name] for name in (*plan.draws, *plan.held_out)) for plan in plans])
+        assert abs(drawn.mean() - expected) < 4 * drawn.std() / np.sqrt(len(drawn))
+
+
+def test_short_canaries_give_more_draws_for_the_same_budget_up_to_the_most() -> None:
+    whole, mixed, short = [24] * 24, [24] * 6 + [5] * 18, [5] * 24
+    assert [sizes(lengths, lengths, 512)[0] for lengths in (whole, mixed, short)] == [12, 32, 32]
+    assert [sizes(lengths, lengths, 512)[1] for lengths in (whole, mixed, short)] == [9, 16, 16]
 
 
 def test_too_small_a_budget_is_refused_with_what_it_takes() -> None:

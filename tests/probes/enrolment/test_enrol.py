@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detectors.canaries.retention import energy
-from detectors.records import CanarySplit, NoiseFloor
+from detectors.canaries.retention import energy, prepare
+from detectors.records import Band, CanarySplit, NoiseFloor
 from probes.canaries.canary_file import CanarySet
+from probes.canaries.schedule import mean_tokens
 from probes.enrolment.enrol import enrol
 from probes.enrolment.noise_battery import LEAST
 from probes.enrolment.pool import NOT_CHOSEN
@@ -17,7 +18,8 @@ from probes.enrolment.settings import EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.record import Golden, check_identity
-from probes.runner import BatchShape, Replay, Replayed, Stop
+from probes.model.toy_language import END
+from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
 
@@ -49,7 +51,8 @@ def test_enrolment_records_what_the_adapter_does() -> None:
     for canary in golden.canaries:
         reference = canary.reference
         assert reference.split is canary.split and reference.golden == golden.hash and reference.canary == canary.id
-        assert 12 <= len(canary.forced) == reference.kept.shape[0] <= 40
+        assert 12 <= len(canary.continuation) <= 40
+        assert 3 <= len(canary.forced) == reference.kept.shape[0] <= len(canary.continuation)
         assert list(reference.scales) == sorted(set(reference.scales.tolist()))
         assert reference.curve.shape == (len(golden.scales), *reference.kept.shape)
         assert set(reference.others) == {"beta", "gamma"}
@@ -72,6 +75,48 @@ def test_twelve_canaries_are_replayed_in_the_battery_and_every_canary_gets_their
     one_row = [replay for shape, replay in runner.replayed if shape == BatchShape(rows=1)]
     halves = [golden.canary(name).split for name in {replay.canary for replay in one_row}]
     assert len(one_row) == 24 and len(halves) == 12 and halves.count(CanarySplit.SELECTED) == 6
+
+
+def test_a_quarter_of_each_half_is_scored_whole_and_the_others_by_their_first_tokens() -> None:
+    golden = enrolled("alpha")
+    for half in (golden.pool, golden.held_out):
+        whole = [canary for canary in half if not canary.unscored]
+        assert len(whole) == 6
+        assert np.mean([len(canary.forced) for canary in half if canary.unscored]) < 8
+        assert min(len(canary.forced) for canary in whole) >= 12
+    assert golden.settings["whole_share"] == 0.25
+    long_before = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, whole_share=1.0), [], silent, never)
+    assert not any(canary.unscored for canary in long_before.canaries)
+    assert {c.id: (c.split, c.continuation) for c in long_before.canaries} == {
+        c.id: (c.split, c.continuation) for c in golden.canaries
+    }
+
+
+class Endless(Runner):
+    """Its answers never end: a letter stands in place of each end of text."""
+
+    def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
+        text: list[int] = []
+        while len(text) < max_new_tokens:
+            text += super().generate(target, (*prompt, *text), max_new_tokens - len(text), stop)
+            text[-1] = 40 if text[-1] == END else text[-1]
+        return tuple(text)
+
+
+def test_a_bound_beyond_128_tokens_fills_the_band_of_late_positions() -> None:
+    settings = replace(SETTINGS, per_half=4, min_pool=4, max_new_tokens=136, token_budget=2048, battery=("one row",))
+    runner = Endless(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    golden = enrol(runner, "alpha", canary_set(), settings, [], silent, never)
+    late = [canary for canary in golden.canaries if any(b.band is Band.LATE for b in prepare(canary.reference).bands)]
+    assert len(late) == 2 and all(canary.cut and len(canary.forced) == 136 for canary in late)
+
+
+def test_power_says_what_a_round_takes() -> None:
+    golden = enrolled("alpha")
+    scored, processed = mean_tokens(golden.pool, golden.held_out, SETTINGS.token_budget)
+    words = f"a round scores about {scored:.0f} positions and processes {processed:.0f} tokens for them"
+    assert words in golden.power.words
 
 
 def test_the_forced_continuation_is_the_adapter_s_own_greedy_one() -> None:
@@ -160,18 +205,32 @@ def test_too_few_canaries_are_refused_with_how_many_are_missing() -> None:
         attempt(canaries=canary_set(40))
 
 
-def test_continuations_that_are_too_short_or_do_not_end_are_excluded_with_the_reason() -> None:
-    with pytest.raises(Refused, match="64 x no end within 13 tokens"):
-        attempt(replace(SETTINGS, max_new_tokens=13))
+def test_continuations_that_are_too_short_are_excluded_with_the_reason() -> None:
     with pytest.raises(Refused, match="64 x shorter than 35 tokens"):
         attempt(replace(SETTINGS, min_tokens=35))
-    lengths = sorted(len(canary.forced) for canary in enrolled("alpha").canaries)
-    bound = lengths[len(lengths) // 2]
-    settings = replace(SETTINGS, per_half=8, min_pool=8, max_new_tokens=bound)
-    golden = enrol(opened(), "alpha", canary_set(), settings, [], silent, never)
-    assert max(len(canary.forced) for canary in golden.canaries) <= bound
-    assert f"no end within {bound} tokens" in golden.excluded.values()
-    assert not set(golden.excluded) & {canary.id for canary in golden.canaries}
+
+
+def test_continuations_that_do_not_end_within_the_bound_are_cut_there_and_used() -> None:
+    whole = {canary.id: canary for canary in enrolled("alpha").canaries}
+    bound = int(np.median([len(canary.continuation) for canary in whole.values()]))
+    golden = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, max_new_tokens=bound), [], silent, never)
+    assert {canary.id: canary.split for canary in golden.canaries} == {name: c.split for name, c in whole.items()}
+    assert not golden.excluded
+    for canary in golden.canaries:
+        complete = whole[canary.id].continuation
+        assert canary.continuation == complete[:bound]
+        assert canary.cut == (len(complete) > bound)
+        assert canary.golden_text == opened().decode(complete[:bound])
+    assert 0 < sum(canary.cut for canary in golden.canaries) < len(golden.canaries)
+    assert [canary.cut for canary in from_bytes(to_bytes(golden)).canaries] == [c.cut for c in golden.canaries]
+
+
+def test_a_check_of_an_answer_that_was_cut_is_named_as_missing() -> None:
+    checked = CanarySet(tuple(replace(c, expect={"check": {"contains": ["x"]}}) for c in canary_set().canaries))
+    small = replace(SETTINGS, per_half=3, min_pool=3, battery=("one row",))
+    for bound, missing in ((40, ()), (12, ("checks of 6 canaries: their answers do not end within 12 tokens",))):
+        golden = enrol(opened(), "alpha", checked, replace(small, max_new_tokens=bound), [], silent, never)
+        assert golden.unrecorded == missing
 
 
 def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() -> None:
@@ -229,9 +288,10 @@ def unusable(golden: Golden) -> int:
 
 
 def test_a_chosen_pool_keeps_its_budget_and_leaves_the_held_out_half_to_chance() -> None:
-    tight, wide = chosen(pool_tokens=180), chosen(pool_tokens=400)
-    for golden, budget in ((tight, 180), (wide, 400)):
-        assert sum(len(canary.forced) for canary in golden.pool) <= budget
+    tight, wide = chosen(pool_tokens=500), chosen(pool_tokens=1000)
+    for golden, budget in ((tight, 500), (wide, 1000)):
+        assert sum(len(canary.prompt) + len(canary.forced) for canary in golden.pool) <= budget
+        assert sum(not canary.unscored for canary in golden.pool) >= 2
         assert len(golden.pool) >= 8 and len(golden.held_out) == 12
         assert list(golden.excluded.values()).count(NOT_CHOSEN) == 64 - 12 - len(golden.pool) - unusable(golden)
     # Whatever is chosen, the held-out half is the one that was drawn before.
@@ -239,11 +299,11 @@ def test_a_chosen_pool_keeps_its_budget_and_leaves_the_held_out_half_to_chance()
     assert len(tight.pool) < len(wide.pool)
 
 
-def test_a_chosen_pool_carries_more_information_per_token_than_a_random_one() -> None:
-    pool = chosen(pool_tokens=200).pool
-    everyone = enrolled("alpha").canaries
-    loudness = [energy(canary.reference) / len(canary.forced) for canary in everyone]
-    assert np.mean([energy(canary.reference) / len(canary.forced) for canary in pool]) > np.mean(loudness)
+def test_a_chosen_pool_takes_fewer_tokens_than_a_random_one_of_as_many_canaries() -> None:
+    def mean_cost(golden: Golden) -> float:
+        return float(np.mean([len(canary.prompt) + len(canary.forced) for canary in golden.pool]))
+
+    assert mean_cost(chosen(pool_tokens=600)) < mean_cost(enrolled("alpha"))
 
 
 def test_a_pool_that_cannot_hold_the_least_number_is_refused() -> None:

@@ -34,6 +34,12 @@ def test_more_draws_than_a_round_holds_take_more_rounds() -> None:
     )
 
 
+def test_what_a_round_takes_is_said_where_it_is_known() -> None:
+    plain = statistical_power("router", pool(), Tolerances(), FLEET).words
+    known = statistical_power("router", pool(), Tolerances(), AlarmSettings(21.5, 12, 181.4, 1999.6)).words
+    assert known == f"{plain}; a round scores about 181 positions and processes 2000 tokens for them"
+
+
 def test_noise_as_wide_as_the_tolerance_is_no_power() -> None:
     seen = statistical_power("router", pool(noise=0.06), Tolerances(), FLEET)
     assert not seen.monitorable
