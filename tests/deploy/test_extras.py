@@ -27,6 +27,7 @@ OF_MODELS = {
     "probes.model.fault_injection",
     "probes.model.faulty_adapters",
     "probes.model.forward",
+    "probes.model.likeness",
     "probes.model.lora",
     "probes.model.quantise",
     "probes.model.response_scoring",

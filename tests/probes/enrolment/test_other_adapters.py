@@ -53,7 +53,7 @@ def test_the_work_of_an_adapter_does_not_grow_with_the_number_of_adapters() -> N
         names = [f"n{number}" for number in range(count)]
         runner = CountingRunner(Config(adapters={name: f"{name}-v1" for name in names}))
         runner.open()
-        small: dict[str, Any] = {"per_half": 3, "min_pool": 3, "signatures": False}
+        small: dict[str, Any] = {"per_half": 3, "min_pool": 3}
         golden = enrol(runner, "n0", canary_set(8), replace(SETTINGS, **small), names, silent, never)
         assert len(golden.canaries[0].reference.others) == MOST
         named = golden.unrecorded == () if count == MOST + 1 else f"n{count - 1}" in golden.unrecorded[0]
