@@ -69,7 +69,7 @@ def replayed_one_row(noise: float) -> tuple[Golden, list[Replay]]:
 
 
 def test_twelve_canaries_are_replayed_in_the_battery_and_every_canary_gets_their_floor() -> None:
-    golden, one_row = replayed_one_row(noise=0.003)
+    golden, one_row = replayed_one_row(noise=0.008)
     floors = {canary.reference.noise for canary in golden.canaries}
     worst = {
         name: max(getattr(floor, name) for floor in (LEAST, *golden.noise.values())) for name in NoiseFloor.__slots__
