@@ -157,7 +157,7 @@ class Summary:
 class NoiseFloor:
     """How far figures move under the benign configurations of the enrolment battery, the largest of each, all >= 0.
 
-    The same for every canary of an adapter; in records made before the battery was thinned, of each canary its own.
+    The same for every canary of an adapter where that is little beside the tolerance, else of each canary its own.
 
     scale: of |s - 1|; distortion: of sqrt(rho); base_shift: of B
     mass_outside: of that figure; 0 in records made before it was measured

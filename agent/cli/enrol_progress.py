@@ -34,6 +34,7 @@ class EnrolProgress:
     adapter: str = ""
     finished: int = 0
     _stage: str = ""
+    _reached: float = 0.0
     _started: float = field(init=False)
     _bar: Progress = field(init=False)
 
@@ -77,7 +78,8 @@ class EnrolProgress:
 
     def show(self, stage: str, done: int, total: int) -> None:
         """A step of the present adapter: ``replay_pairs.Progress``."""
-        completed = self.completed(stage, done, total)
+        # A stage may begin once more, with what turned out to be needed: the bar then waits.
+        self._reached = completed = max(self._reached, self.completed(stage, done, total))
         which = f"{self.finished + 1} of {self.adapters}, " if self.adapters > 1 else ""
         described = escape(f"{which}{self.adapter}: {stage}")
         self._bar.update(self._bar.task_ids[0], completed=completed, description=described)

@@ -2,9 +2,10 @@
 noise floor that it did not contribute to.
 
 Every canary of the golden records is replayed in every benign configuration of the battery. For each configuration the
-noise floor is computed again without it, on a sample of as many canaries as enrolment takes; the replays of all
-canaries in it are scored against that floor, and rounds are drawn from those scores as the schedule draws canaries. A
-configuration that moves more than the tolerated share of the pool would alarm here.
+noise floors are computed again without it, as enrolment does: on a sample of as many canaries, or of each canary where
+noise is not negligible. The replays of all canaries in it are scored against them, and rounds are drawn from those
+scores as the schedule draws canaries. A configuration that moves more than the tolerated share of the pool would alarm
+here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.figures import Figure, at_most, context, exactly
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import advance, fresh, grid, level
 from detectors.records import CanarySplit, Measurement, NoiseFloor
-from probes.enrolment.noise_battery import SAMPLE, pooled_floor, replay_battery, sampled
+from probes.enrolment.noise_battery import SAMPLE, negligible, own_floors, pooled_floor, replay_battery, sampled
 from probes.golden.record import Golden
 
 ROUNDS, DRAWS, SEED, SMALL_A = 10_000, 16, 23, 100.0
@@ -93,17 +94,20 @@ def scored(adapter: str, left_out: str, battery: Mapping[str, Sequence[Measureme
     measurements = battery[left_out]
     sample = sampled([m.comparison.reference for m in measurements], SAMPLE, SEED)
     of_sample = {name: [replays[index] for index in sample] for name, replays in battery.items()}
-    floor, tolerances = pooled_floor(of_sample, without=left_out), Tolerances()
+    tolerances, pooled = Tolerances(), pooled_floor(of_sample, without=left_out)
+    floors = own_floors(battery, without=left_out)
+    if negligible(pooled, tolerances.scale):
+        floors = dict.fromkeys(floors, pooled)
     pool = [m for m in measurements if m.comparison.reference.split is CanarySplit.SELECTED]
     held_out = [m.retention for m in measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
-    scores = np.array([beyond_tolerance(with_floor(m, floor), tolerances) for m in pool])
+    scores = np.array([beyond_tolerance(with_floor(m, floors), tolerances) for m in pool])
     return ScoredReplays(adapter, left_out, scores, abs(float(np.mean(held_out)) - 1))
 
 
-def with_floor(measurement: Measurement, floor: NoiseFloor) -> Measurement:
+def with_floor(measurement: Measurement, floors: Mapping[str, NoiseFloor]) -> Measurement:
     """The same measurement with another noise floor."""
     comparison = measurement.comparison
-    reference = replace(comparison.reference, noise=floor)
+    reference = replace(comparison.reference, noise=floors[comparison.reference.canary])
     return replace(measurement, comparison=replace(comparison, reference=reference))
 
 

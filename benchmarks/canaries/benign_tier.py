@@ -54,7 +54,7 @@ from detectors.kinds.adapter_gap import Config, Detector
 from detectors.records import BaseRound, Measurement, Round
 from examples.helpdesk.releases import TUNE, merge_lora
 from probes.canaries.schedule import plan_round
-from probes.enrolment.noise_battery import SAMPLE, pooled_floor, sampled
+from probes.enrolment.noise_battery import own_floors
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
 from probes.runner import BatchShape, Runner, Target
@@ -227,26 +227,21 @@ def _merged(bench: Bench) -> dict[str, Measured]:
 
 
 def against_others(recorded: Recorded, left_out: Sequence[str], never_enrolled: Sequence[str]) -> Recorded:
-    """The configurations left out, with the floor of a sample of canaries in all others but those that no battery has.
-
-    The sample is as large as enrolment's, and of the pool alone: no held-out canary is recorded here.
+    """The configurations left out, with each canary's own floor from all others but those that no battery has: the
+    narrowest that enrolment records.
     """
     out: Recorded = {}
     for adapter, by_configuration in recorded.items():
         known = {
-            name: measured for name, measured in by_configuration.items() if name not in (*left_out, *never_enrolled)
+            name: tuple(measured.values())
+            for name, measured in by_configuration.items()
+            if name not in (*left_out, *never_enrolled)
         }
-        floor = pooled_floor({name: _sample(measured) for name, measured in known.items()})
+        floors = own_floors(known)
         out[adapter] = {
-            name: {canary: with_floor(m, floor) for canary, m in by_configuration[name].items()} for name in left_out
+            name: {canary: with_floor(m, floors) for canary, m in by_configuration[name].items()} for name in left_out
         }
     return out
-
-
-def _sample(measured: Measured) -> list[Measurement]:
-    replays = [measured[canary] for canary in sorted(measured)]
-    # Twice as many: one split of two is here.
-    return [replays[index] for index in sampled([m.comparison.reference for m in replays], 2 * SAMPLE, SEED)]
 
 
 def count_alarms(scored: Recorded, goldens: Mapping[str, Golden], tolerance: float, rounds: int = ROUNDS) -> int:

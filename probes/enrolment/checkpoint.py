@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget all steps of this adapter, whatever they were made from."""
         shutil.rmtree(self._place, ignore_errors=True)
+        with suppress(OSError):  # of other adapters, or none
+            self._place.parent.rmdir()
 
     @property
     def _place(self) -> Path:

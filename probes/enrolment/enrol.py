@@ -8,16 +8,25 @@ later records hold, and raises ``checkpoint.LAYOUT``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 
-from detectors.records import CanarySplit, Identity, NoiseFloor, Reference
+from detectors.records import CanarySplit, Identity, Measurement, NoiseFloor, Reference
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.replay_pairs import Progress
 from probes.canaries.schedule import mean_tokens, sizes
 from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
-from probes.enrolment.noise_battery import SecondRunner, largest, pooled_floor, replay_battery, sampled
+from probes.enrolment.noise_battery import (
+    SecondRunner,
+    largest,
+    negligible,
+    own_floors,
+    pooled_floor,
+    replay_battery,
+    sampled,
+)
 from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
 from probes.enrolment.scale_curve import FEW, with_curve
@@ -67,7 +76,8 @@ def enrol(
     steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
     selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
     curved = steps.result("curve", lambda: _curved(context, selected, settings))
-    golden = _with_noise_and_power(context, curved, settings, second)
+    with nullcontext(second) if second else SecondRunner(runner) as other:
+        golden = _with_noise_and_power(context, curved, settings, other)
     missing = (*left_out(ready, context.others), *unchecked(golden.canaries, settings.max_new_tokens))
     golden = replace(golden, unrecorded=missing)
     if runner.identity(adapter) != accepted:
@@ -138,15 +148,13 @@ def _curved(context: EnrolmentContext, selected: Golden, settings: EnrolSettings
 
 
 def _with_noise_and_power(
-    context: EnrolmentContext, curved: Golden, settings: EnrolSettings, second: SecondRunner | None
+    context: EnrolmentContext, curved: Golden, settings: EnrolSettings, second: SecondRunner
 ) -> Golden:
     """The same with noise floors, and with the statistical power that its selected canaries have."""
-    sample = [curved.canaries[i] for i in sampled(_references(curved), settings.battery_canaries, settings.seed)]
-    progress, stop = context.progress, context.stop
-    battery = replay_battery(context.runner, context.adapter, sample, progress, stop, settings.battery, second)
+    battery, floors = _noise(context, curved, settings, second)
     final = replace(
         curved,
-        canaries=_with_noise(curved.canaries, pooled_floor(battery)),
+        canaries=_with_floors(curved.canaries, floors),
         noise={name: largest(measurements) for name, measurements in battery.items()},
         created_at=settings.at,
         why=settings.why,
@@ -154,6 +162,25 @@ def _with_noise_and_power(
     )
     pool, alarm = [canary.reference for canary in final.pool], _alarm(final.canaries, settings)
     return replace(final, power=statistical_power(context.adapter, pool, settings.tolerances, alarm))
+
+
+def _noise(
+    context: EnrolmentContext, curved: Golden, settings: EnrolSettings, second: SecondRunner
+) -> tuple[Mapping[str, Sequence[Measurement]], Mapping[str, NoiseFloor]]:
+    """The battery's measurements, and each canary's floor: of a sample where noise is negligible, else of all."""
+
+    def replayed(canaries: Sequence[GoldenCanary]) -> dict[str, tuple[Measurement, ...]]:
+        progress, stop = context.progress, context.stop
+        return replay_battery(context.runner, context.adapter, canaries, progress, stop, settings.battery, second)
+
+    sample = sampled(_references(curved), settings.battery_canaries, settings.seed)
+    battery = replayed([curved.canaries[index] for index in sample])
+    pooled = pooled_floor(battery)
+    if negligible(pooled, settings.tolerances.allowed_deviation(context.adapter)):
+        return battery, dict.fromkeys((canary.id for canary in curved.canaries), pooled)
+    rest = replayed([canary for index, canary in enumerate(curved.canaries) if index not in sample])
+    every = {name: (*measurements, *rest[name]) for name, measurements in battery.items()}
+    return every, own_floors(every)
 
 
 def _references(golden: Golden) -> list[Reference]:
@@ -196,5 +223,5 @@ def _alarm(canaries: Sequence[GoldenCanary], settings: EnrolSettings) -> AlarmSe
     return AlarmSettings(settings.log_threshold, draws, *mean_tokens(pool, held_out, settings.token_budget))
 
 
-def _with_noise(canaries: Sequence[GoldenCanary], floor: NoiseFloor) -> tuple[GoldenCanary, ...]:
-    return tuple(replace(canary, reference=replace(canary.reference, noise=floor)) for canary in canaries)
+def _with_floors(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:
+    return tuple(replace(canary, reference=replace(canary.reference, noise=floors[canary.id])) for canary in canaries)

@@ -1,9 +1,10 @@
 """The noise battery: how much do the figures of a canary move when nothing is wrong?
 
-Enrolment replays a random sample of the canaries in benign configurations and records how far their figures move: the
-largest of each is the noise floor of every canary (docs/mathematics.md#noise-battery). It is part of the rule that
-calls a canary beyond tolerance: a configuration that is no longer benign widens it, and hides faults of that size in
-every record made from then on.
+Enrolment replays a random sample of the canaries in benign configurations and records how far their figures move. Where
+that is little beside the tolerance, the largest of each figure is the noise floor of every canary; where it is not, all
+canaries are replayed and each gets its own (docs/mathematics.md#noise-battery). Floors are part of the rule that calls
+a canary beyond tolerance: a configuration that is no longer benign widens them, and hides faults of that size in every
+record made from then on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.canaries.retention import measure
+from detectors.canaries.tolerance import MASS_OUTSIDE, STRENGTH_PER_SHIFT
 from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor, Reference
 from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
@@ -24,6 +26,8 @@ from probes.runner import BatchShape, Reconfigurable, Runner, Stop
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
 # would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
 LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
+# The share of what a canary is allowed up to which noise is negligible: it hides no fault worth a page.
+NEGLIGIBLE = 0.1
 STAGE = "battery"
 # Canaries of a battery, half of them from either split.
 SAMPLE = 12
@@ -164,7 +168,7 @@ def sampled(references: Sequence[Reference], count: int, seed: int) -> list[int]
 
 
 def pooled_floor(results: Mapping[str, Sequence[Measurement]], without: str = "") -> NoiseFloor:
-    """The noise floor of every canary of the adapter: the largest figures of any replay of the battery.
+    """The noise floor of every canary where noise is negligible: the largest figures of any replay of the battery.
 
     results: configuration -> measurements of a random sample of the canaries
     without: a configuration to leave out, so that it can be tested against a floor that it did not contribute to
@@ -174,9 +178,41 @@ def pooled_floor(results: Mapping[str, Sequence[Measurement]], without: str = ""
     that is exchangeable with n others, on the sample. What breaks it: canaries that were picked for their noise, and
     configurations unlike those of the battery. Source: docs/mathematics.md#noise-battery.
     """
+    return _largest([LEAST, *(largest(measurements) for measurements in _but(results, without).values())])
+
+
+def negligible(floor: NoiseFloor, tolerance: float) -> bool:
+    """Is this floor at most a tenth of what a canary is allowed, so that it may be that of every canary?
+
+    tolerance: on |s - 1| and sqrt(rho). A base shift counts by what it adds to that.
+    """
+    little = NEGLIGIBLE * tolerance
+    shift = (little / STRENGTH_PER_SHIFT) ** 2
+    most = NoiseFloor(*map(max, (little, little, shift), (LEAST.scale, LEAST.distortion, LEAST.base_shift)))
+    within = floor.scale <= most.scale and floor.distortion <= most.distortion and floor.base_shift <= most.base_shift
+    return within and floor.mass_outside <= NEGLIGIBLE * MASS_OUTSIDE
+
+
+def own_floors(results: Mapping[str, Sequence[Measurement]], without: str = "") -> dict[str, NoiseFloor]:
+    """Canary -> the largest figures of its own replays, where noise is not negligible.
+
+    results: configuration -> measurements of all canaries; without: as for ``pooled_floor``
+
+    Null hypothesis: nothing is wrong. Guarantee: a further configuration that is exchangeable with the n of the battery
+    exceeds the floor with chance 1/(n + 1) at most for each canary and figure. What breaks it: a configuration unlike
+    those of the battery. Source: docs/mathematics.md#noise-battery.
+    """
+    by_canary: dict[str, list[NoiseFloor]] = {}
+    for measurements in _but(results, without).values():
+        for measurement in measurements:
+            by_canary.setdefault(measurement.comparison.reference.canary, [LEAST]).append(moved(measurement))
+    return {canary: _largest(floors) for canary, floors in by_canary.items()}
+
+
+def _but(results: Mapping[str, Sequence[Measurement]], without: str) -> dict[str, Sequence[Measurement]]:
     if without and without not in results:
         raise Refused("configuration to leave out", without, f"one of {', '.join(results)}")
-    return _largest([LEAST, *(largest(measurements) for name, measurements in results.items() if name != without)])
+    return {name: measurements for name, measurements in results.items() if name != without}
 
 
 def largest(measurements: Sequence[Measurement]) -> NoiseFloor:

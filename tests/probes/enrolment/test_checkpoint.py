@@ -153,5 +153,5 @@ def test_nothing_is_left_once_it_is_removed(world: World) -> None:
     world.enrolled()
     assert len(world.files) == 2
     world.checkpoint().remove()
-    assert world.files == []
+    assert list(world.folder.iterdir()) == []
     world.checkpoint().remove()

@@ -63,18 +63,32 @@ def test_enrolment_records_what_the_adapter_does() -> None:
         assert np.isfinite(reference.curve[:, kept]).all()
 
 
-def test_twelve_canaries_are_replayed_in_the_battery_and_every_canary_gets_their_floor() -> None:
-    runner = ShapesRunner(opened(noise=0.05).config)
+def replayed_one_row(noise: float) -> tuple[Golden, list[Replay]]:
+    """A record, and the replays of its battery in the configuration of one row."""
+    runner = ShapesRunner(opened(noise=noise).config)
     runner.open()
     golden = enrol(runner, "alpha", canary_set(), SETTINGS, [], silent, never)
+    return golden, [replay for shape, replay in runner.replayed if shape == BatchShape(rows=1)]
+
+
+def test_twelve_canaries_are_replayed_in_the_battery_and_every_canary_gets_their_floor() -> None:
+    golden, one_row = replayed_one_row(noise=0.008)
     floors = {canary.reference.noise for canary in golden.canaries}
     worst = {
         name: max(getattr(floor, name) for floor in (LEAST, *golden.noise.values())) for name in NoiseFloor.__slots__
     }
     assert floors == {NoiseFloor(**worst)} and worst["base_shift"] > LEAST.base_shift
-    one_row = [replay for shape, replay in runner.replayed if shape == BatchShape(rows=1)]
     halves = [golden.canary(name).split for name in {replay.canary for replay in one_row}]
     assert len(one_row) == 24 and len(halves) == 12 and halves.count(CanarySplit.SELECTED) == 6
+
+
+def test_where_noise_is_not_negligible_all_canaries_are_replayed_once_and_each_gets_its_own_floor() -> None:
+    golden, one_row = replayed_one_row(noise=0.05)
+    assert len(one_row) == 96 and len({(replay.canary, replay.target) for replay in one_row}) == 96
+    floors = [canary.reference.noise for canary in golden.canaries]
+    assert len({floor.base_shift for floor in floors}) == 48
+    # The figures of a configuration are the largest of all canaries, so that the largest floors are among them.
+    assert max(floor.base_shift for floor in floors) == max(floor.base_shift for floor in golden.noise.values())
 
 
 def test_a_quarter_of_each_half_is_scored_whole_and_the_others_by_their_first_tokens() -> None:

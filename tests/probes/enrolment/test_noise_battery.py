@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.records import CanarySplit, Measurement
-from probes.enrolment.noise_battery import LEAST, configurations, largest, moved, pooled_floor, replay_battery, sampled
+from detectors.records import CanarySplit, Measurement, NoiseFloor
+from probes.enrolment.noise_battery import (
+    LEAST,
+    configurations,
+    largest,
+    moved,
+    negligible,
+    own_floors,
+    pooled_floor,
+    replay_battery,
+    sampled,
+)
 from probes.errors import Refused, Unreplayable
 from probes.runners import in_process
 from tests.probes import tiny
@@ -40,6 +50,38 @@ def test_the_pooled_floor_is_the_worst_benign_replay_of_any_canary(noisy: Result
     assert floor.distortion == max(LEAST.distortion, *(one.distortion for one in every))
     # Rounding noise of this toy strikes adapter and base alike: strength, read between the two, does not see it.
     assert floor.base_shift == max(one.base_shift for one in every) > LEAST.base_shift
+
+
+def test_the_own_floor_of_a_canary_is_its_worst_benign_replay(noisy: Results) -> None:
+    floors = own_floors(noisy)
+    for index, canary in enumerate(enrolled("alpha").canaries):
+        own = [moved(measurements[index]) for measurements in noisy.values()]
+        assert floors[canary.id].scale == max(LEAST.scale, *(one.scale for one in own))
+        assert floors[canary.id].distortion == max(LEAST.distortion, *(one.distortion for one in own))
+        assert floors[canary.id].base_shift == max(LEAST.base_shift, *(one.base_shift for one in own))
+    left_out = own_floors(noisy, without="padded on the left")
+    assert any(left_out[name].base_shift < floors[name].base_shift for name in floors)
+
+
+@pytest.mark.parametrize(
+    ("floor", "tolerance", "is_negligible"),
+    [
+        (LEAST, 0.05, True),
+        (LEAST, 0.001, True),  # never worth a battery of all canaries
+        (replace(LEAST, scale=0.0049), 0.05, True),
+        (replace(LEAST, scale=0.0051), 0.05, False),
+        (replace(LEAST, distortion=0.0051), 0.05, False),
+        (replace(LEAST, scale=0.0049), 0.04, False),
+        (replace(LEAST, base_shift=1.0e-5), 0.05, True),
+        (replace(LEAST, base_shift=1.2e-5), 0.05, False),
+        (replace(LEAST, mass_outside=0.0049), 0.05, True),
+        (replace(LEAST, mass_outside=0.0051), 0.05, False),
+    ],
+)
+def test_a_floor_is_negligible_up_to_a_tenth_of_what_is_allowed(
+    floor: NoiseFloor, tolerance: float, is_negligible: bool
+) -> None:
+    assert negligible(floor, tolerance) is is_negligible
 
 
 def test_without_noise_the_floor_is_the_least_one_and_not_zero() -> None:
