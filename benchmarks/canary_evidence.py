@@ -1,7 +1,7 @@
 """The canary evidence in figures: ``python -m benchmarks.canary_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On the zoo (24 small adapters on three small models, trained on first use: eight minutes on one thread) and on the
-helpdesk's three. Parts: sensitivity, causes, coverage, false_pages, selection, run_length, speed, helpdesk.
+helpdesk's three. Parts: sensitivity, causes, strengths, coverage, false_pages, selection, run_length, speed, helpdesk.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.canaries import (
     run_length,
     selection_gain,
     sensitivity,
+    strengths,
 )
 from benchmarks.figures import Figure, arguments, console, report, stored_figures
 from benchmarks.zoo.enrolled_base import SEED
@@ -32,6 +33,7 @@ def main() -> None:
         for name, part in {
             "sensitivity": lambda: sensitivity.measure(world, options.quick),
             "causes": lambda: confusion.measure(world),
+            "strengths": lambda: strengths.measure(world, options.quick),
             "coverage": lambda: coverage.measure(world, options.quick),
             "false_pages": lambda: false_pages.measure(world, options.quick),
             "selection": lambda: selection_gain.measure(world, options.quick),
