@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from detectors.diagnosis.root_cause import diagnosed_canaries, is_nothing_left, on_accepted_ids
+from detectors.diagnosis.root_cause import diagnosed_canaries, on_accepted_ids
 from detectors.diagnosis.signature_matching import strength_to_replay
 from detectors.records import Fault, Floats, Recorded, Round
 from probes.causes.fault_signatures import answers_of, measured_against, signature_of, with_signatures
-from probes.causes.likely_faults import likely_faults
+from probes.causes.likely_faults import likely_faults, may_say_more
 from probes.errors import Unreplayable, Unsupported
 from probes.golden.record import Golden
 from probes.runner import Runner, Stop, Target, Weights
@@ -65,8 +65,8 @@ class AdapterReplay:
         return True
 
     def _replay_strength(self, stop: Stop) -> bool:
-        canaries = diagnosed_canaries(on_accepted_ids(self.measured()))
-        scale = None if not canaries or is_nothing_left(canaries) else strength_to_replay(canaries)
+        measured = self.measured()
+        scale = strength_to_replay(diagnosed_canaries(on_accepted_ids(measured))) if may_say_more(measured) else None
         if scale is None:
             self.strengths_left = 0
             return True
