@@ -1,8 +1,8 @@
 """The canary evidence in figures: ``python -m benchmarks.canary_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On the zoo (24 small adapters on three small models, trained on first use: eight minutes on one thread), on another one
-of fresh seeds for fresh_causes alone, and on the helpdesk's three. Parts: sensitivity, causes, fresh_causes, coverage,
-false_pages, benign_tier, flapping, base_members, graded_tolerance, selection, run_length, speed, helpdesk.
+of fresh seeds for fresh_causes alone, and on the helpdesk's three. Parts: sensitivity, causes, strengths, fresh_causes,
+coverage, false_pages, benign_tier, flapping, base_members, graded_tolerance, selection, run_length, speed, helpdesk.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.canaries import (
     run_length,
     selection_gain,
     sensitivity,
+    strengths,
 )
 from benchmarks.figures import Figure, arguments, console, report, stored_figures
 from benchmarks.zoo.enrolled_base import SEED
@@ -44,6 +45,7 @@ def main() -> None:
         for name, part in {
             "sensitivity": lambda: sensitivity.measure(world, options.quick),
             "causes": lambda: confusion.measure(world),
+            "strengths": lambda: strengths.measure(world, options.quick),
             "fresh_causes": lambda: fresh_causes.measure(fresh),
             "coverage": lambda: coverage.measure(world, options.quick),
             "false_pages": lambda: false_pages.measure(world, options.quick),

@@ -226,7 +226,9 @@ BESIDE_THE_CAUSE = {
         action="put the accepted files of {adapter} back (enrolment keeps a copy in adapters/ beside the golden "
         "records)",
     ),
-    # The rank is not known to gapwatch, so that these are possibilities to check. rank: the one that fits
+    # arithmetic: one or several of STRENGTH_ARITHMETIC, arithmetic_action: what to do about them
+    "strength has a name": Text(explanation="that is {arithmetic}", action="{arithmetic_action}"),
+    # Where the rank is not recorded, these are possibilities to check. rank: the one that fits
     "perhaps rsLoRA is ignored": Text(
         explanation="",
         action="check use_rslora: if the adapter uses rsLoRA with r = {rank}, the engine may be ignoring it",
@@ -242,6 +244,49 @@ BESIDE_THE_CAUSE = {
     "perhaps alpha is lost": Text(
         explanation="",
         action="check lora_alpha: if alpha = 2 r, the engine may have lost it and be applying a scale of 1",
+    ),
+}
+
+# {arithmetic}: what gives exactly that strength, from the adapter's rank and alpha in its golden record; one "or" the
+# other where they coincide for this adapter. ratio: served over accepted; rank, alpha: of the adapter
+STRENGTH_ARITHMETIC = {
+    "rsLoRA switched on": Text(
+        explanation="x{ratio:.3g} = sqrt({rank}): the engine scales by alpha / sqrt(r) (rsLoRA), and the adapter was "
+        "accepted with alpha / r",
+        action="set use_rslora to false in the adapter's config as the engine reads it, or in the engine",
+    ),
+    "rsLoRA switched off": Text(
+        explanation="x{ratio:.3g} = 1 / sqrt({rank}): the engine scales by alpha / r, and the adapter was accepted "
+        "with alpha / sqrt(r) (rsLoRA)",
+        action="set use_rslora to true in the adapter's config as the engine reads it, and check that the engine "
+        "supports it",
+    ),
+    "not divided by r": Text(
+        explanation="x{ratio:.3g} = r: the engine scales by alpha, and the adapter was accepted with alpha / r",
+        action="check that the engine divides lora_alpha by r = {rank}",
+    ),
+    "divided by r twice": Text(
+        explanation="x{ratio:.3g} = 1 / {rank}: the engine divides by r once more than the adapter was accepted with",
+        action="check whether the adapter's files were scaled by alpha / r before the engine scales them again",
+    ),
+    "alpha / r left out": Text(
+        explanation="x{ratio:.3g} = {rank} / {alpha:g}: the engine scales by 1, and the adapter was accepted with "
+        "alpha / r = {alpha:g} / {rank}",
+        action="check that the engine reads lora_alpha and r of the adapter's config",
+    ),
+    "alpha / sqrt(r) left out": Text(
+        explanation="x{ratio:.3g} = sqrt({rank}) / {alpha:g}: the engine scales by 1, and the adapter was accepted "
+        "with alpha / sqrt(r) (rsLoRA) = {alpha:g} / sqrt({rank})",
+        action="check that the engine reads lora_alpha, r and use_rslora of the adapter's config",
+    ),
+    "twice": Text(
+        explanation="x2: the adapter is applied twice, or lora_alpha was doubled",
+        action="check the base's weight files, because the adapter may be merged into them and applied once more, and "
+        "lora_alpha",
+    ),
+    "half": Text(
+        explanation="x1/2: lora_alpha was halved, or r is taken for twice its value",
+        action="check lora_alpha and r",
     ),
 }
 

@@ -340,6 +340,7 @@ class Round:
     blocked: why there is nothing to measure, and detail in words; None where there are measurements
     raw: the same canaries from the accepted token ids, where the present template renders other ones
     warm: the same canaries on a cache that another adapter's request has warmed; served runners only
+    rank, alpha: of the accepted LoRA, 0 where unknown: they name what gives a wrong strength
     """
 
     adapter: str
@@ -353,6 +354,8 @@ class Round:
     detail: str = ""
     raw: tuple[Measurement, ...] = ()
     warm: tuple[Measurement, ...] = ()
+    rank: int = 0
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

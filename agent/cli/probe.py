@@ -1,6 +1,7 @@
 """gapwatch probe: one round of canaries now, as a gate of a release or by hand; the exit code is the worst verdict's.
 
-Evidence starts at 0 and is not saved: this one round alone has to be enough for a page.
+Evidence starts at 0 and is not saved: this one round alone has to be enough for a page. Where it is, faults are
+replayed for the cause, as the agent does after an alarm.
 """
 
 from __future__ import annotations
@@ -13,18 +14,23 @@ from pathlib import Path
 from rich.markup import escape
 
 from agent.assemble import goldens_of, monitor_of, runner_of
-from agent.cli.console import as_json, console, say, verdict_table
+from agent.cli.console import as_json, console, people_to_stderr, say, verdict_table
 from agent.clock import Clock
 from agent.config import Config, Model, load
 from agent.errors import Refused
+from agent.worker.cause_replays import CauseReplays, InForce
+from detectors.monitor import Monitor
 from detectors.records import BaseRound, Status, Verdict
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.runner import Runner
 
 HEALTHY, DEGRADED, CANNOT_TELL = 0, 1, 2
 
 
 def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     """0 healthy; 1 when an adapter would page on this round alone; 2 when one cannot be judged. Raises Refused."""
+    if json:
+        people_to_stderr()
     config = load(path)
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
@@ -59,8 +65,24 @@ def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
         seed = secrets.randbits(32) if config.probes.seed is None else config.probes.seed
         scheduled = Scheduled(model.name, 0, Clock().now(), config.probes.token_budget_per_round, seed)
         base_round: BaseRound | None = replay_base_round(runner, goldens, scheduled, lambda: False)
+        if base_round is None:
+            raise Refused("probe", "nothing replayed", "a round that was not interrupted")
+        return _judged(monitor_of(config), base_round, runner, goldens)
     finally:
         runner.close()
-    if base_round is None:
-        raise Refused("probe", "nothing replayed", "a round that was not interrupted")
-    return list(monitor_of(config).observe(base_round).verdicts)
+
+
+def _judged(monitor: Monitor, base_round: BaseRound, runner: Runner, goldens: InForce) -> list[Verdict]:
+    """The verdicts on the round, an alarm's with the cause that replayed faults give it."""
+    verdicts = {(v.subject_kind, v.subject): v for v in monitor.observe(base_round).verdicts}
+    causes = CauseReplays(Clock())
+    causes.submit(base_round)
+    for verdict in verdicts.values():
+        causes.submit(verdict)
+    if causes.waiting:
+        say("replaying faults on the accepted base and adapters, to name the cause ...")
+    while causes.waiting:
+        replayed = causes.step(runner, goldens, lambda: False)
+        if replayed is not None:
+            verdicts |= {(v.subject_kind, v.subject): v for v in monitor.observe(replayed).verdicts}
+    return list(verdicts.values())

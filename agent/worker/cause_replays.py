@@ -35,6 +35,7 @@ from detectors.records import (
 from probes.canaries.flipped_answers import damage
 from probes.causes.adapter_replay import AdapterReplay
 from probes.causes.fault_signatures import why_no_copies
+from probes.causes.likely_faults import may_say_more
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Runner, Stop
 
@@ -191,6 +192,8 @@ def _begun(wanted: _Wanted, runner: Runner, goldens: InForce, now: float) -> _Jo
     members, missing = [], []
     for name in wanted.adapters:
         golden = goldens.get(name)
+        if not may_say_more(rounds[name]):
+            continue
         if not isinstance(golden, Golden):
             missing.append(f"{name}: {golden.detail if golden else 'no golden record'}")
         elif why := why_no_copies(runner, golden):

@@ -1,8 +1,9 @@
 """Is the named cause the right one? Twelve causes at three severities on every adapter of the zoo, and faults without a
-recorded signature, which must be called unknown.
+signature, which must be called unknown.
 
 A case counts where the evidence alarms within twelve rounds of 512 tokens, at A = 2.1e9 and a tolerance of 5 %; the
-named cause is the one in the verdict of that alarm. Cases without an alarm are counted separately.
+named cause is that of the incident once faults were replayed after the alarm, as in production. How many the alarm's
+own verdict names is counted beside it, and cases without an alarm separately.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from benchmarks.canaries.after_the_alarm import Remembered, refined
 from benchmarks.figures import Figure, at_least, console, context, share
 from benchmarks.zoo.enrolled_base import EnrolledBase, drawn_like, monitor_rounds, round_of, rules
 from benchmarks.zoo.faults import WITNESSED, Case, cases
 from benchmarks.zoo.severities import SeveritiesOf, grid
 from benchmarks.zoo.world import World
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.diagnosis.root_cause import diagnose, diagnosed_canaries
-from detectors.diagnosis.signature_matching import matching_signatures, signature_fits
+from detectors.diagnosis.record import Diagnosis
+from detectors.diagnosis.root_cause import diagnose
 from detectors.records import Cause, Round
+from probes.golden.record import Golden
 
 ROUNDS, WANTED, BLOCKS_WANTED = 12, 95.0, 90.0
 TOLERANCES = Tolerances()
@@ -33,7 +36,8 @@ TOLERANCES = Tolerances()
 class Outcome:
     """The result of one case.
 
-    truth, named: the injected cause, and the cause of the alarm's verdict, or of the last round without one
+    truth, named: the injected cause, and that of the incident, or of the last round without an alarm
+    at_alarm: the cause of the alarm's own verdict
     rounds: until the alarm, None without one; block, named_block: the lost block, and the one that was named
     """
 
@@ -43,6 +47,7 @@ class Outcome:
     name: str
     rounds: int | None
     named: Cause
+    at_alarm: Cause
     block: str = ""
     named_block: str = ""
 
@@ -66,23 +71,35 @@ def measure(world: World) -> list[Figure]:
 
 def outcomes_of(enrolled_base: EnrolledBase, scratch: Path, severities_of: SeveritiesOf = grid) -> list[Outcome]:
     """Every case on the adapters of one base."""
-    return [_judged(enrolled_base, case) for case in cases(enrolled_base, scratch, severities_of)]
+    runner = Remembered(enrolled_base.runner)
+    return [
+        _judged(runner, enrolled_base.goldens[case.adapter], case)
+        for case in cases(enrolled_base, scratch, severities_of)
+    ]
 
 
-def _judged(enrolled_base: EnrolledBase, case: Case) -> Outcome:
-    golden = enrolled_base.goldens[case.adapter]
+def _judged(runner: Remembered, golden: Golden, case: Case) -> Outcome:
     rounds = [_round(case, round_of(golden, case.answers, number, case.identity)) for number in range(ROUNDS)]
     if case.warm is not None:
         return _judged_warm(case, rounds[0])
     result = monitor_rounds(rounds, rules())
-    named_cause, block = result.verdict.cause, ""
     last = rounds[(result.rounds or ROUNDS) - 1]
-    if result.rounds is None:
-        named_cause = diagnose(last, TOLERANCES).cause
+    diagnosis = diagnose(last, TOLERANCES)
+    named, block = diagnosis.cause, ""
+    if result.rounds is not None:
+        incident = refined(runner, golden, result, last)
+        named, diagnosis = incident.cause, incident.diagnosis
     if case.block:
-        fits = signature_fits(diagnosed_canaries(last), TOLERANCES.scale)
-        block = next((fit.name for fit in matching_signatures(fits)), "")
-    return Outcome(case.adapter, case.cause, case.severity, case.name, result.rounds, named_cause, case.block, block)
+        block = _block(diagnosis)
+    at_alarm = result.verdict.cause
+    return Outcome(
+        case.adapter, case.cause, case.severity, case.name, result.rounds, named, at_alarm, case.block, block
+    )
+
+
+def _block(diagnosis: Diagnosis) -> str:
+    """The block that is named as missing, by the cause or beside it; "" for none."""
+    return diagnosis.missing_block or (diagnosis.match.names[0] if diagnosis.match else "")
 
 
 def _round(case: Case, plain: Round) -> Round:
@@ -94,7 +111,8 @@ def _judged_warm(case: Case, round: Round) -> Outcome:
     """The cold canaries are healthy and raise no alarm: the warm ones beyond tolerance reveal the fault."""
     beyond = float(np.mean([beyond_tolerance(m, TOLERANCES) for m in round.warm]))
     shows = 1 if beyond > TOLERANCES.share else None
-    return Outcome(case.adapter, case.cause, case.severity, case.name, shows, diagnose(round, TOLERANCES).cause)
+    named = diagnose(round, TOLERANCES).cause
+    return Outcome(case.adapter, case.cause, case.severity, case.name, shows, named, named)
 
 
 def _in_table(outcome: Outcome) -> bool:
@@ -112,6 +130,8 @@ def _causes(table: Sequence[Outcome]) -> Iterator[Figure]:
     yield _share("cause, zoo: top-1 of those that rest on log-probabilities", plain)
     yield _share("cause, zoo: top-1 of those that rest on another witness too", witnessed)
     yield _share("cause, zoo: top-1 of all alarms", alarmed)
+    at_alarm = 100 * float(np.mean([outcome.at_alarm is outcome.truth for outcome in alarmed]))
+    yield context(f"cause, zoo: top-1 by the alarm's own round, of {len(alarmed)} alarms", at_alarm, "%")
     for severity in range(3):
         yield _share(
             f"cause, zoo: top-1 at severity {severity + 1} of 3", [o for o in alarmed if o.severity == severity]

@@ -157,7 +157,8 @@ def round_of(
     counts = {**drawn.draws, **dict.fromkeys(drawn.held_out, 0)}
     accepted = identity or Identity(golden.base_hash, golden.base_hash, golden.adapter_hash, golden.adapter_hash)
     measurements = tuple(_drawn(measured[name], times) for name, times in counts.items())
-    return Round(golden.adapter, golden.base, number, 60.0 * number, measurements, accepted)
+    plain = Round(golden.adapter, golden.base, number, 60.0 * number, measurements, accepted)
+    return replace(plain, rank=golden.rank, alpha=golden.alpha)
 
 
 def drawn_like(round: Round, measured: Measured) -> tuple[Measurement, ...]:
@@ -172,11 +173,15 @@ def _drawn(measurement: Measurement, times: int) -> Measurement:
 
 @dataclass(frozen=True, slots=True)
 class MonitorOutcome:
-    """rounds: until the alarm, None without one; verdict: of the alarm, else of the last round; tokens: scored."""
+    """rounds: until the alarm, None without one; verdict: of the alarm, else of the last round; tokens: scored
+
+    monitor: as it is after that round
+    """
 
     rounds: int | None
     verdict: Verdict
     tokens: int
+    monitor: Monitor
 
 
 def monitor_rounds(rounds: Sequence[Round], by: Rules) -> MonitorOutcome:
@@ -187,5 +192,5 @@ def monitor_rounds(rounds: Sequence[Round], by: Rules) -> MonitorOutcome:
         verdict = next(v for v in judged.verdicts if v.subject == round.adapter)
         tokens += sum(len(m.comparison.reference.kept) for m in round.measurements)
         if verdict.reason is Reason.ALARM:
-            return MonitorOutcome(number, verdict, tokens)
-    return MonitorOutcome(None, verdict, tokens)
+            return MonitorOutcome(number, verdict, tokens, monitor)
+    return MonitorOutcome(None, verdict, tokens, monitor)

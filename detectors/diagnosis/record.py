@@ -79,6 +79,7 @@ class Diagnosis:
     changed_prompts: canaries whose prompts the present template or tokenizer renders to other token ids; canaries: of
     so many
     cache, replicas: where those are at fault
+    rank, alpha: of the adapter's LoRA, 0 where they are not known
     """
 
     cause: Cause
@@ -94,6 +95,8 @@ class Diagnosis:
     canaries: int = 0
     cache: CacheReplay | None = None
     replicas: FaultyReplicas | None = None
+    rank: int = 0
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     canaries, answers_moved = diagnosed_canaries(round), base_moved(round, tolerances)
     moved, means = round.identity.base_moved or answers_moved, _means(canaries)
     blank = Diagnosis(Cause.UNKNOWN, round.adapter, round.identity, means, base_moved=moved)
+    blank = replace(blank, rank=round.rank, alpha=round.alpha)
     if is_nothing_left(canaries):
         cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)

@@ -18,8 +18,9 @@ from detectors.records import FaultKind
 
 Doubles = NDArray[np.float64]
 
-# Strengths that are searched: beyond them the recorded ones lie too far apart for a curve through them.
-STRENGTHS = np.linspace(0.05, 4.0, 1976)
+# Strengths that are searched, a quarter of a percent apart. Between the recorded ones the spline leaves 1 to 7 % of the
+# energy on models; a strength that was replayed after the alarm is a knot, and leaves next to none.
+STRENGTHS = np.geomspace(0.05, 8.0, 2000)
 # Parts of another adapter that are searched, on top of this one and in an average with it: below the smallest it is no
 # mixture to speak of, and an average with more of the other adapter is that other adapter.
 ON_TOP = np.linspace(0.2, 1.5, 131)
@@ -102,13 +103,26 @@ class StrengthFit:
         """(s, left) of the best strength; left is inf with fewer than four recorded ones."""
         if len(self.scales) < 4:
             return 1.0, math.inf
-        points = STRENGTHS[(self.scales[0] <= STRENGTHS) & (self.scales[-1] >= STRENGTHS)]
-        return _best_point(points, np.array(self.scales), self.gram, first_knot=0)
+        return _best_point(self._points, np.array(self.scales), self.gram, first_knot=0)
+
+    def solve_on_chords(self) -> tuple[float, float]:
+        """(s, left) likewise by straight lines from each recorded strength to the next, of which two are enough. Where
+        the effect bends sharply they leave more over than the spline, and do not lead beyond the bend."""
+        shares = np.stack([np.interp(self._points, self.scales, knot) for knot in np.eye(len(self.scales))], axis=1)
+        return _nearest(self._points, shares, self.gram)
+
+    @property
+    def _points(self) -> Doubles:
+        return STRENGTHS[(self.scales[0] <= STRENGTHS) & (self.scales[-1] >= STRENGTHS)]
 
 
 def _best_point(points: Doubles, knots: Doubles, gram: Doubles, first_knot: int) -> tuple[float, float]:
     """(point, energy left) of the nearest of these points of the spline. first_knot: of those that gram holds."""
-    shares = CubicSpline(knots, np.eye(len(knots)))(points)[:, first_knot:]
+    return _nearest(points, CubicSpline(knots, np.eye(len(knots)))(points)[:, first_knot:], gram)
+
+
+def _nearest(points: Doubles, shares: Doubles, gram: Doubles) -> tuple[float, float]:
+    """The same. shares: of each knot of gram in the curve at each point"""
     signed = np.concatenate([np.ones((len(points), 1)), -shares], axis=1)
     left = np.einsum("wi,ij,wj->w", signed, gram, signed)
     best = int(np.argmin(left))

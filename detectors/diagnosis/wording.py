@@ -15,6 +15,7 @@ from detectors import on_call_text as text
 from detectors.diagnosis.name_encoding import is_earlier_version
 from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
 from detectors.diagnosis.signature_matching import BOTH
+from detectors.diagnosis.strength_arithmetic import slips
 from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
 from detectors.name_list import first_names
 from detectors.on_call_text import Text
@@ -125,8 +126,7 @@ def beside_the_cause(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.cache and diagnosis.cache.previous:
         yield "warm answers point to a tenant"
     if diagnosis.cause is Cause.WRONG_STRENGTH and diagnosis.match:
-        yield from ["near a factor"] if _near_factor(diagnosis.match.value) else []
-        yield from _possible_reasons(diagnosis.match.value)
+        yield from _about_the_strength(diagnosis, diagnosis.match.value)
     if diagnosis.match and diagnosis.base_moved and diagnosis.cause is not Cause.QUANTISED_BASE:
         yield "the base moved too"
 
@@ -137,6 +137,14 @@ def beside_the_round(diagnosis: Diagnosis) -> Iterator[str]:
         yield "prompts render differently"
     if diagnosis.identity.adapter_moved and diagnosis.cause is not Cause.ADAPTER_REPLACED:
         yield "adapter files changed"
+
+
+def _about_the_strength(diagnosis: Diagnosis, strength: float) -> Iterator[str]:
+    if slips(strength, diagnosis.rank, diagnosis.alpha):
+        yield "strength has a name"
+        return
+    yield from ["near a factor"] if _near_factor(strength) else []
+    yield from _possible_reasons(strength) if not diagnosis.rank else ()
 
 
 def _changed_part(identity: Identity) -> str:
@@ -303,12 +311,21 @@ def _values_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> dict[str, A
         case Cause.WRONG_STRENGTH:
             values["factor"] = _near_factor(matched.value)
             values["rank"] = max(_possible_reasons(matched.value).values(), default=0)
+            values |= _arithmetic(diagnosis, matched.value)
     return values
 
 
 def _interval(estimate: Interval) -> str:
     """ "" where there is none."""
     return text.STRENGTH_INTERVAL.format(low=estimate.low, high=estimate.high) if math.isfinite(estimate.low) else ""
+
+
+def _arithmetic(diagnosis: Diagnosis, strength: float) -> dict[str, str]:
+    """What gives that strength, and what to do: one or several where they coincide."""
+    of_adapter = {"ratio": strength, "rank": diagnosis.rank, "alpha": diagnosis.alpha}
+    texts = [text.STRENGTH_ARITHMETIC[name] for name in slips(strength, diagnosis.rank, diagnosis.alpha)]
+    named = ("; or ".join(part.format(**of_adapter) for part in parts) for parts in zip(*texts, strict=True))
+    return dict(zip(("arithmetic", "arithmetic_action"), named, strict=False))
 
 
 def _base_change(identity: Identity, shift: float) -> str:

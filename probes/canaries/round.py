@@ -9,7 +9,7 @@ the caller says when the round began, and measures how long it took.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detectors.canaries.retention import measure, prepare
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
@@ -222,7 +222,8 @@ def _measured(adapter: str, when: Scheduled, part: _Part, answers: Mapping[Repla
         return _blocked(adapter, when, Unmonitorable(Reason.BAD_NUMBERS, detail), part.identity, part.facts)
     # A control without numbers controls nothing.
     raw = () if _not_finite(raw) else raw
-    return Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
+    measured = Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
+    return replace(measured, rank=part.golden.rank, alpha=part.golden.alpha)
 
 
 def _measurement(

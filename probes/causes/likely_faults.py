@@ -25,6 +25,13 @@ MIXES = {FaultKind.STACKED: ("", "*0.5"), FaultKind.AVERAGED: ("", "*0.25")}
 MOST_OTHERS = 4
 
 
+def may_say_more(round: Round) -> bool:
+    """Could signatures name the cause of this round better? Not where nothing is left of the adapter or nothing was
+    measured."""
+    canaries = diagnosed_canaries(on_accepted_ids(round))
+    return bool(canaries) and not is_nothing_left(canaries)
+
+
 def likely_faults(runner: Runner, golden: Golden, round: Round) -> tuple[Fault, ...]:
     """The faults to replay for this round of the record's adapter, without those that the record has signatures of.
 
@@ -32,9 +39,9 @@ def likely_faults(runner: Runner, golden: Golden, round: Round) -> tuple[Fault, 
     averaged in, or with their cache; each block left out, layers last; and where the base has moved, fewer bits.
     Empty where no signature can say more: nothing is left of the adapter, or the runner cannot inject faults.
     """
-    canaries = diagnosed_canaries(on_accepted_ids(round))
-    if not isinstance(runner, Breakable) or not canaries or is_nothing_left(canaries):
+    if not isinstance(runner, Breakable) or not may_say_more(round):
         return ()
+    canaries = diagnosed_canaries(on_accepted_ids(round))
     others = [name for name in likeliest_others(canaries, len(canaries[0].comparison.reference.others))
               if not is_earlier_version(name, golden.adapter)][:MOST_OTHERS]  # fmt: skip
     moved = round.identity.base_moved or base_moved(round, golden.tolerances)

@@ -13,6 +13,7 @@ import pytest
 from detectors import on_call_text as text
 from detectors.diagnosis import wording
 from detectors.diagnosis.record import Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
+from detectors.diagnosis.strength_arithmetic import slips
 from detectors.on_call_text import Text
 from detectors.records import Cause, FaultKind, Identity, Interval, Reason
 from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_responses
@@ -20,7 +21,21 @@ from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_respons
 # No cause at all.
 WITHOUT_TEXT = {Cause.NONE}
 IMPERATIVES = (
-    *("check", "compare", "find out", "give", "look in", "put", "restore", "roll", "run", "send", "switch", "take"),
+    *(
+        "check",
+        "compare",
+        "find out",
+        "give",
+        "look in",
+        "put",
+        "restore",
+        "roll",
+        "run",
+        "send",
+        "set",
+        "switch",
+        "take",
+    ),
     *("unload", "wait"),
 )
 # What to look at, or to type: a file, a setting, a route, a command.
@@ -43,6 +58,7 @@ def texts() -> Iterator[tuple[str, Text]]:
     for table in (text.BY_CANARIES, text.BY_RESPONSES):
         yield from ((f"{cause.value}, {variant}", each) for (cause, variant), each in table.items())
     yield from text.BESIDE_THE_CAUSE.items()
+    yield from text.STRENGTH_ARITHMETIC.items()
     yield from (("a base", text.BASE_BY_CANARIES), ("estimated strength", text.ESTIMATED_STRENGTH))
 
 
@@ -128,6 +144,13 @@ def test_a_tolerated_change_is_told_with_the_text_of_its_cause(diagnosis: Diagno
     assert "accepted one, its noise" in one.explanation
 
 
+def test_every_slip_of_arithmetic_has_its_text_with_fields_that_are_filled() -> None:
+    named = {name for one in of_canaries() if one.match for name in slips(one.match.value, one.rank, one.alpha)}
+    assert named == set(text.STRENGTH_ARITHMETIC)
+    for each in text.STRENGTH_ARITHMETIC.values():
+        assert fields(each.explanation) | fields(each.action) <= {"ratio", "rank", "alpha"}
+
+
 def test_the_text_of_a_base_uses_every_field_that_its_diagnosis_offers() -> None:
     assert fields("".join(text.BASE_BY_CANARIES)) == set(wording.base_values(of_bases()[0]))
 
@@ -149,7 +172,7 @@ def test_a_sentence_has_no_gaps_in_it(diagnosis: Diagnosis | ResponseDiagnosis) 
 
 @pytest.mark.parametrize(("name", "each"), [row for row in texts() if row[1].action], ids=lambda value: str(value)[:40])
 def test_an_action_is_an_order_that_names_where_to_look(name: str, each: Text) -> None:
-    if {"typical_action", "their_action"} & fields(each.action):
+    if {"typical_action", "their_action", "arithmetic_action"} & fields(each.action):
         return  # The action of what it holds, which is an order of its own.
     assert each.action.startswith(IMPERATIVES), name
     assert PLACES.search(each.action), name

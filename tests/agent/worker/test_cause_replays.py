@@ -128,6 +128,18 @@ def test_a_base_has_faults_replayed_with_a_few_of_its_broken_adapters(
     assert len(replayed.round.members) == 23
 
 
+def test_an_adapter_of_which_nothing_is_left_needs_no_replay_and_none_is_missed(
+    runner: Slow, goldens: dict[str, Golden]
+) -> None:
+    runner.inject(None, "swapped_and_lost")
+    lost = replay_base_round(runner, goldens, Scheduled("toy", 0, 100.0, 512, seed=1), never)
+    assert lost is not None
+    causes = CauseReplays(runner.clock)
+    causes.submit(lost)
+    causes.submit(alarm(lost, "toy", cause=Cause.BASE_SWAPPED_AND_ADAPTER_LOST))
+    assert causes.waiting and finished(causes, runner, goldens) == []
+
+
 def test_its_time_is_bounded_and_it_says_what_was_left(
     runner: Slow, goldens: dict[str, Golden], round: BaseRound
 ) -> None:

@@ -70,6 +70,8 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
         *(strength(value) for value in (0.354, 0.5, 0.65, 2.0, 8.0, 16.0)),
         strength(math.sqrt(1 / 2)),
         replace(strength(0.6), base_moved=True),
+        *(replace(strength(value), rank=8, alpha=16.0) for value in (8**0.5, 8**-0.5, 8.0, 0.125, 2.0, 0.5, 0.6)),
+        *(replace(strength(value / 24), rank=8, alpha=24.0) for value in (8.0, 8**0.5)),
         replace(blank, cause=Cause.WRONG_ADAPTER, match=match("rewriter", kind=FaultKind.OTHER_ADAPTER)),
         replace(
             blank,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detectors.diagnosis.name_encoding import part_of
-from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit
+from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit, StrengthFit
 from detectors.records import Fault, FaultKind
 
 RNG = np.random.default_rng(3)
@@ -47,6 +47,33 @@ def test_a_canary_with_other_recorded_points_is_not_counted() -> None:
     path.add(SIDES[0], {1.0: SIDES[0]})
     path.add(SIDES[1], {0.5: SIDES[1], 1.0: SIDES[1]})
     assert path.canaries == 1
+
+
+@pytest.mark.parametrize("true", [0.07, 0.65, 1.4, 1.75, 2.83, 6.0])
+def test_one_strength_of_all_canaries_is_found_by_the_spline_and_nearly_by_its_chords(true: float) -> None:
+    def effect(scale: float) -> np.ndarray:
+        return np.tanh(scale * SIDES[0]) + 0.2 * scale * SIDES[1]
+
+    scales = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, 8.0)
+    fit = StrengthFit()
+    for size in (1.0, 2.0, 0.5):
+        fit.add(size * effect(true), scales, size * np.stack([effect(scale) for scale in scales]))
+    scale, left = fit.solve()
+    on_chords, more = fit.solve_on_chords()
+    assert scale == pytest.approx(true, rel=0.03) and left < 0.01 * float(effect(true) @ effect(true))
+    low, high = max(s for s in scales if s < true), min(s for s in scales if s > true)
+    assert low <= on_chords <= high and more >= 0.0
+
+
+def test_a_strength_that_was_replayed_is_found_to_a_quarter_percent_and_leaves_next_to_nothing() -> None:
+    def effect(scale: float) -> np.ndarray:
+        return np.tanh(3 * scale * SIDES[0]) + 0.2 * np.sin(scale) * SIDES[1]
+
+    scales = (0.0, 0.5, 1.0, 2.0, 2.83, 4.0, 8.0)
+    fit = StrengthFit()
+    fit.add(effect(2.83), scales, np.stack([effect(scale) for scale in scales]))
+    scale, left = fit.solve()
+    assert scale == pytest.approx(2.83, rel=0.0025) and left < 1e-4 * float(effect(2.83) @ effect(2.83))
 
 
 def test_a_factor_common_to_all_canaries_and_what_it_leaves() -> None:

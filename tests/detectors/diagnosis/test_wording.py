@@ -85,6 +85,42 @@ def test_another_adapter_in_the_base_is_to_be_taken_out_of_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("strength", "rank", "alpha", "named", "action"),
+    [
+        (2.83, 8, 20.0, "that is x2.83 = sqrt(8): the engine scales by alpha / sqrt(r) (rsLoRA), and the adapter was "
+         "accepted with alpha / r", "set use_rslora to false"),
+        (0.3537, 8, 20.0, "that is x0.354 = 1 / sqrt(8): the engine scales by alpha / r, and the adapter was accepted "
+         "with alpha / sqrt(r) (rsLoRA)", "set use_rslora to true"),
+        (16.1, 16, 8.0, "that is x16.1 = r: the engine scales by alpha, and the adapter was accepted with alpha / r",
+         "divides lora_alpha by r = 16"),
+        (0.25, 8, 32.0, "that is x0.25 = 8 / 32: the engine scales by 1, and the adapter was accepted with "
+         "alpha / r = 32 / 8", "reads lora_alpha and r"),
+    ],
+)  # fmt: skip
+def test_a_strength_has_the_name_of_the_arithmetic_that_gives_it(
+    strength: float, rank: int, alpha: float, named: str, action: str
+) -> None:
+    matched = match("one strength", value=strength)
+    words = words_of(replace(UNKNOWN, cause=Cause.WRONG_STRENGTH, match=matched, rank=rank, alpha=alpha))
+    assert named in words.explanation and action in words.action
+    assert "close to" not in words.explanation and "; or " not in words.explanation
+
+
+def test_two_slips_that_coincide_for_an_adapter_are_both_said() -> None:
+    matched = match("one strength", value=2.0)
+    words = words_of(replace(UNKNOWN, cause=Cause.WRONG_STRENGTH, match=matched, rank=4, alpha=12.0))
+    assert "x2 = sqrt(4): the engine scales" in words.explanation
+    assert "; or x2: the adapter is applied twice" in words.explanation
+    assert "use_rslora" in words.action and "merged" in words.action
+
+
+def test_a_strength_without_a_name_is_a_figure_alone_where_the_rank_is_known() -> None:
+    matched = match("one strength", value=0.6)
+    words = words_of(replace(UNKNOWN, cause=Cause.WRONG_STRENGTH, match=matched, rank=8, alpha=20.0))
+    assert "x0.60" in words.explanation and "that is" not in words.explanation and "perhaps" not in words.action
+
+
+@pytest.mark.parametrize(
     ("scale", "near", "hint"),
     [
         (0.5, "0.5", "r = 4,"),

@@ -7,7 +7,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import diagnose
 from detectors.records import Cause, FaultKind
-from probes.causes.adapter_replay import AdapterReplay
+from probes.causes.adapter_replay import STRENGTHS, AdapterReplay
 from tests.probes.causes.test_likely_faults import golden, round_under
 from tests.probes.worlds import never, opened
 
@@ -38,9 +38,25 @@ def test_a_cause_that_a_record_without_signatures_cannot_name_is_named_by_replay
     assert diagnosis.cause is cause and diagnosis.match is not None and diagnosis.match.names[0] == name
 
 
+@pytest.mark.parametrize("strength", [0.07, 0.3, 0.65, 1.4, 1.75, 2.83, 6.0])
+def test_a_strength_between_the_recorded_ones_is_replayed_until_it_is_exact(strength: float) -> None:
+    replay = finished(f"scale:{strength}")
+    assert len(replay.strengths) <= STRENGTHS and bool(replay.strengths) == (strength > 1)
+    diagnosis = diagnose(replay.measured(), Tolerances())
+    assert diagnosis.cause is Cause.WRONG_STRENGTH and diagnosis.match is not None
+    assert diagnosis.match.value == pytest.approx(strength, rel=0.01)
+    assert diagnosis.match.unexplained < 0.0015
+
+
+def test_no_strength_is_replayed_where_one_on_the_curve_explains_the_answers_or_none_does() -> None:
+    assert finished("scale:0.5").strengths == {}
+    assert finished("with:beta").strengths == {}
+    assert finished("not_applied").replayed == 0
+
+
 def test_one_fault_a_step_and_one_that_was_broken_off_is_the_next_again() -> None:
     replay = AdapterReplay.of(opened(), golden(), round_under("without:part.0"))
-    left = list(replay.pending)
+    replay.strengths_left, left = 0, list(replay.pending)
     assert replay.step(lambda: True) and list(replay.pending) == left and not replay.signatures
     assert replay.step(never) and list(replay.pending) == left[1:] and list(replay.signatures) == left[:1]
     while replay.step(never):
