@@ -11,6 +11,8 @@ from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import CanarySplit, Measurement, NoiseFloor
 from probes.enrolment.noise_battery import (
     LEAST,
+    BenignConfiguration,
+    SecondRunner,
     configurations,
     largest,
     moved,
@@ -21,6 +23,7 @@ from probes.enrolment.noise_battery import (
     sampled,
 )
 from probes.errors import Refused, Unreplayable
+from probes.runner import BatchShape, Runner, Target
 from probes.runners import in_process
 from tests.probes import tiny
 from tests.probes.architectures import architecture_base
@@ -186,3 +189,26 @@ def test_another_attention_is_tried_where_the_base_can_be_run_by_it(
     found = [configuration for configuration in configurations(runner) if configuration.attention]
     assert [configuration.settings for configuration in found] == ([{"attention": other}] if other else [])
     assert [configuration.name for configuration in found] == ([f"{other} attention"] if other else [])
+
+
+def test_the_second_runner_stays_open_for_the_next_adapter_and_there_is_one_at_a_time(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    first = tiny.opened(base, tmp_path / "cache")
+    kernel = BenignConfiguration("another kernel", BatchShape(), attention="eager")
+    with SecondRunner(first) as second:
+        assert second.of(BenignConfiguration("the same", BatchShape())) is first
+        runner = second.of(kernel)
+        assert runner is not first and ready(runner) and second.of(kernel) is runner
+        other = second.of(BenignConfiguration("another precision", BatchShape(), dtype="float32"))
+        assert other is not runner and ready(other) and not ready(runner)
+        assert second.of(BenignConfiguration("a restart", BatchShape(), reopen=True)) is first
+        assert ready(first) and ready(other)
+    assert not ready(other) and ready(first), "the first one is its owner's to close"
+
+
+def ready(runner: Runner) -> bool:
+    """Does it answer?"""
+    try:
+        return bool(runner.generate(Target(None), (5, 6, 7), 1, never))
+    except Unreplayable:
+        return False
