@@ -49,7 +49,9 @@ class Config:
     golden_base: likewise for the base of the golden records; None takes the live base as it is first loaded
     golden_adapters: name -> PEFT folder of the accepted version, which scores traffic; an adapter without one is taken
     as it is first loaded
-    device: "auto" (CUDA where there is one) or torch's name; dtype: "auto" (float32) or a name of DTYPES
+    device: "auto" (CUDA where there is one) or torch's name
+    dtype: in which answers are computed: "auto" (float32, also of files in 16 bits) or a name of DTYPES, for a GPU that
+    is short of memory; enrol again after a change
     attention: "auto" (what the base's class supports) or transformers' name of the backend
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
     threads: of the process on CPU; 0 takes a share that leaves room for the engine (probes/cpu_share.py)

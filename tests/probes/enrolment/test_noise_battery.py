@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.records import CanarySplit, Measurement, NoiseFloor
+from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor
+from probes.canaries.replay_pairs import ask_all, summary
+from probes.enrolment.enrol import enrol
 from probes.enrolment.noise_battery import (
     LEAST,
     BenignConfiguration,
@@ -22,13 +27,14 @@ from probes.enrolment.noise_battery import (
     replay_battery,
     sampled,
 )
+from probes.enrolment.settings import EnrolSettings
 from probes.errors import Refused, Unreplayable
-from probes.runner import BatchShape, Runner, Target
+from probes.runner import BatchShape, Replay, Runner, Target
 from probes.runners import in_process
 from tests.probes import tiny
 from tests.probes.architectures import architecture_base
-from tests.probes.tiny import tiny_base
-from tests.probes.worlds import enrolled, never, opened, silent
+from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
+from tests.probes.worlds import canary_set, enrolled, never, opened, silent
 
 Results = dict[str, tuple[Measurement, ...]]
 
@@ -149,6 +155,29 @@ def test_a_shorter_battery_is_chosen_by_name() -> None:
     assert list(results) == ["one row", "padded on the left"]
     with pytest.raises(Refused, match="upside down"):
         replay_battery(opened(), "alpha", canaries, silent, never, ["upside down"])
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_files_in_16_bits_are_computed_in_float32_and_hide_no_loss_of_a_fifth_of_a_per_cent(
+    stored: torch.dtype, tmp_path: Path
+) -> None:
+    base = ends_now_and_then(tiny_base(tmp_path / "base", tied=False))
+    adapter = tiny_adapter(tmp_path / "a", base)
+    for file in (base / "model.safetensors", adapter / "adapter_model.safetensors"):
+        save_file({name: tensor.to(stored) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    runner = tiny.opened(base, tmp_path, {"a": adapter})
+    settings = EnrolSettings(
+        base="b", at=0.0, log_threshold=21.5, per_half=8, min_pool=4, min_tokens=2, signatures=False
+    )
+    golden = enrol(runner, "a", canary_set(40), settings, [], silent, never)
+    assert {canary.reference.noise.scale for canary in golden.canaries} == {LEAST.scale}
+    for strength, tolerance in ((0.99, 0.005), (0.998, 0.001)):
+        targets = Target("a", scale=strength), Target(None)
+        for canary in golden.canaries:
+            asked = [Replay(canary.id, canary.prompt, canary.forced, one, canary.reference.kept) for one in targets]
+            served, base_now = (summary(answer) for answer in ask_all(runner, asked, never).values())
+            now = measure(Comparison("a", canary.reference, 1, served, base_now, 0.0))
+            assert beyond_tolerance(now, Tolerances(scale=tolerance)), (canary.id, now.scale)
 
 
 def test_a_stop_and_bad_numbers_are_not_a_battery() -> None:
