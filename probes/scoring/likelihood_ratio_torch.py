@@ -334,14 +334,14 @@ def rank_bins_torch(golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], bins
     """``likelihood_axes.rank_bins``, (bins, N) for each of ``drawn_by``: from the most probable tokens alone where all
     others lie in the last bin, from the whole vocabulary at other positions."""
     ids = _in_order(golden, min(golden.shape[-1], FIRST_LOOK))
-    found = _rank_bins(golden, drawn_by, ids, bins)
+    chances = _rank_bins(golden, drawn_by, ids, bins)
     flat = (_running(golden, ids)[:, -1] < 1.0 - 1.0 / bins).nonzero()[:, 0]
     if len(flat) and ids.shape[-1] < golden.shape[-1]:
         rows = golden[flat]
         order = rows.sort(dim=-1, descending=True, stable=True).indices
-        for some, whole in zip(found, _rank_bins(rows, [side[flat] for side in drawn_by], order, bins), strict=True):
+        for some, whole in zip(chances, _rank_bins(rows, [side[flat] for side in drawn_by], order, bins), strict=True):
             some[:, flat] = whole
-    return found
+    return chances
 
 
 def _rank_bins(

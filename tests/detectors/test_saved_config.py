@@ -14,7 +14,7 @@ from detectors.registry import load, names
 from detectors.saved_config import config_json, same_config
 
 # Of a detector whose saved evidence once meant something else; all others have the first.
-LAYOUTS = {"adapter_gap": 2, "base_shift": 2}
+LAYOUTS = {"adapter_gap": 2, "base_shift": 2, "embedding_drift": 2}
 
 
 class Kind(Enum):
