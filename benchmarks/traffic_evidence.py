@@ -1,7 +1,7 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, prefixes, retention, texts, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, speed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, report, stored_figures
-from benchmarks.traffic import clipped, delays, fair_bet, peers, prefixes, scoring_speed, texts
+from benchmarks.traffic import clipped, delays, fair_bet, peers, prefixes, scoring_speed, texts, unexplained
 from benchmarks.traffic.observed import Observed, observe
-from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
-from detectors.evidence.alternative import HALF_STRENGTH
+from benchmarks.traffic.served import SEED, WITHOUT, WRITERS, Cell, jobs, open_runner
+from detectors.evidence.alternative import FOUR_BITS, HALF_STRENGTH
 from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner
 from probes.scoring.scoring_job import COPIES, ScoringOptions
@@ -29,8 +29,11 @@ OTHERS = (
     SamplingParameters(1.0, top_p=0.9),
     SamplingParameters(0.0),
 )
+# Blocks of the first adapter that an engine may lose.
+BLOCKS = ("mlp", "attention", "v_proj")
 ALL = ScoringOptions(copies=COPIES, passes=None)
 HALVES = ScoringOptions(copies=(HALF_STRENGTH,), others=False, passes=None)
+QUANTISED = ScoringOptions(copies=(FOUR_BITS,), others=False, passes=None)
 BARE = ScoringOptions(copies=(), others=False, passes=0)
 
 
@@ -93,6 +96,13 @@ class World:
         }
         return {key: self._observed(cell, BARE, False) for key, cell in cells.items()}
 
+    @cached_property
+    def engine(self) -> list[Observed]:
+        """The first adapter under faults of the engine alone: a base in 4 bits, and one of its blocks lost."""
+        writers = {"4 bits": QUANTISED} | {f"{WITHOUT}{block}": BARE for block in BLOCKS}
+        cells = {Cell(ADAPTERS[0], writer, PLAIN, self.small): asking for writer, asking in writers.items()}
+        return [self._observed(cell, asking, False) for cell, asking in cells.items()]
+
     def few(self, writer: str) -> peers.Pool:
         """A few prompts that come again and again."""
         cell = Cell(ADAPTERS[0], writer, PLAIN, self.count, "few")
@@ -122,6 +132,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "fair_bet": _fair,
         "replicas": _replicas,
         "peers": _peers,
+        "unexplained": lambda world: unexplained.figures(world.engine),
         "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),

@@ -454,6 +454,10 @@ CHECK_THE_ENGINE = (
     "compare the engine's precision, quantization and sharding settings, and the files that it loaded, with those "
     "before; then run gapwatch query responses"
 )
+PUT_SAMPLER_BACK = (
+    "put the sampling defaults of the engine and the gateway back (temperature, top_p, generation_config.json), then "
+    "run gapwatch query sampler -p subject={adapter_argument}"
+)
 DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requested}"
 
 # A healthy adapter that differs from what was accepted by more than its noise. scale: its strength; interval: see

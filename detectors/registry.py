@@ -82,6 +82,12 @@ class WeighsAlternatives(Protocol):
 class CalibratesSampler(Protocol):
     """A detector that can say from responses by which sampler their tokens are drawn."""
 
+    @property
+    def pages(self) -> bool: ...
+
+    def restart(self, subject: str) -> None:
+        """Estimates are of the responses after this."""
+
     def calibration(self, subject: str, record: TrafficRound) -> Calibration | None:
         """After the round; None before the first scored response."""
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.traffic.served import Cell, jobs, kept_file
-from detectors.evidence.alternative import BASE, Alternative, interpolation
+from benchmarks.traffic.served import Cell, jobs, kept_file, lost_block
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind, interpolation
 from probes.model import shared_prefix
 from probes.model.response_scoring import ADAPTER, ScoredBy, joined, logits_of
 from probes.model.shared_prefix import HiddenStates, read_all
@@ -24,12 +24,13 @@ from probes.scoring.likelihood_ratio_torch import (
     growth_torch,
     mean_e_torch,
     null_of_torch,
+    rank_bins_torch,
     score_torch,
     token_distribution_torch,
 )
 from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives
 from probes.scoring.token_distribution import SamplingParameters
-from probes.scoring.token_scores import TokenScores, samplers
+from probes.scoring.token_scores import TokenScores, samplers, uniforms
 
 Doubles = NDArray[np.float64]
 WINDOW = 16
@@ -49,6 +50,7 @@ class Observed:
     outputs: (R, d) embeddings of the responses
     growth: alternative or sampler -> (N,) exact mean of ln L under who wrote them, by the sampler in force; empty where
     that is not a fault, or no golden copy's answer
+    ranks_written: (B, N) exact chance of each bin for the rank of a token, under who wrote it; empty likewise
     """
 
     cell: Cell
@@ -58,6 +60,7 @@ class Observed:
     mean_e: Mapping[Bet, Doubles]
     outputs: Doubles
     growth: Mapping[Bet, Doubles] = field(default_factory=dict)
+    ranks_written: Doubles = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def log_l(self) -> dict[Bet, Doubles]:
@@ -79,7 +82,8 @@ def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> 
     voices = _voices(runner, cell, asking)
     file = kept_file(runner, cell, repr((asking.tokens, voices, exact, WINDOW)), FORMULAS)
     if not file.exists():
-        computed = _observed(runner, cell, asking, voices, exact)
+        with lost_block(runner.loaded.golden_model(), cell):
+            computed = _observed(runner, cell, asking, voices, exact)
         file.with_suffix(".new").write_bytes(pickle.dumps(computed))
         file.with_suffix(".new").replace(file)
     kept: Observed = pickle.loads(file.read_bytes())
@@ -90,7 +94,11 @@ def _voices(runner: Runner, cell: Cell, asking: ScoringOptions) -> dict[ScoredBy
     """Whose passes read every response of the cell: adapter, base, and the alternatives with a pass of their own."""
     names = {AdapterVersion(name): name for name in runner.config.adapters}
     sides = (ADAPTER, Target(cell.adapter)), (BASE, Target(None))
-    return dict([*sides, *alternatives(jobs(runner, cell)[0], names, asking).items()])
+    others = alternatives(jobs(runner, cell)[0], names, asking)
+    writer = cell.written_by
+    if writer is not None and writer.kind is AlternativeKind.UNKNOWN:
+        others[writer] = Target(cell.writer)
+    return dict([*sides, *others.items()])
 
 
 def _observed(
@@ -103,6 +111,7 @@ def _observed(
         kl: dict[Bet, list[Doubles]] = {}
         mean_e: dict[Bet, list[Doubles]] = {}
         growth: dict[Bet, list[Doubles]] = {}
+        ranks_written: list[Doubles] = []
         for i, job in enumerate(responses):
             for at in range(0, len(job.output), WINDOW):
                 here = slice(at, at + WINDOW)
@@ -116,11 +125,13 @@ def _observed(
                     _add(mean_e, _means(logits, cell.sampling, asking))
                 if cell.faulty and cell.written_by in voices:
                     _add(growth, _growth(logits, cell, asking))
+                    ranks_written.append(_ranks_written(logits, cell, asking))
     lengths = np.array([len(job.output) for job in responses], dtype=np.int64)
     exact_means, grown = ({name: np.concatenate(rows) for name, rows in each.items()} for each in (mean_e, growth))
     mean_kl = {name: float(np.concatenate(values).mean()) for name, values in kl.items()}
     outputs = np.stack([reading.output.numpy() for reading in readings[BASE]]).astype(np.float64)
-    return Observed(cell, lengths, joined(pieces), mean_kl, exact_means, outputs, grown)
+    written = np.concatenate(ranks_written, axis=1) if ranks_written else np.zeros((0, 0))
+    return Observed(cell, lengths, joined(pieces), mean_kl, exact_means, outputs, grown, written)
 
 
 def _read(runner: Runner, target: Target, responses: Sequence[ScoringJob]) -> list[HiddenStates]:
@@ -135,7 +146,7 @@ def _scored(
 ) -> TokenScores:
     assert job.sampling is not None
     tokens = torch.tensor(job.output[part])
-    uniform = torch.from_numpy(np.random.default_rng(len(tokens) + part.start).random(len(tokens)))
+    uniform = torch.from_numpy(uniforms(job.response)[part])
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
     return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), options.tokens)
 
@@ -178,6 +189,13 @@ def _growth(logits: Mapping[ScoredBy, torch.Tensor], cell: Cell, options: Scorin
     null, bets = _null(logits, cell.sampling, options), _bets(logits, cell.sampling, options)
     truth = token_distribution_torch(logits[cell.written_by], cell.in_force or cell.sampling).exp()
     return {name: growth_torch(bet, null, truth, options.tokens.numeric).numpy() for name, bet in bets.items()}
+
+
+def _ranks_written(logits: Mapping[ScoredBy, torch.Tensor], cell: Cell, options: ScoringOptions) -> Doubles:
+    golden = token_distribution_torch(logits[ADAPTER], cell.sampling)
+    truth = token_distribution_torch(logits[cell.written_by], cell.in_force or cell.sampling)
+    (chances,) = rank_bins_torch(golden, [truth], options.tokens.rank_bins)
+    return chances.numpy()  # type: ignore[no-any-return]
 
 
 def _null(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +18,17 @@ import numpy as np
 import torch
 
 from agent.demo.stage import ADAPTERS, cache_dir
-from detectors.evidence.alternative import BASE, FOUR_BITS, HALF_STRENGTH, Alternative, other_adapter
+from detectors.evidence.alternative import (
+    BASE,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    Alternative,
+    AlternativeKind,
+    other_adapter,
+)
 from examples.helpdesk.data import HERE, examples
 from probes.artefacts.base_files import packaged_gguf
+from probes.model.faulty_adapters import without
 from probes.model.forward import Model
 from probes.model.lora import row_groups
 from probes.model.packing import padded
@@ -41,11 +50,14 @@ ELSEWHERE = (
     "注文番号A7003の配送状況を教えてください。",
 )
 WRITERS = ("healthy", "base", "half", "4 bits", "wrong")
+# Beside these, an adapter of which the engine has lost a block: no alternative is like that.
+WITHOUT = "without "
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """writer: one of WRITERS; adapter: under whose name; sampling: of the request and, but for ``in_force``, in force
+    """writer: one of WRITERS, or WITHOUT and a block
+    adapter: under whose name; sampling: of the request and, but for ``in_force``, in force
 
     prompts: "own", "few" of them again and again, or "drift"; count: responses
     """
@@ -68,9 +80,11 @@ class Cell:
 
     @property
     def written_by(self) -> Alternative | None:
-        """The alternative that the writer is; None for the adapter itself."""
+        """The alternative that the writer is; None for the adapter itself, UNKNOWN where no alternative is like it."""
         known = {"healthy": None, "base": BASE, "half": HALF_STRENGTH, "4 bits": FOUR_BITS}
-        return other_adapter(self.other) if self.writer == "wrong" else known[self.writer]
+        if self.writer == "wrong":
+            return other_adapter(self.other)
+        return known.get(self.writer, Alternative(AlternativeKind.UNKNOWN, self.writer))
 
     @property
     def name(self) -> str:
@@ -147,15 +161,30 @@ def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> It
     golden = runner.loaded.golden_model()
     model = runner.residency.rounded(golden, 4) if cell.writer == "4 bits" else golden
     voice: tuple[str | None, float] = {
-        "healthy": (cell.adapter, 1.0),
         "base": (None, 1.0),
         "half": (cell.adapter, 0.5),
-        "4 bits": (cell.adapter, 1.0),
         "wrong": (cell.other, 1.0),
-    }[cell.writer]
+    }.get(cell.writer, (cell.adapter, 1.0))
+    if cell.writer.startswith(WITHOUT):
+        voice = (cell.writer, 1.0)
     torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(astuple(cell)).encode(), digest_size=4).digest()))
-    for start in range(0, len(texts), ROWS):
-        yield from _sampled(model, voice, texts[start : start + ROWS], cell.in_force or cell.sampling)
+    with lost_block(model, cell):
+        for start in range(0, len(texts), ROWS):
+            yield from _sampled(model, voice, texts[start : start + ROWS], cell.in_force or cell.sampling)
+
+
+@contextmanager
+def lost_block(model: Model, cell: Cell) -> Iterator[None]:
+    """Meanwhile the adapter without the block that the cell's writer lacks answers under the writer's name."""
+    if not cell.writer.startswith(WITHOUT):
+        yield
+        return
+    own = model.adapters.applied[cell.adapter].adapter
+    model.adapters.apply(cell.writer, without(own, cell.writer.removeprefix(WITHOUT)))
+    try:
+        yield
+    finally:
+        model.adapters.remove(cell.writer)
 
 
 def _sampled(

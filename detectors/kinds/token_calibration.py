@@ -35,6 +35,7 @@ class Config:
     probes/scoring/token_scores.py
 
     bins: of the histogram of ranks; recent: half-life of a response's weight in estimates and histogram, in responses
+    pages: may it alarm by itself? Then it is one more stream of each adapter in the fleet's budget
     """
 
     samplers: tuple[str, ...] = (
@@ -43,6 +44,7 @@ class Config:
     )  # fmt: skip
     bins: int = 20
     recent: float = 500.0
+    pages: bool = False
 
     def __post_init__(self) -> None:
         if not self.samplers or self.bins < 2 or not self.recent > 0:
@@ -112,19 +114,23 @@ class Detector:
     request's (probes/scoring/likelihood_ratio_reference.py). One "+1" a TrafficRound. Guarantee: average run length at
     least A rounds. What breaks it: a model at fault, which is outside this null (traffic_likelihood is the detector of
     that), and records that name other parameters than the engine was given.
-    It informs and does not page: the adapter may be well while its sampler is not, and a healthy verdict then says so
-    (sampler_report.py).
+    By default it informs and does not page: the adapter may be well while its sampler is not, and a healthy verdict
+    then says so (sampler_report.py). With ``pages`` its alarm opens an incident, whose cause is the sampler where no
+    alternative explains the responses (adapter_decision.py).
 
     Source: docs/mathematics.md#sampler-in-force.
     """
 
     reads = TrafficRound
     about = SubjectKind.ADAPTER
-    pages = False
 
     def __init__(self, config: Config, state: State | None = None) -> None:
         self.config = config
         self.state = State() if state is None else state
+
+    @property
+    def pages(self) -> bool:
+        return self.config.pages
 
     def update(self, record: TrafficRound) -> tuple[Evidence, ...]:
         """The responses scored since the last round. A response with NaN among its numbers is passed over."""

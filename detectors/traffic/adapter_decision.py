@@ -21,11 +21,13 @@ from detectors.on_call_text import (
     MAKE_SCORABLE,
     NO_RESPONSES,
     NONE_SCORED,
+    PUT_SAMPLER_BACK,
     RESPONSES_ALSO_UNSCORED,
     RESPONSES_SCORED,
 )
-from detectors.records import Evidence, Identity, Interval, Reason, ShareOf, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
 from detectors.traffic.response_summary import ResponseSummary
+from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import BY_RESPONSES, Incident, Outcome, RoundResult, Rules, Step, advance
 from detectors.verdicts.report import report, unjudged
@@ -36,23 +38,28 @@ MISSED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ResponseIncident:
-    """What is remembered of one adapter's responses between rounds. counts: since the first bad round"""
+    """What is remembered of one adapter's responses between rounds. counts: since the first bad round
+
+    drawn_at: parameter of the sampler -> its value when an incident opened whose cause it is
+    """
 
     incident: Incident = field(default_factory=Incident)
     counts: ResponseCounts = field(default_factory=ResponseCounts)
+    drawn_at: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
         return self.incident.open
 
     def to_json(self) -> dict[str, Any]:
-        return {"incident": self.incident.to_json(), **self.counts.to_json()}
+        drawn_at = {"drawn_at": dict(self.drawn_at)} if self.drawn_at else {}
+        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
         """Files of earlier versions hold the onset's estimate beside the incident, as ``began``."""
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
-        return cls(incident, ResponseCounts.from_json(stored))
+        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}))
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -66,10 +73,12 @@ class ResponseEstimates:
 
     strength: how much of the adapter is left, by the responses alone
     onset_at: when the fault began, by the CUSUM statistic
+    sampler: in force, where a detector estimates it and may page for it
     """
 
     strength: Interval | None = None
     onset_at: float | None = None
+    sampler: SamplerInForce = field(default_factory=SamplerInForce)
 
 
 def decide_traffic(
@@ -94,20 +103,30 @@ def decide_traffic(
     if not responses.scored:
         return _unmeasured(blank, responses, before, rules)
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
-    counts = _counted(before, responses, log_e)
+    counts, sampler = _counted(before, responses, log_e), estimates.sampler
+    still_moved = before.open and any(name in sampler.moved for name in before.drawn_at)
     result = RoundResult(
         at=round.at,
-        outcome=Outcome.GOOD if responses.good else Outcome.BAD,
+        outcome=Outcome.GOOD if responses.good and not still_moved else Outcome.BAD,
         log_e=log_e,
         onset_at=estimates.onset_at,
-        may_end=_enough(counts),
+        may_end=_enough(counts) and sampler.is_back(before.drawn_at),
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
-    if step.shows_cause:
+    drawn_at = before.drawn_at if step.after.open else {}
+    # Nothing explains the alarm as well as the way in which tokens are drawn.
+    if step.reason is Reason.ALARM and sampler.words and sampler.log_e >= log_e and not responses.bad:
+        step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
+    elif step.shows_cause and (responses.bad or not drawn_at):
         diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
-        step = step.with_cause(words_of(diagnosis))
-    after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts)
+        step, drawn_at = step.with_cause(words_of(diagnosis)), {}
+    after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts, drawn_at)
     return _measured(blank, step, responses), after
+
+
+def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:
+    action = PUT_SAMPLER_BACK.format(adapter_argument=quote(adapter))
+    return NamedCause(Cause.SAMPLING_CHANGED, sampler.words, action)
 
 
 def _counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> ResponseCounts:

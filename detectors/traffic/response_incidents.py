@@ -20,7 +20,7 @@ from detectors.traffic.adapter_decision import (
 from detectors.traffic.base_decision import decide_traffic_base
 from detectors.traffic.rank_report import with_ranks
 from detectors.traffic.response_summary import summarise
-from detectors.traffic.sampler_report import sampler_in_words, with_sampler
+from detectors.traffic.sampler_report import sampler_in_force, sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
 from detectors.verdicts.incident import Incident, Rules
 
@@ -104,9 +104,12 @@ class ResponseIncidents:
     ) -> Verdict:
         before = self.incidents.get(adapter, ResponseIncident())
         responses = summarise(scores)
+        self._calibrate(adapter, record)
         estimates = self._estimates(adapter)
         verdict, after = decide_traffic(record, adapter, evidence, responses, estimates, before, self.rules)
-        self._calibrate(adapter, record)
+        if self.calibrator is not None and any(name in estimates.sampler.moved for name in after.drawn_at):
+            # What is drawn from now on shows whether it still is; the responses up to here would hide a mend.
+            self.calibrator.restart(adapter)
         unexplained = 0.0 if self.omnibus is None else self.omnibus.unexplained(adapter)
         verdict = with_ranks(verdict, unexplained, self.calibrations.get(adapter))
         verdict = with_sampler(verdict, self.sampler(adapter))
@@ -121,7 +124,10 @@ class ResponseIncidents:
             self.calibrations[adapter] = calibration
 
     def _estimates(self, adapter: str) -> ResponseEstimates:
+        pages = self.calibrator is not None and self.calibrator.pages
+        calibration = self.calibrations.get(adapter) if pages else None
+        sampler = sampler_in_force(calibration, self.rules.log_threshold)
         if self.estimator is None:
-            return ResponseEstimates()
+            return ResponseEstimates(sampler=sampler)
         onset = self.estimator.onset(adapter)
-        return ResponseEstimates(self.estimator.retention(adapter), None if onset is None else onset.at)
+        return ResponseEstimates(self.estimator.retention(adapter), None if onset is None else onset.at, sampler)

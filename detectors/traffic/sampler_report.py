@@ -1,19 +1,66 @@
 """Are tokens drawn by another sampler than the requests ask for? In words, and as the reason of a healthy verdict.
 
-It never pages and never changes a status: a healthy verdict without another reason gets SAMPLING_CHANGED. The templates
-are in detectors/on_call_text.py; the estimates come from detectors/kinds/token_calibration.py.
+By default it never pages and never changes a status: a healthy verdict without another reason gets SAMPLING_CHANGED.
+Where the detector may page, an alarm that the sampler explains has that as its cause (adapter_decision.py). The
+templates are in detectors/on_call_text.py; the estimates come from detectors/kinds/token_calibration.py.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from detectors.on_call_text import DRAWN_AT, DRAWN_BY_ANOTHER, TOKENS_DRAWN
 from detectors.records import Cause, Interval, Reason, Status, Verdict
 from detectors.traffic_records import Calibration
 
 PENALTIES = "no penalties"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerInForce:
+    """The sampler that a round's responses show, as far as it is not the requests'.
+
+    log_e: nats of evidence that it is another one
+    words: what is said of it, "" where the evidence is below the threshold of a page or the estimates agree with it
+    estimates: parameter -> its interval; requested: parameter -> smallest and largest value that was asked for
+    """
+
+    log_e: float = 0.0
+    words: str = ""
+    estimates: Mapping[str, Interval] = field(default_factory=dict)
+    requested: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> dict[str, float]:
+        """Parameter -> its estimate, where its interval excludes all that was requested."""
+        return {
+            name: estimate.mean
+            for name, estimate in self.estimates.items()
+            if _outside(estimate, self.requested.get(name, ()))
+        }
+
+    def is_back(self, before: Mapping[str, float]) -> bool:
+        """Does each of these parameters have an interval that contains what is requested, and not the value that it had
+        before? With few responses it contains both, and nobody can tell."""
+        return all(self._is_back(name, value) for name, value in before.items())
+
+    def _is_back(self, name: str, before: float) -> bool:
+        estimate, requested = self.estimates.get(name), self.requested.get(name, ())
+        if estimate is None or not requested:
+            return False
+        return not _outside(estimate, requested) and _outside(estimate, (before, before))
+
+
+def sampler_in_force(calibration: Calibration | None, log_threshold: float) -> SamplerInForce:
+    """calibration: after the round, None where there is none"""
+    if calibration is None:
+        return SamplerInForce()
+    axes = _axes(calibration)
+    estimates = {name: estimate for name, estimate, _ in axes if estimate is not None}
+    requested = {name: values for name, _, values in axes}
+    return SamplerInForce(calibration.log_e, sampler_in_words(calibration, log_threshold), estimates, requested)
 
 
 def sampler_in_words(calibration: Calibration, log_threshold: float) -> str:
@@ -25,10 +72,7 @@ def sampler_in_words(calibration: Calibration, log_threshold: float) -> str:
     """
     if calibration.log_e < log_threshold:
         return ""
-    axes = (
-        ("temperature", calibration.temperature, calibration.asked_temperature),
-        ("top-p", calibration.top_p, calibration.asked_top_p),
-    )
+    axes = _axes(calibration)
     moved = [
         _moved(name, estimate, requested)
         for name, estimate, requested in axes
@@ -47,6 +91,13 @@ def with_sampler(verdict: Verdict, words: str) -> Verdict:
     if verdict.reason is not Reason.WITHIN_TOLERANCE:
         return noted
     return replace(noted, reason=Reason.SAMPLING_CHANGED, cause=Cause.SAMPLING_CHANGED)
+
+
+def _axes(calibration: Calibration) -> tuple[tuple[str, Interval | None, tuple[float, ...]], ...]:
+    return (
+        ("temperature", calibration.temperature, calibration.asked_temperature),
+        ("top-p", calibration.top_p, calibration.asked_top_p),
+    )
 
 
 def _outside(estimate: Interval, requested: tuple[float, ...]) -> bool:

@@ -335,13 +335,23 @@ def ranks_torch(golden: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tenso
 
 def rank_bins_torch(golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], bins: int) -> list[torch.Tensor]:
     """``likelihood_axes.rank_bins``, (bins, N) for each of ``drawn_by``: from the most probable tokens alone where all
-    others lie in the last bin."""
-    width = golden.shape[-1]
-    ids = _in_order(golden, min(width, FIRST_LOOK))
+    others lie in the last bin, from the whole vocabulary at other positions."""
+    ids = _in_order(golden, min(golden.shape[-1], FIRST_LOOK))
+    chances = _rank_bins(golden, drawn_by, ids, bins)
+    flat = (_running(golden, ids)[:, -1] < 1.0 - 1.0 / bins).nonzero()[:, 0]
+    if len(flat) and ids.shape[-1] < golden.shape[-1]:
+        rows = golden[flat]
+        order = rows.sort(dim=-1, descending=True, stable=True).indices
+        for some, whole in zip(chances, _rank_bins(rows, [side[flat] for side in drawn_by], order, bins), strict=True):
+            some[:, flat] = whole
+    return chances
+
+
+def _rank_bins(
+    golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], ids: torch.Tensor, bins: int
+) -> list[torch.Tensor]:
+    """ids: (N, look) as of ``_in_order``"""
     ahead = _running(golden, ids)
-    if ids.shape[-1] < width and bool((ahead[:, -1] < 1.0 - 1.0 / bins).any()):
-        ids = _in_order(golden, width)
-        ahead = _running(golden, ids)
     points = (torch.arange(1, bins, device=golden.device, dtype=ahead.dtype) / bins).expand(len(golden), -1)
     upper = torch.searchsorted(ahead, points.contiguous()).clamp(max=ids.shape[-1] - 1)
     high, low = ahead.gather(1, upper), torch.where(upper > 0, ahead.gather(1, (upper - 1).clamp(min=0)), 0.0)

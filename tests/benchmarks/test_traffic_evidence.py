@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.traffic import peers, prefixes
+from benchmarks.traffic import peers, prefixes, unexplained
 from benchmarks.traffic.clipped import alarms, by_default, neutral_alarms, per_response
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
@@ -106,6 +106,17 @@ def test_a_fault_that_begins_late_alarms_by_the_responses_that_are_read_whole() 
     assert 16 <= prefixes.alarm(part, 1.5, 50, 10, healthy=300)[0] <= 100
     assert prefixes.alarm(first, 1.5, 50, 10, healthy=300)[0] == prefixes.MOST
     assert prefixes.alarm(first, 1.5, 50, 10) == (4.0, 4.0 * 82)
+
+
+def test_ranks_of_a_fault_are_evidence_and_those_as_accepted_are_none() -> None:
+    """Ranks of density 2 r, where flat ones are all that is benign: .19 nats a token, twenty tokens a response."""
+    flat = np.full((20, 600), 1 / 20)
+    well = observed({BASE: -1.0}, responses=30, tokens=20)
+    tokens = replace(well.tokens, ranks_weaker=flat, ranks_stronger=flat)
+    slope = np.diff((np.arange(21) / 20) ** 2)[:, None] + np.zeros((20, 600))
+    late, share, alarms = (f.value for f in unexplained.figures([replace(well, tokens=tokens, ranks_written=slope)]))
+    assert LOG_A / (0.19 * 20) <= late <= 40
+    assert share == alarms == 0.0
 
 
 def test_peers_see_what_is_plainly_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alternative import BASE
-from detectors.monitor import Judged, Monitor
+from detectors.kinds.token_calibration import Config
+from detectors.monitor import Judged, Monitor, default_configs, paging
 from detectors.records import Cause, Interval, Reason, Status
 from detectors.traffic.sampler_report import sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration
@@ -55,12 +57,15 @@ def test_only_a_healthy_verdict_says_so_and_it_stays_healthy() -> None:
     assert (moved.reason, moved.cause) == (Reason.BASE_MOVED, Cause.NONE)
 
 
-def watched(monitor: Monitor, in_force: SamplingParameters, first: int, rounds: int) -> list[Judged]:
-    """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted."""
+def watched(
+    monitor: Monitor, in_force: SamplingParameters, first: int, rounds: int, log_l: float = -50.0
+) -> list[Judged]:
+    """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted. log_l: of
+    every response, for the base"""
     rng, seen = np.random.default_rng(first), []
     for number in range(first, first + rounds):
-        healthy: dict[str, Any] = {"alternatives": (BASE,), "log_l": np.array([-50.0], np.float32)}
-        scores = [replace(response(rng, PLAIN, in_force, number), **healthy) for _ in range(5)]
+        by_base: dict[str, Any] = {"alternatives": (BASE,), "log_l": np.array([log_l], np.float32)}
+        scores = [replace(response(rng, PLAIN, in_force, number), **by_base) for _ in range(5)]
         seen.append(monitor.observe(traffic_round(*scores, number=number)))
     return seen
 
@@ -88,3 +93,39 @@ def test_an_adapter_without_responses_has_no_new_row_of_its_sampler() -> None:
     monitor = Monitor(Rules(Tolerances(), log_threshold=20.0))
     assert len(watched(monitor, PLAIN, 0, 1)[0].calibrations) == 1
     assert monitor.observe(traffic_round(number=1)).calibrations == ()
+
+
+def paging_monitor() -> Monitor:
+    configs = default_configs(Tolerances()) | {"token_calibration": Config(pages=True)}
+    return Monitor(Rules(Tolerances(), log_threshold=20.0), configs)
+
+
+def test_where_it_may_page_it_is_one_more_stream_of_each_adapter() -> None:
+    by_default = default_configs(Tolerances())
+    assert len(paging(by_default | {"token_calibration": Config(pages=True)})) == len(paging(by_default)) + 1
+
+
+def test_where_it_may_page_a_hotter_sampler_opens_an_incident_that_ends_when_it_is_put_right() -> None:
+    monitor = paging_monitor()
+    hot = [judged.verdicts[0] for judged in watched(monitor, SamplingParameters(1.3), 0, 30)]
+    first = next(verdict for verdict in hot if verdict.status is Status.DEGRADED)
+    assert (first.reason, first.cause) == (Reason.ALARM, Cause.SAMPLING_CHANGED)
+    assert "temperature 1." in first.explanation and "gapwatch query sampler" in first.action
+    later = hot[first.round :]
+    assert {verdict.status for verdict in later} == {Status.DEGRADED}
+    assert {verdict.cause for verdict in later} == {Cause.SAMPLING_CHANGED}
+    assert Reason.STILL_DEGRADED in {verdict.reason for verdict in later}
+
+    saved = json.loads(json.dumps(monitor.state_json()))
+    again = paging_monitor()
+    again.restore(saved)
+    right = [judged.verdicts[0] for judged in watched(again, PLAIN, 30, 40)]
+    assert Reason.RESOLVED in {verdict.reason for verdict in right}
+    assert right[-1].status is Status.HEALTHY
+
+
+def test_a_model_at_fault_is_not_called_another_sampler() -> None:
+    """Ranks and likelihoods of a hotter sampler, on responses that the base explains: the adapter is not applied."""
+    verdicts = [j.verdicts[0] for j in watched(paging_monitor(), SamplingParameters(1.3), 0, 12, log_l=30.0)]
+    alarms = [verdict for verdict in verdicts if verdict.status is Status.DEGRADED]
+    assert alarms and {verdict.cause for verdict in alarms} == {Cause.ADAPTER_NOT_APPLIED}

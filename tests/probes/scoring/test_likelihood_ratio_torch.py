@@ -146,7 +146,8 @@ def test_ranks_of_a_flat_distribution_in_half_precision_are_binned_as_in_the_ref
     sampling: SamplingParameters,
 ) -> None:
     """More tokens than are looked at first carry the ranks, and many of them are equally probable."""
-    raw = torch.randn(3, 5000, generator=torch.Generator().manual_seed(5)).mul(0.5).to(torch.bfloat16).float()
+    raw = torch.randn(4, 5000, generator=torch.Generator().manual_seed(5)).mul(0.5).to(torch.bfloat16).float()
+    raw[1] *= 12.0  # of which the most probable ones are enough
     golden, edge = (token_distribution_torch(side, sampling) for side in (raw, raw + 0.3 * raw.roll(1, -1)))
     (found,) = rank_bins_torch(golden, [edge], 20)
     wanted = rank_bins(golden.double().numpy(), edge.double().numpy(), 20)
