@@ -249,8 +249,9 @@ def moved_base_values(moved: MovedBase) -> dict[str, Any]:
         "explained": 100.0 * (1.0 - moved.quantised.unexplained) if moved.quantised else math.nan,
         "strength": moved.strength.mean,
         "interval": _interval(moved.strength),
-        "weakest": moved.weakest,
-        "weakest_strength": moved.weakest_strength,
+        "who": text.KEEP["several" if len(moved.adapters) > 1 else "one"].format(
+            weakest=moved.weakest, weakest_strength=moved.weakest_strength
+        ),
         "kl": moved.kl,
         "changed": 100.0 * moved.changed_answers,
         "tolerance": 100.0 * moved.tolerance,

@@ -70,14 +70,21 @@ def test_the_range_of_the_tolerance_and_the_way_to_accept_the_base_are_said() ->
 
 def test_its_adapters_do_not_repeat_what_the_base_says_and_an_only_one_says_it() -> None:
     several, only = judged(dict.fromkeys(ADAPTERS, "tuned"), OTHER), judged({"router": "tuned"}, OTHER)
-    assert "of their strength" in several["smol"].explanation and "of their strength" in only["router"].explanation
-    assert all("of their strength" not in several[adapter].explanation for adapter in ADAPTERS)
+    assert (
+        "of the accepted strength" in several["smol"].explanation
+        and "of the accepted strength" in only["router"].explanation
+    )
+    assert "keeps least of its strength" in several["smol"].explanation and "least" not in only["router"].explanation
+    assert all("of the accepted strength" not in several[adapter].explanation for adapter in ADAPTERS)
 
 
 def test_where_it_has_not_moved_under_most_of_them_the_few_say_it() -> None:
     seen = judged({"router": "tuned", "rewriter": "healthy", "extractor": "healthy"}, SAME)
     assert seen["smol"].reason is Reason.WITHIN_TOLERANCE
-    assert "router the least" in seen["router"].explanation and "of their strength" not in seen["rewriter"].explanation
+    assert (
+        "router keeps 1.0" in seen["router"].explanation
+        and "of the accepted strength" not in seen["rewriter"].explanation
+    )
 
 
 def test_a_quantisation_that_explains_it_is_named() -> None:
@@ -94,5 +101,5 @@ def test_a_template_that_changed_is_not_a_base_that_moved() -> None:
     seen = make_base_round(dict.fromkeys(ADAPTERS, "healthy"))
     verdicts = Monitor(RULES).observe(replace(seen, members=tuple(map(rendered, seen.members)))).verdicts
     assert {(v.status, v.reason) for v in verdicts} == {(Status.HEALTHY, Reason.TEMPLATE_CHANGED)}
-    assert all("of their strength" not in v.explanation for v in verdicts)
+    assert all("of the accepted strength" not in v.explanation for v in verdicts)
     assert all(v.base_shift < 1e-6 for v in verdicts)
