@@ -398,8 +398,8 @@ DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requeste
 # fault, fault_action: the text of its cause.
 TOLERATED_CHANGE = Text(
     explanation="{adapter} has changed, and is inside your tolerance of {tolerance:g} %; its strength is {scale:.3f} "
-    "of the accepted one{interval}, its noise {noise:.4f}; the change in other directions is {off_direction:.3f} times "
-    "its accepted effect; {fault}",
+    "of the accepted one{interval}, and benign change moves that by {noise:.4f}; the change in other directions is "
+    "{off_direction:.3f} times its accepted effect; {fault}",
     action="nothing is urgent; {fault_action}",
 )
 TOLERATED_CHANGE_UNEXPLAINED = Text(

@@ -28,7 +28,7 @@ def with_moved_base(verdict: Verdict, members: Sequence[Round], tolerances: Tole
     if verdict.reason is not Reason.BASE_MOVED or not measured:
         return verdict
     words = moved_base_words(moved_base(verdict.base, measured, tolerances))
-    explanation = "; ".join(filter(None, (verdict.explanation, words.explanation)))
+    explanation = "; ".join(filter(None, (words.explanation, verdict.explanation)))
     return replace(verdict, explanation=explanation, action=words.action)
 
 

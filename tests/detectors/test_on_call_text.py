@@ -119,13 +119,16 @@ def test_a_base_that_moved_is_told_without_gaps(moved: MovedBase) -> None:
 def test_a_tolerated_change_is_told_with_the_text_of_its_cause(diagnosis: Diagnosis) -> None:
     figures: dict[str, Any] = {"off_direction": 0.01, "noise": 1e-4, "tolerance": 0.05}
     words = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, 0.988, 0.992, 24), **figures)
-    assert "strength is 0.990 of the accepted one (95 % 0.988..0.992), its noise 0.0001" in words.explanation
+    assert (
+        "strength is 0.990 of the accepted one (95 % 0.988..0.992), and benign change moves that by 0.0001"
+        in words.explanation
+    )
     assert not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", "; ".join(words))
     cause = wording.words_of(diagnosis)
     assert (cause.explanation in words.explanation) == (diagnosis.cause is not Cause.UNKNOWN)
     assert words.action.startswith("nothing is urgent; ")
     one = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, math.nan, math.nan, 1), **figures)
-    assert "accepted one, its noise" in one.explanation
+    assert "accepted one, and benign" in one.explanation
 
 
 def test_the_text_of_a_base_uses_every_field_that_its_diagnosis_offers() -> None:
