@@ -106,10 +106,11 @@ def diagnosed_canaries(round: Round) -> tuple[Measurement, ...]:
     return _held_out(round.measurements)
 
 
-def quantisation(canaries: Sequence[Measurement]) -> MatchedFault | None:
-    """The recorded rounding of the base that explains the present answers of both endpoints; None where none does."""
+def fault_of_base(canaries: Sequence[Measurement]) -> MatchedFault | None:
+    """The fault that explains the present answers of base and adapter together: a recorded rounding, kind QUANTISED,
+    or a temperature of both, kind None; None where neither does."""
     fits = matching_signatures(signature_fits(canaries, 0.0))
-    return _match(fits) if fits and fits[0].cause is Cause.QUANTISED_BASE else None
+    return _match(fits) if fits and fits[0].moves_base else None
 
 
 def on_accepted_ids(round: Round) -> Round:

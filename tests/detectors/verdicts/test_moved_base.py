@@ -87,11 +87,14 @@ def test_where_it_has_not_moved_under_most_of_them_the_few_say_it() -> None:
     )
 
 
-def test_a_quantisation_that_explains_it_is_named() -> None:
+def test_what_explains_both_endpoints_is_named() -> None:
     """Which faults are recorded does not depend on how far the base has moved; 4 bits move this one far."""
-    moved = moved_base("smol", [recorded_round("router", "quantised:4")], T)
-    assert moved.quantised is not None and moved.quantised.names[0] == "4" and moved.quantised.unexplained <= 0.05
-    assert moved_base("smol", [make_round("router", "tuned")], T).quantised is None
+    rounded = moved_base("smol", [recorded_round("router", "quantised:4")], T).fault
+    assert rounded is not None and rounded.names[0] == "4" and rounded.unexplained <= 0.05
+    flatter = moved_base("smol", [recorded_round("router", "temperature_of_all:1.03")], T).fault
+    assert flatter is not None and flatter.kind is None and flatter.value == pytest.approx(1.03, abs=0.003)
+    assert moved_base("smol", [make_round("router", "tuned")], T).fault is None
+    assert moved_base("smol", [recorded_round("router", "temperature:1.03")], T).fault is None
 
 
 def test_a_template_that_changed_is_not_a_base_that_moved() -> None:
