@@ -465,8 +465,8 @@ DRAWN_BY_ANOTHER = "by another sampler ({sampler}), requests asked for {requeste
 # fault, fault_action: the text of its cause.
 TOLERATED_CHANGE = Text(
     explanation="{adapter} has changed, and is inside your tolerance of {tolerance:g} %; its strength is {scale:.3f} "
-    "of the accepted one{interval}, its noise {noise:.4f}; the change in other directions is {off_direction:.3f} times "
-    "its accepted effect; {fault}",
+    "of the accepted one{interval}, and benign change moves that by {noise:.4f}; the change in other directions is "
+    "{off_direction:.3f} times its accepted effect; {fault}",
     action="nothing is urgent; {fault_action}",
 )
 TOLERATED_CHANGE_UNEXPLAINED = Text(
@@ -476,13 +476,17 @@ TOLERATED_CHANGE_UNEXPLAINED = Text(
 )
 
 # A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is, bits,
-# explained: as above; shift: base shift. strength: the mean of what the adapters keep, with STRENGTH_INTERVAL; weakest:
-# the adapter that keeps least; kl: nats a token from the accepted answers; changed: percent of greedy answers;
-# tolerance, least, most: percent of strength that a canary may be off by, before and now; names: of the adapters.
+# explained: as above; temperature: of adapter and base alike; shift: base shift. who: see KEEP; strength: the mean of
+# what is kept; interval: see STRENGTH_INTERVAL; kl: nats a token from the accepted answers; changed: percent of greedy
+# answers; tolerance, least, most: percent of strength that a canary may be off by, before and now; names: of adapters.
 MOVED_BASE_BECAUSE = {
     "quantised": Text(
         explanation="the base answers like a {bits} quantised copy of the accepted one (base shift {shift:.2g}), which "
         "explains {explained:.0f} % of the difference"
+    ),
+    "temperature": Text(
+        explanation="the base and its adapters answer as at temperature {temperature:.3f} (base shift {shift:.2g}), "
+        "which explains {explained:.0f} % of the difference"
     ),
     "other weights": Text(
         explanation="the base has other weights than accepted (hash was {base_was}, is {base_is}; base shift "
@@ -498,14 +502,18 @@ MOVED_BASE_BECAUSE = {
     ),
 }
 MOVED_BASE = Text(
-    explanation="its adapters keep {strength:.3f} of their strength{interval}, {weakest} the least with "
-    "{weakest_strength:.3f}; their answers are {kl:.2g} nats a token (KL) from the accepted ones; {changed:.0f} % of "
-    "their greedy answers are others; until this base is accepted a canary may be off by {least:.1f} to {most:.1f} % "
-    "of strength, in place of {tolerance:g} %",
+    explanation="{who} {strength:.3f} of the accepted strength{interval}; the answers are {kl:.2g} nats a token (KL) "
+    "from the accepted ones; {changed:.0f} % of the greedy answers are others; until this base is accepted a canary "
+    "may be off by {least:.1f} to {most:.1f} % of strength, in place of {tolerance:g} %",
     action="if this base was intended, accept it for each of its adapters ({names}), such as gapwatch enrol "
     "{first_argument} --replace --why TEXT; if not, compare revision, dtype and quantisation of the base with those of "
     "the last good release and put that one back",
 )
+# One adapter or several. weakest: the one that keeps least, and how much that is.
+KEEP = {
+    "one": "{weakest} keeps",
+    "several": "{weakest} keeps least of its strength ({weakest_strength:.3f}); on average the adapters keep",
+}
 STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -191,7 +191,10 @@ def _over_rounds(retention: Interval | None) -> str:
 
 
 def _number(value: float, of_what: str) -> str:
-    return f"{value:.3f} {of_what}" if math.isfinite(value) else ""
+    """Three decimals, and two digits of what would be 0.00 by them."""
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.3f} {of_what}" if value == 0 or abs(value) >= 0.01 else f"{value:.2g} {of_what}"
 
 
 def _words(name: str) -> str:

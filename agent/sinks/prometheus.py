@@ -69,7 +69,8 @@ def _verdict(verdict: Verdict, telemetry: Telemetry) -> None:
     labels = {"subject_kind": verdict.subject_kind.value, "subject": verdict.subject}
     telemetry.set("gapwatch.status", LEVELS[verdict.status], **labels)
     telemetry.set("gapwatch.last_round", verdict.at, **labels)
-    telemetry.set("gapwatch.tolerated_change", float(bool(verdict.tolerated_change)), **labels)
+    has_changed = verdict.status is Status.HEALTHY and bool(verdict.tolerated_change)
+    telemetry.set("gapwatch.tolerated_change", float(has_changed), **labels)
     figures = {
         "gapwatch.retention": verdict.retention.mean if verdict.retention else math.nan,
         "gapwatch.scale": verdict.scale,

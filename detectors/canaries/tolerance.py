@@ -24,8 +24,8 @@ from detectors.records import BaseRound, Bools, CanarySplit, Measurement, Reason
 # Where the base has moved single canaries scatter, even if the adapter survives. So much more is allowed for each unit
 # of sqrt(B): of |s - 1|, and of sqrt(rho). Source: docs/mathematics.md#tolerance.
 STRENGTH_PER_SHIFT, DISTORTION_PER_SHIFT = 1.5, 3.0
-# Probability that may go to tokens which were among the most probable ones of neither golden side. Bases in six bits or
-# with a benign tune of 30 % merged in reach .039.
+# Probability that may go to tokens which were among the most probable ones of neither golden side. Bases in six bits
+# reached .009, with 10 % of a later tune .016, and with 30 % of it .056 (python -m benchmarks.zoo.moved_bases).
 MASS_OUTSIDE = 0.05
 
 

@@ -121,7 +121,7 @@ class BaseDiagnosis:
 class MovedBase:
     """A base that has moved, whose adapters are within tolerance; means over their held-out canaries.
 
-    adapters: those that were measured; shift: B; quantised: the recorded rounding that explains it, None for none
+    adapters: those that were measured; shift: B; fault: a rounding or a temperature that explains it, or None
     strength: effective scale with its interval; weakest: the adapter with the least of it, and how much that is
     kl: of the served answers from the accepted ones, nats a token; changed_answers: share of other greedy answers
     tolerance: |s - 1| allowed on a base that has not moved; allowed: the least and the most of it now, over canaries
@@ -130,7 +130,7 @@ class MovedBase:
     base: str
     adapters: tuple[str, ...]
     identity: Identity
-    quantised: MatchedFault | None
+    fault: MatchedFault | None
     shift: float
     strength: Interval
     weakest: str

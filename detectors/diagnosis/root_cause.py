@@ -15,14 +15,22 @@ is not visible to canaries; the traffic detectors report it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from detectors.canaries.retention import prepare
-from detectors.canaries.tolerance import Tolerances, base_moved, beyond_tolerance, blocked_by, draw_scores
+from detectors.canaries.tolerance import (
+    STRENGTH_PER_SHIFT,
+    Tolerances,
+    base_moved,
+    beyond_tolerance,
+    blocked_by,
+    draw_scores,
+)
 from detectors.diagnosis.faulty_replicas import ReplicaGroups, groups_by_distance, groups_by_pod
 from detectors.diagnosis.record import (
     BaseDiagnosis,
@@ -33,21 +41,33 @@ from detectors.diagnosis.record import (
     MeanFigures,
 )
 from detectors.diagnosis.resembled_adapter import adapter_in_base, adapter_moved_towards
-from detectors.diagnosis.signature_matching import ONE_FOR_ALL, SignatureFit, matching_signatures, signature_fits
-from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Measurement, Round
+from detectors.diagnosis.signature_matching import (
+    EACH_ITS_OWN,
+    ONE_FOR_ALL,
+    RUNNER_UP,
+    SignatureFit,
+    matching_signatures,
+    signature_fits,
+)
+from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Identity, Measurement, Round
 
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
 # Other weights that answer as before: the adapter was trained on another internal layout, and what is left of it is
 # chance. Of a re-parameterised 135M model .00 to .40 was left, by how much of it was permuted.
 MOSTLY_LOST = 0.5
-# A strength is the same on every canary up to this share of it, or of what is lost, whichever is less. While the base
-# has moved: between the curve's knots the tests' toy world scatters by .012 up to x2, and what a base takes away is not
-# even: 4-bit bases scatter by .07-.08 of it. While it stands still, only two clusters of canaries must be excluded.
+# A strength is the same on every canary: one for all may leave this share of itself, or of what is lost, whichever is
+# less, more than each canary's own (roots of energy over |delta|^2). Where the weights are others by their hash: a
+# re-parameterised base answers as before, and what it takes away is not even, .06-.08 of it in the tests' toy world.
+# Where they are not, only two clusters of canaries must be excluded.
 EVEN, EVEN_ON_SAME_BASE = 0.03, 0.15
-# Each canary has a point of its own on the curve, so that more is required of it than of a fixed signature while the
-# base stands still: on a 135M model strengths between knots left .000-.002, half of each matrix's rows zeroed .019.
+# Each canary has a point of its own on the curve, so that more is required of it than of a fixed signature: on a 135M
+# model strengths between knots left .000-.002 of the energy to explain, half of each matrix's rows zeroed .019.
 LEFT_BY_STRENGTH = 0.01
+# What a base that has moved adds to both, for each unit of sqrt(B), and of B. Strengths of .5 to 2 on bases with B up
+# to .02 (the toy world; a base of the zoo in 8 to 4 bits, and with up to 30 % of a tune) needed .44, and 3.4; a base
+# that was at fault itself left .62 and 24 or more.
+UNEVEN_PER_SHIFT, LEFT_PER_SHIFT = 0.5, 5.0
 
 
 def diagnose(round: Round, tolerances: Tolerances) -> Diagnosis:
@@ -57,7 +77,7 @@ def diagnose(round: Round, tolerances: Tolerances) -> Diagnosis:
     a faulty pod; nothing left of the adapter (with or without another base); the signature that explains the present
     answers; two clusters of canaries; a base that moved; files of the adapter that were replaced. UNKNOWN when it is
     none of these. A signature goes before the base, because a base that moved and was tolerated stays moved for months;
-    what a base does to an adapter leaves too much over, or scatters too much over canaries, to pass as one. The base
+    what a base does to an adapter leaves too much over, or is too uneven over canaries, to pass as one. The base
     counts as moved by its answers or by its hash: a re-parameterised base answers as before.
     """
     if not diagnosed_canaries(round):
@@ -101,10 +121,11 @@ def diagnosed_canaries(round: Round) -> tuple[Measurement, ...]:
     return _held_out(round.measurements)
 
 
-def quantisation(canaries: Sequence[Measurement]) -> MatchedFault | None:
-    """The recorded rounding of the base that explains the present answers of both endpoints; None where none does."""
+def fault_of_base(canaries: Sequence[Measurement]) -> MatchedFault | None:
+    """The fault that explains the present answers of base and adapter together: a recorded rounding, kind QUANTISED,
+    or a temperature of both, kind None; None where neither does."""
     fits = matching_signatures(signature_fits(canaries, 0.0))
-    return _match(fits) if fits and fits[0].cause is Cause.QUANTISED_BASE else None
+    return _match(fits) if fits and fits[0].moves_base else None
 
 
 def on_accepted_ids(round: Round) -> Round:
@@ -140,11 +161,11 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     if is_nothing_left(canaries):
         cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)
-    fits = matching_signatures(signature_fits(canaries, tolerances.allowed_deviation(round.adapter)))
+    tried = signature_fits(canaries, tolerances.allowed_deviation(round.adapter))
+    fits = matching_signatures(tried) or _strength_beside_the_base(tried)
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(fits) and fits[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
-    allowed = float(np.mean([tolerances.allowed_deviation(round.adapter, m.base_shift) for m in canaries]))
-    if fits and not other_weights and _may_be_named(fits[0], canaries, moved, allowed):
+    if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, moved):
         return replace(blank, cause=fits[0].cause, match=_match(fits))
     block = fits[0].name if fits and fits[0].cause is Cause.PARTLY_APPLIED else ""
     if round.identity.base_moved and not answers_moved and means.retention <= MOSTLY_LOST:
@@ -157,13 +178,61 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     return replace(blank, cause=Cause.ADAPTER_REPLACED) if round.identity.adapter_moved else blank
 
 
-def _may_be_named(best: SignatureFit, canaries: Sequence[Measurement], moved: bool, allowed: float) -> bool:
-    """May this signature be the cause? A strength must be off and even; a part may be missing because of the base."""
+def _may_be_named(
+    best: SignatureFit, tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances, moved: bool
+) -> bool:
+    """May this signature be the cause? A part may be missing because of the base; of a strength more is asked."""
     if best.cause is Cause.WRONG_STRENGTH:
-        fits = moved or best.share <= LEFT_BY_STRENGTH
-        even = (best.name == ONE_FOR_ALL and not moved) or _is_even(canaries, moved)
-        return fits and abs(best.value - 1.0) > allowed and even
+        return _is_strength(tried, round, tolerances)
     return best.cause is not Cause.PARTLY_APPLIED or not moved
+
+
+def _strength_beside_the_base(tried: Sequence[SignatureFit]) -> tuple[SignatureFit, ...]:
+    """The strength, where it leaves at most half of what any other fault in place leaves, however much that is.
+
+    How much it may leave depends on the base: ``_is_strength``. Faults of the base do not compete: it moved as well.
+    """
+    in_place = sorted((fit for fit in tried if not fit.moves_base), key=lambda fit: (fit.left, fit.raw))
+    others = (fit.left for fit in in_place if fit.cause is not Cause.WRONG_STRENGTH)
+    is_clear = bool(in_place) and in_place[0].left <= RUNNER_UP * next(others, math.inf)
+    return (in_place[0],) if is_clear and in_place[0].cause is Cause.WRONG_STRENGTH else ()
+
+
+def _is_strength(tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances) -> bool:
+    """Is it one strength on all canaries, and off by more than the base can be to blame for?
+
+    All three limits grow with the base shift, as tolerances do: whether the base counts as moved decides none of them.
+    """
+    canaries = diagnosed_canaries(round)
+    fits = {fit.name: fit for fit in tried if fit.cause is Cause.WRONG_STRENGTH}
+    best = min(fits.values(), key=lambda fit: (fit.left, fit.raw))
+    by_the_base = tolerances.allowed_deviation(round.adapter) + STRENGTH_PER_SHIFT * _root_of_shift(canaries)
+    left = LEFT_BY_STRENGTH * best.energy + _added_by_the_base(canaries)
+    return abs(best.value - 1.0) > by_the_base and best.left <= left and _is_even(fits, canaries, round.identity)
+
+
+def _is_even(fits: Mapping[str, SignatureFit], canaries: Sequence[Measurement], identity: Identity) -> bool:
+    """Does one strength of all canaries leave hardly more than each canary's own?"""
+    if ONE_FOR_ALL not in fits or EACH_ITS_OWN not in fits:
+        return False
+    uneven = max(fits[ONE_FOR_ALL].raw - fits[EACH_ITS_OWN].raw, 0.0) / sum(map(_energy, canaries))
+    scale = float(np.mean([m.scale for m in canaries]))
+    noise = float(np.mean([m.comparison.reference.noise.scale for m in canaries]))
+    share = (EVEN if identity.base_moved else EVEN_ON_SAME_BASE) * min(scale, abs(scale - 1.0))
+    return math.sqrt(uneven) <= share + UNEVEN_PER_SHIFT * _root_of_shift(canaries) + noise
+
+
+def _root_of_shift(canaries: Sequence[Measurement]) -> float:
+    return math.sqrt(float(np.mean([m.base_shift for m in canaries])))
+
+
+def _added_by_the_base(canaries: Sequence[Measurement]) -> float:
+    """Nats squared that a base which has moved this far may add to what a strength leaves."""
+    return LEFT_PER_SHIFT * sum(m.base_shift * _energy(m) for m in canaries)
+
+
+def _energy(m: Measurement) -> float:
+    return prepare(m.comparison.reference).energy
 
 
 def _match(fits: Sequence[SignatureFit]) -> MatchedFault:
@@ -229,14 +298,6 @@ def _previous_tenant(
         before, now = (ready.from_base(m.comparison.served.log_probs) for m in (cold, warm))
         moves.append((cold, now - before))
     return adapter_moved_towards(moves)
-
-
-def _is_even(canaries: Sequence[Measurement], moved: bool) -> bool:
-    """Is it one strength on all canaries, up to their noise? Of what is left or lost, whichever is less."""
-    scale = float(np.mean([m.scale for m in canaries]))
-    noise = float(np.mean([m.comparison.reference.noise.scale for m in canaries]))
-    spread = float(np.std([m.scale for m in canaries]))
-    return spread <= (EVEN if moved else EVEN_ON_SAME_BASE) * min(scale, abs(scale - 1.0)) + noise
 
 
 def _means(canaries: Sequence[Measurement]) -> MeanFigures:

@@ -70,6 +70,7 @@ class SignatureFit:
     value: what was fitted: mean effective scale, temperature, or the other adapter's part; nan where nothing was
     left, energy: nats squared, summed over canaries, minus what benign noise may add; share: left / energy
     raw: left before the noise was subtracted, which orders signatures that leave nothing above it
+    moves_base: is it read on both endpoints?
     """
 
     cause: Cause
@@ -79,6 +80,7 @@ class SignatureFit:
     raw: float
     kind: FaultKind | None = None
     value: float = math.nan
+    moves_base: bool = False
 
     @property
     def share(self) -> float:
@@ -161,7 +163,7 @@ def signature_fits(measurements: Sequence[Measurement], tolerance: float) -> tup
 
     def judged(cause: Cause, name: str, left: float, base: bool, kind: FaultKind | None, value: float) -> SignatureFit:
         energy, benign = (both, noise_of_both) if base else (in_place, noise)
-        return SignatureFit(cause, name, max(left - benign, 0.0), energy - benign, left, kind, value)
+        return SignatureFit(cause, name, max(left - benign, 0.0), energy - benign, left, kind, value, base)
 
     residuals = _recorded(canaries)
     fits = [

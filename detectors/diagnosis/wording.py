@@ -64,8 +64,11 @@ def moved_base_words(moved: MovedBase) -> Text:
 
 def _why_moved(moved: MovedBase) -> str:
     """Which of MOVED_BASE_BECAUSE; other weights are said only where a hash says so."""
-    if moved.quantised:
+    if moved.fault and moved.fault.kind is FaultKind.QUANTISED:
         return "quantised"
+    # Many a base of other weights looks sharper or flatter, and its weights are the first thing to look at.
+    if moved.fault and not moved.identity.base_moved:
+        return "temperature"
     if moved.identity.base_moved:
         return "other weights"
     return "same weights" if moved.identity.golden_base and moved.identity.live_base else "hash not known"
@@ -251,18 +254,21 @@ def base_values(diagnosis: BaseDiagnosis) -> dict[str, Any]:
 
 def moved_base_values(moved: MovedBase) -> dict[str, Any]:
     """What MOVED_BASE and MOVED_BASE_BECAUSE may use."""
-    names = moved.quantised.names if moved.quantised else ()
+    fault = moved.fault
+    bits = fault.names if fault and fault.kind is FaultKind.QUANTISED else ()
     least, most = moved.allowed
     return {
         "shift": moved.shift,
         "base_was": short(moved.identity.golden_base),
         "base_is": short(moved.identity.live_base),
-        "bits": _list([_bits(bits) for bits in names], "or"),
-        "explained": 100.0 * (1.0 - moved.quantised.unexplained) if moved.quantised else math.nan,
+        "bits": _list([_bits(name) for name in bits], "or"),
+        "temperature": fault.value if fault else math.nan,
+        "explained": 100.0 * (1.0 - fault.unexplained) if fault else math.nan,
         "strength": moved.strength.mean,
         "interval": _interval(moved.strength),
-        "weakest": moved.weakest,
-        "weakest_strength": moved.weakest_strength,
+        "who": text.KEEP["several" if len(moved.adapters) > 1 else "one"].format(
+            weakest=moved.weakest, weakest_strength=moved.weakest_strength
+        ),
         "kl": moved.kl,
         "changed": 100.0 * moved.changed_answers,
         "tolerance": 100.0 * moved.tolerance,

@@ -14,7 +14,7 @@ import numpy as np
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.tolerance import Tolerances, blocked_by
 from detectors.diagnosis.record import MovedBase
-from detectors.diagnosis.root_cause import diagnosed_canaries, on_accepted_ids, quantisation
+from detectors.diagnosis.root_cause import diagnosed_canaries, fault_of_base, on_accepted_ids
 from detectors.diagnosis.wording import moved_base_words
 from detectors.records import Measurement, Reason, Round, Verdict
 
@@ -28,7 +28,7 @@ def with_moved_base(verdict: Verdict, members: Sequence[Round], tolerances: Tole
     if verdict.reason is not Reason.BASE_MOVED or not measured:
         return verdict
     words = moved_base_words(moved_base(verdict.base, measured, tolerances))
-    explanation = "; ".join(filter(None, (verdict.explanation, words.explanation)))
+    explanation = "; ".join(filter(None, (words.explanation, verdict.explanation)))
     return replace(verdict, explanation=explanation, action=words.action)
 
 
@@ -36,7 +36,7 @@ def moved_base(base: str, measured: Sequence[Round], tolerances: Tolerances) -> 
     """What has moved under these adapters, each with measurements.
 
     The strength is the mean over adapters of the mean over their held-out canaries; its interval is Student's over
-    adapters, over canaries where there is one adapter. Whether a quantisation explains it is asked of the first.
+    adapters, over canaries where there is one adapter. What explains it is asked of the first.
     """
     canaries = {member.adapter: diagnosed_canaries(member) for member in measured}
     strengths = {adapter: float(np.mean([m.scale for m in rows])) for adapter, rows in canaries.items()}
@@ -48,7 +48,7 @@ def moved_base(base: str, measured: Sequence[Round], tolerances: Tolerances) -> 
         base=base,
         adapters=tuple(canaries),
         identity=measured[0].identity,
-        quantised=quantisation(canaries[measured[0].adapter]),
+        fault=fault_of_base(canaries[measured[0].adapter]),
         shift=float(np.mean([m.base_shift for m in every])),
         strength=mean_interval(sample),
         weakest=weakest,

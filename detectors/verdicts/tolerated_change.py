@@ -84,7 +84,7 @@ def with_change(verdict: Verdict, round: Round, tolerances: Tolerances) -> Verdi
     if verdict.status is not Status.HEALTHY:
         return verdict
     words = _words(on_accepted_ids(round), tolerances)
-    explanation = "; ".join(filter(None, (verdict.explanation, words.explanation)))
+    explanation = "; ".join(filter(None, (words.explanation, verdict.explanation)))
     return replace(verdict, tolerated_change=words.explanation, explanation=explanation, action=words.action)
 
 

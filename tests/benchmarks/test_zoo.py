@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from benchmarks.canaries.sensitivity import _area
-from benchmarks.zoo import broken
+from benchmarks.zoo import broken, moved_bases
 from benchmarks.zoo.language import JOBS, VOCABULARY, base_reply, second_reply, sentence, ticket
 from benchmarks.zoo.recipes import ADAPTERS, BASES, FRESH_SEEDS, adapters, bases, key
 from benchmarks.zoo.severities import DRAWN_ONLY, OPEN, Severities, drawn, grid
 from probes.runner import Target
+from tests.detectors.synthetic import measurement
 from tests.probes.tiny import full, opened, tiny_adapter, tiny_base
 
 
@@ -112,3 +115,13 @@ def test_the_area_under_the_curve_is_the_chance_that_a_faulty_value_is_the_large
     assert _area([2.0, 3.0], [0.0, 1.0]) == 1.0
     assert _area([1.0], [0.0, 1.0, 2.0]) == 0.5
     assert _area([0.0], [1.0]) == 0.0
+
+
+def test_a_moved_base_in_figures() -> None:
+    """A canary that is off by .05 more than its tolerance needs that for its root of B."""
+    one = measurement("router", 1, "tuned")
+    far = replace(one, scale=0.9, base_shift=0.01)
+    noise = one.comparison.reference.noise.scale
+    assert moved_bases.needed_factor(far) == pytest.approx((0.1 - 0.05 - noise) / 0.1)
+    line = moved_bases.row("a base", {1.0: [{"c": far}, {"c": one}], 0.5: [{"c": replace(far, scale=0.5)}]})
+    assert line.startswith("a base: B ") and "x1 beyond 0.00, 0.00; x0.5 beyond 1.00" in line

@@ -143,11 +143,12 @@ def prepared(adapter: str, canary: int) -> PreparedReference:
 def answers(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
     """(served, live base) log-probabilities over the vocabulary under a fault by name ("scale:0.5", "adapter:x").
 
-    "improved+scale:0.5" is the second on the base of the first.
+    "improved+scale:0.5" is the second on the base of the first; "moved:0.07", a base that has moved so far (BASES).
     """
     release, _, what = fault.rpartition("+")
     name, _, value = what.partition(":")
-    base = BASES.get(release or name, 0.0)
+    kind, _, far = (release or what).partition(":")
+    base = float(far) if kind == "moved" else BASES.get(kind, 0.0)
     z = log_probs(canary, None, base=base)
     if name in ("not_applied", "swapped_and_lost", "reparameterised"):
         return z, z

@@ -107,7 +107,7 @@ def test_a_text_of_responses_uses_fields_that_its_diagnosis_offers(diagnosis: Re
 
 def moved_base(**more: Any) -> MovedBase:
     kept = Interval(0.99, 0.98, 1.0, 3)
-    plain: dict[str, Any] = {"identity": Identity("sha256:aa", "sha256:bb"), "quantised": None}
+    plain: dict[str, Any] = {"identity": Identity("sha256:aa", "sha256:bb"), "fault": None}
     return MovedBase("smol", ("router", "tone"), **plain | more, shift=3e-5, strength=kept, weakest="tone",
         weakest_strength=0.98, kl=0.001, changed_answers=0.1, tolerance=0.05, allowed=(0.055, 0.06))  # fmt: skip
 
@@ -118,7 +118,9 @@ def moved_base(**more: Any) -> MovedBase:
         moved_base(),
         moved_base(identity=Identity("sha256:aa", "sha256:aa")),
         moved_base(identity=Identity()),
-        moved_base(quantised=MatchedFault(FaultKind.QUANTISED, ("4/32", "4"), math.nan, 0.03)),
+        moved_base(fault=MatchedFault(FaultKind.QUANTISED, ("4/32", "4"), math.nan, 0.03)),
+        moved_base(fault=MatchedFault(None, ("adapter and base",), 1.02, 0.03)),
+        moved_base(fault=MatchedFault(None, ("adapter and base",), 1.02, 0.03), identity=Identity()),
     ],
 )
 def test_a_base_that_moved_is_told_without_gaps(moved: MovedBase) -> None:
@@ -127,21 +129,27 @@ def test_a_base_that_moved_is_told_without_gaps(moved: MovedBase) -> None:
         assert fields("".join(each)) <= set(offered)
     words = wording.moved_base_words(moved)
     assert not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", "; ".join(words))
-    assert ("other weights" in words.explanation) == (moved.identity.base_moved and moved.quantised is None)
-    assert ("like a 4-bit (groups of 32) or 4-bit quantised" in words.explanation) == (moved.quantised is not None)
+    is_quantised = moved.fault is not None and moved.fault.kind is FaultKind.QUANTISED
+    assert ("other weights" in words.explanation) == (moved.identity.base_moved and not is_quantised)
+    assert ("like a 4-bit (groups of 32) or 4-bit quantised" in words.explanation) == is_quantised
+    is_sampling = moved.fault is not None and not is_quantised and not moved.identity.base_moved
+    assert ("as at temperature 1.020" in words.explanation) == is_sampling
 
 
 @pytest.mark.parametrize("diagnosis", [one for one in of_canaries() if one.means], ids=name_of)
 def test_a_tolerated_change_is_told_with_the_text_of_its_cause(diagnosis: Diagnosis) -> None:
     figures: dict[str, Any] = {"off_direction": 0.01, "noise": 1e-4, "tolerance": 0.05}
     words = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, 0.988, 0.992, 24), **figures)
-    assert "strength is 0.990 of the accepted one (95 % 0.988..0.992), its noise 0.0001" in words.explanation
+    assert (
+        "strength is 0.990 of the accepted one (95 % 0.988..0.992), and benign change moves that by 0.0001"
+        in words.explanation
+    )
     assert not re.search(r"[{}]|\bnan\b|\bNone\b|  |; ;|\(\)", "; ".join(words))
     cause = wording.words_of(diagnosis)
     assert (cause.explanation in words.explanation) == (diagnosis.cause is not Cause.UNKNOWN)
     assert words.action.startswith("nothing is urgent; ")
     one = wording.tolerated_change_words(diagnosis, scale=Interval(0.99, math.nan, math.nan, 1), **figures)
-    assert "accepted one, its noise" in one.explanation
+    assert "accepted one, and benign" in one.explanation
 
 
 def test_every_slip_of_arithmetic_has_its_text_with_fields_that_are_filled() -> None:

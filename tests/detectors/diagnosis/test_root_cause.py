@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import diagnose, diagnose_base, diagnosed_canaries
 from detectors.diagnosis.signature_matching import signature_fits
 from detectors.records import NO_GRID, CanarySplit, Cause, Identity, Measurement, Round
-from tests.detectors.synthetic import make_base_round, make_round
+from tests.detectors.synthetic import ADAPTERS, make_base_round, make_round
 
 T = Tolerances()
 
@@ -123,6 +124,34 @@ def test_a_template_that_changed_is_diagnosed_with_how_many_prompts_it_changes()
     diagnosis = diagnose(replace(bad, raw=healthy.measurements[1:]), T)
     assert diagnosis.cause is Cause.TEMPLATE_CHANGED
     assert (diagnosis.changed_prompts, diagnosis.canaries) == (len(bad.measurements) - 1, len(bad.measurements))
+
+
+@pytest.mark.parametrize("identity", [Identity("a", "b"), Identity("a", "a"), Identity()], ids=["other", "same", "?"])
+@pytest.mark.parametrize("moved", [0.0, 0.0068, 0.02, 0.03, 0.045, 0.07, 0.1])
+def test_a_strength_is_named_where_it_is_off_by_more_than_the_base_can_be_to_blame_for(
+    moved: float, identity: Identity
+) -> None:
+    """Over a grid of strengths, on bases with a shift B of 0 to .009. moved: as in BASES of synthetic.py.
+
+    What decides is the strength as it is measured there: the base takes a little of it, or adds to it, by itself.
+    """
+    strengths = (0.5, 0.65, 0.75, 0.8, 0.85, 0.9, 0.95, 1, 1.1, 1.15, 1.25, 1.5, 2)
+    for adapter, strength in product(ADAPTERS, strengths):
+        seen = replace(make_round(adapter, f"moved:{moved}+scale:{strength}"), identity=identity)
+        canaries = diagnosed_canaries(seen)
+        shift, scale = (float(np.mean([getattr(m, name) for m in canaries])) for name in ("base_shift", "scale"))
+        diagnosis, beyond = diagnose(seen, T), abs(scale - 1) - 0.05 - 1.5 * shift**0.5
+        if abs(beyond) > 0.005:
+            assert (diagnosis.cause is Cause.WRONG_STRENGTH) == (beyond > 0), (adapter, strength, shift)
+        if shift < 0.002 and (strength <= 0.85 or strength >= 1.25):
+            assert diagnosis.match is not None and diagnosis.match.value == pytest.approx(strength, rel=0.03)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("release", ["requantised", "partly_reparameterised", "swapped", "tuned"])
+def test_what_a_base_takes_away_is_no_strength(release: str, adapter: str) -> None:
+    """Half of the adapter is lost, unevenly and with much left over; all canaries together have a mean strength."""
+    assert diagnose(make_round(adapter, release), T).cause in (Cause.BASE_SWAPPED, Cause.BASE_SWAPPED_AND_ADAPTER_LOST)
 
 
 def test_named_on_held_out_canaries_and_on_all_where_there_are_none() -> None:

@@ -70,21 +70,31 @@ def test_the_range_of_the_tolerance_and_the_way_to_accept_the_base_are_said() ->
 
 def test_its_adapters_do_not_repeat_what_the_base_says_and_an_only_one_says_it() -> None:
     several, only = judged(dict.fromkeys(ADAPTERS, "tuned"), OTHER), judged({"router": "tuned"}, OTHER)
-    assert "of their strength" in several["smol"].explanation and "of their strength" in only["router"].explanation
-    assert all("of their strength" not in several[adapter].explanation for adapter in ADAPTERS)
+    assert (
+        "of the accepted strength" in several["smol"].explanation
+        and "of the accepted strength" in only["router"].explanation
+    )
+    assert "keeps least of its strength" in several["smol"].explanation and "least" not in only["router"].explanation
+    assert all("of the accepted strength" not in several[adapter].explanation for adapter in ADAPTERS)
 
 
 def test_where_it_has_not_moved_under_most_of_them_the_few_say_it() -> None:
     seen = judged({"router": "tuned", "rewriter": "healthy", "extractor": "healthy"}, SAME)
     assert seen["smol"].reason is Reason.WITHIN_TOLERANCE
-    assert "router the least" in seen["router"].explanation and "of their strength" not in seen["rewriter"].explanation
+    assert (
+        "router keeps 1.0" in seen["router"].explanation
+        and "of the accepted strength" not in seen["rewriter"].explanation
+    )
 
 
-def test_a_quantisation_that_explains_it_is_named() -> None:
+def test_what_explains_both_endpoints_is_named() -> None:
     """Which faults are recorded does not depend on how far the base has moved; 4 bits move this one far."""
-    moved = moved_base("smol", [recorded_round("router", "quantised:4")], T)
-    assert moved.quantised is not None and moved.quantised.names[0] == "4" and moved.quantised.unexplained <= 0.05
-    assert moved_base("smol", [make_round("router", "tuned")], T).quantised is None
+    rounded = moved_base("smol", [recorded_round("router", "quantised:4")], T).fault
+    assert rounded is not None and rounded.names[0] == "4" and rounded.unexplained <= 0.05
+    flatter = moved_base("smol", [recorded_round("router", "temperature_of_all:1.03")], T).fault
+    assert flatter is not None and flatter.kind is None and flatter.value == pytest.approx(1.03, abs=0.003)
+    assert moved_base("smol", [make_round("router", "tuned")], T).fault is None
+    assert moved_base("smol", [recorded_round("router", "temperature:1.03")], T).fault is None
 
 
 def test_a_template_that_changed_is_not_a_base_that_moved() -> None:
@@ -94,5 +104,5 @@ def test_a_template_that_changed_is_not_a_base_that_moved() -> None:
     seen = make_base_round(dict.fromkeys(ADAPTERS, "healthy"))
     verdicts = Monitor(RULES).observe(replace(seen, members=tuple(map(rendered, seen.members)))).verdicts
     assert {(v.status, v.reason) for v in verdicts} == {(Status.HEALTHY, Reason.TEMPLATE_CHANGED)}
-    assert all("of their strength" not in v.explanation for v in verdicts)
+    assert all("of the accepted strength" not in v.explanation for v in verdicts)
     assert all(v.base_shift < 1e-6 for v in verdicts)

@@ -46,7 +46,7 @@ def test_what_is_said_names_strength_interval_noise_tolerance_and_cause() -> Non
     said = play(Monitor(RULES), *[WEAKER] * 3)[-1]["router"]
     figures = "its strength is 0.990 of the accepted one (95 % 0.990..0.991)"
     assert said.tolerated_change.startswith(f"router has changed, and is inside your tolerance of 5 %; {figures}")
-    assert "its noise 0.0010" in said.tolerated_change
+    assert "benign change moves that by 0.0010" in said.tolerated_change
     assert "router is applied at x0.99 of its accepted strength" in said.tolerated_change
     assert said.tolerated_change in said.explanation
     assert said.action.startswith("nothing is urgent; compare lora_alpha")
