@@ -54,7 +54,7 @@ def page(files: Sequence[Path], before: Before = MappingProxyType({})) -> str:
 def values_before(files: Sequence[Path]) -> dict[str, str]:
     """Name of a figure -> its value at the commit that the file is named by, the last file's where several have it."""
     rows = ((file.stem, figure) for file in files for figure in orjson.loads(file.read_bytes())["figures"])
-    return {figure["name"]: f"{_value(figure)} ({commit})" for commit, figure in rows}
+    return {figure["name"]: f"{_value(figure).rstrip()} ({commit})" for commit, figure in rows}
 
 
 def section(file: Path, before: Before = MappingProxyType({})) -> str:
