@@ -36,7 +36,7 @@ class _Recording:
     """What the steps of one enrolment recorded.
 
     canaries: with split, scale curve, signatures and noise floors; rank, alpha: of the LoRA, 0 where unknown
-    battery: benign configuration -> its measurements; alarm: threshold, draws and tokens of a round
+    battery: benign configuration -> its measurements; draws_per_round: canary draws that the token budget holds
     excluded, unrecorded: the canaries, and the signatures and checks, that are missing, and why
     """
 
@@ -44,7 +44,7 @@ class _Recording:
     rank: int
     alpha: float
     battery: Mapping[str, tuple[Measurement, ...]]
-    alarm: AlarmSettings
+    draws_per_round: int
     excluded: Mapping[str, str]
     unrecorded: tuple[str, ...]
 
@@ -81,14 +81,14 @@ def enrol(
 def _record_all(context: EnrolmentContext, canaries: CanarySet, settings: EnrolSettings) -> _Recording:
     """Pool, scale curve, signatures, noise battery: each step adds to the canaries of the step before."""
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
-    alarm = _alarm(selection.canaries, settings)
+    draws_per_round = _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     drafts = with_curve(context, selection.canaries, strengths(rank))
     signatures = with_signatures(context, drafts) if settings.signatures else RecordedSignatures(drafts, ())
     battery = replay_battery(context.runner, context.adapter, drafts, context.progress, context.stop, settings.battery)
     final = _with_noise(signatures.canaries, noise_floors(battery))
     unrecorded = (*signatures.unrecorded, *unchecked(final, settings.max_new_tokens))
-    return _Recording(final, rank, alpha, battery, alarm, selection.excluded, unrecorded)
+    return _Recording(final, rank, alpha, battery, draws_per_round, selection.excluded, unrecorded)
 
 
 def _golden(
@@ -96,6 +96,8 @@ def _golden(
 ) -> Golden:
     """The record of what was recorded, with the statistical power that its selected canaries have."""
     pool = [canary.reference for canary in recording.canaries if canary.split is CanarySplit.SELECTED]
+    tokens = mean_tokens(recording.canaries, settings.token_budget)
+    alarm = AlarmSettings(settings.log_threshold, recording.draws_per_round, *tokens)
     return Golden(
         adapter=context.adapter,
         base=settings.base,
@@ -109,7 +111,7 @@ def _golden(
         canary_set=canary_set,
         tolerances=settings.tolerances,
         noise={name: largest(measurements) for name, measurements in recording.battery.items()},
-        power=statistical_power(context.adapter, pool, settings.tolerances, recording.alarm),
+        power=statistical_power(context.adapter, pool, settings.tolerances, alarm),
         created_at=settings.at,
         why=settings.why,
         previous=settings.previous,
@@ -148,14 +150,14 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return runner.rank_and_alpha(adapter) if isinstance(runner, LoraSettings) else (0, 0.0)
 
 
-def _alarm(canaries: Sequence[GoldenCanary], settings: EnrolSettings) -> AlarmSettings:
+def _draws_per_round(canaries: Sequence[GoldenCanary], token_budget: int) -> int:
     """Raises Refused for a budget that cannot hold the fewest draws of a round."""
-    pool, held_out = (
-        [canary for canary in canaries if canary.split is split]
-        for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT)
-    )
-    draws, _ = sizes([len(c.forced) for c in pool], [len(c.forced) for c in held_out], settings.token_budget)
-    return AlarmSettings(settings.log_threshold, draws, *mean_tokens(pool, held_out, settings.token_budget))
+    drawn, held_out = (_lengths(canaries, split) for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
+    return sizes(drawn, held_out, token_budget)[0]
+
+
+def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
+    return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
 def _with_noise(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:
