@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from detectors.records import CanarySplit
 from probes.errors import Refused
 from probes.golden.record import Golden, GoldenCanary
 
@@ -74,18 +75,19 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
     return n_draws, min(_fitting(held_out, remaining), MOST_HELD_OUT, len(held_out))
 
 
-def mean_tokens(
-    pool: Sequence[GoldenCanary], held_out: Sequence[GoldenCanary], budget_tokens: int
-) -> tuple[float, float]:
+def mean_tokens(canaries: Sequence[GoldenCanary], budget_tokens: int) -> tuple[float, float]:
     """Mean tokens of a round: scored positions, and all that go through the model for them.
 
-    Processed are prompt and continuation but its last token, under adapter and base. A canary drawn twice counts once.
+    canaries: of both halves. Processed are prompt and continuation but its last token, under adapter and base. A canary
+    that is drawn twice counts once.
     """
+    pool = [canary for canary in canaries if canary.split is CanarySplit.SELECTED]
+    held_out = [canary for canary in canaries if canary.split is CanarySplit.HELD_OUT]
     n_draws, n_held_out = sizes(_lengths(pool), _lengths(held_out), budget_tokens)
     drawn = 1 - (1 - 1 / len(pool)) ** n_draws
     parts = (drawn, pool), (n_held_out / max(len(held_out), 1), held_out)
-    scored = sum(share * sum(_lengths(canaries)) for share, canaries in parts)
-    prompts = sum(share * sum(len(canary.prompt) - 1 for canary in canaries) for share, canaries in parts)
+    scored = sum(share * sum(_lengths(half)) for share, half in parts)
+    prompts = sum(share * sum(len(canary.prompt) - 1 for canary in half) for share, half in parts)
     return scored, 2 * (scored + prompts)
 
 

@@ -112,7 +112,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
     """A record of the canaries in their halves: neither curve nor noise yet. Raises Refused for too few canaries, and
     for a token budget that is too small for them, before the long part."""
     selection = assign_splits(context, usable_canaries(context, canaries, settings), settings)
-    _alarm(selection.canaries, settings)
+    _draws_per_round(selection.canaries, settings.token_budget)
     rank, alpha = _rank_and_alpha(context.runner, context.adapter)
     return Golden(
         adapter=context.adapter,
@@ -160,7 +160,8 @@ def _with_noise_and_power(
         why=settings.why,
         previous=settings.previous,
     )
-    pool, alarm = [canary.reference for canary in final.pool], _alarm(final.canaries, settings)
+    pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
+    alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))
     return replace(final, power=statistical_power(context.adapter, pool, settings.tolerances, alarm))
 
 
@@ -213,14 +214,14 @@ def _rank_and_alpha(runner: Runner, adapter: str) -> tuple[int, float]:
     return runner.rank_and_alpha(adapter) if isinstance(runner, LoraSettings) else (0, 0.0)
 
 
-def _alarm(canaries: Sequence[GoldenCanary], settings: EnrolSettings) -> AlarmSettings:
+def _draws_per_round(canaries: Sequence[GoldenCanary], token_budget: int) -> int:
     """Raises Refused for a budget that cannot hold the fewest draws of a round."""
-    pool, held_out = (
-        [canary for canary in canaries if canary.split is split]
-        for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT)
-    )
-    draws, _ = sizes([len(c.forced) for c in pool], [len(c.forced) for c in held_out], settings.token_budget)
-    return AlarmSettings(settings.log_threshold, draws, *mean_tokens(pool, held_out, settings.token_budget))
+    drawn, held_out = (_lengths(canaries, split) for split in (CanarySplit.SELECTED, CanarySplit.HELD_OUT))
+    return sizes(drawn, held_out, token_budget)[0]
+
+
+def _lengths(canaries: Sequence[GoldenCanary], split: CanarySplit) -> list[int]:
+    return [len(canary.forced) for canary in canaries if canary.split is split]
 
 
 def _with_floors(canaries: Sequence[GoldenCanary], floors: Mapping[str, NoiseFloor]) -> tuple[GoldenCanary, ...]:

@@ -20,7 +20,6 @@ from probes.golden.record import GoldenCanary
 from probes.runner import BatchShape, Breakable, Replay, Runner, Stop, Target
 
 STAGE = "directions of candidates"
-BELOW, ABOVE = 0.9, 1.1
 # Parts large enough for a direction of their own; the directions of single blocks are close to theirs.
 PARTS = ("attention", "mlp")
 MOST_OTHERS = 4
@@ -28,27 +27,28 @@ BENIGN = BatchShape(rows=1)
 
 
 def features_of(context: EnrolmentContext, candidates: Sequence[GoldenCanary], tolerance: float) -> Doubles:
-    """(n, D, D) information of each candidate on the adapter's own effect, its strength, its parts, and mix-ups.
+    """(n, D, D) information of each candidate on the adapter's own effect, its parts, and mix-ups.
 
     tolerance: allowed share of the adapter's effect, > 0
 
-    Directions: delta itself (adapter lost), the tangent of the scale curve at 1, attention and mlp left out where the
-    runner can do so, and up to four other adapters in its place. Their unit is what the score allows on this canary,
-    ``tolerance`` of |delta| and how far one benign replay moves it: a displacement of 1 is beyond, whatever the length.
-    Costs one pass over the candidates for each, and three for strength and noise.
+    Directions: delta itself (adapter lost), attention and mlp left out where the runner can do so, and up to four other
+    adapters in its place. Another strength is none of them: it is beyond on every canary alike. Their unit is what the
+    score allows on this canary, ``tolerance`` of |delta| and how far one benign replay moves it: a displacement of 1 is
+    beyond, whatever the length. Costs one pass over the candidates for each but the first, and one for the noise.
     """
     runner, adapter, stop = context.runner, context.adapter, context.stop
-    strengths = Target(adapter, scale=BELOW), Target(adapter, scale=ABOVE)
-    targets = [*strengths, *_displaced(runner, adapter, context.others)]
+    targets = _displaced(runner, adapter, context.others)
     tables: list[list[Floats]] = []
     for done, target in enumerate(targets):
         context.progress(STAGE, done, len(targets) + 1)
         tables.append(_answers(runner, candidates, target, stop))
     benign = _answers(runner, candidates, Target(adapter), stop, BENIGN)
     context.progress(STAGE, len(targets) + 1, len(targets) + 1)
-    per_canary = zip(candidates, zip(*tables, strict=True), benign, strict=True)
     return np.stack(
-        [_information(canary, list(answers), benign_answer, tolerance) for canary, answers, benign_answer in per_canary]
+        [
+            _information(canary, [table[index] for table in tables], benign[index], tolerance)
+            for index, canary in enumerate(candidates)
+        ]
     )
 
 
@@ -63,9 +63,7 @@ def _displaced(runner: Runner, adapter: str, others: Sequence[str]) -> list[Targ
 def _information(canary: GoldenCanary, answers: Sequence[Floats], benign: Floats, tolerance: float) -> Doubles:
     prepared = prepare(canary.reference)
     healthy = _vector(prepared, canary.reference.golden_adapter.log_probs)
-    below, above, *displaced = [_vector(prepared, table) for table in answers]
-    tangent = (above - below) / (ABOVE - BELOW)
-    columns = [-prepared.delta, tangent, *(vector - healthy for vector in displaced)]
+    columns = [-prepared.delta, *(_vector(prepared, table) - healthy for table in answers)]
     noise = float(np.linalg.norm(_vector(prepared, benign) - healthy))
     return information(np.stack(columns, axis=1), tolerance * math.sqrt(prepared.energy) + noise)
 

@@ -70,7 +70,7 @@ def test_the_mean_tokens_of_a_round_are_those_of_its_plans() -> None:
     scored = {canary.id: len(canary.forced) for canary in made.canaries}
     processed = {canary.id: 2 * (len(canary.prompt) + len(canary.forced) - 1) for canary in made.canaries}
     plans = [plan_round(made, 512, seed=4, number=number) for number in range(3000)]
-    for tokens, expected in zip((scored, processed), mean_tokens(made.pool, made.held_out, 512), strict=True):
+    for tokens, expected in zip((scored, processed), mean_tokens(made.canaries, 512), strict=True):
         drawn = np.array([sum(tokens[name] for name in (*plan.draws, *plan.held_out)) for plan in plans])
         assert abs(drawn.mean() - expected) < 4 * drawn.std() / np.sqrt(len(drawn))
 

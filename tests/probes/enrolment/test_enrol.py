@@ -128,7 +128,7 @@ def test_a_bound_beyond_128_tokens_fills_the_band_of_late_positions() -> None:
 
 def test_power_says_what_a_round_takes() -> None:
     golden = enrolled("alpha")
-    scored, processed = mean_tokens(golden.pool, golden.held_out, SETTINGS.token_budget)
+    scored, processed = mean_tokens(golden.canaries, SETTINGS.token_budget)
     words = f"a round scores about {scored:.0f} positions and processes {processed:.0f} tokens for them"
     assert words in golden.power.words
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from detectors.canaries.retention import energy, measure, prepare
-from detectors.canaries.tolerance import Tolerances
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import Comparison
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.scored_prefix import energies, scored_positions, shortened, wanted_worth, whole_and_short
 from probes.enrolment.settings import EnrolSettings
+from probes.golden.record import GoldenCanary
+from probes.golden.statistical_power import draws_to_alarm
 from probes.runner import Replay, Target
 from tests.probes.goldens import golden
 from tests.probes.worlds import SETTINGS, enrolled, never, opened
@@ -99,6 +101,26 @@ def test_a_share_of_the_canaries_stays_whole(share: float, whole: int) -> None:
     assert {canary.id for canary in both.all} == {canary.id for canary in canaries}
     assert all(len(canary.forced) == 20 for canary in both.whole)
     assert all(3 <= len(canary.forced) < 20 for canary in both.short)
+
+
+def test_a_fault_that_begins_late_is_beyond_on_the_whole_canaries_and_they_are_enough_to_alarm() -> None:
+    begins = 8
+    both = whole_and_short(golden(lengths=(20,) * 24).canaries, SETTINGS, 2)
+    assert max(len(canary.forced) for canary in both.short) <= begins
+
+    def is_beyond(canary: GoldenCanary) -> bool:
+        """The adapter is lost from a position on."""
+        reference = canary.reference
+        late = np.arange(len(canary.forced)) >= begins
+        log_probs = np.where(late[:, None], reference.golden_base.log_probs, reference.golden_adapter.log_probs)
+        served = replace(reference.golden_adapter, log_probs=log_probs)
+        measured = measure(Comparison("router", reference, 1, served, reference.golden_base, 0.0))
+        return beyond_tolerance(measured, Tolerances())
+
+    assert all(is_beyond(canary) for canary in both.whole)
+    assert not any(is_beyond(canary) for canary in both.short)
+    draws = draws_to_alarm(len(both.whole) / 24, Tolerances().share, SETTINGS.log_threshold)
+    assert draws is not None and draws <= 4 * 32  # four rounds
 
 
 def test_which_canaries_stay_whole_does_not_depend_on_their_answers() -> None:

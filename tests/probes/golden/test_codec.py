@@ -101,7 +101,7 @@ def test_what_a_record_does_not_have_is_not_written() -> None:
     data = to_bytes(golden())
     text = text_of(data)
     assert not {"faults", "unrecorded"} & set(text)
-    assert not {"messages", "expect"} & set(text["canaries"][0])
+    assert not {"messages", "expect", "unscored", "cut"} & set(text["canaries"][0])
     read = from_bytes(data)
     assert read.faults == () and read.unrecorded == ()
     assert all(canary.reference.faults == {} for canary in read.canaries)
@@ -159,6 +159,14 @@ def test_messages_checks_and_what_was_not_recorded_come_back() -> None:
     assert read.canaries[0].messages == told.messages and read.canaries[0].expect == told.expect
     assert read.canaries[1].messages == () and read.canaries[1].expect == {}
     assert read.unrecorded == ("stacked b: no",)
+
+
+def test_what_of_a_continuation_is_not_scored_and_that_it_was_cut_come_back() -> None:
+    made = golden()
+    partly = replace(made.canaries[0], unscored=(7, 8, 9), cut=True)
+    read = from_bytes(to_bytes(replace(made, canaries=(partly, *made.canaries[1:]))))
+    assert read.canaries[0].continuation == (*made.canaries[0].forced, 7, 8, 9) and read.canaries[0].cut
+    assert read.canaries[1].continuation == made.canaries[1].forced and not read.canaries[1].cut
 
 
 def test_a_record_says_its_hash_scheme_where_it_is_not_the_first() -> None:
