@@ -32,9 +32,11 @@ from probes.artefacts.grid_levels import (
 )
 from probes.artefacts.safetensors_header import RawTensor
 
-# Weights that are read of each matrix at least, along its rows and again along its columns. A few are read first: nearly
-# every matrix without a grid ends there.
-FIRST, ENOUGH = 1 << 12, 1 << 15
+# Weights that are read of each matrix at least, along its rows and again along its columns. A few are read first:
+# nearly every matrix without a grid ends there.
+FIRST, ENOUGH = 1 << 12, 1 << 14
+# Groups that are compared with a name's levels.
+NAMED = 64
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (256, 128, 64, 32)
 BLOCK, BLOCKS = 128, 4
@@ -236,6 +238,6 @@ def _wanted(weights: int) -> float:
 def _levels(groups: Floats, bits: int, mantissa: int) -> str:
     """The name of the levels, "" for none that is known."""
     for name, tables in level_tables(bits).items():
-        if any(evidence_of_levels(groups, table, mantissa) > 0 for table in tables):
+        if any(evidence_of_levels(groups[:NAMED], table, mantissa) > 0 for table in tables):
             return name
-    return EVEN if is_evenly_spaced(groups, bits, mantissa) else ""
+    return EVEN if is_evenly_spaced(groups[:NAMED], bits, mantissa) else ""
