@@ -75,8 +75,8 @@ BY_CANARIES = {
     ),
     # grid_was, grid_is: how its weights were and are quantised, in words with counts, or NOT_QUANTISED
     (Cause.QUANTISED_BASE, "by its weights"): Text(
-        explanation="the base under {adapter} is quantised: the values of its weights are {grid_is}; those of the "
-        "accepted base are {grid_was}; the base {base_change}; retention of {adapter} {retention:.2f}",
+        explanation="the weights of the base under {adapter} are quantised ({grid_is}; accepted: {grid_was}); the base "
+        "{base_change}; retention of {adapter} {retention:.2f}",
         action="put the accepted weight files of the base back, or accept these: gapwatch enrol {adapter_argument} "
         "--replace --why TEXT; then run gapwatch probe {adapter_argument}",
     ),

@@ -4,7 +4,8 @@ Weights that share one scale take few different values: at most 16 in 4 bits. Th
 bits and conversion, because rounding makes no two values of one; it ends where an adapter is merged in or the base is
 trained on. No direction of the answers is needed, so that every recipe is recognised (NF4, GPTQ, AWQ, int8, FP8, GGUF).
 Not recognised: 6 bits in groups of 16 (Q6_K), GPTQ whose groups are of permuted columns (``desc_act``), and groups
-narrower than 32 but for E2M1. A few rows of each matrix are read, at even distances: the same ones each time.
+narrower than 32 but for E2M1. Rows and columns at even distances are read of each matrix,
+the same ones each time.
 
 What is a grid and what is chance: probes/artefacts/grid_levels.py, docs/mathematics.md#weight-grids.
 """
@@ -31,11 +32,15 @@ from probes.artefacts.grid_levels import (
 )
 from probes.artefacts.safetensors_header import RawTensor
 
-# Rows, or columns, that are read of each matrix; the first is read alone, because nearly every matrix ends there.
-ROWS = 8
+# Weights that are read of each matrix at least, along its rows and again along its columns. A few are read first:
+# nearly every matrix without a grid ends there.
+FIRST, ENOUGH = 1 << 12, 1 << 14
+# Groups that are compared with a name's levels.
+NAMED = 64
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (256, 128, 64, 32)
 BLOCK, BLOCKS = 128, 4
+ONE_A_ROW = "with one scale a row"
 # A matrix has a grid when chance would give it one with at most e^-40, and there are below a hundred grids to try.
 ENOUGH_NATS = 40.0
 # Tried by their levels, because so few weights have no repeats: (bits, weights that share a scale).
@@ -76,7 +81,7 @@ def matrix_grid(matrix: Stored) -> Grid | None:
 
     matrix: (out, in) as stored; None where there is none, and for a matrix of one or two values
     """
-    grids = [by(matrix, ROWS) for by in (_by_counts, _by_levels) if by(matrix, 1)]
+    grids = [by(matrix, ENOUGH) for by in (_by_counts, _by_levels) if by(matrix, FIRST)]
     return min((grid for grid in grids if grid), key=lambda grid: grid.bits, default=None)
 
 
@@ -140,21 +145,22 @@ def _floats(part: Stored) -> Floats:
     return np.ascontiguousarray(part, np.float32)
 
 
-def _sampled(matrix: Stored, rows: int) -> Iterator[tuple[str, Floats]]:
-    """Some rows, and some columns as rows: weights of a GPT-2 layer are stored (in, out)."""
+def _sampled(matrix: Stored, weights: int) -> Iterator[tuple[str, Floats]]:
+    """Rows, and columns as rows, at even distances: weights of a GPT-2 layer are stored (in, out)."""
     for shared, view in (("row", matrix), ("column", matrix.T)):
-        chosen = np.unique(np.linspace(0, len(view) - 1, rows).astype(int))
+        rows = -(-weights // view.shape[1])
+        chosen = np.unique(np.linspace(0, len(view) - 1, min(rows, len(view))).astype(int))
         yield shared, _floats(view[chosen])
 
 
-def _layouts(matrix: Stored, rows: int) -> Iterator[tuple[str, Floats]]:
+def _layouts(matrix: Stored, weights: int) -> Iterator[tuple[str, Floats]]:
     """Which weights may share a scale, in words -> (groups, weights); the widest first."""
-    samples = dict(_sampled(matrix, rows))
+    samples = dict(_sampled(matrix, weights))
     yield "with one scale a matrix", samples["row"].reshape(1, -1)
     for shared, sample in samples.items():
-        yield f"with one scale a {shared}", sample
+        yield ONE_A_ROW if shared == "row" else "with one scale a column", sample
     if min(matrix.shape) >= BLOCK:
-        yield f"in blocks of {BLOCK} x {BLOCK}", _blocks(matrix, BLOCKS if rows > 1 else 1)
+        yield f"in blocks of {BLOCK} x {BLOCK}", _blocks(matrix, BLOCKS if weights > FIRST else 1)
     for group in GROUPS:
         for shared, sample in samples.items():
             if sample.shape[1] > group:
@@ -176,15 +182,15 @@ def _blocks(matrix: Stored, count: int) -> Floats:
     return np.stack([_floats(matrix[:BLOCK, start : start + BLOCK]).ravel() for start in starts])
 
 
-def _by_counts(matrix: Stored, rows: int) -> Grid | None:
+def _by_counts(matrix: Stored, weights: int) -> Grid | None:
     """By how few different values each group holds: the widest groups of at most 4 bits, of the fewest bits; else the
     widest whose levels have a name.
 
     In 8 bits wide groups go first: a group of 256 rarely takes all levels of an FP8 matrix. In 4 bits narrow ones do:
     the scales of a format may be so coarse that a whole matrix has few values.
     """
-    layouts = dict(_layouts(matrix, rows))
-    mantissa, wanted = mantissa_bits(next(iter(layouts.values()))), _wanted(rows)
+    layouts = dict(_layouts(matrix, weights))
+    mantissa, wanted = mantissa_bits(next(iter(layouts.values()))), _wanted(weights)
     fitting = {shared: bits for shared, groups in layouts.items() if (bits := _bits_of(groups, mantissa, wanted))}
     if not fitting:
         return None
@@ -210,28 +216,28 @@ def _is_dense(present: NDArray[np.int64], weights: int, bits: int, mantissa: int
     return bits < mantissa + 1 or 2 * int(present.min()) >= weights
 
 
-def _by_levels(matrix: Stored, rows: int) -> Grid | None:
+def _by_levels(matrix: Stored, weights: int) -> Grid | None:
     """By the levels themselves, where a group is too narrow to hold repeats."""
-    sample = dict(_sampled(matrix, rows))["row"]
-    mantissa, wanted = mantissa_bits(sample), _wanted(rows)
+    sample = dict(_sampled(matrix, weights))["row"]
+    mantissa, wanted = mantissa_bits(sample), _wanted(weights)
     for bits, group in NARROW:
         if sample.shape[1] < group:
             continue
         groups = _cut(sample, group)
         for name, tables in level_tables(bits).items():
             if max(evidence_of_levels(groups, table, mantissa) for table in tables) >= wanted:
-                return Grid(bits, _in_groups(group, "row"), name)
+                return Grid(bits, _in_groups(group, "row") if group < sample.shape[1] else ONE_A_ROW, name)
     return None
 
 
-def _wanted(rows: int) -> float:
-    """Nats of evidence; a single row only decides whether more are read."""
-    return ENOUGH_NATS if rows > 1 else 1.0
+def _wanted(weights: int) -> float:
+    """Nats of evidence; the first weights only decide whether more are read."""
+    return ENOUGH_NATS if weights > FIRST else 1.0
 
 
 def _levels(groups: Floats, bits: int, mantissa: int) -> str:
     """The name of the levels, "" for none that is known."""
     for name, tables in level_tables(bits).items():
-        if any(evidence_of_levels(groups, table, mantissa) > 0 for table in tables):
+        if any(evidence_of_levels(groups[:NAMED], table, mantissa) > 0 for table in tables):
             return name
-    return EVEN if is_evenly_spaced(groups, bits, mantissa) else ""
+    return EVEN if is_evenly_spaced(groups[:NAMED], bits, mantissa) else ""

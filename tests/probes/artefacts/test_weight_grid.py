@@ -107,6 +107,21 @@ def test_the_share_of_matrices_is_counted_and_fewer_than_half_are_no_quantised_b
     assert grid_of_base({}, with_first(2)) == NO_GRID
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "recipe, words",
+    [
+        ("FP8 E4M3", "8 bits with one scale a matrix (FP8 E4M3 levels)"),
+        ("LLM.int8", "8 bits with one scale a row (evenly spaced levels)"),
+        ("QLoRA NF4", "4 bits with one scale a row (NF4 levels)"),
+    ],
+)
+def test_small_matrices_are_read_whole(weights: dict[str, torch.Tensor], recipe: str, words: str, kind: str) -> None:
+    """Where a row has 64 weights, as many as share a scale."""
+    small = {name: RECIPES[recipe][0](weight[:64, :64]).contiguous() for name, weight in weights.items()}
+    assert grid_of_base({}, stored(small, kind)) == f"{words}: {len(small)} of {len(small)} linear matrices"
+
+
 def test_embeddings_the_output_layer_and_vectors_are_not_counted(weights: dict[str, torch.Tensor]) -> None:
     some = next(iter(weights.values()))
     others = {"model.embed_tokens.weight": some, "lm_head.weight": some, "model.norm.weight": some[0].clone()}
