@@ -209,7 +209,7 @@ class Detector:
         return (level,)
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """Of the side with the higher level; None where there is none."""
+        """Of the side with the higher level, no earlier than its present bank; None where there is none."""
         streams = self.state.streams
         sides = [stream for stream in streams.index if stream[0] == subject]
         return streams.onset(max(sides, key=streams.level)) if sides else None

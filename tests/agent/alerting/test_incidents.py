@@ -238,6 +238,11 @@ def test_no_day_has_more_pages_that_cannot_tell_than_the_bound() -> None:
     assert 7 <= most <= math.floor(math.log2(1440 / SILENT_ROUNDS + 2)) == 8
 
 
+def test_a_state_that_does_not_say_when_a_subject_could_not_be_judged_is_read_as_never() -> None:
+    former = {"opened_as": "cannot_tell", "cause": "none", "told": ["sha256:bb"]}
+    assert AlertState.from_json(former) == AlertState("cannot_tell", "none", ("sha256:bb",))
+
+
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
     here = state_key(SubjectKind.ADAPTER, ROUTER)
     assert told([alarm()], [RESOLVED], [GOOD], elsewhere=[here]) == [[OPEN], [], []]
