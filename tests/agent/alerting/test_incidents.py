@@ -26,6 +26,9 @@ BASE_KEY = dedup_key("prod", BASE_KIND, BASE)
 GOOD = verdict()
 BAD = verdict(Status.DEGRADED, cause=Cause.UNKNOWN)
 NAMED = verdict(Status.DEGRADED, cause=Cause.WRONG_STRENGTH)
+REFINED, KEPT = (
+    verdict(Status.DEGRADED, reason, cause=Cause.WRONG_STRENGTH) for reason in (Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
+)
 RECOVERING = verdict(Status.DEGRADED, Reason.RECOVERING)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BLIND = verdict(Status.UNMONITORABLE)
@@ -99,6 +102,11 @@ CASES = {
     "degraded with the state lost pages too, into the same incident": ([[BAD]], [[OPEN]]),
     "recovering with the state lost does not": ([[RECOVERING], [RESOLVED]], [[], []]),
     "a cause that gets a name is reported in the same incident": ([[BAD], [NAMED], [NAMED]], [[OPEN], [SHARPER], []]),
+    "a cause that replayed faults name better is reported in the same incident, whatever was named before": (
+        [[NAMED], [REFINED], [NAMED]],
+        [[OPEN], [SHARPER], []],
+    ),
+    "and one that they leave as it is is not": ([[NAMED], [KEPT], [BAD]], [[OPEN], [], []]),
     "a name that is lost again is not": ([[NAMED], [BAD]], [[OPEN], []]),
     "two good rounds end it": ([[alarm()], [RECOVERING], [RESOLVED]], [[OPEN], [], [ENDED]]),
     "or as many as the machine asks for, which has the last word": (

@@ -6,7 +6,7 @@ import json
 
 from detectors.canaries.confidence_sequence import Confidence
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, Reason, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Status, SubjectKind, Verdict
 from detectors.registry import Detector, load
 from detectors.verdicts.canary_incidents import CanaryIncidents, of_subject
 from detectors.verdicts.incident import Incident, Rules
@@ -51,6 +51,41 @@ def test_a_base_covers_its_members_while_it_is_open_and_can_be_judged() -> None:
     silent = decided(incidents, detectors, make_base_round(one_left, 2))
     assert silent["smol"].status is Status.UNMONITORABLE and {silent[name].covered_by for name in ADAPTERS} == {""}
     assert incidents.is_open((SubjectKind.BASE, "smol"))
+
+
+def replay_of(record: BaseRound, *adapters: str, subject: str = "") -> FaultReplay:
+    """What is replayed after an alarm, here without anything new."""
+    kind = SubjectKind.BASE if subject == record.base else SubjectKind.ADAPTER
+    members = tuple(member for member in record.members if member.adapter in adapters)
+    return FaultReplay(kind, subject or adapters[0], record, members, 7, record.at + 30.0)
+
+
+def test_replayed_faults_are_about_the_incident_that_was_open_in_their_round_and_no_other() -> None:
+    incidents, detectors = fresh()
+    lost, latest = dict.fromkeys(ADAPTERS, "healthy") | {"router": "not_applied"}, {}
+    healthy = make_base_round(HEALTHY, 0)
+    decided(incidents, detectors, healthy)
+    alarm = make_base_round(lost, 1)
+    verdicts = decided(incidents, detectors, alarm)
+    latest = {(v.subject_kind, v.subject): v for v in verdicts.values()}
+    (verdict,) = incidents.rename(replay_of(alarm, "router"), latest)
+    assert (verdict.subject, verdict.reason, verdict.at) == ("router", Reason.CAUSE_KEPT, alarm.at + 30.0)
+    assert verdict.evidence == verdicts["router"].evidence and verdict.cause is verdicts["router"].cause
+    assert "7 faults were replayed" in verdict.explanation
+    assert incidents.rename(replay_of(healthy, "router"), latest) == [], "it opened after that round"
+    assert incidents.rename(replay_of(alarm, "rewriter"), latest) == [], "it has none"
+
+
+def test_replayed_faults_of_a_base_are_about_its_replayed_members_and_itself() -> None:
+    incidents, detectors = fresh()
+    decided(incidents, detectors, make_base_round(HEALTHY, 0))
+    alarm = make_base_round(LOST, 1)
+    verdicts = decided(incidents, detectors, alarm)
+    latest = {(v.subject_kind, v.subject): v for v in verdicts.values()}
+    renamed = incidents.rename(replay_of(alarm, *ADAPTERS[:2], subject="smol"), latest)
+    assert [v.subject for v in renamed] == [*ADAPTERS[:2], "smol"]
+    assert {v.covered_by for v in renamed[:2]} == {"smol"} and renamed[-1].members == verdicts["smol"].members
+    assert f"with 2 of {len(ADAPTERS)} adapters" in renamed[-1].explanation
 
 
 def test_retention_over_rounds_starts_again_when_an_incident_opens() -> None:

@@ -24,6 +24,7 @@ from detectors.verdicts.incident import (
     Rules,
     Step,
     advance,
+    renamed,
 )
 from detectors.verdicts.recovery import DrawCounts, Recovery
 
@@ -222,6 +223,31 @@ def test_a_good_round_outside_an_incident_is_reported_as_what_changed() -> None:
 )
 def test_a_cause_gets_sharper_and_never_unknown_again(before: Cause, named: Cause, after: Cause) -> None:
     assert Incident(open=True, cause=before).with_cause(NamedCause(named, "seen", "do")).cause is after
+
+
+BLOCK, OTHER = (NamedCause(Cause.PARTLY_APPLIED, f"without {name}", "check") for name in ("q_proj", "v_proj"))
+
+
+def test_replayed_faults_name_an_open_incident_and_move_nothing_else() -> None:
+    opened = play((BAD, 21.0))[-1].after.with_cause(NamedCause(Cause.ADAPTER_REPLACED, "other files", "put back"))
+    step = renamed(opened, BLOCK, sharper=True, at=90.0)
+    assert (step.reason, step.status, step.at) == (Reason.CAUSE_REFINED, Status.DEGRADED, 90.0)
+    assert step.after == replace(
+        opened, cause=Cause.PARTLY_APPLIED, explanation="without q_proj", action="check", signed=True
+    )
+    assert step.onset == Onset(None, 0.0, opened.onset_estimate)
+    kept = renamed(opened, None, sharper=False, at=90.0)
+    assert (kept.reason, kept.after) == (Reason.CAUSE_KEPT, opened)
+    unknown = NamedCause(Cause.UNKNOWN, "?", "compare")
+    assert renamed(opened, unknown, sharper=True, at=90.0).after == opened
+    assert renamed(play((BAD, 21.0))[-1].after, unknown, sharper=True, at=90.0).reason is Reason.CAUSE_KEPT
+
+
+def test_what_signatures_have_named_only_a_round_with_signatures_names_again() -> None:
+    opened = renamed(play((BAD, 21.0))[-1].after, BLOCK, sharper=True, at=90.0).after
+    assert opened.with_cause(NamedCause(Cause.ADAPTER_REPLACED, "other files", "put back")) == opened
+    assert Incident.from_json(json.loads(json.dumps(opened.to_json()))).with_cause(OTHER) == opened
+    assert opened.with_cause(OTHER, signed=True).explanation == "without v_proj"
 
 
 def test_incidents_come_back_from_json() -> None:
