@@ -6,7 +6,7 @@ reason, saving, and what is printed. All adapters of a base are enrolled over on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
+from probes.canaries.replay_pairs import Progress
 from probes.enrolment.checkpoint import Checkpoint
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import begin, enrol
 from probes.enrolment.noise_battery import SecondRunner
 from probes.enrolment.settings import EnrolSettings
 from probes.enrolment.workload import replays_by_stage
@@ -38,7 +39,7 @@ from probes.golden.archive import adapter_before, newest, save, time_after
 from probes.golden.archive import load as load_golden
 from probes.golden.record import Golden, short
 from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapter
-from probes.runner import Runner
+from probes.runner import Runner, Stop
 
 UNMONITORABLE = 2
 COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B", "mass outside")
@@ -158,36 +159,90 @@ def _of_base(
             base = BaseInMemory(config, model, runner, second, earlier)
             stages = replays_by_stage(runner, EnrolSettings(base=model.name, at=0.0), len(model.adapters) - 1)
             with EnrolProgress(stages, len(adapters)) as progress:
+                work = _Work(base, wish, progress, alone)
+                begun = {adapter.name: work.begun(adapter) for adapter in adapters}
+                second.restarts_once = True
                 for adapter in adapters:
-                    progress.begin(adapter.name)
-                    outcome = _enrolled(base, adapter, wish, progress, alone)
-                    progress.end()
-                    yield outcome
+                    yield begun[adapter.name] or work.ended(adapter)
     finally:
         runner.close()
 
 
-def _enrolled(
-    base: BaseInMemory, adapter: Adapter, wish: EnrolOptions, progress: EnrolProgress, alone: bool
-) -> Enrolled:
-    """One adapter; what is wrong with it alone is an outcome and no error. alone: a single adapter was named"""
-    config, name = base.config, adapter.name
-    checkpoint = Checkpoint(config.probes.golden_dir, name, _setup(config), lambda words: say(escape(words)))
-    try:
-        previous = newest(config.probes.golden_dir, name) or ""
-        if previous and not alone and (golden := _recorded_before(base, adapter, previous, wish)):
-            return Enrolled(name, golden, previous, before=True)
-        _check_wanted(config, adapter, wish)
-        golden = _record(base, adapter, wish, previous, progress, checkpoint)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The adapters of one base in two rounds: all but the battery, then the battery, so that one restart serves all.
+
+    What is wrong with one adapter alone is an outcome and no error. alone: a single adapter was named
+    """
+
+    base: BaseInMemory
+    wish: EnrolOptions
+    progress: EnrolProgress
+    alone: bool
+
+    def begun(self, adapter: Adapter) -> Enrolled | None:
+        """An outcome where there is one already: recorded before, or refused."""
+        self.progress.turn_to(adapter.name)
+        outcome = self._attempt(adapter, self._begin)
+        if outcome is not None:
+            self.progress.end()
+        return outcome
+
+    def ended(self, adapter: Adapter) -> Enrolled:
+        self.progress.turn_to(adapter.name)
+        outcome = self._attempt(adapter, self._end)
+        self.progress.end()
+        assert outcome is not None, "an adapter that has begun is recorded or refused"
+        return outcome
+
+    def _attempt(self, adapter: Adapter, step: Callable[[Adapter, Checkpoint], Enrolled | None]) -> Enrolled | None:
+        config = self.base.config
+        checkpoint = Checkpoint(
+            config.probes.golden_dir, adapter.name, _setup(config), lambda words: say(escape(words))
+        )
+        try:
+            return step(adapter, checkpoint)
+        except probe_errors.Unreplayable as error:  # files that change, a stop: what is finished serves another try
+            return Enrolled(adapter.name, refused=str(error))
+        except (Refused, probe_errors.Refused, probe_errors.Unsupported) as error:
+            checkpoint.remove()
+            return Enrolled(adapter.name, refused=str(error))
+
+    def _begin(self, adapter: Adapter, checkpoint: Checkpoint) -> Enrolled | None:
+        base, wish = self.base, self.wish
+        previous = newest(base.config.probes.golden_dir, adapter.name) or ""
+        if previous and not self.alone and (golden := _recorded_before(base, adapter, previous, wish)):
+            return Enrolled(adapter.name, golden, previous, before=True)
+        _check_wanted(base.config, adapter, wish)
+        begin(base.runner, *self._arguments(adapter, previous), checkpoint=checkpoint)
+        return None
+
+    def _end(self, adapter: Adapter, checkpoint: Checkpoint) -> Enrolled:
+        base, config, name = self.base, self.base.config, adapter.name
+        arguments = self._arguments(adapter, newest(config.probes.golden_dir, name) or "")
+        golden = enrol(base.runner, *arguments, checkpoint=checkpoint, second=base.second)
         # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
         hash_ = _keep(config, base.model, adapter, golden) if golden.power.monitorable else ""
-    except probe_errors.Unreplayable as error:  # files that change, a stop: what is finished is good for another try
-        return Enrolled(name, refused=str(error))
-    except (Refused, probe_errors.Refused, probe_errors.Unsupported) as error:
         checkpoint.remove()
-        return Enrolled(name, refused=str(error))
-    checkpoint.remove()
-    return Enrolled(name, golden, hash_, _weights(config, base.model, golden) if hash_ else "")
+        return Enrolled(name, golden, hash_, _weights(config, base.model, golden) if hash_ else "")
+
+    def _arguments(
+        self, adapter: Adapter, previous: str
+    ) -> tuple[str, CanarySet, EnrolSettings, list[str], Progress, Stop]:
+        """What ``begin`` and ``enrol`` are given of this adapter, in their order."""
+        base, config, name = self.base, self.base.config, adapter.name
+        settings = EnrolSettings(
+            base=base.model.name,
+            at=time_after(config.probes.golden_dir, previous, Clock().now()),
+            why=self.wish.why,
+            previous=previous,
+            tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),
+            log_threshold=log_threshold(config),
+            token_budget=config.probes.token_budget_per_round,
+            select=self.wish.select,
+        )
+        others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
+        return name, _canaries(config, adapter, self.wish), settings, others, self.progress.show, lambda: False
 
 
 def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:
@@ -233,33 +288,6 @@ def _weights(config: Config, model: Model, golden: Golden) -> str:
     if config.scores(model) and model.golden_path is None:
         return f"base not kept (probes.keep_golden_weights is false): {UNKEPT}"
     return ""
-
-
-def _record(
-    base: BaseInMemory,
-    adapter: Adapter,
-    wish: EnrolOptions,
-    previous: str,
-    progress: EnrolProgress,
-    checkpoint: Checkpoint,
-) -> Golden:
-    config, name = base.config, adapter.name
-    settings = EnrolSettings(
-        base=base.model.name,
-        at=time_after(config.probes.golden_dir, previous, Clock().now()),
-        why=wish.why,
-        previous=previous,
-        tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),
-        log_threshold=log_threshold(config),
-        token_budget=config.probes.token_budget_per_round,
-        select=wish.select,
-    )
-    others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
-    canaries = _canaries(config, adapter, wish)
-    return enrol(
-        base.runner, name, canaries, settings, others, progress.show, lambda: False,
-        checkpoint=checkpoint, second=base.second,
-    )  # fmt: skip
 
 
 def _canaries(config: Config, adapter: Adapter, wish: EnrolOptions) -> CanarySet:

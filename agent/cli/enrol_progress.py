@@ -32,9 +32,9 @@ class EnrolProgress:
     adapters: int
     clock: Clock = field(default_factory=Clock)
     adapter: str = ""
-    finished: int = 0
-    _stage: str = ""
-    _reached: float = 0.0
+    _number: dict[str, int] = field(default_factory=dict)
+    _done: dict[tuple[str, str], float] = field(default_factory=dict)
+    _shown: tuple[str, str] = ("", "")
     _started: float = field(init=False)
     _bar: Progress = field(init=False)
 
@@ -60,36 +60,37 @@ class EnrolProgress:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, adapter: str) -> None:
-        """The next adapter."""
-        self.adapter, self._stage = adapter, ""
+    @property
+    def completed(self) -> float:
+        """Replays done; never falls."""
+        return sum(self.stages[stage] * share for (_, stage), share in self._done.items())
+
+    def turn_to(self, adapter: str) -> None:
+        """What is shown from now on is of this adapter."""
+        self.adapter = adapter
+        self._number.setdefault(adapter, len(self._number) + 1)
 
     def end(self) -> None:
-        """That adapter is finished, whether it was recorded or refused."""
-        self.finished += 1
-        self._bar.update(self._bar.task_ids[0], completed=self.completed("", 0, 1))
-
-    def completed(self, stage: str, done: int, total: int) -> float:
-        """Replays done when so much of a stage is done. A stage that was not expected counts as no work."""
-        names = list(self.stages)
-        before = names[: names.index(stage)] if stage in names else []
-        replays = sum(self.stages[name] for name in before) + self.stages.get(stage, 0) * done / max(total, 1)
-        return self.finished * sum(self.stages.values()) + replays
+        """The present adapter is finished, whether it was recorded or refused."""
+        self._done |= {(self.adapter, stage): 1.0 for stage in self.stages}
+        self._bar.update(self._bar.task_ids[0], completed=self.completed)
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """A step of the present adapter: ``replay_pairs.Progress``."""
-        # A stage may begin once more, with what turned out to be needed: the bar then waits.
-        self._reached = completed = max(self._reached, self.completed(stage, done, total))
-        which = f"{self.finished + 1} of {self.adapters}, " if self.adapters > 1 else ""
+        """A step of the present adapter: ``replay_pairs.Progress``. A stage that was not expected counts as no work."""
+        step = (self.adapter, stage)
+        if stage in self.stages:
+            # A stage may begin once more, with what turned out to be needed: the bar then waits.
+            self._done[step] = max(self._done.get(step, 0.0), done / max(total, 1))
+        which = f"{self._number[self.adapter]} of {self.adapters}, " if self.adapters > 1 else ""
         described = escape(f"{which}{self.adapter}: {stage}")
-        self._bar.update(self._bar.task_ids[0], completed=completed, description=described)
-        if stage != self._stage and not console.is_terminal:
-            say(f"{described} ...{self._left(completed)}")
-        self._stage = stage
+        self._bar.update(self._bar.task_ids[0], completed=self.completed, description=described)
+        if step != self._shown and not console.is_terminal:
+            say(f"{described} ...{self._left()}")
+        self._shown = step
 
-    def _left(self, completed: float) -> str:
+    def _left(self) -> str:
         """In words, once there is something to go by."""
-        if not completed:
+        if not (completed := self.completed):
             return ""
         seconds = (self.clock.steady() - self._started) * (self.total - completed) / completed
         return f" {completed / self.total:.0%} done, about {seconds / 60:.0f} min left"

@@ -40,8 +40,7 @@ from probes.runner import LoraSettings, Runner, Stop
 
 # Settings that the record holds in fields of their own.
 STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
-
-
+# Of a record whose battery is still to come.
 NOT_COMPUTED = StatisticalPower(False, 0.0, (), "not computed yet")
 
 
@@ -69,21 +68,61 @@ def enrol(
     that are not finite, too few usable canaries and an adapter that cannot be distinguished from its base; Unreplayable
     when files change or when stopped.
     """
-    _check_expectations(canaries)
-    ready = _ready(runner, adapter, others)
-    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
-    accepted = runner.identity(adapter)
-    steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
-    selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
-    curved = steps.result("curve", lambda: _curved(context, selected, settings))
+    started = _started(runner, adapter, canaries, others, progress, stop)
+    curved = _curve_of(started, canaries, settings, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
-        golden = _with_noise_and_power(context, curved, settings, other)
-    missing = (*left_out(ready, context.others), *unchecked(golden.canaries, settings.max_new_tokens))
+        golden = _with_noise_and_power(started.context, curved, settings, other)
+    missing = (*left_out(started.ready, started.context.others), *unchecked(golden.canaries, settings.max_new_tokens))
     golden = replace(golden, unrecorded=missing)
-    if runner.identity(adapter) != accepted:
+    if runner.identity(adapter) != started.accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
     # The record that is judged against in memory is bit for bit the one that a later process reads.
     return from_bytes(to_bytes(golden))
+
+
+def begin(
+    runner: Runner,
+    adapter: str,
+    canaries: CanarySet,
+    settings: EnrolSettings,
+    others: Sequence[str],
+    progress: Progress,
+    stop: Stop,
+    *,
+    checkpoint: Checkpoint,
+) -> None:
+    """All of ``enrol`` but the battery, into the checkpoint, from which ``enrol`` then takes it.
+
+    For several adapters of a base: once all of them have begun, one restart serves the batteries of all
+    (``SecondRunner.restarts_once``). Raises as ``enrol`` does.
+    """
+    _curve_of(_started(runner, adapter, canaries, others, progress, stop), canaries, settings, checkpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """An enrolment whose adapter can be replayed. ready: the other adapters that can be; accepted: what is in place"""
+
+    context: EnrolmentContext
+    ready: Sequence[str]
+    accepted: Identity
+
+
+def _started(
+    runner: Runner, adapter: str, canaries: CanarySet, others: Sequence[str], progress: Progress, stop: Stop
+) -> _Started:
+    _check_expectations(canaries)
+    ready = _ready(runner, adapter, others)
+    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
+    return _Started(context, ready, runner.identity(adapter))
+
+
+def _curve_of(started: _Started, canaries: CanarySet, settings: EnrolSettings, checkpoint: Checkpoint | None) -> Golden:
+    """A record without noise floors and power."""
+    context, accepted = started.context, started.accepted
+    steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
+    selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
+    return steps.result("curve", lambda: _curved(context, selected, settings))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,9 +60,13 @@ class SecondRunner:
     """The second runner of a battery, opened at its first use. As a context manager, closed at the end.
 
     first: whose settings it has, but for those of the configuration
+    restarts_once: a single restart of the first one serves all batteries; only where everything that they are compared
+    with was recorded before
     """
 
     first: Runner
+    restarts_once: bool = False
+    restarted: bool = False
     settings: dict[str, str] = field(default_factory=dict)
     opened: Runner | None = None
 
@@ -74,9 +78,10 @@ class SecondRunner:
 
     def of(self, configuration: BenignConfiguration) -> Runner:
         """The runner that answers in this configuration. One second runner is open at a time: each holds a base."""
-        if configuration.reopen:
+        if configuration.reopen and not (self.restarts_once and self.restarted):
             self.first.close()
             self.first.open()
+            self.restarted = True
         if not configuration.settings:
             return self.first
         if self.opened is None or self.settings != configuration.settings:

@@ -26,39 +26,46 @@ def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 STAGES = {"first": 100, "second": 300}
 
 
-def test_all_adapters_are_one_count_that_never_falls() -> None:
+def test_all_adapters_are_one_count_that_never_falls(said: io.StringIO) -> None:
     progress = EnrolProgress(STAGES, 2)
     assert progress.total == 800
-    assert progress.completed("first", 1, 2) == 50
-    assert progress.completed("second", 0, 7) == 100
-    assert progress.completed("second", 7, 7) == 400
-    assert progress.completed("an unknown one", 1, 2) == 0
+    counts = []
+    for adapter, stage, done, total in (
+        ("a", "first", 1, 2), ("a", "first", 2, 2), ("b", "first", 1, 1), ("a", "second", 2, 3), ("a", "second", 0, 9),
+        ("a", "an unknown one", 1, 2),
+    ):  # fmt: skip
+        progress.turn_to(adapter)
+        progress.show(stage, done, total)
+        counts.append(progress.completed)
+    assert counts == pytest.approx([50, 100, 200, 400, 400, 400])
+    progress.turn_to("b")
     progress.end()
-    assert progress.completed("second", 1, 3) == 600
+    assert progress.completed == 700, "one that is refused is work that is over"
 
 
 def test_without_a_terminal_each_stage_is_a_line_with_an_estimate(said: io.StringIO) -> None:
     clock = HandClock()
     with EnrolProgress(STAGES, 2, clock) as progress:
-        progress.begin("[a]")
+        progress.turn_to("[a]")
         progress.show("first", 0, 4)
         clock.advance(60.0)
         progress.show("first", 4, 4)
-        progress.show("second", 0, 2)
-        clock.advance(180.0)
-        progress.end()
-        progress.begin("b")
+        progress.turn_to("b")
         progress.show("first", 0, 4)
+        progress.show("first", 4, 4)
+        progress.turn_to("[a]")
+        clock.advance(60.0)
+        progress.show("second", 0, 2)
     assert said.getvalue().splitlines() == [
         "1 of 2, [a]: first ...",
-        "1 of 2, [a]: second ... 12% done, about 7 min left",
-        "2 of 2, b: first ... 50% done, about 4 min left",
+        "2 of 2, b: first ... 12% done, about 7 min left",
+        "1 of 2, [a]: second ... 25% done, about 6 min left",
     ]
 
 
 def test_a_single_adapter_is_not_numbered(said: io.StringIO) -> None:
     with EnrolProgress(STAGES, 1) as progress:
-        progress.begin("a")
+        progress.turn_to("a")
         progress.show("first", 0, 4)
     assert said.getvalue() == "a: first ...\n"
 

@@ -30,7 +30,7 @@ from probes.enrolment.noise_battery import (
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.runner import BatchShape, Replay, Runner, Target
-from probes.runners import in_process
+from probes.runners import in_process, memory
 from tests.probes import tiny
 from tests.probes.architectures import architecture_base
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
@@ -231,6 +231,29 @@ def test_the_second_runner_stays_open_for_the_next_adapter_and_there_is_one_at_a
         assert second.of(BenignConfiguration("a restart", BatchShape(), reopen=True)) is first
         assert ready(first) and ready(other)
     assert not ready(other) and ready(first), "the first one is its owner's to close"
+
+
+class Restarts(memory.Runner):
+    """Counts how often it was opened."""
+
+    opened = 0
+
+    def open(self) -> None:
+        self.opened += 1
+        super().open()
+
+
+def test_one_restart_serves_all_batteries_where_all_was_recorded_before() -> None:
+    restart = BenignConfiguration("after a restart", BatchShape(), reopen=True)
+    runner = Restarts(memory.Config())
+    each = SecondRunner(runner)
+    for _ in range(3):
+        assert each.of(restart) is runner
+    assert runner.opened == 3
+    once = SecondRunner(runner, restarts_once=True)
+    for _ in range(3):
+        assert once.of(restart) is runner
+    assert runner.opened == 4
 
 
 def ready(runner: Runner) -> bool:
