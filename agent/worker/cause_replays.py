@@ -100,7 +100,7 @@ class CauseReplays:
                 self._latest[finding.base] = _light(finding)
             case GoldenAccepted():
                 self._end((SubjectKind.ADAPTER, finding.adapter))
-            case Verdict(share_of=ShareOf.DRAWS):
+            case Verdict(share_of=ShareOf.DRAWS | ShareOf.SCORES):
                 self._follow(finding)
 
     def with_signatures(self, goldens: InForce) -> InForce:

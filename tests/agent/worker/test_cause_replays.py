@@ -11,7 +11,7 @@ import pytest
 from agent.clock import HandClock
 from agent.records import GoldenAccepted
 from agent.worker.cause_replays import BUSY_S, MEMBERS, CauseReplays
-from detectors.records import BaseRound, Cause, FaultReplay, Reason, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, FaultReplay, Reason, ShareOf, Status, SubjectKind, Verdict
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.record import Golden
 from probes.runner import BatchShape, Replay, Replayed, Stop
@@ -55,7 +55,8 @@ def round(runner: Slow, goldens: dict[str, Golden]) -> BaseRound:
 def alarm(round: BaseRound, subject: str = "alpha", **more: Any) -> Verdict:
     kind = SubjectKind.BASE if subject == round.base else SubjectKind.ADAPTER
     plain = Verdict(kind, subject, round.base, round.number, round.at, Status.DEGRADED, Reason.ALARM, Cause.UNKNOWN)
-    return replace(plain, **more)
+    share_of = ShareOf.SCORES if kind is SubjectKind.BASE else ShareOf.DRAWS
+    return replace(plain, share_of=share_of, **more)
 
 
 def finished(causes: CauseReplays, runner: Slow, goldens: dict[str, Golden]) -> list[FaultReplay]:
