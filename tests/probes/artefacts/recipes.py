@@ -96,6 +96,21 @@ def eight_bit_float(kind: torch.dtype, block: tuple[int, int] | None = None) -> 
     return quantised
 
 
+def in_sixteens(weight: torch.Tensor) -> torch.Tensor:
+    """NVFP4: E2M1 in groups of 16, their scales in FP8 E4M3 with one scale of the matrix above them."""
+    table = torch.tensor(both_signs((0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)))
+    above = weight.abs().max() / (448.0 * 6.0)
+    parts = weight.reshape(-1, 16)
+    scales = (parts.abs().amax(1, keepdim=True) / 6.0 / above).to(torch.float8_e4m3fn).float() * above
+    return (table[((parts / scales)[..., None] - table).abs().argmin(-1)] * scales).reshape(weight.shape)
+
+
+def ternary(weight: torch.Tensor) -> torch.Tensor:
+    """BitNet b1.58 (Ma et al. 2024): -1, 0 or 1 times the mean size of the matrix."""
+    mean = weight.abs().mean()
+    return (weight / mean).round().clamp(-1, 1) * mean
+
+
 def of_gguf(kind: str) -> Recipe:
     """As llama.cpp's own Python package writes and reads it."""
     form = gguf.GGMLQuantizationType[kind]
@@ -134,6 +149,12 @@ RECIPES: dict[str, tuple[Recipe, str]] = {
         eight_bit_float(torch.float8_e4m3fn, (128, 128)),
         "8 bits in blocks of 128 x 128 (FP8 E4M3 levels)",
     ),
+    "FP8 E4M3, rows": (
+        eight_bit_float(torch.float8_e4m3fn, (1, 1 << 20)),
+        "8 bits with one scale a row (FP8 E4M3 levels)",
+    ),
+    "NVFP4": (in_sixteens, "4 bits in groups of 16 (E2M1 levels)"),
+    "BitNet": (ternary, "2 bits with one scale a matrix (evenly spaced levels)"),
     "FP8 E5M2": (eight_bit_float(torch.float8_e5m2), "8 bits with one scale a matrix (FP8 E5M2 levels)"),
     "Q4_0": (of_gguf("Q4_0"), "4 bits in groups of 32 (evenly spaced levels)"),
     "Q4_1": (of_gguf("Q4_1"), "4 bits in groups of 32 (evenly spaced levels)"),

@@ -33,6 +33,11 @@ def runner(base: Path) -> Iterator[Runner]:
     opened.close()
 
 
+def test_a_converted_file_is_known_by_the_grid_that_it_was_quantised_on(runner: Runner) -> None:
+    wanted = "4 bits in groups of 32 (evenly spaced levels): 210 of 210 linear matrices"
+    assert runner.identity("ticket-router").live_grid == wanted, "Q4_1"
+
+
 def test_the_converted_copy_is_kept_and_names_no_machine(base: Path) -> None:
     assert resolve(str(packaged_gguf()), CACHE) == base != locate(str(packaged_gguf()))
     assert digest(read_folder(base)).startswith("sha256:")
