@@ -5,7 +5,7 @@ Pure functions of arrays of shape (groups, weights), float32. Derivation: docs/m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from detectors.records import Floats
 
+Levels = NDArray[np.float64]
+"""(L,) ascending, in units of the outermost one."""
 # Where within a binade the widest weight may lie: the bound is computed at each of these, and the worst one taken.
 EDGES = np.linspace(1.0, 2.0, 33)[:-1]
 BINADES = 40
@@ -83,31 +85,37 @@ def evidence_of_few(present: NDArray[np.int64], levels: int, mantissa: int) -> f
     return nats
 
 
-def evidence_of_levels(groups: Floats, levels: Floats, mantissa: int) -> float:
+def evidence_of_levels(groups: Floats, tables: Sequence[Levels], mantissa: int) -> float:
     """-ln of the chance that all ordinary weights are as near to a level as rounding allows; 0 where one is not.
 
-    levels: ascending, in units of the largest weight of the group, which lies on the outermost
+    tables: ascending levels in units of the outermost one, on which the largest weight of a group lies; each group may
+    have its own of them, which its evidence pays for
 
-    Null hypothesis: a weight lies anywhere in the cell between two midpoints alike, given the largest one. Breaks where
-    the density changes much within a cell.
+    Null hypothesis: a weight lies anywhere in the cell between two midpoints alike, given the largest one, and groups
+    are independent. Guarantee: the product of the covered shares of cells, times the number of tables for each group
+    (union bound). Breaks where the density changes much within a cell.
     """
+    best = np.max([_evidence_of_groups(groups, levels, mantissa) for levels in tables], axis=0)
+    return max(float(best.sum() - len(best) * np.log(len(tables))), 0.0)
+
+
+def _evidence_of_groups(groups: Floats, levels: Levels, mantissa: int) -> NDArray[np.float64]:
+    """(groups,) nats, minus infinity for a group with a weight that is near to no level; 0 for zeros."""
     largest = np.abs(groups).max(axis=1, keepdims=True)
-    used = groups[largest[:, 0] > 0] / largest[largest[:, 0] > 0]
-    if not used.size:
-        return 0.0
+    used = groups / np.where(largest > 0, largest, 1.0)
     middles = (levels[1:] + levels[:-1]) / 2.0
     nearest = np.searchsorted(middles, used)
     # Both the weight and the largest one were rounded, each by half a unit of the last place, which is a fixed one for
     # the smallest numbers of float16.
-    fixed = SUBNORMAL_STEP / float(largest[largest > 0].min()) if mantissa == 10 else 0.0
+    fixed = SUBNORMAL_STEP / float(largest[largest > 0].min(initial=1.0)) if mantissa == 10 else 0.0
     error = (2.0**-mantissa + LEAST_ERROR) * np.abs(levels) + fixed
-    if (np.abs(used - levels[nearest]) > error[nearest]).any():
-        return 0.0
+    off = np.abs(used - levels[nearest]) > error[nearest]
     # The outermost levels are the largest weight's own.
     cells = np.diff(middles, prepend=middles[0] - 1.0, append=middles[-1] + 1.0)
-    covered = np.minimum(2.0 * error / cells, 1.0)
+    covered = np.clip(2.0 * error / cells, 1e-30, 1.0)
     inner = (used != 0) & (np.abs(used) < 1.0)
-    return float(-np.log(np.maximum(covered[nearest[inner]], 1e-30)).sum())
+    nats = np.where(inner, -np.log(covered)[nearest], 0.0).sum(axis=1)
+    return np.where(off.any(axis=1), -np.inf, nats)
 
 
 def is_evenly_spaced(groups: Floats, bits: int, mantissa: int) -> bool:
@@ -128,9 +136,9 @@ def _even(values: Floats, bits: int, mantissa: int) -> bool:
     return False
 
 
-def level_tables(bits: int) -> Mapping[str, tuple[Floats, ...]]:
+def level_tables(bits: int) -> Mapping[str, tuple[Levels, ...]]:
     """Name -> levels in units of the outermost one, for each level that may be the outermost."""
-    tables: dict[str, tuple[Floats, ...]] = {}
+    tables: dict[str, tuple[Levels, ...]] = {}
     if bits == 4:
         tables[NF4] = (np.array(NF4_LEVELS),)
         tables[FP4] = (_both_signs(np.array(FP4_LEVELS)),)
@@ -140,16 +148,18 @@ def level_tables(bits: int) -> Mapping[str, tuple[Floats, ...]]:
         tables[E5M2] = _by_outermost(_floats(exponent=5, mantissa=2, largest=57344.0), 4)
         tables[E4M3] = _by_outermost(_floats(exponent=4, mantissa=3, largest=448.0), 8)
     half = 2 ** (bits - 1)
-    tables[EVEN] = tuple(_both_signs(np.arange(top + 1) / top) for top in (half - 1, half))
+    # In 6 bits (Q6_K) the scale of a group is itself rounded, so that the largest weight may lie on any level.
+    tops = range(1, half + 1) if bits == 6 else (half - 1, half)
+    tables[EVEN] = tuple(_both_signs(np.linspace(0.0, 1.0, top + 1)) for top in tops)
     return tables
 
 
-def _by_outermost(levels: Floats, count: int) -> tuple[Floats, ...]:
+def _by_outermost(levels: Levels, count: int) -> tuple[Levels, ...]:
     """A scale need not bring the largest weight to the largest level; one of its ``count`` largest is enough."""
     return tuple(_both_signs(levels[: len(levels) - cut] / levels[-1 - cut]) for cut in range(count))
 
 
-def _floats(exponent: int, mantissa: int, largest: float) -> Floats:
+def _floats(exponent: int, mantissa: int, largest: float) -> Levels:
     """The values of a small float type that are not negative, up to the largest, subnormal ones included."""
     parts = np.arange(2**mantissa) / 2**mantissa
     bias = 2 ** (exponent - 1) - 1
@@ -158,5 +168,5 @@ def _floats(exponent: int, mantissa: int, largest: float) -> Floats:
     return every[every <= largest]
 
 
-def _both_signs(levels: Floats) -> Floats:
+def _both_signs(levels: Levels) -> Levels:
     return np.unique(np.concatenate([-levels, levels]))

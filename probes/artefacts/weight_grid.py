@@ -3,9 +3,9 @@
 Weights that share one scale take few different values: at most 16 in 4 bits. That survives de-quantising, saving in 16
 bits and conversion, because rounding makes no two values of one; it ends where an adapter is merged in or the base is
 trained on. No direction of the answers is needed, so that every recipe is recognised (NF4, GPTQ, AWQ, int8, FP8, GGUF).
-Not recognised: 6 bits in groups of 16 (Q6_K), GPTQ whose groups are of permuted columns (``desc_act``), and groups
-narrower than 32 but for E2M1. Rows and columns at even distances are read of each matrix,
-the same ones each time.
+Not recognised: 5 bits whose levels are not counted from 0 (Q5_1, Q5_K), and GPTQ whose groups are of permuted columns
+(``desc_act``), once they are de-quantised. Rows and columns at even distances are read of each matrix, the same ones
+each time.
 
 What is a grid and what is chance: probes/artefacts/grid_levels.py, docs/mathematics.md#weight-grids.
 """
@@ -36,15 +36,15 @@ from probes.artefacts.safetensors_header import RawTensor
 # nearly every matrix without a grid ends there.
 FIRST, ENOUGH = 1 << 12, 1 << 14
 # Groups that are compared with a name's levels.
-NAMED = 64
+NAMED, FEW = 64, 4
 BITS = (2, 3, 4, 5, 6, 8)
-GROUPS = (256, 128, 64, 32)
+GROUPS = (256, 128, 64, 32, 16)
 BLOCK, BLOCKS = 128, 4
 ONE_A_ROW = "with one scale a row"
 # A matrix has a grid when chance would give it one with at most e^-40, and there are below a hundred grids to try.
 ENOUGH_NATS = 40.0
 # Tried by their levels, because so few weights have no repeats: (bits, weights that share a scale).
-NARROW = ((4, 16), (5, 32), (8, 128), (8, 64), (8, 32))
+NARROW = ((4, 16), (5, 32), (6, 16), (8, 128), (8, 64), (8, 32))
 LEAST_SIDE = 32
 # Embeddings and the output layer are mostly left as they were; a router of experts is tiny.
 NOT_LINEAR = re.compile(r"embed|wte|wpe|lm_head|\boutput\.weight|router|score")
@@ -225,7 +225,9 @@ def _by_levels(matrix: Stored, weights: int) -> Grid | None:
             continue
         groups = _cut(sample, group)
         for name, tables in level_tables(bits).items():
-            if max(evidence_of_levels(groups, table, mantissa) for table in tables) >= wanted:
+            # Of ordinary weights the first groups already lie beside the levels.
+            is_possible = evidence_of_levels(groups[:FEW], tables, mantissa) > 0
+            if is_possible and evidence_of_levels(groups, tables, mantissa) >= wanted:
                 return Grid(bits, _in_groups(group, "row") if group < sample.shape[1] else ONE_A_ROW, name)
     return None
 
@@ -238,6 +240,6 @@ def _wanted(weights: int) -> float:
 def _levels(groups: Floats, bits: int, mantissa: int) -> str:
     """The name of the levels, "" for none that is known."""
     for name, tables in level_tables(bits).items():
-        if any(evidence_of_levels(groups[:NAMED], table, mantissa) > 0 for table in tables):
+        if evidence_of_levels(groups[:NAMED], tables, mantissa) > 0:
             return name
     return EVEN if is_evenly_spaced(groups[:NAMED], bits, mantissa) else ""

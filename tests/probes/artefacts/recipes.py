@@ -111,6 +111,23 @@ def ternary(weight: torch.Tensor) -> torch.Tensor:
     return (weight / mean).round().clamp(-1, 1) * mean
 
 
+def of_super_blocks(bits: int) -> Recipe:
+    """Q3_K and Q6_K of llama.cpp: groups of 16, their scales rounded to integers of one float16 for 256 weights."""
+    half = 2 ** (bits - 1)
+    most = 31 if bits == 3 else 127
+
+    def quantised(weight: torch.Tensor) -> torch.Tensor:
+        parts = weight.reshape(-1, 16)
+        largest = parts.gather(1, parts.abs().argmax(1, keepdim=True))
+        wide = (largest / -half).reshape(-1, 16)[:, :, None]
+        above = (wide.abs().amax(1, keepdim=True) / most).half().float()
+        scales = ((wide / above).round() * above).reshape(-1, 1)
+        levels = (parts / scales.where(scales != 0, torch.ones(()))).round().clamp(-half, half - 1)
+        return (levels * scales).reshape(weight.shape)
+
+    return quantised
+
+
 def of_gguf(kind: str) -> Recipe:
     """As llama.cpp's own Python package writes and reads it."""
     form = gguf.GGMLQuantizationType[kind]
@@ -156,6 +173,8 @@ RECIPES: dict[str, tuple[Recipe, str]] = {
     "NVFP4": (in_sixteens, "4 bits in groups of 16 (E2M1 levels)"),
     "BitNet": (ternary, "2 bits with one scale a matrix (evenly spaced levels)"),
     "FP8 E5M2": (eight_bit_float(torch.float8_e5m2), "8 bits with one scale a matrix (FP8 E5M2 levels)"),
+    "Q3_K": (of_super_blocks(3), "3 bits in groups of 16 (evenly spaced levels)"),
+    "Q6_K": (of_super_blocks(6), "6 bits in groups of 16 (evenly spaced levels)"),
     "Q4_0": (of_gguf("Q4_0"), "4 bits in groups of 32 (evenly spaced levels)"),
     "Q4_1": (of_gguf("Q4_1"), "4 bits in groups of 32 (evenly spaced levels)"),
     "Q5_0": (of_gguf("Q5_0"), "5 bits in groups of 32 (evenly spaced levels)"),
