@@ -124,7 +124,8 @@ class EarlierPath:
 
 @dataclass(slots=True)
 class State:
-    """ratios: M of the weighted mean; clipped: M of the clipped mixtures; paths: by adapter
+    """ratios: M of the weighted mean; clipped: M of the clipped mixtures of all alternatives together; clipped_alone:
+    of each alternative that has a weight of its own; paths: by adapter
 
     earlier: adapter -> one for each round in which the clipped mixture's CUSUM statistics restarted, in their order,
     the last round with responses included
@@ -134,6 +135,7 @@ class State:
 
     ratios: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     clipped: LikelihoodProcesses[ReplicaStream] = field(default_factory=LikelihoodProcesses)
+    clipped_alone: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     paths: dict[str, AxisLikelihood] = field(default_factory=dict)
     earlier: dict[str, list[EarlierPath]] = field(default_factory=dict)
 
@@ -141,6 +143,7 @@ class State:
         return {
             "chains": self.ratios.to_json(lambda stream: [stream[0], stream[1].text]),
             "replicas": self.clipped.to_json(list),
+            "replicas_alone": self.clipped_alone.to_json(lambda stream: [stream[0], stream[1].text]),
             "paths": {name: path.to_json() for name, path in self.paths.items()},
             "earlier": {name: [part.to_json() for part in parts] for name, parts in self.earlier.items()},
         }
@@ -148,14 +151,15 @@ class State:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> State:
         """A former version joined the parts of a stream's key by a tab, which no configured name holds, and did not
-        distinguish responses from before the onset."""
+        distinguish responses from before the onset. What it had no clipped mixtures of starts at 0."""
         paths = {name: AxisLikelihood.from_json(row) for name, row in stored["paths"].items()}
         earlier = {
             name: [EarlierPath.from_json(part) for part in parts] for name, parts in stored.get("earlier", {}).items()
         }
         ratios = LikelihoodProcesses[AlternativeStream].from_json(stored["chains"], _alternative_stream)
         clipped = LikelihoodProcesses[ReplicaStream].from_json(stored["replicas"], _replica_stream)
-        return cls(ratios, clipped, paths, earlier)
+        alone = LikelihoodProcesses[AlternativeStream].from_json(stored.get("replicas_alone", {}), _alternative_stream)
+        return cls(ratios, clipped, alone, paths, earlier)
 
 
 class Detector:
@@ -163,7 +167,8 @@ class Detector:
     whatever the prompts are.
 
     Stream "replica": the clipped mixture, a mean over ``replicas`` of M whose factors are at most the cube root of A,
-    so that one record in a thousand may have any writer. Stream "": the weighted mean of one M for each
+    so that one record in a thousand may have any writer; half of it bets on the mean of a response's alternatives, half
+    on one alternative each. Stream "": the weighted mean of one M for each
     alternative, each the product of all responses' L; it is the fastest, and one mislabelled record is enough to alarm
     it. Streams "pod:NAME": the clipped mixture over one pod's responses. One "+1" a TrafficRound, none for a stream
     without a response in it.
@@ -240,7 +245,7 @@ class Detector:
 
     def _alarms(self, subject: str) -> bool:
         """Has a stream that may page passed the threshold?"""
-        levels = [self.state.clipped.level((subject, ALL_PODS))] if self.config.pages else []
+        levels = [self._level(subject)] if self.config.pages else []
         if self.config.one_response:
             levels += [self.state.ratios.level(stream) for stream in self.state.ratios.streams_of(subject)]
         return max(levels, default=0.0) >= self.config.log_threshold
@@ -259,7 +264,7 @@ class Detector:
 
     @property
     def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
-        return self.state.ratios, self.state.clipped
+        return self.state.ratios, self.state.clipped, self.state.clipped_alone
 
     def _multiply(self, adapter: str, scores: Sequence[TrafficScore], registered: frozenset[str], at: float) -> None:
         weights = self._weights({alternative for score in scores for alternative in score.alternatives}, registered)
@@ -270,6 +275,9 @@ class Detector:
                     log_l.setdefault((adapter, alternative), []).append(value)
         sums = {stream: np.array([sum(values)]) for stream, values in log_l.items()}
         self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, at)
+        own = dict(self.config.weights)
+        alone = {stream: self._clipped(np.array(values)) for stream, values in log_l.items() if stream[1] in own}
+        self.state.clipped_alone.multiply(alone, {stream: len(log_l[stream]) for stream in alone}, at)
         means = [(score.pod, mean) for score in scores if (mean := _mean(score, weights)) is not None]
         of_pods = {(adapter, pod): np.array([m for own, m in means if own == pod]) for pod in _pods(scores)}
         log_means = {(adapter, ALL_PODS): np.array([mean for _, mean in means])} | of_pods
@@ -284,6 +292,22 @@ class Detector:
         shares, most = np.array(self.config.replicas).T
         most = np.minimum(most, math.exp(self.config.log_threshold / 3.0))
         return clipped_mixture(log_l, shares, most, self.config.mislabelled)
+
+    def _level(self, adapter: str) -> float:
+        """Nats: ln of the mean of two M, of the clipped mixture over the mean of all alternatives of each response, and
+        of the mixtures over one alternative each, averaged by their weights.
+
+        The mean of a response's alternatives gives a response to whichever of them explains it, and costs a fault that
+        one alone explains ln(1 / weight) nats in every response; an M of its own costs it that once.
+        """
+        alone, own = self.state.clipped_alone, dict(self.config.weights)
+        together = self.state.clipped.level((adapter, ALL_PODS))
+        streams = [stream for stream in alone.streams_of(adapter) if stream[1] in own and alone.n(stream)]
+        scored = [(own[stream[1]], alone.level(stream)) for stream in streams]
+        if not scored:
+            return together
+        weights, levels = np.array(scored).T
+        return float(np.logaddexp(together, averaged(levels, weights)) - math.log(2.0))
 
     def _weights(self, alternatives: Collection[Alternative], registered: frozenset[str]) -> dict[Alternative, float]:
         """``weights_of`` all alternatives of one adapter, for those of these that have a weight.
@@ -329,7 +353,7 @@ class Detector:
         ratios, clipped = self.state.ratios, self.state.clipped
         level = partial(Evidence, self.about, adapter, "traffic_likelihood", round=record.number, at=record.at)
         whole = adapter, ALL_PODS
-        yield level("replica", log_e=clipped.level(whole), n=clipped.n(whole), pages=self.config.pages)
+        yield level("replica", log_e=self._level(adapter), n=clipped.n(whole), pages=self.config.pages)
         known = {stream[1]: stream for stream in ratios.streams_of(adapter)}
         weights = {known[who]: weight for who, weight in self._weights(known, registered).items()}
         n = max(map(ratios.n, weights), default=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.traffic import peers, prefixes, unexplained
-from benchmarks.traffic.clipped import alarms, by_default, neutral_alarms, per_response
+from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response, weak
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
 from benchmarks.traffic.served import LONGEST, Cell
@@ -72,13 +72,12 @@ def test_a_response_counts_with_the_weighted_mean_of_its_alternatives() -> None:
     assert found == pytest.approx(np.full(6, 20.0 + math.log(0.5 / 0.7)))
 
 
-def test_by_default_half_strength_counts_where_it_is_drawn() -> None:
-    """The base at .5, the path at .07 together, and half strength at .2 where it is drawn: hand-made L of each."""
-    path = {interpolation(share): -300.0 for share in (0.25, 0.5, 0.75)}
-    values = by_default(observed({BASE: -300.0, **path, HALF_STRENGTH: 1.0}))
-    with_half = np.isclose(values, 10.0 + math.log(0.2 / (0.57 + 0.2 + 0.15 / OTHERS)), atol=0.05)
-    assert np.mean(with_half | (values < -500)) == 1.0
-    assert np.mean(with_half) == pytest.approx(chances()[HALF_STRENGTH], abs=0.1)
+def test_by_default_half_strength_pages_by_the_responses_that_are_scored_against_it() -> None:
+    """Three nats in each of four responses of five, the base and the path ruled out."""
+    path = {interpolation(share): -30.0 for share in (0.25, 0.5, 0.75)}
+    cell = observed({BASE: -30.0, **path, HALF_STRENGTH: 0.3})
+    responses, late = (figure.value for figure in weak([replace(cell, cell=replace(cell.cell, writer="half"))]))
+    assert LOG_A / 3.0 <= responses <= 20 and late == 0.0
 
 
 def test_four_responses_at_the_cap_alarm_and_healthy_ones_never() -> None:

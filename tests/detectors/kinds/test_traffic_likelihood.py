@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_a_weak_fault_of_all_replicas_pages_at_twice_the_fastest_pace() -> None:
             n += 1
         needed.append(n)
     assert np.mean(needed) <= 2 * 43
+
+
+def test_a_weak_fault_that_one_alternative_alone_explains_pages() -> None:
+    """ln L of half strength has mean 1 and variance 2, the base is ruled out: a mean over both loses ln 3.5 a response,
+    more than half strength gains."""
+    rng, needed = np.random.default_rng(6), []
+    for _ in range(20):
+        detector, level, n = Detector(Config()), 0.0, 0
+        while level < LOG_A and n < 400:
+            values = [-60.0, -60.0, -60.0, -60.0, float(rng.normal(1.0, math.sqrt(2.0)))]
+            level = streams(detector.update(round_of(scored(values), number=n)))["replica"].log_e
+            n += 1
+        needed.append(n)
+    assert np.mean(needed) <= 40
 
 
 def test_pods_have_streams_of_their_own_that_inform() -> None:
