@@ -12,7 +12,7 @@ from benchmarks.zoo.recipes import ATTENTION, BASES
 from detectors.records import Cause
 
 SEED = 71
-# Faults that no enrolment records a signature of, to be called unknown.
+# Faults that have no signature, to be called unknown.
 OPEN = ("noise on weights", "signs turned", "half of the rows", "layers moved on", "spoilt in part")
 MERGED = "merged:"
 # The first two are rounded as in enrolment, the third by another recipe, whose errors have other directions.

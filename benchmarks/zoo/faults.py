@@ -1,7 +1,7 @@
 """Every cause of the table at three severities, and faults without a recorded signature, on the adapters of one base.
 
-Strengths, bits, mixtures and temperatures lie between the knots and recipes that enrolment records with; broken
-adapters and bases come from files (fault_files.py), as a bad release would leave them.
+Strengths, bits, mixtures and temperatures lie between the knots that enrolment records and the recipes that are
+replayed; broken adapters and bases come from files (fault_files.py), as a bad release would leave them.
 """
 
 from __future__ import annotations
