@@ -8,7 +8,7 @@ faults that were replayed after the alarm: stored rounds hold what was recorded 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
@@ -111,30 +111,34 @@ def verdict_pairs(
             row = verdict_row(verdict)
             now[round.pod, row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     before: dict[Subject, list[Row]] = defaultdict(list)
+    by_replay: dict[Subject, list[Row]] = defaultdict(list)
     for row in then:
-        before[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
-    keys = sorted({*now, *before}, key=lambda key: (key[0], key[3], key[1], key[2]))
-    refined = _refined(keys, before)
-    return [
+        kind = by_replay if row["reason"] in BY_REPLAY else before
+        kind[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
+    keys = sorted({*now, *before, *by_replay}, key=lambda key: (key[0], key[3], key[1], key[2]))
+    refined = _refined(keys, before, by_replay)
+    not_again = [_pair(key, row, None, {}, True) for key, rows in by_replay.items() for row in rows if key[3] >= since]
+    pairs = not_again + [
         _pair(key, *pair, incomplete, key in refined)
         for key in keys
         if key[3] >= since
         # Canaries and responses of one moment may both have a verdict; the store does not keep which came first.
         for pair in zip_longest(sorted(before[key], key=_order), sorted(now[key], key=_order))
     ]
+    return sorted(pairs, key=lambda pair: (pair.pod, pair.at, pair.kind, pair.subject))
 
 
-def _refined(keys: Sequence[Subject], then: Mapping[Subject, Sequence[Row]]) -> set[Subject]:
-    """Those of an incident whose cause was refined by replay before, or with them. keys: in the order of time"""
+def _refined(
+    keys: Sequence[Subject], then: Mapping[Subject, Sequence[Row]], by_replay: Collection[Subject]
+) -> set[Subject]:
+    """Those of an incident for whose cause faults were replayed before. keys: in the order of time"""
     refined: set[Subject] = set()
-    named: dict[tuple[str, str, str], bool] = {}
+    named: set[tuple[str, str, str]] = set()
     for key in keys:
-        reasons = {row["reason"] for row in then.get(key, ())}
-        if reasons & set(BY_REPLAY):
-            named[key[:3]] = True
-        elif reasons & {Reason.ALARM.value, Reason.RESOLVED.value}:
-            named[key[:3]] = False
-        refined |= {key} if named.get(key[:3]) else set()
+        if {row["reason"] for row in then.get(key, ())} & {Reason.ALARM.value, Reason.RESOLVED.value}:
+            named.discard(key[:3])
+        refined |= {key} if key[:3] in named else set()
+        named |= {key[:3]} if key in by_replay else set()
     return refined
 
 

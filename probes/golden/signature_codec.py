@@ -1,4 +1,5 @@
-"""Recorded signatures as compact arrays, and back: how the adapter answers under each fault.
+"""Recorded signatures as compact arrays, and back: how the adapter answers under each fault. Enrolments of earlier
+versions recorded them; now they are made after an alarm (probes/causes/).
 
 Written as differences in steps of 1/1024 nat: of the served side from the golden adapter's log-probabilities, of the
 base's side from the golden base's. That rounds by at most .0005 nats, and clips differences at 32 nats. It halves the

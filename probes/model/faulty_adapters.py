@@ -1,4 +1,4 @@
-"""Faulty variants of an adapter, of which enrolment records signatures: parts left out, two adapters combined.
+"""Faulty variants of an adapter, whose answers are signatures of faults: parts left out, two adapters combined.
 
 Pure: a ``LoraAdapter`` goes in, a ``LoraAdapter`` comes out, and the tensors that remain are shared, not copied.
 A *block* is a part that an engine may lose as a whole. Golden records store the names of blocks, so these stay:

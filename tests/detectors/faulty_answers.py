@@ -112,7 +112,7 @@ def faulty(adapter: str, canary: int, fault: str) -> tuple[Doubles, Doubles]:
 
 @cache
 def recorded(adapter: str, canary: int) -> Reference:
-    """The reference with its signatures, which enrolment records on held-out canaries only."""
+    """The reference with its signatures, on held-out canaries only."""
     known = reference(adapter, canary)
     versions = {f"{adapter}@{name}": _kept(_with(canary, version(adapter, name)), known) for name in VERSIONS}
     if known.split is not CanarySplit.HELD_OUT:
