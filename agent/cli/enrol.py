@@ -7,7 +7,7 @@ reason, saving, and what is printed. All adapters of a base are enrolled over on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.name_encoding import earlier_version
-from detectors.records import NoiseFloor
+from detectors.records import Identity, NoiseFloor
 from probes import errors as probe_errors
 from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
@@ -172,13 +172,15 @@ def _of_base(
 class _Work:
     """The adapters of one base in two rounds: all but the battery, then the battery, so that one restart serves all.
 
-    What is wrong with one adapter alone is an outcome and no error. alone: a single adapter was named
+    What is wrong with one adapter alone is an outcome and no error. alone: a single adapter was named; accepted: what
+    was in place when an adapter began
     """
 
     base: BaseInMemory
     wish: EnrolOptions
     progress: EnrolProgress
     alone: bool
+    accepted: dict[str, Identity] = field(default_factory=dict)
 
     def begun(self, adapter: Adapter) -> Enrolled | None:
         """An outcome where there is one already: recorded before, or refused."""
@@ -215,10 +217,15 @@ class _Work:
             return Enrolled(adapter.name, golden, previous, before=True)
         _check_wanted(base.config, adapter, wish)
         begin(base.runner, *self._arguments(adapter, previous), checkpoint=checkpoint)
+        self.accepted[adapter.name] = base.runner.identity(adapter.name)
         return None
 
     def _end(self, adapter: Adapter, checkpoint: Checkpoint) -> Enrolled:
         base, config, name = self.base, self.base.config, adapter.name
+        base.runner.refresh()
+        if base.runner.identity(name) != self.accepted[name]:
+            # Its steps would be made again after the restart that its battery is to be compared across.
+            raise probe_errors.Unreplayable(name, "its files or those of its base changed meanwhile: start it again")
         arguments = self._arguments(adapter, newest(config.probes.golden_dir, name) or "")
         golden = enrol(base.runner, *arguments, checkpoint=checkpoint, second=base.second)
         # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import yaml
 
 from agent.cli.console import console
-from agent.cli.enrol import EnrolOptions, enrol_adapter, enrol_adapters
+from agent.cli.enrol import EnrolOptions, _of_base, enrol_adapter, enrol_adapters
+from agent.config import load as load_config
 from agent.errors import Refused
 from detectors.records import CanarySplit
 from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_hash, tokenizer_hashes
@@ -171,6 +173,23 @@ def test_an_adapter_that_is_refused_does_not_stop_the_others_and_a_second_run_go
     assert load(folder, replaced[0]["golden"]).previous == outcomes[0]["golden"]
     assert enrol_adapters(several, ["a", "b"], wish, json=True) == 0
     assert [outcome["before"] for outcome in json.loads(capsys.readouterr().out)] == [True, True]
+
+
+def test_an_adapter_whose_files_change_after_it_began_is_refused_alone(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "file", io.StringIO())
+    config = load_config(several)
+    model = config.models[0]
+    outcomes = _of_base(config, model, model.adapters[:2], EnrolOptions(), alone=False)
+    first = next(outcomes)  # both have begun by now
+    shutil.rmtree(several.parent / "b")
+    tiny_adapter(several.parent / "b", several.parent / "base", seed=9)
+    second = next(outcomes)
+    assert first.hash == newest(several.parent / "golden", "a") and not first.refused
+    assert second.golden is None and "chang" in second.refused
+    assert newest(several.parent / "golden", "b") is None
+    assert list(outcomes) == []
 
 
 def test_a_killed_command_goes_on_where_it_stopped(several: Path, capsys: pytest.CaptureFixture[str]) -> None:
