@@ -31,8 +31,9 @@ small adapters, trained when first asked for, on three small models, so that no 
 three adapters of the example.
 
 *Measured at* is the commit whose tree was measured, with a plus where files differed from it. Figures whose commit was
-not recorded were measured at 4bb2d88 or before, under the rules of that time: among other things one tolerance for
-every canary, however far its base had moved, and incidents that ended after two good rounds whatever the evidence.
+not recorded were measured at 4bb2d88 or before, under the rules of that time: one tolerance for every canary, however
+far its base had moved; incidents that ended after two good rounds whatever the evidence; canaries that were scored
+whole, a curve of all strengths, and signatures that enrolment recorded; of embeddings the first 512 alone.
 *Before* is what the same benchmark measured at an earlier commit, which is named beside it. In parentheses behind a
 share: its 95 % interval (Clopper & Pearson), which takes the cases for independent.
 """
@@ -72,7 +73,7 @@ def section(file: Path, before: Before = MappingProxyType({})) -> str:
         f"torch {machine['torch']}",
     )
     where = ", ".join(parts)
-    head = f"`python -m benchmarks.{file.stem}`, seen on {where}:\n"
+    head = f"`python -m benchmarks.{file.stem}`, measured on {where}:\n"
     folded = f"<details><summary>{len(context)} figures beside them</summary>\n"
     return "\n".join([head, HEADING, *claims, "", folded, HEADING, *context, "", "</details>", ""])
 
