@@ -30,11 +30,14 @@ and is run apart, as are `sampling_speed`, which needs a Kafka, and `replay_on_g
 small adapters, trained when first asked for, on three small models, so that no figure of the canaries rests on the
 three adapters of the example.
 
-*Measured at* is the commit whose tree was measured, with a plus where files differed from it. Figures whose commit was
-not recorded were measured at 4bb2d88 or before, under the rules of that time: among other things one tolerance for
-every canary, however far its base had moved, and incidents that ended after two good rounds whatever the evidence.
-*Before* is what the same benchmark measured at an earlier commit, which is named beside it. In parentheses behind a
-share: its 95 % interval (Clopper & Pearson), which takes the cases for independent.
+*Measured at* is the commit whose tree was measured, with a plus where files differed from it; a figure speaks of the
+rules of that commit. Younger than a493096 are canaries scored on their first positions, curves of the strengths that
+are needed, noise floors from twelve canaries, signatures made after an alarm, responses scored by their first tokens,
+evidence of single alternatives, and drift in banks. Figures whose commit was not recorded were measured at 4bb2d88 or
+before, when there were besides one tolerance for every canary, however far its base had moved, and incidents that
+ended after two good rounds whatever the evidence. *Before* is what the same benchmark measured at an earlier commit,
+which is named beside it. In parentheses behind a share: its 95 % interval (Clopper & Pearson), which takes the cases
+for independent.
 """
 
 
@@ -72,7 +75,7 @@ def section(file: Path, before: Before = MappingProxyType({})) -> str:
         f"torch {machine['torch']}",
     )
     where = ", ".join(parts)
-    head = f"`python -m benchmarks.{file.stem}`, seen on {where}:\n"
+    head = f"`python -m benchmarks.{file.stem}`, measured on {where}:\n"
     folded = f"<details><summary>{len(context)} figures beside them</summary>\n"
     return "\n".join([head, HEADING, *claims, "", folded, HEADING, *context, "", "</details>", ""])
 

@@ -1,4 +1,4 @@
-"""Every cause of the table at three severities, and faults without a recorded signature, on the adapters of one base.
+"""Every cause of the table at three severities, and faults without a signature, on the adapters of one base.
 
 Strengths, bits, mixtures and temperatures of the grid lie between the knots that enrolment records and the recipes that
 are replayed; drawn ones lie anywhere (severities.py). Broken adapters and bases come from files (fault_files.py), as a

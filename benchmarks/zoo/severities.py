@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SEED = 89
-# Faults that no enrolment records a signature of, to be called unknown; the last two are in no grid.
+# Faults that no signature is made of, to be called unknown; the last two are in no grid.
 OPEN = ("noise on weights", "signs turned", "half of the rows", "layers moved on", "spoilt in part")
 DRAWN_ONLY = ("inputs permuted", "adapter in two bits")
 

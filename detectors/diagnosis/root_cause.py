@@ -288,7 +288,7 @@ def _of_cache(round: Round, tolerances: Tolerances) -> Diagnosis | None:
 def _previous_tenant(
     pairs: Sequence[tuple[Measurement, Measurement]], warmed: Sequence[Measurement], allowed: float
 ) -> str:
-    """Whose cache it was: by its recorded signature, else by the direction in which the answers moved; "" unknown."""
+    """Whose cache it was: by its signature, else by the direction in which the answers moved; "" unknown."""
     fits = matching_signatures(signature_fits(warmed, allowed))
     if fits and fits[0].kind in (FaultKind.WARMED, FaultKind.PREFILLED, FaultKind.OTHER_ADAPTER):
         return fits[0].name or THE_BASE

@@ -1,10 +1,12 @@
 """Has an adapter that is within tolerance clearly changed? It is said once, and once when it is over; never a page.
 
-Null hypothesis: the round is benign, so that its configuration is exchangeable with the n of the noise battery.
+Null hypothesis: the round is benign, so that its configuration is exchangeable with the n of the noise battery, and,
+where the floor is pooled, its canaries with those of the sample (n is then the smaller one of the two numbers).
 Guarantee: a round counts as above the noise with at most the chance 4 / (n + 1), whatever the distribution of the noise
 and however canaries depend on each other. A canary exceeds one of its two floors with at most 2 / (n + 1), and more
-than half of the canaries do with at most twice that, by Markov's inequality. What is said takes three such rounds in a
-row, and five times the floor; how much rarer that is has been simulated and not proved. What breaks it: benign change
+than half of the canaries do with at most twice that, by Markov's inequality. With seven configurations that is one
+half; what is said takes three such rounds in a row, and five times the floor, and how much rarer that is has been
+simulated and not proved. What breaks it: benign change
 that the battery has not met and that stays, such as other kernels: it is said, once. On a base that has moved nothing
 is counted, because that is said of the base.
 

@@ -180,7 +180,8 @@ def pooled_floor(results: Mapping[str, Sequence[Measurement]], without: str = ""
 
     Null hypothesis: nothing is wrong. Guarantee: a further canary that is exchangeable with the n of the sample exceeds
     the floor in these configurations with chance 1/(n + 1) at most for each figure, and so does a further configuration
-    that is exchangeable with n others, on the sample. What breaks it: canaries that were picked for their noise, and
+    that is exchangeable with n others, on the sample; both together with chance 1/(n + 1), n being the smaller number
+    of the two. What breaks it: canaries that were picked for their noise, and
     configurations unlike those of the battery. Source: docs/mathematics.md#noise-battery.
     """
     return _largest([LEAST, *(largest(measurements) for measurements in _but(results, without).values())])

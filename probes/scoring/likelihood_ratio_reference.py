@@ -130,8 +130,8 @@ def log_e(alternative: Doubles, null: Null, tokens: NDArray[np.int64], numeric: 
     numeric: nats a token taken off, for differences between kernels
 
     Where nothing is cut off it is the likelihood ratio less its slack. Where the sampler truncates, the bet has two
-    parts: whether the token is in the golden nucleus S (a Bernoulli variable), and which token of S it is. A token
-    outside S gives pi / m; one inside gives (1 - pi) / (1 - m) times the ratio within S, of which the share
+    parts: whether the token is in the golden nucleus N (a Bernoulli variable), and which token of N it is. A token
+    outside N gives pi / m; one inside gives (1 - pi) / (1 - m) times the ratio within N, of which the share
     ``HELD_BACK`` is replaced by a constant. Of a greedy sampler the first part is all: which of several tied tokens is
     written is the kernel's choice, the same one every time, and no random draw to bet on.
     """
@@ -151,9 +151,9 @@ def log_e(alternative: Doubles, null: Null, tokens: NDArray[np.int64], numeric: 
 def nucleus_bet(alternative: Doubles, null: Null) -> tuple[Doubles, Doubles, Doubles, Doubles]:
     """(m, pi, slack, share), (T,) each.
 
-    m: the largest probability of a token outside the golden nucleus S that the null allows; pi: the alternative's,
-    within [m, .99]; slack: ln of the largest mean ratio within S over the edges, >= 0; share: ln of the alternative's
-    mass within S, 0 where it has none (every ratio is 0 there anyway)
+    m: the largest probability of a token outside the golden nucleus N that the null allows; pi: the alternative's,
+    within [m, .99]; slack: ln of the largest mean ratio within N over the edges, >= 0; share: ln of the alternative's
+    mass within N, 0 where it has none (every ratio is 0 there anyway)
     """
     inside = null.inside
     within = [np.where(inside, log_probs, -np.inf) for log_probs in (alternative, *null.benign)]

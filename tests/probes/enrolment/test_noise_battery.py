@@ -144,6 +144,27 @@ def test_a_further_canary_exceeds_the_floor_of_twelve_once_in_thirteen_at_most()
     assert abs(np.mean(exceeding) - 1 / 13) < 4 * 0.0112
 
 
+@pytest.mark.parametrize(
+    ("of_configurations", "of_canaries", "expected"),
+    [(1.0, 0.0, 1 / 8), (0.0, 1.0, 1 / 13), (0.0, 0.0, 1 / 85)],
+)
+def test_a_further_canary_in_a_further_configuration_exceeds_the_floor_once_in_eight_at_most(
+    noisy: Results, of_configurations: float, of_canaries: float, expected: float
+) -> None:
+    """H0: seven configurations and one more are exchangeable, and so are twelve canaries and one more. The bound 1/8 is
+    reached where the noise is nearly that of the configuration alone."""
+    sample, runs = next(iter(noisy.values()))[0], 1500
+    generator = np.random.default_rng(29)
+    by_row, by_column, own = (generator.standard_normal((runs, *shape)) for shape in ((8, 1), (1, 13), (8, 13)))
+    noise = 0.01 * np.exp(of_configurations * by_row + of_canaries * by_column + 0.001 * own)
+    exceeding = []
+    for table in noise:
+        battery = {str(row): [replace(sample, scale=1.0 + one) for one in table[row, :12]] for row in range(7)}
+        exceeding.append(table[7, 12] > pooled_floor(battery).scale)
+    assert abs(np.mean(exceeding) - expected) < 4 * np.sqrt(expected / runs)
+    assert np.mean(exceeding) <= 1 / 8 + 4 * np.sqrt(1 / 8 / runs)
+
+
 def test_the_largest_figures_bound_every_canary(noisy: Results) -> None:
     worst = largest(noisy["four rows"])
     assert worst.scale == max(abs(one.scale - 1) for one in noisy["four rows"])
