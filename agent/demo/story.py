@@ -141,7 +141,7 @@ class Story:
             if any(verdict.reason is Reason.RESOLVED for verdict in view.verdicts):
                 self._incident(open_=False)
                 self.outcome.resolved = True
-                say("[green]The incident resolved itself: good rounds in a row, and evidence that the fault is over.[/green]")
+                say("[green]The incident resolved itself, on evidence that the fault is over.[/green]")
                 return
 
     def _round(self) -> RoundView:

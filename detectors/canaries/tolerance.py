@@ -2,7 +2,7 @@
 
 The score S of a draw is 0 or 1. H0 of everything built on it (docs/mathematics.md#tolerance): in whatever
 configuration, given everything before, at most ``share`` of the canary pool is beyond tolerance. Canaries are drawn at
-random with replacement, and S is a function of that canary's own measurement alone, so the mean of each S given the
+random with replacement, and S is a function of that canary's own measurements alone, so the mean of each S given the
 past and the earlier draws of its round is at most ``share``, with no distribution of noise assumed. What breaks it:
 draws that depend on the answers, or a score that depends on the others drawn with it. A change here changes what counts
 as evidence, and with it the guarantee of every e-detector.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -111,9 +111,31 @@ def beyond_tolerance(measurement: Measurement, tolerances: Tolerances) -> bool:
     )
 
 
+def with_accepted_shift(round: Round) -> Round:
+    """The round with each canary's base shift as it is from the accepted token ids, all other figures as served now.
+
+    Where the present template renders other ids, the same base answers differently there: a shift from those would
+    widen the tolerance by the very change that is to be measured. A canary without a replay of the accepted ids is
+    rendered to these as it is, and keeps its own.
+    """
+    if not round.raw:
+        return round
+    shifts = {m.comparison.reference.canary: m.base_shift for m in round.raw}
+    return replace(
+        round,
+        measurements=tuple(
+            replace(m, base_shift=shifts.get(m.comparison.reference.canary, m.base_shift)) for m in round.measurements
+        ),
+    )
+
+
 def draw_scores(round: Round, tolerances: Tolerances) -> Bools:
-    """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice."""
-    return by_draw(round, lambda m: beyond_tolerance(m, tolerances))
+    """(n,) S of each draw of the round, in the order of its measurements; a canary drawn twice counts twice.
+
+    What is allowed of a canary grows with the base shift from its accepted token ids, never from others that the
+    present template renders.
+    """
+    return by_draw(with_accepted_shift(round), lambda m: beyond_tolerance(m, tolerances))
 
 
 def by_draw(round: Round, is_far: Callable[[Measurement], bool]) -> Bools:

@@ -30,6 +30,7 @@ from detectors.canaries.tolerance import (
     beyond_tolerance,
     blocked_by,
     draw_scores,
+    with_accepted_shift,
 )
 from detectors.diagnosis.faulty_replicas import ReplicaGroups, groups_by_distance, groups_by_pod
 from detectors.diagnosis.record import (
@@ -262,12 +263,9 @@ def _is_template_alone(round: Round, tolerances: Tolerances) -> bool:
     raw = _finite(round.raw)
     if not raw:
         return False
-    shifts = {m.comparison.reference.canary: m.base_shift for m in raw}
-    now = [
-        replace(m, base_shift=shifts[name])
-        for m in _finite(round.measurements)
-        if (name := m.comparison.reference.canary) in shifts
-    ]
+    replayed = {m.comparison.reference.canary for m in raw}
+    measurements = _finite(with_accepted_shift(round).measurements)
+    now = [m for m in measurements if m.comparison.reference.canary in replayed]
     bad_now, bad_raw = (_share_beyond(rows, tolerances) for rows in (now, raw))
     return bad_raw <= tolerances.share < bad_now
 

@@ -4,7 +4,9 @@ detectors/verdicts/decision.py.
 An incident opens at an alarm of a stream that may page. It ends after two good rounds with no bad one between, twice as
 many with each reopening (incident.py), and not before as many responses were good in them as make a chance of all
 faulty ones having been missed at most 5 %: of one replica in ten, two rounds of a few responses show nothing. The 5 %
-is for one try, not for all of an incident's. Keys of ``to_json`` are in files of saved state.
+is for one try, not for all of an incident's. Where responses have a likelihood along the interpolation path, it also
+takes evidence that the fault is over (path_recovery.py, with its null hypothesis and guarantee). Keys of ``to_json``
+are in files of saved state.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from detectors.on_call_text import (
     RESPONSES_SCORED,
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
+from detectors.traffic.path_recovery import PathRecovery
 from detectors.traffic.response_summary import ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
@@ -41,11 +44,13 @@ class ResponseIncident:
     """What is remembered of one adapter's responses between rounds. counts: since the first bad round
 
     drawn_at: parameter of the sampler -> its value when an incident opened whose cause it is
+    recovery: evidence that the fault is over, while the incident is open
     """
 
     incident: Incident = field(default_factory=Incident)
     counts: ResponseCounts = field(default_factory=ResponseCounts)
     drawn_at: Mapping[str, float] = field(default_factory=dict)
+    recovery: PathRecovery = field(default_factory=PathRecovery)
 
     @property
     def open(self) -> bool:
@@ -53,13 +58,16 @@ class ResponseIncident:
 
     def to_json(self) -> dict[str, Any]:
         drawn_at = {"drawn_at": dict(self.drawn_at)} if self.drawn_at else {}
-        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at}
+        recovery = {"recovery": self.recovery.to_json()} if self.open else {}
+        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at, **recovery}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
-        """Files of earlier versions hold the onset's estimate beside the incident, as ``began``."""
+        """Files of earlier versions hold the onset's estimate beside the incident, as ``began``, and no evidence of
+        recovery, which then starts with the next good round at the least loss: that null contains all others."""
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
-        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}))
+        recovery = PathRecovery.from_json(stored["recovery"]) if "recovery" in stored else PathRecovery()
+        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery)
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -105,12 +113,14 @@ def decide_traffic(
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts, sampler = _counted(before, responses, log_e), estimates.sampler
     still_moved = before.open and any(name in sampler.moved for name in before.drawn_at)
+    good = responses.good and not still_moved
+    recovery = _recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
-        outcome=Outcome.GOOD if responses.good and not still_moved else Outcome.BAD,
+        outcome=Outcome.GOOD if good else Outcome.BAD,
         log_e=log_e,
         onset_at=estimates.onset_at,
-        may_end=_enough(counts) and sampler.is_back(before.drawn_at),
+        may_end=_enough(counts) and sampler.is_back(before.drawn_at) and recovery.shown,
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     drawn_at = before.drawn_at if step.after.open else {}
@@ -120,8 +130,18 @@ def decide_traffic(
     elif step.shows_cause and (responses.bad or not drawn_at):
         diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
         step, drawn_at = step.with_cause(words_of(diagnosis)), {}
-    after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts, drawn_at)
+    if step.reason is Reason.ALARM:
+        recovery = PathRecovery.since(estimates.strength)
+    if step.reason is Reason.RESOLVED:
+        counts, recovery = ResponseCounts(), PathRecovery()
+    after = ResponseIncident(step.after, counts, drawn_at, recovery)
     return _measured(blank, step, responses), after
+
+
+def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
+    if not before.open:
+        return PathRecovery()
+    return before.recovery.after_good(responses.scored, responses.path) if good else before.recovery.after_bad()
 
 
 def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:

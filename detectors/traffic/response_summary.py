@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from detectors.evidence.alternative import Alternative
 from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.on_call_text import SCORE_NOT_FINITE
+from detectors.traffic.path_recovery import PathLikelihood
 from detectors.traffic_records import TrafficScore
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
@@ -35,6 +36,7 @@ class ResponseSummary:
     unscored: responses without one, and why, the most frequent reason
     leading: the alternative that explains the responses against it best, or all responses where none is; None without
     any
+    path: of the scored responses
     """
 
     scored: int = 0
@@ -47,6 +49,7 @@ class ResponseSummary:
     unscored: int = 0
     why: str = ""
     leading: Alternative | None = None
+    path: PathLikelihood = field(default_factory=PathLikelihood)
 
     @property
     def good(self) -> bool:
@@ -81,6 +84,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         unscored=len(unscored),
         why=reasons.most_common(1)[0][0] if reasons else "",
         leading=_leading(bad or [score for score, _ in scored]),
+        path=PathLikelihood.of([score for score, _ in scored]),
     )
 
 

@@ -20,7 +20,7 @@ def replays_by_stage(runner: Runner, settings: EnrolSettings, others: int) -> di
     runner: open
     """
     canaries = 2 * settings.per_half
-    strengths = len(set(scale_curve.ALWAYS) - {0.0, 1.0}) + ADDED + 1
+    strengths = len({*scale_curve.ALWAYS, *scale_curve.FAR} - {0.0, 1.0}) + ADDED
     configurations = len(settings.battery or noise_battery.configurations(runner))
     return {
         CONTINUATIONS: OF_A_CONTINUATION * canaries,

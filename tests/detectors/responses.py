@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
@@ -15,6 +17,12 @@ FOR, AGAINST = (-50.0, -10.0, -60.0), (60.0, 20.0, -5.0)
 def score(log_l: tuple[float, ...] = FOR, *, adapter: str = "router", pod: str = "", name: str = "r") -> TrafficScore:
     values = np.array(log_l, np.float32)
     return TrafficScore(adapter, name, pod, 0.0, ScoringMode.SAMPLED, 14, ALTERNATIVES[: len(values)], values)
+
+
+def on_path(scored: TrafficScore, share: float) -> TrafficScore:
+    """The score with a likelihood along the interpolation path that is highest at that share."""
+    grid = np.linspace(0, 1.5, 16).astype(np.float32)
+    return replace(scored, path=grid, path_log_lik=(-50.0 * (grid - share) ** 2).astype(np.float32))
 
 
 def unscored(why: str = "its temperature is unknown", adapter: str = "router") -> TrafficScore:

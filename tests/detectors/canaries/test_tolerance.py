@@ -16,6 +16,7 @@ from detectors.canaries.tolerance import (
     blocked_by,
     draw_scores,
     members_needed,
+    with_accepted_shift,
 )
 from detectors.errors import Refused
 from detectors.records import BaseRound, CanarySplit, Measurement, NoiseFloor, Reason, Round
@@ -111,6 +112,33 @@ def test_an_adapter_of_another_strength_is_beyond_on_a_base_that_hardly_moved(
 ) -> None:
     fault = f"{release}+scale:{strength}" if release else f"scale:{strength}"
     assert draw_scores(make_round(adapter, fault), T).all()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("strength", [1.0, 0.9])
+def test_a_template_that_changed_widens_no_tolerance(adapter: str, strength: float) -> None:
+    """Other token ids are other hidden states under both names. The base has not moved, as its replay of the accepted
+    ids says: a tenth less of the adapter is as far beyond as it was before, and what the template changes counts too.
+    """
+    now = make_round(adapter, f"moved:0.3+scale:{strength}")
+    accepted = make_round(adapter, f"scale:{strength}").measurements
+    assert min(m.base_shift for m in now.measurements) > 0.01 and max(m.base_shift for m in accepted) < 1e-9
+    beyond = draw_scores(replace(now, raw=accepted), T)
+    at_no_shift = [
+        beyond_tolerance(replace(m, base_shift=0.0), T) for m in now.measurements for _ in range(m.comparison.draws)
+    ]
+    assert np.array_equal(beyond, at_no_shift) and beyond.mean() > 0.8
+    assert beyond.mean() > draw_scores(now, T).mean()
+
+
+def test_the_base_shift_of_the_accepted_ids_counts_where_base_and_template_changed() -> None:
+    now, accepted = make_round("router", "moved:0.3+scale:0.9"), make_round("router", "tuned+scale:0.9")
+    from_accepted = with_accepted_shift(replace(now, raw=accepted.measurements[1:]))
+    shifts = [m.base_shift for m in from_accepted.measurements]
+    # The first canary renders to its accepted ids as it is: it has no second replay.
+    assert shifts == [now.measurements[0].base_shift, *(m.base_shift for m in accepted.measurements[1:])]
+    assert [m.scale for m in from_accepted.measurements] == [m.scale for m in now.measurements]
+    assert with_accepted_shift(now) is now
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

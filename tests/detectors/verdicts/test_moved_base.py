@@ -99,7 +99,7 @@ def test_what_explains_both_endpoints_is_named() -> None:
 
 def test_a_template_that_changed_is_not_a_base_that_moved() -> None:
     def rendered(member: Round) -> Round:
-        return replace(make_round(member.adapter, "tuned"), identity=SAME, raw=member.measurements)
+        return replace(make_round(member.adapter, "int8"), identity=SAME, raw=member.measurements)
 
     seen = make_base_round(dict.fromkeys(ADAPTERS, "healthy"))
     verdicts = Monitor(RULES).observe(replace(seen, members=tuple(map(rendered, seen.members)))).verdicts
