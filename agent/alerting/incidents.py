@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.alerting.notice_text import VAGUE, details, headline
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
 
 MAX_KEY = 255
@@ -40,6 +40,8 @@ KINDS = {
 }
 # Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
 CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+# Reasons of a degraded verdict that show no new bad round.
+OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
 OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 
 
@@ -143,9 +145,11 @@ def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, st
 
 
 def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
-    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it."""
-    is_there = bool(verdict.tolerated_change)
-    if verdict.status is not Status.HEALTHY or verdict.covered_by or is_there is state.tolerated_change:
+    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it, nor does one by
+    responses."""
+    is_there, is_measured = bool(verdict.tolerated_change), verdict.share_of is not ShareOf.RESPONSES
+    is_told = verdict.status is Status.HEALTHY and is_measured and not verdict.covered_by
+    if not is_told or is_there is state.tolerated_change:
         return None
     return NoticeReason.TOLERATED_CHANGE if is_there else NoticeReason.TOLERATED_CHANGE_OVER
 
@@ -206,8 +210,9 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
     if state.opened_as != "degraded":
-        # Recovering without an open incident: the state was lost, and a bad round would open it again.
-        return None if verdict.reason is Reason.RECOVERING else NoticeReason.DEGRADED
+        # Recovering without an open incident: the state was lost, and a bad round would open it again. Of a cause that
+        # was named later too: it is about an earlier round, and what was told since may have ended.
+        return None if verdict.reason in OPENS_NOTHING else NoticeReason.DEGRADED
     sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
     return NoticeReason.CAUSE_SHARPER if sharper or verdict.reason is Reason.CAUSE_REFINED else None
 
@@ -225,7 +230,11 @@ def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> Ale
 def reenrolled(
     state: AlertState, verdict: Verdict, why: str, now: float, cluster: str
 ) -> tuple[AlertState, tuple[Notice, ...]]:
-    """A new release was accepted: ends the open incident with the reason given. verdict: the latest of that adapter."""
+    """A new release was accepted: ends the open incident with the reason given. verdict: the latest of that adapter.
+
+    What was said of a change within tolerance was about the former record: nobody is told that it is over.
+    """
+    state = replace(state, tolerated_change=False)
     if not state.opened_as:
         return state, ()
     notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)
