@@ -549,12 +549,12 @@ HEADLINES_SAME_FILES = {
     "template_changed": "base {base}: prompts render to other token ids (tokenizer or chat template), its adapters "
     "keep their effect",
 }
-# After the cause of an open incident, once faults were replayed on the accepted base and adapters. faults: how many;
+# After the cause of an open incident, once faults were replayed on the accepted base and adapters. faults: ONE_FAULT or
+# SEVERAL_FAULTS, with how many;
 # affected, measured: of a base, how many of its adapters they were replayed with, of how many; missing: what was not
-CAUSE_REFINED = "cause refined by replay: {faults} faults were replayed on the accepted base and adapter"
-CAUSE_KEPT = (
-    "cause not refined: {faults} faults were replayed on the accepted base and adapter, and none explains it better"
-)
+CAUSE_REFINED = "cause refined by replay: {faults} replayed on the accepted base and adapter"
+CAUSE_KEPT = "cause not refined: {faults} replayed on the accepted base and adapter, which explains it no better"
+ONE_FAULT, SEVERAL_FAULTS = "1 fault was", "{faults} faults were"
 CAUSE_NOT_REPLAYED = "cause not refined: no fault could be replayed on the accepted base and adapter"
 REPLAYED_WITH = "with {replayed} of {members} adapters"
 NOT_REPLAYED = "not replayed: {missing}"
@@ -565,7 +565,7 @@ SENT_BECAUSE = {
     "taken_over": "the incident of its base reports it from now on",
     "recovered": "the incident is over",
     "reenrolled": "a new release was accepted, which ends the incident",
-    "cannot_tell": "it could not be measured for three rounds in a row",
+    "cannot_tell": "it could not be measured for three rounds in a row or more",
     "can_tell_again": "it is measured again",
     "base_moved": "the base is another one than accepted, or answers differently",
     "tokenizer_changed": "another tokenizer than accepted is in place",

@@ -222,11 +222,11 @@ def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending 
 def renamed(before: Incident, named: NamedCause | None, sharper: bool, at: float) -> Step:
     """The open incident with the cause that signatures made after its alarm give it; everything else of it stays.
 
-    named: None where there are none; sharper: does the same round without them name less?
+    named: None where there are none; sharper: does the same round without them name something else?
     at: when the last one was made
     """
     after = before if named is None else before.with_cause(named, signed=True)
-    refined = named is not None and sharper and after.cause is not Cause.UNKNOWN
+    refined = named is not None and sharper and named.cause is not Cause.UNKNOWN
     return Step(at, Reason.CAUSE_REFINED if refined else Reason.CAUSE_KEPT, before, after)
 
 

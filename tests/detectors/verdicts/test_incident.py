@@ -239,7 +239,8 @@ def test_replayed_faults_name_an_open_incident_and_move_nothing_else() -> None:
     kept = renamed(opened, None, sharper=False, at=90.0)
     assert (kept.reason, kept.after) == (Reason.CAUSE_KEPT, opened)
     unknown = NamedCause(Cause.UNKNOWN, "?", "compare")
-    assert renamed(opened, unknown, sharper=True, at=90.0).after == opened
+    not_named = renamed(opened, unknown, sharper=True, at=90.0)
+    assert (not_named.after, not_named.reason) == (opened, Reason.CAUSE_KEPT)
     assert renamed(play((BAD, 21.0))[-1].after, unknown, sharper=True, at=90.0).reason is Reason.CAUSE_KEPT
 
 
