@@ -53,6 +53,7 @@ class AlertState:
     changes: what was reported as a change, by the hash of what is there now
     cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
     tolerated_change: is the latest word on a change within tolerance that there is one?
+    cause_refined: was that cause told as one that replayed faults gave the open incident?
     """
 
     opened_as: str = ""
@@ -60,6 +61,7 @@ class AlertState:
     changes: tuple[str, ...] = ()
     cannot_tell_at: tuple[float, ...] = ()
     tolerated_change: bool = False
+    cause_refined: bool = False
 
     def silent_rounds_needed(self, at: float) -> int:
         """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
@@ -76,14 +78,17 @@ class AlertState:
             "told": self.changes,
             "cannot_tell_at": self.cannot_tell_at,
             "tolerated_change": self.tolerated_change,
+            "cause_refined": self.cause_refined,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
         """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and neither when
-        it was reported that a subject cannot be judged nor what was said of changes within tolerance."""
+        it was reported that a subject cannot be judged nor what was said of changes within tolerance and of causes by
+        replay."""
         cannot_tell_at, changed = tuple(stored.get("cannot_tell_at", ())), stored.get("tolerated_change", False)
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed)
+        refined = stored.get("cause_refined", False)
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed, refined)
 
 
 States = Mapping[str, AlertState]
@@ -214,17 +219,21 @@ def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
         # was named later too: it is about an earlier round, and what was told since may have ended.
         return None if verdict.reason in OPENS_NOTHING else NoticeReason.DEGRADED
     sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
-    return NoticeReason.CAUSE_SHARPER if sharper or verdict.reason is Reason.CAUSE_REFINED else None
+    # After a restart faults are replayed again: somebody may have closed the page by hand, and would be paged for that.
+    is_old = state.cause_refined and state.cause == verdict.cause.value
+    refined = verdict.reason is Reason.CAUSE_REFINED and not is_old
+    return NoticeReason.CAUSE_SHARPER if sharper or refined else None
 
 
 def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> AlertState:
     """The state once this was sent about a verdict."""
     if KINDS[sent] is NoticeKind.RESOLVE:
-        return replace(state, opened_as="", cause=Cause.NONE.value)
+        return replace(state, opened_as="", cause=Cause.NONE.value, cause_refined=False)
     if sent is NoticeReason.CANNOT_TELL:
         times = (*state.cannot_tell_since(verdict.at), verdict.at)
         return replace(state, opened_as="cannot_tell", cause=verdict.cause.value, cannot_tell_at=times)
-    return replace(state, opened_as="degraded", cause=verdict.cause.value)
+    refined = verdict.reason is Reason.CAUSE_REFINED
+    return replace(state, opened_as="degraded", cause=verdict.cause.value, cause_refined=refined)
 
 
 def reenrolled(

@@ -29,6 +29,7 @@ NAMED = verdict(Status.DEGRADED, cause=Cause.WRONG_STRENGTH)
 REFINED, KEPT = (
     verdict(Status.DEGRADED, reason, cause=Cause.WRONG_STRENGTH) for reason in (Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
 )
+OTHERWISE_REFINED = replace(REFINED, cause=Cause.PARTLY_APPLIED)
 RECOVERING = verdict(Status.DEGRADED, Reason.RECOVERING)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BLIND = verdict(Status.UNMONITORABLE)
@@ -105,6 +106,14 @@ CASES = {
     "a cause that replayed faults name better is reported in the same incident, whatever was named before": (
         [[NAMED], [REFINED], [NAMED]],
         [[OPEN], [SHARPER], []],
+    ),
+    "and once, though a restart has them replayed again": (
+        [[NAMED], [REFINED], [REFINED], [OTHERWISE_REFINED]],
+        [[OPEN], [SHARPER], [], [SHARPER]],
+    ),
+    "and again in another incident": (
+        [[NAMED], [REFINED], [RESOLVED], [NAMED], [REFINED]],
+        [[OPEN], [SHARPER], [ENDED], [OPEN], [SHARPER]],
     ),
     "and where nothing is open any more it opens nothing": ([[REFINED], [KEPT], [NAMED]], [[], [], [OPEN]]),
     "and one that they leave as it is is not": ([[NAMED], [KEPT], [BAD]], [[OPEN], [], []]),
@@ -356,7 +365,7 @@ def test_what_was_said_of_a_change_within_tolerance_is_kept_and_not_in_files_of_
     state = said[state_key(SubjectKind.ADAPTER, ROUTER)]
     stored = json.loads(json.dumps(state.to_json()))
     assert state.tolerated_change and AlertState.from_json(stored) == state
-    del stored["tolerated_change"]
+    del stored["tolerated_change"], stored["cause_refined"]
     assert not AlertState.from_json(stored).tolerated_change
 
 
