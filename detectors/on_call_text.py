@@ -475,11 +475,16 @@ TOLERATED_CHANGE_UNEXPLAINED = Text(
     "{adapter_argument} --replace --why TEXT",
 )
 
-# A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is, bits,
-# explained: as above; temperature: of adapter and base alike; shift: base shift. who: see KEEP; strength: the mean of
-# what is kept; interval: see STRENGTH_INTERVAL; kl: nats a token from the accepted answers; changed: percent of greedy
-# answers; tolerance, least, most: percent of strength that a canary may be off by, before and now; names: of adapters.
+# A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is,
+# grid_was, grid_is, bits, explained: as above; temperature: of adapter and base alike; shift: base shift. who: see
+# KEEP; strength: the mean of what is kept; interval: see STRENGTH_INTERVAL; kl: nats a token from the accepted
+# answers; changed: percent of greedy answers; tolerance, least, most: percent of strength that a canary may be off
+# by, before and now; names: of adapters.
 MOVED_BASE_BECAUSE = {
+    "quantised weights": Text(
+        explanation="the weights of the base are quantised ({grid_is}; accepted: {grid_was}; hash was {base_was}, is "
+        "{base_is}; base shift {shift:.2g})"
+    ),
     "quantised": Text(
         explanation="the base answers like a {bits} quantised copy of the accepted one (base shift {shift:.2g}), which "
         "explains {explained:.0f} % of the difference"
