@@ -151,8 +151,9 @@ def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, st
 
 def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
     """Said once, and once more when it is over; a verdict that is not healthy says nothing of it, nor does one by
-    responses."""
-    is_there, is_measured = bool(verdict.tolerated_change), verdict.share_of is not ShareOf.RESPONSES
+    responses, or on a base that has moved."""
+    is_there = bool(verdict.tolerated_change)
+    is_measured = verdict.share_of is not ShareOf.RESPONSES and verdict.reason is not Reason.BASE_MOVED
     is_told = verdict.status is Status.HEALTHY and is_measured and not verdict.covered_by
     if not is_told or is_there is state.tolerated_change:
         return None

@@ -342,6 +342,10 @@ TOLERATED_CASES = {
         [[CHANGED], [replace(RESOLVED, share_of=ShareOf.RESPONSES)], [CHANGED]],
         [[SAID], [], []],
     ),
+    "nor does a verdict on a base that has moved": (
+        [[CHANGED], [replace(MOVED, subject=ROUTER, subject_kind=SubjectKind.ADAPTER, covered_by="")], [CHANGED]],
+        [[SAID], [CHANGE], []],
+    ),
     "beside other files": ([[replace(CHANGED, reason=Reason.ADAPTER_MOVED, identity=FILES)]], [[NEW_FILES, SAID]]),
 }
 
