@@ -251,6 +251,14 @@ def test_what_signatures_have_named_only_a_round_with_signatures_names_again() -
     assert opened.with_cause(OTHER, signed=True).explanation == "without v_proj"
 
 
+def test_a_fault_that_grew_until_nothing_is_left_is_named_without_signatures() -> None:
+    """After a restart there are none, and of such a round none are made."""
+    opened = renamed(play((BAD, 21.0))[-1].after, BLOCK, sharper=True, at=90.0).after
+    lost = NamedCause(Cause.ADAPTER_NOT_APPLIED, "answers like the base", "load it")
+    after = opened.with_cause(lost)
+    assert (after.cause, after.explanation, after.signed) == (lost.cause, lost.explanation, False)
+
+
 def test_incidents_come_back_from_json() -> None:
     for step in play((GOOD, 0.0), (BAD, 40.0), (SILENT, 0.0)):
         assert Incident.from_json(json.loads(json.dumps(step.after.to_json(), allow_nan=False))) == step.after
