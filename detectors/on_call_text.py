@@ -475,11 +475,16 @@ TOLERATED_CHANGE_UNEXPLAINED = Text(
     "{adapter_argument} --replace --why TEXT",
 )
 
-# A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is, bits,
-# explained: as above; temperature: of adapter and base alike; shift: base shift. who: see KEEP; strength: the mean of
-# what is kept; interval: see STRENGTH_INTERVAL; kl: nats a token from the accepted answers; changed: percent of greedy
-# answers; tolerance, least, most: percent of strength that a canary may be off by, before and now; names: of adapters.
+# A base that has moved while its adapters are within tolerance: first why, then the rest. base_was, base_is,
+# grid_was, grid_is, bits, explained: as above; temperature: of adapter and base alike; shift: base shift. who: see
+# KEEP; strength: the mean of what is kept; interval: see STRENGTH_INTERVAL; kl: nats a token from the accepted
+# answers; changed: percent of greedy answers; tolerance, least, most: percent of strength that a canary may be off
+# by, before and now; names: of adapters.
 MOVED_BASE_BECAUSE = {
+    "quantised weights": Text(
+        explanation="the weights of the base are quantised ({grid_is}; accepted: {grid_was}; hash was {base_was}, is "
+        "{base_is}; base shift {shift:.2g})"
+    ),
     "quantised": Text(
         explanation="the base answers like a {bits} quantised copy of the accepted one (base shift {shift:.2g}), which "
         "explains {explained:.0f} % of the difference"
@@ -549,12 +554,12 @@ HEADLINES_SAME_FILES = {
     "template_changed": "base {base}: prompts render to other token ids (tokenizer or chat template), its adapters "
     "keep their effect",
 }
-# After the cause of an open incident, once faults were replayed on the accepted base and adapters. faults: how many;
+# After the cause of an open incident, once faults were replayed on the accepted base and adapters. faults: ONE_FAULT or
+# SEVERAL_FAULTS, with how many;
 # affected, measured: of a base, how many of its adapters they were replayed with, of how many; missing: what was not
-CAUSE_REFINED = "cause refined by replay: {faults} faults were replayed on the accepted base and adapter"
-CAUSE_KEPT = (
-    "cause not refined: {faults} faults were replayed on the accepted base and adapter, and none explains it better"
-)
+CAUSE_REFINED = "cause refined by replay: {faults} replayed on the accepted base and adapter"
+CAUSE_KEPT = "cause not refined: {faults} replayed on the accepted base and adapter, which explains it no better"
+ONE_FAULT, SEVERAL_FAULTS = "1 fault was", "{faults} faults were"
 CAUSE_NOT_REPLAYED = "cause not refined: no fault could be replayed on the accepted base and adapter"
 REPLAYED_WITH = "with {replayed} of {members} adapters"
 NOT_REPLAYED = "not replayed: {missing}"
@@ -565,7 +570,7 @@ SENT_BECAUSE = {
     "taken_over": "the incident of its base reports it from now on",
     "recovered": "the incident is over",
     "reenrolled": "a new release was accepted, which ends the incident",
-    "cannot_tell": "it could not be measured for three rounds in a row",
+    "cannot_tell": "it could not be measured for three rounds in a row or more",
     "can_tell_again": "it is measured again",
     "base_moved": "the base is another one than accepted, or answers differently",
     "tokenizer_changed": "another tokenizer than accepted is in place",

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.alerting.notice_text import VAGUE, details, headline
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
 
 MAX_KEY = 255
@@ -40,6 +40,8 @@ KINDS = {
 }
 # Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
 CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+# Reasons of a degraded verdict that show no new bad round.
+OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
 OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 
 
@@ -51,6 +53,7 @@ class AlertState:
     changes: what was reported as a change, by the hash of what is there now
     cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
     tolerated_change: is the latest word on a change within tolerance that there is one?
+    cause_refined: was that cause told as one that replayed faults gave the open incident?
     """
 
     opened_as: str = ""
@@ -58,6 +61,7 @@ class AlertState:
     changes: tuple[str, ...] = ()
     cannot_tell_at: tuple[float, ...] = ()
     tolerated_change: bool = False
+    cause_refined: bool = False
 
     def silent_rounds_needed(self, at: float) -> int:
         """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
@@ -74,14 +78,17 @@ class AlertState:
             "told": self.changes,
             "cannot_tell_at": self.cannot_tell_at,
             "tolerated_change": self.tolerated_change,
+            "cause_refined": self.cause_refined,
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
         """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and neither when
-        it was reported that a subject cannot be judged nor what was said of changes within tolerance."""
+        it was reported that a subject cannot be judged nor what was said of changes within tolerance and of causes by
+        replay."""
         cannot_tell_at, changed = tuple(stored.get("cannot_tell_at", ())), stored.get("tolerated_change", False)
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed)
+        refined = stored.get("cause_refined", False)
+        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed, refined)
 
 
 States = Mapping[str, AlertState]
@@ -143,9 +150,12 @@ def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, st
 
 
 def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
-    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it."""
+    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it, nor does one by
+    responses, or on a base that has moved."""
     is_there = bool(verdict.tolerated_change)
-    if verdict.status is not Status.HEALTHY or verdict.covered_by or is_there is state.tolerated_change:
+    is_measured = verdict.share_of is not ShareOf.RESPONSES and verdict.reason is not Reason.BASE_MOVED
+    is_told = verdict.status is Status.HEALTHY and is_measured and not verdict.covered_by
+    if not is_told or is_there is state.tolerated_change:
         return None
     return NoticeReason.TOLERATED_CHANGE if is_there else NoticeReason.TOLERATED_CHANGE_OVER
 
@@ -206,26 +216,35 @@ def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool =
 
 def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
     if state.opened_as != "degraded":
-        # Recovering without an open incident: the state was lost, and a bad round would open it again.
-        return None if verdict.reason is Reason.RECOVERING else NoticeReason.DEGRADED
+        # Recovering without an open incident: the state was lost, and a bad round would open it again. Of a cause that
+        # was named later too: it is about an earlier round, and what was told since may have ended.
+        return None if verdict.reason in OPENS_NOTHING else NoticeReason.DEGRADED
     sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
-    return NoticeReason.CAUSE_SHARPER if sharper or verdict.reason is Reason.CAUSE_REFINED else None
+    # After a restart faults are replayed again: somebody may have closed the page by hand, and would be paged for that.
+    is_old = state.cause_refined and state.cause == verdict.cause.value
+    refined = verdict.reason is Reason.CAUSE_REFINED and not is_old
+    return NoticeReason.CAUSE_SHARPER if sharper or refined else None
 
 
 def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> AlertState:
     """The state once this was sent about a verdict."""
     if KINDS[sent] is NoticeKind.RESOLVE:
-        return replace(state, opened_as="", cause=Cause.NONE.value)
+        return replace(state, opened_as="", cause=Cause.NONE.value, cause_refined=False)
     if sent is NoticeReason.CANNOT_TELL:
         times = (*state.cannot_tell_since(verdict.at), verdict.at)
         return replace(state, opened_as="cannot_tell", cause=verdict.cause.value, cannot_tell_at=times)
-    return replace(state, opened_as="degraded", cause=verdict.cause.value)
+    refined = verdict.reason is Reason.CAUSE_REFINED
+    return replace(state, opened_as="degraded", cause=verdict.cause.value, cause_refined=refined)
 
 
 def reenrolled(
     state: AlertState, verdict: Verdict, why: str, now: float, cluster: str
 ) -> tuple[AlertState, tuple[Notice, ...]]:
-    """A new release was accepted: ends the open incident with the reason given. verdict: the latest of that adapter."""
+    """A new release was accepted: ends the open incident with the reason given. verdict: the latest of that adapter.
+
+    What was said of a change within tolerance was about the former record: nobody is told that it is over.
+    """
+    state = replace(state, tolerated_change=False)
     if not state.opened_as:
         return state, ()
     notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)

@@ -106,10 +106,7 @@ class CauseReplays:
     def with_signatures(self, goldens: InForce) -> InForce:
         """The records in force, each with the signatures that were made for an open incident of its adapter."""
         signed = self._signed
-        return {
-            name: signed[name] if isinstance(golden, Golden) and _is_of(signed.get(name), golden) else golden
-            for name, golden in goldens.items()
-        }
+        return {name: signed[name] if _is_of(signed.get(name), golden) else golden for name, golden in goldens.items()}
 
     @property
     def waiting(self) -> bool:
@@ -124,16 +121,20 @@ class CauseReplays:
         return (first if isinstance(first, _Wanted) else first.wanted).round.base
 
     def step(self, runner: Runner, goldens: InForce, stop: Stop) -> FaultReplay | None:
-        """Replay one fault; what an incident's replays gave once the last one is done, or its time is up."""
-        first, began = self._jobs[0], self.clock.steady()
+        """Replay one fault; what an incident's replays gave once the last one is done, or its time is up.
+
+        An error ends the replays of its incident: it would come again at each further step.
+        """
+        first, began = self._jobs.popleft(), self.clock.steady()
         job = _begun(first, runner, goldens, self.clock.now()) if isinstance(first, _Wanted) else first
-        self._jobs[0] = job
+        # What the runner holds as accepted is another adapter now: its answers are no faults of the former one.
+        job.members = [member for member in job.members if _is_of(member.golden, goldens.get(member.golden.adapter))]
         more = any(member.step(stop) for member in job.members)  # the first that has a fault left
         job.busy_s += self.clock.steady() - began
         late = job.busy_s > BUSY_S or self.clock.now() - job.began > WAITING_S
         if more and not late:
+            self._jobs.appendleft(job)
             return None
-        self._jobs.popleft()
         return self._finished(job)
 
     def _follow(self, verdict: Verdict) -> None:
@@ -145,6 +146,8 @@ class CauseReplays:
         is_latest = latest is not None and (latest.number, latest.at) == (verdict.round, verdict.at)
         if latest is None or not is_latest or verdict.reason not in OPEN or verdict.cause in COMPLETE:
             return
+        if verdict.reason is Reason.ALARM:
+            self._end(subject)  # the former incident's end may have been spoken for by responses
         if subject not in self._known:
             self._known[subject] = _with_which(latest, verdict)
             self._changes.put(_Wanted(subject, latest, self._known[subject]))
@@ -169,7 +172,7 @@ class CauseReplays:
         """None where there was nothing to replay and no reason to say so."""
         replayed = [member for member in job.members if member.replayed]
         left = sum(len(member.pending) for member in job.members)
-        missing = [*job.missing, *([f"{left} faults for lack of time"] if left else [])]
+        missing = [*job.missing, *([f"{left} fault{'s' * (left > 1)} for lack of time"] if left else [])]
         if not replayed and not missing:
             return None
         for member in replayed:
@@ -229,8 +232,9 @@ def _light(round: BaseRound) -> BaseRound:
     return replace(round, members=tuple(members))
 
 
-def _is_of(signed: Golden | None, golden: Golden) -> bool:
-    return signed is not None and signed.hash == golden.hash
+def _is_of(replayed: Golden | None, in_force: Golden | Unmonitorable | None) -> bool:
+    """Is it the record in force, with signatures or without?"""
+    return replayed is not None and isinstance(in_force, Golden) and replayed.hash == in_force.hash
 
 
 def _subject(job: _Job | _Wanted) -> Subject:

@@ -63,7 +63,10 @@ def moved_base_words(moved: MovedBase) -> Text:
 
 
 def _why_moved(moved: MovedBase) -> str:
-    """Which of MOVED_BASE_BECAUSE; other weights are said only where a hash says so."""
+    """Which of MOVED_BASE_BECAUSE; other weights are said only where a hash says so, quantised ones first by their
+    grid: answers tell it only where such a base is among the signatures."""
+    if moved.identity.base_quantised:
+        return "quantised weights"
     if moved.fault and moved.fault.kind is FaultKind.QUANTISED:
         return "quantised"
     # Many a base of other weights looks sharper or flatter, and its weights are the first thing to look at.
@@ -261,6 +264,8 @@ def moved_base_values(moved: MovedBase) -> dict[str, Any]:
         "shift": moved.shift,
         "base_was": short(moved.identity.golden_base),
         "base_is": short(moved.identity.live_base),
+        "grid_was": _grid(moved.identity.golden_grid),
+        "grid_is": _grid(moved.identity.live_grid),
         "bits": _list([_bits(name) for name in bits], "or"),
         "temperature": fault.value if fault else math.nan,
         "explained": 100.0 * (1.0 - fault.unexplained) if fault else math.nan,

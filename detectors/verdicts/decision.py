@@ -26,7 +26,9 @@ from detectors.on_call_text import (
     DRAWS_BEYOND,
     DRAWS_BEYOND_TOGETHER,
     NOT_REPLAYED,
+    ONE_FAULT,
     REPLAYED_WITH,
+    SEVERAL_FAULTS,
 )
 from detectors.records import (
     BaseRound,
@@ -183,7 +185,8 @@ def _named_again(replay: FaultReplay, tolerances: Tolerances) -> tuple[NamedCaus
 def _of_replay(replay: FaultReplay, step: Step) -> list[str]:
     """What was replayed, and what could not be."""
     template = CAUSE_REFINED if step.reason is Reason.CAUSE_REFINED else CAUSE_KEPT
-    words = [(template if replay.faults else CAUSE_NOT_REPLAYED).format(faults=replay.faults)]
+    faults = (ONE_FAULT if replay.faults == 1 else SEVERAL_FAULTS).format(faults=replay.faults)
+    words = [(template if replay.faults else CAUSE_NOT_REPLAYED).format(faults=faults)]
     if replay.subject_kind is SubjectKind.BASE and replay.faults:
         words.append(REPLAYED_WITH.format(replayed=len(replay.replayed), members=len(replay.round.members)))
     return [*words, *([NOT_REPLAYED.format(missing=replay.missing)] if replay.missing else [])]

@@ -87,6 +87,7 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         gap_ratio=canary.gap_ratio,
         identity=canary.identity,
         covered_by=traffic.covered_by or canary.covered_by,
+        tolerated_change=canary.tolerated_change,
         evidence=(*traffic.evidence, *canary.evidence),
     )
     return _with(both, CANARIES_HEALTHY if quiet else "")

@@ -25,6 +25,8 @@ from detectors.verdicts.recovery import DrawCounts, Recovery
 GOOD_ROUNDS, SILENT_ROUNDS = 2, 3
 # Most good rounds that reopenings can ask for; seconds after an end in which another alarm is a reopening.
 MOST_GOOD_ROUNDS, REOPENED_WITHIN_S = 64, 24 * 3600.0
+# Causes that a diagnosis names before it reads a signature: of an adapter of which nothing is left, and of its prompts.
+WITHOUT_SIGNATURES = (Cause.ADAPTER_NOT_APPLIED, Cause.BASE_SWAPPED_AND_ADAPTER_LOST, Cause.TEMPLATE_CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +150,11 @@ class Incident:
     def with_cause(self, named: NamedCause, signed: bool = False) -> Incident:
         """A cause may get sharper while the incident is open; "unknown" never replaces one that was named.
 
-        signed: by a round with signatures. One without, as after a restart, names nothing that they have named
+        signed: by a round with signatures. One without, as after a restart, names nothing that they have named, but
+        for what needs none
         """
         vaguer = named.cause is Cause.UNKNOWN and self.cause not in (Cause.NONE, Cause.UNKNOWN)
-        if vaguer or (self.signed and not signed):
+        if vaguer or (self.signed and not signed and named.cause not in WITHOUT_SIGNATURES):
             return self
         return replace(self, cause=named.cause, explanation=named.explanation, action=named.action, signed=signed)
 
@@ -222,11 +225,11 @@ def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending 
 def renamed(before: Incident, named: NamedCause | None, sharper: bool, at: float) -> Step:
     """The open incident with the cause that signatures made after its alarm give it; everything else of it stays.
 
-    named: None where there are none; sharper: does the same round without them name less?
+    named: None where there are none; sharper: does the same round without them name something else?
     at: when the last one was made
     """
     after = before if named is None else before.with_cause(named, signed=True)
-    refined = named is not None and sharper and after.cause is not Cause.UNKNOWN
+    refined = named is not None and sharper and named.cause is not Cause.UNKNOWN
     return Step(at, Reason.CAUSE_REFINED if refined else Reason.CAUSE_KEPT, before, after)
 
 

@@ -8,7 +8,7 @@ than half of the canaries do with at most twice that, by Markov's inequality. Wi
 half; what is said takes three such rounds in a row, and five times the floor, and how much rarer that is has been
 simulated and not proved. What breaks it: benign change
 that the battery has not met and that stays, such as other kernels: it is said, once. On a base that has moved nothing
-is counted, because that is said of the base.
+is counted and nothing said, because that is said of the base.
 
 Source: docs/mathematics.md#change-within-tolerance.
 """
@@ -81,9 +81,10 @@ def is_above_noise(canaries: Sequence[Measurement]) -> bool:
 def with_change(verdict: Verdict, round: Round, tolerances: Tolerances) -> Verdict:
     """A healthy verdict that says how far the adapter is from what was accepted, with the cause as far as one is known.
 
-    The cause is that of a page, asked at the size of the change in place of the tolerance.
+    The cause is that of a page, asked at the size of the change in place of the tolerance. On a base that has moved it
+    would be the base's, and the figures with it.
     """
-    if verdict.status is not Status.HEALTHY:
+    if verdict.status is not Status.HEALTHY or verdict.reason is Reason.BASE_MOVED:
         return verdict
     words = _words(on_accepted_ids(round), tolerances)
     explanation = "; ".join(filter(None, (words.explanation, verdict.explanation)))

@@ -115,7 +115,7 @@ def test_a_fault_that_no_replay_explains_stays_unknown_and_says_what_was_tried(w
     world.turn_until(lambda: bool(refined(world, "alpha")))
     (verdict,) = refined(world, "alpha")
     assert (verdict.reason, verdict.cause) == (Reason.CAUSE_KEPT, Cause.UNKNOWN)
-    assert "cause not refined: " in verdict.explanation and "none explains it better" in verdict.explanation
+    assert "cause not refined: " in verdict.explanation and "which explains it no better" in verdict.explanation
     assert len(world.sink.notices) == 1
 
 

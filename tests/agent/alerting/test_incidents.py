@@ -13,7 +13,7 @@ import pytest
 from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_key, step_round, to_notice
 from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.verdicts.decision import decide
 from detectors.verdicts.incident import SILENT_ROUNDS, Incident, Outcome, RoundResult, Rules, advance
 from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE, alarm, verdict
@@ -29,6 +29,7 @@ NAMED = verdict(Status.DEGRADED, cause=Cause.WRONG_STRENGTH)
 REFINED, KEPT = (
     verdict(Status.DEGRADED, reason, cause=Cause.WRONG_STRENGTH) for reason in (Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
 )
+OTHERWISE_REFINED = replace(REFINED, cause=Cause.PARTLY_APPLIED)
 RECOVERING = verdict(Status.DEGRADED, Reason.RECOVERING)
 RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BLIND = verdict(Status.UNMONITORABLE)
@@ -106,6 +107,15 @@ CASES = {
         [[NAMED], [REFINED], [NAMED]],
         [[OPEN], [SHARPER], []],
     ),
+    "and once, though a restart has them replayed again": (
+        [[NAMED], [REFINED], [REFINED], [OTHERWISE_REFINED]],
+        [[OPEN], [SHARPER], [], [SHARPER]],
+    ),
+    "and again in another incident": (
+        [[NAMED], [REFINED], [RESOLVED], [NAMED], [REFINED]],
+        [[OPEN], [SHARPER], [ENDED], [OPEN], [SHARPER]],
+    ),
+    "and where nothing is open any more it opens nothing": ([[REFINED], [KEPT], [NAMED]], [[], [], [OPEN]]),
     "and one that they leave as it is is not": ([[NAMED], [KEPT], [BAD]], [[OPEN], [], []]),
     "a name that is lost again is not": ([[NAMED], [BAD]], [[OPEN], []]),
     "two good rounds end it": ([[alarm()], [RECOVERING], [RESOLVED]], [[OPEN], [], [ENDED]]),
@@ -328,6 +338,14 @@ TOLERATED_CASES = {
     "a round that is not healthy says nothing": ([[CHANGED], [SUSPECT], [BLIND], [CHANGED]], [[SAID], [], [], []]),
     "it is over beside an incident's end": ([[CHANGED], [alarm()], [RESOLVED]], [[SAID], [OPEN], [ENDED, GONE]]),
     "nothing is said while the base speaks": ([[replace(CHANGED, covered_by=BASE)]], [[]]),
+    "responses say nothing of it": (
+        [[CHANGED], [replace(RESOLVED, share_of=ShareOf.RESPONSES)], [CHANGED]],
+        [[SAID], [], []],
+    ),
+    "nor does a verdict on a base that has moved": (
+        [[CHANGED], [replace(MOVED, subject=ROUTER, subject_kind=SubjectKind.ADAPTER, covered_by="")], [CHANGED]],
+        [[SAID], [CHANGE], []],
+    ),
     "beside other files": ([[replace(CHANGED, reason=Reason.ADAPTER_MOVED, identity=FILES)]], [[NEW_FILES, SAID]]),
 }
 
@@ -339,12 +357,19 @@ def test_a_change_within_tolerance_is_said_once_and_never_pages(
     assert told(*rounds) == sent
 
 
+def test_a_new_release_takes_back_what_was_said_of_the_former_without_saying_that_it_is_over() -> None:
+    states, _ = step_round({}, [CHANGED], FIXED, "prod")
+    key = state_key(SubjectKind.ADAPTER, ROUTER)
+    state, notices = reenrolled(states[key], GOOD, "as intended", FIXED, "prod")
+    assert notices == () and step_round({key: state}, [GOOD], FIXED, "prod")[1] == ()
+
+
 def test_what_was_said_of_a_change_within_tolerance_is_kept_and_not_in_files_of_earlier_versions() -> None:
     said, _ = step_round({}, [CHANGED], FIXED, "prod")
     state = said[state_key(SubjectKind.ADAPTER, ROUTER)]
     stored = json.loads(json.dumps(state.to_json()))
     assert state.tolerated_change and AlertState.from_json(stored) == state
-    del stored["tolerated_change"]
+    del stored["tolerated_change"], stored["cause_refined"]
     assert not AlertState.from_json(stored).tolerated_change
 
 

@@ -56,7 +56,7 @@ def alarm(round: BaseRound, subject: str = "alpha", **more: Any) -> Verdict:
     kind = SubjectKind.BASE if subject == round.base else SubjectKind.ADAPTER
     plain = Verdict(kind, subject, round.base, round.number, round.at, Status.DEGRADED, Reason.ALARM, Cause.UNKNOWN)
     share_of = ShareOf.SCORES if kind is SubjectKind.BASE else ShareOf.DRAWS
-    return replace(plain, share_of=share_of, **more)
+    return replace(plain, **{"share_of": share_of, **more})
 
 
 def finished(causes: CauseReplays, runner: Slow, goldens: dict[str, Golden]) -> list[FaultReplay]:
@@ -127,6 +127,48 @@ def test_a_base_has_faults_replayed_with_a_few_of_its_broken_adapters(
     assert replayed.subject_kind is SubjectKind.BASE
     assert len(replayed.replayed) + replayed.missing.count("no golden record") == MEMBERS
     assert len(replayed.round.members) == 23
+
+
+def test_an_alarm_is_another_incident_though_responses_spoke_when_the_former_ended(
+    runner: Slow, goldens: dict[str, Golden], round: BaseRound
+) -> None:
+    causes = CauseReplays(runner.clock)
+    causes.submit(round)
+    causes.submit(alarm(round))
+    assert len(finished(causes, runner, goldens)) == 1
+    causes.submit(alarm(round, reason=Reason.STILL_DEGRADED, share_of=ShareOf.RESPONSES))
+    causes.submit(alarm(round))
+    assert len(finished(causes, runner, goldens)) == 1
+
+
+def test_a_base_has_no_faults_replayed_with_an_adapter_whose_record_was_replaced_meanwhile(
+    runner: Slow, goldens: dict[str, Golden], round: BaseRound
+) -> None:
+    """The runner would answer with the new files in place of those that the former record accepted."""
+    causes = CauseReplays(runner.clock)
+    causes.submit(round)
+    causes.submit(alarm(round, "toy", members=("alpha",)))
+    assert causes.waiting and causes.step(runner, goldens, never) is None
+    replaced = goldens | {"alpha": replace(goldens["alpha"], hash="sha256:another")}
+    assert finished(causes, runner, replaced) == []
+
+
+def test_an_error_ends_the_replays_of_its_incident_and_of_no_other(
+    runner: Slow, goldens: dict[str, Golden], round: BaseRound
+) -> None:
+    class Broken(Slow):
+        def run(self, *_: object, **__: object) -> Iterator[Replayed]:
+            raise TypeError("a defect")
+
+    broken = Broken(Config(adapters=dict(ADAPTERS)))
+    broken.open()
+    causes = CauseReplays(runner.clock)
+    for finding in (round, alarm(round), alarm(round, "beta")):
+        causes.submit(finding)
+    with pytest.raises(TypeError):
+        while causes.waiting:
+            causes.step(broken, goldens, never)
+    assert [replayed.subject for replayed in finished(causes, runner, goldens)] == ["beta"]
 
 
 def test_an_adapter_of_which_nothing_is_left_needs_no_replay_and_none_is_missed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from detectors.canaries.confidence_sequence import Confidence
 from detectors.canaries.tolerance import Tolerances
@@ -72,6 +73,8 @@ def test_replayed_faults_are_about_the_incident_that_was_open_in_their_round_and
     assert (verdict.subject, verdict.reason, verdict.at) == ("router", Reason.CAUSE_KEPT, alarm.at + 30.0)
     assert verdict.evidence == verdicts["router"].evidence and verdict.cause is verdicts["router"].cause
     assert "7 faults were replayed" in verdict.explanation
+    (single,) = incidents.rename(replace(replay_of(alarm, "router"), faults=1), latest)
+    assert "1 fault was replayed" in single.explanation
     assert incidents.rename(replay_of(healthy, "router"), latest) == [], "it opened after that round"
     assert incidents.rename(replay_of(alarm, "rewriter"), latest) == [], "it has none"
 

@@ -54,6 +54,13 @@ def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_resta
     assert "rewriter wrote them" in told.explanation
 
 
+def test_the_end_of_an_incident_of_responses_leaves_a_change_within_tolerance_as_it_is() -> None:
+    ended = fusion.by_traffic(
+        verdict(Status.HEALTHY, Reason.RESOLVED), replace(HEALTHY, tolerated_change="x0.99"), False, {}
+    )
+    assert ended is not None and (ended.status, ended.tolerated_change) == (Status.HEALTHY, "x0.99")
+
+
 def test_a_suspicion_beside_blind_canaries_says_nothing() -> None:
     assert fusion.by_traffic(SUSPECT, BLIND, False, {}) is None
 

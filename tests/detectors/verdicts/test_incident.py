@@ -239,7 +239,8 @@ def test_replayed_faults_name_an_open_incident_and_move_nothing_else() -> None:
     kept = renamed(opened, None, sharper=False, at=90.0)
     assert (kept.reason, kept.after) == (Reason.CAUSE_KEPT, opened)
     unknown = NamedCause(Cause.UNKNOWN, "?", "compare")
-    assert renamed(opened, unknown, sharper=True, at=90.0).after == opened
+    not_named = renamed(opened, unknown, sharper=True, at=90.0)
+    assert (not_named.after, not_named.reason) == (opened, Reason.CAUSE_KEPT)
     assert renamed(play((BAD, 21.0))[-1].after, unknown, sharper=True, at=90.0).reason is Reason.CAUSE_KEPT
 
 
@@ -248,6 +249,14 @@ def test_what_signatures_have_named_only_a_round_with_signatures_names_again() -
     assert opened.with_cause(NamedCause(Cause.ADAPTER_REPLACED, "other files", "put back")) == opened
     assert Incident.from_json(json.loads(json.dumps(opened.to_json()))).with_cause(OTHER) == opened
     assert opened.with_cause(OTHER, signed=True).explanation == "without v_proj"
+
+
+def test_a_fault_that_grew_until_nothing_is_left_is_named_without_signatures() -> None:
+    """After a restart there are none, and of such a round none are made."""
+    opened = renamed(play((BAD, 21.0))[-1].after, BLOCK, sharper=True, at=90.0).after
+    lost = NamedCause(Cause.ADAPTER_NOT_APPLIED, "answers like the base", "load it")
+    after = opened.with_cause(lost)
+    assert (after.cause, after.explanation, after.signed) == (lost.cause, lost.explanation, False)
 
 
 def test_incidents_come_back_from_json() -> None:

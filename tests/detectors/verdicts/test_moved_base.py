@@ -12,7 +12,7 @@ import pytest
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import diagnosed_canaries
 from detectors.monitor import Monitor
-from detectors.records import Identity, Reason, Round, Status, Verdict
+from detectors.records import NO_GRID, Identity, Reason, Round, Status, Verdict
 from detectors.verdicts.incident import Rules
 from detectors.verdicts.moved_base import moved_base
 from tests.detectors.faulty_answers import recorded_round
@@ -43,6 +43,15 @@ def test_other_weights_are_said_only_where_a_hash_says_so(identity: Identity, wo
     assert (base.status, base.reason) == (Status.HEALTHY, Reason.BASE_MOVED)
     assert words in base.explanation and "no recorded fault explains the difference" in base.explanation
     assert identity is OTHER or "has other weights" not in base.explanation
+
+
+def test_a_base_on_a_grid_of_its_weights_is_said_to_be_quantised() -> None:
+    """Its signature is recorded in no golden record any more."""
+    on_grid = replace(OTHER, golden_grid=NO_GRID, live_grid="8 bits with one scale a row: 28 of 28 linear matrices")
+    base = judged(dict.fromkeys(ADAPTERS, "tuned"), on_grid)["smol"]
+    words = "the weights of the base are quantised (8 bits with one scale a row: 28 of 28 linear matrices; accepted: "
+    assert words in base.explanation and "hash was aa11, is bb22" in base.explanation
+    assert "no recorded fault" not in base.explanation
 
 
 def test_the_figures_are_those_of_the_held_out_canaries() -> None:

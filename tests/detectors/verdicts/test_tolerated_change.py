@@ -76,6 +76,18 @@ def test_where_the_base_has_moved_it_is_said_of_the_base_alone() -> None:
     assert {v.reason for each in played[1:] for v in each.values()} == {Reason.BASE_MOVED}
 
 
+def test_what_was_said_before_the_base_moved_is_not_said_of_the_bases_figures_and_again_when_it_is_back() -> None:
+    tuned = dict.fromkeys(ADAPTERS, "tuned")
+    assert is_said(play(Monitor(RULES), *[WEAKER] * 3, tuned, tuned, WEAKER)) == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
 def test_rounds_without_measurements_are_not_counted_and_two_are_not_enough() -> None:
     blocked = ALL | {"router": "blocked"}
     assert is_said(play(Monitor(RULES), WEAKER, WEAKER, blocked, blocked, WEAKER))[-1]
