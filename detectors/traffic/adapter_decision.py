@@ -26,7 +26,7 @@ from detectors.on_call_text import (
     RESPONSES_SCORED,
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
-from detectors.traffic.response_summary import ResponseSummary
+from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import BY_RESPONSES, Incident, Outcome, RoundResult, Rules, Step, advance
@@ -104,10 +104,9 @@ def decide_traffic(
         return _unmeasured(blank, responses, before, rules)
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts, sampler = _counted(before, responses, log_e), estimates.sampler
-    still_moved = before.open and any(name in sampler.moved for name in before.drawn_at)
     result = RoundResult(
         at=round.at,
-        outcome=Outcome.GOOD if responses.good and not still_moved else Outcome.BAD,
+        outcome=Outcome.GOOD if responses.good and not _still_drawn_otherwise(before, sampler) else Outcome.BAD,
         log_e=log_e,
         onset_at=estimates.onset_at,
         may_end=_enough(counts) and sampler.is_back(before.drawn_at),
@@ -117,11 +116,20 @@ def decide_traffic(
     # Nothing explains the alarm as well as the way in which tokens are drawn.
     if step.reason is Reason.ALARM and sampler.words and sampler.log_e >= log_e and not responses.bad:
         step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
-    elif step.shows_cause and (responses.bad or not drawn_at):
+    elif step.shows_cause and (responses.bad or step.after.cause is not Cause.SAMPLING_CHANGED):
         diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
         step, drawn_at = step.with_cause(words_of(diagnosis)), {}
     after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts, drawn_at)
     return _measured(blank, step, responses), after
+
+
+def _still_drawn_otherwise(before: ResponseIncident, sampler: SamplerInForce) -> bool:
+    """Does the round show the fault of an incident whose cause is the sampler? By the estimates of what had moved; of
+    penalties, and of requests that ask for different values, there are none, and the evidence since the alarm says so.
+    """
+    if not before.open or before.drawn_at:
+        return any(name in sampler.moved for name in before.drawn_at)
+    return before.incident.cause is Cause.SAMPLING_CHANGED and sampler.log_e >= AGAINST
 
 
 def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:
