@@ -138,7 +138,7 @@ def test_a_model_at_fault_is_not_called_another_sampler() -> None:
 
 
 def test_where_it_may_page_requests_for_different_values_open_one_incident_that_ends_when_it_is_put_right() -> None:
-    """They have no estimate in common that could be seen to be back: the evidence since the alarm says whether it is."""
+    """They have no estimate in common that could be back: the evidence since the alarm says whether the sampler is."""
     monitor, both = paging_monitor(), (SamplingParameters(1.0), SamplingParameters(0.3))
     ignored = [j.verdicts[0] for j in watched(monitor, SamplingParameters(1.0), 0, 40, requested=both)]
     alarms = [verdict for verdict in ignored if verdict.reason is Reason.ALARM]
