@@ -92,14 +92,14 @@ def _identity(hashes: Sequence[str], scheme: int | str) -> Identity:
     return Identity(**dict(zip(HASHES, hashes, strict=True)), scheme=int(scheme))
 
 
-RESPONSE = ("adapter", "request_id", "pod", "tokens", "rank_toll", "temperature", "top_p", "detail")
+RESPONSE = ("adapter", "request_id", "pod", "tokens", "temperature", "top_p", "detail")
 
 
 def traffic_score(row: Row) -> TrafficScore:
     """One response. The time at which it was served is in whole milliseconds, as stored."""
     alternatives: Mapping[str, float] = row["log_l"]
     samplers: Mapping[str, float] = row["log_sampler"]
-    axes: dict[str, Any] = {name: _floats(row[name]) for name in AXES}
+    axes: dict[str, Any] = {name: _floats(row.get(name, ())) for name in AXES}
     return TrafficScore(
         **{name: row[name] for name in RESPONSE},
         at=seconds(row["at"]),
@@ -108,6 +108,7 @@ def traffic_score(row: Row) -> TrafficScore:
         log_l=_floats(list(alternatives.values())),
         samplers=tuple(samplers),
         log_sampler=_floats(list(samplers.values())),
+        rank_toll=row.get("rank_toll", 0.0),
         **axes,
     )
 

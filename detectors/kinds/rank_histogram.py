@@ -99,8 +99,9 @@ class Detector:
     One "+1" a TrafficRound with a response of the adapter. Guarantee: given the past a factor has mean at most 1,
     because exp(-x) <= 1 / (1 + x); so the average run length is at least A rounds, and P(alarm by round T) <= T / A.
     What breaks it: another sampler than the record names (token_calibration.py says which), numerics of the engine
-    beyond the toll, adapters within their tolerance but off the interpolation path, and a share that changes within a
-    response. Mislabelled records teach the histogram no more than their share.
+    beyond the toll, adapters within their tolerance but strictly between its edges or off the interpolation path, a
+    share that changes within a response, and requests that share an id and a time, whose ranks are not independent.
+    Mislabelled records teach the histogram no more than their share.
 
     It needs no copy of what might be at fault: a block or a shard that the engine lost, or a base that it quantised,
     moves the ranks as well. For the same reason it informs and does not page: it cannot tell a model at fault from a

@@ -127,8 +127,8 @@ class State:
     """ratios: M of the weighted mean; clipped: M of the clipped mixtures of all alternatives together; clipped_alone:
     of each alternative that has a weight of its own; paths: by adapter
 
-    earlier: adapter -> one for each round in which the clipped mixture's CUSUM statistics restarted, in their order,
-    the last round with responses included
+    earlier: adapter -> one for each round in which the CUSUM statistics of the clipped mixtures restarted, in their
+    order, the last round with responses included
     """
 
     layout: ClassVar[int] = 1
@@ -327,7 +327,8 @@ class Detector:
 
     def _distinguish(self, adapter: str, at: float) -> None:
         """From now on also the responses from before this round; no longer from before rounds that no onset is in."""
-        parts, onsets = self.state.earlier.get(adapter, []), self.state.clipped.onsets((adapter, ALL_PODS))
+        alone, parts = self.state.clipped_alone, self.state.earlier.get(adapter, [])
+        onsets = self.state.clipped.onsets((adapter, ALL_PODS)).union(*map(alone.onsets, alone.streams_of(adapter)))
         kept = [part for part in parts if part.at in onsets]
         if all(part.at != at for part in kept):
             path = self.state.paths.get(adapter, AxisLikelihood())

@@ -29,7 +29,7 @@ from detectors.on_call_text import (
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
 from detectors.traffic.path_recovery import PathRecovery
-from detectors.traffic.response_summary import ResponseSummary
+from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import BY_RESPONSES, Incident, Outcome, RoundResult, Rules, Step, advance
@@ -112,8 +112,7 @@ def decide_traffic(
         return _unmeasured(blank, responses, before, rules)
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts, sampler = _counted(before, responses, log_e), estimates.sampler
-    still_moved = before.open and any(name in sampler.moved for name in before.drawn_at)
-    good = responses.good and not still_moved
+    good = responses.good and not _still_drawn_otherwise(before, sampler)
     recovery = _recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
@@ -127,7 +126,7 @@ def decide_traffic(
     # Nothing explains the alarm as well as the way in which tokens are drawn.
     if step.reason is Reason.ALARM and sampler.words and sampler.log_e >= log_e and not responses.bad:
         step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
-    elif step.shows_cause and (responses.bad or not drawn_at):
+    elif step.shows_cause and (responses.bad or step.after.cause is not Cause.SAMPLING_CHANGED):
         diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
         step, drawn_at = step.with_cause(words_of(diagnosis)), {}
     if step.reason is Reason.ALARM:
@@ -142,6 +141,15 @@ def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good
     if not before.open:
         return PathRecovery()
     return before.recovery.after_good(responses.scored, responses.path) if good else before.recovery.after_bad()
+
+
+def _still_drawn_otherwise(before: ResponseIncident, sampler: SamplerInForce) -> bool:
+    """Does the round show the fault of an incident whose cause is the sampler? By the estimates of what had moved; of
+    penalties, and of requests that ask for different values, there are none, and the evidence since the alarm says so.
+    """
+    if not before.open or before.drawn_at:
+        return any(name in sampler.moved for name in before.drawn_at)
+    return before.incident.cause is Cause.SAMPLING_CHANGED and sampler.log_e >= AGAINST
 
 
 def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:

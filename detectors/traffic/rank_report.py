@@ -19,10 +19,12 @@ def with_ranks(verdict: Verdict, log_e: float, calibration: Calibration | None) 
     is not what explains it.
 
     log_e: nats, 0 where it no longer grows; calibration: of the sampler in force, None where that is not estimated.
-    An incident already says that something is wrong, and a suspect verdict has its own reason.
+    An incident already says that something is wrong, and a suspect verdict has its own reason. So has the end of an
+    incident: who was called is told of it, and the evidence that it ended on is spent by it.
     """
     sampler_explains = calibration is not None and calibration.log_e >= verdict.log_threshold
-    if verdict.status is not Status.HEALTHY or log_e < verdict.log_threshold or sampler_explains:
+    has_own_reason = verdict.status is not Status.HEALTHY or verdict.reason is Reason.RESOLVED
+    if has_own_reason or log_e < verdict.log_threshold or sampler_explains:
         return verdict
     words = "; ".join(filter(None, (verdict.explanation, RANKS_MOVED.format(nats=log_e))))
     action = verdict.action or CHECK_THE_ENGINE

@@ -93,10 +93,13 @@ class ResponseIncidents:
 
     def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
         """stored, bases: of ``to_json`` and of ``bases_json``. Where responses are not judged any more, nothing could
-        end their incidents: they are dropped, and canaries alone decide."""
+        end their incidents: they are dropped, and canaries alone decide. Where the sampler may not page any more, its
+        incidents end by good responses alone."""
         if self.estimator is None:
             return
         self.incidents = {adapter: ResponseIncident.from_json(row) for adapter, row in stored.items()}
+        if self.calibrator is None or not self.calibrator.pages:
+            self.incidents = {adapter: replace(own, drawn_at={}) for adapter, own in self.incidents.items()}
         self.bases = {base: incident_of_responses(row) for base, row in bases.items()}
 
     def _decide(

@@ -124,7 +124,7 @@ class ScoringJob:
     @property
     def response(self) -> Response:
         assert self.sampling is not None
-        return Response(self.prompt, self.output, self.sampling, seed_of(self.request_id))
+        return Response(self.prompt, self.output, self.sampling, seed_of(self.request_id, self.at))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

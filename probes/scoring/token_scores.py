@@ -122,6 +122,7 @@ def uniforms(response: Response) -> Doubles:
     return np.random.default_rng(response.seed).random(len(response.tokens))
 
 
-def seed_of(request_id: str) -> int:
-    """A seed that follows from the request id alone."""
-    return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
+def seed_of(request_id: str, at: float = 0.0) -> int:
+    """A seed that follows from the request alone. at: when it was served, because some clients use an id again: the
+    same numbers at the same positions of many responses would be a pattern that no adapter has"""
+    return int.from_bytes(hashlib.blake2b(f"{request_id} {at!r}".encode(), digest_size=8).digest())

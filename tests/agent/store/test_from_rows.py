@@ -161,3 +161,15 @@ def test_rows_of_an_earlier_version_are_ordered_by_name() -> None:
     assert [one.adapter for one in made.members] == ["extractor", "rewriter", "router"]
     names = [m.comparison.reference.canary for m in made.members[2].measurements]
     assert names == sorted(names) and len(names) == len(measured("router", "swapped").measurements)
+
+
+def test_responses_of_a_store_that_has_not_been_migrated_yet_have_no_ranks_at_the_edges() -> None:
+    """Rejudging asks what today's code would say, while the agents that write the store are of the version before."""
+    scores = (score(np.random.default_rng(2), "router", ScoringMode.SAMPLED),)
+    rows = tables(TrafficRound("smol", 3, AT, ("router",), scores))
+    (row,) = rows["traffic_scores"]
+    for column in ("ranks_weaker", "ranks_stronger", "rank_toll"):
+        del row[column]
+    (found,) = traffic_round(rows["traffic_rounds"][0], [row]).scores
+    assert found.ranks.size and not found.ranks_weaker.size and not found.ranks_stronger.size
+    assert found.rank_toll == 0.0

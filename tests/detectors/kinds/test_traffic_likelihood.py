@@ -233,6 +233,21 @@ def test_retention_at_the_alarm_is_that_of_the_responses_since_the_onset(config:
     assert detector.retention("router") is None and not detector.state.earlier
 
 
+def test_retention_at_an_alarm_of_one_alternative_is_that_of_all_responses_since_its_onset() -> None:
+    """What half strength alone explains does not move the mixture over all alternatives, whose onsets say nothing."""
+    detector, rng, level, number = Detector(Config()), np.random.default_rng(7), 0.0, 0
+    while level < LOG_A:
+        half, share = (-3.0, 1.0) if number < 30 else (1.0, 0.5)
+        values = np.array([-60.0, -60.0, -60.0, -60.0, half], np.float32)
+        written = [replace(written_at(share, 0.0, rng), alternatives=ALTERNATIVES[:5], log_l=values) for _ in range(4)]
+        level = streams(detector.update(round_of(*written, number=number)))["replica"].log_e
+        number += 1
+    assert detector.state.clipped.level(("router", ALL_PODS)) < 1.0
+    onset, found = detector.onset("router"), detector.retention("router")
+    assert onset is not None and onset.at == 60.0 * 30
+    assert found is not None and found.n == 4 * (number - 30)
+
+
 def test_a_healthy_adapter_has_one_earlier_path_and_a_state_without_them_is_read() -> None:
     detector, rng = Detector(Config()), np.random.default_rng(2)
     for number in range(40):

@@ -54,3 +54,27 @@ def test_an_engine_at_fault_that_no_alternative_explains_is_reported_from_respon
     assert not {Reason.ALARM, Reason.STILL_DEGRADED} & set(reasons)
     assert verdict.cause is Cause.UNKNOWN
     assert {e.detector for e in verdict.evidence if e.log_e >= RULES.log_threshold} == {"rank_histogram"}
+
+
+def test_the_end_of_an_incident_stays_one_while_ranks_are_still_moved() -> None:
+    """Else nobody would be told that it ended, and the evidence that it ended on would be there for the next one."""
+    monitor, rng, reasons = Monitor(RULES), np.random.default_rng(2), []
+
+    def served(against: bool, writer: float) -> TrafficScore:
+        of_ranks = response(rng.random(25) ** writer)
+        names = ("ranks", "ranks_weaker", "ranks_stronger", "tokens")
+        return replace(
+            score((7.0, 3.0, -5.0)) if against else score(),
+            **{name: getattr(of_ranks, name) for name in names},
+        )
+
+    for number in range(90):
+        writer = 0.5 if number >= 20 else 1.0
+        scores = [served(20 <= number < 80 and i == 0, writer) for i in range(4)]
+        (verdict,) = monitor.observe(traffic_round(*scores, number=number)).verdicts
+        reasons.append(verdict.reason)
+        if verdict.reason is Reason.RESOLVED:
+            level = {e.detector: e.log_e for e in verdict.evidence}
+    assert reasons.count(Reason.ALARM) == reasons.count(Reason.RESOLVED) == 1
+    assert level["rank_histogram"] > RULES.log_threshold, "the ranks had their say in that round too"
+    assert max(e.log_e for e in verdict.evidence if e.pages) < 1.0, "and what the incident ended on is spent"

@@ -58,14 +58,20 @@ def test_only_a_healthy_verdict_says_so_and_it_stays_healthy() -> None:
 
 
 def watched(
-    monitor: Monitor, in_force: SamplingParameters, first: int, rounds: int, log_l: float = -50.0
+    monitor: Monitor,
+    in_force: SamplingParameters | None,
+    first: int,
+    rounds: int,
+    log_l: float = -50.0,
+    requested: tuple[SamplingParameters, ...] = (PLAIN,),
 ) -> list[Judged]:
-    """Requests ask for temperature 1; their tokens are drawn by another sampler, from what was accepted. log_l: of
-    every response, for the base"""
+    """Requests ask for these samplers in turn; all tokens are drawn by one, from what was accepted. log_l: of every
+    response, for the base; in_force: None for the one that is requested"""
     rng, seen = np.random.default_rng(first), []
     for number in range(first, first + rounds):
         by_base: dict[str, Any] = {"alternatives": (BASE,), "log_l": np.array([log_l], np.float32)}
-        scores = [replace(response(rng, PLAIN, in_force, number), **by_base) for _ in range(5)]
+        in_turn = [requested[i % len(requested)] for i in range(5)]
+        scores = [replace(response(rng, own, in_force or own, number), **by_base) for own in in_turn]
         seen.append(monitor.observe(traffic_round(*scores, number=number)))
     return seen
 
@@ -129,3 +135,24 @@ def test_a_model_at_fault_is_not_called_another_sampler() -> None:
     verdicts = [j.verdicts[0] for j in watched(paging_monitor(), SamplingParameters(1.3), 0, 12, log_l=30.0)]
     alarms = [verdict for verdict in verdicts if verdict.status is Status.DEGRADED]
     assert alarms and {verdict.cause for verdict in alarms} == {Cause.ADAPTER_NOT_APPLIED}
+
+
+def test_where_it_may_page_requests_for_different_values_open_one_incident_that_ends_when_it_is_put_right() -> None:
+    """They have no estimate in common that could be back: the evidence since the alarm says whether the sampler is."""
+    monitor, both = paging_monitor(), (SamplingParameters(1.0), SamplingParameters(0.3))
+    ignored = [j.verdicts[0] for j in watched(monitor, SamplingParameters(1.0), 0, 40, requested=both)]
+    alarms = [verdict for verdict in ignored if verdict.reason is Reason.ALARM]
+    assert [alarm.cause for alarm in alarms] == [Cause.SAMPLING_CHANGED]
+    assert {verdict.reason for verdict in ignored[alarms[0].round + 2 :]} == {Reason.STILL_DEGRADED}
+    assert {verdict.cause for verdict in ignored[alarms[0].round :]} == {Cause.SAMPLING_CHANGED}
+    right = [j.verdicts[0].reason for j in watched(monitor, None, 40, 20, requested=both)]
+    assert right.count(Reason.RESOLVED) == 1 and right[-1] is Reason.WITHIN_TOLERANCE
+
+
+def test_where_it_may_not_page_any_more_its_incidents_end_by_good_responses() -> None:
+    monitor = paging_monitor()
+    assert watched(monitor, SamplingParameters(1.3), 0, 30)[-1].verdicts[0].status is Status.DEGRADED
+    informing = Monitor(Rules(Tolerances(), log_threshold=20.0))
+    informing.restore(json.loads(json.dumps(monitor.state_json())))
+    after = [judged.verdicts[0].reason for judged in watched(informing, SamplingParameters(1.3), 30, 3)]
+    assert Reason.RESOLVED in after

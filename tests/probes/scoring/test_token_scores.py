@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.evidence.alternative import BASE, other_adapter
+from probes.scoring.scoring_job import ScoringJob
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import SAMPLERS, Response, Settings, TokenScores, samplers, seed_of, uniforms
 
@@ -14,6 +15,14 @@ def test_ranks_of_a_request_are_the_same_at_every_replay() -> None:
     response = Response((1,), (1, 2, 3), SamplingParameters(1.0), seed_of("req-1"))
     assert np.array_equal(uniforms(response), uniforms(response))
     assert not np.array_equal(uniforms(response), uniforms(replace(response, seed=seed_of("req-2"))))
+
+
+def test_requests_that_share_an_id_have_ranks_of_their_own() -> None:
+    """Some clients use an id again: equal numbers at equal positions would be a pattern in every histogram of ranks."""
+    names = ("router", "1", "pod-0")
+    first, second = (ScoringJob(*names, at, (1,), (1, 2, 3), SamplingParameters(1.0)) for at in (10.0, 12.5))
+    assert not np.array_equal(uniforms(first.response), uniforms(second.response))
+    assert np.array_equal(uniforms(first.response), uniforms(replace(first, output=(3, 2, 1)).response))
 
 
 @pytest.mark.parametrize(
