@@ -6,11 +6,11 @@ it ever is. The set is the rounds that are not rejected; what is reported is its
 
 Null hypothesis H_t: given the past and the earlier draws of the round, the mean of each score is at most ``share`` in
 each measured round before t, and at least ``least_fault`` in each one from t on.
-Guarantee: for each round t that the fault may have begun with, P(an alarm at or after t, and t not in the set) is at
-most alpha, by whatever rule the alarm came; given no alarm before t it is at most alpha / P(no alarm before t). Where
-the fault began before the first kept round, that round stands for it.
+Guarantee: for each round t that the fault may have begun with, P(an alarm while t is kept, and t not in the set) is at
+most alpha, by whatever rule the alarm came; given no alarm before t it is at most alpha / P(no alarm before t).
 What breaks it: a share between the two, as of a fault that grows; one that comes and goes, or shows in the rounds of
-one replica alone; draws that depend on the answers; a beginning that depends on the draws.
+one replica alone; draws that depend on the answers; a beginning that depends on the draws; an alarm so late that t is
+no longer kept.
 
 Source: docs/mathematics.md#onset-interval, by Ville's inequality.
 """
@@ -30,7 +30,8 @@ from detectors.evidence.e_detector import SMALLEST, count_factors
 Doubles = NDArray[np.float64]
 
 ALPHA = 0.05
-# Rounds that are remembered. Of more a weak fault's interval would gain, and saved state lose.
+# Rounds that are remembered, some 4 KB of saved state: of 1,000 faults of a tenth of the draws, the least, about 10
+# alarm later than that (docs/mathematics.md#onset-interval).
 KEPT_ROUNDS = 128
 # Stakes from the largest down. A fault of twice the tolerated share calls for a sixteenth of the largest stake against
 # "healthy"; a healthy share of half the least fault for half of the largest against "faulty".
