@@ -588,6 +588,8 @@ SINCE = ", since {onset}"
 ONSET = "{after}-{by} UTC"
 ONSET_MINUTE = "{after} UTC"
 ONSET_OR_EARLIER = "{by} UTC or earlier"
+# With 95 % confidence; one of the words above, of the interval.
+ONSET_CONFIDENCE = "{between} (95 %)"
 # The evidence may date a slow fault before the last round that still looked good.
 ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"
 NOT_MEASURED = "not measured"

@@ -105,6 +105,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
+        "last good to first bad round": _bad_since(verdict.onset),
         "retention": _measured_retention(verdict),
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
         "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
@@ -162,16 +163,27 @@ def _evidence(log_e: float, threshold: float, detector: str) -> str:
 
 
 def onset_words(onset: Onset) -> str:
-    """``2026-11-24 02:13-02:14 UTC``: after the last good round, by the first bad one."""
-    by = datetime.fromtimestamp(onset.by, UTC)
-    if onset.after is None:
-        return text.ONSET_OR_EARLIER.format(by=_minute(by))
-    after = datetime.fromtimestamp(onset.after, UTC)
-    until = f"{by:%H:%M}" if after.date() == by.date() else _minute(by)
-    is_earlier = onset.estimate is not None and onset.estimate < onset.after
+    """``2026-11-24 02:10-02:25 UTC (95 %)``; without an interval, after the last good round, by the first bad one."""
+    if onset.latest is not None:
+        return text.ONSET_CONFIDENCE.format(between=_between(onset.earliest, onset.latest))
+    is_earlier = onset.after is not None and onset.estimate is not None and onset.estimate < onset.after
     earlier = text.ONSET_BY_EVIDENCE.format(estimate=_minute(datetime.fromtimestamp(onset.estimate or 0.0, UTC)))
+    return _between(onset.after, onset.by) + (earlier if is_earlier else "")
+
+
+def _bad_since(onset: Onset | None) -> str:
+    """What the rounds alone say, beside the interval."""
+    return "" if onset is None or onset.latest is None else _between(onset.after, onset.by)
+
+
+def _between(after_at: float | None, by_at: float) -> str:
+    by = datetime.fromtimestamp(by_at, UTC)
+    if after_at is None:
+        return text.ONSET_OR_EARLIER.format(by=_minute(by))
+    after = datetime.fromtimestamp(after_at, UTC)
+    until = f"{by:%H:%M}" if after.date() == by.date() else _minute(by)
     span = text.ONSET_MINUTE if _minute(after) == _minute(by) else text.ONSET
-    return span.format(after=_minute(after), by=until) + (earlier if is_earlier else "")
+    return span.format(after=_minute(after), by=until)
 
 
 def _minute(at: datetime) -> str:

@@ -19,6 +19,7 @@ def verdict_row(verdict: Verdict) -> Row:
     """One decision; log_e is the strongest evidence that may page by itself."""
     interval, over, onset = verdict.retention, verdict.retention_over_rounds, verdict.onset
     after, estimate = (onset.after, onset.estimate) if onset else (None, None)
+    earliest, latest = (onset.earliest, onset.latest) if onset else (None, None)
     return {
         **subject_columns(verdict),
         "base": verdict.base,
@@ -40,6 +41,8 @@ def verdict_row(verdict: Verdict) -> Row:
         "onset_after": when(after) if after is not None else None,
         "onset_by": when(onset.by) if onset else None,
         "onset_estimate": when(estimate) if estimate is not None else None,
+        "onset_earliest": when(earliest) if earliest is not None else None,
+        "onset_latest": when(latest) if latest is not None else None,
         "covered_by": verdict.covered_by,
         "members": list(verdict.members),
         "explanation": verdict.explanation,

@@ -88,7 +88,16 @@ def decide(
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
     good = draws.share <= draws.tolerated
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=draws.is_rare, draws=draws)
+    result = RoundResult(
+        round.at,
+        _outcome(good),
+        reason,
+        evidence.log_e,
+        onset_at,
+        is_rare=draws.is_rare,
+        draws=draws,
+        scores=draws,
+    )
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)), has_signatures(round))
@@ -125,7 +134,16 @@ def decide_base(
     still = incident.recovery is not None and draws.share >= incident.recovery.still_beyond
     good = own.share <= own.tolerated and not still
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
-    result = RoundResult(round.at, _outcome(good), reason, evidence.log_e, onset_at, is_rare=own.is_rare, draws=draws)
+    result = RoundResult(
+        round.at,
+        _outcome(good),
+        reason,
+        evidence.log_e,
+        onset_at,
+        is_rare=own.is_rare,
+        draws=draws,
+        scores=own,
+    )
     step = advance(incident, result, rules)
     if step.shows_cause:
         signed = any(map(has_signatures, round.members))

@@ -18,8 +18,9 @@ from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import Refused
+from detectors.evidence.onset_interval import OnsetInterval, ScoredRound, onset_interval, with_round
 from detectors.records import Cause, NamedCause, Onset, Reason, Status
-from detectors.verdicts.recovery import DrawCounts, Recovery
+from detectors.verdicts.recovery import DrawCounts, Recovery, least_fault
 
 # Good rounds in a row that end an incident at least, and silent ones in a row after which somebody is told.
 GOOD_ROUNDS, SILENT_ROUNDS = 2, 3
@@ -90,6 +91,8 @@ class RoundResult:
     may_end: were good rounds enough? False holds an incident open that its good rounds would end
     is_rare: would a bad round like this be rare where nothing is wrong? One that would not is no reason for suspicion
     draws: what was beyond tolerance, None where rounds have no draws: then no evidence is asked for to end an incident
+    scores: how many of the scores that the evidence is made of are 1; None where it is made of others than 0 and 1,
+    and then no interval of the onset is reported
     """
 
     at: float
@@ -100,6 +103,7 @@ class RoundResult:
     may_end: bool = True
     is_rare: bool = True
     draws: DrawCounts | None = None
+    scores: DrawCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ class Incident:
     recovery: evidence that the fault is over, while the incident is open
     reopenings: alarms in a row that came within a day of an incident's end; resolved_at: the latest such end
     signed: was the cause named by a round with signatures? Then only another such round names it again
+    recent: the latest measured rounds since the last incident, while none is open
+    onset_interval: between which rounds the fault began, by those; None where they do not date it
     """
 
     open: bool = False
@@ -130,22 +136,40 @@ class Incident:
     reopenings: int = 0
     resolved_at: float | None = None
     signed: bool = False
+    recent: tuple[ScoredRound, ...] = ()
+    onset_interval: OnsetInterval | None = None
 
     def to_json(self) -> dict[str, Any]:
         recovery = None if self.recovery is None else self.recovery.to_json()
+        interval = None if self.onset_interval is None else list(self.onset_interval)
         plain = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {"cause": self.cause.value, "recovery": recovery}
+        return plain | {
+            "cause": self.cause.value,
+            "recovery": recovery,
+            "recent": [list(round) for round in self.recent],
+            "onset_interval": interval,
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Incident:
         """Files of earlier versions say ``blocked_in_a_row`` for the silent rounds, have no estimate here, and hold
-        neither reopenings nor evidence of recovery, which then starts with the next round."""
+        neither reopenings nor evidence of recovery, which then starts with the next round, nor any rounds."""
         # Rounds that were good in a row had none between them that showed the fault.
         stored = {"good_since_fault": stored.get("good_in_a_row", 0) if stored.get("open") else 0, **stored}
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
         silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
         recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
-        return cls(**known | {"cause": Cause(stored["cause"]), "silent_in_a_row": silent, "recovery": recovery})
+        interval = None if stored.get("onset_interval") is None else OnsetInterval(*stored["onset_interval"])
+        return cls(
+            **known
+            | {
+                "cause": Cause(stored["cause"]),
+                "silent_in_a_row": silent,
+                "recovery": recovery,
+                "recent": tuple(map(ScoredRound._make, stored.get("recent", ()))),
+                "onset_interval": interval,
+            }
+        )
 
     def with_cause(self, named: NamedCause, signed: bool = False) -> Incident:
         """A cause may get sharper while the incident is open; "unknown" never replaces one that was named.
@@ -210,7 +234,9 @@ class Step:
             return None
         incident = self.incident
         bad = (at for at in (incident.first_bad_at, incident.opened_at) if at is not None)
-        return Onset(incident.last_good_at, next(bad, self.at), incident.onset_estimate)
+        interval = incident.onset_interval
+        earliest, latest = (None, None) if interval is None else interval
+        return Onset(incident.last_good_at, next(bad, self.at), incident.onset_estimate, earliest, latest)
 
     def with_cause(self, named: NamedCause, signed: bool = False) -> Step:
         return replace(self, after=self.after.with_cause(named, signed))
@@ -277,6 +303,7 @@ def _recovered_so_far(before: Recovery | None, draws: DrawCounts | None) -> Reco
 
 
 def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[Reason, Incident]:
+    after = replace(after, recent=_with_scores(after.recent, result))
     if result.log_e >= rules.log_threshold:
         opened = replace(
             after,
@@ -285,6 +312,8 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
             good_in_a_row=0,
             good_since_fault=0,
             onset_estimate=result.onset_at,
+            recent=(),
+            onset_interval=_began_between(after.recent),
             recovery=None if result.draws is None else Recovery.since(result.draws),
             reopenings=_reopenings(after, result.at),
         )
@@ -295,6 +324,17 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
     if (not good and result.is_rare) or result.log_e >= rules.suspect_level:
         return Reason.EVIDENCE_GROWING, after
     return result.reason, after
+
+
+def _with_scores(recent: tuple[ScoredRound, ...], result: RoundResult) -> tuple[ScoredRound, ...]:
+    scores = result.scores
+    if scores is None:
+        return recent
+    return with_round(recent, ScoredRound(result.at, scores.drawn, scores.beyond, scores.tolerated))
+
+
+def _began_between(recent: tuple[ScoredRound, ...]) -> OnsetInterval | None:
+    return onset_interval(recent, least_fault(recent[-1].share)) if recent else None
 
 
 def _reopenings(before: Incident, at: float) -> int:

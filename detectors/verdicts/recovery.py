@@ -58,6 +58,11 @@ class DrawCounts:
         return self.beyond > 0 and float(bdtrc(self.beyond - 1, self.drawn, self.tolerated)) <= RARE
 
 
+def least_fault(tolerated: float) -> float:
+    """The least share beyond that counts as a fault: .10, and clearly more than is tolerated. In (tolerated, 1)."""
+    return max(LEAST_SHARE, min(2.0 * tolerated, (1.0 + tolerated) / 2.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """The e-detector of one open incident.
@@ -70,10 +75,8 @@ class Recovery:
 
     @classmethod
     def since(cls, alarm: DrawCounts) -> Recovery:
-        """Half of what was beyond in the round of the alarm, at least .10, and clearly more than is tolerated."""
-        tolerated = alarm.tolerated
-        clearly_more = min(2.0 * tolerated, (1.0 + tolerated) / 2.0)
-        return cls(max(LEAST_SHARE, clearly_more, alarm.share / 2.0))
+        """Half of what was beyond in the round of the alarm, and no less than what counts as a fault."""
+        return cls(max(least_fault(alarm.tolerated), alarm.share / 2.0))
 
     def after(self, draws: DrawCounts) -> Recovery:
         """One measured round: "+1", and the factors 1 + g (still_beyond - S) of its draws."""

@@ -23,6 +23,7 @@ APPLIED = {
     "013_ranks_at_the_edges.sql": "757bfe4c2d1d176f",
     "014_weight_grids.sql": "9049b15b3a2855ea",
     "015_tolerated_change.sql": "83bd4dce4f2cd822",
+    "016_onset_interval.sql": "49165d9f4b29d5bb",
 }
 
 

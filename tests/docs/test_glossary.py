@@ -15,6 +15,7 @@ FILES = (
     "detectors/records.py",
     "detectors/traffic_records.py",
     "detectors/evidence/alternative.py",
+    "detectors/evidence/onset_interval.py",
     "detectors/diagnosis/record.py",
     "detectors/verdicts/incident.py",
     "detectors/verdicts/recovery.py",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.alerting.incidents import to_notice
-from agent.alerting.notice_text import onset_words
+from agent.alerting.notice_text import details, onset_words
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
@@ -84,10 +84,25 @@ def test_a_base_is_not_said_to_lack_a_figure_that_it_never_has(reason: NoticeRea
         (Onset(FIXED - 5, FIXED), "2026-09-21 14:13 UTC"),
         (Onset(FIXED - 86_400, FIXED), "2026-09-20 14:13-2026-09-21 14:13 UTC"),
         (Onset(None, FIXED), "2026-09-21 14:13 UTC or earlier"),
+        (
+            Onset(FIXED - 60, FIXED, FIXED - 90),
+            "2026-09-21 14:12-14:13 UTC (by the evidence already 2026-09-21 14:11 UTC)",
+        ),
+        (Onset(FIXED - 60, FIXED, FIXED, FIXED - 180, FIXED + 720), "2026-09-21 14:10-14:25 UTC (95 %)"),
+        (Onset(FIXED - 60, FIXED, FIXED, FIXED - 5, FIXED), "2026-09-21 14:13 UTC (95 %)"),
+        (Onset(FIXED - 60, FIXED, FIXED, None, FIXED), "2026-09-21 14:13 UTC or earlier (95 %)"),
     ],
 )
 def test_onset_in_words(onset: Onset, words: str) -> None:
     assert onset_words(onset) == words
+
+
+def test_beside_its_interval_a_notice_says_which_rounds_were_good_and_bad() -> None:
+    onset = Onset(FIXED - 60, FIXED, FIXED, FIXED - 180, FIXED + 720)
+    lines = details(alarm(FIXED, onset=onset), NoticeReason.DEGRADED, "prod")
+    assert lines["onset"] == "2026-09-21 14:10-14:25 UTC (95 %)"
+    assert lines["last good to first bad round"] == "2026-09-21 14:12-14:13 UTC"
+    assert "last good to first bad round" not in details(alarm(FIXED), NoticeReason.DEGRADED, "prod")
 
 
 def test_a_headline_of_many_adapters_names_the_first_and_still_says_since_when() -> None:

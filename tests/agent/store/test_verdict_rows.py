@@ -8,6 +8,7 @@ from dataclasses import replace
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin, when
 from agent.store.verdict_rows import verdict_row
+from detectors.records import Onset
 from tests.agent import findings
 from tests.agent.findings import FIXED
 
@@ -17,6 +18,13 @@ def test_the_level_of_a_verdict_is_the_strongest_evidence_that_may_page() -> Non
     louder = findings.evidence(200.0, detector="embedding_drift", pages=False)
     row = verdict_row(replace(alarm, evidence=(*alarm.evidence, louder)))
     assert row["log_e"] == 93.9
+    assert (row["onset_after"], row["onset_by"]) == (when(FIXED - 60), when(FIXED))
+    assert row["onset_earliest"] is None and row["onset_latest"] is None
+
+
+def test_the_interval_of_an_onset_has_columns_of_its_own() -> None:
+    row = verdict_row(findings.alarm(FIXED, onset=Onset(FIXED - 60, FIXED, None, FIXED - 180, FIXED + 720)))
+    assert (row["onset_earliest"], row["onset_latest"]) == (when(FIXED - 180), when(FIXED + 720))
     assert (row["onset_after"], row["onset_by"]) == (when(FIXED - 60), when(FIXED))
 
 

@@ -107,6 +107,8 @@ def test_all_of_it_comes_back_from_json_and_an_adapter_can_be_forgotten() -> Non
     again.restore(json.loads(json.dumps(incidents.to_json(), allow_nan=False)))
     assert (again.incidents, again.retentions) == (incidents.incidents, incidents.retentions)
     assert again.incidents[ROUTER].onset_estimate == 60.0
+    assert again.incidents[ROUTER].onset_interval == (None, 60.0)
+    assert [scored.at for scored in again.incidents[SubjectKind.ADAPTER, "rewriter"].recent] == [0.0, 60.0, 120.0]
     again.forget("router")
     assert not again.is_open(ROUTER) and "router" not in again.retentions and "rewriter" in again.retentions
 
@@ -124,3 +126,4 @@ def test_files_of_earlier_versions_hold_the_onsets_apart() -> None:
     assert again.incidents[ROUTER].onset_estimate == 45.0 and again.incidents[ROUTER].silent_in_a_row == 2
     again.restore({"incidents": stored["incidents"]})
     assert again.incidents[ROUTER].onset_estimate is None
+    assert again.incidents[ROUTER].onset_interval is None and again.incidents[ROUTER].recent == ()

@@ -66,7 +66,7 @@ def test_an_alarm_opens_an_incident_with_cause_onset_and_words() -> None:
     verdict, incident = play(("healthy", 0.1), ("healthy", 0.1), ("not_applied", 8.0), ("not_applied", 40.0))[-1]
     assert incident.open and incident.opened_at == 3 * EVERY_S
     assert verdict.cause is Cause.ADAPTER_NOT_APPLIED
-    assert verdict.onset == Onset(after=EVERY_S, by=2 * EVERY_S)
+    assert verdict.onset == Onset(after=EVERY_S, by=2 * EVERY_S, latest=2 * EVERY_S)
     assert verdict.share_beyond == 1.0
     assert "retention 0.00" in verdict.explanation and "100 % of this round's canary draws" in verdict.explanation
     assert verdict.action
@@ -77,14 +77,14 @@ def test_the_onsets_estimate_and_retention_over_rounds_are_reported_as_handed_in
     known = Interval(0.4, 0.3, 0.5, 128)
     broken = make_round("router", "not_applied", 2)
     verdict, _ = decide(broken, level(40.0), Incident(), RULES, onset_at=EVERY_S, over_rounds=known)
-    assert verdict.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+    assert verdict.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S, latest=2 * EVERY_S)
     assert verdict.retention_over_rounds == known
     healthy, _ = decide(make_round("router"), level(0.0), Incident(), RULES, over_rounds=known)
     assert healthy.onset is None and healthy.retention_over_rounds == known
     base = make_base_round(dict.fromkeys(("router", "rewriter"), "not_applied"), 2)
     evidence = level(40.0, SubjectKind.BASE, "smol")
     told, _ = decide_base(base, evidence, [verdict, verdict], Incident(), RULES, onset_at=EVERY_S)
-    assert told.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S)
+    assert told.onset == Onset(after=None, by=2 * EVERY_S, estimate=EVERY_S, latest=2 * EVERY_S)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,39 @@ def test_a_bases_words_name_the_adapters_that_a_fact_is_about() -> None:
     assert "the tokenizer differs (router, rewriter); 3 keys match nothing (router)" in verdict.explanation
 
 
+def test_the_interval_of_the_onset_is_that_of_the_scores_and_stays_while_the_incident_is_open() -> None:
+    """Three rounds of 16 draws within tolerance reject that a tenth is beyond: two are left of those before the fault.
+    A silent round is none."""
+    played = play(*[("healthy", 0.0)] * 10, ("blocked", 0.0), ("not_applied", 40.0), ("not_applied", 0.0))
+    for verdict, incident in played[11:]:
+        assert verdict.onset is not None and incident.recent == ()
+        assert (verdict.onset.earliest, verdict.onset.latest) == (7 * EVERY_S, 11 * EVERY_S)
+        assert (verdict.onset.after, verdict.onset.by) == (9 * EVERY_S, 11 * EVERY_S)
+
+
+def test_a_base_has_the_interval_of_its_own_scores() -> None:
+    incident, evidence = Incident(), level(0.0, SubjectKind.BASE, "smol")
+    healthy, lost = (dict.fromkeys(("router", "rewriter"), fault) for fault in ("healthy", "not_applied"))
+    # In the last round but one a member alone is at fault: 16 draws of it are beyond, and no score of the base is 1.
+    for number, faults in enumerate([*[healthy] * 10, healthy | {"router": "not_applied"}, lost]):
+        round = make_base_round(faults, number)
+        members = [decide(member, level(0.0), Incident(), RULES)[0] for member in round.members]
+        before = incident
+        reached = replace(evidence, log_e=40.0 if faults is lost else 0.0)
+        _, incident = decide_base(round, reached, members, incident, RULES)
+    assert [(scored.drawn, scored.beyond) for scored in before.recent] == [(16, 0)] * 11
+    assert incident.onset_interval == (8 * EVERY_S, 11 * EVERY_S)
+
+
+def test_an_alarm_that_these_scores_do_not_date_has_no_interval() -> None:
+    """As after an alarm of a detector with other scores."""
+    verdict, _ = play(*[("healthy", 0.0)] * 5, ("healthy", 40.0))[-1]
+    assert verdict.onset == Onset(after=4 * EVERY_S, by=5 * EVERY_S)
+
+
 def test_a_fault_there_from_the_start_has_an_onset_without_beginning() -> None:
     verdict, _ = play(("not_applied", 40.0))[-1]
-    assert verdict.onset == Onset(after=None, by=0.0)
+    assert verdict.onset == Onset(after=None, by=0.0, latest=0.0)
 
 
 def test_two_good_rounds_in_a_row_resolve_and_one_does_not() -> None:
@@ -181,7 +211,7 @@ def test_two_good_rounds_in_a_row_resolve_and_one_does_not() -> None:
     ]
     assert [v.status is Status.DEGRADED for v, _ in played] == [True] * 5 + [False] * 2
     assert not played[5][1].open
-    assert played[5][0].onset == Onset(after=None, by=0.0)
+    assert played[5][0].onset == Onset(after=None, by=0.0, latest=0.0)
     assert played[6][1].last_good_at == 6 * EVERY_S
 
 
