@@ -26,7 +26,7 @@ STAGE = "scale curve and other adapters"
 ALWAYS: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
 # Strengths that may be added, in the order in which they are tried: those that halve long chords first.
 IN_BETWEEN = (1.5, 0.75, 0.25, 1.25, 0.125)
-# Strengths far above 1: an adapter that is far too strong is then not read as one that is too weak, and the strength that
+# Strengths far above 1: an adapter that is far too strong is not read as one that is too weak, and the strength that
 # rsLoRA gives a rank of 16 is fitted near enough for its replay. A half-precision base may overflow there: the curve
 # then ends before.
 FAR = (4.0, 8.0)
