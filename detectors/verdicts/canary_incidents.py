@@ -12,6 +12,7 @@ from typing import Any
 from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
 from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, SubjectKind, Verdict
 from detectors.registry import Detector
+from detectors.saved_config import config_json, same_config
 from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.moved_base import with_moved_base
@@ -91,6 +92,7 @@ class CanaryIncidents:
             ],
             "kept": {adapter: retention.to_json() for adapter, retention in self.retentions.items()},
             "tolerated_changes": {adapter: change.to_json() for adapter, change in self.changes.items()},
+            "tolerances": config_json(self.rules.tolerances),
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
@@ -107,6 +109,9 @@ class CanaryIncidents:
             )
             for row in stored["incidents"]
         }
+        if not same_config(stored.get("tolerances", ""), self.rules.tolerances):
+            # Rounds that were scored against another promise do not date what breaks this one.
+            self.incidents = {subject: replace(incident, recent=()) for subject, incident in self.incidents.items()}
         self.retentions = {adapter: Confidence.from_json(row) for adapter, row in stored.get("kept", {}).items()}
         changes = stored.get("tolerated_changes", {})
         self.changes = {adapter: ToleratedChange.from_json(row) for adapter, row in changes.items()}

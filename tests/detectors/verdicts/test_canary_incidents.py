@@ -113,6 +113,19 @@ def test_all_of_it_comes_back_from_json_and_an_adapter_can_be_forgotten() -> Non
     assert not again.is_open(ROUTER) and "router" not in again.retentions and "rewriter" in again.retentions
 
 
+def test_under_other_tolerances_incidents_go_on_and_the_rounds_that_date_the_next_start_again() -> None:
+    incidents, detectors = fresh()
+    for number in range(3):
+        decided(incidents, detectors, make_base_round(HEALTHY | {"router": "not_applied"}, number))
+    stored = json.loads(json.dumps(incidents.to_json(), allow_nan=False))
+    rewriter = SubjectKind.ADAPTER, "rewriter"
+    same, other = (CanaryIncidents(Rules(Tolerances(scale), 20.0), incidents.detectors) for scale in (0.05, 0.08))
+    same.restore(stored)
+    other.restore(stored)
+    assert len(same.incidents[rewriter].recent) == 3 and other.incidents[rewriter].recent == ()
+    assert other.is_open(ROUTER) and other.incidents[ROUTER].onset_interval == (None, 0.0)
+
+
 def test_files_of_earlier_versions_hold_the_onsets_apart() -> None:
     incident = Incident(open=True, opened_at=60.0, first_bad_at=60.0, silent_in_a_row=2)
     row = incident.to_json()

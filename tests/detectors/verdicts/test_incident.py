@@ -97,6 +97,23 @@ def test_the_alarms_estimate_of_the_onset_stays_while_the_evidence_starts_again(
     assert advance(OPEN, later, RULES).onset == Onset(0.0, 60.0, 30.0)
 
 
+def test_rounds_are_kept_from_the_end_of_one_incident_to_the_alarm_of_the_next_alone() -> None:
+    """What alarms and what ends an incident has been looked at; those between tell when the next one began."""
+    incident, kept = Incident(), []
+    beyond = (0, 0, 16, 16, 0, 0, 0, 0)
+    for number, (ones, log_e) in enumerate(zip(beyond, (0.0, 0.0, 25.0, *[0.0] * 5), strict=True)):
+        counts = DrawCounts(16, ones, 0.05)
+        result = RoundResult(60.0 * number, BAD if ones else GOOD, log_e=log_e, draws=counts, scores=counts)
+        incident = advance(incident, result, RULES).after
+        kept.append([scored.at for scored in incident.recent])
+    assert kept == [[0.0], [0.0, 60.0], [], [], [], [], [360.0], [360.0, 420.0]]
+
+
+def test_responses_have_no_scores_and_no_interval() -> None:
+    steps = play((GOOD, 0.0), (BAD, 25.0), ending=BY_RESPONSES)
+    assert steps[-1].onset == Onset(0.0, 60.0, 7.0) and steps[0].after.recent == ()
+
+
 def test_an_onset_without_a_bad_round_before_is_the_alarm() -> None:
     (step,) = play((GOOD, 20.0))
     assert step.onset == Onset(None, 0.0, 7.0)
