@@ -64,7 +64,7 @@ class ResponseIncident:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
         """Files of earlier versions hold the onset's estimate beside the incident, as ``began``, and no evidence of
-        recovery, which then starts with the next good round at the least loss: that null contains all others."""
+        recovery: there good rounds alone end the incident, as they did then."""
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
         recovery = PathRecovery.from_json(stored["recovery"]) if "recovery" in stored else PathRecovery()
         return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery)

@@ -1,21 +1,21 @@
 """Is the fault of an adapter's responses over? Evidence against "half of the loss at the alarm is still there". Pure.
 
-The likelihood ratio of the responses since the fault was last seen, "as accepted" over the likeliest point of the null
-hypothesis on the interpolation path (0 the base, 1 the adapter). What was written before the first good round of a run
-is not counted, and neither is that round: it was chosen for being good. A bad round ends the run, and a ratio of 1 / 20
-starts another one, so that a fault without bad rounds leaves nothing to make up for. The k-th run since the alarm asks
-for 1,000 k (k + 1): all of them together keep one chance in a thousand.
+The likelihood ratio of the responses of a run of good rounds, "as accepted" over the likeliest point of the null
+hypothesis on the interpolation path (0 the base, 1 the adapter). The first good round of a run is not counted, because
+it was chosen for being good; it says instead which share is half of the loss in nats, where the text tells it. A bad
+round ends the run, and a ratio of 1 / 20 does, so that a fault without bad rounds leaves nothing to make up for. The
+k-th run since the alarm asks for 1,000 k (k + 1): all of them together keep one chance in a thousand.
 
-Null hypothesis: each token is drawn, given the text before it, from the path at a share no nearer to 1 than ``edge``,
-which may change from token to token. Guarantee: the chance that evidence ends the incident while that holds is at most
-1 / 1,000 an incident, however many runs there are, and whatever the prompts are. Under truncated sampling it is so at
-the points of the grid alone, and to .01 (1 - top_p) a token. What breaks it: replicas, of which some are well; faults
-off the path, a sampler other than the request's, numerics of the serving engine that are correlated with the adapter's
-effect; an alarm whose estimate was of a larger loss than there is; responses of which most are greedy or without a
-path, where good rounds alone end the incident.
+Null hypothesis: each token is drawn, given the text before it, from the path at a share no nearer to 1 than the run's
+``edge``, which may change from token to token. The edge is known before the run and never farther from 1 than what was
+left at the alarm: a fault that stays as it was is in the null. Guarantee: the chance that evidence ends the incident
+while that holds is at most 1 / 1,000 an incident, however many runs there are, and whatever the prompts are. Under
+truncated sampling it is so at the points of the grid alone, and to .01 (1 - top_p) a token. What breaks it: replicas,
+of which some are well; faults off the path, a sampler other than the request's, numerics of the serving engine that are
+correlated with the adapter's effect; an alarm whose estimate was of a larger loss than there is; and where what was
+left at the alarm is not known, or most responses have no path, good rounds alone end the incident.
 
-Source: docs/mathematics.md#alarm-and-recovery; Ville (1939); Wasserman, Ramdas & Balakrishnan (2020), PNAS 117(29), for
-the maximum in the denominator.
+Source: docs/mathematics.md#alarm-and-recovery; Ville (1939).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from detectors.records import Interval
 from detectors.traffic_records import TrafficScore
 
-# The ratio that ends an incident, over all of its runs; and the least loss that counts as one which is still there.
-ENOUGH, LEAST_LOSS = 1000.0, 0.10
-# Nats at which a run starts again. One of an adapter that is well falls so far with a chance of about one in twenty.
+# The ratio that ends an incident, over all of its runs.
+ENOUGH = 1000.0
+# Nats at which a run ends without a bad round. One of an adapter that is well falls so far with a chance of about .05.
 TOO_LOW = -math.log(20.0)
 # Points of the grid are float32 numbers: nearer than this they are the same.
 SAME = 1e-6
@@ -72,46 +72,51 @@ class PathLikelihood:
 class PathRecovery:
     """What the responses of one open incident say of its end.
 
-    edge: of the null hypothesis, below 1 where the adapter was too weak and above where it was too strong
-    runs: since the alarm, the present one included; running: was the latest measured round good?
-    scored: responses of the present run but for its first round; path: the likelihood of those that have one
+    left: how much of the adapter was left at the alarm, None where it is not known
+    scored, with_path: responses of the good rounds since the alarm or the last bad one, and those that have a path
+    runs: since the alarm; edge: of the present run's null, None while there is no run
+    path: of the run's responses but for those of its first round
     """
 
-    edge: float = 1.0 - LEAST_LOSS
-    runs: int = 0
-    running: bool = False
+    left: float | None = None
     scored: int = 0
+    with_path: int = 0
+    runs: int = 0
+    edge: float | None = None
     path: PathLikelihood = field(default_factory=PathLikelihood)
 
     @classmethod
     def since(cls, left: Interval | None) -> PathRecovery:
-        """Half of what was lost at the alarm, or was too much, at least .10; that where it is not known.
-
-        left: how much of the adapter was left then
-        """
-        loss = 0.0 if left is None or not math.isfinite(left.mean) else 1.0 - left.mean
-        return cls(1.0 - math.copysign(max(LEAST_LOSS, abs(loss) / 2.0), loss))
+        """At the alarm. left: how much of the adapter was left then"""
+        return cls(left.mean if left is not None and math.isfinite(left.mean) else None)
 
     def after_bad(self) -> PathRecovery:
-        return PathRecovery(self.edge, self.runs)
+        return PathRecovery(self.left, runs=self.runs)
 
     def after_good(self, scored: int, path: PathLikelihood) -> PathRecovery:
         """One good round. scored: its responses; path: the likelihood of those that have one. On another grid than
-        before, as after another configuration, the run starts again."""
-        if not self.running:
-            return replace(self, runs=self.runs + 1, running=True)
+        before, as after another configuration, the run ends."""
+        counted = replace(self, scored=self.scored + scored, with_path=self.with_path + path.n)
+        if self.edge is None:
+            return counted._begun(path)
         if path.grid and self.path.grid and path.grid != self.path.grid:
-            return PathRecovery(self.edge, self.runs + 1, True)
-        after = replace(self, scored=self.scored + scored, path=self.path.joined(path))
-        return after if after.log_e > TOO_LOW else PathRecovery(self.edge, self.runs + 1, True)
+            return replace(counted, edge=None, path=PathLikelihood())
+        after = replace(counted, path=self.path.joined(path))
+        return after if after.log_e > TOO_LOW else replace(after, edge=None, path=PathLikelihood())
+
+    def _begun(self, first: PathLikelihood) -> PathRecovery:
+        edge = None if self.left is None else edge_of(first, self.left)
+        return self if edge is None else replace(self, runs=self.runs + 1, edge=edge)
 
     @property
     def log_e(self) -> float:
-        """Nats against the null; 0 where no response of the run has a path that holds both sides."""
-        distance = (np.array(self.path.grid) - 1.0) * math.copysign(1.0, self.edge - 1.0)
-        log_lik = np.array(self.path.log_lik)
-        accepted, null = log_lik[np.abs(distance) < SAME], log_lik[_in_null(distance, abs(self.edge - 1.0))]
-        return float(accepted[0] - null.max()) if accepted.size and null.size else 0.0
+        """Nats against the null of the run; 0 where no response of it has a path."""
+        if self.edge is None or not self.path.grid:
+            return 0.0
+        grid, log_lik = np.array(self.path.grid), np.array(self.path.log_lik)
+        distance = _distance(grid, self.edge)
+        null = log_lik[distance >= abs(1.0 - self.edge) - SAME]
+        return float(log_lik[np.abs(distance) < SAME][0] - null.max())
 
     @property
     def wanted(self) -> float:
@@ -120,11 +125,11 @@ class PathRecovery:
 
     @property
     def shown(self) -> bool:
-        """Is it over, by the evidence? Where fewer than half of the responses have a path, none is asked for: which
-        ones have depends on the requests alone."""
-        if not self.scored:
-            return False
-        return 2 * self.path.n < self.scored or self.log_e >= self.wanted
+        """Is it over, by the evidence? None is asked for where fewer than half of the responses have a path: which ones
+        have depends on the requests alone."""
+        if self.left is None or 2 * self.with_path < self.scored:
+            return True
+        return self.edge is not None and self.log_e >= self.wanted
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -136,12 +141,29 @@ class PathRecovery:
         return cls(**{**stored, "path": likelihood})
 
 
-def _in_null(distance: NDArray[np.float64], edge: float) -> NDArray[np.bool_]:
-    """(G,) mask: the points at least as far from 1 as the edge, and the next one before it where it is between two.
+def edge_of(first: PathLikelihood, left: float) -> float | None:
+    """The point of the grid nearest to 1 at which these responses cost half as many nats as at the share that was left.
 
-    distance: (G,) from 1, positive on the side of the fault
+    None where they do not speak for 1 against that share, or have no path that holds both. In nats and not in shares:
+    many an adapter writes at half strength nearly what it writes at full, and no text could tell these apart.
     """
-    before = distance[(distance > SAME) & (distance <= edge + SAME)]
-    nearest = before.max() if before.size else edge
-    result: NDArray[np.bool_] = distance >= nearest - SAME
+    grid, log_lik = np.array(first.grid), np.array(first.log_lik)
+    distance = _distance(grid, left)
+    fault = distance > SAME
+    accepted = np.flatnonzero(np.abs(distance) < SAME)
+    if not (accepted.size and fault.any()):
+        return None
+    # The share that was left is between two points: the one nearer to 1, but not 1.
+    there = max(distance[fault & (distance <= abs(1.0 - left) + SAME)], default=distance[fault].min())
+    cost = log_lik[accepted[0]] - log_lik
+    whole = cost[np.abs(distance - there) < SAME][0]
+    if not whole > 0:
+        return None
+    half = fault & (distance <= there + SAME) & (cost >= whole / 2.0)
+    return float(grid[half][distance[half].argmin()])
+
+
+def _distance(grid: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """(G,) of each point from 1, positive on the side of that share, below 1 for 1 itself."""
+    result: NDArray[np.float64] = (1.0 - grid) if share <= 1.0 else (grid - 1.0)
     return result
