@@ -99,6 +99,9 @@ class SeesOtherDistributions(Protocol):
     def unexplained(self, subject: str) -> float:
         """Nats of evidence for it; 0 where there is none, and where it has stopped growing."""
 
+    def restart_where_over(self, subject: str, log_threshold: float) -> None:
+        """Forgets evidence above this level, in nats, that has stopped growing."""
+
 
 @runtime_checkable
 class SeveralStreams(Protocol):

@@ -141,6 +141,13 @@ class Detector:
         grows = history is not None and bool(history.gain.max() > 0)
         return self.state.processes.level((subject, "")) if grows else 0.0
 
+    def restart_where_over(self, subject: str, log_threshold: float) -> None:
+        """What passed the threshold and no longer grows is over and spent: M would stay that high for days, and each
+        bet that grew a little by chance would make it news again."""
+        passed = self.state.processes.level((subject, "")) >= log_threshold
+        if passed and self.unexplained(subject) <= 0:
+            self.restart(subject)
+
     def _multiply(self, adapter: str, scores: Sequence[TrafficScore], at: float) -> None:
         log_factors = np.zeros(len(self.config.recent) * len(self.config.stakes))
         for score in scores:

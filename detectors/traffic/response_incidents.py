@@ -113,8 +113,9 @@ class ResponseIncidents:
         if self.calibrator is not None and any(name in estimates.sampler.moved for name in after.drawn_at):
             # What is drawn from now on shows whether it still is; the responses up to here would hide a mend.
             self.calibrator.restart(adapter)
-        unexplained = 0.0 if self.omnibus is None else self.omnibus.unexplained(adapter)
-        verdict = with_ranks(verdict, unexplained, self.calibrations.get(adapter))
+        if self.omnibus is not None:
+            verdict = with_ranks(verdict, self.omnibus.unexplained(adapter), self.calibrations.get(adapter))
+            self.omnibus.restart_where_over(adapter, self.rules.log_threshold)
         verdict = with_sampler(verdict, self.sampler(adapter))
         self.incidents[adapter], self.latest[adapter] = after, verdict
         return verdict

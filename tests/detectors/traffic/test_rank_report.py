@@ -78,3 +78,16 @@ def test_the_end_of_an_incident_stays_one_while_ranks_are_still_moved() -> None:
     assert reasons.count(Reason.ALARM) == reasons.count(Reason.RESOLVED) == 1
     assert level["rank_histogram"] > RULES.log_threshold, "the ranks had their say in that round too"
     assert max(e.log_e for e in verdict.evidence if e.pages) < 1.0, "and what the incident ended on is spent"
+
+
+def test_an_engine_that_was_put_right_is_not_suspected_again() -> None:
+    """M is at e^300 by then, and of nine fair bets one nearly always grew a little over the last responses."""
+    monitor, rng, moved = Monitor(RULES), np.random.default_rng(0), []
+    for number in range(500):
+        of_ranks = [response(rng.random(25) ** (0.6 if 50 <= number < 170 else 1.0)) for _ in range(4)]
+        names = ("ranks", "ranks_weaker", "ranks_stronger", "tokens")
+        scores = [replace(score(), **{name: getattr(own, name) for name in names}) for own in of_ranks]
+        (verdict,) = monitor.observe(traffic_round(*scores, number=number)).verdicts
+        moved.append(verdict.reason is Reason.RANKS_MOVED)
+    assert not any(moved[:50]) and all(moved[60:170])
+    assert not any(moved[170 + moved[170:].index(False) :])
