@@ -60,21 +60,18 @@ class CanaryIncidents:
     def rename(self, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> list[Verdict]:
         """The open incidents that the replayed faults are about, with the cause that they give them: of the adapters
         that were replayed, then of their base where it is the subject. One that opened after the round, or has ended
-        since, is left as it is.
+        since, is left as it is; so is one whose subject cannot be judged by now, which its verdict would hide: the next
+        round that can be is measured against the signatures itself.
 
         latest: each subject's last verdict by canaries, whose evidence still holds
         """
-        is_base = replay.subject_kind is SubjectKind.BASE
-        adapters = replay.replayed if is_base else (replay.subject,)
-        verdicts = [
-            self._renamed((SubjectKind.ADAPTER, name), replay, latest)
-            for name in adapters
-            if self._is_about((SubjectKind.ADAPTER, name), replay)
-        ]
         base = (SubjectKind.BASE, replay.round.base)
-        return (
-            [*verdicts, self._renamed(base, replay, latest)] if is_base and self._is_about(base, replay) else verdicts
-        )
+        is_base = replay.subject_kind is SubjectKind.BASE
+        adapters = [(SubjectKind.ADAPTER, name) for name in (replay.replayed if is_base else (replay.subject,))]
+        subjects = [*adapters, *([base] if is_base else [])]
+        return [
+            self._renamed(subject, replay, latest) for subject in subjects if self._is_about(subject, replay, latest)
+        ]
 
     def is_open(self, subject: Subject) -> bool:
         return self._incident(subject).open
@@ -144,9 +141,11 @@ class CanaryIncidents:
         self.incidents[subject] = after
         return replace(verdict, evidence=evidence)
 
-    def _is_about(self, subject: Subject, replay: FaultReplay) -> bool:
-        incident = self._incident(subject)
-        return incident.open and (incident.opened_at is None or incident.opened_at <= replay.round.at)
+    def _is_about(self, subject: Subject, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> bool:
+        incident, newest = self._incident(subject), latest.get(subject)
+        is_judged = newest is None or newest.status is not Status.UNMONITORABLE
+        is_of_round = incident.opened_at is None or incident.opened_at <= replay.round.at
+        return incident.open and is_of_round and is_judged
 
     def _renamed(self, subject: Subject, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> Verdict:
         kind, name = subject

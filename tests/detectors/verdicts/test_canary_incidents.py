@@ -79,6 +79,17 @@ def test_replayed_faults_are_about_the_incident_that_was_open_in_their_round_and
     assert incidents.rename(replay_of(alarm, "rewriter"), latest) == [], "it has none"
 
 
+def test_replayed_faults_say_nothing_of_a_subject_that_cannot_be_judged_by_now() -> None:
+    incidents, detectors = fresh()
+    decided(incidents, detectors, make_base_round(HEALTHY, 0))
+    alarm = make_base_round(dict.fromkeys(ADAPTERS, "healthy") | {"router": "not_applied"}, 1)
+    decided(incidents, detectors, alarm)
+    blocked = decided(incidents, detectors, make_base_round(HEALTHY | {"router": "blocked"}, 2))
+    latest = {(v.subject_kind, v.subject): v for v in blocked.values()}
+    assert blocked["router"].status is Status.UNMONITORABLE
+    assert incidents.rename(replay_of(alarm, "router"), latest) == []
+
+
 def test_replayed_faults_of_a_base_are_about_its_replayed_members_and_itself() -> None:
     incidents, detectors = fresh()
     decided(incidents, detectors, make_base_round(HEALTHY, 0))
