@@ -12,8 +12,9 @@ left at the alarm: a fault that stays as it was is in the null. Guarantee: the c
 while that holds is at most 1 / 1,000 an incident, however many runs there are, and whatever the prompts are. Under
 truncated sampling it is so at the points of the grid alone, and to .01 (1 - top_p) a token. What breaks it: replicas,
 of which some are well; faults off the path, a sampler other than the request's, numerics of the serving engine that are
-correlated with the adapter's effect; an alarm whose estimate was of a larger loss than there is; and where what was
-left at the alarm is not known, or most responses have no path, good rounds alone end the incident.
+correlated with the adapter's effect; an alarm whose estimate was of a larger loss than there is. Good rounds alone end
+the incident where what was left at the alarm is not known, where most responses have no path, and after 200 responses
+with none of their rounds bad: a fault so weak is bounded by nothing here.
 
 Source: docs/mathematics.md#alarm-and-recovery; Ville (1939).
 """
@@ -35,6 +36,9 @@ from detectors.traffic_records import TrafficScore
 ENOUGH = 1000.0
 # Nats at which a run ends without a bad round. One of an adapter that is well falls so far with a chance of about .05.
 TOO_LOW = -math.log(20.0)
+# Good responses in a row after which no more evidence is waited for: where the fault was off the path, or the text is
+# nearly the same at every share near 1, none may ever come.
+MOST_RESPONSES = 200
 # Points of the grid are float32 numbers: nearer than this they are the same.
 SAME = 1e-6
 
@@ -125,9 +129,9 @@ class PathRecovery:
 
     @property
     def shown(self) -> bool:
-        """Is it over, by the evidence? None is asked for where fewer than half of the responses have a path: which ones
-        have depends on the requests alone."""
-        if self.left is None or 2 * self.with_path < self.scored:
+        """Is it over by the evidence, or is none asked for? Which responses have a path depends on requests alone."""
+        is_mostly_without = 2 * self.with_path < self.scored
+        if self.left is None or is_mostly_without or self.with_path >= MOST_RESPONSES:
             return True
         return self.edge is not None and self.log_e >= self.wanted
 

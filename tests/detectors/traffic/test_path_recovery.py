@@ -176,6 +176,15 @@ def test_where_most_responses_have_no_path_none_is_asked_for() -> None:
     assert not begun.after_good(0, along(50.0)).after_good(0, along(0.0)).shown
 
 
+def test_no_more_than_two_hundred_good_responses_are_waited_for() -> None:
+    """As after a fault off the path: the text is the same at every share, so that no evidence ever comes."""
+    state, flat = since(0.9), along(0.0)
+    for number in range(1, 201):
+        state = state.after_good(1, flat)
+        assert state.shown is (number == 200)
+    assert not state.after_bad().after_good(1, flat).shown
+
+
 def test_the_likelihood_of_a_round_is_the_sum_over_responses_that_have_one() -> None:
     bad = on_path(score(FOR), 1.0)
     bad.path_log_lik[3] = np.nan
