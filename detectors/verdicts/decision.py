@@ -159,7 +159,8 @@ def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: R
     round = next(member for member in replay.round.members if member.adapter == adapter)
     signed = next((member for member in replay.members if member.adapter == adapter), None)
     named = None if signed is None else words_of(diagnose(signed, rules.tolerances))
-    step = renamed(incident, named, named != words_of(diagnose(round, rules.tolerances)), replay.at)
+    sharper = named != words_of(diagnose(round, rules.tolerances))
+    step = renamed(incident, named, sharper, replay.at, signed is not None and has_signatures(signed))
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
     blank = replace(unjudged(SubjectKind.ADAPTER, adapter, round, rules), at=replay.at, identity=round.identity)
     words = *_of_replay(replay, step), DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good=False)
@@ -175,7 +176,7 @@ def decide_base_again(
     """
     round = replay.round
     named, sharper = _named_again(replay, rules.tolerances) if replay.members else (None, False)
-    step = renamed(incident, named, sharper, replay.at)
+    step = renamed(incident, named, sharper, replay.at, any(map(has_signatures, replay.members)))
     scores = base_scores(round, rules.tolerances)
     share = float(np.mean(scores)) if len(scores) else math.nan
     blank = replace(

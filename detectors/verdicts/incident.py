@@ -248,13 +248,14 @@ def advance(before: Incident, result: RoundResult, rules: Rules, ending: Ending 
     return Step(result.at, reason, before, after, ending.needed(after.reopenings) if after.open else 0)
 
 
-def renamed(before: Incident, named: NamedCause | None, sharper: bool, at: float) -> Step:
+def renamed(before: Incident, named: NamedCause | None, sharper: bool, at: float, signed: bool = True) -> Step:
     """The open incident with the cause that signatures made after its alarm give it; everything else of it stays.
 
     named: None where there are none; sharper: does the same round without them name something else?
-    at: when the last one was made
+    at: when the last one was made; signed: are there any? Replayed strengths alone are none, and later rounds that
+    measure against them may name another cause
     """
-    after = before if named is None else before.with_cause(named, signed=True)
+    after = before if named is None else before.with_cause(named, signed)
     refined = named is not None and sharper and named.cause is not Cause.UNKNOWN
     return Step(at, Reason.CAUSE_REFINED if refined else Reason.CAUSE_KEPT, before, after)
 

@@ -268,6 +268,13 @@ def test_what_signatures_have_named_only_a_round_with_signatures_names_again() -
     assert opened.with_cause(OTHER, signed=True).explanation == "without v_proj"
 
 
+def test_replayed_strengths_alone_keep_no_later_round_from_naming_another_cause() -> None:
+    strength = NamedCause(Cause.WRONG_STRENGTH, "x0.7", "check lora_alpha")
+    step = renamed(play((BAD, 21.0))[-1].after, strength, sharper=True, at=90.0, signed=False)
+    assert (step.reason, step.after.cause) == (Reason.CAUSE_REFINED, Cause.WRONG_STRENGTH)
+    assert step.after.with_cause(OTHER).cause is OTHER.cause
+
+
 def test_a_fault_that_grew_until_nothing_is_left_is_named_without_signatures() -> None:
     """After a restart there are none, and of such a round none are made."""
     opened = renamed(play((BAD, 21.0))[-1].after, BLOCK, sharper=True, at=90.0).after
