@@ -220,7 +220,7 @@ BESIDE_THE_CAUSE = {
     # factor: the power of two that the strength is near to
     "near a factor": Text(explanation="that is close to x{factor:g}, as a wrong lora_alpha or r gives"),
     "the base moved too": Text(explanation="in addition, the base {base_change}"),
-    "prompts render differently": Text(explanation="in addition, {changed_prompts} prompts render to other token ids"),
+    "prompts render differently": Text(explanation="prompts that render to other token ids: {changed_prompts}"),
     "adapter files changed": Text(
         explanation="the files of {adapter} changed (hash was {adapter_was}, is {adapter_is})",
         action="put the accepted files of {adapter} back (enrolment keeps a copy in adapters/ beside the golden "
@@ -319,7 +319,7 @@ BITS_IN_GROUPS = "{bits}-bit (groups of {group})"
 # Several adapters of a base. affected, measured: so many of so many; names: of the affected; typical: the text of the
 # first of them that shows the commonest cause.
 BASE_BY_CANARIES = Text(
-    explanation="{affected} of {measured} adapters of {base} are affected ({names}); for example, {typical}",
+    explanation="affected: {affected} of {measured} adapters of {base} ({names}); for example, {typical}",
     action="{typical_action}; likewise for every adapter that is affected",
 )
 

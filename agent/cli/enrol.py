@@ -243,7 +243,7 @@ class _Work:
             at=time_after(config.probes.golden_dir, previous, Clock().now()),
             why=self.wish.why,
             previous=previous,
-            tolerances=Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release),
+            tolerances=_tolerances(config, adapter),
             log_threshold=log_threshold(config),
             token_budget=config.probes.token_budget_per_round,
             select=self.wish.select,
@@ -253,7 +253,8 @@ class _Work:
 
 
 def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:
-    """The newest record, where it is what this command would record: the same files, canaries, choice and reason.
+    """The newest record, where it is what this command would record: the same files, canaries, tolerance, choice and
+    reason.
 
     So the command that was interrupted can be given again, and goes on with the adapters that are missing.
     """
@@ -262,12 +263,19 @@ def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: 
     present = base.runner.identity(adapter.name, golden.hash_scheme)
     same = (
         (present.live_base, present.live_adapter) == (golden.base_hash, golden.adapter_hash)
+        and present.live_tokenizer == golden.tokenizer_files_hash
+        and present.live_template == golden.template_hash
+        and golden.tolerances == _tolerances(base.config, adapter)
         and adapter.canaries is not None
         and _canaries(base.config, adapter, wish).content_hash == golden.canary_set
         and golden.settings.get("select", False) == wish.select
         and (golden.why == wish.why or not wish.replace)
     )
     return golden if same else None
+
+
+def _tolerances(config: Config, adapter: Adapter) -> Tolerances:
+    return Tolerances(scale=adapter.tolerance, after_release=config.alerts.tolerance_after_release)
 
 
 def _setup(config: Config) -> str:

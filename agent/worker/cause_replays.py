@@ -54,11 +54,12 @@ Subject = tuple[SubjectKind, str]
 
 
 class _Wanted(NamedTuple):
-    """Faults to replay. subject: whose incident; adapters: with which"""
+    """Faults to replay. subject: whose incident; adapters: with which; since: seconds since the epoch"""
 
     subject: Subject
     round: BaseRound
     adapters: tuple[str, ...]
+    since: float
 
 
 class _Ended(NamedTuple):
@@ -72,13 +73,12 @@ class _Ended(NamedTuple):
 class _Job:
     """One incident's replays. members: with which adapters, the first ones finished; missing: what cannot be replayed
 
-    busy_s: seconds that it has taken; began: when it was looked at first
+    busy_s: seconds that it has taken
     """
 
     wanted: _Wanted
     members: list[AdapterReplay]
     missing: list[str]
-    began: float
     busy_s: float = 0.0
 
 
@@ -117,8 +117,14 @@ class CauseReplays:
     @property
     def base(self) -> str:
         """Of the next fault. Raises IndexError where nothing is waiting."""
-        first = self._jobs[0]
-        return (first if isinstance(first, _Wanted) else first.wanted).round.base
+        return _wanted(self._jobs[0]).round.base
+
+    @property
+    def overdue(self) -> bool:
+        """Has the next one waited so long that it ends with what there is? Raises IndexError where nothing is waiting.
+
+        Where rounds take longer than their schedule there is never a turn for a fault, and that has to be said."""
+        return self._waited_long(self._jobs[0])
 
     def step(self, runner: Runner, goldens: InForce, stop: Stop) -> FaultReplay | None:
         """Replay one fault; what an incident's replays gave once the last one is done, or its time is up.
@@ -126,16 +132,19 @@ class CauseReplays:
         An error ends the replays of its incident: it would come again at each further step.
         """
         first, began = self._jobs.popleft(), self.clock.steady()
-        job = _begun(first, runner, goldens, self.clock.now()) if isinstance(first, _Wanted) else first
+        job = _begun(first, runner, goldens) if isinstance(first, _Wanted) else first
         # What the runner holds as accepted is another adapter now: its answers are no faults of the former one.
         job.members = [member for member in job.members if _is_of(member.golden, goldens.get(member.golden.adapter))]
         more = any(member.step(stop) for member in job.members)  # the first that has a fault left
         job.busy_s += self.clock.steady() - began
-        late = job.busy_s > BUSY_S or self.clock.now() - job.began > WAITING_S
+        late = job.busy_s > BUSY_S or self._waited_long(job)
         if more and not late:
             self._jobs.appendleft(job)
             return None
         return self._finished(job)
+
+    def _waited_long(self, job: _Job | _Wanted) -> bool:
+        return self.clock.now() - _wanted(job).since > WAITING_S
 
     def _follow(self, verdict: Verdict) -> None:
         subject = verdict.subject_kind, verdict.subject
@@ -150,7 +159,7 @@ class CauseReplays:
             self._end(subject)  # the former incident's end may have been spoken for by responses
         if subject not in self._known:
             self._known[subject] = _with_which(latest, verdict)
-            self._changes.put(_Wanted(subject, latest, self._known[subject]))
+            self._changes.put(_Wanted(subject, latest, self._known[subject], self.clock.now()))
 
     def _end(self, subject: Subject) -> None:
         adapters = self._known.pop(subject, None)
@@ -190,7 +199,7 @@ class CauseReplays:
         )
 
 
-def _begun(wanted: _Wanted, runner: Runner, goldens: InForce, now: float) -> _Job:
+def _begun(wanted: _Wanted, runner: Runner, goldens: InForce) -> _Job:
     rounds = {member.adapter: member for member in wanted.round.members}
     members, missing = [], []
     for name in wanted.adapters:
@@ -203,7 +212,7 @@ def _begun(wanted: _Wanted, runner: Runner, goldens: InForce, now: float) -> _Jo
             missing.append(f"{name}: {why}")
         else:
             members.append(AdapterReplay.of(runner, golden, rounds[name]))
-    return _Job(wanted, members, missing, now)
+    return _Job(wanted, members, missing)
 
 
 def _with_which(round: BaseRound, verdict: Verdict) -> tuple[str, ...]:
@@ -238,4 +247,8 @@ def _is_of(replayed: Golden | None, in_force: Golden | Unmonitorable | None) -> 
 
 
 def _subject(job: _Job | _Wanted) -> Subject:
-    return (job if isinstance(job, _Wanted) else job.wanted).subject
+    return _wanted(job).subject
+
+
+def _wanted(job: _Job | _Wanted) -> _Wanted:
+    return job if isinstance(job, _Wanted) else job.wanted

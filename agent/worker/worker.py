@@ -241,7 +241,7 @@ class Worker:
 
     def _replay_fault(self) -> bool:
         """One fault for the cause of an open incident, unless a canary round is due, which also breaks one off."""
-        if not self._causes.waiting or self._round_due():
+        if not self._causes.waiting or (self._round_due() and not self._causes.overdue):
             return False
         base = self._bases[self._causes.base]
         replayed = self._causes.step(base.runner, base.goldens.held, lambda: self._stopped() or self._round_due())

@@ -10,7 +10,7 @@ import pytest
 
 from agent.clock import HandClock
 from agent.records import GoldenAccepted
-from agent.worker.cause_replays import BUSY_S, MEMBERS, CauseReplays
+from agent.worker.cause_replays import BUSY_S, MEMBERS, WAITING_S, CauseReplays
 from detectors.records import BaseRound, Cause, FaultReplay, Reason, ShareOf, Status, SubjectKind, Verdict
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.record import Golden
@@ -192,6 +192,20 @@ def test_its_time_is_bounded_and_it_says_what_was_left(
     runner.takes = BUSY_S / 4
     (replayed,) = finished(causes, runner, goldens)
     assert replayed.faults == 5 and replayed.missing.endswith("faults for lack of time")
+
+
+def test_what_never_gets_a_turn_ends_without_one_and_says_so(
+    runner: Slow, goldens: dict[str, Golden], round: BaseRound
+) -> None:
+    causes = CauseReplays(runner.clock)
+    causes.submit(round)
+    causes.submit(alarm(round))
+    assert causes.waiting and not causes.overdue
+    runner.clock.advance(WAITING_S + 1)
+    assert causes.overdue
+    replayed = causes.step(runner, goldens, lambda: True)
+    assert replayed is not None and replayed.faults == 0
+    assert replayed.missing.endswith("faults for lack of time") and not causes.waiting
 
 
 def test_the_round_that_is_kept_holds_no_constants_of_its_judgement(round: BaseRound, runner: Slow) -> None:

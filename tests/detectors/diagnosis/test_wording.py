@@ -219,7 +219,7 @@ def test_a_cache_is_said_with_both_retentions_and_whose_answers_it_gives() -> No
 
 def test_prompts_that_render_differently_are_said_beside_the_cause() -> None:
     words = words_of(replace(LOST, changed_prompts=15, canaries=16))
-    assert words.explanation.endswith("in addition, 15 prompts render to other token ids")
+    assert words.explanation.endswith("prompts that render to other token ids: 15")
 
 
 def test_a_replica_has_the_text_of_its_own_fault_and_the_round_is_said_once() -> None:
@@ -237,7 +237,7 @@ def test_a_replica_has_the_text_of_its_own_fault_and_the_round_is_said_once() ->
 def test_a_base_is_said_with_its_adapters_and_the_text_of_the_first() -> None:
     base = of_bases()[0]
     words, typical = words_of(base), words_of(base.typical)
-    affected = "2 of 3 adapters of smol are affected (router, rewriter)"
+    affected = "affected: 2 of 3 adapters of smol (router, rewriter)"
     assert words.explanation == f"{affected}; for example, {typical.explanation}"
     assert words.cause is Cause.BASE_SWAPPED_AND_ADAPTER_LOST
     assert words.action == f"{typical.action}; likewise for every adapter that is affected"
