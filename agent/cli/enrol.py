@@ -29,9 +29,8 @@ from probes.artefacts.base_files import resolve
 from probes.artefacts.identity import adapter_hash
 from probes.canaries.canary_file import CanarySet, read_canaries
 from probes.canaries.exported_traffic import read_exported, together
-from probes.canaries.replay_pairs import Progress
 from probes.enrolment.checkpoint import Checkpoint
-from probes.enrolment.enrol import begin, enrol
+from probes.enrolment.enrol import Request, begin, enrol
 from probes.enrolment.noise_battery import SecondRunner
 from probes.enrolment.settings import EnrolSettings
 from probes.enrolment.workload import replays_by_stage
@@ -39,7 +38,7 @@ from probes.golden.archive import adapter_before, newest, save, time_after
 from probes.golden.archive import load as load_golden
 from probes.golden.record import Golden, short
 from probes.golden.weights import accepted_adapter, folder_of, keep, keep_adapter
-from probes.runner import Runner, Stop
+from probes.runner import Runner
 
 UNMONITORABLE = 2
 COLUMNS = ("benign configuration", "scale |s - 1|", "distortion sqrt(rho)", "base shift B", "mass outside")
@@ -216,7 +215,7 @@ class _Work:
         if previous and not self.alone and (golden := _recorded_before(base, adapter, previous, wish)):
             return Enrolled(adapter.name, golden, previous, before=True)
         _check_wanted(base.config, adapter, wish)
-        begin(base.runner, *self._arguments(adapter, previous), checkpoint=checkpoint)
+        begin(self._request(adapter, previous), checkpoint)
         self.accepted[adapter.name] = base.runner.identity(adapter.name)
         return None
 
@@ -226,17 +225,14 @@ class _Work:
         if base.runner.identity(name) != self.accepted[name]:
             # Its steps would be made again after the restart that its battery is to be compared across.
             raise probe_errors.Unreplayable(name, "its files or those of its base changed meanwhile: start it again")
-        arguments = self._arguments(adapter, newest(config.probes.golden_dir, name) or "")
-        golden = enrol(base.runner, *arguments, checkpoint=checkpoint, second=base.second)
+        request = self._request(adapter, newest(config.probes.golden_dir, name) or "")
+        golden = enrol(*request, checkpoint=checkpoint, second=base.second)
         # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
         hash_ = _keep(config, base.model, adapter, golden) if golden.power.monitorable else ""
         checkpoint.remove()
         return Enrolled(name, golden, hash_, _weights(config, base.model, golden) if hash_ else "")
 
-    def _arguments(
-        self, adapter: Adapter, previous: str
-    ) -> tuple[str, CanarySet, EnrolSettings, list[str], Progress, Stop]:
-        """What ``begin`` and ``enrol`` are given of this adapter, in their order."""
+    def _request(self, adapter: Adapter, previous: str) -> Request:
         base, config, name = self.base, self.base.config, adapter.name
         settings = EnrolSettings(
             base=base.model.name,
@@ -249,7 +245,8 @@ class _Work:
             select=self.wish.select,
         )
         others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
-        return name, _canaries(config, adapter, self.wish), settings, others, self.progress.show, lambda: False
+        canaries, show = _canaries(config, adapter, self.wish), self.progress.show
+        return Request(base.runner, name, canaries, settings, others, show, lambda: False)
 
 
 def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:

@@ -6,9 +6,9 @@ Guarantee: a round counts as above the noise with at most the chance 4 / (n + 1)
 and however canaries depend on each other. A canary exceeds one of its two floors with at most 2 / (n + 1), and more
 than half of the canaries do with at most twice that, by Markov's inequality. With seven configurations that is one
 half; what is said takes three such rounds in a row, and five times the floor, and how much rarer that is has been
-simulated and not proved. What breaks it: benign change
-that the battery has not met and that stays, such as other kernels: it is said, once. On a base that has moved nothing
-is counted and nothing said, because that is said of the base.
+simulated and not proved. What breaks it: benign change that the battery has not met and that stays, such as other
+kernels: it is said, once. On a base that has moved nothing is counted and nothing said, because that is said of the
+base.
 
 Source: docs/mathematics.md#change-within-tolerance.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 from detectors.records import CanarySplit, Identity, Measurement, NoiseFloor, Reference
 from probes.canaries.answer_check import checked
@@ -44,6 +45,18 @@ STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
 NOT_COMPUTED = StatisticalPower(False, 0.0, (), "not computed yet")
 
 
+class Request(NamedTuple):
+    """One adapter to enrol, by what ``enrol`` is given, in its order."""
+
+    runner: Runner
+    adapter: str
+    canaries: CanarySet
+    settings: EnrolSettings
+    others: Sequence[str]
+    progress: Progress
+    stop: Stop
+
+
 def enrol(
     runner: Runner,
     adapter: str,
@@ -68,8 +81,9 @@ def enrol(
     that are not finite, too few usable canaries and an adapter that cannot be distinguished from its base; Unreplayable
     when files change or when stopped.
     """
-    started = _started(runner, adapter, canaries, others, progress, stop)
-    curved = _curve_of(started, canaries, settings, checkpoint)
+    request = Request(runner, adapter, canaries, settings, others, progress, stop)
+    started = _started(request)
+    curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
         golden = _with_noise_and_power(started.context, curved, settings, other)
     missing = (*left_out(started.ready, started.context.others), *unchecked(golden.canaries, settings.max_new_tokens))
@@ -80,23 +94,13 @@ def enrol(
     return from_bytes(to_bytes(golden))
 
 
-def begin(
-    runner: Runner,
-    adapter: str,
-    canaries: CanarySet,
-    settings: EnrolSettings,
-    others: Sequence[str],
-    progress: Progress,
-    stop: Stop,
-    *,
-    checkpoint: Checkpoint,
-) -> None:
+def begin(request: Request, checkpoint: Checkpoint) -> None:
     """All of ``enrol`` but the battery, into the checkpoint, from which ``enrol`` then takes it.
 
     For several adapters of a base: once all of them have begun, one restart serves the batteries of all
     (``SecondRunner.restarts_once``). Raises as ``enrol`` does.
     """
-    _curve_of(_started(runner, adapter, canaries, others, progress, stop), canaries, settings, checkpoint)
+    _curve_of(_started(request), request, checkpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +112,18 @@ class _Started:
     accepted: Identity
 
 
-def _started(
-    runner: Runner, adapter: str, canaries: CanarySet, others: Sequence[str], progress: Progress, stop: Stop
-) -> _Started:
-    _check_expectations(canaries)
-    ready = _ready(runner, adapter, others)
-    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), progress, stop)
+def _started(request: Request) -> _Started:
+    runner, adapter = request.runner, request.adapter
+    _check_expectations(request.canaries)
+    ready = _ready(runner, adapter, request.others)
+    context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), request.progress, request.stop)
     return _Started(context, ready, runner.identity(adapter))
 
 
-def _curve_of(started: _Started, canaries: CanarySet, settings: EnrolSettings, checkpoint: Checkpoint | None) -> Golden:
+def _curve_of(started: _Started, request: Request, checkpoint: Checkpoint | None) -> Golden:
     """A record without noise floors and power."""
     context, accepted = started.context, started.accepted
+    canaries, settings = request.canaries, request.settings
     steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
     selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
     return steps.result("curve", lambda: _curved(context, selected, settings))
