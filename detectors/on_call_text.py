@@ -193,14 +193,14 @@ BY_CANARIES = {
     # adapter_was, adapter_is: the first digits of the hashes of its files
     (Cause.ADAPTER_REPLACED, ""): Text(
         explanation="the files of {adapter} are not the accepted ones (hash was {adapter_was}, is {adapter_is}), the "
-        "base is the same, and no recorded fault explains the answers: retention {retention:.2f}, effective LoRA "
+        "base is the same, and no known fault explains the answers: retention {retention:.2f}, effective LoRA "
         "scale {scale:.2f}, and a change in other directions of {off_direction:.2f} times its accepted effect",
         action="find out who put these files there, and put the accepted ones back (enrolment keeps a copy in "
         "adapters/ beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace "
         "--why TEXT; then run gapwatch probe {adapter_argument}",
     ),
     (Cause.UNKNOWN, ""): Text(
-        explanation="{adapter} no longer answers as accepted, and no recorded fault explains how: retention "
+        explanation="{adapter} no longer answers as accepted, and no known fault explains how: retention "
         "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in other directions of {off_direction:.2f} "
         "times its accepted effect",
         action="compare accepted and present answers (gapwatch query flipped -p subject={adapter_argument}), then "
@@ -470,7 +470,7 @@ TOLERATED_CHANGE = Text(
     action="nothing is urgent; {fault_action}",
 )
 TOLERATED_CHANGE_UNEXPLAINED = Text(
-    explanation="no recorded fault explains it",
+    explanation="no known fault explains it",
     action="compare what was released just before; if the change was intended, accept it: gapwatch enrol "
     "{adapter_argument} --replace --why TEXT",
 )
@@ -495,15 +495,15 @@ MOVED_BASE_BECAUSE = {
     ),
     "other weights": Text(
         explanation="the base has other weights than accepted (hash was {base_was}, is {base_is}; base shift "
-        "{shift:.2g}); no recorded fault explains the difference"
+        "{shift:.2g}); no known fault explains the difference"
     ),
     "same weights": Text(
         explanation="the base answers differently than accepted from the same weights (hash {base_is}; base shift "
-        "{shift:.2g}); no recorded fault explains the difference"
+        "{shift:.2g}); no known fault explains the difference"
     ),
     "hash not known": Text(
         explanation="the base answers differently than accepted (base shift {shift:.2g}); whether its weights are "
-        "others is not known; no recorded fault explains the difference"
+        "others is not known; no known fault explains the difference"
     ),
 }
 MOVED_BASE = Text(

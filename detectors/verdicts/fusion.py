@@ -21,7 +21,7 @@ from detectors.on_call_text import (
     PROMPTS_TOO,
     RESPONSES_HEALTHY,
 )
-from detectors.records import Reason, Status, Verdict
+from detectors.records import Reason, ShareOf, Status, Verdict
 from detectors.verdicts.incident import Incident
 
 
@@ -63,10 +63,13 @@ def by_traffic(
 
 
 def _held_open(canary: Verdict, responses: Incident) -> Verdict:
-    """No response was scored since a restart: their open incident stays what it was."""
+    """No response was scored since a restart: their open incident stays what it was. It is about responses, of which
+    none can be counted yet: the share of the round's draws is the canaries', who are well."""
     degraded = replace(
         canary,
         status=Status.DEGRADED,
+        share_beyond=float("nan"),
+        share_of=ShareOf.RESPONSES,
         reason=Reason.STILL_DEGRADED,
         cause=responses.cause,
         explanation=responses.explanation,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from detectors import on_call_text
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.verdicts import fusion
 from detectors.verdicts.incident import Incident
 
@@ -52,6 +53,7 @@ def test_an_open_incident_of_responses_is_held_until_the_first_one_after_a_resta
     told = fusion.by_canaries(HEALTHY, None, held, {})
     assert (told.status, told.reason, told.cause) == (Status.DEGRADED, Reason.STILL_DEGRADED, Cause.WRONG_ADAPTER)
     assert "rewriter wrote them" in told.explanation
+    assert told.share_of is ShareOf.RESPONSES and math.isnan(told.share_beyond), "the healthy draws are the canaries'"
 
 
 def test_the_end_of_an_incident_of_responses_leaves_a_change_within_tolerance_as_it_is() -> None:

@@ -41,7 +41,7 @@ def judged(faults: Mapping[str, str], identity: Identity) -> dict[str, Verdict]:
 def test_other_weights_are_said_only_where_a_hash_says_so(identity: Identity, words: str) -> None:
     base = judged(dict.fromkeys(ADAPTERS, "tuned"), identity)["smol"]
     assert (base.status, base.reason) == (Status.HEALTHY, Reason.BASE_MOVED)
-    assert words in base.explanation and "no recorded fault explains the difference" in base.explanation
+    assert words in base.explanation and "no known fault explains the difference" in base.explanation
     assert identity is OTHER or "has other weights" not in base.explanation
 
 
@@ -51,7 +51,7 @@ def test_a_base_on_a_grid_of_its_weights_is_said_to_be_quantised() -> None:
     base = judged(dict.fromkeys(ADAPTERS, "tuned"), on_grid)["smol"]
     words = "the weights of the base are quantised (8 bits with one scale a row: 28 of 28 linear matrices; accepted: "
     assert words in base.explanation and "hash was aa11, is bb22" in base.explanation
-    assert "no recorded fault" not in base.explanation
+    assert "no known fault" not in base.explanation
 
 
 def test_the_figures_are_those_of_the_held_out_canaries() -> None:

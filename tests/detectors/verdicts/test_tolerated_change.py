@@ -61,7 +61,7 @@ def test_what_no_fault_explains_is_said_by_its_figures() -> None:
         verdicts = monitor.observe(replace(seen, number=number, members=members)).verdicts
         said = next(v.tolerated_change for v in verdicts if v.subject == "router")
         assert {v.status for v in verdicts} == {Status.HEALTHY}
-    assert "no recorded fault explains it" in said and "the change in other directions is 0.0" in said
+    assert "no known fault explains it" in said and "the change in other directions is 0.0" in said
 
 
 def test_beyond_tolerance_it_is_a_fault_and_not_a_tolerated_change() -> None:
