@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,10 @@ def grouped(size: Size) -> Iterator[Figure]:
         released(size)
 
 
-def product(size: Size) -> Iterator[Figure]:
-    """The product's own replay, in each precision."""
-    for precision in PRECISIONS:
-        with precision.in_force():
-            yield from _product(size, precision)
-        released(size)
+def product(size: Size, precision: Precision) -> Iterator[Figure]:
+    """The product's own replay. What it takes is measured before its kernels are counted: a profiler may fail."""
+    with precision.in_force():
+        yield from _product(size, precision)
 
 
 def _product(size: Size, precision: Precision) -> Iterator[Figure]:
@@ -99,12 +97,12 @@ def _product(size: Size, precision: Precision) -> Iterator[Figure]:
     batch_replays = replays(size, n)
     batches = pack(batch_replays, BatchShape(), PACKED_TOKENS)
     yield from _paced(f"{name}, packed as now", pace(size, on, batches))
-    yield from _profiled(f"{name}, one batch as packed now", size, on, batches[len(batches) // 2])
     for rows in (32, 64):
         yield from _paced(f"{name}, packed by adapter, {rows} rows", pace(size, on, by_adapter(batch_replays, rows)))
-    yield from _profiled(f"{name}, one batch of an adapter", size, on, by_adapter(batch_replays, 32)[0])
     if size.on_card:
         yield context(f"{name}: most memory", torch.cuda.max_memory_allocated() / 1e9, "GB")
+    yield from _profiled(f"{name}, one batch as packed now", size, on, batches[len(batches) // 2])
+    yield from _profiled(f"{name}, one batch of an adapter", size, on, by_adapter(batch_replays, 32)[0])
 
 
 def by_adapter(all_replays: list[Replay], rows: int) -> list[list[Replay]]:
@@ -179,22 +177,30 @@ def _profiled(name: str, size: Size, on: Model, batch: list[Replay]) -> Iterator
         yield context(f"{name}: time in kernels", sum(event.device_time for event in kernels) / 1e3, "ms")
 
 
-STAGES: tuple[Stage, ...] = (ceiling, grouped, product, peft, moving)
+# Each precision of the product is a stage of its own, so that one that fails costs the others nothing; the one that
+# adapters are served in is first.
+STAGES: Mapping[str, Stage] = {
+    "ceiling": ceiling,
+    "grouped": grouped,
+    "PEFT": peft,
+    "moving": moving,
+    **{f"product, {precision.name}": partial(product, precision=precision) for precision in reversed(PRECISIONS)},
+}
 
 
 def measure(size: Size, file: Path | None) -> list[Figure]:
     """All stages; the file is written after each figure, and the last figure is the number of failed stages."""
     figures: list[Figure] = []
     failed: list[str] = []
-    for stage in STAGES:
+    for name, stage in STAGES.items():
         try:
             for figure in stage(size):
                 console.print(f"{figure.name}: {figure.value:.4g} {figure.unit}", highlight=False)
                 figures.append(figure)
                 save(figures, SEED, file)
         except Exception as error:  # a stage may fail for any reason of the GPU's; the others are still worth running
-            failed.append(stage.__name__)
-            console.print(f"[red]{stage.__name__} failed:[/red] {type(error).__name__}: {str(error)[:200]}")
+            failed.append(name)
+            console.print(f"[red]{name} failed:[/red] {type(error).__name__}: {str(error)[:200]}")
         released(size)
     return [*figures, at_most("stages that failed", len(failed), "stages", 0)]
 

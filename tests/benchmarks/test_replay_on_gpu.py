@@ -44,10 +44,21 @@ def test_a_stage_that_fails_costs_only_itself(monkeypatch: pytest.MonkeyPatch, t
         yield context("before", 1.0, "s")
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(replay_on_gpu, "STAGES", (broken, replay_on_gpu.moving))
+    monkeypatch.setattr(replay_on_gpu, "STAGES", {"broken": broken, "moving": replay_on_gpu.moving})
     figures = replay_on_gpu.measure(SMALL, tmp_path / "gpu.json")
     assert [figure.name for figure in figures] == ["before", "sha256 of weights", "stages that failed"]
     assert (figures[-1].value, figures[-1].met) == (1, False)
+
+
+def test_a_profiler_that_fails_costs_no_pace_in_any_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> Iterator[Figure]:
+        raise RuntimeError("no counters on this card")
+
+    monkeypatch.setattr(replay_on_gpu, "_profiled", broken)
+    names = [figure.name for figure in replay_on_gpu.measure(SMALL, tmp_path / "gpu.json")]
+    for precision in ("fp32", "tf32", "bf16"):
+        for packing in ("packed as now", "packed by adapter, 32 rows", "packed by adapter, 64 rows"):
+            assert f"replay, {precision}, 2 adapters, {packing}: tokens read a second" in names
 
 
 def test_batches_of_an_adapter_hold_every_replay_once() -> None:
