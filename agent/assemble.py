@@ -63,9 +63,10 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
-    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
+    state = StateFile(config.state_dir)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.elsewhere)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
-    parts = partial(_statuses, sinks, worker, traffic)
+    parts = partial(_statuses, sinks, worker, traffic, state)
     routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
     health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
     return Parts(
@@ -281,9 +282,11 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _statuses(sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None) -> Mapping[str, tuple[bool, str]]:
+def _statuses(
+    sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None, state: StateFile
+) -> Mapping[str, tuple[bool, str]]:
     """Whether each part works, and in words how it does."""
-    statuses = dict(sinks.statuses)
+    statuses = {**sinks.statuses, "state": state.status}
     if worker is not None:
         statuses["worker"] = worker.status
     if traffic is not None:

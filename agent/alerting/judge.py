@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import structlog
-
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.incidents import AlertState, States, reenrolled, state_key, step_round
 from agent.records import Finding, GoldenAccepted, Notice, Observation, PartitionAdapter, ScoredResponses, TrafficBatch
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
-
-log = structlog.get_logger(__name__)
 
 Elsewhere = Callable[[Collection[str]], Collection[str]]
 
@@ -58,15 +54,12 @@ class Judge:
         return [observation]
 
     def save(self) -> None:
-        """Write the state; a full disk is logged and costs what a restart would have remembered, never a page."""
+        """Write the state; a full disk is told by the file's status and costs what a restart would have remembered,
+        never a page."""
         alerts = {key: state.to_json() for key, state in self._alerts.items()}
         judged = [[*key, upto] for key, upto in self.judged.items()]
         monitor = self._monitor.state_json()
-        state = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
-        try:
-            self._file.save(state)
-        except OSError as error:
-            log.error("state_not_saved", why=str(error))
+        self._file.save({"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged})
 
     def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
         drift: list[Finding] = []
@@ -117,7 +110,14 @@ class Judge:
         state: dict[str, Any] = self._file.load()
         if not state:
             return
-        self._monitor.restore(state["monitor"])
-        self._alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
-        self._goldens = dict(state["goldens"])
-        self.judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
+        untouched = self._monitor.state_json()
+        try:
+            alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
+            goldens = dict(state["goldens"])
+            judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
+            self._monitor.restore(state["monitor"])
+        except Exception as error:  # whatever another program's state, in a file of a version that we read, leads to
+            self._file.set_aside(f"it cannot be read as a state of this version ({type(error).__name__})")
+            self._monitor.restore(untouched)
+            return
+        self._alerts, self._goldens, self.judged = alerts, goldens, judged

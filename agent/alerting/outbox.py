@@ -1,22 +1,29 @@
 """A small bounded queue on disk: what is in it is sent sooner or later, also after a restart.
 
 One file an entry, named by its number, written whole or not at all (temporary file, fsync, rename, fsync of the
-folder). One process at a time owns the folder.
+folder). One process at a time owns the folder. Where the folder cannot be used, entries are kept in memory and
+written as soon as it can; ``trouble`` says so until then.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
-import structlog
 
-log = structlog.get_logger(__name__)
+from agent.alerting.set_aside import set_aside
+from agent.trouble import Trouble
+
+# While the folder cannot be listed, numbers begin at random above this: no earlier process's file can have them, and
+# what it left has lower ones, so it is sent first. Twelve digits are the file's name.
+_UNLISTED, _HIGHEST = 10**11, 9 * 10**11
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +42,30 @@ class Entry:
 
 
 class Outbox:
-    """Entries in order of arrival; safe for one thread that adds and one that sends."""
+    """Entries in order of arrival; safe for one thread that adds and one that sends.
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    part: what uses the outbox, as /readyz and the log name it
+    """
+
+    def __init__(self, folder: Path, limit: int, part: str = "outbox") -> None:
         self._folder, self._limit = folder, limit
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._unwritten: set[int] = set()
         self._undeleted: set[int] = set()
-        self._next = 0
+        self._all_read = False
+        self._next = secrets.randbelow(_HIGHEST - _UNLISTED) + _UNLISTED
+        self._trouble = Trouble(part)
         self.dropped = 0
 
+    @property
+    def trouble(self) -> str:
+        """Why the folder cannot be used, and what that costs; "" where it can."""
+        return str(self._trouble)
+
     def open(self) -> None:
-        """Load what an earlier process left. A file that cannot be read is renamed."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(self._folder.glob("*.json")):
-            try:
-                entry = Entry(**orjson.loads(file.read_bytes()))
-            except (OSError, TypeError, orjson.JSONDecodeError) as error:
-                log.warning("outbox_entry_set_aside", file=file.name, why=type(error).__name__)
-                file.replace(file.with_suffix(".damaged"))
-                continue
-            self._entries[entry.number] = entry
-            self._next = entry.number + 1
+        """Load what an earlier process left. A file that holds no entry of this version is renamed."""
+        self.sync()
 
     def add(self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "") -> bool:
         """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works."""
@@ -70,14 +78,17 @@ class Outbox:
         return self.sync()
 
     def sync(self) -> bool:
-        """Write what is not on disk yet. True when every entry is there."""
+        """Read, write and delete what the folder has refused so far. True when every entry is on disk."""
         with self._lock:
+            faults = [*self._read_earlier(), *self._write_waiting()]
             self._undeleted = {number for number in self._undeleted if not self._delete(number)}
-            for number in sorted(self._unwritten):
-                if not self._write(self._entries[number]):
-                    return False
-                self._unwritten.discard(number)
-            return True
+            if self._undeleted:
+                faults.append("what was sent cannot be deleted, and is sent again after a restart")
+            if faults:
+                self._trouble.begin(_words(faults[0], bool(self._unwritten)))
+            else:
+                self._trouble.end()
+            return not self._unwritten
 
     def first(self, not_before: Collection[str] = ()) -> Entry | None:
         """The oldest entry whose key is not in ``not_before`` and that needs no earlier entry to be sent first."""
@@ -108,12 +119,13 @@ class Outbox:
         self._entries.pop(number, None)
         self._unwritten.discard(number)
         if not self._delete(number):
-            log.error("outbox_not_deleted", folder=str(self._folder), file=self._file(number).name)
             self._undeleted.add(number)
 
     def _delete(self, number: int) -> bool:
         try:
             self._file(number).unlink(missing_ok=True)
+        except NotADirectoryError:  # the folder is a file, which holds no entry
+            return True
         except OSError:  # a disk that became read-only: the entry was sent, its file is deleted when that works
             return False
         return True
@@ -121,7 +133,47 @@ class Outbox:
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:012d}.json"
 
-    def _write(self, entry: Entry) -> bool:
+    def _read_earlier(self) -> list[str]:
+        """Why the folder cannot be used, or not all of what an earlier process left be read; tried at each call."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            files = [] if self._all_read else sorted(file for file in self._folder.iterdir() if file.suffix == ".json")
+        except OSError as error:
+            return [_why(error)]
+        faults = [] if os.access(self._folder, os.R_OK | os.W_OK | os.X_OK) else ["no right to change it"]
+        if not self._all_read:
+            unread = [why for file in files if (why := self._read(file))]
+            self._all_read = not unread
+            self._entries = dict(sorted(self._entries.items()))
+            if self._all_read:
+                self._next = max(self._entries, default=-1) + 1
+            faults += unread
+        return faults
+
+    def _read(self, file: Path) -> str:
+        """Take up one file of an earlier process; "", or why it could not be read or renamed."""
+        try:
+            if file.stem.isdecimal() and (int(file.stem) in self._entries or int(file.stem) in self._undeleted):
+                return ""
+            entry = _entry(file)
+            if entry is None:
+                set_aside(file, "no entry of this version")
+            else:
+                self._entries[entry.number] = entry
+        except OSError as error:
+            return f"{file.name}: {_why(error)}"
+        return ""
+
+    def _write_waiting(self) -> list[str]:
+        for number in sorted(self._unwritten):
+            try:
+                self._write(self._entries[number])
+            except OSError as error:
+                return [_why(error)]
+            self._unwritten.discard(number)
+        return []
+
+    def _write(self, entry: Entry) -> None:
         file = self._file(entry.number)
         fresh = file.with_suffix(".new")
         try:
@@ -130,11 +182,33 @@ class Outbox:
                 stream.flush()
                 os.fsync(stream.fileno())
             fresh.replace(file)
-            _sync_folder(self._folder)
-        except OSError as error:
-            log.error("outbox_not_written", folder=str(self._folder), why=error.strerror)
-            return False
-        return True
+        except OSError:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)  # half an entry takes room that another file may need
+            raise
+        _sync_folder(self._folder)
+
+
+def _words(fault: str, unwritten: bool) -> str:
+    kept = "; what waits is in memory alone and lost if this process ends before it is sent" if unwritten else ""
+    return f"outbox in state_dir: {fault}, wanted a folder with room that user {os.getuid()} may read and write{kept}"
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _entry(file: Path) -> Entry | None:
+    """What the file holds; None where that is no entry of this version, or another's. Raises OSError."""
+    if file.is_dir():
+        return None
+    try:
+        entry = Entry(**orjson.loads(file.read_bytes()))
+    except (TypeError, orjson.JSONDecodeError):
+        return None
+    texts = (entry.key, entry.path, entry.after)
+    is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.body, dict)
+    return entry if is_sound and file.name == f"{entry.number!s:0>12}.json" else None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Writes findings to ClickHouse from its own thread: traffic exactly once, the rest as long as the buffer lasts.
 
 A batch keeps its rows and its deduplication token over every retry. While the store is away, the least important rows
-are dropped first and counted; traffic is never dropped: ``flush`` stays False, so the loop stops reading Kafka.
+are dropped first and counted; traffic is never dropped: ``flush`` stays False, so the loop stops reading Kafka. A store
+that cannot be written for lack of rights, of a password or of columns is as one that is away: ``status`` says why.
 store.counted_upto rests on the order in which the batches of one table are written.
 """
 
@@ -20,12 +21,14 @@ import numpy as np
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.errors import AgentError
 from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin, Row, TableRows
 from agent.surroundings import Surroundings
+from agent.trouble import Trouble
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +90,7 @@ class Sink:
         self._in_flight: Batch | None = None
         self._closing = threading.Event()
         self._deadline = float("inf")
-        self._trouble = ""
+        self._trouble = Trouble("sink clickhouse")
         self._client: store.Client = None
         self._thread = threading.Thread(target=self._work, name="clickhouse", daemon=True)
         self.dropped = self.refused = 0
@@ -122,7 +125,7 @@ class Sink:
         if self._thread.ident is not None:
             self._thread.join(budget_s)
         if waiting := self.waiting:
-            log.warning("clickhouse_closed_early", rows_left=waiting, why=self._trouble)
+            log.warning("clickhouse_closed_early", rows_left=waiting, why=str(self._trouble))
         if self._client is not None and not self._thread.is_alive():
             self._client.close()
             self._client = None
@@ -208,14 +211,13 @@ class Sink:
         while True:
             try:
                 self._insert(batch)
-                self._trouble = ""
+                self._trouble.end()
                 return True
             except Exception as error:  # the driver's, urllib3's and the encoder's errors share no root
-                if self._client is not None and _is_bad_data(error):
+                fault = store.insert_fault(batch.table, error)
+                if self._client is not None and fault is None and _is_bad_data(error):
                     return self._refuse(batch, error)
-                self._lost(error)
-            if tries == 0:
-                log.warning("clickhouse_retrying", table=batch.table, rows=len(batch.rows), why=self._trouble)
+                self._lost(fault or error)
             if self._clock.steady() > self._deadline:
                 return False
             if self._closing.wait(self._delay(tries)):
@@ -224,8 +226,8 @@ class Sink:
 
     def _lost(self, error: Exception) -> None:
         """Record the error and connect again, which also reads a rotated password and creates dropped tables."""
-        lines = str(error).strip().splitlines() or [""]
-        self._trouble = f"{type(error).__name__}: {lines[0][:200]}"
+        is_ours = isinstance(error, AgentError)
+        self._trouble.begin(str(error) if is_ours else f"{type(error).__name__}: {store.first_cause(str(error))}")
         if self._client is not None and not self._config.dsn.startswith("chdb:"):
             self._client.close()
             self._client = None

@@ -7,6 +7,7 @@ A server's client imports neither chdb nor pandas nor pyarrow (100 MB), which th
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ Client = Any  # clickhouse_connect's client, which is imported only in ``connect
 HELD = "a running agent has it open: query that agent (gapwatch query does)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
+_ACCESS_DENIED = 497
+_NO_SUCH_COLUMN = 16
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
 _UNKNOWN_NAMES = {16, 47, 60, _UNKNOWN_DATABASE}
 _PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
@@ -56,7 +59,10 @@ def _password(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise Refused("clickhouse.password_file", error.strerror, "a readable file") from None
+        wanted = f"a file that user {os.getuid()} may read"
+        raise Refused("clickhouse.password_file", error.strerror, wanted) from None
+    except UnicodeDecodeError:
+        raise Refused("clickhouse.password_file", "bytes that are no text", "the password and nothing else") from None
 
 
 def _opener(where: Address, password_file: Path | None) -> Callable[..., Client]:
@@ -106,13 +112,37 @@ def _as_agent_error(where: Address, error: Exception) -> AgentError:
         return Retryable(place, HELD)
     if code in _WRONG_LOGIN:
         return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
-    return Retryable(place, _first_cause(str(error)))
+    if code == _ACCESS_DENIED:
+        wanted = "a database that exists, or a user that may create it"
+        return Refused(place, f"too few rights (code {code})", wanted)
+    return Retryable(place, first_cause(str(error)))
 
 
-def _first_cause(message: str) -> str:
-    """The operating system's own message, where the driver wrapped it in an address, an id and three classes."""
-    system_error = re.search(r"\[Errno -?\d+\] ([^'\")]+)", message)
-    return system_error[1] if system_error else message.strip().split("\n")[0][:300]
+def first_cause(message: str) -> str:
+    """The message of the operating system, of TLS or of the engine itself, where the driver wrapped it in an address,
+    an id that differs at each try, and three classes."""
+    cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)|\[SSL: WRONG_VERSION_NUMBER\]|\[SSL: \w+\] ([^(']+)", message)
+    if cause:
+        words = (cause[1] or cause[2] or "the port speaks no TLS").strip()
+        return words if cause[1] else f"TLS: {words}"
+    return re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", message.strip().split("\n")[0])[
+        :300
+    ]
+
+
+def insert_fault(table: str, error: Exception) -> AgentError | None:
+    """Why rows of any content cannot be stored, and what to do; None where it is no fault of the tables or rights.
+
+    The driver compares the columns with the table's before it sends anything, and its error for that has no code.
+    """
+    code, message = getattr(error, "code", None), str(error)
+    if code == _NO_SUCH_COLUMN or message.startswith("Unrecognized column"):
+        wanted = "the tables of this version: its migrations have to be applied"
+        return Refused(f"clickhouse: table {table}", first_cause(message), wanted)
+    if code == _ACCESS_DENIED:
+        wanted = "SELECT and INSERT on its tables, and the right to create and alter them where agents migrate"
+        return Refused("clickhouse", f"too few rights (code {code}), met with table {table}", wanted)
+    return None
 
 
 def _is_open_elsewhere(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from agent.alerting.checkpoint import StateFile
@@ -132,3 +133,41 @@ def test_a_base_that_takes_all_its_adapters_with_it_is_one_page(members: int, tm
         everybody = tuple(replace(one, adapter=f"adapter-{i}") for i in range(members))
         sent.append(notices(agent(BaseRound("smol", number, one.at, everybody), one.at)))
     assert sent == [[], [("smol", "degraded")]]
+
+
+FOREIGN: Mapping[str, object] = {
+    "another program's": {"jobs": []},
+    "no monitor": {"alerts": {}, "goldens": {}},
+    "a monitor of another shape": {
+        "alerts": {},
+        "goldens": {},
+        "monitor": {"detectors": {}, "incidents": [{"kind": "adapter"}]},
+    },
+    "alerts of another shape": {"alerts": {"adapter/router": {}}, "goldens": {}, "monitor": {}},
+}
+
+
+@pytest.mark.parametrize("state", FOREIGN.values(), ids=FOREIGN)
+def test_a_state_that_cannot_be_read_is_set_aside_and_judging_begins_anew(tmp_path: Path, state: object) -> None:
+    path = tmp_path / "monitor.json"
+    path.write_bytes(orjson.dumps({"version": 2, "state": state}))
+    foreign = path.read_bytes()
+    fresh, given = judge(tmp_path / "fresh"), judge(tmp_path)
+    assert path.with_suffix(".damaged").read_bytes() == foreign
+    for record in STORY:
+        assert given(record, record.at) == fresh(record, record.at)
+
+
+def test_half_a_restored_monitor_is_as_if_nothing_was_restored(tmp_path: Path) -> None:
+    """The evidence comes first in the file: what follows may be what cannot be read."""
+    before = judge(tmp_path)
+    for record in STORY:
+        before(record, record.at)
+    before.save()
+    path = tmp_path / "monitor.json"
+    stored = orjson.loads(path.read_bytes())
+    stored["state"]["monitor"]["incidents"][0]["kind"] = "tenant"
+    path.write_bytes(orjson.dumps(stored))
+    fresh, given = judge(tmp_path / "fresh"), judge(tmp_path)
+    for record in STORY:
+        assert given(record, record.at) == fresh(record, record.at)

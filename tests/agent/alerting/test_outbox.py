@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.alerting.outbox import Outbox
 
@@ -112,3 +114,78 @@ def test_numbers_go_on_after_everything_was_sent(tmp_path: Path, times: int) -> 
         box.add("a", "/p", {"n": n})
     assert [n for _, n in drain(box)] == list(range(times))
     assert len(box) == 0
+
+
+def test_numbers_go_on_where_nothing_could_be_read_at_first(tmp_path: Path) -> None:
+    """What an earlier process left is sent first, and nothing is written over it."""
+    folder, away = tmp_path / "box", tmp_path / "away"
+    opened(folder).add("a", "/p", {"n": 0})
+    folder.rename(away)
+    folder.write_text("a file where the folder was")
+    box = opened(folder)
+    assert "outbox in state_dir: File exists" in box.trouble
+    box.add("a", "/p", {"n": 1})
+    folder.unlink()
+    away.rename(folder)
+    assert box.sync()
+    assert box.trouble == ""
+    assert drain(opened(folder)) == [("a", 0), ("a", 1)]
+    assert drain(box) == [("a", 0), ("a", 1)]
+
+
+FOREIGN = {
+    "half-written": b'{"number":0,"key":"a","pa',
+    "no JSON": b"\xff\xfe",
+    "a list": b"[]",
+    "of a later version": b'{"number":0,"key":"a","path":"/p","body":{},"droppable":false,"after":"","urgency":1}',
+    "another number": b'{"number":7,"key":"a","path":"/p","body":{}}',
+    "a number as text": b'{"number":"0","key":"a","path":"/p","body":[]}',
+}
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_file_is_set_aside_and_never_written_over(tmp_path: Path, data: bytes) -> None:
+    for generation in range(2):
+        (tmp_path / "000000000000.json").write_bytes(data)
+        box = opened(tmp_path)
+        assert box.trouble == ""
+        assert box.add("b", "/p", {"n": generation})
+        assert drain(box) == [("b", generation)]
+    kept = sorted(file.name for file in tmp_path.glob("*.damaged*"))
+    assert kept == ["000000000000.damaged", "000000000000.damaged-2"]
+    assert {file.read_bytes() for file in tmp_path.glob("*.damaged*")} == {data}
+
+
+def test_a_folder_in_place_of_an_entry_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "000000000000.json").mkdir()
+    (tmp_path / "notes.json").write_text("{}")
+    box = opened(tmp_path)
+    assert box.trouble == ""
+    assert box.add("b", "/p", {"n": 0})
+    assert sorted(file.name for file in tmp_path.glob("*.damaged")) == ["000000000000.damaged", "notes.damaged"]
+
+
+def test_a_full_disk_is_a_trouble_until_there_is_room(full_disk: Path) -> None:
+    """Nothing half-written stays behind, which would take the room that the next entry needs."""
+    box = opened(full_disk / "box")
+    with capture_logs() as lines:
+        assert not box.add("a", "/p", {"n": "x" * 500_000})
+        assert not box.sync()
+        assert "outbox in state_dir: No space left on device" in box.trouble
+        assert list((full_disk / "box").iterdir()) == []
+        (full_disk / "filler").unlink()
+        assert box.sync()
+    assert box.trouble == ""
+    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"]
+
+
+def test_a_read_only_disk_is_told_before_there_is_anything_to_write(full_disk: Path) -> None:
+    box = opened(full_disk / "box")
+    assert box.sync()
+    assert box.trouble == ""
+    subprocess.run(["mount", "-o", "remount,ro", str(full_disk)], check=True)
+    assert box.sync(), "nothing waits"
+    assert "outbox in state_dir: no right to change it" in box.trouble
+    subprocess.run(["mount", "-o", "remount,rw", str(full_disk)], check=True)
+    assert box.sync()
+    assert box.trouble == ""

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
@@ -370,3 +372,97 @@ assert not heavy, heavy
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_table_without_a_column_loses_nothing_and_says_what_to_do(
+    server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    """An agent that is newer than the tables, where agents may not alter them."""
+    sink = new_sink(dsn=server_dsn)
+    sink.submit(findings.alarm())
+    assert settle(sink), sink.status
+    client = connect(server_dsn)
+    client.command("ALTER TABLE verdicts DROP COLUMN explanation")
+    with capture_logs() as lines:
+        sink.submit(findings.alarm(findings.NOW + 1))
+        sink.submit(findings.batch(0))
+        assert wait_until(lambda: not sink.status[0])
+        time.sleep(0.5)  # several tries
+        wanted = "wanted the tables of this version: its migrations have to be applied"
+        assert (
+            f"clickhouse: table verdicts: saw Unrecognized column 'explanation' in table verdicts, {wanted}"
+            in (sink.status[1])
+        )
+        assert not sink.flush(), "Kafka must not be committed"
+        client.command("ALTER TABLE verdicts ADD COLUMN explanation String")
+        assert settle(sink), sink.status
+    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"], "none for each try"
+    assert sink.status[0]
+    assert (sink.dropped, sink.refused, count(client, "verdicts"), count(client, "batches")) == (0, 0, 2, 1)
+
+
+NO_RIGHTS = {
+    "to create the database": (b"CREATE DATABASE", "wanted a database that exists, or a user that may create it"),
+    "to create its tables": (b"CREATE TABLE", "wanted SELECT and INSERT on its tables, and the right to create and"),
+    "to write": (b"INSERT INTO", "wanted SELECT and INSERT on its tables, and the right to create and"),
+}
+
+
+@pytest.mark.parametrize("statement, wanted", NO_RIGHTS.values(), ids=NO_RIGHTS)
+def test_rights_that_are_missing_are_a_status_until_they_are_granted(
+    statement: bytes, wanted: str, clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink]
+) -> None:
+    clickhouse.fail_next(3, status=403, code=497, match=statement)
+    sink = new_sink(dsn=server_dsn, retry_s=0.2, max_retry_s=0.2)
+    sink.submit(findings.alarm())
+    assert wait_until(lambda: not sink.status[0])
+    assert "too few rights (code 497)" in sink.status[1]
+    assert wanted in sink.status[1]
+    assert settle(sink), sink.status
+    assert sink.status[0]
+    assert sink.refused == 0
+
+
+def test_a_password_file_that_is_missing_or_no_text_is_a_status_until_it_is_there(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    sink = new_sink(dsn=server_dsn, password_file=file)
+    sink.submit(findings.alarm())
+    assert wait_until(lambda: "clickhouse.password_file: saw No such file or directory" in sink.status[1])
+    file.write_bytes(b"\xffhunter2")
+    assert wait_until(lambda: "clickhouse.password_file: saw bytes that are no text" in sink.status[1])
+    assert "hunter2" not in sink.status[1]
+    assert str(file) not in sink.status[1]
+    file.write_text("")
+    assert settle(sink), sink.status
+    assert sink.status[0]
+
+
+def test_a_port_without_tls_is_a_status_in_the_same_words_at_each_try(
+    server_dsn: str, new_sink: Callable[..., Sink]
+) -> None:
+    with capture_logs() as lines:
+        sink = new_sink(dsn=server_dsn.replace("clickhouse://", "https://"))
+        sink.submit(findings.alarm())
+        assert wait_until(lambda: not sink.status[0])
+        assert "TLS: the port speaks no TLS" in sink.status[1]
+        time.sleep(0.5)  # several tries
+    assert [line["event"] for line in lines] == ["part_not_ok"]
+
+
+@pytest.mark.parametrize(
+    "message, cause",
+    [
+        (
+            "Error HTTPSConnectionPool(host='h', port=8443): Max retries exceeded with url: /?query_id=3 (Caused by "
+            "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+            "self-signed certificate (_ssl.c:1006)')))",
+            "TLS: certificate verify failed: self-signed certificate",
+        ),
+        ("... [Errno -2] Name or service not known)", "Name or service not known"),
+        ("Received ClickHouse exception, code: 60, server response: Code: 60. No table", "Code: 60. No table"),
+    ],
+)
+def test_the_cause_of_an_error_is_told_without_what_the_driver_wraps_it_in(message: str, cause: str) -> None:
+    assert store.first_cause(message) == cause

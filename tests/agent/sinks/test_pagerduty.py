@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from agent.alerting.incidents import KINDS, to_notice
 from agent.alerting.outbox import Outbox
@@ -18,13 +22,14 @@ from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.clock import Clock, HandClock
 from agent.demo.receiver import Receiver, violations
 from agent.records import Notice, NoticeKind, NoticeReason
-from agent.sinks.pagerduty import Config, Sink, to_event
+from agent.sinks.pagerduty import LOOK_S, Config, Sink, to_event
 from agent.surroundings import Surroundings
 from detectors.records import Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE
 from tests.agent.golden_file import assert_golden
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "0123456789abcdef0123456789abcdef"
 CHANGES = {reason for reason in NoticeReason if KINDS[reason] is NoticeKind.CHANGE}
 
@@ -182,11 +187,10 @@ def test_an_address_that_cannot_be_called_is_refused(url: str, key_file: Path, t
         Config(routing_key_file=key_file, url=url)
 
 
-@pytest.mark.parametrize("key", ["", "f" * 32, "short"])
 def test_a_wrong_key_keeps_the_page_and_fails_the_status_until_it_was_sent(
-    key: str, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
+    receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
 ) -> None:
-    key_file.write_text(key)
+    key_file.write_text("f" * 32)
     sink = new_sink(receiver.url)
     sink.submit(notice())
     sink.submit(notice(NoticeReason.RECOVERED))
@@ -345,15 +349,116 @@ def test_a_rotated_key_is_taken_up_and_no_key_is_written_anywhere(
         assert key.encode() not in on_disk
 
 
-def test_a_missing_key_file_keeps_the_page_until_it_is_there(
+def _replace_by_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+NO_KEYS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda file: file.unlink(), "No such file or directory"),
+    "a folder": (_replace_by_folder, "Is a directory"),
+    "empty": (lambda file: file.write_text(" \n"), "an empty file"),
+    "short": (lambda file: file.write_text("hunter2"), "7 characters"),
+    "no text": (lambda file: file.write_bytes(b"\xff" * 32), "bytes that are no text"),
+}
+
+
+@pytest.mark.parametrize("spoil, actual", NO_KEYS.values(), ids=NO_KEYS)
+def test_without_a_routing_key_the_sink_comes_up_says_what_to_do_and_pages_once_the_key_is_there(
+    spoil: Callable[[Path], object], actual: str, receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
+) -> None:
+    spoil(key_file)
+    with capture_logs() as lines:
+        sink = new_sink(receiver.url, retry_s=3600.0, max_retry_s=3600.0)
+        ok, words = sink.status
+        assert not ok, "before there is anything to send"
+        assert words.startswith(f"alerts.pagerduty.routing_key_file: saw {actual}, wanted a mounted file with the 32-")
+        assert "hunter2" not in words
+        assert str(key_file) not in words
+        sink.submit(notice())
+        assert sink.flush(), "it waits in the outbox"
+        time.sleep(2.2 * LOOK_S)
+        assert receiver.answers == []
+        if key_file.is_dir():
+            key_file.rmdir()
+        (key_file.parent / "mounted").write_text(KEY)
+        (key_file.parent / "mounted").rename(key_file)  # whole, as a mounted Secret appears
+        assert wait_until(lambda: sink.sent == 1), "by itself"
+        assert sink.status[0]
+    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"], lines
+
+
+def test_a_key_that_pagerduty_refused_is_tried_again_as_soon_as_its_file_changes(
     receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
 ) -> None:
-    key_file.unlink()
-    sink = new_sink(receiver.url)
+    key_file.write_text("f" * 32)
+    sink = new_sink(receiver.url, retry_s=3600.0, max_retry_s=3600.0)
     sink.submit(notice())
     assert wait_until(lambda: not sink.status[0])
     key_file.write_text(KEY)
     assert wait_until(lambda: sink.sent == 1)
+
+
+def test_an_unreadable_key_is_a_status(receiver: Receiver, key_file: Path, tmp_path: Path) -> None:
+    """A Secret of mode 0440 where the pod has no fsGroup: root owns it, the agent is another user."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: another user has to read the file")
+    key_file.chmod(0o440)
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from agent.sinks.pagerduty import Config, Sink
+from agent.surroundings import Surroundings
+import os
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+config = Config(routing_key_file=Path({str(key_file)!r}), url={receiver.url!r})
+sink = Sink(config, Surroundings(state_dir=Path("/proc")))
+sink.open()
+print(sink.status[0], sink.status[1])
+sink.close(1.0)
+"""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith("False alerts.pagerduty.routing_key_file: saw Permission denied, wanted a mounted file")
+    assert "user 65534 may read" in said
+    assert "; outbox in state_dir: " in said, "and so is a folder in which nothing can be made"
+
+
+def test_a_page_goes_out_from_memory_while_the_disk_refuses_it(
+    receiver: Receiver, new_sink: Callable[..., Sink], tmp_path: Path, key_file: Path
+) -> None:
+    (tmp_path / "outbox").write_text("a file where the folder should be")
+    key_file.write_text("")
+    sink = new_sink(receiver.url)
+    assert "outbox in state_dir: File exists" in sink.status[1]
+    sink.submit(notice())
+    assert not sink.flush(), "it would be lost in a crash: Kafka must not be committed"
+    assert "in memory alone" in sink.status[1]
+    key_file.write_text(KEY)
+    assert wait_until(lambda: sink.sent == 1)
+    assert sink.flush()
+    assert not sink.status[0], "the next page would not be on disk either"
+    (tmp_path / "outbox").unlink()
+    assert sink.flush()
+    assert sink.status[0]
+
+
+@pytest.mark.parametrize("name, value", [("HTTPS_PROXY", "gopher://me:hunter2@p:1"), ("SSL_CERT_FILE", "/missing")])
+def test_a_proxy_or_certificates_that_cannot_be_used_are_a_status(
+    name: str, value: str, receiver: Receiver, new_sink: Callable[..., Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setenv(name, value)
+        sink = new_sink(receiver.url)
+        sink.submit(notice())
+        assert wait_until(lambda: not sink.status[0])
+        assert name in sink.status[1]
+        assert "hunter2" not in sink.status[1]
+    assert wait_until(lambda: sink.sent == 1)
+    assert sink.status[0]
 
 
 def test_the_demo_base_incident_reads_well(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
