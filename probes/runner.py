@@ -255,3 +255,12 @@ class Reconfigurable(Protocol):
 
     def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
         """A second runner over the same files, not yet open; "" keeps this runner's own setting."""
+
+
+@runtime_checkable
+class LosesDevice(Protocol):
+    """A runner whose device may fail so that only another process can use it again. Without it every failure counts as
+    one that the next round may not have."""
+
+    def lost_device(self) -> str:
+        """Why this process can compute nothing on the device any more, in words; "" where it can. Called after work."""

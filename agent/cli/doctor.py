@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from agent.assemble import goldens_of
 from agent.cli.console import as_json, console, rows_table
 from agent.config import Config, Model, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
 from agent.worker.goldens import UNKEPT
+from agent.worker.watched_bases import goldens_of
 from detectors.records import Reason
 from probes import cpu_share
 from probes.artefacts.base_files import locate

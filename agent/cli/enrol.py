@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from agent.assemble import log_threshold, runner_of
+from agent.assemble import log_threshold
 from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
 from agent.cli.enrol_progress import EnrolProgress
 from agent.clock import Clock
@@ -21,6 +21,7 @@ from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
 from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
+from agent.worker.watched_bases import runner_of
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.name_encoding import earlier_version
 from detectors.records import Identity, NoiseFloor

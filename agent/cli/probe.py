@@ -13,12 +13,13 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from agent.assemble import goldens_of, monitor_of, runner_of
+from agent.assemble import monitor_of
 from agent.cli.console import as_json, console, people_to_stderr, say, verdict_table
 from agent.clock import Clock
 from agent.config import Config, Model, load
 from agent.errors import Refused
 from agent.worker.cause_replays import CauseReplays, InForce
+from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Status, Verdict
 from probes.canaries.round import Scheduled, replay_base_round

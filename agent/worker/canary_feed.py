@@ -2,7 +2,7 @@
 finished them.
 
 It belongs to the loop's thread. A base that gave no round for too long gets a blocked one here, so that a worker that
-hangs shows as unmonitorable.
+hangs or has ended shows as unmonitorable.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.records import Flip, GoldenAccepted
-from agent.worker.silence import Silence
+from agent.worker.silence import Blocked, Silence
 from detectors.records import BaseRound, FaultReplay, Reason, Round
 
 CanaryResult = BaseRound | FaultReplay | Flip | GoldenAccepted
@@ -19,7 +19,8 @@ CanaryResult = BaseRound | FaultReplay | Flip | GoldenAccepted
 class CanaryFeed:
     """bases: base -> its adapters; every_s: seconds between two rounds of one base, None where no canary is replayed.
 
-    A base without a round for ``every_s`` and STUCK_S more gives a blocked one with the next number.
+    A base without a round for ``every_s`` and STUCK_S more gives a blocked one with the next number. After a
+    ``Blocked`` it gives one at its usual interval, with that reason, until it is replayed again.
     """
 
     def __init__(self, bases: Mapping[str, Sequence[str]], every_s: float | None) -> None:
@@ -32,6 +33,13 @@ class CanaryFeed:
         """One result of the worker; those of other kinds are not for this feed."""
         if isinstance(result, CanaryResult):
             self._finished.append(result)
+        if self._silence is None:
+            return
+        match result:
+            case Blocked():
+                self._silence.block(self._bases, result)
+            case BaseRound():
+                self._silence.unblock([result.base])
 
     def poll(self, now: float) -> list[CanaryResult]:
         """All that was finished since the last call, in that order; never waits."""
@@ -48,9 +56,9 @@ class CanaryFeed:
             return []
         reasons = {base: self._silence.reason(base, now) for base in self._bases}
         return [
-            blocked_round(base, self._bases[base], self._next[base], now, Reason.NOT_REPLAYED_YET, why)
-            for base, why in reasons.items()
-            if why
+            blocked_round(base, self._bases[base], self._next[base], now, blocked.reason, blocked.why)
+            for base, blocked in reasons.items()
+            if blocked
         ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from agent.records import GoldenAccepted, PartitionAdapter, ScoredResponses
 from agent.worker.response_scorer import ResponseResults
-from agent.worker.silence import Silence
+from agent.worker.silence import Blocked, Silence
 from detectors.records import Identity
 from detectors.traffic_records import Embedding, TrafficRound, TrafficScore
 from probes.canaries.schedule import due
@@ -41,9 +41,15 @@ class LiveIdentities:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The worker gave each base its turn. began: when that turn did, seconds since the epoch"""
+    """The worker gave each base its turn.
+
+    began: when that turn did, seconds since the epoch; failure: what went wrong in it, "" where nothing did
+    done: adapter -> how many of its interactions were dealt with in it, scored or not
+    """
 
     began: float
+    done: Mapping[str, int] = field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclass(slots=True)
@@ -70,7 +76,8 @@ class ResponseFeed:
     A round without a response is handed out as well, so that silence is seen; but only after a turn of the worker that
     began when the round was due: while the worker is busy or hangs nobody knows whether responses came. What was
     scored before then comes out after GRACE_S, however long the worker's turn takes. A base that gave no round for
-    ``every_s`` and STUCK_S more gives one in which no adapter was scored, with the reason.
+    ``every_s`` and STUCK_S more gives one in which no adapter was scored, with the reason; after a ``Blocked`` it gives
+    one at its usual interval, until the worker has had a turn again.
     """
 
     def __init__(self, bases: Mapping[str, Sequence[str]], every_s: float, scored: bool) -> None:
@@ -95,6 +102,9 @@ class ResponseFeed:
                 waiting.scores = [score for score in waiting.scores if score.adapter != result.adapter]
             case TurnEnded():
                 self._turn_began = result.began
+                self._silence.unblock(self._bases)
+            case Blocked():
+                self._silence.block(self._bases, result)
 
     def poll(self, now: float) -> list[ScoredResponses]:
         """The round of each base that is due; never waits."""
@@ -106,9 +116,9 @@ class ResponseFeed:
             waiting.last = now
             self._silence.end(base, now)
             return self._round(base, now)
-        if reason := self._silence.reason(base, now):
+        if blocked := self._silence.reason(base, now):
             waiting.last = now
-            return self._silent(base, now, reason) if self._scored else None
+            return self._silent(base, now, blocked.why) if self._scored else None
         if len(waiting.embeddings) >= MOST_EMBEDDINGS:
             return self._surplus(base, now)
         return None

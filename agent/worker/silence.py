@@ -1,9 +1,23 @@
-"""Has a base given no round for too long? A thread that hangs cannot say so itself, and silence is never healthy."""
+"""Has a base given no round for too long? A process that hangs or has ended cannot say so itself, and silence is never
+healthy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from detectors.records import Reason
+
 # Seconds beyond the interval without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """No model answers, and why. why: in words"""
+
+    reason: Reason
+    why: str
 
 
 class Silence:
@@ -13,19 +27,30 @@ class Silence:
     """
 
     def __init__(self, every_s: float) -> None:
-        self._limit_s = every_s + STUCK_S
+        self._every_s = every_s
         self._last: dict[str, float] = {}
+        self._blocked: dict[str, Blocked] = {}
 
     def end(self, base: str, now: float) -> None:
         """The base has given a round."""
         self._last[base] = now
 
-    def reason(self, base: str, now: float) -> str:
-        """Why nothing came, in words, once in each such stretch; "" while the base is not overdue."""
+    def block(self, bases: Iterable[str], blocked: Blocked) -> None:
+        """From now on these bases are overdue at the interval of their rounds, for that reason."""
+        self._blocked |= dict.fromkeys(bases, blocked)
+
+    def unblock(self, bases: Iterable[str]) -> None:
+        """They are answered for again."""
+        for base in bases:
+            self._blocked.pop(base, None)
+
+    def reason(self, base: str, now: float) -> Blocked | None:
+        """Why nothing came, once in each such stretch; None while the base is not overdue."""
         # A clock that was set back must not lengthen the wait.
         self._last[base] = last = min(self._last.get(base, now), now)
-        quiet = now - last
-        if quiet <= self._limit_s:
-            return ""
+        quiet, blocked = now - last, self._blocked.get(base)
+        if quiet < self._every_s or (blocked is None and quiet <= self._every_s + STUCK_S):
+            return None
         self._last[base] = now
-        return f"no round finished for {quiet:.0f} s: the models are too slow, or their files or device hang"
+        hang = f"no round finished for {quiet:.0f} s: the models are too slow, or their files or device hang"
+        return blocked or Blocked(Reason.NOT_REPLAYED_YET, hang)

@@ -1,15 +1,17 @@
 """The thread that owns the models: it replays canaries when a round is due, scores sampled responses, and after an
 alarm regenerates the worst canaries as text and replays the faults that may explain it.
 
-The loop hands it findings (``submit``) and has its results handed to the feeds (``deliver``); it never waits for a
-model. One thread, because a GPU (or two cores) shared by two replays finishes neither sooner, and because a runner is
-not thread-safe. Everything below ``_work`` belongs to that thread, everything above it to the loop's.
+It runs in the model process (``model_child.py``), whose main thread hands it findings (``submit``) and passes its
+results on (``deliver``), and never waits for a model. One thread, because a GPU (or two cores) shared by two replays
+finishes neither sooner, and because a runner is not thread-safe. Everything below ``_work`` belongs to that thread,
+everything above it to the main thread.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -28,9 +30,9 @@ from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import due
-from probes.errors import ProbeError
+from probes.errors import NoMemory, ProbeError
 from probes.golden.record import Golden, identity_of
-from probes.runner import Runner
+from probes.runner import LosesDevice, Runner
 from probes.scoring.interaction import Interaction
 
 log = structlog.get_logger(__name__)
@@ -102,7 +104,9 @@ class Worker:
     receivers: get each result, in the order in which the results were made (``CanaryFeed.receive`` ...)
     backlog: interactions of each adapter that may wait; what comes beyond is shed by arrival order and counted in
     ``shed``
-    A round that fails half-way becomes blocked rounds with the reason; it never stops the thread.
+    A round that fails half-way becomes blocked rounds with the reason; it never stops the thread. Only a device that is
+    lost to this process ends it.
+    lost: why that is so, in words, "" while it works
     """
 
     def __init__(
@@ -123,7 +127,9 @@ class Worker:
         self._causes = CauseReplays(clock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._done: Counter[str] = Counter()
         self.failures = 0
+        self.lost = ""
         self._last_error = ""
 
     def open(self) -> None:
@@ -145,13 +151,20 @@ class Worker:
         self._causes.submit(finding)
         match finding:
             case TrafficBatch():
-                self._queue_responses(finding.fresh)
+                self.score(finding.fresh)
             case BaseRound() if self._schedule.flips:
                 worst = [with_worst(member, self._schedule.flips) for member in finding.members if member.measurements]
                 unread = {member.adapter: member for member in worst}
                 self._latest[finding.base] = _LatestRound(finding.number, finding.at, unread)
             case Verdict(reason=Reason.ALARM):
                 self._queue_texts(finding)
+
+    def score(self, interactions: Sequence[Interaction]) -> None:
+        """Queue responses that are to be scored; those of adapters without a model are left out."""
+        for interaction in interactions:
+            base = self._base_of.get(interaction.adapter)
+            if base is not None:
+                self._backlogs[base].add(interaction)
 
     def deliver(self) -> None:
         """Hand everything that was finished since the last call to the receivers; never waits.
@@ -162,6 +175,11 @@ class Worker:
             result = self._results.get()
             for receive in self._receivers:
                 receive(result)
+
+    @property
+    def working(self) -> bool:
+        """Does its thread run?"""
+        return self._thread.is_alive()
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -176,12 +194,6 @@ class Worker:
         words = f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
         return not self._last_error, self._last_error or words
 
-    def _queue_responses(self, interactions: Sequence[Interaction]) -> None:
-        for interaction in interactions:
-            base = self._base_of.get(interaction.adapter)
-            if base is not None:
-                self._backlogs[base].add(interaction)
-
     def _queue_texts(self, alarm: Verdict) -> None:
         """Of the adapters that the alarm names, each once a round. An alarm of responses is about no round of canaries,
         which are quiet then."""
@@ -194,8 +206,20 @@ class Worker:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            if not self._guarded(self._turn):
+            before = self.failures
+            busy = self._guarded(self._turn)
+            if busy or self.failures > before:
+                self.lost = self._lost_device()
+            if self.lost:
+                return
+            if not busy:
                 self._stop.wait(IDLE_S)
+
+    def _lost_device(self) -> str:
+        runners = [base.runner for base in self._bases.values() if base.opened]
+        return next(
+            (why for runner in runners if isinstance(runner, LosesDevice) and (why := runner.lost_device())), ""
+        )
 
     def _guarded(self, turn: Callable[[], bool]) -> bool:
         """One turn; what goes wrong is counted and logged, and the next turn comes all the same."""
@@ -211,7 +235,8 @@ class Worker:
             self._failed(f"{type(error).__name__}: {error}")
             log.exception("worker_turn_failed")
         finally:
-            self._results.put(TurnEnded(began))
+            done, self._done = dict(self._done), Counter()
+            self._results.put(TurnEnded(began, done, self._last_error))
         return False
 
     def _failed(self, why: str) -> None:
@@ -275,7 +300,9 @@ class Worker:
             done = self._replayed(base, number, at)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            done = blocked_round(base.name, base.adapters, number, at, Reason.REPLAY_FAILED, str(error))
+            reason = Reason.NO_MEMORY if isinstance(error, NoMemory | MemoryError) else Reason.REPLAY_FAILED
+            why = str(error) or type(error).__name__
+            done = blocked_round(base.name, base.adapters, number, at, reason, why)
         if done is not None:
             self._results.put(done)
 
@@ -316,12 +343,14 @@ class Worker:
         batch = [] if self._stopped() else backlog.take(BATCH)
         if not batch:
             return False
+        self._done.update(interaction.adapter for interaction in batch)
         if base.opened:
             ends = self._batch_ends()
             untouched = base.responses.process(
                 batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= ends
             )
             backlog.give_back(untouched)
+            self._done.subtract(interaction.adapter for interaction in untouched)
         else:
             base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
         self._results.put(ScoredBatch(base.name, base.responses.take()))

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.assemble import goldens_of, log_threshold, runner_of
+from agent.assemble import log_threshold
 from agent.config import Config
+from agent.worker.watched_bases import goldens_of, runner_of
 from benchmarks.figures import Figure, at_most, context, exactly
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.evidence.e_detector import advance, fresh, grid, level

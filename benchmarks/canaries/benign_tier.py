@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from agent.assemble import goldens_of, runner_of
 from agent.demo.stage import ADAPTERS, set_up, write_config
+from agent.worker.watched_bases import goldens_of, runner_of
 from benchmarks.canaries.benign import with_floor
 from benchmarks.figures import Figure, at_most, console, context
 from benchmarks.zoo import broken

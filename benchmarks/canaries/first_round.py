@@ -15,10 +15,11 @@ from pathlib import Path
 from safetensors.numpy import load_file, save_file
 
 from agent.alerting.incidents import step_round
-from agent.assemble import goldens_of, monitor_of, runner_of
+from agent.assemble import monitor_of
 from agent.config import Config
 from agent.demo.stage import ADAPTERS, BASE, Stage, lay_base, replace_folder
 from agent.records import Notice, NoticeKind
+from agent.worker.watched_bases import goldens_of, runner_of
 from benchmarks.figures import Figure, at_most, context, exactly
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Reason, Status, Verdict

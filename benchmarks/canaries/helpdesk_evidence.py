@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.assemble import goldens_of, runner_of
 from agent.demo.stage import ADAPTERS, set_up, write_config
+from agent.worker.watched_bases import goldens_of, runner_of
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.zoo.enrolled_base import (
     BUDGET,

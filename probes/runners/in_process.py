@@ -25,7 +25,7 @@ from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
 from probes.model.fault_injection import FaultInjection, ResolvedTarget
 from probes.model.forward import Model
-from probes.model.free_memory import in_halves
+from probes.model.free_memory import in_halves, no_memory
 from probes.model.likeness import likeness
 from probes.model.packing import pack, pack_prompts, pack_texts
 from probes.model.response_scoring import GoldenModels, answers, chunks, unanswered
@@ -201,6 +201,19 @@ class Runner:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         tokens = tokenizer.encode(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)
         return next((token for token in reversed(tokens) if token in ends), None)
+
+    def lost_device(self) -> str:
+        """After an illegal access or a failed assertion in a kernel every further call of CUDA in this process fails.
+
+        Source: CUDA Runtime API, cudaErrorIllegalAddress and its like: "the process must be terminated and relaunched".
+        """
+        if not torch.cuda.is_initialized():
+            return ""
+        try:
+            torch.zeros(1, device=self.config.placement().device).item()
+        except RuntimeError as error:
+            return "" if no_memory(self.config.base, error) else str(error).partition("\n")[0]
+        return ""
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
         """Golden means as first loaded by this runner; after a restart only a golden record knows what was accepted."""

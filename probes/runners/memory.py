@@ -54,7 +54,9 @@ FAULTS = {
     "unreadable": "files cannot be read",
     "files_changing": "files have not settled",
     "failing": "files are readable, the replay itself fails",
+    "device_lost": "every replay fails until the process is started again (base only)",
 }
+FAILING = ("failing", "device_lost")
 BLOCKS = {"unreadable": Reason.UNREADABLE, "files_changing": Reason.FILES_CHANGING}
 
 
@@ -205,6 +207,9 @@ class Runner:
         self._check_known(adapter)
         return ("3 of 3 modules match nothing in this base",) if self._fault(adapter)[0] == "mismatched" else ()
 
+    def lost_device(self) -> str:
+        return FAULTS["device_lost"] if self._fault("")[0] == "device_lost" else ""
+
     def _scored(self, job: ScoringJob, asking: ScoringOptions) -> ScoringAnswer:
         known = job.adapter in self.config.adapters
         detail = why_not(job, asking, toy.VOCABULARY) or ("" if known else f"no adapter {job.adapter} is known")
@@ -260,8 +265,8 @@ class Runner:
             return
         for subject in ("", *names):
             readiness = self._readiness(subject)
-            if readiness.blocked or self._fault(subject)[0] == "failing":
-                raise Unreplayable(subject or self.config.base, readiness.detail or FAULTS["failing"])
+            if readiness.blocked or self._fault(subject)[0] in FAILING:
+                raise Unreplayable(subject or self.config.base, readiness.detail or FAULTS[self._fault(subject)[0]])
 
     def _answer(self, replay: Replay, shape: BatchShape) -> Replayed:
         text = [*replay.prompt, *replay.forced[:-1]]

@@ -11,17 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.assemble import (
-    _telemetry,
-    log_threshold,
-    monitor_of,
-    runner_of,
-    sampler_of,
-    scoring_options,
-    stream_counts,
-)
+from agent.assemble import _telemetry, log_threshold, monitor_of, sampler_of, scoring_options, stream_counts
 from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
+from agent.worker.watched_bases import runner_of
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.evidence.alternative import BASE, HALF_STRENGTH

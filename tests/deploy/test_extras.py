@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from agent.__main__ import EXTRA_OF
+from agent.errors import EXTRA_OF
 from tests.deploy.installed import ROOT, Environment, asked_by, closure, environment
 from tests.test_rooms import imported
 

@@ -24,7 +24,7 @@ import agent.sinks
 import detectors.kinds
 import probes.runners
 from agent.app import App
-from agent.assemble import assemble, runner_of
+from agent.assemble import assemble
 from agent.config import Config, load
 from agent.demo.broker import Broker, start_broker
 from agent.kafka.client import ensure_topic, publish
@@ -32,6 +32,7 @@ from agent.kafka.contract import Outgoing
 from agent.records import Finding, TrafficBatch
 from agent.sinks.memory import Sink as MemorySink
 from agent.traffic import decoder, formats
+from agent.worker.watched_bases import runner_of
 from detectors.records import BaseRound, Verdict
 from tests.agent.sinks import test_every_sink
 from tests.agent.traffic.formats import records, test_every_format

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
-from agent.assemble import goldens_of, monitor_of, runner_of
+from agent.assemble import monitor_of
 from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.config import Config, load
 from agent.demo.receiver import violations
@@ -20,6 +20,7 @@ from agent.sinks import clickhouse, pagerduty, prometheus
 from agent.store import client as store
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
+from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.diagnosis.name_encoding import mixture
 from detectors.records import FaultKind
 from probes.canaries.round import Scheduled, replay_base_round

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.assemble import goldens_of, monitor_of, runner_of
+from agent.assemble import monitor_of
 from agent.config import load
+from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.records import Reason, Status
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.archive import save

@@ -18,9 +18,10 @@ from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import BATCH, TURN_S, Result, Schedule, WatchedBase, Worker
 from detectors.records import BaseRound, Cause, Floats, Reason, Status, SubjectKind, Verdict
+from probes.errors import NoMemory
 from probes.golden.archive import save
 from probes.runner import BatchShape, Replay, Replayed, Stop
-from probes.runners.memory import Config, Runner
+from probes.runners.memory import FAULTS, Config, Runner
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import ScoringOptions
 from tests.agent import findings
@@ -200,8 +201,47 @@ def test_a_turn_that_fails_is_told_and_ends_all_the_same(bases: list[WatchedBase
     worker.turn()
     bases[0].runner.embed = None  # type: ignore[method-assign, assignment]
     worker.submit(sampled(findings.interaction(1, "a")))
-    assert worker.turn() == [TurnEnded(clock.now())]
-    assert worker.failures == 1 and "TypeError" in worker._last_error
+    failure = "TypeError: 'NoneType' object is not callable"
+    assert worker.turn() == [TurnEnded(clock.now(), {"a": 1}, failure)]
+    assert worker.failures == 1
+
+
+class Full(Slow):
+    """There is no memory for what it is to load."""
+
+    def open(self) -> None:
+        raise NoMemory("base", 8_000_000_000, 1_000_000_000)
+
+
+def test_a_round_that_fails_for_want_of_memory_says_so(tmp_path: Path, clock: HandClock) -> None:
+    base = watched(tmp_path, clock, "a")
+    base.runner = Full(Config(adapters={"a": "a-v1"}))
+    (blocked,) = [result for result in Turned([base], BOTH, clock).turn() if isinstance(result, BaseRound)]
+    assert [member.blocked for member in blocked.members] == [Reason.NO_MEMORY]
+    assert "8 GB requested, 1 GB free" in blocked.members[0].detail
+
+
+def test_a_turn_counts_what_it_has_dealt_with_and_not_what_it_gave_back(
+    bases: list[WatchedBase], clock: HandClock
+) -> None:
+    worker = Turned(bases, replace(ALONE, responses_every_s=9.0), clock)
+    worker.turn()
+    worker.submit(sampled(*(findings.interaction(n, "a") for n in range(30))))
+    given: list[int] = []
+    for _ in range(6):
+        given += [result.done.get("a", 0) for result in worker.turn() if isinstance(result, TurnEnded)]
+        clock.advance(9.0)
+    assert sum(given) == 30 and max(given) <= BATCH and given[0] < BATCH
+
+
+def test_a_device_that_is_lost_ends_the_thread_and_names_the_reason(tmp_path: Path, clock: HandClock) -> None:
+    save(enrolled("alpha"), tmp_path)
+    base = watched(tmp_path, clock, "alpha")
+    worker = Worker([base], BOTH, clock, [])
+    base.runner.inject(None, "device_lost")  # type: ignore[attr-defined]
+    worker.open()
+    worker._thread.join(60.0)
+    assert (worker.working, worker.lost) == (False, FAULTS["device_lost"])
 
 
 def wanted(worker: Worker) -> list[str]:

@@ -1,0 +1,113 @@
+"""From the configuration to the bases that the model process watches, each with its runner and its golden records.
+
+The only file that makes runners. The model libraries are imported when one is made and nowhere earlier; the agent's own
+process never does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from agent.config import Config, Model
+from agent.errors import Refused
+from agent.worker.goldens import Fetch, Goldens, kept_before
+from agent.worker.response_scorer import ResponseScorer
+from agent.worker.worker import Schedule, WatchedBase
+from probes import runner_registry
+from probes.errors import Refused as ProbeRefused
+from probes.golden.record import Golden, Unmonitorable
+from probes.golden.weights import accepted_adapter, folder_of
+from probes.runner import Runner
+from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.token_distribution import SamplingParameters
+from probes.scoring.tokenise import Retokenise
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """All that the model process is told when it starts.
+
+    scoring: how responses are scored, None where they are not; sampler: the deployment's
+    numbers: base -> number of its next canary round, 0 where there was none
+    ceiling: bytes that the process may hold, None for no limit of its own
+    """
+
+    config: Config
+    schedule: Schedule
+    scoring: ScoringOptions | None
+    sampler: SamplingParameters
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    ceiling: int | None = None
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Those that are loaded."""
+        return tuple(model for model in self.config.models if model.replay)
+
+
+def watched_bases(settings: ModelSettings, fetch: Fetch) -> list[WatchedBase]:
+    """Not opened. fetch: asks the store for a golden record whose file was lost, as in ``Goldens``. Raises Refused."""
+    return [_watched(settings, model, fetch) for model in settings.models]
+
+
+def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase:
+    config, folder = settings.config, settings.config.probes.golden_dir
+    runner, retokenise = runner_of(config, model), Retokenise(config.scoring.retokenise)
+    kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
+    responses = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
+    names = tuple(adapter.name for adapter in model.adapters)
+    number = settings.numbers.get(model.name, 0)
+    return WatchedBase(model.name, runner, _goldens(config, model, fetch), names, responses, number)
+
+
+def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
+    """The runner of one base, as ``probes.runner`` names it; imports the model libraries here and nowhere earlier.
+
+    golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
+    Raises Refused for settings that the runner does not take.
+    """
+    probes = config.probes
+    accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
+    filled_in = {
+        "base": model.path,
+        "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters},
+        "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
+        "golden_adapters": _kept_adapters(config, accepted),
+        "device": probes.device,
+        "cache_dir": str(probes.cache_dir),
+        "max_batch_tokens": probes.max_batch_tokens,
+        "attention": probes.attention,
+        "threads": probes.threads,
+    }
+    try:
+        return runner_registry.make(probes.runner, filled_in, probes.runner_settings)
+    except ProbeRefused as error:
+        raise Refused(f"probes.{error.what}", error.actual, error.wanted) from None
+
+
+def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable]:
+    """The golden records in force now, or why there is none, in the order of the configuration."""
+    shelf = _goldens(config, model)
+    shelf.look()
+    return shelf.held
+
+
+def _goldens(config: Config, model: Model, fetch: Fetch | None = None) -> Goldens:
+    pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
+    return Goldens(config.probes.golden_dir, model.name, pins, fetch)
+
+
+def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
+    """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
+    # Resolved: under two hash schemes one base has two names.
+    names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
+    kept = {folder.resolve() for folder in names if folder.is_dir()}
+    return str(kept.pop()) if len(kept) == 1 else None
+
+
+def _kept_adapters(config: Config, goldens: Sequence[Golden]) -> dict[str, str]:
+    """Where enrolment kept the adapters of the golden records, of those that it kept."""
+    kept = {golden.adapter: accepted_adapter(config.probes.golden_dir, golden) for golden in goldens}
+    return {name: str(folder) for name, folder in kept.items() if folder is not None}
