@@ -63,7 +63,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
-    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
+    judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.fleet)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     parts = partial(_statuses, sinks, worker, traffic)
     routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from agent.alerting.incidents import KINDS, to_notice
+from agent.alerting.notice import KINDS, to_notice
 from agent.alerting.outbox import Outbox
 from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.clock import Clock, HandClock
