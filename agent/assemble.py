@@ -59,7 +59,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     state = StateFile(config.state_dir)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.elsewhere)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     parts = partial(_statuses, sinks, worker, traffic, state)
     routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)

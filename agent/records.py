@@ -210,8 +210,9 @@ class NoticeReason(StrEnum):
     ADAPTER_MOVED = "adapter_moved"
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
-    CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds
-    CAN_TELL_AGAIN = "can_tell_again"  # resolve of that: the same subject's degraded incident follows
+    NO_LONGER_JUDGED = "no_longer_judged"  # of an open incident: unmonitorable for three rounds, so it stays open
+    CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds: an incident of its own
+    CAN_TELL_AGAIN = "can_tell_again"  # resolve of that
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,7 @@ class Notice:
     """One event for the on-call system. dedup_key: cluster and subject, never the cause. summary <= 1024 characters.
 
     after: dedup key of the incident that has to be told before this, "" for none
+    change: of a change event, the name by which the fleet knows that it was sent
     """
 
     kind: NoticeKind
@@ -229,6 +231,7 @@ class Notice:
     at: float
     details: Mapping[str, str] = field(default_factory=dict)
     after: str = ""
+    change: str = ""
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted

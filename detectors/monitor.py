@@ -157,6 +157,7 @@ class Monitor:
         """The verdict of canaries with what responses and embeddings say beside it."""
         name, responses = canary.subject, self._responses
         self._latest_canaries[canary.subject_kind, name] = canary
+        canary = replace(canary, good_responses=responses.good_rounds(canary.subject_kind, name))
         if canary.subject_kind is SubjectKind.BASE:
             incident = responses.bases.get(name, Incident())
             return (
@@ -175,7 +176,7 @@ class Monitor:
         verdicts = self._responses.decide(record, by_adapter)
         # A base has no evidence of its own: its verdict reports that of its members, who restart theirs.
         self._restart_decided((v for v in verdicts if v.subject_kind is SubjectKind.ADAPTER), TrafficRound)
-        both = (self._with_canaries(verdict) for verdict in verdicts)
+        both = (self._with_canaries(replace(verdict, good_responses=verdict.good_in_a_row)) for verdict in verdicts)
         return Judged(evidence, tuple(v for v in both if v is not None), self._responses.calibrated(record))
 
     def _with_canaries(self, traffic: Verdict) -> Verdict | None:

@@ -524,8 +524,8 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 # ---------------------------------------------------------------------------------------------------------------------
 # Headlines of notices, by why something is sent (NoticeReason in agent/records.py).
 #
-# subject: with "base" before it where it is one; base; cause and reason: in words; affected: see AFFECTED; retention,
-# strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
+# subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
+# retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
 # live_tokenizer, live_template: the first digits of the hashes of what is in place now; why: as given at enrolment.
 
 HEADLINES = {
@@ -534,8 +534,9 @@ HEADLINES = {
     "taken_over": "{subject}: continues as the incident of its base {covered_by}",
     "recovered": "{subject}: recovered{retention}",
     "reenrolled": "{subject}: a new release was accepted - {why}",
+    "no_longer_judged": "{subject}: was degraded, and cannot be judged any more - {reason}: {explanation}",
     "cannot_tell": "{subject}: cannot tell whether it is healthy - {reason}: {explanation}",
-    "can_tell_again": "{subject}: is measured again, and degraded: an incident of its own follows",
+    "can_tell_again": "{subject}: is measured again - {status}{retention}",
     "base_moved": "base {base}: other weights ({live_base}), its adapters keep their effect{strength}",
     "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
@@ -570,6 +571,8 @@ SENT_BECAUSE = {
     "taken_over": "the incident of its base reports it from now on",
     "recovered": "the incident is over",
     "reenrolled": "a new release was accepted, which ends the incident",
+    "no_longer_judged": "its incident is open, and it could not be measured for three rounds in a row or more; the "
+    "incident stays open until it is measured and has recovered",
     "cannot_tell": "it could not be measured for three rounds in a row or more",
     "can_tell_again": "it is measured again",
     "base_moved": "the base is another one than accepted, or answers differently",

@@ -460,6 +460,7 @@ class Verdict:
     covered_by: the base whose open incident speaks for this adapter
     retention_over_rounds: anytime-valid, over all rounds since the incident last opened or ended
     good_in_a_row, silent_in_a_row: good rounds, and rounds without measurements, in a row with this one
+    good_responses: rounds of good responses in a row, None where responses are not judged here
     tolerated_change: how a healthy adapter differs from what was accepted by more than its noise, in words; "" for not
     explanation: what was observed; action: the first thing to do
     """
@@ -491,3 +492,4 @@ class Verdict:
     silent_in_a_row: int = 0
     share_of: ShareOf = ShareOf.DRAWS
     tolerated_change: str = ""
+    good_responses: int | None = None

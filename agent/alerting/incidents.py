@@ -1,170 +1,208 @@
-"""When to wake somebody: pure, from verdicts to notices. Their words are in notice_text.py.
+"""When to wake somebody: pure, from verdicts to notices. One verdict's words are in notice_text.py.
 
-One incident per cluster and subject, whatever its cause: the cause may get sharper while the incident is open.
-A base's incident speaks for its members. Anything that cannot be judged for three rounds is reported once, as that; one
-that comes and goes after twice as many rounds each time within a day, which bounds how often it pages.
-How an incident stands, and for how many rounds, is the verdict's to say (detectors/verdicts/incident.py); here is kept
-what the on-call person was last told, and files of saved state hold it.
+One incident per cluster and subject, whatever its cause: the cause may get sharper while the incident is open. A base's
+incident speaks for its members. Anything that cannot be judged for three rounds is reported once, as that, and as an
+incident of its own; one that comes and goes after twice as many rounds each time within a day, which bounds how often
+it pages. How an incident stands, and for how many rounds, is the verdict's to say (detectors/verdicts/incident.py);
+here is kept what the on-call person was last told, by whichever pod (alert_state.py, fleet.py).
+
+A page waits for nobody. An incident that another live pod has reported is not reported again, and it is ended from here
+by evidence from here, once no other live pod shows it: by the first of those that could, or after a while by the next.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from agent.alerting.notice_text import VAGUE, details, headline
-from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
-from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
+from agent.alerting.alert_state import AlertState, Reported, States
+from agent.alerting.changes import step_changes
+from agent.alerting.fleet import ALONE, Fleet, SentIncident
+from agent.alerting.notice import blindness_key, dedup_key, state_key, to_notice
+from agent.alerting.notice_text import VAGUE, headline
+from agent.records import Notice, NoticeReason
+from detectors.records import Reason, Status, SubjectKind, Verdict
 
-MAX_KEY = 255
-# Within so many seconds of a notice that a subject cannot be judged, the next one takes twice as many silent rounds.
-CANNOT_TELL_AGAIN_S = 24 * 3600.0
-CHANGES_KEPT = 16
-KINDS = {
-    NoticeReason.DEGRADED: NoticeKind.TRIGGER,
-    NoticeReason.CAUSE_SHARPER: NoticeKind.TRIGGER,
-    NoticeReason.CANNOT_TELL: NoticeKind.TRIGGER,
-    NoticeReason.CAN_TELL_AGAIN: NoticeKind.RESOLVE,
-    NoticeReason.TAKEN_OVER: NoticeKind.RESOLVE,
-    NoticeReason.RECOVERED: NoticeKind.RESOLVE,
-    NoticeReason.REENROLLED: NoticeKind.RESOLVE,
-    NoticeReason.BASE_MOVED: NoticeKind.CHANGE,
-    NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
-    NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
-    NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
-    NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
-    NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
-}
-# Reasons of a healthy verdict that are reported once, and those notices of them that are about the base.
-CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
 # Reasons of a degraded verdict that show no new bad round.
 OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
-OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
-class AlertState:
-    """What the on-call person was last told about one subject.
+class _Look:
+    """One verdict, when it is looked at, and what the store says of the fleet by then; None without an answer."""
 
-    opened_as: "" with no incident open, else "degraded" or "cannot_tell"; cause: the one that was named
-    changes: what was reported as a change, by the hash of what is there now
-    cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
-    tolerated_change: is the latest word on a change within tolerance that there is one?
-    cause_refined: was that cause told as one that replayed faults gave the open incident?
-    """
+    verdict: Verdict
+    now: float
+    cluster: str
+    fleet: Fleet | None
 
-    opened_as: str = ""
-    cause: str = Cause.NONE.value
-    changes: tuple[str, ...] = ()
-    cannot_tell_at: tuple[float, ...] = ()
-    tolerated_change: bool = False
-    cause_refined: bool = False
+    @property
+    def key(self) -> str:
+        return state_key(self.verdict.subject_kind, self.verdict.subject)
 
-    def silent_rounds_needed(self, at: float) -> int:
-        """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
-        time that somebody was within a day before."""
-        return SILENT_ROUNDS << len(self.cannot_tell_since(at))
+    @property
+    def measured(self) -> bool:
+        return self.verdict.status is not Status.UNMONITORABLE and self.verdict.reason is not Reason.OUTPUT_DRIFT
 
-    def cannot_tell_since(self, at: float) -> tuple[float, ...]:
-        return tuple(before for before in self.cannot_tell_at if at - before < CANNOT_TELL_AGAIN_S)
+    @property
+    def degraded(self) -> bool:
+        return self.verdict.status is Status.DEGRADED and not self.verdict.covered_by
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "opened_as": self.opened_as,
-            "cause": self.cause,
-            "told": self.changes,
-            "cannot_tell_at": self.cannot_tell_at,
-            "tolerated_change": self.tolerated_change,
-            "cause_refined": self.cause_refined,
-        }
+    @property
+    def shown_elsewhere(self) -> bool:
+        """May the incident be another live pod's too? Without an answer it may."""
+        return self.fleet is None or self.fleet.degraded(self.key)
 
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> AlertState:
-        """Files of earlier versions hold counters of rounds too, which the verdicts have of their own, and neither when
-        it was reported that a subject cannot be judged nor what was said of changes within tolerance and of causes by
-        replay."""
-        cannot_tell_at, changed = tuple(stored.get("cannot_tell_at", ())), stored.get("tolerated_change", False)
-        refined = stored.get("cause_refined", False)
-        return cls(stored["opened_as"], stored["cause"], tuple(stored["told"]), cannot_tell_at, changed, refined)
+    @property
+    def blind_elsewhere(self) -> bool:
+        return self.fleet is None or self.fleet.blind(self.key)
 
+    def is_news(self, reported: Reported) -> bool:
+        """Is it to be reported as open? Once more where the pod that did is gone, with an outbox that may not have been
+        empty; to PagerDuty a second trigger of an open incident is none."""
+        gone = self.fleet is not None and reported.by != "" and reported.by not in self.fleet.live
+        return not reported.is_open or gone
 
-States = Mapping[str, AlertState]
-
-
-def state_key(kind: SubjectKind, subject: str) -> str:
-    """Where a subject's state lies in ``States``."""
-    return f"{kind.value}/{subject}"
+    def ending(self, reported: Reported, shown_elsewhere: bool) -> tuple[Reported, bool]:
+        """The report of an incident that is over here, and whether that is to be sent now: at once by the first live
+        pod, later by the next ones, to which the store says by then that it was."""
+        if shown_elsewhere or self.fleet is None:
+            return replace(reported, ends_since=None), False
+        since = self.now if reported.ends_since is None else reported.ends_since
+        return replace(reported, ends_since=since), self.now - since >= self.fleet.wait_s(self.key)
 
 
 def step_round(
-    states: States, verdicts: Sequence[Verdict], now: float, cluster: str, elsewhere: Collection[str] = ()
+    states: States, verdicts: Sequence[Verdict], now: float, cluster: str, fleet: Fleet | None = ALONE
 ) -> tuple[dict[str, AlertState], tuple[Notice, ...]]:
     """All verdicts of one base's round -> what is sent, and the states after it.
 
-    elsewhere: state keys that another live pod's latest verdict calls degraded; their incidents are not resolved here
+    fleet: None where the store gave no answer in time
     """
     after, notices = dict(states), []
     speaking = one_voice(verdicts)
-    all_healthy = all(verdict.status is Status.HEALTHY for verdict in speaking)
     for verdict in speaking:
-        key = state_key(verdict.subject_kind, verdict.subject)
-        reasons = _reasons(after.get(key, AlertState()), verdict, key in elsewhere)
-        if reasons:
-            after[key] = after_notice(after.get(key, AlertState()), verdict, reasons[-1])
-        notices += [to_notice(verdict, reason, cluster, now) for reason in reasons]
-        for change, now_there in _changes(verdict, all_healthy):
-            about = state_key(*_subject(verdict, change))
-            state = after.get(about, AlertState())
-            if now_there not in state.changes:
-                after[about] = replace(state, changes=(*state.changes, now_there)[-CHANGES_KEPT:])
-                notices.append(to_notice(verdict, change, cluster, now))
-        if reason := _of_tolerated_change(after.get(key, AlertState()), verdict):
-            is_there = reason is NoticeReason.TOLERATED_CHANGE
-            after[key] = replace(after.get(key, AlertState()), tolerated_change=is_there)
-            notices.append(to_notice(verdict, reason, cluster, now))
-    return after, tuple(notices)
+        look = _Look(verdict, now, cluster, fleet)
+        after[look.key], sent = _step(after.get(look.key, AlertState()), look)
+        notices += sent
+    after, changes = step_changes(after, speaking, now, cluster, fleet)
+    return after, (*notices, *changes)
 
 
-def _changes(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, str]]:
-    """What is another one than accepted under a subject that is well, each with the name that ``changes`` keeps of it.
+def reenrolled(
+    state: AlertState, verdict: Verdict, why: str, now: float, cluster: str, fleet: Fleet | None = ALONE
+) -> tuple[AlertState, tuple[Notice, ...]]:
+    """A new release was accepted: ends the open incident with the reason given, unless another pod has. verdict: the
+    latest of that adapter.
 
-    all_healthy: are all subjects of the base? What lies under all of them is a harmless change only then.
+    What was said of a change within tolerance was about the former record: nobody is told that it is over.
     """
-    identity, reason = verdict.identity, verdict.reason
-    if reason not in CHANGES or verdict.covered_by:
-        return []
-    has_changed = {
-        (NoticeReason.BASE_MOVED, identity.live_base): identity.base_moved or reason is Reason.BASE_MOVED,
-        (NoticeReason.TOKENIZER_CHANGED, f"tokenizer {identity.live_tokenizer}"): identity.tokenizer_moved,
-        (NoticeReason.TEMPLATE_CHANGED, f"template {identity.live_template}"): (
-            identity.template_moved or reason is Reason.TEMPLATE_CHANGED
-        ),
-        (NoticeReason.ADAPTER_MOVED, f"adapter {identity.live_adapter}"): (
-            identity.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
-        ),
-    }
-    return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]
+    state = replace(state, tolerated_change=False)
+    key = dedup_key(cluster, verdict.subject_kind, verdict.subject)
+    sent = SentIncident() if fleet is None else fleet.incidents.get((key, False), SentIncident())
+    if not sent.opened_at and sent.ended_at > state.incident.at:
+        state = replace(state, incident=Reported(at=sent.ended_at))
+    if not state.incident.is_open:
+        return state, ()
+    notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)
+    summary = f"[{cluster}] {headline(verdict, NoticeReason.REENROLLED, why)}"
+    explained = replace(notice, summary=summary[:1024], details={**notice.details, "why": why})
+    return state.after_notice(verdict, NoticeReason.REENROLLED, now), (explained,)
 
 
-def _of_tolerated_change(state: AlertState, verdict: Verdict) -> NoticeReason | None:
-    """Said once, and once more when it is over; a verdict that is not healthy says nothing of it, nor does one by
-    responses, or on a base that has moved."""
-    is_there = bool(verdict.tolerated_change)
-    is_measured = verdict.share_of is not ShareOf.RESPONSES and verdict.reason is not Reason.BASE_MOVED
-    is_told = verdict.status is Status.HEALTHY and is_measured and not verdict.covered_by
-    if not is_told or is_there is state.tolerated_change:
-        return None
-    return NoticeReason.TOLERATED_CHANGE if is_there else NoticeReason.TOLERATED_CHANGE_OVER
+def with_fleet(state: AlertState, verdict: Verdict, now: float, cluster: str, fleet: Fleet) -> AlertState:
+    """With what any pod of the fleet has sent about this subject since."""
+    subject = verdict.subject_kind, verdict.subject
+    key, nothing = dedup_key(cluster, *subject), SentIncident()
+    sent = fleet.incidents.get((key, False), nothing)
+    incident = state.incident.with_sent(sent, verdict, now)
+    if incident.is_open and sent.opened_at == incident.at > state.incident.at:
+        state = replace(state, cause=sent.cause, cause_refined=sent.sharper)
+    blind, former = fleet.incidents.get((blindness_key(cluster, *subject), True), nothing), state.former_key
+    by_earlier_version = fleet.incidents.get((key, True), nothing)
+    if former or (by_earlier_version.opened_at and not blind.opened_at and not state.blindness.is_open):
+        blind, former = by_earlier_version, True
+    blindness = state.blindness.with_sent(blind, verdict, now)
+    return replace(state, incident=incident, blindness=blindness, former_key=former and blindness.is_open)
 
 
-def _subject(verdict: Verdict, reason: NoticeReason) -> tuple[SubjectKind, str]:
-    """What a notice is about: the base where that changed, whichever verdict reports it."""
-    if reason in OF_A_BASE:
-        return SubjectKind.BASE, verdict.base
-    return verdict.subject_kind, verdict.subject
+def _step(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
+    """What is sent for one verdict, in order, and the state after it."""
+    if look.fleet is not None:
+        state = with_fleet(state, look.verdict, look.now, look.cluster, look.fleet)
+    state = replace(state, incident=state.incident.after(look.verdict), blindness=state.blindness.after(look.verdict))
+    if state.former_key and (look.degraded or state.incident.is_open):
+        return _out_of_the_way(state, look)
+    sent = []
+    for step in (_step_incident, _step_blindness):
+        state, reason = step(state, look)
+        if reason is not None:
+            sent.append(_notice(look, reason, state.former_key))
+            state = state.after_notice(look.verdict, reason, look.now)
+    return state, sent
+
+
+def _out_of_the_way(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
+    """A warning of an earlier version lies under the key of the page that is due or open: it would swallow the page, so
+    it is ended first, unless that would end the page of another pod."""
+    state, sent = _step(replace(state, blindness=Reported(at=look.now), former_key=False), look)
+    swallows = any(notice.reason is NoticeReason.DEGRADED for notice in sent) and not look.shown_elsewhere
+    return state, [_notice(look, NoticeReason.CAN_TELL_AGAIN, True), *sent] if swallows else sent
+
+
+def _step_incident(state: AlertState, look: _Look) -> tuple[AlertState, NoticeReason | None]:
+    incident, verdict = state.incident, look.verdict
+    if look.degraded:
+        return replace(state, incident=replace(incident, ends_since=None)), _of_degraded(state, look)
+    if not incident.is_open:
+        return state, None
+    if verdict.covered_by or incident.is_recovered(verdict):
+        incident, now = look.ending(incident, look.shown_elsewhere)
+        over = NoticeReason.TAKEN_OVER if verdict.covered_by else NoticeReason.RECOVERED
+        return replace(state, incident=incident), over if now else None
+    lost = incident.held and not incident.not_judged and _is_silent(state, verdict)
+    return replace(state, incident=replace(incident, ends_since=None)), NoticeReason.NO_LONGER_JUDGED if lost else None
+
+
+def _of_degraded(state: AlertState, look: _Look) -> NoticeReason | None:
+    verdict = look.verdict
+    if look.is_news(state.incident):
+        # Recovering without an open incident: the state was lost, and a bad round would open it again. Of a cause that
+        # was named later too: it is about an earlier round, and what was told since may have ended.
+        return None if verdict.reason in OPENS_NOTHING else NoticeReason.DEGRADED
+    sharper = verdict.cause not in VAGUE and state.cause in VAGUE
+    # After a restart faults are replayed again: somebody may have closed the page by hand, and would be paged for that.
+    is_old = state.cause_refined and state.cause == verdict.cause.value
+    refined = verdict.reason is Reason.CAUSE_REFINED and not is_old
+    return NoticeReason.CAUSE_SHARPER if sharper or refined else None
+
+
+def _step_blindness(state: AlertState, look: _Look) -> tuple[AlertState, NoticeReason | None]:
+    blindness = state.blindness
+    if look.verdict.status is Status.UNMONITORABLE:
+        blindness = replace(blindness, ends_since=None)
+        # Of an incident that this pod has shown, its own page says so (``_step_incident``).
+        in_page = state.incident.is_open and state.incident.held
+        due = not in_page and look.is_news(blindness) and _is_silent(state, look.verdict)
+        return replace(state, blindness=blindness), NoticeReason.CANNOT_TELL if due else None
+    if not blindness.is_open or not look.measured:
+        return state, None
+    blindness, now = look.ending(blindness, look.blind_elsewhere)
+    return replace(state, blindness=blindness), NoticeReason.CAN_TELL_AGAIN if now else None
+
+
+def _is_silent(state: AlertState, verdict: Verdict) -> bool:
+    """For too long? Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody."""
+    silent = verdict.silent_in_a_row >= state.silent_rounds_needed(verdict.at)
+    return verdict.status is Status.UNMONITORABLE and silent and verdict.reason is not Reason.NO_TRAFFIC
+
+
+def _notice(look: _Look, reason: NoticeReason, former_key: bool) -> Notice:
+    notice = to_notice(look.verdict, reason, look.cluster, look.now)
+    if former_key and reason is NoticeReason.CAN_TELL_AGAIN:
+        subject = look.verdict.subject_kind, look.verdict.subject
+        return replace(notice, dedup_key=dedup_key(look.cluster, *subject))
+    return notice
 
 
 def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -182,88 +220,3 @@ def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
             bases.append(replace(base, silent_in_a_row=min(v.silent_in_a_row for v in own)))
             members = [v for v in members if v.base != base.subject]
     return [*bases, *members]
-
-
-def _reasons(state: AlertState, verdict: Verdict, degraded_elsewhere: bool) -> tuple[NoticeReason, ...]:
-    """What is sent for one verdict, in order: an open warning would swallow the page, so it is ended first."""
-    reason = needs_notice(state, verdict, degraded_elsewhere)
-    if reason is NoticeReason.DEGRADED and state.opened_as == "cannot_tell" and not degraded_elsewhere:
-        return NoticeReason.CAN_TELL_AGAIN, reason
-    return (reason,) if reason else ()
-
-
-def needs_notice(state: AlertState, verdict: Verdict, degraded_elsewhere: bool = False) -> NoticeReason | None:
-    """Is anything to be sent about the incident of this subject now, and why?
-
-    degraded_elsewhere: the incident is another live pod's too, so this one does not end it
-    """
-    may_end = bool(state.opened_as) and not degraded_elsewhere
-    if verdict.covered_by:
-        return NoticeReason.TAKEN_OVER if may_end else None
-    if verdict.status is Status.DEGRADED:
-        return _of_degraded(state, verdict)
-    if verdict.status is Status.UNMONITORABLE:
-        # Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody.
-        silent = verdict.silent_in_a_row >= state.silent_rounds_needed(verdict.at)
-        too_long = silent and verdict.reason is not Reason.NO_TRAFFIC
-        return NoticeReason.CANNOT_TELL if too_long and not state.opened_as else None
-    # Its own end, or good rounds enough where the memory of the incident was lost and nothing is left to end.
-    resolved = verdict.reason is Reason.RESOLVED or verdict.good_in_a_row >= GOOD_ROUNDS
-    recovered = verdict.status is Status.HEALTHY and resolved
-    measured_again = verdict.reason is not Reason.OUTPUT_DRIFT and state.opened_as == "cannot_tell"
-    return NoticeReason.RECOVERED if may_end and (recovered or measured_again) else None
-
-
-def _of_degraded(state: AlertState, verdict: Verdict) -> NoticeReason | None:
-    if state.opened_as != "degraded":
-        # Recovering without an open incident: the state was lost, and a bad round would open it again. Of a cause that
-        # was named later too: it is about an earlier round, and what was told since may have ended.
-        return None if verdict.reason in OPENS_NOTHING else NoticeReason.DEGRADED
-    sharper = verdict.cause not in VAGUE and Cause(state.cause) in VAGUE
-    # After a restart faults are replayed again: somebody may have closed the page by hand, and would be paged for that.
-    is_old = state.cause_refined and state.cause == verdict.cause.value
-    refined = verdict.reason is Reason.CAUSE_REFINED and not is_old
-    return NoticeReason.CAUSE_SHARPER if sharper or refined else None
-
-
-def after_notice(state: AlertState, verdict: Verdict, sent: NoticeReason) -> AlertState:
-    """The state once this was sent about a verdict."""
-    if KINDS[sent] is NoticeKind.RESOLVE:
-        return replace(state, opened_as="", cause=Cause.NONE.value, cause_refined=False)
-    if sent is NoticeReason.CANNOT_TELL:
-        times = (*state.cannot_tell_since(verdict.at), verdict.at)
-        return replace(state, opened_as="cannot_tell", cause=verdict.cause.value, cannot_tell_at=times)
-    refined = verdict.reason is Reason.CAUSE_REFINED
-    return replace(state, opened_as="degraded", cause=verdict.cause.value, cause_refined=refined)
-
-
-def reenrolled(
-    state: AlertState, verdict: Verdict, why: str, now: float, cluster: str
-) -> tuple[AlertState, tuple[Notice, ...]]:
-    """A new release was accepted: ends the open incident with the reason given. verdict: the latest of that adapter.
-
-    What was said of a change within tolerance was about the former record: nobody is told that it is over.
-    """
-    state = replace(state, tolerated_change=False)
-    if not state.opened_as:
-        return state, ()
-    notice = to_notice(verdict, NoticeReason.REENROLLED, cluster, now)
-    summary = f"[{cluster}] {headline(verdict, NoticeReason.REENROLLED, why)}"
-    explained = replace(notice, summary=summary[:1024], details={**notice.details, "why": why})
-    return after_notice(state, verdict, NoticeReason.REENROLLED), (explained,)
-
-
-def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float) -> Notice:
-    """One event about one verdict, complete enough to act on at three in the morning."""
-    key = dedup_key(cluster, *_subject(verdict, reason))
-    summary = f"[{cluster}] {headline(verdict, reason)}"
-    after = dedup_key(cluster, SubjectKind.BASE, verdict.covered_by) if reason is NoticeReason.TAKEN_OVER else ""
-    return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, details(verdict, reason, cluster), after)
-
-
-def dedup_key(cluster: str, kind: SubjectKind, subject: str) -> str:
-    """Same cluster and subject, same incident, from whichever pod. Never longer than PagerDuty's 255."""
-    key = f"gapwatch/{cluster}/{kind.value}/{subject}"
-    if len(key) <= MAX_KEY:
-        return key
-    return f"{key[: MAX_KEY - 17]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"

@@ -9,29 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from agent.alerting.alert_state import AlertState, States
 from agent.alerting.checkpoint import StateFile
-from agent.alerting.incidents import AlertState, States, reenrolled, state_key, step_round
+from agent.alerting.fleet import Fleet
+from agent.alerting.incidents import reenrolled, step_round
+from agent.alerting.notice import state_key
 from agent.records import Finding, GoldenAccepted, Notice, Observation, PartitionAdapter, ScoredResponses, TrafficBatch
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
 
-Elsewhere = Callable[[Collection[str]], Collection[str]]
+AskFleet = Callable[[Collection[tuple[SubjectKind, str]]], Fleet | None]
 
 
 class Judge:
     """Callable: ``judge(observation, now)`` gives the notices first, then the observation and what was found in it.
 
-    elsewhere: of these open subjects, those that another live pod's latest verdict calls degraded; called only while
-    an incident is open, because it reads the store
+    fleet: what all pods have sent about these subjects and how the others judge them, read from the store once for each
+    round; None where it gave no answer in time
     judged: by topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
     that evidence, so that records that are read again after a crash are recognised
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
 
-    def __init__(self, monitor: Monitor, cluster: str, file: StateFile, elsewhere: Elsewhere) -> None:
-        self._monitor, self._cluster, self._file, self._elsewhere = monitor, cluster, file, elsewhere
+    def __init__(self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet) -> None:
+        self._monitor, self._cluster, self._file, self._ask_fleet = monitor, cluster, file, fleet
         self._alerts: States = {}
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
@@ -71,19 +74,23 @@ class Judge:
 
     def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(round)
-        ended = self._end_replaced(judged.verdicts, now)
-        notices = self._notices(judged.verdicts, now)
+        fleet = self._fleet(judged.verdicts)
+        ended = self._end_replaced(judged.verdicts, now, fleet)
+        notices = self._notices(judged.verdicts, now, fleet)
         return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
 
     def _renamed(self, replay: FaultReplay, now: float) -> list[Finding]:
         """The round was handed on when it was judged: what is new is the cause."""
         verdicts = self._monitor.observe(replay).verdicts
-        return [*self._notices(verdicts, now), *verdicts]
+        return [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
 
-    def _notices(self, verdicts: Sequence[Verdict], now: float) -> tuple[Notice, ...]:
-        is_open = [key for key, state in self._alerts.items() if state.opened_as]
-        elsewhere = self._elsewhere(is_open) if is_open else ()
-        self._alerts, notices = step_round(self._alerts, verdicts, now, self._cluster, elsewhere)
+    def _fleet(self, verdicts: Sequence[Verdict]) -> Fleet | None:
+        subjects = {(verdict.subject_kind, verdict.subject) for verdict in verdicts}
+        bases = {(SubjectKind.BASE, verdict.base) for verdict in verdicts}
+        return self._ask_fleet(sorted(subjects | bases)) if verdicts else None
+
+    def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
+        self._alerts, notices = step_round(self._alerts, verdicts, now, self._cluster, fleet)
         return notices
 
     def _accept(self, accepted: GoldenAccepted) -> None:
@@ -94,14 +101,15 @@ class Judge:
             self._monitor.accept_new_golden(accepted.adapter)
             self._accepted_why[accepted.adapter] = accepted.why
 
-    def _end_replaced(self, verdicts: Collection[Verdict], now: float) -> list[Notice]:
+    def _end_replaced(self, verdicts: Collection[Verdict], now: float, fleet: Fleet | None) -> list[Notice]:
         """Notices that end incidents, with the reason given at enrolment, where a golden record was replaced."""
         ended: list[Notice] = []
         for verdict in verdicts:
             why = self._accepted_why.pop(verdict.subject, None) if verdict.subject_kind is SubjectKind.ADAPTER else None
             if why is not None:
                 key = state_key(SubjectKind.ADAPTER, verdict.subject)
-                state, notices = reenrolled(self._alerts.get(key, AlertState()), verdict, why, now, self._cluster)
+                before = self._alerts.get(key, AlertState())
+                state, notices = reenrolled(before, verdict, why, now, self._cluster, fleet)
                 self._alerts = {**self._alerts, key: state}
                 ended += notices
         return ended

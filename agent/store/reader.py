@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from agent.alerting.fleet import Fleet, spacing
 from agent.config import Config
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
+from agent.store.fleet import Subject, fleet
 
 TIMEOUT_S = 0.5
 
@@ -46,17 +48,18 @@ class StoreReader:
         columns, rows = self._query(lambda client: store.run_query(client, name, dict(params)))
         return list(columns), [tuple(row) for row in rows]
 
-    def elsewhere(self, subjects: Collection[str]) -> Collection[str]:
-        """The subjects that other pods judge degraded. Without an answer in time all of them may be, so that no
-        incident resolves; the next round queries again.
+    def fleet(self, subjects: Collection[Subject]) -> Fleet | None:
+        """What the pods of the cluster have sent about these subjects, and how the others judge them. None without an
+        answer in time: then nothing is ended; the next round queries again.
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        cluster, pod = self._config.cluster, self._config.pod
+        config, spacing_s = self._config, spacing(self._config.probes.every)
         try:
-            return self._soon(lambda client: store.degraded_elsewhere(client, cluster, pod))
+            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, spacing_s))
         except AgentError:
-            return subjects
+            return None
+        return answer
 
     def _soon(self, question: Callable[[store.Client], Any]) -> Any:
         """An answer within TIMEOUT_S, else Retryable: the loop does not wait for a store that hangs.

@@ -59,7 +59,7 @@ def evidence_rows(evidence: Evidence, origin: Origin) -> tuple[TableRows, ...]:
 
 
 def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
-    """What was sent. cause and round are the verdict's."""
+    """What was sent. cause, share_of and round are the verdict's."""
     row = {
         **origin.columns,
         **subject_columns(notice.verdict),
@@ -70,6 +70,8 @@ def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
         "reason": notice.reason.value,
         "dedup_key": notice.dedup_key,
         "cause": notice.verdict.cause.value,
+        "change": notice.change,
+        "share_of": notice.verdict.share_of.value,
         "summary": notice.summary,
         "details": dict(notice.details),
     }

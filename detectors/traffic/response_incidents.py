@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detectors.records import Evidence, Status, Verdict
+from detectors.records import Evidence, Status, SubjectKind, Verdict
 from detectors.registry import CalibratesSampler, EstimatesRetention, SeesOtherDistributions
 from detectors.traffic.adapter_decision import (
     ResponseEstimates,
@@ -62,6 +62,14 @@ class ResponseIncidents:
 
     def is_open(self, adapter: str) -> bool:
         return self.incidents.get(adapter, ResponseIncident()).open
+
+    def good_rounds(self, kind: SubjectKind, subject: str) -> int | None:
+        """Rounds of good responses in a row; None where responses are not judged."""
+        if self.estimator is None:
+            return None
+        if kind is SubjectKind.BASE:
+            return self.bases.get(subject, Incident()).good_in_a_row
+        return self.incidents.get(subject, ResponseIncident()).incident.good_in_a_row
 
     def covering(self, base: str) -> str:
         """The base, while its own incident speaks for its adapters; "" else, also while it cannot be judged."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.alerting.incidents import to_notice
+from agent.alerting.notice import to_notice
 from agent.records import (
     Finding,
     Flip,

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from agent.alerting.incidents import AlertState, step_round
+from agent.alerting.alert_state import AlertState
+from agent.alerting.incidents import step_round
 from agent.assemble import log_threshold, monitor_of, stream_counts
 from agent.config import Config
 from agent.records import NoticeReason

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.alerting.incidents import to_notice
+from agent.alerting.notice import to_notice
 from agent.records import NoticeReason
 from agent.store import client as store
 from agent.store import migrations

@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
 from agent.assemble import monitor_of
 from agent.cli.enrol import EnrolOptions, enrol_adapter
@@ -72,7 +73,7 @@ def told(config: Config) -> list[Finding]:
         scheduled = Scheduled(model.name, number, now, 512, seed=5)
         made = replay_base_round(runner, goldens_of(config, model), scheduled, lambda: False)
         assert made is not None
-        judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), lambda _: ())
+        judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), lambda _: ALONE)
         findings += judge(made, now)
         judge.save()
     runner.close()

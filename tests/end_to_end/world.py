@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
 from agent.app import App, Parts
 from agent.clock import HandClock
@@ -104,7 +105,7 @@ class World:
         self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
-        self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ())
+        self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ALONE)
         sinks = Sinks([self.sink, *others])
         sampler = TrafficSampler(sampling, ADAPTERS)
         consumer = MemoryConsumer(self.topic)

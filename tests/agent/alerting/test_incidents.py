@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from agent.alerting.incidents import AlertState, dedup_key, reenrolled, state_key, step_round, to_notice
+from agent.alerting.alert_state import AlertState
+from agent.alerting.fleet import ALONE, Fleet, JudgedBy, SentIncident
+from agent.alerting.incidents import reenrolled, step_round
+from agent.alerting.notice import dedup_key, state_key, to_notice
 from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Cause, Evidence, Reason, ShareOf, Status, SubjectKind, Verdict
@@ -79,12 +82,12 @@ def following(before: Incident, seen: Verdict) -> Incident:
     return advance(before, RoundResult(seen.at, outcome), Rules(Tolerances(), 20.0)).after
 
 
-def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list[tuple[str, str]]]:
+def told(*rounds: Sequence[Verdict], fleet: Fleet | None = ALONE) -> list[list[tuple[str, str]]]:
     """(kind, reason) of what each round sends, in order; the states also go through JSON between rounds."""
     states: dict[str, AlertState] = {}
     sent = []
     for verdicts in counted(*rounds):
-        states, notices = step_round(states, verdicts, FIXED, "prod", elsewhere)
+        states, notices = step_round(states, verdicts, FIXED, "prod", fleet)
         states = {key: AlertState.from_json(state.to_json()) for key, state in states.items()}
         sent.append([(notice.kind.value, notice.reason.value) for notice in notices])
     return sent
@@ -92,7 +95,7 @@ def told(*rounds: Sequence[Verdict], elsewhere: Sequence[str] = ()) -> list[list
 
 OPEN, SHARPER, OVER = ("trigger", "degraded"), ("trigger", "cause_sharper"), ("resolve", "taken_over")
 ENDED, CHANGE, CANNOT = ("resolve", "recovered"), ("change", "base_moved"), ("trigger", "cannot_tell")
-AGAIN = ("resolve", "can_tell_again")
+AGAIN, LOST = ("resolve", "can_tell_again"), ("trigger", "no_longer_judged")
 NEW_TEMPLATE, NEW_WORDS = ("change", "template_changed"), ("change", "tokenizer_changed")
 NEW_FILES = ("change", "adapter_moved")
 
@@ -151,16 +154,25 @@ CASES = {
     "a quiet round between adds nothing": ([[BLIND], [QUIET], [QUIET], [BLIND], [BLIND]], [[], [], [], [], [CANNOT]]),
     "outputs that moved are no measured round": (
         [[BLIND]] * 3 + [[MOVED_OUTPUTS], [GOOD]],
-        [[], [], [CANNOT], [], [ENDED]],
+        [[], [], [CANNOT], [], [AGAIN]],
     ),
-    "the first measured round ends it": ([[BLIND]] * 3 + [[SUSPECT]], [[], [], [CANNOT], [ENDED]]),
-    "a subject that cannot be judged and then is degraded is a new incident": (
+    "the first measured round ends it": ([[BLIND]] * 3 + [[SUSPECT]], [[], [], [CANNOT], [AGAIN]]),
+    "a subject that cannot be judged and then is degraded is another incident, whose page comes first": (
         [[BLIND]] * 3 + [[alarm()], [BAD]],
-        [[], [], [CANNOT], [AGAIN, OPEN], []],
+        [[], [], [CANNOT], [OPEN, AGAIN], []],
     ),
-    "rounds that cannot be judged do not end an incident, nor are they reported in one": (
-        [[alarm()]] + [[BLIND]] * 4,
-        [[OPEN], *([[]] * 4)],
+    "rounds that cannot be judged do not end an incident; its page says once that there are three": (
+        [[alarm()]] + [[BLIND]] * 4 + [[BAD]] + [[BLIND]] * 4,
+        [[OPEN], [], [], [LOST], *([[]] * 6)],
+    ),
+    "and says it again of another incident": (
+        [[alarm()], *[[BLIND]] * 3, [RESOLVED], [alarm()], *[[BLIND]] * 3],
+        [[OPEN], [], [], [LOST], [ENDED], [OPEN], [], [], [LOST]],
+    ),
+    "a quiet night is no reason to say so": ([[alarm()], *[[QUIET]] * 6], [[OPEN], *[[]] * 6]),
+    "an incident's end with nothing measured since is no end": (
+        [[alarm()], *[[BLIND]] * 3, [GOOD], [GOOD]],
+        [[OPEN], [], [], [LOST], [], [ENDED]],
     ),
     "a base that cannot be judged reports it for all its members": (
         [[BASE_BLIND, BLIND, other(BLIND)]] * 3,
@@ -212,7 +224,7 @@ def test_members_that_cannot_be_judged_are_reported_under_the_bases_key_alone() 
     for verdicts in counted(*[[BASE_BLIND, BLIND, other(BLIND)]] * 3):
         states, notices = step_round(states, verdicts, FIXED, "prod")
         keys += [notice.dedup_key for notice in notices]
-    assert keys == [BASE_KEY]
+    assert keys == ["gapwatch/prod/cannot-tell/base/smollm2"]
 
 
 def test_a_base_that_reports_for_its_members_waits_until_each_of_them_was_silent_for_three_rounds() -> None:
@@ -229,7 +241,7 @@ def cannot_tell_times(silent: Callable[[int, bool], bool], rounds: int) -> list[
     states: dict[str, AlertState] = {}
     incident, sent = Incident(), []
     for number in range(rounds):
-        is_open = states.get(state_key(SubjectKind.ADAPTER, ROUTER), AlertState()).opened_as != ""
+        is_open = states.get(state_key(SubjectKind.ADAPTER, ROUTER), AlertState()).blindness.is_open
         seen = replace(BLIND if silent(number, is_open) else GOOD, at=FIXED + 60.0 * number)
         incident = following(incident, seen)
         counted_in = replace(seen, silent_in_a_row=incident.silent_in_a_row, good_in_a_row=incident.good_in_a_row)
@@ -256,28 +268,91 @@ def test_no_day_has_more_pages_that_cannot_tell_than_the_bound() -> None:
     assert 7 <= most <= math.floor(math.log2(1440 / SILENT_ROUNDS + 2)) == 8
 
 
-def test_a_state_that_does_not_say_when_a_subject_could_not_be_judged_is_read_as_never() -> None:
-    former = {"opened_as": "cannot_tell", "cause": "none", "told": ["sha256:bb"]}
-    assert AlertState.from_json(former) == AlertState("cannot_tell", "none", ("sha256:bb",))
+HERE = state_key(SubjectKind.ADAPTER, ROUTER)
+BLIND_KEY = "gapwatch/prod/cannot-tell/adapter/ticket-router"
+
+
+def shown(**how: bool) -> Fleet:
+    """Another live pod, which comes after this one by name, judges the router so."""
+    return Fleet("pod-a", {"pod-b": True}, {HERE: {"pod-b": JudgedBy(**how)}})
+
+
+def keys_of(states: Mapping[str, AlertState], seen: Verdict, fleet: Fleet | None = ALONE) -> list[tuple[str, str]]:
+    """(reason, dedup key) of what is sent."""
+    return [(notice.reason.value, notice.dedup_key) for notice in step_round(states, [seen], FIXED, "prod", fleet)[1]]
+
+
+def test_that_a_subject_cannot_be_judged_and_that_it_is_degraded_are_two_incidents() -> None:
+    (*_, silent), (first, *_) = counted(*[[BLIND]] * 3), counted([alarm()])
+    states, (warning,) = step_round({}, silent, FIXED, "prod")
+    assert warning.dedup_key == BLIND_KEY
+    assert keys_of(states, first[0]) == [("degraded", KEY), ("can_tell_again", BLIND_KEY)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "fleet", "sent"),
+    [
+        (GOOD, ALONE, [("can_tell_again", KEY)]),
+        (GOOD, None, []),
+        (GOOD, shown(blind=True), []),
+        (alarm(), ALONE, [("can_tell_again", KEY), ("degraded", KEY)]),
+        (alarm(), shown(degraded=True), [("degraded", KEY)]),
+        (alarm(), None, [("degraded", KEY)]),
+    ],
+)
+def test_a_warning_of_an_earlier_version_is_ended_once_under_the_key_it_has(
+    seen: Verdict, fleet: Fleet | None, sent: list[tuple[str, str]]
+) -> None:
+    former = AlertState.from_json({"opened_as": "cannot_tell", "cause": "none", "told": ["sha256:bb"]})
+    assert (former.blindness.is_open, former.former_key, former.incident.is_open) == (True, True, False)
+    assert former.changes == ("sha256:bb",) and former.cannot_tell_at == ()
+    former = AlertState.from_json(json.loads(json.dumps(former.to_json())))
+    assert keys_of({HERE: former}, seen, fleet) == sent
+    after, _ = step_round({HERE: former}, [seen], FIXED, "prod", fleet)
+    if sent or seen is not GOOD:
+        again = {HERE: AlertState.from_json(json.loads(json.dumps(after[HERE].to_json())))}
+        assert keys_of(again, seen) == [], "and never again"
+        (*_, silent) = counted(*[[BLIND]] * 3)
+        assert keys_of({HERE: replace(again[HERE], incident=AlertState().incident)}, silent[0]) == [
+            ("cannot_tell", BLIND_KEY)
+        ], "the next one has a key of its own"
+
+
+def test_an_incident_of_an_earlier_version_goes_on() -> None:
+    former = AlertState.from_json({"opened_as": "degraded", "cause": "wrong_strength", "told": []})
+    assert keys_of({HERE: former}, NAMED) == []
+    assert keys_of({HERE: former}, RESOLVED) == [("recovered", KEY)]
 
 
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
-    here = state_key(SubjectKind.ADAPTER, ROUTER)
-    assert told([alarm()], [RESOLVED], [GOOD], elsewhere=[here]) == [[OPEN], [], []]
+    assert told([alarm()], [RESOLVED], [GOOD], fleet=shown(degraded=True)) == [[OPEN], [], []]
     alarmed, resolved, good = counted([alarm()], [RESOLVED], [GOOD])
     states, _ = step_round({}, alarmed, FIXED, "prod")
-    states, held = step_round(states, resolved, FIXED, "prod", [here])
-    states, freed = step_round(states, good, FIXED, "prod", [])
-    assert (len(held), [notice.reason for notice in freed]) == (0, [NoticeReason.RECOVERED])
+    states, held = step_round(states, resolved, FIXED, "prod", shown(degraded=True))
+    states, unanswered = step_round(states, resolved, FIXED, "prod", None)
+    states, freed = step_round(states, good, FIXED, "prod", shown())
+    assert (held, unanswered, [notice.reason for notice in freed]) == ((), (), [NoticeReason.RECOVERED])
+
+
+def test_that_a_subject_cannot_be_judged_is_over_when_no_live_pod_says_so() -> None:
+    """Also where another calls it degraded: that is another incident, and stays."""
+    assert told(*[[BLIND]] * 3, [GOOD], fleet=shown(blind=True))[-1] == []
+    assert told(*[[BLIND]] * 3, [GOOD], fleet=shown(degraded=True))[-1] == [AGAIN]
+    assert told(*[[BLIND]] * 3, [GOOD], fleet=None)[-1] == []
+    assert told(*[[BLIND]] * 3, [alarm()], fleet=shown(blind=True))[-1] == [OPEN]
+
+
+def test_a_pod_that_cannot_judge_says_so_beside_the_page_of_another() -> None:
+    page = SentIncident(opened_at=FIXED - 60, pod="pod-b")
+    fleet = replace(shown(degraded=True), incidents={(KEY, False): page})
+    assert told(*[[BLIND]] * 4, [GOOD], fleet=fleet) == [[], [], [CANNOT], [], [AGAIN]]
 
 
 def test_no_kind_of_resolve_ends_what_another_live_pod_calls_degraded() -> None:
-    here = state_key(SubjectKind.ADAPTER, ROUTER)
-    assert told(*[[BLIND]] * 3, [GOOD], elsewhere=[here])[-1] == []
-    assert told(*[[BLIND]] * 3, [alarm()], elsewhere=[here])[-1] == [OPEN], "its page is sent all the same"
-    assert told([alarm()], [BASE_ALARM, COVERED], elsewhere=[here])[-1] == [OPEN]
+    there = shown(degraded=True)
+    assert told([alarm()], [BASE_ALARM, COVERED], fleet=there)[-1] == [OPEN]
     states, _ = step_round({}, [alarm()], FIXED, "prod")
-    states, _ = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod", [here])
+    states, _ = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod", there)
     states, freed = step_round(states, [BASE_ALARM, COVERED], FIXED, "prod")
     assert [notice.reason for notice in freed] == [NoticeReason.TAKEN_OVER]
 

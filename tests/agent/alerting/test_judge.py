@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
 from agent.records import Finding, Notice, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
@@ -47,7 +48,7 @@ STORY: Sequence[BaseRound | ScoredResponses] = (
 
 
 def judge(folder: Path, configs: Mapping[str, object] | None = None) -> Judge:
-    return Judge(Monitor(Rules(Tolerances(), 20.0), configs), "prod", StateFile(folder), lambda _: ())
+    return Judge(Monitor(Rules(Tolerances(), 20.0), configs), "prod", StateFile(folder), lambda _: ALONE)
 
 
 @pytest.fixture(params=["as saved now", "as saved before"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.alerting.incidents import to_notice
+from agent.alerting.notice import to_notice
 from agent.alerting.notice_text import details, onset_words
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook

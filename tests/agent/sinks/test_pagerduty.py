@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from agent.alerting.incidents import KINDS, to_notice
+from agent.alerting.notice import KINDS, to_notice
 from agent.alerting.outbox import Outbox
 from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
 from agent.clock import Clock, HandClock

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,10 +14,8 @@ from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.rows import to_rows
-from agent.store.table_rows import Origin
-from detectors.records import Status
 from tests.agent import findings
-from tests.agent.findings import BASE, NOW, ROUTER
+from tests.agent.findings import NOW, ROUTER
 from tests.agent.store.stored import HERE, Connect, embedded, insert
 from tests.clickhouse_http import ClickHouseServer
 
@@ -158,27 +153,6 @@ def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Cli
     insert(migrated, findings.golden(NOW + 60))
     assert store.golden_row(migrated, ROUTER, cluster="prod") == ("sha256:gggg", old.data)
     assert store.golden_row(migrated, ROUTER, "sha256:none", "prod") is None
-
-
-@embedded
-def test_degraded_elsewhere_is_the_latest_verdict_of_other_live_pods(migrated: store.Client) -> None:
-    def pod(name: str, beat: float, *statuses: Status, first: float = NOW - 30, **more: Any) -> None:
-        there = Origin("prod", name)
-        insert(migrated, replace(findings.heartbeat(beat), pod=name), place=there)
-        for i, status in enumerate(statuses):
-            at = first if i == 0 else NOW - 30 + i
-            insert(migrated, findings.verdict(status, at=at, subject=f"of-{name}", **more), place=there)
-
-    pod("me", time.time(), Status.DEGRADED)
-    pod("bad", time.time(), Status.HEALTHY, Status.DEGRADED)
-    pod("blind", time.time(), Status.DEGRADED, Status.UNMONITORABLE, Status.UNMONITORABLE)
-    pod("blind-for-hours", time.time(), Status.DEGRADED, Status.UNMONITORABLE, first=NOW - 9000)
-    pod("recovered", time.time(), Status.DEGRADED, Status.HEALTHY, Status.UNMONITORABLE)
-    pod("base-speaks", time.time(), Status.DEGRADED, covered_by=BASE)
-    pod("judges-it-no-more", time.time(), Status.DEGRADED, first=NOW - 9000)
-    pod("gone", NOW - 3000, Status.DEGRADED)
-    wanted = {"adapter/of-bad", "adapter/of-blind", "adapter/of-blind-for-hours"}
-    assert store.degraded_elsewhere(migrated, "prod", "me") == wanted
 
 
 @embedded

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.alerting.incidents import to_notice
+from agent.alerting.notice import to_notice
 from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store

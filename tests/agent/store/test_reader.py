@@ -12,6 +12,7 @@ import pytest
 from agent.config import Config, parse
 from agent.errors import Retryable
 from agent.store.reader import TIMEOUT_S, StoreReader
+from detectors.records import SubjectKind
 
 
 def config(dsn: str) -> Config:
@@ -37,9 +38,9 @@ def test_a_query_times_out_and_no_second_one_is_sent_meanwhile(deaf: str) -> Non
     reader.close()
 
 
-def test_without_the_store_every_open_incident_counts_as_open_elsewhere(deaf: str) -> None:
+def test_without_an_answer_nothing_is_known_of_the_fleet(deaf: str) -> None:
     reader = StoreReader(config(deaf))
-    assert set(reader.elsewhere(["adapter/a", "base/m"])) == {"adapter/a", "base/m"}
+    assert reader.fleet([(SubjectKind.ADAPTER, "a"), (SubjectKind.BASE, "m")]) is None
     reader.close()
 
 
@@ -56,5 +57,6 @@ def test_an_open_store_answers_by_name(tmp_path: Path) -> None:
     assert "subject" in columns
     assert rows == []
     assert reader.counted_upto() == {}
-    assert set(reader.elsewhere(["adapter/a"])) == set()
+    fleet = reader.fleet([(SubjectKind.ADAPTER, "a")])
+    assert fleet is not None and not fleet.live and not fleet.incidents and fleet.spacing_s == 90.0
     reader.close()

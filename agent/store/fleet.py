@@ -1,0 +1,110 @@
+"""What the store holds of the other pods of a cluster, for the notices of this one (agent/alerting/fleet.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from agent.alerting.fleet import Fleet, JudgedBy, SentIncident
+from agent.alerting.notice import blindness_key, dedup_key, state_key
+from agent.records import NoticeReason
+from agent.store.client import Client
+from detectors.records import Cause, ShareOf, SubjectKind
+
+Subject = tuple[SubjectKind, str]
+
+# The server gives up after so long; the loop waits less (reader.py).
+LONGEST_S = 3
+_SETTINGS = {"max_execution_time": LONGEST_S}
+
+_LIVE = """SELECT pod, argMax(rounds, at) > 0 FROM heartbeats
+WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 3 MINUTE GROUP BY pod"""
+
+# A resolve and a trigger of one moment: the trigger came after it.
+_INCIDENTS = """SELECT
+    dedup_key, reason = {cannot_tell:String} AS of_blindness,
+    toUnixTimestamp64Milli(maxIf(at, is_open)), toUnixTimestamp64Milli(any(ended_at)),
+    argMaxIf(tuple(pod, cause), at, is_open) AS latest, countIf(is_open AND reason = {sharper:String}) > 0,
+    countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String}
+FROM (
+    SELECT
+        dedup_key, reason, at, pod, cause, share_of, maxIf(at, kind = 'resolve') OVER (PARTITION BY dedup_key) AS ended_at,
+        kind = 'trigger' AND at >= ended_at AS is_open
+    FROM notices WHERE cluster = {cluster:String} AND kind != 'change' AND dedup_key IN {keys:Array(String)}
+) GROUP BY dedup_key, of_blindness"""
+
+_CHANGES = """SELECT dedup_key, reason, change, toUnixTimestamp64Milli(max(at)) FROM notices
+WHERE cluster = {cluster:String} AND kind = 'change' AND change != '' AND dedup_key IN {keys:Array(String)}
+GROUP BY dedup_key, reason, change"""
+
+# A round without requests, or with embeddings alone, says neither that a subject can be judged nor that it cannot.
+_JUDGED = """SELECT
+    pod, subject_kind, subject, base, argMaxIf(tuple(status, covered_by), at, status != 'unmonitorable') AS measured,
+    argMaxIf(status, at, reason NOT IN ('no_traffic', 'output_drift')) = 'unmonitorable' AS is_blind,
+    argMaxIf(tolerated_change != '', at, status = 'healthy') AS has_changed
+FROM verdicts
+WHERE cluster = {cluster:String} AND subject IN {subjects:Array(String)} AND pod IN {pods:Array(String)}
+    AND at > now() - INTERVAL 7 DAY
+GROUP BY pod, subject_kind, subject, base HAVING max(at) > now() - INTERVAL 2 HOUR"""
+
+
+def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject], spacing_s: float) -> Fleet:
+    """What this pod has to know of the others to report on these subjects.
+
+    A pod is live where its heartbeat is at most three minutes old, and judges a subject where its last verdict is at
+    most two hours old: one whose verdicts are written when they change has one an hour. Losing sight of a subject does
+    not end its incident: of each pod the latest verdict up to a week old counts that is not unmonitorable. A member
+    that is covered by its base's incident has none of its own.
+    """
+    live = _rows(client, _LIVE, cluster=cluster, pod=pod)
+    pods = {name: bool(busy) for name, busy in live}
+    return Fleet(
+        pod=pod,
+        live=pods,
+        judged=_judged(client, cluster, subjects, list(pods)) if pods else {},
+        incidents=_incidents(client, cluster, subjects),
+        changes=_changes(client, cluster, subjects),
+        spacing_s=spacing_s,
+    )
+
+
+def _incidents(client: Client, cluster: str, subjects: Collection[Subject]) -> dict[tuple[str, bool], SentIncident]:
+    keys = [key(cluster, *subject) for subject in subjects for key in (dedup_key, blindness_key)]
+    reasons = {
+        "cannot_tell": NoticeReason.CANNOT_TELL.value,
+        "sharper": NoticeReason.CAUSE_SHARPER.value,
+        "not_judged": NoticeReason.NO_LONGER_JUDGED.value,
+        "responses": ShareOf.RESPONSES.value,
+    }
+    rows = _rows(client, _INCIDENTS, cluster=cluster, keys=keys, **reasons)
+    return {
+        (key, bool(of_blindness)): SentIncident(
+            opened / 1000, ended / 1000, pod, cause or Cause.NONE.value, *map(bool, flags)
+        )
+        for key, of_blindness, opened, ended, (pod, cause), *flags in rows
+    }
+
+
+def _changes(client: Client, cluster: str, subjects: Collection[Subject]) -> dict[tuple[str, str, str], float]:
+    keys = [dedup_key(cluster, *subject) for subject in subjects]
+    rows = _rows(client, _CHANGES, cluster=cluster, keys=keys)
+    return {(key, reason, change): at / 1000 for key, reason, change, at in rows}
+
+
+def _judged(
+    client: Client, cluster: str, subjects: Collection[Subject], pods: list[str]
+) -> dict[str, dict[str, JudgedBy]]:
+    rows = _rows(client, _JUDGED, cluster=cluster, subjects=sorted({name for _, name in subjects}), pods=pods)
+    members = [(pod, base, is_blind) for pod, kind, _, base, _, is_blind, _ in rows if kind == SubjectKind.ADAPTER]
+    judged: dict[str, dict[str, JudgedBy]] = {}
+    for pod, kind, subject, base, (status, covered_by), is_blind, has_changed in rows:
+        own = [blind for name, of_base, blind in members if (name, of_base) == (pod, base)]
+        # A base is unmonitorable, too, where all but one of its members are measured.
+        blind = bool(is_blind) and (kind == SubjectKind.ADAPTER or all(own))
+        how = JudgedBy(status == "degraded" and not covered_by, blind, bool(has_changed))
+        judged.setdefault(state_key(SubjectKind(kind), subject), {})[pod] = how
+    return judged
+
+
+def _rows(client: Client, sql: str, **given: Any) -> list[Any]:
+    return list(client.query(sql, parameters=given, settings=_SETTINGS).result_rows)

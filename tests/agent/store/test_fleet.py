@@ -1,0 +1,135 @@
+"""What the store answers about the other pods, and about what they have sent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from agent.alerting.fleet import Fleet, SentIncident
+from agent.alerting.notice import blindness_key, dedup_key, to_notice
+from agent.records import Notice, NoticeReason
+from agent.store import client as store
+from agent.store.fleet import fleet
+from agent.store.table_rows import Origin
+from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
+from tests.agent import findings
+from tests.agent.findings import BASE, NOW, ROUTER, TONE
+from tests.agent.store.stored import embedded, insert
+
+pytestmark = embedded
+ADAPTER = SubjectKind.ADAPTER
+KEY = dedup_key("prod", ADAPTER, ROUTER)
+BLIND_KEY = blindness_key("prod", ADAPTER, ROUTER)
+
+
+def ask(client: store.Client, *subjects: str, pod: str = "me", bases: tuple[str, ...] = ()) -> Fleet:
+    about = [*((ADAPTER, name) for name in subjects), *((SubjectKind.BASE, name) for name in bases)]
+    return fleet(client, "prod", pod, about, 90.0)
+
+
+def live(client: store.Client, pod: str, *verdicts: Verdict, beat: float | None = None, rounds: int = 1) -> None:
+    place = Origin("prod", pod)
+    at = time.time() if beat is None else beat
+    insert(client, replace(findings.heartbeat(at), pod=pod, rounds=rounds), *verdicts, place=place)
+
+
+def test_a_live_pod_judges_a_subject_degraded_by_its_latest_measured_verdict(migrated: store.Client) -> None:
+    def pod(name: str, *statuses: Status, first: float = NOW - 30, beat: float | None = None, **more: Any) -> None:
+        times = [first, *(NOW - 30 + i for i in range(1, len(statuses)))]
+        subject = f"of-{name}"
+        seen = [findings.verdict(s, at=at, subject=subject, **more) for s, at in zip(statuses, times, strict=True)]
+        live(migrated, name, *seen, beat=beat)
+
+    blind = Status.UNMONITORABLE
+    pod("me", Status.DEGRADED)
+    pod("bad", Status.HEALTHY, Status.DEGRADED)
+    pod("blind", Status.DEGRADED, blind, blind)
+    pod("blind-for-hours", Status.DEGRADED, blind, first=NOW - 9000)
+    pod("recovered", Status.DEGRADED, Status.HEALTHY, blind)
+    pod("base-speaks", Status.DEGRADED, covered_by=BASE)
+    pod("writes-once-an-hour", Status.DEGRADED, first=NOW - 5400)
+    pod("judges-it-no-more", Status.DEGRADED, first=NOW - 9000)
+    pod("gone", Status.DEGRADED, beat=NOW - 3000)
+    names = [
+        *("me", "bad", "blind", "blind-for-hours", "recovered", "base-speaks", "writes-once-an-hour"),
+        *("judges-it-no-more", "gone"),
+    ]
+    seen = ask(migrated, *(f"of-{name}" for name in names))
+    assert [name for name in names if seen.degraded(f"adapter/of-{name}")] == [
+        *("bad", "blind", "blind-for-hours", "writes-once-an-hour")
+    ]
+    assert [name for name in names if seen.blind(f"adapter/of-{name}")] == ["blind", "blind-for-hours", "recovered"]
+    assert set(seen.live) == set(names) - {"me", "gone"}
+
+
+def test_a_pod_without_requests_is_not_one_that_cannot_tell(migrated: store.Client) -> None:
+    quiet = findings.verdict(Status.UNMONITORABLE, Reason.NO_TRAFFIC, at=NOW - 10)
+    live(migrated, "quiet", findings.verdict(at=NOW - 20), quiet)
+    assert not ask(migrated, ROUTER).blind("adapter/ticket-router")
+    live(migrated, "blind", findings.verdict(Status.UNMONITORABLE, at=NOW - 20), quiet)
+    assert ask(migrated, ROUTER).blind("adapter/ticket-router")
+
+
+def test_a_pod_that_measures_one_of_two_adapters_is_not_blind_on_their_base(migrated: store.Client) -> None:
+    base = findings.verdict(Status.UNMONITORABLE, subject_kind=SubjectKind.BASE)
+    lost = findings.verdict(Status.UNMONITORABLE, subject=TONE)
+    live(migrated, "a", base, lost, findings.verdict())
+    assert not ask(migrated, ROUTER, TONE, bases=(BASE,)).blind(f"base/{BASE}")
+    live(migrated, "b", base, lost, findings.verdict(Status.UNMONITORABLE))
+    assert ask(migrated, ROUTER, TONE, bases=(BASE,)).blind(f"base/{BASE}")
+
+
+def test_the_rank_counts_the_live_pods_before_that_judge_the_subject_or_may_be_about_to(migrated: store.Client) -> None:
+    live(migrated, "pod-a", findings.verdict(at=NOW - 10))
+    live(migrated, "pod-b", findings.verdict(at=NOW - 10, subject=TONE))
+    live(migrated, "pod-c", rounds=0)
+    live(migrated, "pod-e", findings.verdict(at=NOW - 10))
+    live(migrated, "pod-0", findings.verdict(at=NOW - 10), beat=NOW - 600)
+    seen = ask(migrated, ROUTER, pod="pod-d")
+    assert (seen.rank("adapter/ticket-router"), seen.wait_s("adapter/ticket-router")) == (2, 180.0)
+    assert ask(migrated, ROUTER, pod="pod-a").wait_s("adapter/ticket-router") == 0.0
+
+
+def sent(reason: NoticeReason, at: float, **more: Any) -> Notice:
+    status = Status.UNMONITORABLE if reason is NoticeReason.CANNOT_TELL else Status.DEGRADED
+    return to_notice(findings.verdict(status, **more), reason, "prod", at)
+
+
+def test_what_is_open_is_what_was_sent_since_the_last_end(migrated: store.Client) -> None:
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 900), sent(NoticeReason.RECOVERED, NOW - 800))
+    seen = ask(migrated, ROUTER).incidents
+    assert seen == {(KEY, False): SentIncident(0.0, NOW - 800)}
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 700, share_of=ShareOf.RESPONSES), place=Origin("prod", "pod-a"))
+    insert(migrated, sent(NoticeReason.CAUSE_SHARPER, NOW - 600), place=Origin("prod", "pod-b"))
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 650), place=Origin("another cluster", "pod-c"))
+    insert(migrated, sent(NoticeReason.CANNOT_TELL, NOW - 500), place=Origin("prod", "pod-d"))
+    seen = ask(migrated, ROUTER).incidents
+    page = SentIncident(NOW - 600, NOW - 800, "pod-b", "none", sharper=True, by_responses=True)
+    assert seen == {(KEY, False): page, (BLIND_KEY, True): SentIncident(NOW - 500, 0.0, "pod-d")}
+    insert(migrated, sent(NoticeReason.NO_LONGER_JUDGED, NOW - 400), place=Origin("prod", "pod-b"))
+    assert ask(migrated, ROUTER).incidents[KEY, False].not_judged
+    assert ask(migrated, TONE).incidents == {}
+
+
+def test_a_warning_of_an_earlier_version_is_known_by_its_reason(migrated: store.Client) -> None:
+    former = replace(sent(NoticeReason.CANNOT_TELL, NOW - 500), dedup_key=KEY)
+    insert(migrated, former)
+    assert ask(migrated, ROUTER).incidents == {(KEY, True): SentIncident(NOW - 500, 0.0, "pod-0")}
+    # In one moment: the warning is ended, and the page goes out.
+    ended = replace(sent(NoticeReason.CAN_TELL_AGAIN, NOW - 300), dedup_key=KEY)
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 300), ended)
+    assert ask(migrated, ROUTER).incidents == {
+        (KEY, True): SentIncident(0.0, NOW - 300),
+        (KEY, False): SentIncident(NOW - 300, NOW - 300, "pod-0"),
+    }
+
+
+def test_a_change_is_known_by_its_name(migrated: store.Client) -> None:
+    moved = findings.verdict(reason=Reason.BASE_MOVED, subject_kind=SubjectKind.BASE)
+    for at in (NOW - 60, NOW - 30):
+        insert(migrated, to_notice(moved, NoticeReason.BASE_MOVED, "prod", at, "sha256:bb"))
+    insert(migrated, to_notice(moved, NoticeReason.BASE_MOVED, "prod", NOW))
+    key = dedup_key("prod", SubjectKind.BASE, BASE)
+    assert ask(migrated, ROUTER, bases=(BASE,)).changes == {(key, "base_moved", "sha256:bb"): NOW - 30}
+    assert ask(migrated, ROUTER).changes == {}
