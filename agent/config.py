@@ -295,6 +295,11 @@ class Config(Section):
         return self.kafka is not None and self.scoring.enabled and model.replay
 
     @property
+    def consumer_group(self) -> str:
+        """Of Kafka, by which this configuration reads and counts; "" without one."""
+        return (self.kafka.group_id or "") if self.kafka else ""
+
+    @property
     def responses_every(self) -> float:
         """Seconds between two rounds of responses."""
         return self.probes.every if self.scoring.every is None else self.scoring.every

@@ -79,7 +79,8 @@ class Sink:
 
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._clock = config, surroundings.clock
-        self._origin = Origin(surroundings.cluster, surroundings.pod, config.store_text)
+        around = surroundings
+        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group)
         self._changed = threading.Condition()
         self._traffic: deque[TableRows] = deque()
         self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}

@@ -180,18 +180,28 @@ def _query_text(name: str, folder: Traversable) -> str:
 
 
 _COUNTED = """SELECT topic, partition, max(next) FROM (
-    SELECT topic, partition, last_offset + 1 AS next FROM request_counts WHERE cluster = {cluster:String}
-    UNION ALL SELECT topic, partition, next_offset AS next FROM batches WHERE cluster = {cluster:String}
+    SELECT topic, partition, last_offset + 1 AS next FROM request_counts
+    WHERE cluster = {cluster:String} AND if(consumer_group = '', has({adapters:Array(String)}, toString(adapter)),
+        consumer_group = {group:String})
+    UNION ALL SELECT topic, partition, next_offset AS next FROM batches
+    WHERE cluster = {cluster:String} AND consumer_group = {group:String} AND consumer_group != ''
 ) GROUP BY topic, partition"""
 
 
-def counted_upto(client: Client, cluster: str = "") -> dict[tuple[str, int], int]:
-    """(topic, partition) -> first offset whose request is in no stored count yet.
+def counted_upto(
+    client: Client, cluster: str = "", group: str = "", adapters: Sequence[str] = ()
+) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> first offset whose request this consumer group has in no stored count yet.
 
-    Counts are stored before the batch's own row, so after a crash between the two only the counts
-    include the batch; both are read.
+    group: of Kafka, "" where the agent reads without one; adapters: those that it watches
+
+    Counts are stored before the batch's own row, so after a crash between the two only the counts include the batch;
+    both are read. Rows without a group are of an agent without one, or of an earlier version, whose groups shared one
+    watermark: they hold for whoever watches their adapter, so that an upgrade counts nothing twice, and not for a group
+    that watches others, so that it skips nothing. Their batches name no adapter and hold for nobody.
     """
-    rows = client.query(_COUNTED, parameters={"cluster": cluster}).result_rows
+    given = {"cluster": cluster, "group": group, "adapters": list(adapters)}
+    rows = client.query(_COUNTED, parameters=given).result_rows
     return {(topic, partition): upto for topic, partition, upto in rows}
 
 

@@ -32,8 +32,10 @@ class StoreReader:
 
     def counted_upto(self) -> dict[tuple[str, int], int]:
         """See client.counted_upto. Raises Retryable when no answer comes in time."""
+        config = self._config
+        adapters = [adapter.name for model in config.models for adapter in model.adapters]
         counted: dict[tuple[str, int], int] = self._soon(
-            lambda client: store.counted_upto(client, self._config.cluster)
+            lambda client: store.counted_upto(client, config.cluster, config.consumer_group, adapters)
         )
         return counted
 
