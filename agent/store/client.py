@@ -10,6 +10,7 @@ import fcntl
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,28 @@ Client = Any  # clickhouse_connect's client, which is imported only in ``connect
 HELD = "a running agent has it open: query that agent (gapwatch query does)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
+ACCESS_DENIED = 497
+UNKNOWN_TABLE = 60
+_CODE = re.compile(r"Code: (\d+)")
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
-_UNKNOWN_NAMES = {16, 47, 60, _UNKNOWN_DATABASE}
+_UNKNOWN_NAMES = {16, 47, UNKNOWN_TABLE, _UNKNOWN_DATABASE}
 _PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
 
 
-def connect(dsn: str, password_file: Path | None = None) -> Client:
+def connect(dsn: str, password_file: Path | None = None, user: str = "", create: bool = True) -> Client:
     """A client that several threads may share; its database is created where it does not exist.
 
     dsn: ``chdb:///folder``, ``chdb://memory``, ``clickhouse://user@host:8443/database``, or http(s):// likewise;
     ``?database=NAME`` picks the database of an embedded engine
-    password_file: read at every call, so that a rotated password is picked up
+    password_file: read at every call, so that a rotated password is picked up; user: another one than the address names
+    create: false leaves a database that does not exist to ``gapwatch migrate``
 
     Raises Refused where address or login is wrong, Retryable where the store is away or open in another process.
     """
     where = dsns.address(dsn)
+    where = replace(where, user=user) if user else where
     try:
-        return _in_database(_opener(where, password_file), where.database)
+        return _in_database(_opener(where, password_file), where, create)
     except AgentError:
         raise
     except ImportError as error:
@@ -86,7 +92,8 @@ def _opener(where: Address, password_file: Path | None) -> Callable[..., Client]
     )
 
 
-def _in_database(open_client: Callable[..., Client], database: str) -> Client:
+def _in_database(open_client: Callable[..., Client], where: Address, create: bool) -> Client:
+    database = where.database
     if not database:
         return open_client()
     try:
@@ -94,10 +101,26 @@ def _in_database(open_client: Callable[..., Client], database: str) -> Client:
     except Exception as error:
         if getattr(error, "code", None) != _UNKNOWN_DATABASE and "UNKNOWN_DATABASE" not in str(error):
             raise
+    if not create:
+        raise Retryable(str(where), f"there is no database {database}: gapwatch migrate creates it")
     default = open_client()
-    default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
-    default.close()
+    try:
+        default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    except Exception as error:
+        if error_code(error) != ACCESS_DENIED:
+            raise
+        why = f"there is no database {database}, and this account may not create it: gapwatch migrate does"
+        raise Retryable(str(where), why) from error
+    finally:
+        default.close()
     return open_client(database=database)
+
+
+def error_code(error: Exception) -> int | None:
+    """ClickHouse's number of an error, which the embedded engine has in its text; None where it is none of theirs."""
+    code = getattr(error, "code", None)
+    named = _CODE.search(str(error))
+    return code if isinstance(code, int) else int(named[1]) if named else None
 
 
 def _as_agent_error(where: Address, error: Exception) -> AgentError:
@@ -169,7 +192,11 @@ def _query_error(name: str, error: Exception) -> AgentError:
     if code in _UNFIT_VALUE:
         return Refused(f"query {name}", message, "values that fit the parameters' types")
     if code in _UNKNOWN_NAMES:
-        return Refused(f"query {name}", message, "a store with this version's tables (a running agent creates them)")
+        return Refused(
+            f"query {name}",
+            message,
+            "a store with this version's tables (gapwatch migrate or a running agent creates them)",
+        )
     return Retryable("clickhouse", message)
 
 

@@ -19,7 +19,7 @@ TIMEOUT_S = 0.5
 
 
 class StoreReader:
-    """Connects at the first query, and again after an error; creates the tables where they do not exist."""
+    """Connects at the first query, and again after an error; creates the tables as ``migrations.opened`` does."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -98,8 +98,7 @@ class StoreReader:
     def _opened(self) -> store.Client:
         with self._lock:
             if self._client is None:
-                self._client = store.connect(self._config.clickhouse.dsn, self._config.clickhouse.password_file)
-                migrations.migrate(self._client, replicated=self._config.clickhouse.replicated)
+                self._client = migrations.opened(self._config.clickhouse)
             return self._client
 
     def _drop(self) -> None:
