@@ -200,6 +200,14 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
 
 
 @cli.command()
+def migrate(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
+    """Create the store's tables, or bring those of an earlier version up to this one."""
+    from agent.cli.migrate import migrate_store
+
+    return migrate_store(config, json)
+
+
+@cli.command()
 def runbook(
     cause: Annotated[str | None, typer.Argument(help="As an incident names it; without one, list all.")] = None,
 ) -> int:

@@ -215,7 +215,8 @@ def _traffic(
 
 def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
-    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock)
+    group = config.consumer_group
+    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group)
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 

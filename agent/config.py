@@ -29,6 +29,8 @@ from agent.alerting.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
 from agent.kafka.config import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
+from agent.store.migrations import DAY_S, SHORTEST_KEEP_D, TIMES
+from agent.store.migrations import Account as MigrationAccount
 from agent.traffic.reservoir import Config as SamplingConfig
 from agent.yaml_document import shown_key
 from detectors.records import THE_BASE
@@ -69,6 +71,13 @@ def of_an_adapter(name: str) -> str:
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+
+
+def _days(seconds: float) -> float:
+    """Raises Unfit unless these are days, and enough of them for what is asked of the store."""
+    if seconds % DAY_S or seconds < SHORTEST_KEEP_D * DAY_S:
+        raise Unfit(f"{seconds / DAY_S:g} days", f"whole days, {SHORTEST_KEEP_D}d or more: incidents look back a week")
+    return seconds
 
 
 def _twice(names: list[str]) -> list[str]:
@@ -227,13 +236,30 @@ class Alerts(Section):
 class ClickHouse(Section):
     """Where rows go. dsn: clickhouse://user@host:8443/db, or chdb:///folder for the embedded engine.
 
+    replicated: Replicated engines; on_cluster: name of the cluster that tables are created on, "" for this server alone
+    migrations: the account of ``gapwatch migrate``; agents then create and alter nothing. None: they do it themselves
+    where their account may
+    keep: table -> how long its rows are kept, over what the migrations say; set by whoever migrates
     store_text: keep prompts and outputs of production; off unless configured
     """
 
     dsn: Annotated[str, AfterValidator(store_address)] = "chdb:///var/lib/gapwatch/store"
     password_file: Path | None = None
     replicated: bool = False
+    on_cluster: str = Field(default="", pattern=r"^[\w.{}-]*$")
+    migrations: MigrationAccount | None = None
+    keep: dict[str, Annotated[Duration, AfterValidator(_days)]] = Field(default_factory=dict)
     store_text: bool = False
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> ClickHouse:
+        if strange := sorted(set(self.keep) - set(TIMES)):
+            raise Unfit(f"keep of {', '.join(map(shown_key, strange))}", f"tables among: {', '.join(sorted(TIMES))}")
+        if self.migrations and self.dsn.startswith("chdb:"):
+            raise Unfit(
+                "migrations with an embedded engine", "none: it has no accounts, and the agent creates its tables"
+            )
+        return self
 
 
 class Telemetry(Section):
@@ -293,6 +319,11 @@ class Config(Section):
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and model.replay
+
+    @property
+    def consumer_group(self) -> str:
+        """Of Kafka, by which this configuration reads and counts; "" without one."""
+        return (self.kafka.group_id or "") if self.kafka else ""
 
     @property
     def responses_every(self) -> float:

@@ -16,6 +16,7 @@ from agent.telemetry import Telemetry
 class Surroundings:
     """cluster, pod: where this agent runs; state_dir: a folder that survives a restart of the container
     telemetry: the metrics page, shared with the parts that report figures of their own
+    consumer_group: of Kafka, by which this agent reads, "" without one
     """
 
     cluster: str = ""
@@ -23,3 +24,4 @@ class Surroundings:
     state_dir: Path = Path()
     telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Clock = field(default_factory=Clock)
+    consumer_group: str = ""

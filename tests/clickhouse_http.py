@@ -33,6 +33,8 @@ STATUS_OF = {60: 404, 81: 404, 62: 400, 47: 400, 457: 400, 516: 401}
 INSERT = re.compile(rb"\s*(INSERT\s+INTO\s+.*?)\s+FORMAT\s+(\w+)\n", re.IGNORECASE | re.DOTALL)
 FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*$", re.IGNORECASE)
 CODE = re.compile(r"Code:\s*(\d+)")
+DDL = re.compile(rb"\s*(CREATE|ALTER|DROP|RENAME)\s", re.IGNORECASE)
+ACCESS_DENIED = 497
 
 
 @dataclass
@@ -50,6 +52,8 @@ class ClickHouseServer:
         self.folder, self.password = str(folder.resolve()), password
         self.port = 0
         self.inserts: list[dict[str, str]] = []
+        self.may_write_only: set[str] = set()  # users who may neither create nor alter
+        self.refused: list[bytes] = []  # their statements that did
         self._failures: deque[_Failure] = deque()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -165,8 +169,13 @@ def _handler(owner: ClickHouseServer) -> type[BaseHTTPRequestHandler]:
                 values |= _form(body, kind)
                 body = b""
             statement = b"\n".join(part for part in (values.pop("query", "").encode(), body) if part)
-            if not self._allowed():
+            user, password = self._account()
+            if password != owner.password:
                 self._fail(401, 516, "Authentication failed")
+                return
+            if user in owner.may_write_only and DDL.match(statement):
+                owner.refused.append(statement)
+                self._fail(403, ACCESS_DENIED, f"{user}: Not enough privileges. (ACCESS_DENIED)")
                 return
             failure = owner.failure_for(statement)
             if failure is not None and not failure.after:
@@ -187,10 +196,11 @@ def _handler(owner: ClickHouseServer) -> type[BaseHTTPRequestHandler]:
                 data, headers["Content-Encoding"] = lz4.frame.compress(data), "lz4"
             self._reply(200, data, headers)
 
-        def _allowed(self) -> bool:
+        def _account(self) -> tuple[str, str]:
+            """User and password."""
             seen = self.headers.get("Authorization", "").removeprefix("Basic ")
-            password = base64.b64decode(seen).decode().partition(":")[2] if seen else ""
-            return password == owner.password
+            user, _, password = base64.b64decode(seen).decode().partition(":") if seen else ("", "", "")
+            return user or self.headers.get("X-ClickHouse-User", ""), password
 
         def _fail(self, status: int, code: int, words: str) -> None:
             text = words if words.startswith("Code:") else f"Code: {code}. DB::Exception: {words}"

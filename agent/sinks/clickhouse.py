@@ -13,6 +13,7 @@ import random
 import threading
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agent.errors import AgentError
 from agent.records import Finding, TrafficBatch
 from agent.store import client as store
 from agent.store import migrations
+from agent.store.migrations import Account
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin, Row, TableRows
 from agent.surroundings import Surroundings
@@ -46,6 +48,7 @@ class Config(BaseModel):
     """dsn: see store.connect; password_file: read at every connect
 
     store_text: keep prompts and outputs of production; replicated: Replicated engines; on_cluster: name for ON CLUSTER
+    keep, migrations: see agent.config.ClickHouse
     buffer_mb: size of the buffer while the store is away, traffic not included; max_rows: of one insert
     retry_s, max_retry_s: first and longest wait between tries
     """
@@ -56,7 +59,8 @@ class Config(BaseModel):
     store_text: bool = False
     replicated: bool = False
     on_cluster: str = ""
-    migrate: bool = True
+    keep: Mapping[str, float] = Field(default_factory=dict)
+    migrations: Account | None = None
     buffer_mb: float = Field(default=64.0, gt=0)
     max_rows: int = Field(default=2_000, ge=1)
     retry_s: float = Field(default=0.5, gt=0)
@@ -82,7 +86,8 @@ class Sink:
 
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._clock = config, surroundings.clock
-        self._origin = Origin(surroundings.cluster, surroundings.pod, config.store_text)
+        around = surroundings
+        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group)
         self._changed = threading.Condition()
         self._traffic: deque[TableRows] = deque()
         self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
@@ -234,15 +239,7 @@ class Sink:
 
     def _insert(self, batch: Batch) -> None:
         if self._client is None:
-            client = store.connect(self._config.dsn, self._config.password_file)
-            if self._config.migrate:
-                migrations.migrate(
-                    client,
-                    replicated=self._config.replicated,
-                    on_cluster=self._config.on_cluster,
-                    clock=self._clock,
-                )
-            self._client = client
+            self._client = migrations.opened(self._config, self._clock)
         columns = list(batch.rows[0])
         data = [[_plain(row[name]) for name in columns] for row in batch.rows]
         self._client.insert(batch.table, data, column_names=columns, settings=store.insert_settings(batch.token))

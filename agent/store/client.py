@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,29 @@ Client = Any  # clickhouse_connect's client, which is imported only in ``connect
 HELD = "a running agent has it open: query that agent (gapwatch query does)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
-_ACCESS_DENIED = 497
+ACCESS_DENIED = 497
+UNKNOWN_TABLE = 60
 _NO_SUCH_COLUMN = 16
+_CODE = re.compile(r"Code: (\d+)")
 _UNFIT_VALUE = {6, 26, 27, 32, 36, 38, 41, 53, 72, 457}
-_UNKNOWN_NAMES = {16, 47, 60, _UNKNOWN_DATABASE}
+_UNKNOWN_NAMES = {16, 47, UNKNOWN_TABLE, _UNKNOWN_DATABASE}
 _PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
 
 
-def connect(dsn: str, password_file: Path | None = None) -> Client:
+def connect(dsn: str, password_file: Path | None = None, user: str = "", create: bool = True) -> Client:
     """A client that several threads may share; its database is created where it does not exist.
 
     dsn: ``chdb:///folder``, ``chdb://memory``, ``clickhouse://user@host:8443/database``, or http(s):// likewise;
     ``?database=NAME`` picks the database of an embedded engine
-    password_file: read at every call, so that a rotated password is picked up
+    password_file: read at every call, so that a rotated password is picked up; user: another one than the address names
+    create: false leaves a database that does not exist to ``gapwatch migrate``
 
     Raises Refused where address or login is wrong, Retryable where the store is away or open in another process.
     """
     where = dsns.address(dsn)
+    where = replace(where, user=user) if user else where
     try:
-        return _in_database(_opener(where, password_file), where.database)
+        return _in_database(_opener(where, password_file), where, create)
     except AgentError:
         raise
     except ImportError as error:
@@ -92,7 +97,8 @@ def _opener(where: Address, password_file: Path | None) -> Callable[..., Client]
     )
 
 
-def _in_database(open_client: Callable[..., Client], database: str) -> Client:
+def _in_database(open_client: Callable[..., Client], where: Address, create: bool) -> Client:
+    database = where.database
     if not database:
         return open_client()
     try:
@@ -100,10 +106,26 @@ def _in_database(open_client: Callable[..., Client], database: str) -> Client:
     except Exception as error:
         if getattr(error, "code", None) != _UNKNOWN_DATABASE and "UNKNOWN_DATABASE" not in str(error):
             raise
+    if not create:
+        raise Retryable(str(where), f"there is no database {database}: gapwatch migrate creates it")
     default = open_client()
-    default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
-    default.close()
+    try:
+        default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+    except Exception as error:
+        if error_code(error) != ACCESS_DENIED:
+            raise
+        why = f"there is no database {database}, and this account may not create it: gapwatch migrate does"
+        raise Retryable(str(where), why) from error
+    finally:
+        default.close()
     return open_client(database=database)
+
+
+def error_code(error: Exception) -> int | None:
+    """ClickHouse's number of an error, which the embedded engine has in its text; None where it is none of theirs."""
+    code = getattr(error, "code", None)
+    named = _CODE.search(str(error))
+    return code if isinstance(code, int) else int(named[1]) if named else None
 
 
 def _as_agent_error(where: Address, error: Exception) -> AgentError:
@@ -112,7 +134,7 @@ def _as_agent_error(where: Address, error: Exception) -> AgentError:
         return Retryable(place, HELD)
     if code in _WRONG_LOGIN:
         return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
-    if code == _ACCESS_DENIED:
+    if code == ACCESS_DENIED:
         wanted = "a database that exists, or a user that may create it"
         return Refused(place, f"too few rights (code {code})", wanted)
     return Retryable(place, first_cause(str(error)))
@@ -139,7 +161,7 @@ def insert_fault(table: str, error: Exception) -> AgentError | None:
     if code == _NO_SUCH_COLUMN or message.startswith("Unrecognized column"):
         wanted = "the tables of this version: its migrations have to be applied"
         return Refused(f"clickhouse: table {table}", first_cause(message), wanted)
-    if code == _ACCESS_DENIED:
+    if code == ACCESS_DENIED:
         wanted = "SELECT and INSERT on its tables, and the right to create and alter them where agents migrate"
         return Refused("clickhouse", f"too few rights (code {code}), met with table {table}", wanted)
     return None
@@ -199,7 +221,11 @@ def _query_error(name: str, error: Exception) -> AgentError:
     if code in _UNFIT_VALUE:
         return Refused(f"query {name}", message, "values that fit the parameters' types")
     if code in _UNKNOWN_NAMES:
-        return Refused(f"query {name}", message, "a store with this version's tables (a running agent creates them)")
+        return Refused(
+            f"query {name}",
+            message,
+            "a store with this version's tables (gapwatch migrate or a running agent creates them)",
+        )
     return Retryable("clickhouse", message)
 
 
@@ -210,18 +236,28 @@ def _query_text(name: str, folder: Traversable) -> str:
 
 
 _COUNTED = """SELECT topic, partition, max(next) FROM (
-    SELECT topic, partition, last_offset + 1 AS next FROM request_counts WHERE cluster = {cluster:String}
-    UNION ALL SELECT topic, partition, next_offset AS next FROM batches WHERE cluster = {cluster:String}
+    SELECT topic, partition, last_offset + 1 AS next FROM request_counts
+    WHERE cluster = {cluster:String} AND if(consumer_group = '', has({adapters:Array(String)}, toString(adapter)),
+        consumer_group = {group:String})
+    UNION ALL SELECT topic, partition, next_offset AS next FROM batches
+    WHERE cluster = {cluster:String} AND consumer_group = {group:String} AND consumer_group != ''
 ) GROUP BY topic, partition"""
 
 
-def counted_upto(client: Client, cluster: str = "") -> dict[tuple[str, int], int]:
-    """(topic, partition) -> first offset whose request is in no stored count yet.
+def counted_upto(
+    client: Client, cluster: str = "", group: str = "", adapters: Sequence[str] = ()
+) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> first offset whose request this consumer group has in no stored count yet.
 
-    Counts are stored before the batch's own row, so after a crash between the two only the counts
-    include the batch; both are read.
+    group: of Kafka, "" where the agent reads without one; adapters: those that it watches
+
+    Counts are stored before the batch's own row, so after a crash between the two only the counts include the batch;
+    both are read. Rows without a group are of an agent without one, or of an earlier version, whose groups shared one
+    watermark: they hold for whoever watches their adapter, so that an upgrade counts nothing twice, and not for a group
+    that watches others, so that it skips nothing. Their batches name no adapter and hold for nobody.
     """
-    rows = client.query(_COUNTED, parameters={"cluster": cluster}).result_rows
+    given = {"cluster": cluster, "group": group, "adapters": list(adapters)}
+    rows = client.query(_COUNTED, parameters=given).result_rows
     return {(topic, partition): upto for topic, partition, upto in rows}
 
 

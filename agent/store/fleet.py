@@ -28,7 +28,8 @@ _INCIDENTS = """SELECT
     countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String}
 FROM (
     SELECT
-        dedup_key, reason, at, pod, cause, share_of, maxIf(at, kind = 'resolve') OVER (PARTITION BY dedup_key) AS ended_at,
+        dedup_key, reason, at, pod, cause, share_of,
+        maxIf(at, kind = 'resolve') OVER (PARTITION BY dedup_key) AS ended_at,
         kind = 'trigger' AND at >= ended_at AS is_open
     FROM notices WHERE cluster = {cluster:String} AND kind != 'change' AND dedup_key IN {keys:Array(String)}
 ) GROUP BY dedup_key, of_blindness"""

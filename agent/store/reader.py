@@ -21,7 +21,7 @@ TIMEOUT_S = 0.5
 
 
 class StoreReader:
-    """Connects at the first query, and again after an error; creates the tables where they do not exist."""
+    """Connects at the first query, and again after an error; creates the tables as ``migrations.opened`` does."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -34,8 +34,10 @@ class StoreReader:
 
     def counted_upto(self) -> dict[tuple[str, int], int]:
         """See client.counted_upto. Raises Retryable when no answer comes in time."""
+        config = self._config
+        adapters = [adapter.name for model in config.models for adapter in model.adapters]
         counted: dict[tuple[str, int], int] = self._soon(
-            lambda client: store.counted_upto(client, self._config.cluster)
+            lambda client: store.counted_upto(client, config.cluster, config.consumer_group, adapters)
         )
         return counted
 
@@ -99,8 +101,7 @@ class StoreReader:
     def _opened(self) -> store.Client:
         with self._lock:
             if self._client is None:
-                self._client = store.connect(self._config.clickhouse.dsn, self._config.clickhouse.password_file)
-                migrations.migrate(self._client, replicated=self._config.clickhouse.replicated)
+                self._client = migrations.opened(self._config.clickhouse)
             return self._client
 
     def _drop(self) -> None:

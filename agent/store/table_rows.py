@@ -35,11 +35,15 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which agent stores: a column or two of every row. store_text: keep production text (off unless configured)."""
+    """Which agent stores: a column or two of every row. store_text: keep production text (off unless configured)
+
+    consumer_group: of Kafka, by which it reads, "" without one: two groups count the same records each for itself
+    """
 
     cluster: str = ""
     pod: str = ""
     store_text: bool = False
+    consumer_group: str = ""
 
     @property
     def columns(self) -> Row:

@@ -30,16 +30,22 @@ AXES = (
 
 
 def batch_rows(batch: TrafficBatch, origin: Origin) -> tuple[TableRows, ...]:
-    """Counts first and the batch's own row last: store.counted_upto rests on that order."""
+    """Counts first and the batch's own row last: store.counted_upto rests on that order.
+
+    The token names the consumer group, or the store would drop what a second group counts in the same offset range. A
+    sampled request has no group: it is the same one, whoever sampled it.
+    """
+    token = f"{origin.consumer_group}:{batch.token}" if origin.consumer_group else batch.token
+    group = {"consumer_group": origin.consumer_group}
 
     def rows(table: str, records: Iterable[Any], to_row: Callable[[Any], Row]) -> TableRows:
-        return TableRows(table, tuple({"cluster": origin.cluster} | to_row(r) for r in records), batch.token)
+        return TableRows(table, tuple({"cluster": origin.cluster} | to_row(r) for r in records), token)
 
     return with_rows(
-        rows("request_counts", batch.counts, count_row),
+        rows("request_counts", batch.counts, lambda count: count_row(count) | group),
         rows("interactions", batch.interactions, lambda interaction: interaction_row(interaction, origin.store_text)),
-        rows("aside", batch.rejected, aside_row),
-        rows("batches", [batch], lambda whole: batch_row(whole) | {"pod": origin.pod}),
+        rows("aside", batch.rejected, lambda rejected: aside_row(rejected) | group),
+        rows("batches", [batch], lambda whole: batch_row(whole) | {"pod": origin.pod} | group),
     )
 
 

@@ -26,12 +26,25 @@ adapters AS (
             ON o.cluster = e.cluster AND o.subject_kind = e.subject_kind AND o.subject = e.subject
     )
     GROUP BY cluster, adapter
+),
+-- A consumer group counts what it reads for itself, so a request that two groups read is in the counts of both: of each
+-- partition and minute, those of the group that has most of them, one that is behind has fewer. What was counted before
+-- groups were stored is in no group's count again.
+counts AS (
+    SELECT cluster, adapter, pod, onset, minute, sumIf(of_group, consumer_group = '') + maxIf(of_group, consumer_group != '') AS n
+    FROM (
+        SELECT
+            c.cluster AS cluster, c.adapter AS adapter, c.pod AS pod, a.onset AS onset, c.topic AS topic,
+            c.partition AS partition, c.minute AS minute, c.consumer_group AS consumer_group, sum(c.n) AS of_group
+        -- FINAL: an offset range that was inserted twice must count once.
+        FROM request_counts AS c FINAL INNER JOIN adapters AS a ON c.cluster = a.cluster AND c.adapter = a.adapter
+        -- Counts are by the minute, the onset's own minute included.
+        WHERE c.minute >= toStartOfMinute(a.onset) AND c.minute <= a.until
+        GROUP BY cluster, adapter, pod, onset, topic, partition, minute, consumer_group
+    )
+    GROUP BY cluster, adapter, pod, onset, topic, partition, minute
 )
-SELECT
-    c.cluster AS cluster, c.adapter AS adapter, c.pod AS pod, a.onset AS onset, sum(c.n) AS requests,
-    max(c.minute) AS last_minute
--- FINAL: an offset range that was inserted twice must count once. Counts are by the minute, the onset's own minute included.
-FROM request_counts AS c FINAL INNER JOIN adapters AS a ON c.cluster = a.cluster AND c.adapter = a.adapter
-WHERE c.minute >= toStartOfMinute(a.onset) AND c.minute <= a.until
+SELECT cluster, adapter, pod, onset, sum(n) AS requests, max(minute) AS last_minute
+FROM counts
 GROUP BY cluster, adapter, pod, onset
 ORDER BY requests DESC

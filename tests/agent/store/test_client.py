@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER
 from tests.agent.store.stored import HERE, Connect, embedded, insert
 from tests.clickhouse_http import ClickHouseServer
+
+SUPPORT = replace(HERE, consumer_group="support")
 
 
 def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.Client) -> None:
@@ -123,20 +126,23 @@ def test_a_folder_that_another_process_has_open_says_what_to_do(clickhouse: Clic
 
 
 def test_offsets_continue_after_the_last_count(migrated: store.Client) -> None:
-    assert store.counted_upto(migrated, "prod") == {}
-    insert(migrated, findings.batch(0, n=10, aside=0), findings.batch(10, n=5, aside=2))
-    insert(migrated, findings.batch(100, n=7, aside=0, partition=3))
-    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 17, ("llm.interactions", 3): 107}
-    assert store.counted_upto(migrated, "another cluster") == {}
+    assert store.counted_upto(migrated, "prod", "support") == {}
+    insert(migrated, findings.batch(0, n=10, aside=0), findings.batch(10, n=5, aside=2), place=SUPPORT)
+    insert(migrated, findings.batch(100, n=7, aside=0, partition=3), place=SUPPORT)
+    wanted = {("llm.interactions", 0): 17, ("llm.interactions", 3): 107}
+    assert store.counted_upto(migrated, "prod", "support") == wanted
+    assert store.counted_upto(migrated, "another cluster", "support") == {}
 
 
 @embedded
 def test_counts_without_their_batch_row_are_included(migrated: store.Client) -> None:
     """The agent crashed between the two inserts of one batch."""
-    counts = next(group for group in to_rows(findings.batch(0, n=10, aside=0), HERE) if group.table == "request_counts")
+    counts = next(
+        group for group in to_rows(findings.batch(0, n=10, aside=0), SUPPORT) if group.table == "request_counts"
+    )
     names = list(counts.rows[0])
     migrated.insert("request_counts", [[row[n] for n in names] for row in counts.rows], column_names=names)
-    assert store.counted_upto(migrated, "prod") == {("llm.interactions", 0): 10}
+    assert store.counted_upto(migrated, "prod", "support") == {("llm.interactions", 0): 10}
 
 
 def test_counts_are_written_before_the_batch_row() -> None:

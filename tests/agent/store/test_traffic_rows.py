@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
 
 
 def test_one_batch_as_it_is_stored() -> None:
-    groups = to_rows(findings.batch(100, at=FIXED), Origin("prod", "pod-0"))
+    groups = to_rows(findings.batch(100, at=FIXED), Origin("prod", "pod-0", consumer_group="gapwatch"))
     stored = [{"table": group.table, "token": group.token, "rows": list(group.rows)} for group in groups]
     text = orjson.dumps(stored, default=plain, option=orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME).decode()
     assert_golden("clickhouse_batch.json", text + "\n")

@@ -1,0 +1,50 @@
+"""gapwatch migrate: creates the tables of this version, or brings those of an earlier one up to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from agent.cli.console import as_json, say
+from agent.clock import Clock
+from agent.config import ClickHouse, load
+from agent.errors import Refused
+from agent.store import client as store
+from agent.store import migrations
+
+
+def migrate_store(path: Path, json: bool) -> int:
+    """0 when the store has the tables of this version and keeps their rows as configured.
+
+    With ``clickhouse.migrations`` where that names an account, else with the agent's own. Raises Refused where the
+    account may not, Retryable where the store is away.
+    """
+    config = load(path).clickhouse
+    try:
+        applied, kept = _migrated(config)
+    except Exception as error:  # the driver's errors and the embedded engine's share no root
+        if store.error_code(error) != store.ACCESS_DENIED:
+            raise
+        wanted = "an account with the rights that deploy/README.md lists"
+        raise Refused("clickhouse.migrations", str(error).split("\n")[0][:300], wanted) from error
+    if json:
+        as_json({"applied": list(applied), "keep_changed": list(kept)})
+        return 0
+    numbers = ", ".join(f"{version:03d}" for version in applied)
+    say(f"[green]✓[/green] {f'applied {numbers}' if applied else 'the tables are those of this version'}")
+    if kept:
+        say(f"[green]✓[/green] {escape(', '.join(kept))}: kept as clickhouse.keep says")
+    return 0
+
+
+def _migrated(config: ClickHouse) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Numbers of the migrations applied, and the tables whose time of keeping was set."""
+    account = config.migrations
+    file, user = (account.password_file, account.user) if account else (config.password_file, "")
+    client = store.connect(config.dsn, file, user)
+    try:
+        applied = migrations.migrate(client, replicated=config.replicated, on_cluster=config.on_cluster, clock=Clock())
+        return applied, migrations.keep(client, config.keep, config.on_cluster)
+    finally:
+        client.close()
