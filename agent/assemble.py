@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
-from agent.health import Health, Routes
+from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
@@ -65,20 +65,17 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     judge = Judge(monitor_of(config), config.cluster, StateFile(config.state_dir), keeper.elsewhere)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
-    parts = partial(_statuses, sinks, worker, traffic)
-    routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
-    health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
     return Parts(
         judge=judge,
         sinks=sinks,
         worker=worker,
         feeds=(*models, *((traffic,) if traffic else ())),
         traffic=traffic,
-        health=health,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        closing=keeper.close,
+        routes=Routes(telemetry, partial(_statuses, sinks, worker, traffic), keeper.query),
+        closing=partial(_close, keeper, telemetry),
         beat=partial(_gauges, telemetry, consumer, worker, traffic),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -281,11 +278,16 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _statuses(sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None) -> Mapping[str, tuple[bool, str]]:
+def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
+    keeper.close()
+    telemetry.close()
+
+
+def _statuses(sinks: Sinks, worker: Worker | None, traffic: TrafficFeed | None) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = dict(sinks.statuses)
     if worker is not None:
-        statuses["worker"] = worker.status
+        statuses["models"] = worker.status
     if traffic is not None:
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
@@ -304,12 +306,3 @@ def _gauges(
     for (topic, partition), behind in consumer.lag().items():
         telemetry.set("gapwatch.kafka.lag", behind, topic=topic, partition=str(partition))
     telemetry.set("gapwatch.kafka.rebuilds", consumer.rebuilds)
-
-
-def _page(telemetry: Telemetry, parts: Mapping[str, tuple[bool, str]]) -> bytes:
-    for name, (ok, _) in parts.items():
-        if name == "kafka":
-            telemetry.set("gapwatch.kafka.ok", float(ok))
-        elif name.startswith("sink "):
-            telemetry.set("gapwatch.sink.ok", float(ok), sink=name.removeprefix("sink "))
-    return telemetry.page()
