@@ -1,7 +1,8 @@
 """The command line: arguments, logging, exit codes. Each command imports what it needs, so that the others start fast.
 
 Exit codes, which scripts and manifests rely on: 0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage
-or a refused configuration, 130 interrupted by Ctrl-C.
+or a refused configuration, 130 interrupted by Ctrl-C. ``run`` ends with 0 on SIGTERM, with 64 on wrong usage, and for
+nothing else.
 """
 
 from __future__ import annotations
