@@ -1,7 +1,8 @@
 """The command line: arguments, logging, exit codes. Each command imports what it needs, so that the others start fast.
 
 Exit codes, which scripts and manifests rely on: 0 healthy or done, 1 degraded or wrong, 2 cannot tell, 64 wrong usage
-or a refused configuration, 130 interrupted by Ctrl-C.
+or a refused configuration, 130 interrupted by Ctrl-C. ``run`` ends with 0 on SIGTERM, with 64 on wrong usage, and for
+nothing else.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def _print_versions(wanted: bool) -> None:
 
 @cli.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -66,15 +68,34 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Options of the program itself. ``version`` is handled by its callback."""
+    """Options of the program itself, and where the log goes. ``version`` is handled by its callback."""
+    del version
+    try:
+        log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
+    except Refused as error:
+        if context.invoked_subcommand != "run":
+            raise
+        log_to_stderr("info")  # a wrong variable of its container must not keep an engine from starting
+        structlog.get_logger(__name__).warning("log_level_ignored", why=str(error))
 
 
 @cli.command()
-def run(config: ConfigFile = DEFAULT_CONFIG) -> int:
-    """Run the sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM."""
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of /livez and /metrics; default: GAPWATCH_HEALTH_PORT, else as the configuration says.",
+        ),
+    ] = None,
+) -> int:
+    """Run the sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM, and not before:
+    what is wrong is a state, shown by /readyz and the metrics."""
     from agent.cli.run import run_agent
 
-    return run_agent(config)
+    return run_agent(config, health_port)
 
 
 @cli.command()
@@ -228,7 +249,6 @@ def sample_config() -> int:
 def main() -> None:
     """Run a command and turn its result, or its exception, into an exit code."""
     try:
-        log_to_stderr(os.environ.get("GAPWATCH_LOG", "info"))
         cpu_share.limit_libraries(cpu_share.process_share().threads, os.environ)  # before these libraries are loaded
         code = cli(standalone_mode=False)
     except typer.Abort:

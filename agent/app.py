@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.alerting.judge import Judge
 from agent.clock import Clock
-from agent.health import Health
+from agent.health import Routes, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
@@ -46,6 +46,7 @@ class Parts:
 
     feeds: polled in each turn, their records judged in this order; traffic: the one of them whose records Kafka keeps
     until they are committed, None without Kafka; worker: None where no model is loaded
+    routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
 
@@ -54,13 +55,13 @@ class Parts:
     worker: Models | None
     feeds: Sequence[Feed]
     traffic: TrafficFeed | None
-    health: Health
     clock: Clock
     pod: str
     cluster: str
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
+    routes: Routes = field(default_factory=no_routes)
 
 
 class App:
@@ -71,6 +72,10 @@ class App:
         self._started_at = parts.clock.now()
         self._last_beat = float("-inf")
         self._rounds = self._records = 0
+
+    @property
+    def routes(self) -> Routes:
+        return self._parts.routes
 
     def run(self, stop: threading.Event) -> None:
         """Turn until ``stop`` is set, then take down in the reverse order of opening, within the shared budget."""
@@ -87,8 +92,6 @@ class App:
         """
         parts, budget = self._parts, self._parts.shutdown_budget_s
         opened.callback(parts.closing)
-        opened.callback(parts.health.close)
-        parts.health.open()
         parts.sinks.open(opened, 0.3 * budget)
         opened.callback(parts.judge.save)
         if parts.traffic is not None:
@@ -114,7 +117,6 @@ class App:
                 parts.judge.save()
         self._beat(now)
         self._settle()
-        parts.health.touch(now)
         return bool(observations)
 
     def _hand_on(self, finding: Finding) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, sink_configs
 from agent.errors import Refused
-from agent.health import Health, Routes
+from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
@@ -61,20 +61,17 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     state = StateFile(config.state_dir)
     judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
-    parts = partial(_statuses, sinks, worker, traffic, state)
-    routes = Routes(metrics=lambda: _page(telemetry, parts()), parts=parts, query=keeper.query)
-    health = Health(routes, clock, config.telemetry.prometheus_port, config.telemetry.control_port)
     return Parts(
         judge=judge,
         sinks=sinks,
         worker=worker,
         feeds=(*models, *((traffic,) if traffic else ())),
         traffic=traffic,
-        health=health,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        closing=keeper.close,
+        routes=Routes(telemetry, partial(_statuses, sinks, worker, traffic, state), keeper.query),
+        closing=partial(_close, keeper, telemetry),
         beat=partial(_gauges, telemetry, consumer, worker, traffic),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -227,9 +224,12 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _statuses(
-    sinks: Sinks, worker: ModelProcess | None, traffic: TrafficFeed | None, state: StateFile
-) -> Mapping[str, tuple[bool, str]]:
+def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
+    keeper.close()
+    telemetry.close()
+
+
+def _statuses(sinks: Sinks, worker: ModelProcess | None, traffic: TrafficFeed | None, state: StateFile) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if worker is not None:
@@ -254,12 +254,3 @@ def _gauges(
     for (topic, partition), behind in consumer.lag().items():
         telemetry.set("gapwatch.kafka.lag", behind, topic=topic, partition=str(partition))
     telemetry.set("gapwatch.kafka.rebuilds", consumer.rebuilds)
-
-
-def _page(telemetry: Telemetry, parts: Mapping[str, tuple[bool, str]]) -> bytes:
-    for name, (ok, _) in parts.items():
-        if name == "kafka":
-            telemetry.set("gapwatch.kafka.ok", float(ok))
-        elif name.startswith("sink "):
-            telemetry.set("gapwatch.sink.ok", float(ok), sink=name.removeprefix("sink "))
-    return telemetry.page()

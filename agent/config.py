@@ -1,4 +1,4 @@
-"""The configuration file: its sections and their defaults, read and checked once at the start.
+"""The configuration file: its sections and their defaults, read and checked as a whole.
 
 Unknown keys and duplicate keys are refused. Relative paths are relative to the file, ``~`` is the home folder. Secrets
 are never in it: it names the files that hold them. Components declare their own frozen ``Config`` beside their code; it

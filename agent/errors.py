@@ -5,7 +5,7 @@ AgentError
 ├── Unreadable   one record is bad: count it, set it aside, go on
 └── Refused      configuration or request is wrong and will stay wrong: says what was seen, what was wanted, what to do
 
-Anything else leaves the loop, and Kubernetes restarts the pod.
+Anything else leaves the loop, and the supervisor starts the agent again (agent/supervision/supervisor.py).
 """
 
 from __future__ import annotations

@@ -1,126 +1,123 @@
 """Two small HTTP servers: is the agent alive and ready, its metrics, and answers for the commands on this machine.
 
-The public one (every interface) serves /livez, /startupz, /readyz and /metrics. The control one (loopback only) also
-answers named queries, because an embedded store belongs to one process. Manifests and probes name these paths.
+The public one (every interface, both IP families) serves /livez, /startupz, /readyz and /metrics. The control one
+(loopback only) also answers named queries, because an embedded store belongs to one process. Manifests and probes name
+these paths. They are up before the configuration is read, and stay up when the agent is assembled again.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import structlog
 
 from agent.clock import Clock
 from agent.errors import Refused, Retryable
+from agent.supervision.http_server import Answer, HttpServer, Work, every_interface, loopback
+from agent.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
 STALE_S = 60.0
-Answer = tuple[int, str, bytes]
-Route = Callable[[str, Mapping[str, str]], Answer]
+Statuses = Mapping[str, tuple[bool, str]]
+Query = Callable[[str, Mapping[str, str]], tuple[list[str], list[tuple[Any, ...]]]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Routes:
     """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)."""
 
-    metrics: Callable[[], bytes]
-    parts: Callable[[], Mapping[str, tuple[bool, str]]]
-    query: Callable[[str, Mapping[str, str]], tuple[list[str], list[tuple[Any, ...]]]]
+    telemetry: Telemetry
+    parts: Callable[[], Statuses]
+    query: Query
 
 
-@dataclass(slots=True)
-class _Server:
-    http: ThreadingHTTPServer
-    thread: threading.Thread = field(init=False)
+def nobody_answers(_name: str, _params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """A query while no agent runs, so that nobody reads the store. Raises Retryable."""
+    raise Retryable("agent", "not running; /readyz says why")
 
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
-        self.thread.start()
 
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+def no_routes() -> Routes:
+    """Of an agent that has nothing to show: an empty page, no parts."""
+    return Routes(Telemetry(), dict, nobody_answers)
 
 
 class Health:
     """Serves until closed. Port 0 takes a free one; ``public_port`` and ``control_port`` hold the ones in use.
 
-    ``open`` raises Retryable where another process listens on the port.
+    routes: what is answered with from now on; set again by whoever assembles the agent again
+    A port that is taken is a state (``status``) and is tried again.
     """
 
     def __init__(self, routes: Routes, clock: Clock, public_port: int, control_port: int) -> None:
-        self._routes, self._clock = routes, clock
-        self._wanted = (public_port, control_port)
-        self._servers: list[_Server] = []
-        self._last_turn = clock.now()
-        self.public_port = self.control_port = 0
+        self.routes, self._clock = routes, clock
+        self._public_server = HttpServer("health", every_interface, public_port, self._public)
+        self._control_server = HttpServer("control", loopback, control_port, self._control)
+        self._last_turn = clock.steady()
 
     def open(self) -> None:
-        public, control = self._wanted
-        self._servers = [self._serve("0.0.0.0", public, self._public), self._serve("127.0.0.1", control, self._control)]
-        self.public_port, self.control_port = (server.http.server_address[1] for server in self._servers)
+        self._public_server.open()
+        self._control_server.open()
 
     def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        self._control_server.close()
+        self._public_server.close()
 
-    def touch(self, now: float) -> None:
+    def touch(self) -> None:
         """Called in each turn of the loop; /livez fails when that was more than a minute ago."""
-        self._last_turn = now
+        self._last_turn = self._clock.steady()
 
-    def _serve(self, host: str, port: int, route: Route) -> _Server:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                url = urlsplit(self.path)
-                status, kind, body = route(url.path, dict(parse_qsl(url.query)))
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    @property
+    def public_port(self) -> int:
+        return self._public_server.port
 
-            def log_message(self, format: str, *args: object) -> None:
-                log.debug("http", line=format % args)
+    @property
+    def control_port(self) -> int:
+        return self._control_server.port
 
-        try:
-            server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise Retryable(f"port {port} of {host} (telemetry)", error.strerror or type(error).__name__) from error
-        server.daemon_threads = True
-        return _Server(server)
+    @property
+    def status(self) -> tuple[bool, str]:
+        troubles = [server.trouble for server in (self._public_server, self._control_server) if server.trouble]
+        return not troubles, "; ".join(troubles) or f"ports {self.public_port} and {self.control_port}"
 
-    def _public(self, path: str, _params: Mapping[str, str]) -> Answer:
-        if path == "/metrics":
-            return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._routes.metrics()
+    def _public(self, path: str, _params: Mapping[str, str]) -> Answer | Work:
         if path == "/livez":
-            quiet = self._clock.now() - self._last_turn
+            quiet = self._clock.steady() - self._last_turn
             alive = quiet < STALE_S
             return (200 if alive else 503), "text/plain", f"last turn {quiet:.1f} s ago\n".encode()
         if path == "/startupz":
             return HTTPStatus.OK, "text/plain", b"started\n"
         if path == "/readyz":
-            parts = self._routes.parts()
-            ready = all(ok for ok, _ in parts.values())
-            return (200 if ready else 503), "application/json", orjson.dumps(parts)
+            return self._ready
+        if path == "/metrics":
+            return self._metrics
         return HTTPStatus.NOT_FOUND, "text/plain", b"/livez /startupz /readyz /metrics\n"
 
-    def _control(self, path: str, params: Mapping[str, str]) -> Answer:
+    def _ready(self) -> Answer:
+        parts = self.routes.parts()
+        ready = all(ok for ok, _ in parts.values())
+        return (200 if ready else 503), "application/json", orjson.dumps(parts)
+
+    def _metrics(self) -> Answer:
+        routes = self.routes
+        return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", routes.telemetry.page(routes.parts())
+
+    def _control(self, path: str, params: Mapping[str, str]) -> Answer | Work:
         if not path.startswith("/queries/"):
             return self._public(path, params)
+        return partial(self._query, path.removeprefix("/queries/"), params)
+
+    def _query(self, name: str, params: Mapping[str, str]) -> Answer:
         try:
-            columns, rows = self._routes.query(path.removeprefix("/queries/"), params)
+            columns, rows = self.routes.query(name, params)
         except Refused as error:
             return HTTPStatus.BAD_REQUEST, "application/json", orjson.dumps({"error": str(error)})
         except Exception as error:
-            log.warning("query_failed", query=path, error=str(error))
+            log.warning("query_failed", query=name, error=str(error))
             return HTTPStatus.BAD_GATEWAY, "application/json", orjson.dumps({"error": str(error)})
         return HTTPStatus.OK, "application/json", orjson.dumps({"columns": columns, "rows": rows}, default=str)

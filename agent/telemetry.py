@@ -46,10 +46,12 @@ GAUGES = (
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
     Metric("gapwatch.heartbeat", "s", "the loop's last sign of life, seconds since the epoch"),
     Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds allow at most, whole fleet"),
+    Metric("gapwatch.part.ok", "1", "1 while a part of the agent works, by its name in /readyz"),
     Metric("gapwatch.sink.ok", "1", "1 while a sink works"),
     Metric("gapwatch.kafka.ok", "1", "1 while the consumer is connected"),
     Metric("gapwatch.kafka.lag", "{record}", "records of this consumer's partitions that are not read yet"),
     Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was recreated since the start"),
+    Metric("gapwatch.config.loaded_at", "s", "when the configuration in force was read, seconds since the epoch"),
 )
 # Counted elsewhere since the start of this process; ``set`` takes the whole count.
 TOTALS = (
@@ -59,6 +61,7 @@ TOTALS = (
         "sampled responses dropped; stage is sampling (over a quota) or scoring",
     ),
     Metric("gapwatch.models.restarts", "{restart}", "times the model process was started again since the start"),
+    Metric("gapwatch.restarts", "{restart}", "times the loop ended with an unexpected error and was started again"),
 )
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
@@ -115,8 +118,14 @@ class Telemetry:
     def record_round(self, seconds: float, **labels: str) -> None:
         self._duration.record(seconds, labels)
 
-    def page(self) -> bytes:
-        """The whole page in Prometheus' text format 0.0.4."""
+    def page(self, parts: Mapping[str, tuple[bool, str]] | None = None) -> bytes:
+        """The whole page in Prometheus' text format 0.0.4. parts: name -> (ok, in words), as /readyz shows them."""
+        for name, (ok, _) in (parts or {}).items():
+            self.set("gapwatch.part.ok", float(ok), part=name)
+            if name == "kafka":
+                self.set("gapwatch.kafka.ok", float(ok))
+            elif name.startswith("sink "):
+                self.set("gapwatch.sink.ok", float(ok), sink=name.removeprefix("sink "))
         return generate_latest(self._registry)
 
     def _observer(self, name: str) -> Callable[[CallbackOptions], list[Observation]]:

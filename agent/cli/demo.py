@@ -23,6 +23,7 @@ from agent.demo.show import Show
 from agent.demo.stage import BASE, HELPDESK, TOPIC, need_checkout, set_up, write_config
 from agent.demo.story import Cast, Outcome, Story, act
 from agent.demo.traffic import DemoTraffic
+from agent.health import Health
 from agent.kafka.client import ensure_topic, publisher
 
 EVERY_S = 10.0
@@ -95,7 +96,12 @@ def _running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
     """An agent as ``gapwatch run`` runs it, and a function that returns whether it still runs."""
     show = Show()
     with ExitStack() as opened:
-        thread = _start(App(assemble(config, extra_sinks=(show,))), opened)
+        parts = assemble(config, extra_sinks=(show,))
+        ports = config.telemetry
+        health = Health(parts.routes, parts.clock, ports.prometheus_port, ports.control_port)
+        health.open()
+        opened.callback(health.close)
+        thread = _start(App(parts), opened)
         yield show, thread.is_alive
 
 

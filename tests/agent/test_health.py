@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,7 +14,9 @@ import pytest
 
 from agent.clock import HandClock
 from agent.errors import Refused, Retryable
-from agent.health import STALE_S, Health, Routes
+from agent.health import STALE_S, Health, Routes, no_routes
+from agent.supervision.http_server import WORKERS
+from agent.telemetry import Telemetry
 
 PARTS: dict[str, tuple[bool, str]] = {"kafka": (True, "reading")}
 
@@ -26,7 +32,7 @@ def query(name: str, params: Mapping[str, str]) -> tuple[list[str], list[tuple[A
 @pytest.fixture
 def served() -> Iterator[tuple[Health, HandClock]]:
     clock = HandClock()
-    health = Health(Routes(lambda: b"up 1\n", lambda: PARTS, query), clock, 0, 0)
+    health = Health(Routes(Telemetry(), lambda: PARTS, query), clock, 0, 0)
     health.open()
     yield health, clock
     health.close()
@@ -41,7 +47,7 @@ def test_livez_fails_once_the_loop_has_not_turned_for_a_minute(served: tuple[Hea
     assert get(health.public_port, "/livez").status_code == 200
     clock.advance(STALE_S + 1)
     assert get(health.public_port, "/livez").status_code == 503
-    health.touch(clock.now())
+    health.touch()
     assert get(health.public_port, "/livez").status_code == 200
 
 
@@ -60,7 +66,8 @@ def test_readyz_names_the_part_that_is_away(served: tuple[Health, HandClock]) ->
 def test_startupz_is_always_ok_and_metrics_are_served(served: tuple[Health, HandClock]) -> None:
     health, _ = served
     assert get(health.public_port, "/startupz").status_code == 200
-    assert get(health.public_port, "/metrics").text == "up 1\n"
+    page = get(health.public_port, "/metrics").text.splitlines()
+    assert 'gapwatch_part_ok{part="kafka"} 1.0' in page and "gapwatch_kafka_ok 1.0" in page
 
 
 def test_queries_are_answered_on_the_control_port_only(served: tuple[Health, HandClock]) -> None:
@@ -82,3 +89,61 @@ def test_a_store_that_is_away_is_a_bad_gateway_and_no_bad_request(served: tuple[
     health, _ = served
     reply = get(health.control_port, "/queries/away")
     assert (reply.status_code, reply.json()) == (502, {"error": "clickhouse: connection refused"})
+
+
+def test_a_clock_that_is_set_forward_or_back_is_no_hanging_loop() -> None:
+    class Jumping(HandClock):
+        """Wall time that moves while the steady one stands still."""
+
+        def steady(self) -> float:
+            return 0.0
+
+    clock = Jumping()
+    health = Health(no_routes(), clock, 0, 0)
+    health.open()
+    try:
+        for jump in (7_200.0, -86_400.0):
+            clock.advance(jump)
+            assert get(health.public_port, "/livez").status_code == 200
+    finally:
+        health.close()
+
+
+def test_a_part_whose_status_hangs_does_not_keep_livez_from_answering(served: tuple[Health, HandClock]) -> None:
+    health, _ = served
+    release, asking = threading.Event(), []
+    health.routes = replace(health.routes, parts=lambda: {"sink slow": (release.wait(60), "hung")})
+    try:
+        for _ in range(2 * WORKERS):
+            asking.append(threading.Thread(target=get, args=(health.public_port, "/readyz"), daemon=True))
+            asking[-1].start()
+        assert get(health.public_port, "/livez").status_code == 200
+    finally:
+        release.set()
+        for thread in asking:
+            thread.join(10)
+
+
+def test_a_port_that_is_taken_is_a_state_that_ends_with_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        health = Health(no_routes(), HandClock(), port, 0)
+        health.open()
+        try:
+            ok, words = health.status
+            assert not ok and words == f"port {port}: Address already in use; tried again every 1 s"
+            assert health.public_port == 0
+            assert get(health.control_port, "/livez").status_code == 200
+            taken.close()
+            wait_until(lambda: health.status[0])
+            assert health.public_port == port
+            assert get(port, "/livez").status_code == 200
+        finally:
+            health.close()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from agent.cli.run import PORT_VARIABLE
 from agent.config import Config, load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -76,7 +77,7 @@ def test_the_configmap_says_what_the_sample_says(config: Config) -> None:
 
 def test_the_container_reads_the_mounted_configuration() -> None:
     map_name = shipped("ConfigMap")["metadata"]["name"]
-    volume = next(v for v in pod()["volumes"] if v.get("configMap") == {"name": map_name})
+    volume = next(v for v in pod()["volumes"] if v.get("configMap", {}).get("name") == map_name)
     folder = next(path for path, name in mounts(writable=False).items() if name == volume["name"])
     assert sidecar()["args"] == ["run", "--config", str(folder / "gapwatch.yaml")]
     assert all("subPath" not in mount for mount in sidecar()["volumeMounts"])
@@ -119,8 +120,25 @@ def test_gapwatch_is_a_native_sidecar_that_waits_for_nobody() -> None:
     assert sidecar()["restartPolicy"] == "Always"
     for probe in ("startupProbe", "livenessProbe"):
         assert sidecar()[probe]["httpGet"] == {"path": "/livez", "port": "metrics"}
+        assert "initialDelaySeconds" not in sidecar()[probe], "the engine waits for it"
     assert "readinessProbe" not in sidecar(), "it would take the serving pod out of its Service"
     assert "preStop" not in sidecar().get("lifecycle", {})
+
+
+def test_the_pod_starts_without_the_secret_and_without_the_configmap() -> None:
+    """Neither may keep the engine from starting: the kubelet waits for a volume that is not optional for ever."""
+    own = [v for v in pod()["volumes"] if v["name"] in {mount["name"] for mount in sidecar()["volumeMounts"]}]
+    optional = {kind: v[kind].get("optional") for v in own for kind in ("configMap", "secret") if kind in v}
+    assert optional == {"configMap": True, "secret": True}
+    assert not [variable for variable in sidecar()["env"] if {"secretKeyRef", "configMapKeyRef"} & variable.keys()]
+    assert "envFrom" not in sidecar()
+
+
+def test_livez_answers_where_the_probes_look_also_without_a_configuration() -> None:
+    [port] = sidecar()["ports"]
+    variables = {variable["name"]: variable.get("value") for variable in sidecar()["env"]}
+    assert variables[PORT_VARIABLE] == str(port["containerPort"])
+    assert pod()["enableServiceLinks"] is False, "a Service named gapwatch-health would set the same variable"
 
 
 def test_the_metrics_port_is_the_one_in_the_configuration(config: Config) -> None:

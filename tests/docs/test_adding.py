@@ -27,6 +27,7 @@ from agent.app import App
 from agent.assemble import assemble
 from agent.config import Config, load
 from agent.demo.broker import Broker, start_broker
+from agent.health import Health
 from agent.kafka.client import ensure_topic, publish
 from agent.kafka.contract import Outgoing
 from agent.records import Finding, TrafficBatch
@@ -226,10 +227,13 @@ def what_reaches_the_sinks(config: Config) -> tuple[list[Finding], bytes]:
         return bool(memory.verdicts) and sum(len(batch.interactions) for batch in memory.of(TrafficBatch)) == 6
 
     with ExitStack() as opened:
+        health = Health(parts.routes, parts.clock, 0, 0)
+        health.open()
+        opened.callback(health.close)
         app.open(opened)
         while not complete():
             assert time.monotonic() < deadline, memory.status
             app.step()
             time.sleep(0.01)
-        metrics = httpx.get(f"http://127.0.0.1:{parts.health.public_port}/metrics").content
+        metrics = httpx.get(f"http://127.0.0.1:{health.public_port}/metrics").content
     return list(memory.findings), metrics

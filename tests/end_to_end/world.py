@@ -13,7 +13,6 @@ from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
 from agent.app import App, Parts
 from agent.clock import HandClock
-from agent.health import Health, Routes
 from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.sink import Sink as AnySink
 from agent.sink import Sinks
@@ -110,8 +109,6 @@ class World:
         sampler = TrafficSampler(sampling, ADAPTERS)
         consumer = MemoryConsumer(self.topic)
         self.traffic = TrafficFeed(consumer, sampler, dict, self.judge.judged, flush=sinks.flush)
-        routes = Routes(lambda: b"", dict, lambda *_: ([], []))
-        self.health = Health(routes, self.clock, 0, 0)
         self.app = App(
             Parts(
                 judge=self.judge,
@@ -119,7 +116,6 @@ class World:
                 worker=self.worker,
                 feeds=(canaries, self.responses, self.traffic),
                 traffic=self.traffic,
-                health=self.health,
                 clock=self.clock,
                 pod="pod-0",
                 cluster="test",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,14 +205,10 @@ def parts_of(config: Path, part: str) -> list[dict[str, Any]]:
     return [check for check in checks if check["part"] == part]
 
 
-def test_a_port_in_use_is_one_line_and_no_traceback(config: Path) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        config.write_text(config.read_text().replace("prometheus_port: 0", f"prometheus_port: {port}"))
-        done = gapwatch("run", "--config", str(config))
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1] == f"port {port} of 0.0.0.0 (telemetry): Address already in use"
+@pytest.mark.parametrize("words", [("--health-port", "high"), ("--health-port", "70000"), ("--fast",)])
+def test_a_wrong_command_line_is_all_that_keeps_run_from_running(words: tuple[str, ...], config: Path) -> None:
+    done = gapwatch("run", "--config", str(config), *words)
+    assert done.returncode == 64 and "gapwatch --help" in done.stderr
 
 
 class Stranger(BaseHTTPRequestHandler):
