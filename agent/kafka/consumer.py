@@ -185,10 +185,11 @@ class Consumer:
             return {}
 
     def close(self, budget_s: float = BOOTSTRAP_S) -> None:
-        """Leave the group; commits nothing. Waits up to budget_s for a client that is still being opened."""
+        """Leave the group; commits nothing. Waits up to budget_s for a client that is being opened, or a check."""
         self._closing.set()
         client, self._client = self._client, None
-        if self._opening is not None and wait([self._opening], budget_s).done:
+        wait([running for running in (self._opening, self._explaining) if running is not None], budget_s)
+        if self._opening is not None and self._opening.done():
             client = None if self._opening.exception() else self._opening.result()
         if client is not None:
             client.close()

@@ -256,6 +256,12 @@ def test_no_day_has_more_pages_that_cannot_tell_than_the_bound() -> None:
     assert 7 <= most <= math.floor(math.log2(1440 / SILENT_ROUNDS + 2)) == 8
 
 
+def test_what_was_told_while_the_clock_was_a_year_ahead_does_not_hold_back_what_cannot_be_judged_today() -> None:
+    state = AlertState(cannot_tell_at=(FIXED + 365 * 86400.0, FIXED - 3600.0))
+    assert state.cannot_tell_since(FIXED) == (FIXED - 3600.0,)
+    assert state.silent_rounds_needed(FIXED) == 2 * SILENT_ROUNDS
+
+
 def test_a_state_that_does_not_say_when_a_subject_could_not_be_judged_is_read_as_never() -> None:
     former = {"opened_as": "cannot_tell", "cause": "none", "told": ["sha256:bb"]}
     assert AlertState.from_json(former) == AlertState("cannot_tell", "none", ("sha256:bb",))
