@@ -27,7 +27,7 @@ from probes.errors import ProbeError
 
 USAGE = 64
 # Libraries whose warnings repeat what the agent itself logs, a line for each failed try.
-LOGGED_BY_US = ("urllib3", "clickhouse_connect", "kafka.net")
+LOGGED_BY_US = ("urllib3", "clickhouse_connect", "kafka")
 CANNOT_TELL = 2
 LEVELS = ("debug", "info", "warning", "error", "critical")
 

@@ -146,9 +146,9 @@ class App:
             self._records += observation.records
 
     def _beat(self, now: float) -> None:
-        if now - self._last_beat < HEARTBEAT_S:
+        parts, steady = self._parts, self._parts.clock.steady()
+        if steady - self._last_beat < HEARTBEAT_S:
             return
-        self._last_beat = now
-        parts = self._parts
+        self._last_beat = steady
         parts.beat()
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, self._rounds, self._records))

@@ -24,12 +24,16 @@ class Clock:
 
 @dataclass
 class HandClock(Clock):
-    """A clock that stands still until it is moved: the in-memory implementation that ships with the product."""
+    """A clock that stands still until it is moved: the in-memory implementation that ships with the product.
+
+    at: the steady time; ahead: seconds by which the wall time differs from it
+    """
 
     at: float = 1_700_000_000.0
+    ahead: float = 0.0
 
     def now(self) -> float:
-        return self.at
+        return self.at + self.ahead
 
     def steady(self) -> float:
         return self.at
@@ -40,3 +44,7 @@ class HandClock(Clock):
 
     def advance(self, seconds: float) -> None:
         self.at += seconds
+
+    def jump(self, seconds: float) -> None:
+        """The wall time is set, by hand or by a time server; the steady one is not."""
+        self.ahead += seconds

@@ -107,7 +107,7 @@ class AlertState:
         return SILENT_ROUNDS << len(self.cannot_tell_since(at))
 
     def cannot_tell_since(self, at: float) -> tuple[float, ...]:
-        return tuple(before for before in self.cannot_tell_at if at - before < CANNOT_TELL_AGAIN_S)
+        return tuple(before for before in self.cannot_tell_at if abs(at - before) < CANNOT_TELL_AGAIN_S)
 
     def after_notice(self, verdict: Verdict, sent: NoticeReason, now: float) -> AlertState:
         """The state once this was sent about a verdict."""

@@ -184,6 +184,8 @@ def _open(options: dict[str, Any]) -> KafkaConsumer:
         def network(**settings: Any) -> KafkaNetClient:
             net_client = KafkaNetClient(**settings)
             undo.callback(net_client.close)
+            # Not handed on by its constructor: a topic of a wrong name would be created, and its absence never show.
+            net_client.cluster.config["allow_auto_create_topics"] = options["allow_auto_create_topics"]
             return net_client
 
         opened = KafkaConsumer(kafka_client=network, **options)

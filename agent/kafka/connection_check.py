@@ -6,6 +6,7 @@ the last one checked. `gapwatch doctor` prints the result; a layer that is added
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
@@ -169,7 +170,13 @@ def _sasl(config: Config, host: str, port: int) -> str:
 
 def _log_in(config: Config, link: socket.socket) -> None:
     try:
-        handshake.log_in(link, config.sasl_mechanism or "", config.sasl_username or "", password(config))
+        secret = password(config)
+    except (OSError, UnicodeDecodeError) as error:  # neither path nor content: the path may be the password itself
+        actual = "bytes that are no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        wanted = f"kafka.sasl_password_file that user {os.getuid()} may read"
+        raise LayerFailed(f"the password file: {actual}", wanted) from None
+    try:
+        handshake.log_in(link, config.sasl_mechanism or "", config.sasl_username or "", secret)
     except NotKafka:
         raise LayerFailed(
             "the broker closed the connection during the login", "a user that may log in; see the broker's log"

@@ -2,6 +2,9 @@
 
 What must stay so: poll() returns within about POLL_S; after any exception out of the client another client is opened,
 because a client that has raised once was seen to hang in its next poll().
+
+The Kafka client reports every fault alike, and a topic that is not there not at all: where a fault comes again, or no
+partition does, the connection is checked layer by layer (connection_check.py), and ``status`` says what that found.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 import tenacity
 
 from agent.clock import Clock
 from agent.kafka.client import BOOTSTRAP_S, Client, Config, error_text
+from agent.kafka.connection_check import check_connection
 from agent.kafka.contract import (
     LinkStatus,
     PartitionChanges,
@@ -25,10 +29,15 @@ from agent.kafka.contract import (
     TopicPartition,
     nothing_to_commit,
 )
+from agent.trouble import Trouble
 
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
 STUCK_AFTER_S = 20.0
+PROVEN_S = 5.0  # a client that replaced another is taken for good once it has raised nothing for so long
+MAX_WAIT_S = 60.0  # before another client is opened, where those before it failed as soon as they were used
+WITHOUT_PARTITION_S, EXPLAIN_AGAIN_S = 10.0, 60.0  # until the connection is checked, and checked again
+ATTEMPTS_A_CHECK = 8  # to open a client, between two checks of the connection
 CHECK_EVERY_S = 1.0  # while records come; asking the client for its state takes as long as reading a hundred records
 
 log = structlog.get_logger(__name__)
@@ -38,7 +47,8 @@ class Consumer:
     """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
-    out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often.
+    out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often. ``status``
+    stays down over such replacements until records come or PROVEN_S have passed without an exception.
     """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
@@ -56,6 +66,11 @@ class Consumer:
         self._member_at = self._clock.steady()  # when it was last a member of its group
         self._commit_from = 0.0
         self._check_from = 0.0
+        self._failures = 0  # clients in a row that had to be given up before they were proven
+        self._opened_at = self._explain_from = self._clock.steady()
+        self._explaining: Future[str] | None = None
+        self._explained = ""  # why no partition comes, as far as the last check of the connection tells
+        self._trouble = Trouble("kafka")
         self._link = LinkStatus(False, "not opened")
         self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
         self.rebuilds = 0
@@ -113,8 +128,17 @@ class Consumer:
         except Exception as error:  # the client's own bookkeeping can fail with other exceptions than KafkaError
             self._commit_refused(f"commit: {error_text(error)}")
             return False
-        self._link = LinkStatus(True)
+        self._up()
         return True
+
+    def _up(self, why: str = "") -> None:
+        """why: what keeps records from coming all the same, if anything"""
+        self._trouble.end()
+        self._link = LinkStatus(True, why)
+
+    def _down(self, why: str) -> None:
+        self._trouble.begin(why)
+        self._link = LinkStatus(False, why)
 
     def _commit_refused(self, why: str) -> None:
         self._commit_from = self._clock.steady() + COMMIT_AGAIN_S  # each try may block the loop for COMMIT_S
@@ -161,10 +185,12 @@ class Consumer:
             return {}
 
     def close(self, budget_s: float = BOOTSTRAP_S) -> None:
-        """Leave the group; commits nothing. Waits up to budget_s for a client that is still being opened."""
+        """Leave the group; commits nothing. Waits up to budget_s for a client that is being opened, or a check."""
         self._closing.set()
         client, self._client = self._client, None
-        if self._opening is not None and wait([self._opening], budget_s).done:
+        under_way: list[Future[Any]] = [each for each in (self._opening, self._explaining) if each is not None]
+        wait(under_way, budget_s)
+        if self._opening is not None and self._opening.done():
             client = None if self._opening.exception() else self._opening.result()
         if client is not None:
             client.close()
@@ -174,24 +200,42 @@ class Consumer:
     def _check(self, client: Client, n_read: int) -> None:
         """Find what raises no exception: no connection, a member expelled from its group, a stuck partition."""
         now = self._clock.steady()
+        if n_read or now - self._opened_at >= PROVEN_S:
+            self._failures = 0
         if n_read and now < self._check_from:
-            self._link = LinkStatus(True)
+            self._up()
             return
         self._check_from = now + CHECK_EVERY_S
         is_member = client.is_group_member()
+        is_connected = client.connections() > 0
+        self._explain_silence(now, not is_connected or not self._assigned)
         if n_read:
-            self._link = LinkStatus(True)
-        elif client.connections() == 0:
-            self._link = LinkStatus(False, "no connection to any broker")
-        elif not is_member:
-            self._link = LinkStatus(True, "waiting for its share of the partitions")
-        elif not self._link.why.startswith("commit"):
-            self._link = LinkStatus(True)
+            self._up()
+        elif not is_connected:
+            self._down(self._explained or "no connection to any broker")
+        elif self._explained:
+            self._down(self._explained)
+        elif self._failures == 0 and not is_member:
+            self._up("waiting for its share of the partitions")
+        elif self._failures == 0 and not self._link.why.startswith("commit"):
+            self._up()
         self._member_at = now if is_member else self._member_at
         if now - self._member_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
             self._give_up("no longer a member of its group")
         elif not self._paused and n_read < self._config.max_poll_records:  # else others wait in the client's buffer
             self._find_stuck(client, now)
+
+    def _explain_silence(self, now: float, is_silent: bool) -> None:
+        """Without a partition for long: have others all of them, or is the topic not there? Checked on the thread that
+        opens clients, which has nothing to do meanwhile."""
+        if not is_silent:
+            self._explained, self._explain_from = "", now + WITHOUT_PARTITION_S
+            return
+        if self._explaining is not None and self._explaining.done():
+            self._explained, self._explaining = self._explaining.result(), None
+        if self._explaining is None and now >= self._explain_from:
+            self._explain_from = now + EXPLAIN_AGAIN_S
+            self._explaining = self._opener.submit(explanation, self._config)
 
     def _find_stuck(self, client: Client, now: float) -> None:
         by_partition = client.positions_and_lag()
@@ -205,14 +249,18 @@ class Consumer:
         """The client, or None after a wait of at most POLL_S while there is none."""
         if self._opening is not None and wait([self._opening], POLL_S).done:
             self._client, self._opening = self._opening.result(), None
-            self._link = LinkStatus(True)
-            self._member_at = self._clock.steady()
+            if self._failures == 0:
+                self._up()
+            self._member_at = self._opened_at = self._clock.steady()
+            self._explain_from, self._explained = self._opened_at + WITHOUT_PARTITION_S, ""
         return self._client
 
     def _give_up(self, why: str) -> None:
-        log.warning("kafka_client_replaced", why=why)
         self.rebuilds += 1
-        self._open_another(why)
+        self._failures += 1
+        if self._failures == 1 or self._link.up:
+            self._down(why)
+        self._open_another(self._link.why)
 
     def _open_another(self, why: str) -> None:
         old, self._client = self._client, None
@@ -224,6 +272,9 @@ class Consumer:
     def _connect(self, old: Client | None) -> Client:
         if old is not None:
             old.close()
+        if self._failures > 1:
+            self._explain_failure("it fails as soon as it is used")
+            self._closing.wait(min(MAX_WAIT_S, 0.5 * 2.0 ** (self._failures - 2)))
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Exception),  # a malformed address is a ValueError, for example
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=2.0),
@@ -243,4 +294,23 @@ class Consumer:
 
     def _report_failure(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._link = LinkStatus(False, error_text(error) if error else "unknown")
+        why = error_text(error) if error else "unknown"
+        if state.attempt_number % ATTEMPTS_A_CHECK == 2:
+            self._explain_failure(why)
+        elif state.attempt_number == 1:
+            self._down(why)
+
+    def _explain_failure(self, otherwise: str) -> None:
+        """What the layers of the connection say; where all of them are well, what the client did."""
+        why = explanation(self._config)
+        self._down(why or (otherwise if self._link.up else self._link.why))
+
+
+def explanation(config: Config) -> str:
+    """The first layer that fails, what came back and what to do; "" where all are well. Takes seconds."""
+    try:
+        failed = next((check for check in check_connection(config) if not check.ok), None)
+    except Exception as error:  # whatever an odd answer leads to: the check is only to explain
+        log.info("kafka_not_explained", why=error_text(error))
+        return ""
+    return f"{failed.layer}: saw {failed.observed}, wanted {failed.wanted}" if failed else ""

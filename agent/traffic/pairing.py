@@ -75,7 +75,7 @@ class Joiner:
     def _make_room(self, now: float) -> None:
         while self._waiting:
             oldest = next(iter(self._waiting.values()))
-            late = now - oldest.since > self._patience_s
+            late = abs(now - oldest.since) > self._patience_s  # also where the clock was set back by so much
             if not late and len(self._waiting) <= self._room and self._bytes <= self._room_bytes:
                 return
             self._remove(oldest)

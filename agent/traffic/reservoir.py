@@ -104,7 +104,8 @@ class Reservoirs:
     def choose(self, offered: Sequence[tuple[str, int]], now: float) -> list[int]:
         """Which of these (adapter, rank) are kept, as ascending positions.
 
-        now: seconds since the epoch, in calendar minutes; a clock that is set back starts no new minute.
+        now: seconds since the epoch, in calendar minutes. A clock that is set back by a minute or less starts no new
+        one; one that is set back by more does, or there would be no room until it has caught up.
         """
         self._start_minute(now // 60)
         by_adapter: dict[str, list[tuple[int, int]]] = {}
@@ -124,6 +125,6 @@ class Reservoirs:
         return [position for _, position in lowest]
 
     def _start_minute(self, minute: float) -> None:
-        if minute > self._minute:
+        if minute > self._minute or minute < self._minute - 1:
             self._offered_before = self._offered if minute == self._minute + 1 else Counter()
             self._minute, self._taken, self._offered = minute, Counter(), Counter()

@@ -54,7 +54,7 @@ Subject = tuple[SubjectKind, str]
 
 
 class _Wanted(NamedTuple):
-    """Faults to replay. subject: whose incident; adapters: with which; since: seconds since the epoch"""
+    """Faults to replay. subject: whose incident; adapters: with which; since: seconds of the steady clock"""
 
     subject: Subject
     round: BaseRound
@@ -144,7 +144,7 @@ class CauseReplays:
         return self._finished(job)
 
     def _waited_long(self, job: _Job | _Wanted) -> bool:
-        return self.clock.now() - _wanted(job).since > WAITING_S
+        return self.clock.steady() - _wanted(job).since > WAITING_S
 
     def _follow(self, verdict: Verdict) -> None:
         subject = verdict.subject_kind, verdict.subject
@@ -159,7 +159,7 @@ class CauseReplays:
             self._end(subject)  # the former incident's end may have been spoken for by responses
         if subject not in self._known:
             self._known[subject] = _with_which(latest, verdict)
-            self._changes.put(_Wanted(subject, latest, self._known[subject], self.clock.now()))
+            self._changes.put(_Wanted(subject, latest, self._known[subject], self.clock.steady()))
 
     def _end(self, subject: Subject) -> None:
         adapters = self._known.pop(subject, None)

@@ -340,5 +340,5 @@ def _began_between(recent: tuple[ScoredRound, ...]) -> OnsetInterval | None:
 
 def _reopenings(before: Incident, at: float) -> int:
     """The count with an alarm at that time: another one soon after an end, or the first."""
-    soon = before.resolved_at is not None and at - before.resolved_at <= REOPENED_WITHIN_S
+    soon = before.resolved_at is not None and abs(at - before.resolved_at) <= REOPENED_WITHIN_S
     return before.reopenings + 1 if soon else 0

@@ -324,6 +324,12 @@ def test_an_incident_of_an_earlier_version_goes_on() -> None:
     assert keys_of({HERE: former}, RESOLVED) == [("recovered", KEY)]
 
 
+def test_what_was_told_while_the_clock_was_a_year_ahead_does_not_hold_back_what_cannot_be_judged_today() -> None:
+    state = AlertState(cannot_tell_at=(FIXED + 365 * 86400.0, FIXED - 3600.0))
+    assert state.cannot_tell_since(FIXED) == (FIXED - 3600.0,)
+    assert state.silent_rounds_needed(FIXED) == 2 * SILENT_ROUNDS
+
+
 def test_what_another_live_pod_calls_degraded_is_not_resolved_here() -> None:
     assert told([alarm()], [RESOLVED], [GOOD], fleet=shown(degraded=True)) == [[OPEN], [], []]
     alarmed, resolved, good = counted([alarm()], [RESOLVED], [GOOD])

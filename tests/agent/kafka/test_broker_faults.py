@@ -99,6 +99,31 @@ def test_settings_that_no_client_can_open_with_are_reported_and_tried_again(tmp_
         consumer.close(1.0)
 
 
+def test_a_topic_that_is_not_there_is_told_not_created_and_read_once_it_is_there(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of such a topic the client says nothing: it is a member of its group, without a partition."""
+    monkeypatch.setattr("agent.kafka.consumer.WITHOUT_PARTITION_S", 1.0)
+    monkeypatch.setattr("agent.kafka.client.METADATA_MS", 500)
+    topic = f"misspelt-{broker.kind}"
+    consumer = Consumer(config_for(broker.bootstrap, topic))
+    with capture_logs() as lines:
+        consumer.open()
+        give_up = time.monotonic() + WITHIN_S
+        while not consumer.status.why.startswith("topic: saw "):
+            assert time.monotonic() < give_up, consumer.status
+            assert consumer.poll() == []
+            assert not consumer.take_partition_changes().gained, "it is not ours to create"
+        assert not consumer.status.up
+        assert f"{topic} is not among them, wanted topic {topic}, and the rights to describe" in consumer.status.why
+        ensure_topic(broker.bootstrap, topic)
+        publish(broker.bootstrap, topic, numbered(3))
+        assert len(read_until(consumer, lambda got: len(got) >= 3)) == 3
+        assert consumer.status == (True, "")
+    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"]
+    consumer.close()
+
+
 def test_a_client_that_cannot_pause_or_go_on_is_replaced(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(_: Client) -> None:
         raise KeyError("a partition that a rebalance took away")

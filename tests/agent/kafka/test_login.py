@@ -20,15 +20,18 @@ from structlog.testing import capture_logs
 from agent.demo.broker import free_port
 from agent.kafka.client import Client, publish
 from agent.kafka.config import Config, Password, connection_options
-from agent.kafka.connection_check import LayerCheck, check_connection
+from agent.kafka.connection_check import LayerCheck, _log_in, check_connection
 from agent.kafka.consumer import Consumer
 from agent.kafka.contract import Outgoing
+from agent.kafka.handshake import LayerFailed
 from tests.certificates import Authority
 from tests.conftest import need_apache
 from tests.kafka_brokers import LEFT_CONNECTING, config_for
 from tests.secure_kafka import SECRET, TOPIC, SecureKafka, secure_kafka
 
-pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
+# kafka-python leaves a socket to the collector whose TLS handshake failed.
+LEFT_BY_TLS = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+pytestmark = [LEFT_CONNECTING, LEFT_BY_TLS, pytest.mark.usefixtures("collected")]
 WITHIN_S = 40.0
 
 
@@ -215,6 +218,55 @@ def test_each_fault_has_its_layer_and_its_sentence(
     assert any(part in check.observed for part in observed.split("|")), check
     assert wanted in check.wanted, check
     assert SECRET not in check.observed + check.wanted
+
+
+TOLD_BY_THE_CONSUMER = (
+    "TLS asked of a plain port",
+    "a wrong password, plain",
+    "a topic that may be observed and not read",
+    "a group that may not be looked at",
+    "a group that may be looked at and not read",
+)
+
+
+@pytest.mark.real_kafka
+@pytest.mark.parametrize(
+    ("wrong", "layer", "observed", "wanted"),
+    [c[1:] for c in CASES if c[0] in TOLD_BY_THE_CONSUMER],
+    ids=TOLD_BY_THE_CONSUMER,
+)
+def test_the_consumer_tells_each_fault_in_these_words_and_tries_again_with_back_off(
+    kafka: SecureKafka, wrong: Wrong, layer: str, observed: str, wanted: str
+) -> None:
+    consumer = Consumer(wrong(kafka))
+    with capture_logs() as lines:
+        consumer.open()
+        give_up = time.monotonic() + WITHIN_S
+        while not consumer.status.why.startswith(f"{layer}: saw "):
+            assert time.monotonic() < give_up, consumer.status
+            assert consumer.poll() == []
+        until = time.monotonic() + 5.0
+        while time.monotonic() < until:
+            assert consumer.poll() == []
+            assert not consumer.status.up, "nor between two tries"
+    assert any(part in consumer.status.why for part in observed.split("|")), consumer.status
+    assert wanted in consumer.status.why
+    assert consumer.rebuilds <= 6, "without back-off it was eight a second"
+    events = [line["event"] for line in lines]
+    assert events == ["part_not_ok"] * len(events), events
+    assert len(events) <= 2, "what the client says, and what the check says"
+    consumer.close(WITHIN_S)
+
+
+def test_a_password_file_that_cannot_be_read_is_told_without_its_path(tmp_path: Path) -> None:
+    """Where the password itself stands in place of the path, the path is the secret."""
+    told = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    missing = config_for("127.0.0.1:9", "any", **told, sasl_password_file=tmp_path / SECRET)
+    here, there = socket.socketpair()
+    with here, there, pytest.raises(LayerFailed) as failed:
+        _log_in(missing, here)
+    assert failed.value.observed == "the password file: No such file or directory"
+    assert "kafka.sasl_password_file that user" in failed.value.wanted
 
 
 def test_an_http_server_and_a_silent_port_are_no_brokers() -> None:

@@ -43,6 +43,17 @@ def test_a_request_without_its_response_is_rejected_in_time() -> None:
     assert [interaction.request_id for interaction in batch.interactions] == ["id-2"]
 
 
+def test_a_half_is_given_up_in_time_also_where_the_clock_was_set_back_by_a_day() -> None:
+    topic = MemoryTopic()
+    topic.publish(list(events("alone", "id-1"))[:1])
+    feed = feed_over(topic)
+    assert [batch.rejected for batch in feed.poll(100_000.0)] == [()]
+    topic.publish(events("id-2"))
+    (batch,) = feed.poll(13_600.0)
+    assert [(rejection.offset, rejection.reason) for rejection in batch.rejected] == [(0, RejectionReason.UNPAIRED)]
+    assert [interaction.request_id for interaction in batch.interactions] == ["id-2"]
+
+
 @pytest.mark.parametrize(
     ("mark", "fresh"), [(0, True), (1, True), (2, False)], ids=["neither was read", "one of them", "both"]
 )

@@ -104,6 +104,15 @@ def test_a_clock_that_is_set_back_starts_no_new_minute() -> None:
     assert room.choose(offered("a", 1), 120.0) == []
 
 
+def test_a_clock_that_went_a_year_ahead_and_came_back_costs_no_room() -> None:
+    room = Reservoirs(1)
+    year = 365 * 86400.0
+    assert room.choose(offered("a", 1), year) == [0]
+    assert room.choose(offered("a", 1), 600.0) == [0], "or nothing would be sampled for a year"
+    assert room.choose(offered("a", 1), 600.0) == []
+    assert room.choose(offered("a", 1), 660.0) == [0]
+
+
 def test_a_busy_adapters_sample_comes_from_the_whole_minute() -> None:
     """First come, first taken would sample the first second of each minute for ever."""
     rng = np.random.default_rng(5)

@@ -201,6 +201,9 @@ def test_what_never_gets_a_turn_ends_without_one_and_says_so(
     causes.submit(round)
     causes.submit(alarm(round))
     assert causes.waiting and not causes.overdue
+    runner.clock.jump(365 * 86400.0)
+    assert not causes.overdue, "the time that was set is not the time that it waited"
+    runner.clock.jump(-366 * 86400.0)
     runner.clock.advance(WAITING_S + 1)
     assert causes.overdue
     replayed = causes.step(runner, goldens, lambda: True)

@@ -182,6 +182,12 @@ def test_a_day_without_reopening_forgets_the_former_ones() -> None:
     assert (incident.reopenings, good) == (0, GOOD_ROUNDS)
 
 
+def test_an_end_a_year_ahead_of_a_clock_that_was_set_right_again_makes_no_reopening() -> None:
+    incident, _ = faulty_and_repaired(Incident(), 365 * 86400.0)
+    incident, good = faulty_and_repaired(incident, 600.0)
+    assert (incident.reopenings, good) == (0, GOOD_ROUNDS)
+
+
 def test_good_rounds_without_evidence_that_the_fault_is_over_end_nothing() -> None:
     """A tenth of the pool was beyond: each round of 16 good draws is worth 1.6 nats against "it still is"."""
     incident = advance(Incident(), RoundResult(0.0, BAD, log_e=30.0, draws=DrawCounts(16, 2, 0.05)), RULES).after
