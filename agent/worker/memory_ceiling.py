@@ -66,10 +66,16 @@ def may_use_gpu(device: str, root: Path = Path("/")) -> bool:
 
 
 def limit_own_data(most: int) -> None:
-    """From now on an allocation beyond so many bytes fails in this process; before it loads the model libraries."""
+    """From now on this process cannot hold more than so many bytes: an allocation beyond fails.
+
+    To be called once the model libraries are loaded. The limit counts what is mapped, and they map 0.6 GB that they
+    never touch (torch 2.13 with CUDA's libraries: 0.9 GB mapped, 0.3 GB held), which is no memory.
+    """
+    status = _fields(Path("/proc/self/status"))
+    untouched = 1024 * max(0, status.get("VmData:", 0) - status.get("RssAnon:", 0))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    wanted = most + untouched
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def go_first(root: Path = Path("/")) -> None:

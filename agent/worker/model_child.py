@@ -83,9 +83,9 @@ class ModelChild:
         return ended.exit
 
     def _run(self, settings: ModelSettings) -> Ended:
+        self._bases = watched_bases(settings, self._fetch)  # imports the model libraries
         if settings.ceiling is not None and not memory_ceiling.may_use_gpu(settings.config.probes.device):
             memory_ceiling.limit_own_data(settings.ceiling)
-        self._bases = watched_bases(settings, self._fetch)
         worker = Worker(self._bases, settings.schedule, Clock(), [self._send])
         self._pipe.send(Started())
         worker.open()

@@ -48,8 +48,9 @@ SEND_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 # Seconds that a process which was killed has until it is gone.
 KILLED_S = 2.0
-# Reached so nearly, a process that was ended by a signal ended for want of memory.
-NEARLY = 0.9
+# Reached so nearly at the last look, a process that was ended by a signal ended for want of memory: some libraries
+# (tokenizers) abort where an allocation fails.
+NEARLY = 0.8
 # What another start changes nothing about: somebody has to install a package, or to change the configuration.
 LASTING = (Exit.PACKAGE_MISSING, Exit.REFUSED)
 Received = Result | Started | GoldenWanted | Logged | Ended

@@ -6,6 +6,7 @@ Errors become NoMemory, which is answered by waiting and smaller batches, or Unr
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,8 +63,10 @@ def check_free(path: str, requested: int, root: Path = Path("/")) -> None:
 
 
 def free_bytes(root: Path = Path("/")) -> int | None:
-    """Host memory that this process may still allocate, by machine and container; None where neither is known."""
-    limits = [_machine(root / "proc/meminfo"), *(_container(root / "sys/fs/cgroup", *files) for files in CGROUPS)]
+    """Host memory that this process may still allocate, by machine, container and its own limit; None where none of
+    these is known."""
+    containers = [_container(root / "sys/fs/cgroup", *files) for files in CGROUPS]
+    limits = [_machine(root / "proc/meminfo"), _process(root / "proc/self/status"), *containers]
     return min((free for free in limits if free is not None), default=None)
 
 
@@ -88,6 +91,13 @@ def _machine(meminfo: Path) -> int | None:
     fields = _fields(meminfo)
     free = fields.get("MemAvailable:")
     return None if free is None else 1024 * (free + fields.get("SwapFree:", 0))
+
+
+def _process(status: Path) -> int | None:
+    """Under RLIMIT_DATA, which the agent sets for its model process."""
+    most, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    mapped = _fields(status).get("VmData:")
+    return None if most == resource.RLIM_INFINITY or mapped is None else max(0, most - 1024 * mapped)
 
 
 def _container(cgroup: Path, limit: str, used: str, stat: str) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, use
     assert free_bytes(machine(tmp_path, **files, **{cgroup + limit: "500000\n"})) == 150_000
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "300000\n"})) == 0
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
+
+
+def test_a_process_with_a_limit_of_its_own_has_what_it_has_not_mapped_yet(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    root = machine(tmp_path, **{"proc/self/status": "VmPeak:\t 900 kB\nVmData:\t 399999900 kB\n"})
+    resource.setrlimit(resource.RLIMIT_DATA, (400_000_000 * 1024, before[1]))
+    try:
+        assert free_bytes(root) == 100 * 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert free_bytes(root) == 700 * 1024
 
 
 def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> None:
