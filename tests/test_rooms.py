@@ -45,6 +45,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/kafka/test_recreated_topic.py",
     "agent/store/test_questions.py",
     "agent/test_false_pages.py",
+    "agent/test_one_voice.py",
     "agent/traffic/formats/test_messages.py",
     "agent/traffic/formats/test_recorded.py",
     "agent/traffic/formats/test_shapes.py",
