@@ -114,10 +114,9 @@ class World:
         """Of who is alive now. Of one that is gone the last one is left, which the store no longer takes for alive."""
         self.client.command("TRUNCATE TABLE heartbeats")
         unsent = 0 if self.pager_answers else 1
+        gone_s = {name: 0.0 if name in self.pods else 600.0 for name in self.rounds}
         beats = [
-            replace(
-                findings.heartbeat(), at=time.time() - 600 * (name not in self.pods), pod=name, rounds=n, unsent=unsent
-            )
+            replace(findings.heartbeat(time.time() - gone_s[name]), pod=name, rounds=n, unsent=unsent)
             for name, n in self.rounds.items()
         ]
         insert(self.client, *beats)
