@@ -151,4 +151,5 @@ class App:
             return
         self._last_beat = steady
         parts.beat()
-        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, self._rounds, self._records))
+        counts = self._rounds, self._records, parts.sinks.unsent
+        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))

@@ -178,7 +178,7 @@ class GoldenAccepted:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The agent is alive; its absence is an alert of its own."""
+    """The agent is alive; its absence is an alert of its own. unsent: notices that nobody has received yet"""
 
     at: float
     pod: str
@@ -186,6 +186,7 @@ class Heartbeat:
     started_at: float
     rounds: int
     records: int
+    unsent: int = 0
 
 
 class NoticeKind(StrEnum):

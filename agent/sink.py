@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.records import Finding
 
@@ -23,6 +23,14 @@ class Sink(Protocol):
 
     @property
     def status(self) -> tuple[bool, str]: ...
+
+
+@runtime_checkable
+class KeepsNotices(Protocol):
+    """A sink that sends notices later. unsent: how many it still has"""
+
+    @property
+    def unsent(self) -> int: ...
 
 
 class Sinks:
@@ -49,6 +57,11 @@ class Sinks:
         """True when every sink has what was submitted. A list, not a generator: every sink gets its turn."""
         flushed = [sink.flush() for sink in self._sinks]
         return all(flushed)
+
+    @property
+    def unsent(self) -> int:
+        """Notices that nobody has received yet: they are lost with this pod's disk."""
+        return sum(sink.unsent for sink in self._sinks if isinstance(sink, KeepsNotices))
 
     @property
     def statuses(self) -> Mapping[str, tuple[bool, str]]:

@@ -46,6 +46,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/store/test_consumer_groups.py",
     "agent/store/test_questions.py",
     "agent/test_false_pages.py",
+    "agent/test_one_voice.py",
     "agent/traffic/formats/test_messages.py",
     "agent/traffic/formats/test_recorded.py",
     "agent/traffic/formats/test_shapes.py",

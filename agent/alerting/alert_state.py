@@ -19,9 +19,9 @@ CANNOT_TELL_AGAIN_S = 24 * 3600.0
 class Reported:
     """What is known of the incident under one dedup key. Times in seconds.
 
-    at: when it was last reported open or ended, 0.0 for never; by: the other pod whose report that it is open counts,
-    "" where it is this one's
-    held: has this pod's own verdict shown it?
+    at: when it was last reported open or ended, 0.0 for never
+    by: the other pod that reported it open, while that report may still lie in its outbox; "" else
+    held: has this pod's own verdict called the subject degraded while it was open?
     good_before: good rounds in a row from before it was known here, which say nothing of whether it is over
     ends_since: since when it might be ended from here, None where it may not
     not_judged: was it sent that it can no longer be judged?
@@ -47,19 +47,21 @@ class Reported:
         An end that another pod reports while it is still degraded here counts after ten minutes: one who has read a new
         golden record a little earlier ends it for all.
         """
+        if sent.opened_at > self.at and self.is_open:
+            return replace(self._delivered(sent), at=sent.opened_at, not_judged=self.not_judged or sent.not_judged)
         if sent.opened_at > self.at:
-            if self.is_open:
-                by, silent = (sent.pod if self.by else ""), self.not_judged or sent.not_judged
-                return replace(self, at=sent.opened_at, by=by, not_judged=silent)
             opened = Reported(
                 True, sent.opened_at, sent.pod, not_judged=sent.not_judged, by_responses=sent.by_responses
             )
-            return replace(opened, good_before=opened.good_rounds(verdict))
+            return replace(opened, good_before=opened.good_rounds(verdict))._delivered(sent)
         is_over = self.is_open and not sent.opened_at and sent.ended_at > self.at
         still_degraded = verdict.status is Status.DEGRADED and not verdict.covered_by
         if is_over and not (still_degraded and self.held and now - sent.ended_at < LONGEST_WAIT_S):
             return Reported(at=sent.ended_at)
-        return replace(self, not_judged=self.not_judged or (self.is_open and sent.not_judged))
+        return self._delivered(sent) if sent.opened_at else self
+
+    def _delivered(self, sent: SentIncident) -> Reported:
+        return replace(self, by="" if sent.delivered or not self.by else sent.pod)
 
     def after(self, verdict: Verdict) -> Reported:
         """With one more round, before anything is sent about it."""
@@ -114,7 +116,8 @@ class AlertState:
         match sent:
             case NoticeReason.CANNOT_TELL:
                 times = (*self.cannot_tell_since(verdict.at), verdict.at)
-                return replace(self, blindness=self.blindness.sent(now), former_key=False, cannot_tell_at=times)
+                blindness = self.blindness.sent(now, held=False)
+                return replace(self, blindness=blindness, former_key=False, cannot_tell_at=times)
             case NoticeReason.CAN_TELL_AGAIN:
                 return replace(self, blindness=Reported(at=now), former_key=False)
             case NoticeReason.DEGRADED | NoticeReason.CAUSE_SHARPER:

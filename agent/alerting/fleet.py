@@ -20,7 +20,8 @@ class SentIncident:
     """What all pods together have sent about one incident. Times in seconds, 0.0 where it never happened.
 
     opened_at: of the latest trigger since the latest resolve, 0.0 where nothing is open; ended_at: of that resolve
-    pod, cause: of that trigger; sharper: was its cause sent as one that is known better?
+    pod, cause: of that trigger; delivered: did that pod, or another that sent one, have nothing left to send later on?
+    sharper: was its cause sent as one that is known better?
     not_judged: was it sent that the open incident can no longer be judged?
     by_responses: was it opened by sampled responses?
     """
@@ -32,6 +33,7 @@ class SentIncident:
     sharper: bool = False
     not_judged: bool = False
     by_responses: bool = False
+    delivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def _step(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
     """What is sent for one verdict, in order, and the state after it."""
     if look.fleet is not None:
         state = with_fleet(state, look.verdict, look.now, look.cluster, look.fleet)
-    state = replace(state, incident=state.incident.after(look.verdict), blindness=state.blindness.after(look.verdict))
+    state = replace(state, incident=state.incident.after(look.verdict))
     if state.former_key and (look.degraded or state.incident.is_open):
         return _out_of_the_way(state, look)
     sent = []

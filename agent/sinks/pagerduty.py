@@ -110,6 +110,10 @@ class Sink:
             self._thread.join(budget_s)
 
     @property
+    def unsent(self) -> int:
+        return len(self._outbox)
+
+    @property
     def status(self) -> tuple[bool, str]:
         counts = (
             f"{len(self._outbox)} waiting, {self.sent} sent, {self.refused} refused, {self._outbox.dropped} dropped"

@@ -20,19 +20,27 @@ _SETTINGS = {"max_execution_time": LONGEST_S}
 _LIVE = """SELECT pod, argMax(rounds, at) > 0 FROM heartbeats
 WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 3 MINUTE GROUP BY pod"""
 
-# A resolve and a trigger of one moment: the trigger came after it.
-_INCIDENTS = """SELECT
-    dedup_key, reason = {cannot_tell:String} AS of_blindness,
-    toUnixTimestamp64Milli(maxIf(at, is_open)), toUnixTimestamp64Milli(any(ended_at)),
-    argMaxIf(tuple(pod, cause), at, is_open) AS latest, countIf(is_open AND reason = {sharper:String}) > 0,
-    countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String}
-FROM (
+# A resolve and a trigger of one moment: the trigger came after it. A notice is delivered where its pod had none left to
+# send later on; of a pod whose last heartbeat is over a day old nobody knows.
+_INCIDENTS = """WITH sent AS (
     SELECT
         dedup_key, reason, at, pod, cause, share_of,
         maxIf(at, kind = 'resolve') OVER (PARTITION BY dedup_key) AS ended_at,
         kind = 'trigger' AND at >= ended_at AS is_open
     FROM notices WHERE cluster = {cluster:String} AND kind != 'change' AND dedup_key IN {keys:Array(String)}
-) GROUP BY dedup_key, of_blindness"""
+),
+beats AS (
+    SELECT pod, maxIf(at, unsent = 0) AS delivered_at FROM heartbeats
+    WHERE cluster = {cluster:String} AND pod IN (SELECT pod FROM sent) AND at > now() - INTERVAL 1 DAY GROUP BY pod
+)
+SELECT
+    dedup_key, reason = {cannot_tell:String} AS of_blindness,
+    toUnixTimestamp64Milli(maxIf(at, is_open)), toUnixTimestamp64Milli(any(ended_at)),
+    argMaxIf(tuple(pod, cause), at, is_open) AS latest, countIf(is_open AND reason = {sharper:String}) > 0,
+    countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String},
+    countIf(is_open AND at <= delivered_at) > 0
+FROM sent LEFT JOIN beats USING pod
+GROUP BY dedup_key, of_blindness"""
 
 _CHANGES = """SELECT dedup_key, reason, change, toUnixTimestamp64Milli(max(at)) FROM notices
 WHERE cluster = {cluster:String} AND kind = 'change' AND change != '' AND dedup_key IN {keys:Array(String)}

@@ -83,6 +83,6 @@ def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...
         **fields_of(heartbeat, ("cluster", "pod")),
         "at": when(heartbeat.at),
         "started_at": when(heartbeat.started_at),
-        **fields_of(heartbeat, ("rounds", "records")),
+        **fields_of(heartbeat, ("rounds", "records", "unsent")),
     }
     return (TableRows("heartbeats", (row,)),)

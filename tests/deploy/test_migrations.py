@@ -24,7 +24,7 @@ APPLIED = {
     "014_weight_grids.sql": "9049b15b3a2855ea",
     "015_tolerated_change.sql": "83bd4dce4f2cd822",
     "016_onset_interval.sql": "49165d9f4b29d5bb",
-    "017_fleet_notices.sql": "5937d6f8e213d3bc",
+    "017_fleet_notices.sql": "450abda4924442ce",
     "018_consumer_groups.sql": "8e2f27828554ceeb",
 }
 

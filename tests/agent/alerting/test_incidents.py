@@ -491,13 +491,111 @@ def test_a_change_in_words_and_about_whom(seen: Verdict, reason: NoticeReason, w
     assert ("hash tokenizer" in hashes) == (seen is OTHER_TOKENIZER)
 
 
-def test_the_key_is_cluster_and_subject_and_never_the_cause() -> None:
-    keys = {to_notice(seen, NoticeReason.DEGRADED, "prod", FIXED).dedup_key for seen in (BAD, NAMED, alarm())}
-    assert keys == {"gapwatch/prod/adapter/ticket-router"}
-    assert dedup_key("prod", BASE_KIND, BASE) == "gapwatch/prod/base/smollm2"
+# --- with a store ----------------------------------------------------------------------------------------------------
+
+PAGE = SentIncident(opened_at=FIXED - 60, pod="pod-b", cause="wrong_strength")
 
 
-def test_long_names_keep_keys_apart_within_the_limit() -> None:
-    keys = {dedup_key("prod", SubjectKind.ADAPTER, "x" * 300 + end) for end in ("a", "b")}
-    assert len(keys) == 2
-    assert all(len(key) == 255 for key in keys)
+def knowing(page: SentIncident = PAGE, live: Sequence[str] = ("pod-b",), **how: bool) -> Fleet:
+    """The fleet by a store that holds this of the router's incident."""
+    judged = {name: JudgedBy(**how) for name in live}
+    return Fleet("pod-a", dict.fromkeys(live, True), {HERE: judged}, {(KEY, False): page})
+
+
+FLEET_CASES = {
+    "what a live pod has reported is not reported again": ([[alarm()], [BAD]], knowing(degraded=True), [[], []]),
+    "nor is its cause, where that pod has named it": ([[BAD], [NAMED]], knowing(degraded=True), [[], []]),
+    "but one that is named better here is": ([[BAD], [REFINED]], knowing(degraded=True), [[], [SHARPER]]),
+    "and not where that was sent, too": ([[BAD], [REFINED]], knowing(replace(PAGE, sharper=True)), [[], []]),
+    "a page of a pod that is gone may not have been sent: another one goes out": (
+        [[GOOD], [alarm()], [BAD]],
+        knowing(live=()),
+        [[], [OPEN], []],
+    ),
+    "not one that is known to be delivered": ([[alarm()], [BAD]], knowing(replace(PAGE, delivered=True), ()), [[], []]),
+    "recovering is no reason for another one": ([[RECOVERING]], knowing(live=()), [[]]),
+    "two good rounds after it was taken over end it": ([[GOOD]] * 4, knowing(live=()), [[], [], [ENDED], []]),
+    "rounds that are good and then blind do not": ([[GOOD], [BLIND], [GOOD], [BLIND]], knowing(live=()), [[]] * 4),
+    "nor do they while another live pod shows it": ([[GOOD]] * 6, knowing(degraded=True), [[]] * 6),
+    "nor without an answer of the store": ([[GOOD]] * 6, None, [[]] * 6),
+    "what is over is not taken over": ([[GOOD]] * 6, knowing(SentIncident(ended_at=FIXED - 60)), [[]] * 6),
+    "a base speaks for a member whose page another pod has sent": (
+        [[BASE_ALARM, COVERED]],
+        knowing(live=()),
+        [[OPEN, OVER]],
+    ),
+    "good canaries do not end what responses have shown": (
+        [[replace(GOOD, good_responses=0)]] * 6,
+        knowing(replace(PAGE, by_responses=True), ()),
+        [[]] * 6,
+    ),
+    "good responses do": (
+        [[replace(GOOD, good_responses=n)] for n in (4, 5, 5, 6)],
+        knowing(replace(PAGE, by_responses=True), ()),
+        [[], [], [], [ENDED]],
+    ),
+    "and canaries where responses are not judged any more": (
+        [[GOOD]] * 3,
+        knowing(replace(PAGE, by_responses=True), ()),
+        [[], [], [ENDED]],
+    ),
+    "that it can no longer be judged is said once by all together": (
+        [[alarm()], *[[BLIND]] * 4],
+        knowing(replace(PAGE, not_judged=True), degraded=True),
+        [[]] * 5,
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", FLEET_CASES)
+def test_what_is_sent_round_by_round_by_one_pod_of_several(sentence: str) -> None:
+    rounds, fleet, wanted = FLEET_CASES[sentence]
+    assert told(*rounds, fleet=fleet) == wanted, sentence
+
+
+def test_of_those_that_could_end_it_the_first_does_and_the_others_read_that_it_did() -> None:
+    before = replace(knowing(), pod="pod-c", spacing_s=90.0)
+    assert before.rank(HERE) == 1
+    ended = replace(before, incidents={(KEY, False): SentIncident(ended_at=FIXED + 130)})
+    (first,) = counted([alarm()])
+    for fleet, wanted in ((before, NoticeReason.RECOVERED), (ended, None)):
+        states, _ = step_round({}, first, FIXED, "prod")
+        sent: list[NoticeReason] = []
+        for number in range(1, 5):
+            now = FIXED + 60 * number
+            by_then = fleet if number > 2 else before
+            states, notices = step_round(states, [RESOLVED], now, "prod", by_then)
+            sent += [notice.reason for notice in notices]
+            assert sent == ([wanted] if wanted and number > 2 else []), "it waits for 90 seconds"
+        assert not states[HERE].incident.is_open
+
+
+def test_an_end_that_another_pod_reports_while_it_is_degraded_here_counts_after_ten_minutes() -> None:
+    """One that has read a new golden record a round earlier ends it for all; nobody is paged again for that."""
+    states, _ = step_round({}, [alarm()], FIXED, "prod")
+    ended = knowing(SentIncident(ended_at=FIXED + 60))
+    states, soon = step_round(states, [BAD], FIXED + 120, "prod", ended)
+    _, reenrolled_too = reenrolled(states[HERE], BAD, "v2", FIXED + 180, "prod", ended)
+    _, late = step_round(states, [BAD], FIXED + 700, "prod", ended)
+    assert (soon, reenrolled_too, [notice.reason for notice in late]) == ((), (), [NoticeReason.DEGRADED])
+
+
+def test_what_was_sent_from_here_and_is_not_stored_yet_is_not_taken_over_again() -> None:
+    """The sink writes when it can: for a while the store still says that the incident is open."""
+    stale = knowing(live=())
+    states, _ = step_round({}, [alarm()], FIXED - 61, "prod")
+    states, (end,) = step_round(states, [RESOLVED], FIXED, "prod", stale)
+    for number in range(1, 5):
+        states, notices = step_round(states, [GOOD], FIXED + 60 * number, "prod", stale)
+        assert notices == ()
+    assert end.reason is NoticeReason.RECOVERED
+
+
+def test_a_warning_of_a_pod_with_an_earlier_version_is_ended_under_the_key_it_has() -> None:
+    former = {(KEY, True): SentIncident(opened_at=FIXED - 60, pod="gone")}
+    fleet = Fleet("pod-a", incidents=former)
+    assert keys_of({}, GOOD, fleet) == [("can_tell_again", KEY)]
+    states, _ = step_round({}, [GOOD], FIXED, "prod", fleet)
+    assert keys_of(states, GOOD, fleet) == []
+    own = {**former, (BLIND_KEY, True): SentIncident(opened_at=FIXED - 30, pod="gone")}
+    assert keys_of({}, GOOD, Fleet("pod-a", incidents=own)) == [("can_tell_again", BLIND_KEY)]

@@ -10,7 +10,7 @@ import pytest
 from agent.records import Finding
 from agent.store import client as store
 from agent.store.rows import to_rows
-from agent.store.table_rows import Origin
+from agent.store.table_rows import Origin, Row
 
 Connect = Callable[[str], store.Client]
 
@@ -21,14 +21,14 @@ embedded = pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
 
 
 def insert(client: store.Client, *seen: Finding, place: Origin = HERE) -> None:
-    """Directly into the tables: the writer thread has its own tests."""
-    for finding in seen:
-        for group in to_rows(finding, place):
-            names = list(group.rows[0])
-            data = [
-                [v.tolist() if hasattr(v, "tolist") else v for v in (row[name] for name in names)] for row in group.rows
-            ]
-            client.insert(group.table, data, column_names=names)
+    """Directly into the tables, each in one insert: the writer thread has its own tests."""
+    rows: dict[str, list[Row]] = {}
+    for group in (group for finding in seen for group in to_rows(finding, place)):
+        rows.setdefault(group.table, []).extend(group.rows)
+    for table, together in rows.items():
+        names = list(together[0])
+        data = [[v.tolist() if hasattr(v, "tolist") else v for v in (row[name] for name in names)] for row in together]
+        client.insert(table, data, column_names=names)
 
 
 def answers(client: store.Client, name: str, **params: str) -> list[dict[str, Any]]:

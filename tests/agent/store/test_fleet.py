@@ -133,3 +133,11 @@ def test_a_change_is_known_by_its_name(migrated: store.Client) -> None:
     key = dedup_key("prod", SubjectKind.BASE, BASE)
     assert ask(migrated, ROUTER, bases=(BASE,)).changes == {(key, "base_moved", "sha256:bb"): NOW - 30}
     assert ask(migrated, ROUTER).changes == {}
+
+
+def test_a_page_is_delivered_where_its_pod_had_nothing_left_to_send_later_on(migrated: store.Client) -> None:
+    page = sent(NoticeReason.DEGRADED, NOW - 500)
+    insert(migrated, page, place=Origin("prod", "pod-a"))
+    for age, unsent, delivered in ((510, 0, False), (480, 1, False), (450, -1, False), (420, 0, True)):
+        insert(migrated, replace(findings.heartbeat(NOW - age), pod="pod-a", unsent=unsent))
+        assert ask(migrated, ROUTER).incidents[KEY, False].delivered is delivered, unsent
