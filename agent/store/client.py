@@ -248,7 +248,7 @@ _ELSEWHERE = """SELECT DISTINCT concat(subject_kind, '/', subject) FROM (
     SELECT pod, subject_kind, subject, argMaxIf(tuple(status, covered_by), at, status != 'unmonitorable') AS latest
     FROM verdicts
     WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 7 DAY
-    GROUP BY pod, subject_kind, subject HAVING max(at) > now() - INTERVAL 1 HOUR
+    GROUP BY pod, subject_kind, subject HAVING max(at) > now() - INTERVAL 2 HOUR
 ) WHERE latest.1 = 'degraded' AND latest.2 = '' AND pod IN (
     SELECT pod FROM heartbeats WHERE cluster = {cluster:String} AND at > now() - INTERVAL 3 MINUTE
 )"""
@@ -259,8 +259,8 @@ def degraded_elsewhere(client: Client, cluster: str, pod: str) -> frozenset[str]
 
     Of each pod the latest verdict up to a week old that is not unmonitorable counts: losing sight of a subject does not
     end its incident. A member that is covered by its base's incident has none of its own. A pod is live where its
-    heartbeat is at most three minutes old and its last verdict on the subject at most an hour. The server
-    gives up after 3 s; the loop waits less (reader.py).
+    heartbeat is at most three minutes old and its last stored verdict on the subject at most two hours: one is
+    stored each hour. The server gives up after 3 s; the loop waits less (reader.py).
     """
     given = {"cluster": cluster, "pod": pod}
     rows = client.query(_ELSEWHERE, parameters=given, settings={"max_execution_time": 3}).result_rows

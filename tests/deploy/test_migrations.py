@@ -25,6 +25,7 @@ APPLIED = {
     "015_tolerated_change.sql": "83bd4dce4f2cd822",
     "016_onset_interval.sql": "49165d9f4b29d5bb",
     "018_consumer_groups.sql": "8e2f27828554ceeb",
+    "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
 }
 
 
