@@ -240,6 +240,7 @@ class ClickHouse(Section):
     migrations: the account of ``gapwatch migrate``; agents then create and alter nothing. None: they do it themselves
     where their account may
     keep: table -> how long its rows are kept, over what the migrations say; set by whoever migrates
+    verdicts: rows on change and once an hour, or every_round; what was measured is stored of every round in either case
     store_text: keep prompts and outputs of production; off unless configured
     """
 
@@ -249,6 +250,7 @@ class ClickHouse(Section):
     on_cluster: str = Field(default="", pattern=r"^[\w.{}-]*$")
     migrations: MigrationAccount | None = None
     keep: dict[str, Annotated[Duration, AfterValidator(_days)]] = Field(default_factory=dict)
+    verdicts: Literal["changes", "every_round"] = "changes"
     store_text: bool = False
 
     @model_validator(mode="after")

@@ -2,11 +2,14 @@
 
 Evidence begins at 0 with the first round that is handed in. Verdicts that rested on embeddings are listed and not
 compared: embeddings are stored, but not in the order in which they were judged. Nor are those whose cause rested on
-faults that were replayed after the alarm: stored rounds hold what was recorded at enrolment.
+faults that were replayed after the alarm: stored rounds hold what was recorded at enrolment. A round whose verdict was
+not stored, because it said what the one before said, is compared with that; its level of evidence is then unknown.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +18,9 @@ from typing import Any
 
 from agent.store.from_rows import seconds
 from agent.store.stored_rounds import Stored
-from agent.store.table_rows import Row
+from agent.store.table_rows import NAN, Row
 from agent.store.verdict_rows import verdict_row
+from agent.store.verdict_runs import LONGEST_S
 from detectors.monitor import Judged, Monitor
 from detectors.records import BaseRound, Reason
 from detectors.traffic_records import TrafficRound
@@ -57,8 +61,8 @@ class VerdictPair:
 
     @property
     def nats_apart(self) -> float:
-        """Nats between the two levels of evidence, 0 where one is missing."""
-        if self.why_not or self.then is None or self.now is None:
+        """Nats between the two levels of evidence, 0 where one is missing or was not stored."""
+        if self.why_not or self.then is None or self.now is None or math.isnan(self.then["log_e"]):
             return 0.0
         return abs(float(self.then["log_e"]) - float(self.now["log_e"]))
 
@@ -116,6 +120,7 @@ def verdict_pairs(
         kind = by_replay if row["reason"] in BY_REPLAY else before
         kind[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
     keys = sorted({*now, *before, *by_replay}, key=lambda key: (key[0], key[3], key[1], key[2]))
+    _fill_runs(before, now)
     refined = _refined(keys, before, by_replay)
     not_again = [_pair(key, row, None, {}, True) for key, rows in by_replay.items() for row in rows if key[3] >= since]
     pairs = not_again + [
@@ -126,6 +131,30 @@ def verdict_pairs(
         for pair in zip_longest(sorted(before[key], key=_order), sorted(now[key], key=_order))
     ]
     return sorted(pairs, key=lambda pair: (pair.pod, pair.at, pair.kind, pair.subject))
+
+
+def _fill_runs(then: dict[Subject, list[Row]], now: Mapping[Subject, Sequence[Row]]) -> None:
+    """Put in what was said of rounds whose verdict was not stored: what the row before says, for as long as it holds.
+
+    An alarm is said once, so that it is never what was said again.
+    """
+    times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for key in sorted(then, key=lambda key: key[3]):
+        times[key[:3]].append(key[3])
+    unstored: dict[Subject, list[Row]] = {}
+    for key, rows in now.items():
+        of_subject, at = times[key[:3]], key[3]
+        place = bisect_left(of_subject, at)
+        if len(then.get(key, ())) >= len(rows) or not place or at - of_subject[place - 1] > LONGEST_S:
+            continue
+        before = then[(*key[:3], of_subject[place - 1])]
+        # Of two rows of one moment the store does not keep which came last.
+        last = next((row for row in before if not _differ_in(row, rows[-1])), before[-1])
+        if last["reason"] != Reason.ALARM.value:
+            same = last | {"log_e": NAN, "round": rows[-1]["round"], "at": rows[-1]["at"]}
+            unstored[key] = [same] * (len(rows) - len(then.get(key, ())))
+    for key, rows in unstored.items():
+        then[key].extend(rows)
 
 
 def _refined(

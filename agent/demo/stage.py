@@ -167,7 +167,8 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             "cache_dir": str(cache_dir()),
         },
         "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
-        "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}"},
+        # Every round: the pictures of the README are drawn of them (benchmarks/pictures.py).
+        "clickhouse": {"dsn": f"chdb://{stage.folder.resolve() / 'store'}", "verdicts": "every_round"},
         # In production the first bank is larger; the demo is short.
         "detectors": {"embedding_drift": {"first_bank": 16, "block": 4}},
         "telemetry": {"prometheus_port": free_port(), "control_port": free_port()},

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
@@ -29,6 +29,7 @@ from agent.store import migrations
 from agent.store.migrations import Account
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin, Row, TableRows
+from agent.store.verdict_runs import LONGEST_S, VerdictRuns
 from agent.surroundings import Surroundings
 from agent.trouble import Trouble
 
@@ -48,7 +49,7 @@ class Config(BaseModel):
     """dsn: see store.connect; password_file: read at every connect
 
     store_text: keep prompts and outputs of production; replicated: Replicated engines; on_cluster: name for ON CLUSTER
-    keep, migrations: see agent.config.ClickHouse
+    verdicts, keep, migrations: see agent.config.ClickHouse
     buffer_mb: size of the buffer while the store is away, traffic not included; max_rows: of one insert
     retry_s, max_retry_s: first and longest wait between tries
     """
@@ -59,6 +60,7 @@ class Config(BaseModel):
     store_text: bool = False
     replicated: bool = False
     on_cluster: str = ""
+    verdicts: Literal["changes", "every_round"] = "changes"
     keep: Mapping[str, float] = Field(default_factory=dict)
     migrations: Account | None = None
     buffer_mb: float = Field(default=64.0, gt=0)
@@ -88,6 +90,7 @@ class Sink:
         self._config, self._clock = config, surroundings.clock
         around = surroundings
         self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group)
+        self._runs = VerdictRuns(LONGEST_S if config.verdicts == "changes" else 0.0)
         self._changed = threading.Condition()
         self._traffic: deque[TableRows] = deque()
         self._rest: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
@@ -105,7 +108,7 @@ class Sink:
         self._thread.start()
 
     def submit(self, finding: Finding) -> None:
-        groups = to_rows(finding, self._origin)
+        groups = [group for stored in self._runs.stored(finding) for group in to_rows(stored, self._origin)]
         with self._changed:
             for group in groups:
                 if isinstance(finding, TrafficBatch):
@@ -124,8 +127,10 @@ class Sink:
         if self._closing.is_set():
             return
         self._deadline = self._clock.steady() + budget_s
-        self._closing.set()
         with self._changed:
+            for group in (group for verdict in self._runs.ends() for group in to_rows(verdict, self._origin)):
+                self._buffer(group)
+            self._closing.set()
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(budget_s)

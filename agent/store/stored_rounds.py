@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from agent.errors import Retryable, Unreadable
 from agent.store import client as store
 from agent.store.from_rows import References, base_round, seconds, traffic_round
-from agent.store.table_rows import Row
+from agent.store.table_rows import FIRST, Row
+from agent.store.verdict_runs import LONGEST_S
 from detectors.canaries.retention import PreparedReference, prepare
 from detectors.errors import DetectorError
 from detectors.records import BaseRound
@@ -91,9 +92,11 @@ class StoredRounds:
         return len(self._rows("traffic_scores", "at", span, "DISTINCT base, round", unjudged))
 
     def verdicts(self, span: Span) -> list[Row]:
-        """Stored verdicts without explanation and action, by pod and time."""
+        """Stored verdicts without explanation and action, by pod and time, and those before that still hold then."""
         columns = "pod, subject_kind, subject, base, round, at, status, reason, cause, covered_by, log_e"
-        return sorted(self._rows("verdicts", "at", span, columns), key=lambda row: (row["pod"], row["at"]))
+        since = max(span.since - LONGEST_S, FIRST)
+        rows = self._rows("verdicts", "at", Span(since, span.until), columns)
+        return sorted(rows, key=lambda row: (row["pod"], row["at"]))
 
     def _stored(self, key: RoundKey, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
         by_canaries = key.table == "rounds"

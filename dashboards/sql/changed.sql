@@ -1,13 +1,25 @@
 -- What is healthy now, and yet not as it was accepted?
 -- cluster = '': one cluster, or all when empty
 -- hours = 24: how far back a subject may last have been judged
-WITH latest AS (
+-- Figures are those of a pod's latest row: verdicts are stored on change and once an hour.
+WITH rows_by_pod AS (
     SELECT
-        cluster, subject_kind, subject, base, max(at) AS last_judged,
+        cluster, subject_kind, subject, base, pod, max(at) AS last_row,
         argMax(tuple(status, reason, scale, base_shift, tolerated_change, explanation, action), at) AS verdict
     FROM verdicts
-    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32})
+    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
+    GROUP BY cluster, subject_kind, subject, base, pod
+),
+beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
+-- Of several pods the one that judged it last; one that shows signs of life has said the same since its last row.
+latest AS (
+    SELECT
+        v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, v.base AS base,
+        max(greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR))) AS last_judged,
+        argMax(v.verdict, greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR))) AS verdict
+    FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
     GROUP BY cluster, subject_kind, subject, base
+    HAVING last_judged > now() - toIntervalHour({hours:UInt32})
 )
 SELECT
     cluster, subject_kind, subject, base, if(verdict.5 != '', 'tolerated_change', verdict.2) AS what, verdict.3 AS scale,

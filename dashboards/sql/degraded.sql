@@ -1,20 +1,29 @@
 -- What is degraded, suspect or unmonitorable now, and for which cause?
 -- cluster = '': one cluster, or all when empty
 -- hours = 24: how far back a subject may last have been judged
-WITH by_pod AS (
+-- Figures are those of a pod's latest row: verdicts are stored on change and once an hour.
+WITH rows_by_pod AS (
     SELECT
-        cluster, subject_kind, subject, base, pod, max(at) AS judged,
+        cluster, subject_kind, subject, base, pod, max(at) AS last_row,
         argMax(tuple(status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
-    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32})
+    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
     GROUP BY cluster, subject_kind, subject, base, pod
+),
+beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
+-- A pod that shows signs of life has said the same since its last row.
+by_pod AS (
+    SELECT
+        v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, v.base AS base, v.pod AS pod,
+        greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR)) AS judged, v.latest AS latest, v.badness AS badness,
+        b.beat > now() - INTERVAL 3 MINUTE AS is_alive
+    FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
+    WHERE judged > now() - toIntervalHour({hours:UInt32})
 ),
 -- Verdicts of every pod that is alive count; of a pod that is gone, only if its verdict is the latest on the subject.
 pods AS (
-    SELECT
-        *, judged = max(judged) OVER (PARTITION BY cluster, subject_kind, subject)
-        OR (cluster, pod) IN (SELECT cluster, pod FROM heartbeats WHERE at > now() - INTERVAL 3 MINUTE) AS speaks
+    SELECT *, judged = max(judged) OVER (PARTITION BY cluster, subject_kind, subject) OR is_alive AS speaks
     FROM by_pod
 ),
 subjects AS (

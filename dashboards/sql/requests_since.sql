@@ -9,11 +9,23 @@ WITH onsets AS (
     GROUP BY cluster, subject_kind, subject
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR still_open)
 ),
+-- The first time after it at which a pod says healthy: by a row, or by one before that still holds. One row holds until the
+-- pod's next one, and at most an hour: verdicts are stored on change and once an hour.
 ends AS (
-    SELECT v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, min(v.at) AS ended
-    FROM verdicts AS v INNER JOIN onsets AS o
+    SELECT v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, min(greatest(v.at, o.last_bad)) AS ended
+    FROM (
+        SELECT
+            cluster, subject_kind, subject, status, at,
+            least(leadInFrame(at, 1, at + INTERVAL 1 HOUR) OVER w, at + INTERVAL 1 HOUR) AS holds_until
+        FROM verdicts
+        WHERE (cluster, subject_kind, subject) IN (SELECT cluster, subject_kind, subject FROM onsets)
+        WINDOW w AS (
+            PARTITION BY cluster, subject_kind, subject, pod ORDER BY at
+            ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+        )
+    ) AS v INNER JOIN onsets AS o
         ON v.cluster = o.cluster AND v.subject_kind = o.subject_kind AND v.subject = o.subject
-    WHERE v.status = 'healthy' AND v.at > o.last_bad
+    WHERE v.status = 'healthy' AND v.holds_until > o.last_bad
     GROUP BY cluster, subject_kind, subject
 ),
 adapters AS (

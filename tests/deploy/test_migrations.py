@@ -26,6 +26,7 @@ APPLIED = {
     "016_onset_interval.sql": "49165d9f4b29d5bb",
     "017_fleet_notices.sql": "450abda4924442ce",
     "018_consumer_groups.sql": "8e2f27828554ceeb",
+    "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
 }
 
 

@@ -61,8 +61,22 @@ def test_another_word_differs_and_another_level_is_counted_apart() -> None:
 
 def test_a_verdict_that_only_one_side_has_differs() -> None:
     again = judged(*map(stored, rounds("healthy", 0, 1)))
-    found = verdict_pairs(again, told(again)[:1], since=0.0)
-    assert [(one.then is None, one.differs) for one in found] == [(False, False), (True, True)]
+    found = verdict_pairs(again, told(again)[1:], since=0.0)
+    assert [(one.then is None, one.differs) for one in found] == [(True, True), (False, False)]
+
+
+def test_a_round_whose_verdict_said_what_the_one_before_said_is_compared_with_that() -> None:
+    """Rows on change and once an hour: those in between hold for an hour, and an alarm for its own round."""
+    again = judged(*map(stored, rounds("healthy", *range(65))))
+    whole = told(again)
+    found = verdict_pairs(again, [whole[0], whole[64]], since=0.0)
+    assert [pair.differs for pair in found] == [False] * 61 + [True] * 3 + [False]
+    assert {pair.nats_apart for pair in found} == {0.0}
+    assert [pair.round for pair in found] == list(range(65))
+    suspect = [whole[0], whole[1] | {"status": "suspect"}]
+    assert [pair.differs for pair in verdict_pairs(again, suspect, since=0.0)[:5]] == [False, True, True, True, True]
+    alarmed = verdict_pairs(again, [whole[0], whole[1] | {"reason": Reason.ALARM.value}], since=0.0)
+    assert [pair.round for pair in alarms(alarmed, "then")] == [1]
 
 
 def test_what_was_not_judged_or_rested_on_embeddings_is_not_compared() -> None:
