@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -93,9 +94,12 @@ def run(
 ) -> int:
     """Run the sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM, and not before:
     what is wrong is a state, shown by /readyz and the metrics."""
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):  # before anything that takes time is imported
+        signal.signal(name, lambda *_: stop.set())
     from agent.cli.run import run_agent
 
-    return run_agent(config, health_port)
+    return run_agent(config, health_port, stop)
 
 
 @cli.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -21,15 +20,11 @@ PORT_VARIABLE = "GAPWATCH_HEALTH_PORT"
 MARGIN_S = 1.0
 
 
-def run_agent(path: Path, health_port: int | None) -> int:
-    """Serve /livez at once, then run what the configuration says, whenever there is one; returns 0 after SIGTERM or
-    SIGINT.
+def run_agent(path: Path, health_port: int | None, stop: threading.Event) -> int:
+    """Serve /livez at once, then run what the configuration says, whenever there is one; 0 once ``stop`` is set.
 
     health_port: goes before the variable GAPWATCH_HEALTH_PORT, and that before telemetry.prometheus_port of the file
     """
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
     clock, (public, control) = Clock(), configured_ports(path)
     fixed = _port_of_environment() if health_port is None else health_port
     file = ConfigFile(path, _loaded, clock, ports=(public if fixed is None else None, control))

@@ -107,7 +107,8 @@ class HttpServer:
 
     def close(self) -> None:
         """End every connection. Work that hangs is abandoned with its thread."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        with suppress(RuntimeError):  # its thread has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -168,6 +168,25 @@ def test_a_bad_configuration_is_a_state_until_it_is_mended_and_a_change_to_it_is
     assert agent.ends() == 0
 
 
+def test_sigterm_ends_it_while_it_waits_for_a_configuration(agent: Running) -> None:
+    agent.path.unlink()
+    agent.start("--health-port", str(agent.port))
+    agent.part("agent", False, "waits for a configuration")
+    assert agent.ends() == 0
+    assert "stopped_late" not in (agent.folder / "log").read_text()
+
+
+def test_sigterm_ends_it_while_a_start_hangs(agent: Running) -> None:
+    """A pipe that nobody writes into stands for a network file system that is away."""
+    (agent.folder / "state").mkdir()
+    os.mkfifo(agent.folder / "state" / "monitor.json")
+    agent.write(shutdown_budget="1s")
+    agent.start()
+    agent.part("agent", False, "starting")
+    agent.wait_for("/livez", "last turn")
+    assert agent.ends() == 0
+
+
 def test_files_that_are_missing_are_a_state_and_the_rest_runs(agent: Running) -> None:
     model = agent.settings()["models"][0]
     model["adapters"][0]["canaries"] = "canaries.jsonl"
