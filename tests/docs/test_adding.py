@@ -133,7 +133,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def test_all_four_work_in_an_agent_that_knows_of_them_by_its_configuration_alone(
-    added: Callable[[str, ModuleType], ModuleType], broker: Broker, tmp_path: Path
+    added: Callable[[str, ModuleType], ModuleType], broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line of the product names them: a canary round by the runner, its evidence by the detector, records of the
     format counted and sampled, and all of it in the sinks."""
@@ -141,6 +141,10 @@ def test_all_four_work_in_an_agent_that_knows_of_them_by_its_configuration_alone
     added("adding-a-format.md", formats)
     added("adding-a-sink.md", agent.sinks)
     noted = added("adding-a-runner.md", probes.runners)
+    # The models run in a process of their own, where the runner lies beside the others too.
+    site = f"import probes.runners\nprobes.runners.__path__[:] = {probes.runners.__path__!r}\n"
+    (tmp_path / "sitecustomize.py").write_text(site)
+    monkeypatch.syspath_prepend(tmp_path)
     decoder.formats_by_name.cache_clear()
     ensure_topic(broker.bootstrap, "llm")
     config = load(configured(tmp_path, broker.bootstrap))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.worker.canary_feed import CanaryFeed
 from agent.worker.response_feed import TurnEnded
-from agent.worker.silence import STUCK_S
+from agent.worker.silence import STUCK_S, Blocked
 from detectors.records import BaseRound, Reason
 from tests.agent import findings
 
@@ -32,6 +32,25 @@ def test_a_base_without_a_round_for_too_long_gives_a_blocked_one_with_the_next_n
     assert [member.adapter for member in overdue.members] == [findings.ROUTER, findings.TONE]
     assert {member.blocked for member in overdue.members} == {Reason.NOT_REPLAYED_YET}
     assert "no round finished for 361 s" in overdue.members[0].detail
+
+
+ENDED = Blocked(Reason.NO_MEMORY, "the model process was ended by signal 9")
+
+
+def test_while_the_models_are_away_each_base_gives_a_blocked_round_at_its_interval_until_it_is_replayed_again() -> None:
+    feed = CanaryFeed(BASES, EVERY_S)
+    for result in (findings.base_round(number=4), ENDED):
+        feed.receive(result)
+    assert len(feed.poll(0.0)) == 1, "what was finished before"
+    assert feed.poll(EVERY_S - 1.0) == []
+    for now in (EVERY_S, 2 * EVERY_S):
+        (blocked,) = feed.poll(now)
+        assert isinstance(blocked, BaseRound) and (blocked.number, blocked.at) == (5, now)
+        assert {(member.blocked, member.detail) for member in blocked.members} == {(ENDED.reason, ENDED.why)}
+        assert feed.poll(now + 1.0) == []
+    feed.receive(findings.base_round(number=5))
+    assert len(feed.poll(3 * EVERY_S)) == 1
+    assert feed.poll(3 * EVERY_S + EVERY_S + STUCK_S) == []
 
 
 def test_without_canaries_nothing_is_overdue_and_golden_records_still_come() -> None:

@@ -16,8 +16,8 @@ from agent.worker.response_feed import (
     TurnEnded,
 )
 from agent.worker.response_scorer import ResponseResults
-from agent.worker.silence import STUCK_S
-from detectors.records import Identity
+from agent.worker.silence import STUCK_S, Blocked
+from detectors.records import Identity, Reason
 from detectors.traffic_records import ScoringMode
 from tests.agent import findings
 
@@ -142,3 +142,20 @@ def test_a_clock_that_was_set_back_does_not_stop_the_rounds(feed: ResponseFeed) 
     feed.receive(scored("z"))
     assert feed.poll(1009.0) == []
     assert names(feed.poll(1010.0 + GRACE_S)) == [["z"]]
+
+
+def test_while_the_models_are_away_no_adapter_is_scored_and_each_round_says_why(feed: ResponseFeed) -> None:
+    ended = Blocked(Reason.NO_MEMORY, "the model process was ended by signal 9")
+    feed.receive(scored("a"))
+    feed.receive(ended)
+    assert names(feed.poll(EVERY_S + GRACE_S)) == [["a"]], "what was scored before is judged"
+    for number in (1, 2):
+        (silent,) = feed.poll(EVERY_S + GRACE_S + number * EVERY_S)
+        assert silent.round is not None
+        assert [(score.adapter, score.scored, score.detail) for score in silent.round.scores] == [
+            (name, ScoringMode.NOT_SCORED, ended.why) for name in (findings.ROUTER, findings.TONE)
+        ]
+    now = EVERY_S + GRACE_S + 3 * EVERY_S
+    feed.receive(TurnEnded(now))
+    assert names(feed.poll(now)) == [[]]
+    assert feed.poll(now + EVERY_S + STUCK_S) == []
