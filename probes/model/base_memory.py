@@ -99,6 +99,7 @@ def _replay(config: Any, placement: Placement, is_eager: bool) -> int:
 
 def _between(config: Any, hidden: int) -> int:
     """Width between the two halves of a feed-forward layer, of all experts that read one token together."""
+
     def number(name: str) -> int:
         value: object = getattr(config, name, None)
         return max(value) if isinstance(value, Sequence) and not isinstance(value, str) else int(value or 0)  # type: ignore[call-overload]

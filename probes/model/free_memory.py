@@ -145,6 +145,6 @@ def _container(cgroup: Path, limit: str, used: str) -> int | None:
 def _fields(file: Path) -> dict[str, int]:
     try:
         rows = [line.split() for line in file.read_text().splitlines()]
-        return {row[0]: int(row[1]) for row in rows if len(row) > 1}
-    except (OSError, ValueError):
+        return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
+    except OSError:
         return {}

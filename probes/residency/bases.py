@@ -26,8 +26,11 @@ from probes.model.free_memory import check_free, free_bytes, give_back
 from probes.runner import Weights
 from probes.scoring.scoring_job import AdapterVersion
 
-# Begins the reason why the golden base answers nothing while only one base fits.
-RELEASED = "was released so that the live base, which is another one, could be loaded and measured"
+# Why the accepted base answers nothing while only one base fits.
+ONE_FITS = (
+    "the live base is another one than the accepted one, and there is no memory for both: "
+    "the live one is in memory and measured"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,13 @@ class FilesHashed:
 class Bases:
     """golden, live: None while there is none
 
-    why_released: in words, while the golden base is not in memory because the live one is
+    no_room: why the golden base is not in memory while the live one is
     """
 
     def __init__(self, paths: ArtefactPaths, placement: Placement) -> None:
         self.golden: LoadedBase | None = None
         self.live: LoadedBase | None = None
-        self.why_released = ""
+        self.no_room: NoMemory | None = None
         self._sources = paths
         self._placement = placement
         self._golden_files: FilesHashed | None = None
@@ -104,9 +107,13 @@ class Bases:
             self.golden = LoadedBase(None, hashes, tokenizer)  # known, whether or not it fits
         if model is None or hashes is None:
             give_back()
-            check_free(str(folder), base_memory(folder, self._placement).needed)
+            try:
+                check_free(str(folder), base_memory(folder, self._placement).needed)
+            except NoMemory as error:
+                self._note_no_room(error)
+                raise
             model, hashes = self._built(folder)
-        self.golden, self.why_released = LoadedBase(model, hashes, tokenizer), ""
+        self.golden, self.no_room = LoadedBase(model, hashes, tokenizer), None
 
     def fetch_live(self) -> None:
         """Downloads a live base that is named by its hub id. A failure is left to the look that follows, which needs
@@ -138,7 +145,7 @@ class Bases:
 
     def close(self) -> None:
         self.golden = self.live = self._golden_files = None
-        self.why_released = self._too_large = ""
+        self.no_room, self._too_large = None, ""
 
     def tokenizer(self, weights: Weights) -> Any:
         """That base's tokenizer, else the other's. Raises Unreplayable where neither has one."""
@@ -213,12 +220,15 @@ class Bases:
         """Its model only: hashes and tokenizer are small, and say what was accepted."""
         assert self.golden is not None
         self.golden = replace(self.golden, model=None)
-        self.why_released = f"{RELEASED} ({error})"
+        self._note_no_room(error)
         give_back()
+
+    def _note_no_room(self, error: NoMemory) -> None:
+        self.no_room = NoMemory(error.path, error.requested, error.free, error.device_message, ONE_FITS)
 
     def _join(self) -> None:
         """A live base that is the accepted one answers as the golden one too."""
         if self.live is None or self.golden is None or self.golden.model is not None:
             return
         if self.golden.hashes.base[NEWEST] == self.live.hashes.base[NEWEST]:
-            self.golden, self.why_released = replace(self.golden, model=self.live.model), ""
+            self.golden, self.no_room = replace(self.golden, model=self.live.model), None

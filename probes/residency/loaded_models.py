@@ -58,14 +58,14 @@ class LoadedModels:
     def golden_model(self) -> Model:
         """Raises NoMemory, or Unreplayable with the reason why the golden base is not loaded."""
         if self.golden is None:
-            source = self._residency.paths.golden_base or self._residency.paths.base
-            if why_released := self._residency.bases.why_released:
-                raise Unreplayable(source, f"the accepted base {why_released}")
+            if (no_room := self._residency.bases.no_room) and self.live is not None:
+                raise no_room.afresh()
             error = self._residency.failed.error(GOLDEN_BASE)
             if isinstance(error, NoMemory):
                 raise error.afresh()
             error = error or self._residency.base.error
             why = f" ({error})" if error else ""
+            source = self._residency.paths.golden_base or self._residency.paths.base
             raise Unreplayable(source, f"the golden base is not loaded{why}")
         return self.golden
 
