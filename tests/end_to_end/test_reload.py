@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from agent.app import App
-from agent.assemble import assemble, runner_of
+from agent.assemble import assemble
 from agent.clock import Clock
 from agent.config import load
 from agent.records import Notice
 from agent.sinks.memory import Sink as MemorySink
 from agent.supervision.config_file import ConfigFile
 from agent.supervision.supervisor import Supervisor
+from agent.worker.watched_bases import runner_of
 from detectors.records import Status
 from tests.end_to_end.world import ADAPTERS, accept
 

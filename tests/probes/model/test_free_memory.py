@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,22 +47,55 @@ def test_a_container_gives_less_than_its_machine(tmp_path: Path, limit: str, use
     assert free_bytes(machine(tmp_path, **{cgroup + limit: "max\n"})) == 700 * 1024
 
 
-def test_a_process_with_a_limit_of_its_own_has_what_it_has_not_mapped_yet(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    root = machine(tmp_path, **{"proc/self/status": "VmPeak:\t 900 kB\nVmData:\t 399999900 kB\n"})
-    resource.setrlimit(resource.RLIMIT_DATA, (400_000_000 * 1024, before[1]))
-    try:
-        assert free_bytes(root) == 100 * 1024
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
-    assert free_bytes(root) == 700 * 1024
-
-
 def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> None:
     """A base that was read twice is in active pages: a limit reached by them is none."""
     stat = "anon 100000\nactive_file 250000\ninactive_file 50000\nslab_reclaimable 1000\nshmem 30000\n"
     files = {"memory.max": "500000\n", "memory.current": "500000\n", "memory.stat": stat}
     assert free_bytes(machine(tmp_path, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()})) == 301_000
+
+
+@pytest.mark.parametrize(
+    ("table", "group", "limit", "used"),
+    [
+        ("0::/kubepods/pod1/box\n", "", "memory.max", "memory.current"),
+        (
+            "5:cpu:/elsewhere\n4:memory:/kubepods/pod1/box\n0::/\n",
+            "memory/",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+        ),
+    ],
+)
+def test_every_group_that_the_process_is_in_limits_it(
+    tmp_path: Path, table: str, group: str, limit: str, used: str
+) -> None:
+    pod, box = (f"sys/fs/cgroup/{group}kubepods/pod1{inner}/" for inner in ("", "/box"))
+    files = {
+        "proc/self/cgroup": table,
+        pod + limit: "400000\n",
+        pod + used: "330000\n",
+        pod + "memory.stat": "inactive_file 5\ntotal_inactive_file 20000\n",
+        box + limit: "max\n",
+    }
+    assert free_bytes(machine(tmp_path, **files)) == (90_000 if group else 70_005)
+    assert free_bytes(machine(tmp_path, **files | {box + limit: "300000\n", box + used: "250000\n"})) == 50_000
+
+
+def test_a_group_whose_path_is_that_of_another_namespace_is_the_mounted_one(tmp_path: Path) -> None:
+    mounted = {"memory.max": "400000\n", "memory.current": "300000\n"}
+    files = {f"sys/fs/cgroup/{name}": text for name, text in mounted.items()}
+    for path in ("/../../kubepods/pod1", "/"):
+        assert free_bytes(machine(tmp_path, **files, **{"proc/self/cgroup": f"0::{path}\n"})) == 100_000
+
+
+def test_a_process_gets_no_more_than_its_own_limit_of_data(tmp_path: Path) -> None:
+    head = "Limit                     Soft Limit           Hard Limit           Units\n"
+    limits = head + "Max data size             {} {} bytes\n"
+    status = {"proc/self/status": "Name:\tpython\nVmPeak:\t 900 kB\nVmData:\t     300 kB\n"}
+    limited = {"proc/self/limits": limits.format("512000   ", "unlimited")}
+    assert free_bytes(machine(tmp_path, **status, **limited)) == 512_000 - 300 * 1024
+    unlimited = {"proc/self/limits": limits.format("unlimited", "unlimited")}
+    assert free_bytes(machine(tmp_path, **status, **unlimited)) == 700 * 1024
 
 
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
