@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 import tenacity
@@ -188,7 +188,8 @@ class Consumer:
         """Leave the group; commits nothing. Waits up to budget_s for a client that is being opened, or a check."""
         self._closing.set()
         client, self._client = self._client, None
-        wait([running for running in (self._opening, self._explaining) if running is not None], budget_s)
+        running: list[Future[Any]] = [future for future in (self._opening, self._explaining) if future is not None]
+        wait(running, budget_s)
         if self._opening is not None and self._opening.done():
             client = None if self._opening.exception() else self._opening.result()
         if client is not None:
