@@ -46,7 +46,6 @@ from detectors.registry import ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
 from probes import runner_registry
-from probes.artefacts.access import holds
 from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter, folder_of
@@ -195,7 +194,7 @@ def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
     """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
     # Resolved: under two hash schemes one base has two names.
     names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
-    kept = {folder.resolve() for folder in names if holds(folder.is_dir)}
+    kept = {folder.resolve() for folder in names if folder.is_dir()}
     return str(kept.pop()) if len(kept) == 1 else None
 
 

@@ -188,8 +188,8 @@ class Consumer:
         """Leave the group; commits nothing. Waits up to budget_s for a client that is being opened, or a check."""
         self._closing.set()
         client, self._client = self._client, None
-        running: list[Future[Any]] = [future for future in (self._opening, self._explaining) if future is not None]
-        wait(running, budget_s)
+        under_way: list[Future[Any]] = [each for each in (self._opening, self._explaining) if each is not None]
+        wait(under_way, budget_s)
         if self._opening is not None and self._opening.done():
             client = None if self._opening.exception() else self._opening.result()
         if client is not None:
