@@ -35,6 +35,7 @@ from agent.traffic.reservoir import Config as SamplingConfig
 from agent.yaml_document import shown_key
 from detectors.records import THE_BASE
 from probes import runner_registry
+from probes.artefacts.access import holds
 from probes.canaries.canary_file import read_canaries
 from probes.errors import Refused as ProbeRefused
 
@@ -416,7 +417,7 @@ def missing_files(config: Config) -> list[Refused]:
         needed += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
     for i, model in enumerate(config.models):
         needed += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
-    return [config_errors.missing(place, file) for place, file in needed if file and not file.is_file()]
+    return [config_errors.missing(place, file) for place, file in needed if file and not holds(file.is_file)]
 
 
 def faulty_canaries(config: Config) -> list[Refused]:
@@ -425,7 +426,7 @@ def faulty_canaries(config: Config) -> list[Refused]:
     for i, model in enumerate(config.models):
         for j, adapter in enumerate(model.adapters):
             file = adapter.canaries
-            if file is None or file in faults or not file.is_file():
+            if file is None or file in faults or not holds(file.is_file):
                 continue
             try:
                 read_canaries(file)
@@ -463,4 +464,4 @@ def _base(source: str | None, folder: Path) -> str | None:
         return source
     local = folder / Path(source).expanduser()
     hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith(".") and not source.endswith(".gguf")
-    return source if hub_id and not local.exists() else str(local)
+    return source if hub_id and not holds(local.exists) else str(local)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from agent.errors import Refused, Unfit
 from agent.yaml_document import shown_key
+from probes.artefacts.access import holds
 
 # Keys under which people write a secret itself; below, for each section, the key that names the secret's file.
 _SECRET = re.compile(
@@ -86,7 +87,7 @@ def missing(place: str, file: Path) -> Refused:
 
 def _absent(file: Path) -> str:
     """Without its name: the secret itself may have been written where its file should be named."""
-    return f"no file of that name under {next(folder for folder in file.parents if folder.is_dir())}"
+    return f"no file of that name under {next(folder for folder in file.parents if holds(folder.is_dir))}"
 
 
 def _is_secret(place: str) -> bool:

@@ -14,7 +14,10 @@ from agent.records import Finding
 
 
 class Sink(Protocol):
-    """A place findings go. flush: True when all submitted so far is durable or handed over; never blocks long."""
+    """A place findings go. flush: True when all submitted so far is durable or handed over; never blocks long.
+
+    open: raises nothing for what may mend itself, like a missing secret: ``status`` says it, and the sink tries again
+    """
 
     def open(self) -> None: ...
     def submit(self, finding: Finding) -> None: ...

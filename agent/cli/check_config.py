@@ -11,6 +11,7 @@ from agent.assemble import monitor_of
 from agent.cli.console import as_json, say
 from agent.config import Config, faulty_canaries, load, missing_files
 from agent.worker.goldens import UNKEPT
+from probes.artefacts.access import holds
 from probes.artefacts.base_files import is_hub_id
 
 
@@ -45,7 +46,9 @@ def _notes(config: Config) -> list[str]:
     if config.alerts.pagerduty is None:
         notes.append("alerts.pagerduty is missing: nobody is paged")
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
-    notes += [f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not Path(path).exists()]
+    notes += [
+        f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not holds(Path(path).exists)
+    ]
     return [*notes, *_same_folders(config)]
 
 

@@ -7,6 +7,7 @@ two looks in a row agree on is loaded, so that a copy in progress is never read
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -36,10 +37,11 @@ class FileStat:
 
 @dataclass(frozen=True, slots=True)
 class FileListing:
-    """The relevant files at one moment, sorted by name; empty when there are none."""
+    """The relevant files at one moment, sorted by name; empty when there are none. fault: why they cannot be listed"""
 
     root: str
     files: tuple[FileStat, ...]
+    fault: str = ""
 
     @property
     def names(self) -> frozenset[str]:
@@ -53,10 +55,11 @@ class FileListing:
 def list_files(path: Path) -> FileListing:
     """Sizes, times and inodes of a file, or of the model files in a folder. Files that do not exist are left out."""
     try:
-        files = [path] if path.is_file() else _model_files(path)
-    except OSError:
-        files = []
-    root = path if path.is_dir() else path.parent
+        root, files = (path.parent, [path]) if path.is_file() else (path, _model_files(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return FileListing(str(path), ())
+    except OSError as error:  # of this place alone: others of the same base are looked at all the same
+        return FileListing(str(path), (), error.strerror or type(error).__name__)
     stats = [stat for file in files if (stat := _stat(file, str(file.relative_to(root)))) is not None]
     return FileListing(str(path), tuple(stats))
 
@@ -112,6 +115,8 @@ class FileWatch:
         return replace(self, loaded=None)
 
     def _gone(self, now: FileListing) -> str:
+        if now.fault:
+            return f"{now.root}: {now.fault}, wanted a folder that user {os.getuid()} may read"
         lost = sorted(self.loaded.names - now.names) if self.loaded else []
         if lost:
             return f"{now.root}: {', '.join(lost)} gone"

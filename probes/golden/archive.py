@@ -92,9 +92,20 @@ def newest(folder: Path, adapter: str) -> str | None:
     cannot be known whose record it is, so this affects every adapter that has no record in memory
     (agent/worker/goldens.py).
     """
-    heads = [(_head(path), f"sha256:{path.stem}") for path in sorted(folder.glob("*.golden"))]
+    heads = [(_head(path), f"sha256:{path.stem}") for path in _records(folder)]
     own = [(created_at, name) for (owner, created_at), name in heads if owner == adapter]
     return max(own)[1] if own else None
+
+
+def _records(folder: Path) -> list[Path]:
+    """Every record in the folder. Raises DamagedGolden where it cannot be listed: which is newest is then unknown."""
+    try:
+        return sorted(file for file in folder.iterdir() if file.suffix == ".golden")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        wanted = f"a folder that user {os.getuid()} may read"
+        raise DamagedGolden(f"golden records in {folder}", error.strerror, wanted) from None
 
 
 def adapter_before(folder: Path, record: str, is_present: Callable[[Golden], bool]) -> Golden | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from probes.artefacts.access import holds
 from probes.artefacts.identity import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -56,7 +57,7 @@ def find(golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path | None:
     """The stored weights of that hash, None when they were not stored, are damaged or no longer have it."""
     folder = folder_of(golden_dir, accepted)
     try:
-        return folder if folder.is_dir() and base_hash(folder, scheme) == accepted else None
+        return folder if holds(folder.is_dir) and base_hash(folder, scheme) == accepted else None
     except Unreplayable:
         return None
 
@@ -103,7 +104,7 @@ def find_adapter(golden_dir: Path, accepted: str, scheme: int = NEWEST) -> Path 
     """The stored adapter of that hash, None when it was not stored, is damaged or no longer has it."""
     folder = adapter_folder(golden_dir, accepted)
     try:
-        return folder if folder.is_dir() and adapter_hash(folder, scheme) == accepted else None
+        return folder if holds(folder.is_dir) and adapter_hash(folder, scheme) == accepted else None
     except Unreplayable:
         return None
 

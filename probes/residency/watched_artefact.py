@@ -82,6 +82,9 @@ class WatchedArtefact:
         except ProbeError as error:
             self.fail(error)
             return
+        except OSError as error:  # of this artefact alone: what shares its base is loaded all the same
+            self.fail(Unreplayable(str(path), f"{error.strerror or type(error).__name__} while it was read"))
+            return
         if list_files(path) != before:
             self.watch = self.watch.failed()
             self._settle(Reason.FILES_CHANGING, f"{path}: changed while it was read")

@@ -86,6 +86,21 @@ def test_takes_every_finding_and_settles(module: ModuleType, config: BaseModel, 
         sink.close(5.0)
 
 
+def test_opens_where_its_folder_cannot_be_made(module: ModuleType, config: BaseModel, tmp_path: Path) -> None:
+    """What may mend itself is a status, never an exception."""
+    (tmp_path / "file").write_text("a file where the folder should be")
+    sink = module.Sink(config, Surroundings("prod", "pod-0", tmp_path / "file"))
+    sink.open()
+    try:
+        for finding in findings.every_kind():
+            sink.submit(finding)
+        settle(sink, 2.0)
+        ok, words = sink.status
+        assert ok or "wanted" in words
+    finally:
+        sink.close(5.0)
+
+
 def test_close_without_work_and_before_open_does_nothing_bad(
     module: ModuleType, config: BaseModel, tmp_path: Path
 ) -> None:

@@ -128,3 +128,13 @@ def test_the_same_files_under_another_scheme_of_hashes_are_no_version_before(tmp
     keep_adapter(adapter, tmp_path, adapter_hash(adapter, 1), 1)
     kept = keep_adapter(older, tmp_path, adapter_hash(older, 1), 1)
     assert kept_before(tmp_path, second) == kept
+
+
+def test_a_folder_that_cannot_be_listed_is_no_folder_without_records(tmp_path: Path) -> None:
+    """What was accepted may lie there: "none" would ask for an enrolment, which would move the reference."""
+    (tmp_path / "golden").write_text("a file where the folder should be")
+    shelf = Goldens(tmp_path / "golden", "toy", {"router": ""})
+    assert shelf.look() == []
+    held = shelf.held["router"]
+    assert isinstance(held, Unmonitorable) and held.reason is Reason.GOLDEN_REFUSED
+    assert "golden: saw Not a directory, wanted a folder that user" in held.detail

@@ -85,6 +85,16 @@ def test_words_name_the_files() -> None:
     assert FileWatch().look(NOTHING)[2] == "there: no model files there"
 
 
+def test_a_place_that_cannot_be_listed_has_no_files_and_says_why(tmp_path: Path) -> None:
+    """As where a folder above it may not be entered, which root may."""
+    place = tmp_path / ("a" * 300)
+    listing = list_files(place)
+    assert listing == FileListing(str(place), (), "File name too long")
+    _, outcome, words = FileWatch().look(listing)
+    assert outcome is WatchOutcome.GONE
+    assert words == f"{place}: File name too long, wanted a folder that user {os.getuid()} may read"
+
+
 def test_a_swap_of_equal_size_and_time_is_seen(tmp_path: Path) -> None:
     """Two adapters of one shape have one size, and an unpacked archive may carry one date for all."""
     file = tmp_path / "adapter_model.safetensors"

@@ -106,3 +106,24 @@ def test_a_forgotten_subject_starts_anew(folder: Path) -> None:
     assert subject.readiness.blocked is Reason.NOT_REPLAYED_YET
     subject.look(loaded.append, opening=True)
     assert len(loaded) == 2
+
+
+def test_a_load_that_the_system_refuses_is_a_fault_of_this_artefact_alone_and_tried_again(folder: Path) -> None:
+    """An exception would end the round of every adapter of its base."""
+    subject, loads = WatchedArtefact(str(folder)), []
+
+    def refused_once(path: Path) -> None:
+        loads.append(path)
+        if len(loads) == 1:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    subject.look(refused_once, opening=True)
+    assert subject.readiness == Readiness(Reason.UNREADABLE, f"{folder}: Permission denied while it was read")
+    subject.look(refused_once)
+    assert subject.readiness == Readiness()
+
+
+def test_a_place_that_cannot_be_looked_at_blocks_and_raises_nothing(tmp_path: Path) -> None:
+    subject = WatchedArtefact(str(tmp_path / ("a" * 300)))
+    subject.look(lambda _: None, opening=True)
+    assert subject.readiness.blocked is Reason.UNREADABLE and "File name too long" in subject.readiness.detail
