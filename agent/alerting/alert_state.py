@@ -128,7 +128,10 @@ class AlertState:
         return replace(self, incident=Reported(at=now), cause=Cause.NONE.value, cause_refined=False)
 
     def to_json(self) -> dict[str, Any]:
+        """An earlier program, after a rollback, reads in ``opened_as`` what lies under the one key that it knows."""
+        under_its_key = "cannot_tell" if self.former_key else ""
         return {
+            "opened_as": "degraded" if self.incident.is_open else under_its_key,
             "incident": asdict(self.incident),
             "blindness": asdict(self.blindness),
             "former_key": self.former_key,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from detectors.records import Cause
 
-# Seconds between two pods of neighbouring rank, and the longest that any of them waits.
+# Seconds that a pod waits for each one before it, and the longest that any of them waits.
 LEAST_SPACING_S, LONGEST_WAIT_S = 30.0, 600.0
 
 
@@ -57,7 +57,7 @@ class Fleet:
     judged: state key -> name of each live pod that judges the subject -> how
     incidents: (dedup key, is it that the subject cannot be judged?) -> what was sent
     changes: (dedup key, reason, name of the change) -> when that was last sent
-    spacing_s: seconds that a pod waits longer than the one of the rank before it
+    spacing_s: seconds that a pod waits longer than the one before it
     """
 
     pod: str = ""
@@ -79,7 +79,7 @@ class Fleet:
         """Does another live pod see it changed within tolerance?"""
         return any(pod.changed for pod in self.judged.get(key, {}).values())
 
-    def rank(self, key: str) -> int:
+    def pods_before(self, key: str) -> int:
         """How many live pods that judge this subject come before this one by name; 0 for the first.
 
         One that has judged no round yet may be about to judge this subject.
@@ -88,8 +88,8 @@ class Fleet:
         return sum(name < self.pod and (name in judging or not busy) for name, busy in self.live.items())
 
     def wait_s(self, key: str) -> float:
-        """How long this pod leaves to those of lower rank what the fleet says once."""
-        return min(self.rank(key) * self.spacing_s, max(LONGEST_WAIT_S, 4 * self.spacing_s))
+        """How long this pod leaves to those before it what the fleet says once."""
+        return min(self.pods_before(key) * self.spacing_s, max(LONGEST_WAIT_S, 4 * self.spacing_s))
 
 
 # A pod without others, by a store without rows.
@@ -97,6 +97,6 @@ ALONE = Fleet()
 
 
 def spacing(round_s: float) -> float:
-    """Seconds between two ranks where a round comes that often: what one pod sends is stored, and lies within the next
-    round of the pod after it, before that pod has waited long enough."""
+    """Seconds between two pods where a round comes that often: what the first sends is stored, and read in a round of
+    the second, before that has waited long enough."""
     return max(LEAST_SPACING_S, 1.5 * round_s)

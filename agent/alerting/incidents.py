@@ -7,7 +7,7 @@ it pages. How an incident stands, and for how many rounds, is the verdict's to s
 here is kept what the on-call person was last told, by whichever pod (alert_state.py, fleet.py).
 
 A page waits for nobody. An incident that another live pod has reported is not reported again, and it is ended from here
-by evidence from here, once no other live pod shows it: by the first of those that could, or after a while by the next.
+by rounds of this pod, once no other live pod shows it: by the first of those that could, or after a while by the next.
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ from agent.alerting.fleet import Fleet, JudgedBy, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key
 from agent.records import NoticeReason
 from agent.store.client import Client
-from detectors.records import Cause, ShareOf, SubjectKind
+from detectors.records import Cause, ShareOf, Status, SubjectKind
 
 Subject = tuple[SubjectKind, str]
+Judging = tuple[str, str, str]
+"""(pod, kind, subject)"""
 
 # The server gives up after so long; the loop waits less (reader.py).
 LONGEST_S = 3
@@ -48,13 +50,21 @@ GROUP BY dedup_key, reason, change"""
 
 # A round without requests, or with embeddings alone, says neither that a subject can be judged nor that it cannot.
 _JUDGED = """SELECT
-    pod, subject_kind, subject, base, argMaxIf(tuple(status, covered_by), at, status != 'unmonitorable') AS measured,
+    pod, subject_kind, subject, base,
+    argMaxIf(if(covered_by = '', status, 'covered'), at, status != 'unmonitorable') AS measured,
     argMaxIf(status, at, reason NOT IN ('no_traffic', 'output_drift')) = 'unmonitorable' AS is_blind,
     argMaxIf(tolerated_change != '', at, status = 'healthy') AS has_changed
 FROM verdicts
-WHERE cluster = {cluster:String} AND subject IN {subjects:Array(String)} AND pod IN {pods:Array(String)}
-    AND at > now() - INTERVAL 7 DAY
-GROUP BY pod, subject_kind, subject, base HAVING max(at) > now() - INTERVAL 2 HOUR"""
+WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND subject IN {subjects:Array(String)}
+    AND at > now() - INTERVAL 2 HOUR AND pod IN {pods:Array(String)}
+GROUP BY pod, subject_kind, subject, base"""
+
+# Of pods that have measured a subject for the last time longer ago: a week of rows, so only these are looked up.
+_MEASURED_BEFORE = """SELECT pod, subject_kind, subject, argMax(if(covered_by = '', status, 'covered'), at)
+FROM verdicts
+WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND subject IN {subjects:Array(String)}
+    AND at > now() - INTERVAL 7 DAY AND pod IN {pods:Array(String)} AND status != 'unmonitorable'
+GROUP BY pod, subject_kind, subject"""
 
 
 def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject], spacing_s: float) -> Fleet:
@@ -104,15 +114,26 @@ def _judged(
     client: Client, cluster: str, subjects: Collection[Subject], pods: list[str]
 ) -> dict[str, dict[str, JudgedBy]]:
     rows = _rows(client, _JUDGED, cluster=cluster, subjects=sorted({name for _, name in subjects}), pods=pods)
+    before = _measured_before(client, cluster, [row[:3] for row in rows if not row[4]])
     members = [(pod, base, is_blind) for pod, kind, _, base, _, is_blind, _ in rows if kind == SubjectKind.ADAPTER]
     judged: dict[str, dict[str, JudgedBy]] = {}
-    for pod, kind, subject, base, (status, covered_by), is_blind, has_changed in rows:
+    for pod, kind, subject, base, measured, is_blind, has_changed in rows:
         own = [blind for name, of_base, blind in members if (name, of_base) == (pod, base)]
         # A base is unmonitorable, too, where all but one of its members are measured.
         blind = bool(is_blind) and (kind == SubjectKind.ADAPTER or all(own))
-        how = JudgedBy(status == "degraded" and not covered_by, blind, bool(has_changed))
+        status = measured or before.get((pod, kind, subject), "")
+        how = JudgedBy(status == Status.DEGRADED, blind, bool(has_changed))
         judged.setdefault(state_key(SubjectKind(kind), subject), {})[pod] = how
     return judged
+
+
+def _measured_before(client: Client, cluster: str, blind: list[Judging]) -> dict[Judging, str]:
+    """How they judged when they last measured, of those that did not for two hours."""
+    if not blind:
+        return {}
+    pods, subjects = (sorted({row[column] for row in blind}) for column in (0, 2))
+    rows = _rows(client, _MEASURED_BEFORE, cluster=cluster, subjects=subjects, pods=pods)
+    return {(pod, kind, subject): status for pod, kind, subject, status in rows}
 
 
 def _rows(client: Client, sql: str, **given: Any) -> list[Any]:

@@ -19,13 +19,25 @@ healthy AS (
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
     WHERE v.status = 'healthy' AND v.at < a.first_alarm
     GROUP BY cluster, subject_kind, subject
+),
+-- Between which times the fault began, with 95 % confidence, by the first alarm; NULL where that does not say.
+dated AS (
+    SELECT
+        v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject,
+        any(v.onset_earliest) AS earliest, any(v.onset_latest) AS latest
+    FROM verdicts AS v INNER JOIN alarms AS a
+        ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
+    WHERE v.reason = 'alarm' AND v.at = a.first_alarm
+    GROUP BY cluster, subject_kind, subject
 )
 SELECT
     a.cluster AS cluster, a.subject_kind AS subject_kind, a.subject AS subject, a.status_now AS status_now, a.cause AS cause,
-    a.began.1 AS onset_after, a.began.2 AS onset_by, a.first_alarm AS alarm_at,
+    a.began.1 AS onset_after, a.began.2 AS onset_by, d.earliest AS onset_earliest, d.latest AS onset_latest,
+    a.first_alarm AS alarm_at,
     if(h.subject = '', NULL, h.last_healthy) AS last_healthy, if(h.subject = '', NULL, h.healthy_round) AS healthy_round,
     h.healthy_base AS healthy_base, a.told.3 AS live_base,
     h.healthy_adapter AS healthy_adapter, a.told.4 AS live_adapter
 FROM alarms AS a LEFT JOIN healthy AS h
     ON a.cluster = h.cluster AND a.subject_kind = h.subject_kind AND a.subject = h.subject
+LEFT JOIN dated AS d ON a.cluster = d.cluster AND a.subject_kind = d.subject_kind AND a.subject = d.subject
 ORDER BY alarm_at DESC

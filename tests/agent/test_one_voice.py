@@ -17,15 +17,16 @@ import pytest
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
+from agent.alerting.notice import to_notice
 from agent.demo.receiver import ReceivedIncident, Receiver
-from agent.records import Finding, Notice
+from agent.records import Finding, Notice, NoticeReason
 from agent.sinks.pagerduty import Config, to_event
 from agent.store import client as store
 from agent.store.fleet import fleet
 from agent.store.table_rows import Origin
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Identity, Verdict
+from detectors.records import BaseRound, Identity, Status, Verdict
 from detectors.verdicts.incident import Rules
 from tests.agent import findings
 from tests.agent.findings import NOW
@@ -55,6 +56,8 @@ class World:
         self.rounds: dict[str, int] = {}
         self.number = 0
         self.store_answers = self.pager_answers = True
+        self.in_one_second = False
+        self._later: list[tuple[str, Sequence[Finding]]] = []
         self.sent: list[tuple[str, str, str]] = []
 
     def start(self, *names: str) -> None:
@@ -70,17 +73,23 @@ class World:
             del self.pods[name]
 
     def turn(self, faults: Mapping[str, Mapping[str, str]], identities: Mapping[str, Identity] | None = None) -> None:
-        """One round of every pod. faults: by pod; those that are not named are healthy; identities: likewise of the
-        router's files, or of all adapters' where the base is another one"""
+        """One round of every pod, one after the other, or all before anything of them is stored.
+
+        faults: by pod; those that are not named are healthy
+        identities: likewise of the router's files, or of all adapters' where the base is another one
+        """
         self.number += 1
         at = NOW - 3600 + self.number * EVERY_S
         self._beat()
         for name, judge in self.pods.items():
             seen = self._round(faults.get(name, HEALTHY), at, (identities or {}).get(name))
-            self._hand_on(name, judge(seen, at))
+            self._later.append((name, judge(seen, at)))
             judge.save()
             self.rounds[name] += 1
-            at += EVERY_S / 100
+            if not self.in_one_second:
+                at += EVERY_S / 100
+                self._hand_all_on()
+        self._hand_all_on()
 
     def until(self, faults: Mapping[str, Mapping[str, str]], key: str, status: str) -> None:
         for _ in range(40):
@@ -121,7 +130,12 @@ class World:
         ]
         insert(self.client, *beats)
 
-    def _hand_on(self, pod: str, found: Sequence[Finding]) -> None:
+    def _hand_all_on(self) -> None:
+        for pod, found in self._later:
+            self.send(pod, *found)
+        self._later.clear()
+
+    def send(self, pod: str, *found: Finding) -> None:
         stored = [finding for finding in found if isinstance(finding, Notice | Verdict)]
         insert(self.client, *stored, place=Origin("prod", pod))
         for notice in (finding for finding in stored if isinstance(finding, Notice)):
@@ -294,3 +308,43 @@ def test_a_change_waits_for_a_store_that_does_not_answer_and_not_for_ever(world:
     assert world.sent == []
     world.turn({}, {"pod-a": MOVED})
     assert [reason for _, reason, _ in world.sent] == ["base_moved"]
+
+
+def test_pods_whose_rounds_fall_into_one_second_end_an_incident_once_and_send_a_change_once(world: World) -> None:
+    """None of them sees what the others send in that round. Each sends its page, because a page waits for nobody."""
+    pods = ("pod-a", "pod-b", "pod-c")
+    world.in_one_second = True
+    world.start(*pods)
+    for _ in range(4):
+        world.turn({}, dict.fromkeys(pods, OTHER_FILES))
+    assert world.sent == [("pod-a", "adapter_moved", KEY)]
+    world.until(dict.fromkeys(pods, LOST), KEY, "triggered")
+    for _ in range(12):
+        world.turn({})
+    assert [(pod, reason) for pod, reason, _ in world.sent[1:]] == [
+        *((pod, "degraded") for pod in pods),
+        ("pod-a", "recovered"),
+    ]
+    assert [incident.status for incident in world.receiver.incidents] == ["resolved"]
+
+
+def test_after_an_upgrade_a_warning_under_the_key_of_the_page_is_ended_once_by_all_pods_together(world: World) -> None:
+    pods = ("pod-a", "pod-b", "pod-c")
+    blind = findings.verdict(Status.UNMONITORABLE, subject="router", base="smol", at=NOW - 4000)
+    former = replace(to_notice(blind, NoticeReason.CANNOT_TELL, "prod", NOW - 4000), dedup_key=KEY)
+    for name in pods:
+        alerts = {"adapter/router": {"opened_as": "cannot_tell", "cause": "none", "told": []}}
+        monitor = Monitor(Rules(Tolerances(), 20.0)).state_json()
+        StateFile(world.folder / name).save({"monitor": monitor, "alerts": alerts, "goldens": {}})
+        world.send(name, former)
+    world.start(*pods)
+    for _ in range(3):
+        world.turn({"pod-a": BLIND, "pod-b": BLIND})
+    assert len(world.sent) == 3 and len(world.receiver.open_incidents) == 1, "two are still blind"
+    for _ in range(6):
+        world.turn({})
+    assert [event[1:] for event in world.sent[3:]] == [("can_tell_again", KEY)]
+    assert world.receiver.open_incidents == []
+    for _ in range(3):
+        world.turn({"pod-a": BLIND})
+    assert [event[1:] for event in world.sent[4:]] == [("cannot_tell", BLIND_KEY)]

@@ -25,6 +25,7 @@ FILES = (
     "probes/scoring/scoring_job.py",
     "probes/canaries/round.py",
     "agent/records.py",
+    "agent/alerting/fleet.py",
     "agent/kafka/contract.py",
 )
 

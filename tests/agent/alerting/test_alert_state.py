@@ -50,5 +50,6 @@ def test_a_state_is_read_as_it_was_saved() -> None:
         state = state.after_notice(alarm(), reason, FIXED)
         assert AlertState.from_json(json.loads(json.dumps(state.to_json()))) == state
     assert (state.incident.not_judged, state.blindness.is_open) == (True, True)
+    assert state.to_json()["opened_as"] == "degraded", "as an earlier program reads it"
     ended = state.after_notice(alarm(), NoticeReason.RECOVERED, FIXED + 1)
     assert ended.incident == Reported(at=FIXED + 1) and ended.blindness == state.blindness

@@ -9,13 +9,13 @@ SEEN = JudgedBy()
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:
-    assert (ALONE.rank(ROUTER), ALONE.wait_s(ROUTER)) == (0, 0.0)
+    assert (ALONE.pods_before(ROUTER), ALONE.wait_s(ROUTER)) == (0, 0.0)
 
 
 def test_pods_of_other_adapters_do_not_come_before_those_that_judge_this_one() -> None:
     live = {"a": True, "b": False, "c": True, "e": True}
     fleet = Fleet("d", live, {ROUTER: {"c": SEEN, "e": SEEN}}, spacing_s=90.0)
-    assert fleet.rank(ROUTER) == 2, "b has judged nothing yet, c judges it; a does not, and e comes later"
+    assert fleet.pods_before(ROUTER) == 2, "b has judged nothing yet, c judges it; a does not, and e comes later"
     assert fleet.wait_s(ROUTER) == 180.0
 
 

@@ -514,11 +514,11 @@ FLEET_CASES = {
     ),
     "not one that is known to be delivered": ([[alarm()], [BAD]], knowing(replace(PAGE, delivered=True), ()), [[], []]),
     "recovering is no reason for another one": ([[RECOVERING]], knowing(live=()), [[]]),
-    "two good rounds after it was taken over end it": ([[GOOD]] * 4, knowing(live=()), [[], [], [ENDED], []]),
+    "two good rounds after it was adopted end it": ([[GOOD]] * 4, knowing(live=()), [[], [], [ENDED], []]),
     "rounds that are good and then blind do not": ([[GOOD], [BLIND], [GOOD], [BLIND]], knowing(live=()), [[]] * 4),
     "nor do they while another live pod shows it": ([[GOOD]] * 6, knowing(degraded=True), [[]] * 6),
     "nor without an answer of the store": ([[GOOD]] * 6, None, [[]] * 6),
-    "what is over is not taken over": ([[GOOD]] * 6, knowing(SentIncident(ended_at=FIXED - 60)), [[]] * 6),
+    "what is over is not adopted": ([[GOOD]] * 6, knowing(SentIncident(ended_at=FIXED - 60)), [[]] * 6),
     "a base speaks for a member whose page another pod has sent": (
         [[BASE_ALARM, COVERED]],
         knowing(live=()),
@@ -555,7 +555,7 @@ def test_what_is_sent_round_by_round_by_one_pod_of_several(sentence: str) -> Non
 
 def test_of_those_that_could_end_it_the_first_does_and_the_others_read_that_it_did() -> None:
     before = replace(knowing(), pod="pod-c", spacing_s=90.0)
-    assert before.rank(HERE) == 1
+    assert before.pods_before(HERE) == 1
     ended = replace(before, incidents={(KEY, False): SentIncident(ended_at=FIXED + 130)})
     (first,) = counted([alarm()])
     for fleet, wanted in ((before, NoticeReason.RECOVERED), (ended, None)):
@@ -580,7 +580,7 @@ def test_an_end_that_another_pod_reports_while_it_is_degraded_here_counts_after_
     assert (soon, reenrolled_too, [notice.reason for notice in late]) == ((), (), [NoticeReason.DEGRADED])
 
 
-def test_what_was_sent_from_here_and_is_not_stored_yet_is_not_taken_over_again() -> None:
+def test_what_was_sent_from_here_and_is_not_stored_yet_is_not_adopted_again() -> None:
     """The sink writes when it can: for a while the store still says that the incident is open."""
     stale = knowing(live=())
     states, _ = step_round({}, [alarm()], FIXED - 61, "prod")

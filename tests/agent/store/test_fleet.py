@@ -80,14 +80,14 @@ def test_a_pod_that_measures_one_of_two_adapters_is_not_blind_on_their_base(migr
     assert ask(migrated, ROUTER, TONE, bases=(BASE,)).blind(f"base/{BASE}")
 
 
-def test_the_rank_counts_the_live_pods_before_that_judge_the_subject_or_may_be_about_to(migrated: store.Client) -> None:
+def test_those_before_are_the_live_pods_that_judge_the_subject_or_may_be_about_to(migrated: store.Client) -> None:
     live(migrated, "pod-a", findings.verdict(at=NOW - 10))
     live(migrated, "pod-b", findings.verdict(at=NOW - 10, subject=TONE))
     live(migrated, "pod-c", rounds=0)
     live(migrated, "pod-e", findings.verdict(at=NOW - 10))
     live(migrated, "pod-0", findings.verdict(at=NOW - 10), beat=NOW - 600)
     seen = ask(migrated, ROUTER, pod="pod-d")
-    assert (seen.rank("adapter/ticket-router"), seen.wait_s("adapter/ticket-router")) == (2, 180.0)
+    assert (seen.pods_before("adapter/ticket-router"), seen.wait_s("adapter/ticket-router")) == (2, 180.0)
     assert ask(migrated, ROUTER, pod="pod-a").wait_s("adapter/ticket-router") == 0.0
 
 

@@ -60,6 +60,7 @@ def test_what_has_changed_within_tolerance_is_listed_while_it_is_healthy(told: s
     assert (row["subject"], row["what"], row["scale"]) == ("polite-rewriter-2", "tolerated_change", 0.99)
     insert(told, findings.verdict(at=NOW, subject="polite-rewriter-2"))
     insert(told, findings.verdict(at=NOW, reason=Reason.BASE_MOVED, subject_kind=SubjectKind.BASE))
+    insert(told, findings.verdict(at=NOW, reason=Reason.ADAPTER_MOVED, subject=TONE, covered_by=BASE))
     assert [(row["subject"], row["what"]) for row in answers(told, "changed")] == [(BASE, "base_moved")]
 
 
@@ -114,6 +115,17 @@ def test_since_when_and_what_was_there_before(told: store.Client) -> None:
     assert row["onset_by"].timestamp() == row["alarm_at"].timestamp() == NOW - 60
     assert row["last_healthy"].timestamp() == NOW - 120
     assert (row["healthy_round"], row["healthy_base"], row["live_base"]) == (1, "sha256:aaaa", "sha256:bbbb")
+
+
+@embedded
+def test_the_interval_of_the_onset_is_that_of_the_alarm_where_it_has_one(told: store.Client) -> None:
+    assert [(row["onset_earliest"], row["onset_latest"]) for row in answers(told, "since")] == [(None, None)] * 3
+    insert(told, findings.alarm(NOW - 5, subject="late", onset=Onset(NOW - 60, NOW - 5, None, NOW - 900, NOW - 30)))
+    (row,) = answers(told, "since", subject="late")
+    assert (row["onset_earliest"].timestamp(), row["onset_latest"].timestamp()) == (NOW - 900, NOW - 30)
+    insert(told, findings.alarm(NOW - 4, subject="later", onset=Onset(NOW - 60, NOW - 4, None, None, NOW - 30)))
+    (row,) = answers(told, "since", subject="later")
+    assert (row["onset_earliest"], row["onset_latest"].timestamp()) == (None, NOW - 30), "or earlier"
 
 
 @embedded
