@@ -30,6 +30,7 @@ class Judge:
     an incident is open, because it reads the store
     judged: by topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
     that evidence, so that records that are read again after a crash are recognised
+    pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
@@ -40,6 +41,7 @@ class Judge:
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
         self.judged: Mapping[PartitionAdapter, int] = {}
+        self.pods = 1
         self._restore()
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
@@ -57,12 +59,26 @@ class Judge:
                 self._accept(observation)
         return [observation]
 
+    def share_budget(self, pods: int, monitor: Monitor) -> None:
+        """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against
+        the threshold of ``monitor``. What a restart loses is lost here too."""
+        if pods != self.pods:
+            log.info("budget_shared", pods=pods, before=self.pods, log_threshold=monitor.log_threshold)
+        monitor.restore(self._monitor.state_json())
+        self._monitor, self.pods = monitor, pods
+
+    @property
+    def log_threshold(self) -> float:
+        """ln A in force, nats."""
+        return self._monitor.log_threshold
+
     def save(self) -> None:
         """Write the state; a full disk is logged and costs what a restart would have remembered, never a page."""
         alerts = {key: state.to_json() for key, state in self._alerts.items()}
         judged = [[*key, upto] for key, upto in self.judged.items()]
         monitor = self._monitor.state_json()
-        state = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
+        state: dict[str, Any] = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
+        state["pods"] = self.pods
         try:
             self._file.save(state)
         except OSError as error:
@@ -120,4 +136,5 @@ class Judge:
         self._monitor.restore(state["monitor"])
         self._alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
         self._goldens = dict(state["goldens"])
+        self.pods = state.get("pods", 1)
         self.judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
