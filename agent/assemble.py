@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.app import Feed, Parts
 from agent.clock import Clock
@@ -54,12 +55,14 @@ from probes.scoring.token_scores import Settings
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
-    keeper = StoreReader(config)
+    keeper = StoreReader(config, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     state = StateFile(config.state_dir)
     judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet)
+    fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
+    _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     return Parts(
         judge=judge,
@@ -72,20 +75,23 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         cluster=config.cluster,
         routes=Routes(telemetry, partial(_statuses, sinks, worker, traffic, state), keeper.query),
         closing=partial(_close, keeper, telemetry),
-        beat=partial(_gauges, telemetry, consumer, worker, traffic),
+        beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
         shutdown_budget_s=config.shutdown_budget,
     )
 
 
-def log_threshold(config: Config) -> float:
+def log_threshold(config: Config, pods: int = 1) -> float:
     """ln A, in nats: from every process that may page by itself, its rounds of a year, and the pages allowed."""
-    return threshold_of(stream_rounds_per_year(stream_counts(config)), config.alerts.false_pages_per_year)
+    return threshold_of(stream_rounds_per_year(stream_counts(config, pods)), config.alerts.false_pages_per_year)
 
 
-def stream_counts(config: Config) -> dict[float, int]:
+def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     """Seconds between rounds -> the processes of the fleet that may page and are judged that often: in each of its
     sidecars one a detector that pages for each adapter, or for each base with two adapters or more.
 
+    pods: of the fleet, where the configuration does not say how many there are. Each replays canaries by itself. Each
+    also judges the responses of its own partitions with evidence of its own, so these streams are as many, and fewer
+    than that only where there are fewer partitions than pods.
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
     detectors = _detectors(config)
@@ -97,17 +103,30 @@ def stream_counts(config: Config) -> dict[float, int]:
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
         cadence = config.probes.every if reads(name) is BaseRound else config.responses_every
-        counts[cadence] += config.alerts.sidecars * sum(subjects[about] for about in paging({name: own}))
+        counts[cadence] += (config.alerts.sidecars or pods) * sum(subjects[about] for about in paging({name: own}))
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
     return {min(present): fleet} if fleet else present
 
 
-def monitor_of(config: Config) -> Monitor:
-    """The detectors with the rules of this configuration, each adapter by its own tolerance."""
-    needed = log_threshold(config)
+def monitor_of(config: Config, pods: int = 1) -> Monitor:
+    """The detectors with the rules of this configuration, each adapter by its own tolerance. pods: see stream_counts"""
+    needed = log_threshold(config, pods)
     detectors = {name: _with_threshold(own, needed) for name, own in _detectors(config).items()}
     return Monitor(Rules(_tolerances(config), needed), detectors)
+
+
+def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
+    """With each heartbeat: gauges, and whether another number of pods shares the budget."""
+    gauges()
+    if fleet is not None:
+        _share_budget(config, judge, fleet.now_known(clock.now()))
+
+
+def _share_budget(config: Config, judge: Judge, pods: int) -> None:
+    """Judge by the threshold of a fleet of so many pods."""
+    if pods != judge.pods or log_threshold(config, pods) != judge.log_threshold:
+        judge.share_budget(pods, monitor_of(config, pods))
 
 
 def _with_threshold(settings: Any, needed: float) -> Any:

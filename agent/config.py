@@ -216,20 +216,26 @@ class PagerDuty(Section):
 class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
-    sidecars: agents of the fleet that run this configuration: each judges streams of its own, so all of them count
+    sidecars: agents of the fleet that run this configuration: each judges streams of its own, so all of them count.
+    None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)
-    sidecars: int = Field(default=1, ge=1)
+    sidecars: int | None = Field(default=None, ge=1)
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
     pagerduty: PagerDuty | None = None
 
+    @property
+    def pods_are_counted(self) -> bool:
+        """Does the threshold follow the number of pods that are alive?"""
+        return self.sidecars is None and not self.fleet_streams
+
     @model_validator(mode="after")
     def _fleet_is_counted_once(self) -> Alerts:
-        if self.fleet_streams and self.sidecars > 1:
+        if self.fleet_streams and (self.sidecars or 1) > 1:
             raise Unfit(f"fleet_streams {self.fleet_streams} and sidecars {self.sidecars}", "one of the two")
         return self
 

@@ -76,6 +76,11 @@ class Monitor:
         self._drift: dict[str, dict[str, float]] = {}
 
     @property
+    def log_threshold(self) -> float:
+        """ln A in nats: at this level evidence alarms."""
+        return self._rules.log_threshold
+
+    @property
     def incidents(self) -> Mapping[Subject, Incident]:
         """What is remembered of each subject by its canaries, open or not."""
         return dict(self._canaries.incidents)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from agent.alerting.alert_state import AlertState, States
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import Fleet
@@ -18,6 +20,8 @@ from agent.records import Finding, GoldenAccepted, Notice, Observation, Partitio
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
+
+log = structlog.get_logger(__name__)
 
 AskFleet = Callable[[Collection[tuple[SubjectKind, str]]], Fleet | None]
 
@@ -29,6 +33,7 @@ class Judge:
     round; None where it gave no answer in time
     judged: by topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
     that evidence, so that records that are read again after a crash are recognised
+    pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
@@ -39,6 +44,7 @@ class Judge:
         self._goldens: dict[str, str] = {}
         self._accepted_why: dict[str, str] = {}
         self.judged: Mapping[PartitionAdapter, int] = {}
+        self.pods = 1
         self._restore()
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
@@ -56,13 +62,27 @@ class Judge:
                 self._accept(observation)
         return [observation]
 
+    def share_budget(self, pods: int, monitor: Monitor) -> None:
+        """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against
+        the threshold of ``monitor``. What a restart loses is lost here too."""
+        if pods != self.pods:
+            log.info("budget_shared", pods=pods, before=self.pods, log_threshold=monitor.log_threshold)
+        monitor.restore(self._monitor.state_json())
+        self._monitor, self.pods = monitor, pods
+
+    @property
+    def log_threshold(self) -> float:
+        """ln A in force, nats."""
+        return self._monitor.log_threshold
+
     def save(self) -> None:
         """Write the state; a full disk is told by the file's status and costs what a restart would have remembered,
         never a page."""
         alerts = {key: state.to_json() for key, state in self._alerts.items()}
         judged = [[*key, upto] for key, upto in self.judged.items()]
         monitor = self._monitor.state_json()
-        self._file.save({"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged})
+        state: dict[str, Any] = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
+        self._file.save({**state, "pods": self.pods})
 
     def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
         drift: list[Finding] = []
@@ -123,9 +143,10 @@ class Judge:
             alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
             goldens = dict(state["goldens"])
             judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
+            pods = int(state.get("pods", 1))
             self._monitor.restore(state["monitor"])
         except Exception as error:  # whatever another program's state, in a file of a version that we read, leads to
             self._file.set_aside(f"it cannot be read as a state of this version ({type(error).__name__})")
             self._monitor.restore(untouched)
             return
-        self._alerts, self._goldens, self.judged = alerts, goldens, judged
+        self._alerts, self._goldens, self.judged, self.pods = alerts, goldens, judged, pods

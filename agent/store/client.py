@@ -273,6 +273,22 @@ def golden_row(client: Client, adapter: str, golden: str = "", cluster: str = ""
     return (rows[0][0], rows[0][1]) if rows else None
 
 
+_PODS = """SELECT max(pods) FROM (
+    SELECT uniqExact(pod) AS pods FROM heartbeats WHERE cluster = {cluster:String}
+    AND at > fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND at <= fromUnixTimestamp64Milli({until:Int64}, 'UTC')
+    GROUP BY toStartOfMinute(at)
+)"""
+
+
+def most_pods(client: Client, cluster: str, since: float, until: float) -> int:
+    """The most pods of the cluster with a heartbeat in one minute of a span, in seconds since the epoch; 0 of none.
+
+    A pod beats every 30 s. Two that follow each other within a minute count as two, which is on the safe side.
+    """
+    given = {"cluster": cluster, "since": round(1000 * since), "until": round(1000 * until)}
+    return int(client.query(_PODS, parameters=given, settings={"max_execution_time": 3}).result_rows[0][0])
+
+
 def insert_settings(token: str) -> dict[str, Any]:
     """Settings of every insert; explicit, because their defaults differ between server versions."""
     return {

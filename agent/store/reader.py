@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from agent.alerting.fleet import Fleet, spacing
+from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
@@ -23,8 +24,8 @@ TIMEOUT_S = 0.5
 class StoreReader:
     """Connects at the first query, and again after an error; creates the tables as ``migrations.opened`` does."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self._config, self._clock = config, clock or Clock()
         self._client: store.Client = None
         self._lock = threading.Lock()
         self._free = threading.Lock()
@@ -40,6 +41,13 @@ class StoreReader:
             lambda client: store.counted_upto(client, config.cluster, config.consumer_group, adapters)
         )
         return counted
+
+    def most_pods(self) -> int:
+        """Of the last day, see client.most_pods. Raises Retryable when no answer comes in time."""
+        until = self._clock.now()
+        since, cluster = until - migrations.DAY_S, self._config.cluster
+        pods: int = self._soon(lambda client: store.most_pods(client, cluster, since, until))
+        return pods
 
     def golden(self, adapter: str, pin: str) -> tuple[str, bytes] | None:
         """(hash, bytes) of the pinned golden record, or of the newest where pin is ""; None where it is not stored."""

@@ -4,8 +4,9 @@ A stream is every M that can alarm by itself: of adapters and bases, in each sid
 each of its rounds, so what counts is stream-rounds a year: summed over all streams, the rounds a year of each. Null:
 every stream's own, also after an alarm. Guarantee: the expected number of alarms a year is at most stream-rounds / A,
 those after an incident that ended included, under any dependence between streams and whatever the interval of each: M
-grows by at most 1 a round on average, and each alarm takes at least A of it away. What breaks it: a stream that is not
-counted, or one whose null does not hold. What it is not about: pages that say "cannot tell", which are no false
+grows by at most 1 a round on average, and each alarm takes at least A of it away. So an A that changes without a look
+at the evidence is paid for by the rounds in which it holds. What breaks it: a stream that is not counted, or one whose
+null does not hold. What it is not about: pages that say "cannot tell", which are no false
 alarms and have a bound of their own. Source: docs/mathematics.md#false-alarm-budget.
 """
 

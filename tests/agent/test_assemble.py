@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from agent.assemble import _telemetry, log_threshold, monitor_of, sampler_of, scoring_options, stream_counts
+from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet_size import FleetSize
+from agent.alerting.judge import Judge
+from agent.assemble import (
+    _beat,
+    _share_budget,
+    _telemetry,
+    log_threshold,
+    monitor_of,
+    sampler_of,
+    scoring_options,
+    stream_counts,
+)
+from agent.clock import HandClock
 from agent.config import Alerts, Config, Scoring, load
 from agent.kafka.client import Config as KafkaConfig
 from agent.worker.watched_bases import runner_of
@@ -185,3 +199,36 @@ def test_of_a_configured_number_of_streams_all_count_as_judged_at_the_shorter_in
     config = config.model_copy(update={"kafka": TOPIC, "alerts": fleet, "scoring": Scoring(every=5.0)})
     assert stream_counts(config) == {5.0: 500}
     assert log_threshold(config) == pytest.approx(math.log(500 * YEAR_S / 5 / 2))
+
+
+def test_pods_that_are_counted_share_the_budget_as_configured_ones_do(config: Config) -> None:
+    """A configured number goes before the one that the store knows, and a number of streams before both."""
+    one = config.model_copy(update={"kafka": TOPIC})
+    assert one.alerts.pods_are_counted and one.alerts.sidecars is None
+    assert stream_counts(one, 20) == stream_counts(of_sidecars(one, 20))
+    assert log_threshold(one, 20) == pytest.approx(log_threshold(one) + math.log(20))
+    assert monitor_of(one, 20).log_threshold == log_threshold(one, 20)
+    configured = of_sidecars(one, 3)
+    assert not configured.alerts.pods_are_counted
+    assert log_threshold(configured, 20) == log_threshold(configured)
+    streams = config.model_copy(update={"alerts": Alerts(fleet_streams=7)})
+    assert not streams.alerts.pods_are_counted and log_threshold(streams, 20) == log_threshold(streams)
+
+
+def test_the_threshold_follows_the_fleet_while_the_agent_runs_and_over_a_restart(
+    config: Config, clock: HandClock
+) -> None:
+    answers = [20, 20, 1]
+    for pods in (20, 20, 1):
+        judge = Judge(monitor_of(config), "prod", StateFile(config.state_dir), lambda _: None)
+        _share_budget(config, judge, judge.pods)
+        fleet = FleetSize(judge.pods, partial(answers.pop, 0))
+        _beat(config, judge, fleet, clock, lambda: None)
+        assert judge.log_threshold == log_threshold(config, pods)
+        judge.save()
+    assert answers == []
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(1000.0)

@@ -13,7 +13,7 @@ import pytest
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
-from agent.records import Finding, Notice, ScoredResponses
+from agent.records import Finding, Notice, NoticeReason, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
@@ -172,3 +172,27 @@ def test_half_a_restored_monitor_is_as_if_nothing_was_restored(tmp_path: Path) -
     fresh, given = judge(tmp_path / "fresh"), judge(tmp_path)
     for record in STORY:
         assert given(record, record.at) == fresh(record, record.at)
+
+
+def test_another_number_of_pods_moves_the_threshold_and_keeps_evidence_and_incidents(tmp_path: Path) -> None:
+    alone, shared = judge(tmp_path / "a"), judge(tmp_path / "b")
+    for record in STORY:
+        alone(record, record.at)
+        shared(record, record.at)
+    shared.share_budget(20, Monitor(Rules(Tolerances(), 23.0)))
+    assert (alone.log_threshold, shared.log_threshold, shared.pods) == (20.0, 23.0, 20)
+    following = make_base_round(BROKEN, 4)
+    before, after = (one(following, following.at) for one in (alone, shared))
+    assert levels(before) == levels(after)
+    told = [[(v.subject, v.status, v.reason) for v in found if isinstance(v, Verdict)] for found in (before, after)]
+    assert told[0] == told[1]
+    sent = [[(one.dedup_key, one.reason) for one in found if isinstance(one, Notice)] for found in (before, after)]
+    assert sent[0] == sent[1] and not [key for key, reason in sent[1] if reason is NoticeReason.DEGRADED]
+    shared.save()
+    assert judge(tmp_path / "b").pods == 20, "while the store is away a restart knows it"
+
+
+def levels(found: Sequence[Finding]) -> list[tuple[str, str, float]]:
+    """Of the canaries: what one response adds follows from the threshold."""
+    evidence = [one for one in found if isinstance(one, Evidence) and one.detector != "traffic_likelihood"]
+    return [(one.subject, one.detector, one.log_e) for one in evidence]

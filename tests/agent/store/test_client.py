@@ -165,3 +165,24 @@ def test_the_newest_accepted_golden_record_or_the_pinned_one(migrated: store.Cli
 def test_a_store_without_tables_says_so(dsn: str, connect: Connect) -> None:
     with pytest.raises(Refused, match="tables"):
         store.run_query(connect(dsn), "rounds")
+
+
+@embedded
+def test_pods_are_counted_by_the_most_that_were_alive_in_one_minute(migrated: store.Client) -> None:
+    def beats(pod: str, since: float, until: float, cluster: str = "prod") -> None:
+        times = [since + 30.0 * i for i in range(int((until - since) // 30) + 1)]
+        insert(migrated, *(replace(findings.heartbeat(at), pod=pod, cluster=cluster) for at in times))
+
+    def most(hours: float) -> int:
+        return store.most_pods(migrated, "prod", NOW - 3600.0 * hours, NOW)
+
+    assert most(24) == 0
+    for n in range(5):
+        beats(f"before-{n}", NOW - 90_000 - 600, NOW - 90_000)
+        beats(f"peak-{n}", NOW - 40_000 - 600, NOW - 40_000) if n < 3 else None
+    beats("now", NOW - 3000, NOW)
+    beats("elsewhere", NOW - 3000, NOW, "another cluster")
+    assert (most(0.5), most(24), most(48)) == (1, 3, 5)
+    for n in range(8):  # one after the other: never two at once
+        beats(f"in-turn-{n}", NOW - 20_000 + 600 * n, NOW - 20_000 + 600 * n + 300)
+    assert most(24) == 3

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detectors.errors import Refused
 from detectors.evidence.alarm_budget import (
@@ -70,3 +72,34 @@ def test_alarms_of_streams_that_start_again_after_each_are_as_many_as_the_budget
     assert abs(apart.mean()) <= 4 * apart.std() / math.sqrt(streams)
     assert alarms.mean() + 4 * alarms.std() / math.sqrt(streams) < rounds / a
     assert alarms.mean() > 0.2 * rounds / a, "and the bound is not idle: what is missing is overshoot"
+
+
+def alarms_while_the_threshold_moves(thresholds: Sequence[float], streams: int, seed: int) -> NDArray[np.bool_]:
+    """(rounds, streams) of bool: an e-detector at the edge of its null, put to 0 where it alarms."""
+    random = np.random.default_rng(seed)
+    level, alarms = np.zeros(streams), []
+    for threshold in thresholds:
+        level = (level + 1.0) * random.choice([0.4, 1.6], streams)
+        alarms.append(level >= threshold)
+        level = np.where(alarms[-1], 0.0, level)
+    return np.array(alarms)
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [[20.0] * 100 + [80.0] * 100, [80.0] * 100 + [20.0] * 100, ([20.0] * 10 + [80.0] * 10 + [40.0] * 10) * 7],
+    ids=["a rise", "a fall", "up and down"],
+)
+def test_each_alarm_costs_the_threshold_in_force_whatever_the_threshold_does(thresholds: list[float]) -> None:
+    """The mean over streams of the sum of A over the alarms is at most the rounds."""
+    streams = 20_000
+    alarms = alarms_while_the_threshold_moves(thresholds, streams, seed=5)
+    cost = (alarms * np.array(thresholds)[:, None]).sum(axis=0)
+    assert 0 < cost.mean() < len(thresholds) + 4 * cost.std() / math.sqrt(streams)
+
+
+def test_after_a_rise_the_alarms_are_those_of_the_rounds_at_each_threshold() -> None:
+    streams, before, after = 20_000, 100, 100
+    alarms = alarms_while_the_threshold_moves([20.0] * before + [80.0] * after, streams, seed=6).sum(axis=0)
+    allowed = before / 20.0 + after / 80.0
+    assert 0 < alarms.mean() < allowed + 4 * alarms.std() / math.sqrt(streams)
