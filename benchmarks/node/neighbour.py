@@ -1,6 +1,6 @@
 """What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour engine|broker PORT``.
 
-engine: an HTTP server that answers 200 to everything, as a serving engine that never fails. broker: a small Kafka
+engine: an HTTP server that accepts everything, as a serving engine that never fails. broker: a small Kafka
 broker with the topic of the manifest's configuration. Both run until they are ended.
 """
 
@@ -17,10 +17,18 @@ TOPIC = "llm.interactions"
 
 class _Engine(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "3")
+        self._answer(200)
+
+    def do_POST(self) -> None:
+        """An event of PagerDuty's API, too: accepted."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._answer(202)
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
         self.end_headers()
-        self.wfile.write(b"ok\n")
+        self.wfile.write(b"{}")
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: probes ask every second."""

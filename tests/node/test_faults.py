@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.node.faults import FAULTS, HEALTHY_POD, KILLED, Fault, measure, replaced_pod
+from benchmarks.node.faults import FAULTS, HEALTHY_POD, KILLED, Fault, measure_fault, replaced_pod
 from benchmarks.node.sidecar_pod import shipped
 from benchmarks.node.single_node import Node
 
@@ -24,7 +24,7 @@ def volume_for(fault: Fault, request: pytest.FixtureRequest) -> Path | None:
 
 
 def test_a_healthy_sidecar_lets_the_engine_start_and_says_that_every_part_is_ok(node: Node, tmp_path: Path) -> None:
-    outcome = measure(node, HEALTHY_POD, tmp_path / "pod", None)
+    outcome = measure_fault(node, HEALTHY_POD, tmp_path / "pod", None)
     assert outcome.start_s is not None, outcome.log
     assert (outcome.unready_s, outcome.silent_s, outcome.restarts) == (0, 0, 0), outcome.log
 
@@ -33,7 +33,7 @@ def test_a_healthy_sidecar_lets_the_engine_start_and_says_that_every_part_is_ok(
 def test_no_fault_of_the_sidecar_takes_the_pod_out_of_service(
     fault: Fault, node: Node, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    outcome = measure(node, fault, tmp_path / "pod", volume_for(fault, request))
+    outcome = measure_fault(node, fault, tmp_path / "pod", volume_for(fault, request))
     assert outcome.start_s is not None, f"the engine never started: {outcome.ended}; {outcome.log}"
     assert (outcome.unready_s, outcome.silent_s, outcome.restarts) == (0, 0, 0), f"{outcome.ended}; {outcome.log}"
     if fault.told_by:
@@ -49,7 +49,7 @@ def test_no_fault_of_the_sidecar_takes_the_pod_out_of_service(
 
 def test_a_killed_sidecar_comes_back_and_the_engine_answers_all_the_while(node: Node, tmp_path: Path) -> None:
     """What it costs in readiness is a figure of benchmarks/harmless.py: nothing in a pod can prevent it."""
-    outcome = measure(node, KILLED, tmp_path / "pod", None)
+    outcome = measure_fault(node, KILLED, tmp_path / "pod", None)
     assert (outcome.restarts, outcome.silent_s) == (1, 0), outcome.log
     assert "137" in outcome.ended
 
