@@ -7,13 +7,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
 TORCH ?= torch
 
-.PHONY: demo test check figures record-formats clean
+.PHONY: demo test test-node check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# As root, with KUBELET set: see CONTRIBUTING.md. Without these every test of it is skipped with the reason.
+test-node: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m node tests/node
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,60 @@
+"""What the monitor costs what it watches: ``python -m benchmarks.harmless --json FILE [--quick] [--part NAME ...]``.
+
+Parts: process (memory, threads, answers, time to end), fleet (pages for each fault, records of two releases), memory
+(peak against budget), node (seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as `make
+test-node` does). What cannot be measured here is named. Exit code 0: all of it ran, whatever it showed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import Figure, arguments, console, report, stored_figures
+from benchmarks.node import costs
+from benchmarks.node.single_node import unavailable
+from benchmarks.process import beside_an_engine, fleet
+
+SEED = 0
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    figures: list[Figure] = []
+    parts: dict[str, Callable[[bool], list[Figure]]] = {
+        "process": beside_an_engine.measure,
+        "fleet": fleet.measure,
+        "memory": _memory,
+        "node": _node,
+    }
+    for name, measure in parts.items():
+        if not options.part or name in options.part:
+            console.print(f"{name} ...")
+            figures += measure(options.quick)
+    names = {figure.name for figure in figures}
+    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in names]
+    report([*kept, *figures], SEED, options.json)
+
+
+def _memory(quick: bool) -> list[Figure]:
+    if importlib.util.find_spec("benchmarks.process.base_memory") is None:
+        console.print("not measured: peak memory against its budget")
+        return []
+    figures: list[Figure] = importlib.import_module("benchmarks.process.base_memory").measure(quick)
+    return figures
+
+
+def _node(quick: bool) -> list[Figure]:
+    why = unavailable()
+    if why:
+        console.print(f"not measured: what each fault costs a pod ({why})")
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        return costs.measure(Path(folder), quick)
+
+
+if __name__ == "__main__":
+    main()

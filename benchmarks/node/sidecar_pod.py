@@ -1,0 +1,206 @@
+"""The pod of deploy/kubernetes/sidecar.yaml as one that a kubelet without a cluster can run.
+
+The sidecar's container is the manifest's own, probes, security context and limits included. What a cluster would bring
+is replaced: ConfigMap, Secret and models volume by folders of this machine with the owner and mode that they have in a
+pod, the image by this machine's Python with this checkout, the engine by a small HTTP server.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.demo.stage import HELPDESK, set_up
+from benchmarks.node.image import NAME
+from benchmarks.node.neighbour import TOPIC
+from benchmarks.node.watcher import ENGINE_PORT
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFEST = ROOT / "deploy/kubernetes/sidecar.yaml"
+USER = 10001
+BROKER_PORT = 9092
+ROUTING_KEY = "0123456789abcdef0123456789abcdef"
+# Volumes of the manifest that a folder of this machine stands for -> that folder below ``Inputs.folder``.
+FOLDERS = {"gapwatch-config": "config", "gapwatch-secrets": "secrets", "models": "models"}
+# As in deploy/Dockerfile.
+IMAGE_ENV = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "HOME": "/var/cache/gapwatch",
+    "XDG_CACHE_HOME": "/var/cache/gapwatch",
+    "HF_HUB_OFFLINE": "1",
+    "TMPDIR": "/tmp",
+}
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a fault may change before the pod starts.
+
+    folder: holds config/, secrets/ and models/; settings: the configuration; spec: the pod's
+    text: the configuration as it is written, None for ``settings`` as YAML; configured: false writes none
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    spec: dict[str, Any]
+    name: str
+    text: str | None = None
+    configured: bool = True
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        sidecar: dict[str, Any] = self.spec["initContainers"][0]
+        return sidecar
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config/gapwatch.yaml"
+
+    def volume(self, name: str, source: dict[str, Any]) -> None:
+        """Replace a volume of the pod."""
+        self.spec["volumes"] = [v for v in self.spec["volumes"] if v["name"] != name] + [{"name": name, **source}]
+
+    def mount(self, name: str, place: str, read_only: bool = True) -> None:
+        """A folder of this machine in the sidecar, at the same place."""
+        self.spec["volumes"].append({"name": name, "hostPath": {"path": place}})
+        self.sidecar["volumeMounts"].append({"name": name, "mountPath": place, "readOnly": read_only})
+
+    def set_limit(self, memory: str) -> None:
+        self.sidecar["resources"] = {"limits": {"memory": memory}}
+
+    def write_config(self) -> None:
+        """Replace the file whole, as the kubelet does."""
+        fresh = self.config_file.with_suffix(".new")
+        fresh.write_text(yaml.safe_dump(self.settings) if self.text is None else self.text)
+        fresh.rename(self.config_file)
+
+    def pod(self) -> dict[str, Any]:
+        """Write the files and give the pod."""
+        if self.configured:
+            self.write_config()
+        named = {"name": self.name, "namespace": "default"}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": self.spec}
+
+
+def healthy(folder: Path) -> Inputs:
+    """Inputs with which everything works: traffic alone, no model; a broker is expected at BROKER_PORT."""
+    for name in FOLDERS.values():
+        (folder / name).mkdir(parents=True)
+    # A name of its own, as a Deployment's pods have: the kubelet takes its time before it starts one of a former name.
+    inputs = Inputs(folder, _settings(), _spec(folder), f"llm-{secrets.token_hex(3)}")
+    for name in ("pagerduty-routing-key", "clickhouse-password"):
+        write_secret(inputs.secrets / name, ROUTING_KEY)
+    shutil.copytree(ROOT / "examples/helpdesk/canaries", folder / "models/canaries")
+    return inputs
+
+
+def with_models(folder: Path, volume: Path) -> Inputs:
+    """Inputs that replay canaries: the manifest's base and adapter on a volume that ``lay_models`` wrote."""
+    inputs = healthy(folder)
+    inputs.volume("models", {"hostPath": {"path": str(volume)}})
+    for model in inputs.settings["models"]:
+        model["replay"] = True
+    inputs.settings["probes"]["every"] = "15s"
+    # The embedded engine would be in the memory that is measured; a sidecar writes to a server.
+    inputs.settings["clickhouse"] = {"dsn": "clickhouse://gapwatch@127.0.0.1:8123/gapwatch"}
+    return inputs
+
+
+def lay_models(volume: Path) -> None:
+    """A volume as the manifest's configuration names it: base, adapter, canaries, golden records and accepted base."""
+    base, adapter = volume / "SmolLM2-135M-Instruct", "ticket-router"
+    with tempfile.TemporaryDirectory(dir=volume.parent) as folder:
+        stage = set_up(Path(folder) / "stage")
+        shutil.copytree(stage.base, base)  # the cached files that the stage links to are not readable by every user
+        shutil.copytree(stage.folder / "golden", volume / "golden", ignore=shutil.ignore_patterns("*.safetensors"))
+        kept = volume / stage.golden.relative_to(stage.folder)
+        for file in stage.golden.glob("*.safetensors"):
+            (kept / file.name).hardlink_to(base / file.name)
+    shutil.copytree(HELPDESK / "adapters" / adapter, volume / adapter)
+    shutil.copytree(HELPDESK / "canaries", volume / "canaries")
+    subprocess.run(["chmod", "-R", "a+rX", volume], check=True)
+
+
+def write_secret(file: Path, text: str, group: int = USER, mode: int = 0o440) -> None:
+    """A file as the kubelet writes one of a Secret: root's, readable by the pod's fsGroup."""
+    file.write_text(text)
+    os.chown(file, 0, group)
+    file.chmod(mode)
+
+
+def shipped(kind: str) -> dict[str, Any]:
+    """The manifest's one object of that kind."""
+    objects = list(yaml.safe_load_all(MANIFEST.read_text()))
+    [item] = [item for item in objects if item["kind"] == kind]
+    return copy.deepcopy(dict(item))
+
+
+def _settings() -> dict[str, Any]:
+    """The manifest's configuration, with addresses of this node, a store in the pod, and no model."""
+    settings: dict[str, Any] = yaml.safe_load(shipped("ConfigMap")["data"]["gapwatch.yaml"])
+    broker = [f"127.0.0.1:{BROKER_PORT}"]
+    settings["kafka"] |= {"bootstrap_servers": broker, "topic": TOPIC, "session_timeout_ms": 10_000}
+    settings["clickhouse"] = {"dsn": "chdb:///var/lib/gapwatch/store"}
+    settings["alerts"]["pagerduty"]["url"] = f"http://127.0.0.1:{ENGINE_PORT}"  # it answers 200: delivered
+    for model in settings["models"]:
+        model["replay"] = False
+    return settings
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    spec: dict[str, Any] = shipped("Deployment")["spec"]["template"]["spec"]
+    # There is no CNI: the pod shares the node's network, which is the node's own.
+    spec |= {"hostNetwork": True, "volumes": [_volume(volume, folder) for volume in spec["volumes"]]}
+    sidecar, [engine] = spec["initContainers"][0], spec["containers"]
+    sidecar |= {"image": NAME, "imagePullPolicy": "Never", "command": [sys.executable, "-m", "agent"]}
+    sidecar["resources"].pop("requests", None)  # the node here may be smaller
+    set_here = IMAGE_ENV | {"PYTHONPATH": str(ROOT)}
+    sidecar["env"] += [{"name": name, "value": value} for name, value in set_here.items()]
+    spec["containers"] = [_engine(engine)]
+    _mount_python(spec)
+    return spec
+
+
+def _engine(shipped_engine: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's engine, but for what it runs."""
+    return {
+        "name": shipped_engine["name"],
+        "image": NAME,
+        "imagePullPolicy": "Never",
+        "command": [sys.executable, "-m", "benchmarks.node.neighbour", "engine", str(ENGINE_PORT)],
+        "env": [{"name": "PYTHONPATH", "value": str(ROOT)}, {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
+        "ports": shipped_engine["ports"],
+        "readinessProbe": shipped_engine["readinessProbe"],
+        "securityContext": shipped_engine["securityContext"],
+        "volumeMounts": [],
+    }
+
+
+def _volume(volume: dict[str, Any], folder: Path) -> dict[str, Any]:
+    name = volume["name"]
+    return {"name": name, "hostPath": {"path": str(folder / FOLDERS[name])}} if name in FOLDERS else volume
+
+
+def _mount_python(spec: dict[str, Any]) -> None:
+    """This machine's programs, this environment and this checkout, read-only in both containers at their own places."""
+    wanted = sorted({Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), ROOT})
+    places = [place for place in wanted if not any(other in place.parents for other in wanted)]
+    for i, place in enumerate(places):
+        spec["volumes"].append({"name": f"machine-{i}", "hostPath": {"path": str(place)}})
+        for container in (spec["initContainers"][0], *spec["containers"]):
+            container["volumeMounts"].append({"name": f"machine-{i}", "mountPath": str(place), "readOnly": True})
