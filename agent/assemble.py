@@ -177,7 +177,7 @@ def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelPro
         schedule=_schedule(config),
         scoring=scoring_options(config),
         sampler=sampler_of(config),
-        ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit()),
+        ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit(), sum(map(len, adapters.values()))),
     )
     return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), list(feeds)
 

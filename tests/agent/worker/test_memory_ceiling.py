@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from agent.worker import memory_ceiling
-from agent.worker.memory_ceiling import AGENT_BYTES, ceiling, container_limit, ended_by_kernel, held_by, may_use_gpu
+from agent.worker.memory_ceiling import (
+    ADAPTER_BYTES,
+    AGENT_BYTES,
+    ceiling,
+    container_limit,
+    ended_by_kernel,
+    held_by,
+    may_use_gpu,
+)
 
 MB = 1_000_000
 V2 = "sys/fs/cgroup"
@@ -26,9 +34,9 @@ def machine(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_the_models_may_hold_what_the_agent_leaves_of_the_limit() -> None:
-    assert ceiling(None) is None
-    assert ceiling(2_000 * MB) == 2_000 * MB - AGENT_BYTES
-    assert ceiling(100 * MB) == 0
+    assert ceiling(None, 3) is None
+    assert ceiling(2_000 * MB, 3) == 2_000 * MB - AGENT_BYTES - 3 * ADAPTER_BYTES
+    assert ceiling(100 * MB, 1) == 0
 
 
 @pytest.mark.parametrize(
