@@ -100,6 +100,7 @@ class Supervisor:
         return self._agent is not None and self._agent.step()
 
     def _start(self, config: Config) -> None:
+        gc.collect()  # the parts of a former agent refer to each other, and another needs as much memory
         with ExitStack() as opened:
             try:
                 agent = self._assemble(config)
@@ -126,8 +127,7 @@ class Supervisor:
         self._count()
 
     def _take_down(self) -> None:
-        """Close what is open, and give its memory back before another agent needs as much. An error in that is logged:
-        there is nothing to do about it."""
+        """Close what is open. An error in that is logged: there is nothing to do about it."""
         self._agent, self.health.routes = None, self._idle
         opened, self._opened = self._opened, ExitStack()
         try:
@@ -135,7 +135,6 @@ class Supervisor:
         except Exception as error:
             with suppress(Exception):
                 log.error("close_failed", exc_info=error)
-        gc.collect()  # parts refer to each other
 
     def _count(self) -> None:
         """On the page of the agent that runs: each has its own, so that no series outlives its adapter."""
@@ -147,7 +146,7 @@ class Supervisor:
         return {"config": self._file.status, "agent": self._loop(), "health": self.health.status, **parts()}
 
     def _loop(self) -> tuple[bool, str]:
-        last = f"; restarted {self.restarts} times, the last after {self._last_error}" if self.restarts else ""
+        last = f"; restarts: {self.restarts}, the last after {self._last_error}" if self.restarts else ""
         if self._agent is not None:
             return True, f"running{last}"
         if self._file.config is None:
