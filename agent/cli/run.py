@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ def _port_of_environment() -> int | None:
     """None without a number there: Kubernetes itself sets a variable of that name, an address, for a Service that is
     called gapwatch-health."""
     value = os.environ.get(PORT_VARIABLE, "")
-    if value.isdecimal() and int(value) <= 65535:
+    if re.fullmatch(r"[0-9]{1,5}", value) and int(value) <= 65535:
         return int(value)
     if value:
         log.warning("health_port_ignored", variable=PORT_VARIABLE, wanted="a port number")

@@ -146,7 +146,7 @@ def configured_ports(path: Path) -> tuple[int, int]:
         text = ""
     try:
         section = yaml_document.read(path).get("telemetry") if text else None
-    except Refused:
+    except Exception:  # whatever a parser may raise: /livez comes first, and ``look`` will tell
         section = _lines_of(text)
     ports = section if isinstance(section, dict) else {}
     default = Telemetry()
@@ -158,7 +158,8 @@ def configured_ports(path: Path) -> tuple[int, int]:
 
 def _lines_of(text: str) -> dict[str, int]:
     """``prometheus_port: 9464`` and the like, wherever it stands in front of a comment."""
-    named = re.finditer(r"^[^#\n]*?\b(prometheus_port|control_port)\b[\"']?\s*:\s*(\d{1,5})\b", text, re.MULTILINE)
+    plain = re.sub(r"#.*", "", text)
+    named = re.finditer(r"\b(prometheus_port|control_port)\b[\"']?[ \t]*:[ \t]*(\d{1,5})\b", plain)
     return {match[1]: int(match[2]) for match in named}
 
 

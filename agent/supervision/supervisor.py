@@ -7,6 +7,7 @@ are states, shown by /readyz and a metric, logged, and tried again.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -99,6 +100,7 @@ class Supervisor:
         return self._agent is not None and self._agent.step()
 
     def _start(self, config: Config) -> None:
+        gc.collect()  # the parts of a former agent refer to each other, and another needs as much memory
         with ExitStack() as opened:
             try:
                 agent = self._assemble(config)
@@ -144,7 +146,7 @@ class Supervisor:
         return {"config": self._file.status, "agent": self._loop(), "health": self.health.status, **parts()}
 
     def _loop(self) -> tuple[bool, str]:
-        last = f"; restarted {self.restarts} times, the last after {self._last_error}" if self.restarts else ""
+        last = f"; restarts: {self.restarts}, the last after {self._last_error}" if self.restarts else ""
         if self._agent is not None:
             return True, f"running{last}"
         if self._file.config is None:

@@ -196,6 +196,29 @@ state_dir: state
 """
 
 
+# Of a sidecar it is a state, which /readyz names.
+RUN_AND_ASK = """
+import subprocess, sys, time
+import httpx
+from agent.demo.broker import free_port
+url = f"http://127.0.0.1:{(port := free_port())}"
+command = [sys.executable, "-S", "-P", "-s", "-m", "agent", "run", "--health-port", str(port)]
+process = subprocess.Popen(command)
+ready = ""
+for _ in range(600):
+    try:
+        ready = httpx.get(f"{url}/readyz", timeout=10).text
+    except httpx.TransportError:
+        pass
+    if "torch" in ready:
+        break
+    time.sleep(0.1)
+alive = httpx.get(f"{url}/livez", timeout=10).status_code
+process.terminate()
+print(alive, process.wait(60), ready)
+"""
+
+
 def test_a_plain_installation_that_is_to_replay_says_what_it_lacks(make: Make, declared: Declared) -> None:
     there = make(declared(""))
     (there.home / "gapwatch.yaml").write_text(REPLAYING)
@@ -203,10 +226,12 @@ def test_a_plain_installation_that_is_to_replay_says_what_it_lacks(make: Make, d
     for folder in ("base", "adapters/a"):
         (there.home / folder).mkdir(parents=True)
     wanted = 'refused: torch: saw no such package installed, wanted pip install "gapwatch[models]"'
-    for words in (("run",), ("probe",), ("enrol", "a")):
+    for words in (("probe",), ("enrol", "a")):
         done = there.gapwatch(*words)
         assert done.returncode == 64 and done.stderr.splitlines()[-1] == wanted, done.stderr
         assert "Traceback" not in done.stderr
+    running = there.python("-c", RUN_AND_ASK)
+    assert running.stdout.startswith("200 0 ") and "torch" in running.stdout, (running.stdout, running.stderr)
     checks = {check["part"]: check for check in json.loads(there.gapwatch("doctor", "--json").stdout)}
     assert not checks["models"]["ok"] and checks["models"]["wanted"].startswith('pip install "gapwatch[models]"')
 

@@ -216,6 +216,8 @@ def test_another_port_takes_a_restart_unless_the_command_line_fixed_it(path: Pat
         ("telemetry:\n  prometheus_port: 1\nkafak: {}\n", (1, 9465)),
         ("telemetry:\n  prometheus_port: 1  # metrics\n  control_port: 2\nmodels: [\n", (1, 2)),
         ("# prometheus_port: 1\nmodels: [\n", (9464, 9465)),
+        ("telemetry: {prometheus_port: 1, control_port: 2}\nmodels: [", (1, 2)),
+        (f"telemetry: {{prometheus_port: 1, control_port: {'9' * 5000}}}", (1, 9465)),
         ("telemetry: {prometheus_port: 70000}", (9464, 9465)),
         ("telemetry: {prometheus_port: true}", (9464, 9465)),
         ("telemetry: [prometheus_port]", (9464, 9465)),

@@ -125,7 +125,7 @@ def test_an_unexpected_error_is_a_state_and_the_agent_starts_again(
     assert stage.steps(apart_s=0.9) == []
     assert stage.steps(apart_s=0.1) == ["assemble default", "open", "step"]
     ok, words = stage.part("agent")
-    assert ok and words == f"running; restarted 1 times, the last after {type(error).__name__}: {error}"
+    assert ok and words == f"running; restarts: 1, the last after {type(error).__name__}: {error}"
     assert 'gapwatch_part_ok{part="agent"} 1.0' in stage.page() and "gapwatch_restarts_total 1.0" in stage.page()
 
 
