@@ -289,8 +289,12 @@ def test_a_resolve_never_overtakes_its_trigger(receiver: Receiver, new_sink: Cal
     assert seen == {subject: ["trigger", "resolve"] for subject in subjects}
 
 
-def test_one_stuck_incident_does_not_hold_up_another(receiver: Receiver, new_sink: Callable[..., Sink]) -> None:
-    receiver.fail_next(1, 503)
+@pytest.mark.parametrize("status", [503, 400, 401, 403, 404])
+def test_one_stuck_incident_does_not_hold_up_another(
+    status: int, receiver: Receiver, new_sink: Callable[..., Sink]
+) -> None:
+    """Whether or not a retry will help it."""
+    receiver.fail_next(1, status)
     sink = new_sink(receiver.url, retry_s=30.0, max_retry_s=30.0)
     sink.submit(notice())
     assert wait_until(lambda: len(receiver.answers) == 1)
@@ -385,7 +389,9 @@ def test_without_a_routing_key_the_sink_comes_up_says_what_to_do_and_pages_once_
         (key_file.parent / "mounted").rename(key_file)  # whole, as a mounted Secret appears
         assert wait_until(lambda: sink.sent == 1), "by itself"
         assert sink.status[0]
-    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"], lines
+    # A sender of an earlier test may still be waiting for a network that never answers, and log the end of that here.
+    own = [line["event"] for line in lines if "routing_key_file" in str(line)]
+    assert own == ["part_not_ok", "part_ok_again"], lines
 
 
 def test_a_key_that_pagerduty_refused_is_tried_again_as_soon_as_its_file_changes(
