@@ -160,9 +160,12 @@ class Monitor:
 
     def _with_responses(self, canary: Verdict) -> Verdict:
         """The verdict of canaries with what responses and embeddings say beside it."""
+        subject = canary.subject_kind, canary.subject
+        self._latest_canaries[subject] = canary
+        return replace(self._fused(canary), good_responses=self._responses.good_rounds(*subject))
+
+    def _fused(self, canary: Verdict) -> Verdict:
         name, responses = canary.subject, self._responses
-        self._latest_canaries[canary.subject_kind, name] = canary
-        canary = replace(canary, good_responses=responses.good_rounds(canary.subject_kind, name))
         if canary.subject_kind is SubjectKind.BASE:
             incident = responses.bases.get(name, Incident())
             return (

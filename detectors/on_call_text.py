@@ -583,6 +583,8 @@ SENT_BECAUSE = {
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
 }
 A_BASE = "base {name}"
+# Of a base of which some adapters are measured again, and too few to judge it.
+IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
 AFFECTED = " ({n} adapters: {names})"
 RETENTION = " - retention {retention}"

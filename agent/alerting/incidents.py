@@ -29,12 +29,16 @@ OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One verdict, when it is looked at, and what the store says of the fleet by then; None without an answer."""
+    """One verdict, when it is looked at, and what the store says of the fleet by then; None without an answer.
+
+    speaks: for itself, and a base for its members; False of a base that cannot be judged while its members speak
+    """
 
     verdict: Verdict
     now: float
     cluster: str
     fleet: Fleet | None
+    speaks: bool = True
 
     @property
     def key(self) -> str:
@@ -81,8 +85,10 @@ def step_round(
     """
     after, notices = dict(states), []
     speaking = one_voice(verdicts)
-    for verdict in speaking:
-        look = _Look(verdict, now, cluster, fleet)
+    bases = {verdict.subject for verdict in speaking if verdict.subject_kind is SubjectKind.BASE}
+    silent = [v for v in verdicts if v.subject_kind is SubjectKind.BASE and v.subject not in bases]
+    looks = [_Look(verdict, now, cluster, fleet) for verdict in speaking]
+    for look in (*looks, *(_Look(verdict, now, cluster, fleet, speaks=False) for verdict in silent)):
         after[look.key], sent = _step(after.get(look.key, AlertState()), look)
         notices += sent
     after, changes = step_changes(after, speaking, now, cluster, fleet)
@@ -179,13 +185,13 @@ def _of_degraded(state: AlertState, look: _Look) -> NoticeReason | None:
 
 def _step_blindness(state: AlertState, look: _Look) -> tuple[AlertState, NoticeReason | None]:
     blindness = state.blindness
-    if look.verdict.status is Status.UNMONITORABLE:
+    if look.verdict.status is Status.UNMONITORABLE and look.speaks:
         blindness = replace(blindness, ends_since=None)
         # Of an incident that this pod has shown, its own page says so (``_step_incident``).
         in_page = state.incident.is_open and state.incident.held
         due = not in_page and look.is_news(blindness) and _is_silent(state, look.verdict)
         return replace(state, blindness=blindness), NoticeReason.CANNOT_TELL if due else None
-    if not blindness.is_open or not look.measured:
+    if not blindness.is_open or (look.speaks and not look.measured):
         return state, None
     blindness, now = look.ending(blindness, look.blind_elsewhere)
     return replace(state, blindness=blindness), NoticeReason.CAN_TELL_AGAIN if now else None

@@ -64,7 +64,7 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "retention": _retention(verdict),
         "strength": text.STRENGTH.format(scale=verdict.scale) if math.isfinite(verdict.scale) else "",
         "since": text.SINCE.format(onset=onset_words(verdict.onset)) if verdict.onset else "",
-        "status": verdict.status.value,
+        "status": text.IN_PART if verdict.status is Status.UNMONITORABLE else verdict.status.value,
         "reason": _words(verdict.reason.value),
         "explanation": verdict.explanation,
         "live_base": _short(identity.live_base),

@@ -73,3 +73,12 @@ def test_the_budget_is_shared_and_what_was_opened_is_closed_when_another_cannot_
 
 def test_how_each_does_is_told_by_the_name_of_its_file() -> None:
     assert Sinks([Sink()]).statuses == {"sink memory": (True, "0 findings held")}
+
+
+class Sending(Sink):
+    unsent = 3
+
+
+def test_notices_that_nobody_has_received_yet_are_those_of_all_sinks_that_send_later() -> None:
+    assert Sinks([Sink(), Sending(), Sending()]).unsent == 6
+    assert Sinks([Sink()]).unsent == 0

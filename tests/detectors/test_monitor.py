@@ -16,6 +16,7 @@ from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from detectors.registry import load, names
 from detectors.verdicts.incident import Rules
+from tests.detectors.responses import AGAINST, FOR, score, traffic_round
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
 THRESHOLD = log_threshold(stream_rounds_per_year({60.0: 4}), 1.0)
@@ -347,3 +348,17 @@ def _reloaded(monitor: Monitor) -> Monitor:
     again = Monitor(RULES)
     again.restore(json.loads(json.dumps(monitor.state_json(), allow_nan=False)))
     return again
+
+
+def test_a_verdict_says_for_how_many_rounds_responses_were_good_whoever_gives_it() -> None:
+    """What ends an incident that responses have shown, in a pod that has not seen it (agent/alerting)."""
+    monitor = Monitor(RULES)
+    counts = []
+    for number, log_l in enumerate((FOR, FOR, AGAINST, FOR)):
+        responses = [score(log_l[:2])] * 6
+        judged = monitor.observe(traffic_round(*responses, number=number, adapters=ADAPTERS))
+        counts += [v.good_responses for v in judged.verdicts if v.subject == "router"]
+        counts += [v["router"].good_responses for v in play(monitor, ALL, first=number)]
+    assert counts == [1, 1, 2, 0, 0, 1, 1]
+    (alone,) = play(Monitor(RULES, {"adapter_gap": default_configs(RULES.tolerances)["adapter_gap"]}), ALL)
+    assert alone["router"].good_responses is None, "where responses are not judged"

@@ -182,6 +182,14 @@ CASES = {
         [[BASE_BLIND, BLIND, other(GOOD)]] * 3,
         [[], [], [CANNOT]],
     ),
+    "and what its base reported for all ends when one of them is measured": (
+        [[BASE_BLIND, BLIND, other(BLIND)]] * 3 + [[BASE_BLIND, BLIND, other(GOOD)]] * 2,
+        [[], [], [CANNOT], [CANNOT, AGAIN], []],
+    ),
+    "a base whose incident is open says once that it can no longer be judged, also beside members that can": (
+        [[BASE_ALARM, COVERED, other(COVERED)], *[[BASE_BLIND, BLIND, other(GOOD)]] * 4],
+        [[OPEN], [], [], [CANNOT, LOST], []],
+    ),
     "a base with one adapter is never judged, and that is no incident": ([[BASE_BLIND, GOOD]] * 4, [[]] * 4),
     "a base that moved under healthy adapters is a change, told once": (
         [[MOVED, GOOD], [MOVED, GOOD]],

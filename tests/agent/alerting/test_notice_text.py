@@ -49,6 +49,8 @@ def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
     assert "cause unknown" in headline(BAD)
     assert "retention not measured" in headline(BAD)
     assert "cannot tell" in headline(BLIND, NoticeReason.CANNOT_TELL)
+    in_part = headline(replace(BLIND, subject_kind=BASE_KIND, subject=BASE), NoticeReason.CAN_TELL_AGAIN)
+    assert in_part.endswith("base smollm2: is measured again - some of its adapters")
 
 
 def test_every_reason_to_send_something_has_its_headline_and_says_why() -> None:

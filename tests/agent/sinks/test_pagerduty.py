@@ -141,6 +141,7 @@ def test_trigger_resolve_and_change_arrive(receiver: Receiver, new_sink: Callabl
         sink.submit(seen)
     assert sink.flush(), "on disk is handed over"
     assert wait_until(lambda: sink.sent == 3), receiver.answers
+    assert wait_until(lambda: sink.unsent == 0)
     assert [(i.dedup_key, i.status) for i in receiver.incidents] == [
         ("gapwatch/prod/adapter/ticket-router", "resolved")
     ]
