@@ -461,7 +461,16 @@ def _anchored(config: Config, folder: Path) -> Config:
         model.model_copy(update={"path": _base(model.path, folder), "golden_path": _base(model.golden_path, folder)})
         for model in anchored.models
     )
-    return anchored.model_copy(update={"models": models, "pod": anchored.pod or os.uname().nodename})
+    pod = anchored.pod or os.uname().nodename
+    return anchored.model_copy(update={"models": models, "pod": pod, "kafka": _named(anchored.kafka, pod)})
+
+
+def _named(kafka: KafkaConfig | None, pod: str) -> KafkaConfig | None:
+    """The agent's name in its consumer group, by default the pod's, as far as Kafka allows its characters."""
+    if kafka is None or kafka.group_instance_id is not None:
+        return kafka
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", pod)[:249]
+    return kafka.model_copy(update={"group_instance_id": name})
 
 
 def _base(source: str | None, folder: Path) -> str | None:

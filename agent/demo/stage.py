@@ -154,6 +154,8 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             "auto_offset_reset": "earliest",
             # The small broker takes half of this time to admit a member.
             "session_timeout_ms": 10_000,
+            # The small broker takes three times as long to admit a member with a name.
+            "group_instance_id": "",
         },
         "sampling": {"rate": 0.2, "per_adapter_per_minute": 8},
         # Two passes for each response, golden adapter and golden base, because two cores have to be enough. The

@@ -26,8 +26,9 @@ from kafka import (
 from kafka import (
     TopicPartition as KafkaPartition,
 )
+from kafka.admin import MemberToRemove
 from kafka.cluster import collect_hosts
-from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.errors import FencedInstanceIdError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
@@ -45,6 +46,7 @@ METADATA_MS = 10_000  # within this a topic that is created later, or gets more 
 
 log = structlog.get_logger(__name__)
 ClientError = KafkaError
+NameTaken = FencedInstanceIdError
 OnChange = Callable[[Literal["gained", "lost"], TopicPartition], None]
 OnRevoke = Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]]
 
@@ -165,12 +167,33 @@ class Client:
         """The group's committed offset, None when it has none. Raises what the group's coordinator answers."""
         return self._kafka.committed(KafkaPartition(*partition), timeout_ms=int(BOOTSTRAP_S * 1000))
 
-    def close(self) -> None:
-        """Leave the group and disconnect; commits nothing and raises nothing."""
+    def close(self, for_good: bool = False) -> None:
+        """Leave the group and disconnect; commits nothing and raises nothing.
+
+        A member with a name of its own (group_instance_id) leaves only where it closes for good: another client of the
+        same name goes on with its partitions at once.
+        """
         try:
+            membership = self._kafka.group_metadata() if for_good and self._is_named() and self.connections() else None
             self._kafka.close(autocommit=False, timeout_ms=int(CLOSE_S * 1000))
+            if membership is not None:
+                _leave(self._config, membership.member_id)
         except Exception as error:  # the client is being discarded: its errors can only be logged
             log.info("kafka_client_close_failed", why=error_text(error))
+
+    def _is_named(self) -> bool:
+        return self._config.mode == "group" and bool(self._config.group_instance_id)
+
+
+def _leave(config: Config, member_id: str) -> None:
+    """What the client itself does for members without a name alone: without it their partitions would wait for the
+    session to time out. By the member's id too, so that one that has the name meanwhile stays."""
+    options = connection_options(config) | {"bootstrap_timeout_ms": int(CLOSE_S * 1000)}
+    admin = KafkaAdminClient(**options)
+    try:
+        admin.remove_group_members(config.group_id, [MemberToRemove(member_id, config.group_instance_id)])
+    finally:
+        admin.close()
 
 
 def _open(options: dict[str, Any]) -> KafkaConsumer:
@@ -204,7 +227,7 @@ def client_options(config: Config) -> dict[str, Any]:
     """All options that a consumer of this configuration is opened with."""
     return connection_options(config) | {
         "group_id": config.group_id,
-        "group_instance_id": config.group_instance_id if config.mode == "group" else None,
+        "group_instance_id": (config.group_instance_id or None) if config.mode == "group" else None,
         "enable_auto_commit": False,
         "auto_offset_reset": config.auto_offset_reset,
         "session_timeout_ms": config.session_timeout_ms,

@@ -50,7 +50,8 @@ class Config(BaseModel):
     bootstrap_servers: host:port of some brokers, a list or one text with commas between them
     mode: ``group`` shares the partitions among the pods and commits; ``assign`` reads all, commits if group_id is set,
     and without one continues where the store's counts end
-    group_instance_id: a name that survives a restart (the pod's), so that a restart moves no partition; one pod each
+    group_instance_id: a name that survives a restart, one for each agent: one that was killed goes on with its
+    partitions at once, where they would wait for its session to time out. None: the pod's name; "": none
     ssl_cafile: the authority that signed the brokers' certificates, where the system does not know it
     ssl_certfile, ssl_keyfile: this client's own certificate (PEM), where the brokers ask for one
     ssl_check_hostname: false takes a certificate that names another host; the authority is checked all the same

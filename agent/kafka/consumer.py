@@ -19,7 +19,7 @@ import structlog
 import tenacity
 
 from agent.clock import Clock
-from agent.kafka.client import BOOTSTRAP_S, Client, Config, error_text
+from agent.kafka.client import BOOTSTRAP_S, Client, Config, NameTaken, error_text
 from agent.kafka.connection_check import check_connection
 from agent.kafka.contract import (
     LinkStatus,
@@ -49,6 +49,9 @@ class Consumer:
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
     out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often. ``status``
     stays down over such replacements until records come or PROVEN_S have passed without an exception.
+
+    Two agents with one group_instance_id would take the partitions from each other for ever: the one that the broker
+    has fenced goes on without a name, which ``status`` says.
     """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
@@ -72,6 +75,7 @@ class Consumer:
         self._explained = ""  # why no partition comes, as far as the last check of the connection tells
         self._trouble = Trouble("kafka")
         self._link = LinkStatus(False, "not opened")
+        self._without_name = ""  # why it reads without the name that is configured
         self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
         self.rebuilds = 0
 
@@ -92,6 +96,9 @@ class Consumer:
             self._pause_or_resume(client)
             polled = self._poll(client)
             self._check(client, sum(len(records.messages) for records in polled))
+        except NameTaken:
+            self._give_up_name()
+            return []
         except Exception as error:  # of any kind: the client's state is unknown now, and its next poll() may hang
             self._give_up(error_text(error))
             return []
@@ -125,6 +132,9 @@ class Consumer:
             return False
         try:
             self._client.commit(offsets)
+        except NameTaken:
+            self._give_up_name()
+            return False
         except Exception as error:  # the client's own bookkeeping can fail with other exceptions than KafkaError
             self._commit_refused(f"commit: {error_text(error)}")
             return False
@@ -134,7 +144,7 @@ class Consumer:
     def _up(self, why: str = "") -> None:
         """why: what keeps records from coming all the same, if anything"""
         self._trouble.end()
-        self._link = LinkStatus(True, why)
+        self._link = LinkStatus(True, why or self._without_name)
 
     def _down(self, why: str) -> None:
         self._trouble.begin(why)
@@ -193,7 +203,7 @@ class Consumer:
         if self._opening is not None and self._opening.done():
             client = None if self._opening.exception() else self._opening.result()
         if client is not None:
-            client.close()
+            client.close(for_good=True)
         self._opener.shutdown(wait=False)
         self._link = LinkStatus(False, "closed")
 
@@ -221,7 +231,7 @@ class Consumer:
             self._up()
         self._member_at = now if is_member else self._member_at
         if now - self._member_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
-            self._give_up("no longer a member of its group")
+            self._give_up_membership(has_connection=client.connections() > 0)
         elif not self._paused and n_read < self._config.max_poll_records:  # else others wait in the client's buffer
             self._find_stuck(client, now)
 
@@ -254,6 +264,22 @@ class Consumer:
             self._member_at = self._opened_at = self._clock.steady()
             self._explain_from, self._explained = self._opened_at + WITHOUT_PARTITION_S, ""
         return self._client
+
+    def _give_up_membership(self, has_connection: bool) -> None:
+        """Without records nothing is committed, so that nothing says whether a name was taken: silence does."""
+        if has_connection and self._config.mode == "group" and self._config.group_instance_id:
+            self._give_up_name()
+        else:
+            self._give_up("no longer a member of its group")
+
+    def _give_up_name(self) -> None:
+        name = self._config.group_instance_id
+        self._without_name = (
+            f"another member of the group has the name {name!r}, so this one reads without a name: give each agent a "
+            "kafka.group_instance_id of its own, or a pod name of its own"
+        )
+        self._config = self._config.model_copy(update={"group_instance_id": None})
+        self._give_up(self._without_name)
 
     def _give_up(self, why: str) -> None:
         self.rebuilds += 1

@@ -391,3 +391,17 @@ def test_rounds_of_responses_come_as_often_as_those_of_canaries_unless_the_file_
     as_canaries = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}}))
     of_their_own = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}, "scoring": {"every": "10s"}}))
     assert (as_canaries.responses_every, of_their_own.responses_every) == (300.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({}, "gr--er--3"), ({"group_instance_id": "own"}, "own"), ({"group_instance_id": ""}, "")],
+    ids=["the pod's", "its own", "none"],
+)
+def test_an_agent_has_the_name_of_its_pod_in_the_consumer_group(
+    tmp_path: Path, given: dict[str, str], name: str
+) -> None:
+    """As far as Kafka allows the characters."""
+    kafka = {"bootstrap_servers": "a:1", "topic": "t", **given}
+    config = load(written(tmp_path, GOOD | {"kafka": kafka, "pod": "größer #3"}))
+    assert config.kafka is not None and config.kafka.group_instance_id == name

@@ -23,7 +23,6 @@ from probes.runner import (
     Breakable,
     Comparing,
     LoraSettings,
-    LosesDevice,
     Readiness,
     Reconfigurable,
     Replay,

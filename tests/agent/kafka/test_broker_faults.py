@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -362,8 +362,82 @@ def test_a_member_whose_name_another_took_notices_by_itself(
         assert time.monotonic() < give_up, first.status
         first.poll()
         second.poll()
-    assert not first.status.up
+    assert not first.status.up and "another member of the group has the name 'pod-0'" in first.status.why
     for consumer in (first, second):
+        consumer.close()
+
+
+@pytest.mark.real_kafka
+def test_two_agents_with_one_name_share_the_partitions_and_one_says_so(shared_broker: Callable[[Kind], Broker]) -> None:
+    """The one that the broker has fenced hears it when it commits, before it reads much that the other reads too."""
+    broker, topic = shared_broker("apache"), "one-name"
+    ensure_topic(broker.bootstrap, topic, 2)
+    config = config_for(broker.bootstrap, topic, group_instance_id="pod-0", session_timeout_ms=300_000)
+    pair = [Consumer(config) for _ in range(2)]
+    owned: list[set[TopicPartition]] = [set(), set()]
+    give_up = time.monotonic() + WITHIN_S
+    for consumer in pair:
+        consumer.open()
+        while not owned[pair.index(consumer)]:  # the second takes the name once the first has it
+            assert time.monotonic() < give_up, [each.status for each in pair]
+            turn(pair, owned)
+    n = 0
+    while [len(partitions) for partitions in owned] != [1, 1]:
+        assert time.monotonic() < give_up, ([each.status for each in pair], owned)
+        for partition in (0, 1):
+            publish(broker.bootstrap, topic, [Outgoing(None, str(n).encode())], partition)
+        n += 1
+        turn(pair, owned)
+    assert [consumer.status.up for consumer in pair] == [True, True]
+    assert ["has the name 'pod-0'" in consumer.status.why for consumer in pair] == [True, False]
+    for consumer in pair:
+        consumer.close()
+
+
+def turn(consumers: Sequence[Consumer], owned: list[set[TopicPartition]]) -> None:
+    """Poll and commit once, and note who has which partitions."""
+    for place, consumer in enumerate(consumers):
+        polled = consumer.poll()
+        changes = consumer.take_partition_changes()
+        owned[place] = (owned[place] - changes.lost) | changes.gained
+        consumer.commit({got.topic_partition: got.next_offset for got in polled})
+
+
+@pytest.mark.real_kafka
+def test_a_member_with_a_name_leaves_when_it_closes_for_good(shared_broker: Callable[[Kind], Broker]) -> None:
+    """A roll-out: the next pod has another name, and the session of the old one would time out in five minutes."""
+    broker, topic = shared_broker("apache"), "rolled-out"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, numbered(3))
+
+    def named(name: str) -> Consumer:
+        consumer = Consumer(config_for(broker.bootstrap, topic, group_instance_id=name, session_timeout_ms=300_000))
+        consumer.open()
+        return consumer
+
+    old = named("pod-old")
+    read_until(old, lambda got: len(got) >= 3)
+    old.close()
+    new = named("pod-new")
+    publish(broker.bootstrap, topic, [Outgoing(None, b"later")])
+    assert read_until(new, lambda got: b"later" in got) == {b"later"}
+    new.close()
+
+
+@pytest.mark.real_kafka
+def test_a_member_with_a_name_that_was_killed_goes_on_at_once(shared_broker: Callable[[Kind], Broker]) -> None:
+    """Its session would time out in five minutes; the first client is abandoned as a kill -9 leaves it."""
+    broker, topic = shared_broker("apache"), "killed-member"
+    ensure_topic(broker.bootstrap, topic)
+    publish(broker.bootstrap, topic, numbered(3))
+    config = config_for(broker.bootstrap, topic, group_instance_id="pod-0", session_timeout_ms=300_000)
+    killed, again = Consumer(config), Consumer(config)
+    killed.open()
+    read_until(killed, lambda got: len(got) >= 3)
+    again.open()
+    publish(broker.bootstrap, topic, [Outgoing(None, b"later")])
+    assert read_until(again, lambda got: b"later" in got) == {b"later"}
+    for consumer in (killed, again):
         consumer.close()
 
 
