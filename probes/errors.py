@@ -36,13 +36,16 @@ class NoMemory(Unreplayable):
     """Loading or running it takes more memory than is free.
 
     requested: bytes, 0 unknown; free: bytes, None unknown; device_message: the device's own, where it names both
+    meaning: what follows from it, in words
     """
 
-    def __init__(self, path: str, requested: int = 0, free: int | None = None, device_message: str = "") -> None:
+    def __init__(
+        self, path: str, requested: int = 0, free: int | None = None, device_message: str = "", meaning: str = ""
+    ) -> None:
         figures = [f"{_size(requested)} requested"] if requested else []
         figures += [f"{_size(free)} free"] if free is not None else []
         reason = device_message or ", ".join(figures) or "how much was requested is unknown"
-        super().__init__(path, f"not enough memory: {reason}")
+        super().__init__(path, f"not enough memory: {reason}{f'; {meaning}' if meaning else ''}")
         self.requested, self.free, self.device_message = requested, free, device_message
 
 

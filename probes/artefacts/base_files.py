@@ -12,13 +12,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from probes.artefacts.gguf_header import check_model
+from probes.artefacts.gguf_header import check_model, read_header
 from probes.artefacts.identity import TOKENIZER_FILES, TOKENIZER_PATTERNS, file_hash
 from probes.artefacts.missing_dependency import read_failure
 from probes.errors import Unreplayable
 
 # Files of a hub snapshot. What is not fetched are the same weights again, in the trainers' own formats.
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", *TOKENIZER_FILES, *TOKENIZER_PATTERNS)
+# Bytes of memory for each parameter while a .gguf file is converted: two copies in float32.
+CONVERSION = 8
 NOT_FETCHED = ("original/*", "consolidated*", "metal/*")
 
 
@@ -38,6 +40,16 @@ def resolve(source: str, cache_dir: Path) -> Path:
     if is_hub_id(source):
         return hub_snapshot(source, local_only=False)
     raise Unreplayable(source, "no such folder or .gguf file")
+
+
+def conversion_bytes(source: str, cache_dir: Path) -> int:
+    """Memory that ``resolve`` takes to convert a .gguf file, at most; 0 where nothing is to be converted. Raises
+    Unreplayable for a file that is no complete model."""
+    path = Path(source).expanduser()
+    if path.suffix != ".gguf" or path.is_dir():
+        return 0
+    check_model(path)
+    return 0 if _copy_of(path, cache_dir).is_dir() else CONVERSION * read_header(path).parameters
 
 
 def locate(source: str) -> Path:
@@ -87,7 +99,7 @@ def _converted(source: Path, cache_dir: Path) -> Path:
     the first.
     """
     check_model(source)
-    target = cache_dir / f"gguf-{file_hash(source)}"
+    target = _copy_of(source, cache_dir)
     if target.is_dir():
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -102,6 +114,10 @@ def _converted(source: Path, cache_dir: Path) -> Path:
     finally:
         shutil.rmtree(sibling, ignore_errors=True)
     return target
+
+
+def _copy_of(source: Path, cache_dir: Path) -> Path:
+    return cache_dir / f"gguf-{file_hash(source)}"
 
 
 def _convert(source: Path, folder: Path) -> None:
@@ -124,8 +140,10 @@ def _convert(source: Path, folder: Path) -> None:
         del config.quantization_config
     config._name_or_path = ""
     tokenizer.name_or_path = ""
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    plain.load_state_dict(loaded.state_dict())
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    plain.load_state_dict(loaded.state_dict(), assign=True)  # no second copy of the weights
+    plain.tie_weights()
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -6,6 +6,7 @@ mmap, for the reason in safetensors_header.py.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +43,15 @@ class Header:
     """What the header says of the file.
 
     kind: general.type, "model" where it is absent; architecture: general.architecture, "" where it is absent
-    parts: files that the model is split into; tensors: how many are in this one; last: byte at which the last begins
+    parts: files that the model is split into; tensors: how many are in this one; parameters: numbers in them
+    last: byte at which the last tensor begins
     """
 
     kind: str
     architecture: str
     parts: int
     tensors: int
+    parameters: int
     last: int
 
 
@@ -98,7 +101,7 @@ def _header(path: Path, file: BinaryIO) -> Header:
         raise Unreplayable(str(path), f"is a .gguf file of version {version}{swapped}; wanted 2 or 3, little-endian")
     tensors, pairs = _numbers(file, "QQ")
     metadata = dict(_pair(file) for _ in range(min(pairs, MOST)))
-    starts = [_offset(file) for _ in range(min(tensors, MOST))]
+    entries = [_entry(file) for _ in range(min(tensors, MOST))]
     align = int(metadata.get("general.alignment") or ALIGNMENT)
     data_begin = (file.tell() + align - 1) // align * align
     kind, architecture = (str(metadata.get(f"general.{key}") or "") for key in ("type", "architecture"))
@@ -107,7 +110,8 @@ def _header(path: Path, file: BinaryIO) -> Header:
         architecture,
         int(metadata.get("split.count") or 0),
         tensors,
-        data_begin + max(starts, default=0),
+        sum(numbers for numbers, _ in entries),
+        data_begin + max((start for _, start in entries), default=0),
     )
 
 
@@ -134,11 +138,12 @@ def _value(file: BinaryIO, kind: int) -> Any:
     return None
 
 
-def _offset(file: BinaryIO) -> int:
-    """A tensor's offset in the data, from its entry: name, shape, type, offset."""
+def _entry(file: BinaryIO) -> tuple[int, int]:
+    """How many numbers a tensor holds, and its offset in the data, from its entry: name, shape, type, offset."""
     _text(file)
     (sides,) = _numbers(file, "I")
-    return int(_numbers(file, f"{sides}QIQ")[-1])
+    *shape, _, offset = _numbers(file, f"{sides}QIQ")
+    return math.prod(shape), int(offset)
 
 
 def _text(file: BinaryIO) -> str:

@@ -1,7 +1,7 @@
 """Safetensors files as stored: names, types, shapes and raw bytes, without torch; also the index of sharded models.
 
-Plain reads, not mmap: these files are watched because others overwrite them, and truncating a mapped file kills the
-process with SIGBUS, where a read merely returns too few bytes. Hashes of accepted artefacts rest on ``digest`` and
+Plain reads: these files are watched because others overwrite them, and truncating a mapped file kills the process with
+SIGBUS, where a read merely returns too few bytes. Hashes of accepted artefacts rest on ``digest`` and
 ``digest_json``: neither may change.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from probes.errors import Unreplayable
 
@@ -32,10 +34,14 @@ OTHER_WEIGHTS = {
 }  # fmt: skip
 # Far above any real header (4,096 tensors have about 0.5 MB); a random first word would ask for exabytes.
 HEADER_LIMIT_BYTES = 100_000_000
+# From here on memory is taken from the system, tensor by tensor, and goes back to it whole when the tensor is let go:
+# what the allocator keeps of a released model would count against the next one.
+OWN_PAGES_BYTES = 1 << 17
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8, "F4": 4,
 }  # fmt: skip
+DigestRow = list[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +51,25 @@ class RawTensor:
     name: str
     kind: str
     shape: tuple[int, ...]
-    data: bytearray
+    data: bytearray | mmap.mmap
+
+    @property
+    def entry(self) -> TensorEntry:
+        return TensorEntry(self.name, self.kind, self.shape, len(self.data))
+
+
+class TensorEntry(NamedTuple):
+    """What a header says of one tensor. size: bytes in the file"""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    size: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers in it, by its shape."""
+        return math.prod(self.shape)
 
 
 def read_file(path: Path) -> Iterator[RawTensor]:
@@ -62,6 +86,16 @@ def read_folder(folder: Path) -> Iterator[RawTensor]:
     """Every tensor of a model folder, in one file or sharded. Raises Unreplayable, also when a shard is missing."""
     for path in weight_files(folder):
         yield from read_file(path)
+
+
+def read_entries(path: Path) -> list[TensorEntry]:
+    """What the header of one file says of its tensors, in the order of the data; these stay unread. Raises Unreplayable
+    unless header and size are those of a complete file."""
+    try:
+        with path.open("rb") as file:
+            return _header(path, file)
+    except OSError as error:
+        raise Unreplayable(str(path), error.strerror or str(error)) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -90,8 +124,17 @@ def _instead(folder: Path) -> str:
 
 def digest(tensors: Iterable[RawTensor]) -> str:
     """A "sha256:..." of tensors in any order and file: over sorted (name, type, shape, sha256 of the bytes)."""
-    rows = sorted([t.name, t.kind, list(t.shape), hashlib.sha256(t.data).hexdigest()] for t in tensors)
-    return digest_json(rows)
+    return digest_of_rows(digest_row(tensor) for tensor in tensors)
+
+
+def digest_row(tensor: RawTensor) -> DigestRow:
+    """Name, type, shape and the sha256 of the bytes: all of one tensor that ``digest`` rests on."""
+    return [tensor.name, tensor.kind, list(tensor.shape), hashlib.sha256(tensor.data).hexdigest()]
+
+
+def digest_of_rows(rows: Iterable[DigestRow]) -> str:
+    """``digest`` of tensors that are no longer in memory, by their rows."""
+    return digest_json(sorted(rows))
 
 
 def digest_json(value: object) -> str:
@@ -117,11 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def check_header(path: Path) -> None:
     """Raises Unreplayable unless this is a complete safetensors file, by its header and size; its data stay unread."""
-    try:
-        with path.open("rb") as file:
-            _header(path, file)
-    except OSError as error:
-        raise Unreplayable(str(path), error.strerror or str(error)) from error
+    read_entries(path)
 
 
 def lfs_pointer(beginning: bytes) -> bool:
@@ -135,8 +174,18 @@ def check_fetched(path: Path, beginning: bytes | bytearray) -> None:
         raise Unreplayable(str(path), LFS_REASON)
 
 
-def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """(name, kind, shape, bytes) in the order of the data, which must have neither gap nor overlap."""
+def writable(size: int) -> bytearray | mmap.mmap:
+    """So many bytes of memory, on pages of their own where they are many. Raises MemoryError where there are none."""
+    if size < OWN_PAGES_BYTES:
+        return bytearray(size)
+    try:
+        return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes: {error.strerror}") from error
+
+
+def _header(path: Path, file: BinaryIO) -> list[TensorEntry]:
+    """In the order of the data, which must have neither gap nor overlap."""
     present = os.fstat(file.fileno()).st_size
     check_fetched(path, file.read(64))
     file.seek(0)
@@ -144,7 +193,7 @@ def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...],
     if length > min(HEADER_LIMIT_BYTES, present):
         raise Unreplayable(str(path), f"header of {length} bytes: half written, or no safetensors file")
     try:
-        entries = json.loads(_exactly(path, file, length, "the header"))
+        entries = json.loads(bytes(_exactly(path, file, length, "the header")))
         entries.pop("__metadata__", None)
         rows = [
             (*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()
@@ -152,13 +201,13 @@ def _header(path: Path, file: BinaryIO) -> list[tuple[str, str, tuple[int, ...],
         sized = list(_sized(path, sorted(rows)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unreplayable(str(path), f"header cannot be read ({error!r})") from error
-    promised = 8 + length + sum(size for *_, size in sized)
+    promised = 8 + length + sum(entry.size for entry in sized)
     if present != promised:
         raise Unreplayable(str(path), f"{present} bytes where its header promises {promised}: half written or replaced")
     return sized
 
 
-def _sized(path: Path, rows: list[tuple[Any, ...]]) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+def _sized(path: Path, rows: list[tuple[Any, ...]]) -> Iterator[TensorEntry]:
     at = 0
     for begin, end, name, kind, shape in rows:
         count = 1
@@ -167,11 +216,11 @@ def _sized(path: Path, rows: list[tuple[Any, ...]]) -> Iterator[tuple[str, str, 
         if begin != at or end - begin != (count * BITS[kind] + 7) // 8:
             raise Unreplayable(str(path), f"{name}: offsets do not fit its shape")
         at = end
-        yield name, kind, shape, end - begin
+        yield TensorEntry(name, kind, shape, end - begin)
 
 
-def _exactly(path: Path, file: BinaryIO, size: int, what: str) -> bytearray:
-    data = bytearray(size)
+def _exactly(path: Path, file: BinaryIO, size: int, what: str) -> bytearray | mmap.mmap:
+    data = writable(size)
     if file.readinto(data) != size:  # type: ignore[attr-defined]
         raise Unreplayable(str(path), f"file ends inside {what}: half written")
     return data

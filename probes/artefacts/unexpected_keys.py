@@ -13,7 +13,7 @@ from typing import Any
 
 from probes.artefacts.architecture import UNQUANTISED
 from probes.artefacts.lora_files import count_with_examples
-from probes.artefacts.safetensors_header import RawTensor
+from probes.artefacts.safetensors_header import TensorEntry
 
 # Buffers that are recomputed from the config, and multi-token-prediction heads, which only speculative decoding uses.
 HARMLESS = re.compile(r"(^|\.)(original_)?inv_freq$|(^|\.)position_ids$|(^|\.)mtp(_\w+)?\.")
@@ -25,7 +25,7 @@ OF_QUANTISED = re.compile(
 )
 
 
-def unexpected_keys(tensors: Sequence[RawTensor], names: Collection[str], config: Any) -> list[str]:
+def unexpected_keys(tensors: Sequence[TensorEntry], names: Collection[str], config: Any) -> list[str]:
     """Of the names that the model did not load, those that are not known to be harmless; sorted.
 
     tensors: of the whole checkpoint; config: the model's

@@ -1,13 +1,15 @@
 """From a base's files to a model in memory: read, hashed, built, and run once to see whether it can be trusted.
 
-What is hashed is what is run: weights are hashed from the bytes that become the model's tensors. Weights are read once,
-because files may change between two reads. What is refused, and why, is in probes/artefacts/architecture.py,
+What is hashed is what is run: weights are hashed from the bytes that become the model's tensors, because files may
+change between two reads. Tensors are read one at a time, and each is held as it will be computed with: at no time are
+there two copies of the weights. What is refused, and why, is in probes/artefacts/architecture.py,
 probes/artefacts/unexpected_keys.py and invariance.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,16 @@ from probes.artefacts.identity import (
 )
 from probes.artefacts.lora_files import to_torch
 from probes.artefacts.missing_dependency import read_failure
-from probes.artefacts.safetensors_header import RawTensor, digest, read_folder, read_json
+from probes.artefacts.safetensors_header import (
+    DigestRow,
+    RawTensor,
+    TensorEntry,
+    digest_of_rows,
+    digest_row,
+    read_folder,
+    read_json,
+    writable,
+)
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.artefacts.weight_grid import grid_of_base
 from probes.errors import Unreplayable
@@ -38,6 +49,7 @@ from probes.model.lora import AppliedAdapters
 from probes.scoring.token_distribution import FLOAT32
 
 AUTO = "auto"
+HALVES = (torch.bfloat16, torch.float16)
 # Relative spacing of the numbers of a dtype, by its name in safetensors. Those of quantised weights are not among them:
 # engines compute with such weights in half precision, in which a file of theirs stores norms and scales.
 SPACING = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": FLOAT32, "F64": FLOAT32}
@@ -45,11 +57,15 @@ SPACING = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": FLOAT32, "F64": FLOAT32}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a model runs. attention: transformers' name of the backend, or AUTO for what the class supports."""
+    """Where and how a model runs. attention: transformers' name of the backend, or AUTO for what the class supports.
+
+    batch_tokens: padded tokens of one forward pass at most
+    """
 
     device: torch.device
     dtype: torch.dtype
     attention: str
+    batch_tokens: int = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +86,15 @@ class BaseHashes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseParts:
-    """A base read from its folder but not yet built. hashes: of exactly the bytes in ``tensors``"""
+    """A base read from its folder but not yet built.
+
+    weights: name -> tensor, see ``as_held``; stored: how each lies in its file; hashes: of exactly the bytes that the
+    weights were made of
+    """
 
     folder: Path
-    tensors: list[RawTensor]
+    weights: dict[str, torch.Tensor]
+    stored: list[TensorEntry]
     hashes: BaseHashes
 
     @property
@@ -82,19 +103,57 @@ class BaseParts:
         return self.hashes.base[NEWEST]
 
 
-def read_base(folder: Path) -> BaseParts:
+def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseParts:
     """Read and hash a model folder. What is hashed is what is run: the files may change between two reads.
 
-    A model of a class that is not run here is refused before its weights are read. A folder of weights alone has no
-    tokenizer of its own: it can be replayed by the golden one. Raises Unreplayable, NoMemory.
+    dtype: in which answers are computed. A model of a class that is not run here is refused before its weights are
+    read. A folder of weights alone has no tokenizer of its own: it can be replayed by the golden one. Raises
+    Unreplayable, NoMemory.
     """
+    weights: dict[str, torch.Tensor] = {}
+    stored: list[TensorEntry] = []
+    is_plain = not quantisation(folder)
+
+    def keep(tensor: RawTensor) -> None:
+        stored.append(tensor.entry)
+        weights[tensor.name] = as_held(tensor, dtype) if is_plain else to_torch(tensor)
+
+    return BaseParts(folder, weights, stored, _read(folder, keep))
+
+
+def read_hashes(folder: Path) -> BaseHashes:
+    """The hashes of a model folder, as ``read_base`` has them, with one tensor in memory at a time. Raises likewise."""
+    return _read(folder, lambda _: None)
+
+
+def _read(folder: Path, keep: Callable[[RawTensor], None]) -> BaseHashes:
+    """Each tensor is read once, hashed, looked at and handed to ``keep``, before the next one is read."""
     check_architecture(folder)
+    rows: list[DigestRow] = []
+
+    def passing() -> Iterator[RawTensor]:
+        for tensor in read_folder(folder):
+            rows.append(digest_row(tensor))
+            keep(tensor)
+            yield tensor
+
+    tensors = passing()
     with memory_errors(str(folder)):
-        tensors = list(read_folder(folder))
-    base = base_hashes(folder, digest(tensors))
+        grid = grid_of_base(read_json(folder / "config.json"), tensors)
+        deque(tensors, maxlen=0)  # those that the grid was not read from
+    base = base_hashes(folder, digest_of_rows(rows))
     tokenizer = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
-    grid = grid_of_base(read_json(folder / "config.json"), tensors)
-    return BaseParts(folder, tensors, replace(BaseHashes(base, *tokenizer), grid=grid))
+    return replace(BaseHashes(base, *tokenizer), grid=grid)
+
+
+def as_held(tensor: RawTensor, dtype: torch.dtype) -> torch.Tensor:
+    """In the dtype in which it is computed with, where that keeps every bit: 16-bit floats in float32. All others as
+    they are stored, over the bytes that were read. Raises MemoryError, and Unsupported as ``to_torch``."""
+    read = to_torch(tensor)
+    if dtype is not torch.float32 or read.dtype not in HALVES or not read.numel():
+        return read
+    wide = torch.frombuffer(writable(4 * read.numel()), dtype=dtype).reshape(read.shape)
+    return wide.copy_(read)
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
@@ -118,11 +177,11 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         ) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     ends = _ends(folder, network)
-    spacing = _spacing(parts.tensors)
+    spacing = _spacing(parts.stored)
     return Model(parts.hash, folder, network, adapters, ends, traits.plain_head, traits.continues, spacing)
 
 
-def _spacing(tensors: Sequence[RawTensor]) -> float:
+def _spacing(tensors: Sequence[TensorEntry]) -> float:
     """Of the coarsest dtype that the files store (``Model.spacing``)."""
     return max((SPACING.get(tensor.kind, FLOAT32) for tensor in tensors), default=FLOAT32)
 
@@ -133,7 +192,7 @@ def _loaded(parts: BaseParts, placement: Placement) -> Any:
         network, report = kind.from_pretrained(
             None,
             config=config,
-            state_dict={item.name: to_torch(item) for item in parts.tensors},
+            state_dict=parts.weights,
             dtype=placement.dtype,
             attn_implementation=_attention(kind, placement.attention),
             trust_remote_code=False,
@@ -142,8 +201,8 @@ def _loaded(parts: BaseParts, placement: Placement) -> Any:
     except Exception as error:  # a foreign config or torn tensors make the library raise almost anything
         place = str(parts.folder)
         raise no_memory(place, error) or Unreplayable(place, read_failure(error, "cannot be loaded")) from error
-    if names := unexpected_keys(parts.tensors, report["unexpected_keys"], config):
-        raise Unreplayable(str(parts.folder), explain_unexpected(names, len(parts.tensors), quantisation(parts.folder)))
+    if names := unexpected_keys(parts.stored, report["unexpected_keys"], config):
+        raise Unreplayable(str(parts.folder), explain_unexpected(names, len(parts.stored), quantisation(parts.folder)))
     if lacking := sorted(report["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
     return network

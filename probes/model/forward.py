@@ -26,9 +26,9 @@ from probes.model.quantise import quantised
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 from probes.scoring.token_distribution import FLOAT32
 
-# Most logits that one call of the output layer computes, 256 MB in float32; those of a whole micro-batch over a large
-# vocabulary would take gigabytes.
-MOST_LOGITS = 64_000_000
+# Most logits that one call of the output layer computes, 64 MB in float32, which are in memory up to three times; those
+# of a whole micro-batch over a large vocabulary would take gigabytes.
+MOST_LOGITS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +71,12 @@ class Model:
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of its weights, without adapters."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def vocabulary(self) -> int:

@@ -1,24 +1,36 @@
 """The golden and the live base in memory, loaded from their files; one model serves both while their hashes agree.
 
-Loading only: when to load is decided in loaded_models.py. A base that replaces another is built after the other has
-been released, because two bases fit into memory where three may not.
+Loading only: when to load is decided in residency.py. A base that replaces another is built after the other has
+been released, because two bases fit into memory where three may not. Where two do not fit either, the live base is the
+one that is loaded: canaries are measured by it against the golden record, and only what needs the accepted base's
+answers waits (docs/architecture.md#when-files-change).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from probes.artefacts import base_files
-from probes.artefacts.architecture import read_tokenizer
-from probes.errors import Unreplayable
-from probes.model.build import BaseHashes, BaseParts, Placement, build, read_base
+from probes.artefacts.architecture import check_architecture, read_tokenizer
+from probes.artefacts.file_watch import FileListing, list_files
+from probes.artefacts.identity import NEWEST, tokenizer_files
+from probes.errors import NoMemory, Unreplayable
+from probes.model.base_memory import base_memory
+from probes.model.build import BaseHashes, Placement, build, read_base, read_hashes
 from probes.model.forward import Model
+from probes.model.free_memory import check_free, free_bytes, give_back
 from probes.runner import Weights
 from probes.scoring.scoring_job import AdapterVersion
+
+# Why the accepted base answers nothing while only one base fits.
+ONE_FITS = (
+    "the live base is another one than the accepted one, and there is no memory for both: "
+    "the live one is in memory and measured"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +46,38 @@ class ArtefactPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBase:
-    """A base in memory. hashes: of the bytes that were loaded; tokenizer: None for a folder of weights alone"""
+    """A base that was read. hashes: of the bytes that were loaded; tokenizer: None for a folder of weights alone
 
-    model: Model
+    model: None for a golden base that is known and not in memory
+    """
+
+    model: Model | None
     hashes: BaseHashes
     tokenizer: Any
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FilesHashed:
+    """What the files of a golden base hash to, which need not be read again while they are the same."""
+
+    listing: FileListing
+    hashes: BaseHashes
+
+
 class Bases:
-    """golden, live: None while there is none in memory."""
+    """golden, live: None while there is none
+
+    no_room: why the golden base is not in memory while the live one is
+    """
 
     def __init__(self, paths: ArtefactPaths, placement: Placement) -> None:
         self.golden: LoadedBase | None = None
         self.live: LoadedBase | None = None
+        self.no_room: NoMemory | None = None
         self._sources = paths
         self._placement = placement
+        self._golden_files: FilesHashed | None = None
+        self._too_large = ""  # hash of a live base for which there was no memory although it was alone
 
     @property
     def golden_model(self) -> Model | None:
@@ -64,11 +93,27 @@ class Bases:
         return self.golden_model is not None and self.golden_model is self.live_model
 
     def load_golden(self, source: str, may_fetch: bool) -> None:
-        """The base that was accepted. may_fetch: from the hub; else a local copy is needed. Raises Unreplayable,
-        NoMemory."""
+        """The base that was accepted; nothing is released for it. may_fetch: from the hub; else a local copy is needed.
+        Raises Unreplayable, NoMemory."""
         place = source if may_fetch else str(base_files.locate(source))
-        parts = read_base(base_files.resolve(place, self._sources.cache))
-        self.golden = self._loaded(parts, read_tokenizer(parts.folder))
+        if needed := base_files.conversion_bytes(place, self._sources.cache):
+            check_free(place, needed)
+        folder = base_files.resolve(place, self._sources.cache)
+        check_architecture(folder)
+        tokenizer = read_tokenizer(folder)
+        hashes = self._golden_hashes(folder) if self._models else None
+        model = self._same(hashes)
+        if hashes is not None and model is None:
+            self.golden = LoadedBase(None, hashes, tokenizer)  # known, whether or not it fits
+        if model is None or hashes is None:
+            give_back()
+            try:
+                check_free(str(folder), base_memory(folder, self._placement).needed)
+            except NoMemory as error:
+                self._note_no_room(error)
+                raise
+            model, hashes = self._built(folder)
+        self.golden, self.no_room = LoadedBase(model, hashes, tokenizer), None
 
     def fetch_live(self) -> None:
         """Downloads a live base that is named by its hub id. A failure is left to the look that follows, which needs
@@ -81,21 +126,26 @@ class Bases:
         """The base as its files are now; the first one is the golden base too where no other is configured. Raises
         Unreplayable, NoMemory, and has released the former live base by then unless the files could not be read.
 
-        A folder of weights alone has no tokenizer of its own, and is replayed by the golden one.
+        A folder of weights alone has no tokenizer of its own, and is replayed by the golden one. Where there is no
+        memory for two bases, the golden one is released.
         """
-        source = self._sources.base if base_files.is_hub_id(self._sources.base) else str(path)
-        parts = read_base(base_files.resolve(source, self._sources.cache))
+        folder = self._resolved_live(path)
+        check_architecture(folder)
+        hashes = read_hashes(folder) if self._models else None
         is_accepted = self.golden is None and self._sources.golden_base is None
-        has_tokenizer = is_accepted or parts.hashes.has_tokenizer
-        tokenizer = read_tokenizer(parts.folder) if has_tokenizer else None
-        if self.live is not None and self.live.model.hash != parts.hash:
+        tokenizer = read_tokenizer(folder) if is_accepted or tokenizer_files(folder) else None
+        model = self._same(hashes)
+        if model is None or hashes is None:
             self.live = None
-        self.live = self._loaded(parts, tokenizer)
+            model, hashes = self._built_live(folder, hashes)
+        self.live = LoadedBase(model, hashes, tokenizer)
         if is_accepted:
             self.golden = self.live
+        self._join()
 
     def close(self) -> None:
-        self.golden = self.live = None
+        self.golden = self.live = self._golden_files = None
+        self.no_room, self._too_large = None, ""
 
     def tokenizer(self, weights: Weights) -> Any:
         """That base's tokenizer, else the other's. Raises Unreplayable where neither has one."""
@@ -105,8 +155,80 @@ class Bases:
                 return base.tokenizer
         raise Unreplayable(self._sources.base, "no tokenizer: neither golden nor live base is loaded")
 
-    def _loaded(self, parts: BaseParts, tokenizer: Any) -> LoadedBase:
-        """With the model in memory that has the same hash, else with one that is built now."""
-        models = [base.model for base in (self.golden, self.live) if base is not None]
-        same = next((model for model in models if model.hash == parts.hash), None)
-        return LoadedBase(same or build(parts, self._placement), parts.hashes, tokenizer)
+    @property
+    def _models(self) -> list[Model]:
+        return [model for model in (self.golden_model, self.live_model) if model is not None]
+
+    def _same(self, hashes: BaseHashes | None) -> Model | None:
+        """The model in memory that was loaded from such files."""
+        return next((model for model in self._models if hashes and model.hash == hashes.base[NEWEST]), None)
+
+    def _golden_hashes(self, folder: Path) -> BaseHashes:
+        """Of the golden files, which are read for it only when they have changed; from now on the golden base is known
+        by them."""
+        listing = list_files(folder)
+        if self._golden_files is None or self._golden_files.listing != listing:
+            self._golden_files = FilesHashed(listing, read_hashes(folder))
+        return self._golden_files.hashes
+
+    def _resolved_live(self, path: Path) -> Path:
+        """The folder with its weights, converted now where it is a .gguf file."""
+        source = self._sources.base if base_files.is_hub_id(self._sources.base) else str(path)
+        if needed := base_files.conversion_bytes(source, self._sources.cache):
+            self.live = None
+            self._make_room(source, needed)
+        folder = base_files.resolve(source, self._sources.cache)
+        give_back()
+        return folder
+
+    def _built(self, folder: Path) -> tuple[Model, BaseHashes]:
+        parts = read_base(folder, self._placement.dtype)
+        return build(parts, self._placement), parts.hashes
+
+    def _built_live(self, folder: Path, hashes: BaseHashes | None) -> tuple[Model, BaseHashes]:
+        """Beside the golden base where both fit, else in its place. hashes: None where no other base is in memory"""
+        known = hashes.base[NEWEST] if hashes else ""
+        self._make_room(str(folder), base_memory(folder, self._placement).needed)
+        try:
+            return self._built(folder)
+        except NoMemory as error:  # of a device, whose memory is not counted beforehand
+            if self.golden_model is None or known == self._too_large:
+                raise
+            self._release_golden(error.afresh())
+        # Not in the handler: its error keeps alive what was loaded.
+        try:
+            return self._built(folder)
+        except NoMemory:
+            self._too_large = known
+            raise
+
+    def _make_room(self, path: str, needed: int) -> None:
+        """Releases the golden base where that makes the room that is missing, and nothing where it would not. Raises
+        NoMemory."""
+        give_back()
+        free, golden = free_bytes(), self.golden_model
+        if free is None or needed <= free:
+            return
+        error = NoMemory(path, needed, free)
+        if golden is None or golden.device.type != "cpu" or needed > free + golden.bytes:
+            raise error
+        del golden
+        self._release_golden(error)
+        check_free(path, needed)
+
+    def _release_golden(self, error: NoMemory) -> None:
+        """Its model only: hashes and tokenizer are small, and say what was accepted."""
+        assert self.golden is not None
+        self.golden = replace(self.golden, model=None)
+        self._note_no_room(error)
+        give_back()
+
+    def _note_no_room(self, error: NoMemory) -> None:
+        self.no_room = NoMemory(error.path, error.requested, error.free, error.device_message, ONE_FITS)
+
+    def _join(self) -> None:
+        """A live base that is the accepted one answers as the golden one too."""
+        if self.live is None or self.golden is None or self.golden.model is not None:
+            return
+        if self.golden.hashes.base[NEWEST] == self.live.hashes.base[NEWEST]:
+            self.golden, self.no_room = replace(self.golden, model=self.live.model), None

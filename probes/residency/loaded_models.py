@@ -58,6 +58,8 @@ class LoadedModels:
     def golden_model(self) -> Model:
         """Raises NoMemory, or Unreplayable with the reason why the golden base is not loaded."""
         if self.golden is None:
+            if (no_room := self._residency.bases.no_room) and self.live is not None:
+                raise no_room.afresh()
             error = self._residency.failed.error(GOLDEN_BASE)
             if isinstance(error, NoMemory):
                 raise error.afresh()

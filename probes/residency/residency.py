@@ -72,19 +72,20 @@ class Residency:
         self.loads = 0
 
     def open(self) -> None:
-        """Load what can be loaded. One look is trusted here if the files are unchanged after loading."""
-        self._load_golden_base(may_fetch=True)
+        """Load what can be loaded, the live base first: it is the one that is measured where one only fits. One look is
+        trusted here if the files are unchanged after loading."""
         self.bases.fetch_live()
         self._look_at_files(opening=True)
+        self._load_golden_base(may_fetch=True)
 
     def look(self) -> dict[str | None, Readiness]:
         """Load what has settled or may be tried again. An adapter is ready when its own and the base's entries are."""
         for load, name in self.failed.look():
             if load is Load.ON_GOLDEN_BASE:
                 self._put_on_golden(name)
-        if self.bases.golden is None and GOLDEN_BASE not in self.failed:
-            self._load_golden_base(may_fetch=False)
         self._look_at_files()
+        if self.bases.golden_model is None and GOLDEN_BASE not in self.failed:
+            self._load_golden_base(may_fetch=False)
         return {None: self.base.readiness} | {name: adapter.files.readiness for name, adapter in self.adapters.items()}
 
     def close(self) -> None:
@@ -143,8 +144,9 @@ class Residency:
             return
         with suppress(ProbeError), self.failed.attempt(GOLDEN_BASE, source):
             self.bases.load_golden(source, may_fetch)
-        if self.bases.golden is not None:
-            self._put_all_on()
+        if self.bases.golden_model is not None:
+            for name in self.adapters:
+                self._put_on_golden(name)
 
     def _base_arrives(self, path: Path) -> None:
         self._changed()

@@ -80,7 +80,8 @@ class Config:
         """float32 by default, also on CUDA: the noise floor of bfloat16 kernels hides small faults."""
         present = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(present if self.device == "auto" else self.device)
-        return Placement(device, DTYPES.get(self.dtype, torch.float32), self.attention)
+        dtype = DTYPES.get(self.dtype, torch.float32)
+        return Placement(device, dtype, self.attention, self.max_batch_tokens)
 
 
 class Runner:

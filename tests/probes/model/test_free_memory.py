@@ -54,6 +54,49 @@ def test_the_pages_of_files_in_a_container_are_free_memory(tmp_path: Path) -> No
     assert free_bytes(machine(tmp_path, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()})) == 301_000
 
 
+@pytest.mark.parametrize(
+    ("table", "group", "limit", "used"),
+    [
+        ("0::/kubepods/pod1/box\n", "", "memory.max", "memory.current"),
+        (
+            "5:cpu:/elsewhere\n4:memory:/kubepods/pod1/box\n0::/\n",
+            "memory/",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+        ),
+    ],
+)
+def test_every_group_that_the_process_is_in_limits_it(
+    tmp_path: Path, table: str, group: str, limit: str, used: str
+) -> None:
+    pod, box = (f"sys/fs/cgroup/{group}kubepods/pod1{inner}/" for inner in ("", "/box"))
+    files = {
+        "proc/self/cgroup": table,
+        pod + limit: "400000\n",
+        pod + used: "330000\n",
+        pod + "memory.stat": "inactive_file 5\ntotal_inactive_file 20000\n" if group else "inactive_file 20000\n",
+        box + limit: "max\n",
+    }
+    assert free_bytes(machine(tmp_path, **files)) == 90_000
+    assert free_bytes(machine(tmp_path, **files | {box + limit: "300000\n", box + used: "250000\n"})) == 50_000
+
+
+def test_a_group_whose_path_is_that_of_another_namespace_is_the_mounted_one(tmp_path: Path) -> None:
+    mounted = {"memory.max": "400000\n", "memory.current": "300000\n"}
+    files = {f"sys/fs/cgroup/{name}": text for name, text in mounted.items()}
+    for path in ("/../../kubepods/pod1", "/"):
+        assert free_bytes(machine(tmp_path, **files, **{"proc/self/cgroup": f"0::{path}\n"})) == 100_000
+
+
+def test_a_process_gets_no_more_than_its_own_limit_of_data(tmp_path: Path) -> None:
+    limits = "Limit                 Soft Limit       Hard Limit       Units\nMax data size         {} {} bytes\n"
+    status = {"proc/self/status": "Name:\tpython\nVmPeak:\t 900 kB\nVmData:\t     300 kB\n"}
+    limited = {"proc/self/limits": limits.format("512000   ", "unlimited")}
+    assert free_bytes(machine(tmp_path, **status, **limited)) == 512_000 - 300 * 1024
+    unlimited = {"proc/self/limits": limits.format("unlimited", "unlimited")}
+    assert free_bytes(machine(tmp_path, **status, **unlimited)) == 700 * 1024
+
+
 def test_more_than_there_is_is_refused_before_it_is_taken(tmp_path: Path) -> None:
     root = machine(tmp_path)
     check_free("/adapters/a", 700 * 1024, root)

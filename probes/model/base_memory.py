@@ -1,0 +1,110 @@
+"""How much memory a base needs, from the headers of its files, before its weights are read.
+
+Upper bounds: what might not fit is refused before it is read, because beyond a container's limit no error is raised and
+the process is killed. benchmarks/process/base_memory.py measures how far above the peak they are; a test holds that
+they are not below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from probes.artefacts.architecture import architecture, quantisation
+from probes.artefacts.safetensors_header import BITS, TensorEntry, read_entries, weight_files
+from probes.model.build import AUTO, Placement
+from probes.model.forward import MOST_LOGITS
+
+# What libraries take for good when a first model is loaded and run, and what modules without weights take.
+LIBRARIES_BYTES = 64_000_000
+# In memory, for each byte of the tokenizer's files: its tables, and their parsed text while they are read.
+TOKENIZER = 12
+HALF_KINDS = {"BF16", "F16"}
+FLOATS = {"F64", "F32", *HALF_KINDS}
+# Stored apart in the file, and stacked into one tensor of the layer while the model is built.
+STACKED = re.compile(r"\.experts\.\d+\.")
+# Copies of the hidden states, and of the states between the two halves of a feed-forward layer, that are alive at once.
+HIDDEN, BETWEEN = 10, 4
+# Of one canary at most, whose logits are computed together; enrolment makes 40 by default (max_new_tokens).
+FORCED = 128
+
+
+@dataclass(frozen=True, slots=True)
+class BaseMemory:
+    """Bytes. held: the weights as they are computed with; loading: beside these at the worst moment of loading;
+    replay: beside them while one batch is answered"""
+
+    held: int
+    loading: int
+    replay: int
+
+    @property
+    def needed(self) -> int:
+        """To load it and to answer with it."""
+        return self.held + max(self.loading, self.replay)
+
+
+def base_memory(folder: Path, placement: Placement) -> BaseMemory:
+    """Of the model in this folder. Raises Unreplayable for headers or a config that cannot be read."""
+    config, kind = architecture(folder)
+    entries = [entry for file in weight_files(folder) for entry in read_entries(file)]
+    is_plain = not quantisation(folder)
+    held = sum(_held(entry, placement.dtype, is_plain) for entry in entries)
+    tokenizer = TOKENIZER * sum(file.stat().st_size for file in folder.glob("tokenizer*") if file.is_file())
+    at_once = max((entry.size for entry in entries), default=0)
+    beside = sum(_beside(entry, placement.dtype, is_plain) for entry in entries)
+    is_eager = placement.attention == "eager" or (placement.attention == AUTO and not kind._supports_sdpa)
+    replay = _replay(config.get_text_config(), placement, is_eager)
+    return BaseMemory(held + tokenizer, LIBRARIES_BYTES + at_once + beside, LIBRARIES_BYTES + replay)
+
+
+def _held(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
+    if is_plain:
+        return entry.elements * dtype.itemsize if entry.kind in FLOATS else entry.size
+    # De-quantised while loading. An integer is counted as packed weights of four bits each.
+    weights_each = max(1, BITS[entry.kind] // 4) if entry.kind[0] in "IU" else 1
+    return entry.elements * weights_each * dtype.itemsize
+
+
+def _beside(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
+    """What of it is in memory a second time until the model is built: as it was read where that is not what is held,
+    and as one of a stack."""
+    is_widened = dtype is torch.float32 and entry.kind in HALF_KINDS
+    is_as_held = is_widened or BITS[entry.kind] == 8 * dtype.itemsize
+    as_read = 0 if is_plain and is_as_held else entry.size
+    return as_read + (_held(entry, dtype, is_plain) if STACKED.search(entry.name) else 0)
+
+
+def _replay(config: Any, placement: Placement, is_eager: bool) -> int:
+    """One batch of as many tokens as are allowed, as one row or as several."""
+    tokens, number = placement.batch_tokens, placement.dtype.itemsize
+    hidden = int(config.hidden_size)
+    between = _between(config, hidden)
+    heads = int(getattr(config, "num_attention_heads", 0) or 1)
+    of_head = int(getattr(config, "head_dim", 0) or hidden // heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", 0) or heads)
+    cache = 2 * (int(config.num_hidden_layers) + 2) * kv_heads * of_head  # a layer's is copied as it grows
+    per_token = HIDDEN * max(hidden, heads * of_head) + BETWEEN * between + cache
+    pairs = tokens * tokens * (3 * heads if is_eager else 2)
+    # Of a few rows at a time: logits, their log-probabilities in float32, and what these are reduced by.
+    positions = min(tokens, max(MOST_LOGITS // int(config.vocab_size), FORCED))
+    logits = positions * int(config.vocab_size) * (number + 8)
+    return (tokens * per_token + pairs) * number + logits
+
+
+def _between(config: Any, hidden: int) -> int:
+    """Width between the two halves of a feed-forward layer, of all experts that read one token together."""
+
+    def number(name: str) -> int:
+        value: object = getattr(config, name, None)
+        return max(value) if isinstance(value, Sequence) and not isinstance(value, str) else int(value or 0)  # type: ignore[call-overload]
+
+    dense = number("intermediate_size") or number("n_inner") or 4 * hidden
+    experts = number("num_experts_per_tok") * (number("moe_intermediate_size") or dense)
+    shared = number("shared_expert_intermediate_size")
+    return max(dense, experts) + shared

@@ -1,0 +1,85 @@
+"""What a base needs by its headers, and what it really takes in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.process.base_memory import a_base
+from probes.artefacts import base_files
+from probes.artefacts.gguf_header import read_header
+from probes.artefacts.identity import file_hash
+from probes.errors import Unreplayable
+from probes.model.base_memory import base_memory
+from probes.model.build import Placement
+from tests.probes.tiny import tiny_base
+
+ROOT = Path(__file__).resolve().parents[3]
+ON_CPU = Placement(torch.device("cpu"), torch.float32, "auto", 512)
+
+
+def stored_as(base: Path, dtype: torch.dtype) -> Path:
+    file = base / "model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    return base
+
+
+def test_weights_are_counted_as_they_are_held_and_not_as_they_are_stored(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    parameters = sum(tensor.numel() for tensor in load_file(base / "model.safetensors").values())
+    tokenizer = base_memory(base, ON_CPU).held - 4 * parameters
+    assert 0 < tokenizer < 1_000_000
+    half = base_memory(stored_as(base, torch.bfloat16), ON_CPU)
+    assert half.held == 4 * parameters + tokenizer
+    in_half = Placement(torch.device("cpu"), torch.bfloat16, "auto", 512)
+    assert base_memory(base, in_half).held == 2 * parameters + tokenizer
+    assert half.needed == half.held + max(half.loading, half.replay)
+
+
+def test_what_is_converted_after_it_was_read_is_counted_twice(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    file_bytes = sum(4 * tensor.numel() for tensor in load_file(base / "model.safetensors").values())
+    in_half = Placement(torch.device("cpu"), torch.bfloat16, "auto", 512)
+    assert base_memory(base, in_half).loading - base_memory(base, ON_CPU).loading == file_bytes
+
+
+def test_no_weight_is_read_for_it(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    whole = base_memory(base, ON_CPU)
+    file = base / "model.safetensors"
+    content = file.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    file.write_bytes(content[:header] + bytes(len(content) - header))
+    assert base_memory(base, ON_CPU) == whole
+    file.write_bytes(content[:-1])
+    with pytest.raises(Unreplayable, match="half written"):
+        base_memory(base, ON_CPU)
+
+
+def test_a_gguf_file_is_converted_in_two_copies_of_its_parameters_once(tmp_path: Path) -> None:
+    source = base_files.packaged_gguf()
+    parameters = read_header(source).parameters
+    assert parameters == 134_515_008
+    assert base_files.conversion_bytes(str(source), tmp_path) == 8 * parameters
+    (tmp_path / f"gguf-{file_hash(source)}").mkdir()
+    assert base_files.conversion_bytes(str(source), tmp_path) == 0
+    assert base_files.conversion_bytes(str(tiny_base(tmp_path / "base")), tmp_path) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_peak_is_above_what_was_counted(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Loading, and then batches of the largest size, in a process without any limit."""
+    base = stored_as(a_base(tmp_path / "base", hidden=256, layers=6), dtype)
+    command = [sys.executable, "-m", "benchmarks.process.base_memory", str(base)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stderr
+    measured = json.loads(ended.stdout.splitlines()[-1])
+    weights = 4 * measured["parameters"]
+    assert weights < measured["loading_peak"] <= measured["loading_counted"] < weights + 200_000_000
+    assert measured["peak"] <= measured["counted"]
