@@ -1,7 +1,7 @@
 """The main job in figures: ``python -m benchmarks.main_job --json FILE [--quick] [--suite] [--part NAME ...]``.
 
 Alarm in the first round after each fault, tokens, healthy rounds, memory, recovery after a killed broker, duration of
-the demo; with --suite also of the whole test suite. Parts: faults, benign, footprint, broker, demo.
+the demo; with --suite also of the whole test suite. Parts: faults, benign, footprint, memory, broker, demo.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.demo.stage import set_up, write_config
 from benchmarks.canaries import benign, first_round
 from benchmarks.figures import Figure, arguments, at_most, console, context, exactly, report, stored_figures
-from benchmarks.process import footprint, kafka_return
+from benchmarks.process import base_memory, footprint, kafka_return
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_S = 60.0  # the default schedule: what the fleet's threshold is computed from
@@ -33,6 +33,7 @@ def main() -> None:
             "faults": lambda: first_round.measure(stage, config, options.quick),
             "benign": lambda: benign.measure(config, options.quick),
             "footprint": lambda: footprint.measure(options.quick),
+            "memory": lambda: base_memory.measure(options.quick),
             "broker": _broker,
             "demo": _demo,
         }.items():

@@ -10,6 +10,9 @@ from detectors.records import Reason
 
 # Seconds beyond the interval without a finished round: a volume or a device hangs, and nobody else would say so.
 STUCK_S = 300.0
+# Between two questions, which the loop asks several times a second: what is more was a clock that was set, or a machine
+# that stood still, and says nothing of the models.
+LEAP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Silence:
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._last: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
         self._blocked: dict[str, Blocked] = {}
 
     def end(self, base: str, now: float) -> None:
@@ -46,8 +50,11 @@ class Silence:
 
     def reason(self, base: str, now: float) -> Blocked | None:
         """Why nothing came, once in each such stretch; None while the base is not overdue."""
+        leap = now - self._asked.get(base, now)
+        self._asked[base] = now
+        began = self._last.get(base, now) + (leap if leap > LEAP_S else 0.0)
         # A clock that was set back must not lengthen the wait.
-        self._last[base] = last = min(self._last.get(base, now), now)
+        self._last[base] = last = min(began, now)
         quiet, blocked = now - last, self._blocked.get(base)
         if quiet < self._every_s or (blocked is None and quiet <= self._every_s + STUCK_S):
             return None

@@ -1,4 +1,4 @@
-"""What a base takes in memory against what its headers say beforehand: ``python -m benchmarks.process.base_memory BASE``.
+"""What a base takes in memory, against what its headers say: ``python -m benchmarks.process.base_memory BASE``.
 
 One base a process: the peak is the kernel's own high-water mark (VmHWM) less what the process had before it loaded.
 """
@@ -33,7 +33,7 @@ BATCHES = ((8, 216, 40), (8, 128, 128), (1, 1920, 128))
 
 
 def measure(quick: bool) -> list[Figure]:
-    """Peak over budget for each size in both of the usual types, and for a .gguf file that is converted first."""
+    """Peak over what was counted, for each size in both usual types, and for a .gguf file that is converted first."""
     sizes = {50: SIZES[50]} if quick else SIZES
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -70,8 +70,8 @@ def _in_a_process(base: Path) -> dict[str, float]:
 
 def _figures(name: str, measured: dict[str, float]) -> list[Figure]:
     return [
-        at_most(f"{name}: peak while loading over its budget", _ratio(measured, "loading_"), "", 1.0),
-        at_most(f"{name}: peak of loading and replays over its budget", _ratio(measured, ""), "", 1.0),
+        at_most(f"{name}: peak while loading over what was counted", _ratio(measured, "loading_"), "", 1.0),
+        at_most(f"{name}: peak of loading and replays over what was counted", _ratio(measured, ""), "", 1.0),
         context(f"{name}: peak while loading", measured["loading_peak"] / measured["parameters"], "bytes a parameter"),
         context(f"{name}: peak of all", measured["peak"] / MB, "MB beside the libraries"),
         context(f"{name}: libraries before it is loaded", measured["libraries"] / MB, "MB"),
@@ -79,12 +79,13 @@ def _figures(name: str, measured: dict[str, float]) -> list[Figure]:
 
 
 def _ratio(measured: dict[str, float], part: str) -> float:
-    return measured[f"{part}peak"] / measured[f"{part}budget"]
+    return measured[f"{part}peak"] / measured[f"{part}counted"]
 
 
 def _measured(base: str, cache: str) -> dict[str, float]:
     """Of this process."""
     before = _status("VmRSS")
+    torch.set_num_threads(1)
     config = Config(base, device="cpu", cache_dir=cache, threads=1)
     converting = base_files.conversion_bytes(base, Path(cache))
     runner = Runner(config)
@@ -98,9 +99,9 @@ def _measured(base: str, cache: str) -> dict[str, float]:
         "parameters": sum(parameter.numel() for parameter in runner.loaded.live.network.parameters()),
         "libraries": before,
         "loading_peak": loading_peak,
-        "loading_budget": max(need.held + need.loading, converting),
+        "loading_counted": max(need.held + need.loading, converting),
         "peak": _status("VmHWM") - before,
-        "budget": max(need.needed, converting),
+        "counted": max(need.needed, converting),
     }
 
 

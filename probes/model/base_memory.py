@@ -1,14 +1,13 @@
 """How much memory a base needs, from the headers of its files, before its weights are read.
 
-Upper bounds: what is loaded because the bound fits is loaded, and what would not fit is refused before it is read, because
-beyond a container's limit no error is raised and the process is killed. benchmarks/process/base_memory.py measures how
-far above the peak they are; a test holds that they are never below it.
+Upper bounds: what might not fit is refused before it is read, because beyond a container's limit no error is raised and
+the process is killed. benchmarks/process/base_memory.py measures how far above the peak they are; a test holds that
+they are not below it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,13 @@ STACKED = re.compile(r"\.experts\.\d+\.")
 HIDDEN, BETWEEN = 10, 4
 # Of one canary at most, whose logits are computed together; enrolment makes 40 by default (max_new_tokens).
 FORCED = 128
+HEADS = "num_attention_heads"
 
 
 @dataclass(frozen=True, slots=True)
 class BaseMemory:
     """Bytes. held: the weights as they are computed with; loading: beside these at the worst moment of loading;
-    replay: beside them while one batch is answered"""
+    replay: beside them while one batch is answered, on the CPU"""
 
     held: int
     loading: int
@@ -66,14 +66,14 @@ def base_memory(folder: Path, placement: Placement) -> BaseMemory:
 def _held(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
     if is_plain:
         return entry.elements * dtype.itemsize if entry.kind in FLOATS else entry.size
-    # De-quantised while loading; two weights lie in one byte where the type is none of numbers.
-    in_a_byte = 2 if entry.kind[0] in "IU" else 1
-    return entry.size * 8 // BITS[entry.kind] * dtype.itemsize * in_a_byte * (BITS[entry.kind] // 8 or 1)
+    # De-quantised while loading. An integer is counted as packed weights of four bits each.
+    weights_each = max(1, BITS[entry.kind] // 4) if entry.kind[0] in "IU" else 1
+    return entry.elements * weights_each * dtype.itemsize
 
 
 def _beside(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
-    """What of it is in memory a second time until the model is built: as it was read where that is not what is held, and
-    as one of a stack."""
+    """What of it is in memory a second time until the model is built: as it was read where that is not what is held,
+    and as one of a stack."""
     is_widened = dtype is torch.float32 and entry.kind in HALF_KINDS
     is_as_held = is_widened or BITS[entry.kind] == 8 * dtype.itemsize
     as_read = 0 if is_plain and is_as_held else entry.size
@@ -81,30 +81,29 @@ def _beside(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
 
 
 def _replay(config: Any, placement: Placement, is_eager: bool) -> int:
-    """One batch of as many tokens as are allowed, as one row or as several."""
-    tokens, number = placement.batch_tokens, placement.dtype.itemsize
-    hidden = int(config.hidden_size)
-    between = _between(config, hidden)
-    heads = int(getattr(config, "num_attention_heads", 0) or 1)
-    of_head = int(getattr(config, "head_dim", 0) or hidden // heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", 0) or heads)
-    cache = 2 * (int(config.num_hidden_layers) + 2) * kv_heads * of_head  # a layer's is copied as it grows
-    per_token = HIDDEN * max(hidden, heads * of_head) + BETWEEN * between + cache
+    """One batch of as many tokens as are allowed, as one row or as several; 0 where a device of its own answers."""
+    if placement.device.type != "cpu":
+        return 0
+    tokens, number_bytes = placement.batch_tokens, placement.dtype.itemsize
+    hidden, vocabulary, heads = (_number(config, name) or 1 for name in ("hidden_size", "vocab_size", HEADS))
+    of_head = _number(config, "head_dim") or hidden // heads
+    layers = _number(config, "num_hidden_layers") + 2  # a layer's cache is copied as it grows
+    cache = 2 * layers * (_number(config, "num_key_value_heads") or heads) * of_head
+    per_token = HIDDEN * max(hidden, heads * of_head) + BETWEEN * _between(config, hidden) + cache
     pairs = tokens * tokens * (3 * heads if is_eager else 2)
     # Of a few rows at a time: logits, their log-probabilities in float32, and what these are reduced by.
-    positions = min(tokens, max(MOST_LOGITS // int(config.vocab_size), FORCED))
-    logits = positions * int(config.vocab_size) * (number + 8)
-    return (tokens * per_token + pairs) * number + logits
+    positions = min(tokens, max(MOST_LOGITS // vocabulary, FORCED))
+    return (tokens * per_token + pairs) * number_bytes + positions * vocabulary * (number_bytes + 8)
 
 
 def _between(config: Any, hidden: int) -> int:
     """Width between the two halves of a feed-forward layer, of all experts that read one token together."""
+    dense = _number(config, "intermediate_size") or _number(config, "n_inner") or 4 * hidden
+    experts = _number(config, "num_experts_per_tok") * (_number(config, "moe_intermediate_size") or dense)
+    return max(dense, experts) + _number(config, "shared_expert_intermediate_size")
 
-    def number(name: str) -> int:
-        value: object = getattr(config, name, None)
-        return max(value) if isinstance(value, Sequence) and not isinstance(value, str) else int(value or 0)  # type: ignore[call-overload]
 
-    dense = number("intermediate_size") or number("n_inner") or 4 * hidden
-    experts = number("num_experts_per_tok") * (number("moe_intermediate_size") or dense)
-    shared = number("shared_expert_intermediate_size")
-    return max(dense, experts) + shared
+def _number(config: Any, name: str) -> int:
+    """Of a config; 0 where it has none, and the greatest where each layer has its own."""
+    value = getattr(config, name, None)
+    return max(map(int, value), default=0) if isinstance(value, list | tuple) else int(value or 0)

@@ -30,6 +30,15 @@ def test_a_clock_that_was_set_back_does_not_lengthen_the_wait() -> None:
     assert silence.reason("a", 1361.0) is not None
 
 
+def test_a_clock_that_leaps_a_year_ahead_makes_no_base_overdue_and_takes_nothing_off_its_wait() -> None:
+    silence, year = Silence(60.0), 365 * 86400.0
+    silence.end("a", 1000.0)
+    assert silence.reason("a", 1300.0) is None
+    assert silence.reason("a", 1300.0 + year) is None
+    assert silence.reason("a", 1359.0 + year) is None
+    assert why(silence, "a", 1362.0 + year).startswith("no round finished for 362 s")
+
+
 def test_a_blocked_base_is_overdue_at_the_interval_of_its_rounds_until_it_is_answered_for_again() -> None:
     silence = Silence(60.0)
     silence.end("a", 1000.0)
