@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import parse
 from agent.demo.receiver import Receiver
 from agent.kafka.in_memory import MemoryTopic
 from agent.records import Flip, Notice, NoticeKind, NoticeReason, TrafficBatch
 from agent.sinks import clickhouse, pagerduty
+from agent.store.reader import StoreReader
 from agent.store.verdict_rows import verdict_row
 from agent.surroundings import Surroundings
 from agent.worker.silence import STUCK_S
@@ -273,6 +275,32 @@ def test_an_open_incident_outlives_a_restart_and_still_resolves(tmp_path: Path, 
         second.turn_round()
         second.turn_round()
         assert [notice.reason for notice in second.sink.notices] == [NoticeReason.RECOVERED]
+
+
+def test_an_open_incident_outlives_the_pod_and_its_disk_and_is_resolved_by_the_one_that_replaces_it(
+    tmp_path: Path, goldens: Path
+) -> None:
+    dsn = f"chdb://{tmp_path / 'store'}"
+    models = [{"name": "tiny", "path": "./base", "adapters": [{"name": name, "path": name} for name in ADAPTERS]}]
+    of_pod = {"cluster": "test", "models": models, "clickhouse": {"dsn": dsn}}
+    reader = StoreReader(parse(of_pod, tmp_path / "gapwatch.yaml"))
+    reader.query("alerts", {})  # connected: the first answer would take longer than the loop waits
+
+    def run(disk: str, fault: str, until: NoticeReason) -> list[NoticeReason]:
+        store = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings(cluster="test", pod=disk))
+        with World(tmp_path / disk, goldens, others=[store], line=Line(fleet=reader.fleet)) as world:
+            world.turn_round()
+            world.runner.inject("alpha", fault)
+            for _ in range(10):
+                world.turn_round()
+                world.turn_until(store.flush)
+                if until in [notice.reason for notice in world.sink.notices]:
+                    break
+            return [notice.reason for notice in world.sink.notices]
+
+    assert run("lost", "not_applied", NoticeReason.DEGRADED) == [NoticeReason.DEGRADED]
+    assert run("new", "none", NoticeReason.RECOVERED) == [NoticeReason.RECOVERED]
+    reader.close()
 
 
 def test_a_release_that_is_meant_ends_the_incident_with_its_reason(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
-from agent.alerting.judge import Judge
+from agent.alerting.judge import AskFleet, Judge
 from agent.app import App, Parts
 from agent.clock import HandClock
 from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
@@ -72,12 +72,13 @@ def new_runner() -> Runner:
 @dataclass(frozen=True, slots=True)
 class Line:
     """How one agent is set up. scoring: how responses are scored, None where they are not; runner, monitor: None for a
-    new one"""
+    new one; fleet: what the store says of other pods"""
 
     schedule: Schedule = PLAIN
     scoring: ScoringOptions | None = None
     runner: Runner | None = None
     monitor: Monitor | None = None
+    fleet: AskFleet = lambda _: ALONE
 
 
 class World:
@@ -104,7 +105,7 @@ class World:
         self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
-        self.judge = Judge(monitor, "test", StateFile(folder), lambda _: ALONE)
+        self.judge = Judge(monitor, "test", StateFile(folder), line.fleet)
         sinks = Sinks([self.sink, *others])
         sampler = TrafficSampler(sampling, ADAPTERS)
         consumer = MemoryConsumer(self.topic)
