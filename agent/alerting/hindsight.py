@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.store.from_rows import seconds
 from agent.store.stored_rounds import Stored
-from agent.store.table_rows import NAN, Row
+from agent.store.table_rows import NAN, Row, when
 from agent.store.verdict_rows import verdict_row
 from agent.store.verdict_runs import LONGEST_S
 from detectors.monitor import Judged, Monitor
@@ -107,9 +107,11 @@ def verdict_pairs(
     """Verdicts of then and now, by pod and time, from ``since`` on. then: rows of verdicts"""
     now: dict[Subject, list[Row]] = defaultdict(list)
     incomplete: dict[tuple[str, str, float], str] = {}
+    blind: list[Stored] = []
     for round, judged in again:
         if judged is None:
             incomplete[round.pod, round.base, round.at] = round.why
+            blind.append(round)
             continue
         for verdict in judged.verdicts:
             row = verdict_row(verdict)
@@ -119,8 +121,8 @@ def verdict_pairs(
     for row in then:
         kind = by_replay if row["reason"] in BY_REPLAY else before
         kind[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
+    _fill_runs(before, {**_of_every_subject(blind, before), **now})
     keys = sorted({*now, *before, *by_replay}, key=lambda key: (key[0], key[3], key[1], key[2]))
-    _fill_runs(before, now)
     refined = _refined(keys, before, by_replay)
     not_again = [_pair(key, row, None, {}, True) for key, rows in by_replay.items() for row in rows if key[3] >= since]
     pairs = not_again + [
@@ -133,23 +135,36 @@ def verdict_pairs(
     return sorted(pairs, key=lambda pair: (pair.pod, pair.at, pair.kind, pair.subject))
 
 
-def _fill_runs(then: dict[Subject, list[Row]], now: Mapping[Subject, Sequence[Row]]) -> None:
+def _of_every_subject(blind: Iterable[Stored], then: Mapping[Subject, Sequence[Row]]) -> dict[Subject, list[Row]]:
+    """Rounds of canaries that cannot be judged again: each had a verdict on every subject of its base. Round and time
+    of these."""
+    bases = {(*key[:3], row["base"]) for key, rows in then.items() for row in rows}
+    return {
+        (pod, kind, subject, round.at): [{"round": round.number, "at": when(round.at)}]
+        for round in blind
+        for pod, kind, subject, base in bases
+        if round.by_canaries and (pod, base) == (round.pod, round.base)
+    }
+
+
+def _fill_runs(then: dict[Subject, list[Row]], judged: Mapping[Subject, Sequence[Row]]) -> None:
     """Put in what was said of rounds whose verdict was not stored: what the row before says, for as long as it holds.
 
-    An alarm is said once, so that it is never what was said again.
+    judged: what today's code says of them, as far as it says anything. An alarm is said once, so that it is never what
+    was said again.
     """
     times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for key in sorted(then, key=lambda key: key[3]):
         times[key[:3]].append(key[3])
     unstored: dict[Subject, list[Row]] = {}
-    for key, rows in now.items():
+    for key, rows in judged.items():
         of_subject, at = times[key[:3]], key[3]
         place = bisect_left(of_subject, at)
         if len(then.get(key, ())) >= len(rows) or not place or at - of_subject[place - 1] > LONGEST_S:
             continue
         before = then[(*key[:3], of_subject[place - 1])]
         # Of two rows of one moment the store does not keep which came last.
-        last = next((row for row in before if not _differ_in(row, rows[-1])), before[-1])
+        last = next((row for row in before if all(row[name] == rows[-1].get(name) for name in COMPARED)), before[-1])
         if last["reason"] != Reason.ALARM.value:
             same = last | {"log_e": NAN, "round": rows[-1]["round"], "at": rows[-1]["at"]}
             unstored[key] = [same] * (len(rows) - len(then.get(key, ())))

@@ -62,8 +62,8 @@ def rejudge(path: Path, wish: RejudgeOptions, json: bool) -> int:
     client = _connected(config)
     try:
         stored = StoredRounds(client, config.cluster, config.probes.golden_dir)
-        pods = max(store.most_pods(client, config.cluster, before.since, before.until), 1)
-        again = list(judged_again(stored.rounds(before), partial(monitor_of, config, pods)))
+        monitor = partial(monitor_of, config, stored.most_pods(before))
+        again = list(judged_again(stored.rounds(before), monitor))
         pairs = verdict_pairs(again, stored.verdicts(span), span.since)
         earlier = stored.earlier_responses(span)
     finally:

@@ -98,6 +98,15 @@ class StoredRounds:
         rows = self._rows("verdicts", "at", Span(since, span.until), columns)
         return sorted(rows, key=lambda row: (row["pod"], row["at"]))
 
+    def most_pods(self, span: Span) -> int:
+        """The most pods of the cluster that were alive in one minute of that span; 1 where that is not stored."""
+        try:
+            return max(store.most_pods(self._client, self._cluster, span.since, span.until), 1)
+        except Exception as error:  # the driver's errors and urllib3's share no root
+            if _is_unknown_table(error):
+                return 1
+            raise Retryable("clickhouse", str(error).split("\n")[0][:300]) from error
+
     def _stored(self, key: RoundKey, rows: Sequence[Row], details: Sequence[Row]) -> Stored:
         by_canaries = key.table == "rounds"
         empty = Stored(
