@@ -308,6 +308,13 @@ def test_rank_and_alpha_are_those_of_a_registered_adapter(runner: Runner) -> Non
         runner.rank_and_alpha("nobody")
 
 
+def test_a_runner_that_answers_has_not_lost_its_device(runner: Runner, prompt: tuple[int, ...]) -> None:
+    if not isinstance(runner, LosesDevice):
+        pytest.skip("it knows of no device")
+    runner.generate(Target("alpha"), prompt, 1, lambda: False)
+    assert runner.lost_device() == ""
+
+
 def test_an_adapter_is_most_like_itself(runner: Runner) -> None:
     if not isinstance(runner, Comparing):
         pytest.skip("it does not compare adapters")
