@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.figures import Figure, arguments, console, report, stored_figures
+from benchmarks.figures import Figure, arguments, console, report, save, stored_figures
 from benchmarks.node import costs
 from benchmarks.node.single_node import unavailable
 from benchmarks.process import beside_an_engine, fleet
@@ -24,6 +24,7 @@ SEED = 0
 def main() -> None:
     options = arguments(__doc__ or "")
     figures: list[Figure] = []
+    earlier = stored_figures(options.json) if options.part else []
     parts: dict[str, Callable[[bool], list[Figure]]] = {
         "process": beside_an_engine.measure,
         "fleet": fleet.measure,
@@ -34,8 +35,9 @@ def main() -> None:
         if not options.part or name in options.part:
             console.print(f"{name} ...")
             figures += measure(options.quick)
+            save(figures, SEED, options.json)  # a long run that fails keeps its first figures
     names = {figure.name for figure in figures}
-    kept = [figure for figure in stored_figures(options.json) if options.part and figure.name not in names]
+    kept = [figure for figure in earlier if figure.name not in names]
     report([*kept, *figures], SEED, options.json)
 
 

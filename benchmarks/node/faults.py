@@ -117,8 +117,8 @@ def state_of_the_next_version(inputs: Inputs) -> None:
 
 
 def small_state(inputs: Inputs) -> None:
+    """A folder that is soon full. It is written to after each round."""
     inputs.volume("gapwatch-state", {"emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}})
-    inputs.settings["clickhouse"] = {"dsn": "clickhouse://gapwatch@127.0.0.1:8123/gapwatch"}
 
 
 def fill_the_state_folder(running: Trial) -> None:
@@ -216,6 +216,8 @@ def kill_the_sidecar(running: Trial) -> None:
 
 
 CONFIG, MODELS = ("config",), ("models", "config")
+# Both write there: the saved state after a round, the outbox whenever there is a notice.
+STATE_DIR = ("state", "sink pagerduty")
 FAULTS = (
     Fault("unknown key", unknown_key, mend=write_good_config, told_by=CONFIG),
     Fault("broken YAML", broken_yaml, mend=write_good_config, told_by=CONFIG),
@@ -225,23 +227,24 @@ FAULTS = (
     ),
     Fault("missing secret", missing_secret, mend=write_good_secret, told_by=("sink pagerduty",)),
     Fault("secret 0440 without fsGroup", unreadable_secret, mend=write_good_secret, told_by=("sink pagerduty",)),
-    Fault("state folder not writable", unwritable_state, told_by=("state",)),
+    Fault("state folder not writable", unwritable_state, told_by=STATE_DIR),
     Fault("state of the next version", state_of_the_next_version),
     Fault(
         "state folder full",
         small_state,
         disturb=fill_the_state_folder,
         mend=empty_the_state_folder,
-        told_by=("state", "sink pagerduty"),
+        told_by=STATE_DIR,
+        models=True,
     ),
-    Fault("port taken", told_by=()),
+    Fault("port taken", told_by=("health",)),
     Fault("wrong topic", wrong_topic, told_by=("kafka",)),
     Fault("no broker", no_broker, told_by=("kafka",)),
     Fault("no store", no_store, told_by=("sink clickhouse",)),
     Fault("image without models, replay: true", no_model_packages, told_by=MODELS, models=True),
     Fault("missing canaries", missing_canaries, told_by=MODELS, models=True),
     Fault("missing adapter folder", missing_adapter, status=UNMONITORABLE, models=True),
-    Fault("no GPU", no_gpu, told_by=MODELS, models=True),
+    Fault("no GPU", no_gpu, status=UNMONITORABLE, models=True),
     Fault("memory limit below the base", too_little_memory, told_by=MODELS, models=True, watch_s=30.0),
     Fault("model process killed", disturb=kill_the_model_process, status=HEALTHY, models=True),
     Fault("base swapped where one base fits", one_base_fits, disturb=swap_the_base, status=DEGRADED, models=True),
@@ -267,8 +270,9 @@ def measure_fault(node: Node, fault: Fault, folder: Path, volume: Path | None) -
             fault.disturb(running)
         _wait_until_told(running, fault)
         time.sleep(fault.watch_s)
+        during = running.outcome()
         mended_s = _mend(running, fault)
-        outcome = replace(running.outcome(), mended_s=mended_s)
+        outcome = replace(running.outcome(), mended_s=mended_s, unwell=during.unwell, in_metrics=during.in_metrics)
     _put_the_base_back(inputs)
     return outcome
 

@@ -74,16 +74,14 @@ def seconds_silent(looks: Sequence[Look]) -> float:
 
 
 def unwell(looks: Sequence[Look]) -> dict[str, str]:
-    """Each part of which /readyz ever said that it is not ok -> its last words about that."""
-    return {name: words for look in looks for name, (ok, words) in look.parts.items() if not ok}
+    """Each part that /readyz called not ok when it was asked last -> its words. What a start says meanwhile is over."""
+    parts = next((look.parts for look in reversed(looks) if look.parts), {})
+    return {name: words for name, (ok, words) in parts.items() if not ok}
 
 
 def unwell_in_metrics(looks: Sequence[Look]) -> frozenset[str]:
-    """Each part for which the metric of parts ever was 0."""
-    pages = {look.metrics for look in looks}
-    return frozenset(
-        name for page in pages for name in re.findall(r'^gapwatch_part_ok\{part="([^"]+)"\} 0', page, re.M)
-    )
+    """Each part for which the metric of parts was 0 on the last page."""
+    return frozenset(re.findall(r'^gapwatch_part_ok\{part="([^"]+)"\} 0', last_metrics(looks), re.M))
 
 
 def last_statuses(looks: Sequence[Look]) -> dict[str, int]:

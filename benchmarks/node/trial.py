@@ -30,7 +30,7 @@ class Outcome:
     start_s: from the manifest's arrival to a pod that is Ready
     unready_s: seconds not Ready after that, silent_s: seconds in which the engine did not answer after it had begun to
     restarts: of the sidecar's container; ended: how it ended last, "" for never
-    unwell: each part that was not ok -> what it said last of that; in_metrics: those that the metrics named so
+    unwell: each part that is not ok before the mend -> its words; in_metrics: those that the metrics name so
     statuses: subject -> 0 healthy to 3 unmonitorable, as said last; log: the sidecar's last lines
     mended_s: from the mend of the fault until each of these parts was ok, nan where nothing was mended
     """

@@ -50,12 +50,12 @@ def test_an_engine_is_silent_only_after_it_has_answered() -> None:
     assert seconds_silent(answers) == 1
 
 
-def test_parts_keep_what_they_said_while_they_were_unwell() -> None:
-    page = 'gapwatch_part_ok{part="kafka"} 0.0\ngapwatch_part_ok{part="state"} 1.0\n'
-    seen_well = Look(2.0, parts={"kafka": (True, "reading")}, metrics=page.replace(" 0.0", " 1.0"))
-    both = [Look(1.0, parts={"kafka": (False, "no such topic")}, metrics=page), seen_well]
-    assert unwell(both) == {"kafka": "no such topic"}
-    assert unwell_in_metrics(both) == {"kafka"}
+def test_unwell_is_what_was_so_when_it_was_asked_last() -> None:
+    page = 'gapwatch_part_ok{part="kafka"} 0.0\ngapwatch_part_ok{part="config"} 1.0\n'
+    starting = Look(1.0, parts={"config": (False, "not read yet")}, metrics='gapwatch_part_ok{part="config"} 0.0\n')
+    running = Look(2.0, parts={"config": (True, "read"), "kafka": (False, "no such topic")}, metrics=page)
+    assert unwell([starting, running, Look(3.0)]) == {"kafka": "no such topic"}
+    assert unwell_in_metrics([starting, running, Look(3.0)]) == {"kafka"}
 
 
 def test_statuses_and_ends_are_the_last_ones() -> None:
