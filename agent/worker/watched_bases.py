@@ -16,6 +16,7 @@ from agent.worker.goldens import Fetch, Goldens, kept_before
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import Schedule, WatchedBase
 from probes import runner_registry
+from probes.artefacts.access import holds
 from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter, folder_of
@@ -103,7 +104,7 @@ def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
     """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
     # Resolved: under two hash schemes one base has two names.
     names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
-    kept = {folder.resolve() for folder in names if folder.is_dir()}
+    kept = {folder.resolve() for folder in names if holds(folder.is_dir)}
     return str(kept.pop()) if len(kept) == 1 else None
 
 

@@ -23,6 +23,7 @@ from probes.runner import (
     Breakable,
     Comparing,
     LoraSettings,
+    LosesDevice,
     Readiness,
     Reconfigurable,
     Replay,
