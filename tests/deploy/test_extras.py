@@ -19,6 +19,7 @@ from tests.test_rooms import imported
 EXTRAS = ("", "models", "embedded", "explain", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
+    "probes.model.base_memory",
     "probes.artefacts.architecture",
     "probes.artefacts.lora_files",
     "probes.artefacts.unexpected_keys",
