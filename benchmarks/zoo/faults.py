@@ -34,8 +34,8 @@ from probes.golden.record import Golden, GoldenCanary
 from probes.runner import Replay, Runner, Target
 
 SEED = 73
-# Causes that rest on more than log-probabilities: file hashes, the grid of the weights in the files, pod names, rendered
-# ids, a replay on a warm cache.
+# Causes that rest on more than log-probabilities: file hashes, the grid of the weights in the files, pod names, ids as
+# they are rendered, a replay on a warm cache.
 WITNESSED = (
     Cause.BASE_SWAPPED_AND_ADAPTER_LOST,
     Cause.QUANTISED_BASE,
@@ -138,8 +138,9 @@ def _of_base(runner: Runner, golden: Golden, kind: str, severity: int, clean: An
     served, live = answered(runner, canaries, Target(name)), answered(runner, canaries, Target(None))
     present = runner.identity(None, golden.hash_scheme)
     # As the program has it: how the weights are quantised is read off the files (probes/artefacts/weight_grid.py).
-    grids = {"golden_grid": golden.base_grid, "live_grid": present.live_grid}
-    identity = replace(_same(golden), live_base=present.live_base, **grids)
+    identity = replace(
+        _same(golden), live_base=present.live_base, golden_grid=golden.base_grid, live_grid=present.live_grid
+    )
     if kind.startswith(MERGED):
         # Stacking another adapter equals merging it into the base, while the base's own name answers unmerged.
         if kind.removeprefix(MERGED) in golden.canaries[0].reference.others:
