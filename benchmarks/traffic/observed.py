@@ -145,8 +145,9 @@ def _scored(
     job: ScoringJob, logits: Mapping[ScoredBy, torch.Tensor], part: slice, options: ScoringOptions
 ) -> TokenScores:
     assert job.sampling is not None
-    tokens = torch.tensor(job.output[part])
-    uniform = torch.from_numpy(uniforms(job.response)[part])
+    device = logits[ADAPTER].device
+    tokens = torch.tensor(job.output[part]).to(device)
+    uniform = torch.from_numpy(uniforms(job.response)[part]).to(device)
     others = {who: own for who, own in logits.items() if who is not None and who != BASE}
     return score_torch(logits[ADAPTER], logits[BASE], others, Positions(tokens, uniform, job.sampling), options.tokens)
 

@@ -38,8 +38,9 @@ def figures(quick: bool) -> Iterator[Figure]:
             ratios.append(part / whole)
         responses, tokens = np.transpose(ratios)
         for name, values in (("responses", responses), ("processed tokens", tokens)):
-            yield context(f"{fault}, {rule}: {name} to the alarm over those with all read, least", values.min(), "x")
-            yield context(f"{fault}, {rule}: {name} to the alarm over those with all read, most", values.max(), "x")
+            figure = f"{fault}, {rule}: {name} to the alarm over those with all read"
+            yield context(f"{figure}, least", float(values.min()), "x")
+            yield context(f"{figure}, most", float(values.max()), "x")
     late = alarm(read(50, 512), FAULTS["base"], 50, runs, healthy=LATE)
     yield at_most(f"base from token {LATE} of an answer on: responses to the alarm", late[0], "responses", 100.0)
 

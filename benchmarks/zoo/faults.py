@@ -34,8 +34,15 @@ from probes.golden.record import Golden, GoldenCanary
 from probes.runner import Replay, Runner, Target
 
 SEED = 73
-# Causes that rest on more than log-probabilities: file hashes, pod names, rendered ids, a replay on a warm cache.
-WITNESSED = (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, Cause.ONE_REPLICA, Cause.TEMPLATE_CHANGED, Cause.SHARED_CACHE)
+# Causes that rest on more than log-probabilities: file hashes, the grid of the weights in the files, pod names, ids as
+# they are rendered, a replay on a warm cache.
+WITNESSED = (
+    Cause.BASE_SWAPPED_AND_ADAPTER_LOST,
+    Cause.QUANTISED_BASE,
+    Cause.ONE_REPLICA,
+    Cause.TEMPLATE_CHANGED,
+    Cause.SHARED_CACHE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,11 @@ def _of_blocks(runner: Runner, golden: Golden, files: Mapping[str, Path], clean:
 def _of_base(runner: Runner, golden: Golden, kind: str, severity: int, clean: Answered) -> Iterator[Case]:
     name, canaries = golden.adapter, golden.canaries
     served, live = answered(runner, canaries, Target(name)), answered(runner, canaries, Target(None))
-    identity = replace(_same(golden), live_base=runner.identity(None, golden.hash_scheme).live_base)
+    present = runner.identity(None, golden.hash_scheme)
+    # As the program has it: how the weights are quantised is read off the files (probes/artefacts/weight_grid.py).
+    identity = replace(
+        _same(golden), live_base=present.live_base, golden_grid=golden.base_grid, live_grid=present.live_grid
+    )
     if kind.startswith(MERGED):
         # Stacking another adapter equals merging it into the base, while the base's own name answers unmerged.
         if kind.removeprefix(MERGED) in golden.canaries[0].reference.others:
