@@ -33,12 +33,12 @@ three adapters of the example.
 *Measured at* is the commit whose tree was measured, with a plus where files differed from it; a figure speaks of the
 rules of that commit. Younger than a493096 are canaries scored on their first positions, curves of the strengths that
 are needed, noise floors from twelve canaries, signatures made after an alarm, responses scored by their first tokens,
-evidence of single alternatives, and drift in banks; figures of 5c7049a were measured with all of these. Those whose
-commit was not recorded were measured at 4bb2d88 or before, when there were besides one tolerance for every canary,
-however far its base had moved, and incidents that ended after two good rounds whatever the evidence. *Before* is what
-the same benchmark measured at an earlier commit, which is named beside it; a figure that now counts other cases has
-another name, and its former value is in `benchmarks/results/before/`. In parentheses behind a share: its 95 % interval
-(Clopper & Pearson), which takes the cases for independent.
+evidence of single alternatives, and drift in banks; figures of 5c7049a and later (aec2cc0, 48512b2, a4effdf) were
+measured with all of these. Those whose commit was not recorded were measured at 4bb2d88 or before, when there were
+besides one tolerance for every canary, however far its base had moved, and incidents that ended after two good rounds
+whatever the evidence. *Before* is what the same benchmark measured at an earlier commit, which is named beside it; a
+figure that now counts other cases has another name, and its former value is in `benchmarks/results/before/`. In
+parentheses behind a share: its 95 % interval (Clopper & Pearson), which takes the cases for independent.
 """
 
 
@@ -110,6 +110,8 @@ def _row(figure: dict[str, Any], before: Before, marked: bool = True) -> str:
 
 
 def _value(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:  # JSON has no infinity
+        return "beyond all that were tried"
     interval = figure.get("interval")
     beside = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
     return f"{figure['value']:.4g} {figure['unit']}{beside}"
