@@ -153,6 +153,12 @@ class Monitor:
         self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
         self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
 
+    def replaces(self, before: Monitor) -> None:
+        """Go on from another monitor, of other rules, with what only it remembers too: the latest verdicts."""
+        self.restore(before.state_json())
+        self._latest_canaries = dict(before._latest_canaries)
+        self._responses.keep_latest(before._responses)
+
     def _judge_canaries(self, record: BaseRound, evidence: tuple[Evidence, ...]) -> Judged:
         verdicts = self._canaries.decide(record, evidence)
         self._restart_decided(verdicts, BaseRound)

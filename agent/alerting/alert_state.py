@@ -21,6 +21,7 @@ class Reported:
 
     at: when it was last reported open or ended, 0.0 for never
     by: the other pod that reported it open, while that report may still lie in its outbox; "" else
+    held_back: does that pod say that it cannot get it out, see SentIncident?
     held: has this pod's own verdict called the subject degraded while it was open?
     good_before: good rounds in a row from before it was known here, which say nothing of whether it is over
     ends_since: since when it might be ended from here, None where it may not
@@ -36,10 +37,11 @@ class Reported:
     ends_since: float | None = None
     not_judged: bool = False
     by_responses: bool = False
+    held_back: bool = False
 
     def sent(self, at: float, held: bool = True) -> Reported:
         """Reported as open from here."""
-        return replace(self, is_open=True, at=at, by="", held=held, ends_since=None)
+        return replace(self, is_open=True, at=at, by="", held=held, ends_since=None, held_back=False)
 
     def with_sent(self, sent: SentIncident, verdict: Verdict, now: float) -> Reported:
         """With what the fleet has sent of it since.
@@ -61,7 +63,8 @@ class Reported:
         return self._delivered(sent) if sent.opened_at else self
 
     def _delivered(self, sent: SentIncident) -> Reported:
-        return replace(self, by="" if sent.delivered or not self.by else sent.pod)
+        by = "" if sent.delivered or not self.by else sent.pod
+        return replace(self, by=by, held_back=bool(by) and sent.held_back)
 
     def after(self, verdict: Verdict) -> Reported:
         """With one more round, before anything is sent about it."""

@@ -25,6 +25,8 @@ from detectors.records import Reason, Status, SubjectKind, Verdict
 
 # Reasons of a degraded verdict that show no new bad round.
 OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
+# Seconds after which what another live pod has reported, and cannot get out, is reported from here.
+HELD_BACK_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,11 @@ class _Look:
 
     def is_news(self, reported: Reported) -> bool:
         """Is it to be reported as open? Once more where the pod that did is gone, with an outbox that may not have been
-        empty; to PagerDuty a second trigger of an open incident is none."""
-        gone = self.fleet is not None and reported.by != "" and reported.by not in self.fleet.live
-        return not reported.is_open or gone
+        empty, or has held it back for minutes; to PagerDuty a second trigger of an open incident is none."""
+        if self.fleet is None or not reported.is_open or not reported.by:
+            return not reported.is_open
+        late = reported.held_back and self.now - reported.at >= HELD_BACK_S + self.fleet.wait_s(self.key)
+        return late or reported.by not in self.fleet.live
 
     def ending(self, reported: Reported, shown_elsewhere: bool) -> tuple[Reported, bool]:
         """The report of an incident that is over here, and whether that is to be sent now: at once by the first live
@@ -134,18 +138,34 @@ def with_fleet(state: AlertState, verdict: Verdict, now: float, cluster: str, fl
 
 def _step(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
     """What is sent for one verdict, in order, and the state after it."""
+    sent = []
     if look.fleet is not None:
-        state = with_fleet(state, look.verdict, look.now, look.cluster, look.fleet)
+        before, state = state, with_fleet(state, look.verdict, look.now, look.cluster, look.fleet)
+        sent = _ends_of_kept_pages(before, state, look, look.fleet)
     state = replace(state, incident=state.incident.after(look.verdict))
     if state.former_key and (look.degraded or state.incident.is_open):
         return _out_of_the_way(state, look)
-    sent = []
     for step in (_step_incident, _step_blindness):
         state, reason = step(state, look)
         if reason is not None:
             sent.append(_notice(look, reason, state.former_key))
             state = state.after_notice(look.verdict, reason, look.now)
     return state, sent
+
+
+def _ends_of_kept_pages(before: AlertState, state: AlertState, look: _Look, fleet: Fleet) -> list[Notice]:
+    """Ends that another pod has sent, once more from here, behind a page that this pod could not get out yet: it would
+    go out after the end that was sent, and nobody would end it."""
+    subject, nothing = (look.verdict.subject_kind, look.verdict.subject), SentIncident()
+    over = NoticeReason.TAKEN_OVER if look.verdict.covered_by else NoticeReason.RECOVERED
+    page = fleet.incidents.get((dedup_key(look.cluster, *subject), False), nothing)
+    warning = fleet.incidents.get((blindness_key(look.cluster, *subject), True), nothing)
+    ended = []
+    if before.incident.is_open and not state.incident.is_open and page.kept_here and not look.degraded:
+        ended.append(_notice(look, over, False))
+    if before.blindness.is_open and not state.blindness.is_open and warning.kept_here and look.measured:
+        ended.append(_notice(look, NoticeReason.CAN_TELL_AGAIN, False))
+    return ended
 
 
 def _out_of_the_way(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:

@@ -64,10 +64,10 @@ class Judge:
 
     def share_budget(self, pods: int, monitor: Monitor) -> None:
         """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against
-        the threshold of ``monitor``. What a restart loses is lost here too."""
+        the threshold of ``monitor``."""
         if pods != self.pods:
             log.info("budget_shared", pods=pods, before=self.pods, log_threshold=monitor.log_threshold)
-        monitor.restore(self._monitor.state_json())
+        monitor.replaces(self._monitor)
         self._monitor, self.pods = monitor, pods
 
     @property

@@ -110,6 +110,11 @@ class ResponseIncidents:
             self.incidents = {adapter: replace(own, drawn_at={}) for adapter, own in self.incidents.items()}
         self.bases = {base: incident_of_responses(row) for base, row in bases.items()}
 
+    def keep_latest(self, before: ResponseIncidents) -> None:
+        """What is not saved, of one of the same detectors."""
+        self.latest, self.latest_bases = dict(before.latest), dict(before.latest_bases)
+        self.calibrations = dict(before.calibrations)
+
     def _decide(
         self, record: TrafficRound, adapter: str, scores: Sequence[TrafficScore], evidence: tuple[Evidence, ...]
     ) -> Verdict:

@@ -12,7 +12,7 @@ import pytest
 
 from agent.alerting.alert_state import AlertState
 from agent.alerting.fleet import ALONE, Fleet, JudgedBy, SentIncident
-from agent.alerting.incidents import reenrolled, step_round
+from agent.alerting.incidents import HELD_BACK_S, reenrolled, step_round
 from agent.alerting.notice import dedup_key, state_key, to_notice
 from agent.records import NoticeKind, NoticeReason
 from detectors.canaries.tolerance import Tolerances
@@ -607,3 +607,53 @@ def test_a_warning_of_a_pod_with_an_earlier_version_is_ended_under_the_key_it_ha
     assert keys_of(states, GOOD, fleet) == []
     own = {**former, (BLIND_KEY, True): SentIncident(opened_at=FIXED - 30, pod="gone")}
     assert keys_of({}, GOOD, Fleet("pod-a", incidents=own)) == [("can_tell_again", BLIND_KEY)]
+
+
+def sent_by(fleet: Fleet, states: Mapping[str, AlertState], seen: Verdict, now: float) -> list[tuple[str, str]]:
+    """(kind, reason) of what a pod that knows this fleet sends about one more round."""
+    _, notices = step_round(states, [seen], now, "prod", fleet)
+    return [(notice.kind.value, notice.reason.value) for notice in notices]
+
+
+def test_a_page_that_a_live_pod_cannot_get_out_is_sent_by_the_next_one_after_some_minutes() -> None:
+    stuck = knowing(replace(PAGE, held_back=True), degraded=True)
+    adopted, _ = step_round({}, [BAD], FIXED, "prod", stuck)
+    due = PAGE.opened_at + HELD_BACK_S
+    assert [sent_by(stuck, adopted, BAD, at) for at in (due - 1, due)] == [[], [OPEN]]
+    later = replace(stuck, pod="pod-c", spacing_s=90.0)
+    assert [sent_by(later, adopted, BAD, at) for at in (due + 89, due + 90)] == [[], [OPEN]], "in turn"
+    for known in (replace(PAGE, held_back=True, delivered=True), PAGE):
+        assert sent_by(knowing(known, degraded=True), adopted, BAD, due + 3600) == []
+    after, _ = step_round(adopted, [BAD], due, "prod", stuck)
+    assert sent_by(stuck, after, BAD, due + 3600) == [], "once from here"
+
+
+def test_a_warning_that_a_live_pod_cannot_get_out_is_sent_by_the_next_one_too() -> None:
+    blind = {(BLIND_KEY, True): SentIncident(opened_at=FIXED - 60, pod="pod-b", held_back=True)}
+    stuck = Fleet("pod-a", {"pod-b": True}, {HERE: {"pod-b": JudgedBy(blind=True)}}, blind)
+    seen = replace(BLIND, silent_in_a_row=30)
+    adopted, _ = step_round({}, [seen], FIXED, "prod", stuck)
+    assert sent_by(stuck, adopted, seen, FIXED + HELD_BACK_S) == [CANNOT]
+
+
+@pytest.mark.parametrize("kept_here", [True, False])
+def test_an_end_sent_by_another_pod_is_put_behind_the_page_that_still_waits_here(kept_here: bool) -> None:
+    """Else that page goes out after the end, and nobody ends it."""
+    states, _ = step_round({}, [alarm()], FIXED, "prod")
+    ended = knowing(SentIncident(ended_at=FIXED + 60, kept_here=kept_here))
+    states, notices = step_round(states, [GOOD], FIXED + 120, "prod", ended)
+    assert [(notice.kind.value, notice.reason.value) for notice in notices] == ([ENDED] if kept_here else [])
+    assert sent_by(ended, states, GOOD, FIXED + 180) == [], "once"
+
+
+def test_what_is_degraded_here_stays_open_whatever_waits_here() -> None:
+    states, _ = step_round({}, [alarm()], FIXED, "prod")
+    ended = knowing(SentIncident(ended_at=FIXED + 60, kept_here=True))
+    assert sent_by(ended, states, BAD, FIXED + 120) == []
+
+
+def test_the_end_of_a_warning_is_put_behind_it_likewise_also_where_the_subject_is_degraded_by_now() -> None:
+    fleet = Fleet("pod-a", {}, {}, {(BLIND_KEY, True): SentIncident(ended_at=FIXED + 60, kept_here=True)})
+    states, _ = step_round({}, [replace(BLIND, silent_in_a_row=SILENT_ROUNDS)], FIXED, "prod")
+    assert sent_by(fleet, states, BAD, FIXED + 120) == [AGAIN, OPEN]
+    assert sent_by(fleet, states, BLIND, FIXED + 120) == []

@@ -192,6 +192,27 @@ def test_another_number_of_pods_moves_the_threshold_and_keeps_evidence_and_incid
     assert judge(tmp_path / "b").pods == 20, "while the store is away a restart knows it"
 
 
+def test_another_number_of_pods_is_no_restart(tmp_path: Path) -> None:
+    """Where the threshold stays, too, all that is said is the same: of an adapter that canaries cannot judge good
+    responses do not say that it can be, and nobody is told of a restart."""
+    of_extractor = [score(FOR[:2], adapter="extractor")] * 6
+    following: Sequence[BaseRound | ScoredResponses] = (
+        responses(4, *of_extractor),
+        make_base_round(BROKEN, 4),
+        responses(5, *of_rewriter(FOR)),
+    )
+    told = []
+    for pods in (1, 20):
+        judging = judge(tmp_path / str(pods))
+        for record in STORY:
+            judging(record, record.at)
+        judging.share_budget(pods, Monitor(Rules(Tolerances(), 20.0)))
+        told.append([judging(record, record.at) for record in following])
+    assert [list(map(str, found)) for found in told[1]] == [list(map(str, found)) for found in told[0]]
+    assert "extractor" not in verdicts(told[1][0])
+    assert "restart" not in verdicts(told[1][1])["rewriter"].explanation
+
+
 def levels(found: Sequence[Finding]) -> list[tuple[str, str, float]]:
     """Of the canaries: what one response adds follows from the threshold."""
     evidence = [one for one in found if isinstance(one, Evidence) and one.detector != "traffic_likelihood"]

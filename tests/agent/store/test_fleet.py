@@ -141,3 +141,25 @@ def test_a_page_is_delivered_where_its_pod_had_nothing_left_to_send_later_on(mig
     for age, unsent, delivered in ((510, 0, False), (480, 1, False), (450, -1, False), (420, 0, True)):
         insert(migrated, replace(findings.heartbeat(NOW - age), pod="pod-a", unsent=unsent))
         assert ask(migrated, ROUTER).incidents[KEY, False].delivered is delivered, unsent
+
+
+def test_a_page_is_held_back_where_the_pods_that_sent_it_still_have_something_to_send(migrated: store.Client) -> None:
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 500), place=Origin("prod", "pod-a"))
+    assert not ask(migrated, ROUTER).incidents[KEY, False].held_back, "nobody knows"
+    steps = ((480, -1, (True, False)), (450, 2, (True, False)), (420, 0, (False, True)), (390, 1, (True, True)))
+    for age, unsent, wanted in steps:
+        insert(migrated, replace(findings.heartbeat(NOW - age), pod="pod-a", unsent=unsent))
+        page = ask(migrated, ROUTER).incidents[KEY, False]
+        assert (page.held_back, page.delivered) == wanted, unsent
+    insert(migrated, replace(findings.heartbeat(NOW - 380), pod="pod-b", unsent=-1))
+    assert not ask(migrated, ROUTER, pod="pod-b").incidents[KEY, False].held_back, "it sends nothing to anybody itself"
+
+
+def test_a_page_of_this_pod_that_waits_after_another_one_ended_the_incident_is_known(migrated: store.Client) -> None:
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 500), place=Origin("prod", "pod-a"))
+    insert(migrated, replace(findings.heartbeat(NOW - 480), pod="pod-a", unsent=1))
+    insert(migrated, sent(NoticeReason.RECOVERED, NOW - 300), place=Origin("prod", "pod-b"))
+    ended = [ask(migrated, ROUTER, pod=pod).incidents[KEY, False].kept_here for pod in ("pod-a", "pod-b")]
+    assert ended == [True, False]
+    insert(migrated, replace(findings.heartbeat(NOW - 270), pod="pod-a", unsent=0))
+    assert not ask(migrated, ROUTER, pod="pod-a").incidents[KEY, False].kept_here
