@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 import structlog
@@ -95,11 +96,28 @@ def run(
     """Run the sidecar: sample traffic, replay canaries, judge, store, page. Ends with 0 on SIGTERM, and not before:
     what is wrong is a state, shown by /readyz and the metrics."""
     stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):  # before anything that takes time is imported
-        signal.signal(name, lambda *_: stop.set())
+    stop_on_signals(stop)  # before anything that takes time is imported
     from agent.cli.run import run_agent
 
     return run_agent(config, health_port, stop)
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """From now on SIGTERM and SIGINT set it, by a thread of their own.
+
+    A handler runs between two instructions of the main thread. Setting the event there would wait for ever for its
+    lock, where this thread holds it: when it waits for the event, or for a second signal on top of a first. put() may be
+    interrupted so (docs.python.org/3/library/queue.html, SimpleQueue.put).
+    """
+    received: SimpleQueue[int] = SimpleQueue()
+
+    def set_after_one() -> None:
+        received.get()
+        stop.set()
+
+    threading.Thread(target=set_after_one, name="signals", daemon=True).start()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, _: received.put(number))
 
 
 @cli.command()

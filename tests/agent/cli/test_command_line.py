@@ -250,3 +250,20 @@ logging.getLogger("urllib3.connectionpool").warning("Retrying")
     (line,) = map(json.loads, ended.stderr.splitlines())
     assert (line["event"], line["level"], line["logger"]) == ("it broke", "warning", "a.library")
     assert line["timestamp"].endswith("Z")
+
+
+# The main thread holds the lock of the event for a moment whenever it waits for it; here a signal arrives just then.
+SIGNAL_DURING_A_WAIT = """
+import os, signal, threading
+from agent.__main__ import stop_on_signals
+stop = threading.Event()
+stop_on_signals(stop)
+with stop._cond:
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+os._exit(0 if stop.wait(30) else 1)
+"""
+
+
+def test_a_signal_ends_the_agent_also_in_the_moment_in_which_it_waits() -> None:
+    assert subprocess.run([sys.executable, "-c", SIGNAL_DURING_A_WAIT], cwd=ROOT, timeout=60).returncode == 0
