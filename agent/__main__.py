@@ -106,7 +106,7 @@ def stop_on_signals(stop: threading.Event) -> None:
     """From now on SIGTERM and SIGINT set it, by a thread of their own.
 
     A handler runs between two instructions of the main thread. Setting the event there would wait for ever for its
-    lock, where this thread holds it: when it waits for the event, or for a second signal on top of a first. put() may be
+    lock where this thread holds it: while it waits for the event, or sets it for a first signal. put() may be
     interrupted so (docs.python.org/3/library/queue.html, SimpleQueue.put).
     """
     received: SimpleQueue[int] = SimpleQueue()
