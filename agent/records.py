@@ -178,7 +178,10 @@ class GoldenAccepted:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The agent is alive; its absence is an alert of its own. unsent: notices that nobody has received yet"""
+    """The agent is alive; its absence is an alert of its own.
+
+    unsent: notices that nobody has received yet; -1 where this agent sends none to anybody
+    """
 
     at: float
     pod: str

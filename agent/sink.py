@@ -63,8 +63,9 @@ class Sinks:
 
     @property
     def unsent(self) -> int:
-        """Notices that nobody has received yet: they are lost with this pod's disk."""
-        return sum(sink.unsent for sink in self._sinks if isinstance(sink, KeepsNotices))
+        """Notices that nobody has received yet: they are lost with this pod's disk. -1 where no sink sends any."""
+        unsent = [sink.unsent for sink in self._sinks if isinstance(sink, KeepsNotices)]
+        return sum(unsent) if unsent else -1
 
     @property
     def statuses(self) -> Mapping[str, tuple[bool, str]]:

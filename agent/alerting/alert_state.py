@@ -21,7 +21,7 @@ class Reported:
 
     at: when it was last reported open or ended, 0.0 for never
     by: the other pod that reported it open, while that report may still lie in its outbox; "" else
-    held_back: does that pod say that it has something left to send?
+    held_back: does that pod say that it cannot get it out, see SentIncident?
     held: has this pod's own verdict called the subject degraded while it was open?
     good_before: good rounds in a row from before it was known here, which say nothing of whether it is over
     ends_since: since when it might be ended from here, None where it may not

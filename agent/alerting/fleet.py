@@ -24,7 +24,8 @@ class SentIncident:
     sharper: was its cause sent as one that is known better?
     not_judged: was it sent that the open incident can no longer be judged?
     by_responses: was it opened by sampled responses?
-    held_back: does a pod that sent one say of itself that it has something left to send?
+    held_back: does a pod that reported it say that it has something left to send, or that it sends nothing at all, and
+    does this one send?
     kept_here: does a trigger of this pod, of this incident or one before, still wait to be sent?
     """
 

@@ -23,7 +23,8 @@ _LIVE = """SELECT pod, argMax(rounds, at) > 0 FROM heartbeats
 WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 3 MINUTE GROUP BY pod"""
 
 # A resolve and a trigger of one moment: the trigger came after it. A notice is delivered where its pod had none left to
-# send later on; of a pod whose last heartbeat is over a day old nobody knows.
+# send later on; of a pod whose last heartbeat is over a day old nobody knows. One that sends nothing to anybody, by its
+# -1, has delivered nothing, and reports for no other.
 _INCIDENTS = """WITH sent AS (
     SELECT
         dedup_key, kind, reason, at, pod, cause, share_of,
@@ -32,16 +33,19 @@ _INCIDENTS = """WITH sent AS (
     FROM notices WHERE cluster = {cluster:String} AND kind != 'change' AND dedup_key IN {keys:Array(String)}
 ),
 beats AS (
-    SELECT pod, maxIf(at, unsent = 0) AS delivered_at, argMax(unsent, at) > 0 AS has_unsent FROM heartbeats
-    WHERE cluster = {cluster:String} AND pod IN (SELECT pod FROM sent) AND at > now() - INTERVAL 1 DAY GROUP BY pod
+    SELECT pod, maxIf(at, unsent = 0) AS delivered_at, argMax(unsent, at) AS has_unsent FROM heartbeats
+    WHERE cluster = {cluster:String} AND (pod = {pod:String} OR pod IN (SELECT pod FROM sent))
+        AND at > now() - INTERVAL 1 DAY
+    GROUP BY pod
 )
 SELECT
     dedup_key, reason = {cannot_tell:String} AS of_blindness,
     toUnixTimestamp64Milli(maxIf(at, is_open)), toUnixTimestamp64Milli(any(ended_at)),
     argMaxIf(tuple(pod, cause), at, is_open) AS latest, countIf(is_open AND reason = {sharper:String}) > 0,
     countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String},
-    countIf(is_open AND at <= delivered_at) > 0, countIf(is_open AND has_unsent) > 0,
-    countIf(kind = 'trigger' AND pod = {pod:String} AND has_unsent AND at > delivered_at) > 0
+    countIf(is_open AND at <= delivered_at) > 0,
+    countIf(is_open AND has_unsent != 0) > 0 AND (SELECT sum(has_unsent) >= 0 FROM beats WHERE pod = {pod:String}),
+    countIf(kind = 'trigger' AND pod = {pod:String} AND has_unsent > 0 AND at > delivered_at) > 0
 FROM sent LEFT JOIN beats USING pod
 GROUP BY dedup_key, of_blindness"""
 

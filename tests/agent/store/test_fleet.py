@@ -145,11 +145,14 @@ def test_a_page_is_delivered_where_its_pod_had_nothing_left_to_send_later_on(mig
 
 def test_a_page_is_held_back_where_the_pods_that_sent_it_still_have_something_to_send(migrated: store.Client) -> None:
     insert(migrated, sent(NoticeReason.DEGRADED, NOW - 500), place=Origin("prod", "pod-a"))
-    steps = ((480, -1, (False, False)), (450, 2, (True, False)), (420, 0, (False, True)), (390, 1, (True, True)))
+    assert not ask(migrated, ROUTER).incidents[KEY, False].held_back, "nobody knows"
+    steps = ((480, -1, (True, False)), (450, 2, (True, False)), (420, 0, (False, True)), (390, 1, (True, True)))
     for age, unsent, wanted in steps:
         insert(migrated, replace(findings.heartbeat(NOW - age), pod="pod-a", unsent=unsent))
         page = ask(migrated, ROUTER).incidents[KEY, False]
         assert (page.held_back, page.delivered) == wanted, unsent
+    insert(migrated, replace(findings.heartbeat(NOW - 380), pod="pod-b", unsent=-1))
+    assert not ask(migrated, ROUTER, pod="pod-b").incidents[KEY, False].held_back, "it sends nothing to anybody itself"
 
 
 def test_a_page_of_this_pod_that_waits_after_another_one_ended_the_incident_is_known(migrated: store.Client) -> None:
