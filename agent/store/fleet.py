@@ -34,7 +34,9 @@ _INCIDENTS = """WITH sent AS (
 ),
 beats AS (
     SELECT pod, maxIf(at, unsent = 0) AS delivered_at, argMax(unsent, at) AS has_unsent FROM heartbeats
-    WHERE cluster = {cluster:String} AND (pod = {pod:String} OR pod IN (SELECT pod FROM sent)) AND at > now() - INTERVAL 1 DAY GROUP BY pod
+    WHERE cluster = {cluster:String} AND (pod = {pod:String} OR pod IN (SELECT pod FROM sent))
+        AND at > now() - INTERVAL 1 DAY
+    GROUP BY pod
 )
 SELECT
     dedup_key, reason = {cannot_tell:String} AS of_blindness,
