@@ -22,9 +22,10 @@ _SETTINGS = {"max_execution_time": LONGEST_S}
 _LIVE = """SELECT pod, argMax(rounds, at) > 0 FROM heartbeats
 WHERE cluster = {cluster:String} AND pod != {pod:String} AND at > now() - INTERVAL 3 MINUTE GROUP BY pod"""
 
-# A resolve and a trigger of one moment: the trigger came after it. A notice is delivered where its pod had none left to
-# send later on; of a pod whose last heartbeat is over a day old nobody knows. One that sends nothing to anybody, by its
-# -1, has delivered nothing, and reports for no other.
+# A resolve and a trigger of one moment: the trigger came after it. A notice is delivered where the process
+# that sent it had none left to send later on: a pod that was recreated under its name has lost them with its disk.
+# Of a pod whose last heartbeat is over a day old nobody knows. One that sends nothing to anybody, by its -1, has
+# delivered nothing, and reports for no other.
 _INCIDENTS = """WITH sent AS (
     SELECT
         dedup_key, kind, reason, at, pod, cause, share_of,
@@ -32,21 +33,32 @@ _INCIDENTS = """WITH sent AS (
         kind = 'trigger' AND at >= ended_at AS is_open
     FROM notices WHERE cluster = {cluster:String} AND kind != 'change' AND dedup_key IN {keys:Array(String)}
 ),
+processes AS (
+    SELECT pod, started_at, maxIf(at, unsent = 0) AS empty_at, max(at) AS beat, argMax(unsent, at) AS has_unsent
+    FROM heartbeats
+    WHERE cluster = {cluster:String} AND pod IN (SELECT pod FROM sent) AND at > now() - INTERVAL 1 DAY
+    GROUP BY pod, started_at
+),
+own AS (
+    SELECT argMax(unsent, at) >= 0 AS sends FROM heartbeats
+    WHERE cluster = {cluster:String} AND pod = {pod:String} AND at > now() - INTERVAL 1 HOUR
+),
 beats AS (
-    SELECT pod, maxIf(at, unsent = 0) AS delivered_at, argMax(unsent, at) AS has_unsent FROM heartbeats
-    WHERE cluster = {cluster:String} AND (pod = {pod:String} OR pod IN (SELECT pod FROM sent))
-        AND at > now() - INTERVAL 1 DAY
-    GROUP BY pod
+    SELECT pod, groupArray((started_at, empty_at)) AS emptied, argMax(processes.has_unsent, beat) AS has_unsent
+    FROM processes GROUP BY pod
 )
 SELECT
     dedup_key, reason = {cannot_tell:String} AS of_blindness,
     toUnixTimestamp64Milli(maxIf(at, is_open)), toUnixTimestamp64Milli(any(ended_at)),
     argMaxIf(tuple(pod, cause), at, is_open) AS latest, countIf(is_open AND reason = {sharper:String}) > 0,
     countIf(is_open AND reason = {not_judged:String}) > 0, argMinIf(share_of, at, is_open) = {responses:String},
-    countIf(is_open AND at <= delivered_at) > 0,
-    countIf(is_open AND has_unsent != 0) > 0 AND (SELECT sum(has_unsent) >= 0 FROM beats WHERE pod = {pod:String}),
-    countIf(kind = 'trigger' AND pod = {pod:String} AND has_unsent > 0 AND at > delivered_at) > 0
-FROM sent LEFT JOIN beats USING pod
+    countIf(is_open AND is_delivered) > 0,
+    countIf(is_open AND has_unsent != 0) > 0 AND (SELECT sends FROM own),
+    countIf(kind = 'trigger' AND pod = {pod:String} AND has_unsent > 0 AND NOT is_delivered) > 0
+FROM (
+    SELECT *, arrayExists(process -> process.1 <= at AND at <= process.2, emptied) AS is_delivered
+    FROM sent LEFT JOIN beats USING pod
+)
 GROUP BY dedup_key, of_blindness"""
 
 _CHANGES = """SELECT dedup_key, reason, change, toUnixTimestamp64Milli(max(at)) FROM notices

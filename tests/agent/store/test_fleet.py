@@ -155,6 +155,17 @@ def test_a_page_is_held_back_where_the_pods_that_sent_it_still_have_something_to
     assert not ask(migrated, ROUTER, pod="pod-b").incidents[KEY, False].held_back, "it sends nothing to anybody itself"
 
 
+def test_a_pod_that_was_recreated_has_not_delivered_what_was_lost_with_its_disk(migrated: store.Client) -> None:
+    """Under the name that it had, as of a StatefulSet: its outbox is empty because it is another one."""
+    insert(migrated, sent(NoticeReason.DEGRADED, NOW - 500), place=Origin("prod", "pod-a"))
+    first = replace(findings.heartbeat(NOW - 480), pod="pod-a", started_at=NOW - 900, unsent=1)
+    insert(migrated, first, replace(first, at=NOW - 100, started_at=NOW - 110, unsent=0))
+    page = ask(migrated, ROUTER).incidents[KEY, False]
+    assert (page.delivered, page.held_back) == (False, False)
+    insert(migrated, replace(first, at=NOW - 450, unsent=0))
+    assert ask(migrated, ROUTER).incidents[KEY, False].delivered, "by the process that sent it"
+
+
 def test_a_page_of_this_pod_that_waits_after_another_one_ended_the_incident_is_known(migrated: store.Client) -> None:
     insert(migrated, sent(NoticeReason.DEGRADED, NOW - 500), place=Origin("prod", "pod-a"))
     insert(migrated, replace(findings.heartbeat(NOW - 480), pod="pod-a", unsent=1))
