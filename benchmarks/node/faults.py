@@ -32,8 +32,9 @@ from probes.model.base_memory import base_memory
 from probes.model.build import AUTO, Placement
 
 MEND_PATIENCE_S = 90.0
-ROUND_PATIENCE_S = 90.0
-TOLD_PATIENCE_S = 90.0
+ROUND_PATIENCE_S = 120.0
+# A swap is told after a look at changing files, a load and a round, each of which takes long on a busy machine.
+TOLD_PATIENCE_S = 240.0
 # The model process without a base: RssAnon, 0.50 to 0.54 GB with torch 2.13 and one tokenizer read twice.
 LIBRARIES_BYTES = 550_000_000
 ON_CPU = Placement(torch.device("cpu"), torch.float32, AUTO)
