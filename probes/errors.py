@@ -44,6 +44,7 @@ class NoMemory(Unreplayable):
     ) -> None:
         figures = [f"{_size(requested)} requested"] if requested else []
         figures += [f"{_size(free)} free"] if free is not None else []
+        figures += [f"{_size(requested - free)} more needed"] if free is not None and requested > free else []
         reason = device_message or ", ".join(figures) or "how much was requested is unknown"
         super().__init__(path, f"not enough memory: {reason}{f'; {meaning}' if meaning else ''}")
         self.requested, self.free, self.device_message = requested, free, device_message

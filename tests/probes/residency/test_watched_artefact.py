@@ -71,7 +71,7 @@ def test_files_without_memory_for_them_wait_some_looks_unless_they_change_or_mem
         raise NoMemory(str(path), 7_000_000_000, 2_000_000_000)
 
     subject.look(refuse, opening=True)
-    wanted = Readiness(Reason.NO_MEMORY, f"{folder}: not enough memory: 7 GB requested, 2 GB free")
+    wanted = Readiness(Reason.NO_MEMORY, f"{folder}: not enough memory: 7 GB requested, 2 GB free, 5 GB more needed")
     for _ in range(LOOKS_TO_WAIT):
         assert subject.readiness == wanted
         subject.look(refuse)
