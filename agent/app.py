@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import structlog
 
 from agent.alerting.judge import Judge
 from agent.clock import Clock
-from agent.health import Routes, no_routes
+from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
@@ -23,6 +25,8 @@ from detectors.records import BaseRound, FaultReplay
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
+
+log = structlog.get_logger(__name__)
 
 
 class Feed(Protocol):
@@ -65,17 +69,36 @@ class Parts:
 
 
 class App:
-    """Turns records into findings until told to stop."""
+    """Turns records into findings until told to stop.
+
+    A record whose judging fails is handed on without a verdict, counted and told by part ``judge``: the others must not
+    wait for it, as they would if Kafka sent it again after each start. A stored round can be judged later (rejudge).
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.now()
         self._last_beat = float("-inf")
         self._rounds = self._records = 0
+        self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
+        self._n_unjudged = 0
 
     @property
     def routes(self) -> Routes:
-        return self._parts.routes
+        return replace(self._parts.routes, parts=self._statuses)
+
+    def _statuses(self) -> Statuses:
+        return {**self._parts.routes.parts(), "judge": self._judge_status()}
+
+    def _judge_status(self) -> tuple[bool, str]:
+        """Not well from a record that failed until one of the same kind is judged."""
+        if not self._n_unjudged:
+            return True, "every record was judged"
+        count = f"records without a verdict since the start: {self._n_unjudged}"
+        latest = "; ".join(
+            f"the latest {kind.__name__} failed with {why}" for kind, why in self._unjudged.copy().items()
+        )
+        return not latest, f"{count}; {latest}; the log has the traceback" if latest else count
 
     def run(self, stop: threading.Event) -> None:
         """Turn until ``stop`` is set, then take down in the reverse order of opening, within the shared budget."""
@@ -93,6 +116,7 @@ class App:
         parts, budget = self._parts, self._parts.shutdown_budget_s
         opened.callback(parts.closing)
         parts.sinks.open(opened, 0.3 * budget)
+        parts.judge.save()  # whether it can be saved is told before there is anything to lose
         opened.callback(parts.judge.save)
         if parts.traffic is not None:
             parts.traffic.open()
@@ -111,13 +135,26 @@ class App:
         observations = [observation for feed in parts.feeds for observation in feed.poll(now)]
         for observation in observations:
             self._count(observation)
-            for finding in parts.judge(observation, now):
+            for finding in self._judged(observation, now):
                 self._hand_on(finding)
             if isinstance(observation, BaseRound | ScoredResponses | FaultReplay):
                 parts.judge.save()
         self._beat(now)
         self._settle()
         return bool(observations)
+
+    def _judged(self, observation: Observation, now: float) -> Sequence[Finding]:
+        kind = type(observation)
+        try:
+            findings = self._parts.judge(observation, now)
+        except Exception as error:  # of any kind: the next record is judged all the same
+            self._n_unjudged += 1
+            self._unjudged[kind] = type(error).__name__  # its message could quote production text
+            self._parts.routes.telemetry.set("gapwatch.unjudged", self._n_unjudged)
+            log.error("record_not_judged", record=kind.__name__, exc_info=error)
+            return _as_findings(observation)
+        self._unjudged.pop(kind, None)
+        return findings
 
     def _hand_on(self, finding: Finding) -> None:
         """The worker gets it as it is, the sinks what of it may leave the process."""
@@ -151,5 +188,17 @@ class App:
             return
         self._last_beat = steady
         parts.beat()
+        parts.judge.save()  # in a pod without rounds nothing else would notice that its folder cannot be written
         counts = self._rounds, self._records, parts.sinks.unsent
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))
+
+
+def _as_findings(observation: Observation) -> list[Finding]:
+    """What of a record is kept where it has no verdict."""
+    match observation:
+        case ScoredResponses(round=round, embeddings=embeddings):
+            return [*((round,) if round else ()), *embeddings]
+        case FaultReplay():
+            return []
+        case _:
+            return [observation]

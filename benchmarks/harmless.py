@@ -1,14 +1,13 @@
 """What the monitor costs what it watches: ``python -m benchmarks.harmless --json FILE [--quick] [--part NAME ...]``.
 
-Parts: process (memory, threads, answers, time to end), fleet (pages for each fault, records of two releases), memory
-(peak against budget), node (seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as `make
-test-node` does). What cannot be measured here is named. Exit code 0: all of it ran, whatever it showed.
+Parts: process (memory, threads, answers, time to end), fleet (pages for each fault, records of two releases), node
+(seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as `make test-node` does). Peak memory
+against its budget is a part of benchmarks.main_job. What cannot be measured here is named. Exit code 0: all of it ran,
+whatever it showed.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,6 @@ def main() -> None:
     parts: dict[str, Callable[[bool], list[Figure]]] = {
         "process": beside_an_engine.measure,
         "fleet": fleet.measure,
-        "memory": _memory,
         "node": _node,
     }
     for name, measure in parts.items():
@@ -39,14 +37,6 @@ def main() -> None:
     names = {figure.name for figure in figures}
     kept = [figure for figure in earlier if figure.name not in names]
     report([*kept, *figures], SEED, options.json)
-
-
-def _memory(quick: bool) -> list[Figure]:
-    if importlib.util.find_spec("benchmarks.process.base_memory") is None:
-        console.print("not measured: peak memory against its budget")
-        return []
-    figures: list[Figure] = importlib.import_module("benchmarks.process.base_memory").measure(quick)
-    return figures
 
 
 def _node(quick: bool) -> list[Figure]:

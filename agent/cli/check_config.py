@@ -1,4 +1,4 @@
-"""gapwatch check-config: would ``run`` start with this file? Nothing is connected to, and no model library imported."""
+"""gapwatch check-config: would ``run`` put this file in force? Nothing is connected to, no model library imported."""
 
 from __future__ import annotations
 

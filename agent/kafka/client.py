@@ -151,6 +151,22 @@ class Client:
         is_alive = silent_s == math.inf or silent_s < self._config.session_timeout_ms / 1000  # inf: none was due yet
         return is_alive and self._kafka.group_metadata().state is MemberState.STABLE
 
+    def is_name_taken(self) -> bool:
+        """Does the broker know another member by this one's name (group_instance_id)? Takes up to about 2 CLOSE_S;
+        False where it does not say, and where this one was never a member."""
+        if not self._is_named():
+            return False
+        name, group_id = self._config.group_instance_id, self._config.group_id
+        try:
+            own_id = self._kafka.group_metadata().member_id
+            with _admin(self._config) as admin:
+                members = admin.describe_groups([group_id])[group_id]["members"]
+            holders = [member["member_id"] for member in members if member.get("group_instance_id") == name]
+        except Exception as error:  # the broker is away, say, which would explain the silence too
+            log.info("kafka_name_not_checked", why=error_text(error))
+            return False
+        return bool(own_id) and any(holder != own_id for holder in holders)
+
     def connections(self) -> int:
         """Connections to brokers, established or being established."""
         return int(sum(self._metric("connection-count")))
@@ -188,10 +204,18 @@ class Client:
 def _leave(config: Config, member_id: str) -> None:
     """What the client itself does for members without a name alone: without it their partitions would wait for the
     session to time out. By the member's id too, so that one that has the name meanwhile stays."""
-    options = connection_options(config) | {"bootstrap_timeout_ms": int(CLOSE_S * 1000)}
+    with _admin(config) as admin:
+        admin.remove_group_members(config.group_id, [MemberToRemove(member_id, config.group_instance_id)])
+
+
+@contextmanager
+def _admin(config: Config) -> Iterator[KafkaAdminClient]:
+    """For one question. Raises KafkaError where no broker answers within CLOSE_S."""
+    limit_ms = int(CLOSE_S * 1000)
+    options = connection_options(config) | {"bootstrap_timeout_ms": limit_ms, "request_timeout_ms": limit_ms}
     admin = KafkaAdminClient(**options)
     try:
-        admin.remove_group_members(config.group_id, [MemberToRemove(member_id, config.group_instance_id)])
+        yield admin
     finally:
         admin.close()
 

@@ -51,7 +51,7 @@ class Consumer:
     stays down over such replacements until records come or PROVEN_S have passed without an exception.
 
     Two agents with one group_instance_id would take the partitions from each other for ever: the one that the broker
-    has fenced goes on without a name, which ``status`` says.
+    has fenced goes on without a name, which ``status`` says. So does one that was never let in by its name.
     """
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
@@ -75,6 +75,8 @@ class Consumer:
         self._explained = ""  # why no partition comes, as far as the last check of the connection tells
         self._trouble = Trouble("kafka")
         self._link = LinkStatus(False, "not opened")
+        self._was_member = False  # this client, at any time
+        self._name_in_doubt = False
         self._without_name = ""  # why it reads without the name that is configured
         self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
         self.rebuilds = 0
@@ -230,8 +232,10 @@ class Consumer:
         elif self._failures == 0 and not self._link.why.startswith("commit"):
             self._up()
         self._member_at = now if is_member else self._member_at
+        self._was_member = self._was_member or is_member
         if now - self._member_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
-            self._give_up_membership(has_connection=client.connections() > 0)
+            self._name_in_doubt = client.connections() > 0
+            self._give_up("no longer a member of its group")
         elif not self._paused and n_read < self._config.max_poll_records:  # else others wait in the client's buffer
             self._find_stuck(client, now)
 
@@ -262,24 +266,24 @@ class Consumer:
             if self._failures == 0:
                 self._up()
             self._member_at = self._opened_at = self._clock.steady()
+            self._was_member = False
             self._explain_from, self._explained = self._opened_at + WITHOUT_PARTITION_S, ""
         return self._client
 
-    def _give_up_membership(self, has_connection: bool) -> None:
-        """Without records nothing is committed, so that nothing says whether a name was taken: silence does."""
-        if has_connection and self._config.mode == "group" and self._config.group_instance_id:
-            self._give_up_name()
-        else:
-            self._give_up("no longer a member of its group")
-
     def _give_up_name(self) -> None:
+        self._go_without_name(is_taken=True)
+        self._give_up(self._without_name)
+
+    def _go_without_name(self, is_taken: bool) -> None:
         name = self._config.group_instance_id
         self._without_name = (
             f"another member of the group has the name {name!r}, so this one reads without a name: give each agent a "
             "kafka.group_instance_id of its own, or a pod name of its own"
+            if is_taken
+            else f"the group has not taken it in by the name {name!r}, so it reads without a name, and its partitions "
+            "wait for a session to time out when it is killed: see whether the broker knows kafka.group_instance_id"
         )
         self._config = self._config.model_copy(update={"group_instance_id": None})
-        self._give_up(self._without_name)
 
     def _give_up(self, why: str) -> None:
         self.rebuilds += 1
@@ -297,6 +301,7 @@ class Consumer:
 
     def _connect(self, old: Client | None) -> Client:
         if old is not None:
+            self._check_name(old)
             old.close()
         if self._failures > 1:
             self._explain_failure("it fails as soon as it is used")
@@ -310,6 +315,17 @@ class Consumer:
             reraise=True,
         )
         return attempts(Client, self._config, self._note_change, self._before_revoke)
+
+    def _check_name(self, old: Client) -> None:
+        """Without records nothing is committed, so that nothing says that a name was taken. That heartbeats stopped
+        does not: they also do while a broker is away, and a name that is given up is not taken again. Some brokers let
+        no member with a name in."""
+        in_doubt = self._name_in_doubt and self._config.mode == "group" and bool(self._config.group_instance_id)
+        self._name_in_doubt = False
+        is_taken = in_doubt and old.is_name_taken()
+        if is_taken or (in_doubt and not self._was_member):
+            self._go_without_name(is_taken)
+            self._down(self._without_name)
 
     def _note_change(self, change: Literal["gained", "lost"], partition: TopicPartition) -> None:
         self._changes.append((change, partition))

@@ -130,8 +130,10 @@ class ConfigFile:
             missing = tuple(map(str, missing_files(self.config))) if self.config is not None else ()
         except OSError as error:  # a folder on the way that cannot be entered
             missing = (f"a file that the configuration names: {error.strerror}",)
-        if missing != self._missing:
-            log.warning("configured_files", missing=missing)
+        if missing and missing != self._missing:
+            log.warning("configured_files_missing", missing=missing)
+        elif missing != self._missing:
+            log.info("configured_files_found")
         self._missing = missing
 
 

@@ -94,3 +94,18 @@ def test_each_adapter_says_what_it_lacks_and_each_part_what_it_waits_for(tmp_pat
     assert "alerts.pagerduty.routing_key_file: saw No such file" in statuses["sink pagerduty"][1]
     assert "outbox in state_dir: File name too long" in statuses["sink pagerduty"][1]
     assert "clickhouse.password_file: saw No such file" in statuses["sink clickhouse"][1]
+
+
+def test_a_state_folder_that_cannot_be_written_is_told_at_the_start_of_a_pod_that_has_nothing_to_save_yet(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    config: Config = load(written(tmp_path, model={"replay": False}, scoring={"enabled": False}))
+    with ExitStack() as opened:
+        app = App(assemble(config))
+        app.open(opened)
+        ok, words = app.routes.parts()["state"]
+        assert not ok and "wanted a folder with room" in words
+        (tmp_path / "state").unlink()
+        app.step()
+        assert app.routes.parts()["state"] == (True, "saved after each round")

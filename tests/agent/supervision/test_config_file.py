@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 from agent.clock import HandClock
 from agent.config import load
@@ -186,14 +187,18 @@ def test_files_that_are_missing_are_named_until_they_are_there(path: Path, clock
         alerts={"pagerduty": {"routing_key_file": "key"}},
     )
     file = ConfigFile(path, load, clock)
-    file.look()
-    ok, words = file.status
+    with capture_logs() as lines:
+        file.look()
+        ok, words = file.status
+        looked(file, clock)
+        (path.parent / "key").touch()
+        (path.parent / "c.jsonl").touch()
+        looked(file, clock)
+    events = [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("configured")]
+    assert events == [("configured_files_missing", "warning"), ("configured_files_found", "info")]
     assert file.config is not None and not ok
     assert "alerts.pagerduty.routing_key_file: saw no file of that name" in words
     assert "models.0.adapters.0.canaries: saw " in words
-    (path.parent / "key").touch()
-    (path.parent / "c.jsonl").touch()
-    looked(file, clock, 1)
     assert file.status[0]
 
 
