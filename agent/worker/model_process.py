@@ -26,6 +26,7 @@ import structlog
 from agent.clock import Clock
 from agent.errors import AgentError, missing_package
 from agent.records import Finding, GoldenAccepted, TrafficBatch
+from agent.trouble import Trouble
 from agent.worker import memory_ceiling
 from agent.worker.goldens import Fetch
 from agent.worker.messages import Ended, Exit, GoldenWanted, Judged, Logged, Started, Stop, StoredGolden
@@ -94,6 +95,7 @@ class ModelProcess:
         self._thread = threading.Thread(target=self._keep_alive, name="models", daemon=True)
         self._life: _Life | None = None
         self._trouble, self._again_at = "the models are being loaded", 0.0
+        self._no_room = {base: Trouble("models") for base in bases}
         self._wait_s = FIRST_WAIT_S
         self.restarts = 0
 
@@ -143,8 +145,10 @@ class ModelProcess:
         if not self._thread.is_alive():
             return False, "the models are not started"
         left = self._again_at - self._clock.steady()
-        if self._trouble:
-            return False, f"{self._trouble}; starts again in {left:.0f} s" if left > 0 else self._trouble
+        if self._trouble and left > 0:
+            return False, f"{self._trouble}; starts again in {left:.0f} s"
+        if problems := [words for words in (*map(str, self._no_room.values()), self._trouble) if words]:
+            return False, problems[0]
         shed = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
         return True, f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
 
@@ -258,6 +262,7 @@ class ModelProcess:
         match result:
             case BaseRound():
                 self._numbers[result.base] = result.number + 1
+                self._note_room(result)
             case GoldenAccepted():
                 self._accepted[result.adapter] = result.golden
             case TurnEnded():
@@ -265,6 +270,16 @@ class ModelProcess:
                 self._trouble = result.failure
                 if not result.failure:
                     self._wait_s = FIRST_WAIT_S
+
+    def _note_room(self, judged: BaseRound) -> None:
+        """The process works, and has no memory for what it is to measure: that is told until it has."""
+        without = [member for member in judged.members if member.blocked is Reason.NO_MEMORY]
+        trouble = self._no_room[judged.base]
+        if not without:
+            trouble.end()
+        elif not trouble:
+            names = ", ".join(member.adapter for member in without)
+            trouble.begin(f"{Reason.NO_MEMORY.value}: {names} cannot be measured: {without[0].detail}")
 
     def _answer(self, wanted: GoldenWanted) -> None:
         try:

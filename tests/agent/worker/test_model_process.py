@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 import probes.runners
 from agent.clock import Clock
@@ -218,9 +219,17 @@ def test_an_allocation_beyond_the_ceiling_is_a_round_without_memory_and_not_the_
     models.until(lambda: len(models.of(BaseRound)) >= 1)
     first = models.pid
     harm(tmp_path, "round: hold 500")
-    models.until(lambda: models.of(BaseRound)[-1].members[0].blocked is Reason.NO_MEMORY)
-    heal(tmp_path)
-    models.until(lambda: models.of(BaseRound)[-1].members[0].blocked is None)
+    with structlog.testing.capture_logs() as lines:
+        models.until(lambda: models.of(BaseRound)[-1].members[0].blocked is Reason.NO_MEMORY)
+        without = models.of(BaseRound)[-1].members
+        models.until(lambda: models.process.status[0] is False)
+        names = ", ".join(member.adapter for member in without)
+        words = f"no_memory: {names} cannot be measured: {without[0].detail}"
+        assert models.process.status == (False, words)
+        heal(tmp_path)
+        models.until(lambda: models.of(BaseRound)[-1].members[0].blocked is None)
+        models.until(lambda: models.process.status == (True, "working"))
+    assert [line["event"] for line in lines if line.get("part") == "models"] == ["part_not_ok", "part_ok_again"]
     assert (models.pid, models.process.restarts) == (first, 0)
 
 
