@@ -194,7 +194,7 @@ class ModelProcess:
         # A group of its own: a signal to the agent's group is the agent's to act on. -P: no file of the current folder.
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agent.worker.model_child", str(theirs.fileno())],
+                [sys.executable, *_same_packages(), "-P", "-m", "agent.worker.model_child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -316,3 +316,8 @@ def why_ended(life: _Life, ceiling: int | None) -> Blocked:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _same_packages() -> list[str]:
+    """Options with which an interpreter sees the folders of packages that this one sees."""
+    return [option for option, given in (("-S", sys.flags.no_site), ("-s", sys.flags.no_user_site)) if given]
