@@ -40,7 +40,7 @@ def as_json(value: Any) -> None:
 
 def people_to_stderr() -> None:
     """With --json, standard output holds the document alone; everything else goes to standard error."""
-    console.file = sys.stderr
+    console.stderr = True
 
 
 def bar(share: float) -> str:
