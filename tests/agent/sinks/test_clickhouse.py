@@ -27,7 +27,7 @@ PROD = Surroundings("prod", "pod-0")
 COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "heartbeats")
 
 
-def settle(sink: Sink, seconds: float = 20.0) -> bool:
+def settle(sink: Sink, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not sink.flush():
         if time.monotonic() > deadline:
@@ -36,7 +36,7 @@ def settle(sink: Sink, seconds: float = 20.0) -> bool:
     return True
 
 
-def wait_until(fact: Callable[[], bool], seconds: float = 20.0) -> bool:
+def wait_until(fact: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:

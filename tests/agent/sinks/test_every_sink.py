@@ -45,7 +45,7 @@ def config(module: ModuleType, settings: dict[str, dict[str, Any]]) -> BaseModel
     return made
 
 
-def settle(sink: Any, seconds: float = 20.0) -> bool:
+def settle(sink: Any, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not sink.flush():
         if time.monotonic() > deadline:
