@@ -227,7 +227,7 @@ class _Work:
             # Its steps would be made again after the restart that its battery is to be compared across.
             raise probe_errors.Unreplayable(name, "its files or those of its base changed meanwhile: start it again")
         request = self._request(adapter, newest(config.probes.golden_dir, name) or "")
-        golden = enrol(*request, checkpoint=checkpoint, second=base.second)
+        golden = enrol(request, checkpoint=checkpoint, second=base.second)
         # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
         hash_ = _keep(config, base.model, adapter, golden) if golden.power.monitorable else ""
         checkpoint.remove()

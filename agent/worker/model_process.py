@@ -12,7 +12,6 @@ store is asked for on a thread of its own.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from agent.worker.goldens import Fetch
 from agent.worker.messages import Ended, Exit, GoldenWanted, Judged, Logged, Started, Stop, StoredGolden
 from agent.worker.record_pipe import PipeClosed, RecordPipe
 from agent.worker.response_feed import TurnEnded
+from agent.worker.results import Results, working
 from agent.worker.silence import Blocked
 from agent.worker.watched_bases import ModelSettings
 from agent.worker.work_queue import WorkQueue
@@ -84,10 +84,10 @@ class ModelProcess:
     def __init__(
         self, settings: ModelSettings, fetch: Fetch, receivers: Sequence[Callable[[object], None]], clock: Clock
     ) -> None:
-        self._settings, self._fetch, self._receivers, self._clock = settings, fetch, tuple(receivers), clock
+        self._settings, self._fetch, self._clock = settings, fetch, clock
         bases = {model.name: [adapter.name for adapter in model.adapters] for model in settings.models}
         self._work = WorkQueue(bases)
-        self._results: queue.SimpleQueue[Result | Blocked] = queue.SimpleQueue()
+        self._results: Results[Result | Blocked] = Results(receivers)
         self._numbers = dict(settings.numbers)
         self._accepted: dict[str, str] = {}
         self._incidents: set[tuple[SubjectKind, str]] = set()
@@ -126,14 +126,8 @@ class ModelProcess:
                 self._follow(finding)
 
     def deliver(self) -> None:
-        """Hand everything that was finished since the last call to the receivers; never waits.
-
-        One queue for all kinds: a golden record reaches its feed before the first score against it reaches another.
-        """
-        while not self._results.empty():
-            result = self._results.get()
-            for receive in self._receivers:
-                receive(result)
+        """Hand everything that was finished since the last call to the receivers; never waits."""
+        self._results.deliver()
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -149,8 +143,7 @@ class ModelProcess:
             return False, f"{self._trouble}; starts again in {left:.0f} s"
         if problems := [words for words in (*map(str, self._no_room.values()), self._trouble) if words]:
             return False, problems[0]
-        shed = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
-        return True, f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
+        return True, working(self.shed)
 
     def _follow(self, verdict: Verdict) -> None:
         """A subject that is well means something only after it was not."""

@@ -26,6 +26,7 @@ from agent.worker.cause_replays import CauseReplays
 from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
+from agent.worker.results import Results, working
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.round import Scheduled, replay_base_round
@@ -118,11 +119,11 @@ class Worker:
         backlog: int = 64,
     ) -> None:
         self._bases = {base.name: base for base in bases}
-        self._schedule, self._clock, self._receivers = schedule, clock, tuple(receivers)
+        self._schedule, self._clock = schedule, clock
         self._base_of = {name: base.name for base in bases for name in base.adapters}
         self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
         self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._results: Results[Result] = Results(receivers)
         self._latest: dict[str, _LatestRound] = {}
         self._causes = CauseReplays(clock)
         self._stop = threading.Event()
@@ -167,14 +168,8 @@ class Worker:
                 self._backlogs[base].add(interaction)
 
     def deliver(self) -> None:
-        """Hand everything that was finished since the last call to the receivers; never waits.
-
-        One queue for all kinds: a golden record reaches its feed before the first score against it reaches another.
-        """
-        while not self._results.empty():
-            result = self._results.get()
-            for receive in self._receivers:
-                receive(result)
+        """Hand everything that was finished since the last call to the receivers; never waits."""
+        self._results.deliver()
 
     @property
     def working(self) -> bool:
@@ -190,9 +185,7 @@ class Worker:
     def status(self) -> tuple[bool, str]:
         if not self._thread.is_alive():
             return False, "the worker thread is not running"
-        shed = ", ".join(f"{name} {n}" for name, n in self.shed.items() if n)
-        words = f"working; sampled responses shed for lack of time: {shed}" if shed else "working"
-        return not self._last_error, self._last_error or words
+        return not self._last_error, self._last_error or working(self.shed)
 
     def _queue_texts(self, alarm: Verdict) -> None:
         """Of the adapters that the alarm names, each once a round. An alarm of responses is about no round of canaries,

@@ -22,7 +22,7 @@ from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import read_canaries
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.canaries.schedule import plan_round
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import ProbeError
 from probes.golden.record import Golden, GoldenCanary
@@ -110,7 +110,7 @@ def enrolled(members: Sequence[Member], runner: Runner, settings: EnrolSettings 
     for member in members:
         others = [*(other.name for other in neighbours(member, members)), earlier(member)]
         try:
-            golden = enrol(runner, member.name, read_canaries(member.canaries), chosen, others, silent, never)
+            golden = enrol(Request(runner, member.name, read_canaries(member.canaries), chosen, others, silent, never))
         except ProbeError as error:
             enrolled_base.refused[member.name] = str(error)
             continue

@@ -46,7 +46,12 @@ NOT_COMPUTED = StatisticalPower(False, 0.0, (), "not computed yet")
 
 
 class Request(NamedTuple):
-    """One adapter to enrol, by what ``enrol`` is given, in its order."""
+    """One adapter to enrol.
+
+    others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
+    mix-up can be named (other_adapters.py)
+    progress: called with (stage, done, total); stop: looked at between batches
+    """
 
     runner: Runner
     adapter: str
@@ -57,23 +62,9 @@ class Request(NamedTuple):
     stop: Stop
 
 
-def enrol(
-    runner: Runner,
-    adapter: str,
-    canaries: CanarySet,
-    settings: EnrolSettings,
-    others: Sequence[str],
-    progress: Progress,
-    stop: Stop,
-    *,
-    checkpoint: Checkpoint | None = None,
-    second: SecondRunner | None = None,
-) -> Golden:
+def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: SecondRunner | None = None) -> Golden:
     """The golden record of an adapter under the files that are in place now; not yet written to a folder.
 
-    others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
-    mix-up can be named (other_adapters.py)
-    progress: called with (stage, done, total); stop: looked at between batches
     checkpoint: where finished steps are kept, and taken from; None for nowhere
     second: the second runner of the battery, where it is to stay open for other adapters; None opens and closes one
 
@@ -81,7 +72,7 @@ def enrol(
     that are not finite, too few usable canaries and an adapter that cannot be distinguished from its base; Unreplayable
     when files change or when stopped.
     """
-    request = Request(runner, adapter, canaries, settings, others, progress, stop)
+    runner, adapter, settings = request.runner, request.adapter, request.settings
     started = _started(request)
     curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:

@@ -18,7 +18,7 @@ from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.causes.adapter_replay import AdapterReplay
 from probes.causes.fault_signatures import why_no_copies
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import load, save
 from probes.golden.record import Golden
@@ -56,7 +56,7 @@ def golden(volume: Path) -> Golden:
     texts = [f"q {i} {i * 37 % 101} item" for i in range(120)]
     canaries = CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
     runner = opened(volume / "base", volume / "cache", {"a": volume / "a"})
-    made = enrol(runner, "a", canaries, SETTINGS, [], lambda *_: None, never)
+    made = enrol(Request(runner, "a", canaries, SETTINGS, [], lambda *_: None, never))
     return load(volume / "golden", save(made, volume / "golden"))
 
 

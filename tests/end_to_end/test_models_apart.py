@@ -6,49 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agent.app import App
-from agent.assemble import assemble
 from agent.config import load
 from agent.records import Flip, GoldenAccepted, NoticeReason
-from agent.sinks.memory import Sink
-from agent.worker.model_process import ModelProcess
 from agent.worker.watched_bases import runner_of
-from detectors.records import BaseRound, Cause, Reason, Status, Verdict
+from detectors.records import Cause, Reason, Status, Verdict
+from tests.end_to_end.assembled import Assembled
 from tests.end_to_end.world import ADAPTERS, accept
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
 
 
-class Agent:
-    """Turned by the test."""
-
+class Agent(Assembled):
     def __init__(self, config: Path, opened: ExitStack) -> None:
-        self.sink = Sink()
-        self.parts = assemble(load(config), extra_sinks=(self.sink,))
-        assert isinstance(self.parts.worker, ModelProcess)
-        self.models = self.parts.worker
-        self.app = App(self.parts)
-        self.app.open(opened)
-
-    def until(self, happened: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + PATIENCE_S
-        while not happened():
-            assert time.monotonic() < give_up, self.models.status
-            self.app.step()
-            time.sleep(0.01)
-
-    @property
-    def rounds(self) -> list[BaseRound]:
-        return self.sink.of(BaseRound)
+        super().__init__(config, opened, PATIENCE_S)
 
     def verdicts(self, subject: str) -> list[Verdict]:
         return [verdict for verdict in self.sink.verdicts if verdict.subject == subject]

@@ -5,25 +5,19 @@ The limit is the sum of what is counted: the agent, the model libraries, and the
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agent.app import App
-from agent.assemble import assemble
-from agent.config import load
-from agent.sinks.memory import Sink
 from agent.worker import memory_ceiling
 from agent.worker.memory_ceiling import ADAPTER_BYTES, AGENT_BYTES
-from agent.worker.model_process import ModelProcess
 from benchmarks.node.faults import LIBRARIES_BYTES, ON_CPU
-from detectors.records import BaseRound, Reason, Status
+from detectors.records import Reason, Status
 from probes.golden.archive import save
 from probes.model.base_memory import base_memory
+from tests.end_to_end.assembled import Assembled
 from tests.probes.runners.cases_one_base import Volume, volume
 
 __all__ = ["volume"]
@@ -32,29 +26,13 @@ PATIENCE_S = 200.0
 NAME = "a"
 
 
-class Agent:
-    """Turned by the test, in a container of this limit."""
+class Agent(Assembled):
+    """In a container of this limit."""
 
     def __init__(self, folder: Path, volume: Volume, limit: int, opened: ExitStack) -> None:
-        self.sink = Sink()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(memory_ceiling, "container_limit", lambda: limit)
-            self.parts = assemble(load(written(folder, volume)), extra_sinks=(self.sink,))
-        assert isinstance(self.parts.worker, ModelProcess)
-        self.models = self.parts.worker
-        self.app = App(self.parts)
-        self.app.open(opened)
-
-    def until(self, happened: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + PATIENCE_S
-        while not happened():
-            assert time.monotonic() < give_up, (self.models.status, self.rounds[-1:])
-            self.app.step()
-            time.sleep(0.01)
-
-    @property
-    def rounds(self) -> list[BaseRound]:
-        return self.sink.of(BaseRound)
+            super().__init__(written(folder, volume), opened, PATIENCE_S)
 
     def blocked_from(self, number: int) -> list[Reason | None]:
         return [made.members[0].blocked for made in self.rounds if made.number >= number]

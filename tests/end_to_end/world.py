@@ -31,7 +31,7 @@ from detectors.records import BaseRound
 from detectors.traffic_records import Embedding, TrafficScore
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import save
 from probes.runner import Runner as AnyRunner
@@ -62,7 +62,7 @@ def accept(folder: Path, name: str, runner: AnyRunner, at: float = 1_700_000_000
     runner.open()
     others = [other for other in ADAPTERS if other != name]
     settings = EnrolSettings(base="tiny", at=at, why=why, min_tokens=6)
-    save(enrol(runner, name, canaries(name), settings, others, lambda *_: None, lambda: False), folder)
+    save(enrol(Request(runner, name, canaries(name), settings, others, lambda *_: None, lambda: False)), folder)
 
 
 def new_runner() -> Runner:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from probes.canaries.canary_file import Canary, CanarySet
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
 from probes.runner import BatchShape, Replay, Replayed, Stop
@@ -57,7 +57,7 @@ def opened(**changed: Any) -> Runner:
 @lru_cache(maxsize=4)
 def enrolled(adapter: str) -> Golden:
     """One enrolment serves all tests of a run: golden records are frozen."""
-    return enrol(opened(), adapter, canary_set(), SETTINGS, list(ADAPTERS), silent, never)
+    return enrol(Request(opened(), adapter, canary_set(), SETTINGS, list(ADAPTERS), silent, never))
 
 
 def interaction(output: str, **more: Any) -> Interaction:

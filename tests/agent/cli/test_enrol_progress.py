@@ -10,7 +10,7 @@ import pytest
 from agent.cli.console import console
 from agent.cli.enrol_progress import EnrolProgress
 from agent.clock import HandClock
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.workload import replays_by_stage
 from tests.probes.worlds import SETTINGS, canary_set, never, opened
 
@@ -72,5 +72,5 @@ def test_a_single_adapter_is_not_numbered(said: io.StringIO) -> None:
 
 def test_every_stage_of_an_enrolment_is_expected_in_its_order() -> None:
     runner, settings, stages = opened(), replace(SETTINGS, per_half=6, min_pool=6), list[str]()
-    enrol(runner, "alpha", canary_set(16), settings, ["beta"], lambda stage, *_: stages.append(stage), never)
+    enrol(Request(runner, "alpha", canary_set(16), settings, ["beta"], lambda stage, *_: stages.append(stage), never))
     assert list(dict.fromkeys(stages)) == list(replays_by_stage(runner, settings, 1))

@@ -8,7 +8,7 @@ import pytest
 from detectors.records import Reason, Round
 from probes.canaries.flipped_answers import flips
 from probes.canaries.round import Scheduled, replay_base_round
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.errors import Unsupported
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import Stop, Target
@@ -69,7 +69,7 @@ class Unready(Runner):
 
 def cut(bound: int) -> Golden:
     settings = replace(SETTINGS, max_new_tokens=bound)
-    golden = enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
+    golden = enrol(Request(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never))
     assert all(canary.cut for canary in golden.canaries)
     return golden
 

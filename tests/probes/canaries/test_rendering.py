@@ -10,7 +10,7 @@ import pytest
 
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.rendering import in_words, prompt_of, readable
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.errors import Refused, Unreplayable
 from probes.runner import Weights
 from probes.runners.memory import Config, Runner
@@ -94,7 +94,7 @@ def test_enrolment_refuses_before_anything_is_replayed(runner: Particular) -> No
     with pytest.raises(
         Refused, match=r"1 of 60 that cannot be rendered: .*System role not supported\): c000 \(line 1\)"
     ):
-        enrol(runner, "alpha", told, SETTINGS, list(ADAPTERS), silent, never)
+        enrol(Request(runner, "alpha", told, SETTINGS, list(ADAPTERS), silent, never))
     assert runner.tokens_scored == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from probes.canaries.replay_pairs import Progress
 from probes.enrolment import scale_curve
 from probes.enrolment.checkpoint import FOLDER, Checkpoint
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.errors import Unreplayable
 from probes.golden.record import Golden
 from probes.runners.memory import Config
@@ -40,7 +40,9 @@ class World:
         checkpoint = self.checkpoint(setup)
         try:
             others = ["beta"]
-            return enrol(runner, "alpha", canary_set(16), settings, others, progress, never, checkpoint=checkpoint)
+            return enrol(
+                Request(runner, "alpha", canary_set(16), settings, others, progress, never), checkpoint=checkpoint
+            )
         finally:
             self.tokens = runner.tokens_processed
 
@@ -86,7 +88,7 @@ def test_an_enrolment_that_was_killed_ends_in_the_same_record(
 def test_without_a_checkpoint_the_record_is_the_same(uninterrupted: tuple[str, int]) -> None:
     runner = CountingRunner(Config(adapters=dict(ADAPTERS), noise=0.05))
     runner.open()
-    golden = enrol(runner, "alpha", canary_set(16), QUICK, ["beta"], silent, never)
+    golden = enrol(Request(runner, "alpha", canary_set(16), QUICK, ["beta"], silent, never))
     assert (golden.hash, runner.tokens_processed) == uninterrupted
 
 
@@ -101,7 +103,7 @@ def test_a_stop_keeps_the_finished_steps(world: World, uninterrupted: tuple[str,
 
     with pytest.raises(Unreplayable, match="stopped"):
         enrol(
-            runner, "alpha", canary_set(16), QUICK, ["beta"], progress, lambda: bool(stopped),
+            Request(runner, "alpha", canary_set(16), QUICK, ["beta"], progress, lambda: bool(stopped)),
             checkpoint=world.checkpoint(),
         )  # fmt: skip
     assert len(world.files) == 2

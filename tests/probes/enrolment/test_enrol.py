@@ -11,7 +11,7 @@ from detectors.canaries.retention import energy, prepare
 from detectors.records import Band, CanarySplit, NoiseFloor
 from probes.canaries.canary_file import CanarySet
 from probes.canaries.schedule import mean_tokens
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.noise_battery import LEAST
 from probes.enrolment.pool import NOT_CHOSEN
 from probes.enrolment.settings import EnrolSettings
@@ -39,7 +39,7 @@ class ShapesRunner(Runner):
 def attempt(settings: EnrolSettings = SETTINGS, fault: str = "none", canaries: CanarySet | None = None) -> None:
     runner = opened()
     runner.inject("alpha", fault)
-    enrol(runner, "alpha", canaries or canary_set(), settings, list(ADAPTERS), silent, never)
+    enrol(Request(runner, "alpha", canaries or canary_set(), settings, list(ADAPTERS), silent, never))
 
 
 def test_enrolment_records_what_the_adapter_does() -> None:
@@ -67,7 +67,7 @@ def replayed_one_row(noise: float) -> tuple[Golden, list[Replay]]:
     """A record, and the replays of its battery in the configuration of one row."""
     runner = ShapesRunner(opened(noise=noise).config)
     runner.open()
-    golden = enrol(runner, "alpha", canary_set(), SETTINGS, [], silent, never)
+    golden = enrol(Request(runner, "alpha", canary_set(), SETTINGS, [], silent, never))
     return golden, [replay for shape, replay in runner.replayed if shape == BatchShape(rows=1)]
 
 
@@ -99,7 +99,7 @@ def test_a_quarter_of_each_half_is_scored_whole_and_the_others_by_their_first_to
         assert np.mean([len(canary.forced) for canary in half if canary.unscored]) < 8
         assert min(len(canary.forced) for canary in whole) >= 12
     assert golden.settings["whole_share"] == 0.25
-    long_before = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, whole_share=1.0), [], silent, never)
+    long_before = enrol(Request(opened(), "alpha", canary_set(), replace(SETTINGS, whole_share=1.0), [], silent, never))
     assert not any(canary.unscored for canary in long_before.canaries)
     assert {c.id: (c.split, c.continuation) for c in long_before.canaries} == {
         c.id: (c.split, c.continuation) for c in golden.canaries
@@ -121,7 +121,7 @@ def test_a_bound_beyond_128_tokens_fills_the_band_of_late_positions() -> None:
     settings = replace(SETTINGS, per_half=4, min_pool=4, max_new_tokens=136, token_budget=2048, battery=("one row",))
     runner = Endless(Config(adapters=dict(ADAPTERS)))
     runner.open()
-    golden = enrol(runner, "alpha", canary_set(), settings, [], silent, never)
+    golden = enrol(Request(runner, "alpha", canary_set(), settings, [], silent, never))
     late = [canary for canary in golden.canaries if any(b.band is Band.LATE for b in prepare(canary.reference).bands)]
     assert len(late) == 2 and all(canary.cut and len(canary.forced) == 136 for canary in late)
 
@@ -142,12 +142,12 @@ def test_the_forced_continuation_is_the_adapter_s_own_greedy_one() -> None:
 def test_the_record_in_memory_is_the_one_that_a_later_process_reads() -> None:
     golden = enrolled("alpha")
     assert from_bytes(to_bytes(golden)).hash == golden.hash
-    again = enrol(opened(), "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never)
+    again = enrol(Request(opened(), "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never))
     assert again.hash == golden.hash
 
 
 def test_halves_are_drawn_by_the_seed_and_not_by_the_order_of_the_file() -> None:
-    other = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, seed=1), [], silent, never)
+    other = enrol(Request(opened(), "alpha", canary_set(), replace(SETTINGS, seed=1), [], silent, never))
     splits = {canary.id: canary.split for canary in enrolled("alpha").canaries}
     assert splits != {canary.id: canary.split for canary in other.canaries}
     in_file_order = [splits[name] for name in sorted(splits)]
@@ -170,7 +170,7 @@ def test_another_tokenizer_is_refused_with_what_to_do() -> None:
 def test_progress_runs_through_every_stage_to_its_end() -> None:
     seen: list[tuple[str, int, int]] = []
     small = replace(SETTINGS, per_half=3, min_pool=3)
-    enrol(opened(), "alpha", canary_set(8), small, [], lambda *step: seen.append(step), never)
+    enrol(Request(opened(), "alpha", canary_set(8), small, [], lambda *step: seen.append(step), never))
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["continuations", "scale curve and other adapters", "battery"]
     for stage in stages:
@@ -198,14 +198,14 @@ def test_numbers_that_are_not_finite_are_refused(stage: str) -> None:
             runner.inject("alpha", "not_a_number")
 
     with pytest.raises(Refused, match="NaN or infinite"):
-        enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], overflow, never)
+        enrol(Request(runner, "alpha", canary_set(), SETTINGS, ["beta"], overflow, never))
 
 
 def test_another_adapter_with_bad_numbers_is_refused_by_its_name() -> None:
     runner = opened()
     runner.inject("beta", "not_a_number")
     with pytest.raises(Refused, match=r"under beta.*NaN"):
-        enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never)
+        enrol(Request(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never))
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "files_changing", "failing"])
@@ -227,7 +227,7 @@ def test_continuations_that_are_too_short_are_excluded_with_the_reason() -> None
 def test_continuations_that_do_not_end_within_the_bound_are_cut_there_and_used() -> None:
     whole = {canary.id: canary for canary in enrolled("alpha").canaries}
     bound = int(np.median([len(canary.continuation) for canary in whole.values()]))
-    golden = enrol(opened(), "alpha", canary_set(), replace(SETTINGS, max_new_tokens=bound), [], silent, never)
+    golden = enrol(Request(opened(), "alpha", canary_set(), replace(SETTINGS, max_new_tokens=bound), [], silent, never))
     assert {canary.id: canary.split for canary in golden.canaries} == {name: c.split for name, c in whole.items()}
     assert not golden.excluded
     for canary in golden.canaries:
@@ -243,7 +243,7 @@ def test_a_check_of_an_answer_that_was_cut_is_named_as_missing() -> None:
     checked = CanarySet(tuple(replace(c, expect={"check": {"contains": ["x"]}}) for c in canary_set().canaries))
     small = replace(SETTINGS, per_half=3, min_pool=3, battery=("one row",))
     for bound, missing in ((40, ()), (12, ("checks of 6 canaries: their answers do not end within 12 tokens",))):
-        golden = enrol(opened(), "alpha", checked, replace(small, max_new_tokens=bound), [], silent, never)
+        golden = enrol(Request(opened(), "alpha", checked, replace(small, max_new_tokens=bound), [], silent, never))
         assert golden.unrecorded == missing
 
 
@@ -251,20 +251,20 @@ def test_a_budget_that_cannot_hold_nine_draws_is_refused_before_the_long_part() 
     seen: list[str] = []
     with pytest.raises(Refused, match="token budget of a round"):
         settings = replace(SETTINGS, token_budget=100)
-        enrol(opened(), "alpha", canary_set(), settings, [], lambda stage, *_: seen.append(stage), never)
+        enrol(Request(opened(), "alpha", canary_set(), settings, [], lambda stage, *_: seen.append(stage), never))
     assert set(seen) == {"continuations"}
 
 
 def test_an_unknown_adapter_is_refused_with_those_known() -> None:
     with pytest.raises(Refused, match="alpha, beta, gamma"):
-        enrol(opened(), "delta", canary_set(), SETTINGS, [], silent, never)
+        enrol(Request(opened(), "delta", canary_set(), SETTINGS, [], silent, never))
 
 
 @pytest.mark.parametrize("after", [0, 30, 200])
 def test_a_stop_leaves_no_record(after: int) -> None:
     asked = iter(range(10_000))
     with pytest.raises(Unreplayable, match="stopped"):
-        enrol(opened(), "alpha", canary_set(), SETTINGS, [], silent, lambda: next(asked) >= after)
+        enrol(Request(opened(), "alpha", canary_set(), SETTINGS, [], silent, lambda: next(asked) >= after))
 
 
 def test_files_that_move_during_the_enrolment_leave_no_record() -> None:
@@ -275,7 +275,7 @@ def test_files_that_move_during_the_enrolment_leave_no_record() -> None:
             runner.inject(None, "base_swapped:0.3")
 
     with pytest.raises(Unreplayable, match="changed during the enrolment"):
-        enrol(runner, "alpha", canary_set(), SETTINGS, [], swap, never)
+        enrol(Request(runner, "alpha", canary_set(), SETTINGS, [], swap, never))
 
 
 @pytest.mark.parametrize("changed", [{"min_pool": 1}, {"per_half": 10}, {"min_tokens": 0}, {"min_tokens": 41}])
@@ -294,7 +294,7 @@ def test_messages_and_checks_are_kept_and_a_check_of_another_form_is_refused_fir
 
 def chosen(**changed: Any) -> Golden:
     settings = replace(SETTINGS, per_half=12, min_pool=8, token_budget=300, select=True, **changed)
-    return enrol(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never)
+    return enrol(Request(opened(), "alpha", canary_set(), settings, list(ADAPTERS), silent, never))
 
 
 def unusable(golden: Golden) -> int:

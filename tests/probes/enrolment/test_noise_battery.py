@@ -13,7 +13,7 @@ from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.noise_battery import (
     LEAST,
     BenignConfiguration,
@@ -188,7 +188,7 @@ def test_files_in_16_bits_are_computed_in_float32_and_hide_no_loss_of_a_fifth_of
         save_file({name: tensor.to(stored) for name, tensor in load_file(file).items()}, file, {"format": "pt"})
     runner = tiny.opened(base, tmp_path, {"a": adapter})
     settings = EnrolSettings(base="b", at=0.0, log_threshold=21.5, per_half=8, min_pool=4, min_tokens=2)
-    golden = enrol(runner, "a", canary_set(40), settings, [], silent, never)
+    golden = enrol(Request(runner, "a", canary_set(40), settings, [], silent, never))
     assert {canary.reference.noise.scale for canary in golden.canaries} == {LEAST.scale}
     for strength, tolerance in ((0.99, 0.005), (0.998, 0.001)):
         targets = Target("a", scale=strength), Target(None)

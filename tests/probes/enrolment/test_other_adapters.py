@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.other_adapters import MOST, left_out, most_alike
 from probes.runners.memory import Config, Runner
 from tests.probes.worlds import SETTINGS, CountingRunner, canary_set, never, silent
@@ -54,7 +54,7 @@ def test_the_work_of_an_adapter_does_not_grow_with_the_number_of_adapters() -> N
         runner = CountingRunner(Config(adapters={name: f"{name}-v1" for name in names}))
         runner.open()
         small: dict[str, Any] = {"per_half": 3, "min_pool": 3}
-        golden = enrol(runner, "n0", canary_set(8), replace(SETTINGS, **small), names, silent, never)
+        golden = enrol(Request(runner, "n0", canary_set(8), replace(SETTINGS, **small), names, silent, never))
         assert len(golden.canaries[0].reference.others) == MOST
         named = golden.unrecorded == () if count == MOST + 1 else f"n{count - 1}" in golden.unrecorded[0]
         assert named

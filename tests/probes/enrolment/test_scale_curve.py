@@ -11,7 +11,7 @@ import pytest
 from detectors.canaries.retention import nearest_scale, prepare
 from detectors.records import Floats
 from probes.canaries.replay_pairs import ask_all, summary
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.scale_curve import ALWAYS, FEW, IN_BETWEEN, MISREADING, NEEDED_UP_TO, in_between
 from probes.errors import Refused
 from probes.golden.record import Golden
@@ -47,7 +47,7 @@ class BendingRunner(Runner):
 
 def recorded(runner: BendingRunner) -> Golden:
     runner.open()
-    return enrol(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never)
+    return enrol(Request(runner, "alpha", canary_set(), SETTINGS, ["beta"], silent, never))
 
 
 def misreadings(runner: BendingRunner, golden: Golden, strength: float) -> Floats:

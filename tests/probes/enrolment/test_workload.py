@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.workload import replays_by_stage
 from probes.runner import BatchShape, Replay, Replayed, Stop
 from probes.runners.memory import Config, Runner
@@ -28,7 +28,7 @@ def test_the_estimate_is_within_a_third_of_the_replays(others: int) -> None:
     runner = CountedReplays(Config(adapters=dict(ADAPTERS)))
     runner.open()
     settings = SETTINGS
-    enrol(runner, "alpha", canary_set(), settings, ["beta", "gamma"][:others], silent, never)
+    enrol(Request(runner, "alpha", canary_set(), settings, ["beta", "gamma"][:others], silent, never))
     estimate = sum(replays_by_stage(runner, settings, others).values())
     assert 1.0 <= estimate / runner.count < 1.7, "continuations cost as much as replays and are not counted among them"
 

@@ -24,7 +24,7 @@ from probes.artefacts.identity import NEWEST
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.causes.fault_signatures import why_no_copies
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import Unreplayable
 from probes.golden.record import Golden
@@ -86,7 +86,7 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
     canaries = CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
     settings = EnrolSettings("wide", 1.0, per_half=4, min_pool=4, min_tokens=4, log_threshold=5.0, battery=("one row",))
     runner = opened(accepted, folder, {"a": adapter})
-    golden = enrol(runner, "a", canaries, settings, [], lambda *_: None, lambda: False)
+    golden = enrol(Request(runner, "a", canaries, settings, [], lambda *_: None, lambda: False))
     runner.close()
     return Volume(accepted, other, adapter, golden)
 

@@ -25,7 +25,7 @@ from detectors.records import BaseRound, Fault, FaultKind, Reason, Status, Verdi
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
 from probes.canaries.round import Scheduled, replay_base_round
-from probes.enrolment.enrol import enrol
+from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.errors import NoMemory
 from probes.golden.record import Golden, Unmonitorable
@@ -58,7 +58,7 @@ def golden(volume: Path) -> Golden:
     canaries = CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
     settings = EnrolSettings("tiny", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0, battery=("one row",))
     runner = opened(volume / "base", volume / "cache", {"a": volume / "a"})
-    return enrol(runner, "a", canaries, settings, [], lambda *_: None, lambda: False)
+    return enrol(Request(runner, "a", canaries, settings, [], lambda *_: None, lambda: False))
 
 
 def huge(folder: Path, like: Path, rows: int, kind: str = "F32") -> Path:
