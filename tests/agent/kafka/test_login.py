@@ -29,9 +29,7 @@ from tests.conftest import need_apache
 from tests.kafka_brokers import LEFT_CONNECTING, config_for
 from tests.secure_kafka import SECRET, TOPIC, SecureKafka, secure_kafka
 
-# kafka-python leaves a socket to the collector whose TLS handshake failed.
-LEFT_BY_TLS = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
-pytestmark = [LEFT_CONNECTING, LEFT_BY_TLS, pytest.mark.usefixtures("collected")]
+pytestmark = [LEFT_CONNECTING, pytest.mark.usefixtures("collected")]
 WITHIN_S = 40.0
 
 
