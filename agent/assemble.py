@@ -58,8 +58,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
-    state = StateFile(config.state_dir)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet)
+    state = StateFile(config.state_dir, clock)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, keeper.gone_state)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     return Parts(
         judge=judge,

@@ -63,6 +63,10 @@ class Reported:
     def _delivered(self, sent: SentIncident) -> Reported:
         return replace(self, by="" if sent.delivered or not self.by else sent.pod)
 
+    def adopted(self, pod: str) -> Reported:
+        """As another pod goes on from it: what that one reported may still lie in its outbox."""
+        return replace(self, by=self.by or pod, ends_since=None) if self.is_open else self
+
     def after(self, verdict: Verdict) -> Reported:
         """With one more round, before anything is sent about it."""
         shown = verdict.status is Status.DEGRADED and not verdict.covered_by
@@ -126,6 +130,10 @@ class AlertState:
             case NoticeReason.NO_LONGER_JUDGED:
                 return replace(self, incident=replace(self.incident.sent(now), not_judged=True))
         return replace(self, incident=Reported(at=now), cause=Cause.NONE.value, cause_refined=False)
+
+    def adopted(self, pod: str) -> AlertState:
+        """As this pod goes on from it, where it was that of a pod that is gone."""
+        return replace(self, incident=self.incident.adopted(pod), blindness=self.blindness.adopted(pod))
 
     def to_json(self) -> dict[str, Any]:
         return {
