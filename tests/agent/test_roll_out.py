@@ -320,14 +320,25 @@ def test_a_golden_record_that_was_replaced_meanwhile_starts_its_evidence_again(p
     assert router_n(fresh) == ONE_ROUND
 
 
-def test_without_the_table_evidence_begins_at_0_with_one_line_in_the_log(
-    migrated: store.Client, clickhouse: ClickHouseServer, database: str
-) -> None:
-    migrated.command("DROP TABLE states")
+def reader(server: ClickHouseServer, database: str) -> StoreReader:
     models = [{"name": "smol", "path": "./base", "adapters": [{"name": "router", "path": "a"}]}]
-    dsn = f"clickhouse://127.0.0.1:{clickhouse.port}/{database}"
-    reader = StoreReader(parse({"models": models, "clickhouse": {"dsn": dsn}}, Path("gapwatch.yaml")))
+    dsn = f"clickhouse://127.0.0.1:{server.port}/{database}"
+    given = {"models": models, "clickhouse": {"dsn": dsn}, "cluster": "prod", "pod": "new-b"}
+    return StoreReader(parse(given, Path("gapwatch.yaml")))
+
+
+def test_a_server_hands_the_state_over_and_without_the_table_evidence_begins_at_0_with_one_line_in_the_log(
+    pods: Fleet, clickhouse: ClickHouseServer, database: str
+) -> None:
+    pods.start("old-a")
+    pods.turn("old-a", 0)
+    pods.end("old-a")
+    new = reader(clickhouse, database)
+    gone = new.gone_state(20.0)
+    assert gone is not None and gone.pod == "old-a" and "adapter/router" in gone.state["alerts"]
+    assert new.gone_state(20.0) == gone, "its claim holds"
+    pods.client.command("DROP TABLE states")
     with capture_logs() as lines:
-        assert [reader.gone_state(20.0), reader.gone_state(20.0)] == [None, None]
-    reader.close()
+        assert [new.gone_state(20.0), new.gone_state(20.0)] == [None, None]
+    new.close()
     assert [line["event"] for line in lines] == ["states_not_read"]
