@@ -189,7 +189,7 @@ class Judge:
         return ended
 
     def _restore(self) -> bool:
-        """From the file of this pod; False where it has none."""
+        """From the file of this pod; False where it has none, or nothing was judged by then."""
         state = self._file.load()
         if not state:
             return False
@@ -202,7 +202,7 @@ class Judge:
         # Files of earlier versions have it within; and it is about the golden records with which it was written.
         if "drift" not in state["monitor"] and own_past.get("goldens") == self._goldens:
             self._monitor.restore_own_past(own_past)
-        return True
+        return bool(self._alerts)
 
     def _put(self, state: Mapping[str, Any]) -> None:
         """Everything, or nothing where it cannot be read: then it raises whatever that leads to."""

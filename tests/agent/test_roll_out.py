@@ -229,6 +229,15 @@ def test_a_pod_with_a_state_of_its_own_adopts_nothing(pods: Fleet) -> None:
     assert pods.client.query("SELECT count() FROM state_claims").result_rows == [(0,)]
 
 
+def test_a_pod_that_was_restarted_before_it_judged_anything_has_no_state_of_its_own(pods: Fleet) -> None:
+    pods.start("new-b").save()
+    pods.start("old-a")
+    for number in range(3):
+        pods.turn("old-a", number)
+    pods.end("old-a")
+    assert router_n(pods.start("new-b")) == 4 * ONE_ROUND
+
+
 def test_a_pod_that_lives_another_group_another_version_and_other_subjects_are_left_alone(pods: Fleet) -> None:
     pods.start("alive")
     pods.turn("alive", 0)
