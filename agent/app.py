@@ -25,6 +25,8 @@ from detectors.records import BaseRound, FaultReplay
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
+# The saved state in the store is at most so old, where the pod ends without a word.
+SAVED_EVERY_S = 300.0
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +80,8 @@ class App:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.now()
-        self._last_beat = float("-inf")
+        self._started_steady = parts.clock.steady()
+        self._last_beat = self._last_saved = float("-inf")
         self._rounds = self._records = 0
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
         self._n_unjudged = 0
@@ -117,7 +120,7 @@ class App:
         opened.callback(parts.closing)
         parts.sinks.open(opened, 0.3 * budget)
         parts.judge.save()  # whether it can be saved is told before there is anything to lose
-        opened.callback(parts.judge.save)
+        opened.callback(self._save_last)
         if parts.traffic is not None:
             parts.traffic.open()
             opened.callback(parts.traffic.close, 0.1 * budget)
@@ -140,6 +143,7 @@ class App:
             if isinstance(observation, BaseRound | ScoredResponses | FaultReplay):
                 parts.judge.save()
         self._beat(now)
+        self._save_in_store(now)
         self._settle()
         return bool(observations)
 
@@ -161,6 +165,21 @@ class App:
         if self._parts.worker is not None:
             self._parts.worker.submit(finding)
         self._parts.sinks.submit(finding)
+
+    def _save_in_store(self, now: float) -> None:
+        """By the clock and never for what the state holds: a pod that goes on from the last one does not choose."""
+        steady = self._parts.clock.steady()
+        if steady - self._last_saved >= SAVED_EVERY_S:
+            self._last_saved = steady
+            self._store_state(now)
+
+    def _save_last(self) -> None:
+        self._parts.judge.save(closing=True)
+        self._store_state(self._parts.clock.now(), closed=True)
+
+    def _store_state(self, now: float, closed: bool = False) -> None:
+        if (saved := self._parts.judge.saved_state(now, closed)) is not None:
+            self._parts.sinks.submit(saved)
 
     def _settle(self) -> bool:
         """Commit what is durable."""
@@ -188,6 +207,7 @@ class App:
             return
         self._last_beat = steady
         parts.beat()
+        parts.judge.adopt(steady - self._started_steady)
         parts.judge.save()  # in a pod without rounds nothing else would notice that its folder cannot be written
         counts = self._rounds, self._records, parts.sinks.unsent
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))

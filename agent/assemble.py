@@ -59,8 +59,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
-    state = StateFile(config.state_dir)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet)
+    state = StateFile(config.state_dir, clock)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, keeper.gone_state)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)

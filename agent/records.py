@@ -192,6 +192,21 @@ class Heartbeat:
     unsent: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What a pod that has no state of its own may go on from, once this one is gone.
+
+    version: of the layout, as in ``state_dir``; subjects: state keys of what was judged; data: JSON
+    closed: the last act of its process
+    """
+
+    at: float
+    version: int
+    subjects: tuple[str, ...]
+    data: bytes
+    closed: bool = False
+
+
 class NoticeKind(StrEnum):
     """What is sent: an incident opens, an incident ends, or a change is told without an incident."""
 
@@ -240,4 +255,4 @@ class Notice:
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
 Observation = Whole | ScoredResponses | FaultReplay
-Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat
+Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState

@@ -85,6 +85,14 @@ class Monitor:
         """What is remembered of each subject by its canaries, open or not."""
         return dict(self._canaries.incidents)
 
+    @property
+    def open_subjects(self) -> frozenset[Subject]:
+        """Those with an open incident, by canaries or by responses, also where their base's speaks for them."""
+        canaries = {subject for subject, incident in self._canaries.incidents.items() if incident.open}
+        adapters = {(SubjectKind.ADAPTER, name) for name, own in self._responses.incidents.items() if own.open}
+        bases = {(SubjectKind.BASE, name) for name, incident in self._responses.bases.items() if incident.open}
+        return frozenset(canaries | adapters | bases)
+
     def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
         one where they say more than the canaries do (fusion.py). Replayed faults are no evidence: they name the cause
@@ -122,40 +130,66 @@ class Monitor:
             if isinstance(detector, OwnPast):
                 detector.forget(adapter)
 
+    def end_elsewhere(self, subject: Subject) -> None:
+        """Another pod has ended the incident of this subject: as if it had ended here, with the evidence of it."""
+        kind, name = subject
+        if kind is SubjectKind.ADAPTER:
+            self._canaries.forget(name)
+            self._responses.forget(name)
+        self._canaries.incidents.pop(subject, None)
+        self._responses.bases.pop(name, None)
+        self._latest_canaries.pop(subject, None)
+        for reads in (BaseRound, TrafficRound):
+            self._restart(subject, reads)
+
     def state_json(self) -> dict[str, Any]:
-        """Everything that changes, as JSON; floats to the last bit."""
+        """Everything that changes and decides, as JSON; floats to the last bit."""
+        own_past = self._own_past()
         return {
-            "detectors": {
-                name: {
-                    "layout": detector.state.layout,
-                    "config": config_json(detector.config),
-                    "state": detector.state.to_json(),
-                }
-                for name, detector in self._detectors.items()
-            },
+            "detectors": _detectors_json({n: d for n, d in self._detectors.items() if n not in own_past}),
             **self._canaries.to_json(),
             "responses": self._responses.to_json(),
             "response_bases": self._responses.bases_json(),
-            "drift": self._drift,
         }
 
+    def own_past_json(self) -> dict[str, Any]:
+        """What detectors with a past of their own have learnt, likewise: it only informs, and is most of the size."""
+        return {"detectors": _detectors_json(self._own_past()), "drift": self._drift}
+
     def restore(self, stored: Mapping[str, Any]) -> None:
-        """Go on from ``state_json`` as if never stopped.
+        """Go on from ``state_json`` as if never stopped; what earlier versions wrote has ``own_past_json`` in it, too.
 
         Evidence of a detector whose settings, or whose layout of the state, have changed since starts at 0. Incidents
         stay.
         """
-        for name, detector in self._detectors.items():
-            saved = stored["detectors"].get(name)
-            if saved is not None and _is_usable(saved, detector):
-                detector.state = load(name).State.from_json(saved["state"])
+        self._restore_detectors(self._detectors, stored["detectors"])
         self._canaries.restore(stored)
         self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
-        self._drift = {adapter: dict(sides) for adapter, sides in stored.get("drift", {}).items()}
+        if "drift" in stored:
+            self._restore_drift(stored["drift"])
+
+    def restore_own_past(self, stored: Mapping[str, Any]) -> None:
+        """Go on from ``own_past_json``, which may be of an earlier moment than ``state_json``: what came between is
+        left out, whatever it was."""
+        self._restore_detectors(self._own_past(), stored["detectors"])
+        self._restore_drift(stored["drift"])
+
+    def _own_past(self) -> dict[str, Detector]:
+        return {name: detector for name, detector in self._detectors.items() if isinstance(detector, OwnPast)}
+
+    def _restore_detectors(self, detectors: Mapping[str, Detector], stored: Mapping[str, Any]) -> None:
+        for name, detector in detectors.items():
+            saved = stored.get(name)
+            if saved is not None and _is_usable(saved, detector):
+                detector.state = load(name).State.from_json(saved["state"])
+
+    def _restore_drift(self, stored: Mapping[str, Mapping[str, float]]) -> None:
+        self._drift = {adapter: dict(sides) for adapter, sides in stored.items()}
 
     def replaces(self, before: Monitor) -> None:
         """Go on from another monitor, of other rules, with what only it remembers too: the latest verdicts."""
         self.restore(before.state_json())
+        self.restore_own_past(before.own_past_json())
         self._latest_canaries = dict(before._latest_canaries)
         self._responses.keep_latest(before._responses)
 
@@ -211,6 +245,17 @@ class Monitor:
         for detector in self._detectors.values():
             if detector.reads is reads and detector.about is kind:
                 detector.restart(name)
+
+
+def _detectors_json(detectors: Mapping[str, Detector]) -> dict[str, Any]:
+    return {
+        name: {
+            "layout": detector.state.layout,
+            "config": config_json(detector.config),
+            "state": detector.state.to_json(),
+        }
+        for name, detector in detectors.items()
+    }
 
 
 def _is_usable(saved: Mapping[str, Any], detector: Detector) -> bool:

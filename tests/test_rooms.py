@@ -47,6 +47,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/store/test_questions.py",
     "agent/test_false_pages.py",
     "agent/test_one_voice.py",
+    "agent/test_roll_out.py",
     "agent/traffic/formats/test_messages.py",
     "agent/traffic/formats/test_recorded.py",
     "agent/traffic/formats/test_shapes.py",

@@ -66,6 +66,10 @@ class Reported:
         by = "" if sent.delivered or not self.by else sent.pod
         return replace(self, by=by, held_back=bool(by) and sent.held_back)
 
+    def adopted(self, pod: str) -> Reported:
+        """As another pod goes on from it: what that one reported may still lie in its outbox."""
+        return replace(self, by=self.by or pod, ends_since=None) if self.is_open else self
+
     def after(self, verdict: Verdict) -> Reported:
         """With one more round, before anything is sent about it."""
         shown = verdict.status is Status.DEGRADED and not verdict.covered_by
@@ -129,6 +133,10 @@ class AlertState:
             case NoticeReason.NO_LONGER_JUDGED:
                 return replace(self, incident=replace(self.incident.sent(now), not_judged=True))
         return replace(self, incident=Reported(at=now), cause=Cause.NONE.value, cause_refined=False)
+
+    def adopted(self, pod: str) -> AlertState:
+        """As this pod goes on from it, where it was that of a pod that is gone."""
+        return replace(self, incident=self.incident.adopted(pod), blindness=self.blindness.adopted(pod))
 
     def to_json(self) -> dict[str, Any]:
         """An earlier program, after a rollback, reads in ``opened_as`` what lies under the one key that it knows."""

@@ -1,11 +1,13 @@
-"""What a restart must not forget: one JSON file, replaced whole, beside the outbox.
+"""What a restart must not forget: JSON files, replaced whole, beside the outbox.
 
-On local disk and not in the store, because a store that cannot be reached must not cost the agent its open incidents.
-What the state holds is the judge's; its layout is versioned there, part by part, so that evidence survives an upgrade.
+On local disk and not only in the store, because a store that cannot be reached must not cost the agent its open
+incidents. What they hold is the judge's; its layout is versioned there, part by part, so that evidence survives an
+upgrade.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +16,14 @@ from typing import Any
 import orjson
 
 from agent.alerting.set_aside import set_aside
+from agent.clock import Clock
 from agent.trouble import Trouble
 
 # Raised where an earlier program would fail on the file: it then sets the file aside and starts with empty state.
 VERSION = 2
 READABLE = (1, 2)
+# At most so often what detectors with a past of their own have learnt is written: 350 kB a stream, which only informs.
+OWN_PAST_EVERY_S = 600.0
 COST = "; evidence and open incidents are in memory alone, and a restart forgets them"
 
 
@@ -27,10 +32,15 @@ class StateFile:
 
     A file that is damaged, unreadable or of another version is renamed, never written over; where it cannot even be
     renamed, nothing is written. Neither raises: ``status`` says what is wrong, and each ``save`` tries again.
+
+    What only informs and is large lies in a file of its own, written when it is due and after the other one: after a
+    crash it is as old as that or older, so that nothing is counted in it twice.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "monitor.json"
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self._path, self._own_past = folder / "monitor.json", folder / "own_past.json"
+        self._clock = clock or Clock()
+        self._own_past_at = -math.inf  # of the last time it was written, steady
         self._in_the_way = ""  # why what lies there is not ours to write over
         self._past = ""
         self._trouble = Trouble("state")
@@ -57,23 +67,32 @@ class StateFile:
         state = stored.get("state")
         return state if isinstance(state, dict) else self.set_aside("no state in it")
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write another file, then rename it: a reader sees the old state or the new one, never half of one."""
+    def load_own_past(self) -> dict[str, Any]:
+        """What the last ``save`` with such had; {} where it cannot be used: it is learnt again, and written over."""
+        try:
+            stored = orjson.loads(self._own_past.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return {}
+        is_usable = isinstance(stored, dict) and stored.get("version") == VERSION
+        return stored["state"] if is_usable and isinstance(stored.get("state"), dict) else {}
+
+    @property
+    def own_past_due(self) -> bool:
+        """Is it time to write it again?"""
+        return self._clock.steady() - self._own_past_at >= OWN_PAST_EVERY_S
+
+    def save(self, state: dict[str, Any], own_past: dict[str, Any] | None = None) -> None:
+        """own_past: what only informs, None to leave its file as it is"""
         if self._in_the_way:
             self.set_aside(self._in_the_way)
         if self._in_the_way:
             return
-        fresh = self._path.with_suffix(".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(orjson.dumps({"version": VERSION, "state": state}))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
+            _write(self._path, state)
+            if own_past is not None:
+                _write(self._own_past, own_past)
+                self._own_past_at = self._clock.steady()
         except OSError as error:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)  # half a state takes room that a page may need
             self._failed(error)
         else:
             self._trouble.end()
@@ -96,6 +115,22 @@ class StateFile:
         wanted = f"a folder with room that user {os.getuid()} may write"
         self._trouble.begin(f"{self._path.name} in state_dir: {_why(error)}, wanted {wanted}{COST}")
         return {}
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Write another file, then rename it: a reader sees the old state or the new one, never half of one."""
+    fresh = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(orjson.dumps({"version": VERSION, "state": state}))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)  # half a state takes room that a page may need
+        raise
 
 
 def _why(error: OSError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from detectors.records import Cause
 
@@ -39,6 +40,15 @@ class SentIncident:
     delivered: bool = False
     held_back: bool = False
     kept_here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GoneState:
+    """The last saved state of a pod that is gone, which nobody but this pod goes on from. at: when it was saved"""
+
+    pod: str
+    at: float
+    state: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 # Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
-    *("goldens", "verdicts", "notices", "rounds", "flips"),
+    *("goldens", "verdicts", "notices", "states", "rounds", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # ClickHouse's codes for a value that does not fit its column: a retry cannot help.
@@ -155,6 +155,8 @@ class Sink:
         return True, counts if self._client is not None else f"not connected yet; {counts}"
 
     def _buffer(self, group: TableRows) -> None:
+        if group.table == "states":
+            self._without_waiting(group.table)
         sized = [(row, _size(row)) for row in group.rows]
         self._rest[group.table].extend(sized)
         self._bytes += sum(size for _, size in sized)
@@ -163,6 +165,11 @@ class Sink:
             while rows and self._bytes > self._config.buffer_mb * 1e6:
                 self._bytes -= rows.popleft()[1]
                 self.dropped += 1
+
+    def _without_waiting(self, table: str) -> None:
+        """A later state replaces the one before it: while the store is away one waits, and not one for each time."""
+        self._bytes -= sum(size for _, size in self._rest[table])
+        self._rest[table].clear()
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:

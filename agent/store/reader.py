@@ -10,15 +10,23 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from agent.alerting.fleet import Fleet, spacing
+import structlog
+
+from agent.alerting.fleet import Fleet, GoneState, spacing
+from agent.alerting.notice import state_key
 from agent.clock import Clock
 from agent.config import Config
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.fleet import Subject, fleet
+from agent.store.handover import gone_state
+from agent.store.table_rows import Origin
+from detectors.records import SubjectKind
 
 TIMEOUT_S = 0.5
+
+log = structlog.get_logger(__name__)
 
 
 class StoreReader:
@@ -29,6 +37,7 @@ class StoreReader:
         self._client: store.Client = None
         self._lock = threading.Lock()
         self._free = threading.Lock()
+        self._no_state_why = ""  # logged once, and not at each query
 
     def close(self) -> None:
         self._drop()
@@ -71,8 +80,22 @@ class StoreReader:
             return None
         return answer
 
-    def _soon(self, question: Callable[[store.Client], Any]) -> Any:
-        """An answer within TIMEOUT_S, else Retryable: the loop does not wait for a store that hangs.
+    def gone_state(self, wait_s: float = TIMEOUT_S) -> GoneState | None:
+        """The state of a pod that is gone, claimed for this one (agent/store/handover.py). None without one, and
+        without an answer in time: a claim of this pod that was made by then holds at the next query."""
+        config = self._config
+        place = Origin(config.cluster, config.pod, consumer_group=config.consumer_group)
+        try:
+            gone: GoneState | None = self._soon(lambda client: gone_state(client, place, _subjects(config)), wait_s)
+        except AgentError as error:
+            if str(error) != self._no_state_why:
+                log.warning("states_not_read", why=str(error), cost="evidence begins at 0")
+            self._no_state_why = str(error)
+            return None
+        return gone
+
+    def _soon(self, question: Callable[[store.Client], Any], wait_s: float = TIMEOUT_S) -> Any:
+        """An answer within that time, else Retryable: the loop does not wait for a store that hangs.
 
         A late answer is dropped: by the next query it would describe the past.
         """
@@ -81,9 +104,9 @@ class StoreReader:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._put_answer, args=(question, answers), daemon=True, name="store").start()
         try:
-            answer = answers.get(timeout=TIMEOUT_S)
+            answer = answers.get(timeout=wait_s)
         except queue.Empty:
-            raise Retryable("clickhouse", f"no answer within {TIMEOUT_S} s") from None
+            raise Retryable("clickhouse", f"no answer within {wait_s} s") from None
         if isinstance(answer, AgentError):
             raise answer
         return answer
@@ -121,3 +144,9 @@ class StoreReader:
             self._lock.release()
         if client is not None:
             client.close()
+
+
+def _subjects(config: Config) -> list[str]:
+    """State keys of what this configuration watches."""
+    bases = [state_key(SubjectKind.BASE, model.name) for model in config.models]
+    return [*bases, *(state_key(SubjectKind.ADAPTER, own.name) for model in config.models for own in model.adapters)]

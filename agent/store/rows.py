@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, TrafficBatch
+from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch
 from agent.store.canary_rows import base_round_rows, flip_rows, golden_rows
+from agent.store.handover import state_rows
 from agent.store.table_rows import Origin, TableRows
 from agent.store.traffic_rows import batch_rows, calibration_rows, embedding_rows, traffic_round_rows
 from agent.store.verdict_rows import evidence_rows, heartbeat_rows, notice_rows, verdict_rows
@@ -34,3 +35,4 @@ to_rows.register(Verdict, verdict_rows)
 to_rows.register(Evidence, evidence_rows)
 to_rows.register(Notice, notice_rows)
 to_rows.register(Heartbeat, heartbeat_rows)
+to_rows.register(SavedState, state_rows)

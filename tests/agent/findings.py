@@ -18,6 +18,7 @@ from agent.records import (
     RejectedRecord,
     RejectionReason,
     RequestCount,
+    SavedState,
     TrafficBatch,
 )
 from detectors.evidence import alternative
@@ -247,5 +248,6 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         flip(at),
         heartbeat(at),
         golden(at),
+        SavedState(at, 2, ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

@@ -276,7 +276,7 @@ def test_a_state_file_of_the_former_layout_gives_its_incidents_and_evidence_from
     stored = json.loads(json.dumps(monitor.state_json()))
     former = {"router": {"log_m": [-1.5, "-inf", *[0.0] * 6], "n": 16}, "names": {"log_m": [0.0] * 8, "n": 16}}
     detectors = {name: stored["detectors"][name] | {"state": former} for name in ("adapter_gap", "base_shift")}
-    drift = stored["detectors"]["embedding_drift"] | {"state": {"streams": former, "banks": {}}}
+    drift = monitor.own_past_json()["detectors"]["embedding_drift"] | {"state": {"streams": former, "banks": {}}}
     detectors["embedding_drift"] = drift
     again = Monitor(RULES)
     incidents = [{k: v for k, v in row.items() if k != "onset_estimate"} for row in stored["incidents"]]

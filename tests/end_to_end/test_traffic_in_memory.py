@@ -254,7 +254,8 @@ def scored(world: World) -> int:
 
 def embedded(world: World, adapter: str) -> int:
     """Prompts that drift has read: each is a reference of its reservoir, which is larger than any number here."""
-    state = embedding_drift.State.from_json(world.judge._monitor.state_json()["detectors"]["embedding_drift"]["state"])
+    saved = world.judge._monitor.own_past_json()["detectors"]["embedding_drift"]
+    state = embedding_drift.State.from_json(saved["state"])
     bank = state.banks.get((adapter, Side.PROMPT))
     return len(bank.references) if bank else 0
 

@@ -9,7 +9,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from agent.alerting.checkpoint import StateFile
+from agent.alerting.checkpoint import OWN_PAST_EVERY_S, StateFile
+from agent.clock import HandClock
 
 
 def test_what_was_saved_last_is_loaded(tmp_path: Path) -> None:
@@ -116,3 +117,36 @@ def test_a_folder_that_cannot_be_made_raises_nothing(tmp_path: Path) -> None:
     file.save({"n": 2})
     assert file.status == (True, "saved after each round")
     assert StateFile(tmp_path / "state").load() == {"n": 2}
+
+
+def test_what_only_informs_is_due_every_ten_minutes_and_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    clock = HandClock()
+    file = StateFile(tmp_path, clock)
+    assert file.own_past_due
+    file.save({"n": 1}, {"banks": 1})
+    assert not file.own_past_due
+    clock.jump(-86_400.0)
+    clock.advance(OWN_PAST_EVERY_S - 1)
+    file.save({"n": 2})
+    assert not file.own_past_due
+    clock.advance(1)
+    assert file.own_past_due
+    again = StateFile(tmp_path)
+    assert (again.load(), again.load_own_past()) == ({"n": 2}, {"banks": 1})
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"version": 1, "state": {"n": 1}}', b'{"version": 2, "state": 3}'])
+def test_what_only_informs_and_cannot_be_used_is_written_over(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "own_past.json").write_bytes(data)
+    file = StateFile(tmp_path)
+    assert file.load_own_past() == {}
+    file.save({"n": 1}, {"banks": 1})
+    assert StateFile(tmp_path).load_own_past() == {"banks": 1}
+    assert file.status[0]
+
+
+def test_nothing_is_written_of_it_where_the_state_itself_was_not(tmp_path: Path) -> None:
+    """It would be ahead of the offsets, and what is read again after a crash would be counted in it twice."""
+    (tmp_path / "monitor.new").mkdir()  # so that the state cannot be written
+    StateFile(tmp_path).save({"n": 1}, {"banks": 1})
+    assert not (tmp_path / "own_past.json").exists()

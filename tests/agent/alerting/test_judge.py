@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
-from agent.records import Finding, Notice, NoticeReason, ScoredResponses
+from agent.records import Finding, GoldenAccepted, Notice, NoticeReason, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Evidence, Verdict
-from detectors.traffic_records import TrafficScore
+from detectors.traffic_records import Embedding, Side, TrafficScore
 from detectors.verdicts.incident import Rules
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round
 from tests.detectors.synthetic import ADAPTERS, make_base_round
@@ -217,3 +218,60 @@ def levels(found: Sequence[Finding]) -> list[tuple[str, str, float]]:
     """Of the canaries: what one response adds follows from the threshold."""
     evidence = [one for one in found if isinstance(one, Evidence) and one.detector != "traffic_likelihood"]
     return [(one.subject, one.detector, one.log_e) for one in evidence]
+
+
+def embedded(first: int, n: int) -> ScoredResponses:
+    """Prompts of the router, one of each offset."""
+    random = np.random.default_rng(first)
+    vectors = random.standard_normal((n, 8)).astype(np.float32)
+    prompts = tuple(
+        Embedding("router", Side.PROMPT, f"r{first + i}", v, float(first + i)) for i, v in enumerate(vectors)
+    )
+    return ScoredResponses("smol", float(first), prompts, None, {("t", 0, "router"): first + n})
+
+
+def references(agent: Judge) -> int:
+    """Of the router's prompts, in the bank of embedding drift."""
+    own = agent._monitor._detectors["embedding_drift"].state.banks
+    return sum(len(bank.references) for bank in own.values())
+
+
+def test_after_a_crash_no_embedding_is_counted_twice_and_those_of_ten_minutes_are_left_out(tmp_path: Path) -> None:
+    before = judge(tmp_path)
+    before(embedded(0, 5), 0.0)
+    before.save()
+    before(embedded(5, 5), 60.0)
+    before.save()
+    after = judge(tmp_path)
+    assert (after.judged, references(after)) == ({("t", 0, "router"): 10}, 5)
+    before.save(closing=True)
+    assert references(judge(tmp_path)) == 10
+
+
+def test_references_of_another_golden_record_are_not_gone_on_with(tmp_path: Path) -> None:
+    before = judge(tmp_path)
+    before(GoldenAccepted("router", "smol", "sha256:a", "", "first", 0.0, b""), 0.0)
+    before(embedded(0, 5), 0.0)
+    before.save()
+    of_the_former = (tmp_path / "own_past.json").read_bytes()
+    before(GoldenAccepted("router", "smol", "sha256:b", "sha256:a", "release", 0.0, b""), 0.0)
+    before(embedded(5, 3), 60.0)
+    before.save()
+    assert references(judge(tmp_path)) == 3, "written at once"
+    (tmp_path / "own_past.json").write_bytes(of_the_former)  # a crash between the two files
+    assert references(judge(tmp_path)) == 0
+
+
+def test_a_file_of_an_earlier_version_has_the_references_within(tmp_path: Path) -> None:
+    before = judge(tmp_path)
+    before(embedded(0, 5), 0.0)
+    before.save()
+    path = tmp_path / "monitor.json"
+    stored = orjson.loads(path.read_bytes())
+    own_past = orjson.loads((tmp_path / "own_past.json").read_bytes())["state"]
+    before(embedded(5, 5), 60.0)
+    before.save(closing=True)  # by a later version, before this one was put in place again
+    stored["state"]["monitor"]["detectors"] |= own_past["detectors"]
+    stored["state"]["monitor"]["drift"] = own_past["drift"]
+    path.write_bytes(orjson.dumps(stored))
+    assert references(judge(tmp_path)) == 5

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from agent.records import SavedState
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
 from agent.store import migrations
+from agent.store.table_rows import when
 from agent.surroundings import Surroundings
 from tests.agent import findings
 from tests.clickhouse_http import ClickHouseServer
@@ -275,6 +277,16 @@ def test_a_full_buffer_drops_comparisons_first_and_traffic_never() -> None:
     assert sum(size for rows in sink._rest.values() for _, size in rows) == sink._bytes
 
 
+def test_while_the_store_is_away_one_saved_state_waits_the_latest(new_sink: Callable[..., Sink]) -> None:
+    sink = new_sink(dsn="clickhouse://default@127.0.0.1:9/gapwatch")
+    with sink._changed:
+        for minute in range(10):
+            sink.submit(SavedState(findings.NOW + minute, 2, ("adapter/a",), b"x" * 10_000))
+        assert [row["at"] for row, _ in sink._rest["states"]] == [when(findings.NOW + 9)]
+        assert sink._bytes == sum(size for rows in sink._rest.values() for _, size in rows)
+        assert 10_000 < sink._bytes < 20_000
+
+
 def test_many_waiting_batches_go_in_few_inserts(
     clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
@@ -284,7 +296,7 @@ def test_many_waiting_batches_go_in_few_inserts(
         for i in range(30):
             sink.submit(findings.batch(100 * i, n=i + 1))
     assert settle(sink), sink.status
-    sent = clickhouse.inserts[before:]
+    sent = [insert for insert in clickhouse.inserts[before:] if "`schema_version` (" not in insert["statement"]]
     assert len(sent) < 30, "four inserts a batch would be 120"
     client = connect(server_dsn)
     for table in ("request_counts", "batches"):

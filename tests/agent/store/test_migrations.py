@@ -112,7 +112,7 @@ def test_every_table_with_an_end_may_be_given_another(migrated: store.Client) ->
     every = dict.fromkeys(migrations.TIMES, 20 * DAY)
     assert set(migrations.keep(migrated, every)) == set(every)
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
-    assert tables - set(every) == {"goldens", "schema_version", "incident_pods"}
+    assert tables - set(every) == {"goldens", "schema_version", "incident_pods", "states", "state_claims"}
 
 
 def test_a_time_of_keeping_that_the_account_may_not_set_stops_no_row(server: ClickHouseServer, database: str) -> None:
