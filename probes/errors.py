@@ -2,7 +2,8 @@
 
 ProbeError
 ├── Unreplayable    artefacts that cannot be replayed now (half written, missing): unmonitorable, try again next round
-│   └── NoMemory    not enough memory for them: unmonitorable, try again after a change or some rounds later
+│   ├── NoMemory    not enough memory for them: unmonitorable, try again after a change or some rounds later
+│   └── EngineAway  the serving engine does not answer, starts or has too much to do: unmonitorable, try again later
 ├── Unsupported     the adapter needs a feature that this runner lacks (DoRA, bias ...): named, never ignored
 └── Refused         input that is wrong and will stay wrong: says what was seen and what was wanted
     ├── MissingGolden   no golden record: one that was never made, or a file that is gone
@@ -48,6 +49,17 @@ class NoMemory(Unreplayable):
         reason = device_message or ", ".join(figures) or "how much was requested is unknown"
         super().__init__(path, f"not enough memory: {reason}{f'; {meaning}' if meaning else ''}")
         self.requested, self.free, self.device_message = requested, free, device_message
+
+
+class EngineAway(Unreplayable):
+    """The serving engine gives no answer now, and is not at fault for it: it is down, starting, stopping or overloaded.
+
+    path: its address; again_in_s: as it wishes (Retry-After), None where it does not say
+    """
+
+    def __init__(self, path: str, why: str, again_in_s: float | None = None) -> None:
+        super().__init__(path, why)
+        self.again_in_s = again_in_s
 
 
 class Unsupported(ProbeError):
