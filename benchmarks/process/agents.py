@@ -71,11 +71,14 @@ class Agent:
 
 
 @contextmanager
-def agent(folder: Path, settings: dict[str, Any]) -> Iterator[Agent]:
-    """An agent with these settings over ``without_models``, from its start until it is ended."""
+def agent(folder: Path, settings: dict[str, Any], ports: tuple[int, int] | None = None) -> Iterator[Agent]:
+    """An agent with these settings over ``without_models``, from its start until it is ended.
+
+    ports: for metrics and for commands; by default two that are free, which needs IPv4
+    """
     folder.mkdir(parents=True)
-    port = free_port()
-    own = {"telemetry": {"prometheus_port": port, "control_port": free_port()}, "state_dir": str(folder / "state")}
+    port, control_port = ports or (free_port(), free_port())
+    own = {"telemetry": {"prometheus_port": port, "control_port": control_port}, "state_dir": str(folder / "state")}
     config = folder / "gapwatch.yaml"
     config.write_text(yaml.safe_dump(without_models() | settings | own))
     with (folder / "agent.log").open("wb") as log:

@@ -110,7 +110,8 @@ def _answer_on_ipv6() -> None:
     """Runs in the network without IPv4; ends with 0 where /livez answers."""
     import httpx
 
-    with tempfile.TemporaryDirectory() as folder, agent(Path(folder) / "agent", {}) as running:
+    ports = 9464, 9465  # nothing else is in this network
+    with tempfile.TemporaryDirectory() as folder, agent(Path(folder) / "agent", {}, ports) as running:
 
         def answers() -> bool:
             try:
