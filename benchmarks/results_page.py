@@ -26,7 +26,8 @@ under `benchmarks/` says how its figures are measured and what they rest on, and
 [how figures are checked](mathematics.md#how-figures-are-checked) says why they could have failed.
 
 `make figures` runs `main_job` and `canary_evidence` and writes this page again. `traffic_evidence` takes hours on a CPU
-and is run apart, as are `sampling_speed`, which needs a Kafka, and `replay_on_gpu`, which needs a card. "Zoo" is 24
+and is run apart, as are `sampling_speed`, which needs a Kafka, `replay_on_gpu`, which needs a card, and
+`harmless`, which needs a kubelet for its third part. "Zoo" is 24
 small adapters, trained when first asked for, on three small models, so that no figure of the canaries rests on the
 three adapters of the example.
 
