@@ -258,6 +258,18 @@ class Reconfigurable(Protocol):
 
 
 @runtime_checkable
+class PureFunction(Protocol):
+    """A runner whose answer depends, beyond rounding, on nothing but the hashes of its live files, the replay, and how
+    it computes. Without it every canary is replayed in every round."""
+
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
+        """As ``Runner.identity``: of what is loaded now."""
+
+    def computed_by(self) -> str:
+        """Device, type and kernel that the answers of this process come from; another one may round otherwise."""
+
+
+@runtime_checkable
 class LosesDevice(Protocol):
     """A runner whose device may fail so that only another process can use it again. Without it every failure counts as
     one that the next round may not have."""

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import structlog
@@ -29,6 +29,7 @@ from agent.worker.response_scorer import ResponseScorer
 from agent.worker.results import Results, working
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
+from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import due
 from probes.errors import NoMemory, ProbeError
@@ -49,7 +50,7 @@ Result = CanaryResult | ScoredBatch | LiveIdentities | TurnEnded
 class WatchedBase:
     """One base with its runner and the golden records of its adapters, looked for again before each round.
 
-    responses: scores and embeds its sampled responses; opened: is the runner?
+    responses: scores and embeds its sampled responses; kept: its canaries' answers; opened: is the runner?
     number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
     """
 
@@ -62,6 +63,7 @@ class WatchedBase:
     last: float | None = None
     looked: float | None = None
     opened: bool = False
+    kept: KeptAnswers = field(default_factory=KeptAnswers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,8 @@ class Worker:
     def _replayed(self, base: WatchedBase, number: int, at: float) -> BaseRound | None:
         started = self._clock.steady()
         scheduled = Scheduled(base.name, number, at, self._schedule.budget, self._schedule.seed)
-        done = replay_base_round(base.runner, self._causes.with_signatures(base.goldens.held), scheduled, self._stopped)
+        goldens = self._causes.with_signatures(base.goldens.held)
+        done = replay_base_round(base.runner, goldens, scheduled, self._stopped, base.kept)
         return None if done is None else replace(done, duration_s=self._clock.steady() - started)
 
     def _look_for_responses(self, base: WatchedBase) -> None:

@@ -9,10 +9,12 @@ the caller says when the round began, and measures how long it took.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detectors.canaries.retention import measure, prepare
+from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
+from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.schedule import plan_round
@@ -54,16 +56,22 @@ class Scheduled:
 
 
 def replay_base_round(
-    runner: Runner, goldens: Mapping[str, Golden | Unmonitorable], scheduled: Scheduled, stop: Stop
+    runner: Runner,
+    goldens: Mapping[str, Golden | Unmonitorable],
+    scheduled: Scheduled,
+    stop: Stop,
+    kept: KeptAnswers | None = None,
 ) -> BaseRound | None:
     """All canaries of one base's adapters in one scheduled round; None when it was stopped: half a round is no round.
 
     goldens: adapter -> its golden record, or why there is none, in the order of the config
+    kept: answers of earlier rounds, used and added to; None computes all
 
     Nothing that goes wrong with one adapter silences another: it becomes a blocked Round with a reason in words.
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
-    by either rendering of its prompt; ``tokens_processed`` counts every token that went through the model: prompts, and
-    forced tokens but the last. ``duration_s`` is left to the caller, who has a clock.
+    by either rendering of its prompt, whether its answer was computed now or kept; ``tokens_processed`` counts every
+    token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
+    who has a clock.
     """
     readiness = runner.refresh()
     parts: dict[str, _Part] = {}
@@ -77,7 +85,8 @@ def replay_base_round(
             blocked[adapter] = _blocked(adapter, scheduled, part, identity)
         else:
             parts[adapter] = part
-    answers, failures = _answers(runner, parts, stop)
+    answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
+    answers, failures = _answers(answering, parts)
     if stop():
         return None
     measured = {
@@ -86,12 +95,14 @@ def replay_base_round(
         else _measured(adapter, scheduled, part, answers)
         for adapter, part in parts.items()
     }
+    for adapter, done in measured.items():
+        answering.keep(parts[adapter], done, answers)
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     replayed = [
         canary_pair for part in parts.values() for canary_pair, _ in part.pairs if canary_pair.adapter in answers
     ]
     scored = sum(len(canary_pair.canary.forced) for canary_pair in replayed)
-    processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers)
+    processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers if replay in answering.computed)
     return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
 
@@ -151,27 +162,55 @@ def present_prompt(runner: Runner, canary: GoldenCanary) -> tuple[int, ...]:
     return prompt_of(runner, canary.id, canary.messages, len(canary.forced))
 
 
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """Replays of one round, from the kept answers where they hold. computed: those that were not"""
+
+    runner: Runner
+    scheduled: Scheduled
+    stop: Stop
+    kept: KeptAnswers
+    computed: set[Replay] = field(default_factory=set)
+
+    def __call__(self, replays: Sequence[Replay]) -> dict[Replay, Replayed]:
+        """See ``replay_pairs.ask``."""
+        known = self.kept.known(self.runner, replays, self.scheduled.at)
+        wanted = [replay for replay in replays if replay not in known]
+        answers = ask(self.runner, wanted, self.stop) if wanted else {}
+        self.computed.update(answers)
+        return known | answers
+
+    def keep(self, part: _Part, measured: Round, answers: Mapping[Replay, Replayed]) -> None:
+        """Of one adapter what was computed in this round and is within tolerance."""
+        far = {
+            m.comparison.reference.canary for m in measured.measurements if beyond_tolerance(m, part.golden.tolerances)
+        }
+        near = [replay for replay in part.replays if replay in self.computed and replay.canary not in far]
+        if measured.blocked is None:
+            self.kept.keep(self.runner, (answers[replay] for replay in near), self.scheduled.at)
+
+
 def _answers(
-    runner: Runner, parts: Mapping[str, _Part], stop: Stop
+    answering: _Answering, parts: Mapping[str, _Part]
 ) -> tuple[dict[Replay, Replayed], dict[str, Unmonitorable]]:
     """The answers of all adapters in one batched pass; where that fails, adapter by adapter, so that only the one at
     fault is not measured."""
     try:
-        return ask(runner, [replay for part in parts.values() for replay in part.replays], stop), {}
+        return answering([replay for part in parts.values() for replay in part.replays]), {}
     except (Unreplayable, Unsupported) as error:
         # Not the error itself: its frames hold tensors that there may be no room for twice.
         joint = _refusal(error)
     # One look only: a second one right after it would take files that are being written for files at rest.
-    readiness = runner.refresh()
+    readiness = answering.runner.refresh()
     answers: dict[Replay, Replayed] = {}
     failures: dict[str, Unmonitorable] = {}
     for adapter, part in parts.items():
-        failed = _why_not_again(runner, adapter, part, readiness)
+        failed = _why_not_again(answering.runner, adapter, part, readiness)
         if failed is None and len(parts) == 1:
             failed = joint
         if failed is None:
             try:
-                answers |= ask(runner, part.replays, stop)
+                answers |= answering(part.replays)
             except (Unreplayable, Unsupported) as error:
                 failed = _refusal(error)
         if failed is not None:

@@ -232,6 +232,11 @@ class Runner:
         able = ("sdpa", "eager") if network._supports_sdpa else ("eager",)
         return next((name for name in able if name != network.config._attn_implementation), "")
 
+    def computed_by(self) -> str:
+        placement = self.config.placement()
+        kernel = self.loaded.live.network.config._attn_implementation if self.loaded.live else ""
+        return f"torch {torch.__version__}, {placement.device}, {placement.dtype}, {kernel}"
+
     def half_precision(self) -> str:
         half = self.config.dtype in ("bfloat16", "float16")
         return self.config.dtype if half and self.config.placement().device.type == "cuda" else ""
