@@ -89,12 +89,16 @@ def _cpu(config: Config) -> Iterator[Check]:
     """A configured number of threads is used as it is; one above the limit slows down replay and engine alike."""
     share, configured = cpu_share.process_share(), config.probes.threads
     if not configured:
-        yield Check("cpu", True, f"{share.threads} threads, by {share.why}")
+        yield Check("cpu", True, f"{_threads(share.threads)}, by {share.why}")
     elif configured <= share.limit:
-        yield Check("cpu", True, f"{configured} threads as configured, of {share.limit} at most ({share.why})")
+        yield Check("cpu", True, f"{_threads(configured)} as configured, of {share.limit} at most ({share.why})")
     else:
-        result = f"{configured} threads as configured, where {share.limit} can run ({share.why})"
+        result = f"{_threads(configured)} as configured, where {share.limit} can run ({share.why})"
         yield Check("cpu", False, result, f"probes.threads at most {share.limit}, or 0")
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _kafka(config: Config) -> Iterator[Check]:

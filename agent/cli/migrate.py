@@ -42,7 +42,7 @@ def _migrated(config: ClickHouse) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Numbers of the migrations applied, and the tables whose time of keeping was set."""
     account = config.migrations
     file, user = (account.password_file, account.user) if account else (config.password_file, "")
-    client = store.connect(config.dsn, file, user)
+    client = store.connect(config.dsn, file, user, on_cluster=config.on_cluster)
     try:
         applied = migrations.migrate(client, replicated=config.replicated, on_cluster=config.on_cluster, clock=Clock())
         return applied, migrations.keep(client, config.keep, config.on_cluster)

@@ -35,20 +35,23 @@ _UNKNOWN_NAMES = {16, 47, UNKNOWN_TABLE, _UNKNOWN_DATABASE}
 _PARAMETER = re.compile(r"^--\s+(\w+)\s+=\s+'?([^':]*)'?:\s+(.*)$")
 
 
-def connect(dsn: str, password_file: Path | None = None, user: str = "", create: bool = True) -> Client:
+def connect(
+    dsn: str, password_file: Path | None = None, user: str = "", create: bool = True, on_cluster: str = ""
+) -> Client:
     """A client that several threads may share; its database is created where it does not exist.
 
     dsn: ``chdb:///folder``, ``chdb://memory``, ``clickhouse://user@host:8443/database``, or http(s):// likewise;
     ``?database=NAME`` picks the database of an embedded engine
     password_file: read at every call, so that a rotated password is picked up; user: another one than the address names
     create: false leaves a database that does not exist to ``gapwatch migrate``
+    on_cluster: name of the cluster on whose servers it is created, "" for this one alone
 
     Raises Refused where address or login is wrong, Retryable where the store is away or open in another process.
     """
     where = dsns.address(dsn)
     where = replace(where, user=user) if user else where
     try:
-        return _in_database(_opener(where, password_file), where, create)
+        return _in_database(_opener(where, password_file), where, _created(where, on_cluster) if create else "")
     except AgentError:
         raise
     except ImportError as error:
@@ -97,7 +100,13 @@ def _opener(where: Address, password_file: Path | None) -> Callable[..., Client]
     )
 
 
-def _in_database(open_client: Callable[..., Client], where: Address, create: bool) -> Client:
+def _created(where: Address, on_cluster: str) -> str:
+    """The statement that creates the database."""
+    return f"CREATE DATABASE IF NOT EXISTS `{where.database}`" + (f" ON CLUSTER '{on_cluster}'" if on_cluster else "")
+
+
+def _in_database(open_client: Callable[..., Client], where: Address, create: str) -> Client:
+    """create: by which statement, "" where that is left to another account"""
     database = where.database
     if not database:
         return open_client()
@@ -110,7 +119,7 @@ def _in_database(open_client: Callable[..., Client], where: Address, create: boo
         raise Retryable(str(where), f"there is no database {database}: gapwatch migrate creates it")
     default = open_client()
     try:
-        default.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
+        default.command(create)
     except Exception as error:
         if error_code(error) != ACCESS_DENIED:
             raise

@@ -81,7 +81,7 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     where tables are missing that this account may not create, and what ``store.connect`` raises.
     """
     by_this_account = settings.migrations is None
-    client = store.connect(settings.dsn, settings.password_file, create=by_this_account)
+    client = store.connect(settings.dsn, settings.password_file, create=by_this_account, on_cluster=settings.on_cluster)
     try:
         missing = [file.version for file in _unapplied(client, MIGRATIONS)]
         if missing and not by_this_account:

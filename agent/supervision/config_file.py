@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 2.0
 RETRY_S = 30.0
+# A file that no two looks agree on for so long is told.
+RESTLESS_S = 30.0
 NO_FILE = "no regular file"
 
 
@@ -54,6 +56,8 @@ class ConfigFile:
         self._missing: tuple[str, ...] = ()
         self._digest = self._digest_read = ""
         self._next_look = self._retry_at = float("-inf")
+        self._changing_since: float | None = None
+        self._restless = ""
 
     def look(self) -> None:
         """At most every LOOK_S seconds; never raises an Exception."""
@@ -63,6 +67,7 @@ class ConfigFile:
         self._next_look = now + LOOK_S
         digest = _digest(self._path)
         at_rest, self._digest = digest == self._digest, digest
+        self._watch_for_rest(at_rest, now)
         has_changed = digest != self._digest_read and (at_rest or self.config is None)
         if has_changed or (self._refusal and now >= self._retry_at):
             self._digest_read, self._retry_at = digest, now + RETRY_S
@@ -76,9 +81,23 @@ class ConfigFile:
         self._former = None, float("nan")
         self._refuse(error)
 
+    def _watch_for_rest(self, at_rest: bool, now: float) -> None:
+        if at_rest:
+            self._changing_since, self._restless = None, ""
+            return
+        self._changing_since = now if self._changing_since is None else self._changing_since
+        if not self._restless and now - self._changing_since >= RESTLESS_S:
+            wanted = f"wanted the same content at two looks {LOOK_S:.0f} s apart: find what writes it"
+            self._restless = (
+                f"{self._path}: changes without a rest since {_shown(self._clock.now() - RESTLESS_S)}; {wanted}"
+            )
+            log.error("configuration_restless", path=str(self._path), seconds=RESTLESS_S)
+
     @property
     def status(self) -> tuple[bool, str]:
-        problems = [problem for problem in (self._refusal, *self._missing, *self._moved_ports()) if problem]
+        problems = [
+            problem for problem in (self._refusal, self._restless, *self._missing, *self._moved_ports()) if problem
+        ]
         if problems:
             return False, "; ".join(problems)
         if self.config is None:

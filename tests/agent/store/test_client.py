@@ -37,6 +37,8 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "heartbeats",
         "goldens",
         "schema_version",
+        "states",
+        "state_claims",
     }
     assert tables == wanted | {"incident_pods"}, "the last one is a view"
 
@@ -186,3 +188,12 @@ def test_pods_are_counted_by_the_most_that_were_alive_in_one_minute(migrated: st
     for n in range(8):  # one after the other: never two at once
         beats(f"in-turn-{n}", NOW - 20_000 + 600 * n, NOW - 20_000 + 600 * n + 300)
     assert most(24) == 3
+
+
+def test_on_a_cluster_the_database_is_created_on_all_its_servers(clickhouse: ClickHouseServer) -> None:
+    dsn = f"clickhouse://default@127.0.0.1:{clickhouse.port}/elsewhere"
+    clickhouse.fail_next(1, status=403, code=497, match=b"CREATE DATABASE IF NOT EXISTS `elsewhere` ON CLUSTER 'main'")
+    with pytest.raises(Retryable, match="may not create it"):
+        store.connect(dsn, on_cluster="main")
+    store.connect(dsn).close()
+    store.connect(dsn, on_cluster="main").close()  # there is one: nothing is created

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from agent.clock import HandClock
 from agent.config import load
 from agent.errors import Refused
-from agent.supervision.config_file import LOOK_S, RETRY_S, ConfigFile, configured_ports
+from agent.supervision.config_file import LOOK_S, RESTLESS_S, RETRY_S, ConfigFile, configured_ports
 
 BASE: dict[str, Any] = {"models": [{"name": "m", "path": "./base", "adapters": [{"name": "a", "path": "adapters/a"}]}]}
 
@@ -114,6 +114,22 @@ def test_the_same_settings_in_another_text_are_the_same_configuration(
     path.write_text("# a comment\n" + path.read_text())
     looked(file, clock)
     assert file.config is before and file.loaded_at == clock.now()
+
+
+def test_a_file_that_never_rests_leaves_the_former_in_force_and_is_told_until_it_rests(
+    file: ConfigFile, path: Path, clock: HandClock
+) -> None:
+    looked(file, clock)
+    former = file.config
+    for second in range(int(RESTLESS_S / LOOK_S) + 1):
+        assert file.status[0], "shorter than that it may be an editor, or a volume that is being updated"
+        written(path, cluster=f"c{second}")
+        looked(file, clock, 1)
+    assert file.config is former
+    ok, words = file.status
+    assert not ok and "changes without a rest since" in words and str(path) in words
+    looked(file, clock)
+    assert file.status[0] and file.config is not None and file.config.cluster == f"c{second}"
 
 
 @pytest.mark.parametrize("text", [None, "kafak: {}", "models: ["])
