@@ -54,6 +54,9 @@ class Runner(memory.Runner):
                 time.sleep(1000.0)
             case "abort":
                 os.abort()
+            case "abort_without_memory":
+                os.write(2, f"memory allocation of {size} bytes failed\n".encode())  # as Rust's allocator does
+                os.abort()
             case "hold":
                 self._held.append(bytearray(int(size) * MB))
             case "share":
