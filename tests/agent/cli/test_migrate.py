@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import yaml
 
 from agent.cli.console import console
 from agent.cli.migrate import migrate_store
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.store import client as store
 from tests.clickhouse_http import ClickHouseServer
 
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = [{"name": "m", "path": "org/model", "adapters": [{"name": "a", "path": "adapters/a"}]}]
 
 
@@ -55,3 +58,18 @@ def test_an_account_without_rights_is_refused_with_where_they_are_listed(
     store.connect(f"clickhouse://admin@127.0.0.1:{server.port}/gapwatch").close()
     with pytest.raises(Refused, match=r"clickhouse\.migrations: .*Not enough privileges.*deploy/README\.md"):
         migrate_store(written(tmp_path, server), json=False)
+
+
+def test_an_embedded_store_that_an_agent_holds_is_left_to_that_agent(tmp_path: Path) -> None:
+    """By another process: within one the engine lets every client in."""
+    file = tmp_path / "gapwatch.yaml"
+    dsn = f"chdb:///{tmp_path}/store"
+    file.write_text(yaml.safe_dump({"models": MODELS, "clickhouse": {"dsn": dsn}}))
+    holding = "import sys; from agent.store import client; c = client.connect(sys.argv[1]); print('open', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{holding}; input()", dsn], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
+        with pytest.raises(Retryable, match="stop the agent to apply those of this one"):
+            migrate_store(file, json=False)
+        holder.kill()
