@@ -103,7 +103,7 @@ def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> 
     # A request for log-probabilities of its prompt computes all of it, whatever the cache holds, and leaves it there.
     salt = body.get("cache_salt") or ""
     most = body.get("max_tokens", 16)
-    continuation = engine.generated(model, prompt, most, salt, streamed)
+    continuation = engine.generated(model, prompt, most, salt, streamed, body.get("allowed_token_ids"))
     if streamed:
         return as_events(_chunks(settings, body, continuation, model))
     choice = {
