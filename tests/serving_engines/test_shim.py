@@ -202,11 +202,11 @@ def test_the_token_is_wanted_where_the_engine_has_a_key() -> None:
 
 
 def test_bad_transport() -> None:
-    with serving() as server, httpx.Client(base_url=server.url, timeout=0.3) as client:
+    with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client:
 
-        def models(spoil: transport.Spoil) -> httpx.Response:
+        def models(spoil: transport.Spoil, timeout: float = 60) -> httpx.Response:
             server.transport.set(spoil, only="/v1/models")
-            return client.get("/v1/models")
+            return client.get("/v1/models", timeout=timeout)
 
         assert models(transport.html).headers["Content-Type"] == "text/html"
         late = models(transport.status(429, Retry_After="7"))
@@ -218,7 +218,7 @@ def test_bad_transport() -> None:
             with pytest.raises(ValueError):
                 models(spoil).json()
         with pytest.raises(httpx.ReadTimeout):
-            models(transport.slow(60.0))
+            models(transport.slow(600.0), timeout=0.2)
         with pytest.raises(httpx.RemoteProtocolError):
             models(transport.cut)
         assert client.get("/version").status_code == 200
