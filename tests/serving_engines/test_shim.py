@@ -74,6 +74,13 @@ def test_what_is_generated_is_what_is_scored() -> None:
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(again, abs=1e-6)
 
 
+def test_the_only_allowed_token_is_generated_with_its_log_probability_from_before_the_mask() -> None:
+    with serving() as server:
+        choice = asked(server, "alpha", PROMPT, logprobs=2, allowed_token_ids=[ANSWER[0]])["choices"][0]
+        assert choice["token_ids"] == [ANSWER[0]]
+        assert choice["logprobs"]["token_logprobs"] == [scored(server, "alpha")[0]]
+
+
 @pytest.mark.parametrize(
     ("fault", "as_model"), [("not_applied", "base-v1"), ("wrong_adapter:beta", "beta"), ("scale:1.0", "alpha")]
 )

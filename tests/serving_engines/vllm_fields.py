@@ -103,7 +103,7 @@ def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> 
     # A request for log-probabilities of its prompt computes all of it, whatever the cache holds, and leaves it there.
     salt = body.get("cache_salt") or ""
     most = body.get("max_tokens", 16)
-    continuation = engine.generated(model, prompt, most, salt, streamed)
+    continuation = engine.generated(model, prompt, most, salt, streamed, body.get("allowed_token_ids"))
     if streamed:
         return as_events(_chunks(settings, body, continuation, model))
     choice = {
@@ -313,4 +313,5 @@ def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
         "vllm:kv_cache_usage_perc": settings.cache_usage,
     }
     lines = [f"# TYPE {name} gauge\n{name}{labels} {float(value)}\n" for name, value in gauges.items()]
+    lines.append(f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {settings.started}\n")
     return Reply(200, "".join(lines).encode(), "text/plain; version=0.0.4; charset=utf-8")
