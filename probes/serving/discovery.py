@@ -27,7 +27,11 @@ def connect(address: Address, engine: str = AUTO) -> Engine:
     if engine not in (AUTO, *KINDS):
         raise Refused("engine", repr(engine), f"one of {', '.join((AUTO, *KINDS))}")
     client = Client(address)
-    kind = kind_of(client) if engine == AUTO else engine
+    try:
+        kind = kind_of(client) if engine == AUTO else engine
+    except BaseException:
+        client.close()
+        raise
     made: Engine = import_module(f"probes.serving.dialects.{kind}").Engine(address, client)
     return made
 
