@@ -85,6 +85,7 @@ def _text(golden: Golden) -> dict[str, Any]:
             "golden_text": canary.golden_text,
             "noise": _floor_text(canary.reference.noise),
             **({OUTSIDE: floor} if (floor := canary.reference.noise.mass_outside) else {}),
+            **({"listed": listed} if (listed := canary.reference.listed) else {}),
         }
         for canary in golden.canaries
     ]
@@ -221,12 +222,14 @@ class _Reader:
             golden=self._name,
             split=split,
             kept=kept,
-            **sides,
+            golden_adapter=sides["golden_adapter"],
+            golden_base=sides["golden_base"],
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=_floor(row["noise"], row.get(OUTSIDE, 0.0)),
             faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
+            listed=row.get("listed", 0),
         )
 
 
