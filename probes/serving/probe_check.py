@@ -22,13 +22,10 @@ from detectors.canaries.route_agreement import (
     root_mean_square,
     route_agreement,
 )
-from detectors.records import Floats, Reference
+from detectors.records import Floats
 from probes.errors import EngineAway, Unreplayable
-from probes.golden.record import Golden, GoldenCanary
 from probes.serving.engine import Engine, Listed, Request, Route
 
-# Canaries of a check: with 8, 3 that disagree make a route blind.
-CANARIES = 8
 # Tokens that are written for each, and so many more that are scored behind them in one of the repeats: the positions
 # that are compared then lie in a longer text, which rounds otherwise and means the same.
 TOKENS, BEHIND = 16, 8
@@ -68,26 +65,6 @@ class Checked:
     route: Route
     agreements: Mapping[Route, RouteAgreement]
     findings: tuple[str, ...]
-
-
-def probes_of(golden: Golden, seed: int) -> list[Probe]:
-    """Eight canaries of the record's pool, drawn at random. seed: another one for each check"""
-    order = np.random.default_rng([seed, len(golden.pool)]).permutation(len(golden.pool))[:CANARIES]
-    return [_probe(golden.pool[int(index)], is_offline=not golden.made_on) for index in order]
-
-
-def _probe(canary: GoldenCanary, is_offline: bool) -> Probe:
-    reference = canary.reference
-    a, b = (of_tokens(reference, canary.forced, side) for side in ("golden_adapter", "golden_base"))
-    offline = a if is_offline else np.zeros(0, np.float32)
-    return Probe(canary.prompt, root_mean_square(a, b), canary.forced, offline)
-
-
-def of_tokens(reference: Reference, forced: Sequence[int], side: str) -> Floats:
-    """(T,) log-probabilities of the continuation's own tokens, which every record keeps. side: a golden one, by name"""
-    is_forced = reference.kept == np.asarray(forced, np.int32)[:, None]
-    log_probs: Floats = getattr(reference, side).log_probs
-    return np.max(np.where(is_forced, log_probs, -np.inf), axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

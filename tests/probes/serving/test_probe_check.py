@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from detectors.canaries.route_agreement import Sight
+from probes.canaries.route_probes import probes_of
 from probes.errors import EngineAway
 from probes.runners.memory import Config
 from probes.serving.engine import Route
-from probes.serving.probe_check import Checked, Probe, ProbeCheck, of_tokens, probes_of
+from probes.serving.probe_check import Checked, Probe, ProbeCheck
 from tests.probes.serving.toy_engine import BASE, ToyEngine
 from tests.probes.worlds import ADAPTERS, enrolled
 
@@ -97,11 +98,3 @@ def test_an_adapter_without_effect_that_was_never_accepted_leaves_nothing_to_che
 def test_an_engine_that_is_away_is_not_judged() -> None:
     with pytest.raises(EngineAway):
         checked(engine(away=True))
-
-
-def test_the_tokens_of_a_record_have_the_log_probabilities_that_it_holds() -> None:
-    canary = enrolled("alpha").canaries[0]
-    values = of_tokens(canary.reference, canary.forced, "golden_adapter")
-    assert values.shape == (len(canary.forced),)
-    # A greedy continuation's token is the most probable one.
-    assert np.allclose(values, canary.reference.golden_adapter.log_probs.max(axis=1))
