@@ -82,6 +82,8 @@ class Replay:
     canary: name of the text, returned as it is; prompt: token ids, at least one; forced: the T token ids
     kept: (T, K) token ids whose log-probabilities are wanted at each position, -1 where padded; None for the whole
     vocabulary (at enrolment only: T x V floats)
+    listed: tokens of each position by which the kept ones are read, where the runner sees no more (``Listing``); 0 for
+    as many as it sees
     """
 
     canary: str
@@ -89,6 +91,7 @@ class Replay:
     forced: tuple[int, ...]
     target: Target
     kept: Ints | None = None
+    listed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +110,7 @@ class Replayed:
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """May this base or adapter be replayed now? blocked: None, or the reason why not (files_changing, unreadable,
-    no_memory, not_replayed_yet); detail: that reason in words, with the file"""
+    no_memory, engine_away, not_served, not_replayed_yet); detail: that reason in words, with the file"""
 
     blocked: Reason | None = None
     detail: str = ""
@@ -255,6 +258,16 @@ class Reconfigurable(Protocol):
 
     def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
         """A second runner over the same files, not yet open; "" keeps this runner's own setting."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A runner that sees the most probable tokens of a position and nothing of the others, as serving engines list
+    them. It has no golden copies, answers at no other strength than 0 and 1, embeds nothing, and raises Unsupported or
+    Unreplayable for all that. Golden records are read through the same listing (probes/serving/listed_summary.py)."""
+
+    def most_listed(self) -> int:
+        """Tokens that it lists at a position, at least 1. Raises Unreplayable where that is not known yet."""
 
 
 @runtime_checkable

@@ -29,9 +29,9 @@ from agent.worker.response_scorer import ResponseScorer
 from agent.worker.results import Results, working
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
-from probes.canaries.round import Scheduled, replay_base_round
+from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
-from probes.errors import NoMemory, ProbeError
+from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
 from probes.runner import LosesDevice, Runner
 from probes.scoring.interaction import Interaction
@@ -293,9 +293,8 @@ class Worker:
             done = self._replayed(base, number, at)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            reason = Reason.NO_MEMORY if isinstance(error, NoMemory | MemoryError) else Reason.REPLAY_FAILED
             why = str(error) or type(error).__name__
-            done = blocked_round(base.name, base.adapters, number, at, reason, why)
+            done = blocked_round(base.name, base.adapters, number, at, reason_of(error), why)
         if done is not None:
             self._results.put(done)
 

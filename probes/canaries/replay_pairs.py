@@ -37,7 +37,7 @@ def replay_pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | No
     prompt_ids = canary.prompt if prompt is None else prompt
 
     def replay(target: Target) -> Replay:
-        return Replay(canary.id, prompt_ids, canary.forced, target, canary.reference.kept)
+        return Replay(canary.id, prompt_ids, canary.forced, target, canary.reference.kept, canary.reference.listed)
 
     return ReplayPair(canary, replay(Target(adapter)), replay(Target(None)))
 

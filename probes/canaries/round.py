@@ -16,9 +16,10 @@ from detectors.records import BaseRound, Comparison, Identity, Measurement, Reas
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.schedule import plan_round
-from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
+from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
 from probes.runner import Readiness, Replay, Replayed, Runner, Stop
+from probes.serving.listed_summary import read_by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +114,13 @@ def _part(
     try:
         changes = check_identity(golden, runner)
         drawn = plan_round(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
+        picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
+        counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
+        prompts = _rendered(runner, counts)
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
-    counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
-    prompts = _rendered(runner, counts)
+    except (Unreplayable, Unsupported) as error:
+        return _refusal(error)
     if isinstance(prompts, Unmonitorable):
         return prompts
     pairs = tuple((replay_pair(canary, adapter, prompts[canary]), times) for canary, times in counts.items())
@@ -129,11 +133,13 @@ def _part(
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
-    """Each canary's prompt as production gets it now, or which of them cannot be rendered and why."""
+    """Each canary's prompt as production gets it now, or which of them cannot be rendered and why. Raises EngineAway."""
     prompts, faults = {}, {}
     for canary in canaries:
         try:
             prompts[canary] = present_prompt(runner, canary)
+        except EngineAway:
+            raise
         except Unreplayable as error:
             faults[canary.id] = error.why
     if faults:
@@ -155,9 +161,11 @@ def _answers(
     runner: Runner, parts: Mapping[str, _Part], stop: Stop
 ) -> tuple[dict[Replay, Replayed], dict[str, Unmonitorable]]:
     """The answers of all adapters in one batched pass; where that fails, adapter by adapter, so that only the one at
-    fault is not measured."""
+    fault is not measured. An engine that is away is left alone until the next round."""
     try:
         return ask(runner, [replay for part in parts.values() for replay in part.replays], stop), {}
+    except EngineAway as error:
+        return {}, dict.fromkeys(parts, _refusal(error))
     except (Unreplayable, Unsupported) as error:
         # Not the error itself: its frames hold tensors that there may be no room for twice.
         joint = _refusal(error)
@@ -180,7 +188,14 @@ def _answers(
 
 
 def _refusal(error: ProbeError) -> Unmonitorable:
-    return Unmonitorable(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.REPLAY_FAILED, str(error))
+    return Unmonitorable(reason_of(error), str(error))
+
+
+def reason_of(error: Exception) -> Reason:
+    """Why nothing could be replayed, by what failed."""
+    if isinstance(error, NoMemory | MemoryError):
+        return Reason.NO_MEMORY
+    return Reason.ENGINE_AWAY if isinstance(error, EngineAway) else Reason.REPLAY_FAILED
 
 
 def _why_not_again(
