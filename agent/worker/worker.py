@@ -29,7 +29,7 @@ from agent.worker.response_scorer import ResponseScorer
 from agent.worker.results import Results, working
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
-from probes.canaries.round import Scheduled, replay_base_round
+from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
 from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
