@@ -81,8 +81,8 @@ def opened(case: Case) -> Runner:
 def golden(top: int) -> Golden:
     questions = [Canary(f"q{i}", ({"role": "user", "content": f"Where is item {i * 37} of {i}?"},)) for i in range(64)]
     settings = EnrolSettings(base="toy", at=0.0, per_half=24, min_pool=24, top=top)
-    asked = Request(opened(CASES[0]), "alpha", CanarySet(tuple(questions)), settings, list(ADAPTERS), _quiet, _never)
-    return enrol(asked)
+    request = Request(opened(CASES[0]), "alpha", CanarySet(tuple(questions)), settings, list(ADAPTERS), _quiet, _never)
+    return enrol(request)
 
 
 def canaries(top: int = 20) -> tuple[GoldenCanary, ...]:
@@ -94,9 +94,9 @@ def answered(case: Case) -> tuple[tuple[Floats, Floats], ...]:
     """Of each canary the whole answers under the adapter's name and under the base's."""
     runner = opened(case)
     targets = Target("alpha"), Target(None)
-    asked = [Replay(canary.id, canary.prompt, canary.forced, each) for canary in canaries() for each in targets]
-    answers = {answer.replay: answer.full for answer in runner.run(asked, _never)}
-    full = [answers[replay] for replay in asked]
+    replays = [Replay(canary.id, canary.prompt, canary.forced, each) for canary in canaries() for each in targets]
+    answers = {answer.replay: answer.full for answer in runner.run(replays, _never)}
+    full = [answers[replay] for replay in replays]
     return tuple((_whole(full[i]), _whole(full[i + 1])) for i in range(0, len(full), 2))
 
 
@@ -148,7 +148,7 @@ def row(case: Case) -> tuple[float, ...]:
 
 def _apart(whole: Sequence[Figures], listed: Sequence[Figures]) -> list[float]:
     pairs = list(zip(whole, listed, strict=True))
-    return [max(abs(getattr(one, name) - getattr(other, name)) for one, other in pairs) for name in COMPARED]
+    return [max(abs(getattr(exact, name) - getattr(read, name)) for exact, read in pairs) for name in COMPARED]
 
 
 def _quiet(*_: object) -> None: ...

@@ -46,8 +46,6 @@ WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline")
 OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
 OUTSIDE = "mass_outside"
-# Tokens of each position by which all canaries are read; written where it is not 0.
-LISTED = "listed"
 
 
 def content_hash(data: bytes) -> str:
@@ -89,14 +87,13 @@ def _text(golden: Golden) -> dict[str, Any]:
             "golden_text": canary.golden_text,
             "noise": _floor_text(canary.reference.noise),
             **({OUTSIDE: floor} if (floor := canary.reference.noise.mass_outside) else {}),
+            **({"listed": listed} if (listed := canary.reference.listed) else {}),
         }
         for canary in golden.canaries
     ]
     if golden.hash_scheme != 1:
         plain |= {name: getattr(golden, name) for name in OF_SCHEME}
     plain |= {name: value for name in WHERE_NOT_EMPTY if (value := getattr(golden, name))}
-    if listed := golden.canaries[0].reference.listed if golden.canaries else 0:
-        plain[LISTED] = listed
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
     if outside := {name: floor.mass_outside for name, floor in golden.noise.items() if floor.mass_outside}:
@@ -163,8 +160,7 @@ def _golden(text: dict[str, Any], arrays: dict[str, NDArray[Any]], name: str) ->
     if (scheme := text.get("hash_scheme", 1)) not in SCHEMES:
         wanted = f"one of {', '.join(map(str, SCHEMES))}: it was made by a newer gapwatch"
         raise Refused(f"golden record {name}", f"hash scheme {scheme}", wanted)
-    signatures = SignatureReader(arrays, text.get(FAULTS, []))
-    reader = _Reader(arrays, tuple(text["others"]), name, signatures, text.get(LISTED, 0))
+    reader = _Reader(arrays, tuple(text["others"]), name, SignatureReader(arrays, text.get(FAULTS, [])))
     field_names = {field.name for field in fields(Golden)}
     return Golden(
         **{
@@ -186,15 +182,9 @@ class _Reader:
     """Cuts the canaries from the concatenated arrays, in the order in which they were written."""
 
     def __init__(
-        self,
-        arrays: dict[str, NDArray[Any]],
-        others: tuple[str, ...],
-        name: str,
-        signatures: SignatureReader,
-        listed: int,
+        self, arrays: dict[str, NDArray[Any]], others: tuple[str, ...], name: str, signatures: SignatureReader
     ) -> None:
         self._arrays, self._others, self._name, self._signatures = arrays, others, name, signatures
-        self._listed = listed
         self._prompt, self._position, self._entry = 0, 0, 0
 
     def canary(self, row: dict[str, Any]) -> GoldenCanary:
@@ -233,13 +223,14 @@ class _Reader:
             golden=self._name,
             split=split,
             kept=kept,
-            **sides,
+            golden_adapter=sides["golden_adapter"],
+            golden_base=sides["golden_base"],
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=_floor(row["noise"], row.get(OUTSIDE, 0.0)),
             faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
-            listed=self._listed,
+            listed=row.get("listed", 0),
         )
 
 

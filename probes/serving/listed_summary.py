@@ -108,7 +108,8 @@ def through(reference: Reference, forced: Sequence[int], most: int) -> Reference
 
     Kept are then the tokens that would have been listed for adapter or base, and the continuation's. Their values are
     exact for both. Of the curve between, of other adapters and of signatures the k-th value is taken among the record's
-    kept tokens, so that it is too low where others were among the k most probable (docs/mathematics.md#served-canaries).
+    kept tokens, so that it is too low where others were among the k most probable.
+    Source: docs/mathematics.md#served-canaries.
     """
     k = min(most, _most_known(reference))
     if k == reference.listed:

@@ -91,6 +91,18 @@ class ProbeCheck:
     def __init__(self, engine: Engine, base: str, routes: Sequence[Route], salt: Callable[[], str]) -> None:
         self._engine, self._base, self._routes, self._salt = engine, base, tuple(routes), salt
         self._crossings: dict[Route, float] = {}
+        self._known: dict[str, Checked] = {}
+
+    def known(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> Checked:
+        """``route_for``, which is asked once for each adapter until ``forget``."""
+        if adapter not in self._known:
+            self._known[adapter] = self.route_for(adapter, probes, tolerance)
+        return self._known[adapter]
+
+    def forget(self) -> None:
+        """After what may change how the engine computes: a restart, another version, a reload of an adapter."""
+        self._crossings.clear()
+        self._known.clear()
 
     def route_for(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> Checked:
         """The first route that shows what is served under the adapter's name; TEXT where there is none.

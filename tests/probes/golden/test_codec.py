@@ -161,6 +161,16 @@ def test_messages_checks_and_what_was_not_recorded_come_back() -> None:
     assert read.unrecorded == ("stacked b: no",)
 
 
+def test_a_record_read_through_a_listing_stays_one_and_others_name_none() -> None:
+    made = golden()
+    (first, *rest) = made.canaries
+    read = from_bytes(
+        to_bytes(replace(made, canaries=(replace(first, reference=replace(first.reference, listed=5)), *rest)))
+    )
+    assert [canary.reference.listed for canary in read.canaries] == [5, *(0 for _ in rest)]
+    assert b'"listed"' not in to_bytes(made)
+
+
 def test_what_of_a_continuation_is_not_scored_and_that_it_was_cut_come_back() -> None:
     made = golden()
     partly = replace(made.canaries[0], unscored=(7, 8, 9), cut=True)

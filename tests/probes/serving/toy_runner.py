@@ -41,7 +41,7 @@ class ToyRunner(Runner):
         return {replay: self._listed(replay) for replay in replays if not stop()}
 
     def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
-        checked = self.check.route_for(adapter, probes, tolerance)
+        checked = self.check.known(adapter, probes, tolerance)
         self.routes[adapter] = checked.route
         return checked.findings
 
