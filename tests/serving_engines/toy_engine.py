@@ -78,15 +78,25 @@ class ToyEngine:
         return self._log_probs(ids, adapter, 0, None)
 
     def generated(
-        self, model: str, prompt: Sequence[int], most: int, salt: str = "", streamed: bool = False
+        self,
+        model: str,
+        prompt: Sequence[int],
+        most: int,
+        salt: str = "",
+        streamed: bool = False,
+        allowed: Sequence[int] | None = None,
     ) -> Continuation:
-        """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt."""
+        """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt.
+
+        allowed: tokens that a mask leaves, None for all; log-probabilities are those from before it
+        """
         adapter = None if streamed and self.faults.streams_base else self._adapter(model)
         cached, computed_by = self._prefix(model, prompt, salt)
         text, rows = list(prompt), list[Floats]()
         while len(rows) < most:
             rows.append(self._log_probs(text, adapter, cached, computed_by)[-1])
-            text.append(int(np.nan_to_num(rows[-1], nan=-np.inf).argmax()))
+            choices = np.arange(toy.VOCABULARY) if allowed is None else np.asarray(allowed)
+            text.append(int(choices[np.nan_to_num(rows[-1][choices], nan=-np.inf).argmax()]))
             if text[-1] == toy.END:
                 break
         self._keep(model, prompt, salt)
