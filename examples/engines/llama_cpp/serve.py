@@ -1,0 +1,42 @@
+"""llama.cpp's own HTTP server, from the package xllamacpp, in this process: until it is ended.
+
+python -m examples.engines.llama_cpp.serve BASE.gguf --adapter ROUTER.gguf --port 8080
+
+Prints its address when it is ready. It has the paths and fields of ``llama-server``, which is what one runs in
+production: ``llama-server -m BASE.gguf --lora ROUTER.gguf --metrics``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+import xllamacpp
+
+
+def start(base: str, adapters: list[str], port: int, context: int = 2048) -> xllamacpp.Server:
+    """A server that listens on the loopback; port 0 takes a free one. All adapters are at scale 1."""
+    params = xllamacpp.CommonParams()
+    params.model.path = base
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.n_ctx = context
+    params.n_parallel = 1
+    params.endpoint_metrics = True
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in adapters]
+    return xllamacpp.Server(params)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base")
+    parser.add_argument("--adapter", action="append", default=[])
+    parser.add_argument("--port", type=int, default=8080)
+    given = parser.parse_args()
+    server = start(given.base, given.adapter, given.port)
+    print(server.listening_address, flush=True)
+    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main()
