@@ -23,6 +23,8 @@ from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
+from probes.serving.engine import Listed
+from probes.serving.probe_check import Probe
 
 # Returns true when the caller wants no more: checked between micro-batches and between generated tokens.
 Stop = Callable[[], bool]
@@ -123,11 +125,15 @@ class BatchShape:
 
     rows: most replays in a micro-batch; left_pad: padding before the prompt, else after the text
     chunk: tokens that each forward pass reads, through the key-value cache (chunked prefill); 0 for one pass
+    warm: a serving engine may use what its cache of prefixes holds; else it is kept from it, where the engine can
+    beside: requests of others that a serving engine answers at the same time
     """
 
     rows: int = 8
     left_pad: bool = False
     chunk: int = 0
+    warm: bool = False
+    beside: int = 0
 
 
 class Runner(Protocol):
@@ -268,6 +274,19 @@ class Listing(Protocol):
 
     def most_listed(self) -> int:
         """Tokens that it lists at a position, at least 1. Raises Unreplayable where that is not known yet."""
+
+    def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
+        """What it lists at each forced position, for enrolment: no kept tokens are chosen yet. Raises like ``run``."""
+
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+        """Take the first route that shows what is served under the adapter's name, for all later replays of it.
+
+        What was noticed on the way comes back in words. tolerance: allowed share of the adapter's effect. Raises
+        EngineAway, and Unreplayable where no route does.
+        """
+
+    def made_on(self, adapter: str) -> str:
+        """Which engine answers for this adapter and by which route, in words, for a golden record."""
 
 
 @runtime_checkable

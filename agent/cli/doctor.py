@@ -150,19 +150,14 @@ def _reachable(url: str) -> str:
 
 
 def model_checks(config: Config) -> Iterator[Check]:
-    if any(model.replay for model in config.models) and find_spec("torch") is None:
+    if any(model.in_process for model in config.models) and find_spec("torch") is None:
         yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
         if not model.replay:
             yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
             continue
-        base = _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
-        yield base
-        if find_spec("torch") and find_spec("transformers"):
-            if base.ok:
-                yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model), TOKENIZER_WANTED)
-            for adapter in model.adapters:
-                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
+        if model.path is not None and model.in_process:
+            yield from _artefacts(config, model, model.path)
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
                 yield Check(f"golden {name}", False, golden.detail, _golden_wanted(name, golden.reason))
@@ -170,6 +165,18 @@ def model_checks(config: Config) -> Iterator[Check]:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+
+
+def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
+    """The files of a base and of its adapters. source: of the base, as configured"""
+    base = _tried(f"base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
+    yield base
+    if find_spec("torch") and find_spec("transformers"):
+        if base.ok:
+            yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model, source), TOKENIZER_WANTED)
+        for adapter in model.adapters:
+            if adapter.path is not None:
+                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 
 def _golden_wanted(adapter: str, reason: Reason) -> str:
@@ -204,12 +211,12 @@ def _base(source: str) -> str:
     return str(place)
 
 
-def _tokenizer(config: Config, model: Model) -> str:
+def _tokenizer(config: Config, model: Model, source: str) -> str:
     """Can its tokenizer be read, and does its chat template render every canary? Raises Unreplayable."""
     from probes.artefacts.architecture import read_tokenizer
     from probes.model.chat_prompt import chat_token_ids
 
-    place = locate(model.path)
+    place = locate(source)
     if place.suffix == ".gguf":
         return "in the .gguf file: read when that is converted, not checked here"
     folder = next((path for path in _tokenizer_folders(config, model, place) if tokenizer_files(path)), place)

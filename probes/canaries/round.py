@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from detectors.canaries.base_answerer import base_answerer
 from detectors.canaries.retention import measure, prepare
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
+from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
 from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
-from probes.runner import Readiness, Replay, Replayed, Runner, Stop
+from probes.runner import Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
+from probes.serving.name_check import answerer_in_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +90,8 @@ def replay_base_round(
         else _measured(adapter, scheduled, part, answers)
         for adapter, part in parts.items()
     }
+    if isinstance(runner, Listing):
+        measured = _with_base_answering(measured)
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     replayed = [
         canary_pair for part in parts.values() for canary_pair, _ in part.pairs if canary_pair.adapter in answers
@@ -117,6 +122,7 @@ def _part(
         picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
+        noticed = _route_facts(runner, golden, scheduled.number) if isinstance(runner, Listing) else ()
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -128,8 +134,39 @@ def _part(
         (replay_pair(canary, adapter), times) for canary, times in counts.items() if prompts[canary] != canary.prompt
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
-    facts = (*runner.facts(adapter), *changes, *rerendered)
+    facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
     return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
+
+
+def _route_facts(runner: Listing, golden: Golden, seed: int) -> tuple[str, ...]:
+    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, in
+    words. Raises as ``Listing.choose_route`` does."""
+    allowed = golden.tolerances.allowed_deviation(golden.adapter)
+    noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed)
+    present = runner.made_on(golden.adapter)
+    moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
+    return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
+
+
+def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
+    """The rounds, or, where an adapter answers under the base's name, none that was measured: every gap in them was
+    taken from that adapter's answers."""
+    answerers = [base_answerer(round.measurements) for round in measured.values() if round.measurements]
+    answerer = next((known for known in answerers if known), None)
+    if answerer is None:
+        return dict(measured)
+    return {
+        adapter: replace(
+            round,
+            measurements=(),
+            raw=(),
+            blocked=Reason.NOT_SERVED,
+            detail=answerer_in_words(round.base, answerer),
+        )
+        if round.measurements
+        else round
+        for adapter, round in measured.items()
+    }
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:

@@ -40,6 +40,8 @@ PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank
 PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 # Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
+# Written where they are not empty.
+WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline")
 # Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
@@ -91,8 +93,7 @@ def _text(golden: Golden) -> dict[str, Any]:
     ]
     if golden.hash_scheme != 1:
         plain |= {name: getattr(golden, name) for name in OF_SCHEME}
-    if golden.base_grid:
-        plain["base_grid"] = golden.base_grid
+    plain |= {name: value for name in WHERE_NOT_EMPTY if (value := getattr(golden, name))}
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
     if outside := {name: floor.mass_outside for name, floor in golden.noise.items() if floor.mass_outside}:

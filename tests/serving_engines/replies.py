@@ -41,7 +41,7 @@ class Settings:
     token: bearer token that it wants, "" for none; most_listed: it refuses to list more tokens at a position
     cuts_listing: it lists no more than so many, whatever is asked; tells_cached: usage says what came from the cache
     processed: generated log-probabilities are those after a sampler that keeps the two most probable tokens
-    ready: False while it starts or stops
+    ready: False while it starts or stops; started: seconds since the epoch
     """
 
     token: str = ""
@@ -53,6 +53,7 @@ class Settings:
     tells_cached: bool = True
     processed: bool = False
     ready: bool = True
+    started: float = 1_795_000_000.0
     running: int = 0
     waiting: int = 0
     cache_usage: float = 0.0

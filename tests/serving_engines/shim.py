@@ -15,12 +15,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.serving_engines import vllm_fields
+from tests.serving_engines import openai_fields, sglang_fields, tgi_fields, vllm_fields
 from tests.serving_engines.replies import Dialect, Question, Reply, Settings
 from tests.serving_engines.toy_engine import ToyEngine
 from tests.serving_engines.transport import Transport
 
-FIELDS: dict[str, Dialect] = {"vllm": vllm_fields.reply}
+FIELDS: dict[str, Dialect] = {
+    "vllm": vllm_fields.reply,
+    "sglang": sglang_fields.reply,
+    "tgi": tgi_fields.reply,
+    "openai": openai_fields.reply,
+}
 
 
 @dataclass

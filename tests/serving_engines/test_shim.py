@@ -74,6 +74,13 @@ def test_what_is_generated_is_what_is_scored() -> None:
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(again, abs=1e-6)
 
 
+def test_the_only_allowed_token_is_generated_with_its_log_probability_from_before_the_mask() -> None:
+    with serving() as server:
+        choice = asked(server, "alpha", PROMPT, logprobs=2, allowed_token_ids=[ANSWER[0]])["choices"][0]
+        assert choice["token_ids"] == [ANSWER[0]]
+        assert choice["logprobs"]["token_logprobs"] == [scored(server, "alpha")[0]]
+
+
 @pytest.mark.parametrize(
     ("fault", "as_model"), [("not_applied", "base-v1"), ("wrong_adapter:beta", "beta"), ("scale:1.0", "alpha")]
 )
@@ -202,11 +209,11 @@ def test_the_token_is_wanted_where_the_engine_has_a_key() -> None:
 
 
 def test_bad_transport() -> None:
-    with serving() as server, httpx.Client(base_url=server.url, timeout=0.3) as client:
+    with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client:
 
-        def models(spoil: transport.Spoil) -> httpx.Response:
+        def models(spoil: transport.Spoil, timeout: float = 60) -> httpx.Response:
             server.transport.set(spoil, only="/v1/models")
-            return client.get("/v1/models")
+            return client.get("/v1/models", timeout=timeout)
 
         assert models(transport.html).headers["Content-Type"] == "text/html"
         late = models(transport.status(429, Retry_After="7"))
@@ -218,7 +225,7 @@ def test_bad_transport() -> None:
             with pytest.raises(ValueError):
                 models(spoil).json()
         with pytest.raises(httpx.ReadTimeout):
-            models(transport.slow(60.0))
+            models(transport.slow(600.0), timeout=0.2)
         with pytest.raises(httpx.RemoteProtocolError):
             models(transport.cut)
         assert client.get("/version").status_code == 200

@@ -1,4 +1,8 @@
-"""Requests and replies as vLLM's OpenAI server has them, field by field."""
+"""Requests and replies as vLLM's OpenAI server has them, field by field.
+
+Checked against vLLM's vllm/entrypoints/openai/completion/protocol.py (CompletionRequest, CompletionResponse and their
+parts; main of autumn 2026). Not modelled: several prompts in one request, n, stop strings, beam search, embeddings.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectors.records import Floats
-from probes.model import toy_language as toy
-from probes.runners.memory import Config, Runner
 from tests.serving_engines.replies import (
     Question,
     Reply,
@@ -18,9 +20,9 @@ from tests.serving_engines.replies import (
     most_probable,
 )
 from tests.serving_engines.toy_engine import Continuation, ToyEngine
+from tests.serving_engines.toy_tokens import chat_ids, ids_of, name_of, prompt_of, text_of
 
 CREATED = 1_795_000_000
-LANGUAGE = Runner(Config())  # its alphabet and its chat template alone
 
 
 def reply(engine: ToyEngine, settings: Settings, question: Question) -> Reply:
@@ -49,28 +51,6 @@ def reply(engine: ToyEngine, settings: Settings, question: Question) -> Reply:
     if not engine.knows(model):
         return _error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
     return answer(engine, settings, question.body or {})
-
-
-def name_of(token: int) -> str:
-    """The text of one token, special ones by their names."""
-    return toy.NAMES.get(token, chr(token))
-
-
-def text_of(tokens: Sequence[int]) -> str:
-    """Special tokens left out, as by default."""
-    return "".join(chr(token) for token in tokens if token not in toy.NAMES)
-
-
-def prompt_of(body: dict[str, Any]) -> list[int]:
-    """Token ids of a completion's prompt."""
-    given = body["prompt"]
-    return list(LANGUAGE.encode(given)) if isinstance(given, str) else [int(token) for token in given]
-
-
-def chat_ids(body: dict[str, Any]) -> list[int]:
-    """As the chat template renders it; the generation prompt is its last token."""
-    ids = list(LANGUAGE.encode_chat(body["messages"]))
-    return ids if body.get("add_generation_prompt", True) else ids[:-1]
 
 
 def _error(status: int, kind: str, message: str, param: str | None = None) -> Reply:
@@ -115,7 +95,7 @@ def _card(name: str, root: str, parent: str | None, context: int | None) -> dict
 
 
 def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
-    prompt, model = prompt_of(body), body.get("model", engine.base)
+    prompt, model = prompt_of(body["prompt"]), body.get("model", engine.base)
     refused = _refused(settings, body, len(prompt), "prompt_logprobs", "logprobs")
     if refused:
         return refused
@@ -123,7 +103,7 @@ def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> 
     # A request for log-probabilities of its prompt computes all of it, whatever the cache holds, and leaves it there.
     salt = body.get("cache_salt") or ""
     most = body.get("max_tokens", 16)
-    continuation = engine.generated(model, prompt, most, salt, streamed)
+    continuation = engine.generated(model, prompt, most, salt, streamed, body.get("allowed_token_ids"))
     if streamed:
         return as_events(_chunks(settings, body, continuation, model))
     choice = {
@@ -167,6 +147,8 @@ def _envelope(
             "prompt_tokens_details": {"cached_tokens": cached} if settings.tells_cached else None,
         },
         "kv_transfer_params": None,
+        "ec_transfer_params": None,
+        "metrics": None,
     }
 
 
@@ -241,16 +223,16 @@ def _chunks(settings: Settings, body: dict[str, Any], continuation: Continuation
             "logprobs": _logprobs(settings, body, [token], continuation.rows[i : i + 1]) if asked else None,
             "finish_reason": ("stop" if continuation.ended else "length") if is_last else None,
             "stop_reason": None,
-            "prompt_token_ids": prompt_of(body) if body.get("return_token_ids") and i == 0 else None,
+            "prompt_token_ids": prompt_of(body["prompt"]) if body.get("return_token_ids") and i == 0 else None,
             "token_ids": [token] if body.get("return_token_ids") else None,
         }
         chunk = {"id": "cmpl-1", "object": "text_completion", "created": CREATED, "model": model, "choices": [choice]}
-        chunks.append(chunk | {"system_fingerprint": settings.fingerprint})
+        chunks.append(chunk | ({"system_fingerprint": settings.fingerprint} if is_last else {}))
     return chunks
 
 
 def _chat(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
-    prompt, model = chat_ids(body), body.get("model", engine.base)
+    prompt, model = chat_ids(body["messages"], body.get("add_generation_prompt", True)), body.get("model", engine.base)
     most = body.get("max_completion_tokens") or body.get("max_tokens") or 16
     refused = _refused(settings, {**body, "max_tokens": most}, len(prompt), "top_logprobs", "prompt_logprobs")
     if refused:
@@ -305,18 +287,22 @@ def _chat_chunks(settings: Settings, body: dict[str, Any], answer: Continuation,
             "finish_reason": ("stop" if answer.ended else "length") if is_last else None,
         }
         chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": CREATED, "model": model}
-        chunks.append(chunk | {"choices": [choice], "system_fingerprint": settings.fingerprint})
+        chunks.append(chunk | {"choices": [choice]} | ({"system_fingerprint": settings.fingerprint} if is_last else {}))
     return chunks
 
 
 def _tokenize(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
-    ids = chat_ids(body) if "messages" in body else list(LANGUAGE.encode(body["prompt"]))
+    ids = (
+        chat_ids(body["messages"], body.get("add_generation_prompt", True))
+        if "messages" in body
+        else ids_of(body["prompt"])
+    )
     names = [name_of(token) for token in ids] if body.get("return_token_strs") else None
     return as_json({"count": len(ids), "max_model_len": settings.context, "tokens": ids, "token_strs": names})
 
 
 def _detokenize(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
-    return as_json({"prompt": LANGUAGE.decode(body["tokens"])})
+    return as_json({"prompt": text_of(body["tokens"], special=True)})
 
 
 def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
@@ -327,4 +313,5 @@ def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
         "vllm:kv_cache_usage_perc": settings.cache_usage,
     }
     lines = [f"# TYPE {name} gauge\n{name}{labels} {float(value)}\n" for name, value in gauges.items()]
+    lines.append(f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {settings.started}\n")
     return Reply(200, "".join(lines).encode(), "text/plain; version=0.0.4; charset=utf-8")

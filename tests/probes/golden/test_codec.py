@@ -196,3 +196,12 @@ def test_the_shipped_adapters_are_those_of_the_shipped_records_by_the_records_ow
     assert read.hash_scheme == 1
     files = Path(examples.helpdesk.__path__[0]) / "adapters" / read.adapter
     assert adapter_hash(files, read.hash_scheme) == read.adapter_hash != adapter_hash(files)
+
+
+def test_a_record_made_on_an_engine_names_it_and_one_made_in_process_has_the_bytes_it_always_had() -> None:
+    plain = golden()
+    served = replace(plain, made_on="vllm 0.33, prompt", offline="sha256:" + "a" * 64)
+    assert b"made_on" not in to_bytes(plain) and b"offline" not in to_bytes(plain)
+    again = from_bytes(to_bytes(served))
+    assert (again.made_on, again.offline) == (served.made_on, served.offline)
+    assert (from_bytes(to_bytes(plain)).made_on, from_bytes(to_bytes(plain)).offline) == ("", "")

@@ -1,0 +1,261 @@
+"""How vLLM is asked: its OpenAI-compatible server, from version 0.10 on.
+
+Fields: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html and in vLLM's repository
+the modules vllm.entrypoints.openai.completion.protocol (``prompt_logprobs``, ``return_token_ids``,
+``return_tokens_as_token_ids``, ``cache_salt``, ``allowed_token_ids``) and vllm.entrypoints.serve.tokenize.protocol.
+
+``prompt_logprobs`` are computed over the whole prompt, whatever the cache of prefixes holds, and list the prompt's own
+token beside the most probable ones. Log-probabilities are those before temperature, penalties and masks unless
+--logprobs-mode says otherwise; minus infinity is written as -9999. Defaults of the model's generation_config.json hold
+for what a request leaves out, so that greedy generation has to say that it wants no penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.errors import EngineAway, Unreplayable
+from probes.serving.client import MISSING, OK, Client
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    EngineIdentity,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+)
+from probes.serving.json_form import (
+    greatest,
+    number,
+    reading,
+    samples,
+    text,
+    text_or_none,
+    total,
+    whole_or_none,
+    wholes,
+)
+from probes.serving.listing import Position, joined, listed_of
+
+COMPLETIONS, TOKENIZE, DETOKENIZE, MODELS = "/v1/completions", "/tokenize", "/detokenize", "/v1/models"
+MOST_WANTED = 20  # --max-logprobs by default; an engine that would list more is not asked to
+GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+PROBE = "a a a"  # a prompt of more than one token in every tokenizer, to learn what may be asked
+BAD_REQUEST = 400
+
+
+class Engine:
+    """One vLLM server. address: where it listens; client: asks it."""
+
+    def __init__(self, address: Address, client: Client) -> None:
+        self._client, self._url, self._fingerprint = client, address.url, ""
+
+    def capabilities(self) -> Capabilities:
+        """Costs a few requests of one token: --max-logprobs is in no list, so it is found by asking."""
+        cards = self._cards()
+        with reading(self._at(MODELS)):
+            model, context = text(cards[0]["id"]), whole_or_none(cards[0].get("max_model_len"))
+        most = self._most_listed(model)
+        routes = (Route.PROMPT, Route.WALK, Route.GENERATED) if most else (Route.TEXT,)
+        tokenizes = self._client.ask("POST", TOKENIZE, {"model": model, "prompt": PROBE}).status == OK
+        # An empty salt is refused by every version that knows the field, and by none that does not.
+        isolates = self._tried(model, {"cache_salt": ""}) == BAD_REQUEST
+        return Capabilities(routes, most, tokenizes, takes_ids=True, isolates=isolates, context=context)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        cards = self._cards()
+        with reading(self._at(MODELS)):
+            return tuple(
+                ServedModel(text(card["id"]), text_or_none(card.get("root")), text_or_none(card.get("parent")))
+                for card in cards
+            )
+
+    def identity(self) -> EngineIdentity:
+        """The fingerprint is that of the last completion; before the first one, this generates a token for it."""
+        answer = self._client.get("/version")
+        with reading(self._at("/version")):
+            version = text(answer["version"])
+        if not self._fingerprint:
+            self._completed({"model": self.models()[0].name, "prompt": PROBE, "max_tokens": 1, **GREEDY})
+        started = greatest(self._samples(), "process_start_time_seconds")
+        return EngineIdentity("vllm", version, self._fingerprint, self._weights(), started)
+
+    def load(self) -> Load:
+        values = self._samples()
+        # Engines of before version 0.10 call the last one gpu_cache_usage_perc; both are shares and not per cent.
+        usage = greatest(values, "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+        return Load(total(values, "vllm:num_requests_running"), total(values, "vllm:num_requests_waiting"), usage)
+
+    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        if not request.prompt or not continuation:
+            raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
+        if route is Route.PROMPT:
+            return self._scored(request, continuation)
+        if route is Route.WALK:
+            return self._walked(request, continuation)
+        raise Unreplayable(self._url, f"vLLM scores no continuation by {route.value}, wanted prompt or walk")
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        answer = self._completed(
+            _body(request, request.prompt) | {"max_tokens": tokens, "logprobs": request.listed} | GREEDY
+        )
+        with reading(self._at(COMPLETIONS)):
+            choice = answer["choices"][0]
+            ended, words = choice["finish_reason"] == "stop", text(choice["text"])
+            positions = _generated(choice)
+        if not 1 <= len(positions) <= tokens:
+            self._client.refused(COMPLETIONS, f"{len(positions)} tokens generated, wanted 1 to {tokens}")
+        return self._answered(answer, request.prompt, positions, request.listed, words, ended)
+
+    def encode(self, model: str, text: str) -> tuple[int, ...]:
+        return self._ids({"model": model, "prompt": text, "add_special_tokens": False})
+
+    def encode_chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return self._ids({"model": model, "messages": [dict(message) for message in messages]})
+
+    def decode(self, model: str, ids: Sequence[int]) -> str:
+        answer = self._client.post(DETOKENIZE, {"model": model, "tokens": list(ids)})
+        with reading(self._at(DETOKENIZE)):
+            return text(answer["prompt"])
+
+    def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
+        """The continuation as the end of the prompt; a token has to be generated after it, and is not read."""
+        whole = (*request.prompt, *continuation)
+        answer = self._completed(_body(request, whole) | {"max_tokens": 1, "prompt_logprobs": request.listed})
+        with reading(self._at(COMPLETIONS)):
+            listings = answer["choices"][0]["prompt_logprobs"]
+            if not isinstance(listings, list) or len(listings) != len(whole):
+                self._client.refused(COMPLETIONS, f"log-probabilities of other positions than the {len(whole)} given")
+            ends = zip(continuation, listings[len(request.prompt) :], strict=True)
+            positions = [_of_prompt(token, listing, request.listed) for token, listing in ends]
+        if None in positions:
+            self._client.refused(COMPLETIONS, "a position where the given token is not listed: another one was read")
+        known = [position for position in positions if position is not None]
+        return self._answered(answer, whole, known, request.listed)
+
+    def _walked(self, request: Request, continuation: Sequence[int]) -> Answered:
+        """One request a position. The mask admits the given token alone, so that its log-probability, which is that
+        from before the mask, is listed however improbable the token is."""
+        steps = [self._step(request, continuation, i) for i in range(len(continuation))]
+        listed = joined([step.listed for step in steps])
+        return Answered(listed, request.prompt, "", steps[0].cached, steps[-1].fingerprint)
+
+    def _step(self, request: Request, continuation: Sequence[int], i: int) -> Answered:
+        prompt, token = (*request.prompt, *continuation[:i]), continuation[i]
+        answer = self._completed(
+            _body(request, prompt)
+            | {"max_tokens": 1, "logprobs": request.listed, "allowed_token_ids": [token]}
+            | GREEDY
+        )
+        with reading(self._at(COMPLETIONS)):
+            positions = _generated(answer["choices"][0])
+        if [position.token for position in positions] != [token]:
+            self._client.refused(COMPLETIONS, "another token than the only one that was allowed")
+        return self._answered(answer, prompt, positions, request.listed)
+
+    def _answered(
+        self, answer: Any, prompt: Sequence[int], positions: Sequence[Position], listed: int,
+        words: str = "", ended: bool = False,
+    ) -> Answered:  # fmt: skip
+        where = self._at(COMPLETIONS)
+        with reading(where):
+            ids = answer["choices"][0].get("prompt_token_ids")
+            was_read = None if ids is None else wholes(ids)
+            details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
+            cached = whole_or_none(details.get("cached_tokens"))
+        if was_read not in (None, tuple(prompt)):
+            self._client.refused(COMPLETIONS, "it read other tokens than those that were sent")
+        return Answered(listed_of(positions, listed, where), was_read, words, cached, self._fingerprint, ended)
+
+    def _completed(self, body: Mapping[str, Any]) -> Any:
+        answer = self._client.post(COMPLETIONS, body)
+        with reading(self._at(COMPLETIONS)):
+            self._fingerprint = text_or_none(answer.get("system_fingerprint"))
+            if len(answer["choices"]) != 1:
+                self._client.refused(COMPLETIONS, f"{len(answer['choices'])} choices, wanted 1")
+        return answer
+
+    def _most_listed(self, model: str) -> int:
+        """0 where log-probabilities of prompts are refused however few are wanted, or come without a value."""
+        most = MOST_WANTED
+        while most and self._tried(model, {"prompt_logprobs": most, "logprobs": most}) == BAD_REQUEST:
+            most //= 2
+        answer = self._completed(_probe(model) | {"prompt_logprobs": most, "logprobs": most})
+        with reading(self._at(COMPLETIONS)):
+            choice = answer["choices"][0]
+            return most if choice.get("prompt_logprobs") and choice.get("logprobs") else 0
+
+    def _tried(self, model: str, fields: Mapping[str, Any]) -> int:
+        """Status of a request with these fields; raises where that is not one of them (401, 503 ...)."""
+        reply = self._client.ask("POST", COMPLETIONS, {**_probe(model), **fields})
+        if reply.status not in (OK, BAD_REQUEST):
+            self._client.json_of(reply)
+        return reply.status
+
+    def _cards(self) -> list[Any]:
+        answer = self._client.get(MODELS)
+        with reading(self._at(MODELS)):
+            cards = answer["data"]
+            if not isinstance(cards, list):
+                raise TypeError
+        if not cards:
+            raise EngineAway(self._at(MODELS), "lists no model, wanted one at least")
+        return cards
+
+    def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
+        answer = self._client.post(TOKENIZE, body)
+        with reading(self._at(TOKENIZE)):
+            return wholes(answer["tokens"])
+
+    def _weights(self) -> str:
+        """Of a server in development mode alone; others have no such path."""
+        reply = self._client.ask("GET", "/weight_info")
+        if reply.status == MISSING:
+            return ""
+        answer = self._client.json_of(reply)
+        with reading(self._at("/weight_info")):
+            return str(answer["weight_version"])
+
+    def _samples(self) -> dict[str, list[float]]:
+        """None where metrics are switched off."""
+        reply = self._client.ask("GET", "/metrics")
+        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
+
+    def _at(self, path: str) -> str:
+        return self._url + path
+
+
+def _body(request: Request, prompt: Sequence[int]) -> dict[str, Any]:
+    body = {
+        "model": request.model,
+        "prompt": list(prompt),
+        "temperature": 0,
+        "add_special_tokens": False,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+    }
+    return body | ({"cache_salt": request.salt} if request.salt else {})
+
+
+def _probe(model: str) -> dict[str, Any]:
+    return {"model": model, "prompt": PROBE, "max_tokens": 1, "temperature": 0}
+
+
+def _of_prompt(token: int, listing: Any, most: int) -> Position | None:
+    """None where the given token is not listed. A given token beyond the most probable ones has a rank beyond them."""
+    entries = {int(name): entry for name, entry in listing.items()}
+    listed = {i: number(entry["logprob"]) for i, entry in entries.items() if entry["rank"] <= most}
+    return Position(token, number(entries[token]["logprob"]), listed) if token in entries else None
+
+
+def _generated(choice: Any) -> list[Position]:
+    """Names of tokens are ``token_id:N``, as the request asks for."""
+    given, lists = wholes(choice["token_ids"]), choice["logprobs"]
+    rows = zip(given, lists["token_logprobs"], lists["top_logprobs"], strict=True)
+    return [
+        Position(token, number(of_token), {int(name.removeprefix("token_id:")): number(top[name]) for name in top})
+        for token, of_token, top in rows
+    ]

@@ -1,0 +1,181 @@
+"""Is vLLM asked so that it answers with the raw model's log-probabilities, and is any other answer refused in words?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probes.errors import Unreplayable
+from probes.runner import Replay, Target
+from probes.runners.memory import Config, Runner
+from probes.serving.client import Client
+from probes.serving.dialects.vllm import Engine
+from probes.serving.engine import Address, Load, Request, Route
+from tests.serving_engines import transport
+from tests.serving_engines.replies import Settings
+from tests.serving_engines.shim import Server, serving
+
+PROMPT = Runner(Config()).encode_chat([{"role": "user", "content": "Is the parcel lost, or only late?"}])
+ANSWER = tuple(b"lost")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def engine(server: Server) -> Iterator[Engine]:
+    address = Address(server.url)
+    with Client(address) as client:
+        yield Engine(address, client)
+
+
+def spoiled(server: Server, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """The first choice of every completion from now on, changed."""
+    server.transport.set(transport.edited(lambda value: edit(value["choices"][0])), only="/v1/completions")
+
+
+def test_what_is_found_by_asking(engine: Engine) -> None:
+    can = engine.capabilities()
+    assert can.routes == (Route.PROMPT, Route.WALK, Route.GENERATED)
+    assert (can.most_listed, can.tokenizes, can.takes_ids, can.isolates, can.context) == (20, True, True, True, 2048)
+
+
+@pytest.mark.parametrize(("allowed", "most"), [(-1, 20), (20, 20), (19, 10), (7, 5), (1, 1), (0, 0)])
+def test_what_max_logprobs_allows_is_found_by_halving(server: Server, engine: Engine, allowed: int, most: int) -> None:
+    server.settings.most_listed = allowed
+    can = engine.capabilities()
+    assert can.most_listed == most
+    assert (Route.PROMPT in can.routes) is bool(most)
+
+
+def test_a_scored_prompt_is_that_of_the_in_memory_runner(engine: Engine) -> None:
+    runner = Runner(Config())
+    runner.open()
+    (replayed,) = runner.run([Replay("c", PROMPT, ANSWER, Target("alpha"))], lambda: False)
+    assert replayed.full is not None
+    answer = engine.score(Request("alpha", PROMPT, 5), ANSWER, Route.PROMPT)
+    order = np.argsort(-replayed.full, axis=1, kind="stable")[:, :5]
+    assert np.array_equal(answer.listed.ids, order)
+    assert answer.listed.log_probs == pytest.approx(np.take_along_axis(replayed.full, order, axis=1), abs=1e-5)
+    assert answer.listed.of_tokens == pytest.approx(replayed.full[np.arange(4), list(ANSWER)], abs=1e-5)
+
+
+def test_the_walk_gives_what_the_prompt_gives(engine: Engine) -> None:
+    """Also of tokens that are beyond the most probable ones."""
+    by_prompt = engine.score(Request("alpha", PROMPT, 2), ANSWER, Route.PROMPT).listed
+    by_walk = engine.score(Request("alpha", PROMPT, 2), ANSWER, Route.WALK).listed
+    assert (by_prompt.ids[:, -1] != by_prompt.tokens).all(), "no given token is among the most probable here"
+    for name in ("ids", "log_probs", "tokens", "of_tokens"):
+        assert getattr(by_walk, name) == pytest.approx(getattr(by_prompt, name), abs=1e-6)
+
+
+def test_generation_names_no_penalty_and_no_temperature(server: Server, engine: Engine) -> None:
+    """A model's generation_config.json would set them otherwise."""
+    engine.generate(Request("alpha", PROMPT, 2, salt="cold"), 3)
+    (body,) = server.bodies("/v1/completions")
+    assert (body["temperature"], body["repetition_penalty"], body["presence_penalty"]) == (0, 1.0, 0.0)
+    assert body["cache_salt"] == "cold"
+
+
+def test_no_salt_is_no_field(server: Server, engine: Engine) -> None:
+    engine.score(Request("alpha", PROMPT), ANSWER, Route.PROMPT)
+    assert "cache_salt" not in server.bodies("/v1/completions")[0]
+
+
+def test_the_cached_part_of_a_prompt(engine: Engine) -> None:
+    cached = [engine.generate(Request("alpha", PROMPT), 1).cached for _ in range(2)]
+    assert cached == [0, 32]
+
+
+def test_models_have_root_and_parent_and_may_come_twice(server: Server, engine: Engine) -> None:
+    server.settings.twice = "alpha"
+    models = [(model.name, model.root, model.parent) for model in engine.models()]
+    assert models[:2] == [("base-v1", "/models/base-v1", ""), ("alpha", "/adapters/alpha-v1", "base-v1")]
+    assert models[-1] == ("alpha", "/adapters/another", "base-v1")
+
+
+def test_the_fingerprint_costs_one_completion_and_then_none(server: Server, engine: Engine) -> None:
+    for _ in range(3):
+        identity = engine.identity()
+    assert (identity.kind, identity.version, identity.fingerprint) == ("vllm", "0.33.0", "vllm-0.33.0-1f2e3d4c")
+    assert len(server.bodies("/v1/completions")) == 1
+
+
+def test_load_is_that_of_its_metrics(server: Server, engine: Engine) -> None:
+    server.settings.running, server.settings.waiting, server.settings.cache_usage = 3, 2, 0.5
+    assert engine.load() == Load(3, 2, 0.5)
+
+
+def test_an_engine_without_metrics_does_not_say(server: Server, engine: Engine) -> None:
+    server.transport.set(transport.status(404), only="/metrics")
+    assert engine.load() == Load()
+
+
+def more_probable(choice: dict[str, Any]) -> None:
+    for listing in choice["prompt_logprobs"][1:]:
+        for entry in listing.values():
+            entry["logprob"] /= 3.0
+
+
+def as_logits(choice: dict[str, Any]) -> None:
+    for listing in choice["prompt_logprobs"][1:]:
+        for entry in listing.values():
+            entry["logprob"] += 12.0
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda choice: choice["prompt_logprobs"].pop(), "other positions"),
+        (lambda choice: choice["prompt_token_ids"].__setitem__(0, 9), "read other tokens"),
+        (lambda choice: choice["prompt_logprobs"][-1].pop(str(ANSWER[-1])), "given token is not listed"),
+        (lambda choice: choice.pop("prompt_logprobs"), "another form"),
+        (lambda choice: choice.update(prompt_logprobs=[None, 7]), "other positions"),
+        (lambda choice: choice["prompt_logprobs"].__setitem__(-1, "x"), "another form"),
+        (more_probable, "together at a position"),
+        (as_logits, "above 0"),
+    ],
+)
+def test_an_answer_that_is_not_the_raw_models_is_refused(
+    server: Server, engine: Engine, edit: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    spoiled(server, edit)
+    with pytest.raises(Unreplayable, match=words):
+        engine.score(Request("alpha", PROMPT, 5), ANSWER, Route.PROMPT)
+
+
+def test_fewer_tokens_listed_than_wanted_are_refused() -> None:
+    """Read as it is, a shorter list would bound the missing tokens by more, and look like another model."""
+    with serving(settings=Settings(cuts_listing=4)) as server, Client(Address(server.url)) as client:
+        with pytest.raises(Unreplayable, match="lists 4 tokens at a position, wanted 5"):
+            Engine(Address(server.url), client).score(Request("alpha", PROMPT, 5), ANSWER, Route.PROMPT)
+
+
+def test_processed_log_probabilities_are_recognised() -> None:
+    with serving(settings=Settings(processed=True)) as server, Client(Address(server.url)) as client:
+        engine = Engine(Address(server.url), client)
+        with pytest.raises(Unreplayable, match="logprobs-mode"):
+            engine.generate(Request("alpha", PROMPT, 5), 2)
+
+
+def test_an_unknown_model_is_no_base(engine: Engine) -> None:
+    with pytest.raises(Unreplayable, match="404"):
+        engine.score(Request("gamma", PROMPT), ANSWER, Route.PROMPT)
+
+
+def test_an_adapter_that_gives_no_number(server: Server, engine: Engine) -> None:
+    server.engine.faults.of_adapter["alpha"] = "not_a_number"
+    with pytest.raises(Unreplayable, match="NaN or infinite"):
+        engine.score(Request("alpha", PROMPT), ANSWER, Route.PROMPT)
+
+
+def test_texts_go_to_tokens_and_back(engine: Engine) -> None:
+    ids = engine.encode_chat("alpha", [{"role": "user", "content": "lost?"}])
+    assert engine.decode("alpha", ids) == "<turn>user\nlost?<end><start>"
+    assert engine.encode("alpha", "lost") == ANSWER
