@@ -69,8 +69,7 @@ def served(folder: Path) -> Runner:
     return runner
 
 
-# Ended with the process: the suite closes runners, not engines.
-SERVERS = ExitStack()
+SERVERS = ExitStack()  # of engines that runners of the suite ask; closed after them
 OPENERS: dict[str, Callable[[Path], Runner]] = {"in_process": in_process, "memory": memory, "served": served}
 NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]*.py"))
 
@@ -85,6 +84,7 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     opened = OPENERS[request.param](tmp_path_factory.mktemp(request.param))
     yield opened
     opened.close()
+    SERVERS.close()
 
 
 @pytest.fixture
