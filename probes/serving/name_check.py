@@ -7,30 +7,20 @@ measured besides (detectors/canaries/base_answerer.py): the list alone may lie.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from detectors.canaries.base_answerer import BaseAnswerer
 from probes.errors import EngineAway, Unreplayable
-from probes.serving.engine import Engine, Request
+from probes.serving.engine import Engine, Request, ServedModel
 
 
-def names_in_words(engine: Engine, base: str, adapters: Sequence[str]) -> dict[str | None, tuple[str, ...]]:
-    """None for the base, or an adapter -> what is wrong with its name in the engine's list; nothing for right ones.
+def base_in_words(models: Sequence[ServedModel], base: str) -> tuple[str, ...]:
+    """A finding where the engine's list has the base's name for an adapter; nothing where it does not say so.
 
-    Raises EngineAway and Unreplayable as the engine does.
+    models: the engine's list; base: the base's name in it
     """
-    models = engine.models()
-    times = Counter(model.name for model in models)
-    wrong: dict[str | None, tuple[str, ...]] = {}
-    for subject, name in ((None, base), *((adapter, adapter) for adapter in adapters)):
-        words = [f"the engine lists {times[name]} models named {name}"] if times[name] > 1 else []
-        if subject is None:
-            parents = [model.parent for model in models if model.name == base and model.parent]
-            words += [f"the engine lists {base}, the base's name, as an adapter of {parent}" for parent in parents]
-        if words:
-            wrong[subject] = tuple(words)
-    return wrong
+    parents = sorted({model.parent for model in models if model.name == base and model.parent})
+    return tuple(f"the engine lists {base}, the base's name, as an adapter of {parent}" for parent in parents)
 
 
 def stranger_in_words(engine: Engine, stranger: str, prompt: tuple[int, ...]) -> tuple[str, ...]:
