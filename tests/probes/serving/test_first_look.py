@@ -7,6 +7,7 @@ from itertools import count
 
 import pytest
 
+from probes.serving.client import Client
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Route
 from probes.serving.first_look import FirstLook, Look, in_words, route_to_look_by
@@ -22,9 +23,12 @@ def server() -> Iterator[Server]:
 
 def looked(server: Server, adapter: str, route: Route = Route.PROMPT) -> Look:
     numbers = count()
-    look = FirstLook(connect(Address(server.url)), server.engine.base, route, lambda: f"salt {next(numbers)}")
-    look.open()
-    return look.look(adapter)
+    address = Address(server.url)
+    with Client(address) as client:
+        engine = connect(address, client=client)
+        look = FirstLook(engine, server.engine.base, route, lambda: f"salt {next(numbers)}")
+        look.open()
+        return look.look(adapter)
 
 
 @pytest.mark.parametrize("route", [Route.PROMPT, Route.WALK])
