@@ -1,4 +1,5 @@
-"""Does an adapter answer otherwise than its base at all? Before anything is accepted: no golden record, no noise floor."""
+"""Does an adapter answer otherwise than its base at all? Asked before anything is accepted, so without a golden record
+and its noise floor."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def first_difference(answers: Sequence[tuple[Floats, Floats]]) -> FirstDifferenc
 
 def _checked(adapter: Floats, base: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if adapter.ndim != 2 or adapter.shape != base.shape or adapter.shape[0] != REPEATS or not adapter.shape[1]:
-        raise ShapeMismatch(f"answers of {adapter.shape} and {base.shape}, wanted ({REPEATS}, T) twice with T >= 1")
+        raise ShapeMismatch("answers", (adapter.shape, base.shape), f"({REPEATS}, T) of each, T >= 1")
     return np.asarray(adapter, np.float64), np.asarray(base, np.float64)
 
 

@@ -126,6 +126,6 @@ def in_words(adapter: str, look: Look) -> str:
             f"is served under {adapter}"
         )
     return (
-        f"no difference from its base on {compared.prompts} neutral prompts ({figures}): it is not applied, answers under "
-        "the base's name too, or its task is far from them; canaries of its task tell which"
+        f"no difference from its base on {compared.prompts} neutral prompts ({figures}): it is not applied, answers "
+        "under the base's name too, or its task is far from them; canaries of its task tell which"
     )
