@@ -201,8 +201,8 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
-    if not any(one.name == base for one in listed):
-        names = ", ".join(dict.fromkeys(one.name for one in listed)) or "nothing"
+    if not any(line.name == base for line in listed):
+        names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
         yield Check(
             f"base {model.name}", False, f"the engine lists {names}", "served.base: the base's name in that list"
         )
@@ -229,13 +229,13 @@ def _rendered(model: Model, base: str, engine: Engine, capabilities: Capabilitie
 
 
 def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], wrong: Sequence[str]) -> Check:
-    part, lines = f"adapter {adapter.name}", [one for one in listed if one.name == adapter.name]
+    part, lines = f"adapter {adapter.name}", [line for line in listed if line.name == adapter.name]
     if not lines:
         return Check(part, False, "the engine does not list it", "the adapter loaded under this name, or its name here")
     if wrong:
         return Check(part, False, "; ".join(wrong), NAMES_WANTED)
     (line,) = lines
-    if line.parent and line.parent not in (base, *(one.root for one in listed if one.name == base)):
+    if line.parent and line.parent not in (base, *(line.root for line in listed if line.name == base)):
         return Check(part, False, f"listed under {line.parent}, not {base}", "the adapter under its own base here")
     root = f"loaded from {line.root}" if line.root else "listed; the engine does not say from where it was loaded"
     other = (
