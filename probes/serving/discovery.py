@@ -29,7 +29,11 @@ def connect(address: Address, engine: str = AUTO, client: Client | None = None) 
     if engine not in (AUTO, *KINDS):
         raise Refused("engine", repr(engine), f"one of {', '.join((AUTO, *KINDS))}")
     client = client or Client(address)
-    kind = kind_of(client) if engine == AUTO else engine
+    try:
+        kind = kind_of(client) if engine == AUTO else engine
+    except BaseException:
+        client.close()
+        raise
     made: Engine = import_module(f"probes.serving.dialects.{kind}").Engine(address, client)
     return made
 
