@@ -95,15 +95,13 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
     detectors = _detectors(config)
-    watched = [model for model in config.models if model.replay]
-    subjects = {
-        SubjectKind.ADAPTER: sum(len(model.adapters) for model in watched),
-        SubjectKind.BASE: sum(len(model.adapters) > 1 for model in watched),
-    }
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
-        cadence = config.probes.every if reads(name) is BaseRound else config.responses_every
-        counts[cadence] += (config.alerts.sidecars or pods) * sum(subjects[about] for about in paging({name: own}))
+        of_canaries, about = reads(name) is BaseRound, paging({name: own})
+        for model in (model for model in config.models if (model.replay if of_canaries else model.in_process)):
+            subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
+            cadence = config.canaries_every(model) if of_canaries else config.responses_every
+            counts[cadence] += (config.alerts.sidecars or pods) * sum(subjects[kind] for kind in about)
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
     return {min(present): fleet} if fleet else present
@@ -169,12 +167,14 @@ def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelPro
     adapters = {model.name: [adapter.name for adapter in model.adapters] for model in config.models if model.replay}
     if not adapters:
         return None, []
-    canaries = CanaryFeed(adapters, config.probes.every if config.probes.canaries else None)
-    responses = ResponseFeed(adapters, config.responses_every, config.scoring.enabled) if config.kafka else None
+    schedule = _schedule(config)
+    canaries = CanaryFeed(adapters, schedule.every_s if schedule.canaries else None, schedule.own_every_s)
+    scorable = {model.name: adapters[model.name] for model in config.models if model.in_process}
+    responses = ResponseFeed(scorable, config.responses_every, config.scoring.enabled) if config.kafka else None
     feeds = (canaries, responses) if responses else (canaries,)
     settings = ModelSettings(
         config,
-        schedule=_schedule(config),
+        schedule=schedule,
         scoring=scoring_options(config),
         sampler=sampler_of(config),
         ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit(), sum(map(len, adapters.values()))),
@@ -190,6 +190,7 @@ def _schedule(config: Config) -> Schedule:
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
+        own_every_s={model.name: config.canaries_every(model) for model in config.models if model.served},
     )
 
 

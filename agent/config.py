@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -69,6 +70,34 @@ def of_an_adapter(name: str) -> str:
     return name
 
 
+def engine_address(url: str) -> str:
+    """``http[s]://host[:port]`` of a serving engine, without the /v1 that clients of its interface want behind it.
+
+    Raises Unfit; the message does not repeat the address, because a login may have been written into it.
+    """
+    wanted = "http://localhost:8000, or https://: scheme, host and port of the engine, with or without its /v1"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise Unfit("one that cannot be read", wanted) from None
+    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", parts.hostname or ""):
+        raise Unfit("one without http:// or https:// and a host", wanted)
+    if parts.username is not None or parts.password is not None:
+        raise Unfit("a login in it: a token is read from token_file", wanted)
+    if parts.path.rstrip("/") not in ("", "/v1") or parts.query or parts.fragment:
+        raise Unfit("another path or a query behind the host", wanted)
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else str(parts.hostname)
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def dialect(name: str) -> str:
+    """auto, or a file of probes/serving/dialects. Raises Unfit."""
+    if name not in (known := ("auto", *runner_registry.dialects())):
+        raise Unfit(shown_key(name), f"one of: {', '.join(known)}")
+    return name
+
+
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
@@ -94,30 +123,73 @@ class Section(BaseModel):
 class Adapter(Section):
     """One adapter to watch.
 
-    path: PEFT folder as the engine reads it; canaries: JSONL of prompts
+    path: PEFT folder as the engine reads it; None where it is asked over HTTP alone (``Model.served``)
+    canaries: JSONL of prompts
     golden: hash of the golden record to compare with; None: the newest accepted one
     tolerance: share of the adapter's strength that may be lost or gained before a canary counts, in (0, 1)
     """
 
     name: Annotated[Name, AfterValidator(of_an_adapter)]
-    path: Path
+    path: Path | None = None
     canaries: Path | None = None
     golden: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     tolerance: float = Field(default=0.05, gt=0, lt=1)
 
 
+class Served(Section):
+    """The serving engine that answers this base's canaries, over HTTP.
+
+    url: of the engine of this pod, never of a balancer; engine: file in probes/serving/dialects, or auto
+    base: its name in the engine's list, by default the model's; token_file: holds the bearer token that is wanted
+    ca_file: that its certificate is checked against, in place of the system's
+    every: between two rounds of canaries: they take the engine's time, where those in process do not
+    """
+
+    url: Annotated[str, AfterValidator(engine_address)]
+    engine: Annotated[str, AfterValidator(dialect)] = "auto"
+    base: Name | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    every: Duration = 600.0
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the runner is told of the engine; "" for a file that is not named."""
+        files = {"token_file": self.token_file, "ca_file": self.ca_file}
+        return {"url": self.url, "engine": self.engine} | {key: str(file or "") for key, file in files.items()}
+
+
 class Model(Section):
     """One base and its adapters.
 
-    path: folder, hub id, or .gguf file of the base in use; golden_path: where the weights of enrolment are kept
+    path: folder, hub id, or .gguf file of the base in use; None where its engine alone is asked
+    served: the engine that is asked, None where canaries are replayed from the files
+    golden_path: where the weights of enrolment are kept
     replay: false samples and stores traffic of these adapters without loading any model
     """
 
     name: Name
-    path: str = Field(min_length=1)
+    path: str | None = Field(default=None, min_length=1)
+    served: Served | None = None
     golden_path: str | None = None
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
+
+    @property
+    def in_process(self) -> bool:
+        """Are its files loaded here?"""
+        return self.replay and self.served is None
+
+    @model_validator(mode="after")
+    def _can_be_replayed(self) -> Model:
+        if self.served and not self.replay:
+            raise Unfit("served with replay: false", "one of the two: replay: false asks no model anything")
+        if self.served is None and self.path is None:
+            raise Unfit("neither path nor served", "path: the base's folder, or served: {url: its engine's address}")
+        if self.served is None and (without := [own.name for own in self.adapters if own.path is None]):
+            wanted = "path: the adapter's folder, or served: {url: its engine's address} beside the model's name"
+            raise Unfit(f"no path of {', '.join(without)}", wanted)
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Model:
@@ -130,8 +202,9 @@ class Model(Section):
 class Probes(Section):
     """How canaries are replayed.
 
-    runner: name of the file in probes/runners that answers replays; runner_settings: its own, over its defaults
-    every: one scheduled round; token_budget_per_round: scored positions per adapter
+    runner: name of the file in probes/runners that answers replays from files; runner_settings: its own, over its
+    defaults. Models with ``served`` are answered by their engine whatever this says
+    every: one scheduled round of these; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
     attention: sdpa, eager, or auto: sdpa where the base's class computes all of its attention with it
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
@@ -159,8 +232,11 @@ class Probes(Section):
     @field_validator("runner")
     @classmethod
     def _is_a_runner(cls, name: str) -> str:
-        if name not in runner_registry.names():
-            raise Unfit(shown_key(name), f"one of: {', '.join(runner_registry.names())}")
+        from_files = [known for known in runner_registry.names() if known != runner_registry.SERVED]
+        if name == runner_registry.SERVED:
+            raise Unfit(name, "models[].served: {url: the engine's address}, which chooses it for that model")
+        if name not in from_files:
+            raise Unfit(shown_key(name), f"one of: {', '.join(from_files)}")
         return name
 
     @field_validator("runner_settings")
@@ -320,6 +396,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
+        if not self.probes.canaries and any(model.served for model in self.models):
+            raise Unfit("probes.canaries false with served", "canaries on: a serving engine is asked nothing else")
         if not self.probes.canaries and not responses_scored and any(model.replay for model in self.models):
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
             raise Unfit("neither canaries nor scored responses", wanted)
@@ -327,12 +405,16 @@ class Config(Section):
 
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
-        return self.kafka is not None and self.scoring.enabled and model.replay
+        return self.kafka is not None and self.scoring.enabled and model.in_process
 
     @property
     def consumer_group(self) -> str:
         """Of Kafka, by which this configuration reads and counts; "" without one."""
         return (self.kafka.group_id or "") if self.kafka else ""
+
+    def canaries_every(self, model: Model) -> float:
+        """Seconds between two rounds of this base's canaries."""
+        return self.probes.every if model.served is None else model.served.every
 
     @property
     def responses_every(self) -> float:
@@ -341,6 +423,8 @@ class Config(Section):
 
     def keeps_weights(self, model: Model) -> bool:
         """Does enrolment keep the accepted base? As configured, else where responses could not be scored without it."""
+        if model.path is None:
+            return False
         wanted = self.probes.keep_golden_weights
         return self.scores(model) and model.golden_path is None if wanted is None else wanted
 
@@ -422,6 +506,8 @@ def missing_files(config: Config) -> list[Refused]:
         files = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
         needed += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]
     for i, model in enumerate(config.models):
+        if model.served:
+            needed += [(f"models.{i}.served.{name}", getattr(model.served, name)) for name in ("token_file", "ca_file")]
         needed += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
     return [config_errors.missing(place, file) for place, file in needed if file and not holds(file.is_file)]
 

@@ -25,6 +25,7 @@ SECRET_FILES = {
     "kafka": "sasl_password_file",
     "clickhouse": "password_file",
     "alerts.pagerduty": "routing_key_file",
+    "models.served": "token_file",
 }
 # ${NAME}, $(NAME), $NAME and {{ name }}: of shells, Kubernetes and Helm; nothing expands them any more at this point.
 _PLACEHOLDER = re.compile(r"\$\{\w+[^}]*\}|\$\(\w+\)|\$[A-Z_][A-Z0-9_]+\b|\{\{.*?\}\}")
@@ -121,7 +122,7 @@ def _wanted(error: Any) -> str:
     *section, key = map(str, error["loc"])
     if not _SECRET.search(key):
         return "no key of that name here (gapwatch sample-config prints them all)"
-    belongs = SECRET_FILES.get(".".join(section))
+    belongs = SECRET_FILES.get(".".join(part for part in section if not part.isdigit()))
     if belongs:
         return f"{belongs}, the path of a file that holds the secret and nothing else"
     files = ", ".join(f"{place}.{file}" for place, file in SECRET_FILES.items())

@@ -626,6 +626,10 @@ UNMEASURED = {
     "then run gapwatch probe {adapter_argument}",
     Reason.REPLAY_FAILED: "run gapwatch doctor, and look at the column detail of gapwatch query rounds -p "
     "subject={adapter_argument}",
+    Reason.ENGINE_AWAY: "check that the serving engine is up and answers at its configured address; if it does, run "
+    "gapwatch doctor",
+    Reason.NOT_SERVED: "compare the serving engine's list of models (GET /v1/models) with the configuration: {adapter} "
+    "and its base have to be there, each once and by the same name; then run gapwatch probe {adapter_argument}",
     Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",
 }
 # A base of which fewer than two adapters were measured, and none says why.

@@ -72,6 +72,8 @@ class Reason(StrEnum):
     NO_MEMORY = "no_memory"  # its files are fine, and there is no room for them
     BAD_NUMBERS = "bad_numbers"  # NaN or infinite log-probabilities
     REPLAY_FAILED = "replay_failed"
+    ENGINE_AWAY = "engine_away"  # the serving engine is down, starting or overloaded, which is no fault of the adapter
+    NOT_SERVED = "not_served"  # the serving engine lists no model of that name, or several
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
     INPUT_DRIFT = "input_drift"  # healthy: the embeddings of prompts have moved, the adapter has not
@@ -179,6 +181,8 @@ class Reference:
     curve: (S, T, K) log-probabilities of the adapter at those scales
     others: adapter name -> (T, K) log-probabilities of another registered adapter on this canary
     faults: signatures, held-out canaries only: made after an alarm, or recorded by an enrolment of earlier versions
+    listed: k, where it is read through a listing of the k most probable tokens of each position, as serving engines
+    give it (docs/mathematics.md#served-canaries); 0 where the log-probabilities are those of the whole vocabulary
     """
 
     canary: str
@@ -192,6 +196,7 @@ class Reference:
     others: Mapping[str, Floats]
     noise: NoiseFloor
     faults: Mapping[Fault, Recorded] = field(default_factory=dict)
+    listed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,8 @@ from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
+from probes.serving.engine import Listed
+from probes.serving.probe_check import Probe
 
 # Returns true when the caller wants no more: checked between micro-batches and between generated tokens.
 Stop = Callable[[], bool]
@@ -82,6 +84,8 @@ class Replay:
     canary: name of the text, returned as it is; prompt: token ids, at least one; forced: the T token ids
     kept: (T, K) token ids whose log-probabilities are wanted at each position, -1 where padded; None for the whole
     vocabulary (at enrolment only: T x V floats)
+    listed: tokens of each position by which the kept ones are read, where the runner sees no more (``Listing``); 0 for
+    as many as it sees
     """
 
     canary: str
@@ -89,6 +93,7 @@ class Replay:
     forced: tuple[int, ...]
     target: Target
     kept: Ints | None = None
+    listed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +112,7 @@ class Replayed:
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """May this base or adapter be replayed now? blocked: None, or the reason why not (files_changing, unreadable,
-    no_memory, not_replayed_yet); detail: that reason in words, with the file"""
+    no_memory, engine_away, not_served, not_replayed_yet); detail: that reason in words, with the file"""
 
     blocked: Reason | None = None
     detail: str = ""
@@ -120,11 +125,15 @@ class BatchShape:
 
     rows: most replays in a micro-batch; left_pad: padding before the prompt, else after the text
     chunk: tokens that each forward pass reads, through the key-value cache (chunked prefill); 0 for one pass
+    warm: a serving engine may use what its cache of prefixes holds; else it is kept from it, where the engine can
+    beside: requests of others that a serving engine answers at the same time
     """
 
     rows: int = 8
     left_pad: bool = False
     chunk: int = 0
+    warm: bool = False
+    beside: int = 0
 
 
 class Runner(Protocol):
@@ -267,6 +276,29 @@ class PureFunction(Protocol):
 
     def computed_by(self) -> str:
         """Device, type and kernel that the answers of this process come from; another one may round otherwise."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A runner that sees the most probable tokens of a position and nothing of the others, as serving engines list
+    them. It has no golden copies, answers at no other strength than 0 and 1, embeds nothing, and raises Unsupported or
+    Unreplayable for all that. Golden records are read through the same listing (probes/serving/listed_summary.py)."""
+
+    def most_listed(self) -> int:
+        """Tokens that it lists at a position, at least 1. Raises Unreplayable where that is not known yet."""
+
+    def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
+        """What it lists at each forced position, for enrolment: no kept tokens are chosen yet. Raises like ``run``."""
+
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+        """Take the first route that shows what is served under the adapter's name, for all later replays of it.
+
+        What was noticed on the way comes back in words. tolerance: allowed share of the adapter's effect. Raises
+        EngineAway, and Unreplayable where no route does.
+        """
+
+    def made_on(self, adapter: str) -> str:
+        """Which engine answers for this adapter and by which route, in words, for a golden record."""
 
 
 @runtime_checkable

@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 from probes import runners
 from probes.errors import Refused
 from probes.runner import Runner
+from probes.serving import dialects as serving_dialects
 
+# The runner of models whose serving engine is asked; it is chosen by where a model is, not by name.
+SERVED = "served"
 # Fields of a runner's Config that the other sections of the configuration fill in, for each base, where it declares
 # them: what to load, and how it is run. All other fields are its own settings.
 FILLED_IN = (
-    *("base", "adapters", "golden_base", "golden_adapters"),
+    *("base", "adapters", "golden_base", "golden_adapters", "served"),
     *("device", "cache_dir", "max_batch_tokens", "attention", "threads"),
 )
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
@@ -38,6 +41,11 @@ class Setting(NamedTuple):
 def names() -> tuple[str, ...]:
     """All runners, in alphabetical order."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(runners.__path__)))
+
+
+def dialects() -> tuple[str, ...]:
+    """All kinds of serving engines that can be asked, in alphabetical order."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(serving_dialects.__path__)))
 
 
 def declared(name: str) -> dict[str, Setting]:

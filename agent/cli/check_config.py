@@ -45,6 +45,8 @@ def _notes(config: Config) -> list[str]:
         notes.append("sampling.rate is 0: requests are counted, and no response is examined")
     if config.alerts.pagerduty is None:
         notes.append("alerts.pagerduty is missing: nobody is paged")
+    if config.kafka and config.scoring.enabled and (by_engine := [m.name for m in config.models if m.served]):
+        notes.append(f"of {', '.join(by_engine)} the engine answers the canaries; no sampled response is scored")
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
     notes += [
         f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not holds(Path(path).exists)
@@ -58,7 +60,8 @@ def _of_hub(place: str, path: str) -> str:
 
 def _bases(config: Config) -> Iterator[tuple[str, str]]:
     for i, model in enumerate(config.models):
-        yield f"models.{i}.path", model.path
+        if model.path is not None:
+            yield f"models.{i}.path", model.path
         if model.golden_path is not None:
             yield f"models.{i}.golden_path", model.golden_path
 
@@ -68,13 +71,15 @@ def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
         if model.replay:
-            yield from ((f"models.{i}.adapters.{j}.path", str(a.path)) for j, a in enumerate(model.adapters))
+            adapters = enumerate(model.adapters)
+            yield from ((f"models.{i}.adapters.{j}.path", str(a.path)) for j, a in adapters if a.path is not None)
 
 
 def _same_folders(config: Config) -> Iterator[str]:
     names_of: dict[Path, list[str]] = {}
     for adapter in (adapter for model in config.models for adapter in model.adapters):
-        names_of.setdefault(adapter.path, []).append(adapter.name)
+        if adapter.path is not None:
+            names_of.setdefault(adapter.path, []).append(adapter.name)
     for path, names in names_of.items():
         if len(names) > 1:
             yield f"{' and '.join(names)} have the same path, {path}: they cannot be distinguished"

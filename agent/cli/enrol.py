@@ -284,8 +284,9 @@ def _setup(config: Config) -> str:
 
 def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str:
     """Store the adapter, the base if configured, then the record: one without its adapter is useless."""
-    keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash, golden.hash_scheme)
-    if config.keeps_weights(model):
+    if adapter.path is not None:
+        keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash, golden.hash_scheme)
+    if config.keeps_weights(model) and model.path is not None:
         base = resolve(model.path, config.probes.cache_dir)
         keep(base, config.probes.golden_dir, golden.base_hash, golden.hash_scheme)
     return save(golden, config.probes.golden_dir)
@@ -317,7 +318,7 @@ def _earlier(config: Config, adapter: Adapter) -> list[Adapter]:
     Only where its files were kept.
     """
     previous = newest(config.probes.golden_dir, adapter.name)
-    if not previous:
+    if not previous or adapter.path is None:
         return []
     try:
         before = adapter_before(config.probes.golden_dir, previous, partial(_is_of, adapter.path))

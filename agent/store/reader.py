@@ -73,7 +73,7 @@ class StoreReader:
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        config, spacing_s = self._config, spacing(self._config.probes.every)
+        config, spacing_s = self._config, spacing(max(map(self._config.canaries_every, self._config.models)))
         try:
             answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, spacing_s))
         except AgentError:

@@ -8,6 +8,7 @@ hangs or has ended shows as unmonitorable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from agent.records import Flip, GoldenAccepted
 from agent.worker.silence import Blocked, Silence
@@ -17,15 +18,21 @@ CanaryResult = BaseRound | FaultReplay | Flip | GoldenAccepted
 
 
 class CanaryFeed:
-    """bases: base -> its adapters; every_s: seconds between two rounds of one base, None where no canary is replayed.
+    """bases: base -> its adapters; every_s: seconds between two rounds of one base, None where no canary is replayed
+    own_every_s: base -> seconds of those that have others
 
-    A base without a round for ``every_s`` and STUCK_S more gives a blocked one with the next number. After a
+    A base without a round for its interval and STUCK_S more gives a blocked one with the next number. After a
     ``Blocked`` it gives one at its usual interval, with that reason, until it is replayed again.
     """
 
-    def __init__(self, bases: Mapping[str, Sequence[str]], every_s: float | None) -> None:
+    def __init__(
+        self,
+        bases: Mapping[str, Sequence[str]],
+        every_s: float | None,
+        own_every_s: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._bases = {base: tuple(adapters) for base, adapters in bases.items()}
-        self._silence = None if every_s is None else Silence(every_s)
+        self._silence = None if every_s is None else Silence(every_s, own_every_s)
         self._next = dict.fromkeys(self._bases, 0)
         self._finished: list[CanaryResult] = []
 

@@ -89,6 +89,8 @@ class ResponseFeed:
     def receive(self, result: object) -> None:
         """One result of the worker, in the order in which they came; those of other kinds are not for this feed."""
         match result:
+            case ScoredBatch() | LiveIdentities() | GoldenAccepted() if result.base not in self._bases:
+                return  # no response of that base is scored here
             case ScoredBatch():
                 waiting = self._bases[result.base]
                 waiting.scores += result.results.scores

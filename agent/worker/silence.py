@@ -3,8 +3,9 @@ healthy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from detectors.records import Reason
 
@@ -26,11 +27,11 @@ class Blocked:
 class Silence:
     """When each base last gave a round of one kind; the first question about it counts as its first round.
 
-    every_s: seconds between two such rounds
+    every_s: seconds between two such rounds; own_every_s: base -> seconds of those that have others
     """
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
+    def __init__(self, every_s: float, own_every_s: Mapping[str, float] = MappingProxyType({})) -> None:
+        self._every_s, self._own_every_s = every_s, own_every_s
         self._last: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._blocked: dict[str, Blocked] = {}
@@ -56,7 +57,8 @@ class Silence:
         # A clock that was set back must not lengthen the wait.
         self._last[base] = last = min(began, now)
         quiet, blocked = now - last, self._blocked.get(base)
-        if quiet < self._every_s or (blocked is None and quiet <= self._every_s + STUCK_S):
+        every_s = self._own_every_s.get(base, self._every_s)
+        if quiet < every_s or (blocked is None and quiet <= every_s + STUCK_S):
             return None
         self._last[base] = now
         hang = f"no round finished for {quiet:.0f} s: the models are too slow, or their files or device hang"

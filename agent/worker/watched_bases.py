@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from agent.config import Config, Model
 from agent.errors import Refused
@@ -44,7 +45,7 @@ class ModelSettings:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """Those that are loaded."""
+        """Those that are loaded, or asked of their engine."""
         return tuple(model for model in self.config.models if model.replay)
 
 
@@ -57,23 +58,29 @@ def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase
     config, folder = settings.config, settings.config.probes.golden_dir
     runner, retokenise = runner_of(config, model), Retokenise(config.scoring.retokenise)
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
-    responses = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
+    scorer = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
+    responses = scorer if model.in_process else None
     names = tuple(adapter.name for adapter in model.adapters)
     number = settings.numbers.get(model.name, 0)
     return WatchedBase(model.name, runner, _goldens(config, model, fetch), names, responses, number)
 
 
 def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
-    """The runner of one base, as ``probes.runner`` names it; imports the model libraries here and nowhere earlier.
+    """The runner of one base: of its serving engine where it has one, else as ``probes.runner`` names it. Imports the
+    model libraries here and nowhere earlier.
 
     golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
     Raises Refused for settings that the runner does not take.
     """
     probes = config.probes
     accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
+    adapters = {adapter.name: "" if adapter.path is None else str(adapter.path) for adapter in model.adapters}
+    if model.served is not None:
+        in_engine = {"base": model.served.base or model.name, "adapters": adapters, "served": model.served.settings}
+        return _made(runner_registry.SERVED, in_engine, {})
     filled_in = {
         "base": model.path,
-        "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters},
+        "adapters": adapters,
         "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
         "golden_adapters": _kept_adapters(config, accepted),
         "device": probes.device,
@@ -82,8 +89,12 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         "attention": probes.attention,
         "threads": probes.threads,
     }
+    return _made(probes.runner, filled_in, probes.runner_settings)
+
+
+def _made(name: str, filled_in: Mapping[str, Any], settings: Mapping[str, Any]) -> Runner:
     try:
-        return runner_registry.make(probes.runner, filled_in, probes.runner_settings)
+        return runner_registry.make(name, filled_in, settings)
     except ProbeRefused as error:
         raise Refused(f"probes.{error.what}", error.actual, error.wanted) from None
 

@@ -30,9 +30,9 @@ from agent.worker.results import Results, working
 from detectors.records import BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.kept_answers import KeptAnswers
-from probes.canaries.round import Scheduled, replay_base_round
+from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
-from probes.errors import NoMemory, ProbeError
+from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
 from probes.runner import LosesDevice, Runner
 from probes.scoring.interaction import Interaction
@@ -50,7 +50,8 @@ Result = CanaryResult | ScoredBatch | LiveIdentities | TurnEnded
 class WatchedBase:
     """One base with its runner and the golden records of its adapters, looked for again before each round.
 
-    responses: scores and embeds its sampled responses; kept: its canaries' answers; opened: is the runner?
+    responses: scores and embeds its sampled responses, None where it cannot; kept: its canaries' answers
+    opened: is the runner?
     number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
     """
 
@@ -58,7 +59,7 @@ class WatchedBase:
     runner: Runner
     goldens: Goldens
     adapters: tuple[str, ...]
-    responses: ResponseScorer
+    responses: ResponseScorer | None
     number: int = 0
     last: float | None = None
     looked: float | None = None
@@ -73,7 +74,8 @@ class Schedule:
     every_s: seconds between its canary rounds; responses_every_s: between the rounds of its responses, for which golden
     records are looked for that often; None where there is no traffic
     budget: scored positions per adapter and canary round; seed: of the draws; flips: worst canaries that are
-    regenerated at an alarm; canaries: False replays none
+    regenerated at an alarm; canaries: False replays none; own_every_s: base -> seconds between its canary rounds, of
+    those that have others
     """
 
     every_s: float
@@ -82,6 +84,11 @@ class Schedule:
     responses_every_s: float | None = None
     flips: int = 2
     canaries: bool = True
+    own_every_s: Mapping[str, float] = field(default_factory=dict)
+
+    def every(self, base: str) -> float:
+        """Seconds between two canary rounds of this base."""
+        return self.own_every_s.get(base, self.every_s)
 
 
 class _TextsWanted(NamedTuple):
@@ -122,7 +129,7 @@ class Worker:
     ) -> None:
         self._bases = {base.name: base for base in bases}
         self._schedule, self._clock = schedule, clock
-        self._base_of = {name: base.name for base in bases for name in base.adapters}
+        self._base_of = {name: base.name for base in bases if base.responses for name in base.adapters}
         self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
         self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
         self._results: Results[Result] = Results(receivers)
@@ -271,12 +278,14 @@ class Worker:
 
     def _round_due(self) -> bool:
         now, schedule = self._clock.now(), self._schedule
-        return schedule.canaries and any(due(now, base.last, schedule.every_s) for base in self._bases.values())
+        return schedule.canaries and any(
+            due(now, base.last, schedule.every(base.name)) for base in self._bases.values()
+        )
 
     def _look(self, base: WatchedBase) -> bool:
         """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
         now, schedule = self._clock.now(), self._schedule
-        if schedule.canaries and due(now, base.last, schedule.every_s):
+        if schedule.canaries and due(now, base.last, schedule.every(base.name)):
             base.last = base.looked = now
             self._canary_round(base, now)
         elif schedule.responses_every_s is not None and due(now, base.looked, schedule.responses_every_s):
@@ -295,9 +304,8 @@ class Worker:
             done = self._replayed(base, number, at)
         except Exception as error:
             self._failed(f"{type(error).__name__}: {error}")
-            reason = Reason.NO_MEMORY if isinstance(error, NoMemory | MemoryError) else Reason.REPLAY_FAILED
             why = str(error) or type(error).__name__
-            done = blocked_round(base.name, base.adapters, number, at, reason, why)
+            done = blocked_round(base.name, base.adapters, number, at, reason_of(error), why)
         if done is not None:
             self._results.put(done)
 
@@ -330,14 +338,14 @@ class Worker:
         # Handed out first: also where its files cannot be put in force, evidence against the former record ends.
         self._results.put(accepted)
         golden = base.goldens.held.get(accepted.adapter)
-        if isinstance(golden, Golden):
+        if isinstance(golden, Golden) and base.responses:
             base.responses.accepted(golden)
 
     def _batch(self, base: WatchedBase) -> bool:
         """Score or embed one batch of the base's responses; what there was no time for comes first in the next turn."""
         backlog = self._backlogs[base.name]
         batch = [] if self._stopped() else backlog.take(BATCH)
-        if not batch:
+        if not batch or base.responses is None:
             return False
         self._done.update(interaction.adapter for interaction in batch)
         if base.opened:
@@ -359,7 +367,7 @@ class Worker:
         bases, schedule = self._bases.values(), self._schedule
         due_at: list[float] = []
         if schedule.canaries:
-            due_at += [(base.last or 0.0) + schedule.every_s for base in bases]
+            due_at += [(base.last or 0.0) + schedule.every(base.name) for base in bases]
         if schedule.responses_every_s is not None:
             due_at += [(base.looked or 0.0) + schedule.responses_every_s for base in bases]
         return max(min(due_at, default=0.0), self._clock.now() + TURN_S)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detectors.records import Floats, Ints, Summary
+from probes.serving.engine import Listed
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +63,19 @@ def keep(golden_adapter_full: Floats, golden_base_full: Floats, forced: Ints, k:
     for row, reference in enumerate(forced):
         tops = [_top(full[row], width) for full in (golden_adapter_full, golden_base_full)]
         ids = np.union1d(np.concatenate(tops), [reference])
+        kept[row, : len(ids)] = ids
+    return kept
+
+
+def keep_listed(golden_adapter: Listed, golden_base: Listed) -> Ints:
+    """The same of what an engine lists: the tokens that it lists for either side, and the reference token.
+
+    (T, 2k + 1) int32 as from ``keep``, k tokens being listed at each position.
+    """
+    kept = np.full((len(golden_adapter.tokens), 2 * golden_adapter.ids.shape[1] + 1), PAD, dtype=np.int32)
+    for row, reference in enumerate(golden_adapter.tokens):
+        ids = np.union1d(np.concatenate([golden_adapter.ids[row], golden_base.ids[row]]), [reference])
+        ids = ids[ids != PAD]
         kept[row, : len(ids)] = ids
     return kept
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from detectors.records import Floats, Summary
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary
-from probes.runner import BatchShape, Replay, Replayed, Runner, Stop, Target
+from probes.runner import BatchShape, Listing, Replay, Replayed, Runner, Stop, Target
+from probes.serving.engine import Listed
 
 Progress = Callable[[str, int, int], None]
 
@@ -37,7 +38,7 @@ def replay_pair(canary: GoldenCanary, adapter: str, prompt: tuple[int, ...] | No
     prompt_ids = canary.prompt if prompt is None else prompt
 
     def replay(target: Target) -> Replay:
-        return Replay(canary.id, prompt_ids, canary.forced, target, canary.reference.kept)
+        return Replay(canary.id, prompt_ids, canary.forced, target, canary.reference.kept, canary.reference.listed)
 
     return ReplayPair(canary, replay(Target(adapter)), replay(Target(None)))
 
@@ -57,9 +58,20 @@ def ask_all(
 ) -> dict[Replay, Replayed]:
     """``ask`` where every answer is needed: raises Unreplayable when it was stopped before the last."""
     answers = ask(runner, replays, stop, shape)
-    if len(answers) < len(replays):
-        raise Unreplayable("enrolment", f"stopped after {len(answers)} of {len(replays)} replays")
+    _check_whole(len(answers), len(replays))
     return answers
+
+
+def all_listed(runner: Listing, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
+    """What a serving engine lists for each replay. Raises Unreplayable as ``ask_all`` does."""
+    answers = runner.listings(replays, stop)
+    _check_whole(len(answers), len(replays))
+    return answers
+
+
+def _check_whole(count: int, wanted: int) -> None:
+    if count < wanted:
+        raise Unreplayable("enrolment", f"stopped after {count} of {wanted} replays")
 
 
 def summary(answer: Replayed) -> Summary:

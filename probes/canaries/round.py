@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from detectors.canaries.base_answerer import base_answerer
 from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
+from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
-from probes.errors import NoMemory, ProbeError, Refused, Unreplayable, Unsupported
+from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
-from probes.runner import Readiness, Replay, Replayed, Runner, Stop
+from probes.runner import Listing, Readiness, Replay, Replayed, Runner, Stop
+from probes.serving.listed_summary import read_by
+from probes.serving.name_check import answerer_in_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +101,8 @@ def replay_base_round(
     }
     for adapter, done in measured.items():
         answering.keep(parts[adapter], done, answers)
+    if isinstance(runner, Listing):
+        measured = _with_base_answering(measured)
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     replayed = [
         canary_pair for part in parts.values() for canary_pair, _ in part.pairs if canary_pair.adapter in answers
@@ -124,10 +130,14 @@ def _part(
     try:
         changes = check_identity(golden, runner)
         drawn = plan_round(golden, scheduled.budget, scheduled.seed, scheduled.number, round(1000 * scheduled.at))
+        picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
+        counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
+        prompts = _rendered(runner, counts)
+        noticed = _route_facts(runner, golden, scheduled.number) if isinstance(runner, Listing) else ()
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
-    counts = {golden.canary(name): times for name, times in (drawn.draws | dict.fromkeys(drawn.held_out, 0)).items()}
-    prompts = _rendered(runner, counts)
+    except (Unreplayable, Unsupported) as error:
+        return _refusal(error)
     if isinstance(prompts, Unmonitorable):
         return prompts
     pairs = tuple((replay_pair(canary, adapter, prompts[canary]), times) for canary, times in counts.items())
@@ -135,16 +145,52 @@ def _part(
         (replay_pair(canary, adapter), times) for canary, times in counts.items() if prompts[canary] != canary.prompt
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
-    facts = (*runner.facts(adapter), *changes, *rerendered)
+    facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
     return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
 
 
+def _route_facts(runner: Listing, golden: Golden, seed: int) -> tuple[str, ...]:
+    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, in
+    words. Raises as ``Listing.choose_route`` does."""
+    allowed = golden.tolerances.allowed_deviation(golden.adapter)
+    noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed)
+    present = runner.made_on(golden.adapter)
+    moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
+    return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
+
+
+def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
+    """The rounds, or, where an adapter answers under the base's name, none that was measured: every gap in them was
+    taken from that adapter's answers."""
+    answerers = [base_answerer(round.measurements) for round in measured.values() if round.measurements]
+    answerer = next((known for known in answerers if known), None)
+    if answerer is None:
+        return dict(measured)
+    return {
+        adapter: replace(
+            round,
+            measurements=(),
+            raw=(),
+            blocked=Reason.NOT_SERVED,
+            detail=answerer_in_words(round.base, answerer),
+        )
+        if round.measurements
+        else round
+        for adapter, round in measured.items()
+    }
+
+
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
-    """Each canary's prompt as production gets it now, or which of them cannot be rendered and why."""
+    """Each canary's prompt as production gets it now, or which of them cannot be rendered and why.
+
+    Raises EngineAway.
+    """
     prompts, faults = {}, {}
     for canary in canaries:
         try:
             prompts[canary] = present_prompt(runner, canary)
+        except EngineAway:
+            raise
         except Unreplayable as error:
             faults[canary.id] = error.why
     if faults:
@@ -194,9 +240,11 @@ def _answers(
     answering: _Answering, parts: Mapping[str, _Part]
 ) -> tuple[dict[Replay, Replayed], dict[str, Unmonitorable]]:
     """The answers of all adapters in one batched pass; where that fails, adapter by adapter, so that only the one at
-    fault is not measured."""
+    fault is not measured. An engine that is away is left alone until the next round."""
     try:
         return answering([replay for part in parts.values() for replay in part.replays]), {}
+    except EngineAway as error:
+        return {}, dict.fromkeys(parts, _refusal(error))
     except (Unreplayable, Unsupported) as error:
         # Not the error itself: its frames hold tensors that there may be no room for twice.
         joint = _refusal(error)
@@ -219,7 +267,14 @@ def _answers(
 
 
 def _refusal(error: ProbeError) -> Unmonitorable:
-    return Unmonitorable(Reason.NO_MEMORY if isinstance(error, NoMemory) else Reason.REPLAY_FAILED, str(error))
+    return Unmonitorable(reason_of(error), str(error))
+
+
+def reason_of(error: Exception) -> Reason:
+    """Why nothing could be replayed, by what failed."""
+    if isinstance(error, NoMemory | MemoryError):
+        return Reason.NO_MEMORY
+    return Reason.ENGINE_AWAY if isinstance(error, EngineAway) else Reason.REPLAY_FAILED
 
 
 def _why_not_again(

@@ -6,19 +6,21 @@ excludes its canary, with the reason. One that does not end is cut at the bound:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from detectors.records import CanarySplit, Floats, Ints, NoiseFloor, Reference
+from detectors.records import CanarySplit, Floats, Ints, NoiseFloor, Reference, Summary
 from probes.canaries.canary_file import Canary
-from probes.canaries.log_prob_summary import keep, summarise
+from probes.canaries.log_prob_summary import keep, keep_listed, summarise
 from probes.canaries.rendering import prompt_of
-from probes.canaries.replay_pairs import ask_all, full
+from probes.canaries.replay_pairs import all_listed, ask_all, full
 from probes.errors import Refused, Unreplayable
 from probes.golden.record import GoldenCanary
-from probes.runner import Batching, Replay, Runner, Stop, Target
+from probes.runner import Batching, Listing, Replay, Runner, Stop, Target
+from probes.serving.engine import Listed
+from probes.serving.listed_summary import summary_of
 
 NO_NOISE = NoiseFloor(0.0, 0.0, 0.0)
 
@@ -94,16 +96,41 @@ def golden_sides(
     The canaries are drafts: the curve has its two ends only, the noise is 0, the split is not decided. Raises Refused
     for NaN and inf.
     """
+    k = min(top, runner.most_listed()) if isinstance(runner, Listing) else 0
     replays = [
-        [Replay(candidate.id, candidate.prompt, candidate.forced, target) for candidate in candidates]
+        [Replay(candidate.id, candidate.prompt, candidate.forced, target, listed=k) for candidate in candidates]
         for target in (Target(adapter), Target(None))
     ]
-    answers = ask_all(runner, [replay for side in replays for replay in side], stop)
+    every = [replay for side in replays for replay in side]
+    if isinstance(runner, Listing):
+        return _by_listing(runner, adapter, zip(candidates, *replays, strict=True), all_listed(runner, every, stop))
+    answers = ask_all(runner, every, stop)
     drafts = []
     for candidate, of_adapter, of_base in zip(candidates, *replays, strict=True):
         sides = full(answers[of_adapter]), full(answers[of_base])
         finite(f"canary {candidate.id} under {adapter} and its base", np.stack(sides))
-        drafts.append(_draft(runner, candidate, keep(*sides, np.asarray(candidate.forced, np.int32), top), sides))
+        kept = keep(*sides, np.asarray(candidate.forced, np.int32), top)
+        drafts.append(_draft(runner, candidate, kept, (summarise(sides[0], kept), summarise(sides[1], kept))))
+    return drafts
+
+
+def _by_listing(
+    runner: Runner,
+    adapter: str,
+    replays: Iterable[tuple[CanaryContinuation, Replay, Replay]],
+    answers: Mapping[Replay, Listed],
+) -> list[GoldenCanary]:
+    """The same over what an engine lists: kept are the tokens that it lists for either side, and the given ones."""
+    drafts = []
+    for candidate, of_adapter, of_base in replays:
+        sides = answers[of_adapter], answers[of_base]
+        kept = keep_listed(*sides)
+        summaries = summary_of(sides[0], kept), summary_of(sides[1], kept)
+        finite(
+            f"canary {candidate.id} under {adapter} and its base",
+            np.stack([side.log_probs[kept >= 0] for side in summaries]),
+        )
+        drafts.append(_draft(runner, candidate, kept, summaries, sides[0].ids.shape[1]))
     return drafts
 
 
@@ -115,8 +142,10 @@ def finite(where: str, log_probs: Floats) -> None:
         )
 
 
-def _draft(runner: Runner, candidate: CanaryContinuation, kept: Ints, sides: tuple[Floats, Floats]) -> GoldenCanary:
-    a, b = summarise(sides[0], kept), summarise(sides[1], kept)
+def _draft(
+    runner: Runner, candidate: CanaryContinuation, kept: Ints, sides: tuple[Summary, Summary], listed: int = 0
+) -> GoldenCanary:
+    a, b = sides
     reference = Reference(
         canary=candidate.id,
         golden="",
@@ -128,6 +157,7 @@ def _draft(runner: Runner, candidate: CanaryContinuation, kept: Ints, sides: tup
         curve=np.stack([b.log_probs, a.log_probs]),
         others={},
         noise=NO_NOISE,
+        listed=listed,
     )
     texts = runner.decode(candidate.prompt), runner.decode(candidate.forced)
     canary = candidate.canary

@@ -15,7 +15,9 @@ from typing import NamedTuple
 from detectors.records import CanarySplit, Identity, Measurement, NoiseFloor, Reference
 from probes.canaries.answer_check import checked
 from probes.canaries.canary_file import CanarySet
+from probes.canaries.rendering import prompt_of
 from probes.canaries.replay_pairs import Progress
+from probes.canaries.route_probes import drawn, probes_of
 from probes.canaries.schedule import mean_tokens, sizes
 from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
@@ -28,16 +30,18 @@ from probes.enrolment.noise_battery import (
     replay_battery,
     sampled,
 )
+from probes.enrolment.offline_reference import AGAINST, as_served, difference
 from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
-from probes.enrolment.scale_curve import FEW, with_curve
+from probes.enrolment.scale_curve import FEW, with_curve, with_others
 from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
 from probes.golden.statistical_power import AlarmSettings, StatisticalPower, statistical_power
-from probes.runner import LoraSettings, Runner, Stop
+from probes.runner import Listing, LoraSettings, Runner, Stop
+from probes.serving.probe_check import Probe
 
 # Settings that the record holds in fields of their own.
 STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
@@ -51,6 +55,8 @@ class Request(NamedTuple):
     others: names of the other registered adapters; those most like this one are recorded on its canaries, so that a
     mix-up can be named (other_adapters.py)
     progress: called with (stage, done, total); stop: looked at between batches
+    offline: a record of the same adapter that was made in process, which a serving engine is measured against; its
+    canaries are then taken
     """
 
     runner: Runner
@@ -60,6 +66,7 @@ class Request(NamedTuple):
     others: Sequence[str]
     progress: Progress
     stop: Stop
+    offline: Golden | None = None
 
 
 def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: SecondRunner | None = None) -> Golden:
@@ -77,7 +84,12 @@ def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: Sec
     curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
         golden = _with_noise_and_power(started.context, curved, settings, other)
-    missing = (*left_out(started.ready, started.context.others), *unchecked(golden.canaries, settings.max_new_tokens))
+    missing = (
+        *left_out(started.ready, started.context.others),
+        *unchecked(golden.canaries, settings.max_new_tokens),
+        *started.findings,
+        *(_unseen_by_engine(golden) if isinstance(runner, Listing) else ()),
+    )
     golden = replace(golden, unrecorded=missing)
     if runner.identity(adapter) != started.accepted:
         raise Unreplayable(adapter, "its files or those of its base changed during the enrolment: start it again")
@@ -96,11 +108,15 @@ def begin(request: Request, checkpoint: Checkpoint) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """An enrolment whose adapter can be replayed. ready: the other adapters that can be; accepted: what is in place"""
+    """An enrolment whose adapter can be replayed.
+
+    ready: the other adapters that can be; accepted: what is in place; findings: of how an engine can be asked, in words
+    """
 
     context: EnrolmentContext
     ready: Sequence[str]
     accepted: Identity
+    findings: tuple[str, ...] = ()
 
 
 def _started(request: Request) -> _Started:
@@ -108,14 +124,41 @@ def _started(request: Request) -> _Started:
     _check_expectations(request.canaries)
     ready = _ready(runner, adapter, request.others)
     context = EnrolmentContext(runner, adapter, most_alike(runner, adapter, ready), request.progress, request.stop)
-    return _Started(context, ready, runner.identity(adapter))
+    findings = _route_findings(runner, request) if isinstance(runner, Listing) else ()
+    return _Started(context, ready, runner.identity(adapter), findings)
+
+
+def _route_findings(runner: Listing, request: Request) -> tuple[str, ...]:
+    """Have the engine's routes checked for this adapter before anything is recorded through one of them."""
+    settings, offline = request.settings, request.offline
+    if offline is not None:
+        probes = probes_of(offline, settings.seed)
+    else:
+        canaries = [request.canaries.canaries[index] for index in drawn(len(request.canaries.canaries), settings.seed)]
+        answer = settings.max_new_tokens + 1
+        probes = [Probe(prompt_of(request.runner, canary.id, canary.messages, answer)) for canary in canaries]
+    return runner.choose_route(request.adapter, probes, settings.tolerances.allowed_deviation(request.adapter))
+
+
+def _unseen_by_engine(golden: Golden) -> tuple[str, ...]:
+    """In words, what a record made through a serving engine lacks."""
+    if golden.offline:
+        return ()
+    return (
+        "what this engine always gets wrong: only its own answers are recorded; copy a record of this adapter made in "
+        "process into probes.golden_dir and enrol again, to measure the engine against it",
+        "other strengths: an engine serves one, so strength is read on the straight line from base to adapter, on "
+        "which half a LoRA's scale may read as .7, and one that is too strong shows as distortion alone",
+    )
 
 
 def _curve_of(started: _Started, request: Request, checkpoint: Checkpoint | None) -> Golden:
     """A record without noise floors and power."""
     context, accepted = started.context, started.accepted
     canaries, settings = request.canaries, request.settings
-    steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings))
+    steps = _Steps(checkpoint, _made_from(context, accepted, canaries, settings) | _made_on(request))
+    if (offline := request.offline) is not None:
+        return steps.result("offline", lambda: _offline(context, offline, settings))
     selected = steps.result("pool", lambda: _selected(context, accepted, canaries, settings))
     return steps.result("curve", lambda: _curved(context, selected, settings))
 
@@ -140,6 +183,26 @@ def _made_from(
     wanted = {key: value for key, value in asdict(settings).items() if key not in ("at", "why", "previous")}
     others = {name: context.runner.identity(name).live_adapter for name in context.others}
     return {"files": asdict(accepted), "others": others, "canaries": canaries.content_hash, "settings": wanted}
+
+
+def _made_on(request: Request) -> dict[str, object]:
+    """What a record made through a serving engine depends on besides."""
+    if not isinstance(request.runner, Listing):
+        return {}
+    return {
+        "engine": request.runner.made_on(request.adapter),
+        "listed": request.runner.most_listed(),
+        "offline": request.offline.hash if request.offline else "",
+    }
+
+
+def _offline(context: EnrolmentContext, offline: Golden, settings: EnrolSettings) -> Golden:
+    """The record made in process, as the engine would have answered it; neither noise nor power yet."""
+    golden = as_served(context.runner, offline)
+    _draws_per_round(golden.canaries, settings.token_budget)
+    return replace(
+        golden, base=settings.base, tolerances=settings.tolerances, noise={}, power=NOT_COMPUTED, created_at=settings.at
+    )
 
 
 def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet, settings: EnrolSettings) -> Golden:
@@ -174,6 +237,8 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
 
 def _curved(context: EnrolmentContext, selected: Golden, settings: EnrolSettings) -> Golden:
     """The same with the scale curve and the other adapters' answers."""
+    if isinstance(context.runner, Listing):
+        return replace(selected, canaries=tuple(with_others(context, selected.canaries)))
     few = [selected.canaries[index] for index in sampled(_references(selected), FEW, settings.seed)]
     tolerance = settings.tolerances.allowed_deviation(context.adapter)
     drafts = with_curve(context, selected.canaries, few, selected.rank, tolerance)
@@ -193,6 +258,7 @@ def _with_noise_and_power(
         created_at=settings.at,
         why=settings.why,
         previous=settings.previous,
+        made_on=context.runner.made_on(context.adapter) if isinstance(context.runner, Listing) else "",
     )
     pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
     alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))
@@ -204,17 +270,20 @@ def _noise(
 ) -> tuple[Mapping[str, Sequence[Measurement]], Mapping[str, NoiseFloor]]:
     """The battery's measurements, and each canary's floor: of a sample where noise is negligible, else of all."""
 
-    def replayed(canaries: Sequence[GoldenCanary]) -> dict[str, tuple[Measurement, ...]]:
+    def replayed(canaries: Sequence[GoldenCanary]) -> dict[str, Sequence[Measurement]]:
         progress, stop = context.progress, context.stop
-        return replay_battery(context.runner, context.adapter, canaries, progress, stop, settings.battery, second)
+        return dict(replay_battery(context.runner, context.adapter, canaries, progress, stop, settings.battery, second))
 
+    against: dict[str, Sequence[Measurement]] = {}
+    if curved.offline:
+        against = {AGAINST.name: difference(context, curved, settings.tolerances)}
     sample = sampled(_references(curved), settings.battery_canaries, settings.seed)
-    battery = replayed([curved.canaries[index] for index in sample])
+    battery = replayed([curved.canaries[index] for index in sample]) | against
     pooled = pooled_floor(battery)
     if negligible(pooled, settings.tolerances.allowed_deviation(context.adapter)):
         return battery, dict.fromkeys((canary.id for canary in curved.canaries), pooled)
     rest = replayed([canary for index, canary in enumerate(curved.canaries) if index not in sample])
-    every = {name: (*measurements, *rest[name]) for name, measurements in battery.items()}
+    every = {name: (*measurements, *rest.get(name, ())) for name, measurements in battery.items()}
     return every, own_floors(every)
 
 

@@ -75,7 +75,10 @@ def _vector(prepared: PreparedReference, table: Floats) -> Doubles:
 def _answers(
     runner: Runner, candidates: Sequence[GoldenCanary], target: Target, stop: Stop, shape: BatchShape | None = None
 ) -> list[Floats]:
-    replays = [Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept) for canary in candidates]
+    replays = [
+        Replay(canary.id, canary.prompt, canary.forced, target, canary.reference.kept, canary.reference.listed)
+        for canary in candidates
+    ]
     answers = ask_all(runner, replays, stop, shape)
     tables = [summary(answers[replay]).log_probs for replay in replays]
     for canary, table in zip(candidates, tables, strict=True):

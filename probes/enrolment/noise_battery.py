@@ -21,7 +21,7 @@ from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor, 
 from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
 from probes.golden.record import GoldenCanary
-from probes.runner import BatchShape, Reconfigurable, Runner, Stop
+from probes.runner import BatchShape, Listing, Reconfigurable, Runner, Stop
 
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
 # would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
@@ -53,6 +53,15 @@ class BenignConfiguration:
     def settings(self) -> dict[str, str]:
         """What a second runner is configured with."""
         return {name: value for name in ("attention", "dtype") if (value := getattr(self, name))}
+
+
+SERVED = (
+    BenignConfiguration("asked again", BatchShape()),
+    BenignConfiguration("in another order", BatchShape(), shuffled=True),
+    BenignConfiguration("beside other requests", BatchShape(beside=2)),
+    BenignConfiguration("through the cache of prefixes", BatchShape(warm=True)),
+    BenignConfiguration("once more, later", BatchShape()),
+)
 
 
 @dataclass(slots=True)
@@ -106,7 +115,12 @@ def configurations(runner: Runner) -> tuple[BenignConfiguration, ...]:
     precision: its kernels round differently by batch and version, and float32 measures how much. An adapter that is
     served in float32 gets no bfloat16 in its battery: that is a loss of precision, and its floor would be wide enough
     to hide small faults.
+
+    A serving engine packs as it likes. It is asked again, in another order, beside other requests, with its cache of
+    prefixes, and once more at the end.
     """
+    if isinstance(runner, Listing):
+        return SERVED
     plain = (
         BenignConfiguration("one row", BatchShape(rows=1)),
         BenignConfiguration("four rows", BatchShape(rows=4)),
@@ -146,7 +160,7 @@ def replay_battery(
         for done, configuration in enumerate(battery):
             progress(STAGE, done, len(battery))
             computing = other.of(configuration)
-            results[configuration.name] = _measured(computing, adapter, canaries, configuration, stop)
+            results[configuration.name] = measured_in(computing, adapter, canaries, configuration, stop)
     progress(STAGE, len(battery), len(battery))
     return results
 
@@ -236,9 +250,10 @@ def _largest(floors: Sequence[NoiseFloor]) -> NoiseFloor:
     return NoiseFloor(*(max(getattr(floor, name) for floor in floors) for name in NoiseFloor.__slots__))
 
 
-def _measured(
+def measured_in(
     runner: Runner, adapter: str, canaries: Sequence[GoldenCanary], configuration: BenignConfiguration, stop: Stop
 ) -> tuple[Measurement, ...]:
+    """A measurement of each canary in this configuration. Raises as ``replay_battery`` does."""
     pairs = [replay_pair(canary, adapter) for canary in canaries]
     replays = [replay for pair in pairs for replay in pair.replays]
     if configuration.shuffled:

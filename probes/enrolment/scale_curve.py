@@ -48,7 +48,10 @@ class _Answers:
     def of(self, drafts: Sequence[GoldenCanary], target: Target) -> list[Floats]:
         """In order of the drafts. Raises Unreplayable when it was stopped."""
         waiting = [draft for draft in drafts if (draft.id, target) not in self.tables]
-        replays = [Replay(draft.id, draft.prompt, draft.forced, target, draft.reference.kept) for draft in waiting]
+        replays = [
+            Replay(draft.id, draft.prompt, draft.forced, target, draft.reference.kept, draft.reference.listed)
+            for draft in waiting
+        ]
         answers = ask_all(self.context.runner, replays, self.context.stop)
         self.tables |= {(replay.canary, target): summary(answers[replay]).log_probs for replay in replays}
         return [self.tables[draft.id, target] for draft in drafts]
@@ -99,6 +102,17 @@ def with_curve(
         _check_other(name, drafts, answers.of(drafts, Target(name)))
     context.progress(STAGE, steps, steps)
     return [_with_reference(answers, draft, chosen) for draft in drafts]
+
+
+def with_others(context: EnrolmentContext, drafts: Sequence[GoldenCanary]) -> list[GoldenCanary]:
+    """The drafts with the other adapters' answers, and the two ends alone for a curve: an engine serves an adapter at
+    one strength. Raises as ``with_curve`` does."""
+    answers = _Answers(context)
+    for done, name in enumerate(context.others):
+        context.progress(STAGE, done, len(context.others))
+        _check_other(name, drafts, answers.of(drafts, Target(name)))
+    context.progress(STAGE, len(context.others), len(context.others))
+    return [_with_reference(answers, draft, (0.0, 1.0)) for draft in drafts]
 
 
 def _misread(

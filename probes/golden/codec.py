@@ -40,6 +40,8 @@ PLAIN = ("adapter", "base", "base_hash", "tokenizer_hash", "adapter_hash", "rank
 PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 # Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
+# Written where they are not empty.
+WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline")
 # Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
@@ -85,13 +87,13 @@ def _text(golden: Golden) -> dict[str, Any]:
             "golden_text": canary.golden_text,
             "noise": _floor_text(canary.reference.noise),
             **({OUTSIDE: floor} if (floor := canary.reference.noise.mass_outside) else {}),
+            **({"listed": listed} if (listed := canary.reference.listed) else {}),
         }
         for canary in golden.canaries
     ]
     if golden.hash_scheme != 1:
         plain |= {name: getattr(golden, name) for name in OF_SCHEME}
-    if golden.base_grid:
-        plain["base_grid"] = golden.base_grid
+    plain |= {name: value for name in WHERE_NOT_EMPTY if (value := getattr(golden, name))}
     if golden.unrecorded:
         plain["unrecorded"] = golden.unrecorded
     if outside := {name: floor.mass_outside for name, floor in golden.noise.items() if floor.mass_outside}:
@@ -221,12 +223,14 @@ class _Reader:
             golden=self._name,
             split=split,
             kept=kept,
-            **sides,
+            golden_adapter=sides["golden_adapter"],
+            golden_base=sides["golden_base"],
             scales=self._arrays["scales"],
             curve=table("curve"),
             others={other: table(f"other.{index}") for index, other in enumerate(self._others)},
             noise=_floor(row["noise"], row.get(OUTSIDE, 0.0)),
             faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
+            listed=row.get("listed", 0),
         )
 
 

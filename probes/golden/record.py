@@ -73,6 +73,8 @@ class Golden:
     tokenizer_hash: of what the tokenizer does with a fixed text; tokenizer_files_hash, template_hash: of the files, ""
     in records of scheme 1
     base_grid: how the base's weights are quantised (``Identity.golden_grid``), "" in records made before it was read
+    made_on: the serving engine that answered, its version and the route, in words; "" where the runner held the models
+    itself; offline: hash of the record made in process that the engine was measured against, "" for none
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -99,6 +101,8 @@ class Golden:
     tokenizer_files_hash: str = ""
     template_hash: str = ""
     base_grid: str = ""
+    made_on: str = ""
+    offline: str = ""
     hash: str = ""
 
     @property

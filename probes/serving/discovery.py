@@ -18,15 +18,17 @@ from probes.serving.engine import Address, Engine
 AUTO = "auto"
 
 
-def connect(address: Address, engine: str = AUTO) -> Engine:
+def connect(address: Address, engine: str = AUTO, client: Client | None = None) -> Engine:
     """The dialect for what listens at this address. engine: its kind, or ``auto`` to recognise it.
+
+    client: asks it, and is closed by whoever gives it; None for one of its own
 
     Raises Refused for an address or a kind that is none, EngineAway where nothing answers, and Unreplayable where what
     answers is no engine that can be asked.
     """
     if engine not in (AUTO, *KINDS):
         raise Refused("engine", repr(engine), f"one of {', '.join((AUTO, *KINDS))}")
-    client = Client(address)
+    client = client or Client(address)
     try:
         kind = kind_of(client) if engine == AUTO else engine
     except BaseException:

@@ -26,7 +26,7 @@ from agent.assemble import (
     stream_counts,
 )
 from agent.clock import HandClock
-from agent.config import Alerts, Config, Scoring, load
+from agent.config import Adapter, Alerts, Config, Model, Scoring, Served, load
 from agent.kafka.client import Config as KafkaConfig
 from agent.worker.watched_bases import runner_of
 from detectors.canaries.tolerance import Tolerances
@@ -34,6 +34,7 @@ from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.evidence.alternative import BASE, HALF_STRENGTH
 from detectors.monitor import default_configs, paging
 from detectors.records import SubjectKind
+from probes import runner_registry
 from probes.golden.archive import save
 from probes.golden.statistical_power import draws_to_alarm
 from probes.golden.weights import folder_of
@@ -150,6 +151,30 @@ def test_each_stream_counts_with_the_rounds_of_its_own_line(config: Config) -> N
     assert stream_counts(quick) == {60.0: 4, 5.0: 3}
     assert log_threshold(quick) == pytest.approx(math.log((4 / 60 + 3 / 5) * YEAR_S))
     assert (promised(quick), promised(config)) == pytest.approx((1.0, 1.0))
+
+
+def test_each_base_counts_with_its_own_cadence(config: Config) -> None:
+    """Of a base that an engine serves, two adapters and the base itself, no responses: every ten minutes."""
+    config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a")
+    served = Served(url="http://localhost:8000")
+    other = Model(name="other", served=served, adapters=(Adapter(name="b"), Adapter(name="c")))
+    both = config.model_copy(update={"models": (*config.models, other)})
+    assert stream_counts(config) == {60.0: 2}
+    assert stream_counts(both) == {60.0: 2, 600.0: 3}
+    assert log_threshold(both) == pytest.approx(math.log((2 / 60 + 3 / 600) * YEAR_S))
+
+
+def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(runner_registry, "make", lambda *arguments: given.append(arguments))
+    engine = Served(url="http://localhost:8000/v1", base="org/Base", token_file=Path("/t"))
+    adapters = (Adapter(name="a"), Adapter(name="b", path=Path("/files/b")))
+    runner_of(config, Model(name="m", served=engine, adapters=adapters))
+    settings = {"url": "http://localhost:8000", "engine": "auto", "token_file": "/t", "ca_file": ""}
+    names = {"base": "org/Base", "adapters": {"a": "", "b": "/files/b"}, "served": settings}
+    assert given == [("served", names, {})]
 
 
 def promised(config: Config) -> float:

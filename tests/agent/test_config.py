@@ -17,6 +17,11 @@ GOOD: dict[str, Any] = {
 
 ONE: dict[str, Any] = {"name": "a", "path": "adapters/a"}
 MORE: dict[str, Any] = {"name": "m", "path": "org/other", "adapters": [ONE | {"name": "b"}]}
+SERVED: dict[str, Any] = {"name": "m", "served": {"url": "http://localhost:8000"}, "adapters": [{"name": "a"}]}
+
+
+def asked(**settings: str) -> dict[str, Any]:
+    return SERVED | {"served": SERVED["served"] | settings}
 
 
 def written(folder: Path, data: object) -> Path:
@@ -98,7 +103,23 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"sampling": {"rate": 1.5}}, "sampling.rate", "less than or equal to 1"),
         ({"sampling": {"rate": True}}, "sampling.rate", "saw true, wanted a number"),
         ({"sampling": {"rate": "few"}}, "sampling.rate", "saw 'few', wanted a valid number"),
-        ({"models": [{"name": "m"}]}, "models.0.path", "saw nothing, wanted a value: this key has no default"),
+        ({"models": [{"name": "m"}]}, "models.0.adapters", "saw nothing, wanted a value: this key has no default"),
+        ({"models": [{"name": "m", "adapters": [ONE]}]}, "models.0", "saw neither path nor served, wanted path: the"),
+        (
+            {"models": [MORE | {"adapters": [{"name": "b"}]}]},
+            "models.0",
+            "saw no path of b, wanted path: the adapter's",
+        ),
+        ({"models": [SERVED | {"replay": False}]}, "models.0", "saw served with replay: false, wanted one of the two"),
+        ({"models": [asked(url="localhost:8000")]}, "models.0.served.url", "without http:// or https:// and a host"),
+        ({"models": [asked(url="http://u:secret@h")]}, "models.0.served.url", "a token is read from token_file"),
+        ({"models": [asked(url="http://h/v1/models")]}, "models.0.served.url", "saw another path or a query"),
+        ({"models": [asked(url="http://h:port")]}, "models.0.served.url", "saw one that cannot be read"),
+        ({"models": [asked(engine="ollama")]}, "models.0.served.engine", "saw ollama, wanted one of: auto"),
+        ({"models": [asked(every="soon")]}, "models.0.served.every", "a duration"),
+        ({"models": [asked(token="secret")]}, "models.0.served.token", "wanted token_file, the path of a file that"),
+        ({"models": [SERVED], "probes": {"canaries": False}}, "file", "saw probes.canaries false with served"),
+        ({"probes": {"runner": "served"}}, "probes.runner", "saw served, wanted models[].served: {url"),
         ({"probes": {"threads": False}}, "probes.threads", "saw false, wanted a number"),
         ({"probes": {"every": "5"}}, "probes.every", 'a duration such as "60s"'),
         ({"probes": {"every": float("inf")}}, "probes.every", "finite"),
@@ -225,7 +246,7 @@ def test_paths_from_the_home_folder_are_not_relative_to_the_file(
 @pytest.mark.parametrize("path", ["base", "models/team/base", "./org/model", "a/b.gguf"])
 def test_a_base_that_is_no_hub_id_is_relative_to_the_file(tmp_path: Path, path: str) -> None:
     config = load(written(tmp_path, {"models": [MORE | {"path": path}]}))
-    assert Path(config.models[0].path) == tmp_path / path
+    assert config.models[0].path == str(tmp_path / path)
 
 
 @pytest.mark.parametrize(
@@ -385,6 +406,49 @@ def test_the_accepted_base_is_kept_where_scoring_needs_it_unless_the_file_says(
 ) -> None:
     config = load(written(tmp_path, GOOD | change))
     assert config.keeps_weights(config.models[0]) is kept
+
+
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("https://engine.internal/v1/", "https://engine.internal"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+    ],
+)
+def test_one_address_is_enough_for_a_model_whose_engine_is_asked(tmp_path: Path, url: str, read: str) -> None:
+    config = load(written(tmp_path, {"models": [asked(url=url)]}))
+    (model,) = config.models
+    assert model.served is not None and model.path is None and model.adapters[0].path is None
+    assert model.served.settings == {"url": read, "engine": "auto", "token_file": "", "ca_file": ""}
+    assert not config.keeps_weights(model) and not model.in_process
+
+
+def test_files_of_an_engine_are_relative_to_the_configuration_and_have_to_exist(tmp_path: Path) -> None:
+    config = load(written(tmp_path, {"models": [asked(token_file="token", ca_file="ca.crt")]}))
+    assert config.models[0].served is not None
+    assert config.models[0].served.settings["token_file"] == str(tmp_path / "token")
+    assert [problem.place for problem in missing_files(config)] == [
+        "models.0.served.token_file",
+        "models.0.served.ca_file",
+    ]
+    assert "ca.crt" in str(missing_files(config)[1]) and "token'" not in str(missing_files(config)[0])
+
+
+def test_an_engine_is_asked_every_ten_minutes_and_files_every_minute_unless_the_file_says(tmp_path: Path) -> None:
+    def cadence(**settings: str) -> list[float]:
+        models = [asked(**settings), MORE | {"name": "n"}]
+        config = load(written(tmp_path, {"models": models, "probes": {"every": "30s"}}))
+        return [config.canaries_every(model) for model in config.models]
+
+    assert cadence() == [600.0, 30.0]
+    assert cadence(every="5s") == [5.0, 30.0]
+
+
+def test_responses_of_a_served_base_are_not_scored(tmp_path: Path) -> None:
+    kafka = {"bootstrap_servers": ["a:1"], "topic": "t"}
+    config = load(written(tmp_path, {"models": [SERVED, MORE | {"name": "n"}], "kafka": kafka}))
+    assert [config.scores(model) for model in config.models] == [False, True]
 
 
 def test_rounds_of_responses_come_as_often_as_those_of_canaries_unless_the_file_says_otherwise(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_what_the_configuration_reads_is_mounted_read_only_and_shared_with_the_e
     [engine] = pod()["containers"]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in engine["volumeMounts"]
     served = " ".join(engine["command"] + engine["args"])
-    assert model.path in served and all(f"{a.name}={a.path}" in served for a in model.adapters)
+    assert model.path and model.path in served and all(f"{a.name}={a.path}" in served for a in model.adapters)
 
 
 def test_secrets_are_mounted_files_with_the_names_that_the_configuration_reads(config: Config) -> None:

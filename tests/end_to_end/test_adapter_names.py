@@ -62,7 +62,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def told(config: Config) -> list[Finding]:
     """What the agent tells once the adapter's B is zero: by a second process as well, after the first has told."""
     (model,) = config.models
-    file = model.adapters[0].path / "adapter_model.safetensors"
+    folder = model.adapters[0].path
+    assert folder is not None
+    file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({name: t * 0 if "lora_B" in name else t for name, t in tensors.items()}, file)
     runner = runner_of(config, model)

@@ -168,6 +168,19 @@ def test_a_damaged_golden_record_is_one_line_and_no_traceback(config: Path) -> N
     assert "a header that cannot be read" in line and "restore or remove the file" in line
 
 
+def test_check_config_needs_no_path_of_a_model_whose_engine_is_asked_and_notes_what_is_not_scored(
+    tmp_path: Path,
+) -> None:
+    models = [{"name": "m", "served": {"url": "http://127.0.0.1:9"}, "adapters": [{"name": "a"}, {"name": "b"}]}]
+    file = tmp_path / "engine.yaml"
+    file.write_text(yaml.safe_dump({"models": models, "kafka": {"bootstrap_servers": ["a:1"], "topic": "t"}}))
+    told = json.loads(gapwatch("check-config", "--json", "--config", str(file)).stdout)
+    assert told["ok"] and told["notes"] == [
+        "alerts.pagerduty is missing: nobody is paged",
+        "of m the engine answers the canaries; no sampled response is scored",
+    ]
+
+
 def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:
     (config.parent / "c.jsonl").write_text('{"id": "x", "messages": []}\n{"id": "y"\n')
     said = yaml.safe_load(config.read_text())

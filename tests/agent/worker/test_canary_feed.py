@@ -59,3 +59,9 @@ def test_without_canaries_nothing_is_overdue_and_golden_records_still_come() -> 
     feed.poll(0.0)
     feed.receive(findings.golden())
     assert feed.poll(10 * STUCK_S) == [findings.golden()]
+
+
+def test_each_base_is_overdue_by_its_own_interval() -> None:
+    feed = CanaryFeed({"files": ("a",), "served": ("b",)}, EVERY_S, {"served": 10 * EVERY_S})
+    assert feed.poll(0.0) == []
+    assert [rounds.base for rounds in feed.poll(EVERY_S + STUCK_S + 1.0) if isinstance(rounds, BaseRound)] == ["files"]

@@ -159,3 +159,12 @@ def test_while_the_models_are_away_no_adapter_is_scored_and_each_round_says_why(
     feed.receive(TurnEnded(now))
     assert names(feed.poll(now)) == [[]]
     assert feed.poll(now + EVERY_S + STUCK_S) == []
+
+
+def test_a_base_whose_responses_are_not_scored_gives_none_and_its_golden_records_are_not_missed(
+    feed: ResponseFeed,
+) -> None:
+    for result in (LiveIdentities("served by an engine", {}), replace(findings.golden(), base="served by an engine")):
+        feed.receive(result)
+    feed.receive(TurnEnded(10.0))
+    assert [given.base for given in feed.poll(10.0)] == [findings.BASE]

@@ -48,3 +48,10 @@ def test_a_blocked_base_is_overdue_at_the_interval_of_its_rounds_until_it_is_ans
     silence.unblock(["a"])
     assert silence.reason("a", 1180.0 + 60.0 + STUCK_S) is None
     assert why(silence, "a", 1181.0 + 60.0 + STUCK_S).startswith("no round finished")
+
+
+def test_a_base_with_an_interval_of_its_own_is_overdue_by_that_one() -> None:
+    silence = Silence(60.0, {"served": 600.0})
+    assert silence.reason("files", 1000.0) is None is silence.reason("served", 1000.0)
+    assert why(silence, "files", 1361.0) and silence.reason("served", 1900.0) is None
+    assert why(silence, "served", 1901.0).startswith("no round finished for 901 s")

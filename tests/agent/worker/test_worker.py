@@ -171,6 +171,25 @@ def test_with_one_interval_for_both_there_is_no_look_beside_the_canaries(tmp_pat
         clock.advance(EVERY_S)
 
 
+def test_a_base_with_an_interval_of_its_own_has_its_rounds_at_that_one(tmp_path: Path, clock: HandClock) -> None:
+    bases = [watched(tmp_path, clock, name) for name in ("a", "b")]
+    worker = Turned(bases, replace(BOTH, own_every_s={"base-of-b": 3 * EVERY_S}, responses_every_s=None), clock)
+    rounds: list[str] = []
+    for _ in range(4):
+        rounds += ["".join(result.base[-1] for result in worker.turn() if isinstance(result, BaseRound))]
+        clock.advance(EVERY_S)
+    assert rounds == ["ab", "a", "a", "ab"]
+
+
+def test_responses_of_a_base_that_scores_none_are_not_queued(tmp_path: Path, clock: HandClock) -> None:
+    base = watched(tmp_path, clock, "a")
+    base.responses = None
+    worker = Turned([base], BOTH, clock)
+    worker.submit(sampled(findings.interaction(1, "a")))
+    assert [type(result) for result in worker.turn()] == [BaseRound, LiveIdentities, TurnEnded]
+    assert worker.shed == {"a": 0}
+
+
 class Away(Slow):
     """Its volume is not mounted yet."""
 

@@ -21,6 +21,7 @@ from probes.errors import Unreplayable
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import BatchShape, Replay, Replayed, Stop, Weights
 from probes.runners.memory import Config, Runner
+from tests.probes.serving.toy_runner import ToyRunner, served
 from tests.probes.worlds import ADAPTERS, CountingRunner, enrolled, never, opened
 
 BUDGET = 512
@@ -364,3 +365,50 @@ def test_a_canary_that_cannot_be_asked_blinds_its_own_adapter_and_no_other() -> 
     assert blocked.blocked is Reason.REPLAY_FAILED
     assert "cannot be replayed: the chat template cannot render it (System role not supported): c0" in blocked.detail
     assert measured.blocked is None and mean(measured, "retention") == pytest.approx(1, abs=1e-3)
+
+
+def served_round(runner: ToyRunner, number: int = 0) -> dict[str, Round]:
+    """A round through a serving engine, against records made in process."""
+    done = replayed(runner, number)
+    assert done is not None
+    return {member.adapter: member for member in done.members}
+
+
+def test_a_round_through_an_engine_is_healthy_and_has_nothing_to_say() -> None:
+    for member in served_round(served()).values():
+        assert member.blocked is None and member.facts == ()
+        assert mean(member, "scale") == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_an_adapter_that_is_scored_wrongly_is_measured_by_another_route_and_never_degraded(number: int) -> None:
+    members = served_round(served(noise=0.01, blind=frozenset({"alpha"})), number)
+    assert not draw_scores(members["alpha"], Tolerances()).any()
+    assert "scoring in the prompt is blind for alpha" in members["alpha"].facts[0]
+    assert members["beta"].facts == () and members["beta"].blocked is None
+
+
+@pytest.mark.parametrize("answering", ADAPTERS)
+def test_an_adapter_under_the_bases_name_is_named_in_the_first_round_and_no_gap_is_computed(answering: str) -> None:
+    for member in served_round(served(under_base=answering)).values():
+        assert member.blocked is Reason.NOT_SERVED and member.measurements == ()
+        assert f"under the base's name toy the adapter {answering} answers" in member.detail
+
+
+def test_a_record_of_another_engine_is_compared_and_the_difference_is_said() -> None:
+    known: dict[str, Golden | Unmonitorable] = {"alpha": replace(enrolled("alpha"), made_on="toy 0.9, prompt")}
+    done = replayed(served(), known=known)
+    assert done is not None
+    assert done.members[0].facts == ("answers come from toy 1.0, prompt, accepted were those of toy 0.9, prompt",)
+
+
+def test_routes_are_checked_once_until_the_engine_may_have_changed() -> None:
+    runner = served()
+    served_round(runner)
+    before = runner.engine.requests
+    served_round(runner)
+    after_one = runner.engine.requests - before
+    runner.check.forget()
+    before = runner.engine.requests
+    served_round(runner)
+    assert runner.engine.requests - before > after_one

@@ -161,6 +161,16 @@ def test_messages_checks_and_what_was_not_recorded_come_back() -> None:
     assert read.unrecorded == ("stacked b: no",)
 
 
+def test_a_record_read_through_a_listing_stays_one_and_others_name_none() -> None:
+    made = golden()
+    (first, *rest) = made.canaries
+    read = from_bytes(
+        to_bytes(replace(made, canaries=(replace(first, reference=replace(first.reference, listed=5)), *rest)))
+    )
+    assert [canary.reference.listed for canary in read.canaries] == [5, *(0 for _ in rest)]
+    assert b'"listed"' not in to_bytes(made)
+
+
 def test_what_of_a_continuation_is_not_scored_and_that_it_was_cut_come_back() -> None:
     made = golden()
     partly = replace(made.canaries[0], unscored=(7, 8, 9), cut=True)
@@ -186,3 +196,12 @@ def test_the_shipped_adapters_are_those_of_the_shipped_records_by_the_records_ow
     assert read.hash_scheme == 1
     files = Path(examples.helpdesk.__path__[0]) / "adapters" / read.adapter
     assert adapter_hash(files, read.hash_scheme) == read.adapter_hash != adapter_hash(files)
+
+
+def test_a_record_made_on_an_engine_names_it_and_one_made_in_process_has_the_bytes_it_always_had() -> None:
+    plain = golden()
+    served = replace(plain, made_on="vllm 0.33, prompt", offline="sha256:" + "a" * 64)
+    assert b"made_on" not in to_bytes(plain) and b"offline" not in to_bytes(plain)
+    again = from_bytes(to_bytes(served))
+    assert (again.made_on, again.offline) == (served.made_on, served.offline)
+    assert (from_bytes(to_bytes(plain)).made_on, from_bytes(to_bytes(plain)).offline) == ("", "")

@@ -1,0 +1,368 @@
+"""The runner that replays canaries on the serving engine itself, over HTTP: what is answered to users is what is measured.
+
+Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/. One
+request is in flight at a time. What an engine cannot show raises Unsupported or Unreplayable: it answers at no other
+strength than 0 (the base) and 1, has no golden copies and injects no faults. No torch here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from detectors.records import Floats, Identity, Reason
+from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
+from probes.errors import EngineAway, Unreplayable, Unsupported
+from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
+from probes.serving.company import company
+from probes.serving.discovery import connect
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    Engine,
+    EngineIdentity,
+    Listed,
+    Request,
+    Route,
+    ServedModel,
+)
+from probes.serving.listed_summary import first, summary_of, whole_of
+from probes.serving.name_check import base_in_words, stranger_in_words
+from probes.serving.probe_check import NAMES, SCORING, Probe, ProbeCheck
+
+FileTimes = tuple[tuple[int, int], ...]
+"""Size and time of change, in nanoseconds, of an adapter's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """An engine, and the base and adapters that it serves.
+
+    served: url, engine (a dialect, or "auto"), token_file, ca_file; "" or absent where there is none
+    base: its name in the engine's list of models; adapters: name there -> PEFT folder, "" where it is not at hand
+    listed: tokens that are wanted at each position; fewer where the engine lists fewer. Golden records hold 20
+    """
+
+    served: dict[str, str]
+    base: str
+    adapters: dict[str, str] = field(default_factory=dict)
+    listed: int = 20
+
+    def __post_init__(self) -> None:
+        if not self.served.get("url"):
+            raise ValueError("served without a url: wanted the address of the serving engine")
+        if self.listed < 1:
+            raise ValueError(f"listed {self.listed}: wanted at least 1 token a position, 20 as golden records hold")
+
+    @property
+    def address(self) -> Address:
+        return Address(self.served["url"], self.served.get("token_file", ""), self.served.get("ca_file", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """An engine as it was when it was connected to; another one answers there once ``start`` differs.
+
+    check: of its routes
+    """
+
+    engine: Engine
+    capabilities: Capabilities
+    start: tuple[str, str, str, float | None]
+    check: ProbeCheck
+
+
+class Runner:
+    """See probes/runner.py for the contract. Of the optional protocols it keeps ``Listing`` and ``Bounded``.
+
+    models: the engine's list at the last look
+    """
+
+    def __init__(self, config: Config, connect: Callable[[Address, str], Engine] = connect) -> None:
+        self.config, self._connect = config, connect
+        self.models: tuple[ServedModel, ...] = ()
+        self._connection: _Connection | None = None
+        self._readiness: dict[str | None, Readiness] = self._all(Reason.NOT_REPLAYED_YET, "not opened")
+        self._hashes: dict[tuple[str, int], tuple[FileTimes, str]] = {}
+        self._decoded: dict[tuple[int, ...], str] = {}
+        self._routes: dict[str, Route] = {}
+        # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
+        self._of_strangers: tuple[str, ...] | None = None
+
+    def open(self) -> None:
+        self.refresh()
+
+    def close(self) -> None:
+        self._connection = None
+        self._readiness = self._all(Reason.NOT_REPLAYED_YET, "not opened")
+
+    def refresh(self) -> dict[str | None, Readiness]:
+        """The engine's list of models now. Connects where it is not connected yet, and again to an engine that was
+        started again with other settings."""
+        self._decoded.clear()
+        try:
+            self._look()
+        except EngineAway as error:
+            self._connection = None  # it may be another one that comes back
+            self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
+        except Unreplayable as error:
+            self._readiness = self._all(Reason.REPLAY_FAILED, str(error))
+        return dict(self._readiness)
+
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
+        """One request for each replay, those of one canary one after the other; ``stop`` is looked at before each."""
+        for replay in replays:
+            self._check(replay.target)
+            self._check_length(replay)
+        packing = shape or BatchShape()
+        with self._company(replays, packing.beside):
+            for replay in _side_by_side(replays):
+                if stop():
+                    return
+                yield self._answer(replay, packing)
+
+    def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
+        """In one request, before which ``stop`` is looked at."""
+        model = self._check(target)
+        if stop():
+            return ()
+        answered = self._connected().engine.generate(self._request(model, prompt, 1), max_new_tokens)
+        return tuple(answered.listed.tokens.tolist())
+
+    def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
+        raise Unreplayable(self.config.base, "a serving engine gives no hidden states")
+
+    def encode_chat(
+        self,
+        messages: Sequence[dict[str, str]],
+        weights: Weights = Weights.LIVE,
+        day: date | None = None,  # noqa: ARG002 - the engine renders, by its own clock
+    ) -> tuple[int, ...]:
+        return self._tokenizer(weights).encode_chat(self.config.base, messages)
+
+    def encode(self, text: str, weights: Weights = Weights.LIVE) -> tuple[int, ...]:
+        return self._tokenizer(weights).encode(self.config.base, text)
+
+    def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:
+        """Of the same ids once between two looks: each golden record of the base wants the same ones decoded."""
+        key, engine = tuple(int(token) for token in ids), self._tokenizer(weights)
+        if key not in self._decoded:
+            self._decoded[key] = engine.decode(self.config.base, key)
+        return self._decoded[key]
+
+    def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
+        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it."""
+        return Identity(live_adapter=self._adapter_hash(adapter, scheme) if adapter else "", scheme=scheme)
+
+    def facts(self, adapter: str) -> tuple[str, ...]:
+        """What the engine says of it that is not as configured."""
+        self._check_known(adapter)
+        served = next((model for model in self.models if model.name == adapter), ServedModel(adapter))
+        folder = self.config.adapters[adapter]
+        facts = []
+        if served.parent and served.parent != self.config.base:
+            facts.append(f"the engine lists it as an adapter of {served.parent}, configured is {self.config.base}")
+        # The last part alone: the same volume is mounted at different places.
+        if served.root and folder and Path(served.root).name != Path(folder).name:
+            facts.append(f"the engine says that it loaded it from {served.root}, configured is {folder}")
+        return tuple(facts)
+
+    def most_listed(self) -> int:
+        return max(1, min(self.config.listed, self._connected().capabilities.most_listed))
+
+    def context(self) -> int | None:
+        return self._connected().capabilities.context
+
+    def served_by(self) -> EngineIdentity:
+        """What the engine says of itself. Raises EngineAway and Unreplayable."""
+        return self._connected().engine.identity()
+
+    def route_of(self, adapter: str | None) -> Route:
+        """How continuations are scored under this name: as was set, else the best that the engine has."""
+        routes = [route for route in self._connected().capabilities.routes if route in SCORING]
+        if not routes:
+            raise Unreplayable(self.config.served["url"], "the engine gives no log-probabilities of a given text")
+        chosen = self._routes.get(adapter or "")
+        return chosen if chosen in routes else routes[0]
+
+    def take_route(self, adapter: str | None, route: Route) -> None:
+        """Score under this name by that route from now on, where the best one does not show what is served."""
+        self._routes[adapter or ""] = route
+
+    def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
+        answers: dict[Replay, Listed] = {}
+        for replay in _side_by_side(replays):
+            if stop():
+                break
+            self._check_length(replay)
+            answers[replay] = self._listed_of(replay, replay.listed or self.most_listed(), cold=True)
+        return answers
+
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+        """Asks the engine once for each adapter until another one answers at its address."""
+        model, connection = self._check(Target(adapter)), self._connected()
+        checked = connection.check.known(model, probes, tolerance)
+        if checked.route not in SCORING:
+            raise Unreplayable(adapter, "; ".join(checked.findings) or "the engine scores no given text")
+        self.take_route(adapter, checked.route)
+        if self._of_strangers is None and probes:
+            stranger = f"gapwatch-{secrets.token_hex(8)}"
+            self._of_strangers = stranger_in_words(connection.engine, stranger, probes[0].prompt)
+        return (*checked.findings, *(self._of_strangers or ()), *base_in_words(self.models, self.config.base))
+
+    def made_on(self, adapter: str) -> str:
+        identity = self.served_by()
+        return f"{' '.join(filter(None, (identity.kind, identity.version)))}, {NAMES[self.route_of(adapter)]}"
+
+    def _company(self, replays: Sequence[Replay], requests: int) -> AbstractContextManager[None]:
+        """Other requests beside these: the base writes after the first of their prompts."""
+        if not requests or not replays:
+            return nullcontext()
+        connect = partial(self._connect, self.config.address, self.config.served.get("engine") or "auto")
+        return company(connect, Request(self.config.base, replays[0].prompt), requests)
+
+    def _look(self) -> None:
+        connection = self._connection
+        if connection is None or _start(connection.engine) != connection.start:
+            self._connection = None
+            engine = self._connect(self.config.address, self.config.served.get("engine") or "auto")
+            capabilities = engine.capabilities()
+            check = ProbeCheck(engine, self.config.base, capabilities.routes, partial(_salt, capabilities))
+            connection = _Connection(engine, capabilities, _start(engine), check)
+            self._routes.clear()
+            self._of_strangers = None
+        self.models = connection.engine.models()
+        self._connection = connection
+        base = self._listed(self.config.base)
+        self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}
+
+    def _listed(self, name: str) -> Readiness:
+        count = sum(model.name == name for model in self.models)
+        if count == 1:
+            return Readiness()
+        if not count:
+            others = ", ".join(sorted({model.name for model in self.models})[:5]) or "nothing"
+            return Readiness(Reason.NOT_SERVED, f"{name}: the engine does not list it; it lists {others}")
+        why = (
+            "the adapter of that name answers in its base's place" if name == self.config.base else "either may answer"
+        )
+        return Readiness(Reason.NOT_SERVED, f"{name}: the engine lists {count} models of that name, and {why}")
+
+    def _all(self, reason: Reason, detail: str) -> dict[str | None, Readiness]:
+        return dict.fromkeys((None, *self.config.adapters), Readiness(reason, detail))
+
+    def _connected(self) -> _Connection:
+        if self._connection is None:
+            error = EngineAway if self._readiness[None].blocked is Reason.ENGINE_AWAY else Unreplayable
+            raise error(self.config.served["url"], self._readiness[None].detail)
+        return self._connection
+
+    def _tokenizer(self, weights: Weights) -> Engine:
+        if weights is Weights.GOLDEN:
+            raise Unsupported(self.config.base, "a golden tokenizer beside the engine's own")
+        connection = self._connected()
+        if not connection.capabilities.tokenizes:
+            raise Unreplayable(self.config.served["url"], "the engine has no interface to its tokenizer")
+        return connection.engine
+
+    def _check(self, target: Target) -> str:
+        """The name in the engine's list that is asked."""
+        adapter = target.adapter
+        if adapter is not None:
+            self._check_known(adapter)
+        if target.fault is not None:
+            raise Unsupported(adapter or self.config.base, "a fault that is injected on purpose")
+        if target.weights is Weights.GOLDEN:
+            raise Unsupported(adapter or self.config.base, "its accepted version beside the one that is served")
+        if target.scale not in (0.0, 1.0):
+            raise Unsupported(adapter or self.config.base, f"a strength of {target.scale:g}")
+        self._connected()
+        for name in (None, adapter):
+            if self._readiness[name].blocked:
+                raise Unreplayable(name or self.config.base, self._readiness[name].detail)
+        return self.config.base if adapter is None or target.scale == 0 else adapter
+
+    def _check_known(self, adapter: str) -> None:
+        if adapter not in self.config.adapters:
+            known = ", ".join(self.config.adapters) or "none"
+            raise Unreplayable(adapter, f"no such adapter; known are {known}")
+
+    def _check_length(self, replay: Replay) -> None:
+        if not replay.prompt or not replay.forced:
+            raise Unreplayable(f"canary {replay.canary}", "no token in its prompt or its continuation")
+        context, tokens = self.context(), len(replay.prompt) + len(replay.forced)
+        if context is not None and tokens > context:
+            raise Unreplayable(f"canary {replay.canary}", f"{tokens} tokens, the engine's context holds {context}")
+
+    def _request(self, model: str, prompt: Sequence[int], listed: int, cold: bool = True) -> Request:
+        """cold: with a salt of its own no request reads what another one has left in the engine's cache of prefixes."""
+        return Request(model, tuple(prompt), listed, _salt(self._connected().capabilities) if cold else "")
+
+    def _answer(self, replay: Replay, shape: BatchShape) -> Replayed:
+        if replay.kept is not None:
+            answer = self._listed_of(replay, replay.listed or self.most_listed(), not shape.warm)
+            return Replayed(replay, summary_of(answer, replay.kept))
+        vocabulary = self._connected().capabilities.vocabulary or self.most_listed()
+        return Replayed(replay, None, whole_of(self._listed_of(replay, vocabulary, not shape.warm)))
+
+    def _listed_of(self, replay: Replay, listed: int, cold: bool) -> Listed:
+        connection, model = self._connected(), self._check(replay.target)
+        if listed > connection.capabilities.most_listed:
+            why = f"{listed} tokens are wanted at each position, the engine lists {connection.capabilities.most_listed}"
+            raise Unreplayable(f"canary {replay.canary}", why)
+        route = self.route_of(None if model == self.config.base else model)
+        answered = connection.engine.score(self._request(model, replay.prompt, listed, cold), replay.forced, route)
+        _check_forced(replay, answered)
+        return first(answered.listed, listed)
+
+    def _adapter_hash(self, adapter: str, scheme: int) -> str:
+        """ "" where its files are not at hand or cannot be read: context, and never a reason to measure nothing."""
+        folder = self.config.adapters.get(adapter)
+        if not folder:
+            return ""
+        try:
+            times = tuple(_time(Path(folder) / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+            known = self._hashes.get((adapter, scheme))
+            if known is None or known[0] != times:
+                known = self._hashes[adapter, scheme] = times, adapter_hash(Path(folder), scheme)
+        except (OSError, Unreplayable):
+            return ""
+        return known[1]
+
+
+def _salt(capabilities: Capabilities) -> str:
+    return secrets.token_hex(16) if capabilities.isolates else ""
+
+
+def _side_by_side(replays: Sequence[Replay]) -> list[Replay]:
+    """Those of the same text one after the other, in the order of each text's first: what moves in the engine between
+    the answers of adapter and base would be read as a gap between the two."""
+    texts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Replay]] = {}
+    for replay in replays:
+        texts.setdefault((replay.prompt, replay.forced), []).append(replay)
+    return [replay for together in texts.values() for replay in together]
+
+
+def _start(engine: Engine) -> tuple[str, str, str, float | None]:
+    """What changes when another engine, or the same with other settings, answers at the address."""
+    identity = engine.identity()
+    return identity.kind, identity.version, identity.fingerprint, identity.started
+
+
+def _check_forced(replay: Replay, answered: Answered) -> None:
+    if tuple(answered.listed.tokens.tolist()) != replay.forced:
+        raise Unreplayable(f"canary {replay.canary}", "the engine scored other tokens than those it was given")
+    # By some routes the continuation is a part of the prompt that was read.
+    if answered.prompt is not None and answered.prompt[: len(replay.prompt)] != replay.prompt:
+        raise Unreplayable(f"canary {replay.canary}", "the engine read another prompt than it was given")
+
+
+def _time(file: Path) -> tuple[int, int]:
+    listed = file.stat()
+    return listed.st_size, listed.st_mtime_ns

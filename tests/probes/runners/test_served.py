@@ -1,0 +1,308 @@
+"""The served runner: what it asks an engine, what it makes of the answers, and what it refuses to conclude."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detectors.canaries.retention import measure
+from detectors.records import Comparison, Measurement, Reason
+from probes.canaries.log_prob_summary import summarise
+from probes.canaries.replay_pairs import ask, replay_pair, summary
+from probes.canaries.round import Scheduled, replay_base_round
+from probes.errors import EngineAway, Unreplayable, Unsupported
+from probes.golden.record import GoldenCanary, check_identity
+from probes.model import toy_language as toy
+from probes.runner import Readiness, Replay, Target
+from probes.runners.served import Config, Runner
+from probes.serving.engine import Answered, Request, Route
+from probes.serving.listed_summary import read_by
+from tests.probes.worlds import ADAPTERS, enrolled, never
+from tests.serving_engines.in_process import Engine
+from tests.serving_engines.shim import Server, serving
+from tests.serving_engines.toy_engine import ToyEngine
+
+URL = {"url": "http://toy"}
+
+
+def engine(**faults: str) -> Engine:
+    behind = Engine(ToyEngine(adapters=dict(ADAPTERS)))
+    behind.toy.faults.of_adapter |= faults
+    return behind
+
+
+def opened(behind: Engine, listed: int = 20) -> Runner:
+    runner = Runner(Config(URL, behind.toy.base, dict.fromkeys(ADAPTERS, ""), listed), lambda *_: behind)
+    runner.open()
+    return runner
+
+
+def canaries(runner: Runner, count: int = 6) -> list[GoldenCanary]:
+    return [read_by(runner, canary) for canary in enrolled("alpha").canaries[:count]]
+
+
+def measured(runner: Runner) -> list[Measurement]:
+    """Canaries of a record that the memory runner made, answered by the engine."""
+    pairs = [replay_pair(canary, "alpha") for canary in canaries(runner)]
+    answers = ask(runner, [replay for pair in pairs for replay in pair.replays], never)
+    sides = [[summary(answers[replay]) for replay in pair.replays] for pair in pairs]
+    return [
+        measure(Comparison("alpha", pair.canary.reference, 1, served, base, 0.0))
+        for pair, (served, base) in zip(pairs, sides, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("listed", [20, 5])
+def test_an_engine_that_serves_what_was_accepted_answers_as_the_record_says(listed: int) -> None:
+    for each in measured(opened(engine(), listed)):
+        assert abs(each.scale - 1) < 1e-5 and each.distortion < 1e-9 and each.base_shift < 1e-9
+        assert each.mass_outside < 2e-6 and each.top1_agreement == 1
+
+
+@pytest.mark.parametrize("listed", [20, 5])
+def test_an_adapter_that_the_engine_does_not_apply_has_nothing_left(listed: int) -> None:
+    for each in measured(opened(engine(alpha="not_applied"), listed)):
+        assert abs(each.retention) < 1e-6 and each.base_shift < 1e-9 and each.gap_ratio == 0
+
+
+def test_the_answers_of_adapter_and_base_to_one_canary_are_asked_for_in_a_row_and_cold() -> None:
+    behind = engine()
+    runner = opened(behind)
+    pairs = [replay_pair(canary, "alpha") for canary in canaries(runner, 3)]
+    of_adapter, of_base = zip(*(pair.replays for pair in pairs), strict=True)
+    answers = list(runner.run([*of_adapter, *of_base], never))
+    models = [request.model for request, _ in behind.requests]
+    assert models == ["alpha", behind.toy.base] * 3
+    assert [answer.replay.canary for answer in answers[::2]] == [answer.replay.canary for answer in answers[1::2]]
+    assert len({request.salt for request, _ in behind.requests} - {""}) == 6
+    assert {request.listed for request, _ in behind.requests} == {20}
+
+
+def test_a_record_that_was_read_through_fewer_tokens_is_answered_through_as_many() -> None:
+    behind = engine()
+    runner = opened(behind)
+    (canary,) = (read_by(opened(engine(), 7), canary) for canary in enrolled("alpha").canaries[:1])
+    (answer, _) = runner.run(replay_pair(canary, "alpha").replays, never)
+    assert behind.requests[0][0].listed == 7 and answer.summary is not None
+    assert np.allclose(answer.summary.log_probs, canary.reference.golden_adapter.log_probs, atol=1e-5)
+
+
+def test_an_engine_that_lists_fewer_tokens_than_a_record_needs_is_refused_and_not_compared() -> None:
+    behind = engine()
+    behind.most_listed = 5
+    runner = opened(behind)
+    assert runner.most_listed() == 5
+    replay = replay_pair(read_by(opened(engine(), 7), enrolled("alpha").canaries[0]), "alpha").adapter
+    with pytest.raises(Unreplayable, match="7 tokens are wanted at each position, the engine lists 5"):
+        list(runner.run([replay], never))
+
+
+def test_an_engine_that_is_away_blocks_all_with_its_words_and_is_measured_once_it_is_back() -> None:
+    behind = engine()
+    behind.away = "connection refused"
+    runner = opened(behind)
+    looks = runner.refresh()
+    assert set(looks) == {None, *ADAPTERS}
+    assert {ready.blocked for ready in looks.values()} == {Reason.ENGINE_AWAY}
+    assert "connection refused" in looks["alpha"].detail
+    with pytest.raises(EngineAway):
+        runner.encode("text")
+    behind.away = ""
+    assert set(runner.refresh().values()) == {Readiness()}
+    assert len(measured(runner)) == 6
+
+
+def test_a_model_that_is_not_listed_or_twice_is_blocked_by_that_reason() -> None:
+    behind = engine()
+    del behind.toy.adapters["beta"]
+    behind.listed_twice = "gamma"
+    looks = opened(behind).refresh()
+    assert {name: ready.blocked for name, ready in looks.items()} == {
+        None: None,
+        "alpha": None,
+        "beta": Reason.NOT_SERVED,
+        "gamma": Reason.NOT_SERVED,
+    }
+    assert "does not list it" in looks["beta"].detail and "2 models of that name" in looks["gamma"].detail
+    behind.listed_twice = behind.toy.base
+    base = opened(behind).refresh()[None]
+    assert base.blocked is Reason.NOT_SERVED and "in its base's place" in base.detail
+
+
+def test_an_engine_that_was_started_again_with_other_settings_is_looked_at_again() -> None:
+    behind = engine()
+    runner = opened(behind)
+    behind.most_listed = 5
+    runner.refresh()
+    assert runner.most_listed() == 20, "what an engine can do is asked once"
+    behind.version = "2"
+    runner.refresh()
+    assert runner.most_listed() == 5
+
+
+def test_a_route_that_is_set_for_an_adapter_is_taken_and_others_stay() -> None:
+    behind = Engine(ToyEngine(adapters=dict(ADAPTERS)), routes=(Route.PROMPT, Route.WALK, Route.GENERATED))
+    runner = opened(behind)
+    runner.take_route("alpha", Route.WALK)
+    list(runner.run(replay_pair(canaries(runner, 1)[0], "alpha").replays, never))
+    assert [route for _, route in behind.requests] == [Route.WALK, Route.PROMPT]
+
+
+def test_an_engine_without_log_probabilities_of_a_given_text_is_no_way_to_replay() -> None:
+    behind = Engine(ToyEngine(adapters=dict(ADAPTERS)), routes=(Route.TEXT,))
+    with pytest.raises(Unreplayable, match="no log-probabilities of a given text"):
+        measured(opened(behind))
+
+
+def test_other_strengths_and_an_overlong_text_are_refused() -> None:
+    runner = opened(engine())
+    with pytest.raises(Unsupported, match=r"a strength of 0\.5"):
+        list(runner.run([Replay("c", (1,), (2,), Target("alpha", scale=0.5))], never))
+    with pytest.raises(Unreplayable, match="2050 tokens, the engine's context holds 2048"):
+        list(runner.run([Replay("c", (1,) * 2049, (2,), Target("alpha"))], never))
+
+
+def test_the_whole_vocabulary_is_answered_where_the_engine_lists_it() -> None:
+    behind = engine()
+    behind.most_listed = toy.VOCABULARY
+    canary = enrolled("alpha").canaries[0]
+    (answer,) = opened(behind).run([Replay("c", canary.prompt, canary.forced, Target("alpha"))], never)
+    assert answer.full is not None
+    kept = canary.reference.kept
+    assert np.allclose(summarise(answer.full, kept).log_probs, canary.reference.golden_adapter.log_probs, atol=1e-5)
+
+
+def test_files_of_an_adapter_that_are_at_hand_name_it_and_no_others_are_read(tmp_path: Path) -> None:
+    from tests.probes.tiny import tiny_adapter, tiny_base
+
+    folder = tiny_adapter(tmp_path / "alpha", tiny_base(tmp_path / "base"))
+    behind = engine()
+    runner = Runner(
+        Config(URL, behind.toy.base, {"alpha": str(folder), "beta": str(tmp_path / "gone")}), lambda *_: behind
+    )
+    runner.open()
+    first = runner.identity("alpha").live_adapter
+    assert first.startswith("sha256:") and runner.identity("alpha").live_adapter == first
+    assert runner.identity("beta").live_adapter == "" and runner.identity(None).live_base == ""
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"r": ', '"r": 1'))
+    assert runner.identity("alpha").live_adapter != first
+
+
+def test_what_the_engine_says_of_an_adapter_is_named_where_it_is_not_as_configured() -> None:
+    behind = engine()
+    runner = Runner(Config(URL, behind.toy.base, {"alpha": "/mnt/alpha", "beta": "/mnt/beta-v2"}), lambda *_: behind)
+    runner.open()
+    assert runner.facts("alpha") == ()
+    assert runner.facts("beta") == (
+        "the engine says that it loaded it from /adapters/beta, configured is /mnt/beta-v2",
+    )
+
+
+def test_a_round_on_an_engine_measures_each_adapter_and_says_why_it_cannot() -> None:
+    goldens = {name: enrolled(name) for name in ("alpha", "beta")}
+    when = Scheduled("toy", 0, 1_700_000_000.0, 1024, 5)
+    behind = engine(beta="not_applied")
+    runner = opened(behind)
+    done = replay_base_round(runner, goldens, when, never)
+    assert done is not None
+    alpha, beta = done.members
+    assert max(abs(each.scale - 1) for each in alpha.measurements) < 1e-5
+    assert max(abs(each.retention) for each in beta.measurements) < 1e-6
+    assert {each.comparison.reference.listed for each in alpha.measurements} == {20}
+    behind.away = "503"
+    done = replay_base_round(runner, goldens, replace(when, number=1), never)
+    assert done is not None and {member.blocked for member in done.members} == {Reason.ENGINE_AWAY}
+
+
+def test_an_engine_that_goes_away_in_a_round_is_not_asked_on() -> None:
+    goldens = {name: enrolled(name) for name in ("alpha", "beta")}
+    behind = engine()
+    runner = opened(behind)
+    score, calls = behind.score, []
+
+    def away_at_the_third_canary(request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        # Routes are checked before, with one listed token.
+        calls.extend([request] if request.listed > 1 else [])
+        if len(calls) >= 3:
+            raise EngineAway("http://toy", "503: overloaded")
+        return score(request, continuation, route)
+
+    behind.score = away_at_the_third_canary  # type: ignore[method-assign]
+    done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never)
+    assert done is not None and {member.blocked for member in done.members} == {Reason.ENGINE_AWAY}
+    assert "overloaded" in done.members[0].detail and len(calls) == 3
+
+
+def test_numbers_that_are_none_are_no_verdict() -> None:
+    goldens = {"alpha": enrolled("alpha")}
+    done = replay_base_round(
+        opened(engine(alpha="not_a_number")), goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never
+    )
+    assert done is not None and done.members[0].blocked is Reason.REPLAY_FAILED
+    assert "NaN" in done.members[0].detail
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(ToyEngine(adapters=dict(ADAPTERS))) as running:
+        yield running
+
+
+def over_http(server: Server) -> Runner:
+    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, "")))
+    runner.open()
+    assert set(runner.refresh().values()) == {Readiness()}
+    return runner
+
+
+def test_over_http_the_same_is_answered_as_without(server: Server) -> None:
+    runner, direct = over_http(server), opened(engine())
+    assert runner.most_listed() == direct.most_listed() == 20
+    replays = [replay for canary in canaries(runner, 3) for replay in replay_pair(canary, "alpha").replays]
+    answers, wanted = ask(runner, replays, never), ask(direct, replays, never)
+    for replay in replays:
+        got, same = summary(answers[replay]), summary(wanted[replay])
+        assert np.allclose(got.log_probs, same.log_probs, atol=1e-6) and np.allclose(got.rest, same.rest, atol=1e-3)
+        assert np.array_equal(got.top1, same.top1)
+    made = runner.generate(Target("alpha"), replays[0].prompt, 40, never)
+    assert made == direct.generate(Target("alpha"), replays[0].prompt, 40, never) and made[-1] == toy.END
+    assert check_identity(enrolled("alpha"), runner) == [], "the engine's tokenizer is that of the record"
+    assert runner.facts("alpha") == () and runner.identity("alpha").live_adapter == ""
+    messages = [{"role": "user", "content": "Where is it?"}]
+    assert runner.encode_chat(messages) == direct.encode_chat(messages)
+
+
+def test_over_http_a_stop_ends_a_run_before_the_next_request(server: Server) -> None:
+    runner = over_http(server)
+    replays = replay_pair(canaries(runner, 1)[0], "alpha").replays
+    before = len(server.bodies("/v1/completions"))
+    looks = iter([False, True])
+    assert len(list(runner.run(replays, lambda: next(looks)))) == 1
+    assert len(server.bodies("/v1/completions")) == before + 1
+
+
+def test_over_http_a_server_that_starts_is_away_and_one_that_is_ready_is_measured(server: Server) -> None:
+    runner = over_http(server)
+    server.settings.ready = False
+    try:
+        assert {ready.blocked for ready in runner.refresh().values()} == {Reason.ENGINE_AWAY}
+    finally:
+        server.settings.ready = True
+    assert set(runner.refresh().values()) == {Readiness()}
+    server.settings.twice = "beta"
+    try:
+        looks = runner.refresh()
+    finally:
+        server.settings.twice = ""
+    assert looks["beta"].blocked is Reason.NOT_SERVED and looks["alpha"].blocked is None
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for served, listed in (({}, 20), ({"url": ""}, 20), (URL, 0)):
+        with pytest.raises(ValueError, match="wanted"):
+            Config(served, "base", {}, listed)

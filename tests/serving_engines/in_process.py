@@ -1,0 +1,90 @@
+"""The toy engine as an ``Engine`` without HTTP between, for tests of what stands behind the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from detectors.records import Floats
+from probes.errors import EngineAway, Unreplayable
+from probes.model import toy_language as toy
+from probes.runners.memory import Config, Runner
+from probes.serving.engine import (
+    Answered,
+    Capabilities,
+    EngineIdentity,
+    Listed,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+)
+from tests.serving_engines.toy_engine import ToyEngine
+
+LANGUAGE = Runner(Config())
+
+
+class Engine:
+    """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it answered"""
+
+    def __init__(
+        self, toy_engine: ToyEngine, most_listed: int = 20, routes: tuple[Route, ...] = (Route.PROMPT,)
+    ) -> None:
+        self.toy, self.most_listed, self.routes = toy_engine, most_listed, routes
+        self.away, self.listed_twice, self.version = "", "", "1"
+        self.requests: list[tuple[Request, Route]] = []
+
+    def capabilities(self) -> Capabilities:
+        self._answers()
+        return Capabilities(self.routes, self.most_listed, True, True, True, 2048, toy.VOCABULARY)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        self._answers()
+        names = [*self.toy.adapters, *([self.listed_twice] if self.listed_twice else [])]
+        adapters = [ServedModel(name, f"/adapters/{name}", self.toy.base) for name in names]
+        return ServedModel(self.toy.base, f"/models/{self.toy.base}"), *adapters
+
+    def identity(self) -> EngineIdentity:
+        self._answers()
+        return EngineIdentity("toy", self.version)
+
+    def load(self) -> Load:
+        return Load()
+
+    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        self._answers()
+        self.requests.append((request, route))
+        text, before = [*request.prompt, *continuation], len(request.prompt)
+        rows = self.toy.scored(request.model, text)[before - 1 : -1]
+        if np.isnan(rows).any():
+            raise Unreplayable("the engine's answer", "NaN where a log-probability belongs")
+        return Answered(_listing(rows, continuation, request.listed), request.prompt)
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        self._answers()
+        made = self.toy.generated(request.model, request.prompt, tokens, request.salt)
+        return Answered(_listing(made.rows, made.tokens, request.listed), request.prompt, ended=made.ended)
+
+    def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002
+        self._answers()
+        return LANGUAGE.encode(text)
+
+    def encode_chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:  # noqa: ARG002
+        self._answers()
+        return LANGUAGE.encode_chat([dict(message) for message in messages])
+
+    def decode(self, model: str, ids: Sequence[int]) -> str:  # noqa: ARG002
+        self._answers()
+        return LANGUAGE.decode(ids)
+
+    def _answers(self) -> None:
+        if self.away:
+            raise EngineAway("http://toy", self.away)
+
+
+def _listing(rows: Floats, tokens: Sequence[int], k: int) -> Listed:
+    ids = np.argsort(-rows, axis=1, kind="stable")[:, :k].astype(np.int32)
+    given = np.asarray(tokens, np.int32)
+    of_given = np.take_along_axis(rows, given[:, None], axis=1)[:, 0]
+    return Listed(ids, np.take_along_axis(rows, ids, axis=1), given, of_given)
