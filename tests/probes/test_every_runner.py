@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +35,7 @@ from probes.runner import (
     Weights,
 )
 from probes.scoring.scoring_job import Scoring
-from tests.serving_engines.replies import Settings
-from tests.serving_engines.shim import serving
+from tests.serving_engines.in_process import Engine
 from tests.serving_engines.toy_engine import ToyEngine
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
@@ -59,17 +57,15 @@ def memory(folder: Path) -> Runner:
 
 
 def served(folder: Path) -> Runner:
-    """The memory runner's own language behind an engine that lists all of its vocabulary."""
+    """Over an engine that lists all of its vocabulary, which those behind HTTP do not: test_served.py asks them."""
     module = importlib.import_module("probes.runners.served")
     engine = ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS})
-    running = SERVERS.enter_context(serving(engine, settings=Settings(most_listed=toy.VOCABULARY)))
-    adapters = dict.fromkeys(ADAPTERS, "")
-    runner: Runner = module.Runner(module.Config({"url": running.url}, engine.base, adapters, toy.VOCABULARY))
+    config = module.Config({"url": "http://toy"}, engine.base, dict.fromkeys(ADAPTERS, ""), toy.VOCABULARY)
+    runner: Runner = module.Runner(config, lambda *_: Engine(engine, toy.VOCABULARY))
     runner.open()
     return runner
 
 
-SERVERS = ExitStack()  # of engines that runners of the suite ask; closed after them
 OPENERS: dict[str, Callable[[Path], Runner]] = {"in_process": in_process, "memory": memory, "served": served}
 NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]*.py"))
 
@@ -84,7 +80,6 @@ def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     opened = OPENERS[request.param](tmp_path_factory.mktemp(request.param))
     yield opened
     opened.close()
-    SERVERS.close()
 
 
 @pytest.fixture
