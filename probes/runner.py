@@ -302,6 +302,15 @@ class Listing(Protocol):
 
 
 @runtime_checkable
+class SeesEvents(Protocol):
+    """A runner whose models may be replaced where no file shows it, and which can tell cheaply. Without it rounds come by
+    the schedule alone."""
+
+    def event(self) -> str:
+        """What has happened since the last ``refresh``, in words; "" for nothing, and while it cannot be told."""
+
+
+@runtime_checkable
 class LosesDevice(Protocol):
     """A runner whose device may fail so that only another process can use it again. Without it every failure counts as
     one that the next round may not have."""

@@ -34,7 +34,7 @@ from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
 from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
-from probes.runner import LosesDevice, Runner
+from probes.runner import LosesDevice, Runner, SeesEvents
 from probes.scoring.interaction import Interaction
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,9 @@ BATCH = 16
 # Seconds by the clock that a batch of responses has at least; a pass that has begun is finished.
 TURN_S = 5.0
 IDLE_S = 0.2
+# How often a runner is asked for events, and how far apart the rounds are that these make at least: an engine that is
+# started again and again must not be asked more often than the threshold of a page allows for.
+EVENTS_EVERY_S, EVENTS_APART_S = 10.0, 60.0
 Result = CanaryResult | ScoredBatch | LiveIdentities | TurnEnded
 
 
@@ -53,6 +56,7 @@ class WatchedBase:
     responses: scores and embeds its sampled responses, None where it cannot; kept: its canaries' answers
     opened: is the runner?
     number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
+    events_looked: when its runner was last asked for events
     """
 
     name: str
@@ -63,6 +67,7 @@ class WatchedBase:
     number: int = 0
     last: float | None = None
     looked: float | None = None
+    events_looked: float | None = None
     opened: bool = False
     kept: KeptAnswers = field(default_factory=KeptAnswers)
 
@@ -285,7 +290,7 @@ class Worker:
     def _look(self, base: WatchedBase) -> bool:
         """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
         now, schedule = self._clock.now(), self._schedule
-        if schedule.canaries and due(now, base.last, schedule.every(base.name)):
+        if schedule.canaries and (due(now, base.last, schedule.every(base.name)) or self._event(base, now)):
             base.last = base.looked = now
             self._canary_round(base, now)
         elif schedule.responses_every_s is not None and due(now, base.looked, schedule.responses_every_s):
@@ -295,6 +300,19 @@ class Worker:
             return False
         self._results.put(LiveIdentities(base.name, _identities(base)))
         return True
+
+    def _event(self, base: WatchedBase, now: float) -> bool:
+        """Has something happened that a round is to follow at once? Events are no part of the schedule from which the
+        threshold of a page follows: rounds that they make are a minute apart at least."""
+        runner = base.runner
+        if not base.opened or not isinstance(runner, SeesEvents) or not due(now, base.last, EVENTS_APART_S):
+            return False
+        if not due(now, base.events_looked, EVENTS_EVERY_S):
+            return False
+        base.events_looked = now
+        if event := runner.event():
+            log.info("round_at_once", base=base.name, event=event)
+        return bool(event)
 
     def _canary_round(self, base: WatchedBase, now: float) -> None:
         number, base.number = base.number, base.number + 1

@@ -16,7 +16,7 @@ from agent.records import GoldenAccepted, TrafficBatch
 from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
-from agent.worker.worker import BATCH, TURN_S, Result, Schedule, WatchedBase, Worker
+from agent.worker.worker import BATCH, EVENTS_APART_S, EVENTS_EVERY_S, TURN_S, Result, Schedule, WatchedBase, Worker
 from detectors.records import BaseRound, Cause, Floats, Reason, Status, SubjectKind, Verdict
 from probes.errors import NoMemory
 from probes.golden.archive import save
@@ -179,6 +179,35 @@ def test_a_base_with_an_interval_of_its_own_has_its_rounds_at_that_one(tmp_path:
         rounds += ["".join(result.base[-1] for result in worker.turn() if isinstance(result, BaseRound))]
         clock.advance(EVERY_S)
     assert rounds == ["ab", "a", "a", "ab"]
+
+
+class Eventful(Runner):
+    """Something happens to its models where no file shows it. asked: how often it was asked."""
+
+    happened, asked = "", 0
+
+    def event(self) -> str:
+        self.asked += 1
+        return self.happened
+
+    def refresh(self):  # type: ignore[no-untyped-def]
+        self.happened = ""
+        return super().refresh()
+
+
+def test_an_event_makes_a_round_at_once_and_no_two_within_a_minute(tmp_path: Path, clock: HandClock) -> None:
+    base = watched(tmp_path, clock, "alpha")
+    base.runner = runner = Eventful(Config(adapters={"alpha": "alpha-v1"}))
+    save(enrolled("alpha"), tmp_path)
+    worker = Turned([base], replace(BOTH, every_s=600.0, responses_every_s=None), clock)
+    rounds: list[int] = []
+    for second in range(400):
+        if second in (10, 200):
+            runner.happened = "the engine was started again"
+        rounds += [second for result in worker.turn() if isinstance(result, BaseRound)]
+        clock.advance(1.0)
+    assert rounds == [0, int(EVENTS_APART_S), 200]
+    assert runner.asked <= 400 / EVENTS_EVERY_S
 
 
 def test_responses_of_a_base_that_scores_none_are_not_queued(tmp_path: Path, clock: HandClock) -> None:

@@ -1,0 +1,59 @@
+"""What has changed at a serving engine between two looks, in words: a restart, other settings, adapters that came, went
+or were loaded from elsewhere.
+
+Context and never evidence: an event makes a round at once and stands among its facts. What is served is measured. A
+reload in place under the same name and path is not seen here unless the engine counts its weights' versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from probes.serving.engine import Engine, EngineIdentity, ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What an engine said of itself at one look, and its list of models."""
+
+    identity: EngineIdentity
+    models: tuple[ServedModel, ...]
+
+
+def state_of(engine: Engine) -> EngineState:
+    """Raises EngineAway and Unreplayable as the engine does."""
+    return EngineState(engine.identity(), engine.models())
+
+
+def events_in_words(before: EngineState, now: EngineState) -> tuple[str, ...]:
+    """What is another one now; nothing where the engine says the same as before."""
+    return (*_of_identity(before.identity, now.identity), *_of_models(before.models, now.models))
+
+
+def _of_identity(before: EngineIdentity, now: EngineIdentity) -> Iterator[str]:
+    if before.started != now.started and None not in (before.started, now.started):
+        yield "the engine was started again"
+    for name, was, present in (
+        ("the engine", f"{before.kind} {before.version}".strip(), f"{now.kind} {now.version}".strip()),
+        ("the fingerprint of the engine's settings", before.fingerprint, now.fingerprint),
+        ("the engine's version of the weights", before.weights, now.weights),
+    ):
+        if was != present and was and present:
+            yield f"{name} is {present}, was {was}"
+
+
+def _of_models(before: tuple[ServedModel, ...], now: tuple[ServedModel, ...]) -> Iterator[str]:
+    """A name that comes twice is compared with all that is listed under it."""
+    was, present = ({model.name: _lines(models, model.name) for model in models} for models in (before, now))
+    for name in sorted(was.keys() | present.keys()):
+        if name not in was:
+            yield f"the engine lists {name}, which it did not"
+        elif name not in present:
+            yield f"the engine does not list {name} any more"
+        elif was[name] != present[name]:
+            yield f"the engine lists {name} with another source or parent than before"
+
+
+def _lines(models: tuple[ServedModel, ...], name: str) -> tuple[ServedModel, ...]:
+    return tuple(model for model in models if model.name == name)

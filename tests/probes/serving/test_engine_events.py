@@ -1,0 +1,48 @@
+"""What is noticed between two looks at an engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from probes.serving.engine import EngineIdentity, ServedModel
+from probes.serving.engine_events import EngineState, events_in_words
+
+BASE, A = ServedModel("m", "/m"), ServedModel("a", "/a/1", "m")
+BEFORE = EngineState(EngineIdentity("vllm", "0.32.0", "vllm-0.32.0-aa", "3", 100.0), (BASE, A))
+
+
+@pytest.mark.parametrize(
+    ("identity", "words"),
+    [
+        ({"started": 200.0}, "the engine was started again"),
+        ({"version": "0.33.0"}, "the engine is vllm 0.33.0, was vllm 0.32.0"),
+        ({"fingerprint": "bb"}, "the fingerprint of the engine's settings is bb, was vllm-0.32.0-aa"),
+        ({"weights": "4"}, "the engine's version of the weights is 4, was 3"),
+    ],
+)
+def test_another_engine_is_told_by_what_it_says_of_itself(identity: dict[str, object], words: str) -> None:
+    now = replace(BEFORE, identity=replace(BEFORE.identity, **identity))  # type: ignore[arg-type]
+    assert events_in_words(BEFORE, now) == (words,)
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ((BASE,), "the engine does not list a any more"),
+        ((BASE, A, ServedModel("b", "/b", "m")), "the engine lists b, which it did not"),
+        ((BASE, replace(A, root="/a/2")), "the engine lists a with another source or parent than before"),
+        ((BASE, A, A), "the engine lists a with another source or parent than before"),
+    ],
+)
+def test_an_adapter_that_came_went_or_was_loaded_from_elsewhere_is_named(
+    models: tuple[ServedModel, ...], words: str
+) -> None:
+    assert events_in_words(BEFORE, replace(BEFORE, models=models)) == (words,)
+
+
+def test_the_same_in_another_order_and_what_the_engine_does_not_say_are_no_events() -> None:
+    assert events_in_words(BEFORE, replace(BEFORE, models=(A, BASE))) == ()
+    silent = replace(BEFORE, identity=EngineIdentity("vllm", "0.32.0"))
+    assert events_in_words(BEFORE, silent) == events_in_words(silent, BEFORE) == ()
