@@ -4,7 +4,10 @@ Fields: the page of tools/server in llama.cpp's repository (``POST /completion``
 
 It scores no prompt, so a continuation is walked, a request for each token: ``n_probs`` lists log-probabilities of the
 raw model from before all samplers, and ``logit_bias`` makes the given token the sampled one, whose log-probability is
-listed however improbable it is. ``cache_prompt`` is off, so that no prefix that another adapter computed is used.
+listed however improbable it is. ``cache_prompt`` is off at the first token, so that no prefix that another adapter
+computed is used, and on after it: what this walk has computed is not computed again at each step. Traffic may take the
+slot in between, and then a prefix of another adapter may come back into it (ggml-org/llama.cpp#26207), which no field
+tells; so the last step is repeated without the cache, and where the two differ the whole walk is.
 
 Adapters have no names in its list of models: they are named here by their file, without its folder and its suffix. An
 adapter is asked for at the scale that the engine has set for it, and alone; the base, with all of them at 0. That is
@@ -26,6 +29,7 @@ from probes.serving.engine import (
     Answered,
     Capabilities,
     EngineIdentity,
+    Listed,
     Load,
     Request,
     Route,
@@ -39,6 +43,9 @@ MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a po
 FORCING = 1000.0  # nats on one token's logit: more than any two logits of a model differ by
 # A probability that is 0 in float32 is listed as the least float32, and this is the log of the least one above 0.
 LEAST = -103.0
+# By how many nats a log-probability may differ between a prompt computed at once and one computed token after token.
+# SmolLM2 in Q4_1 on a CPU: 4e-5; half precision on a GPU is coarser, and another adapter's prefix differs by more.
+CACHE_NOISE = 0.1
 READ = [
     *("tokens_evaluated", "truncated", "stop_type", "content", "completion_probabilities"),
     *("generation_settings/lora", "timings/cache_n"),
@@ -101,7 +108,7 @@ class Engine:
         if route is not Route.WALK:
             raise Unreplayable(self._url, f"llama.cpp scores no continuation by {route.value}, wanted walk")
         subject = self._subject(request.model)
-        steps = [self._step(request, continuation, i, subject) for i in range(len(continuation))]
+        steps = self._walked(request, continuation, subject)
         listed = joined([step.listed for step in steps])
         return Answered(listed, request.prompt, "", steps[0].cached, subject.fingerprint)
 
@@ -127,9 +134,20 @@ class Engine:
         with reading(self._at("/detokenize")):
             return text(answer["content"])
 
-    def _step(self, request: Request, continuation: Sequence[int], i: int, subject: _Subject) -> Answered:
+    def _walked(self, request: Request, continuation: Sequence[int], subject: _Subject) -> list[Answered]:
+        steps = [self._step(request, continuation, i, subject, i > 0) for i in range(len(continuation))]
+        if len(steps) == 1 or _agree(
+            steps[-1].listed, self._step(request, continuation, len(steps) - 1, subject).listed
+        ):
+            return steps
+        return [self._step(request, continuation, i, subject) for i in range(len(continuation))]
+
+    def _step(
+        self, request: Request, continuation: Sequence[int], i: int, subject: _Subject, from_cache: bool = False
+    ) -> Answered:
         prompt, token = (*request.prompt, *continuation[:i]), continuation[i]
-        answer = self._completed(request, prompt, subject, {"n_predict": 1, "logit_bias": [[token, FORCING]]})
+        more = {"n_predict": 1, "logit_bias": [[token, FORCING]], "cache_prompt": from_cache}
+        answer = self._completed(request, prompt, subject, more)
         step = self._answered(answer, request, subject, most=1)
         if step.listed.tokens.tolist() != [token]:
             self._client.refused(COMPLETION, "another token than the one that was forced")
@@ -209,6 +227,14 @@ class Engine:
 
     def _at(self, path: str) -> str:
         return self._url + path
+
+
+def _agree(first: Listed, second: Listed) -> bool:
+    """Of one position: its token, and the most probable ones that both list."""
+    values = dict(zip(second.ids[0].tolist(), second.log_probs[0].tolist(), strict=True))
+    pairs = zip(first.ids[0].tolist(), first.log_probs[0].tolist(), strict=True)
+    differences = [abs(value - values[token]) for token, value in pairs if token in values]
+    return max(*differences, abs(float(first.of_tokens[0] - second.of_tokens[0])), 0.0) < CACHE_NOISE
 
 
 def _position(entry: Any) -> Position:

@@ -16,10 +16,11 @@ from transformers import AutoTokenizer
 from detectors.records import Floats
 from examples.engines.llama_cpp.convert import write_adapter, write_base
 from probes.errors import Unreplayable
-from probes.serving.client import Client
+from probes.serving.client import Client, Reply
 from probes.serving.dialects.llama_cpp import Engine
 from probes.serving.discovery import kind_of
 from probes.serving.engine import Address, Load, Request, Route, ServedModel
+from probes.serving.json_form import samples
 from tests.probes.tiny import peft_log_probs, tiny_adapter
 from tests.serving_engines.llama_server import llama_server
 from tests.serving_engines.tiny_llama import byte_level_base
@@ -101,6 +102,36 @@ def test_an_adapter_is_asked_for_at_the_scale_that_the_engine_has_set(
     assert np.abs(halved - base).max() > FLOAT16_KEYS and np.abs(halved - healthy).max() > FLOAT16_KEYS
     assert (scored(engine, base_name(folder)) == base).all()
     assert engine.identity().fingerprint == "router 0.5, tone 1"
+
+
+def test_a_walk_computes_its_prompt_twice_and_no_more(address: Address, engine: Engine) -> None:
+    """Once at its first token and once to check the last one; every step between computes the token before it."""
+    before = computed(address)
+    scored(engine, "router")
+    assert computed(address) - before == len(PROMPT) + (len(FORCED) - 1) + (len(PROMPT) + len(FORCED) - 1)
+
+
+def computed(address: Address) -> float:
+    """Tokens of prompts that were not taken from a cache, since the server started."""
+    return samples(httpx.get(f"{address.url}/metrics").text)["llamacpp:prompt_tokens_total"][0]
+
+
+def test_a_cache_that_another_adapter_computed_between_two_steps_is_not_used(
+    address: Address, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with traffic in the slot: the base's request for the same tokens, then the walk goes on from the cache."""
+    with Client(address) as client:
+        alone = scored(Engine(address, client), "router")
+
+        def taking_the_slot(method: str, path: str, body: dict[str, object] | None = None) -> Reply:
+            if body and body.get("cache_prompt"):
+                taken = {"prompt": body["prompt"], "n_predict": 1, "lora": [], "cache_prompt": True}
+                httpx.post(f"{address.url}/completion", json=taken)
+            return asking(method, path, body)
+
+        asking = client.ask
+        monkeypatch.setattr(client, "ask", taking_the_slot)
+        assert np.abs(scored(Engine(address, client), "router") - alone).max() < FLOAT16_KEYS
 
 
 def test_generated_tokens_have_the_log_probabilities_that_a_walk_over_them_has(engine: Engine) -> None:
