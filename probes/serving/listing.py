@@ -20,7 +20,6 @@ from probes.serving.engine import Listed
 # Listed probabilities may sum to more than 1 by rounding alone. Below: what engines write for minus infinity.
 BEYOND_ONE = 1e-3
 REMOVED = -9000.0
-PAD = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +32,21 @@ class Position:
 
 
 def listed_of(positions: Sequence[Position], wanted: int, where: str) -> Listed:
-    """The positions as one record of ``wanted`` tokens each, fewer only where an engine lists its whole vocabulary.
+    """The positions as one record, of each the ``wanted`` most probable tokens.
 
-    where: address, for messages. Raises Unreplayable where a value is not a log-probability of the raw model, where
-    listed probabilities are more than 1 + BEYOND_ONE together, and where fewer tokens are listed than were wanted:
-    a token that is missing is read as less probable than the last listed one, so a shorter list would look like a
-    changed model.
+    where: address, for messages. Raises Unreplayable where
+
+    - fewer tokens are listed than were wanted: one that is missing is read as less probable than the last listed one,
+      so a shorter list would look like a changed model
+    - a value is no log-probability of the raw model, or listed probabilities are more than 1 + BEYOND_ONE together
+    - a token's own log-probability is not the listed one, or is above the last listed one where it is not listed: the
+      two are of different positions
     """
     rows = [sorted(position.listed.items(), key=_by_probability)[:wanted] for position in positions]
     for row, position in zip(rows, positions, strict=True):
         _check(row, position, wanted, where)
-    width = max(map(len, rows), default=wanted)
-    ids = np.full((len(rows), width), PAD, np.int32)
-    log_probs = np.full((len(rows), width), -np.inf, np.float32)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = [token for token, _ in row]
-        log_probs[i, : len(row)] = [value for _, value in row]
+    ids = np.array([[token for token, _ in row] for row in rows], np.int32).reshape(len(rows), wanted)
+    log_probs = np.array([[value for _, value in row] for row in rows], np.float32).reshape(len(rows), wanted)
     tokens = np.array([position.token for position in positions], np.int32)
     return Listed(ids, log_probs, tokens, np.array([position.of_token for position in positions], np.float32))
 
@@ -78,6 +76,9 @@ def _check(row: Sequence[tuple[int, float]], position: Position, wanted: int, wh
         raise Unreplayable(where, f"a log-probability above 0 ({_RAW}); are these logits (--logprobs-mode)?")
     if min(*values, math.inf) <= REMOVED:
         raise Unreplayable(where, f"tokens that a sampler removed ({_RAW}): is --logprobs-mode a processed one?")
+    own = position.listed.get(position.token, min(position.of_token, values[-1] if values else 0.0))
+    if abs(own - position.of_token) > BEYOND_ONE:
+        raise Unreplayable(where, "a token's own log-probability that is not the listed one: of another position?")
     mass = math.fsum(map(math.exp, values))
     if mass > 1 + BEYOND_ONE:
         raise Unreplayable(where, f"probabilities of {mass:.4g} together at a position, wanted at most 1 ({_RAW})")

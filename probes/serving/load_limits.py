@@ -5,8 +5,8 @@ holds and wherever the continuation begins, and holds them while it normalises: 
 bits and their log-softmax in 32, 6 bytes a token of the vocabulary and position, which nothing has reserved, as the
 start-up profile runs without log-probabilities (vllm-project/vllm#5907, #52054; 1,024 positions of a vocabulary of
 150,000 are 922 MB, of which 614 MB are the 32-bit half). Prefill is cut at --max-num-batched-tokens, 2,048 and more by
-default and not told over HTTP, so it does not bound prompts of the length of probes. Runners that cut it into pieces
-of their own (vLLM's V2 runner) hold less: the bound is one from above. The k listed tokens a position add 8 bytes each.
+default and not told over HTTP, and vLLM's V2 runner cuts at 1,024 positions: neither bounds prompts of the length of
+probes. The k listed tokens a position add 8 bytes each.
 One request in flight under ``most_logit_bytes`` = 200 MB fits into the 219 MiB that an engine had left when four
 requests of 20 log-probabilities ended it. Where a request does not fit, the walk does: it needs one position at a time.
 

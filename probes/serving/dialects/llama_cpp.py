@@ -43,7 +43,7 @@ MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a po
 FORCING = 1000.0  # nats on one token's logit: more than any two logits of a model differ by
 # A probability that is 0 in float32 is listed as the least float32, and this is the log of the least one above 0.
 LEAST = -103.0
-# By how much a log-probability may differ, in nats, between a prompt computed at once and one computed token after token.
+# By how many nats a log-probability may differ between a prompt computed at once and one computed token after token.
 # SmolLM2 in Q4_1 on a CPU: 4e-5; half precision on a GPU is coarser, and another adapter's prefix differs by more.
 CACHE_NOISE = 0.1
 READ = [

@@ -48,7 +48,8 @@ class Engine:
     """One SGLang server. address: where it listens; client: asks it."""
 
     def __init__(self, address: Address, client: Client) -> None:
-        self._client, self._url, self._base = client, address.url, ""
+        self._client, self._url = client, address.url
+        self._bases: frozenset[str] = frozenset()
 
     def capabilities(self) -> Capabilities:
         with reading(self._at(MODELS)):
@@ -116,7 +117,10 @@ class Engine:
         with reading(self._at(GENERATE)):
             meta = answer["meta_info"]
             was_read = tuple(whole(entry[1]) for entry in meta["input_token_logprobs"])
-            meta = {name: meta[name][-len(continuation) :] for name in ("input_token_logprobs", "input_top_logprobs")}
+            lists = {name: meta[name] for name in ("input_token_logprobs", "input_top_logprobs")}
+            if any(len(entries) != len(given) for entries in lists.values()):
+                self._client.refused(GENERATE, f"log-probabilities of other positions than the {len(given)} given")
+            meta = {name: entries[len(request.prompt) :] for name, entries in lists.items()}
             positions = _positions(meta, "input")
         if was_read != given:
             self._client.refused(GENERATE, "it read other tokens than those that were sent")
@@ -157,12 +161,13 @@ class Engine:
             "top_logprobs_num": request.listed,
         }
         body |= {"extra_key": request.salt} if request.salt else {}
-        return body | ({} if request.model == self._base_name() else {"lora_path": request.model})
+        return body | ({} if request.model in self._base_names() else {"lora_path": request.model})
 
-    def _base_name(self) -> str:
-        if not self._base:
-            self._base = next((model.name for model in self.models() if not model.parent), "")
-        return self._base
+    def _base_names(self) -> frozenset[str]:
+        """One server may have several names for its base."""
+        if not self._bases:
+            self._bases = frozenset(model.name for model in self.models() if not model.parent)
+        return self._bases
 
     def _cards(self) -> list[Any]:
         answer = self._client.get(MODELS)

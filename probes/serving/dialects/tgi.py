@@ -89,7 +89,7 @@ class Engine:
         of_tokens = self._of_given(request, given)[len(request.prompt) :]
         steps = [self._next(request, given[: len(request.prompt) + i]) for i in range(len(continuation))]
         rows = zip(continuation, of_tokens, steps, strict=True)
-        positions = [Position(token, value, step.listed) for token, value, step in rows]
+        positions = [_given(token, value, step.listed) for token, value, step in rows]
         return Answered(listed_of(positions, request.listed, self._url + GENERATE), request.prompt)
 
     def generate(self, request: Request, tokens: int) -> Answered:
@@ -199,6 +199,12 @@ class Engine:
 
     def _refused(self, why: str) -> NoReturn:
         self._client.refused(GENERATE, why)
+
+
+def _given(token: int, of_prompt: float, listed: Mapping[int, float]) -> Position:
+    """The listed value where the token is listed. Else that of the prompt, which another pass computed: by rounding it
+    may come out above the last listed one, and is no more than that."""
+    return Position(token, listed.get(token, min(of_prompt, *listed.values())), listed)
 
 
 def _positions(details: Any) -> list[Position]:
