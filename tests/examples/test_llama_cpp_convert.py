@@ -32,7 +32,7 @@ def tensors(file: Path) -> dict[str, NDArray[np.float32]]:
 def test_alpha_over_rank_times_b_a_is_the_update_of_peft(
     base: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
-    """llama.cpp multiplies B A by adapter.lora.alpha / rank of the module, whatever scaling the adapter was trained with."""
+    """llama.cpp multiplies B A by adapter.lora.alpha / rank of the module, whatever scaling the adapter has in PEFT."""
     folder = tiny_adapter(tmp_path / "router", base, **settings)
     write_adapter(folder, base, tmp_path / "router.gguf")
     written, adapter = tensors(tmp_path / "router.gguf"), read_adapter(folder)
