@@ -15,13 +15,17 @@ import xllamacpp
 
 
 def start(base: str, adapters: list[str], port: int, context: int = 2048) -> xllamacpp.Server:
-    """A server that listens on the loopback; port 0 takes a free one. All adapters are at scale 1."""
+    """A server that listens on the loopback; port 0 takes a free one. All adapters are at scale 1.
+
+    One thread: several wait for each other in a busy loop, which on a machine with other work is many times slower.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = base
     params.hostnames = ["127.0.0.1"]
     params.port = port
     params.n_ctx = context
     params.n_parallel = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.endpoint_metrics = True
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in adapters]
     return xllamacpp.Server(params)
