@@ -1,4 +1,4 @@
-"""The runner that replays canaries on the serving engine itself, over HTTP: what is answered to users is what is measured.
+"""The runner that replays canaries on the serving engine itself, over HTTP: what users get is what is measured.
 
 Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/. One
 request is in flight at a time. What an engine cannot show raises Unsupported or Unreplayable: it answers at no other
