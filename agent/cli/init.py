@@ -206,7 +206,7 @@ def config_text(out: Path, served: Served, members: dict[str, tuple[str, ...]]) 
         for adapter in adapters:
             lines += [
                 f"      - name: {_scalar(adapter)}",
-                f"        # {LEAST_PROMPTS} prompts of its task or more, one a line as JSON; `gapwatch enrol` needs them.",
+                f"        # {LEAST_PROMPTS} prompts of its task or more, one a line: `gapwatch enrol` needs them.",
                 f"        #canaries: {canary_file(adapter)}",
             ]
     lines += [
@@ -245,8 +245,8 @@ def _to_add(wish: InitOptions, members: dict[str, tuple[str, ...]]) -> list[str]
     """What the file lacks, in the order in which to add it."""
     first = next(adapter for adapters in members.values() for adapter in adapters)
     add = [
-        f"canaries: for each adapter {LEAST_PROMPTS} prompts of its task or more, one a line as {SHAPE}, in a file such as "
-        f"{canary_file(first)}",
+        f"canaries: for each adapter {LEAST_PROMPTS} prompts of its task or more, one a line as {SHAPE}, in a file "
+        f"such as {canary_file(first)}",
         f"then: gapwatch enrol --all --config {quote(str(wish.out))}, which records what is accepted",
         "alerts.pagerduty.routing_key_file: without it nobody is paged",
         "kafka: the topic of requests and answers, where responses are to be counted",
