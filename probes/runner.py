@@ -303,8 +303,8 @@ class Listing(Protocol):
 
 @runtime_checkable
 class SeesEvents(Protocol):
-    """A runner whose models may be replaced where no file shows it, and which can tell cheaply. Without it rounds come by
-    the schedule alone."""
+    """A runner whose models may be replaced where no file shows it, and which can tell cheaply. Without it rounds come
+    by the schedule alone."""
 
     def event(self) -> str:
         """What has happened since the last ``refresh``, in words; "" for nothing, and while it cannot be told."""

@@ -25,6 +25,8 @@ from agent.cli.console import as_json, people_to_stderr, say
 from agent.config import Served, dialect, engine_address, parse
 from agent.errors import Refused, Unfit
 from probes import errors as probe_errors
+from probes.canaries.canary_file import SHAPE
+from probes.enrolment.settings import EnrolSettings
 from probes.errors import EngineAway, Unreplayable
 from probes.serving.client import Client
 from probes.serving.discovery import connect
@@ -36,6 +38,7 @@ from probes.serving.name_check import stranger_in_words
 # Seconds after which no further adapter is begun: an answer within a minute is the purpose.
 MEASURED_FOR_S = 50.0
 WRONG, CANNOT_TELL = 1, 2
+LEAST_PROMPTS = 2 * EnrolSettings(base="", at=0.0).min_pool  # one half to draw from, one held out
 LATE = "not compared: the minute was over; gapwatch enrol records it whatever this says"
 
 
@@ -203,7 +206,7 @@ def config_text(out: Path, served: Served, members: dict[str, tuple[str, ...]]) 
         for adapter in adapters:
             lines += [
                 f"      - name: {_scalar(adapter)}",
-                "        # Prompts of its task, one a line as JSON; `gapwatch enrol` needs them.",
+                f"        # {LEAST_PROMPTS} prompts of its task or more, one a line: `gapwatch enrol` needs them.",
                 f"        #canaries: {canary_file(adapter)}",
             ]
     lines += [
@@ -242,7 +245,8 @@ def _to_add(wish: InitOptions, members: dict[str, tuple[str, ...]]) -> list[str]
     """What the file lacks, in the order in which to add it."""
     first = next(adapter for adapters in members.values() for adapter in adapters)
     add = [
-        f"canaries: for each adapter a file of prompts of its task, such as {canary_file(first)}",
+        f"canaries: for each adapter {LEAST_PROMPTS} prompts of its task or more, one a line as {SHAPE}, in a file "
+        f"such as {canary_file(first)}",
         f"then: gapwatch enrol --all --config {quote(str(wish.out))}, which records what is accepted",
         "alerts.pagerduty.routing_key_file: without it nobody is paged",
         "kafka: the topic of requests and answers, where responses are to be counted",

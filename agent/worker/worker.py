@@ -311,7 +311,7 @@ class Worker:
             return False
         base.events_looked = now
         if event := runner.event():
-            log.info("round_at_once", base=base.name, event=event)
+            log.info("round_at_once", base=base.name, why=event)
         return bool(event)
 
     def _canary_round(self, base: WatchedBase, now: float) -> None:

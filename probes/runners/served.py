@@ -32,6 +32,7 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
+from probes.serving.engine_events import EngineState, events_in_words, state_of
 from probes.serving.listed_summary import first, summary_of, whole_of
 from probes.serving.name_check import base_in_words, stranger_in_words
 from probes.serving.probe_check import NAMES, SCORING, Probe, ProbeCheck
@@ -79,7 +80,7 @@ class _Connection:
 
 
 class Runner:
-    """See probes/runner.py for the contract. Of the optional protocols it keeps ``Listing`` and ``Bounded``.
+    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``.
 
     models: the engine's list at the last look
     """
@@ -92,6 +93,8 @@ class Runner:
         self._hashes: dict[tuple[str, int], tuple[FileTimes, str]] = {}
         self._decoded: dict[tuple[int, ...], str] = {}
         self._routes: dict[str, Route] = {}
+        self._state: EngineState | None = None
+        self._events: tuple[str, ...] = ()
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -161,7 +164,8 @@ class Runner:
         return Identity(live_adapter=self._adapter_hash(adapter, scheme) if adapter else "", scheme=scheme)
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What the engine says of it that is not as configured."""
+        """What the engine says of it that is not as configured, and what is another one there than at the look before
+        this."""
         self._check_known(adapter)
         served = next((model for model in self.models if model.name == adapter), ServedModel(adapter))
         folder = self.config.adapters[adapter]
@@ -171,7 +175,17 @@ class Runner:
         # The last part alone: the same volume is mounted at different places.
         if served.root and folder and Path(served.root).name != Path(folder).name:
             facts.append(f"the engine says that it loaded it from {served.root}, configured is {folder}")
-        return tuple(facts)
+        return (*facts, *self._events)
+
+    def event(self) -> str:
+        if self._connection is None:
+            self.refresh()
+            return "" if self._connection is None else "the engine answers again"
+        try:
+            now = state_of(self._connection.engine)
+        except Unreplayable:  # it stops or starts: the next round says so
+            return ""
+        return "; ".join(events_in_words(self._state, now)) if self._state else ""
 
     def most_listed(self) -> int:
         return max(1, min(self.config.listed, self._connected().capabilities.most_listed))
@@ -238,6 +252,12 @@ class Runner:
             self._routes.clear()
             self._of_strangers = None
         self.models = connection.engine.models()
+        state = EngineState(connection.engine.identity(), self.models)
+        self._events = events_in_words(self._state, state) if self._state else ()
+        self._state = state
+        if self._events:
+            connection.check.forget()
+            self._routes.clear()
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}

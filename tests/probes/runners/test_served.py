@@ -17,7 +17,7 @@ from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.golden.record import GoldenCanary, check_identity
 from probes.model import toy_language as toy
-from probes.runner import Readiness, Replay, Target
+from probes.runner import Readiness, Replay, SeesEvents, Target
 from probes.runners.served import Config, Runner
 from probes.serving.engine import Answered, Request, Route
 from probes.serving.listed_summary import read_by
@@ -306,3 +306,28 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     for served, listed in (({}, 20), ({"url": ""}, 20), (URL, 0)):
         with pytest.raises(ValueError, match="wanted"):
             Config(served, "base", {}, listed)
+
+
+def test_what_happens_at_the_engine_is_an_event_until_the_next_look_whose_facts_hold_it() -> None:
+    behind = engine()
+    runner = opened(behind)
+    assert isinstance(runner, SeesEvents) and runner.event() == ""
+    behind.toy.adapters["gamma-2"] = "gamma-v2"
+    behind.version = "2"
+    words = "the engine is toy 2, was toy 1", "the engine lists gamma-2, which it did not"
+    assert runner.event() == "; ".join(words) == runner.event()
+    runner.refresh()
+    assert runner.facts("alpha") == words and runner.event() == ""
+    runner.refresh()
+    assert runner.facts("alpha") == ()
+
+
+def test_an_engine_that_is_away_is_no_event_and_that_it_answers_again_is_one() -> None:
+    behind = engine()
+    runner = opened(behind)
+    behind.away = "no connection"
+    assert runner.event() == ""
+    runner.refresh()
+    assert runner.event() == ""
+    behind.away = ""
+    assert runner.event() == "the engine answers again" and runner.event() == ""
