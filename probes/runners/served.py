@@ -1,4 +1,4 @@
-"""The runner that replays canaries on the serving engine itself, over HTTP: what is answered to users is what is measured.
+"""The runner that replays canaries on the serving engine itself, over HTTP: what users are answered is what is measured.
 
 Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/. One
 request is in flight at a time. What an engine cannot show raises Unsupported or Unreplayable: it answers at no other
@@ -9,20 +9,33 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from detectors.records import Floats, Identity, Reason
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
+from probes.serving.company import company
 from probes.serving.discovery import connect
-from probes.serving.engine import Address, Answered, Capabilities, Engine, EngineIdentity, Request, Route, ServedModel
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    Engine,
+    EngineIdentity,
+    Listed,
+    Request,
+    Route,
+    ServedModel,
+)
 from probes.serving.listed_summary import first, summary_of, whole_of
+from probes.serving.name_check import base_in_words, stranger_in_words
+from probes.serving.probe_check import NAMES, SCORING, Probe, ProbeCheck
 
-# By these an engine gives log-probabilities of a given continuation.
-SCORING = (Route.PROMPT, Route.WALK)
 FileTimes = tuple[tuple[int, int], ...]
 """Size and time of change, in nanoseconds, of an adapter's files."""
 
@@ -54,11 +67,15 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """An engine as it was when it was connected to; another one answers there once ``start`` differs."""
+    """An engine as it was when it was connected to; another one answers there once ``start`` differs.
+
+    check: of its routes
+    """
 
     engine: Engine
     capabilities: Capabilities
     start: tuple[str, str, str, float | None]
+    check: ProbeCheck
 
 
 class Runner:
@@ -75,6 +92,8 @@ class Runner:
         self._hashes: dict[tuple[str, int], tuple[FileTimes, str]] = {}
         self._decoded: dict[tuple[int, ...], str] = {}
         self._routes: dict[str, Route] = {}
+        # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
+        self._of_strangers: tuple[str, ...] | None = None
 
     def open(self) -> None:
         self.refresh()
@@ -90,20 +109,22 @@ class Runner:
         try:
             self._look()
         except EngineAway as error:
-            self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
+            self._lose(error)
         except Unreplayable as error:
             self._readiness = self._all(Reason.REPLAY_FAILED, str(error))
         return dict(self._readiness)
 
-    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:  # noqa: ARG002
+    def run(self, replays: Sequence[Replay], stop: Stop, shape: BatchShape | None = None) -> Iterator[Replayed]:
         """One request for each replay, those of one canary one after the other; ``stop`` is looked at before each."""
         for replay in replays:
             self._check(replay.target)
             self._check_length(replay)
-        for replay in _side_by_side(replays):
-            if stop():
-                return
-            yield self._answer(replay)
+        packing = shape or BatchShape()
+        with self._company(replays, packing.beside):
+            for replay in _side_by_side(replays):
+                if stop():
+                    return
+                yield self._answer(replay, packing)
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
         """In one request, before which ``stop`` is looked at."""
@@ -173,16 +194,61 @@ class Runner:
         """Score under this name by that route from now on, where the best one does not show what is served."""
         self._routes[adapter or ""] = route
 
+    def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
+        answers: dict[Replay, Listed] = {}
+        for replay in _side_by_side(replays):
+            if stop():
+                break
+            self._check_length(replay)
+            answers[replay] = self._listed_of(replay, replay.listed or self.most_listed(), cold=True)
+        return answers
+
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+        """Asks the engine once for each adapter until another one answers at its address."""
+        model, connection = self._check(Target(adapter)), self._connected()
+        try:
+            checked = connection.check.known(model, probes, tolerance)
+        except EngineAway as error:  # the other adapters of this round need not ask
+            self._lose(error)
+            raise
+        if checked.route not in SCORING:
+            raise Unreplayable(adapter, "; ".join(checked.findings) or "the engine scores no given text")
+        self.take_route(adapter, checked.route)
+        if self._of_strangers is None and probes:
+            stranger = f"gapwatch-{secrets.token_hex(8)}"
+            self._of_strangers = stranger_in_words(connection.engine, stranger, probes[0].prompt)
+        return (*checked.findings, *(self._of_strangers or ()), *base_in_words(self.models, self.config.base))
+
+    def made_on(self, adapter: str) -> str:
+        identity = self.served_by()
+        return f"{' '.join(filter(None, (identity.kind, identity.version)))}, {NAMES[self.route_of(adapter)]}"
+
+    def _company(self, replays: Sequence[Replay], requests: int) -> AbstractContextManager[None]:
+        """Other requests beside these: the base writes after the first of their prompts."""
+        if not requests or not replays:
+            return nullcontext()
+        connect = partial(self._connect, self.config.address, self.config.served.get("engine") or "auto")
+        return company(connect, Request(self.config.base, replays[0].prompt), requests)
+
     def _look(self) -> None:
         connection = self._connection
         if connection is None or _start(connection.engine) != connection.start:
             self._connection = None
             engine = self._connect(self.config.address, self.config.served.get("engine") or "auto")
-            connection = _Connection(engine, engine.capabilities(), _start(engine))
+            capabilities = engine.capabilities()
+            check = ProbeCheck(engine, self.config.base, capabilities.routes, partial(_salt, capabilities))
+            connection = _Connection(engine, capabilities, _start(engine), check)
+            self._routes.clear()
+            self._of_strangers = None
         self.models = connection.engine.models()
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}
+
+    def _lose(self, error: EngineAway) -> None:
+        """Until the next look: it may be another engine that comes back."""
+        self._connection = None
+        self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
 
     def _listed(self, name: str) -> Readiness:
         count = sum(model.name == name for model in self.models)
@@ -191,7 +257,9 @@ class Runner:
         if not count:
             others = ", ".join(sorted({model.name for model in self.models})[:5]) or "nothing"
             return Readiness(Reason.NOT_SERVED, f"{name}: the engine does not list it; it lists {others}")
-        why = "the adapter of that name answers in its base's place" if name == self.config.base else "either may answer"
+        why = (
+            "the adapter of that name answers in its base's place" if name == self.config.base else "either may answer"
+        )
         return Readiness(Reason.NOT_SERVED, f"{name}: the engine lists {count} models of that name, and {why}")
 
     def _all(self, reason: Reason, detail: str) -> dict[str | None, Readiness]:
@@ -240,30 +308,33 @@ class Runner:
         if context is not None and tokens > context:
             raise Unreplayable(f"canary {replay.canary}", f"{tokens} tokens, the engine's context holds {context}")
 
-    def _request(self, model: str, prompt: Sequence[int], listed: int) -> Request:
-        """Cold: with a salt of its own no request reads what another one has left in the engine's cache of prefixes."""
-        salt = secrets.token_hex(16) if self._connected().capabilities.isolates else ""
-        return Request(model, tuple(prompt), listed, salt)
+    def _request(self, model: str, prompt: Sequence[int], listed: int, cold: bool = True) -> Request:
+        """cold: with a salt of its own no request reads what another one has left in the engine's cache of prefixes."""
+        return Request(model, tuple(prompt), listed, _salt(self._connected().capabilities) if cold else "")
 
-    def _answer(self, replay: Replay) -> Replayed:
-        connection, model = self._connected(), self._check(replay.target)
+    def _answer(self, replay: Replay, shape: BatchShape) -> Replayed:
+        connection = self._connected()
         whole = connection.capabilities.vocabulary if replay.kept is None else None
         listed = whole if whole is not None else replay.listed or self.most_listed()
+        answer = self._listed_of(replay, listed, not shape.warm)
+        if replay.kept is not None:
+            return Replayed(replay, summary_of(answer, replay.kept))
+        if whole is None:
+            raise Unreplayable(f"canary {replay.canary}", "the engine does not say how large its vocabulary is")
+        return Replayed(replay, None, whole_of(answer, whole))
+
+    def _listed_of(self, replay: Replay, listed: int, cold: bool) -> Listed:
+        connection, model = self._connected(), self._check(replay.target)
         if listed > connection.capabilities.most_listed:
             why = f"{listed} tokens are wanted at each position, the engine lists {connection.capabilities.most_listed}"
             raise Unreplayable(f"canary {replay.canary}", why)
         route = self.route_of(None if model == self.config.base else model)
-        answered = connection.engine.score(self._request(model, replay.prompt, listed), replay.forced, route)
+        answered = connection.engine.score(self._request(model, replay.prompt, listed, cold), replay.forced, route)
         _check_forced(replay, answered)
-        seen = first(answered.listed, listed)
-        if replay.kept is not None:
-            return Replayed(replay, summary_of(seen, replay.kept))
-        if whole is None:
-            raise Unreplayable(f"canary {replay.canary}", "the engine does not say how large its vocabulary is")
-        return Replayed(replay, None, whole_of(seen, whole))
+        return first(answered.listed, listed)
 
     def _adapter_hash(self, adapter: str, scheme: int) -> str:
-        """"" where its files are not at hand or cannot be read: context, and never a reason to measure nothing."""
+        """ "" where its files are not at hand or cannot be read: context, and never a reason to measure nothing."""
         folder = self.config.adapters.get(adapter)
         if not folder:
             return ""
@@ -275,6 +346,10 @@ class Runner:
         except (OSError, Unreplayable):
             return ""
         return known[1]
+
+
+def _salt(capabilities: Capabilities) -> str:
+    return secrets.token_hex(16) if capabilities.isolates else ""
 
 
 def _side_by_side(replays: Sequence[Replay]) -> list[Replay]:

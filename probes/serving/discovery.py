@@ -51,8 +51,8 @@ def _is(is_it: Callable[[Any], bool], answer: Any) -> bool:
         return False
 
 
-# Sources: sglang.srt.entrypoints.http_server (/model_info), the README of llama.cpp's server (/props), TGI's openapi.json
-# (/info), vllm.entrypoints.openai.models.protocol (who owns a model).
+# Sources: sglang.srt.entrypoints.http_server (/model_info), the README of llama.cpp's server (/props), TGI's
+# openapi.json (/info), vllm.entrypoints.openai.models.protocol (who owns a model).
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sglang": ("/model_info", lambda answer: "is_generation" in answer and "model_path" in answer),
     "llama_cpp": ("/props", lambda answer: "default_generation_settings" in answer),
