@@ -133,6 +133,29 @@ def demo(
 
 
 @cli.command()
+def init(
+    url: Annotated[str, typer.Option("--url", help="Of a serving engine, such as http://localhost:8000.")],
+    engine: Annotated[str, typer.Option("--engine", help="vllm, sglang ... ; auto: as it shows itself.")] = "auto",
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = DEFAULT_CONFIG,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    base: Annotated[str, typer.Option("--base", help="The base's name, where the engine's list does not tell.")] = "",
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", help="Holds the bearer token that the engine wants.")
+    ] = None,
+    ca_file: Annotated[Path | None, typer.Option("--ca-file", help="Its certificate is checked against this.")] = None,
+    json: Json = False,
+) -> int:
+    """Write a configuration from what an engine lists, and say whether each adapter differs from its base at all.
+
+    0 where each does, 1 where one does not or a name is wrong, 2 where one could not be compared.
+    """
+    from agent.cli.init import InitOptions
+    from agent.cli.init import init as write_config
+
+    return write_config(InitOptions(url, engine, token_file, ca_file, base, out, force), json)
+
+
+@cli.command()
 def enrol(
     adapters: Annotated[list[str] | None, typer.Argument(help="Adapter names, as in the configuration.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,

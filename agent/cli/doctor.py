@@ -6,9 +6,10 @@ not repeat the text of a file that may hold a secret; programs read the keys of 
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from agent.cli.console import as_json, console, rows_table
-from agent.config import Config, Model, faulty_canaries, load, missing_files
+from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
@@ -35,8 +36,17 @@ from probes.canaries.rendering import Turns, in_words, rendered_by
 from probes.errors import ProbeError, Refused, Unreplayable
 from probes.golden.record import Golden, Unmonitorable, short
 from probes.golden.weights import folder_of
+from probes.serving.client import Client
+from probes.serving.discovery import connect
+from probes.serving.engine import Address, Capabilities, Engine, ServedModel
+from probes.serving.first_look import route_to_look_by
+from probes.serving.name_check import names_in_words, stranger_in_words
 
 KEY_LENGTH = 32
+ENGINE_WANTED = "served.url: the engine's address from here, served.token_file where it wants a token"
+ROUTES_WANTED = "an engine that scores given texts: vLLM with --max-logprobs of 1 or more, which is so by default"
+NAMES_WANTED = "names that differ: restart the engine with each name once, the base's own for the base alone"
+STRANGER_WANTED = "an engine or gateway that refuses names which are not loaded"
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
@@ -156,7 +166,9 @@ def model_checks(config: Config) -> Iterator[Check]:
         if not model.replay:
             yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
             continue
-        if model.path is not None and model.in_process:
+        if model.served is not None:
+            yield from _engine(model, model.served)
+        elif model.path is not None:
             yield from _artefacts(config, model, model.path)
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
@@ -165,6 +177,79 @@ def model_checks(config: Config) -> Iterator[Check]:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+
+
+def _engine(model: Model, served: Served) -> Iterator[Check]:
+    """What its serving engine is, how it can be asked, and whether it lists what is watched."""
+    settings, part = served.settings, f"engine {model.name}"
+    try:
+        with Client(Address(settings["url"], settings["token_file"], settings["ca_file"])) as client:
+            engine = connect(client.address, served.engine, client)
+            identity = engine.identity()
+            said = [identity.fingerprint, f"weights {identity.weights}" if identity.weights else ""]
+            yield Check(part, True, ", ".join(filter(None, [f"{identity.kind} {identity.version}".strip(), *said])))
+            yield from _of_engine(model, served.base or model.name, engine)
+    except (AgentError, ProbeError) as error:
+        yield Check(part, False, str(error), ENGINE_WANTED)
+
+
+def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
+    capabilities, listed = engine.capabilities(), engine.models()
+    routes = ", ".join(route.value for route in capabilities.routes)
+    scores = route_to_look_by(capabilities.routes) is not None
+    result = (
+        f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
+    )
+    yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    if not any(line.name == base for line in listed):
+        names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
+        yield Check(
+            f"base {model.name}", False, f"the engine lists {names}", "served.base: the base's name in that list"
+        )
+        return
+    wanted = "an engine that renders chats and gives token ids"
+    yield _tried(f"tokenizer {model.name}", partial(_rendered, model, base, engine, capabilities), wanted)
+    wrong = names_in_words(engine, base, [adapter.name for adapter in model.adapters])
+    yield Check(
+        f"base {model.name}", None not in wrong, "; ".join(wrong.get(None, ())) or f"listed as {base}", NAMES_WANTED
+    )
+    for adapter in model.adapters:
+        yield _listed_adapter(adapter, base, listed, wrong.get(adapter.name, ()))
+    yield _tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
+
+
+def _rendered(model: Model, base: str, engine: Engine, capabilities: Capabilities) -> str:
+    """Does the engine render every canary? Raises Unreplayable."""
+    if not (capabilities.tokenizes and capabilities.takes_ids):
+        raise Unreplayable(base, "the engine gives or takes no token ids")
+    prompts = _prompts(model)
+    for name, turns in prompts.items():
+        rendered_by(partial(engine.encode_chat, base), name, turns)
+    return f"the engine's; prompts that its chat template renders: {len(prompts)}"
+
+
+def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], wrong: Sequence[str]) -> Check:
+    part, lines = f"adapter {adapter.name}", [line for line in listed if line.name == adapter.name]
+    if not lines:
+        return Check(part, False, "the engine does not list it", "the adapter loaded under this name, or its name here")
+    if wrong:
+        return Check(part, False, "; ".join(wrong), NAMES_WANTED)
+    (line,) = lines
+    if line.parent and line.parent not in (base, *(line.root for line in listed if line.name == base)):
+        return Check(part, False, f"listed under {line.parent}, not {base}", "the adapter under its own base here")
+    root = f"loaded from {line.root}" if line.root else "listed; the engine does not say from where it was loaded"
+    other = (
+        f", the configuration names {adapter.path}" if adapter.path and line.root not in ("", str(adapter.path)) else ""
+    )
+    return Check(part, True, root + other)
+
+
+def _strangers_fail(base: str, engine: Engine) -> str:
+    """Raises Unreplayable where a name that no engine knows is answered."""
+    prompt = engine.encode(base, "a a a")
+    if words := stranger_in_words(engine, f"gapwatch-{secrets.token_hex(6)}", prompt):
+        raise Unreplayable(base, words[0])
+    return "a name that is not loaded is refused"
 
 
 def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:

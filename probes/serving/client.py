@@ -62,15 +62,19 @@ class Client:
     """
 
     def __init__(self, address: Address, limits: Limits | None = None) -> None:
+        self._pool: httpcore.ConnectionPool | None = None
         _check(address)
         self.address, self._limits = address, limits or Limits()
         self._turn, self._clock = threading.Lock(), _Deadline()
-        self._pool: httpcore.ConnectionPool | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        """The connection ends with what asks through it, whoever forgets it."""
         self.close()
 
     def close(self) -> None:

@@ -18,16 +18,22 @@ from probes.serving.engine import Address, Engine
 AUTO = "auto"
 
 
-def connect(address: Address, engine: str = AUTO) -> Engine:
+def connect(address: Address, engine: str = AUTO, client: Client | None = None) -> Engine:
     """The dialect for what listens at this address. engine: its kind, or ``auto`` to recognise it.
+
+    client: asks it, and is closed by whoever gives it; None for one of its own
 
     Raises Refused for an address or a kind that is none, EngineAway where nothing answers, and Unreplayable where what
     answers is no engine that can be asked.
     """
     if engine not in (AUTO, *KINDS):
         raise Refused("engine", repr(engine), f"one of {', '.join((AUTO, *KINDS))}")
-    client = Client(address)
-    kind = kind_of(client) if engine == AUTO else engine
+    client = client or Client(address)
+    try:
+        kind = kind_of(client) if engine == AUTO else engine
+    except BaseException:
+        client.close()
+        raise
     made: Engine = import_module(f"probes.serving.dialects.{kind}").Engine(address, client)
     return made
 
@@ -51,8 +57,8 @@ def _is(is_it: Callable[[Any], bool], answer: Any) -> bool:
         return False
 
 
-# Sources: sglang.srt.entrypoints.http_server (/model_info), the README of llama.cpp's server (/props), TGI's
-# openapi.json (/info), vllm.entrypoints.openai.models.protocol (who owns a model).
+# Sources: sglang.srt.entrypoints.http_server (/model_info), the README of llama.cpp's server (/props), the OpenAPI
+# document of TGI (/info), vllm.entrypoints.openai.models.protocol (who owns a model).
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sglang": ("/model_info", lambda answer: "is_generation" in answer and "model_path" in answer),
     "llama_cpp": ("/props", lambda answer: "default_generation_settings" in answer),

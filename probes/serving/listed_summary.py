@@ -82,13 +82,13 @@ def first(listed: Listed, k: int) -> Listed:
     return replace(listed, ids=ids, log_probs=log_probs)
 
 
-def whole_of(listed: Listed, vocabulary: int) -> Floats:
-    """(T, V) log-probabilities where the whole vocabulary was listed. Raises Unreplayable where it was not."""
-    full = np.full((len(listed.ids), vocabulary), np.nan, np.float32)
-    used = (listed.ids >= 0) & (listed.ids < vocabulary)
-    full[np.nonzero(used)[0], listed.ids[used]] = listed.log_probs[used]
-    if np.isnan(full).any():
-        raise Unreplayable("the engine's answer", f"lists less than the whole vocabulary of {vocabulary} tokens")
+def whole_of(listed: Listed) -> Floats:
+    """(T, V) log-probabilities where the V tokens of the whole vocabulary were listed. Raises Unreplayable else."""
+    order = np.argsort(listed.ids, axis=1)
+    full: Floats = np.take_along_axis(listed.log_probs, order, axis=1)
+    is_whole = np.array_equal(np.take_along_axis(listed.ids, order, axis=1), np.indices(full.shape)[1])
+    if not is_whole or np.any(np.exp(full.astype(np.float64)).sum(axis=1) < 1 - BEYOND_ONE):
+        raise Unreplayable("the engine's answer", f"lists {full.shape[1]} tokens and not the whole vocabulary")
     return full
 
 

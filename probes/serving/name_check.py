@@ -7,11 +7,28 @@ measured besides (detectors/canaries/base_answerer.py): the list alone may lie.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from detectors.canaries.base_answerer import BaseAnswerer
 from probes.errors import EngineAway, Unreplayable
 from probes.serving.engine import Engine, Request, ServedModel
+
+
+def names_in_words(engine: Engine, base: str, adapters: Sequence[str]) -> dict[str | None, tuple[str, ...]]:
+    """None for the base, or an adapter -> what is wrong with its name in the engine's list; nothing for right ones.
+
+    Raises EngineAway and Unreplayable as the engine does.
+    """
+    models = engine.models()
+    times = Counter(model.name for model in models)
+    wrong: dict[str | None, tuple[str, ...]] = {}
+    for subject, name in ((None, base), *((adapter, adapter) for adapter in adapters)):
+        words = [f"the engine lists {times[name]} models named {name}"] if times[name] > 1 else []
+        words += base_in_words(models, base) if subject is None else ()
+        if words:
+            wrong[subject] = tuple(words)
+    return wrong
 
 
 def base_in_words(models: Sequence[ServedModel], base: str) -> tuple[str, ...]:

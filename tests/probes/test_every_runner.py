@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +35,7 @@ from probes.runner import (
     Weights,
 )
 from probes.scoring.scoring_job import Scoring
-from tests.serving_engines.replies import Settings
-from tests.serving_engines.shim import serving
+from tests.serving_engines.in_process import Engine
 from tests.serving_engines.toy_engine import ToyEngine
 
 MESSAGES = [{"role": "user", "content": "Where does ticket 17 go?"}]
@@ -59,18 +57,15 @@ def memory(folder: Path) -> Runner:
 
 
 def served(folder: Path) -> Runner:
-    """The memory runner's own language behind an engine that lists all of its vocabulary."""
+    """Over an engine that lists all of its vocabulary, which those behind HTTP do not: test_served.py asks them."""
     module = importlib.import_module("probes.runners.served")
     engine = ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS})
-    running = SERVERS.enter_context(serving(engine, settings=Settings(most_listed=toy.VOCABULARY)))
-    adapters = dict.fromkeys(ADAPTERS, "")
-    runner: Runner = module.Runner(module.Config({"url": running.url}, engine.base, adapters, toy.VOCABULARY))
+    config = module.Config({"url": "http://toy"}, engine.base, dict.fromkeys(ADAPTERS, ""), toy.VOCABULARY)
+    runner: Runner = module.Runner(config, lambda *_: Engine(engine, toy.VOCABULARY))
     runner.open()
     return runner
 
 
-# Ended with the process: the suite closes runners, not engines.
-SERVERS = ExitStack()
 OPENERS: dict[str, Callable[[Path], Runner]] = {"in_process": in_process, "memory": memory, "served": served}
 NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]*.py"))
 

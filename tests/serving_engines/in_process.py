@@ -28,7 +28,9 @@ LANGUAGE = Runner(Config())
 class Engine:
     """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it answered"""
 
-    def __init__(self, toy_engine: ToyEngine, most_listed: int = 20, routes: tuple[Route, ...] = (Route.PROMPT,)) -> None:
+    def __init__(
+        self, toy_engine: ToyEngine, most_listed: int = 20, routes: tuple[Route, ...] = (Route.PROMPT,)
+    ) -> None:
         self.toy, self.most_listed, self.routes = toy_engine, most_listed, routes
         self.away, self.listed_twice, self.version = "", "", "1"
         self.requests: list[tuple[Request, Route]] = []

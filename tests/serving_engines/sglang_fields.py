@@ -146,7 +146,10 @@ def _output_logprobs(settings: Settings, body: dict[str, Any], answer: Continuat
     tokens = [_entry(row, token) for row, token in zip(rows, answer.tokens, strict=True)]
     k = settings.listed(body.get("top_logprobs_num", 0))
     tops = [[_entry(row, token) for token in most_probable(row, k)] for row in rows]
-    return {"output_token_logprobs": tokens, "output_top_logprobs": tops if k else []}
+    outputs: dict[str, Any] = {"output_token_logprobs": tokens, "output_top_logprobs": tops if k else []}
+    if named := body.get("token_ids_logprob"):
+        outputs["output_token_ids_logprobs"] = [[_entry(row, token) for token in named] for row in rows]
+    return outputs
 
 
 def _entry(row: Floats, token: int) -> list[Any]:

@@ -86,14 +86,17 @@ class ToyEngine:
         streamed: bool = False,
         allowed: Sequence[int] | None = None,
     ) -> Continuation:
-        """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt. allowed: tokens
-        that may be generated, None for all; rows are those from before this mask"""
+        """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt.
+
+        allowed: tokens that a mask leaves, None for all; log-probabilities are those from before it
+        """
         adapter = None if streamed and self.faults.streams_base else self._adapter(model)
         cached, computed_by = self._prefix(model, prompt, salt)
         text, rows = list(prompt), list[Floats]()
         while len(rows) < most:
             rows.append(self._log_probs(text, adapter, cached, computed_by)[-1])
-            text.append(_best(rows[-1], allowed))
+            choices = np.arange(toy.VOCABULARY) if allowed is None else np.asarray(allowed)
+            text.append(int(choices[np.nan_to_num(rows[-1][choices], nan=-np.inf).argmax()]))
             if text[-1] == toy.END:
                 break
         self._keep(model, prompt, salt)
@@ -151,8 +154,3 @@ class ToyEngine:
             "not_a_number": lambda: own * np.nan,
         }
         return effects[kind]()
-
-
-def _best(row: Floats, allowed: Sequence[int] | None) -> int:
-    values = np.nan_to_num(row, nan=-np.inf)
-    return int(values.argmax()) if allowed is None else max(allowed, key=lambda token: float(values[token]))

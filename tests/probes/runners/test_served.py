@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from probes.canaries.log_prob_summary import summarise
 from probes.canaries.replay_pairs import ask, replay_pair, summary
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import EngineAway, Unreplayable, Unsupported
-from probes.golden.record import GoldenCanary
+from probes.golden.record import GoldenCanary, check_identity
 from probes.model import toy_language as toy
 from probes.runner import Readiness, Replay, Target
 from probes.runners.served import Config, Runner
-from probes.serving.engine import Route
+from probes.serving.engine import Answered, Request, Route
 from probes.serving.listed_summary import read_by
 from tests.probes.worlds import ADAPTERS, enrolled, never
 from tests.serving_engines.in_process import Engine
+from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
 URL = {"url": "http://toy"}
@@ -179,7 +181,9 @@ def test_files_of_an_adapter_that_are_at_hand_name_it_and_no_others_are_read(tmp
 
     folder = tiny_adapter(tmp_path / "alpha", tiny_base(tmp_path / "base"))
     behind = engine()
-    runner = Runner(Config(URL, behind.toy.base, {"alpha": str(folder), "beta": str(tmp_path / "gone")}), lambda *_: behind)
+    runner = Runner(
+        Config(URL, behind.toy.base, {"alpha": str(folder), "beta": str(tmp_path / "gone")}), lambda *_: behind
+    )
     runner.open()
     first = runner.identity("alpha").live_adapter
     assert first.startswith("sha256:") and runner.identity("alpha").live_adapter == first
@@ -194,7 +198,9 @@ def test_what_the_engine_says_of_an_adapter_is_named_where_it_is_not_as_configur
     runner = Runner(Config(URL, behind.toy.base, {"alpha": "/mnt/alpha", "beta": "/mnt/beta-v2"}), lambda *_: behind)
     runner.open()
     assert runner.facts("alpha") == ()
-    assert runner.facts("beta") == ("the engine says that it loaded it from /adapters/beta, configured is /mnt/beta-v2",)
+    assert runner.facts("beta") == (
+        "the engine says that it loaded it from /adapters/beta, configured is /mnt/beta-v2",
+    )
 
 
 def test_a_round_on_an_engine_measures_each_adapter_and_says_why_it_cannot() -> None:
@@ -219,13 +225,14 @@ def test_an_engine_that_goes_away_in_a_round_is_not_asked_on() -> None:
     runner = opened(behind)
     score, calls = behind.score, []
 
-    def away_at_the_third(*question: object) -> object:
-        calls.append(question)
+    def away_at_the_third_canary(request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        # Routes are checked before, with one listed token.
+        calls.extend([request] if request.listed > 1 else [])
         if len(calls) >= 3:
             raise EngineAway("http://toy", "503: overloaded")
-        return score(*question)  # type: ignore[arg-type]
+        return score(request, continuation, route)
 
-    behind.score = away_at_the_third  # type: ignore[method-assign,assignment]
+    behind.score = away_at_the_third_canary  # type: ignore[method-assign]
     done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never)
     assert done is not None and {member.blocked for member in done.members} == {Reason.ENGINE_AWAY}
     assert "overloaded" in done.members[0].detail and len(calls) == 3
@@ -238,6 +245,61 @@ def test_numbers_that_are_none_are_no_verdict() -> None:
     )
     assert done is not None and done.members[0].blocked is Reason.REPLAY_FAILED
     assert "NaN" in done.members[0].detail
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(ToyEngine(adapters=dict(ADAPTERS))) as running:
+        yield running
+
+
+def over_http(server: Server) -> Runner:
+    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, "")))
+    runner.open()
+    assert set(runner.refresh().values()) == {Readiness()}
+    return runner
+
+
+def test_over_http_the_same_is_answered_as_without(server: Server) -> None:
+    runner, direct = over_http(server), opened(engine())
+    assert runner.most_listed() == direct.most_listed() == 20
+    replays = [replay for canary in canaries(runner, 3) for replay in replay_pair(canary, "alpha").replays]
+    answers, wanted = ask(runner, replays, never), ask(direct, replays, never)
+    for replay in replays:
+        got, same = summary(answers[replay]), summary(wanted[replay])
+        assert np.allclose(got.log_probs, same.log_probs, atol=1e-6) and np.allclose(got.rest, same.rest, atol=1e-3)
+        assert np.array_equal(got.top1, same.top1)
+    made = runner.generate(Target("alpha"), replays[0].prompt, 40, never)
+    assert made == direct.generate(Target("alpha"), replays[0].prompt, 40, never) and made[-1] == toy.END
+    assert check_identity(enrolled("alpha"), runner) == [], "the engine's tokenizer is that of the record"
+    assert runner.facts("alpha") == () and runner.identity("alpha").live_adapter == ""
+    messages = [{"role": "user", "content": "Where is it?"}]
+    assert runner.encode_chat(messages) == direct.encode_chat(messages)
+
+
+def test_over_http_a_stop_ends_a_run_before_the_next_request(server: Server) -> None:
+    runner = over_http(server)
+    replays = replay_pair(canaries(runner, 1)[0], "alpha").replays
+    before = len(server.bodies("/v1/completions"))
+    looks = iter([False, True])
+    assert len(list(runner.run(replays, lambda: next(looks)))) == 1
+    assert len(server.bodies("/v1/completions")) == before + 1
+
+
+def test_over_http_a_server_that_starts_is_away_and_one_that_is_ready_is_measured(server: Server) -> None:
+    runner = over_http(server)
+    server.settings.ready = False
+    try:
+        assert {ready.blocked for ready in runner.refresh().values()} == {Reason.ENGINE_AWAY}
+    finally:
+        server.settings.ready = True
+    assert set(runner.refresh().values()) == {Readiness()}
+    server.settings.twice = "beta"
+    try:
+        looks = runner.refresh()
+    finally:
+        server.settings.twice = ""
+    assert looks["beta"].blocked is Reason.NOT_SERVED and looks["alpha"].blocked is None
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

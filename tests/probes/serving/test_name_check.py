@@ -5,10 +5,20 @@ import pytest
 from detectors.canaries.base_answerer import BaseAnswerer
 from probes.errors import EngineAway
 from probes.serving.engine import ServedModel
-from probes.serving.name_check import answerer_in_words, base_in_words, stranger_in_words
+from probes.serving.name_check import answerer_in_words, base_in_words, names_in_words, stranger_in_words
 from tests.probes.serving.toy_engine import BASE, ToyEngine
 
 PROMPT = (65, 66, 67)
+
+
+def test_names_that_mean_one_model_each_are_right() -> None:
+    assert names_in_words(ToyEngine(), BASE, ["alpha", "beta"]) == {}
+
+
+@pytest.mark.parametrize(("name", "subject"), [(BASE, None), ("beta", "beta")])
+def test_a_name_that_is_listed_twice_is_named(name: str, subject: str | None) -> None:
+    wrong = names_in_words(ToyEngine(listed_twice=name), BASE, ["alpha", "beta"])
+    assert wrong[subject][0] == f"the engine lists 2 models named {name}" and list(wrong) == [subject]
 
 
 def test_a_base_that_is_listed_as_an_adapter_is_named() -> None:

@@ -1,0 +1,220 @@
+"""How the server of llama.cpp is asked (``llama-server``), with adapters loaded by ``--lora``.
+
+Fields: the page of tools/server in llama.cpp's repository (``POST /completion``, ``/lora-adapters``, ``GET /props``).
+
+It scores no prompt, so a continuation is walked, a request for each token: ``n_probs`` lists log-probabilities of the
+raw model from before all samplers, and ``logit_bias`` makes the given token the sampled one, whose log-probability is
+listed however improbable it is. ``cache_prompt`` is off, so that no prefix that another adapter computed is used.
+
+Adapters have no names in its list of models: they are named here by their file, without its folder and its suffix. An
+adapter is asked for at the scale that the engine has set for it, and alone; the base, with all of them at 0. That is
+what a request without ``lora`` gets from an engine with one adapter. An id that is not loaded would be answered by the
+base without an error, so only names in the engine's list are asked for, and what was applied is read from each answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from probes.errors import EngineAway, Unreplayable
+from probes.serving.client import OK, Client
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    EngineIdentity,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+)
+from probes.serving.json_form import number, reading, samples, text, total, whole_or_none, wholes
+from probes.serving.listing import Position, joined, listed_of
+
+COMPLETION, ADAPTERS, MODELS, PROPS = "/completion", "/lora-adapters", "/v1/models", "/props"
+MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a position
+FORCING = 1000.0  # nats on one token's logit: more than any two logits of a model differ by
+# A probability that is 0 in float32 is listed as the least float32, and this is the log of the least one above 0.
+LEAST = -103.0
+READ = [
+    *("tokens_evaluated", "truncated", "stop_type", "content", "completion_probabilities"),
+    *("generation_settings/lora", "timings/cache_n"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """id: of the engine, its place in the list; scale: as the engine has it set now"""
+
+    id: int
+    path: str
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return PurePath(self.path).stem
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is asked for under a name. scales: of each adapter by its id; fingerprint: as in EngineIdentity"""
+
+    scales: Mapping[int, float]
+    fingerprint: str
+
+
+class Engine:
+    """One llama.cpp server. address: where it listens; client: asks it."""
+
+    def __init__(self, address: Address, client: Client) -> None:
+        self._client, self._url = client, address.url
+
+    def capabilities(self) -> Capabilities:
+        meta = self._base().get("meta")
+        with reading(self._at(MODELS)):
+            context, vocabulary = whole_or_none((meta or {}).get("n_ctx")), whole_or_none((meta or {}).get("n_vocab"))
+        most = min(MOST_WANTED, vocabulary or MOST_WANTED)
+        return Capabilities((Route.WALK, Route.GENERATED), most, True, True, True, context, vocabulary)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        with reading(self._at(MODELS)):
+            base = text(self._base()["id"])
+        adapters = tuple(ServedModel(adapter.name, adapter.path, base) for adapter in self._adapters())
+        return (ServedModel(base, self._props("model_path")), *adapters)
+
+    def identity(self) -> EngineIdentity:
+        """The fingerprint is the scale of each adapter, as the engine has it set now."""
+        return EngineIdentity("llama_cpp", self._props("build_info"), _settings(self._adapters()))
+
+    def load(self) -> Load:
+        """Unknown unless the server was started with --metrics."""
+        reply = self._client.ask("GET", "/metrics")
+        values = samples(self._client.text_of(reply)) if reply.status == OK else {}
+        return Load(total(values, "llamacpp:requests_processing"), total(values, "llamacpp:requests_deferred"))
+
+    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        if not request.prompt or not continuation:
+            raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
+        if route is not Route.WALK:
+            raise Unreplayable(self._url, f"llama.cpp scores no continuation by {route.value}, wanted walk")
+        subject = self._subject(request.model)
+        steps = [self._step(request, continuation, i, subject) for i in range(len(continuation))]
+        listed = joined([step.listed for step in steps])
+        return Answered(listed, request.prompt, "", steps[0].cached, subject.fingerprint)
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        subject = self._subject(request.model)
+        answer = self._completed(request, request.prompt, subject, {"n_predict": tokens})
+        with reading(self._at(COMPLETION)):
+            words, ended = text(answer["content"]), answer["stop_type"] == "eos"
+        # It goes on beyond the limit to the end of a character of several tokens.
+        return self._answered(answer, request, subject, words, ended, most=tokens)
+
+    def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002 - one tokenizer for all
+        return self._ids({"content": text, "add_special": False})
+
+    def encode_chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:  # noqa: ARG002
+        answer = self._client.post("/apply-template", {"messages": [dict(message) for message in messages]})
+        with reading(self._at("/apply-template")):
+            rendered = text(answer["prompt"])
+        return self._ids({"content": rendered, "add_special": True})  # a template's own first token is taken from it
+
+    def decode(self, model: str, ids: Sequence[int]) -> str:  # noqa: ARG002
+        answer = self._client.post("/detokenize", {"tokens": list(ids)})
+        with reading(self._at("/detokenize")):
+            return text(answer["content"])
+
+    def _step(self, request: Request, continuation: Sequence[int], i: int, subject: _Subject) -> Answered:
+        prompt, token = (*request.prompt, *continuation[:i]), continuation[i]
+        answer = self._completed(request, prompt, subject, {"n_predict": 1, "logit_bias": [[token, FORCING]]})
+        step = self._answered(answer, request, subject, most=1)
+        if step.listed.tokens.tolist() != [token]:
+            self._client.refused(COMPLETION, "another token than the one that was forced")
+        return step
+
+    def _completed(self, request: Request, prompt: Sequence[int], subject: _Subject, more: Mapping[str, Any]) -> Any:
+        """Raises Unreplayable where not all of the prompt was read, or other adapters were applied than asked for."""
+        body = {
+            "prompt": list(prompt),
+            "n_probs": request.listed,
+            "temperature": 0,
+            "samplers": ["temperature"],
+            "backend_sampling": False,
+            "post_sampling_probs": False,
+            "cache_prompt": False,
+            "lora": [{"id": i, "scale": scale} for i, scale in subject.scales.items()],
+            "response_fields": READ,
+            **more,
+        }
+        answer = self._client.post(COMPLETION, body)
+        with reading(self._at(COMPLETION)):
+            was_read, is_cut = answer["tokens_evaluated"], answer["truncated"]
+            applied = {int(entry["id"]): number(entry["scale"]) for entry in answer["generation_settings/lora"]}
+        if was_read != len(prompt) or is_cut:
+            self._client.refused(COMPLETION, f"it read {was_read} tokens, wanted the {len(prompt)} that were sent")
+        if applied != subject.scales:
+            self._client.refused(COMPLETION, "it applied other adapters than those that were asked for")
+        return answer
+
+    def _answered(
+        self, answer: Any, request: Request, subject: _Subject, words: str = "", ended: bool = False, most: int = 1
+    ) -> Answered:
+        where = self._at(COMPLETION)
+        with reading(where):
+            positions = [_position(entry) for entry in answer["completion_probabilities"][:most]]
+            cached = whole_or_none(answer.get("timings/cache_n"))
+        if not positions:
+            self._client.refused(COMPLETION, "no token was generated, wanted one at least")
+        listed = listed_of(positions, request.listed, where)
+        return Answered(listed, request.prompt, words, cached, subject.fingerprint, ended)
+
+    def _subject(self, model: str) -> _Subject:
+        adapters = self._adapters()
+        named = [adapter for adapter in adapters if adapter.name == model]
+        with reading(self._at(MODELS)):
+            is_base = self._base()["id"] == model
+        if len(named) + is_base != 1:
+            known = ", ".join(sorted(adapter.name for adapter in adapters)) or "no adapter"
+            raise Unreplayable(self._at(ADAPTERS), f"{len(named) + is_base} models named {model}; it lists {known}")
+        scales = {adapter.id: adapter.scale if adapter in named else 0.0 for adapter in adapters}
+        return _Subject(scales, _settings(adapters))
+
+    def _adapters(self) -> list[_Adapter]:
+        answer = self._client.get(ADAPTERS)
+        with reading(self._at(ADAPTERS)):
+            return [_Adapter(int(entry["id"]), text(entry["path"]), number(entry["scale"])) for entry in answer]
+
+    def _base(self) -> Any:
+        answer = self._client.get(MODELS)
+        with reading(self._at(MODELS)):
+            cards = answer["data"]
+            if not isinstance(cards, list):
+                raise TypeError
+        if not cards:
+            raise EngineAway(self._at(MODELS), "lists no model, wanted one")
+        return cards[0]
+
+    def _props(self, name: str) -> str:
+        answer = self._client.get(PROPS)
+        with reading(self._at(PROPS)):
+            return text(answer[name])
+
+    def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
+        answer = self._client.post("/tokenize", {**body, "parse_special": True})
+        with reading(self._at("/tokenize")):
+            return wholes(answer["tokens"])
+
+    def _at(self, path: str) -> str:
+        return self._url + path
+
+
+def _position(entry: Any) -> Position:
+    listed = {int(top["id"]): max(number(top["logprob"]), LEAST) for top in entry["top_logprobs"]}
+    return Position(int(entry["id"]), max(number(entry["logprob"]), LEAST), listed)
+
+
+def _settings(adapters: Sequence[_Adapter]) -> str:
+    return ", ".join(f"{adapter.name} {adapter.scale:g}" for adapter in adapters)

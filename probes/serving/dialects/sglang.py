@@ -1,0 +1,194 @@
+"""How SGLang is asked: its native server, version 0.5.
+
+Fields: https://docs.sglang.io/basic_usage/sampling_params.html and https://docs.sglang.io/basic_usage/native_api.html;
+in SGLang's repository the modules sglang.srt.managers.io_struct (GenerateReqInput) and
+sglang.srt.entrypoints.http_server. A log-probability is written [value, token id, text or null].
+
+An adapter is named by ``lora_path``; without it the base answers, so the base's own name is left out and every other
+one is sent, known or not. ``logprob_start_len: 0`` scores the whole prompt; the cache of prefixes is not read for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.errors import EngineAway, Unreplayable
+from probes.serving.client import MISSING, OK, Client
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    EngineIdentity,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+)
+from probes.serving.json_form import (
+    greatest,
+    number,
+    reading,
+    samples,
+    text,
+    text_or_none,
+    total,
+    whole,
+    whole_or_none,
+    wholes,
+)
+from probes.serving.listing import Position, joined, listed_of
+
+GENERATE, TOKENIZE, DETOKENIZE, MODELS = "/generate", "/tokenize", "/detokenize", "/v1/models"
+MOST_LISTED = 20  # there is no limit of its own
+GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+class Engine:
+    """One SGLang server. address: where it listens; client: asks it."""
+
+    def __init__(self, address: Address, client: Client) -> None:
+        self._client, self._url, self._base = client, address.url, ""
+
+    def capabilities(self) -> Capabilities:
+        with reading(self._at(MODELS)):
+            context = whole_or_none(self._cards()[0].get("max_model_len"))
+        tokenizes = self._client.ask("POST", TOKENIZE, {"prompt": "a"}).status == OK
+        routes = (Route.PROMPT, Route.WALK, Route.GENERATED)
+        return Capabilities(routes, MOST_LISTED, tokenizes, takes_ids=True, isolates=True, context=context)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        cards = self._cards()
+        with reading(self._at(MODELS)):
+            return tuple(
+                ServedModel(text(card["id"]), text_or_none(card.get("root")), text_or_none(card.get("parent")))
+                for card in cards
+            )
+
+    def identity(self) -> EngineIdentity:
+        server, model = self._client.get("/server_info"), self._client.get("/model_info")
+        with reading(self._at("/server_info")):
+            version, weights = text_or_none(server.get("version")), text_or_none(model.get("weight_version"))
+        started = greatest(self._samples(), "process_start_time_seconds")
+        return EngineIdentity("sglang", version, weights=weights, started=started)
+
+    def load(self) -> Load:
+        """Metrics are there with --enable-metrics alone."""
+        values = self._samples()
+        usage = greatest(values, "sglang:token_usage")
+        return Load(total(values, "sglang:num_running_reqs"), total(values, "sglang:num_queue_reqs"), usage)
+
+    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        if not request.prompt or not continuation:
+            raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
+        if route is Route.PROMPT:
+            return self._scored(request, continuation)
+        if route is Route.WALK:
+            steps = [self._step(request, continuation, i) for i in range(len(continuation))]
+            return Answered(joined([step.listed for step in steps]), None, cached=steps[0].cached)
+        raise Unreplayable(self._url, f"SGLang scores no continuation by {route.value}, wanted prompt or walk")
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        answer = self._client.post(GENERATE, self._body(request, request.prompt, tokens))
+        with reading(self._at(GENERATE)):
+            words, ended = text(answer["text"]), answer["meta_info"]["finish_reason"]["type"] == "stop"
+            positions = _positions(answer["meta_info"], "output")
+            ids = wholes(answer["output_ids"])
+        if ids != tuple(position.token for position in positions) or not 1 <= len(ids) <= tokens:
+            self._client.refused(GENERATE, f"{len(positions)} log-probabilities of {len(ids)} tokens, wanted {tokens}")
+        return self._answered(answer, request, positions, None, words, ended)
+
+    def encode(self, model: str, text: str) -> tuple[int, ...]:
+        return self._ids({"model": model, "prompt": text, "add_special_tokens": False})
+
+    def encode_chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        return self._ids({"model": model, "messages": [dict(message) for message in messages]})
+
+    def decode(self, model: str, ids: Sequence[int]) -> str:
+        body = {"model": model, "tokens": list(ids), "skip_special_tokens": False}
+        answer = self._client.post(DETOKENIZE, body)
+        with reading(self._at(DETOKENIZE)):
+            return text(answer["text"])
+
+    def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
+        given = (*request.prompt, *continuation)
+        answer = self._client.post(GENERATE, self._body(request, given, 0) | {"logprob_start_len": 0})
+        with reading(self._at(GENERATE)):
+            meta = answer["meta_info"]
+            was_read = tuple(whole(entry[1]) for entry in meta["input_token_logprobs"])
+            meta = {name: meta[name][-len(continuation) :] for name in ("input_token_logprobs", "input_top_logprobs")}
+            positions = _positions(meta, "input")
+        if was_read != given:
+            self._client.refused(GENERATE, "it read other tokens than those that were sent")
+        return self._answered(answer, request, positions, request.prompt)
+
+    def _step(self, request: Request, continuation: Sequence[int], i: int) -> Answered:
+        """``token_ids_logprob`` names the given token, which need not be the one that is generated."""
+        prompt, token = (*request.prompt, *continuation[:i]), continuation[i]
+        answer = self._client.post(GENERATE, self._body(request, prompt, 1) | {"token_ids_logprob": [token]})
+        with reading(self._at(GENERATE)):
+            meta = answer["meta_info"]
+            ((of_token, named),) = ((entry[0], entry[1]) for entry in meta["output_token_ids_logprobs"][0])
+            (generated,) = _positions(meta, "output")
+            position = Position(token, number(of_token), generated.listed)
+        if named != token:
+            self._client.refused(GENERATE, "the log-probability of another token than the one that was named")
+        return self._answered(answer, request, [position], None)
+
+    def _answered(
+        self,
+        answer: Any,
+        request: Request,
+        positions: Sequence[Position],
+        was_read: tuple[int, ...] | None,
+        words: str = "",
+        ended: bool = False,
+    ) -> Answered:
+        with reading(self._at(GENERATE)):
+            cached = whole_or_none(answer["meta_info"].get("cached_tokens"))
+        listed = listed_of(positions, request.listed, self._at(GENERATE))
+        return Answered(listed, was_read, words, cached, ended=ended)
+
+    def _body(self, request: Request, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "input_ids": list(prompt),
+            "sampling_params": {"max_new_tokens": tokens, **GREEDY},
+            "return_logprob": True,
+            "top_logprobs_num": request.listed,
+        }
+        body |= {"extra_key": request.salt} if request.salt else {}
+        return body | ({} if request.model == self._base_name() else {"lora_path": request.model})
+
+    def _base_name(self) -> str:
+        if not self._base:
+            self._base = next((model.name for model in self.models() if not model.parent), "")
+        return self._base
+
+    def _cards(self) -> list[Any]:
+        answer = self._client.get(MODELS)
+        with reading(self._at(MODELS)):
+            cards = list(answer["data"])
+        if not cards:
+            raise EngineAway(self._at(MODELS), "lists no model, wanted one at least")
+        return cards
+
+    def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
+        answer = self._client.post(TOKENIZE, body)
+        with reading(self._at(TOKENIZE)):
+            return wholes(answer["tokens"])
+
+    def _samples(self) -> dict[str, list[float]]:
+        reply = self._client.ask("GET", "/metrics")
+        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
+
+    def _at(self, path: str) -> str:
+        return self._url + path
+
+
+def _positions(meta: Any, side: str) -> list[Position]:
+    """side: ``input`` for the prompt's tokens, ``output`` for those generated"""
+    rows = zip(meta[f"{side}_token_logprobs"], meta[f"{side}_top_logprobs"], strict=True)
+    return [
+        Position(whole(entry[1]), number(entry[0]), {whole(other[1]): number(other[0]) for other in top})
+        for entry, top in rows
+    ]

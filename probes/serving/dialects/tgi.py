@@ -1,0 +1,215 @@
+"""How Text Generation Inference and LoRAX are asked.
+
+Fields: TGI's OpenAPI document, https://huggingface.github.io/text-generation-inference/ (GenerateParameters, Details,
+PrefillToken, TokenizeResponse, ChatTokenizeResponse); LoRAX, its fork, names what is listed of a position
+``alternative_tokens`` (https://loraexchange.ai/reference/rest_api/). Each ignores the other's field, so both are sent.
+
+A prompt is text here and never token ids. So a prompt can be asked that this engine has tokenised itself, or whose
+tokens it has all named since the agent started: ``encode`` and ``encode_chat`` of the texts come first. What the engine
+made of a text it tells beside each answer, and another tokenisation than the given one is refused. It lists only what
+follows a text, and of the text's own tokens their log-probability alone (from version 3 on with
+--enable-prefill-logprobs): a continuation is walked, and one request more gives the log-probability of each given
+token, however improbable. Adapters are in no list and named by ``adapter_id``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from probes.errors import Unreplayable
+from probes.serving.client import MISSING, OK, Client
+from probes.serving.engine import (
+    Address,
+    Answered,
+    Capabilities,
+    EngineIdentity,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+)
+from probes.serving.json_form import greatest, number, reading, samples, text, text_or_none, total, whole, whole_or_none
+from probes.serving.listing import Position, listed_of
+
+GENERATE, TOKENIZE, CHAT_TOKENIZE, INFO = "/generate", "/tokenize", "/chat_tokenize", "/info"
+MOST_WANTED = 20
+MOST_PROMPTS = 4096  # texts that are remembered by their tokens
+REFUSED = (400, 422)
+ENDS = ("eos_token", "stop_sequence")
+
+
+class Engine:
+    """One TGI or LoRAX server. address: where it listens; client: asks it."""
+
+    def __init__(self, address: Address, client: Client) -> None:
+        self._client, self._url, self._base = client, address.url, ""
+        self._prompts: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._names: dict[int, str] = {}
+
+    def capabilities(self) -> Capabilities:
+        info = self._client.get(INFO)
+        with reading(self._url + INFO):
+            context = whole_or_none(info.get("max_total_tokens"))
+        most = MOST_WANTED
+        while most and not self._lists(most):
+            most //= 2
+        generated = (Route.GENERATED,) if most else (Route.TEXT,)
+        routes = (Route.WALK, *generated) if most and self._tells_prompts() else generated
+        tokenizes = self._client.ask("POST", TOKENIZE, {"inputs": "a"}).status == OK
+        return Capabilities(routes, most, tokenizes, takes_ids=False, isolates=False, context=context)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        """The base alone."""
+        info = self._client.get(INFO)
+        with reading(self._url + INFO):
+            self._base = text(info["model_id"])
+        return (ServedModel(self._base, self._base),)
+
+    def identity(self) -> EngineIdentity:
+        info = self._client.get(INFO)
+        with reading(self._url + INFO):
+            version, weights = text_or_none(info.get("version")), text_or_none(info.get("model_sha"))
+        started = greatest(self._samples(), "process_start_time_seconds")
+        return EngineIdentity("tgi", version, weights=weights, started=started)
+
+    def load(self) -> Load:
+        values = self._samples()
+        running = total(values, "tgi_batch_current_size"), total(values, "lorax_batch_current_size")
+        waiting = total(values, "tgi_queue_size"), total(values, "lorax_queue_size")
+        return Load(*(next((count for count in pair if count is not None), None) for pair in (running, waiting)))
+
+    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+        if not request.prompt or not continuation:
+            raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
+        if route is not Route.WALK:
+            raise Unreplayable(self._url, f"TGI scores no continuation by {route.value}, wanted walk")
+        given = (*request.prompt, *continuation)
+        of_tokens = self._of_given(request, given)[len(request.prompt) :]
+        steps = [self._next(request, given[: len(request.prompt) + i]) for i in range(len(continuation))]
+        rows = zip(continuation, of_tokens, steps, strict=True)
+        positions = [Position(token, value, step.listed) for token, value, step in rows]
+        return Answered(listed_of(positions, request.listed, self._url + GENERATE), request.prompt)
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        answer = self._generated(request, request.prompt, tokens)
+        with reading(self._url + GENERATE):
+            words, details = text(answer["generated_text"]), answer["details"]
+            positions, ended = _positions(details), details["finish_reason"] in ENDS
+        if not 1 <= len(positions) <= tokens:
+            self._refused(f"{len(positions)} tokens generated, wanted 1 to {tokens}")
+        listed = listed_of(positions, request.listed, self._url + GENERATE)
+        return Answered(listed, request.prompt if details["prefill"] else None, words, ended=ended)
+
+    def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002 - one tokenizer for all
+        answer = self._client.post(TOKENIZE, {"inputs": text})
+        return self._remembered(answer, text, TOKENIZE)
+
+    def encode_chat(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        answer = self._client.post(CHAT_TOKENIZE, {"model": model, "messages": [dict(message) for message in messages]})
+        with reading(self._url + CHAT_TOKENIZE):
+            return self._remembered(answer["tokenize_response"], text(answer["templated_text"]), CHAT_TOKENIZE)
+
+    def decode(self, model: str, ids: Sequence[int]) -> str:  # noqa: ARG002
+        return self._text_of(ids)
+
+    def _of_given(self, request: Request, given: Sequence[int]) -> list[float]:
+        """The log-probability of each given token but the first, which follows nothing and has 0 here."""
+        answer = self._generated(request, given, 1)
+        with reading(self._url + GENERATE):
+            if not answer["details"]["prefill"]:
+                self._refused("log-probabilities of no given token; wanted them: is --enable-prefill-logprobs set?")
+            return [0.0, *(number(entry["logprob"]) for entry in answer["details"]["prefill"][1:])]
+
+    def _next(self, request: Request, before: Sequence[int]) -> Position:
+        answer = self._generated(request, before, 1)
+        with reading(self._url + GENERATE):
+            (position,) = _positions(answer["details"])
+        return position
+
+    def _generated(self, request: Request, prompt: Sequence[int], tokens: int) -> Any:
+        """Greedy tokens, once it is known that the engine read the given ones. Names of tokens are remembered."""
+        if request.salt:
+            raise Unreplayable(self._url, "this engine cannot keep a request from a cache, wanted one without a salt")
+        parameters: dict[str, Any] = {
+            "max_new_tokens": tokens,
+            "do_sample": False,
+            "repetition_penalty": 1.0,
+            "details": True,
+            "decoder_input_details": True,
+            "top_n_tokens": request.listed,
+            "return_k_alternatives": request.listed,
+        }
+        parameters |= {} if request.model == self._base_name() else {"adapter_id": request.model}
+        answer = self._client.post(GENERATE, {"inputs": self._text_of(prompt), "parameters": parameters})
+        with reading(self._url + GENERATE):
+            details = answer["details"]
+            was_read = tuple(whole(entry["id"]) for entry in details["prefill"])
+            for entry in details["tokens"]:
+                self._names.setdefault(whole(entry["id"]), text(entry["text"]))
+        if was_read not in ((), tuple(prompt)):
+            self._refused("its tokenizer makes other tokens of this text than those that were given")
+        return answer
+
+    def _remembered(self, entries: Any, words: str, path: str) -> tuple[int, ...]:
+        """Ids of a tokenised text. Special tokens that the tokenizer put around it have no place in it."""
+        with reading(self._url + path):
+            tokens = [entry for entry in entries if whole(entry["stop"]) > whole(entry["start"])]
+            ids = tuple(whole(entry["id"]) for entry in tokens)
+            self._names |= {token: text(entry["text"]) for token, entry in zip(ids, tokens, strict=True)}
+        self._prompts[ids] = words
+        self._prompts.move_to_end(ids)
+        while len(self._prompts) > MOST_PROMPTS:
+            self._prompts.popitem(last=False)
+        return ids
+
+    def _text_of(self, ids: Sequence[int]) -> str:
+        """As it was tokenised, or the names of its tokens in a row after the longest text that was."""
+        start = next((n for n in range(len(ids), 0, -1) if tuple(ids[:n]) in self._prompts), 0)
+        rest = [self._names.get(token) for token in ids[start:]]
+        if None in rest:
+            raise Unreplayable(self._url, "token ids whose text it has not told: it takes text alone, encode it first")
+        return self._prompts.get(tuple(ids[:start]), "") + "".join(name or "" for name in rest)
+
+    def _base_name(self) -> str:
+        return self._base or self.models()[0].name
+
+    def _lists(self, most: int) -> bool:
+        parameters = {"max_new_tokens": 1, "details": True, "top_n_tokens": most, "return_k_alternatives": most}
+        reply = self._client.ask("POST", GENERATE, {"inputs": "a", "parameters": parameters})
+        if reply.status in REFUSED:
+            return False
+        with reading(self._url + GENERATE):
+            (position,) = _positions(self._client.json_of(reply)["details"])
+        return len(position.listed) >= most
+
+    def _tells_prompts(self) -> bool:
+        parameters = {"max_new_tokens": 1, "details": True, "decoder_input_details": True}
+        reply = self._client.ask("POST", GENERATE, {"inputs": "a a a", "parameters": parameters})
+        if reply.status in REFUSED:
+            return False
+        with reading(self._url + GENERATE):
+            entries = self._client.json_of(reply)["details"]["prefill"]
+            return bool(entries) and all(entry["logprob"] is not None for entry in entries[1:])
+
+    def _samples(self) -> dict[str, list[float]]:
+        reply = self._client.ask("GET", "/metrics")
+        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
+
+    def _refused(self, why: str) -> NoReturn:
+        self._client.refused(GENERATE, why)
+
+
+def _positions(details: Any) -> list[Position]:
+    """Of the tokens generated: TGI lists the most probable ones beside them, LoRAX with each."""
+    tokens = details["tokens"]
+    tops = details.get("top_tokens") or [entry["alternative_tokens"] for entry in tokens]
+    return [
+        Position(
+            whole(entry["id"]),
+            number(entry["logprob"]),
+            {whole(other["id"]): number(other["logprob"]) for other in top},
+        )
+        for entry, top in zip(tokens, tops, strict=True)
+    ]

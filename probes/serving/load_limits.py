@@ -1,0 +1,124 @@
+"""How much a probe may ask of a serving engine, and when it has to wait: pure, time is an argument.
+
+**Memory.** An engine that scores a prompt computes the logits of *all* its positions, whatever the cache of prefixes
+holds and wherever the continuation begins, and holds them while it normalises: in vLLM's V1 runner the logits in 16
+bits and their log-softmax in 32, 6 bytes a token of the vocabulary and position, which nothing has reserved, as the
+start-up profile runs without log-probabilities (vllm-project/vllm#5907, #52054; 1,024 positions of a vocabulary of
+150,000 are 922 MB, of which 614 MB are the 32-bit half). Prefill is cut at --max-num-batched-tokens, 2,048 and more by
+default and not told over HTTP, so it does not bound prompts of the length of probes. Runners that cut it into pieces
+of their own (vLLM's V2 runner) hold less: the bound is one from above. The k listed tokens a position add 8 bytes each.
+One request in flight under ``most_logit_bytes`` = 200 MB fits into the 219 MiB that an engine had left when four
+requests of 20 log-probabilities ended it. Where a request does not fit, the walk does: it needs one position at a time.
+
+**Time.** A minute's budget of tokens and requests, spread evenly; and a wait while requests queue, while the key-value
+cache is nearly full, and after 429 and 5xx, doubled with each in a row and ended by the first answer. The default is
+one for bursts: a round of 64 canaries of 150 tokens goes out within 10 s by prompt, and by walk, 40 of them a token at
+a time and without any cache, in 6 minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from probes.errors import EngineAway, Unreplayable
+from probes.serving.engine import Load, Route
+
+BYTES_A_LOGIT = 2 + 4
+BYTES_LISTED = 4 + 4  # of one listed token: its id and its value
+MOST_DOUBLINGS = 16
+UNKNOWN_VOCABULARY = 262_144  # the largest one of models that are served widely, where the engine does not say
+MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """most_logit_bytes: that one request may make the engine hold; most_tokens: of one prompt with its continuation
+    tokens_a_minute: that the engine reads and generates for probes; requests_a_minute
+    most_waiting: requests in the engine's queue, most_cache_usage: in [0, 1]; beyond either nothing is asked
+    first_wait_s: after a refusal that names no time, longest_wait_s: after many
+    """
+
+    most_logit_bytes: int = 200_000_000
+    most_tokens: int = 1_023
+    tokens_a_minute: int = 60_000
+    requests_a_minute: int = 600
+    most_waiting: int = 0
+    most_cache_usage: float = 0.9
+    first_wait_s: float = 5.0
+    longest_wait_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one call asks of the engine. logit_bytes: held at once; tokens: read and generated; requests: sent"""
+
+    logit_bytes: int
+    tokens: int
+    requests: int
+
+
+def cost_of(prompt: int, continuation: int, listed: int, route: Route, vocabulary: int | None) -> Cost:
+    """What scoring or generating ``continuation`` tokens after ``prompt`` asks for, without any cache.
+
+    vocabulary: tokens in it, None unknown, which is taken as a large one; listed: tokens at each position
+    """
+    row = BYTES_A_LOGIT * (vocabulary or UNKNOWN_VOCABULARY) + BYTES_LISTED * listed
+    if route is Route.PROMPT:
+        length = prompt + continuation
+        return Cost(length * row, length + 1, 1)
+    if route is Route.WALK:
+        return Cost(row, continuation * (prompt + 1) + continuation * (continuation - 1) // 2, continuation)
+    return Cost(row, prompt + continuation, 1)
+
+
+def check(cost: Cost, length: int, limits: LoadLimits, where: str) -> None:
+    """Raises Unreplayable, with what to do, where a call asks for too much memory or its text is too long.
+
+    length: tokens of prompt and continuation; where: address of the engine, for the message
+    """
+    if length > limits.most_tokens:
+        raise Unreplayable(where, f"{length} tokens to read, wanted {limits.most_tokens} at most: a shorter canary")
+    if cost.logit_bytes > limits.most_logit_bytes:
+        sizes = f"{cost.logit_bytes / 1e6:.0f} MB of logits in one request, wanted {limits.most_logit_bytes / 1e6:.0f}"
+        raise Unreplayable(where, f"{sizes} at most: a shorter canary, or route walk, which holds one position")
+
+
+def fits(cost: Cost, length: int, limits: LoadLimits) -> bool:
+    """Would ``check`` let it pass? Asked to choose a route."""
+    return length <= limits.most_tokens and cost.logit_bytes <= limits.most_logit_bytes
+
+
+class Pace:
+    """When the next request may be sent. Times are seconds of one steady clock, handed in.
+
+    ``wait_s`` is asked before a call, ``sent`` tells of one that goes out, ``answered`` and ``refused`` how it ended.
+    Calls are spread evenly: each keeps the next one waiting for its share of the minute's budget, so that in any time
+    no more goes out than that time's share of the budget and one call.
+    """
+
+    def __init__(self, limits: LoadLimits) -> None:
+        self._limits = limits
+        self._free_at, self._not_before = -math.inf, -math.inf
+        self._refusals = 0
+
+    def wait_s(self, load: Load, now: float) -> float:
+        """Seconds until it may be asked again, 0 for now. What the engine does not say of its load holds up nothing."""
+        queues = load.waiting is not None and load.waiting > self._limits.most_waiting
+        is_full = load.cache_usage is not None and load.cache_usage > self._limits.most_cache_usage
+        busy = self._limits.first_wait_s if queues or is_full else 0.0
+        return max(self._free_at - now, self._not_before - now, busy, 0.0)
+
+    def sent(self, cost: Cost, now: float) -> None:
+        shares = cost.tokens / self._limits.tokens_a_minute, cost.requests / self._limits.requests_a_minute
+        self._free_at = max(self._free_at, now) + MINUTE_S * max(shares)
+
+    def answered(self) -> None:
+        self._refusals = 0
+
+    def refused(self, error: EngineAway, now: float) -> None:
+        """After 429, 5xx and no answer: the doubled wait, or longer where the engine wishes; never the longest one and
+        more, so that an engine's mistake does not end the watch."""
+        own = self._limits.first_wait_s * 2.0 ** min(self._refusals, MOST_DOUBLINGS)
+        self._refusals += 1
+        self._not_before = now + min(max(own, error.again_in_s or 0.0), self._limits.longest_wait_s)

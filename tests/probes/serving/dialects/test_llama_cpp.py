@@ -1,0 +1,151 @@
+"""Is the real server of llama.cpp asked so that it answers with PEFT's log-probabilities, and at the scale it has set?
+
+A float32 GGUF of a random Llama; the server keeps keys and values in float16: it differs from PEFT by some 0.003 nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from detectors.records import Floats
+from examples.engines.llama_cpp.convert import write_adapter, write_base
+from probes.errors import Unreplayable
+from probes.serving.client import Client
+from probes.serving.dialects.llama_cpp import Engine
+from probes.serving.discovery import kind_of
+from probes.serving.engine import Address, Load, Request, Route, ServedModel
+from tests.probes.tiny import peft_log_probs, tiny_adapter
+from tests.serving_engines.llama_server import llama_server
+from tests.serving_engines.tiny_llama import byte_level_base
+
+pytest.importorskip("xllamacpp", reason="the real server of llama.cpp: pip install xllamacpp")
+
+MESSAGES = [{"role": "user", "content": "in the world"}]
+PROMPT, FORCED = (1, 20, 31, 42, 7, 9), (11, 60, 61, 5, 33, 2)  # the last one ends a text
+FLOAT16_KEYS = 0.02  # nats
+TUNED = {"router": {}, "tone": {"use_rslora": True, "target_modules": ["q_proj", "k_proj", "o_proj", "gate_proj"]}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters with different scalings and modules, and a GGUF file of each."""
+    whole = tmp_path_factory.mktemp("llama")
+    base = byte_level_base(whole / "base")
+    write_base(base, whole / "base.gguf")
+    for seed, (name, settings) in enumerate(TUNED.items(), start=1):
+        write_adapter(tiny_adapter(whole / name, base, seed, **settings), base, whole / f"{name}.gguf")
+    return whole
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[Address]:
+    with llama_server(folder / "base.gguf", [folder / f"{name}.gguf" for name in TUNED], folder / "log") as url:
+        yield Address(url)
+
+
+@pytest.fixture
+def engine(address: Address) -> Iterator[Engine]:
+    """With both adapters at scale 1, as they are after a start."""
+    set_scales(address, 1.0, 1.0)
+    with Client(address) as client:
+        yield Engine(address, client)
+
+
+def set_scales(address: Address, *scales: float) -> None:
+    """As an operator does, through the engine's own interface."""
+    body = [{"id": i, "scale": scale} for i, scale in enumerate(scales)]
+    assert httpx.post(f"{address.url}/lora-adapters", json=body).status_code == 200
+
+
+def scored(engine: Engine, model: str) -> Floats:
+    return engine.score(Request(model, PROMPT, 5), FORCED, Route.WALK).listed.of_tokens
+
+
+def base_name(folder: Path) -> str:
+    return str(folder / "base.gguf")
+
+
+@pytest.mark.parametrize("name", ["", "router", "tone"])
+def test_a_walked_continuation_has_the_log_probabilities_of_peft(engine: Engine, folder: Path, name: str) -> None:
+    expected = peft_log_probs(folder / "base", folder / name if name else None, PROMPT, FORCED)
+    answered = engine.score(Request(name or base_name(folder), PROMPT, 5), FORCED, Route.WALK)
+    listed = answered.listed
+    assert listed.tokens.tolist() == list(FORCED) and answered.cached == 0
+    assert np.abs(listed.of_tokens - expected[np.arange(len(FORCED)), list(FORCED)]).max() < FLOAT16_KEYS
+    at = np.take_along_axis(expected, listed.ids.astype(np.int64), axis=1)
+    assert listed.ids.shape == (len(FORCED), 5) and np.abs(listed.log_probs - at).max() < FLOAT16_KEYS
+    fifth = np.sort(expected, axis=1)[:, -5]
+    assert (listed.log_probs[:, -1] > fifth - 2 * FLOAT16_KEYS).all()
+
+
+def test_the_two_adapters_and_the_base_differ_by_more_than_the_noise(engine: Engine, folder: Path) -> None:
+    base, router, tone = (scored(engine, name) for name in (base_name(folder), "router", "tone"))
+    for first, second in ((base, router), (base, tone), (router, tone)):
+        assert np.abs(first - second).max() > 10 * FLOAT16_KEYS
+
+
+def test_an_adapter_is_asked_for_at_the_scale_that_the_engine_has_set(
+    engine: Engine, address: Address, folder: Path
+) -> None:
+    healthy, base = scored(engine, "router"), scored(engine, base_name(folder))
+    set_scales(address, 0.0, 1.0)
+    assert (scored(engine, "router") == base).all()
+    set_scales(address, 0.5, 1.0)
+    halved = scored(engine, "router")
+    assert np.abs(halved - base).max() > FLOAT16_KEYS and np.abs(halved - healthy).max() > FLOAT16_KEYS
+    assert (scored(engine, base_name(folder)) == base).all()
+    assert engine.identity().fingerprint == "router 0.5, tone 1"
+
+
+def test_generated_tokens_have_the_log_probabilities_that_a_walk_over_them_has(engine: Engine) -> None:
+    request = Request("router", PROMPT, 5)
+    made = engine.generate(request, 8)
+    assert len(made.listed.tokens) == 8 and not made.ended
+    assert made.listed.tokens.tolist() == made.listed.ids[:, 0].tolist()
+    walked = engine.score(request, [int(token) for token in made.listed.tokens], Route.WALK)
+    assert np.abs(walked.listed.of_tokens - made.listed.of_tokens).max() < FLOAT16_KEYS
+    assert walked.fingerprint == made.fingerprint == "router 1, tone 1"
+
+
+def test_what_it_says_of_itself(engine: Engine, address: Address, folder: Path) -> None:
+    base = base_name(folder)
+    adapters = [ServedModel(name, str(folder / f"{name}.gguf"), base) for name in TUNED]
+    assert engine.models() == (ServedModel(base, base), *adapters)
+    can = engine.capabilities()
+    assert can.routes == (Route.WALK, Route.GENERATED) and (can.context, can.vocabulary) == (2048, 105)
+    assert can.most_listed == 100
+    assert engine.load() == Load(running=0, waiting=0)
+    with Client(address) as client:
+        assert kind_of(client) == engine.identity().kind == "llama_cpp"
+
+
+def test_token_ids_are_those_of_the_tokenizer(engine: Engine, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    text = "the sword in\nthe wind, 7!"
+    assert engine.encode("router", text) == tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    chat = engine.encode_chat("router", MESSAGES)
+    rendered = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)
+    assert chat == tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    assert engine.decode("router", chat) == rendered
+
+
+def test_a_name_that_is_not_listed_is_not_asked_for(engine: Engine) -> None:
+    """The server would answer an id that it does not have with the base, and status 200."""
+    with pytest.raises(Unreplayable, match="0 models named gamma; it lists router, tone"):
+        scored(engine, "gamma")
+
+
+def test_a_prompt_is_not_scored_in_one_request(engine: Engine) -> None:
+    with pytest.raises(Unreplayable, match="by prompt, wanted walk"):
+        engine.score(Request("router", PROMPT), FORCED, Route.PROMPT)
+
+
+def test_a_prompt_beyond_the_context_is_refused_in_words(engine: Engine) -> None:
+    with pytest.raises(Unreplayable, match=r"HTTP 400 \(exceed_context_size_error\)"):
+        engine.generate(Request("router", PROMPT * 500), 1)
