@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -29,9 +30,7 @@ def tensors(file: Path) -> dict[str, NDArray[np.float32]]:
 @pytest.mark.parametrize(
     "settings", [{}, {"use_rslora": True}, {"rank_pattern": {"v_proj": 2}, "alpha_pattern": {"v_proj": 5}}]
 )
-def test_alpha_over_rank_times_b_a_is_the_update_of_peft(
-    base: Path, tmp_path: Path, settings: dict[str, object]
-) -> None:
+def test_alpha_over_rank_times_b_a_is_the_update_of_peft(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     """llama.cpp multiplies B A by adapter.lora.alpha / rank of the module, whatever scaling the adapter has in PEFT."""
     folder = tiny_adapter(tmp_path / "router", base, **settings)
     write_adapter(folder, base, tmp_path / "router.gguf")
