@@ -114,7 +114,7 @@ def enrol_adapters(path: Path, names: Sequence[str], wish: EnrolOptions, json: b
     chosen = [config.adapter(name) for name in wanted]
     alone = len(names) == 1
     if alone:
-        _check_wanted(config, chosen[0][1], wish)
+        _check_wanted(config, *chosen[0], wish)
     outcomes = []
     for model in {model.name: model for model, _ in chosen}.values():
         adapters = [adapter for owner, adapter in chosen if owner is model]
@@ -136,14 +136,24 @@ def _check_options(wish: EnrolOptions) -> None:
         )
 
 
-def _check_wanted(config: Config, adapter: Adapter, wish: EnrolOptions) -> None:
-    """A golden record is never replaced by accident. Raises Refused."""
-    if (previous := newest(config.probes.golden_dir, adapter.name)) and not wish.replace:
+def _check_wanted(config: Config, model: Model, adapter: Adapter, wish: EnrolOptions) -> None:
+    """A golden record is never replaced by accident, but one made in process is what an engine is measured against.
+    Raises Refused."""
+    previous = newest(config.probes.golden_dir, adapter.name)
+    if previous and not wish.replace and _offline(config, model, previous) is None:
         raise Refused(
             f"adapter {adapter.name}", f"accepted already as {previous}", "--replace --why TEXT to accept a new release"
         )
     if adapter.canaries is None:
         raise Refused(f"adapter {adapter.name}: canaries", "nothing", "a JSONL file of prompts to replay")
+
+
+def _offline(config: Config, model: Model, previous: str) -> Golden | None:
+    """The newest record, where it was made in process and the adapter is now asked of a serving engine."""
+    if model.served is None or not previous:
+        return None
+    golden = load_golden(config.probes.golden_dir, previous)
+    return None if golden.made_on else golden
 
 
 def _of_base(
@@ -213,9 +223,15 @@ class _Work:
     def _begin(self, adapter: Adapter, checkpoint: Checkpoint) -> Enrolled | None:
         base, wish = self.base, self.wish
         previous = newest(base.config.probes.golden_dir, adapter.name) or ""
-        if previous and not self.alone and (golden := _recorded_before(base, adapter, previous, wish)):
+        offline = _offline(base.config, base.model, previous)
+        if (
+            previous
+            and not self.alone
+            and offline is None
+            and (golden := _recorded_before(base, adapter, previous, wish))
+        ):
             return Enrolled(adapter.name, golden, previous, before=True)
-        _check_wanted(base.config, adapter, wish)
+        _check_wanted(base.config, base.model, adapter, wish)
         begin(self._request(adapter, previous), checkpoint)
         self.accepted[adapter.name] = base.runner.identity(adapter.name)
         return None
@@ -247,7 +263,8 @@ class _Work:
         )
         others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
         canaries, show = _canaries(config, adapter, self.wish), self.progress.show
-        return Request(base.runner, name, canaries, settings, others, show, lambda: False)
+        offline = _offline(config, base.model, previous)
+        return Request(base.runner, name, canaries, settings, others, show, lambda: False, offline)
 
 
 def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:
@@ -259,10 +276,12 @@ def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: 
     golden = load_golden(base.config.probes.golden_dir, previous)
     base.runner.refresh()
     present = base.runner.identity(adapter.name, golden.hash_scheme)
+    live = present.live_base, present.live_adapter, present.live_tokenizer, present.live_template
+    accepted = golden.base_hash, golden.adapter_hash, golden.tokenizer_files_hash, golden.template_hash
+    # Of what a serving engine has loaded, most has no hash here.
+    pairs = [(now, then) for now, then in zip(live, accepted, strict=True) if now or not golden.made_on]
     same = (
-        (present.live_base, present.live_adapter) == (golden.base_hash, golden.adapter_hash)
-        and present.live_tokenizer == golden.tokenizer_files_hash
-        and present.live_template == golden.template_hash
+        all(now == then for now, then in pairs)
         and golden.tolerances == _tolerances(base.config, adapter)
         and adapter.canaries is not None
         and _canaries(base.config, adapter, wish).content_hash == golden.canary_set
@@ -346,6 +365,7 @@ def _facts(golden: Golden, hash_: str, weights: str) -> dict[str, object]:
         "monitorable": golden.power.monitorable,
         "battery": {name: asdict(floor) for name, floor in golden.noise.items()},
         "not_recorded": list(golden.unrecorded),
+        **({"made_on": golden.made_on, "offline": golden.offline} if golden.made_on else {}),
         "weights": weights,
     }
 
@@ -360,6 +380,9 @@ def _say(outcome: Enrolled) -> None:
         return
     say(f"[bold]{name}[/bold] {f'recorded as {outcome.hash}' if outcome.hash else 'not recorded'}")
     say(golden.power.words)
+    if golden.made_on:
+        against = f", measured against {golden.offline}, made in process" if golden.offline else ""
+        say(escape(f"made on {golden.made_on}{against}"))
     rows = [(how, *_shown(floor)) for how, floor in golden.noise.items()]
     console.print(rows_table(COLUMNS, rows, "largest change of any canary in each benign configuration"))
     others = ", ".join(golden.canaries[0].reference.others) or "none"

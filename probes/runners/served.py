@@ -109,8 +109,7 @@ class Runner:
         try:
             self._look()
         except EngineAway as error:
-            self._connection = None  # it may be another one that comes back
-            self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
+            self._lose(error)
         except Unreplayable as error:
             self._readiness = self._all(Reason.REPLAY_FAILED, str(error))
         return dict(self._readiness)
@@ -207,7 +206,11 @@ class Runner:
     def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
         """Asks the engine once for each adapter until another one answers at its address."""
         model, connection = self._check(Target(adapter)), self._connected()
-        checked = connection.check.known(model, probes, tolerance)
+        try:
+            checked = connection.check.known(model, probes, tolerance)
+        except EngineAway as error:  # the other adapters of this round need not ask
+            self._lose(error)
+            raise
         if checked.route not in SCORING:
             raise Unreplayable(adapter, "; ".join(checked.findings) or "the engine scores no given text")
         self.take_route(adapter, checked.route)
@@ -241,6 +244,11 @@ class Runner:
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}
+
+    def _lose(self, error: EngineAway) -> None:
+        """Until the next look: it may be another engine that comes back."""
+        self._connection = None
+        self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
 
     def _listed(self, name: str) -> Readiness:
         count = sum(model.name == name for model in self.models)

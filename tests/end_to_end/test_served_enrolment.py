@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from agent.cli.enrol import EnrolOptions, enrol_adapter
+from agent.errors import Refused
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Status, SubjectKind
+from detectors.records import BaseRound, Reason, Status, SubjectKind
 from detectors.verdicts.incident import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import Request, enrol
+from probes.enrolment.offline_reference import AGAINST
+from probes.golden.archive import load, newest, save
 from probes.golden.record import Golden, Unmonitorable
 from probes.runner import BatchShape, Replay, Replayed, Stop
+from probes.runners.served import Config as EngineConfig
+from probes.runners.served import Runner as EngineRunner
 from tests.probes.serving.toy_engine import ToyEngine
 from tests.probes.serving.toy_runner import ToyRunner, served
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, silent
+from tests.serving_engines.shim import Server, serving
+from tests.serving_engines.toy_engine import ToyEngine as EngineBehind
 
 NOISE = 0.03  # nats on every logit of every request: published between a trainer and vLLM in bf16
 RULES = Rules(Tolerances(), log_threshold=21.5)
@@ -78,3 +89,91 @@ def test_a_healthy_engine_never_pages_in_a_thousand_rounds(offline: bool) -> Non
         verdicts = monitor.observe(one_round(runner, golden(offline), number)).verdicts
         assert all(verdict.status is Status.HEALTHY for verdict in verdicts if verdict.subject == "alpha"), number
     assert not monitor.open_subjects
+
+
+@pytest.fixture
+def shim() -> Iterator[Server]:
+    """An engine over HTTP, with vLLM's fields."""
+    with serving(EngineBehind(adapters={name: f"{name}-v1" for name in ADAPTERS}, noise=0.01)) as running:
+        yield running
+
+
+def configuration(folder: Path, shim: Server) -> Path:
+    rows = [{"id": canary.id, "messages": list(canary.messages)} for canary in canary_set().canaries]
+    (folder / "canaries.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    served_at = {"url": shim.url, "base": shim.engine.base}
+    adapters = [{"name": name, "canaries": "canaries.jsonl"} for name in ADAPTERS]
+    settings = {
+        "models": [{"name": "toy", "served": served_at, "adapters": adapters}],
+        "probes": {"golden_dir": "golden"},
+        "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
+    }
+    (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "gapwatch.yaml"
+
+
+def the_record(folder: Path) -> Golden:
+    name = newest(folder / "golden", "alpha")
+    assert name is not None
+    return load(folder / "golden", name)
+
+
+def test_the_command_enrols_through_an_engine_and_refuses_to_do_it_twice(tmp_path: Path, shim: Server) -> None:
+    config = configuration(tmp_path, shim)
+    assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 0
+    made = the_record(tmp_path)
+    assert made.made_on.startswith("vllm 0.33") and made.made_on.endswith("scoring in the prompt")
+    assert made.offline == "" and made.power.monitorable
+    with pytest.raises(Refused, match="accepted already"):
+        enrol_adapter(config, "alpha", EnrolOptions(), json=True)
+
+
+def test_the_command_measures_the_engine_against_a_record_that_was_copied_in(tmp_path: Path, shim: Server) -> None:
+    config = configuration(tmp_path, shim)
+    copied = save(enrolled("alpha"), tmp_path / "golden")
+    assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 0
+    made = the_record(tmp_path)
+    assert made.offline == copied == made.previous and made.scales == enrolled("alpha").scales
+    assert AGAINST.name in made.noise
+
+
+def test_the_command_refuses_an_engine_that_was_always_wrong(
+    tmp_path: Path, shim: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration(tmp_path, shim)
+    copied = save(enrolled("alpha"), tmp_path / "golden")
+    shim.engine.faults.of_adapter["alpha"] = "scale:0.5"
+    assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 2
+    assert "applied at another strength" in json.loads(capsys.readouterr().out)["refused"]
+    assert newest(tmp_path / "golden", "alpha") == copied
+
+
+def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(tmp_path: Path, shim: Server) -> None:
+    config = configuration(tmp_path, shim)
+    shim.engine.faults.scored_as_base.add("alpha")
+    assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 0
+    made = the_record(tmp_path)
+    assert made.made_on.endswith("scoring token by token")
+    assert any("scoring in the prompt is blind for alpha" in words for words in made.unrecorded)
+
+
+def test_over_http_the_base_whose_name_serves_an_adapter_is_named_in_the_first_round(shim: Server) -> None:
+    shim.engine.faults.base_serves = "beta"
+    runner = EngineRunner(EngineConfig({"url": shim.url}, shim.engine.base, dict.fromkeys(ADAPTERS, "")))
+    runner.open()
+    goldens: dict[str, Golden | Unmonitorable] = {"alpha": enrolled("alpha")}
+    done = replay_base_round(runner, goldens, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
+    assert done is not None
+    assert done.members[0].blocked is Reason.NOT_SERVED
+    # Its list says so; where a list does not, the answers do (tests/probes/canaries/test_round.py).
+    assert "the engine lists 2 models of that name" in done.members[0].detail
+
+
+def test_over_http_an_unknown_name_that_is_answered_is_a_fact_of_the_round(shim: Server) -> None:
+    shim.engine.faults.unknown_is_base = True
+    runner = EngineRunner(EngineConfig({"url": shim.url}, shim.engine.base, dict.fromkeys(ADAPTERS, "")))
+    runner.open()
+    goldens: dict[str, Golden | Unmonitorable] = {"alpha": enrolled("alpha")}
+    done = replay_base_round(runner, goldens, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
+    assert done is not None and done.members[0].blocked is None
+    assert any("answers the unknown name gapwatch-" in fact for fact in done.members[0].facts)

@@ -33,7 +33,7 @@ class ToyEngine:
     """``config``: of the models; ``noise``: on the logits of every request, nats, of its own each time.
 
     blind: adapters that are scored as the base in the prompt; under_base: adapter that answers under the base's name
-    answers_strangers: an unknown name is answered by the base
+    answers_strangers: an unknown name is answered by the base; listed_twice: a name that the list has twice
     crossing: constant nats by which every text scored in the prompt differs, alternating in sign over positions
     """
 
@@ -43,6 +43,7 @@ class ToyEngine:
     blind: frozenset[str] = frozenset()
     under_base: str = ""
     answers_strangers: bool = False
+    listed_twice: str = ""
     crossing: float = 0.0
     away: bool = False
     most_listed: int = 20
@@ -57,7 +58,8 @@ class ToyEngine:
 
     def models(self) -> tuple[ServedModel, ...]:
         adapters = [ServedModel(name, f"/adapters/{name}", BASE) for name in self.config.adapters]
-        return (ServedModel(BASE, "/models/toy"), *adapters)
+        again = [ServedModel(self.listed_twice, "/elsewhere", BASE)] if self.listed_twice else []
+        return (ServedModel(BASE, "/models/toy"), *adapters, *again)
 
     def identity(self) -> EngineIdentity:
         return EngineIdentity("toy", "1.0")
