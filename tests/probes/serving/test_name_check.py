@@ -11,13 +11,24 @@ from tests.probes.serving.toy_engine import BASE, ToyEngine
 PROMPT = (65, 66, 67)
 
 
+class Twice(ToyEngine):
+    """An engine whose list has a name twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def models(self) -> tuple[ServedModel, ...]:
+        return (*super().models(), ServedModel(self.name))
+
+
 def test_names_that_mean_one_model_each_are_right() -> None:
     assert names_in_words(ToyEngine(), BASE, ["alpha", "beta"]) == {}
 
 
 @pytest.mark.parametrize(("name", "subject"), [(BASE, None), ("beta", "beta")])
 def test_a_name_that_is_listed_twice_is_named(name: str, subject: str | None) -> None:
-    wrong = names_in_words(ToyEngine(listed_twice=name), BASE, ["alpha", "beta"])
+    wrong = names_in_words(Twice(name), BASE, ["alpha", "beta"])
     assert wrong[subject][0] == f"the engine lists 2 models named {name}" and list(wrong) == [subject]
 
 
