@@ -40,8 +40,7 @@ from probes.serving.client import Client
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Capabilities, Engine, ServedModel
 from probes.serving.first_look import route_to_look_by
-from probes.serving.model_list import names_in_words
-from probes.serving.name_check import stranger_in_words
+from probes.serving.name_check import names_in_words, stranger_in_words
 
 KEY_LENGTH = 32
 ENGINE_WANTED = "served.url: the engine's address from here, served.token_file where it wants a token"
@@ -214,7 +213,7 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         return
     wanted = "an engine that renders chats and gives token ids"
     yield _tried(f"tokenizer {model.name}", partial(_rendered, model, base, engine, capabilities), wanted)
-    wrong = names_in_words(listed, base, [adapter.name for adapter in model.adapters])
+    wrong = names_in_words(engine, base, [adapter.name for adapter in model.adapters])
     yield Check(
         f"base {model.name}", None not in wrong, "; ".join(wrong.get(None, ())) or f"listed as {base}", NAMES_WANTED
     )

@@ -32,8 +32,8 @@ from probes.serving.client import Client
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Capabilities, Engine
 from probes.serving.first_look import FirstLook, Look, in_words, route_to_look_by
-from probes.serving.model_list import adapters_by_base, names_in_words
-from probes.serving.name_check import stranger_in_words
+from probes.serving.model_list import adapters_by_base
+from probes.serving.name_check import names_in_words, stranger_in_words
 
 # Seconds after which no further adapter is begun: an answer within a minute is the purpose.
 MEASURED_FOR_S = 50.0
@@ -141,7 +141,7 @@ def _measured(
     findings: list[str] = []
     answers: list[Answer] = []
     for base, adapters in members.items():
-        wrong = names_in_words(engine.models(), base, adapters)
+        wrong = names_in_words(engine, base, adapters)
         findings += [words for several in wrong.values() for words in several]
         answers += _of_base(engine, capabilities, base, adapters, findings, late)
     return findings, answers

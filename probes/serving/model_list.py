@@ -1,13 +1,11 @@
-"""Which models of an engine's list are bases, which are adapters of each, and does each name mean one model?"""
+"""Which models of an engine's list are bases, and which are adapters of each?"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from probes.errors import Refused
 from probes.serving.engine import ServedModel
-from probes.serving.name_check import base_in_words
 
 
 def adapters_by_base(models: Sequence[ServedModel], base: str = "") -> dict[str, tuple[str, ...]]:
@@ -29,19 +27,6 @@ def adapters_by_base(models: Sequence[ServedModel], base: str = "") -> dict[str,
     bases = dict.fromkeys(parents.values())
     _some(tuple(parents), names)
     return {own: tuple(name for name, parent in parents.items() if parent == own and name != own) for own in bases}
-
-
-def names_in_words(
-    models: Sequence[ServedModel], base: str, adapters: Sequence[str]
-) -> dict[str | None, tuple[str, ...]]:
-    """None for the base, or an adapter -> what is wrong with its name in the engine's list; nothing for right ones."""
-    times = Counter(model.name for model in models)
-    wrong: dict[str | None, tuple[str, ...]] = {}
-    for subject, name in ((None, base), *((adapter, adapter) for adapter in adapters)):
-        twice = (f"the engine lists {times[name]} models named {name}",) if times[name] > 1 else ()
-        if words := (*twice, *(base_in_words(models, base) if subject is None else ())):
-            wrong[subject] = words
-    return wrong
 
 
 def _some(adapters: tuple[str, ...], names: dict[str, None]) -> tuple[str, ...]:

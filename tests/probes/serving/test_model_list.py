@@ -6,7 +6,7 @@ import pytest
 
 from probes.errors import Refused
 from probes.serving.engine import ServedModel
-from probes.serving.model_list import adapters_by_base, names_in_words
+from probes.serving.model_list import adapters_by_base
 
 BASE = ServedModel("m", "/models/m")
 A, B = ServedModel("a", "/a", "m"), ServedModel("b", "/b", "m")
@@ -39,12 +39,3 @@ def test_where_the_list_names_no_parent_the_base_has_to_be_named() -> None:
 def test_without_an_adapter_it_is_said_how_one_is_loaded(models: list[ServedModel]) -> None:
     with pytest.raises(Refused, match="--lora-modules"):
         adapters_by_base(models)
-
-
-def test_a_name_twice_and_the_bases_name_for_an_adapter_are_named() -> None:
-    assert names_in_words([BASE, A, B], "m", ["a", "b"]) == {}
-    models = [BASE, ServedModel("m", "/c", "m"), A, ServedModel("a", "/other", "m"), B]
-    wrong = names_in_words(models, "m", ["a", "b"])
-    assert wrong["a"] == ("the engine lists 2 models named a",) and "b" not in wrong
-    twice, of_adapter = wrong[None]
-    assert twice == "the engine lists 2 models named m" and "as an adapter of m" in of_adapter
