@@ -31,7 +31,7 @@ from agent.records import (
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Cause, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.canary_incidents import Subject
+from detectors.verdicts.exchange import Subject
 
 AskFleet = Callable[[Collection[Subject]], Fleet | None]
 AskGone = Callable[[float], GoneState | None]
