@@ -80,7 +80,6 @@ class App:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.now()
-        self._started_steady = parts.clock.steady()
         self._last_beat = self._last_saved = float("-inf")
         self._rounds = self._records = 0
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
@@ -178,7 +177,7 @@ class App:
         self._store_state(self._parts.clock.now(), closed=True)
 
     def _store_state(self, now: float, closed: bool = False) -> None:
-        if (saved := self._parts.judge.saved_state(now, closed)) is not None:
+        for saved in self._parts.judge.saved_states(now, closed):
             self._parts.sinks.submit(saved)
 
     def _settle(self) -> bool:
@@ -207,7 +206,7 @@ class App:
             return
         self._last_beat = steady
         parts.beat()
-        parts.judge.adopt(steady - self._started_steady)
+        parts.judge.adopt(now)
         parts.judge.save()  # in a pod without rounds nothing else would notice that its folder cannot be written
         counts = self._rounds, self._records, parts.sinks.unsent
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))

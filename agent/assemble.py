@@ -18,6 +18,7 @@ from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
+from agent.alerting.ownership import Ownership
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, sink_configs
@@ -60,7 +61,9 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, keeper.gone_state)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _ownership(config, keeper))
+    if config.role != "witness":  # whose bases are shared out by Kafka
+        judge.gained(_members(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
@@ -114,6 +117,14 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
     needed = log_threshold(config, pods)
     detectors = {name: _with_threshold(own, needed) for name, own in _detectors(config).items()}
     return Monitor(Rules(_tolerances(config), needed), detectors)
+
+
+def _members(config: Config) -> dict[str, list[str]]:
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
+
+
+def _ownership(config: Config, keeper: StoreReader) -> Ownership:
+    return Ownership(_members(config), config.role == "witness", keeper.gone_states)
 
 
 def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:

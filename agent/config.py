@@ -285,7 +285,7 @@ class Telemetry(Section):
 
 
 class Config(Section):
-    """The whole file.
+    """The whole file. role: of this agent in its fleet
 
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
@@ -302,6 +302,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    role: Literal["all", "sidecar", "witness", "apart"] = "all"
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")

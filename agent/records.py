@@ -194,14 +194,15 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a pod that has no state of its own may go on from, once this one is gone.
+    """What another pod may go on from that judges this base, once this one does not.
 
     version: of the layout, as in ``state_dir``; subjects: state keys of what was judged; data: JSON
-    closed: the last act of its process
+    closed: the last that this pod says of the base: it ends, or has handed the base over
     """
 
     at: float
     version: int
+    base: str
     subjects: tuple[str, ...]
     data: bytes
     closed: bool = False

@@ -248,6 +248,6 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         flip(at),
         heartbeat(at),
         golden(at),
-        SavedState(at, 2, ("adapter/ticket-router",), b'{"alerts":{}}'),
+        SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)
