@@ -72,6 +72,7 @@ def of_an_adapter(name: str) -> str:
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+Role = Literal["all", "sidecar", "witness", "apart"]
 
 
 def _days(seconds: float) -> float:
@@ -285,8 +286,9 @@ class Telemetry(Section):
 
 
 class Config(Section):
-    """The whole file. role: of this agent in its fleet
+    """The whole file.
 
+    role: what this agent does of all that a fleet does
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -302,7 +304,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    role: Literal["all", "sidecar", "witness", "apart"] = "all"
+    role: Role = "all"
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
