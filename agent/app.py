@@ -18,7 +18,7 @@ import structlog
 from agent.alerting.judge import Judge
 from agent.clock import Clock
 from agent.health import Routes, Statuses, no_routes
-from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
+from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
 from detectors.records import BaseRound, FaultReplay
@@ -82,6 +82,7 @@ class App:
         self._started_at = parts.clock.now()
         self._last_beat = self._last_saved = float("-inf")
         self._rounds = self._records = 0
+        self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
         self._n_unjudged = 0
 
@@ -166,9 +167,14 @@ class App:
         self._parts.sinks.submit(finding)
 
     def _save_in_store(self, now: float) -> None:
-        """By the clock and never for what the state holds: a pod that goes on from the last one does not choose."""
-        steady = self._parts.clock.steady()
-        if steady - self._last_saved >= SAVED_EVERY_S:
+        """By the clock and never for what the state holds: a pod that goes on from the last one does not choose. What
+        is judged here is said as often, and at once where it has changed."""
+        steady, watched = self._parts.clock.steady(), self._parts.judge.watched
+        is_due = steady - self._last_saved >= SAVED_EVERY_S
+        if is_due or watched != self._watched:
+            self._watched = watched
+            self._parts.sinks.submit(Watching(now, watched))
+        if is_due:
             self._last_saved = steady
             self._store_state(now)
 

@@ -208,6 +208,14 @@ class SavedState:
     closed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What a pod judges from now on, as state keys: its word on anything else is of the past, though it is alive."""
+
+    at: float
+    subjects: tuple[str, ...]
+
+
 class NoticeKind(StrEnum):
     """What is sent: an incident opens, an incident ends, or a change is told without an incident."""
 
@@ -256,4 +264,6 @@ class Notice:
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
 Observation = Whole | ScoredResponses | FaultReplay
-Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState
+Finding = (
+    Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState | Watching
+)

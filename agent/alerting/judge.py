@@ -90,6 +90,12 @@ class Judge:
         that evidence, so that records that are read again after a crash are recognised."""
         return self._state.judged
 
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """State keys of what is judged here."""
+        owned = [base for base in self._ownership.bases if base in self._owned]
+        return tuple(state_key(*own) for base in owned for own in subjects_of(base, self._ownership.bases[base]))
+
     def gained(self, bases: Collection[str], now: float, at_start: bool = False) -> None:
         """These bases are this pod's to judge. It goes on from the newest state of each that another pod closed, or
         left when it ended, and from its own where there is none, or none yet (``adopt``).

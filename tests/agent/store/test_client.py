@@ -38,7 +38,7 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "goldens",
         "schema_version",
     }
-    wanted |= {"states", "state_claims", "counted"}
+    wanted |= {"states", "state_claims", "counted", "watching"}
     assert tables == wanted | {"incident_pods", "counted_by_counts", "counted_by_batches"}, "the last ones are views"
 
 

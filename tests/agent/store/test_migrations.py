@@ -112,7 +112,7 @@ def test_every_table_with_an_end_may_be_given_another(migrated: store.Client) ->
     every = dict.fromkeys(migrations.TIMES, 20 * DAY)
     assert set(migrations.keep(migrated, every)) == set(every)
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
-    of_agents = {"goldens", "schema_version", "states", "state_claims", "counted"}
+    of_agents = {"goldens", "schema_version", "states", "state_claims", "counted", "watching"}
     assert tables - set(every) == of_agents | {"incident_pods", "counted_by_counts", "counted_by_batches"}
 
 
