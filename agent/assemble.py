@@ -89,12 +89,13 @@ def log_threshold(config: Config, pods: int = 1) -> float:
 
 
 def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
-    """Seconds between rounds -> the processes of the fleet that may page and are judged that often: in each of its
-    sidecars one a detector that pages for each adapter, or for each base with two adapters or more.
+    """Seconds between rounds -> the processes of the fleet that may page and are judged that often: one a detector that
+    pages for each adapter, or for each base with two adapters or more, in each pod that judges it.
 
-    pods: of the fleet, where the configuration does not say how many there are. Each replays canaries by itself. Each
-    also judges the responses of its own partitions with evidence of its own, so these streams are as many, and fewer
-    than that only where there are fewer partitions than pods.
+    pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
+    canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
+    are as many, and fewer than that only where there are fewer partitions than pods. With the other roles a base is
+    judged by the witness that owns it, and its evidence goes with it: however many pods there are, it counts once.
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
     detectors = _detectors(config)
@@ -106,10 +107,15 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
         cadence = config.probes.every if reads(name) is BaseRound else config.responses_every
-        counts[cadence] += (config.alerts.sidecars or pods) * sum(subjects[about] for about in paging({name: own}))
+        counts[cadence] += _judging_pods(config, pods) * sum(subjects[about] for about in paging({name: own}))
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
     return {min(present): fleet} if fleet else present
+
+
+def _judging_pods(config: Config, pods: int) -> int:
+    """How many pods judge a base at a time, each with evidence of its own."""
+    return (config.alerts.sidecars or pods) if config.role == "all" else 1
 
 
 def monitor_of(config: Config, pods: int = 1) -> Monitor:

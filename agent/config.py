@@ -217,7 +217,8 @@ class PagerDuty(Section):
 class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
-    sidecars: agents of the fleet that run this configuration: each judges streams of its own, so all of them count.
+    sidecars: agents of the fleet that run this configuration: with the role ``all`` each judges streams of its own, so
+    all of them count; with the others a base is judged by one witness, however many there are.
     None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
