@@ -96,7 +96,7 @@ def gone_states(client: Client, place: Origin, wanted: Sequence[Wanted], own_fir
     claimed = set(_rows(client, _CLAIMED, **where, me=place.pod)) if rows else set()
     newest = []
     for base in wanted:
-        states = (_claimed_state(client, place, c) for c in _of_base(rows, base) if not claimed & c.claims)
+        states = (_claimed_state(client, place, c) for c in _of_base(rows, base, place.pod) if not claimed & c.claims)
         newest.append(next((state for state in states if state is not None), None))
     return [state for state in newest if state is not None]
 
@@ -106,10 +106,11 @@ def _given(wanted: Sequence[Wanted]) -> dict[str, Any]:
     return {"bases": [state.base for state in wanted], "subjects": subjects, "versions": list(READABLE)}
 
 
-def _of_base(rows: Sequence[Any], wanted: Wanted) -> Iterator[_Candidate]:
+def _of_base(rows: Sequence[Any], wanted: Wanted, me: str) -> Iterator[_Candidate]:
+    is_here = math.isfinite(wanted.later_than)  # then this pod's own row is no later than its disk
     for pod, base, saved_at, subjects in rows:
         is_about = base == wanted.base or (not base and not set(subjects).isdisjoint(wanted.subjects))
-        if is_about and saved_at / 1000 > wanted.later_than:
+        if is_about and saved_at / 1000 > wanted.later_than and not (is_here and pod == me):
             yield _Candidate(wanted.base, pod, saved_at, base)
 
 

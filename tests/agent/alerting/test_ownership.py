@@ -177,6 +177,8 @@ def test_a_pod_that_was_restarted_goes_on_from_the_owner_meanwhile_and_not_from_
     again = pods.start("a", *BASES)
     assert n_of(again, ROUTER2) == 9 * ONE_ROUND, "of the owner meanwhile"
     assert n_of(again, ROUTER) == 4 * ONE_ROUND, "from its own disk, which nobody has moved since"
+    claimed = "SELECT base, pod, claimed_by FROM state_claims ORDER BY claimed_by, base"
+    assert pods.client.query(claimed).result_rows == [("smol2", "b", "a"), ("smol2", "a", "b")]
 
 
 def test_a_state_that_comes_after_the_base_is_waited_for_and_what_was_judged_meanwhile_forgotten(
