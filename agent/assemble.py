@@ -18,7 +18,7 @@ from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
-from agent.alerting.ownership import Ownership
+from agent.alerting.judged_bases import JudgedBases
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, sink_configs
@@ -61,7 +61,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     worker, models = _models(config, clock, keeper)
     consumer = Consumer(config.kafka, clock) if config.kafka else None
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _ownership(config, keeper))
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_members(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
@@ -129,8 +129,8 @@ def _members(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
 
 
-def _ownership(config: Config, keeper: StoreReader) -> Ownership:
-    return Ownership(_members(config), config.role == "witness", keeper.gone_states)
+def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
+    return JudgedBases(_members(config), config.role == "witness", keeper.gone_states)
 
 
 def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:

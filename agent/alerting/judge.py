@@ -18,9 +18,9 @@ from agent.alerting.alert_state import AlertState, Reported, States
 from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.fleet import ALONE, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
+from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
-from agent.alerting.ownership import EVERYTHING, Ownership, Wait
 from agent.records import (
     Finding,
     GoldenAccepted,
@@ -51,18 +51,18 @@ class Judge:
 
     fleet: what all pods have sent about these subjects and how the others judge them, read from the store once for each
     round; None where it gave no answer in time
-    ownership: which bases are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
+    bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
 
     def __init__(
-        self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet, ownership: Ownership = EVERYTHING
+        self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet, bases: JudgedBases = EVERYTHING
     ) -> None:
         self._state = JudgedState(monitor)
         self._cluster, self._file, self._ask_fleet = cluster, file, fleet
-        self._ownership = ownership
+        self._bases = bases
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
@@ -93,8 +93,8 @@ class Judge:
     @property
     def watched(self) -> tuple[str, ...]:
         """State keys of what is judged here."""
-        owned = [base for base in self._ownership.bases if base in self._owned]
-        return tuple(state_key(*own) for base in owned for own in subjects_of(base, self._ownership.bases[base]))
+        owned = [base for base in self._bases.adapters if base in self._owned]
+        return tuple(state_key(*own) for base in owned for own in subjects_of(base, self._bases.adapters[base]))
 
     def gained(self, bases: Collection[str], now: float, at_start: bool = False) -> None:
         """These bases are this pod's to judge. It goes on from the newest state of each that another pod closed, or
@@ -105,8 +105,8 @@ class Judge:
         """
         for base in self._known(bases):
             self._owned.add(base)
-            is_known = self._state.knows(base, self._ownership.bases[base])
-            if self._ownership.shared or not is_known:
+            is_known = self._state.knows(base, self._bases.adapters[base])
+            if self._bases.shared or not is_known:
                 moved_at = self._state.judged_at.get(base, 0.0) if is_known else -math.inf
                 self._waits[base] = Wait(now, moved_at, self._open_subjects(base))
         self._adopt(AT_START_S if at_start else IN_A_TURN_S)
@@ -119,7 +119,7 @@ class Judge:
         lost = [base for base in self._known(bases) if base in self._owned]
         closed = self._saved(lost, now, closed=True)
         for base in lost:
-            adapters = self._ownership.bases[base]
+            adapters = self._bases.adapters[base]
             self._state.take(base, adapters, self._state.blank())
             self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
             self._own_past_due = True
@@ -176,17 +176,17 @@ class Judge:
         return tuple(
             SavedState(now, VERSION, base, tuple(part.alerts), orjson.dumps(self._json_of(part)), closed)
             for base in sorted(bases)
-            if (part := self._state.part(base, self._ownership.bases[base])).alerts
+            if (part := self._state.part(base, self._bases.adapters[base])).alerts
         )
 
     def _json_of(self, state: JudgedState) -> dict[str, Any]:
         return {**state.to_json(), "pods": self.pods}
 
     def _known(self, bases: Collection[str]) -> list[str]:
-        return [base for base in self._ownership.bases if base in bases]
+        return [base for base in self._bases.adapters if base in bases]
 
     def _is_anothers(self, base: str) -> bool:
-        return base in self._ownership.bases and base not in self._owned
+        return base in self._bases.adapters and base not in self._owned
 
     def _of_base(self, base: str, observation: BaseRound | ScoredResponses | FaultReplay, now: float) -> list[Finding]:
         """Nothing of a base that another pod judges: it was on its way when the base was handed over."""
@@ -285,16 +285,16 @@ class Judge:
 
     def _adopt(self, wait_s: float) -> None:
         wanted = {base: wait.later_than for base, wait in self._waits.items()}
-        for gone in self._ownership.gone(wanted, wait_s) if wanted else ():
+        for gone in self._bases.gone(wanted, wait_s) if wanted else ():
             if self._go_on_from(gone):
                 del self._waits[gone.base]
 
     def _open_subjects(self, base: str) -> frozenset[Subject]:
-        return self._monitor.open_subjects.intersection(subjects_of(base, self._ownership.bases[base]))
+        return self._monitor.open_subjects.intersection(subjects_of(base, self._bases.adapters[base]))
 
     def _go_on_from(self, gone: GoneState) -> bool:
         """False while nobody knows which of its incidents have ended, when the claim holds until the next query."""
-        adapters, own = self._ownership.bases[gone.base], self._state
+        adapters, own = self._bases.adapters[gone.base], self._state
         try:
             state = JudgedState.from_json(gone.state, self._monitor.blank()).part(gone.base, adapters)
             pods, reported = int(gone.state.get("pods", 1)), _reported(state.alerts)

@@ -19,7 +19,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE, GoneState
 from agent.alerting.incidents import step_round
 from agent.alerting.judge import Judge
-from agent.alerting.ownership import Ownership
+from agent.alerting.judged_bases import JudgedBases
 from agent.assemble import log_threshold, monitor_of, stream_counts
 from agent.config import Config
 from agent.records import Notice, NoticeReason, SavedState, ScoredResponses
@@ -104,7 +104,9 @@ def pages_of_fleet(config: Config, number: int, folder: Path) -> int:
             "prod",
             StateFile(folder / f"{witness}"),
             lambda _: ALONE,
-            Ownership(bases, True, lambda wanted, _: [as_gone(stored.pop(base)) for base in wanted if base in stored]),
+            JudgedBases(
+                bases, True, lambda wanted, _: [as_gone(stored.pop(base)) for base in wanted if base in stored]
+            ),
         )
         for witness in range(2)
     ]

@@ -20,8 +20,8 @@ from structlog.testing import capture_logs
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import GoneState
 from agent.alerting.judge import MAY_ADOPT_S, Judge
+from agent.alerting.judged_bases import JudgedBases
 from agent.alerting.notice import state_key
-from agent.alerting.ownership import Ownership
 from agent.config import parse
 from agent.records import Finding, GoldenAccepted, Notice, ScoredResponses
 from agent.store import client as store
@@ -83,7 +83,7 @@ class Fleet:
             "prod",
             StateFile(self.folder / name),
             lambda subjects: fleet(self.client, "prod", name, subjects, 90.0),
-            Ownership({"smol": ADAPTERS}, gone=more.get("gone", lambda *_: states_for(self.client, place))),
+            JudgedBases({"smol": ADAPTERS}, gone=more.get("gone", lambda *_: states_for(self.client, place))),
         )
         judge.gained(["smol"], 0.0, at_start=True)
         self.pods[name] = judge

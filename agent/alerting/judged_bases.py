@@ -17,21 +17,21 @@ def nobody(_: Mapping[str, float], __: float) -> Sequence[GoneState]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ownership:
-    """bases: base -> its adapters, by the configuration; one that is not among them is judged wherever its records come
+class JudgedBases:
+    """adapters: base -> its adapters, by the configuration; what comes of a base that is not there is always judged
 
     shared: has each base one owner in the fleet at a time? Then a pod goes on from the newest state of a base, whoever
     saved it. Else each has evidence of its own, and goes on from that of another only where it has none
     gone: the newest states of pods that handed these bases over or are gone, each claimed for this pod
     """
 
-    bases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    adapters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     shared: bool = False
     gone: AskGone = nobody
 
 
 # All that comes is judged, and nothing is handed over.
-EVERYTHING = Ownership()
+EVERYTHING = JudgedBases()
 
 
 @dataclass(frozen=True, slots=True)

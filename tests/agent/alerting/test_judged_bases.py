@@ -12,9 +12,9 @@ import pytest
 
 from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.judge import MAY_ADOPT_S, Judge
+from agent.alerting.judged_bases import JudgedBases
 from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
-from agent.alerting.ownership import Ownership
 from agent.records import Finding, GoldenAccepted, Notice, SavedState, ScoredResponses, Watching
 from agent.store import client as store
 from agent.store.fleet import fleet
@@ -57,7 +57,7 @@ class Witnesses:
             "prod",
             StateFile(self.folder / name),
             lambda subjects: fleet(self.client, "prod", name, subjects, 90.0),
-            Ownership(
+            JudgedBases(
                 BASES, True, lambda wanted, _: gone_states(self.client, place, of_bases(wanted), own_first=False)
             ),
         )
