@@ -113,6 +113,14 @@ class Judge:
         self._file.save(self._state_json(), own_past)
         self._own_past_due = False
 
+    def gained(self, bases: Collection[str], now: float, at_start: bool = False) -> None:
+        """These bases are this pod's to judge from now on."""
+
+    def lost(self, bases: Collection[str], now: float) -> tuple[SavedState, ...]:
+        """Another pod judges these bases from now on. What it goes on from, to be stored before it is told so."""
+        del bases, now
+        return ()
+
     def saved_state(self, now: float, closed: bool = False) -> SavedState | None:
         """The state for a pod that may go on from it; None while nothing was judged, and while this one waits for
         that of another."""
