@@ -25,11 +25,13 @@ from agent.config import Config, sink_configs
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
+from agent.kafka.owned_bases import POLL_WAIT_S, OwnedBases
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
+from agent.traffic.owned_responses import OwnedResponses
 from agent.traffic.redaction import Redactor
 from agent.traffic.traffic_sampler import TrafficSampler
 from agent.worker import memory_ceiling
@@ -52,6 +54,13 @@ from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
+# In /readyz, of an agent that does not do everything.
+ROLES = {
+    "sidecar": "sidecar: samples and counts the traffic; loads no model",
+    "apart": "apart: samples and counts the traffic; loads no model",
+    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
+}
+
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
@@ -59,24 +68,33 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     keeper = StoreReader(config, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
-    consumer = Consumer(config.kafka, clock) if config.kafka else None
+    consumer, ownership = _consumer(config, clock), _ownership(config, clock)
     state = StateFile(config.state_dir, clock)
     judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
     if config.role != "witness":  # whose bases are shared out by Kafka
-        judge.gained(_members(config), clock.now(), at_start=True)
+        judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
+    sources: list[Feed] = [traffic] if traffic else []
+    own = [feed.own for feed in models] + ([worker.own] if worker else [])
+    if traffic and consumer and ownership:
+        responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
+        sources, own = [responses], [*own, responses.own]
+        _own_nothing_yet(own)
     return Parts(
         judge=judge,
         sinks=sinks,
         worker=worker,
-        feeds=(*models, *((traffic,) if traffic else ())),
+        feeds=(*models, *sources),
         traffic=traffic,
+        ownership=ownership,
+        own=own,
+        stores_traffic=ownership is None,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, partial(_statuses, sinks, worker, traffic, state), keeper.query),
+        routes=Routes(telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership), keeper.query),
         closing=partial(_close, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
         shutdown_budget_s=config.shutdown_budget,
@@ -125,12 +143,13 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
     return Monitor(Rules(_tolerances(config), needed), detectors)
 
 
-def _members(config: Config) -> dict[str, list[str]]:
-    return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
+def _judged_adapters(config: Config) -> dict[str, list[str]]:
+    """Base -> its adapters, of those that this agent judges; of a witness those that it may own."""
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
 
 
 def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
-    return JudgedBases(_members(config), config.role == "witness", keeper.gone_states)
+    return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
 def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
@@ -181,14 +200,40 @@ def _every_detector(config: Config) -> dict[str, Any]:
     return defaults
 
 
-def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelProcess | None, list[Feed]]:
+def _consumer(config: Config, clock: Clock) -> Consumer | None:
+    """Of the traffic. A witness reads all of it, whatever other agents read."""
+    if config.kafka is None:
+        return None
+    return Consumer(config.kafka.of_witness(config.pod) if config.role == "witness" else config.kafka, clock)
+
+
+def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
+    """Of a witness, which bases are its own; None where all are."""
+    if config.kafka is None or config.role != "witness":
+        return None
+    consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True, wait_s=POLL_WAIT_S)
+    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.models], clock)
+
+
+def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
+    for tell in own:
+        tell(frozenset())
+
+
+def _base_of(config: Config) -> dict[str, str]:
+    return {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+
+
+def _models(
+    config: Config, clock: Clock, keeper: StoreReader
+) -> tuple[ModelProcess | None, list[CanaryFeed | ResponseFeed]]:
     """The process that owns the models, and the feeds of what it finishes: canaries, and responses where there are."""
-    adapters = {model.name: [adapter.name for adapter in model.adapters] for model in config.models if model.replay}
+    adapters = _judged_adapters(config)
     if not adapters:
         return None, []
     canaries = CanaryFeed(adapters, config.probes.every if config.probes.canaries else None)
     responses = ResponseFeed(adapters, config.responses_every, config.scoring.enabled) if config.kafka else None
-    feeds = (canaries, responses) if responses else (canaries,)
+    feeds: list[CanaryFeed | ResponseFeed] = [canaries, responses] if responses else [canaries]
     settings = ModelSettings(
         config,
         schedule=_schedule(config),
@@ -196,7 +241,7 @@ def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelPro
         sampler=sampler_of(config),
         ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit(), sum(map(len, adapters.values()))),
     )
-    return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), list(feeds)
+    return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), feeds
 
 
 def _schedule(config: Config) -> Schedule:
@@ -265,9 +310,20 @@ def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
     telemetry.close()
 
 
-def _statuses(sinks: Sinks, worker: ModelProcess | None, traffic: TrafficFeed | None, state: StateFile) -> Statuses:
+def _statuses(
+    config: Config,
+    sinks: Sinks,
+    worker: ModelProcess | None,
+    traffic: TrafficFeed | None,
+    state: StateFile,
+    ownership: OwnedBases | None,
+) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
+    if config.role != "all":
+        statuses["role"] = (True, ROLES[config.role])
+    if ownership is not None:
+        statuses["bases"] = ownership.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:

@@ -73,6 +73,12 @@ Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 Role = Literal["all", "sidecar", "witness", "apart"]
+# What each role reads the topics of Kafka for: without that section it would have nothing to do.
+WHY_KAFKA: dict[Role, str] = {
+    "sidecar": "it samples and counts the traffic of its topic",
+    "apart": "it samples and counts the traffic of its topic",
+    "witness": "it shares the bases with the other witnesses by a topic, and scores the responses of another",
+}
 
 
 def _days(seconds: float) -> float:
@@ -289,7 +295,7 @@ class Telemetry(Section):
 class Config(Section):
     """The whole file.
 
-    role: what this agent does of all that a fleet does
+    role: what this agent does of all that a fleet does (docs/architecture.md#roles)
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -324,10 +330,33 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and not responses_scored and any(model.replay for model in self.models):
+        if not self.probes.canaries and not responses_scored and self.replayed:
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
             raise Unfit("neither canaries nor scored responses", wanted)
         return self
+
+    @model_validator(mode="after")
+    def _has_what_its_role_needs(self) -> Config:
+        kafka, role = self.kafka, self.role
+        if role != "all" and kafka is None:
+            raise Unfit(f"role {role} without the section kafka", f"that section: {WHY_KAFKA[role]}")
+        if role == "witness" and kafka is not None:
+            if not kafka.group_id:
+                raise Unfit("role witness without kafka.group_id", "one name for all witnesses, which they share by")
+            if kafka.replays_topic == kafka.topic:
+                wanted = "a topic of its own, which `gapwatch migrate` creates"
+                raise Unfit(f"kafka.replays_topic {kafka.replays_topic}, the topic of the traffic", wanted)
+            if not self.replayed:
+                raise Unfit("role witness with replay: false for every model", "a model to replay, or another role")
+        return self
+
+    @property
+    def replayed(self) -> tuple[Model, ...]:
+        """The bases that this agent loads and replays; of a witness those that it may own. A sidecar and an agent apart
+        load none: they sample and count."""
+        if self.role in ("sidecar", "apart"):
+            return ()
+        return tuple(model for model in self.models if model.replay)
 
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
@@ -335,8 +364,11 @@ class Config(Section):
 
     @property
     def consumer_group(self) -> str:
-        """Of Kafka, by which this configuration reads and counts; "" without one."""
-        return (self.kafka.group_id or "") if self.kafka else ""
+        """The consumer group by which what this agent has counted and judged is kept apart in the store; "" without
+        Kafka. Witnesses have one together, because a base goes from one to another, and not that of the sidecars."""
+        if self.kafka is None:
+            return ""
+        return self.kafka.of_ownership().group_id or "" if self.role == "witness" else self.kafka.group_id or ""
 
     @property
     def responses_every(self) -> float:

@@ -101,8 +101,15 @@ def _kafka(config: Config) -> Iterator[Check]:
     if config.kafka is None:
         yield Check("kafka", True, "not configured: no traffic is sampled")
         return
-    for check in check_connection(config.kafka):
+    is_witness = config.role == "witness"
+    for check in check_connection(config.kafka.of_witness(config.pod) if is_witness else config.kafka):
         yield Check(f"kafka {check.layer}", check.ok, check.observed, check.wanted)
+    if not is_witness:
+        return
+    for check in check_connection(config.kafka.of_ownership()):
+        if check.layer in ("topic", "group"):
+            wanted = f"{check.wanted}; `gapwatch migrate` creates the topic"
+            yield Check(f"kafka replays {check.layer}", check.ok, check.observed, wanted)
 
 
 def _store(config: Config) -> Iterator[Check]:
@@ -150,11 +157,12 @@ def _reachable(url: str) -> str:
 
 
 def model_checks(config: Config) -> Iterator[Check]:
-    if any(model.replay for model in config.models) and find_spec("torch") is None:
+    if config.replayed and find_spec("torch") is None:
         yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
-        if not model.replay:
-            yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
+        if model not in config.replayed:
+            by_role = f" by role {config.role}" if model.replay else ""
+            yield Check(f"base {model.name}", True, f"not replayed{by_role}: traffic is sampled and stored only")
             continue
         base = _tried(f"base {model.name}", partial(_base, model.path), "a folder, a .gguf file or a hub id")
         yield base

@@ -28,6 +28,7 @@ from kafka import (
 )
 from kafka.admin import MemberToRemove
 from kafka.cluster import collect_hosts
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import FencedInstanceIdError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
@@ -67,14 +68,19 @@ class Client:
 
     on_change: called for each partition gained or lost, on the client's IO thread, before a poll returns its records
     on_revoke: called on that thread before partitions are given back, returns the offsets that may still be committed
+    in_steps: a rebalance takes from a member nothing but what goes to another one, and gives it to that one afterwards
+    (KIP-429); else it takes everything from all. All members of a group have to agree on it
     Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read,
     ValueError when its content or the address of a broker is malformed.
     """
 
-    def __init__(self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit) -> None:
+    def __init__(
+        self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit, in_steps: bool = False
+    ) -> None:
         self._config, self._on_change, self._on_revoke = config, on_change, on_revoke
         limit_client_logging()
-        self._kafka = _open(client_options(config))
+        assignors = {"partition_assignment_strategy": [CooperativeStickyAssignor]} if in_steps else {}
+        self._kafka = _open(client_options(config) | assignors)
         limit_client_logging()  # again: opening imports modules, each with a logger of its own
         try:
             self._take_partitions()
@@ -174,6 +180,10 @@ class Client:
     def _metric(self, name: str) -> list[float]:
         metrics = self._kafka.metrics(raw=True)
         return [float(metric.value()) for label, metric in metrics.items() if label.name == name]
+
+    def partition_count(self) -> int:
+        """How many partitions the topic has, as far as is known; 0 where there is no such topic."""
+        return len(self._kafka.partitions_for_topic(self._config.topic))
 
     def topic_names(self) -> set[str]:
         """Every topic that this user may see."""

@@ -33,6 +33,7 @@ class ModelSettings:
     scoring: how responses are scored, None where they are not; sampler: the deployment's
     numbers: base -> number of its next canary round, 0 where there was none
     ceiling: bytes that the process may hold, None for no limit of its own
+    owned: bases that are replayed and scored, None for all; a witness is told of others later
     """
 
     config: Config
@@ -41,11 +42,12 @@ class ModelSettings:
     sampler: SamplingParameters
     numbers: Mapping[str, int] = field(default_factory=dict)
     ceiling: int | None = None
+    owned: frozenset[str] | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:
         """Those that are loaded."""
-        return tuple(model for model in self.config.models if model.replay)
+        return self.config.replayed
 
 
 def watched_bases(settings: ModelSettings, fetch: Fetch) -> list[WatchedBase]:

@@ -127,3 +127,11 @@ def test_a_damaged_golden_record_is_to_be_restored_and_a_missing_one_recorded(co
     (folder / f"{'a' * 64}.golden").write_bytes(b"no record")
     damaged = seen(config, f"golden {name}")
     assert not damaged.ok and damaged.wanted.startswith("the accepted file, restored in probes.golden_dir")
+
+
+def test_of_a_sidecar_neither_base_nor_torch_is_looked_at(config: Config) -> None:
+    lost = config.models[0].model_copy(update={"path": "/nowhere"})
+    checks = list(model_checks(config.model_copy(update={"role": "sidecar", "models": (lost,)})))
+    assert [(check.part, check.ok, check.result) for check in checks] == [
+        ("base m", True, "not replayed by role sidecar: traffic is sampled and stored only")
+    ]
