@@ -117,6 +117,8 @@ class Judge:
         """Another pod judges these bases from now on. What it goes on from, to be stored before it is told so; here
         everything about them is forgotten, and what still comes of them is left."""
         lost = [base for base in self._known(bases) if base in self._owned]
+        if self._waits.keys() & set(lost):
+            self.adopt(now)  # else what came of them here, which is newer, would hide what was there before
         closed = self._saved(lost, now, closed=True)
         for base in lost:
             adapters = self._bases.adapters[base]

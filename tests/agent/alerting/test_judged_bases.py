@@ -206,6 +206,20 @@ def test_a_state_that_comes_after_the_base_is_waited_for_and_what_was_judged_mea
     assert [saved.base for saved in later.saved_states(NOW)] == ["smol2"]
 
 
+def test_a_base_that_goes_on_before_its_state_came_takes_it_along(pods: Witnesses) -> None:
+    """Else the few rounds of the one in between, which are newer, would be what the next owner goes on from."""
+    pods.start("a", *BASES)
+    between, last = pods.start("b"), pods.start("c")
+    for number in range(5):
+        pods.turn("a", of_base("smol2", number, "none"))
+    between.gained(["smol2"], NOW)
+    pods.turn("b", of_base("smol2", 9, "none"))
+    insert(pods.client, *pods.pods["a"].lost(["smol2"], NOW), place=Origin("prod", "a"))
+    insert(pods.client, *between.lost(["smol2"], NOW + 1), place=Origin("prod", "b"))
+    last.gained(["smol2"], 0.0)
+    assert n_of(last, ROUTER2) == 6 * ONE_ROUND
+
+
 def test_two_pods_that_take_a_base_each_from_one_that_is_gone_take_one_state_each(pods: Witnesses) -> None:
     gone = pods.start("gone", *BASES)
     for number in range(3):
