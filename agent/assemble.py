@@ -288,7 +288,8 @@ def _traffic(
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
     sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
-    return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged, flush=sinks.flush)
+    counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
+    return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
 
 def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:

@@ -29,12 +29,18 @@ from kafka import (
 from kafka.admin import MemberToRemove
 from kafka.cluster import collect_hosts
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.errors import (
+    AuthorizationError,
+    FencedInstanceIdError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
 from agent.clock import Clock
-from agent.errors import Retryable
+from agent.errors import Refused, Retryable
 from agent.kafka.config import BOOTSTRAP_S as BOOTSTRAP_S
 from agent.kafka.config import Config as Config
 from agent.kafka.config import connection_options
@@ -322,6 +328,32 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapp
         finally:
             admin.close()
     except KafkaError as error:
+        raise Retryable("kafka", error_text(error)) from error
+
+
+def grow_topic(config: Config, topic: str, partitions: int) -> tuple[int, int]:
+    """Creates the topic with the broker's own replication, or gives it more partitions where it has fewer; never takes
+    any away. How many it had, 0 where it was not there, and has.
+
+    Raises Retryable where no broker answers within PUBLISH_S, Refused where this user may not.
+    """
+    limit = {"bootstrap_timeout_ms": int(PUBLISH_S * 1000)}
+    try:
+        collect_hosts(list(config.bootstrap_servers))
+        admin = KafkaAdminClient(**connection_options(config) | limit)
+        try:
+            before = sum(len(described["partitions"]) for described in admin.describe_topics([topic]))
+            if not before:
+                admin.create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
+            elif before < partitions:
+                admin.create_partitions({topic: partitions})
+            return before, max(before, partitions)
+        finally:
+            admin.close()
+    except AuthorizationError as error:
+        wanted = f"the rights to describe, create and alter topic {topic}, for the login of the section kafka"
+        raise Refused("kafka.replays_topic", error_text(error), wanted) from error
+    except (KafkaError, OSError, ValueError) as error:
         raise Retryable("kafka", error_text(error)) from error
 
 
