@@ -155,6 +155,8 @@ def test_the_base_of_a_witness_that_is_killed_goes_on_with_the_other_and_no_resp
         fleet.serve()
         time.sleep(0.2)
     fleet.serve_until(lambda: all(fleet.scored(witness.folder.name, base) >= 5 for witness, base in owner.items()))
+    claimed = set(fleet.asked("SELECT base, pod, claimed_by FROM state_claims"))
+    assert (owner[second], "w-0", "w-1") in claimed, "it goes on from the evidence of the first owner"
     assert second.process is not None
     second.process.kill()
     killed_at = time.monotonic()
