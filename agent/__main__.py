@@ -267,7 +267,8 @@ def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int
 
 @cli.command()
 def migrate(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Create the store's tables, or bring those of an earlier version up to this one."""
+    """Create the store's tables, or bring those of an earlier version up to this one; with role witness also the topic
+    by which witnesses share the bases."""
     from agent.cli.migrate import migrate_store
 
     return migrate_store(config, json)

@@ -18,7 +18,7 @@ import structlog
 from agent.alerting.judge import Judge
 from agent.clock import Clock
 from agent.health import Routes, Statuses, no_routes
-from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch
+from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
 from detectors.records import BaseRound, FaultReplay
@@ -27,6 +27,8 @@ IDLE_S = 0.1
 HEARTBEAT_S = 30.0
 # The saved state in the store is at most so old, where the pod ends without a word.
 SAVED_EVERY_S = 300.0
+# So long the store has for the state of a base that goes, while the group waits.
+HAND_OVER_S = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +37,18 @@ class Feed(Protocol):
     """A source of records for the judge: what came since the last call."""
 
     def poll(self, now: float) -> Sequence[Observation]: ...
+
+
+class Ownership(Protocol):
+    """Which bases are this agent's; see ``agent.kafka.owned_bases.OwnedBases``."""
+
+    on_lost: Callable[[frozenset[str]], None]
+
+    @property
+    def owned(self) -> frozenset[str]: ...
+    def open(self) -> None: ...
+    def poll(self) -> frozenset[str]: ...
+    def close(self, budget_s: float) -> None: ...
 
 
 class Models(Protocol):
@@ -52,6 +66,9 @@ class Parts:
 
     feeds: polled in each turn, their records judged in this order; traffic: the one of them whose records Kafka keeps
     until they are committed, None without Kafka; worker: None where no model is loaded
+    ownership: of a witness, which shares the bases with others; None where all are this agent's own
+    own: told which bases are this agent's whenever that changes: the models and the feeds
+    stores_traffic: False where other agents count and store what ``traffic`` reads
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
@@ -64,6 +81,9 @@ class Parts:
     clock: Clock
     pod: str
     cluster: str
+    ownership: Ownership | None = None
+    own: Sequence[Callable[[frozenset[str]], None]] = ()
+    stores_traffic: bool = True
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -80,9 +100,9 @@ class App:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.now()
-        self._started_steady = parts.clock.steady()
         self._last_beat = self._last_saved = float("-inf")
         self._rounds = self._records = 0
+        self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
         self._n_unjudged = 0
 
@@ -118,12 +138,17 @@ class App:
         """
         parts, budget = self._parts, self._parts.shutdown_budget_s
         opened.callback(parts.closing)
+        if parts.ownership is not None:
+            parts.ownership.on_lost = self._hand_over
+            parts.ownership.open()
+            # After the sinks: another witness may have the bases once the state that it goes on from is stored.
+            opened.callback(parts.ownership.close, 0.05 * budget)
         parts.sinks.open(opened, 0.3 * budget)
         parts.judge.save()  # whether it can be saved is told before there is anything to lose
         opened.callback(self._save_last)
         if parts.traffic is not None:
             parts.traffic.open()
-            opened.callback(parts.traffic.close, 0.1 * budget)
+            opened.callback(parts.traffic.close, 0.05 * budget)
         # While the consumer is still open: what the sinks have by then may be committed.
         opened.callback(self._drain, 0.2 * budget)
         if parts.worker is not None:
@@ -133,6 +158,7 @@ class App:
     def step(self) -> bool:
         """One turn: read, judge, hand on, and only then let Kafka forget. True when there was something to do."""
         parts, now = self._parts, self._parts.clock.now()
+        self._take_over(now)
         if parts.worker is not None:
             parts.worker.deliver()
         observations = [observation for feed in parts.feeds for observation in feed.poll(now)]
@@ -146,6 +172,29 @@ class App:
         self._save_in_store(now)
         self._settle()
         return bool(observations)
+
+    def _take_over(self, now: float) -> None:
+        """Bases that came are judged and replayed from now on."""
+        ownership = self._parts.ownership
+        if ownership is not None and (gained := ownership.poll()):
+            self._parts.judge.gained(gained, now)
+            self._tell_owned()
+
+    def _hand_over(self, lost: frozenset[str]) -> None:
+        """Before another witness may have these bases: what it goes on from is stored, so far as the store takes it
+        in that time, and nothing of them comes from here any more."""
+        parts, clock = self._parts, self._parts.clock
+        for state in parts.judge.lost(lost, clock.now()):
+            parts.sinks.submit(state)
+        self._tell_owned()
+        give_up = clock.steady() + HAND_OVER_S
+        while not parts.sinks.flush() and clock.steady() < give_up:
+            clock.sleep(IDLE_S / 4)
+
+    def _tell_owned(self) -> None:
+        if self._parts.ownership is not None:
+            for own in self._parts.own:
+                own(self._parts.ownership.owned)
 
     def _judged(self, observation: Observation, now: float) -> Sequence[Finding]:
         kind = type(observation)
@@ -164,12 +213,18 @@ class App:
         """The worker gets it as it is, the sinks what of it may leave the process."""
         if self._parts.worker is not None:
             self._parts.worker.submit(finding)
-        self._parts.sinks.submit(finding)
+        if self._parts.stores_traffic or not isinstance(finding, TrafficBatch):
+            self._parts.sinks.submit(finding)
 
     def _save_in_store(self, now: float) -> None:
-        """By the clock and never for what the state holds: a pod that goes on from the last one does not choose."""
-        steady = self._parts.clock.steady()
-        if steady - self._last_saved >= SAVED_EVERY_S:
+        """By the clock and never for what the state holds: a pod that goes on from the last one does not choose. What
+        is judged here is said as often, and at once where it has changed."""
+        steady, watched = self._parts.clock.steady(), self._parts.judge.watched
+        is_due = steady - self._last_saved >= SAVED_EVERY_S
+        if is_due or watched != self._watched:
+            self._watched = watched
+            self._parts.sinks.submit(Watching(now, watched))
+        if is_due:
             self._last_saved = steady
             self._store_state(now)
 
@@ -178,7 +233,7 @@ class App:
         self._store_state(self._parts.clock.now(), closed=True)
 
     def _store_state(self, now: float, closed: bool = False) -> None:
-        if (saved := self._parts.judge.saved_state(now, closed)) is not None:
+        for saved in self._parts.judge.saved_states(now, closed):
             self._parts.sinks.submit(saved)
 
     def _settle(self) -> bool:
@@ -207,7 +262,7 @@ class App:
             return
         self._last_beat = steady
         parts.beat()
-        parts.judge.adopt(steady - self._started_steady)
+        parts.judge.adopt(now)
         parts.judge.save()  # in a pod without rounds nothing else would notice that its folder cannot be written
         counts = self._rounds, self._records, parts.sinks.unsent
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))

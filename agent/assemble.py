@@ -18,17 +18,20 @@ from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
+from agent.alerting.judged_bases import JudgedBases
 from agent.app import Feed, Parts
 from agent.clock import Clock
-from agent.config import Config, sink_configs
+from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
+from agent.kafka.owned_bases import POLL_WAIT_S, OwnedBases
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from agent.traffic.feed import TrafficFeed
+from agent.traffic.owned_responses import OwnedResponses
 from agent.traffic.redaction import Redactor
 from agent.traffic.traffic_sampler import TrafficSampler
 from agent.worker import memory_ceiling
@@ -51,6 +54,13 @@ from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
+# In /readyz, of an agent that does not do everything.
+ROLES = {
+    "sidecar": "sidecar: samples and counts the traffic; loads no model",
+    "apart": "apart: samples and counts the traffic; loads no model",
+    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
+}
+
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
@@ -58,22 +68,33 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     keeper = StoreReader(config, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
     worker, models = _models(config, clock, keeper)
-    consumer = Consumer(config.kafka, clock) if config.kafka else None
+    consumer, ownership = _consumer(config, clock), _ownership(config, clock)
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, keeper.gone_state)
+    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
+    if config.role != "witness":  # whose bases are shared out by Kafka
+        judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
+    sources: list[Feed] = [traffic] if traffic else []
+    own = [feed.own for feed in models] + ([worker.own] if worker else [])
+    if traffic and consumer and ownership:
+        responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
+        sources, own = [responses], [*own, responses.own]
+        _own_nothing_yet(own)
     return Parts(
         judge=judge,
         sinks=sinks,
         worker=worker,
-        feeds=(*models, *((traffic,) if traffic else ())),
+        feeds=(*models, *sources),
         traffic=traffic,
+        ownership=ownership,
+        own=own,
+        stores_traffic=ownership is None,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, partial(_statuses, sinks, worker, traffic, state), keeper.query),
+        routes=Routes(telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership), keeper.query),
         closing=partial(_close, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
         shutdown_budget_s=config.shutdown_budget,
@@ -86,25 +107,41 @@ def log_threshold(config: Config, pods: int = 1) -> float:
 
 
 def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
-    """Seconds between rounds -> the processes of the fleet that may page and are judged that often: in each of its
-    sidecars one a detector that pages for each adapter, or for each base with two adapters or more.
+    """Seconds between rounds -> the processes of the fleet that may page and are judged that often: one a detector that
+    pages for each adapter, or for each base with two adapters or more, in each pod that judges it.
 
-    pods: of the fleet, where the configuration does not say how many there are. Each replays canaries by itself. Each
-    also judges the responses of its own partitions with evidence of its own, so these streams are as many, and fewer
-    than that only where there are fewer partitions than pods.
+    pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
+    canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
+    are as many, and fewer than that only where there are fewer partitions than pods. With the other roles a base is
+    judged by the witness that owns it, and its evidence goes with it: however many pods there are, it counts once.
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
     detectors = _detectors(config)
     counts: Counter[float] = Counter()
     for name, own in detectors.items():
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
-        for model in (model for model in config.models if (model.replay if of_canaries else model.in_process)):
+        for model in config.models:
             subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
-            cadence = config.canaries_every(model) if of_canaries else config.responses_every
-            counts[cadence] += (config.alerts.sidecars or pods) * sum(subjects[kind] for kind in about)
+            for cadence, judging in _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods):
+                counts[cadence] += judging * sum(subjects[kind] for kind in about)
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
     return {min(present): fleet} if fleet else present
+
+
+def _judging_pods(config: Config, model: Model, of_canaries: bool, pods: int) -> list[tuple[float, int]]:
+    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own.
+
+    Where an agent does not do everything, one file may serve sidecars and witnesses: each sidecar asks its own engine,
+    and from its files a base is judged by one witness.
+    """
+    in_process = config.probes.every if of_canaries else config.responses_every
+    if config.role == "all":
+        if of_canaries:
+            return [(config.canaries_every(model), pods)] if model.replay else []
+        return [(in_process, pods)] if config.in_process(model) else []
+    by_engine = [(model.served.every, pods)] if model.served and of_canaries else []
+    return [*by_engine, *([(in_process, 1)] if model.replay and model.path is not None else [])]
 
 
 def monitor_of(config: Config, pods: int = 1) -> Monitor:
@@ -112,6 +149,15 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
     needed = log_threshold(config, pods)
     detectors = {name: _with_threshold(own, needed) for name, own in _detectors(config).items()}
     return Monitor(Rules(_tolerances(config), needed), detectors)
+
+
+def _judged_adapters(config: Config) -> dict[str, list[str]]:
+    """Base -> its adapters, of those that this agent judges; of a witness those that it may own."""
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
+
+
+def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
+    return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
 def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
@@ -162,16 +208,42 @@ def _every_detector(config: Config) -> dict[str, Any]:
     return defaults
 
 
-def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelProcess | None, list[Feed]]:
+def _consumer(config: Config, clock: Clock) -> Consumer | None:
+    """Of the traffic. A witness reads all of it, whatever other agents read."""
+    if config.kafka is None:
+        return None
+    return Consumer(config.kafka.of_witness(config.pod) if config.role == "witness" else config.kafka, clock)
+
+
+def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
+    """Of a witness, which bases are its own; None where all are."""
+    if config.kafka is None or config.role != "witness":
+        return None
+    consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True, wait_s=POLL_WAIT_S)
+    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.models], clock)
+
+
+def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
+    for tell in own:
+        tell(frozenset())
+
+
+def _base_of(config: Config) -> dict[str, str]:
+    return {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+
+
+def _models(
+    config: Config, clock: Clock, keeper: StoreReader
+) -> tuple[ModelProcess | None, list[CanaryFeed | ResponseFeed]]:
     """The process that owns the models, and the feeds of what it finishes: canaries, and responses where there are."""
-    adapters = {model.name: [adapter.name for adapter in model.adapters] for model in config.models if model.replay}
+    adapters = _judged_adapters(config)
     if not adapters:
         return None, []
     schedule = _schedule(config)
     canaries = CanaryFeed(adapters, schedule.every_s if schedule.canaries else None, schedule.own_every_s)
-    scorable = {model.name: adapters[model.name] for model in config.models if model.in_process}
+    scorable = {model.name: adapters[model.name] for model in config.replayed if config.in_process(model)}
     responses = ResponseFeed(scorable, config.responses_every, config.scoring.enabled) if config.kafka else None
-    feeds = (canaries, responses) if responses else (canaries,)
+    feeds: list[CanaryFeed | ResponseFeed] = [canaries, responses] if responses else [canaries]
     settings = ModelSettings(
         config,
         schedule=schedule,
@@ -179,7 +251,7 @@ def _models(config: Config, clock: Clock, keeper: StoreReader) -> tuple[ModelPro
         sampler=sampler_of(config),
         ceiling=memory_ceiling.ceiling(memory_ceiling.container_limit(), sum(map(len, adapters.values()))),
     )
-    return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), list(feeds)
+    return ModelProcess(settings, keeper.golden, [feed.receive for feed in feeds], clock), feeds
 
 
 def _schedule(config: Config) -> Schedule:
@@ -190,7 +262,7 @@ def _schedule(config: Config) -> Schedule:
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
-        own_every_s={model.name: config.canaries_every(model) for model in config.models if model.served},
+        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if not config.in_process(own)},
     )
 
 
@@ -227,7 +299,8 @@ def _traffic(
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
     sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
-    return TrafficFeed(consumer, sampler, keeper.counted_upto, judge.judged, flush=sinks.flush)
+    counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
+    return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
 
 def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
@@ -249,9 +322,20 @@ def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
     telemetry.close()
 
 
-def _statuses(sinks: Sinks, worker: ModelProcess | None, traffic: TrafficFeed | None, state: StateFile) -> Statuses:
+def _statuses(
+    config: Config,
+    sinks: Sinks,
+    worker: ModelProcess | None,
+    traffic: TrafficFeed | None,
+    state: StateFile,
+    ownership: OwnedBases | None,
+) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
+    if config.role != "all":
+        statuses["role"] = (True, ROLES[config.role])
+    if ownership is not None:
+        statuses["bases"] = ownership.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:

@@ -101,6 +101,13 @@ def dialect(name: str) -> str:
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
+Role = Literal["all", "sidecar", "witness", "apart"]
+# What each role reads the topics of Kafka for: without that section it would have nothing to do.
+WHY_KAFKA: dict[Role, str] = {
+    "sidecar": "it samples and counts the traffic of its topic",
+    "apart": "it samples and counts the traffic of its topic",
+    "witness": "it shares the bases with the other witnesses by a topic, and scores the responses of another",
+}
 
 
 def _days(seconds: float) -> float:
@@ -174,11 +181,6 @@ class Model(Section):
     golden_path: str | None = None
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
-
-    @property
-    def in_process(self) -> bool:
-        """Are its files loaded here?"""
-        return self.replay and self.served is None
 
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
@@ -292,7 +294,8 @@ class PagerDuty(Section):
 class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
-    sidecars: agents of the fleet that run this configuration: each judges streams of its own, so all of them count.
+    sidecars: agents of the fleet that run this configuration: with the role ``all`` each judges streams of its own, so
+    all of them count; with the others a base is judged by one witness, however many there are.
     None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
@@ -363,6 +366,7 @@ class Telemetry(Section):
 class Config(Section):
     """The whole file.
 
+    role: what this agent does of all that a fleet does (docs/architecture.md#roles)
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -378,6 +382,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    role: Role = "all"
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
@@ -396,25 +401,61 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and any(model.served for model in self.models):
+        if not self.probes.canaries and not all(map(self.in_process, self.replayed)):
             raise Unfit("probes.canaries false with served", "canaries on: a serving engine is asked nothing else")
-        if not self.probes.canaries and not responses_scored and any(model.replay for model in self.models):
+        if not self.probes.canaries and not responses_scored and self.replayed:
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
             raise Unfit("neither canaries nor scored responses", wanted)
         return self
 
+    @model_validator(mode="after")
+    def _has_what_its_role_needs(self) -> Config:
+        kafka, role = self.kafka, self.role
+        if role != "all" and kafka is None:
+            raise Unfit(f"role {role} without the section kafka", f"that section: {WHY_KAFKA[role]}")
+        if role == "witness" and kafka is not None:
+            if not kafka.group_id:
+                raise Unfit("role witness without kafka.group_id", "one name for all witnesses, which they share by")
+            if kafka.replays_topic == kafka.topic:
+                wanted = "a topic of its own, which `gapwatch migrate` creates"
+                raise Unfit(f"kafka.replays_topic {kafka.replays_topic}, the topic of the traffic", wanted)
+            if not self.replayed:
+                raise Unfit("role witness with replay: false for every model", "a model to replay, or another role")
+        return self
+
+    @property
+    def replayed(self) -> tuple[Model, ...]:
+        """The bases whose canaries this agent replays: a sidecar through their engines, a witness from the files of
+        those that it may own. An agent apart replays none."""
+        match self.role:
+            case "all":
+                return tuple(model for model in self.models if model.replay)
+            case "sidecar":
+                return tuple(model for model in self.models if model.served)
+            case "witness":
+                return tuple(filter(self.in_process, self.models))
+        return ()
+
+    def in_process(self, model: Model) -> bool:
+        """Is this base replayed from its files and not through its engine? By a witness, whatever serves it."""
+        return model.replay and model.path is not None and (model.served is None or self.role == "witness")
+
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
-        return self.kafka is not None and self.scoring.enabled and model.in_process
+        return self.kafka is not None and self.scoring.enabled and self.in_process(model)
 
     @property
     def consumer_group(self) -> str:
-        """Of Kafka, by which this configuration reads and counts; "" without one."""
-        return (self.kafka.group_id or "") if self.kafka else ""
+        """The consumer group by which what this agent has counted and judged is kept apart in the store; "" without
+        Kafka. Witnesses have one together, because a base goes from one to another, and not that of the sidecars."""
+        if self.kafka is None:
+            return ""
+        return self.kafka.of_ownership().group_id or "" if self.role == "witness" else self.kafka.group_id or ""
 
     def canaries_every(self, model: Model) -> float:
         """Seconds between two rounds of this base's canaries."""
-        return self.probes.every if model.served is None else model.served.every
+        by_engine = model.served is not None and not self.in_process(model)
+        return model.served.every if by_engine and model.served else self.probes.every
 
     @property
     def responses_every(self) -> float:

@@ -194,17 +194,26 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a pod that has no state of its own may go on from, once this one is gone.
+    """What another pod may go on from that judges this base, once this one does not.
 
     version: of the layout, as in ``state_dir``; subjects: state keys of what was judged; data: JSON
-    closed: the last act of its process
+    closed: the last that this pod says of the base: it ends, or has handed the base over
     """
 
     at: float
     version: int
+    base: str
     subjects: tuple[str, ...]
     data: bytes
     closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """What a pod judges from now on, as state keys: its word on anything else is of the past, though it is alive."""
+
+    at: float
+    subjects: tuple[str, ...]
 
 
 class NoticeKind(StrEnum):
@@ -255,4 +264,6 @@ class Notice:
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
 Observation = Whole | ScoredResponses | FaultReplay
-Finding = Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState
+Finding = (
+    Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState | Watching
+)

@@ -6,7 +6,7 @@ hold has to stay readable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ from detectors.traffic.response_incidents import ResponseIncidents
 from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
-from detectors.verdicts.canary_incidents import CanaryIncidents, Subject
+from detectors.verdicts.canary_incidents import CanaryIncidents
+from detectors.verdicts.exchange import Subject, exchanged
 from detectors.verdicts.incident import Incident, Rules
 
 
@@ -64,7 +65,7 @@ class Monitor:
 
     def __init__(self, rules: Rules, configs: Mapping[str, Any] | None = None) -> None:
         self._rules = rules
-        chosen = default_configs(rules.tolerances) if configs is None else dict(configs)
+        self._configs = chosen = default_configs(rules.tolerances) if configs is None else dict(configs)
         self._detectors: dict[str, Detector] = {name: load(name).Detector(config) for name, config in chosen.items()}
         detectors = self._detectors.values()
         estimator = next((d for d in detectors if isinstance(d, EstimatesRetention)), None)
@@ -141,6 +142,30 @@ class Monitor:
         self._latest_canaries.pop(subject, None)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)
+
+    def blank(self) -> Monitor:
+        """One of the same rules and detectors that has observed nothing."""
+        return Monitor(self._rules, self._configs)
+
+    def take(self, subjects: Collection[Subject], source: Monitor) -> None:
+        """What ``source``, of the same rules and detectors, knows of these subjects is what is known of them here from
+        now on, to the last bit; what was known of them here is forgotten. The others stay as they are.
+
+        So ``blank().take(subjects, monitor)`` is the part of a monitor that is about them, and
+        ``monitor.take(subjects, blank())`` forgets it. What is taken is not copied: ``source`` observes no more of it.
+        Guarantee: records of several bases judged by one monitor, or by one that takes a base's adapters and the base
+        over from another between two records, give the same evidence and verdicts, because no detector and no incident
+        joins what is of two bases. What breaks it: subjects of one base of which only some are taken.
+        """
+        for name, detector in self._detectors.items():
+            taken = {subject for kind, subject in subjects if kind is detector.about}
+            kept = detector.state.part(lambda subject, taken=taken: subject not in taken)
+            detector.state = kept.joined(source._detectors[name].state.part(taken.__contains__))
+        self._canaries.take(subjects, source._canaries)
+        self._responses.take(subjects, source._responses)
+        self._latest_canaries = exchanged(self._latest_canaries, source._latest_canaries, subjects)
+        adapters = {name for kind, name in subjects if kind is SubjectKind.ADAPTER}
+        self._drift = exchanged(self._drift, source._drift, adapters)
 
     def state_json(self) -> dict[str, Any]:
         """Everything that changes and decides, as JSON; floats to the last bit."""

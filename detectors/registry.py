@@ -25,9 +25,10 @@ class Detector(Protocol):
     about: what its evidence is about, an adapter or a base; each such subject has an M of its own
     pages: may it alarm by itself? Only then do its streams count in the fleet's budget. Only evidence of canaries, and
     of responses about adapters, opens incidents: what pages by anything else would cost budget and page nobody
-    state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. Its class has
-    ``layout``, the version of what ``to_json`` writes and of what that is evidence of: saved evidence of another one
-    starts at 0
+    state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. ``part(wanted)`` is
+    what it holds of some of them, by name, and ``joined(more)`` is it with another's, of none of the same. Its class
+    has ``layout``, the version of what ``to_json`` writes and of what that is evidence of: saved evidence of another
+    one starts at 0
     """
 
     reads: type

@@ -44,8 +44,12 @@ class SentIncident:
 
 @dataclass(frozen=True, slots=True)
 class GoneState:
-    """The last saved state of a pod that is gone, which nobody but this pod goes on from. at: when it was saved"""
+    """The last state of a base that its pod saved, which nobody but this one goes on from. at: when it was saved
 
+    pod: which closed it, or is gone; state: of the base alone, or where an earlier version saved it of all its bases
+    """
+
+    base: str
     pod: str
     at: float
     state: dict[str, Any]

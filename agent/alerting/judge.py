@@ -6,6 +6,7 @@ former name too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from agent.alerting.alert_state import AlertState, Reported, States
 from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.fleet import ALONE, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
+from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
+from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
 from agent.records import (
     Finding,
@@ -31,12 +34,11 @@ from agent.records import (
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Cause, FaultReplay, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.canary_incidents import Subject
+from detectors.verdicts.exchange import Subject
 
 AskFleet = Callable[[Collection[Subject]], Fleet | None]
-AskGone = Callable[[float], GoneState | None]
 
-# Seconds that an answer about the state of a pod that is gone may take: before anything is read, and between two turns.
+# Seconds that an answer about the states of pods that are gone may take: before anything is read, and between turns.
 AT_START_S, IN_A_TURN_S = 3.0, 0.5
 # A pod that a roll-out starts before it ends the one that this pod replaces waits so long for that one's state.
 MAY_ADOPT_S = 1800.0
@@ -49,47 +51,97 @@ class Judge:
 
     fleet: what all pods have sent about these subjects and how the others judge them, read from the store once for each
     round; None where it gave no answer in time
-    judged: by topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
-    that evidence, so that records that are read again after a crash are recognised
+    bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
-    gone: the state of a pod that is gone, claimed for this one, within so many seconds; None without one. Asked where
-    this pod has no saved state of its own, at its start and at ``adopt``
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
 
     def __init__(
-        self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet, gone: AskGone = lambda _: None
+        self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet, bases: JudgedBases = EVERYTHING
     ) -> None:
-        self._monitor, self._cluster, self._file, self._ask_fleet = monitor, cluster, file, fleet
-        self._ask_gone = gone
-        self._alerts: States = {}
-        self._goldens: dict[str, str] = {}
+        self._state = JudgedState(monitor)
+        self._cluster, self._file, self._ask_fleet = cluster, file, fleet
+        self._bases = bases
+        self._owned: set[str] = set()
+        self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
         self._accepted_why: dict[str, str] = {}
         self._own_past_due = False
-        self.judged: Mapping[PartitionAdapter, int] = {}
         self.pods = 1
         self._judged_by_gone: Mapping[PartitionAdapter, int] = {}
-        self._may_adopt = not self._restore()
-        if self._may_adopt:
-            self._go_on_from(self._ask_gone(AT_START_S))
+        self._restore()
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
         match observation:
-            case BaseRound():
-                return self._round(observation, now)
-            case ScoredResponses():
-                return self._responses(observation, now)
-            case FaultReplay():
-                return self._renamed(observation, now)
+            case BaseRound(base=base) | ScoredResponses(base=base) | FaultReplay(round=BaseRound(base=base)):
+                return self._of_base(base, observation, now)
             case TrafficBatch(topic_recreated=True):
                 partition = observation.topic, observation.partition
-                self.judged = _without(partition, self.judged)
+                self._state.judged = _without(partition, self.judged)
                 self._judged_by_gone = _without(partition, self._judged_by_gone)
-            case GoldenAccepted():
+            case GoldenAccepted(base=base) if not self._is_anothers(base):
                 self._accept(observation)
         return [observation]
+
+    @property
+    def judged(self) -> Mapping[PartitionAdapter, int]:
+        """By topic, partition and adapter the offset after the last record in the evidence; saved in the same file as
+        that evidence, so that records that are read again after a crash are recognised."""
+        return self._state.judged
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """State keys of what is judged here."""
+        owned = [base for base in self._bases.adapters if base in self._owned]
+        return tuple(state_key(*own) for base in owned for own in subjects_of(base, self._bases.adapters[base]))
+
+    def gained(self, bases: Collection[str], now: float, at_start: bool = False) -> None:
+        """These bases are this pod's to judge. It goes on from the newest state of each that another pod closed, or
+        left when it ended, and from its own where there is none, or none yet (``adopt``).
+
+        at_start: nothing was sampled yet, and the answer may take longer
+        Guarantee: docs/mathematics.md#evidence-of-a-pod-that-is-gone
+        """
+        for base in self._known(bases):
+            self._owned.add(base)
+            is_known = self._state.knows(base, self._bases.adapters[base])
+            if self._bases.shared or not is_known:
+                moved_at = self._state.judged_at.get(base, 0.0) if is_known else -math.inf
+                self._waits[base] = Wait(now, moved_at, self._open_subjects(base))
+        self._adopt(AT_START_S if at_start else IN_A_TURN_S)
+        if at_start:  # what is sampled from now on begins beyond these offsets
+            self._judged_by_gone = {}
+
+    def lost(self, bases: Collection[str], now: float) -> tuple[SavedState, ...]:
+        """Another pod judges these bases from now on. What it goes on from, to be stored before it is told so; here
+        everything about them is forgotten, and what still comes of them is left."""
+        lost = [base for base in self._known(bases) if base in self._owned]
+        if self._waits.keys() & set(lost):
+            self.adopt(now)  # else what came of them here, which is newer, would hide what was there before
+        closed = self._saved(lost, now, closed=True)
+        for base in lost:
+            adapters = self._bases.adapters[base]
+            self._state.take(base, adapters, self._state.blank())
+            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
+            self._own_past_due = True
+            for adapter in adapters:
+                self._reasons.pop(adapter, None)
+                self._accepted_why.pop(adapter, None)
+            self._owned.discard(base)
+            self._waits.pop(base, None)
+        return closed
+
+    def adopt(self, now: float) -> None:
+        """Go on from the states of pods that are gone by now, of bases that still wait for one.
+
+        What was judged here of such a base meanwhile is forgotten for it, unless it has opened an incident; so are
+        responses that the other pod has judged.
+        """
+        for base, wait in tuple(self._waits.items()):
+            if now - wait.since >= MAY_ADOPT_S or self._open_subjects(base) - wait.open:
+                del self._waits[base]
+        self._adopt(IN_A_TURN_S)
 
     def share_budget(self, pods: int, monitor: Monitor) -> None:
         """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against
@@ -97,7 +149,11 @@ class Judge:
         if pods != self.pods:
             log.info("budget_shared", pods=pods, before=self.pods, log_threshold=monitor.log_threshold)
         monitor.replaces(self._monitor)
-        self._monitor, self.pods = monitor, pods
+        self._state.monitor, self.pods = monitor, pods
+
+    @property
+    def _monitor(self) -> Monitor:
+        return self._state.monitor
 
     @property
     def log_threshold(self) -> float:
@@ -109,37 +165,44 @@ class Judge:
         never a page. closing: with what only informs, which else is written when it is due"""
         own_past = None
         if closing or self._own_past_due or self._file.own_past_due:
-            own_past = {"goldens": self._goldens, **self._monitor.own_past_json()}
-        self._file.save(self._state_json(), own_past)
+            own_past = {"goldens": self._state.goldens, **self._monitor.own_past_json()}
+        self._file.save(self._json_of(self._state), own_past)
         self._own_past_due = False
 
-    def saved_state(self, now: float, closed: bool = False) -> SavedState | None:
-        """The state for a pod that may go on from it; None while nothing was judged, and while this one waits for
-        that of another."""
-        if not self._alerts or (self._may_adopt and not closed):
-            return None
-        return SavedState(now, VERSION, tuple(self._alerts), orjson.dumps(self._state_json()), closed)
+    def saved_states(self, now: float, closed: bool = False) -> tuple[SavedState, ...]:
+        """The state of each base that is judged here, for a pod that may go on from it; none of one that nothing was
+        judged of, nor, before the end, of one that waits for another pod's."""
+        return self._saved([base for base in self._owned if closed or base not in self._waits], now, closed)
 
-    def adopt(self, waited_s: float) -> None:
-        """Go on from the state of a pod that is gone, where there is one and this pod has none of its own.
+    def _saved(self, bases: Collection[str], now: float, closed: bool) -> tuple[SavedState, ...]:
+        return tuple(
+            SavedState(now, VERSION, base, tuple(part.alerts), orjson.dumps(self._json_of(part)), closed)
+            for base in sorted(bases)
+            if (part := self._state.part(base, self._bases.adapters[base])).alerts
+        )
 
-        What was judged here meanwhile is forgotten for it, unless it has opened an incident; so are responses that the
-        other pod has judged. waited_s: since the start. Guarantee: docs/mathematics.md#evidence-of-a-pod-that-is-gone
-        """
-        self._may_adopt = self._may_adopt and waited_s < MAY_ADOPT_S and not self._monitor.open_subjects
-        if not self._may_adopt:
-            return
-        own, pods = self.judged, self.pods
-        if self._go_on_from(self._ask_gone(IN_A_TURN_S)):
-            self._judged_by_gone = {key: upto for key, upto in self.judged.items() if own.get(key, 0) < upto}
-        self.pods = pods  # whose number is known here by now
+    def _json_of(self, state: JudgedState) -> dict[str, Any]:
+        return {**state.to_json(), "pods": self.pods}
 
-    def _state_json(self) -> dict[str, Any]:
-        alerts = {key: state.to_json() for key, state in self._alerts.items()}
-        judged = [[*key, upto] for key, upto in self.judged.items()]
-        monitor = self._monitor.state_json()
-        state: dict[str, Any] = {"monitor": monitor, "alerts": alerts, "goldens": self._goldens, "judged": judged}
-        return {**state, "pods": self.pods}
+    def _known(self, bases: Collection[str]) -> list[str]:
+        return [base for base in self._bases.adapters if base in bases]
+
+    def _is_anothers(self, base: str) -> bool:
+        return base in self._bases.adapters and base not in self._owned
+
+    def _of_base(self, base: str, observation: BaseRound | ScoredResponses | FaultReplay, now: float) -> list[Finding]:
+        """Nothing of a base that another pod judges: it was on its way when the base was handed over."""
+        if self._is_anothers(base):
+            return []
+        match observation:
+            case BaseRound():
+                self._state.judged_at[base] = now
+                return self._round(observation, now)
+            case ScoredResponses():
+                self._state.judged_at[base] = now
+                return self._responses(observation, now)
+            case FaultReplay():
+                return self._renamed(observation, now)
 
     def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
         if self._may_be_judged_twice(responses):
@@ -148,7 +211,7 @@ class Judge:
         for embedding in responses.embeddings:
             drift += [embedding, *self._monitor.observe(embedding).evidence]
         further = {key: max(upto, self.judged.get(key, 0)) for key, upto in responses.upto.items()}
-        self.judged = {**self.judged, **further}
+        self._state.judged = {**self.judged, **further}
         return [*(self._round(responses.round, now) if responses.round else ()), *drift]
 
     def _may_be_judged_twice(self, responses: ScoredResponses) -> bool:
@@ -177,7 +240,7 @@ class Judge:
         return self._ask_fleet(sorted(subjects | bases)) if verdicts else None
 
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
-        self._alerts, notices = step_round(self._alerts, verdicts, now, self._cluster, fleet)
+        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet)
         return notices
 
     def _accept(self, accepted: GoldenAccepted) -> None:
@@ -186,8 +249,8 @@ class Judge:
         self._in_force(accepted.adapter, accepted.golden)
 
     def _in_force(self, adapter: str, golden: str) -> None:
-        before = self._goldens.get(adapter)
-        self._goldens[adapter] = golden
+        before = self._state.goldens.get(adapter)
+        self._state.goldens[adapter] = golden
         self._own_past_due |= before != golden
         if before not in (None, golden):
             self._monitor.accept_new_golden(adapter)
@@ -200,88 +263,86 @@ class Judge:
             why = self._accepted_why.pop(verdict.subject, None) if verdict.subject_kind is SubjectKind.ADAPTER else None
             if why is not None:
                 key = state_key(SubjectKind.ADAPTER, verdict.subject)
-                before = self._alerts.get(key, AlertState())
+                before = self._state.alerts.get(key, AlertState())
                 state, notices = reenrolled(before, verdict, why, now, self._cluster, fleet)
-                self._alerts = {**self._alerts, key: state}
+                self._state.alerts = {**self._state.alerts, key: state}
                 ended += notices
         return ended
 
-    def _restore(self) -> bool:
-        """From the file of this pod; False where it has none, or nothing was judged by then."""
-        state = self._file.load()
-        if not state:
-            return False
+    def _restore(self) -> None:
+        """From the file of this pod."""
+        stored = self._file.load()
+        if not stored:
+            return
         try:
-            self._put(state)
+            state, pods = JudgedState.from_json(stored, self._monitor.blank()), int(stored.get("pods", 1))
         except Exception as error:  # whatever another program's state, in a file of a version that we read, leads to
             self._file.set_aside(f"it cannot be read as a state of this version ({type(error).__name__})")
-            return True
+            return
+        self._state, self.pods = state, pods
         own_past = self._file.load_own_past()
         # Files of earlier versions have it within; and it is about the golden records with which it was written.
-        if "drift" not in state["monitor"] and own_past.get("goldens") == self._goldens:
+        if "drift" not in stored["monitor"] and own_past.get("goldens") == state.goldens:
             self._monitor.restore_own_past(own_past)
-        return bool(self._alerts)
 
-    def _put(self, state: Mapping[str, Any]) -> None:
-        """Everything, or nothing where it cannot be read: then it raises whatever that leads to."""
-        untouched, own_past = self._monitor.state_json(), self._monitor.own_past_json()
-        try:
-            alerts = {key: AlertState.from_json(row) for key, row in state["alerts"].items()}
-            goldens = dict(state["goldens"])
-            judged = {(topic, partition, name): upto for topic, partition, name, upto in state.get("judged", ())}
-            pods = int(state.get("pods", 1))
-            self._monitor.restore(state["monitor"])
-        except Exception:
-            self._monitor.restore(untouched)
-            self._monitor.restore_own_past(own_past)
-            raise
-        self._alerts, self._goldens, self.judged, self.pods = alerts, goldens, judged, pods
+    def _adopt(self, wait_s: float) -> None:
+        wanted = {base: wait.later_than for base, wait in self._waits.items()}
+        for gone in self._bases.gone(wanted, wait_s) if wanted else ():
+            if self._go_on_from(gone):
+                del self._waits[gone.base]
 
-    def _go_on_from(self, gone: GoneState | None) -> bool:
-        """False where nothing was adopted: also while nobody knows which of its incidents have ended, when the claim
-        holds until the next query."""
-        if gone is None:
-            return False
-        goldens, judged = self._goldens, self.judged
+    def _open_subjects(self, base: str) -> frozenset[Subject]:
+        return self._monitor.open_subjects.intersection(subjects_of(base, self._bases.adapters[base]))
+
+    def _go_on_from(self, gone: GoneState) -> bool:
+        """False while nobody knows which of its incidents have ended, when the claim holds until the next query."""
+        adapters, own = self._bases.adapters[gone.base], self._state
         try:
-            reported = _reported(gone)
+            state = JudgedState.from_json(gone.state, self._monitor.blank()).part(gone.base, adapters)
+            pods, reported = int(gone.state.get("pods", 1)), _reported(state.alerts)
             fleet = self._ask_fleet(list(reported)) if reported else ALONE
-            if fleet is None:
-                return False
-            self._put(gone.state)
         except Exception as error:  # as with a file
-            self._may_adopt = False
-            log.warning("state_not_adopted", pod=gone.pod, why=f"it cannot be read ({type(error).__name__})")
+            log.warning("state_not_adopted", pod=gone.pod, base=gone.base, why=f"it cannot be read ({_kind(error)})")
+            return True
+        if fleet is None:
             return False
-        self._may_adopt = False
-        self._alerts = {key: state.adopted(gone.pod) for key, state in self._alerts.items()}
-        self.judged = {**self.judged, **{key: max(upto, self.judged.get(key, 0)) for key, upto in judged.items()}}
-        self._end_elsewhere(fleet, reported)
+        goldens = {adapter: own.goldens[adapter] for adapter in adapters if adapter in self._reasons}
+        further = {key: upto for key, upto in state.judged.items() if own.judged.get(key, 0) < upto}
+        state.alerts = {key: alert.adopted(gone.pod) for key, alert in state.alerts.items()}
+        state.judged = {**own.part(gone.base, adapters).judged, **further}
+        own.take(gone.base, adapters, state)
+        self._judged_by_gone = {**self._judged_by_gone, **further}
+        self.pods = pods if self.pods == 1 else self.pods  # until it is known here
+        self._end_elsewhere(fleet, reported, gone.base)
         for adapter, golden in goldens.items():
             self._in_force(adapter, golden)
-        log.info("state_adopted", pod=gone.pod, saved_at=gone.at)
+        log.info("state_adopted", pod=gone.pod, base=gone.base, saved_at=gone.at)
         return True
 
-    def _end_elsewhere(self, fleet: Fleet, reported: Mapping[Subject, float]) -> None:
+    def _end_elsewhere(self, fleet: Fleet, reported: Mapping[Subject, float], base: str) -> None:
         """An incident that the fleet has ended since the state was saved is no incident here, and its evidence is
         spent. With that of a base end those of which it spoke: they were not reported by themselves."""
         ended = {subject: at for subject, at in reported.items() if _ended_at(fleet, self._cluster, subject) > at}
         speaks = any(kind is SubjectKind.BASE for kind, _ in ended)
-        covered = self._monitor.open_subjects - set(reported) if speaks else ()
+        covered = self._open_subjects(base) - set(reported) if speaks else ()
         for subject in (*ended, *covered):
             self._monitor.end_elsewhere(subject)
         for subject in ended:
             key = state_key(*subject)
             incident = Reported(at=_ended_at(fleet, self._cluster, subject))
-            after = replace(self._alerts[key], incident=incident, cause=Cause.NONE.value, cause_refined=False)
-            self._alerts = {**self._alerts, key: after}
+            after = replace(self._state.alerts[key], incident=incident, cause=Cause.NONE.value, cause_refined=False)
+            self._state.alerts = {**self._state.alerts, key: after}
 
 
-def _reported(gone: GoneState) -> dict[Subject, float]:
+def _reported(alerts: States) -> dict[Subject, float]:
     """The subjects whose incident was open, and when it was last reported so."""
-    alerts = {key: AlertState.from_json(row).incident for key, row in gone.state["alerts"].items()}
     split = {key: key.partition("/") for key in alerts}
-    return {(SubjectKind(split[key][0]), split[key][2]): own.at for key, own in alerts.items() if own.is_open}
+    incidents = {(SubjectKind(split[key][0]), split[key][2]): own.incident for key, own in alerts.items()}
+    return {subject: own.at for subject, own in incidents.items() if own.is_open}
+
+
+def _kind(error: Exception) -> str:
+    return type(error).__name__
 
 
 def _ended_at(fleet: Fleet, cluster: str, subject: Subject) -> float:

@@ -25,13 +25,15 @@ def check(path: Path, json: bool) -> int:
     missing, notes = [*missing_files(config), *faulty_canaries(config)], _notes(config)
     if json:
         problems = [str(problem) for problem in missing]
-        as_json({"file": str(path), "ok": not missing, "problems": problems, "notes": notes})
+        as_json(
+            {"file": str(path), "ok": not missing, "role": config.role, "problems": problems, "notes": notes},
+        )
         return int(bool(missing))
     for problem in missing:
         say(f"[red]✗[/red] {escape(str(problem))}")
     if not missing:
         adapters = sum(len(model.adapters) for model in config.models)
-        say(f"[green]✓[/green] {path}: {len(config.models)} base(s), {adapters} adapter(s)")
+        say(f"[green]✓[/green] {path}: {len(config.models)} base(s), {adapters} adapter(s), role {config.role}")
     for note in notes:
         say(f"[yellow]![/yellow] {escape(note)}")
     return int(bool(missing))
@@ -39,13 +41,14 @@ def check(path: Path, json: bool) -> int:
 
 def _notes(config: Config) -> list[str]:
     """Valid settings with an effect that their writer may not have intended."""
-    unkept = [m for m in config.models if config.scores(m) and m.golden_path is None and not config.keeps_weights(m)]
+    unkept = [m for m in config.replayed if config.scores(m) and m.golden_path is None and not config.keeps_weights(m)]
     notes = [f"probes.keep_golden_weights is false: of base {model.name}, {UNKEPT}" for model in unkept]
     if config.kafka and not config.sampling.rate:
         notes.append("sampling.rate is 0: requests are counted, and no response is examined")
     if config.alerts.pagerduty is None:
         notes.append("alerts.pagerduty is missing: nobody is paged")
-    if config.kafka and config.scoring.enabled and (by_engine := [m.name for m in config.models if m.served]):
+    by_engine = [model.name for model in config.replayed if not config.in_process(model)]
+    if config.kafka and config.scoring.enabled and by_engine:
         notes.append(f"of {', '.join(by_engine)} the engine answers the canaries; no sampled response is scored")
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
     notes += [
@@ -68,9 +71,11 @@ def _bases(config: Config) -> Iterator[tuple[str, str]]:
 
 def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
     """Paths of bases and adapters, which may come later."""
+    if not config.replayed:
+        return
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
-        if model.replay:
+        if model in config.replayed:
             adapters = enumerate(model.adapters)
             yield from ((f"models.{i}.adapters.{j}.path", str(a.path)) for j, a in adapters if a.path is not None)
 

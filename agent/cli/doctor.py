@@ -115,8 +115,15 @@ def _kafka(config: Config) -> Iterator[Check]:
     if config.kafka is None:
         yield Check("kafka", True, "not configured: no traffic is sampled")
         return
-    for check in check_connection(config.kafka):
+    is_witness = config.role == "witness"
+    for check in check_connection(config.kafka.of_witness(config.pod) if is_witness else config.kafka):
         yield Check(f"kafka {check.layer}", check.ok, check.observed, check.wanted)
+    if not is_witness:
+        return
+    for check in check_connection(config.kafka.of_ownership()):
+        if check.layer in ("topic", "group"):
+            wanted = f"{check.wanted}; `gapwatch migrate` creates the topic"
+            yield Check(f"kafka replays {check.layer}", check.ok, check.observed, wanted)
 
 
 def _store(config: Config) -> Iterator[Check]:
@@ -164,13 +171,14 @@ def _reachable(url: str) -> str:
 
 
 def model_checks(config: Config) -> Iterator[Check]:
-    if any(model.in_process for model in config.models) and find_spec("torch") is None:
+    if any(map(config.in_process, config.replayed)) and find_spec("torch") is None:
         yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
-        if not model.replay:
-            yield Check(f"base {model.name}", True, "not replayed: traffic is sampled and stored only")
+        if model not in config.replayed:
+            by_role = f" by role {config.role}" if model.replay else ""
+            yield Check(f"base {model.name}", True, f"not replayed{by_role}: traffic is sampled and stored only")
             continue
-        if model.served is not None:
+        if model.served is not None and not config.in_process(model):
             yield from _engine(model, model.served)
         elif model.path is not None:
             yield from _artefacts(config, model, model.path)

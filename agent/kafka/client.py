@@ -28,12 +28,19 @@ from kafka import (
 )
 from kafka.admin import MemberToRemove
 from kafka.cluster import collect_hosts
-from kafka.errors import FencedInstanceIdError, KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    AuthorizationError,
+    FencedInstanceIdError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import MemberState
 
 from agent.clock import Clock
-from agent.errors import Retryable
+from agent.errors import Refused, Retryable
 from agent.kafka.config import BOOTSTRAP_S as BOOTSTRAP_S
 from agent.kafka.config import Config as Config
 from agent.kafka.config import connection_options
@@ -67,14 +74,19 @@ class Client:
 
     on_change: called for each partition gained or lost, on the client's IO thread, before a poll returns its records
     on_revoke: called on that thread before partitions are given back, returns the offsets that may still be committed
+    in_steps: a rebalance takes from a member nothing but what goes to another one, and gives it to that one afterwards
+    (KIP-429); else it takes everything from all. All members of a group have to agree on it
     Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read,
     ValueError when its content or the address of a broker is malformed.
     """
 
-    def __init__(self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit) -> None:
+    def __init__(
+        self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit, in_steps: bool = False
+    ) -> None:
         self._config, self._on_change, self._on_revoke = config, on_change, on_revoke
         limit_client_logging()
-        self._kafka = _open(client_options(config))
+        assignors = {"partition_assignment_strategy": [CooperativeStickyAssignor]} if in_steps else {}
+        self._kafka = _open(client_options(config) | assignors)
         limit_client_logging()  # again: opening imports modules, each with a logger of its own
         try:
             self._take_partitions()
@@ -174,6 +186,10 @@ class Client:
     def _metric(self, name: str) -> list[float]:
         metrics = self._kafka.metrics(raw=True)
         return [float(metric.value()) for label, metric in metrics.items() if label.name == name]
+
+    def partition_count(self) -> int:
+        """How many partitions the topic has, as far as is known; 0 where there is no such topic."""
+        return len(self._kafka.partitions_for_topic(self._config.topic))
 
     def topic_names(self) -> set[str]:
         """Every topic that this user may see."""
@@ -312,6 +328,32 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = 1, settings: Mapp
         finally:
             admin.close()
     except KafkaError as error:
+        raise Retryable("kafka", error_text(error)) from error
+
+
+def grow_topic(config: Config, topic: str, partitions: int) -> tuple[int, int]:
+    """Creates the topic with the broker's own replication, or gives it more partitions where it has fewer; never takes
+    any away. How many it had, 0 where it was not there, and has.
+
+    Raises Retryable where no broker answers within PUBLISH_S, Refused where this user may not.
+    """
+    limit = {"bootstrap_timeout_ms": int(PUBLISH_S * 1000)}
+    try:
+        collect_hosts(list(config.bootstrap_servers))
+        admin = KafkaAdminClient(**connection_options(config) | limit)
+        try:
+            before = sum(len(described["partitions"]) for described in admin.describe_topics([topic]))
+            if not before:
+                admin.create_topics({topic: {"num_partitions": partitions}}, wait_for_metadata=True)
+            elif before < partitions:
+                admin.create_partitions({topic: partitions})
+            return before, max(before, partitions)
+        finally:
+            admin.close()
+    except AuthorizationError as error:
+        wanted = f"the rights to describe, create and alter topic {topic}, for the login of the section kafka"
+        raise Refused("kafka.replays_topic", error_text(error), wanted) from error
+    except (KafkaError, OSError, ValueError) as error:
         raise Retryable("kafka", error_text(error)) from error
 
 

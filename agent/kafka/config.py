@@ -59,6 +59,8 @@ class Config(BaseModel):
     session_timeout_ms: how long a silent member keeps its partitions
     max_poll_interval_ms: a member that does not poll for this long gives up its partitions
     max_record_bytes: longer ones are counted and rejected; auto_offset_reset: where to start without a commit
+    replays_topic: without records; by its partitions witnesses share the bases (``gapwatch migrate`` creates it)
+    replays_partitions: of it; None: as many as there are bases, so that each base can have a witness of its own
     format: of the records' values, the NAME of a file in agent/traffic/formats; auto recognises that of each record
     """
 
@@ -83,6 +85,8 @@ class Config(BaseModel):
     max_record_bytes: int = Field(default=1_000_000, ge=1)
     auto_offset_reset: Literal["earliest", "latest"] = "latest"
     format: Annotated[str, AfterValidator(_has_a_file)] = AUTO
+    replays_topic: str = Field(default="gapwatch.replays", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    replays_partitions: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -100,6 +104,15 @@ class Config(BaseModel):
         if self.ssl_keyfile and not self.ssl_certfile:
             raise ValueError("ssl_keyfile needs ssl_certfile: a key without its certificate proves nothing")
         return self
+
+    def of_ownership(self) -> Self:
+        """How a witness takes its share of ``replays_topic``: in one group with all other witnesses."""
+        own = {"topic": self.replays_topic, "group_id": f"{self.group_id}.witness", "mode": "group"}
+        return self.model_copy(update=own | {"auto_offset_reset": "latest"})
+
+    def of_witness(self, pod: str) -> Self:
+        """How a witness reads the traffic: alone in a group, so that it has every partition, and commits its own."""
+        return self.model_copy(update={"group_id": f"{self.group_id}.witness.{pod}", "mode": "group"})
 
     @property
     def uses_sasl(self) -> bool:

@@ -25,6 +25,7 @@ from agent.kafka.contract import (
     LinkStatus,
     PartitionChanges,
     PartitionRecords,
+    Share,
     StuckWatch,
     TopicPartition,
     nothing_to_commit,
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
+    in_steps: how partitions go from one member to another, see ``Client``; wait_s: the longest that a poll waits
+
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
     out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often. ``status``
     stays down over such replacements until records come or PROVEN_S have passed without an exception.
@@ -54,8 +57,11 @@ class Consumer:
     has fenced goes on without a name, which ``status`` says. So does one that was never let in by its name.
     """
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Clock | None = None, in_steps: bool = False, wait_s: float = POLL_S
+    ) -> None:
         self._config, self._clock = config, clock or Clock()
+        self._in_steps, self._wait_s = in_steps, wait_s
         self._client: Client | None = None
         self._opening: Future[Client] | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="kafka-open")
@@ -109,7 +115,7 @@ class Consumer:
     def _poll(self, client: Client) -> list[PartitionRecords]:
         self._polling = True
         try:
-            return client.poll(POLL_S)
+            return client.poll(self._wait_s)
         finally:
             self._polling = False
 
@@ -190,6 +196,14 @@ class Consumer:
     def ends(self) -> Mapping[TopicPartition, int]:
         return {partition: position + behind for partition, (position, behind) in self._positions_and_lag().items()}
 
+    def share(self) -> Share | None:
+        try:
+            if self._client is None or not self._client.is_group_member():
+                return None
+            return Share(frozenset(self._assigned), self._client.partition_count())
+        except Exception:  # as of a client whose next poll will fail
+            return None
+
     def _positions_and_lag(self) -> Mapping[TopicPartition, tuple[int, int]]:
         try:
             return self._client.positions_and_lag() if self._client else {}
@@ -260,8 +274,8 @@ class Consumer:
             self._give_up(f"partition {stuck[1]} is stuck at offset {positions[stuck]} with records waiting")
 
     def _ready(self) -> Client | None:
-        """The client, or None after a wait of at most POLL_S while there is none."""
-        if self._opening is not None and wait([self._opening], POLL_S).done:
+        """The client, or None after a wait of at most ``wait_s`` while there is none."""
+        if self._opening is not None and wait([self._opening], self._wait_s).done:
             self._client, self._opening = self._opening.result(), None
             if self._failures == 0:
                 self._up()
@@ -314,7 +328,7 @@ class Consumer:
             before_sleep=self._report_failure,
             reraise=True,
         )
-        return attempts(Client, self._config, self._note_change, self._before_revoke)
+        return attempts(Client, self._config, self._note_change, self._before_revoke, self._in_steps)
 
     def _check_name(self, old: Client) -> None:
         """Without records nothing is committed, so that nothing says that a name was taken. That heartbeats stopped

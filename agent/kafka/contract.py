@@ -139,6 +139,17 @@ class LinkStatus(NamedTuple):
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a member of a group has of its topic.
+
+    count: how many partitions there are; 0 where the topic is not there
+    """
+
+    partitions: frozenset[TopicPartition]
+    count: int
+
+
 class TopicConsumer(Protocol):
     """What a feed needs of a topic. One thread owns it. Nothing here raises because a broker is unreachable."""
 
@@ -157,6 +168,11 @@ class TopicConsumer(Protocol):
 
     def take_partition_changes(self) -> PartitionChanges:
         """Since the last call. To be applied before the records of the latest poll are used."""
+        ...
+
+    def share(self) -> Share | None:
+        """As of the last ``take_partition_changes``; None while it is no member of its group, or partitions are being
+        shared out."""
         ...
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:

@@ -16,6 +16,7 @@ from agent.kafka.contract import (
     Outgoing,
     PartitionChanges,
     PartitionRecords,
+    Share,
     TopicPartition,
     nothing_to_commit,
 )
@@ -108,6 +109,11 @@ class MemoryConsumer:
         changes = PartitionChanges(self._gained, self._lost)
         self._gained = self._lost = frozenset()
         return changes
+
+    def share(self) -> Share | None:
+        if not self.status.up or self._generation != self._topic.generation:
+            return None
+        return Share(frozenset(self._position), len(self._topic.partitions))
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         """Refused while the broker is away, and to a member that has not noticed a rebalance."""

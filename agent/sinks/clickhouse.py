@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 # Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
-    *("goldens", "verdicts", "notices", "states", "rounds", "flips"),
+    *("goldens", "verdicts", "notices", "states", "watching", "rounds", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # ClickHouse's codes for a value that does not fit its column: a retry cannot help.
@@ -156,7 +156,7 @@ class Sink:
 
     def _buffer(self, group: TableRows) -> None:
         if group.table == "states":
-            self._without_waiting(group.table)
+            self._without_waiting(group)
         sized = [(row, _size(row)) for row in group.rows]
         self._rest[group.table].extend(sized)
         self._bytes += sum(size for _, size in sized)
@@ -166,10 +166,12 @@ class Sink:
                 self._bytes -= rows.popleft()[1]
                 self.dropped += 1
 
-    def _without_waiting(self, table: str) -> None:
-        """A later state replaces the one before it: while the store is away one waits, and not one for each time."""
-        self._bytes -= sum(size for _, size in self._rest[table])
-        self._rest[table].clear()
+    def _without_waiting(self, later: TableRows) -> None:
+        """A later state replaces the one before it: while the store is away, one of each base waits."""
+        bases = {row["base"] for row in later.rows}
+        waiting = self._rest[later.table]
+        self._bytes -= sum(size for row, size in waiting if row["base"] in bases)
+        self._rest[later.table] = deque((row, size) for row, size in waiting if row["base"] not in bases)
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:

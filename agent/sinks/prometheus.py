@@ -12,7 +12,7 @@ from functools import singledispatch
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch
+from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from detectors.records import BaseRound, Evidence, Status, Verdict
@@ -61,8 +61,9 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(Calibration)
 @to_metrics.register(GoldenAccepted)
 @to_metrics.register(SavedState)
+@to_metrics.register(Watching)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
-    """Of an embedding and of a calibration their evidence is a metric; golden records and saved states have none."""
+    """Of an embedding and of a calibration their evidence is a metric; the others have none."""
 
 
 @to_metrics.register

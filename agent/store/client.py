@@ -244,13 +244,10 @@ def _query_text(name: str, folder: Traversable) -> str:
     return (folder / f"{name}.sql").read_text(encoding="utf-8")
 
 
-_COUNTED = """SELECT topic, partition, max(next) FROM (
-    SELECT topic, partition, last_offset + 1 AS next FROM request_counts
-    WHERE cluster = {cluster:String} AND if(consumer_group = '', has({adapters:Array(String)}, toString(adapter)),
-        consumer_group = {group:String})
-    UNION ALL SELECT topic, partition, next_offset AS next FROM batches
-    WHERE cluster = {cluster:String} AND consumer_group = {group:String} AND consumer_group != ''
-) GROUP BY topic, partition"""
+_COUNTED = """SELECT topic, partition, max(next) FROM counted
+WHERE cluster = {cluster:String} AND consumer_group IN ('', {group:String})
+    AND if(consumer_group = '', has({adapters:Array(String)}, toString(adapter)), true)
+GROUP BY topic, partition"""
 
 
 def counted_upto(
@@ -260,10 +257,12 @@ def counted_upto(
 
     group: of Kafka, "" where the agent reads without one; adapters: those that it watches
 
-    Counts are stored before the batch's own row, so after a crash between the two only the counts include the batch;
-    both are read. Rows without a group are of an agent without one, or of an earlier version, whose groups shared one
-    watermark: they hold for whoever watches their adapter, so that an upgrade counts nothing twice, and not for a group
-    that watches others, so that it skips nothing. Their batches name no adapter and hold for nobody.
+    Read from the table ``counted``, which the inserts of the counts fill (021_ownership.sql), so that no start waits
+    for a large table. Counts are stored before the batch's own row, so after a crash between the two only the counts
+    include the batch; the table has the offsets of both. Rows without a group are of an agent without one, or of an
+    earlier version, whose groups shared one watermark: they hold for whoever watches their adapter, so that an
+    upgrade counts nothing twice, and not for a group that watches others, so that it skips nothing. Their batches
+    name no adapter and hold for nobody.
     """
     given = {"cluster": cluster, "group": group, "adapters": list(adapters)}
     rows = client.query(_COUNTED, parameters=given).result_rows

@@ -84,11 +84,17 @@ WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND sub
 GROUP BY pod, subject_kind, subject"""
 
 
+# Of pods of an earlier version nothing is known, and they judge whatever they have a verdict on.
+_WATCHED = """SELECT pod, arrayIntersect(argMax(watching.subjects, at), {keys:Array(String)}) FROM watching
+WHERE cluster = {cluster:String} AND pod IN {pods:Array(String)} GROUP BY pod"""
+
+
 def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject], spacing_s: float) -> Fleet:
     """What this pod has to know of the others to report on these subjects.
 
-    A pod is live where its heartbeat is at most three minutes old, and judges a subject where its last verdict is at
-    most two hours old: one whose verdicts are written when they change has one an hour. Losing sight of a subject does
+    A pod is live where its heartbeat is at most three minutes old, and judges a subject where it says so, or says
+    nothing of what it judges, and its last verdict is at most two hours old: one whose verdicts are written when they
+    change has one an hour. Losing sight of a subject does
     not end its incident: of each pod the latest verdict up to a week old counts that is not unmonitorable. A member
     that is covered by its base's incident has none of its own.
     """
@@ -135,6 +141,7 @@ def _judged(
     rows = _rows(client, _JUDGED, cluster=cluster, subjects=sorted({name for _, name in subjects}), pods=pods)
     before = _measured_before(client, cluster, [row[:3] for row in rows if not row[4]])
     members = [(pod, base, is_blind) for pod, kind, _, base, _, is_blind, _ in rows if kind == SubjectKind.ADAPTER]
+    watched = _watched(client, cluster, subjects, pods)
     judged: dict[str, dict[str, JudgedBy]] = {}
     for pod, kind, subject, base, measured, is_blind, has_changed in rows:
         own = [blind for name, of_base, blind in members if (name, of_base) == (pod, base)]
@@ -142,8 +149,16 @@ def _judged(
         blind = bool(is_blind) and (kind == SubjectKind.ADAPTER or all(own))
         status = measured or before.get((pod, kind, subject), "")
         how = JudgedBy(status == Status.DEGRADED, blind, bool(has_changed))
-        judged.setdefault(state_key(SubjectKind(kind), subject), {})[pod] = how
+        key = state_key(SubjectKind(kind), subject)
+        if key in watched.get(pod, (key,)):
+            judged.setdefault(key, {})[pod] = how
     return judged
+
+
+def _watched(client: Client, cluster: str, subjects: Collection[Subject], pods: list[str]) -> dict[str, list[str]]:
+    """Pod -> which of these it judges, as state keys; without pods that do not say so."""
+    keys = [state_key(*subject) for subject in subjects]
+    return dict(_rows(client, _WATCHED, cluster=cluster, keys=keys, pods=pods))
 
 
 def _measured_before(client: Client, cluster: str, blind: list[Judging]) -> dict[Judging, str]:

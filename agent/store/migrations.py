@@ -197,7 +197,7 @@ def statements(text: str, replicated: bool, on_cluster: str) -> str:
     if replicated:
         text = re.sub(r"ENGINE = (\w*MergeTree)(?:\((\w+)\))?", _replicated, text)
     if on_cluster:
-        named = r"((?:CREATE (?:TABLE|VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE) \w+)"
+        named = r"((?:CREATE (?:TABLE|(?:MATERIALIZED )?VIEW) IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE) \w+)"
         text = re.sub(named, rf"\1 ON CLUSTER '{on_cluster}'", text)
     return text
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from agent.alerting.fleet import Fleet, GoneState, spacing
+from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Config, Model
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.fleet import Subject, fleet
-from agent.store.handover import gone_state
+from agent.store.handover import Wanted, gone_states
 from agent.store.table_rows import Origin
-from detectors.records import SubjectKind
 
 TIMEOUT_S = 0.5
 
@@ -80,18 +80,24 @@ class StoreReader:
             return None
         return answer
 
-    def gone_state(self, wait_s: float = TIMEOUT_S) -> GoneState | None:
-        """The state of a pod that is gone, claimed for this one (agent/store/handover.py). None without one, and
-        without an answer in time: a claim of this pod that was made by then holds at the next query."""
+    def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
+        """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);
+        none without an answer in time: a claim of this pod that was made by then holds at the next query.
+
+        later_than: base -> seconds since the epoch, of which a state has to be later
+        """
         config = self._config
         place = Origin(config.cluster, config.pod, consumer_group=config.consumer_group)
+        models = [model for model in config.models if model.name in later_than]
+        wanted = [Wanted(model.name, _subjects(model), later_than[model.name]) for model in models]
+        own_first = config.role != "witness"
         try:
-            gone: GoneState | None = self._soon(lambda client: gone_state(client, place, _subjects(config)), wait_s)
+            gone: Sequence[GoneState] = self._soon(lambda client: gone_states(client, place, wanted, own_first), wait_s)
         except AgentError as error:
             if str(error) != self._no_state_why:
                 log.warning("states_not_read", why=str(error), cost="evidence begins at 0")
             self._no_state_why = str(error)
-            return None
+            return ()
         return gone
 
     def _soon(self, question: Callable[[store.Client], Any], wait_s: float = TIMEOUT_S) -> Any:
@@ -146,7 +152,6 @@ class StoreReader:
             client.close()
 
 
-def _subjects(config: Config) -> list[str]:
-    """State keys of what this configuration watches."""
-    bases = [state_key(SubjectKind.BASE, model.name) for model in config.models]
-    return [*bases, *(state_key(SubjectKind.ADAPTER, own.name) for model in config.models for own in model.adapters)]
+def _subjects(model: Model) -> list[str]:
+    """State keys of what is judged of one base."""
+    return [state_key(*subject) for subject in subjects_of(model.name, [own.name for own in model.adapters])]

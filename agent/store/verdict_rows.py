@@ -6,7 +6,7 @@ The on-call questions in dashboards/sql and ``gapwatch rejudge`` read these colu
 
 from __future__ import annotations
 
-from agent.records import Heartbeat, Notice
+from agent.records import Heartbeat, Notice, Watching
 from agent.store.table_rows import NAN, Origin, Row, TableRows, fields_of, identity_columns, subject_columns, when
 from detectors.records import Evidence, Verdict
 
@@ -76,6 +76,12 @@ def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
         "details": dict(notice.details),
     }
     return (TableRows("notices", (row,)),)
+
+
+def watching_rows(watching: Watching, origin: Origin) -> tuple[TableRows, ...]:
+    """One row, which replaces the one before it of this pod."""
+    row = {**origin.columns, "at": when(watching.at), "subjects": list(watching.subjects)}
+    return (TableRows("watching", (row,)),)
 
 
 def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...]:  # noqa: ARG001 - it has its own

@@ -57,6 +57,14 @@ class Backlog:
                     taken.append(waiting.popleft())
         return taken
 
+    def clear(self) -> list[Interaction]:
+        """All that wait, which wait no more."""
+        with self._lock:
+            cleared = [interaction for waiting in self._waiting.values() for interaction in waiting]
+            for waiting in self._waiting.values():
+                waiting.clear()
+        return cleared
+
     def give_back(self, untouched: Iterable[Interaction]) -> None:
         """Interactions that were taken and not looked at, in the order taken: they come first again, and are never
         shed."""

@@ -35,16 +35,25 @@ class CanaryFeed:
         self._silence = None if every_s is None else Silence(every_s, own_every_s)
         self._next = dict.fromkeys(self._bases, 0)
         self._finished: list[CanaryResult] = []
+        self._owned = frozenset(self._bases)
+
+    def own(self, bases: frozenset[str]) -> None:
+        """From now on these are this agent's: of others nothing is handed out, and none of them is overdue."""
+        if self._silence is not None:
+            for base in self._owned ^ bases:
+                self._silence.forget(base)
+        self._owned = bases
+        self._finished = [result for result in self._finished if base_of(result) in bases]
 
     def receive(self, result: object) -> None:
         """One result of the worker; those of other kinds are not for this feed."""
-        if isinstance(result, CanaryResult):
+        if isinstance(result, CanaryResult) and base_of(result) in self._owned:
             self._finished.append(result)
         if self._silence is None:
             return
         match result:
             case Blocked():
-                self._silence.block(self._bases, result)
+                self._silence.block(self._owned, result)
             case BaseRound():
                 self._silence.unblock([result.base])
 
@@ -61,12 +70,17 @@ class CanaryFeed:
     def _overdue(self, now: float) -> list[BaseRound]:
         if self._silence is None:
             return []
-        reasons = {base: self._silence.reason(base, now) for base in self._bases}
+        reasons = {base: self._silence.reason(base, now) for base in self._bases if base in self._owned}
         return [
             blocked_round(base, self._bases[base], self._next[base], now, blocked.reason, blocked.why)
             for base, blocked in reasons.items()
             if blocked
         ]
+
+
+def base_of(result: CanaryResult) -> str:
+    """Which base it is about."""
+    return result.round.base if isinstance(result, FaultReplay) else result.base
 
 
 def blocked_round(base: str, adapters: Sequence[str], number: int, now: float, reason: Reason, why: str) -> BaseRound:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -107,6 +107,15 @@ class CauseReplays:
         """The records in force, each with the signatures that were made for an open incident of its adapter."""
         signed = self._signed
         return {name: signed[name] if _is_of(signed.get(name), golden) else golden for name, golden in goldens.items()}
+
+    def forget(self, base: str, adapters: Collection[str]) -> None:
+        """Another agent judges this base from now on, and names the causes of its incidents."""
+        self._take()
+        self._jobs = deque(job for job in self._jobs if _wanted(job).round.base != base)
+        for name in adapters:
+            self._signed.pop(name, None)
+        for subject in ((SubjectKind.BASE, base), *((SubjectKind.ADAPTER, name) for name in adapters)):
+            self._known.pop(subject, None)
 
     @property
     def waiting(self) -> bool:

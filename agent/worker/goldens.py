@@ -41,6 +41,10 @@ class Goldens:
         self._folder, self._base, self._pins, self._fetch = folder, base, dict(pins), fetch
         self.held: dict[str, Golden | Unmonitorable] = {}
 
+    def forget(self) -> None:
+        """Nothing is in force until the next ``look``, which tells of each record again."""
+        self.held = {}
+
     def look(self) -> list[GoldenAccepted]:
         """Look for missing and for newer records; each one that is in force from now on and was not before."""
         return [accepted for adapter in self._pins if (accepted := self._look(adapter)) is not None]

@@ -40,13 +40,20 @@ class StoredGolden:
 
 
 @dataclass(frozen=True, slots=True)
+class Owned:
+    """From now on these bases are replayed and scored here, and no others."""
+
+    bases: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End. budget_s: seconds within which"""
 
     budget_s: float
 
 
-Control = Judged | Verdict | GoldenAccepted | StoredGolden | Stop
+Control = Judged | Verdict | GoldenAccepted | StoredGolden | Owned | Stop
 Down = Control | ToScore
 
 

@@ -31,6 +31,7 @@ from agent.worker.messages import (
     GoldenWanted,
     Judged,
     Logged,
+    Owned,
     Started,
     Stop,
     StoredGolden,
@@ -87,6 +88,8 @@ class ModelChild:
         if settings.ceiling is not None and not memory_ceiling.may_use_gpu(settings.config.probes.device):
             memory_ceiling.limit_own_data(settings.ceiling)
         worker = Worker(self._bases, settings.schedule, Clock(), [self._send])
+        if settings.owned is not None:
+            worker.own(settings.owned)
         self._pipe.send(Started())
         worker.open()
         return self._serve(worker)
@@ -112,6 +115,8 @@ class ModelChild:
                 worker.score(record.interactions)
             case StoredGolden():
                 self._stored.put(record)
+            case Owned():
+                worker.own(record.bases)
             case Judged():
                 for made in self._unjudged.get(record.base, ()):
                     if (made.number, made.at) == (record.number, record.at):

@@ -96,6 +96,8 @@ class ModelProcess:
         self._work = WorkQueue(bases)
         self._results: Results[Result | Blocked] = Results(receivers)
         self._numbers = dict(settings.numbers)
+        self._adapters = bases
+        self._owned = frozenset(bases) if settings.owned is None else settings.owned
         self._accepted: dict[str, str] = {}
         self._incidents: set[tuple[SubjectKind, str]] = set()
         self._stop = threading.Event()
@@ -131,6 +133,15 @@ class ModelProcess:
                 self._work.put(replace(finding, data=b""))
             case Verdict(share_of=ShareOf.DRAWS | ShareOf.SCORES) | Verdict(reason=Reason.ALARM):
                 self._follow(finding)
+
+    def own(self, bases: frozenset[str]) -> None:
+        """From now on these are replayed and scored: one that came has a round at once, one that went is released."""
+        for base in self._owned - bases:
+            self._no_room[base].end()
+            for adapter in self._adapters[base]:
+                self._accepted.pop(adapter, None)  # it is told of again when the base comes back
+        self._owned = bases
+        self._work.own(bases)
 
     def deliver(self) -> None:
         """Hand everything that was finished since the last call to the receivers; never waits."""
@@ -238,7 +249,7 @@ class ModelProcess:
 
     def _send(self, life: _Life) -> None:
         try:
-            life.pipe.send(replace(self._settings, numbers=dict(self._numbers)))
+            life.pipe.send(replace(self._settings, numbers=dict(self._numbers), owned=self._owned))
             while not life.over:
                 record = self._work.take(SEND_S)
                 if record is not None:

@@ -85,12 +85,23 @@ class ResponseFeed:
         self._every_s, self._scored = every_s, scored
         self._silence = Silence(every_s)
         self._turn_began: float | None = None
+        self._owned = frozenset(self._bases)
+
+    def own(self, bases: frozenset[str]) -> None:
+        """From now on these are this agent's: what has come of others is dropped, and none of them is overdue."""
+        for base in self._owned ^ bases:
+            self._silence.forget(base)
+            before = self._bases[base]
+            self._bases[base] = _Waiting(before.adapters, number=before.number)
+        self._owned = bases
 
     def receive(self, result: object) -> None:
         """One result of the worker, in the order in which they came; those of other kinds are not for this feed."""
         match result:
-            case ScoredBatch() | LiveIdentities() | GoldenAccepted() if result.base not in self._bases:
-                return  # no response of that base is scored here
+            case ScoredBatch(base=base) | LiveIdentities(base=base) | GoldenAccepted(base=base) if (
+                base not in self._owned
+            ):
+                return
             case ScoredBatch():
                 waiting = self._bases[result.base]
                 waiting.scores += result.results.scores
@@ -106,11 +117,11 @@ class ResponseFeed:
                 self._turn_began = result.began
                 self._silence.unblock(self._bases)
             case Blocked():
-                self._silence.block(self._bases, result)
+                self._silence.block(self._owned, result)
 
     def poll(self, now: float) -> list[ScoredResponses]:
         """The round of each base that is due; never waits."""
-        return [given for base in self._bases if (given := self._of(base, now)) is not None]
+        return [given for base in self._bases if base in self._owned and (given := self._of(base, now)) is not None]
 
     def _of(self, base: str, now: float) -> ScoredResponses | None:
         waiting = self._bases[base]

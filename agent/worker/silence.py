@@ -49,6 +49,12 @@ class Silence:
         for base in bases:
             self._blocked.pop(base, None)
 
+    def forget(self, base: str) -> None:
+        """It comes or goes: how long it was silent before says nothing."""
+        self._last.pop(base, None)
+        self._asked.pop(base, None)
+        self._blocked.pop(base, None)
+
     def reason(self, base: str, now: float) -> Blocked | None:
         """Why nothing came, once in each such stretch; None while the base is not overdue."""
         leap = now - self._asked.get(base, now)

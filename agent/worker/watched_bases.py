@@ -34,6 +34,7 @@ class ModelSettings:
     scoring: how responses are scored, None where they are not; sampler: the deployment's
     numbers: base -> number of its next canary round, 0 where there was none
     ceiling: bytes that the process may hold, None for no limit of its own
+    owned: bases that are replayed and scored, None for all; a witness is told of others later
     """
 
     config: Config
@@ -42,11 +43,12 @@ class ModelSettings:
     sampler: SamplingParameters
     numbers: Mapping[str, int] = field(default_factory=dict)
     ceiling: int | None = None
+    owned: frozenset[str] | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:
         """Those that are loaded, or asked of their engine."""
-        return tuple(model for model in self.config.models if model.replay)
+        return self.config.replayed
 
 
 def watched_bases(settings: ModelSettings, fetch: Fetch) -> list[WatchedBase]:
@@ -59,7 +61,7 @@ def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase
     runner, retokenise = runner_of(config, model), Retokenise(config.scoring.retokenise)
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
     scorer = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
-    responses = scorer if model.in_process else None
+    responses = scorer if settings.config.in_process(model) else None
     names = tuple(adapter.name for adapter in model.adapters)
     number = settings.numbers.get(model.name, 0)
     return WatchedBase(model.name, runner, _goldens(config, model, fetch), names, responses, number)
@@ -75,7 +77,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
     probes = config.probes
     accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
     adapters = {adapter.name: "" if adapter.path is None else str(adapter.path) for adapter in model.adapters}
-    if model.served is not None:
+    if model.served is not None and not config.in_process(model):
         in_engine = {"base": model.served.base or model.name, "adapters": adapters, "served": model.served.settings}
         return _made(runner_registry.SERVED, in_engine, {})
     filled_in = {

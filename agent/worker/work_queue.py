@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.worker.backlog import Backlog
-from agent.worker.messages import Control, ToScore
+from agent.worker.messages import Control, Owned, ToScore
 from probes.scoring.interaction import Interaction
 
 # Responses of one base that are sent ahead of what was done of it: two batches, so that the process waits for none.
@@ -28,6 +28,7 @@ class WorkQueue:
         self._base_of = {name: base for base, adapters in bases.items() for name in adapters}
         self._backlogs = {base: Backlog(adapters, room) for base, adapters in bases.items()}
         self._controls: deque[Control] = deque()
+        self._owned: Owned | None = None  # not sent yet; apart, because it may not be dropped
         self._sent: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -41,6 +42,16 @@ class WorkQueue:
                     self._backlogs[base].add(interaction)
             self._changed.notify()
 
+    def own(self, bases: frozenset[str]) -> None:
+        """The process is told before anything else that these are its bases now. Responses of others wait no more, and
+        are counted as lost."""
+        with self._changed:
+            for base, backlog in self._backlogs.items():
+                if base not in bases:
+                    self._lost.update(interaction.adapter for interaction in backlog.clear())
+            self._owned = Owned(bases)
+            self._changed.notify()
+
     def put(self, control: Control) -> None:
         """Sent before responses, in order. Beyond MOST_CONTROLS the oldest are dropped: the process reads nothing."""
         with self._changed:
@@ -52,7 +63,10 @@ class WorkQueue:
     def take(self, timeout_s: float) -> Control | ToScore | None:
         """The next thing to send; None where there is none within that time."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._controls) or self._may_send(), timeout_s)
+            self._changed.wait_for(lambda: bool(self._owned or self._controls) or self._may_send(), timeout_s)
+            if self._owned is not None:
+                owned, self._owned = self._owned, None
+                return owned
             return self._controls.popleft() if self._controls else self._to_score()
 
     def done(self, counts: Mapping[str, int]) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -133,6 +134,7 @@ class Worker:
         backlog: int = 64,
     ) -> None:
         self._bases = {base.name: base for base in bases}
+        self._owned = frozenset(self._bases)
         self._schedule, self._clock = schedule, clock
         self._base_of = {name: base.name for base in bases if base.responses for name in base.adapters}
         self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
@@ -180,6 +182,11 @@ class Worker:
             base = self._base_of.get(interaction.adapter)
             if base is not None:
                 self._backlogs[base].add(interaction)
+
+    def own(self, bases: frozenset[str]) -> None:
+        """From now on these are replayed and scored: one that came has a round in the next turn; one that went is
+        closed by then, a pass of it that is under way is broken off, and nothing of it is remembered."""
+        self._owned = bases
 
     def deliver(self) -> None:
         """Hand everything that was finished since the last call to the receivers; never waits."""
@@ -253,10 +260,33 @@ class Worker:
 
     def _turn(self) -> bool:
         """True when there was something to do. However busy one kind of work is, the others get their turn."""
+        self._release_others()
         regenerated = self._texts()
-        looked = [self._look(base) for base in self._bases.values()]
-        scored = [self._batch(base) for base in self._bases.values()]
+        looked = [self._look(base) for base in self._own_bases()]
+        scored = [self._batch(base) for base in self._own_bases()]
         return any((regenerated, *looked, *scored, self._replay_fault()))
+
+    def _own_bases(self) -> list[WatchedBase]:
+        return [base for base in self._bases.values() if base.name in self._owned]
+
+    def _release_others(self) -> None:
+        """What is not owned takes no memory, and what was sent of it is dealt with."""
+        for base in self._bases.values():
+            if base.name in self._owned:
+                continue
+            self._done.update(interaction.adapter for interaction in self._backlogs[base.name].clear())
+            if base.last is not None or base.looked is not None:
+                self._release(base)
+
+    def _release(self, base: WatchedBase) -> None:
+        base.last = base.looked = None
+        base.goldens.forget()
+        if base.responses is not None:
+            base.responses.take()
+        self._causes.forget(base.name, base.adapters)
+        if base.opened:
+            base.opened = False
+            base.runner.close()
 
     def _texts(self) -> bool:
         done = 0
@@ -267,7 +297,10 @@ class Worker:
 
     def _regenerate(self, wanted: _TextsWanted) -> None:
         base, now = self._bases[wanted.base], self._clock.now()
-        for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, self._stopped):
+        if not base.opened:
+            return  # it went meanwhile
+        stop = partial(self._stopped, base)
+        for changed in flips(base.runner, wanted.round, base.goldens.held, self._schedule.flips, stop):
             adapter, number = wanted.round.adapter, wanted.round.number
             self._results.put(Flip(adapter=adapter, base=wanted.base, round=number, at=now, **changed._asdict()))
 
@@ -276,16 +309,18 @@ class Worker:
         if not self._causes.waiting or (self._round_due() and not self._causes.overdue):
             return False
         base = self._bases[self._causes.base]
-        replayed = self._causes.step(base.runner, base.goldens.held, lambda: self._stopped() or self._round_due())
+        if base.name not in self._owned:
+            self._causes.forget(base.name, base.adapters)
+            return True
+        stopped = partial(self._stopped, base)
+        replayed = self._causes.step(base.runner, base.goldens.held, lambda: stopped() or self._round_due())
         if replayed is not None:
             self._results.put(replayed)
         return True
 
     def _round_due(self) -> bool:
         now, schedule = self._clock.now(), self._schedule
-        return schedule.canaries and any(
-            due(now, base.last, schedule.every(base.name)) for base in self._bases.values()
-        )
+        return schedule.canaries and any(due(now, base.last, schedule.every(base.name)) for base in self._own_bases())
 
     def _look(self, base: WatchedBase) -> bool:
         """A canary round if one is due, else a look for golden records if that is due for the responses' sake."""
@@ -330,8 +365,8 @@ class Worker:
     def _replayed(self, base: WatchedBase, number: int, at: float) -> BaseRound | None:
         started = self._clock.steady()
         scheduled = Scheduled(base.name, number, at, self._schedule.budget, self._schedule.seed)
-        goldens = self._causes.with_signatures(base.goldens.held)
-        done = replay_base_round(base.runner, goldens, scheduled, self._stopped, base.kept)
+        held, stop = self._causes.with_signatures(base.goldens.held), partial(self._stopped, base)
+        done = replay_base_round(base.runner, held, scheduled, stop, base.kept)
         return None if done is None else replace(done, duration_s=self._clock.steady() - started)
 
     def _look_for_responses(self, base: WatchedBase) -> None:
@@ -369,7 +404,7 @@ class Worker:
         if base.opened:
             ends = self._batch_ends()
             untouched = base.responses.process(
-                batch, base.goldens.held, lambda: self._stopped() or self._clock.now() >= ends
+                batch, base.goldens.held, lambda: self._stopped(base) or self._clock.now() >= ends
             )
             backlog.give_back(untouched)
             self._done.subtract(interaction.adapter for interaction in untouched)
@@ -382,7 +417,7 @@ class Worker:
         """When something else is due next: a canary round of any base, or the responses' own round, which takes what
         was scored by then. Where rounds take longer than their schedule that is at once: a batch has TURN_S all the
         same."""
-        bases, schedule = self._bases.values(), self._schedule
+        bases, schedule = self._own_bases(), self._schedule
         due_at: list[float] = []
         if schedule.canaries:
             due_at += [(base.last or 0.0) + schedule.every(base.name) for base in bases]
@@ -390,8 +425,9 @@ class Worker:
             due_at += [(base.looked or 0.0) + schedule.responses_every_s for base in bases]
         return max(min(due_at, default=0.0), self._clock.now() + TURN_S)
 
-    def _stopped(self) -> bool:
-        return self._stop.is_set()
+    def _stopped(self, base: WatchedBase | None = None) -> bool:
+        """base: whose models are at work: one that went is waited for no longer"""
+        return self._stop.is_set() or (base is not None and base.name not in self._owned)
 
 
 def _identities(base: WatchedBase) -> dict[str, Identity]:

@@ -11,13 +11,19 @@ WITH rows_by_pod AS (
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
 beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
--- Of several pods the one that judged it last; one that shows signs of life has said the same since its last row.
+watched AS (SELECT cluster, pod, argMax(w.subjects, w.at) AS subjects FROM watching AS w GROUP BY cluster, pod),
+-- Of several pods the one that judged it last; one that shows signs of life has said the same since its last row, of what
+-- it still judges.
 latest AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, v.base AS base,
-        max(greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR))) AS last_judged,
-        argMax(v.verdict, greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR))) AS verdict
+        max(greatest(v.last_row, least(if(w.pod = '' OR has(w.subjects, concat(v.subject_kind, '/', v.subject)), b.beat, v.last_row), v.last_row + INTERVAL 1 HOUR))) AS last_judged,
+        argMax(
+            v.verdict,
+            greatest(v.last_row, least(if(w.pod = '' OR has(w.subjects, concat(v.subject_kind, '/', v.subject)), b.beat, v.last_row), v.last_row + INTERVAL 1 HOUR))
+        ) AS verdict
     FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
+        LEFT JOIN watched AS w ON v.cluster = w.cluster AND v.pod = w.pod
     GROUP BY cluster, subject_kind, subject, base
     HAVING last_judged > now() - toIntervalHour({hours:UInt32})
 )

@@ -12,13 +12,16 @@ WITH rows_by_pod AS (
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
 beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
--- A pod that shows signs of life has said the same since its last row.
+watched AS (SELECT cluster, pod, argMax(w.subjects, w.at) AS subjects FROM watching AS w GROUP BY cluster, pod),
+-- A pod that shows signs of life has said the same since its last row, of what it still judges.
 by_pod AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, v.base AS base, v.pod AS pod,
-        greatest(v.last_row, least(b.beat, v.last_row + INTERVAL 1 HOUR)) AS judged, v.latest AS latest, v.badness AS badness,
-        b.beat > now() - INTERVAL 3 MINUTE AS is_alive
+        if(w.pod = '' OR has(w.subjects, concat(v.subject_kind, '/', v.subject)), b.beat, v.last_row) AS beat,
+        greatest(v.last_row, least(beat, v.last_row + INTERVAL 1 HOUR)) AS judged, v.latest AS latest, v.badness AS badness,
+        beat > now() - INTERVAL 3 MINUTE AS is_alive
     FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
+        LEFT JOIN watched AS w ON v.cluster = w.cluster AND v.pod = w.pod
     WHERE judged > now() - toIntervalHour({hours:UInt32})
 ),
 -- Verdicts of every pod that is alive count; of a pod that is gone, only if its verdict is the latest on the subject.

@@ -213,6 +213,19 @@ class EProcessBank(Generic[Key]):
         if stream in self.index:
             self.rows.forget(self.index[stream])
 
+    def part(self, wanted: Callable[[Key], bool]) -> Self:
+        """Some of the streams, in their order, each as it is."""
+        chosen = [stream for stream in self.index if wanted(stream)]
+        rows = np.array([self.index[stream] for stream in chosen], dtype=np.int64)
+        return type(self)(self.rows.part(rows), {stream: row for row, stream in enumerate(chosen)})
+
+    def joined(self, more: Self) -> Self:
+        """These streams and those of another bank, which has none of the same."""
+        if not (self.index and more.index):
+            return self if self.index else more
+        index = self.index | {stream: len(self.index) + row for stream, row in more.index.items()}
+        return type(self)(self.rows.joined(more.rows), index)
+
     def to_json(self, form: Callable[[Key], Any] | None = None) -> dict[str, Any]:
         """Every number to the last bit, which ``from_json`` gives back.
 

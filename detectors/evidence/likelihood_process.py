@@ -14,9 +14,9 @@ Source: docs/mathematics.md#weighted-mean-and-clipped-mixture-e-process; Shin, R
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +67,12 @@ class LikelihoodProcesses(EProcessBank[Stream]):
         """Forget these streams altogether; unknown ones are passed over."""
         dropped = {stream for stream in streams if stream in self.index}
         if dropped:
-            remaining = [stream for stream in self.index if stream not in dropped]
-            self.rows = self.rows.part(np.array([self.index[stream] for stream in remaining], dtype=np.int64))
-            self.index = {stream: row for row, stream in enumerate(remaining)}
-            self.by_adapter = {}
-            self._sort_by_adapter(self.index)
+            remaining = self.part(lambda stream: stream not in dropped)
+            self.rows, self.index, self.by_adapter = remaining.rows, remaining.index, remaining.by_adapter
+
+    def part_of(self, wanted: Callable[[str], bool]) -> Self:
+        """All streams of some adapters."""
+        return self.part(lambda stream: wanted(stream[0]))
 
     def measured_at(self, stream: Stream) -> float:
         """``at`` of the stream's last "+1", -inf where it had none."""

@@ -8,7 +8,7 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -139,6 +139,13 @@ class State:
 
     streams: EProcessBank[DriftStream] = field(default_factory=EProcessBank[DriftStream])
     banks: dict[DriftStream, ReferenceBank] = field(default_factory=dict)
+
+    def part(self, wanted: Callable[[str], bool]) -> State:
+        banks = {stream: bank for stream, bank in self.banks.items() if wanted(stream[0])}
+        return State(self.streams.part(lambda stream: wanted(stream[0])), banks)
+
+    def joined(self, more: State) -> State:
+        return State(self.streams.joined(more.streams), self.banks | more.banks)
 
     def to_json(self) -> dict[str, Any]:
         banks = {_text(stream): bank.to_json() for stream, bank in self.banks.items()}

@@ -7,7 +7,7 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -94,6 +94,13 @@ class State:
 
     ratios: LikelihoodProcesses[SamplerStream] = field(default_factory=LikelihoodProcesses)
     histories: dict[str, TokenHistory] = field(default_factory=dict)
+
+    def part(self, wanted: Callable[[str], bool]) -> State:
+        histories = {adapter: history for adapter, history in self.histories.items() if wanted(adapter)}
+        return State(self.ratios.part_of(wanted), histories)
+
+    def joined(self, more: State) -> State:
+        return State(self.ratios.joined(more.ratios), self.histories | more.histories)
 
     def to_json(self) -> dict[str, Any]:
         histories = {adapter: history.to_json() for adapter, history in self.histories.items()}

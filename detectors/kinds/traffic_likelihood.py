@@ -6,7 +6,7 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -138,6 +138,24 @@ class State:
     clipped_alone: LikelihoodProcesses[AlternativeStream] = field(default_factory=LikelihoodProcesses)
     paths: dict[str, AxisLikelihood] = field(default_factory=dict)
     earlier: dict[str, list[EarlierPath]] = field(default_factory=dict)
+
+    def part(self, wanted: Callable[[str], bool]) -> State:
+        return State(
+            self.ratios.part_of(wanted),
+            self.clipped.part_of(wanted),
+            self.clipped_alone.part_of(wanted),
+            {name: path for name, path in self.paths.items() if wanted(name)},
+            {name: parts for name, parts in self.earlier.items() if wanted(name)},
+        )
+
+    def joined(self, more: State) -> State:
+        return State(
+            self.ratios.joined(more.ratios),
+            self.clipped.joined(more.clipped),
+            self.clipped_alone.joined(more.clipped_alone),
+            self.paths | more.paths,
+            self.earlier | more.earlier,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

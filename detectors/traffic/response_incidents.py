@@ -5,7 +5,7 @@ The counterpart of detectors/verdicts/canary_incidents.py. ``to_json`` and ``bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from detectors.traffic.rank_report import with_ranks
 from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_force, sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
+from detectors.verdicts.exchange import Subject, exchanged
 from detectors.verdicts.incident import Incident, Rules
 
 
@@ -92,6 +93,16 @@ class ResponseIncidents:
         self.incidents.pop(adapter, None)
         self.latest.pop(adapter, None)
         self.calibrations.pop(adapter, None)
+
+    def take(self, subjects: Collection[Subject], source: ResponseIncidents) -> None:
+        """What ``source`` remembers of these subjects, and no more, is remembered of them from now on."""
+        adapters = {name for kind, name in subjects if kind is SubjectKind.ADAPTER}
+        bases = {name for kind, name in subjects if kind is SubjectKind.BASE}
+        self.incidents = exchanged(self.incidents, source.incidents, adapters)
+        self.latest = exchanged(self.latest, source.latest, adapters)
+        self.calibrations = exchanged(self.calibrations, source.calibrations, adapters)
+        self.bases = exchanged(self.bases, source.bases, bases)
+        self.latest_bases = exchanged(self.latest_bases, source.latest_bases, bases)
 
     def to_json(self) -> dict[str, Any]:
         return {adapter: incident.to_json() for adapter, incident in self.incidents.items()}

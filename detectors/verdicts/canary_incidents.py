@@ -5,7 +5,7 @@ The counterpart of detectors/traffic/response_incidents.py. ``to_json`` is part 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +14,10 @@ from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, S
 from detectors.registry import Detector
 from detectors.saved_config import config_json, same_config
 from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again
+from detectors.verdicts.exchange import Subject, exchanged
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.moved_base import with_moved_base
 from detectors.verdicts.tolerated_change import ToleratedChange, next_change, with_change
-
-Subject = tuple[SubjectKind, str]
 
 
 @dataclass(slots=True)
@@ -80,6 +79,13 @@ class CanaryIncidents:
         self.incidents.pop((SubjectKind.ADAPTER, adapter), None)
         self.retentions.pop(adapter, None)
         self.changes.pop(adapter, None)
+
+    def take(self, subjects: Collection[Subject], source: CanaryIncidents) -> None:
+        """What ``source`` remembers of these subjects, and no more, is remembered of them from now on."""
+        adapters = {name for kind, name in subjects if kind is SubjectKind.ADAPTER}
+        self.incidents = exchanged(self.incidents, source.incidents, subjects)
+        self.retentions = exchanged(self.retentions, source.retentions, adapters)
+        self.changes = exchanged(self.changes, source.changes, adapters)
 
     def to_json(self) -> dict[str, Any]:
         return {

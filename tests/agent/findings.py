@@ -20,6 +20,7 @@ from agent.records import (
     RequestCount,
     SavedState,
     TrafficBatch,
+    Watching,
 )
 from detectors.evidence import alternative
 from detectors.records import (
@@ -248,6 +249,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         flip(at),
         heartbeat(at),
         golden(at),
-        SavedState(at, 2, ("adapter/ticket-router",), b'{"alerts":{}}'),
+        Watching(at, ("adapter/ticket-router",)),
+        SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

@@ -26,7 +26,7 @@ from agent.assemble import (
     stream_counts,
 )
 from agent.clock import HandClock
-from agent.config import Adapter, Alerts, Config, Model, Scoring, Served, load
+from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, load
 from agent.kafka.client import Config as KafkaConfig
 from agent.worker.watched_bases import runner_of
 from detectors.canaries.tolerance import Tolerances
@@ -195,6 +195,18 @@ def test_every_sidecar_of_the_fleet_has_streams_of_its_own_and_the_promise_is_th
     fleet = of_sidecars(one, sidecars)
     assert stream_counts(fleet) == {60.0: 4 * sidecars, 5.0: 3 * sidecars}
     assert log_threshold(fleet) == pytest.approx(log_threshold(one) + math.log(sidecars))
+    assert promised(fleet) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("role", ["witness", "sidecar", "apart"])
+def test_what_a_witness_judges_counts_once_for_the_fleet_however_many_pods_there_are(
+    config: Config, role: Role
+) -> None:
+    one = with_adapters(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(every=5.0)}), "a", "b", "c")
+    fleet = of_sidecars(one, 64).model_copy(update={"role": role})
+    counted = one.model_copy(update={"role": role})
+    assert stream_counts(fleet) == stream_counts(counted, 66) == {60.0: 4, 5.0: 3}
+    assert monitor_of(fleet).log_threshold == log_threshold(counted, 66) == log_threshold(one)
     assert promised(fleet) == pytest.approx(1.0)
 
 

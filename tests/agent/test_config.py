@@ -15,6 +15,8 @@ GOOD: dict[str, Any] = {
     "models": [{"name": "m", "path": "org/model", "adapters": [{"name": "a", "path": "adapters/a"}]}]
 }
 
+TRAFFIC: dict[str, Any] = {"bootstrap_servers": ["a:1"], "topic": "t"}
+
 ONE: dict[str, Any] = {"name": "a", "path": "adapters/a"}
 MORE: dict[str, Any] = {"name": "m", "path": "org/other", "adapters": [ONE | {"name": "b"}]}
 SERVED: dict[str, Any] = {"name": "m", "served": {"url": "http://localhost:8000"}, "adapters": [{"name": "a"}]}
@@ -58,6 +60,27 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"clickhouse": {"migrations": {"user": "m"}}}, "clickhouse", "saw migrations with an embedded engine"),
         ({"clickhouse": {"migrations": {"user": ""}}}, "clickhouse.migrations.user", "at least 1"),
         ({"clickhouse": {"on_cluster": "a'b"}}, "clickhouse.on_cluster", "pattern"),
+        ({"role": "master"}, "role", "'all', 'sidecar', 'witness' or 'apart'"),
+        ({"role": "sidecar"}, "file", "saw role sidecar without the section kafka, wanted that section: it samples"),
+        ({"role": "apart"}, "file", "saw role apart without the section kafka"),
+        ({"role": "witness"}, "file", "wanted that section: it shares the bases with the other witnesses by a topic"),
+        (
+            {"role": "witness", "kafka": TRAFFIC | {"mode": "assign", "group_id": None}},
+            "file",
+            "without kafka.group_id",
+        ),
+        (
+            {"role": "witness", "kafka": TRAFFIC | {"replays_topic": "t"}},
+            "file",
+            "saw kafka.replays_topic t, the topic of the traffic, wanted a topic of its own, which `gapwatch migrate`",
+        ),
+        (
+            {"role": "witness", "kafka": TRAFFIC, "models": [GOOD["models"][0] | {"replay": False}]},
+            "file",
+            "saw role witness with replay: false for every model, wanted a model to replay, or another role",
+        ),
+        ({"kafka": TRAFFIC | {"replays_topic": "a b"}}, "kafka.replays_topic", "pattern"),
+        ({"kafka": TRAFFIC | {"replays_partitions": 0}}, "kafka.replays_partitions", "greater than or equal to 1"),
         ({"alerts": {"false_pages_per_year": 0}}, "alerts.false_pages_per_year", "greater than 0"),
         ({"models": []}, "models", "at least 1"),
         ({"models": [GOOD["models"][0] | {"adapters": [{"name": "a", "path": "x"}] * 2}]}, "models.0", "adapter names"),
@@ -421,7 +444,7 @@ def test_one_address_is_enough_for_a_model_whose_engine_is_asked(tmp_path: Path,
     (model,) = config.models
     assert model.served is not None and model.path is None and model.adapters[0].path is None
     assert model.served.settings == {"url": read, "engine": "auto", "token_file": "", "ca_file": ""}
-    assert not config.keeps_weights(model) and not model.in_process
+    assert not config.keeps_weights(model) and not config.in_process(model)
 
 
 def test_files_of_an_engine_are_relative_to_the_configuration_and_have_to_exist(tmp_path: Path) -> None:
@@ -469,3 +492,22 @@ def test_an_agent_has_the_name_of_its_pod_in_the_consumer_group(
     kafka = {"bootstrap_servers": "a:1", "topic": "t", **given}
     config = load(written(tmp_path, GOOD | {"kafka": kafka, "pod": "größer #3"}))
     assert config.kafka is not None and config.kafka.group_instance_id == name
+
+
+@pytest.mark.parametrize(("role", "replayed"), [("all", 1), ("witness", 1), ("sidecar", 0), ("apart", 0)])
+def test_only_an_agent_that_does_everything_and_a_witness_replay(tmp_path: Path, role: str, replayed: int) -> None:
+    config = load(written(tmp_path, GOOD | {"role": role, "kafka": TRAFFIC}))
+    assert len(config.replayed) == replayed
+    unwatched = [GOOD["models"][0] | {"replay": False}]
+    if role != "witness":
+        assert load(written(tmp_path, GOOD | {"role": role, "kafka": TRAFFIC, "models": unwatched})).replayed == ()
+
+
+def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(tmp_path: Path) -> None:
+    witness = load(written(tmp_path, GOOD | {"role": "witness", "pod": "w-0", "kafka": TRAFFIC}))
+    assert witness.kafka is not None
+    owning, reading = witness.kafka.of_ownership(), witness.kafka.of_witness("w-0")
+    assert (owning.topic, owning.group_id, owning.group_instance_id) == ("gapwatch.replays", "gapwatch.witness", "w-0")
+    assert (reading.topic, reading.group_id, reading.mode) == ("t", "gapwatch.witness.w-0", "group")
+    assert witness.consumer_group == "gapwatch.witness"
+    assert load(written(tmp_path, GOOD | {"role": "sidecar", "kafka": TRAFFIC})).consumer_group == "gapwatch"

@@ -6,6 +6,7 @@ the same rounds, so that what is said has to be the same to the last bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,12 +20,13 @@ from structlog.testing import capture_logs
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import GoneState
 from agent.alerting.judge import MAY_ADOPT_S, Judge
+from agent.alerting.judged_bases import JudgedBases
 from agent.alerting.notice import state_key
 from agent.config import parse
 from agent.records import Finding, GoldenAccepted, Notice, ScoredResponses
 from agent.store import client as store
 from agent.store.fleet import fleet
-from agent.store.handover import gone_state
+from agent.store.handover import Wanted, gone_states
 from agent.store.reader import StoreReader
 from agent.store.table_rows import Origin, when
 from detectors.canaries.tolerance import Tolerances
@@ -42,7 +44,7 @@ EVERY_S = 60.0
 NOW = findings.NOW
 HEALTHY = dict.fromkeys(ADAPTERS, "healthy")
 LOST = HEALTHY | {"router": "not_applied"}
-WATCHED = [state_key(SubjectKind.ADAPTER, name) for name in ADAPTERS]
+WATCHED = [Wanted("smol", [state_key(SubjectKind.ADAPTER, name) for name in ADAPTERS])]
 
 
 @cache
@@ -81,8 +83,9 @@ class Fleet:
             "prod",
             StateFile(self.folder / name),
             lambda subjects: fleet(self.client, "prod", name, subjects, 90.0),
-            more.get("gone", lambda _: gone_state(self.client, place, WATCHED)),
+            JudgedBases({"smol": ADAPTERS}, gone=more.get("gone", lambda *_: states_for(self.client, place))),
         )
+        judge.gained(["smol"], 0.0, at_start=True)
         self.pods[name] = judge
         self.beat(name)
         return judge
@@ -94,8 +97,7 @@ class Fleet:
         """closed: with a last word, as at SIGTERM; without one its heartbeats end four minutes ago"""
         if not closed:
             self.pods[name].adopt(MAY_ADOPT_S)  # it has lived long enough to save by the clock
-        saved = self.pods.pop(name).saved_state(time.time() - saved_ago_s, closed)
-        assert saved is not None
+        (saved,) = self.pods.pop(name).saved_states(time.time() - saved_ago_s, closed)
         insert(self.client, saved, place=Origin("prod", name, consumer_group=group))
         if not closed:
             self.client.command("TRUNCATE TABLE heartbeats")
@@ -110,6 +112,10 @@ class Fleet:
         insert(self.client, *sent, place=Origin("prod", name))
         self.sent += [(name, notice.reason.value) for notice in sent]
         return given
+
+
+def states_for(client: store.Client, place: Origin) -> list[GoneState]:
+    return gone_states(client, place, WATCHED, own_first=True)
 
 
 @pytest.fixture
@@ -161,10 +167,10 @@ def test_a_pod_that_starts_before_the_other_one_ends_goes_on_from_it_all_the_sam
     fresh = pods.start("new-b")
     pods.turn("new-b", 0, "none")
     fresh.adopt(60.0)
-    assert fresh.saved_state(NOW) is None, "nobody goes on from a pod that still waits"
+    assert fresh.saved_states(NOW) == (), "nobody goes on from a pod that still waits"
     pods.end("old-a")
     fresh.adopt(90.0)
-    assert fresh.saved_state(NOW) is not None
+    assert len(fresh.saved_states(NOW)) == 1
     assert router_n(fresh) == 9 * ONE_ROUND
 
 
@@ -203,7 +209,7 @@ def test_a_claim_of_another_pod_is_respected_and_the_earliest_one_wins(pods: Fle
         pods.client.insert("state_claims", rows, column_names=columns)
 
     def takes(pod: str) -> bool:
-        return gone_state(pods.client, Origin("prod", pod), WATCHED) is not None
+        return states_for(pods.client, Origin("prod", pod)) != []
 
     claimed(("b", 10))
     assert takes("b"), "its own claim holds, also where the answer came too late the first time"
@@ -242,24 +248,24 @@ def test_a_pod_that_lives_another_group_another_version_and_other_subjects_are_l
     pods.start("alive")
     pods.turn("alive", 0)
     pods.pods["alive"].adopt(MAY_ADOPT_S)
-    saved = pods.pods["alive"].saved_state(time.time())
-    assert saved is not None
+    (saved,) = pods.pods["alive"].saved_states(time.time())
     closed = replace(saved, closed=True)
     insert(pods.client, saved, place=Origin("prod", "alive"))
     insert(pods.client, closed, place=Origin("prod", "of-a-group", consumer_group="g"))
     insert(pods.client, closed, place=Origin("other", "of-a-cluster"))
     insert(pods.client, replace(closed, version=3), place=Origin("prod", "of-the-next-version"))
-    insert(pods.client, replace(closed, subjects=("adapter/other",)), place=Origin("prod", "of-others"))
-    assert gone_state(pods.client, Origin("prod", "new"), WATCHED) is None
-    assert gone_state(pods.client, Origin("prod", "new", consumer_group="g"), WATCHED) is not None
+    insert(pods.client, replace(closed, base="other"), place=Origin("prod", "of-another-base"))
+    former = replace(closed, base="", subjects=("adapter/other",))
+    insert(pods.client, former, place=Origin("prod", "of-others"))
+    assert states_for(pods.client, Origin("prod", "new")) == []
+    assert len(states_for(pods.client, Origin("prod", "new", consumer_group="g"))) == 1
 
 
 def test_an_incident_that_the_store_says_was_ended_is_neither_paged_nor_resolved_again(pods: Fleet) -> None:
     pods.start("old-a")
     for number in range(4):
         pods.turn("old-a", number, "lost")
-    saved = pods.pods["old-a"].saved_state(NOW - 3000, closed=True)
-    assert saved is not None
+    (saved,) = pods.pods["old-a"].saved_states(NOW - 3000, closed=True)
     for number in range(4, 20):
         pods.turn("old-a", number, "none")
     assert [reason for _, reason in pods.sent] == ["degraded", "recovered"]
@@ -310,9 +316,9 @@ def test_responses_that_the_gone_pod_has_judged_are_not_bet_on_again(pods: Fleet
 
 
 def test_a_state_that_cannot_be_read_is_left_with_a_line_in_the_log(pods: Fleet) -> None:
-    broken = GoneState("old-a", NOW, {"alerts": {}, "goldens": {}, "monitor": {}})
+    broken = GoneState("smol", "old-a", NOW, {"alerts": {}, "goldens": {}, "monitor": {}})
     with capture_logs() as lines:
-        judge = pods.start("new-b", gone=lambda _: broken)
+        judge = pods.start("new-b", gone=lambda *_: [broken])
     assert [(line["event"], line["pod"]) for line in lines] == [("state_not_adopted", "old-a")]
     assert router_n(judge) == ONE_ROUND
 
@@ -343,11 +349,12 @@ def test_a_server_hands_the_state_over_and_without_the_table_evidence_begins_at_
     pods.turn("old-a", 0)
     pods.end("old-a")
     new = reader(clickhouse, database)
-    gone = new.gone_state(20.0)
-    assert gone is not None and gone.pod == "old-a" and "adapter/router" in gone.state["alerts"]
-    assert new.gone_state(20.0) == gone, "its claim holds"
+    ever = {"smol": -math.inf}
+    (gone,) = new.gone_states(ever, 20.0)
+    assert (gone.base, gone.pod) == ("smol", "old-a") and "adapter/router" in gone.state["alerts"]
+    assert new.gone_states(ever, 20.0) == [gone], "its claim holds"
     pods.client.command("DROP TABLE states")
     with capture_logs() as lines:
-        assert [new.gone_state(20.0), new.gone_state(20.0)] == [None, None]
+        assert [*new.gone_states(ever, 20.0), *new.gone_states(ever, 20.0)] == []
     new.close()
     assert [line["event"] for line in lines] == ["states_not_read"]

@@ -28,6 +28,7 @@ APPLIED = {
     "018_consumer_groups.sql": "8e2f27828554ceeb",
     "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
     "020_states.sql": "a784a482daecc6d9",
+    "021_ownership.sql": "fecaf1d76ed3a267",
 }
 
 

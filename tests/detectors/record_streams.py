@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,3 +96,15 @@ def stream_for(detector: Any, config: Any) -> Stream:
     size, block = config.smallest_bank, config.block
     # As many as the first bank has, of which one reference in eight is never paired: M starts at 0 with each bank.
     return Stream(Embedding, "router", detector.about, block, size, size * 7 // 8 // block, False)
+
+
+def of_second_base(record: Any) -> Any:
+    """The same record about another base with other adapters."""
+    if isinstance(record, Embedding):
+        return replace(record, adapter=f"{record.adapter}2")
+    if isinstance(record, TrafficRound):
+        scores = tuple(replace(score, adapter=f"{score.adapter}2") for score in record.scores)
+        adapters = tuple(f"{name}2" for name in record.adapters)
+        return replace(record, base=f"{record.base}2", adapters=adapters, scores=scores)
+    members = tuple(replace(member, adapter=f"{member.adapter}2") for member in record.members)
+    return replace(record, base=f"{record.base}2", members=members)

@@ -15,7 +15,7 @@ import pytest
 from detectors.records import BaseRound, Evidence, SubjectKind
 from detectors.registry import load, names, reads
 from detectors.traffic_records import TrafficRound
-from tests.detectors.record_streams import Stream, stream_for
+from tests.detectors.record_streams import Stream, of_second_base, stream_for
 from tests.detectors.synthetic import ADAPTERS, make_base_round
 
 # Small banks keep detectors that learn a reference quick; kinds without these settings have their defaults.
@@ -206,6 +206,28 @@ def test_restored_state_goes_on_as_if_never_stopped(kind: ModuleType, stream: St
     again = kind.Detector(config_of(kind), kind.State.from_json(json.loads(saved)))
     assert [again.update(record) for record in records[stop:]] == expected[stop:]
     assert json.dumps(again.state.to_json()) == json.dumps(whole.state.to_json())
+
+
+def test_what_a_state_holds_of_one_subject_can_be_taken_out_and_joined_with_anothers(
+    kind: ModuleType, stream: Stream
+) -> None:
+    records = list(islice(stream.records("edge", 5, draws=3), 80))
+    others = [of_second_base(record) for record in islice(stream.records("edge", 6, draws=3), 80)]
+    whole, alone = fresh(kind), fresh(kind)
+    expected = [whole.update(record) for record in records]
+    expected_of_others = [alone.update(record) for record in others]
+    first, second = fresh(kind), fresh(kind)
+    for record, other in zip(records[:61], others[:61], strict=True):
+        first.update(record)
+        second.update(other)
+    both = kind.Detector(config_of(kind), first.state.joined(second.state))
+    assert [both.update(other) for other in others[61:70]] == expected_of_others[61:70]
+    parts = [both.state.part(lambda name, ours=ours: name.endswith("2") is not ours) for ours in (True, False)]
+    ours, theirs = (kind.Detector(config_of(kind), part) for part in parts)
+    assert [ours.update(record) for record in records[61:]] == expected[61:]
+    assert [theirs.update(other) for other in others[70:]] == expected_of_others[70:]
+    assert json.dumps(ours.state.to_json()) == json.dumps(whole.state.to_json())
+    assert json.dumps(both.state.part(lambda _: False).to_json()) == json.dumps(fresh(kind).state.to_json())
 
 
 def test_same_records_give_the_same_answers(kind: ModuleType, stream: Stream) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -12,10 +12,13 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.errors import UnknownDetector
 from detectors.evidence.alarm_budget import log_threshold, stream_rounds_per_year
 from detectors.kinds import embedding_drift, golden_agreement, logit_shift
-from detectors.monitor import Monitor, default_configs, paging
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.monitor import Judged, Monitor, default_configs, paging
+from detectors.records import BaseRound, Cause, Reason, Status, SubjectKind, Verdict
 from detectors.registry import load, names
+from detectors.traffic_records import Embedding, TrafficRound
 from detectors.verdicts.incident import Rules
+from tests.detectors.record_streams import of_second_base
+from tests.detectors.record_streams import traffic_round as make_traffic_round
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round
 from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
 
@@ -342,6 +345,69 @@ def test_retention_over_rounds_starts_again_when_an_incident_opens_and_when_it_e
     assert lost is not None and lost.high < 0.5
     assert again is not None and again.low > 0.8
     assert [p["smol"].retention_over_rounds for p in played] == [None] * 60
+
+
+SMALL_BANKS = default_configs(Tolerances()) | {"embedding_drift": embedding_drift.Config(reference_size=16, block=4)}
+FIRST = [(SubjectKind.BASE, "smol"), *((SubjectKind.ADAPTER, name) for name in ADAPTERS)]
+SECOND = [(kind, f"{name}2") for kind, name in FIRST]
+HALF_WAY = 60
+
+
+def two_bases() -> list[BaseRound | TrafficRound | Embedding]:
+    """Records of two bases in turns: a weak fault, one that opens incidents of both lines, and their end."""
+    records: list[BaseRound | TrafficRound | Embedding] = []
+    for number in range(45):
+        fault = "not_applied" if 8 <= number < 15 else "edge" if number < 8 else "healthy"
+        canaries = make_base_round(ALL | {"router": fault, "rewriter": "edge"}, number)
+        responses = make_traffic_round("broken" if 9 <= number < 12 else "healthy", number, 3)
+        own = (canaries, replace(responses, adapters=ADAPTERS), embedding(0, number))
+        records += [one for record in own for one in (record, of_second_base(record))]
+    return records
+
+
+def subject_names(judged: Judged) -> set[str]:
+    return {e.subject for e in judged.evidence} | {v.subject for v in judged.verdicts}
+
+
+def test_two_bases_judged_by_one_monitor_are_judged_the_same_by_two_with_one_base_handed_over_half_way() -> None:
+    records = two_bases()
+    alone = Monitor(RULES, SMALL_BANKS)
+    expected = [alone.observe(record) for record in records]
+    assert {e.detector for judged in expected for e in judged.evidence if e.n and "2" in e.subject} == set(names())
+    assert any(v.reason is Reason.RESOLVED for judged in expected for v in judged.verdicts if "2" in v.subject)
+
+    first, second = Monitor(RULES, SMALL_BANKS), Monitor(RULES, SMALL_BANKS)
+    found = [first.observe(record) for record in records[:HALF_WAY]]
+    assert any("2" in name for _, name in first.open_subjects), "handed over with an open incident"
+    second.take(SECOND, first)
+    first.take(SECOND, first.blank())
+    for record, wanted in zip(records[HALF_WAY:], expected[HALF_WAY:], strict=True):
+        of_second = any("2" in name for name in subject_names(wanted))
+        found.append((second if of_second else first).observe(record))
+    assert [(j.evidence, j.verdicts) for j in found] == [(j.evidence, j.verdicts) for j in expected]
+    gone = first.blank()
+    gone.take(SECOND, first)
+    assert gone.state_json() == first.blank().state_json()
+    assert not any("2" in name for _, name in first.open_subjects)
+
+
+def test_a_base_handed_over_as_saved_state_goes_on_to_the_last_bit_beside_those_of_the_monitor_that_takes_it() -> None:
+    records = two_bases()
+    alone = Monitor(RULES, SMALL_BANKS)
+    expected = [alone.observe(record) for record in records]
+    first, second = Monitor(RULES, SMALL_BANKS), Monitor(RULES, SMALL_BANKS)
+    for record, judged in zip(records[:HALF_WAY], expected[:HALF_WAY], strict=True):
+        (second if any("2" in name for name in subject_names(judged)) else first).observe(record)
+    part = second.blank()
+    part.take(SECOND, second)
+    restored = first.blank()
+    restored.restore(json.loads(json.dumps(part.state_json())))
+    restored.restore_own_past(json.loads(json.dumps(part.own_past_json())))
+    first.take(SECOND, restored)
+    found = [first.observe(record) for record in records[HALF_WAY:]]
+    assert [judged.evidence for judged in found] == [judged.evidence for judged in expected[HALF_WAY:]]
+    reasons = [[(v.subject, v.reason) for v in judged.verdicts] for judged in found]
+    assert reasons == [[(v.subject, v.reason) for v in judged.verdicts] for judged in expected[HALF_WAY:]]
 
 
 def _reloaded(monitor: Monitor) -> Monitor:

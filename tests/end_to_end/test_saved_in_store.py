@@ -8,7 +8,7 @@ import orjson
 
 from agent.alerting.judge import MAY_ADOPT_S
 from agent.app import HEARTBEAT_S, SAVED_EVERY_S
-from agent.records import SavedState
+from agent.records import SavedState, Watching
 from tests.end_to_end.world import ADAPTERS, World
 
 
@@ -30,6 +30,10 @@ def test_a_state_is_handed_over_every_five_minutes_and_at_the_end(tmp_path: Path
         assert len(world.sink.of(SavedState)) == 2
     *_, last = world.sink.of(SavedState)
     assert (first.closed, last.closed) == (False, True)
+    said = world.sink.of(Watching)
+    assert {watching.subjects for watching in said} == {("base/tiny", *(f"adapter/{name}" for name in ADAPTERS))}
+    assert len(said) == 4, "in the first turn, and as often as the state"
+    assert first.base == "tiny"
     assert {f"adapter/{name}" for name in ADAPTERS} <= set(last.subjects)
     state = orjson.loads(last.data)
     assert "embedding_drift" not in state["monitor"]["detectors"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import AskFleet, Judge
+from agent.alerting.judged_bases import JudgedBases
 from agent.app import App, Parts
 from agent.clock import HandClock
 from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
@@ -105,7 +106,8 @@ class World:
         self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
-        self.judge = Judge(monitor, "test", StateFile(folder), line.fleet)
+        self.judge = Judge(monitor, "test", StateFile(folder), line.fleet, JudgedBases({"tiny": ADAPTERS}))
+        self.judge.gained(["tiny"], self.clock.now(), at_start=True)
         sinks = Sinks([self.sink, *others])
         sampler = TrafficSampler(sampling, ADAPTERS)
         consumer = MemoryConsumer(self.topic)

@@ -202,3 +202,11 @@ def test_a_base_that_the_engine_does_not_list_ends_the_checks_with_the_names_tha
     made = checks(of_engine(tmp_path, server.url, base="other"))
     assert made["base toy"].result == "the engine lists base-v1, alpha, beta"
     assert made["base toy"].wanted.startswith("served.base") and "adapter alpha" not in made
+
+
+def test_of_a_sidecar_neither_base_nor_torch_is_looked_at(config: Config) -> None:
+    lost = config.models[0].model_copy(update={"path": "/nowhere"})
+    checks = list(model_checks(config.model_copy(update={"role": "sidecar", "models": (lost,)})))
+    assert [(check.part, check.ok, check.result) for check in checks] == [
+        ("base m", True, "not replayed by role sidecar: traffic is sampled and stored only")
+    ]

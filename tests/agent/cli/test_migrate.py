@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import yaml
 
 from agent.cli.console import console
 from agent.cli.migrate import migrate_store
+from agent.demo.broker import Broker, Kind
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from tests.clickhouse_http import ClickHouseServer
+from tests.conftest import REAL
+from tests.kafka_brokers import LEFT_CONNECTING
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = [{"name": "m", "path": "org/model", "adapters": [{"name": "a", "path": "adapters/a"}]}]
@@ -73,3 +76,54 @@ def test_an_embedded_store_that_an_agent_holds_is_left_to_that_agent(tmp_path: P
         with pytest.raises(Retryable, match="stop the agent to apply those of this one"):
             migrate_store(file, json=False)
         holder.kill()
+
+
+@LEFT_CONNECTING
+@pytest.mark.usefixtures("collected")
+@pytest.mark.parametrize("kind", [REAL])
+def test_of_a_witness_the_topic_is_created_and_grows_with_the_models_and_never_shrinks(
+    tmp_path: Path,
+    server: ClickHouseServer,
+    shared_broker: Callable[[Kind], Broker],
+    kind: Kind,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bootstrap = shared_broker(kind).bootstrap
+    more = [*MODELS, {"name": "n", "path": "org/other", "adapters": [{"name": "b", "path": "adapters/b"}]}]
+
+    def migrated(models: list[dict[str, Any]], **section: Any) -> dict[str, Any]:
+        kafka = {"bootstrap_servers": bootstrap, "topic": "t", "replays_topic": "replays-of-migrate", **section}
+        settings = {"models": models, "kafka": kafka, "role": "witness"}
+        store = {"dsn": f"clickhouse://admin@127.0.0.1:{server.port}/gapwatch"}
+        (tmp_path / "witness.yaml").write_text(yaml.safe_dump(settings | {"clickhouse": store}))
+        assert migrate_store(tmp_path / "witness.yaml", json=True) == 0
+        topic: dict[str, Any] = orjson.loads(capsys.readouterr().out)["topic"]
+        return topic
+
+    assert migrated(MODELS) == {"name": "replays-of-migrate", "before": 0, "partitions": 1}
+    assert migrated(more) == {"name": "replays-of-migrate", "before": 1, "partitions": 2}
+    assert migrated(more, replays_partitions=1) == {"name": "replays-of-migrate", "before": 2, "partitions": 2}
+    with console.capture() as printed:
+        assert migrate_store(tmp_path / "witness.yaml", json=False) == 0
+    words = " ".join(printed.get().split())
+    assert "topic replays-of-migrate, by which witnesses share the bases: partitions 2, it had 2" in words
+    sidecar = {"models": MODELS, "kafka": {"bootstrap_servers": bootstrap, "topic": "t"}, "role": "sidecar"}
+    (tmp_path / "sidecar.yaml").write_text(
+        yaml.safe_dump(sidecar | {"clickhouse": {"dsn": f"clickhouse://admin@127.0.0.1:{server.port}/gapwatch"}})
+    )
+    assert migrate_store(tmp_path / "sidecar.yaml", json=True) == 0
+    assert orjson.loads(capsys.readouterr().out)["topic"] is None
+
+
+def test_without_a_broker_the_tables_are_made_and_the_topic_is_told_to_be_missing(
+    tmp_path: Path, server: ClickHouseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.kafka.client.PUBLISH_S", 0.5)
+    file = written(tmp_path, server, migrations={"user": "admin"})
+    witness = {"role": "witness", "kafka": {"bootstrap_servers": "127.0.0.1:9", "topic": "t"}}
+    file.write_text(file.read_text() + yaml.safe_dump(witness))
+    with pytest.raises(Retryable, match="kafka: "):
+        migrate_store(file, json=False)
+    client = store.connect(f"clickhouse://agent@127.0.0.1:{server.port}/gapwatch")
+    assert client.query("SELECT count() FROM verdicts").result_rows == [(0,)]
+    client.close()

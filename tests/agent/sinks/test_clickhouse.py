@@ -277,14 +277,16 @@ def test_a_full_buffer_drops_comparisons_first_and_traffic_never() -> None:
     assert sum(size for rows in sink._rest.values() for _, size in rows) == sink._bytes
 
 
-def test_while_the_store_is_away_one_saved_state_waits_the_latest(new_sink: Callable[..., Sink]) -> None:
+def test_while_the_store_is_away_one_saved_state_of_each_base_waits_the_latest(new_sink: Callable[..., Sink]) -> None:
     sink = new_sink(dsn="clickhouse://default@127.0.0.1:9/gapwatch")
     with sink._changed:
         for minute in range(10):
-            sink.submit(SavedState(findings.NOW + minute, 2, ("adapter/a",), b"x" * 10_000))
-        assert [row["at"] for row, _ in sink._rest["states"]] == [when(findings.NOW + 9)]
+            for base in ("one", "other"):
+                sink.submit(SavedState(findings.NOW + minute, 2, base, ("adapter/a",), b"x" * 10_000))
+        waiting = [(row["base"], row["at"]) for row, _ in sink._rest["states"]]
+        assert waiting == [("one", when(findings.NOW + 9)), ("other", when(findings.NOW + 9))]
         assert sink._bytes == sum(size for rows in sink._rest.values() for _, size in rows)
-        assert 10_000 < sink._bytes < 20_000
+        assert 20_000 < sink._bytes < 30_000
 
 
 def test_many_waiting_batches_go_in_few_inserts(

@@ -40,7 +40,8 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "states",
         "state_claims",
     }
-    assert tables == wanted | {"incident_pods"}, "the last one is a view"
+    wanted |= {"states", "state_claims", "counted", "watching"}
+    assert tables == wanted | {"incident_pods", "counted_by_counts", "counted_by_batches"}, "the last ones are views"
 
 
 @embedded
@@ -145,6 +146,36 @@ def test_counts_without_their_batch_row_are_included(migrated: store.Client) -> 
     names = list(counts.rows[0])
     migrated.insert("request_counts", [[row[n] for n in names] for row in counts.rows], column_names=names)
     assert store.counted_upto(migrated, "prod", "support") == {("llm.interactions", 0): 10}
+
+
+@embedded
+def test_how_far_was_counted_is_not_read_from_the_counts_however_many_there_are(migrated: store.Client) -> None:
+    migrated.command(
+        """INSERT INTO request_counts (cluster, topic, partition, first_offset, last_offset, adapter, pod, minute, n,
+            consumer_group)
+        SELECT 'prod', 't', number % 12, number, number + 4, concat('adapter-', toString(number % 50)), 'engine',
+            now() - number % 86400, 5, 'support' FROM numbers(3000000)"""
+    )
+    marks = store.counted_upto(migrated, "prod", "support")
+    assert marks == {("t", partition): 3_000_000 - 12 + partition + 5 for partition in range(12)}
+    given = {"cluster": "prod", "group": "support", "adapters": []}
+    read = migrated.query(f"EXPLAIN ESTIMATE {store._COUNTED}", parameters=given).result_rows
+    assert {table for _, table, *_ in read} == {"counted"}
+    assert sum(rows for *_, rows, _ in read) <= 50 * 12 * 10
+
+
+def test_what_was_counted_before_an_upgrade_is_not_counted_again(dsn: str, connect: Connect, tmp_path: Path) -> None:
+    client = connect(dsn)
+    for name, file in shipped.texts(shipped.MIGRATIONS, ".sql").items():
+        if name < "021":
+            (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    migrations.migrate(client, tmp_path)
+    insert(client, findings.batch(0, n=10, aside=2), place=SUPPORT)
+    insert(client, findings.batch(0, n=30, aside=0))
+    migrations.migrate(client)
+    insert(client, findings.batch(12, n=5, aside=0), place=SUPPORT)
+    assert store.counted_upto(client, "prod", "support") == {("llm.interactions", 0): 17}
+    assert store.counted_upto(client, "prod", "support", [ROUTER]) == {("llm.interactions", 0): 30}
 
 
 def test_counts_are_written_before_the_batch_row() -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from agent.alerting.fleet import Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, to_notice
-from agent.records import Notice, NoticeReason
+from agent.records import Notice, NoticeReason, Watching
 from agent.store import client as store
 from agent.store.fleet import fleet
 from agent.store.table_rows import Origin
 from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER, TONE
-from tests.agent.store.stored import embedded, insert
+from tests.agent.store.stored import answers, embedded, insert
 
 pytestmark = embedded
 ADAPTER = SubjectKind.ADAPTER
@@ -61,6 +61,46 @@ def test_a_live_pod_judges_a_subject_degraded_by_its_latest_measured_verdict(mig
     ]
     assert [name for name in names if seen.blind(f"adapter/of-{name}")] == ["blind", "blind-for-hours", "recovered"]
     assert set(seen.live) == set(names) - {"me", "gone"}
+
+
+def test_a_live_pod_that_no_longer_judges_a_subject_holds_nothing_of_it_open(migrated: store.Client) -> None:
+    """A base went to another pod, or an adapter out of the configuration."""
+
+    def judges(pod: str, *subjects: str, ago_s: float = 0.0) -> None:
+        insert(migrated, Watching(NOW - ago_s, subjects), place=Origin("prod", pod))
+
+    for pod in ("a", "b", "earlier-version"):
+        bad = findings.verdict(Status.DEGRADED, at=NOW - 30)
+        base = findings.verdict(Status.UNMONITORABLE, subject_kind=SubjectKind.BASE)
+        live(migrated, pod, bad, replace(bad, subject=TONE), base)
+    judges("a", f"adapter/{ROUTER}", f"adapter/{TONE}", f"base/{BASE}", ago_s=20)
+    judges("a", f"adapter/{TONE}", ago_s=10)
+    judges("b")
+    judged = ask(migrated, ROUTER, TONE, bases=(BASE,)).judged
+    assert {key: sorted(pods) for key, pods in judged.items()} == {
+        f"adapter/{ROUTER}": ["earlier-version"],
+        f"adapter/{TONE}": ["a", "earlier-version"],
+        f"base/{BASE}": ["earlier-version"],
+    }
+    migrated.command("DELETE FROM heartbeats WHERE pod = 'earlier-version'")
+    assert not ask(migrated, ROUTER).degraded(f"adapter/{ROUTER}")
+    assert ask(migrated, TONE).degraded(f"adapter/{TONE}")
+
+
+def test_what_a_live_pod_no_longer_judges_is_not_said_to_be_degraded_now(migrated: store.Client) -> None:
+    bad = findings.verdict(Status.DEGRADED, Reason.ALARM, at=NOW - 1800)
+    live(migrated, "a", bad, replace(bad, subject=TONE))
+    live(migrated, "b", findings.verdict(at=NOW - 60), replace(bad, subject=TONE, at=NOW - 1700))
+    view = "incident_pods(subject = 'ticket-router', cluster = '')"
+    sql = f"SELECT pod, speaks, bad_at = toDateTime64({{at:Float64}}, 3) FROM {view}"
+
+    def spoken() -> tuple[set[str], list[Any]]:
+        degraded = {row["subject"] for row in answers(migrated, "degraded")}
+        return degraded, sorted(migrated.query(sql, parameters={"at": bad.at}).result_rows)
+
+    assert spoken() == ({ROUTER, TONE}, [("a", 1, 0), ("b", 1, 0)])
+    insert(migrated, Watching(NOW, (f"adapter/{TONE}",)), place=Origin("prod", "a"))
+    assert spoken() == ({TONE}, [("a", 0, 1), ("b", 1, 0)])
 
 
 def test_a_pod_without_requests_is_not_one_that_cannot_tell(migrated: store.Client) -> None:
