@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, FaultReplay, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Subject, SubjectKind, Verdict
 from detectors.registry import (
     CalibratesSampler,
     Detector,
@@ -28,7 +28,7 @@ from detectors.traffic.response_incidents import ResponseIncidents
 from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
-from detectors.verdicts.canary_incidents import CanaryIncidents, Subject
+from detectors.verdicts.canary_incidents import CanaryIncidents
 from detectors.verdicts.incident import Incident, Rules
 
 

@@ -9,9 +9,14 @@ from rich.markup import escape
 from agent.cli.console import as_json, say
 from agent.clock import Clock
 from agent.config import ClickHouse, load
-from agent.errors import Refused
+from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store import migrations
+
+HELD = (
+    "a running agent has it open, and applied the migrations of its own version when it started: for those of this "
+    "version stop that agent and run gapwatch migrate again, or start the agent in this version"
+)
 
 
 def migrate_store(path: Path, json: bool) -> int:
@@ -42,9 +47,16 @@ def _migrated(config: ClickHouse) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Numbers of the migrations applied, and the tables whose time of keeping was set."""
     account = config.migrations
     file, user = (account.password_file, account.user) if account else (config.password_file, "")
-    client = store.connect(config.dsn, file, user)
+    client = _connected(config.dsn, file, user)
     try:
         applied = migrations.migrate(client, replicated=config.replicated, on_cluster=config.on_cluster, clock=Clock())
         return applied, migrations.keep(client, config.keep, config.on_cluster)
     finally:
         client.close()
+
+
+def _connected(dsn: str, password_file: Path | None, user: str) -> store.Client:
+    try:
+        return store.connect(dsn, password_file, user)
+    except Retryable as error:
+        raise (Retryable(error.where, HELD) if error.why == store.HELD else error) from None

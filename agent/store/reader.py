@@ -19,10 +19,10 @@ from agent.config import Config
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.fleet import Subject, fleet
+from agent.store.fleet import fleet
 from agent.store.handover import gone_state
 from agent.store.table_rows import Origin
-from detectors.records import SubjectKind
+from detectors.records import Subject, SubjectKind
 
 TIMEOUT_S = 0.5
 

@@ -4,8 +4,9 @@ The agent never waits for a model and never imports a model library, and what ha
 GPU, a crash in native code) happens to them alone. While they are away the feeds are told so, and make blocked rounds
 at the usual interval: silence is never healthy.
 
-Three threads: the loop's calls everything public; ``models`` starts the process, receives from it, watches what it
-holds and ends it; ``models send`` sends, since the process may not be reading. A golden record that is wanted from the
+Four threads: the loop's calls everything public; ``models`` starts the process, receives from it, watches what it
+holds and ends it; ``models send`` sends, since the process may not be reading; ``models stderr`` reads what is left of
+its own words where it aborts (standard_error.py). A golden record that is wanted from the
 store is asked for on a thread of its own.
 """
 
@@ -33,6 +34,7 @@ from agent.worker.record_pipe import PipeClosed, RecordPipe
 from agent.worker.response_feed import TurnEnded
 from agent.worker.results import Results, working
 from agent.worker.silence import Blocked
+from agent.worker.standard_error import StandardError
 from agent.worker.watched_bases import ModelSettings
 from agent.worker.work_queue import WorkQueue
 from agent.worker.worker import Result
@@ -49,8 +51,8 @@ SEND_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 # Seconds that a process which was killed has until it is gone.
 KILLED_S = 2.0
-# Reached so nearly at the last look, a process that was ended by a signal ended for want of memory: some libraries
-# (tokenizers) abort where an allocation fails.
+# Reached so nearly at the last look, a process that was ended by a signal ended for want of memory, also where it says
+# nothing of a failed allocation.
 NEARLY = 0.8
 # What another start changes nothing about: somebody has to install a package, or to change the configuration.
 LASTING = (Exit.PACKAGE_MISSING, Exit.REFUSED)
@@ -62,11 +64,12 @@ class _Life:
     """One process from its start to its end.
 
     held: bytes at the last look; above_ceiling: it was killed for them; kernel: how many processes the kernel had ended
-    before it was started; ended: its last word; over: it is gone
+    before it was started; ended: its last word; stderr: what it wrote there; over: it is gone
     """
 
     process: subprocess.Popen[bytes]
     pipe: RecordPipe
+    stderr: StandardError
     kernel: int = field(default_factory=memory_ceiling.ended_by_kernel)
     held: int = 0
     above_ceiling: bool = False
@@ -163,6 +166,8 @@ class ModelProcess:
                 life = self._start()
                 self._live(life)
                 blocked, is_slow = why_ended(life, self._settings.ceiling), life.ended and life.ended.exit in LASTING
+                if life.ended is None and life.stderr.frames and not life.above_ceiling:
+                    log.error("models_crashed", frames=life.stderr.frames)
             except Exception as error:  # no process or file can be opened, or what came up the pipe is unreadable
                 log.exception("models_failed")
                 why = f"the model process cannot be run: {type(error).__name__}: {error}"
@@ -191,9 +196,11 @@ class ModelProcess:
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 process_group=0,
             )
-        self._life = _Life(process, RecordPipe(ours))
+        assert process.stderr is not None
+        self._life = _Life(process, RecordPipe(ours), StandardError(process.stderr))
         return self._life
 
     def _live(self, life: _Life) -> None:
@@ -216,6 +223,7 @@ class ModelProcess:
             life.over = True
             sender.join()
             life.pipe.close()
+            life.stderr.join(KILLED_S)
 
     def _watch(self, life: _Life) -> None:
         """End it above its ceiling, before the kernel ends the container."""
@@ -288,6 +296,8 @@ def why_ended(life: _Life, ceiling: int | None) -> Blocked:
     if life.above_ceiling:
         return Blocked(Reason.NO_MEMORY, f"{process} was ended above its memory ceiling ({memory})")
     code = life.process.returncode
+    if ended is None and life.stderr.failed_allocation:
+        return Blocked(Reason.NO_MEMORY, f"{process} aborted: {life.stderr.failed_allocation} ({memory})")
     if code < 0:
         by_kernel = -code == signal.SIGKILL and memory_ceiling.ended_by_kernel() > life.kernel
         is_full = by_kernel or (ceiling is not None and life.held > NEARLY * ceiling)

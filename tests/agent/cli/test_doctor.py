@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, model_checks
+from agent.cli.doctor import Check, cpu_check, model_checks
 from agent.config import Config, load
 from tests.probes.tiny import tiny_adapter, tiny_base
 
@@ -127,3 +127,10 @@ def test_a_damaged_golden_record_is_to_be_restored_and_a_missing_one_recorded(co
     (folder / f"{'a' * 64}.golden").write_bytes(b"no record")
     damaged = seen(config, f"golden {name}")
     assert not damaged.ok and damaged.wanted.startswith("the accepted file, restored in probes.golden_dir")
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread as configured, "), (2, "2 threads as configured, ")])
+def test_one_thread_is_one(config: Config, threads: int, words: str) -> None:
+    one = config.model_copy(update={"probes": config.probes.model_copy(update={"threads": threads})})
+    (check,) = cpu_check(one)
+    assert check.result.startswith(words)

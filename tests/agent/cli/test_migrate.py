@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,3 +57,12 @@ def test_an_account_without_rights_is_refused_with_where_they_are_listed(
     store.connect(f"clickhouse://admin@127.0.0.1:{server.port}/gapwatch").close()
     with pytest.raises(Refused, match=r"clickhouse\.migrations: .*Not enough privileges.*deploy/README\.md"):
         migrate_store(written(tmp_path, server), json=False)
+
+
+def test_a_store_that_a_running_agent_has_open_says_what_to_do(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
+    file = tmp_path / "gapwatch.yaml"
+    file.write_text(yaml.safe_dump({"models": MODELS, "clickhouse": {"dsn": f"chdb://{clickhouse.folder}"}}))
+    command = [sys.executable, "-m", "agent", "migrate", "--config", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "stop that agent and run gapwatch migrate again" in ended.stderr and "gapwatch query" not in ended.stderr

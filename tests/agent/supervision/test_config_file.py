@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from agent.clock import HandClock
 from agent.config import load
 from agent.errors import Refused
-from agent.supervision.config_file import LOOK_S, RETRY_S, ConfigFile, configured_ports
+from agent.supervision.config_file import LOOK_S, RESTLESS_S, RETRY_S, ConfigFile, configured_ports
 
 BASE: dict[str, Any] = {"models": [{"name": "m", "path": "./base", "adapters": [{"name": "a", "path": "adapters/a"}]}]}
 
@@ -235,3 +235,19 @@ def test_ports_are_those_of_the_file_as_far_as_it_can_be_read(
     if text is not None:
         path.write_text(text)
     assert configured_ports(path) == ports
+
+
+def test_a_file_that_never_rests_is_told_after_a_while_and_read_once_it_does(
+    file: ConfigFile, path: Path, clock: HandClock
+) -> None:
+    file.look()
+    in_force = file.config
+    for n in range(round(RESTLESS_S / LOOK_S) + 2):
+        assert file.status[0] == (n <= RESTLESS_S / LOOK_S), n
+        written(path, cluster=f"cluster-{n}")
+        looked(file, clock, 1)
+    ok, words = file.status
+    assert not ok and "has changed at each look for 32 s, so it is not read" in words and "stays in force" in words
+    assert file.config is in_force
+    looked(file, clock, 1)
+    assert file.status[0] and file.config is not None and file.config.cluster == f"cluster-{n}"

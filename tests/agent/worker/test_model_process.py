@@ -263,6 +263,17 @@ def test_a_library_that_aborts_ends_its_own_process_alone(start: Callable[..., M
     assert models.process._wait_s == 1.0, "until it has worked"
 
 
+def test_a_library_that_aborts_for_want_of_memory_is_told_as_that_however_little_the_process_held(
+    start: Callable[..., Models], tmp_path: Path
+) -> None:
+    models = start(ceiling=4000 * MB)
+    harm(tmp_path, "round: rust 402653184")
+    models.until(lambda: bool(models.of(Blocked)))
+    blocked = models.of(Blocked)[0]
+    assert blocked.reason is Reason.NO_MEMORY
+    assert blocked.why.startswith("the model process aborted: an allocation of 402653184 bytes failed (it had ")
+
+
 def test_a_device_that_is_lost_ends_the_process_so_that_another_one_may_have_it(
     start: Callable[..., Models], config: Config, tmp_path: Path
 ) -> None:

@@ -52,6 +52,9 @@ class Runner(memory.Runner):
         match kind:
             case "sleep":
                 time.sleep(1000.0)
+            case "rust":  # as handle_alloc_error does it
+                os.write(2, f"memory allocation of {size} bytes failed\n".encode())
+                os.abort()
             case "abort":
                 os.abort()
             case "hold":
