@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
-from agent.app import App, Parts
+from agent.app import App, Feed, Parts
 from agent.clock import HandClock
 from agent.errors import PositionLost
 from agent.records import Observation
@@ -45,8 +46,8 @@ class Faulty:
 class Turned:
     def __init__(self, folder: Path, error: Exception | None) -> None:
         self.clock, self.sink, self.faulty = HandClock(), Sink(), Faulty(error)
-        judge = Judge(Monitor(Rules(Tolerances(), log_threshold=15.0)), "test", StateFile(folder))
-        feeds = [self.faulty, Steady()]
+        judge = Judge(Monitor(Rules(Tolerances(), log_threshold=15.0)), "test", StateFile(folder), lambda _: ALONE)
+        feeds: list[Feed] = [self.faulty, Steady()]
         self.app = App(Parts(judge, Sinks([self.sink]), None, feeds, None, self.clock, "pod-0", "test"))
 
     def rounds_of(self, base: str) -> int:
