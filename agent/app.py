@@ -8,14 +8,16 @@ are closed in the reverse order of opening, within one shared budget, of which e
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from agent.alerting.judge import Judge
+from agent.back_off import BackOff
 from agent.clock import Clock
 from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
@@ -95,6 +97,7 @@ class App:
 
     A record whose judging fails is handed on without a verdict, counted and told by part ``judge``: the others must not
     wait for it, as they would if Kafka sent it again after each start. A stored round can be judged later (rejudge).
+    A feed that raises is told by part ``feeds``, a sink by its own, and each is tried again while the others go on.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -105,13 +108,19 @@ class App:
         self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
         self._n_unjudged = 0
+        self._feeds = [(feed, BackOff(type(feed).__name__, parts.clock)) for feed in parts.feeds]
 
     @property
     def routes(self) -> Routes:
         return replace(self._parts.routes, parts=self._statuses)
 
     def _statuses(self) -> Statuses:
-        return {**self._parts.routes.parts(), "judge": self._judge_status()}
+        return {**self._parts.routes.parts(), "judge": self._judge_status(), "feeds": self._feeds_status()}
+
+    def _feeds_status(self) -> tuple[bool, str]:
+        """Not well while one of them raises; the others are polled meanwhile."""
+        failed = [f"{type(feed).__name__} {back_off.words}" for feed, back_off in self._feeds if back_off.words]
+        return not failed, "; ".join(failed) or "every feed answers"
 
     def _judge_status(self) -> tuple[bool, str]:
         """Not well from a record that failed until one of the same kind is judged."""
@@ -161,7 +170,7 @@ class App:
         self._take_over(now)
         if parts.worker is not None:
             parts.worker.deliver()
-        observations = [observation for feed in parts.feeds for observation in feed.poll(now)]
+        observations = [observation for polled in self._polls(now) for observation in polled]
         for observation in observations:
             self._count(observation)
             for finding in self._judged(observation, now):
@@ -195,6 +204,11 @@ class App:
         if self._parts.ownership is not None:
             for own in self._parts.own:
                 own(self._parts.ownership.owned)
+
+    def _polls(self, now: float) -> Iterator[Sequence[Observation]]:
+        """Of every feed but those that raise, each of which is polled again after a while."""
+        for feed, back_off in self._feeds:
+            yield back_off.tried(partial(feed.poll, now)) or ()
 
     def _judged(self, observation: Observation, now: float) -> Sequence[Finding]:
         kind = type(observation)

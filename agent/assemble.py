@@ -66,7 +66,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact))
+    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership = _consumer(config, clock), _ownership(config, clock)
     state = StateFile(config.state_dir, clock)

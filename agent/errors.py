@@ -23,6 +23,11 @@ class Retryable(AgentError):
         self.where, self.why = where, why
 
 
+class PositionLost(Exception):
+    """What a source has read may be gone: only a restart, from what was committed last, reads it again. No AgentError:
+    it leaves the loop."""
+
+
 class Unreadable(AgentError):
     """One record cannot be read. reason: a value of records.RejectionReason; detail never holds production text."""
 

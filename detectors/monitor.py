@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, FaultReplay, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Subject, SubjectKind, Verdict
 from detectors.registry import (
     CalibratesSampler,
     Detector,
@@ -29,7 +29,7 @@ from detectors.traffic.sampler_report import with_sampler
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from detectors.verdicts import fusion
 from detectors.verdicts.canary_incidents import CanaryIncidents
-from detectors.verdicts.exchange import Subject, exchanged
+from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
 
 

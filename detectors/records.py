@@ -32,6 +32,10 @@ class SubjectKind(StrEnum):
     BASE = "base"
 
 
+Subject = tuple[SubjectKind, str]
+"""(kind, name): whom a verdict or an incident is about."""
+
+
 class CanarySplit(StrEnum):
     """Which half of the canary set: evidence is drawn from SELECTED, retention's interval comes from HELD_OUT."""
 

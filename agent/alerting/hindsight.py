@@ -31,7 +31,7 @@ BY_EMBEDDINGS = (Reason.INPUT_DRIFT.value, Reason.OUTPUT_DRIFT.value)
 BY_REPLAY = (Reason.CAUSE_REFINED.value, Reason.CAUSE_KEPT.value)
 NOT_REPLAYED = "its cause rested on faults replayed after the alarm, which are not replayed again"
 COMPARED = ("status", "reason", "cause", "covered_by")
-Subject = tuple[str, str, str, float]
+VerdictKey = tuple[str, str, str, float]
 """(pod, subject kind, subject, seconds since the epoch)"""
 
 
@@ -105,7 +105,7 @@ def verdict_pairs(
     again: Iterable[tuple[Stored, Judged | None]], then: Sequence[Row], since: float
 ) -> list[VerdictPair]:
     """Verdicts of then and now, by pod and time, from ``since`` on. then: rows of verdicts"""
-    now: dict[Subject, list[Row]] = defaultdict(list)
+    now: dict[VerdictKey, list[Row]] = defaultdict(list)
     incomplete: dict[tuple[str, str, float], str] = {}
     blind: list[Stored] = []
     for round, judged in again:
@@ -116,8 +116,8 @@ def verdict_pairs(
         for verdict in judged.verdicts:
             row = verdict_row(verdict)
             now[round.pod, row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
-    before: dict[Subject, list[Row]] = defaultdict(list)
-    by_replay: dict[Subject, list[Row]] = defaultdict(list)
+    before: dict[VerdictKey, list[Row]] = defaultdict(list)
+    by_replay: dict[VerdictKey, list[Row]] = defaultdict(list)
     for row in then:
         kind = by_replay if row["reason"] in BY_REPLAY else before
         kind[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
@@ -135,7 +135,7 @@ def verdict_pairs(
     return sorted(pairs, key=lambda pair: (pair.pod, pair.at, pair.kind, pair.subject))
 
 
-def _of_every_subject(blind: Iterable[Stored], then: Mapping[Subject, Sequence[Row]]) -> dict[Subject, list[Row]]:
+def _of_every_subject(blind: Iterable[Stored], then: Mapping[VerdictKey, Sequence[Row]]) -> dict[VerdictKey, list[Row]]:
     """Rounds of canaries that cannot be judged again: each had a verdict on every subject of its base. Round and time
     of these."""
     bases = {(*key[:3], row["base"]) for key, rows in then.items() for row in rows}
@@ -147,7 +147,7 @@ def _of_every_subject(blind: Iterable[Stored], then: Mapping[Subject, Sequence[R
     }
 
 
-def _fill_runs(then: dict[Subject, list[Row]], judged: Mapping[Subject, Sequence[Row]]) -> None:
+def _fill_runs(then: dict[VerdictKey, list[Row]], judged: Mapping[VerdictKey, Sequence[Row]]) -> None:
     """Put in what was said of rounds whose verdict was not stored: what the row before says, for as long as it holds.
 
     judged: what today's code says of them, as far as it says anything. An alarm is said once, so that it is never what
@@ -156,7 +156,7 @@ def _fill_runs(then: dict[Subject, list[Row]], judged: Mapping[Subject, Sequence
     times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for key in sorted(then, key=lambda key: key[3]):
         times[key[:3]].append(key[3])
-    unstored: dict[Subject, list[Row]] = {}
+    unstored: dict[VerdictKey, list[Row]] = {}
     for key, rows in judged.items():
         of_subject, at = times[key[:3]], key[3]
         place = bisect_left(of_subject, at)
@@ -173,10 +173,10 @@ def _fill_runs(then: dict[Subject, list[Row]], judged: Mapping[Subject, Sequence
 
 
 def _refined(
-    keys: Sequence[Subject], then: Mapping[Subject, Sequence[Row]], by_replay: Collection[Subject]
-) -> set[Subject]:
+    keys: Sequence[VerdictKey], then: Mapping[VerdictKey, Sequence[Row]], by_replay: Collection[VerdictKey]
+) -> set[VerdictKey]:
     """Those of an incident for whose cause faults were replayed before. keys: in the order of time"""
-    refined: set[Subject] = set()
+    refined: set[VerdictKey] = set()
     named: set[tuple[str, str, str]] = set()
     for key in keys:
         if {row["reason"] for row in then.get(key, ())} & {Reason.ALARM.value, Reason.RESOLVED.value}:
@@ -193,7 +193,7 @@ def alarms(pairs: Iterable[VerdictPair], side: str) -> list[VerdictPair]:
 
 
 def _pair(
-    key: Subject, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str], refined: bool
+    key: VerdictKey, then: Row | None, now: Row | None, incomplete: Mapping[tuple[str, str, float], str], refined: bool
 ) -> VerdictPair:
     """refined: was the cause of its incident refined by replay?"""
     pod, kind, subject, at = key

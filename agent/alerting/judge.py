@@ -32,9 +32,8 @@ from agent.records import (
     TrafficBatch,
 )
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, FaultReplay, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, FaultReplay, Subject, SubjectKind, Verdict
 from detectors.traffic_records import TrafficRound
-from detectors.verdicts.exchange import Subject
 
 AskFleet = Callable[[Collection[Subject]], Fleet | None]
 

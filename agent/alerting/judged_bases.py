@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.alerting.fleet import GoneState
-from detectors.verdicts.exchange import Subject
+from detectors.records import Subject
 
 AskGone = Callable[[Mapping[str, float], float], Sequence[GoneState]]
 """(base -> of which time a state has to be later, seconds to wait) -> one state of each base that has one"""

@@ -10,8 +10,8 @@ from agent.alerting.alert_state import AlertState, States
 from agent.alerting.notice import state_key
 from agent.records import PartitionAdapter
 from detectors.monitor import Monitor
-from detectors.records import SubjectKind
-from detectors.verdicts.exchange import Subject, exchanged
+from detectors.records import Subject, SubjectKind
+from detectors.verdicts.exchange import exchanged
 
 
 def subjects_of(base: str, adapters: Sequence[str]) -> list[Subject]:

@@ -79,7 +79,7 @@ def examine(path: Path, json: bool) -> int:
 
 def _all(config: Config) -> Iterator[Check]:
     yield from _files(config)
-    yield from _cpu(config)
+    yield from cpu_check(config)
     yield from _kafka(config)
     yield from _store(config)
     yield from _pagerduty(config)
@@ -95,7 +95,7 @@ def _files(config: Config) -> Iterator[Check]:
         yield Check("files", True, "every file that the configuration names exists, canaries can be read")
 
 
-def _cpu(config: Config) -> Iterator[Check]:
+def cpu_check(config: Config) -> Iterator[Check]:
     """A configured number of threads is used as it is; one above the limit slows down replay and engine alike."""
     share, configured = cpu_share.process_share(), config.probes.threads
     if not configured:
@@ -155,7 +155,7 @@ def _pagerduty(config: Config) -> Iterator[Check]:
 def _key(file: Path) -> str:
     length = len(file.read_text().strip())
     if length != KEY_LENGTH:
-        raise ValueError(f"{length} characters")
+        raise ValueError(f"{length} character{'s' * (length != 1)}")
     return f"{KEY_LENGTH} characters"
 
 

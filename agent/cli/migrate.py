@@ -17,8 +17,8 @@ from agent.store import client as store
 from agent.store import migrations
 
 HELD = (
-    "a running agent has it open, and applied the migrations of its own version when it opened it: stop the agent to "
-    "apply those of this one"
+    "a running agent has it open, and applied the migrations of its own version when it started: for those of this "
+    "version stop that agent and run gapwatch migrate again, or start the agent in this version"
 )
 
 
@@ -76,12 +76,16 @@ def _migrated(config: ClickHouse) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Numbers of the migrations applied, and the tables whose time of keeping was set."""
     account = config.migrations
     file, user = (account.password_file, account.user) if account else (config.password_file, "")
-    try:
-        client = store.connect(config.dsn, file, user, on_cluster=config.on_cluster)
-    except Retryable as error:
-        raise (Retryable(error.where, HELD) if error.why == store.HELD else error) from None
+    client = _connected(config.dsn, file, user)
     try:
         applied = migrations.migrate(client, replicated=config.replicated, on_cluster=config.on_cluster, clock=Clock())
         return applied, migrations.keep(client, config.keep, config.on_cluster)
     finally:
         client.close()
+
+
+def _connected(dsn: str, password_file: Path | None, user: str) -> store.Client:
+    try:
+        return store.connect(dsn, password_file, user)
+    except Retryable as error:
+        raise (Retryable(error.where, HELD) if error.why == store.HELD else error) from None

@@ -9,9 +9,8 @@ from agent.alerting.fleet import Fleet, JudgedBy, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key
 from agent.records import NoticeReason
 from agent.store.client import Client
-from detectors.records import Cause, ShareOf, Status, SubjectKind
+from detectors.records import Cause, ShareOf, Status, Subject, SubjectKind
 
-Subject = tuple[SubjectKind, str]
 Judging = tuple[str, str, str]
 """(pod, kind, subject)"""
 

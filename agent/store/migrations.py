@@ -134,6 +134,8 @@ def migrate(
 
     Several agents may migrate at once: every statement is IF NOT EXISTS. Raises Refused where an applied file changed.
     """
+    if on_cluster:
+        _create_database(client, on_cluster)
     client.command(statements(_VERSION_TABLE, replicated, on_cluster))
     applied_at = datetime.fromtimestamp((clock or Clock()).now(), UTC)
     applied = []
@@ -143,6 +145,17 @@ def migrate(
         client.insert("schema_version", [row], column_names=["version", "name", "sha256", "applied_at"])
         applied.append(file.version)
     return tuple(applied)
+
+
+def _create_database(client: Client, on_cluster: str) -> None:
+    """The connection's own database, on the other nodes too: ``store.connect`` creates it on one of them. An account
+    that may not goes on: where it exists on all nodes, tables may still be created."""
+    database = client.query("SELECT currentDatabase()").result_rows[0][0]
+    try:
+        client.command(f"CREATE DATABASE IF NOT EXISTS `{database}` ON CLUSTER '{on_cluster}'")
+    except Exception as error:  # the driver's errors and the embedded engine's share no root
+        if store.error_code(error) != store.ACCESS_DENIED:
+            raise
 
 
 def keep(client: Client, days_s: Mapping[str, float], on_cluster: str = "") -> tuple[str, ...]:

@@ -20,9 +20,10 @@ from agent.config import Config, Model
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.fleet import Subject, fleet
+from agent.store.fleet import fleet
 from agent.store.handover import Wanted, gone_states
 from agent.store.table_rows import Origin
+from detectors.records import Subject
 
 TIMEOUT_S = 0.5
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.records import Finding, Notice
-from detectors.records import Reason, SubjectKind, Verdict
+from detectors.records import Reason, Subject, Verdict
 
 # Seconds from one stored verdict of a subject to the next, at most. Questions about who still judges what rest on it.
 LONGEST_S = 3600.0
 # What is said of one round, and never again of the next.
 EVENTS = (Reason.ALARM, Reason.RESOLVED, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
-Subject = tuple[SubjectKind, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 2.0
 RETRY_S = 30.0
-# A file that no two looks agree on for so long is told.
+# Seconds for which a file may change at each look before that is told.
 RESTLESS_S = 30.0
 NO_FILE = "no regular file"
 
@@ -36,7 +36,8 @@ class ConfigFile:
     ports: public and control port that the file asked for at the start, None for one that it does not decide; others
     take a restart
     A change is read once two looks in a row agree on it, so that no half of a file is put in force; the first is read
-    at once. A refused file is read again when it changes, and every RETRY_S seconds.
+    at once. A refused file is read again when it changes, and every RETRY_S seconds. One that goes on changing at each
+    look for RESTLESS_S seconds is never read, and ``status`` says so.
     """
 
     def __init__(
@@ -56,8 +57,7 @@ class ConfigFile:
         self._missing: tuple[str, ...] = ()
         self._digest = self._digest_read = ""
         self._next_look = self._retry_at = float("-inf")
-        self._changing_since: float | None = None
-        self._restless = ""
+        self._restless_since: float | None = None
 
     def look(self) -> None:
         """At most every LOOK_S seconds; never raises an Exception."""
@@ -67,7 +67,7 @@ class ConfigFile:
         self._next_look = now + LOOK_S
         digest = _digest(self._path)
         at_rest, self._digest = digest == self._digest, digest
-        self._watch_for_rest(at_rest, now)
+        self._note_rest(at_rest, now)
         has_changed = digest != self._digest_read and (at_rest or self.config is None)
         if has_changed or (self._refusal and now >= self._retry_at):
             self._digest_read, self._retry_at = digest, now + RETRY_S
@@ -81,28 +81,31 @@ class ConfigFile:
         self._former = None, float("nan")
         self._refuse(error)
 
-    def _watch_for_rest(self, at_rest: bool, now: float) -> None:
-        if at_rest:
-            self._changing_since, self._restless = None, ""
-            return
-        self._changing_since = now if self._changing_since is None else self._changing_since
-        if not self._restless and now - self._changing_since >= RESTLESS_S:
-            wanted = f"wanted the same content at two looks {LOOK_S:.0f} s apart: find what writes it"
-            self._restless = (
-                f"{self._path}: changes without a rest since {_shown(self._clock.now() - RESTLESS_S)}; {wanted}"
-            )
-            log.error("configuration_restless", path=str(self._path), seconds=RESTLESS_S)
-
     @property
     def status(self) -> tuple[bool, str]:
-        problems = [
-            problem for problem in (self._refusal, self._restless, *self._missing, *self._moved_ports()) if problem
-        ]
+        states = self._refusal, self._restless(), *self._missing, *self._moved_ports()
+        problems = [problem for problem in states if problem]
         if problems:
             return False, "; ".join(problems)
         if self.config is None:
             return False, "not read yet"
         return True, f"{self._path}, read at {_shown(self.loaded_at)}"
+
+    def _note_rest(self, at_rest: bool, now: float) -> None:
+        if at_rest or self.config is None:
+            self._restless_since = None
+        elif self._restless_since is None:
+            self._restless_since = now
+
+    def _restless(self) -> str:
+        since = self._restless_since
+        if since is None or self._clock.steady() - since < RESTLESS_S:
+            return ""
+        return (
+            f"{self._path} has changed at each look for {self._clock.steady() - since:.0f} s, so it is not read: "
+            f"whatever writes it has to leave it alone for {2 * LOOK_S:.0f} s; the one read at "
+            f"{_shown(self.loaded_at)} stays in force"
+        )
 
     def _read(self) -> None:
         try:

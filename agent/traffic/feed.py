@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from agent.errors import AgentError
+from agent.errors import AgentError, PositionLost
 from agent.kafka.contract import LinkStatus, PartitionRecords, TopicConsumer, TopicPartition
 from agent.records import PartitionAdapter, TrafficBatch
 from agent.traffic.request_counts import count_labels, request_counts
@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 class TrafficFeed:
     """One TrafficBatch for each partition that a poll returned records of.
+
+    An error while a batch is made leaves its records for the next call, and nothing is read meanwhile.
 
     consumer: of Kafka, or the in-memory one
     sampler: what is kept of a poll, and which adapters are counted; records of any other adapter are rejected, which
@@ -93,18 +95,29 @@ class TrafficFeed:
         self._consumer.open()
 
     def poll(self, now: float) -> list[TrafficBatch]:
-        """What came since the last call, a batch a partition; [] while reading pauses or while no broker answers."""
+        """What came since the last call, a batch a partition; [] while reading pauses or while no broker answers.
+
+        Raises PositionLost where the client fails, and whatever making a batch raises.
+        """
         if self._held_back or self._is_full():
             self._consumer.pause()
         else:
             self._consumer.resume()
-        polled = self._consumer.poll()  # also while paused: a member that does not poll is removed from its group
+        polled = self._polled()  # also while paused: a member that does not poll is removed from its group
         self._apply_partition_changes()
         self._held_back += polled
         if not self._held_back or not self._load_watermarks():
             return []
-        polled, self._held_back = self._held_back, []
-        return [self._batch(records, now) for records in polled]
+        batches: list[TrafficBatch] = []
+        while self._held_back:
+            try:
+                batches.append(self._batch(self._held_back[0], now))
+            except Exception:
+                if batches:  # counted, and to be handed out now; the next call raises first of all
+                    break
+                raise
+            self._held_back.pop(0)
+        return batches
 
     def commit(self) -> None:
         """Commit every batch handed out so far; they must be durable. A refused commit is repeated by the next call."""
@@ -118,6 +131,12 @@ class TrafficFeed:
     def lag(self) -> Mapping[TopicPartition, int]:
         """Records not read yet, by partition."""
         return self._consumer.lag()
+
+    def _polled(self) -> list[PartitionRecords]:
+        try:
+            return list(self._consumer.poll())
+        except Exception as error:  # no broker's: those are in its status
+            raise PositionLost("the Kafka client failed") from error
 
     def _is_full(self) -> bool:
         return sum(map(len, self._uncommitted.values())) >= self._max_pending
@@ -176,11 +195,7 @@ class TrafficFeed:
         labels = self._sampler.label(columns)
         sampled = self._sampler(records, columns, labels, self._watermarks, now)
         counts = count_labels(labels, columns, mark, now) + sampled.counts
-        self._watermarks.advance(partition, next_offset)
-        if next_offset >= self._recreated.get(partition, math.inf):
-            self._recreated = {key: mark for key, mark in self._recreated.items() if key != partition}
-        self._uncommitted.setdefault(partition, []).append(next_offset)
-        return TrafficBatch(
+        batch = TrafficBatch(
             topic=records.topic,
             partition=records.partition,
             first_offset=records.first_offset,
@@ -194,3 +209,9 @@ class TrafficFeed:
             first_ms=int(columns.stamps_ms[0]),
             topic_recreated=topic_recreated,
         )
+        # Last of all: what raises before leaves records that were not counted yet.
+        self._watermarks.advance(partition, next_offset)
+        if next_offset >= self._recreated.get(partition, math.inf):
+            self._recreated = {key: mark for key, mark in self._recreated.items() if key != partition}
+        self._uncommitted.setdefault(partition, []).append(next_offset)
+        return batch

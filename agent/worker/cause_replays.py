@@ -29,6 +29,7 @@ from detectors.records import (
     Round,
     ShareOf,
     Status,
+    Subject,
     SubjectKind,
     Verdict,
 )
@@ -50,7 +51,6 @@ COMPLETE = (Cause.ADAPTER_NOT_APPLIED, Cause.TEMPLATE_CHANGED)
 OPEN = (Reason.ALARM, Reason.STILL_DEGRADED)
 
 InForce = Mapping[str, Golden | Unmonitorable]
-Subject = tuple[SubjectKind, str]
 
 
 class _Wanted(NamedTuple):

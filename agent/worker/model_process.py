@@ -5,15 +5,14 @@ GPU, a crash in native code) happens to them alone. While they are away the feed
 at the usual interval: silence is never healthy.
 
 Four threads: the loop's calls everything public; ``models`` starts the process, receives from it, watches what it
-holds and ends it; ``models send`` sends, since the process may not be reading; ``models errors`` reads what its
-libraries write to standard error. A golden record that is wanted from the
+holds and ends it; ``models send`` sends, since the process may not be reading; ``models stderr`` reads what is left of
+its own words where it aborts (standard_error.py). A golden record that is wanted from the
 store is asked for on a thread of its own.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from agent.worker.record_pipe import PipeClosed, RecordPipe
 from agent.worker.response_feed import TurnEnded
 from agent.worker.results import Results, working
 from agent.worker.silence import Blocked
+from agent.worker.standard_error import StandardError
 from agent.worker.watched_bases import ModelSettings
 from agent.worker.work_queue import WorkQueue
 from agent.worker.worker import Result
@@ -51,13 +51,9 @@ SEND_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 # Seconds that a process which was killed has until it is gone.
 KILLED_S = 2.0
-# Reached so nearly at the last look, a process that was ended by a signal ended for want of memory.
+# Reached so nearly at the last look, a process that was ended by a signal ended for want of memory, also where it says
+# nothing of a failed allocation.
 NEARLY = 0.8
-# What libraries write before they abort where an allocation fails: Rust's (tokenizers, safetensors), C++'s, glibc's.
-FAILED_ALLOCATION = re.compile(
-    rb"memory allocation of \d+ bytes failed|std::bad_alloc|[Cc]annot allocate memory|can't allocate memory"
-)
-LONGEST_LINE = 65536
 # What another start changes nothing about: somebody has to install a package, or to change the configuration.
 LASTING = (Exit.PACKAGE_MISSING, Exit.REFUSED)
 Received = Result | Started | GoldenWanted | Logged | Ended
@@ -68,15 +64,15 @@ class _Life:
     """One process from its start to its end.
 
     held: bytes at the last look; above_ceiling: it was killed for them; kernel: how many processes the kernel had ended
-    before it was started; failed_allocation: what a library wrote of one; ended: its last word; over: it is gone
+    before it was started; ended: its last word; stderr: what it wrote there; over: it is gone
     """
 
     process: subprocess.Popen[bytes]
     pipe: RecordPipe
+    stderr: StandardError
     kernel: int = field(default_factory=memory_ceiling.ended_by_kernel)
     held: int = 0
     above_ceiling: bool = False
-    failed_allocation: str = ""
     ended: Ended | None = None
     over: bool = False
 
@@ -181,6 +177,8 @@ class ModelProcess:
                 life = self._start()
                 self._live(life)
                 blocked, is_slow = why_ended(life, self._settings.ceiling), life.ended and life.ended.exit in LASTING
+                if life.ended is None and life.stderr.frames and not life.above_ceiling:
+                    log.error("models_crashed", frames=life.stderr.frames)
             except Exception as error:  # no process or file can be opened, or what came up the pipe is unreadable
                 log.exception("models_failed")
                 why = f"the model process cannot be run: {type(error).__name__}: {error}"
@@ -212,15 +210,14 @@ class ModelProcess:
                 stderr=subprocess.PIPE,
                 process_group=0,
             )
-        self._life = _Life(process, RecordPipe(ours))
+        assert process.stderr is not None
+        self._life = _Life(process, RecordPipe(ours), StandardError(process.stderr))
         return self._life
 
     def _live(self, life: _Life) -> None:
         """Receive until it ends, and see it gone."""
         sender = threading.Thread(target=self._send, args=(life,), name="models send", daemon=True)
-        errors = threading.Thread(target=_read_errors, args=(life,), name="models errors", daemon=True)
         sender.start()
-        errors.start()
         look_at = 0.0
         try:
             while True:
@@ -236,8 +233,8 @@ class ModelProcess:
             life.process.wait()
             life.over = True
             sender.join()
-            errors.join(KILLED_S)
             life.pipe.close()
+            life.stderr.join(KILLED_S)
 
     def _watch(self, life: _Life) -> None:
         """End it above its ceiling, before the kernel ends the container."""
@@ -303,17 +300,6 @@ class ModelProcess:
             self._work.put(StoredGolden(None, str(error)))
 
 
-def _read_errors(life: _Life) -> None:
-    """Hand on what the process writes to standard error, line by line, until it is gone."""
-    stream = life.process.stderr
-    assert stream is not None, "it was started with a pipe"
-    with stream:
-        while line := stream.readline(LONGEST_LINE):
-            if failed := FAILED_ALLOCATION.search(line):
-                life.failed_allocation = failed[0].decode()
-            sys.stderr.write(line.decode(errors="replace"))
-
-
 def why_ended(life: _Life, ceiling: int | None) -> Blocked:
     """What is said of adapters until they are replayed again."""
     process, ended = "the model process", life.ended
@@ -321,12 +307,13 @@ def why_ended(life: _Life, ceiling: int | None) -> Blocked:
     if life.above_ceiling:
         return Blocked(Reason.NO_MEMORY, f"{process} was ended above its memory ceiling ({memory})")
     code = life.process.returncode
+    if ended is None and life.stderr.failed_allocation:
+        return Blocked(Reason.NO_MEMORY, f"{process} aborted: {life.stderr.failed_allocation} ({memory})")
     if code < 0:
         by_kernel = -code == signal.SIGKILL and memory_ceiling.ended_by_kernel() > life.kernel
-        is_full = by_kernel or life.failed_allocation or (ceiling is not None and life.held > NEARLY * ceiling)
+        is_full = by_kernel or (ceiling is not None and life.held > NEARLY * ceiling)
         reason = Reason.NO_MEMORY if is_full else Reason.REPLAY_FAILED
-        after = f' after "{life.failed_allocation}"' if life.failed_allocation else ""
-        return Blocked(reason, f"{process} was ended by signal {-code}{after} ({memory})")
+        return Blocked(reason, f"{process} was ended by signal {-code} ({memory})")
     if ended is None:
         return Blocked(Reason.REPLAY_FAILED, f"{process} ended with code {code} and without a word ({memory})")
     match ended.exit:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from detectors.records import Evidence, Status, SubjectKind, Verdict
+from detectors.records import Evidence, Status, Subject, SubjectKind, Verdict
 from detectors.registry import CalibratesSampler, EstimatesRetention, SeesOtherDistributions
 from detectors.traffic.adapter_decision import (
     ResponseEstimates,
@@ -22,7 +22,7 @@ from detectors.traffic.rank_report import with_ranks
 from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_force, sampler_in_words, with_sampler
 from detectors.traffic_records import Calibration, TrafficRound, TrafficScore, by_adapter
-from detectors.verdicts.exchange import Subject, exchanged
+from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
 
 

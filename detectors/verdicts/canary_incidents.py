@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
-from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, Subject, SubjectKind, Verdict
 from detectors.registry import Detector
 from detectors.saved_config import config_json, same_config
 from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again
-from detectors.verdicts.exchange import Subject, exchanged
+from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.moved_base import with_moved_base
 from detectors.verdicts.tolerated_change import ToleratedChange, next_change, with_change

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from detectors.records import SubjectKind
-
-Subject = tuple[SubjectKind, str]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
+from agent.clock import HandClock
 from agent.records import Finding, Heartbeat
 from agent.sink import Sinks
 from agent.sinks.memory import Sink
@@ -82,3 +85,60 @@ class Sending(Sink):
 def test_notices_that_nobody_has_received_yet_are_those_of_all_sinks_that_send_later() -> None:
     assert Sinks([Sink(), Sending(), Sending()]).unsent == 6
     assert Sinks([Sink()]).unsent == -1, "nobody is told anything by this agent"
+
+
+class Full(Sink):
+    """Its disk is full until ``room``."""
+
+    room = False
+
+    def submit(self, finding: Finding) -> None:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().submit(finding)
+
+
+def test_a_sink_that_raises_is_told_and_gets_everything_in_order_once_it_works_again() -> None:
+    clock, full, other = HandClock(), Full(), Sink()
+    sinks = Sinks([full, other], clock=clock)
+    beats = [replace(BEAT, pod=f"pod-{n}") for n in range(3)]
+    for beat in beats:
+        sinks.submit(beat)
+    assert list(other.findings) == beats, "the other one goes on"
+    assert not sinks.flush(), "what one of them lacks is not committed"
+    ok, words = sinks.statuses["sink test_sink"]
+    assert not ok and words.startswith("failed with OSError (the log has the traceback), tried again in 1 s")
+    assert words.endswith("findings that wait: 3, without room: 0") and sinks.statuses["sink memory"][0]
+    full.room = True
+    assert not sinks.flush(), "not before it is due"
+    clock.advance(1.0)
+    assert sinks.flush() and list(full.findings) == beats
+    assert sinks.statuses["sink test_sink"][0]
+
+
+def test_a_sink_that_goes_on_raising_is_tried_less_and_less_often_and_logged_once() -> None:
+    clock, full = HandClock(), Full()
+    sinks, tried_at = Sinks([full], clock=clock), []
+    with capture_logs() as lines:
+        sinks.submit(BEAT)
+        for second in range(1, 201):
+            clock.advance(1.0)
+            before = sinks.statuses["sink test_sink"][1]
+            sinks.flush()
+            if "in 0 s" in before:
+                tried_at.append(second)
+    assert tried_at == [1, 3, 7, 15, 31, 63, 123, 183]
+    assert [line["event"] for line in lines] == ["part_failed"]
+
+
+def test_a_flush_that_raises_has_not_flushed() -> None:
+    class Broken(Sink):
+        def flush(self) -> bool:
+            raise TimeoutError
+
+    last = Sink()
+    sinks = Sinks([Broken(), last])
+    sinks.submit(BEAT)
+    assert not sinks.flush() and list(last.findings) == [BEAT]
+    assert sinks.statuses["sink test_sink"][1].startswith("failed with TimeoutError")
+    assert sinks.statuses["sink memory"] == (True, "1 findings held")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, model_checks
+from agent.cli.doctor import Check, cpu_check, model_checks
 from agent.config import Config, load
 from tests.probes.tiny import tiny_adapter, tiny_base
 from tests.serving_engines.shim import Server, serving
@@ -210,3 +210,10 @@ def test_of_a_sidecar_neither_base_nor_torch_is_looked_at(config: Config) -> Non
     assert [(check.part, check.ok, check.result) for check in checks] == [
         ("base m", True, "not replayed by role sidecar: traffic is sampled and stored only")
     ]
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 thread as configured, "), (2, "2 threads as configured, ")])
+def test_one_thread_is_one(config: Config, threads: int, words: str) -> None:
+    one = config.model_copy(update={"probes": config.probes.model_copy(update={"threads": threads})})
+    (check,) = cpu_check(one)
+    assert check.result.startswith(words)

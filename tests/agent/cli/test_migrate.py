@@ -63,21 +63,6 @@ def test_an_account_without_rights_is_refused_with_where_they_are_listed(
         migrate_store(written(tmp_path, server), json=False)
 
 
-def test_an_embedded_store_that_an_agent_holds_is_left_to_that_agent(tmp_path: Path) -> None:
-    """By another process: within one the engine lets every client in."""
-    file = tmp_path / "gapwatch.yaml"
-    dsn = f"chdb:///{tmp_path}/store"
-    file.write_text(yaml.safe_dump({"models": MODELS, "clickhouse": {"dsn": dsn}}))
-    holding = "import sys; from agent.store import client; c = client.connect(sys.argv[1]); print('open', flush=True)"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{holding}; input()", dsn], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"open\n"
-        with pytest.raises(Retryable, match="stop the agent to apply those of this one"):
-            migrate_store(file, json=False)
-        holder.kill()
-
-
 @LEFT_CONNECTING
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("kind", [REAL])
@@ -127,3 +112,12 @@ def test_without_a_broker_the_tables_are_made_and_the_topic_is_told_to_be_missin
     client = store.connect(f"clickhouse://agent@127.0.0.1:{server.port}/gapwatch")
     assert client.query("SELECT count() FROM verdicts").result_rows == [(0,)]
     client.close()
+
+
+def test_a_store_that_a_running_agent_has_open_says_what_to_do(tmp_path: Path, clickhouse: ClickHouseServer) -> None:
+    file = tmp_path / "gapwatch.yaml"
+    file.write_text(yaml.safe_dump({"models": MODELS, "clickhouse": {"dsn": f"chdb://{clickhouse.folder}"}}))
+    command = [sys.executable, "-m", "agent", "migrate", "--config", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "stop that agent and run gapwatch migrate again" in ended.stderr and "gapwatch query" not in ended.stderr

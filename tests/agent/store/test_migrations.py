@@ -124,6 +124,18 @@ def test_a_time_of_keeping_that_the_account_may_not_set_stops_no_row(server: Cli
     client.close()
 
 
+def test_the_database_is_created_on_every_node_and_an_account_that_may_not_goes_on(
+    server: ClickHouseServer, database: str
+) -> None:
+    migrate_as_admin(server, database)
+    client = store.connect(at(server, database).dsn)
+    with pytest.raises(Exception, match="Not enough privileges"):
+        migrations.migrate(client, on_cluster="main")
+    client.close()
+    assert server.refused[0] == f"CREATE DATABASE IF NOT EXISTS `{database}` ON CLUSTER 'main'".encode()
+    assert server.refused[1].startswith(b"CREATE TABLE IF NOT EXISTS schema_version ON CLUSTER 'main' ("), "it went on"
+
+
 def test_what_is_left_to_the_cluster_is_said_in_every_statement() -> None:
     for file in shipped.MIGRATIONS.iterdir():
         if file.name.endswith(".sql"):

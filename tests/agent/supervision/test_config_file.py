@@ -116,22 +116,6 @@ def test_the_same_settings_in_another_text_are_the_same_configuration(
     assert file.config is before and file.loaded_at == clock.now()
 
 
-def test_a_file_that_never_rests_leaves_the_former_in_force_and_is_told_until_it_rests(
-    file: ConfigFile, path: Path, clock: HandClock
-) -> None:
-    looked(file, clock)
-    former = file.config
-    for second in range(int(RESTLESS_S / LOOK_S) + 1):
-        assert file.status[0], "shorter than that it may be an editor, or a volume that is being updated"
-        written(path, cluster=f"c{second}")
-        looked(file, clock, 1)
-    assert file.config is former
-    ok, words = file.status
-    assert not ok and "changes without a rest since" in words and str(path) in words
-    looked(file, clock)
-    assert file.status[0] and file.config is not None and file.config.cluster == f"c{second}"
-
-
 @pytest.mark.parametrize("text", [None, "kafak: {}", "models: ["])
 def test_a_change_that_is_refused_leaves_the_former_in_force_and_says_so(
     file: ConfigFile, path: Path, clock: HandClock, text: str | None
@@ -251,3 +235,19 @@ def test_ports_are_those_of_the_file_as_far_as_it_can_be_read(
     if text is not None:
         path.write_text(text)
     assert configured_ports(path) == ports
+
+
+def test_a_file_that_never_rests_is_told_after_a_while_and_read_once_it_does(
+    file: ConfigFile, path: Path, clock: HandClock
+) -> None:
+    file.look()
+    in_force = file.config
+    for n in range(round(RESTLESS_S / LOOK_S) + 2):
+        assert file.status[0] == (n <= RESTLESS_S / LOOK_S), n
+        written(path, cluster=f"cluster-{n}")
+        looked(file, clock, 1)
+    ok, words = file.status
+    assert not ok and "has changed at each look for 32 s, so it is not read" in words and "stays in force" in words
+    assert file.config is in_force
+    looked(file, clock, 1)
+    assert file.status[0] and file.config is not None and file.config.cluster == f"cluster-{n}"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from agent.kafka.contract import Outgoing
-from agent.kafka.in_memory import MemoryTopic
+from agent.kafka.contract import Outgoing, PartitionRecords
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.records import RejectionReason
+from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config, RankHash, below
-from tests.agent.traffic.feeding import counted, feed_over, headed
+from agent.traffic.traffic_sampler import Sampled, TrafficSampler
+from tests.agent.traffic.feeding import ADAPTERS, ALL, counted, feed_over, headed
 from tests.kafka_brokers import request
 
 
@@ -189,3 +192,36 @@ def test_an_empty_topic_gives_nothing() -> None:
     assert feed.poll(0.0) == []
     feed.commit()
     assert feed.lag() == {("traffic", 0): 0}
+
+
+def test_records_of_which_no_batch_can_be_made_wait_and_are_counted_once_when_it_can() -> None:
+    """Pairing runs out of memory on one partition: what was made before is handed out, and nothing is committed past
+    the rest."""
+    topic, made = MemoryTopic(partitions=2), list[PartitionRecords]()
+    for partition in (0, 1):
+        topic.publish([request(n) for n in range(10)], partition)
+
+    class Short(TrafficSampler):
+        is_short = True
+
+        def __call__(self, records: PartitionRecords, *given: Any) -> Sampled:
+            made.append(records)
+            if self.is_short and len(made) > 1:
+                raise MemoryError
+            return super().__call__(records, *given)
+
+    sampler = Short(ALL, ADAPTERS)
+    feed = TrafficFeed(MemoryConsumer(topic), sampler, dict)
+    feed.open()
+    first = feed.poll(0.0)
+    assert counted(first) == {"ticket-router": 10}
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            feed.poll(0.0)
+    topic.publish([request(n) for n in range(10, 15)], 1)
+    feed.commit()
+    assert list(topic.committed.values()) == [10]
+    sampler.is_short = False
+    rest = [*feed.poll(0.0), *feed.poll(0.0)]
+    assert counted([*first, *rest]) == {"ticket-router": 25}
+    assert not any(one.redelivered for batch in rest for one in batch.interactions)

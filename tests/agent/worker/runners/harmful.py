@@ -52,10 +52,10 @@ class Runner(memory.Runner):
         match kind:
             case "sleep":
                 time.sleep(1000.0)
-            case "abort":
+            case "rust":  # as handle_alloc_error does it
+                os.write(2, f"memory allocation of {size} bytes failed\n".encode())
                 os.abort()
-            case "abort_without_memory":
-                os.write(2, f"memory allocation of {size} bytes failed\n".encode())  # as Rust's allocator does
+            case "abort":
                 os.abort()
             case "hold":
                 self._held.append(bytearray(int(size) * MB))
