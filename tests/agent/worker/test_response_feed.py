@@ -159,3 +159,17 @@ def test_while_the_models_are_away_no_adapter_is_scored_and_each_round_says_why(
     feed.receive(TurnEnded(now))
     assert names(feed.poll(now)) == [[]]
     assert feed.poll(now + EVERY_S + STUCK_S) == []
+
+
+def test_a_base_that_is_anothers_gives_nothing_and_one_that_comes_begins_with_nothing(feed: ResponseFeed) -> None:
+    feed.receive(scored("x"))
+    feed.own(frozenset())
+    feed.receive(scored("y"))
+    feed.receive(Blocked(Reason.NO_MEMORY, "ended"))
+    assert feed.poll(10 * STUCK_S) == []
+    feed.own(frozenset(BASES))
+    feed.receive(scored("z", upto=9))
+    feed.receive(TurnEnded(10 * STUCK_S))
+    (given,) = feed.poll(10 * STUCK_S + 1.0)
+    assert names([given]) == [["z"]] and given.upto == {PLACE: 9}
+    assert given.round is not None and given.round.number == 1, "numbers go on"
