@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
-    in_steps: how partitions go from one member to another, see ``Client``; wait_s: the longest that a poll waits
+    in_steps: how partitions go from one member to another, see ``Client``
 
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
     out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often. ``status``
@@ -57,11 +57,9 @@ class Consumer:
     has fenced goes on without a name, which ``status`` says. So does one that was never let in by its name.
     """
 
-    def __init__(
-        self, config: Config, clock: Clock | None = None, in_steps: bool = False, wait_s: float = POLL_S
-    ) -> None:
+    def __init__(self, config: Config, clock: Clock | None = None, in_steps: bool = False) -> None:
         self._config, self._clock = config, clock or Clock()
-        self._in_steps, self._wait_s = in_steps, wait_s
+        self._in_steps = in_steps
         self._client: Client | None = None
         self._opening: Future[Client] | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="kafka-open")
@@ -115,7 +113,7 @@ class Consumer:
     def _poll(self, client: Client) -> list[PartitionRecords]:
         self._polling = True
         try:
-            return client.poll(self._wait_s)
+            return client.poll(POLL_S)
         finally:
             self._polling = False
 
@@ -274,8 +272,8 @@ class Consumer:
             self._give_up(f"partition {stuck[1]} is stuck at offset {positions[stuck]} with records waiting")
 
     def _ready(self) -> Client | None:
-        """The client, or None after a wait of at most ``wait_s`` while there is none."""
-        if self._opening is not None and wait([self._opening], self._wait_s).done:
+        """The client, or None after a wait of at most POLL_S while there is none."""
+        if self._opening is not None and wait([self._opening], POLL_S).done:
             self._client, self._opening = self._opening.result(), None
             if self._failures == 0:
                 self._up()

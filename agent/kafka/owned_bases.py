@@ -14,10 +14,9 @@ import structlog
 from agent.clock import Clock
 from agent.kafka.contract import Share, TopicConsumer, TopicPartition, nothing_to_commit
 
-# Between two polls, each of which waits for records that never come, while the traffic waits too.
-POLL_EVERY_S = 0.5
-# The longest that such a poll waits.
-POLL_WAIT_S = 0.05
+# Between two polls, each of which waits for records that never come, while the traffic waits too. While partitions are
+# being shared out it is polled in each turn: a member that polls seldom, or briefly, holds up its whole group.
+POLL_EVERY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +92,7 @@ class OwnedBases:
         self._consumer.take_partition_changes()
         share = self._consumer.share()
         if share is None:
+            self._poll_from = now
             return frozenset()
         if not self._is_confirmed(share):
             self._poll_from = now

@@ -19,6 +19,7 @@ from agent.assemble import (
     _beat,
     _share_budget,
     _telemetry,
+    assemble,
     log_threshold,
     monitor_of,
     sampler_of,
@@ -269,3 +270,28 @@ def test_the_threshold_follows_the_fleet_while_the_agent_runs_and_over_a_restart
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock(1000.0)
+
+
+@pytest.mark.parametrize("role", ["sidecar", "apart"])
+def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(config: Config, role: str) -> None:
+    parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": role}))
+    assert parts.worker is None and parts.ownership is None
+    assert parts.feeds == (parts.traffic,) and parts.stores_traffic
+    assert parts.routes.parts()["role"] == (True, f"{role}: samples and counts the traffic; loads no model")
+    parts.closing()
+
+
+def test_a_witness_owns_nothing_before_its_group_says_so_and_stores_no_traffic(config: Config) -> None:
+    parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": "witness"}))
+    assert parts.worker is not None and parts.ownership is not None and not parts.stores_traffic
+    assert parts.ownership.owned == frozenset() and len(parts.own) == 4
+    assert parts.traffic not in parts.feeds and len(parts.feeds) == 3
+    statuses = parts.routes.parts()
+    assert statuses["role"][1].startswith("witness: ") and not statuses["bases"][0]
+    parts.closing()
+
+
+def test_an_agent_that_does_everything_says_nothing_of_roles(config: Config) -> None:
+    parts = assemble(config)
+    assert parts.ownership is None and {"role", "bases"}.isdisjoint(parts.routes.parts())
+    parts.closing()

@@ -192,3 +192,48 @@ def reachable(rules: list[dict[str, Any]]) -> set[tuple[str | None, int]]:
         for to in rule["to"]
         for port in rule["ports"]
     }
+
+
+WITNESS = {item["kind"]: item for item in yaml.safe_load_all((DEPLOY / "kubernetes/witness.yaml").read_text())}
+
+
+@pytest.fixture
+def witness_config(tmp_path: Path) -> Config:
+    (tmp_path / "gapwatch.yaml").write_text(WITNESS["ConfigMap"]["data"]["gapwatch.yaml"])
+    return load(tmp_path / "gapwatch.yaml")
+
+
+def test_the_witness_says_what_the_sidecar_says_but_for_its_role(config: Config, witness_config: Config) -> None:
+    assert (config.role, witness_config.role) == ("all", "witness")
+    own = {"pod", "role"}
+    assert witness_config.model_dump(exclude=own) == config.model_dump(exclude=own)
+
+
+def test_the_witness_has_the_models_read_only_room_to_write_and_no_rights(witness_config: Config) -> None:
+    spec = WITNESS["StatefulSet"]["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    where = {PurePosixPath(m["mountPath"]): m["name"] for m in container["volumeMounts"]}
+    read_only = {m["name"] for m in container["volumeMounts"] if m.get("readOnly")}
+    [model] = witness_config.models
+    assert {lies_in(path, where) for path in (model.path, witness_config.probes.golden_dir)} == {"models"}
+    assert {"models", "gapwatch-config", "gapwatch-secrets"} == read_only
+    limited = {v["name"] for v in spec["volumes"] if "sizeLimit" in v.get("emptyDir", {})}
+    for path in (witness_config.state_dir, witness_config.probes.cache_dir, "/tmp"):
+        assert lies_in(path, where) in limited
+    security = container["securityContext"]
+    assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+    assert security["capabilities"] == {"drop": ["ALL"]} and spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert witness_config.shutdown_budget < spec["terminationGracePeriodSeconds"]
+    assert WITNESS["StatefulSet"]["metadata"]["namespace"] == shipped("Namespace")["metadata"]["name"]
+
+
+def test_the_witness_has_a_name_that_its_group_knows_and_reaches_what_the_sidecar_reaches() -> None:
+    stateful = WITNESS["StatefulSet"]["spec"]
+    assert stateful["serviceName"] == WITNESS["Service"]["metadata"]["name"]
+    labels = stateful["template"]["metadata"]["labels"]
+    for selector in (stateful["selector"]["matchLabels"], WITNESS["Service"]["spec"]["selector"]):
+        assert selector.items() <= labels.items()
+    policy = WITNESS["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert reachable(policy["egress"]) == reachable(shipped("NetworkPolicy")["spec"]["egress"])

@@ -243,3 +243,20 @@ def test_a_closed_consumer_says_so(new_world: NewWorld) -> None:
     consumer.open()
     consumer.close(1.0)
     assert not consumer.status.up
+
+
+def test_a_member_says_what_share_of_its_topic_it_has(new_world: NewWorld) -> None:
+    world = new_world(2)
+    consumer = world.consumer()
+    assert consumer.share() is None
+    consumer.open()
+    give_up = time.monotonic() + WITHIN_S
+    share = consumer.share()
+    while share is None or len(share.partitions) < 2:
+        assert time.monotonic() < give_up, (share, consumer.status)
+        consumer.poll()
+        consumer.take_partition_changes()
+        share = consumer.share()
+    assert share.count == 2 and {number for _, number in share.partitions} == {0, 1}
+    consumer.close(5.0)
+    assert consumer.share() is None

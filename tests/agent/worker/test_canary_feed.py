@@ -65,3 +65,24 @@ def test_each_base_is_overdue_by_its_own_interval() -> None:
     feed = CanaryFeed({"files": ("a",), "served": ("b",)}, EVERY_S, {"served": 10 * EVERY_S})
     assert feed.poll(0.0) == []
     assert [rounds.base for rounds in feed.poll(EVERY_S + STUCK_S + 1.0) if isinstance(rounds, BaseRound)] == ["files"]
+
+
+def test_a_base_that_is_anothers_gives_nothing_and_one_that_comes_is_not_overdue_for_the_time_before() -> None:
+    feed = CanaryFeed(BASES, EVERY_S)
+    feed.receive(findings.base_round(number=4))
+    feed.poll(0.0)
+    feed.own(frozenset())
+    for result in (findings.base_round(number=5), findings.golden(), findings.flip(), ENDED):
+        feed.receive(result)
+    assert feed.poll(10 * STUCK_S) == []
+    feed.own(frozenset(BASES))
+    assert feed.poll(20 * STUCK_S) == []
+    (overdue,) = feed.poll(20 * STUCK_S + EVERY_S + STUCK_S + 1.0)
+    assert isinstance(overdue, BaseRound) and overdue.members[0].blocked is Reason.NOT_REPLAYED_YET
+
+
+def test_what_was_finished_of_a_base_that_went_before_the_next_poll_is_dropped() -> None:
+    feed = CanaryFeed(BASES, EVERY_S)
+    feed.receive(findings.base_round())
+    feed.own(frozenset())
+    assert feed.poll(0.0) == []

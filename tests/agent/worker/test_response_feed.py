@@ -168,3 +168,17 @@ def test_a_base_whose_responses_are_not_scored_gives_none_and_its_golden_records
         feed.receive(result)
     feed.receive(TurnEnded(10.0))
     assert [given.base for given in feed.poll(10.0)] == [findings.BASE]
+
+
+def test_a_base_that_is_anothers_gives_nothing_and_one_that_comes_begins_with_nothing(feed: ResponseFeed) -> None:
+    feed.receive(scored("x"))
+    feed.own(frozenset())
+    feed.receive(scored("y"))
+    feed.receive(Blocked(Reason.NO_MEMORY, "ended"))
+    assert feed.poll(10 * STUCK_S) == []
+    feed.own(frozenset(BASES))
+    feed.receive(scored("z", upto=9))
+    feed.receive(TurnEnded(10 * STUCK_S))
+    (given,) = feed.poll(10 * STUCK_S + 1.0)
+    assert names([given]) == [["z"]] and given.upto == {PLACE: 9}
+    assert given.round is not None and given.round.number == 1, "numbers go on"

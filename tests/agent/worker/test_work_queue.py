@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from agent.worker.messages import Judged, ToScore
+from agent.worker.messages import Judged, Owned, ToScore
 from agent.worker.work_queue import AHEAD, MOST_CONTROLS, WorkQueue
 from tests.agent import findings
 
@@ -86,3 +86,16 @@ def test_whoever_takes_is_woken_by_what_comes_and_by_what_was_done() -> None:
     thread.join(60.0)
     (record,) = given
     assert isinstance(record, ToScore) and len(record.interactions) == 1
+
+
+def test_of_a_base_that_went_nothing_is_sent_and_the_process_is_told_first_whatever_else_waits() -> None:
+    work = queue()
+    add(work, "a", 3)
+    add(work, "c", 2)
+    for number in range(MOST_CONTROLS + 1):
+        work.put(Judged("x", number, 0.0))
+    work.own(frozenset({"y"}))
+    assert work.take(0.0) == Owned(frozenset({"y"}))
+    work.start_again()
+    assert taken(work) == {"c": 2}
+    assert work.shed == {"a": 3, "b": 0, "c": 0}

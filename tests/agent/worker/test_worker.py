@@ -25,6 +25,7 @@ from probes.runners.memory import FAULTS, Config, Runner
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import ScoringOptions
 from tests.agent import findings
+from tests.end_to_end import world
 from tests.probes.worlds import enrolled
 
 EVERY_S = 60.0
@@ -352,3 +353,39 @@ def test_a_canary_round_that_falls_due_breaks_off_the_replay_of_a_fault(tmp_path
         began += [result.at for result in worker.turn() if isinstance(result, BaseRound)]
     assert began == [first.at + EVERY_S * n for n in range(len(began))] and len(began) > 3
     assert not worker._causes.with_signatures(base.goldens.held)["alpha"].faults  # type: ignore[union-attr]
+
+
+def rounds(results: Sequence[Result]) -> list[str]:
+    return [result.base for result in results if isinstance(result, BaseRound)]
+
+
+def test_a_base_that_goes_is_closed_and_what_waits_of_it_dealt_with_and_one_that_comes_has_a_round_at_once(
+    bases: list[WatchedBase], clock: HandClock
+) -> None:
+    worker = Turned(bases, BOTH, clock)
+    a, b = bases
+    worker.own(frozenset({"base-of-a"}))
+    assert rounds(worker.turn()) == ["base-of-a"]
+    assert a.opened and not b.opened
+    worker.submit(sampled(findings.interaction(1, "a"), findings.interaction(2, "b")))
+    worker.own(frozenset({"base-of-b"}))
+    given = worker.turn()
+    assert rounds(given) == ["base-of-b"], "long before its schedule"
+    assert b.opened and not a.opened
+    (ended,) = [result for result in given if isinstance(result, TurnEnded)]
+    assert ended.done == {"a": 1, "b": 1}, "the queue sends no more before what it has sent is dealt with"
+    assert embedded(given) == {"base-of-b": 1}
+    worker.own(frozenset({"base-of-a", "base-of-b"}))
+    assert rounds(worker.turn()) == ["base-of-a"]
+
+
+def test_a_base_that_comes_back_has_its_golden_records_told_of_again(tmp_path: Path, clock: HandClock) -> None:
+    """Whoever judges it has forgotten them with the base."""
+    world.enrolled(tmp_path)
+    shelf = Goldens(tmp_path, "tiny", dict.fromkeys(world.ADAPTERS, ""))
+    runner = world.new_runner()
+    worker = Turned([WatchedBase("tiny", runner, shelf, world.ADAPTERS, ResponseScorer(runner, None))], BOTH, clock)
+    for owned in ({"tiny"}, set(), {"tiny"}):
+        worker.own(frozenset(owned))
+        accepted = [result.adapter for result in worker.turn() if isinstance(result, GoldenAccepted)]
+        assert accepted == (list(world.ADAPTERS) if owned else [])
