@@ -215,7 +215,7 @@ def test_the_witness_has_the_models_read_only_room_to_write_and_no_rights(witnes
     where = {PurePosixPath(m["mountPath"]): m["name"] for m in container["volumeMounts"]}
     read_only = {m["name"] for m in container["volumeMounts"] if m.get("readOnly")}
     [model] = witness_config.models
-    assert {lies_in(path, where) for path in (model.path, witness_config.probes.golden_dir)} == {"models"}
+    assert {lies_in(path, where) for path in (str(model.path), witness_config.probes.golden_dir)} == {"models"}
     assert {"models", "gapwatch-config", "gapwatch-secrets"} == read_only
     limited = {v["name"] for v in spec["volumes"] if "sizeLimit" in v.get("emptyDir", {})}
     for path in (witness_config.state_dir, witness_config.probes.cache_dir, "/tmp"):
