@@ -25,6 +25,9 @@ files in `benchmarks/results/`; nothing here is typed by hand. Each table names 
 under `benchmarks/` says how its figures are measured and what they rest on, and
 [how figures are checked](mathematics.md#how-figures-are-checked) says why they could have failed.
 
+Of the 72 sets of responses behind `traffic_evidence` 33 were drawn and scored on an H100 in float32, the others on the
+CPU; the figures are computed from them on the CPU. Its peers Evidently and Model Equality Testing were not run again.
+
 `make figures` runs `main_job` and `canary_evidence` and writes this page again. `traffic_evidence` takes hours on a CPU
 and is run apart, as are `sampling_speed`, which needs a Kafka, `replay_on_gpu`, which needs a card, and
 `harmless`, which needs a kubelet for its third part. "Zoo" is 24
@@ -34,8 +37,8 @@ three adapters of the example.
 *Measured at* is the commit whose tree was measured, with a plus where files differed from it; a figure speaks of the
 rules of that commit. Younger than a493096 are canaries scored on their first positions, curves of the strengths that
 are needed, noise floors from twelve canaries, signatures made after an alarm, responses scored by their first tokens,
-evidence of single alternatives, and drift in banks; figures of 5c7049a and later (aec2cc0, 48512b2, a4effdf) were
-measured with all of these. Those whose commit was not recorded were measured at 4bb2d88 or before, when there were
+evidence of single alternatives, and drift in banks; figures of 5c7049a and later (aec2cc0, 48512b2, a4effdf, 73e9986)
+were measured with all of these. Those whose commit was not recorded were measured at 4bb2d88 or before, when there were
 besides one tolerance for every canary, however far its base had moved, and incidents that ended after two good rounds
 whatever the evidence. *Before* is what the same benchmark measured at an earlier commit, which is named beside it; a
 figure that now counts other cases has another name, and its former value is in `benchmarks/results/before/`. In
