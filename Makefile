@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
 TORCH ?= torch
 
-.PHONY: demo test test-node check figures record-formats clean
+.PHONY: demo test test-node test-engines check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
@@ -18,6 +18,14 @@ test: $(VENV)/.installed-dev
 # As root, with KUBELET set: see CONTRIBUTING.md. Without these every test of it is skipped with the reason.
 test-node: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m node tests/node
+
+# A real vLLM on the CPU, in an environment of its own under build/: 8 GB, and about a quarter of an hour.
+test-engines: $(VENV)/.installed-dev build/vllm/.installed
+	VLLM_HOME=build/vllm $(BIN)/python -m pytest -m engines tests/serving_engines
+
+build/vllm/.installed: examples/engines/vllm/install.sh
+	PYTHON=$(PYTHON) $< build/vllm
+	touch $@
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
