@@ -1,6 +1,6 @@
 """A real vLLM under a fault of its own that nothing else shows: vllm#55193, target modules that the adapters lack.
 
-`make test-engines` installs it and sets VLLM_HOME. The golden record is that of the helpdesk, which was made in process.
+`make test-engines` installs it and sets VLLM_HOME. The golden record is that of the helpdesk, made in process.
 """
 
 from __future__ import annotations
