@@ -51,6 +51,8 @@ def written(folder: Path, volume: Volume) -> Path:
             "cache_dir": str(folder / "cache"),
         },
         "state_dir": str(folder / "state"),
+        # Away: the one by default may hold what an earlier run on this machine has judged, and this pod would go on from it.
+        "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
     }
     file = folder / "gapwatch.yaml"
     file.write_text(yaml.safe_dump(settings))
