@@ -220,7 +220,7 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     if config.kafka is None or config.role != "witness":
         return None
     consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
-    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.models], clock)
+    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
