@@ -56,7 +56,7 @@ from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
 ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic; loads no model",
+    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
     "apart": "apart: samples and counts the traffic; loads no model",
     "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
 }
