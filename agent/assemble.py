@@ -56,7 +56,7 @@ from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
 ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic; loads no model",
+    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
     "apart": "apart: samples and counts the traffic; loads no model",
     "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
 }
@@ -220,7 +220,7 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     if config.kafka is None or config.role != "witness":
         return None
     consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
-    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.models], clock)
+    return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:

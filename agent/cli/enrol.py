@@ -150,7 +150,7 @@ def _check_wanted(config: Config, model: Model, adapter: Adapter, wish: EnrolOpt
 
 def _offline(config: Config, model: Model, previous: str) -> Golden | None:
     """The newest record, where it was made in process and the adapter is now asked of a serving engine."""
-    if config.in_process(model) or not previous:
+    if model.served is None or config.in_process(model) or not previous:
         return None
     golden = load_golden(config.probes.golden_dir, previous)
     return None if golden.made_on else golden

@@ -68,7 +68,7 @@ def _topic(config: Config) -> Topic | None:
     if config.role != "witness" or config.kafka is None:
         return None
     kafka = config.kafka
-    partitions = kafka.replays_partitions or len(config.models)
+    partitions = kafka.replays_partitions or len(config.replayed)
     return Topic(kafka.replays_topic, *grow_topic(kafka, kafka.replays_topic, partitions))
 
 

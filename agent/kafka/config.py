@@ -60,7 +60,7 @@ class Config(BaseModel):
     max_poll_interval_ms: a member that does not poll for this long gives up its partitions
     max_record_bytes: longer ones are counted and rejected; auto_offset_reset: where to start without a commit
     replays_topic: without records; by its partitions witnesses share the bases (``gapwatch migrate`` creates it)
-    replays_partitions: of it; None: as many as there are bases, so that each base can have a witness of its own
+    replays_partitions: of it; None: as many as witnesses replay bases, so that each base can have a witness of its own
     format: of the records' values, the NAME of a file in agent/traffic/formats; auto recognises that of each record
     """
 

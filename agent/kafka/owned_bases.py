@@ -30,7 +30,8 @@ class OwnedBases:
 
     consumer: of the topic, in one group with all other witnesses; best one whose partitions go ``in_steps``, else each
     rebalance costs every witness its bases for a moment
-    bases: in the order of the configuration: the one at position i belongs to partition i modulo their number
+    bases: those that witnesses replay, in the order of the configuration; the one at position i belongs to
+    partition i modulo their number
     on_lost: called within a poll with bases that go, and after it another witness may have them: what that one goes on
     from has to be durable by its end. On the consumer's thread, while the one that polls waits for it
 

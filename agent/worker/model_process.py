@@ -89,7 +89,8 @@ class ModelProcess:
     ) -> None:
         self._settings, self._fetch, self._clock = settings, fetch, clock
         bases = {model.name: [adapter.name for adapter in model.adapters] for model in settings.models}
-        self._work = WorkQueue(bases)
+        scored = {model.name for model in settings.models if settings.config.in_process(model)}
+        self._work = WorkQueue({base: bases[base] for base in bases if base in scored})
         self._results: Results[Result | Blocked] = Results(receivers)
         self._numbers = dict(settings.numbers)
         self._adapters = bases
@@ -145,7 +146,8 @@ class ModelProcess:
 
     @property
     def shed(self) -> Mapping[str, int]:
-        """Of every adapter, how many sampled interactions no model had time for, or were lost with a process."""
+        """Of every adapter whose responses are looked at, how many sampled interactions no model had time for, or were
+        lost with a process."""
         return self._work.shed
 
     @property

@@ -281,6 +281,7 @@ class Worker:
     def _release(self, base: WatchedBase) -> None:
         base.last = base.looked = None
         base.goldens.forget()
+        base.kept = KeptAnswers()
         if base.responses is not None:
             base.responses.take()
         self._causes.forget(base.name, base.adapters)

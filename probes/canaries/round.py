@@ -133,7 +133,7 @@ def _part(
         picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
-        noticed = _route_facts(runner, golden, scheduled.number) if isinstance(runner, Listing) else ()
+        noticed = _route_facts(runner, golden, scheduled.number) if isinstance(runner, Listing) else _from_files(golden)
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -157,6 +157,11 @@ def _route_facts(runner: Listing, golden: Golden, seed: int) -> tuple[str, ...]:
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
     return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
+
+
+def _from_files(golden: Golden) -> tuple[str, ...]:
+    """Two ways to compute differ in every answer: where the record was made on an engine, that is said of the base."""
+    return (f"answers come from the files, accepted were those of {golden.made_on}",) if golden.made_on else ()
 
 
 def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:

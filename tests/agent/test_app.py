@@ -11,16 +11,26 @@ import pytest
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
-from agent.app import App, Feed, Parts
+from agent.alerting.judged_bases import JudgedBases
+from agent.app import HAND_OVER_S, App, Feed, Parts
 from agent.clock import HandClock
 from agent.errors import PositionLost
-from agent.records import Observation
+from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
+from agent.kafka.owned_bases import POLL_EVERY_S, OwnedBases
+from agent.records import Observation, SavedState
 from agent.sink import Sinks
 from agent.sinks.memory import Sink
+from agent.worker.canary_feed import CanaryFeed
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
 from detectors.records import BaseRound
 from detectors.verdicts.incident import Rules
+from tests.agent.findings import NOW
+from tests.agent.test_roll_out import played
+from tests.detectors.record_streams import of_second_base
+from tests.detectors.synthetic import ADAPTERS
+
+BASES = {"smol": ADAPTERS, "smol2": tuple(f"{name}2" for name in ADAPTERS)}
 
 
 class Steady:
@@ -79,3 +89,96 @@ def test_a_source_that_lost_its_position_starts_the_agent_again(tmp_path: Path) 
         turned.app.open(opened)
         with pytest.raises(PositionLost):
             turned.app.step()
+
+
+class Slow(Sink):
+    """A store that takes a moment. flushes_left: before it has what was submitted"""
+
+    flushes_left = 0
+
+    def flush(self) -> bool:
+        self.flushes_left -= 1
+        return self.flushes_left < 0
+
+
+class OfAWitness:
+    """Two bases by two partitions; a feed before that of the canaries raises."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock, self.sink = HandClock(NOW), Slow()
+        self.consumer = MemoryConsumer(MemoryTopic("gapwatch.replays", partitions=2))
+        self.canaries = CanaryFeed(BASES, None)
+        self.told: list[frozenset[str]] = []
+        self.judge = Judge(
+            Monitor(Rules(Tolerances(), log_threshold=15.0)),
+            "test",
+            StateFile(folder),
+            lambda _: ALONE,
+            JudgedBases(BASES, shared=True),
+        )
+        self.app = App(
+            Parts(
+                self.judge,
+                Sinks([self.sink], clock=self.clock),
+                None,
+                [Faulty(RuntimeError()), self.canaries],
+                None,
+                self.clock,
+                "pod-0",
+                "test",
+                ownership=OwnedBases(self.consumer, "gapwatch.replays", tuple(BASES), self.clock),
+                own=[self.canaries.own, self.told.append],
+            )
+        )
+
+    def turn(self) -> None:
+        self.clock.advance(POLL_EVERY_S)
+        self.app.step()
+
+    def closed(self) -> list[str]:
+        return [state.base for state in self.sink.of(SavedState) if state.closed]
+
+    def lose(self, partition: int) -> None:
+        self.consumer.on_revoke(frozenset({("gapwatch.replays", partition)}))
+
+
+def test_the_state_of_a_base_is_stored_before_its_partition_goes_and_nothing_of_it_comes_after(tmp_path: Path) -> None:
+    witness = OfAWitness(tmp_path)
+    with ExitStack() as opened:
+        witness.app.open(opened)
+        witness.canaries.own(frozenset())  # as assembled
+        witness.turn()
+        assert witness.told == [frozenset(BASES)]
+        for base_round in (played(0, "none"), of_second_base(played(0, "none"))):
+            witness.canaries.receive(base_round)
+        witness.turn()
+        assert {round.base for round in witness.sink.of(BaseRound)} == set(BASES) and witness.closed() == []
+        witness.canaries.receive(of_second_base(played(1, "none")))
+        witness.sink.flushes_left = 3
+        witness.lose(1)
+        assert witness.sink.flushes_left < 0, "the partition went before the store had the state"
+        assert witness.closed() == ["smol2"] and witness.told[-1] == {"smol"}
+        assert not any("2" in subject for subject in witness.judge.watched)
+        before = len(witness.sink.of(BaseRound))
+        for base_round in (of_second_base(played(2, "none")), played(1, "none")):
+            witness.canaries.receive(base_round)
+        witness.turn()
+        assert [round.base for round in witness.sink.of(BaseRound)[before:]] == ["smol"]
+        assert witness.told[-1] == frozenset(BASES), "nobody else took it"
+        witness.canaries.receive(of_second_base(played(3, "none")))
+        witness.turn()
+        assert witness.sink.of(BaseRound)[-1].base == "smol2"
+        assert not witness.app.routes.parts()["feeds"][0], "the other feed raised all the while"
+
+
+def test_a_store_that_is_away_delays_a_base_for_a_moment_and_no_longer(tmp_path: Path) -> None:
+    witness = OfAWitness(tmp_path)
+    with ExitStack() as opened:
+        witness.app.open(opened)
+        witness.turn()
+        witness.canaries.receive(of_second_base(played(0, "none")))
+        witness.turn()
+        witness.sink.flushes_left, began = 10**9, witness.clock.steady()
+        witness.lose(1)
+        assert HAND_OVER_S <= witness.clock.steady() - began < 1.1 * HAND_OVER_S
+        assert witness.closed() == ["smol2"], "it is sent once the store is there again"

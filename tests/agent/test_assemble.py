@@ -29,6 +29,8 @@ from agent.assemble import (
 from agent.clock import HandClock
 from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, load
 from agent.kafka.client import Config as KafkaConfig
+from agent.kafka.contract import Share
+from agent.kafka.owned_bases import OwnedBases
 from agent.worker.watched_bases import runner_of
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
@@ -277,7 +279,10 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": role}))
     assert parts.worker is None and parts.ownership is None
     assert parts.feeds == (parts.traffic,) and parts.stores_traffic
-    assert parts.routes.parts()["role"] == (True, f"{role}: samples and counts the traffic; loads no model")
+    is_well, words = parts.routes.parts()["role"]
+    assert (
+        is_well and words.startswith(f"{role}: samples and counts the traffic") and words.endswith("; loads no model")
+    )
     parts.closing()
 
 
@@ -288,6 +293,24 @@ def test_a_witness_owns_nothing_before_its_group_says_so_and_stores_no_traffic(c
     assert parts.traffic not in parts.feeds and len(parts.feeds) == 3
     statuses = parts.routes.parts()
     assert statuses["role"][1].startswith("witness: ") and not statuses["bases"][0]
+    parts.closing()
+
+
+def test_a_witness_shares_out_the_bases_that_it_replays_and_no_others(config: Config) -> None:
+    """Of the others nothing is loaded or judged: to be told that one is its own would be an error."""
+    (model,) = config.models
+    others = [
+        Model(name="seldom", path="/seldom", replay=False, adapters=(Adapter(name="b", path=Path("/b")),)),
+        Model(name="asked", served=Served(url="http://127.0.0.1:9"), adapters=(Adapter(name="c"),)),
+    ]
+    models = (others[0], model, others[1])
+    parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": "witness", "models": models}))
+    assert isinstance(parts.ownership, OwnedBases)
+    everything = parts.ownership._of(Share(frozenset({("gapwatch.replays", 0)}), 1))
+    assert everything == {"toy"}
+    for owned in (everything, frozenset[str](), everything):
+        for own in parts.own:
+            own(owned)
     parts.closing()
 
 

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 import yaml
 
+from agent.config import Role
 from agent.records import Notice, NoticeKind, NoticeReason
 from detectors.records import Cause, Reason, Status, Verdict
 from probes.runners import memory
@@ -96,8 +97,9 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
     assert world.sink.notices == []
 
 
+@pytest.mark.parametrize("role", ["all", "sidecar"])
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
-    tmp_path: Path, goldens: Path, server: Server
+    tmp_path: Path, goldens: Path, server: Server, role: Role
 ) -> None:
     served = {"url": server.url, "base": server.engine.base, "every": 1.0}
     settings = {
@@ -106,6 +108,8 @@ def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_mod
         "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
         "telemetry": {"prometheus_port": 0, "control_port": 0},
         "state_dir": "state",
+        "role": role,
+        "kafka": None if role == "all" else {"bootstrap_servers": "127.0.0.1:9", "topic": "t"},
     }
     (tmp_path / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
     with ExitStack() as opened:
@@ -117,5 +121,5 @@ def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_mod
         (page,) = agent.sink.notices
         assert (page.kind, page.verdict.subject) == (NoticeKind.TRIGGER, "alpha")
         assert agent.models._life is not None
-        maps = Path(f"/proc/{agent.models._life.process.pid}/maps")
-        assert not maps.exists() or "libtorch" not in maps.read_text()
+        mapped = Path(f"/proc/{agent.models._life.process.pid}/maps").read_text()
+        assert "numpy" in mapped and "libtorch" not in mapped

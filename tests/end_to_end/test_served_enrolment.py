@@ -27,7 +27,7 @@ from probes.runners.served import Config as EngineConfig
 from probes.runners.served import Runner as EngineRunner
 from tests.probes.serving.toy_engine import ToyEngine
 from tests.probes.serving.toy_runner import ToyRunner, served
-from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, silent
+from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine as EngineBehind
 
@@ -89,6 +89,15 @@ def test_a_healthy_engine_never_pages_in_a_thousand_rounds(offline: bool) -> Non
         verdicts = monitor.observe(one_round(runner, golden(offline), number)).verdicts
         assert all(verdict.status is Status.HEALTHY for verdict in verdicts if verdict.subject == "alpha"), number
     assert not monitor.open_subjects
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_witness_whose_record_was_made_on_an_engine_says_so_in_its_rounds(offline: bool) -> None:
+    known = golden(offline)
+    done = replay_base_round(opened(), {"alpha": known}, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
+    assert done is not None
+    (member,) = done.members
+    assert "answers come from the files, accepted were those of toy 1.0, prompt" in member.facts
 
 
 @pytest.fixture

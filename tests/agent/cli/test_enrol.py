@@ -83,6 +83,11 @@ def test_the_record_names_its_hash_scheme_and_the_tokenizer_of_the_base(volume: 
 def test_a_replacement_has_the_release_before_it_among_the_other_adapters(volume: Path, first: Golden) -> None:
     with pytest.raises(Refused, match="accepted already"):
         enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(), json=True)
+    (model,) = yaml.safe_load((volume / "gapwatch.yaml").read_text())["models"]
+    traffic_only = {"models": [model | {"replay": False}], "probes": {"golden_dir": "golden"}}
+    (volume / "traffic-only.yaml").write_text(yaml.safe_dump(traffic_only))
+    with pytest.raises(Refused, match="accepted already"):
+        enrol_adapter(volume / "traffic-only.yaml", "a", EnrolOptions(), json=True)
     shutil.rmtree(volume / "a")
     tiny_adapter(volume / "a", volume / "base", seed=7)
     assert enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(replace=True, why="retrained"), json=True) == 0

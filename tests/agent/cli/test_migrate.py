@@ -74,7 +74,9 @@ def test_of_a_witness_the_topic_is_created_and_grows_with_the_models_and_never_s
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bootstrap = shared_broker(kind).bootstrap
-    more = [*MODELS, {"name": "n", "path": "org/other", "adapters": [{"name": "b", "path": "adapters/b"}]}]
+    further: dict[str, Any] = {"name": "n", "path": "org/other", "adapters": [{"name": "b", "path": "adapters/b"}]}
+    of_nobody = {**further, "name": "o", "adapters": [{"name": "c", "path": "adapters/c"}], "replay": False}
+    more = [*MODELS, further, of_nobody]
 
     def migrated(models: list[dict[str, Any]], **section: Any) -> dict[str, Any]:
         kafka = {"bootstrap_servers": bootstrap, "topic": "t", "replays_topic": "replays-of-migrate", **section}

@@ -18,7 +18,7 @@ import structlog
 
 import probes.runners
 from agent.clock import Clock
-from agent.config import Config
+from agent.config import Adapter, Config, Model, Served
 from agent.errors import Retryable
 from agent.records import GoldenAccepted, TrafficBatch
 from agent.worker.model_process import LONGEST_WAIT_S, ModelProcess
@@ -162,6 +162,16 @@ def test_sampled_responses_are_scored_and_those_of_adapters_without_a_model_are_
     models.process.submit(sampled(*many, findings.interaction(50, "unwatched")))
     models.until(lambda: sum(len(batch.results.scores) for batch in models.of(ScoredBatch)) == 40)
     assert models.process.shed == dict.fromkeys(ADAPTERS, 0)
+
+
+def test_responses_of_a_base_that_its_engine_answers_for_are_not_waiting_for_anybody(config: Config) -> None:
+    """Nobody scores them: they are not sent, and none is shed for lack of time."""
+    served = Model(name="asked", served=Served(url="http://127.0.0.1:9"), adapters=(Adapter(name="echo"),))
+    both = config.model_copy(update={"models": (*config.models, served)})
+    settings = ModelSettings(both, IDLE, ScoringOptions(), SamplingParameters(1.0))
+    process = ModelProcess(settings, lambda *_: None, [], Clock())
+    process.submit(sampled(*(findings.interaction(n, name) for n in range(200) for name in ("alpha", "echo"))))
+    assert process.shed == {"alpha": 136, "beta": 0, "gamma": 0}
 
 
 def test_what_has_no_room_is_shed_and_the_caller_waits_for_nothing(start: Callable[..., Models]) -> None:

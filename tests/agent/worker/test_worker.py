@@ -379,6 +379,25 @@ def test_a_base_that_goes_is_closed_and_what_waits_of_it_dealt_with_and_one_that
     assert rounds(worker.turn()) == ["base-of-a"]
 
 
+class Pure(Runner):
+    """As the runner of files is: what it answers follows from hashes alone."""
+
+    def computed_by(self) -> str:
+        return "one kernel"
+
+
+def test_of_a_base_that_goes_no_answer_is_kept(tmp_path: Path, clock: HandClock) -> None:
+    """They would take memory beside those of the bases that are owned."""
+    world.enrolled(tmp_path)
+    shelf = Goldens(tmp_path, "tiny", dict.fromkeys(world.ADAPTERS, ""))
+    tiny = WatchedBase("tiny", Pure(world.new_runner().config), shelf, world.ADAPTERS, None)
+    worker = Turned([tiny], BOTH, clock)
+    for owned in ({"tiny"}, set(), {"tiny"}):
+        worker.own(frozenset(owned))
+        worker.turn()
+        assert bool(tiny.kept._size) == bool(owned)
+
+
 def test_a_base_that_comes_back_has_its_golden_records_told_of_again(tmp_path: Path, clock: HandClock) -> None:
     """Whoever judges it has forgotten them with the base."""
     world.enrolled(tmp_path)
