@@ -89,8 +89,8 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
 
     Null hypothesis: the base is the accepted one, and this round is exchangeable with the c configurations of the noise
     battery. Guarantee, where noise was measured: "moved" with chance 2/(c + 1) at most, whatever the noise, and rarely
-    in simulation. Without noise the same base answers the same but for rounding. What breaks it: a
-    benign change that the battery has not met. Source: docs/mathematics.md#change-within-tolerance.
+    in simulation. Without noise the same base answers the same but for rounding. What breaks it: a benign change that
+    the battery has not met. Source: docs/mathematics.md#change-within-tolerance.
     """
     held_out = [m for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     canaries = held_out or list(round.measurements)

@@ -144,8 +144,8 @@ def _unit(pool: Sequence[Reference]) -> list[str]:
     if any(len(reference.scales) > 2 for reference in pool):
         return []
     return [
-        "each loss is of the straight way from base to adapter, whose ends alone were recorded: at half of its LoRA scale "
-        "an adapter may have lost 30% of that way"
+        "each loss is of the straight way from base to adapter, whose ends alone were recorded: at half of its LoRA "
+        "scale an adapter may have lost 30% of that way"
     ]
 
 
