@@ -27,6 +27,10 @@ STRENGTH_PER_SHIFT, DISTORTION_PER_SHIFT = 1.5, 3.0
 # Probability that may go to tokens which were among the most probable ones of neither golden side. Bases in six bits
 # reached .009, with 10 % of a later tune .016, and with 30 % of it .056 (python -m benchmarks.zoo.moved_bases).
 MASS_OUTSIDE = 0.05
+# Base shift that rounding alone makes in float32. A floor of this says that no noise was measured.
+ROUNDING_SHIFT = 1e-6
+# So many times its floor is a base shift beyond noise that was measured: twice as far in nats.
+BEYOND_NOISE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,18 @@ def base_moved(round: Round, tolerances: Tolerances) -> bool:
 
     For what is told, a reason or a cause; no score depends on it. Read on the held-out canaries, on the drawn ones
     where there are no others. More than ``share`` of them and never one alone: of 16 a single outlier is already 6 %.
+    Where noise was measured, as on a serving engine, more than half of them, each four times above its floor.
+
+    Null hypothesis: the base is the accepted one, and this round is exchangeable with the c configurations of the noise
+    battery. Guarantee, where noise was measured: "moved" with chance 2/(c + 1) at most, whatever the noise, and rarely
+    in simulation. Without noise the same base answers the same but for rounding. What breaks it: a benign change that
+    the battery has not met. Source: docs/mathematics.md#change-within-tolerance.
     """
     held_out = [m for m in round.measurements if m.comparison.reference.split is CanarySplit.HELD_OUT]
     canaries = held_out or list(round.measurements)
     above = sum(_base_above_noise(m) for m in canaries)
+    if any(_floor_of_base(m) > ROUNDING_SHIFT for m in canaries):
+        return 2 * above > len(canaries)
     return above > max(tolerances.share * len(canaries), 1 if len(canaries) > 1 else 0)
 
 
@@ -190,7 +202,12 @@ def members_needed(share: float, members: int) -> int:
 
 
 def _base_above_noise(measurement: Measurement) -> bool:
-    return measurement.base_shift > measurement.comparison.reference.noise.base_shift
+    floor = _floor_of_base(measurement)
+    return measurement.base_shift > floor * (BEYOND_NOISE if floor > ROUNDING_SHIFT else 1.0)
+
+
+def _floor_of_base(measurement: Measurement) -> float:
+    return measurement.comparison.reference.noise.base_shift
 
 
 def _shuffled(member: Round, tolerances: Tolerances) -> Bools:

@@ -8,7 +8,7 @@ the caller says when the round began, and measures how long it took.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from detectors.canaries.base_answerer import base_answerer
@@ -77,18 +77,7 @@ def replay_base_round(
     token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
     who has a clock.
     """
-    readiness = runner.refresh()
-    parts: dict[str, _Part] = {}
-    blocked: dict[str, Round] = {}
-    for adapter, golden in goldens.items():
-        part = _part(runner, adapter, golden, readiness, scheduled)
-        if isinstance(part, Unmonitorable):
-            identity = (
-                identity_of(golden, runner) if isinstance(golden, Golden) and adapter in readiness else Identity()
-            )
-            blocked[adapter] = _blocked(adapter, scheduled, part, identity)
-        else:
-            parts[adapter] = part
+    parts, blocked = _parts(runner, goldens, scheduled)
     answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
     answers, failures = _answers(answering, parts)
     if stop():
@@ -104,12 +93,39 @@ def replay_base_round(
     if isinstance(runner, Listing):
         measured = _with_base_answering(measured)
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
+    scored, processed = _tokens(parts, answers, answering.computed)
+    return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
+
+
+def _parts(
+    runner: Runner, goldens: Mapping[str, Golden | Unmonitorable], scheduled: Scheduled
+) -> tuple[dict[str, _Part], dict[str, Round]]:
+    """What is to be replayed of each adapter, and the blocked rounds of those of which nothing is."""
+    readiness = runner.refresh()
+    parts: dict[str, _Part] = {}
+    blocked: dict[str, Round] = {}
+    for adapter, golden in goldens.items():
+        part = _part(runner, adapter, golden, readiness, scheduled)
+        if isinstance(part, Unmonitorable):
+            identity = (
+                identity_of(golden, runner) if isinstance(golden, Golden) and adapter in readiness else Identity()
+            )
+            blocked[adapter] = _blocked(adapter, scheduled, part, identity)
+        else:
+            parts[adapter] = part
+    return parts, blocked
+
+
+def _tokens(
+    parts: Mapping[str, _Part], answers: Mapping[Replay, Replayed], computed: Container[Replay]
+) -> tuple[int, int]:
+    """Positions scored and tokens processed, as ``replay_base_round`` counts them."""
     replayed = [
         canary_pair for part in parts.values() for canary_pair, _ in part.pairs if canary_pair.adapter in answers
     ]
     scored = sum(len(canary_pair.canary.forced) for canary_pair in replayed)
-    processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers if replay in answering.computed)
-    return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
+    processed = sum(len(replay.prompt) + len(replay.forced) - 1 for replay in answers if replay in computed)
+    return scored, processed
 
 
 def _part(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detectors.canaries.retention import measure
-from detectors.canaries.tolerance import MASS_OUTSIDE, STRENGTH_PER_SHIFT
+from detectors.canaries.tolerance import MASS_OUTSIDE, ROUNDING_SHIFT, STRENGTH_PER_SHIFT
 from detectors.records import CanarySplit, Comparison, Measurement, NoiseFloor, Reference
 from probes.canaries.replay_pairs import Progress, ask_all, replay_pair, summary
 from probes.errors import Refused
@@ -25,7 +25,7 @@ from probes.runner import BatchShape, Listing, Reconfigurable, Runner, Stop
 
 # Change measured from float32 rounding alone, on another kernel or machine than the battery's own: a floor of exactly 0
 # would call the last bit a fault. Each is far below any useful tolerance (0.005 and up).
-LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=1e-6)
+LEAST = NoiseFloor(scale=1e-4, distortion=1e-3, base_shift=ROUNDING_SHIFT)
 # The share of what a canary is allowed up to which noise is negligible: it hides no fault worth a page.
 NEGLIGIBLE = 0.1
 STAGE = "battery"

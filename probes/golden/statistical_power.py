@@ -72,7 +72,8 @@ def statistical_power(
     """How many draws the e-detector needs for a loss of 50 %, 10 % and 5 % of the adapter's strength.
 
     pool: the selected half, with its noise floors
-    The served side of each loss is the recorded curve at that strength, which has the same canaries and tokens.
+    The served side of each loss is the recorded curve at that strength, which has the same canaries and tokens. Of
+    records with the two ends alone that is the straight line between them, and the words say so.
     """
     losses = tuple(_loss(adapter, pool, strength, tolerances, alarm) for strength in STRENGTHS)
     noise = float(np.median([reference.noise.scale for reference in pool]))
@@ -80,7 +81,12 @@ def statistical_power(
     # Noise as wide as the tolerance hides exactly the losses that the tolerance promises to detect.
     monitorable = noise < allowed and losses[0].draws is not None
     sentences = (
-        [_promise(allowed, tolerances.share), *(_needed(loss, alarm) for loss in losses), *_cost(alarm)]
+        [
+            _promise(allowed, tolerances.share),
+            *(_needed(loss, alarm) for loss in losses),
+            *_unit(pool),
+            *_cost(alarm),
+        ]
         if monitorable
         else [_unmonitorable(allowed)]
     )
@@ -131,6 +137,16 @@ def _unmonitorable(allowed: float) -> str:
         f"unmonitorable on these canaries: a tolerance of {allowed:.1%} does not exceed the noise. "
         "Use canaries on which the adapter answers differently from its base, or a wider tolerance."
     )
+
+
+def _unit(pool: Sequence[Reference]) -> list[str]:
+    """Of what these losses are, where no strength between none and all of the adapter was recorded."""
+    if any(len(reference.scales) > 2 for reference in pool):
+        return []
+    return [
+        "each loss is of the straight way from base to adapter, whose ends alone were recorded: at half of its LoRA "
+        "scale an adapter may have lost 30% of that way"
+    ]
 
 
 def _cost(alarm: AlarmSettings) -> list[str]:

@@ -201,6 +201,30 @@ def test_the_base_has_moved_when_several_held_out_canaries_show_it_and_never_one
     assert not base_moved(Round("router", "smol", 0, 0.0, (*one, *rest)), T)
 
 
+@pytest.mark.parametrize("spread, most", [(0.0, 0.002), (0.25, 0.002), (0.5, 0.03)])
+def test_a_base_whose_noise_is_that_of_its_battery_has_not_moved(spread: float, most: float) -> None:
+    """Five configurations of an engine that answers with noise, and a round like them; each configuration's noise is
+    e^(spread Z) times the median. Own floors are exceeded by one canary in six then, always on several of 16."""
+    rng, held_out = np.random.default_rng(0), [drawn(measurement("router", 2 * i + 1, "healthy"), 0) for i in range(16)]
+    moved = 0
+    for _ in range(1000):
+        shifts = 1e-4 * rng.gamma(5, 1 / 5, (6, 16)) * np.exp(2 * spread * rng.normal(size=(6, 1)))
+        floors = [NoiseFloor(1e-4, 1e-3, float(floor)) for floor in shifts[:5].max(axis=0)]
+        canaries = tuple(
+            having(m, floor, base_shift=float(shift))
+            for m, floor, shift in zip(held_out, floors, shifts[5], strict=True)
+        )
+        moved += base_moved(Round("router", "smol", 0, 0.0, canaries), T)
+    assert moved / 1000 <= most
+
+
+def test_a_base_that_moved_by_more_than_its_measured_noise_has_moved() -> None:
+    held_out = [drawn(measurement("router", 2 * i + 1, "healthy"), 0) for i in range(16)]
+    for shift, wanted in ((3e-4, False), (5e-4, True)):
+        canaries = tuple(having(m, NoiseFloor(1e-4, 1e-3, 1e-4), base_shift=shift) for m in held_out)
+        assert base_moved(Round("router", "smol", 0, 0.0, canaries), T) is wanted
+
+
 @pytest.mark.parametrize("release", ["healthy", "int8", "tuned", "swapped"])
 def test_a_drawn_canarys_score_does_not_depend_on_what_else_was_replayed(release: str) -> None:
     """Neither on what was drawn with it nor on the held-out canaries: each is judged by its own base shift."""

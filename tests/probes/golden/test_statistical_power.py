@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,19 @@ def test_what_a_round_takes_is_said_where_it_is_known() -> None:
     plain = statistical_power("router", pool(), Tolerances(), FLEET).words
     known = statistical_power("router", pool(), Tolerances(), AlarmSettings(21.5, 12, 181.4, 1999.6)).words
     assert known == f"{plain}; a round scores about 181 positions and processes 2000 tokens for them"
+
+
+def test_a_loss_between_two_recorded_ends_is_said_to_be_one_of_the_straight_way() -> None:
+    """An engine serves strengths 0 and 1 alone, and half a LoRA's scale is no loss of one half on the line between."""
+    ends = [replace(r, scales=r.scales[[0, -1]], curve=r.curve[[0, -1]]) for r in map(up_to_one, pool())]
+    words = statistical_power("router", ends, Tolerances(), FLEET).words
+    assert "at half of its LoRA scale an adapter may have lost 30% of that way" in words
+    assert "straight way" not in statistical_power("router", pool(), Tolerances(), FLEET).words
+
+
+def up_to_one(known: Reference) -> Reference:
+    whole = known.scales <= 1
+    return replace(known, scales=known.scales[whole], curve=known.curve[whole])
 
 
 def test_noise_as_wide_as_the_tolerance_is_no_power() -> None:
