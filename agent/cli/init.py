@@ -21,7 +21,7 @@ from shlex import quote
 import yaml
 from rich.markup import escape
 
-from agent.cli.console import as_json, people_to_stderr, say
+from agent.cli.console import as_json, counted, people_to_stderr, say
 from agent.config import Served, dialect, engine_address, parse
 from agent.errors import Refused, Unfit
 from probes import errors as probe_errors
@@ -238,7 +238,7 @@ def _scalar(text: str) -> str:
 
 
 def _listed(members: dict[str, tuple[str, ...]]) -> str:
-    return "; ".join(f"base {base} with {len(adapters)} adapter(s)" for base, adapters in members.items())
+    return "; ".join(f"base {base} with {counted(len(adapters), 'adapter')}" for base, adapters in members.items())
 
 
 def _to_add(wish: InitOptions, members: dict[str, tuple[str, ...]]) -> list[str]:

@@ -44,7 +44,9 @@ def test_one_address_gives_a_configuration_that_loads_and_an_answer_for_each_ada
     for adapter in ("alpha", "beta"):
         assert f"{adapter} (not accepted yet): differs from its base: " in done.stdout
     assert "canaries/alpha.jsonl" in done.stdout and "routing_key_file" in done.stdout
-    assert gapwatch("check-config", "--config", str(out)).returncode == 0
+    assert "written: base base-v1 with 2 adapters\n" in done.stdout
+    checked = gapwatch("check-config", "--config", str(out))
+    assert checked.returncode == 0 and ": 1 base, 2 adapters, role all\n" in checked.stdout
 
 
 def test_a_file_that_exists_is_left_as_it_is_unless_it_may_be_replaced(server: Server, tmp_path: Path) -> None:
