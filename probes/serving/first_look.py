@@ -140,7 +140,7 @@ def route_to_look_by(routes: Sequence[Route]) -> Route | None:
 
 def in_words(adapter: str, look: Look) -> str:
     """What was found of one adapter, for a person, and what was left out to be in time."""
-    return "; left out: ".join([_found(adapter, look), *_left_out(look)])
+    return "; left out: ".join([_compared(adapter, look), *_left_out(look)])
 
 
 def _left_out(look: Look) -> list[str]:
@@ -153,7 +153,7 @@ def _left_out(look: Look) -> list[str]:
     return [" and ".join(parts)] if parts else []
 
 
-def _found(adapter: str, look: Look) -> str:
+def _compared(adapter: str, look: Look) -> str:
     compared = look.difference
     figures = f"{compared.gap:.2g} nats a token; two answers of one model differ by {compared.noise:.2g}"
     if compared.differs:
