@@ -7,10 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
 TORCH ?= torch
 
-.PHONY: demo test test-node test-engines check figures record-formats clean
+.PHONY: demo demo-engine test test-node test-engines check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
+
+demo-engine: $(VENV)/.installed-dev
+	$(BIN)/python -m examples.engines.llama_cpp.demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from agent.assemble import monitor_of
-from agent.cli.console import as_json, say
+from agent.cli.console import as_json, counted, say
 from agent.config import Config, faulty_canaries, load, missing_files
 from agent.worker.goldens import UNKEPT
 from probes.artefacts.access import holds
@@ -33,7 +33,8 @@ def check(path: Path, json: bool) -> int:
         say(f"[red]✗[/red] {escape(str(problem))}")
     if not missing:
         adapters = sum(len(model.adapters) for model in config.models)
-        say(f"[green]✓[/green] {path}: {len(config.models)} base(s), {adapters} adapter(s), role {config.role}")
+        holds = f"{counted(len(config.models), 'base')}, {counted(adapters, 'adapter')}, role {config.role}"
+        say(f"[green]✓[/green] {path}: {holds}")
     for note in notes:
         say(f"[yellow]![/yellow] {escape(note)}")
     return int(bool(missing))

@@ -143,6 +143,11 @@ def _cell(value: Any) -> str:
     return escape(FRACTION.sub(r"\1", one_line))
 
 
+def counted(count: int, thing: str) -> str:
+    """``1 adapter``, ``2 adapters``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def say(text: str) -> None:
     """One line for a person, without line breaks of ours, so that a hash or a path can be copied whole."""
     console.print(text, highlight=False, soft_wrap=True)

@@ -61,13 +61,13 @@ def _play(where: Path, opened: ExitStack) -> tuple[Outcome, Served]:
     opened.callback(traffic.close)
     story, served = Outcome(), Served()
     try:
-        with _running(_canaries_alone(config)) as (show, alive):
+        with running(_canaries_alone(config)) as (show, alive):
             traffic.open()
             first = Story(Cast(stage, config, show, receiver, traffic), alive)
             story = first.outcome
             first.play()
         alone = _responses_alone(config)
-        with _running(alone) as (show, alive):
+        with running(alone) as (show, alive):
             second = ServedStory(ServedCast(alone, show, receiver, traffic), alive)
             served = second.outcome
             second.play()
@@ -92,7 +92,7 @@ def _responses_alone(config: Config) -> Config:
 
 
 @contextmanager
-def _running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
+def running(config: Config) -> Iterator[tuple[Show, Callable[[], bool]]]:
     """An agent as ``gapwatch run`` runs it, and a function that returns whether it still runs."""
     show = Show()
     with ExitStack() as opened:

@@ -21,7 +21,7 @@ from shlex import quote
 import yaml
 from rich.markup import escape
 
-from agent.cli.console import as_json, people_to_stderr, say
+from agent.cli.console import as_json, counted, people_to_stderr, say
 from agent.config import Served, dialect, engine_address, parse
 from agent.errors import Refused, Unfit
 from probes import errors as probe_errors
@@ -35,7 +35,7 @@ from probes.serving.first_look import FirstLook, Look, in_words, route_to_look_b
 from probes.serving.model_list import adapters_by_base
 from probes.serving.name_check import names_in_words, stranger_in_words
 
-# Seconds after which no further adapter is begun: an answer within a minute is the purpose.
+# Seconds after which nothing more is asked: an answer within a minute is the purpose.
 MEASURED_FOR_S = 50.0
 WRONG, CANNOT_TELL = 1, 2
 LEAST_PROMPTS = 2 * EnrolSettings(base="", at=0.0).min_pool  # one half to draw from, one held out
@@ -74,7 +74,7 @@ class Answer:
     @property
     def facts(self) -> dict[str, object]:
         """For programs."""
-        measured = {} if self.look is None else asdict(self.look.difference) | {"written_apart": self.look.written}
+        measured = {} if self.look is None else _measures(self.look)
         differs = None if self.code == CANNOT_TELL else self.code == 0
         return {
             "base": self.base,
@@ -83,6 +83,11 @@ class Answer:
             "accepted": False,
             "words": self.words,
         } | measured
+
+
+def _measures(look: Look) -> dict[str, object]:
+    extent = {"written_apart": look.written, "prompts_left_out": look.left_out, "tokens_of_a_text": look.tokens}
+    return asdict(look.difference) | extent
 
 
 def init(wish: InitOptions, json: bool) -> int:
@@ -162,7 +167,7 @@ def _of_base(
     elif not capabilities.tokenizes:
         why = "cannot tell: this engine gives no token ids of a text"
     else:
-        look = FirstLook(engine, base, route, lambda: secrets.token_hex(8) if capabilities.isolates else "")
+        look = FirstLook(engine, base, route, lambda: secrets.token_hex(8) if capabilities.isolates else "", late)
         try:
             look.open()
             findings += stranger_in_words(engine, f"gapwatch-{secrets.token_hex(6)}", look.prompt)
@@ -238,7 +243,7 @@ def _scalar(text: str) -> str:
 
 
 def _listed(members: dict[str, tuple[str, ...]]) -> str:
-    return "; ".join(f"base {base} with {len(adapters)} adapter(s)" for base, adapters in members.items())
+    return "; ".join(f"base {base} with {counted(len(adapters), 'adapter')}" for base, adapters in members.items())
 
 
 def _to_add(wish: InitOptions, members: dict[str, tuple[str, ...]]) -> list[str]:

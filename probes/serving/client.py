@@ -105,8 +105,10 @@ class Client:
             return self._sent(method, path, body)
         except httpcore.TimeoutException as error:
             self.close()
-            kind = "no connection" if isinstance(error, httpcore.ConnectTimeout) else "no whole answer"
-            raise self._no_answer(path, f"{kind} within {self._limits.timeout_s:g} s") from None
+            limit = f"within {self._limits.timeout_s:g} s"
+            if isinstance(error, httpcore.ConnectTimeout):
+                raise self._no_answer(path, f"no connection {limit}") from None
+            self._away(path, f"no whole answer {limit}: it is slow or overloaded")
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             self.close()
             if _is_certificate(error):

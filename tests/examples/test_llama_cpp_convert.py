@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from examples.engines.llama_cpp.convert import Heads, write_adapter, write_base
+from examples.engines.llama_cpp.tiny_llama import WORDS, byte_level_base
 from probes.artefacts.lora_files import read_adapter
 from tests.probes.tiny import tiny_adapter
-from tests.serving_engines.tiny_llama import WORDS, byte_level_base
 
 LAYER = "model.layers.0."
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.cli.init import LATE, InitOptions
+from agent.cli.init import init as init_here
 from agent.config import load
 from tests.agent.cli.test_command_line import gapwatch
 from tests.serving_engines.shim import Server, serving
@@ -44,7 +46,19 @@ def test_one_address_gives_a_configuration_that_loads_and_an_answer_for_each_ada
     for adapter in ("alpha", "beta"):
         assert f"{adapter} (not accepted yet): differs from its base: " in done.stdout
     assert "canaries/alpha.jsonl" in done.stdout and "routing_key_file" in done.stdout
-    assert gapwatch("check-config", "--config", str(out)).returncode == 0
+    assert "written: base base-v1 with 2 adapters\n" in done.stdout
+    checked = gapwatch("check-config", "--config", str(out))
+    assert checked.returncode == 0 and ": 1 base, 2 adapters, role all\n" in checked.stdout
+
+
+def test_within_a_minute_means_that_what_there_is_no_time_for_is_left_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.cli.init.MEASURED_FOR_S", 0.0)
+    assert init_here(InitOptions(server.url, out=tmp_path / "c.yaml"), json=True) == 2
+    rows = json.loads(capsys.readouterr().out)["adapters"]
+    assert {row["words"] for row in rows} == {LATE} and {row["differs"] for row in rows} == {None}
+    assert not [body for body in server.bodies("/v1/completions") if body["model"] in ("alpha", "beta")]
 
 
 def test_a_file_that_exists_is_left_as_it_is_unless_it_may_be_replaced(server: Server, tmp_path: Path) -> None:

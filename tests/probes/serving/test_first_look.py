@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -21,12 +21,16 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def looked(server: Server, adapter: str, route: Route = Route.PROMPT) -> Look:
+def never() -> bool:
+    return False
+
+
+def looked(server: Server, adapter: str, route: Route = Route.PROMPT, late: Callable[[], bool] = never) -> Look:
     numbers = count()
     address = Address(server.url)
     with Client(address) as client:
         engine = connect(address, client=client)
-        look = FirstLook(engine, server.engine.base, route, lambda: f"salt {next(numbers)}")
+        look = FirstLook(engine, server.engine.base, route, lambda: f"salt {next(numbers)}", late)
         look.open()
         return look.look(adapter)
 
@@ -63,6 +67,47 @@ def test_an_engine_that_repeats_itself_exactly_is_no_exception(server: Server) -
     assert looked(server, "alpha").difference.differs
     server.engine.faults.of_adapter["alpha"] = "not_applied"
     assert not looked(server, "alpha").difference.differs
+
+
+@pytest.mark.parametrize("adapter", ["alpha", "beta"])
+def test_token_by_token_fewer_are_asked_and_what_is_left_out_is_told(server: Server, adapter: str) -> None:
+    """8 prompts, four times, 4 tokens each: a request for each token."""
+    look = looked(server, adapter, Route.WALK)
+    scored = [body for body in server.bodies("/v1/completions") if body["max_tokens"] == 1]
+    assert look.difference.differs and 8 * 4 * 2 <= len(scored) <= 8 * 4 * (4 + 1)
+    left_out = "; left out: all but 4 tokens of each text, as this engine is asked token by token"
+    assert in_words(adapter, look).endswith(left_out)
+
+
+def late_after(answers: int) -> Callable[[], bool]:
+    """Time ends after so many texts were written or scored: it is looked at before each."""
+    asked = count(1)
+    return lambda: next(asked) > answers
+
+
+def test_where_time_ends_the_prompts_that_were_compared_whole_are_judged(server: Server) -> None:
+    look = looked(server, "alpha", late=late_after(8 + 5 * 4 + 2))
+    assert look.difference.differs and (look.difference.prompts, look.left_out) == (5, 3)
+    assert in_words("alpha", look).endswith("; left out: 3 prompts of 8, as the minute was over")
+
+
+def test_where_time_ends_with_too_few_prompts_it_cannot_tell(server: Server) -> None:
+    look = looked(server, "alpha", late=late_after(8 + 4 * 4))
+    assert look.difference.needed is None and not look.difference.differs and look.written is None
+    expected = "cannot tell: the answers to 4 prompts are too few; left out: 4 prompts of 8, as the minute was over"
+    assert in_words("alpha", look) == expected
+
+
+def test_where_time_ends_while_the_base_writes_nothing_is_compared(server: Server) -> None:
+    look = looked(server, "alpha", late=late_after(3))
+    assert (look.difference.prompts, look.left_out, look.difference.needed) == (0, 8, None)
+
+
+def test_where_time_ends_before_its_own_words_these_are_not_told(server: Server) -> None:
+    server.engine.faults.of_adapter["alpha"] = "not_applied"
+    look = looked(server, "alpha", late=late_after(8 + 8 * 4))
+    assert look.difference.prompts == 8 and look.written is None and look.left_out == 0
+    assert in_words("alpha", look).startswith("no difference from its base on 8 neutral prompts")
 
 
 def test_only_ways_of_scoring_a_given_text_serve() -> None:

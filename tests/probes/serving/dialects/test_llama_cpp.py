@@ -15,6 +15,8 @@ from transformers import AutoTokenizer
 
 from detectors.records import Floats
 from examples.engines.llama_cpp.convert import write_adapter, write_base
+from examples.engines.llama_cpp.llama_server import llama_server
+from examples.engines.llama_cpp.tiny_llama import byte_level_base
 from probes.errors import Unreplayable
 from probes.serving.client import Client, Reply
 from probes.serving.dialects.llama_cpp import Engine
@@ -22,8 +24,6 @@ from probes.serving.discovery import kind_of
 from probes.serving.engine import Address, Load, Request, Route, ServedModel
 from probes.serving.json_form import samples
 from tests.probes.tiny import peft_log_probs, tiny_adapter
-from tests.serving_engines.llama_server import llama_server
-from tests.serving_engines.tiny_llama import byte_level_base
 
 pytest.importorskip("xllamacpp", reason="the real server of llama.cpp: pip install xllamacpp")
 
