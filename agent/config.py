@@ -39,6 +39,7 @@ from probes import runner_registry
 from probes.artefacts.access import holds
 from probes.canaries.canary_file import read_canaries
 from probes.errors import Refused as ProbeRefused
+from probes.serving.load_limits import LoadLimits
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -143,6 +144,26 @@ class Adapter(Section):
     tolerance: float = Field(default=0.05, gt=0, lt=1)
 
 
+class ServedLimits(Section):
+    """How much a serving engine is asked for canaries (probes/serving/load_limits.py).
+
+    logit_bytes: that one request may make it hold; tokens_per_minute: that it reads and writes
+    """
+
+    logit_bytes: int = Field(default=LoadLimits().most_logit_bytes, ge=1)
+    tokens_per_minute: int = Field(default=LoadLimits().tokens_a_minute, ge=1)
+    requests_per_minute: int = Field(default=LoadLimits().requests_a_minute, ge=1)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """What the runner is told."""
+        return {
+            "most_logit_bytes": self.logit_bytes,
+            "tokens_a_minute": self.tokens_per_minute,
+            "requests_a_minute": self.requests_per_minute,
+        }
+
+
 class Served(Section):
     """The serving engine that answers this base's canaries, over HTTP.
 
@@ -150,6 +171,7 @@ class Served(Section):
     base: its name in the engine's list, by default the model's; token_file: holds the bearer token that is wanted
     ca_file: that its certificate is checked against, in place of the system's
     every: between two rounds of canaries: they take the engine's time, where those in process do not
+    pause_file: while it exists the engine is asked nothing
     """
 
     url: Annotated[str, AfterValidator(engine_address)]
@@ -158,11 +180,13 @@ class Served(Section):
     token_file: Path | None = None
     ca_file: Path | None = None
     every: Duration = 600.0
+    pause_file: Path | None = None
+    limits: ServedLimits = ServedLimits()
 
     @property
     def settings(self) -> dict[str, str]:
         """What the runner is told of the engine; "" for a file that is not named."""
-        files = {"token_file": self.token_file, "ca_file": self.ca_file}
+        files = {"token_file": self.token_file, "ca_file": self.ca_file, "pause_file": self.pause_file}
         return {"url": self.url, "engine": self.engine} | {key: str(file or "") for key, file in files.items()}
 
 

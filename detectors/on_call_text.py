@@ -628,6 +628,8 @@ UNMEASURED = {
     "subject={adapter_argument}",
     Reason.ENGINE_AWAY: "check that the serving engine is up and answers at its configured address; if it does, run "
     "gapwatch doctor",
+    Reason.PAUSED: "find out who made the file models[].served.pause_file, and remove it once the serving engine "
+    "may be asked again; then run gapwatch probe {adapter_argument}",
     Reason.NOT_SERVED: "compare the serving engine's list of models (GET /v1/models) with the configuration: {adapter} "
     "and its base have to be there, each once and by the same name; then run gapwatch probe {adapter_argument}",
     Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",

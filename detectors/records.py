@@ -77,6 +77,7 @@ class Reason(StrEnum):
     BAD_NUMBERS = "bad_numbers"  # NaN or infinite log-probabilities
     REPLAY_FAILED = "replay_failed"
     ENGINE_AWAY = "engine_away"  # the serving engine is down, starting or overloaded, which is no fault of the adapter
+    PAUSED = "paused"  # somebody keeps gapwatch from asking the serving engine
     NOT_SERVED = "not_served"  # the serving engine lists no model of that name, or several
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored

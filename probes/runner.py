@@ -112,7 +112,7 @@ class Replayed:
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """May this base or adapter be replayed now? blocked: None, or the reason why not (files_changing, unreadable,
-    no_memory, engine_away, not_served, not_replayed_yet); detail: that reason in words, with the file"""
+    no_memory, engine_away, paused, not_served, not_replayed_yet); detail: that reason in words, with the file"""
 
     blocked: Reason | None = None
     detail: str = ""
@@ -290,11 +290,11 @@ class Listing(Protocol):
     def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
         """What it lists at each forced position, for enrolment: no kept tokens are chosen yet. Raises like ``run``."""
 
-    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float, stop: Stop) -> tuple[str, ...]:
         """Take the first route that shows what is served under the adapter's name, for all later replays of it.
 
         What was noticed on the way comes back in words. tolerance: allowed share of the adapter's effect. Raises
-        EngineAway, and Unreplayable where no route does.
+        EngineAway, and Unreplayable where no route does, or ``stop()`` turned true before it was known.
         """
 
     def made_on(self, adapter: str) -> str:

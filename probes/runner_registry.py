@@ -24,7 +24,7 @@ SERVED = "served"
 # Fields of a runner's Config that the other sections of the configuration fill in, for each base, where it declares
 # them: what to load, and how it is run. All other fields are its own settings.
 FILLED_IN = (
-    *("base", "adapters", "golden_base", "golden_adapters", "served"),
+    *("base", "adapters", "golden_base", "golden_adapters", "served", "limits"),
     *("device", "cache_dir", "max_batch_tokens", "attention", "threads"),
 )
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}

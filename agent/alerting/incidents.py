@@ -25,6 +25,8 @@ from detectors.records import Reason, Status, SubjectKind, Verdict
 
 # Reasons of a degraded verdict that show no new bad round.
 OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
+# Why nothing can be told, where that is nothing to wake somebody for, however long.
+WAKES_NOBODY = (Reason.NO_TRAFFIC, Reason.PAUSED)
 # Seconds after which what another live pod has reported, and cannot get out, is reported from here.
 HELD_BACK_S = 300.0
 
@@ -218,9 +220,10 @@ def _step_blindness(state: AlertState, look: _Look) -> tuple[AlertState, NoticeR
 
 
 def _is_silent(state: AlertState, verdict: Verdict) -> bool:
-    """For too long? Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody."""
+    """For too long? Without requests nothing was served wrongly: a quiet night shows as what it is and wakes nobody,
+    and so does a watch that somebody has paused."""
     silent = verdict.silent_in_a_row >= state.silent_rounds_needed(verdict.at)
-    return verdict.status is Status.UNMONITORABLE and silent and verdict.reason is not Reason.NO_TRAFFIC
+    return verdict.status is Status.UNMONITORABLE and silent and verdict.reason not in WAKES_NOBODY
 
 
 def _notice(look: _Look, reason: NoticeReason, former_key: bool) -> Notice:

@@ -40,9 +40,11 @@ from probes.serving.client import Client
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Capabilities, Engine, ServedModel
 from probes.serving.first_look import route_to_look_by
+from probes.serving.limited_engine import LoadGuard
 from probes.serving.name_check import names_in_words, stranger_in_words
 
 KEY_LENGTH = 32
+PAUSE_WANTED = "no file models[].served.pause_file, unless the engine is to be left alone"
 ENGINE_WANTED = "served.url: the engine's address from here, served.token_file where it wants a token"
 ROUTES_WANTED = "an engine that scores given texts: vLLM with --max-logprobs of 1 or more, which is so by default"
 NAMES_WANTED = "names that differ: restart the engine with each name once, the base's own for the base alone"
@@ -194,6 +196,9 @@ def model_checks(config: Config) -> Iterator[Check]:
 def _engine(model: Model, served: Served) -> Iterator[Check]:
     """What its serving engine is, how it can be asked, and whether it lists what is watched."""
     settings, part = served.settings, f"engine {model.name}"
+    if why := LoadGuard(served.url, pause_file=settings["pause_file"]).paused():
+        yield Check(part, False, why, PAUSE_WANTED)
+        return
     try:
         with Client(Address(settings["url"], settings["token_file"], settings["ca_file"])) as client:
             engine = connect(client.address, served.engine, client)

@@ -78,7 +78,12 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
     accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
     adapters = {adapter.name: "" if adapter.path is None else str(adapter.path) for adapter in model.adapters}
     if model.served is not None and not config.in_process(model):
-        in_engine = {"base": model.served.base or model.name, "adapters": adapters, "served": model.served.settings}
+        in_engine = {
+            "base": model.served.base or model.name,
+            "adapters": adapters,
+            "served": model.served.settings,
+            "limits": model.served.limits.settings,
+        }
         return _made(runner_registry.SERVED, in_engine, {})
     filled_in = {
         "base": model.path,

@@ -77,7 +77,7 @@ def replay_base_round(
     token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
     who has a clock.
     """
-    parts, blocked = _parts(runner, goldens, scheduled)
+    parts, blocked = _parts(runner, goldens, scheduled, stop)
     answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
     answers, failures = _answers(answering, parts)
     if stop():
@@ -98,14 +98,14 @@ def replay_base_round(
 
 
 def _parts(
-    runner: Runner, goldens: Mapping[str, Golden | Unmonitorable], scheduled: Scheduled
+    runner: Runner, goldens: Mapping[str, Golden | Unmonitorable], scheduled: Scheduled, stop: Stop
 ) -> tuple[dict[str, _Part], dict[str, Round]]:
     """What is to be replayed of each adapter, and the blocked rounds of those of which nothing is."""
     readiness = runner.refresh()
     parts: dict[str, _Part] = {}
     blocked: dict[str, Round] = {}
     for adapter, golden in goldens.items():
-        part = _part(runner, adapter, golden, readiness, scheduled)
+        part = _part(runner, adapter, golden, readiness, scheduled, stop)
         if isinstance(part, Unmonitorable):
             identity = (
                 identity_of(golden, runner) if isinstance(golden, Golden) and adapter in readiness else Identity()
@@ -134,6 +134,7 @@ def _part(
     golden: Golden | Unmonitorable,
     readiness: Mapping[str | None, Readiness],
     scheduled: Scheduled,
+    stop: Stop,
 ) -> _Part | Unmonitorable:
     if isinstance(golden, Unmonitorable):
         return golden
@@ -149,7 +150,8 @@ def _part(
         picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
-        noticed = _route_facts(runner, golden, scheduled.number) if isinstance(runner, Listing) else _from_files(golden)
+        is_listing = isinstance(runner, Listing)
+        noticed = _route_facts(runner, golden, scheduled.number, stop) if is_listing else _from_files(golden)
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -165,11 +167,11 @@ def _part(
     return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
 
 
-def _route_facts(runner: Listing, golden: Golden, seed: int) -> tuple[str, ...]:
+def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[str, ...]:
     """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, in
     words. Raises as ``Listing.choose_route`` does."""
     allowed = golden.tolerances.allowed_deviation(golden.adapter)
-    noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed)
+    noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed, stop)
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
     return (*noticed, *(moved if golden.made_on not in ("", present) else ()))

@@ -137,7 +137,8 @@ def _route_findings(runner: Listing, request: Request) -> tuple[str, ...]:
         canaries = [request.canaries.canaries[index] for index in drawn(len(request.canaries.canaries), settings.seed)]
         answer = settings.max_new_tokens + 1
         probes = [Probe(prompt_of(request.runner, canary.id, canary.messages, answer)) for canary in canaries]
-    return runner.choose_route(request.adapter, probes, settings.tolerances.allowed_deviation(request.adapter))
+    allowed = settings.tolerances.allowed_deviation(request.adapter)
+    return runner.choose_route(request.adapter, probes, allowed, request.stop)
 
 
 def _unseen_by_engine(golden: Golden) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The runner that replays canaries on the serving engine itself, over HTTP: what users get is what is measured.
 
-Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/. One
-request is in flight at a time. What an engine cannot show raises Unsupported or Unreplayable: it answers at no other
-strength than 0 (the base) and 1, has no golden copies and injects no faults. No torch here.
+Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/, and how
+much, probes/serving/limited_engine.py. One request is in flight at a time. What an engine cannot show raises
+Unsupported or Unreplayable: it answers at no other strength than 0 (the base) and 1, has no golden copies and injects
+no faults. No torch here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from probes.serving.engine import (
     ServedModel,
 )
 from probes.serving.engine_events import EngineState, events_in_words, state_of
+from probes.serving.limited_engine import LimitedEngine, LoadGuard, SteadyTime, Stopped
 from probes.serving.listed_summary import first, summary_of, whole_of
+from probes.serving.load_limits import LoadLimits
 from probes.serving.name_check import base_in_words, stranger_in_words
 from probes.serving.probe_check import NAMES, SCORING, Probe, ProbeCheck
 
@@ -45,15 +48,18 @@ FileTimes = tuple[tuple[int, int], ...]
 class Config:
     """An engine, and the base and adapters that it serves.
 
-    served: url, engine (a dialect, or "auto"), token_file, ca_file; "" or absent where there is none
+    served: url, engine (a dialect, or "auto"), token_file, ca_file, pause_file: while that file exists the engine is
+    asked nothing; "" or absent where there is none
     base: its name in the engine's list of models; adapters: name there -> PEFT folder, "" where it is not at hand
     listed: tokens that are wanted at each position; fewer where the engine lists fewer. Golden records hold 20
+    limits: fields of LoadLimits that are not its defaults
     """
 
     served: dict[str, str]
     base: str
     adapters: dict[str, str] = field(default_factory=dict)
     listed: int = 20
+    limits: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.served.get("url"):
@@ -64,6 +70,10 @@ class Config:
     @property
     def address(self) -> Address:
         return Address(self.served["url"], self.served.get("token_file", ""), self.served.get("ca_file", ""))
+
+    def guard(self, clock: SteadyTime | None) -> LoadGuard:
+        pause_file = self.served.get("pause_file", "")
+        return LoadGuard(self.served["url"], LoadLimits(**self.limits), pause_file, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +92,17 @@ class _Connection:
 class Runner:
     """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``.
 
-    models: the engine's list at the last look
+    models: the engine's list at the last look; clock: None for the machine's
     """
 
-    def __init__(self, config: Config, connect: Callable[[Address, str], Engine] = connect) -> None:
-        self.config, self._connect = config, connect
+    def __init__(
+        self,
+        config: Config,
+        connect: Callable[[Address, str], Engine] = connect,
+        clock: SteadyTime | None = None,
+    ) -> None:
+        self.config, self._connect, self._clock = config, connect, clock
+        self._guard = config.guard(clock)
         self.models: tuple[ServedModel, ...] = ()
         self._connection: _Connection | None = None
         self._readiness: dict[str | None, Readiness] = self._all(Reason.NOT_REPLAYED_YET, "not opened")
@@ -109,6 +125,9 @@ class Runner:
         """The engine's list of models now. Connects where it is not connected yet, and again to an engine that was
         started again with other settings."""
         self._decoded.clear()
+        if why := self._guard.paused():
+            self._readiness = self._all(Reason.PAUSED, why)
+            return dict(self._readiness)
         try:
             self._look()
         except EngineAway as error:
@@ -127,14 +146,23 @@ class Runner:
             for replay in _side_by_side(replays):
                 if stop():
                     return
-                yield self._answer(replay, packing)
+                try:
+                    with self._guard.until(stop, packing.beside):
+                        answer = self._answer(replay, packing)
+                except Stopped:
+                    return
+                yield answer
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
         """In one request, before which ``stop`` is looked at."""
         model = self._check(target)
         if stop():
             return ()
-        answered = self._connected().engine.generate(self._request(model, prompt, 1), max_new_tokens)
+        try:
+            with self._guard.until(stop):
+                answered = self._connected().engine.generate(self._request(model, prompt, 1), max_new_tokens)
+        except Stopped:
+            return ()
         return tuple(answered.listed.tokens.tolist())
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
@@ -214,11 +242,22 @@ class Runner:
             if stop():
                 break
             self._check_length(replay)
-            answers[replay] = self._listed_of(replay, replay.listed or self.most_listed(), cold=True)
+            try:
+                with self._guard.until(stop):
+                    answers[replay] = self._listed_of(replay, replay.listed or self.most_listed(), cold=True)
+            except Stopped:
+                break
         return answers
 
-    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float, stop: Stop) -> tuple[str, ...]:
         """Asks the engine once for each adapter until another one answers at its address."""
+        try:
+            with self._guard.until(stop):
+                return self._route_findings(adapter, probes, tolerance)
+        except Stopped as error:
+            raise Unreplayable(adapter, str(error)) from None
+
+    def _route_findings(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
         model, connection = self._check(Target(adapter)), self._connected()
         try:
             checked = connection.check.known(model, probes, tolerance)
@@ -241,15 +280,22 @@ class Runner:
         """Other requests beside these: the base writes after the first of their prompts."""
         if not requests or not replays:
             return nullcontext()
-        connect = partial(self._connect, self.config.address, self.config.served.get("engine") or "auto")
-        return company(connect, Request(self.config.base, replays[0].prompt), requests)
+        return company(self._companion, Request(self.config.base, replays[0].prompt), requests)
+
+    def _companion(self, stop: Stop) -> Engine:
+        """Another connection, with the same limits of its own."""
+        engine = self._connect(self.config.address, self.config.served.get("engine") or "auto")
+        guard = self.config.guard(self._clock)
+        guard.stop = stop
+        return LimitedEngine(engine, self._connected().capabilities, guard)
 
     def _look(self) -> None:
         connection = self._connection
         if connection is None or _start(connection.engine) != connection.start:
             self._connection = None
-            engine = self._connect(self.config.address, self.config.served.get("engine") or "auto")
-            capabilities = engine.capabilities()
+            unlimited = self._connect(self.config.address, self.config.served.get("engine") or "auto")
+            capabilities = unlimited.capabilities()
+            engine = LimitedEngine(unlimited, capabilities, self._guard)
             check = ProbeCheck(engine, self.config.base, capabilities.routes, partial(_salt, capabilities))
             connection = _Connection(engine, capabilities, _start(engine), check)
             self._routes.clear()

@@ -17,10 +17,11 @@ TOKENS = 16
 
 
 @contextmanager
-def company(connect: Callable[[], Engine], request: Request, requests: int) -> Iterator[None]:
+def company(connect: Callable[[Callable[[], bool]], Engine], request: Request, requests: int) -> Iterator[None]:
     """So many requests are under way until the end of the block; they write, and score nothing.
 
-    connect: a connection for each, because an engine is called from one thread. One that fails ends without a word: it
+    connect: a connection for each, because an engine is called from one thread; it is given what turns true at the end,
+    so that none waits on. One that fails ends without a word: it
     is the answers to the canaries that count.
     """
     ended = Event()
@@ -35,9 +36,9 @@ def company(connect: Callable[[], Engine], request: Request, requests: int) -> I
             thread.join()
 
 
-def _keep_writing(connect: Callable[[], Engine], request: Request, ended: Event) -> None:
+def _keep_writing(connect: Callable[[Callable[[], bool]], Engine], request: Request, ended: Event) -> None:
     try:
-        engine = connect()
+        engine = connect(ended.is_set)
         while not ended.is_set():
             engine.generate(request, TOKENS)
     except ProbeError:

@@ -10,15 +10,17 @@ probes. The k listed tokens a position add 8 bytes each.
 One request in flight under ``most_logit_bytes`` = 200 MB fits into the 219 MiB that an engine had left when four
 requests of 20 log-probabilities ended it. Where a request does not fit, the walk does: it needs one position at a time.
 
-**Time.** A minute's budget of tokens and requests, spread evenly; and a wait while requests queue, while the key-value
-cache is nearly full, and after 429 and 5xx, doubled with each in a row and ended by the first answer. The default is
-one for bursts: a round of 64 canaries of 150 tokens goes out within 10 s by prompt, and by walk, 40 of them a token at
-a time and without any cache, in 6 minutes.
+**Time.** A budget of tokens and requests in any minute; and a wait while requests queue, while the key-value cache is
+nearly full, and after 429 and 5xx, doubled with each in a row and ended by the first answer. A minute's budget may go
+out at once, a request at a time, so that a round of ordinary size is not delayed: 64 canaries of 150 tokens under two
+names are 19,300 tokens by prompt. By walk, 40 of the tokens one at a time and counted without any cache, they are
+668,000 and take 10 minutes by the default: a larger budget is wanted where many canaries are walked.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from probes.errors import EngineAway, Unreplayable
@@ -37,6 +39,7 @@ class LoadLimits:
     tokens_a_minute: that the engine reads and generates for probes; requests_a_minute
     most_waiting: requests in the engine's queue, most_cache_usage: in [0, 1]; beyond either nothing is asked
     first_wait_s: after a refusal that names no time, longest_wait_s: after many
+    patience_s: that a request waits for an engine which is busy, before the engine counts as away
     """
 
     most_logit_bytes: int = 200_000_000
@@ -47,6 +50,12 @@ class LoadLimits:
     most_cache_usage: float = 0.9
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
+    patience_s: float = 30.0
+
+    def is_busy(self, load: Load) -> bool:
+        """Beyond either limit. What the engine does not say of its load holds up nothing."""
+        queues = load.waiting is not None and load.waiting > self.most_waiting
+        return queues or (load.cache_usage is not None and load.cache_usage > self.most_cache_usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +102,31 @@ class Pace:
     """When the next request may be sent. Times are seconds of one steady clock, handed in.
 
     ``wait_s`` is asked before a call, ``sent`` tells of one that goes out, ``answered`` and ``refused`` how it ended.
-    Calls are spread evenly: each keeps the next one waiting for its share of the minute's budget, so that in any time
-    no more goes out than that time's share of the budget and one call.
+    A call goes out once those of the last minute are below its budget, so that no minute has more than the budget and
+    one call; a call of several minutes' budget keeps the next one waiting for as many.
     """
 
     def __init__(self, limits: LoadLimits) -> None:
         self._limits = limits
-        self._free_at, self._not_before = -math.inf, -math.inf
+        # (until when it counts, tokens, requests), in the order in which they were sent; no more than their budget.
+        self._counted: deque[tuple[float, int, int]] = deque()
+        self._tokens, self._requests = 0, 0
+        self._not_before = -math.inf
         self._refusals = 0
 
     def wait_s(self, load: Load, now: float) -> float:
-        """Seconds until it may be asked again, 0 for now. What the engine does not say of its load holds up nothing."""
-        queues = load.waiting is not None and load.waiting > self._limits.most_waiting
-        is_full = load.cache_usage is not None and load.cache_usage > self._limits.most_cache_usage
-        busy = self._limits.first_wait_s if queues or is_full else 0.0
-        return max(self._free_at - now, self._not_before - now, busy, 0.0)
+        """Seconds until it may be asked again, 0 for now."""
+        busy = self._limits.first_wait_s if self._limits.is_busy(load) else 0.0
+        return max(self._budget_wait_s(now), self.held_s(now), busy)
+
+    def held_s(self, now: float) -> float:
+        """Of the wait, the part that a refusal has left."""
+        return max(self._not_before - now, 0.0)
 
     def sent(self, cost: Cost, now: float) -> None:
         shares = cost.tokens / self._limits.tokens_a_minute, cost.requests / self._limits.requests_a_minute
-        self._free_at = max(self._free_at, now) + MINUTE_S * max(shares)
+        self._counted.append((now + MINUTE_S * max(1.0, *shares), cost.tokens, cost.requests))
+        self._tokens, self._requests = self._tokens + cost.tokens, self._requests + cost.requests
 
     def answered(self) -> None:
         self._refusals = 0
@@ -122,3 +137,14 @@ class Pace:
         own = self._limits.first_wait_s * 2.0 ** min(self._refusals, MOST_DOUBLINGS)
         self._refusals += 1
         self._not_before = now + min(max(own, error.again_in_s or 0.0), self._limits.longest_wait_s)
+
+    def _budget_wait_s(self, now: float) -> float:
+        while self._counted and self._counted[0][0] <= now:
+            _, tokens, requests = self._counted.popleft()
+            self._tokens, self._requests = self._tokens - tokens, self._requests - requests
+        tokens, requests, free_at = self._tokens, self._requests, now
+        for ends, of_tokens, of_requests in self._counted:
+            if tokens < self._limits.tokens_a_minute and requests < self._limits.requests_a_minute:
+                break
+            tokens, requests, free_at = tokens - of_tokens, requests - of_requests, max(free_at, ends)
+        return free_at - now

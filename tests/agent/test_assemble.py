@@ -27,7 +27,7 @@ from agent.assemble import (
     stream_counts,
 )
 from agent.clock import HandClock
-from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, load
+from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, ServedLimits, load
 from agent.kafka.client import Config as KafkaConfig
 from agent.kafka.contract import Share
 from agent.kafka.owned_bases import OwnedBases
@@ -172,11 +172,18 @@ def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
 ) -> None:
     given: list[object] = []
     monkeypatch.setattr(runner_registry, "make", lambda *arguments: given.append(arguments))
-    engine = Served(url="http://localhost:8000/v1", base="org/Base", token_file=Path("/t"))
+    engine = Served(
+        url="http://localhost:8000/v1",
+        base="org/Base",
+        token_file=Path("/t"),
+        pause_file=Path("/p"),
+        limits=ServedLimits(logit_bytes=1, tokens_per_minute=2, requests_per_minute=3),
+    )
     adapters = (Adapter(name="a"), Adapter(name="b", path=Path("/files/b")))
     runner_of(config, Model(name="m", served=engine, adapters=adapters))
-    settings = {"url": "http://localhost:8000", "engine": "auto", "token_file": "/t", "ca_file": ""}
-    names = {"base": "org/Base", "adapters": {"a": "", "b": "/files/b"}, "served": settings}
+    settings = {"url": "http://localhost:8000", "engine": "auto", "token_file": "/t", "ca_file": "", "pause_file": "/p"}
+    limits = {"most_logit_bytes": 1, "tokens_a_minute": 2, "requests_a_minute": 3}
+    names = {"base": "org/Base", "adapters": {"a": "", "b": "/files/b"}, "served": settings, "limits": limits}
     assert given == [("served", names, {})]
 
 

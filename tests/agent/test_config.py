@@ -10,6 +10,7 @@ import yaml
 
 from agent.config import load, missing_files, seconds, sink_configs
 from agent.errors import Refused
+from probes.serving.load_limits import LoadLimits
 
 GOOD: dict[str, Any] = {
     "models": [{"name": "m", "path": "org/model", "adapters": [{"name": "a", "path": "adapters/a"}]}]
@@ -443,7 +444,10 @@ def test_one_address_is_enough_for_a_model_whose_engine_is_asked(tmp_path: Path,
     config = load(written(tmp_path, {"models": [asked(url=url)]}))
     (model,) = config.models
     assert model.served is not None and model.path is None and model.adapters[0].path is None
-    assert model.served.settings == {"url": read, "engine": "auto", "token_file": "", "ca_file": ""}
+    assert model.served.settings == {"url": read, "engine": "auto"} | dict.fromkeys(
+        ("token_file", "ca_file", "pause_file"), ""
+    )
+    assert LoadLimits(**model.served.limits.settings) == LoadLimits()
     assert not config.keeps_weights(model) and not config.in_process(model)
 
 

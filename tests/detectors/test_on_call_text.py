@@ -190,7 +190,7 @@ def test_every_reason_why_a_round_has_no_measurements_has_an_action_of_its_own()
     assert set(text.UNMEASURED) == {
         *(Reason.NO_GOLDEN, Reason.GOLDEN_REFUSED, Reason.NO_POWER, Reason.FILES_CHANGING, Reason.UNREADABLE),
         *(Reason.NO_MEMORY, Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET),
-        *(Reason.ENGINE_AWAY, Reason.NOT_SERVED),
+        *(Reason.ENGINE_AWAY, Reason.PAUSED, Reason.NOT_SERVED),
     }
     for reason, action in text.UNMEASURED.items():
         assert fields(action) <= {"adapter", "adapter_argument"}

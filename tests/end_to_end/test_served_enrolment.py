@@ -110,7 +110,9 @@ def shim() -> Iterator[Server]:
 def configuration(folder: Path, shim: Server) -> Path:
     rows = [{"id": canary.id, "messages": list(canary.messages)} for canary in canary_set().canaries]
     (folder / "canaries.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    served_at = {"url": shim.url, "base": shim.engine.base}
+    # It has no users: nobody is served later for what an enrolment asks in a minute.
+    limits = {"tokens_per_minute": 10**9, "requests_per_minute": 10**9}
+    served_at = {"url": shim.url, "base": shim.engine.base, "limits": limits}
     adapters = [{"name": name, "canaries": "canaries.jsonl"} for name in ADAPTERS]
     settings = {
         "models": [{"name": "toy", "served": served_at, "adapters": adapters}],

@@ -38,6 +38,7 @@ RESOLVED = verdict(Status.HEALTHY, Reason.RESOLVED)
 BLIND = verdict(Status.UNMONITORABLE)
 SUSPECT = verdict(Status.SUSPECT)
 QUIET = verdict(Status.UNMONITORABLE, Reason.NO_TRAFFIC)
+PAUSED = verdict(Status.UNMONITORABLE, Reason.PAUSED)
 MOVED_OUTPUTS = verdict(Status.SUSPECT, Reason.OUTPUT_DRIFT)
 COVERED = verdict(Status.DEGRADED, covered_by=BASE)
 BASE_BLIND = verdict(Status.UNMONITORABLE, subject_kind=BASE_KIND)
@@ -170,6 +171,7 @@ CASES = {
         [[OPEN], [], [], [LOST], [ENDED], [OPEN], [], [], [LOST]],
     ),
     "a quiet night is no reason to say so": ([[alarm()], *[[QUIET]] * 6], [[OPEN], *[[]] * 6]),
+    "nor is a watch that somebody has paused": ([[PAUSED]] * 9, [[]] * 9),
     "an incident's end with nothing measured since is no end": (
         [[alarm()], *[[BLIND]] * 3, [GOOD], [GOOD]],
         [[OPEN], [], [], [LOST], [], [ENDED]],

@@ -220,6 +220,7 @@ def test_every_reason_why_nobody_can_tell_is_in_the_runbook() -> None:
             Reason.UNREADABLE,
             Reason.NO_MEMORY,
             Reason.ENGINE_AWAY,
+            Reason.PAUSED,
             Reason.NOT_SERVED,
         ),
         *(Reason.NO_MEMORY, Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET, Reason.NOT_SCORED),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.clock import HandClock
 from detectors.canaries.retention import measure
 from detectors.records import Comparison, Measurement, Reason
 from probes.canaries.log_prob_summary import summarise
@@ -21,6 +22,7 @@ from probes.runner import Readiness, Replay, SeesEvents, Target
 from probes.runners.served import Config, Runner
 from probes.serving.engine import Answered, Request, Route
 from probes.serving.listed_summary import read_by
+from probes.serving.probe_check import Probe
 from tests.probes.worlds import ADAPTERS, enrolled, never
 from tests.serving_engines.in_process import Engine
 from tests.serving_engines.shim import Server, serving
@@ -300,6 +302,69 @@ def test_over_http_a_server_that_starts_is_away_and_one_that_is_ready_is_measure
     finally:
         server.settings.twice = ""
     assert looks["beta"].blocked is Reason.NOT_SERVED and looks["alpha"].blocked is None
+
+
+def test_a_round_over_http_has_one_request_in_flight_at_a_time(server: Server) -> None:
+    """Checks of routes and names among them."""
+    runner, goldens = over_http(server), {name: enrolled(name) for name in ADAPTERS}
+    server.most_at_once = 0
+    done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never)
+    assert done is not None and all(member.blocked is None for member in done.members)
+    assert server.most_at_once == 1
+
+
+def test_a_round_takes_no_more_of_a_minute_than_its_budget_and_its_canaries_are_measured_alike() -> None:
+    goldens, clock = {"alpha": enrolled("alpha")}, HandClock()
+    began = clock.steady()
+    rounds = []
+    for limits in ({}, {"requests_a_minute": 10}, {"most_logit_bytes": 10_000}):
+        behind = engine()
+        behind.routes = (Route.PROMPT, Route.WALK)
+        config = Config(URL, behind.toy.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
+        runner = Runner(config, lambda *_, behind=behind: behind, clock)
+        runner.open()
+        done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 512, 5), never)
+        assert done is not None and done.members[0].blocked is None
+        rounds.append(([m.retention for m in done.members[0].measurements], clock.steady() - began, behind.requests))
+        began = clock.steady()
+    (by_default, no_wait, _), (slowly, waited_s, sent), (walked, _, steps) = rounds
+    assert by_default == slowly == walked
+    assert no_wait == 0.0 and waited_s >= 60.0 * (len(sent) // 10 - 1) > 0.0
+    assert {route for _, route in steps} == {Route.WALK}
+
+
+def test_a_stop_ends_a_round_that_waits() -> None:
+    behind, clock = engine(), HandClock()
+    config = Config(URL, behind.toy.base, dict.fromkeys(ADAPTERS, ""), limits={"requests_a_minute": 1})
+    runner = Runner(config, lambda *_: behind, clock)
+    runner.open()
+    replays, began = replay_pair(canaries(runner, 1)[0], "alpha").replays, clock.steady()
+    assert len(list(runner.run(replays, lambda: clock.steady() - began > 5.0))) == 1
+    assert len(runner.listings(replays, lambda: clock.steady() - began > 5.0)) == 0
+    began = clock.steady()
+    assert runner.generate(Target("alpha"), (1, 2), 4, lambda: clock.steady() - began > 5.0) == ()
+    probe = Probe(replays[0].prompt)
+    began = clock.steady()
+    with pytest.raises(Unreplayable, match="stopped while a request waited"):
+        runner.choose_route("alpha", [probe], 0.05, lambda: clock.steady() - began > 5.0)
+    assert clock.steady() - began < 60.0
+
+
+def test_while_its_pause_file_exists_an_engine_is_asked_nothing_and_all_say_so(server: Server, tmp_path: Path) -> None:
+    pause, goldens = tmp_path / "pause", {"alpha": enrolled("alpha")}
+    served = {"url": server.url, "pause_file": str(pause)}
+    runner = Runner(Config(served, server.engine.base, dict.fromkeys(ADAPTERS, "")))
+    runner.open()
+    pause.touch()
+    before = len(server.questions)
+    looks = runner.refresh()
+    assert set(looks) == {None, *ADAPTERS} and {ready.blocked for ready in looks.values()} == {Reason.PAUSED}
+    assert looks["alpha"].detail == f"{server.url} is asked nothing while {pause} exists; remove it to go on"
+    done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never)
+    assert done is not None and done.members[0].blocked is Reason.PAUSED
+    assert runner.event() == "" and len(server.questions) == before
+    pause.unlink()
+    assert set(runner.refresh().values()) == {Readiness()}
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

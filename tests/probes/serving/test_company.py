@@ -28,17 +28,17 @@ class Telling(ToyEngine):
 def test_each_request_has_an_engine_of_its_own_and_ends_with_the_block() -> None:
     engines = [Telling(), Telling()]
     waiting = list(engines)
-    with company(waiting.pop, REQUEST, 2):
+    with company(lambda _: waiting.pop(), REQUEST, 2):
         assert all(engine.answered.wait(30) for engine in engines)
     counts = [engine.requests for engine in engines]
     assert min(counts) >= 1 and [engine.requests for engine in engines] == counts
 
 
 def test_an_engine_that_is_away_is_no_company_and_disturbs_nothing() -> None:
-    with company(lambda: ToyEngine(away=True), REQUEST, 1):
+    with company(lambda _: ToyEngine(away=True), REQUEST, 1):
         pass
 
 
 def test_what_fails_inside_the_block_is_raised_and_the_requests_end() -> None:
-    with pytest.raises(EngineAway), company(ToyEngine, REQUEST, 1):
+    with pytest.raises(EngineAway), company(lambda _: ToyEngine(), REQUEST, 1):
         raise EngineAway("http://toy", "503")

@@ -68,14 +68,30 @@ def test_no_minute_has_more_than_its_budget_and_one_call() -> None:
         sent.append(now)
     worst = max(sum(call.tokens for at in sent if start <= at < start + 60.0) for start in sent)
     assert 1000 <= worst <= 1000 + 130
-    assert len(sent) * call.tokens == pytest.approx(10 * 1000, rel=0.02)
+    assert len(sent) == 10 * 8 + 1  # 8 a minute, and the one that ends the loop
+
+
+def test_a_round_of_ordinary_size_goes_out_without_any_wait() -> None:
+    pace = Pace(LIMITS)
+    for _ in range(128):
+        assert pace.wait_s(IDLE, 0.0) == 0.0
+        pace.sent(cost_of(110, 40, 20, Route.PROMPT, 150_000), 0.0)
+
+
+def test_a_call_of_three_minutes_of_budget_is_followed_by_three_minutes_of_none() -> None:
+    pace = Pace(LoadLimits(tokens_a_minute=1000))
+    pace.sent(Cost(0, 3000, 1), 100.0)
+    assert pace.wait_s(IDLE, 100.0) == pytest.approx(180.0)
+    assert pace.wait_s(IDLE, 280.0) == 0.0
 
 
 def test_requests_have_a_budget_of_their_own() -> None:
     pace = Pace(LoadLimits(tokens_a_minute=10**9, requests_a_minute=60))
-    pace.sent(Cost(0, 1, 40), 100.0)
-    assert pace.wait_s(IDLE, 100.0) == pytest.approx(40.0)
-    assert pace.wait_s(IDLE, 140.0) == 0.0
+    for second in range(60):
+        assert pace.wait_s(IDLE, 100.0 + second / 2) == 0.0
+        pace.sent(Cost(0, 1, 1), 100.0 + second / 2)
+    assert pace.wait_s(IDLE, 130.0) == pytest.approx(30.0)
+    assert pace.wait_s(IDLE, 160.0) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,13 @@ class ToyRunner(Runner):
     def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
         return {replay: self._listed(replay) for replay in replays if not stop()}
 
-    def choose_route(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> tuple[str, ...]:
+    def choose_route(
+        self,
+        adapter: str,
+        probes: Sequence[Probe],
+        tolerance: float,
+        stop: Stop,  # noqa: ARG002
+    ) -> tuple[str, ...]:
         checked = self.check.known(adapter, probes, tolerance)
         self.routes[adapter] = checked.route
         return checked.findings
