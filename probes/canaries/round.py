@@ -150,8 +150,10 @@ def _part(
         picked = drawn.draws | dict.fromkeys(drawn.held_out, 0)
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
-        is_listing = isinstance(runner, Listing)
-        noticed = _route_facts(runner, golden, scheduled.number, stop) if is_listing else _from_files(golden)
+        if isinstance(runner, Listing):
+            noticed = _route_facts(runner, golden, scheduled.number, stop)
+        else:
+            noticed = _from_files(golden)
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:

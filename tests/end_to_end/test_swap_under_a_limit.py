@@ -51,7 +51,7 @@ def written(folder: Path, volume: Volume) -> Path:
             "cache_dir": str(folder / "cache"),
         },
         "state_dir": str(folder / "state"),
-        # Away: the one by default may hold what an earlier run on this machine has judged, and this pod would go on from it.
+        # Away: the one by default may hold what an earlier run here has judged, and this pod would go on from that.
         "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
     }
     file = folder / "gapwatch.yaml"
