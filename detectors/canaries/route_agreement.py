@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from detectors.errors import ShapeMismatch
 from detectors.records import Floats
@@ -121,7 +121,7 @@ def route_agreement(
 
 def fewest_beyond(canaries: int, share: float) -> int | None:
     """The smallest k with P(Bin(canaries, share) >= k) <= ``LEVEL``; None where there is none."""
-    return next((k for k in range(1, canaries + 1) if binom.sf(k - 1, canaries, share) <= LEVEL), None)
+    return next((k for k in range(1, canaries + 1) if bdtrc(k - 1, canaries, share) <= LEVEL), None)
 
 
 def noise(answer: TokenAnswers, crossing: float = 0.0) -> float:
