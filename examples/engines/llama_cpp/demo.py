@@ -45,6 +45,7 @@ from examples.engines.llama_cpp.tiny_llama import byte_level_base, random_adapte
 
 BASE, ADAPTER = "tiny", "router"
 CANARIES, EVERY_S = 60, 5.0  # some end too early to be used, and 48 are needed
+UNLIMITED = 10_000_000  # a minute: this engine has no users whom probes could hold up
 HEALTHY_ROUNDS, MOST_ROUNDS = 2, 4
 OK, FAILED = 200, 1
 MARK = ".gapwatch-demo-engine"
@@ -172,6 +173,7 @@ def add_what_init_named(out: Path, receiver: Receiver) -> Config:
     settings = yaml.safe_load(out.read_text())
     (model,) = settings["models"]
     model["served"]["every"] = EVERY_S
+    model["served"]["limits"] = {"tokens_per_minute": UNLIMITED, "requests_per_minute": UNLIMITED}
     model["adapters"][0]["canaries"] = canary_file(ADAPTER)
     (out.parent / "canaries").mkdir()
     (out.parent / canary_file(ADAPTER)).write_text("\n".join(map(json.dumps, canaries())) + "\n")
@@ -180,7 +182,7 @@ def add_what_init_named(out: Path, receiver: Receiver) -> Config:
     settings |= {"cluster": "demo", "pod": "engine-0"}
     settings["telemetry"] = {"prometheus_port": free_port(), "control_port": free_port()}
     out.write_text(yaml.safe_dump(settings, sort_keys=False))
-    say(f"added: {CANARIES} canaries, a routing key, served.every: {EVERY_S:g} s")
+    say(f"added: {CANARIES} canaries, a routing key, served.every: {EVERY_S:g} s, no served.limits")
     return load(out)
 
 
