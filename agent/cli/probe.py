@@ -36,7 +36,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
         config.adapter(name)
-    verdicts = [v for model in config.models if model.replay for v in _verdicts(config, model, wanted)]
+    verdicts = [v for model in config.replayed for v in _verdicts(config, model, wanted)]
     if json:
         as_json([asdict(verdict) for verdict in verdicts])
     else:

@@ -38,9 +38,10 @@ def base_answerer(measurements: Sequence[Measurement], share: float = 0.05) -> B
     nearer to x than to b, and near in every direction, which a base that has moved elsewhere is not. X is this adapter
     or another that is recorded on its canaries.
 
-    Null hypothesis: on at most ``share`` of the pool the live base is that near to X. Guarantee: X is named with chance
-    ``route_agreement.LEVEL`` at most, whatever the distribution of the noise. What breaks it: a base into which X was
-    merged, which gives X's answers indeed and is named so; and canaries that were chosen and not drawn at random.
+    Null hypothesis: on at most ``share`` of the pool the live base is that near to any recorded X. Guarantee: one is
+    named with chance ``route_agreement.LEVEL`` at most in one call, whatever the distribution of the noise; each
+    adapter of each round is a call of its own. What breaks it: a base into which X was merged, which gives X's answers
+    indeed and is named so; and canaries that were chosen and not drawn at random.
     Source: docs/mathematics.md#probe-validity.
     """
     needed = fewest_beyond(len(measurements), share)

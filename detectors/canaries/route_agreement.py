@@ -81,23 +81,25 @@ def route_agreement(
     base answer, nats: kernels for whole prompts round otherwise than those for single tokens
     tolerance: allowed share of the adapter's effect; share: m0, of the pool that may be beyond it
 
-    A canary disagrees where the distance between the means of both kinds exceeds ``tolerance`` of the effect plus its
-    noise, which is the larger one of ``crossing`` and the largest distance between two repeats of one kind; and where
-    that noise alone would hide half of the effect.
+    A canary disagrees where the distance between the means of both kinds exceeds ``tolerance`` of the effect plus what
+    is allowed for noise: the larger one of ``crossing`` and the largest distance between two repeats of one kind, and
+    half of the effect at most; and where its own repeats alone are further apart than that half.
 
-    Null hypothesis: at most ``share`` of the pool disagrees. Guarantee: the route is called blind with chance
-    ``LEVEL`` at most, whatever the distribution of the noise: each of n canaries drawn at random disagrees with chance
-    m0 at most, and the number that is needed is exceeded by Bin(n, m0) with at most that chance. What breaks it:
-    canaries that were chosen and not drawn, and a state of the engine that comes after the check: it is made again
-    after every restart. A route that disagrees on all canaries is called blind always, where n >= 2.
+    Null hypothesis: at most ``share`` of the pool disagrees at a ``crossing`` of 0. Guarantee: the route is called
+    blind with chance ``LEVEL`` at most, whatever the distribution of the noise and whatever ``crossing`` is, which can
+    only allow more: each of n canaries drawn at random disagrees with chance m0 at most, and the number that is needed
+    is exceeded by Bin(n, m0) with at most that chance. What breaks it: canaries that were chosen and not drawn, and a
+    state of the engine that comes after the check: it is made again after every restart. A route that disagrees on all
+    canaries is called blind always, where n >= 2.
     Source: docs/mathematics.md#probe-validity. Raises ShapeMismatch.
     """
     for answer in answers:
         _check(answer)
     distances = np.array([_distance(answer) for answer in answers])
-    noises = np.array([noise(answer, crossing) for answer in answers])
+    noises, repeats = (np.array([noise(answer, least) for answer in answers]) for least in (crossing, 0.0))
     effects = np.array([answer.effect for answer in answers])
-    beyond = int(np.sum((distances > noises + tolerance * effects) | (noises > LEAST_LOSS * effects)))
+    allowed = np.minimum(noises, LEAST_LOSS * effects) + tolerance * effects
+    beyond = int(np.sum((distances > allowed) | (repeats > LEAST_LOSS * effects)))
     needed = fewest_beyond(len(answers), share)
     scored, generated = (_from_offline(answers, kind) for kind in ("scored", "generated"))
     if needed is None:

@@ -47,7 +47,8 @@ def difference(context: EnrolmentContext, golden: Golden, tolerances: Tolerances
     """Every canary as the engine answers it, against the record made in process.
 
     golden: from ``as_served``. Raises Refused, naming what differs, where more canaries than the tolerated share are
-    beyond tolerance; else that is the engine's own noise.
+    beyond tolerance; else that is the engine's own noise. A count over all canaries and no test: it has no null
+    hypothesis and no error rate.
     """
     context.progress(STAGE, 0, 1)
     measurements = measured_in(context.runner, context.adapter, golden.canaries, AGAINST, context.stop)

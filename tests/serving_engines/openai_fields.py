@@ -1,8 +1,9 @@
 """Requests and replies of OpenAI's legacy completions API and nothing beside it: what every compatible server has.
 
-Checked against OpenAI's published specification (CreateCompletionRequest and -Response, ListModelsResponse):
-at most five alternatives, by their text; no token ids, no tokenizer, no root and parent of a model. ``echo`` with
-``max_tokens: 0`` scores the prompt. An argument that the specification does not have is refused.
+After OpenAI's published specification (CreateCompletionRequest and -Response, ListModelsResponse), of which excerpts
+were at hand and not the whole: at most five alternatives, by their text; no token ids, no tokenizer, no root and parent
+of a model. ``echo`` with ``max_tokens: 0`` scores the prompt. An argument that the specification does not have is
+refused.
 """
 
 from __future__ import annotations

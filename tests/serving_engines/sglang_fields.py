@@ -1,7 +1,8 @@
 """Requests and replies as SGLang's native server has them: /generate by token ids, adapters by ``lora_path``.
 
-Checked against SGLang's python/sglang/srt/entrypoints/http_server.py (model_info, server_info, v1/models, tokenize) and
-managers/tokenizer_manager.py (meta_info), main of autumn 2026. Log-probabilities are [value, id, text or null].
+Checked against excerpts of SGLang's python/sglang/srt/entrypoints/http_server.py (model_info, tokenize) and
+managers/tokenizer_manager.py (meta_info), main of autumn 2026; /v1/models, /server_info and names of metrics were
+not checked. Log-probabilities are [value, id, text or null].
 """
 
 from __future__ import annotations

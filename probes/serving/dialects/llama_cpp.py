@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from probes.errors import EngineAway, Unreplayable
+from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
+from probes.serving.common_paths import MODELS, model_cards, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
@@ -35,10 +36,10 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.json_form import number, reading, samples, text, total, whole_or_none, wholes
+from probes.serving.json_form import number, reading, samples, text, total, whole_or_none
 from probes.serving.listing import Position, joined, listed_of
 
-COMPLETION, ADAPTERS, MODELS, PROPS = "/completion", "/lora-adapters", "/v1/models", "/props"
+COMPLETION, ADAPTERS, PROPS = "/completion", "/lora-adapters", "/props"
 MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a position
 FORCING = 1000.0  # nats on one token's logit: more than any two logits of a model differ by
 # A probability that is 0 in float32 is listed as the least float32, and this is the log of the least one above 0.
@@ -206,14 +207,7 @@ class Engine:
             return [_Adapter(int(entry["id"]), text(entry["path"]), number(entry["scale"])) for entry in answer]
 
     def _base(self) -> Any:
-        answer = self._client.get(MODELS)
-        with reading(self._at(MODELS)):
-            cards = answer["data"]
-            if not isinstance(cards, list):
-                raise TypeError
-        if not cards:
-            raise EngineAway(self._at(MODELS), "lists no model, wanted one")
-        return cards[0]
+        return model_cards(self._client, self._url)[0]
 
     def _props(self, name: str) -> str:
         answer = self._client.get(PROPS)
@@ -221,9 +215,7 @@ class Engine:
             return text(answer[name])
 
     def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        answer = self._client.post("/tokenize", {**body, "parse_special": True})
-        with reading(self._at("/tokenize")):
-            return wholes(answer["tokens"])
+        return token_ids(self._client, self._url, "/tokenize", {**body, "parse_special": True})
 
     def _at(self, path: str) -> str:
         return self._url + path

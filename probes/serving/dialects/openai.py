@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from probes.errors import EngineAway, Unreplayable
+from probes.errors import Unreplayable
 from probes.serving.client import Client
+from probes.serving.common_paths import model_cards, models_of
 from probes.serving.engine import (
     Address,
     Answered,
@@ -31,7 +32,7 @@ from probes.serving.engine import (
 from probes.serving.json_form import number, reading, text, text_or_none, whole_or_none
 from probes.serving.listing import Position, listed_of
 
-COMPLETIONS, MODELS = "/v1/completions", "/v1/models"
+COMPLETIONS = "/v1/completions"
 MOST_WANTED = 20
 PROBE, PROBE_IDS = "a a a", [1, 2, 3]
 BY_ID = "token_id:"
@@ -59,15 +60,7 @@ class Engine:
         return Capabilities(routes, most, tokenizes=False, takes_ids=True, isolates=False)
 
     def models(self) -> tuple[ServedModel, ...]:
-        answer = self._client.get(MODELS)
-        with reading(self._url + MODELS):
-            cards = [
-                ServedModel(text(card["id"]), text_or_none(card.get("root")), text_or_none(card.get("parent")))
-                for card in answer["data"]
-            ]
-        if not cards:
-            raise EngineAway(self._url + MODELS, "lists no model, wanted one at least")
-        return tuple(cards)
+        return models_of(model_cards(self._client, self._url), self._url)
 
     def identity(self) -> EngineIdentity:
         """The fingerprint is that of the last completion; before the first one, this generates a token for it."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.errors import EngineAway, Unreplayable
-from probes.serving.client import MISSING, OK, Client
+from probes.errors import Unreplayable
+from probes.serving.client import OK, Client
+from probes.serving.common_paths import MODELS, metric_samples, model_cards, models_of, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
@@ -29,7 +30,6 @@ from probes.serving.json_form import (
     greatest,
     number,
     reading,
-    samples,
     text,
     text_or_none,
     total,
@@ -39,7 +39,7 @@ from probes.serving.json_form import (
 )
 from probes.serving.listing import Position, joined, listed_of
 
-GENERATE, TOKENIZE, DETOKENIZE, MODELS = "/generate", "/tokenize", "/detokenize", "/v1/models"
+GENERATE, TOKENIZE, DETOKENIZE = "/generate", "/tokenize", "/detokenize"
 MOST_LISTED = 20  # there is no limit of its own
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
@@ -53,29 +53,24 @@ class Engine:
 
     def capabilities(self) -> Capabilities:
         with reading(self._at(MODELS)):
-            context = whole_or_none(self._cards()[0].get("max_model_len"))
+            context = whole_or_none(model_cards(self._client, self._url)[0].get("max_model_len"))
         tokenizes = self._client.ask("POST", TOKENIZE, {"prompt": "a"}).status == OK
         routes = (Route.PROMPT, Route.WALK, Route.GENERATED)
         return Capabilities(routes, MOST_LISTED, tokenizes, takes_ids=True, isolates=True, context=context)
 
     def models(self) -> tuple[ServedModel, ...]:
-        cards = self._cards()
-        with reading(self._at(MODELS)):
-            return tuple(
-                ServedModel(text(card["id"]), text_or_none(card.get("root")), text_or_none(card.get("parent")))
-                for card in cards
-            )
+        return models_of(model_cards(self._client, self._url), self._url)
 
     def identity(self) -> EngineIdentity:
         server, model = self._client.get("/server_info"), self._client.get("/model_info")
         with reading(self._at("/server_info")):
             version, weights = text_or_none(server.get("version")), text_or_none(model.get("weight_version"))
-        started = greatest(self._samples(), "process_start_time_seconds")
+        started = greatest(metric_samples(self._client), "process_start_time_seconds")
         return EngineIdentity("sglang", version, weights=weights, started=started)
 
     def load(self) -> Load:
         """Metrics are there with --enable-metrics alone."""
-        values = self._samples()
+        values = metric_samples(self._client)
         usage = greatest(values, "sglang:token_usage")
         return Load(total(values, "sglang:num_running_reqs"), total(values, "sglang:num_queue_reqs"), usage)
 
@@ -169,22 +164,8 @@ class Engine:
             self._bases = frozenset(model.name for model in self.models() if not model.parent)
         return self._bases
 
-    def _cards(self) -> list[Any]:
-        answer = self._client.get(MODELS)
-        with reading(self._at(MODELS)):
-            cards = list(answer["data"])
-        if not cards:
-            raise EngineAway(self._at(MODELS), "lists no model, wanted one at least")
-        return cards
-
     def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        answer = self._client.post(TOKENIZE, body)
-        with reading(self._at(TOKENIZE)):
-            return wholes(answer["tokens"])
-
-    def _samples(self) -> dict[str, list[float]]:
-        reply = self._client.ask("GET", "/metrics")
-        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
+        return token_ids(self._client, self._url, TOKENIZE, body)
 
     def _at(self, path: str) -> str:
         return self._url + path

@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from probes.errors import Unreplayable
-from probes.serving.client import MISSING, OK, Client
+from probes.serving.client import OK, Client
+from probes.serving.common_paths import metric_samples
 from probes.serving.engine import (
     Address,
     Answered,
@@ -30,7 +31,7 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.json_form import greatest, number, reading, samples, text, text_or_none, total, whole, whole_or_none
+from probes.serving.json_form import greatest, number, reading, text, text_or_none, total, whole, whole_or_none
 from probes.serving.listing import Position, listed_of
 
 GENERATE, TOKENIZE, CHAT_TOKENIZE, INFO = "/generate", "/tokenize", "/chat_tokenize", "/info"
@@ -71,11 +72,11 @@ class Engine:
         info = self._client.get(INFO)
         with reading(self._url + INFO):
             version, weights = text_or_none(info.get("version")), text_or_none(info.get("model_sha"))
-        started = greatest(self._samples(), "process_start_time_seconds")
+        started = greatest(metric_samples(self._client), "process_start_time_seconds")
         return EngineIdentity("tgi", version, weights=weights, started=started)
 
     def load(self) -> Load:
-        values = self._samples()
+        values = metric_samples(self._client)
         running = total(values, "tgi_batch_current_size"), total(values, "lorax_batch_current_size")
         waiting = total(values, "tgi_queue_size"), total(values, "lorax_queue_size")
         return Load(*(next((count for count in pair if count is not None), None) for pair in (running, waiting)))
@@ -192,10 +193,6 @@ class Engine:
         with reading(self._url + GENERATE):
             entries = self._client.json_of(reply)["details"]["prefill"]
             return bool(entries) and all(entry["logprob"] is not None for entry in entries[1:])
-
-    def _samples(self) -> dict[str, list[float]]:
-        reply = self._client.ask("GET", "/metrics")
-        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
 
     def _refused(self, why: str) -> NoReturn:
         self._client.refused(GENERATE, why)

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.errors import EngineAway, Unreplayable
+from probes.errors import Unreplayable
 from probes.serving.client import MISSING, OK, Client
+from probes.serving.common_paths import MODELS, metric_samples, model_cards, models_of, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
@@ -31,7 +32,6 @@ from probes.serving.json_form import (
     greatest,
     number,
     reading,
-    samples,
     text,
     text_or_none,
     total,
@@ -40,7 +40,7 @@ from probes.serving.json_form import (
 )
 from probes.serving.listing import Position, joined, listed_of
 
-COMPLETIONS, TOKENIZE, DETOKENIZE, MODELS = "/v1/completions", "/tokenize", "/detokenize", "/v1/models"
+COMPLETIONS, TOKENIZE, DETOKENIZE = "/v1/completions", "/tokenize", "/detokenize"
 MOST_WANTED = 20  # --max-logprobs by default; an engine that would list more is not asked to
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 PROBE = "a a a"  # a prompt of more than one token in every tokenizer, to learn what may be asked
@@ -55,7 +55,7 @@ class Engine:
 
     def capabilities(self) -> Capabilities:
         """Costs a few requests of one token: --max-logprobs is in no list, so it is found by asking."""
-        cards = self._cards()
+        cards = model_cards(self._client, self._url)
         with reading(self._at(MODELS)):
             model, context = text(cards[0]["id"]), whole_or_none(cards[0].get("max_model_len"))
         most = self._most_listed(model)
@@ -66,12 +66,7 @@ class Engine:
         return Capabilities(routes, most, tokenizes, takes_ids=True, isolates=isolates, context=context)
 
     def models(self) -> tuple[ServedModel, ...]:
-        cards = self._cards()
-        with reading(self._at(MODELS)):
-            return tuple(
-                ServedModel(text(card["id"]), text_or_none(card.get("root")), text_or_none(card.get("parent")))
-                for card in cards
-            )
+        return models_of(model_cards(self._client, self._url), self._url)
 
     def identity(self) -> EngineIdentity:
         """The fingerprint is that of the last completion; before the first one, this generates a token for it."""
@@ -80,11 +75,11 @@ class Engine:
             version = text(answer["version"])
         if not self._fingerprint:
             self._completed({"model": self.models()[0].name, "prompt": PROBE, "max_tokens": 1, **GREEDY})
-        started = greatest(self._samples(), "process_start_time_seconds")
+        started = greatest(metric_samples(self._client), "process_start_time_seconds")
         return EngineIdentity("vllm", version, self._fingerprint, self._weights(), started)
 
     def load(self) -> Load:
-        values = self._samples()
+        values = metric_samples(self._client)
         # Engines of before version 0.10 call the last one gpu_cache_usage_perc; both are shares and not per cent.
         usage = greatest(values, "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
         return Load(total(values, "vllm:num_requests_running"), total(values, "vllm:num_requests_waiting"), usage)
@@ -195,20 +190,8 @@ class Engine:
             self._client.json_of(reply)
         return reply.status
 
-    def _cards(self) -> list[Any]:
-        answer = self._client.get(MODELS)
-        with reading(self._at(MODELS)):
-            cards = answer["data"]
-            if not isinstance(cards, list):
-                raise TypeError
-        if not cards:
-            raise EngineAway(self._at(MODELS), "lists no model, wanted one at least")
-        return cards
-
     def _ids(self, body: Mapping[str, Any]) -> tuple[int, ...]:
-        answer = self._client.post(TOKENIZE, body)
-        with reading(self._at(TOKENIZE)):
-            return wholes(answer["tokens"])
+        return token_ids(self._client, self._url, TOKENIZE, body)
 
     def _weights(self) -> str:
         """Of a server in development mode alone; others have no such path."""
@@ -218,11 +201,6 @@ class Engine:
         answer = self._client.json_of(reply)
         with reading(self._at("/weight_info")):
             return str(answer["weight_version"])
-
-    def _samples(self) -> dict[str, list[float]]:
-        """None where metrics are switched off."""
-        reply = self._client.ask("GET", "/metrics")
-        return {} if reply.status == MISSING else samples(self._client.text_of(reply))
 
     def _at(self, path: str) -> str:
         return self._url + path

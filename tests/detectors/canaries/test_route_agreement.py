@@ -48,6 +48,18 @@ def test_noise_that_hides_half_of_the_effect_makes_the_route_blind() -> None:
     assert route_agreement(noisy, crossing=0.0, tolerance=0.05).sight is Sight.BLIND
 
 
+@pytest.mark.parametrize("crossing", [0.6, 5.0, math.inf])
+def test_canaries_that_agree_make_no_route_blind_however_far_apart_one_answer_of_the_base_is(crossing: float) -> None:
+    agreeing = [answers(SERVED, effect=1.0, seed=seed) for seed in range(8)]
+    assert route_agreement(agreeing, crossing=crossing, tolerance=0.05).sight is Sight.CLEAR
+
+
+@pytest.mark.parametrize("crossing", [0.6, 5.0, math.inf])
+def test_what_the_base_differs_by_hides_half_of_the_effect_at_most(crossing: float) -> None:
+    lost = [answers(SERVED - 0.7, effect=1.0, seed=seed) for seed in range(8)]
+    assert route_agreement(lost, crossing=crossing, tolerance=0.05).sight is Sight.BLIND
+
+
 def test_an_engine_that_writes_otherwise_than_it_scores_and_than_the_reference_is_not_called_wrong_in_scoring() -> None:
     offline = np.full(TOKENS, SCORED, np.float32)
     canaries = [
