@@ -112,8 +112,9 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
 
     pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
     canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
-    are as many, and fewer than that only where there are fewer partitions than pods. With the other roles a base is
-    judged by the witness that owns it, and its evidence goes with it: however many pods there are, it counts once.
+    are as many, and fewer than that only where there are fewer partitions than pods. With the other roles a base that
+    is judged from its files is judged by the witness that owns it, and its evidence goes with it: however many pods
+    there are, it counts once. The canaries that a sidecar asks of its engine are its own again, and count in each pod.
     Of a configured number of streams nobody knows which line they read: all count as judged at the shortest interval.
     """
     detectors = _detectors(config)

@@ -220,6 +220,21 @@ def test_what_a_witness_judges_counts_once_for_the_fleet_however_many_pods_there
     assert promised(fleet) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("role", ["witness", "sidecar"])
+def test_what_each_sidecar_asks_its_engine_counts_in_each_pod_beside_what_witnesses_judge(
+    config: Config, role: Role
+) -> None:
+    """Both roles count both, because one file may serve both and the fleet has one budget."""
+    one = with_adapters(config.model_copy(update={"kafka": TOPIC, "role": role}), "a", "b", "c")
+    served = Served(url="http://localhost:8000")
+    models = tuple(model.model_copy(update={"served": served}) for model in one.models)
+    both = of_sidecars(one.model_copy(update={"models": models}), 64)
+    assert stream_counts(one) == {60.0: 7}
+    assert stream_counts(both) == {60.0: 7, 600.0: 4 * 64}
+    by_engine_alone = tuple(model.model_copy(update={"path": None}) for model in models)
+    assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: 4 * 64}
+
+
 def test_sixty_four_sidecars_cost_one_draw_or_two_an_alarm(config: Config) -> None:
     """ln 64 = 4.2 nats, at 2.95 nats a draw beyond tolerance."""
     for adapters in (1, 10, 100):

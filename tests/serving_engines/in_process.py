@@ -59,12 +59,12 @@ class Engine:
         rows = self.toy.scored(request.model, text)[before - 1 : -1]
         if np.isnan(rows).any():
             raise Unreplayable("the engine's answer", "NaN where a log-probability belongs")
-        return Answered(_listing(rows, continuation, request.listed), request.prompt)
+        return Answered(listing(rows, continuation, request.listed), request.prompt)
 
     def generate(self, request: Request, tokens: int) -> Answered:
         self._answers()
         made = self.toy.generated(request.model, request.prompt, tokens, request.salt)
-        return Answered(_listing(made.rows, made.tokens, request.listed), request.prompt, ended=made.ended)
+        return Answered(listing(made.rows, made.tokens, request.listed), request.prompt, ended=made.ended)
 
     def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002
         self._answers()
@@ -83,7 +83,8 @@ class Engine:
             raise EngineAway("http://toy", self.away)
 
 
-def _listing(rows: Floats, tokens: Sequence[int], k: int) -> Listed:
+def listing(rows: Floats, tokens: Sequence[int], k: int) -> Listed:
+    """rows: (T, V) log-probabilities of a whole vocabulary; tokens: the T given or generated ones"""
     ids = np.argsort(-rows, axis=1, kind="stable")[:, :k].astype(np.int32)
     given = np.asarray(tokens, np.int32)
     of_given = np.take_along_axis(rows, given[:, None], axis=1)[:, 0]

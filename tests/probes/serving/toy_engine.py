@@ -17,12 +17,12 @@ from probes.serving.engine import (
     Answered,
     Capabilities,
     EngineIdentity,
-    Listed,
     Load,
     Request,
     Route,
     ServedModel,
 )
+from tests.serving_engines.in_process import listing
 
 BASE = "toy"
 EVERY_ROUTE = (Route.PROMPT, Route.WALK, Route.GENERATED)
@@ -76,12 +76,12 @@ class ToyEngine:
             full = (
                 full + np.float32(self.crossing) * np.where(np.arange(len(full)) % 2, 1, -1).astype(np.float32)[:, None]
             )
-        return Answered(_listed(full, continuation, request.listed))
+        return Answered(listing(full, continuation, request.listed))
 
     def generate(self, request: Request, tokens: int) -> Answered:
         target = self._target(request.model)
         text = self.models_behind.generate(target, request.prompt, tokens, lambda: False)
-        return Answered(_listed(self._log_probs(target, request.prompt, text), text, request.listed))
+        return Answered(listing(self._log_probs(target, request.prompt, text), text, request.listed))
 
     def encode(self, model: str, text: str) -> tuple[int, ...]:
         self._target(model)
@@ -113,9 +113,3 @@ class ToyEngine:
         rng = np.random.default_rng([self.requests, 7])
         logits = answer.full + np.float32(self.noise) * rng.standard_normal(answer.full.shape).astype(np.float32)
         return logits - log_sum_exp(logits)[:, None]
-
-
-def _listed(full: Floats, tokens: Sequence[int], k: int) -> Listed:
-    given = np.asarray(tokens, np.int32)
-    ids = np.argsort(-full, axis=1, kind="stable")[:, :k].astype(np.int32)
-    return Listed(ids, np.take_along_axis(full, ids, axis=1), given, full[np.arange(len(given)), given])
