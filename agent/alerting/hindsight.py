@@ -129,8 +129,7 @@ def verdict_pairs(
         _pair(key, *pair, incomplete, key in refined)
         for key in keys
         if key[3] >= since
-        # Canaries and responses of one moment may both have a verdict; the store does not keep which came first.
-        for pair in zip_longest(sorted(before[key], key=_order), sorted(now[key], key=_order))
+        for pair in _matched(before[key], now[key])
     ]
     return sorted(pairs, key=lambda pair: (pair.pod, pair.at, pair.kind, pair.subject))
 
@@ -206,6 +205,22 @@ def _pair(
     elif refined and then is not None and (now is None or _differ_in(then, now) == ["cause"]):
         why = NOT_REPLAYED
     return VerdictPair(pod, kind, subject, row["base"], row["round"], at, then, now, why)
+
+
+def _matched(then: Sequence[Row], now: Sequence[Row]) -> list[tuple[Row | None, Row | None]]:
+    """Verdicts of one moment: canaries and responses may both have one, and the store does not keep which came first.
+
+    Those that say the same belong together, of several the ones whose evidence is nearest; what is left, in order.
+    """
+    left, alone, pairs = sorted(now, key=_order), list[Row](), list[tuple[Row | None, Row | None]]()
+    for row in sorted(then, key=lambda row: (math.isnan(row["log_e"]), _order(row))):
+        alike = [place for place, other in enumerate(left) if not _differ_in(row, other)]
+        if alike:
+            nearest = min(alike, key=lambda place: abs(left[place]["log_e"] - row["log_e"]))
+            pairs.append((row, left.pop(nearest)))
+        else:
+            alone.append(row)
+    return [*pairs, *zip_longest(alone, left)]
 
 
 def _differ_in(then: Row, now: Row) -> list[str]:

@@ -150,3 +150,21 @@ def test_an_earlier_verdict_of_the_same_moment_finds_its_own() -> None:
     assert len(told(again)) >= 1
     found = verdict_pairs(again, list(reversed(told(again))), since=0.0)
     assert len(found) == len(told(again)) and not any(one.differs for one in found)
+
+
+def test_of_two_verdicts_of_one_moment_that_say_the_same_each_is_compared_with_its_own() -> None:
+    """Canaries and responses of one moment, the evidence of one at 3.6 nats: whichever was stored first."""
+    again = judged(*map(stored, rounds("healthy", 0)))
+    ((head, verdicts),) = again
+    assert verdicts is not None
+    (verdict,) = verdicts.verdicts
+    grown = replace(verdict, round=7, evidence=tuple(replace(own, log_e=3.6) for own in verdict.evidence))
+    both: Again = [(head, replace(verdicts, verdicts=(verdict, grown)))]
+    first, second = told(both)
+    assert second["log_e"] == 3.6 != first["log_e"]
+    for then in ([first, second], [second, first]):
+        found = verdict_pairs(both, then, since=0.0)
+        assert [(pair.nats_apart, pair.differs) for pair in found] == [(0.0, False)] * 2
+    (with_row, without) = verdict_pairs(both, [second], since=0.0)
+    assert {with_row.then is None, without.then is None} == {False, True}
+    assert with_row.nats_apart == without.nats_apart == 0.0

@@ -410,7 +410,10 @@ def test_a_table_without_a_column_loses_nothing_and_says_what_to_do(
         assert not sink.flush(), "Kafka must not be committed"
         client.command("ALTER TABLE verdicts ADD COLUMN explanation String")
         assert settle(sink), sink.status
-    assert [line["event"] for line in lines] == ["part_not_ok", "part_ok_again"], "none for each try"
+    spoken = [(line["event"], line.get("why")) for line in lines]
+    assert [spoken[0][0], spoken[-1][0]] == ["part_not_ok", "part_ok_again"]
+    # A try that the server answers otherwise, as a busy machine's may, has a line of its own.
+    assert len(spoken) == len(set(spoken)), "none for each try"
     assert sink.status[0]
     assert (sink.dropped, sink.refused, count(client, "verdicts"), count(client, "batches")) == (0, 0, 2, 1)
 
