@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 test-node: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m node tests/node
 
-# A real vLLM on the CPU, in an environment of its own under build/: 8 GB, and about a quarter of an hour.
+# A real vLLM on the CPU, in an environment of its own under build/: 8 GB, and some minutes.
 test-engines: $(VENV)/.installed-dev build/vllm/.installed
 	VLLM_HOME=build/vllm $(BIN)/python -m pytest -m engines tests/serving_engines
 
