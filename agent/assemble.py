@@ -55,11 +55,9 @@ from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
-ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
-    "apart": "apart: samples and counts the traffic; loads no model",
-    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
-}
+READS_TRAFFIC = "samples and counts the traffic"
+ASKS_ENGINES = "asks engines of `served` for canaries"
+WITNESSES = "witness: replays canaries and scores responses of its bases; counts no traffic"
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
@@ -334,7 +332,7 @@ def _statuses(
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
-        statuses["role"] = (True, ROLES[config.role])
+        statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
     if ownership is not None:
         statuses["bases"] = ownership.status
     if worker is not None:
@@ -343,6 +341,13 @@ def _statuses(
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
     return statuses
+
+
+def _role_in_words(config: Config) -> str:
+    if config.role == "witness":
+        return WITNESSES
+    does = [*([READS_TRAFFIC] if config.kafka else []), *([ASKS_ENGINES] if config.replayed else [])]
+    return f"{config.role}: {', '.join(does)}; loads no model"
 
 
 def _gauges(

@@ -103,9 +103,8 @@ Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 Role = Literal["all", "sidecar", "witness", "apart"]
-# What each role reads the topics of Kafka for: without that section it would have nothing to do.
+# What a role reads the topics of Kafka for, where it would have nothing to do without that section.
 WHY_KAFKA: dict[Role, str] = {
-    "sidecar": "it samples and counts the traffic of its topic",
     "apart": "it samples and counts the traffic of its topic",
     "witness": "it shares the bases with the other witnesses by a topic, and scores the responses of another",
 }
@@ -387,10 +386,17 @@ class Telemetry(Section):
         return self
 
 
+def _role_by_models(given: dict[str, Any]) -> Role:
+    """Where no role is written: ``sidecar``, unless a model can be watched from its files alone, and would not be."""
+    models: tuple[Model, ...] = given.get("models", ())
+    return "all" if any(model.replay and model.served is None for model in models) else "sidecar"
+
+
 class Config(Section):
     """The whole file.
 
-    role: what this agent does of all that a fleet does (docs/architecture.md#roles)
+    role: what this agent does of all that a fleet does (docs/architecture.md#roles); by default ``sidecar`` where every
+    model that is to be replayed has ``served``, else ``all``, so that none goes unwatched for a line that is missing
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -406,7 +412,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    role: Role = "all"
+    role: Role = Field(default_factory=_role_by_models)
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
@@ -435,7 +441,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Config:
         kafka, role = self.kafka, self.role
-        if role != "all" and kafka is None:
+        if role == "sidecar" and kafka is None and not self.replayed:
+            wanted = "one of them: it would have nothing to do"
+            raise Unfit("role sidecar with neither the section kafka nor a model with served", wanted)
+        if role in WHY_KAFKA and kafka is None:
             raise Unfit(f"role {role} without the section kafka", f"that section: {WHY_KAFKA[role]}")
         if role == "witness" and kafka is not None:
             if not kafka.group_id:
@@ -459,6 +468,15 @@ class Config(Section):
             case "witness":
                 return tuple(filter(self.in_process, self.models))
         return ()
+
+    @property
+    def left_to_others(self) -> dict[str, str]:
+        """Bases that are to be replayed, and not by this agent -> by whom, in words."""
+        left = [model for model in self.models if model.replay and model not in self.replayed]
+        return {
+            model.name: f"base {model.name} is watched by {_who_replays(model)}; this pod replays nothing of it"
+            for model in left
+        }
 
     def in_process(self, model: Model) -> bool:
         """Is this base replayed from its files and not through its engine? By a witness, whatever serves it."""
@@ -510,6 +528,11 @@ class Config(Section):
                     return model, adapter
         names = ", ".join(a.name for m in self.models for a in m.adapters)
         raise Refused("adapter", repr(name), f"one of: {names}")
+
+
+def _who_replays(model: Model) -> str:
+    by_engine = ["a sidecar beside its engine"] if model.served else []
+    return " and ".join([*by_engine, *(["a witness"] if model.path is not None else [])])
 
 
 def load(path: Path) -> Config:
