@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from agent import sink_registry
@@ -19,6 +20,8 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.left_bases import LeftBases
+from agent.alerting.notice import state_key
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
@@ -66,7 +69,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     keeper = StoreReader(config, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
-    consumer, ownership = _consumer(config, clock), _ownership(config, clock)
+    consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
     judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
     if config.role != "witness":  # whose bases are shared out by Kafka
@@ -80,6 +83,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
         _own_nothing_yet(own)
+    gauges = [partial(_gauges, telemetry, consumer, worker, traffic)]
+    statuses = partial(_statuses, config, sinks, worker, traffic, state, ownership or left)
     return Parts(
         judge=judge,
         sinks=sinks,
@@ -92,9 +97,11 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership), keeper.query),
+        routes=Routes(
+            telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership or left), keeper.query
+        ),
         closing=partial(_close, keeper, telemetry),
-        beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
+        beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -159,9 +166,12 @@ def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
     return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
-def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
-    """With each heartbeat: gauges, and whether another number of pods shares the budget."""
-    gauges()
+def _beat(
+    config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, looks: Sequence[Callable[[], None]]
+) -> None:
+    """With each heartbeat: these looks, and whether another number of pods shares the budget."""
+    for look in looks:
+        look()
     if fleet is not None:
         _share_budget(config, judge, fleet.now_known(clock.now()))
 
@@ -220,6 +230,19 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
         return None
     consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
+
+
+def _left(config: Config, keeper: StoreReader, clock: Clock) -> LeftBases | None:
+    """Of an agent that leaves bases to others; None where it leaves none, or nobody else writes into its store."""
+    left = {
+        model.name: [(SubjectKind.ADAPTER, adapter.name) for adapter in model.adapters]
+        for model in config.models
+        if model.name in config.left_to_others
+    }
+    if not left or config.role == "witness" or config.clickhouse.dsn.startswith("chdb:"):
+        return None
+    keys = {base: [state_key(*subject) for subject in subjects] for base, subjects in left.items()}
+    return LeftBases(keys, partial(keeper.watchers, list(chain.from_iterable(left.values()))), clock)
 
 
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
@@ -327,14 +350,14 @@ def _statuses(
     worker: ModelProcess | None,
     traffic: TrafficFeed | None,
     state: StateFile,
-    ownership: OwnedBases | None,
+    bases: OwnedBases | LeftBases | None,
 ) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
         statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
-    if ownership is not None:
-        statuses["bases"] = ownership.status
+    if bases is not None:
+        statuses["bases"] = bases.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:

@@ -20,7 +20,7 @@ from agent.config import Config, Model
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.fleet import fleet
+from agent.store.fleet import fleet, watchers
 from agent.store.handover import Wanted, gone_states
 from agent.store.table_rows import Origin
 from detectors.records import Subject
@@ -80,6 +80,12 @@ class StoreReader:
         except AgentError:
             return None
         return answer
+
+    def watchers(self, subjects: Collection[Subject]) -> Mapping[str, Sequence[str]]:
+        """Which pods that are alive judge each of these, see fleet.watchers. Raises Retryable when no answer comes in
+        time."""
+        pods: Mapping[str, Sequence[str]] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
+        return pods
 
     def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
         """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);
