@@ -97,9 +97,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(
-            telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership or left), keeper.query
-        ),
+        routes=Routes(telemetry, statuses, keeper.query),
         closing=partial(_close, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,

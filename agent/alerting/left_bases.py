@@ -1,4 +1,4 @@
-"""Does somebody judge the bases that this agent leaves to others, as a sidecar does without an engine to ask for them?"""
+"""Does somebody judge the bases that this agent leaves to others, as a sidecar does where it has no engine to ask?"""
 
 from __future__ import annotations
 
