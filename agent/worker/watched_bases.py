@@ -91,6 +91,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
         "golden_adapters": _kept_adapters(config, accepted),
         "device": probes.device,
+        "device_memory": config.device_memory,
         "cache_dir": str(probes.cache_dir),
         "max_batch_tokens": probes.max_batch_tokens,
         "attention": probes.attention,
