@@ -47,7 +47,7 @@ from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import ThresholdAware, WeighsAlternatives, reads
+from detectors.registry import OfEnginesAlone, ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
 from probes.scoring.scoring_job import ScoringOptions
@@ -121,7 +121,10 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
         for model in config.models:
             subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
-            for cadence, judging in _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods):
+            judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)
+            if isinstance(own, OfEnginesAlone):
+                judged = judged[:1] if model.served else []
+            for cadence, judging in judged:
                 counts[cadence] += judging * sum(subjects[kind] for kind in about)
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
@@ -129,7 +132,8 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
 
 
 def _judging_pods(config: Config, model: Model, of_canaries: bool, pods: int) -> list[tuple[float, int]]:
-    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own.
+    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own; that
+    of those which ask its engine comes first.
 
     Where an agent does not do everything, one file may serve sidecars and witnesses: each sidecar asks its own engine,
     and from its files a base is judged by one witness.

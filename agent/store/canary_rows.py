@@ -30,8 +30,10 @@ MEANS = (
 FIGURES = (
     *MEANS,
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
-    *("frozen_shift", "kl_served_golden", "kl_base_served"),
+    *("frozen_shift", "kl_served_golden", "kl_base_served", "mode_shift"),
 )
+# Between the modes of one answer, in the column route.
+JOINED = "+"
 
 
 def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, ...]:
@@ -51,7 +53,7 @@ def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, .
     comparisons = tuple(
         origin.columns | comparison_row(measurement, member, route) | {"place": place}
         for member in members
-        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("warm", member.warm))
+        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("", member.cells))
         for place, measurement in enumerate(measurements)
     )
     return with_rows(TableRows("rounds", rounds), TableRows("comparisons", comparisons))
@@ -77,7 +79,7 @@ def round_row(member: Round) -> Row:
         "facts": list(member.facts),
         "canaries": len(member.measurements),
         "raw_canaries": len(member.raw),
-        "warm_canaries": len(member.warm),
+        "cells": len(member.cells),
         "draws": sum(m.comparison.draws for m in member.measurements),
         "retention": mean(held_out),
         "retention_sd": float(np.std(held_out, ddof=1)) if len(held_out) > 1 else NAN,
@@ -89,7 +91,8 @@ def round_row(member: Round) -> Row:
 
 
 def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
-    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw" or "warm"."""
+    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw", or "" for that of
+    the modes in which it was answered."""
     comparison = measurement.comparison
     arrays = {}
     for side, summary in (("served", comparison.served), ("live_base", comparison.live_base)):
@@ -103,7 +106,7 @@ def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
         "canary": comparison.reference.canary,
         "golden": comparison.reference.golden,
         "half": comparison.reference.split.value,
-        "route": route,
+        "route": route or JOINED.join(comparison.modes),
         "round": of.number,
         "at": when(comparison.at),
         "draws": comparison.draws,

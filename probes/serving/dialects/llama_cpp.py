@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
 from probes.serving.common_paths import MODELS, model_cards, token_ids
@@ -85,7 +86,7 @@ class Engine:
         with reading(self._at(MODELS)):
             context, vocabulary = whole_or_none((meta or {}).get("n_ctx")), whole_or_none((meta or {}).get("n_vocab"))
         most = min(MOST_WANTED, vocabulary or MOST_WANTED)
-        return Capabilities((Route.WALK, Route.GENERATED), most, True, True, True, context, vocabulary)
+        return Capabilities((Route.WALK, Route.GENERATED), most, True, True, True, context, vocabulary, (Mode.WARM,))
 
     def models(self) -> tuple[ServedModel, ...]:
         with reading(self._at(MODELS)):
@@ -115,7 +116,8 @@ class Engine:
 
     def generate(self, request: Request, tokens: int) -> Answered:
         subject = self._subject(request.model)
-        answer = self._completed(request, request.prompt, subject, {"n_predict": tokens})
+        more = {"n_predict": tokens, "cache_prompt": request.warm}
+        answer = self._completed(request, request.prompt, subject, more)
         with reading(self._at(COMPLETION)):
             words, ended = text(answer["content"]), answer["stop_type"] == "eos"
         # It goes on beyond the limit to the end of a character of several tokens.
