@@ -29,6 +29,7 @@ APPLIED = {
     "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
     "020_states.sql": "a784a482daecc6d9",
     "021_ownership.sql": "fecaf1d76ed3a267",
+    "025_watch.sql": "09ccd02a56fe94b7",
 }
 
 
