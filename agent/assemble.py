@@ -19,6 +19,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
@@ -26,6 +27,7 @@ from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import OwnedBases
+from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
@@ -75,7 +77,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     sources: list[Feed] = [traffic] if traffic else []
-    own = [feed.own for feed in models] + ([worker.own] if worker else [])
+    rounds_due = _rounds_due(config)
+    own = [rounds_due.own, *(feed.own for feed in models), *([worker.own] if worker else [])]
     if traffic and consumer and ownership:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
@@ -89,6 +92,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         ownership=ownership,
         own=own,
         stores_traffic=ownership is None,
+        rounds_due=rounds_due,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
@@ -157,6 +161,13 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
 def _judged_adapters(config: Config) -> dict[str, list[str]]:
     """Base -> its adapters, of those that this agent judges; of a witness those that it may own."""
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
+
+
+def _rounds_due(config: Config) -> RoundsDue:
+    """Canaries where they are on, else sampled responses."""
+    if config.probes.canaries:
+        return RoundsDue({model.name: config.canaries_every(model) for model in config.replayed})
+    return RoundsDue({model.name: config.responses_every for model in config.replayed}, ScoredResponses)
 
 
 def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:

@@ -190,6 +190,7 @@ class Heartbeat:
     """The agent is alive; its absence is an alert of its own.
 
     unsent: notices that nobody has received yet; -1 where this agent sends none to anybody
+    overdue: bases of this agent of which no round was judged for several intervals (agent/alerting/rounds_due.py)
     """
 
     at: float
@@ -199,6 +200,7 @@ class Heartbeat:
     rounds: int
     records: int
     unsent: int = 0
+    overdue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ APPLIED = {
     "021_ownership.sql": "fecaf1d76ed3a267",
     "022_served_modes.sql": "48eb02e1db952d68",
     "024_prompts.sql": "bab7c2a5a599050d",
+    "025_watch.sql": "09ccd02a56fe94b7",
 }
 
 

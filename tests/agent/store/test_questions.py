@@ -288,6 +288,13 @@ def test_a_missing_heartbeat_shows(told: store.Client) -> None:
 
 
 @embedded
+def test_a_pod_that_is_alive_and_judges_nothing_shows(told: store.Client) -> None:
+    insert(told, replace(findings.heartbeat(NOW + 1), overdue=(BASE, "other")))
+    (row,) = [row for row in answers(told, "freshness") if row["what"] == "agent"]
+    assert row["too_long"] and row["why"] == f"no round was judged for several intervals of {BASE}, other"
+
+
+@embedded
 def test_cost_of_the_members_adds_up_to_the_rounds(told: store.Client) -> None:
     rows: Sequence[dict[str, Any]] = answers(told, "cost")
     assert sum(row["tokens_scored"] for row in rows) == pytest.approx(3 * 120)
