@@ -26,7 +26,7 @@ from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
-from agent.kafka.owned_bases import OwnedBases
+from agent.kafka.owned_bases import RULE, OwnedBases
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
@@ -233,7 +233,7 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     """Of a witness, which bases are its own; None where all are."""
     if config.kafka is None or config.role != "witness":
         return None
-    consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
+    consumer = Consumer(config.kafka.of_ownership(), clock, RULE)
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
