@@ -21,6 +21,7 @@ from probes.canaries.route_probes import drawn, probes_of
 from probes.canaries.schedule import mean_tokens, sizes
 from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
+from probes.enrolment.mode_noise import with_mode_floors
 from probes.enrolment.noise_battery import (
     SecondRunner,
     largest,
@@ -84,10 +85,13 @@ def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: Sec
     curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
         golden = _with_noise_and_power(started.context, curved, settings, other)
+    sample = sampled(_references(golden), settings.battery_canaries, settings.seed)
+    golden, unwatched = with_mode_floors(started.context, golden, sample, settings.tolerances)
     missing = (
         *left_out(started.ready, started.context.others),
         *unchecked(golden.canaries, settings.max_new_tokens),
         *started.findings,
+        *unwatched,
         *(_unseen_by_engine(golden) if isinstance(runner, Listing) else ()),
     )
     golden = replace(golden, unrecorded=missing)

@@ -9,14 +9,14 @@ no faults. No torch here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
 
-from detectors.records import Floats, Identity, Reason
+from detectors.records import Floats, Identity, Mode, Reason
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
@@ -90,7 +90,8 @@ class _Connection:
 
 
 class Runner:
-    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``.
+    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``
+    and ``AnswersInModes``.
 
     models: the engine's list at the last look; clock: None for the machine's
     """
@@ -111,6 +112,8 @@ class Runner:
         self._routes: dict[str, Route] = {}
         self._state: EngineState | None = None
         self._events: tuple[str, ...] = ()
+        # Stands until the refresh after answers in modes: the round that they were news for was had then.
+        self._has_news, self._news_was_used = False, False
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -164,6 +167,37 @@ class Runner:
         except Stopped:
             return ()
         return tuple(answered.listed.tokens.tolist())
+
+    def modes(self) -> tuple[Mode, ...]:
+        capabilities = self._connected().capabilities
+        return (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+
+    def written(
+        self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
+    ) -> Listed | None:
+        """In one request; warm, in one more before it, so that there is a prefix to be found."""
+        model = self._check(replay.target)
+        self._check_length(replay)
+        listed, warm = replay.listed or self.most_listed(), Mode.WARM in modes
+        request = replace(
+            self._request(model, replay.prompt, listed, cold=not warm),
+            warm=warm,
+            streamed=Mode.STREAMED in modes,
+            messages=tuple(messages) if Mode.CHAT in modes else (),
+        )
+        engine = self._connected().engine
+        self._news_was_used = True
+        try:
+            with self._guard.until(stop):
+                if warm:
+                    engine.generate(replace(request, listed=1, streamed=False, messages=()), 1)
+                answered = engine.generate(request, len(replay.forced))
+        except Stopped:
+            return None
+        return first(answered.listed, listed)
+
+    def has_news(self) -> bool:
+        return self._has_news
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")
@@ -303,10 +337,13 @@ class Runner:
         self.models = connection.engine.models()
         state = EngineState(connection.engine.identity(), self.models)
         self._events = events_in_words(self._state, state) if self._state else ()
+        self._has_news = bool(self._state is None or self._events or (self._has_news and not self._news_was_used))
+        self._news_was_used = False
         self._state = state
         if self._events:
             connection.check.forget()
             self._routes.clear()
+            self._of_strangers = None
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detectors.records import Floats
+from detectors.records import Floats, Mode
 from probes.errors import EngineAway, Unreplayable
 from probes.model import toy_language as toy
 from probes.runners.memory import Config, Runner
@@ -26,7 +26,8 @@ LANGUAGE = Runner(Config())
 
 
 class Engine:
-    """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it answered"""
+    """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it scored; written: all
+    after which it wrote; modes: as of ``Capabilities``; no_chat: why its chat endpoint does not answer"""
 
     def __init__(
         self, toy_engine: ToyEngine, most_listed: int = 20, routes: tuple[Route, ...] = (Route.PROMPT,)
@@ -34,10 +35,16 @@ class Engine:
         self.toy, self.most_listed, self.routes = toy_engine, most_listed, routes
         self.away, self.listed_twice, self.version = "", "", "1"
         self.requests: list[tuple[Request, Route]] = []
+        self.modes: tuple[Mode, ...] = ()
+        self.no_chat = ""
+        self.written: list[Request] = []
 
     def capabilities(self) -> Capabilities:
         self._answers()
-        return Capabilities(self.routes, self.most_listed, True, True, True, 2048, toy.VOCABULARY)
+        routes = self.routes
+        if self.modes and Route.GENERATED not in routes:
+            routes = (*routes, Route.GENERATED)
+        return Capabilities(routes, self.most_listed, True, True, True, 2048, toy.VOCABULARY, self.modes)
 
     def models(self) -> tuple[ServedModel, ...]:
         self._answers()
@@ -63,7 +70,13 @@ class Engine:
 
     def generate(self, request: Request, tokens: int) -> Answered:
         self._answers()
-        made = self.toy.generated(request.model, request.prompt, tokens, request.salt)
+        self.written.append(request)
+        at_chat = bool(request.messages)
+        if at_chat and self.no_chat:
+            raise Unreplayable("the engine's answer", self.no_chat)
+        made = self.toy.generated(
+            request.model, request.prompt, tokens, request.salt, request.streamed, at_chat=at_chat
+        )
         return Answered(listing(made.rows, made.tokens, request.listed), request.prompt, ended=made.ended)
 
     def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002
