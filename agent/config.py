@@ -160,7 +160,7 @@ class Adapter(Section):
 
 
 class ServedLimits(Section):
-    """How much a serving engine is asked for canaries (probes/serving/load_limits.py).
+    """How much a serving engine is asked for canaries (probes/serving/load_limits.py); in rounds, not in enrolments.
 
     logit_bytes: that one request may make it hold; tokens_per_minute: that it reads and writes
     """
@@ -170,7 +170,7 @@ class ServedLimits(Section):
     requests_per_minute: int = Field(default=LoadLimits().requests_a_minute, ge=1)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """What the runner is told."""
         return {
             "most_logit_bytes": self.logit_bytes,
