@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -52,6 +53,17 @@ def seconds(value: object) -> float:
     if not duration:
         raise ValueError('a duration such as "60s", "5m" or "250ms"')
     return float(duration[1]) * _UNITS[duration[2]]
+
+
+def moment(option: str, text: str, now: float) -> float:
+    """``6h`` before now, or a time as ISO 8601 has it, UTC where it names no zone; in seconds. Raises Refused."""
+    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
+        return now - seconds(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(option, repr(text), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def printable(text: str) -> str:

@@ -29,7 +29,7 @@ APPLIED = {
     "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
     "020_states.sql": "a784a482daecc6d9",
     "021_ownership.sql": "fecaf1d76ed3a267",
-    "024_prompts.sql": "bab7c2a5a599050d",
+    "024_incidents_and_prompts.sql": "fb8a316f18e0ef2d",
 }
 
 
