@@ -234,13 +234,18 @@ def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: 
 def query(
     name: Annotated[str | None, typer.Argument(help="Name of the question; without one the list is printed.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="key=value, may be repeated.")] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="Only this adapter, or base.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", help='How far back: "6h", "30d", or a time such as 2026-03-01T12:00 (UTC).')
+    ] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Answer an on-call question from the store; without a name, list the questions."""
-    from agent.cli.query import answer
+    """Answer an on-call question from the store; without a name, list the questions and when to ask them."""
+    from agent.cli.query import QueryOptions, answer
 
-    return answer(config, name, param or [], json)
+    return answer(config, name, QueryOptions(tuple(param or ()), adapter, since, csv), json)
 
 
 @cli.command()

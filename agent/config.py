@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -63,6 +64,17 @@ def device_memory(value: object) -> float:
     if not size or not float(size[1]):
         raise ValueError('a share of the card up to 1, such as 0.05, or bytes such as "6GB"')
     return float(size[1]) * _SIZES[size[2]]
+
+
+def moment(option: str, text: str, now: float) -> float:
+    """``6h`` before now, or a time as ISO 8601 has it, UTC where it names no zone; in seconds. Raises Refused."""
+    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
+        return now - seconds(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(option, repr(text), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,5 @@
 -- Which distinct prompts were sampled (for `gapwatch canaries`)?
--- Use it to see what an adapter is really asked, and how often. There is text only where clickhouse.store_text is set.
+-- Ask it when you want to see what an adapter is really asked, and how often. There is text only where clickhouse.store_text is set.
 -- subject = '': adapter; all when empty
 -- hours = 168: how far back
 -- limit = 5000: prompts, drawn by their hash over the whole time
