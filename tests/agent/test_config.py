@@ -408,6 +408,29 @@ def test_durations_are_read_in_the_usual_units(text: object, value: float) -> No
     assert seconds(text) == value
 
 
+@pytest.mark.parametrize(
+    ("written_as", "value"),
+    [(0.05, 0.05), (1, 1.0), ("6GB", 6e9), ("1.5 GiB", 1.5 * 2**30), ("500MB", 5e8), (6_000_000_000, 6e9)],
+)
+def test_the_memory_of_a_gpu_is_a_share_of_it_or_bytes(tmp_path: Path, written_as: object, value: float) -> None:
+    assert load(written(tmp_path, GOOD | {"probes": {"device_memory": written_as}})).device_memory == value
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "5%", "0GB", "6", "6 TB"])
+def test_what_is_neither_share_nor_bytes_is_refused(tmp_path: Path, wrong: object) -> None:
+    with pytest.raises(Refused, match=r"probes.device_memory.*share of the card up to 1, such as 0.05, or bytes"):
+        load(written(tmp_path, GOOD | {"probes": {"device_memory": wrong}}))
+
+
+def test_beside_an_engine_a_gpu_is_left_to_it_and_a_witness_has_its_own(tmp_path: Path) -> None:
+    kafka = {"bootstrap_servers": "k:9092", "topic": "t", "group_id": "g", "replays_topic": "r"}
+    by_role = {
+        role: load(written(tmp_path, GOOD | {"role": role, "kafka": kafka})).device_memory
+        for role in ("all", "witness")
+    }
+    assert by_role == {"all": 0.05, "witness": 0.9}
+
+
 def test_an_unknown_adapter_is_refused_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="one of: a"):
         load(written(tmp_path, GOOD)).adapter("b")
