@@ -1,8 +1,8 @@
 """What the monitor costs what it watches: ``python -m benchmarks.harmless --json FILE [--quick] [--part NAME ...]``.
 
 Parts: process (memory, threads, answers, time to end), light roles and model roles (idle memory of those without and
-with models), fleet (pages for each fault, records of two releases), node (seconds in which a pod was not Ready, for each
-fault; needs root and a kubelet, as `make test-node` does). Peak memory against its budget is a part of
+with models), fleet (pages for each fault, records of two releases), node (seconds in which a pod was not Ready, for
+each fault; needs root and a kubelet, as `make test-node` does). Peak memory against its budget is a part of
 benchmarks.main_job. What cannot be measured here is named. Exit code 0: all of it ran, whatever it showed.
 """
 
