@@ -66,6 +66,7 @@ class RejectionReason(StrEnum):
     DUPLICATE = "duplicate"  # the same id, time and text at another offset, within the feed's memory
     STREAM_CHUNK = "stream_chunk"  # a piece of an answer, which would read as a short or an empty one
     ERROR_ANSWER = "error_answer"  # the engine refused or broke off: nothing was written by a model
+    FAILED = "failed"  # this program fails on it, with an error that nobody expected: its detail names the error
     UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the time that a half waits
 
 
