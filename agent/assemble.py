@@ -19,13 +19,15 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
-from agent.kafka.owned_bases import OwnedBases
+from agent.kafka.owned_bases import RULE, OwnedBases
+from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
@@ -55,11 +57,9 @@ from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
-ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
-    "apart": "apart: samples and counts the traffic; loads no model",
-    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
-}
+READS_TRAFFIC = "samples and counts the traffic"
+ASKS_ENGINES = "asks engines of `served` for canaries"
+WITNESSES = "witness: replays canaries and scores responses of its bases; counts no traffic"
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
@@ -77,7 +77,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     sources: list[Feed] = [traffic] if traffic else []
-    own = [feed.own for feed in models] + ([worker.own] if worker else [])
+    rounds_due = _rounds_due(config)
+    own = [rounds_due.own, *(feed.own for feed in models), *([worker.own] if worker else [])]
     if traffic and consumer and ownership:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
@@ -91,6 +92,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         ownership=ownership,
         own=own,
         stores_traffic=ownership is None,
+        rounds_due=rounds_due,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
@@ -161,6 +163,13 @@ def _judged_adapters(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
 
 
+def _rounds_due(config: Config) -> RoundsDue:
+    """Canaries where they are on, else sampled responses."""
+    if config.probes.canaries:
+        return RoundsDue({model.name: config.canaries_every(model) for model in config.replayed})
+    return RoundsDue({model.name: config.responses_every for model in config.replayed}, ScoredResponses)
+
+
 def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
     return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
@@ -224,7 +233,7 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     """Of a witness, which bases are its own; None where all are."""
     if config.kafka is None or config.role != "witness":
         return None
-    consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
+    consumer = Consumer(config.kafka.of_ownership(), clock, RULE)
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
@@ -338,7 +347,7 @@ def _statuses(
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
-        statuses["role"] = (True, ROLES[config.role])
+        statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
     if ownership is not None:
         statuses["bases"] = ownership.status
     if worker is not None:
@@ -347,6 +356,13 @@ def _statuses(
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
     return statuses
+
+
+def _role_in_words(config: Config) -> str:
+    if config.role == "witness":
+        return WITNESSES
+    does = [*([READS_TRAFFIC] if config.kafka else []), *([ASKS_ENGINES] if config.replayed else [])]
+    return f"{config.role}: {', '.join(does)}; loads no model"
 
 
 def _gauges(

@@ -679,6 +679,13 @@ UNMEASURED = {
     "and its base have to be there, each once and by the same name; then run gapwatch probe {adapter_argument}",
     Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",
 }
+# No round was judged at all, for so many intervals. why: which part of the agent fails, in words
+NOT_JUDGED = Text(
+    explanation="no round of {base} was judged for {missed} intervals, so nobody watches {subject}: the agent is alive "
+    "and its watch stands still ({why})",
+    action="run gapwatch doctor and look at the agent's log and at the parts judge and feeds of /readyz; then start "
+    "the agent again",
+)
 # A base of which fewer than two adapters were measured, and none says why.
 UNMEASURED_BASE = "run gapwatch doctor and look at the files of {base}"
 LOOK_AT_REQUESTS = (

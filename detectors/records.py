@@ -80,6 +80,7 @@ class Reason(StrEnum):
     ENGINE_AWAY = "engine_away"  # the serving engine is down, starting or overloaded, which is no fault of the adapter
     PAUSED = "paused"  # somebody keeps gapwatch from asking the serving engine
     NOT_SERVED = "not_served"  # the serving engine lists no model of that name, or several
+    NOT_JUDGED = "not_judged"  # the agent is alive, and no round was judged for several intervals
     NO_TRAFFIC = "no_traffic"  # canaries are off, and no response was sampled
     NOT_SCORED = "not_scored"  # canaries are off, and responses came but none could be scored
     INPUT_DRIFT = "input_drift"  # healthy: the embeddings of prompts have moved, the adapter has not

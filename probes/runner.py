@@ -281,8 +281,8 @@ class PureFunction(Protocol):
 @runtime_checkable
 class Listing(Protocol):
     """A runner that sees the most probable tokens of a position and nothing of the others, as serving engines list
-    them. It has no golden copies, answers at no other strength than 0 and 1, embeds nothing, and raises Unsupported or
-    Unreplayable for all that. Golden records are read through the same listing (probes/serving/listed_summary.py)."""
+    them. It has no golden copies, embeds nothing, and raises Unsupported or Unreplayable for all that. Golden records
+    are read through the same listing (probes/serving/listed_summary.py)."""
 
     def most_listed(self) -> int:
         """Tokens that it lists at a position, at least 1. Raises Unreplayable where that is not known yet."""
@@ -296,6 +296,10 @@ class Listing(Protocol):
         What was noticed on the way comes back in words. tolerance: allowed share of the adapter's effect. Raises
         EngineAway, and Unreplayable where no route does, or ``stop()`` turned true before it was known.
         """
+
+    def takes_strengths(self) -> bool:
+        """Does it answer at other strengths of an adapter than 0 and 1? If not, these raise Unsupported. Raises
+        Unreplayable where that is not known yet."""
 
     def made_on(self, adapter: str) -> str:
         """Which engine answers for this adapter and by which route, in words, for a golden record."""

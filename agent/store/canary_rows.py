@@ -136,6 +136,9 @@ def golden_rows(accepted: GoldenAccepted, origin: Origin) -> tuple[TableRows, ..
         "accepted_at": when(accepted.accepted_at),
         "hash": accepted.golden,
         "bytes": accepted.data,
-        **fields_of(accepted, ("adapter", "base", "previous", "why")),
+        **fields_of(accepted, ("adapter", "base", "previous", "why", "made_on", "draws")),
+        "smallest_loss": NAN if accepted.smallest_loss is None else accepted.smallest_loss,
+        "tolerance": NAN if accepted.tolerance is None else accepted.tolerance,
     }
-    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}"),)
+    # v2: what was stored before these columns is stored once more with them.
+    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}:v2"),)

@@ -21,7 +21,7 @@ from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
-from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
+from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
 from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
@@ -326,6 +326,8 @@ def reason_of(error: Exception) -> Reason:
     """Why nothing could be replayed, by what failed."""
     if isinstance(error, NoMemory | MemoryError):
         return Reason.NO_MEMORY
+    if isinstance(error, BadNumbers):
+        return Reason.BAD_NUMBERS
     return Reason.ENGINE_AWAY if isinstance(error, EngineAway) else Reason.REPLAY_FAILED
 
 

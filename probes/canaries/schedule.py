@@ -77,6 +77,11 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
     return n_draws, min(_fitting(held_out, remaining), MOST_HELD_OUT, len(held_out))
 
 
+def draws_of_round(golden: Golden, budget_tokens: int) -> int:
+    """How many draws a round of this adapter has. Raises Refused as ``plan_round`` does."""
+    return sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)[0]
+
+
 def mean_tokens(canaries: Sequence[GoldenCanary], budget_tokens: int) -> tuple[float, float]:
     """Mean tokens of a round: scored positions, and all that go through the model for them.
 

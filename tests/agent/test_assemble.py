@@ -303,10 +303,18 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": role}))
     assert parts.worker is None and parts.ownership is None
     assert parts.feeds == (parts.traffic,) and parts.stores_traffic
-    is_well, words = parts.routes.parts()["role"]
-    assert (
-        is_well and words.startswith(f"{role}: samples and counts the traffic") and words.endswith("; loads no model")
-    )
+    left = "base toy is watched by a witness; this pod replays nothing of it"
+    does = f"{role}: samples and counts the traffic; loads no model"
+    assert parts.routes.parts()["role"] == (True, f"{does}; {left}")
+    parts.closing()
+
+
+def test_a_configuration_that_names_an_engine_alone_is_a_sidecar_which_needs_no_broker(config: Config) -> None:
+    asked = Model(name="asked", served=Served(url="http://127.0.0.1:9"), adapters=(Adapter(name="c"),))
+    own = {"models": (asked,), "state_dir": config.state_dir, "probes": config.probes, "clickhouse": config.clickhouse}
+    parts = assemble(Config(**own))
+    assert parts.worker is not None and parts.traffic is None and parts.ownership is None
+    assert parts.routes.parts()["role"] == (True, "sidecar: asks engines of `served` for canaries; loads no model")
     parts.closing()
 
 

@@ -13,6 +13,7 @@ for what a request leaves out, so that greedy generation has to say that it want
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from detectors.records import Mode
@@ -22,12 +23,14 @@ from probes.serving.common_paths import MODELS, metric_samples, model_cards, mod
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import (
     greatest,
@@ -39,7 +42,7 @@ from probes.serving.json_form import (
     whole_or_none,
     wholes,
 )
-from probes.serving.listing import Position, joined, listed_of
+from probes.serving.listing import Position, joined, listed_of, walked
 from probes.serving.openai_answers import events, written
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -89,13 +92,15 @@ class Engine:
         usage = greatest(values, "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
         return Load(total(values, "vllm:num_requests_running"), total(values, "vllm:num_requests_waiting"), usage)
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is Route.PROMPT:
             return self._scored(request, continuation)
         if route is Route.WALK:
-            return self._walked(request, continuation)
+            return self._walked(request, continuation, between)
         raise Unreplayable(self._url, f"vLLM scores no continuation by {route.value}, wanted prompt or walk")
 
     def generate(self, request: Request, tokens: int) -> Answered:
@@ -126,6 +131,9 @@ class Engine:
         with reading(self._at(DETOKENIZE)):
             return text(answer["prompt"])
 
+    def close(self) -> None:
+        self._client.close()
+
     def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
         """The continuation as the end of the prompt; a token has to be generated after it, and is not read."""
         whole = (*request.prompt, *continuation)
@@ -141,10 +149,10 @@ class Engine:
         known = [position for position in positions if position is not None]
         return self._answered(answer, whole, known, request.listed)
 
-    def _walked(self, request: Request, continuation: Sequence[int]) -> Answered:
+    def _walked(self, request: Request, continuation: Sequence[int], between: Between) -> Answered:
         """One request a position. The mask admits the given token alone, so that its log-probability, which is that
         from before the mask, is listed however improbable the token is."""
-        steps = [self._step(request, continuation, i) for i in range(len(continuation))]
+        steps = walked(partial(self._step, request, continuation), len(continuation), between)
         listed = joined([step.listed for step in steps])
         return Answered(listed, request.prompt, "", steps[0].cached, steps[-1].fingerprint)
 
