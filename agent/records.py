@@ -244,10 +244,12 @@ class NoticeReason(StrEnum):
     TAKEN_OVER = "taken_over"  # resolve of a member: its base's incident speaks for it from now on
     RECOVERED = "recovered"
     REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
-    BASE_MOVED = "base_moved"  # change event, no incident; so are the next three
+    BASE_MOVED = "base_moved"  # change event, no incident; so are the next five
     TOKENIZER_CHANGED = "tokenizer_changed"
     TEMPLATE_CHANGED = "template_changed"
     ADAPTER_MOVED = "adapter_moved"
+    ENGINE_MOVED = "engine_moved"
+    SOURCE_MOVED = "source_moved"
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
     NO_LONGER_JUDGED = "no_longer_judged"  # of an open incident: unmonitorable for three rounds, so it stays open

@@ -565,7 +565,8 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 #
 # subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
 # retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
-# live_tokenizer, live_template: the first digits of the hashes of what is in place now; why: as given at enrolment.
+# live_tokenizer, live_template: the first digits of the hashes of what is in place now; live_engine, golden_engine,
+# live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment.
 
 HEADLINES = {
     "degraded": "{subject}: {cause}{affected}{retention}{since}",
@@ -580,6 +581,9 @@ HEADLINES = {
     "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
     "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
+    "engine_moved": "base {base}: another engine or other settings ({live_engine}; accepted: {golden_engine}), its "
+    "adapters keep their effect",
+    "source_moved": "{subject}: the engine loaded it from {live_source} (accepted: {golden_source}), within tolerance",
     "tolerated_change": "{subject}: has changed, and is inside your tolerance{strength}",
     "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
 }
@@ -618,6 +622,8 @@ SENT_BECAUSE = {
     "tokenizer_changed": "another tokenizer than accepted is in place",
     "template_changed": "prompts are rendered differently than accepted",
     "adapter_moved": "other adapter files than accepted are in place",
+    "engine_moved": "the serving engine is of another version, or has other settings, than when this was accepted",
+    "source_moved": "the serving engine names another source or another base of the adapter than when it was accepted",
     "tolerated_change": "for three rounds it has been off by more than its noise, and by less than your tolerance",
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
 }
