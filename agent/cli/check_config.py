@@ -48,7 +48,7 @@ def _notes(config: Config) -> list[str]:
         notes.append("sampling.rate is 0: requests are counted, and no response is examined")
     if config.alerts.pagerduty is None:
         notes.append("alerts.pagerduty is missing: nobody is paged")
-    by_engine = [model.name for model in config.replayed if not config.in_process(model)]
+    by_engine = [model.name for model in config.replayed if config.by_engine(model) and not config.in_process(model)]
     if config.kafka and config.scoring.enabled and by_engine:
         notes.append(f"of {', '.join(by_engine)} the engine answers the canaries; no sampled response is scored")
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]

@@ -75,6 +75,7 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         detail=row["detail"],
         raw=routes["raw"],
         warm=routes["warm"],
+        answered_by=row.get("answered_by", ""),
     )
 
 

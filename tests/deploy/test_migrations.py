@@ -29,6 +29,7 @@ APPLIED = {
     "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
     "020_states.sql": "a784a482daecc6d9",
     "021_ownership.sql": "fecaf1d76ed3a267",
+    "023_files_beside_an_engine.sql": "66f5b94a876d29e1",
 }
 
 
