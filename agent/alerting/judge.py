@@ -21,6 +21,7 @@ from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
+from agent.alerting.rounds_due import not_judged
 from agent.records import (
     Finding,
     GoldenAccepted,
@@ -164,6 +165,18 @@ class Judge:
             if now - wait.since >= MAY_ADOPT_S or self._open_subjects(base) - wait.open:
                 del self._waits[base]
         self._adopt(IN_A_TURN_S)
+
+    def overdue(self, missed: Mapping[str, int], why: str, now: float) -> list[Finding]:
+        """What is said where no round was judged: of each base, and of its adapters, that nobody can tell.
+
+        missed: base -> how many intervals long; why: in words
+        """
+        findings: list[Finding] = []
+        for base in self._known(missed):
+            subjects = subjects_of(base, self._bases.adapters[base])
+            verdicts = [not_judged(subject, base, missed[base], why, now) for subject in subjects]
+            findings += [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
+        return findings
 
     def share_budget(self, pods: int, monitor: Monitor) -> None:
         """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against

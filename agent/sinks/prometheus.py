@@ -72,6 +72,8 @@ def _verdict(verdict: Verdict, telemetry: Telemetry) -> None:
     labels = {"subject_kind": verdict.subject_kind.value, "subject": verdict.subject}
     telemetry.set("gapwatch.status", LEVELS[verdict.status], **labels)
     telemetry.set("gapwatch.last_round", verdict.at, **labels)
+    if verdict.status is not Status.UNMONITORABLE:
+        telemetry.set("gapwatch.last_measured", verdict.at, **labels)
     has_changed = verdict.status is Status.HEALTHY and bool(verdict.tolerated_change)
     telemetry.set("gapwatch.tolerated_change", float(has_changed), **labels)
     figures = {
@@ -130,3 +132,4 @@ def _flip(flip: Flip, telemetry: Telemetry) -> None:
 @to_metrics.register
 def _heartbeat(heartbeat: Heartbeat, telemetry: Telemetry) -> None:
     telemetry.set("gapwatch.heartbeat", heartbeat.at)
+    telemetry.set("gapwatch.overdue", len(heartbeat.overdue))

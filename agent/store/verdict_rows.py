@@ -95,5 +95,6 @@ def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...
         "at": when(heartbeat.at),
         "started_at": when(heartbeat.started_at),
         **fields_of(heartbeat, ("rounds", "records", "unsent")),
+        "overdue": list(heartbeat.overdue),
     }
     return (TableRows("heartbeats", (row,)),)

@@ -32,6 +32,8 @@ from detectors.verdicts.recovery import DrawCounts
 
 # Reasons of a degraded verdict whose own round was bad.
 BAD_ROUNDS = (Reason.ALARM, Reason.STILL_DEGRADED, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
+# What is scored is as accepted, and the cause says already that what is written is not: no word on files is missing.
+OF_SERVING_ALONE = (Cause.SERVING_PATH, Cause.SHARED_CACHE)
 BASE_ANSWERS = (Cause.ADAPTER_NOT_APPLIED, Cause.BASE_SWAPPED_AND_ADAPTER_LOST)
 Replays = Mapping[str, FilesReplay]
 """Adapter -> how its files answered last, by the golden record in force."""
@@ -117,7 +119,7 @@ def _are_others(replayed: Identity, at_hand: Identity) -> bool:
 
 def _words(verdict: Verdict, files: FilesCheck) -> str:
     """Of a fault in this round always, of a healthy engine where the files are not as accepted."""
-    if verdict.share_of is ShareOf.RESPONSES:
+    if verdict.share_of is ShareOf.RESPONSES or verdict.cause in OF_SERVING_ALONE:
         return ""
     key = files.state.value, files.by.value
     if verdict.status is Status.HEALTHY:

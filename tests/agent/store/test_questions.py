@@ -50,6 +50,7 @@ def story() -> Iterator[Finding]:
     yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
     yield findings.verdict(at=at, subject=SERVED, answered_by=ENGINE, files=BY_HASH)
+    yield findings.evidence(1.0, subject=TONE, at=at, detector="embedding_drift", stream="prompt", pages=False)
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 
@@ -64,6 +65,7 @@ def test_every_question_has_a_text_and_an_answer_on_an_empty_store(migrated: sto
     assert len(store.query_names()) >= 10
     for name, question in store.query_names().items():
         assert question.endswith("?"), f"{name}: its first line is the question it answers"
+        assert store.query_use(name), f"{name}: its second line says when to ask it"
         columns, rows = store.run_query(migrated, name)
         assert columns, name
         assert list(rows) == [], name
@@ -319,6 +321,13 @@ def test_a_missing_heartbeat_shows(told: store.Client) -> None:
     row = next(row for row in answers(told, "freshness") if row["name"] == ROUTER)
     assert row["last_seen"].timestamp() == NOW - 60, "a blocked round is no measurement"
     assert row["why"] == "unreadable: cut short"
+
+
+@embedded
+def test_a_pod_that_is_alive_and_judges_nothing_shows(told: store.Client) -> None:
+    insert(told, replace(findings.heartbeat(NOW + 1), overdue=(BASE, "other")))
+    (row,) = [row for row in answers(told, "freshness") if row["what"] == "agent"]
+    assert row["too_long"] and row["why"] == f"no round was judged for several intervals of {BASE}, other"
 
 
 @embedded

@@ -180,6 +180,8 @@ def test_beside_an_engine_that_answers_as_accepted_only_files_that_do_not_are_sa
         {"status": Status.SUSPECT, "reason": Reason.EVIDENCE_GROWING},
         {"status": Status.UNMONITORABLE, "reason": Reason.ENGINE_AWAY},
         {"share_of": ShareOf.RESPONSES},
+        {"cause": Cause.SERVING_PATH},
+        {"cause": Cause.SHARED_CACHE},
     ],
 )
 def test_where_this_round_of_the_engine_was_not_bad_nothing_is_said_and_what_is_known_is_stored(
