@@ -24,7 +24,7 @@ from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
-from detectors.records import BaseRound, FaultReplay
+from detectors.records import BaseRound, FaultReplay, FilesRound
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
@@ -308,7 +308,7 @@ def _as_findings(observation: Observation) -> list[Finding]:
     match observation:
         case ScoredResponses(round=round, embeddings=embeddings):
             return [*((round,) if round else ()), *embeddings]
-        case FaultReplay():
+        case FaultReplay() | FilesRound():
             return []
         case _:
             return [observation]

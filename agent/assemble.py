@@ -17,6 +17,7 @@ from typing import Any
 
 from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import fresh_s
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
@@ -73,7 +74,14 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
+    judge = Judge(
+        monitor_of(config),
+        config.cluster,
+        state,
+        keeper.fleet,
+        _judged_bases(config, keeper),
+        fresh_s(config.probes.every),
+    )
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
@@ -297,7 +305,7 @@ def _schedule(config: Config) -> Schedule:
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
-        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if not config.in_process(own)},
+        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if config.by_engine(own)},
     )
 
 

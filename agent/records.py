@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Evidence, FaultReplay, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, FilesReplay, FilesRound, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from probes.scoring.interaction import Interaction
 
@@ -277,7 +277,6 @@ class Notice:
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
-Observation = Whole | ScoredResponses | FaultReplay
-Finding = (
-    Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState | Watching
-)
+Observation = Whole | ScoredResponses | FaultReplay | FilesRound
+Judgement = Evidence | Verdict | Calibration | FilesReplay | Notice
+Finding = Whole | TrafficRound | Embedding | Judgement | Heartbeat | SavedState | Watching

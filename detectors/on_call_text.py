@@ -441,7 +441,41 @@ CANARIES_HEALTHY = (
 RESPONSES_HEALTHY = (
     "sampled responses still fit the accepted adapter: the engine may hold the former files until it restarts"
 )
+# The same where the engine itself answered the canaries.
+ENGINE_CANARIES_HEALTHY = (
+    "its canaries are healthy: this engine answers them as accepted, what was served does not, so look at what lies "
+    "between (gateway, caches, the other engines)"
+)
+ENGINE_RESPONSES_HEALTHY = (
+    "sampled responses still fit the accepted adapter: they may be older, or served by other engines than this one"
+)
 BOTH = "sampled responses agree: what is served has changed too"
+
+# What is known of the files beside an engine that does not answer as accepted, by state and by who knows it.
+# served: see WHAT_IS_SERVED; pod: the one that replayed them; at: when
+FILES_BESIDE_A_FAULT = {
+    ("as_accepted", "witness"): "the files are as accepted (replayed by {pod} at {at} UTC) and the engine {served}",
+    ("as_accepted", "this_pod"): "the files are as accepted (replayed in this pod at {at} UTC) and the engine {served}",
+    ("not_as_accepted", "witness"): "the files do not answer as accepted either (replayed by {pod} at {at} UTC), so "
+    "look at them first",
+    ("not_as_accepted", "this_pod"): "the files do not answer as accepted either (replayed in this pod at {at} UTC), "
+    "so look at them first",
+    ("as_accepted", "hash"): "the adapter's files have the accepted hash; nobody replayed them, and the base's files "
+    "are not known",
+    ("not_as_accepted", "hash"): "the adapter's files are not the accepted ones by their hash; nobody replayed them",
+    ("", ""): "whether the files are as accepted is not known",
+}
+# {served}, by what the engine's answers look like.
+WHAT_IS_SERVED = {"the base": "serves the base", "something else": "does not serve them"}
+# The same beside an engine that does.
+FILES_BESIDE_HEALTH = {
+    ("not_as_accepted", "witness"): "the engine answers as accepted and the files do not (replayed by {pod} at {at} "
+    "UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "this_pod"): "the engine answers as accepted and the files do not (replayed in this pod at "
+    "{at} UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "hash"): "the engine answers as accepted, and the adapter's files are not the accepted ones by "
+    "their hash: it may hold the former ones, and serve these once it loads them; nobody replayed them",
+}
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"

@@ -109,6 +109,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
+        "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
         "last good to first bad round": _bad_since(verdict.onset),
         "retention": _measured_retention(verdict),

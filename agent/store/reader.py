@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.alerting.fleet import Fleet, GoneState, spacing
+from agent.alerting.fleet import Fleet, GoneState, fresh_s, spacing
 from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
 from agent.clock import Clock
@@ -74,9 +74,10 @@ class StoreReader:
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        config, spacing_s = self._config, spacing(max(map(self._config.canaries_every, self._config.models)))
+        config = self._config
+        times = spacing(max(map(config.canaries_every, config.models))), fresh_s(config.probes.every)
         try:
-            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, spacing_s))
+            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, *times))
         except AgentError:
             return None
         return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, 
 from agent.kafka.client import Config as KafkaConfig
 from agent.kafka.contract import Share
 from agent.kafka.owned_bases import OwnedBases
-from agent.worker.watched_bases import runner_of
+from agent.worker.response_scorer import NO_SCORING
+from agent.worker.watched_bases import ModelSettings, runner_of, watched_bases
+from agent.worker.worker import Schedule
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.evidence.alternative import BASE, HALF_STRENGTH
@@ -41,7 +44,12 @@ from probes import runner_registry
 from probes.golden.archive import save
 from probes.golden.statistical_power import draws_to_alarm
 from probes.golden.weights import folder_of
+from probes.runner import Runner
+from probes.runners.memory import Runner as MemoryRunner
+from probes.runners.served import Runner as EngineRunner
+from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters, sampling_of
+from tests.agent import findings
 from tests.detectors.record_streams import traffic_round
 from tests.detectors.synthetic import make_base_round
 from tests.probes.goldens import golden
@@ -186,6 +194,49 @@ def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
     limits = {"most_logit_bytes": 1, "tokens_a_minute": 2, "requests_a_minute": 3}
     names = {"base": "org/Base", "adapters": {"a": "", "b": "/files/b"}, "served": settings, "limits": limits}
     assert given == [("served", names, {})]
+
+
+def beside_its_engine(config: Config) -> Config:
+    """A base with files and an engine; of one of its adapters no folder is at hand."""
+    config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b")
+    (model,) = config.models
+    adapters = (model.adapters[0], Adapter(name="c"))
+    both = model.model_copy(update={"served": Served(url="http://localhost:8000"), "adapters": adapters})
+    return config.model_copy(
+        update={"models": (both,), "probes": config.probes.model_copy(update={"runner": "memory"})}
+    )
+
+
+def test_files_beside_an_engine_score_the_responses_and_are_replayed_by_a_runner_of_their_own(config: Config) -> None:
+    config = beside_its_engine(config)
+    schedule = Schedule(60.0, 512, seed=1)
+    (base,) = watched_bases(ModelSettings(config, schedule, ScoringOptions(), sampler_of(config)), lambda *_: None)
+    assert isinstance(base.runner, EngineRunner) and set(base.runner.config.adapters) == {"a", "c"}
+    assert base.files is not None and base.responses is not None and base.responses.runner is base.files.runner
+    assert isinstance(base.files.runner, MemoryRunner) and set(base.files.runner.config.adapters) == {"a"}
+    assert (base.files.adapters, base.files.every_s) == (("a",), 60.0)
+    assert stream_counts(config) == {600.0: 3, 60.0: 2}, "canaries of the engine, and responses"
+
+
+def test_without_the_model_libraries_an_engine_is_asked_all_the_same(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = runner_registry.make
+
+    def without(name: str, filled_in: Mapping[str, Any], settings: Mapping[str, Any]) -> Runner:
+        if name != "served":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return make(name, filled_in, settings)
+
+    monkeypatch.setattr(runner_registry, "make", without)
+    settings = ModelSettings(
+        beside_its_engine(config), Schedule(60.0, 512, seed=1), ScoringOptions(), sampler_of(config)
+    )
+    (base,) = watched_bases(settings, lambda *_: None)
+    assert isinstance(base.runner, EngineRunner) and base.files is None
+    assert base.responses is not None
+    base.responses.process([findings.interaction(0, "a")], {}, lambda: False)
+    assert [score.detail for score in base.responses.take().scores] == [NO_SCORING]
 
 
 def promised(config: Config) -> float:
