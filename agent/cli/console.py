@@ -79,6 +79,23 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(_bar_of(value, low, high) for value in means)
 
 
+def column_chart(values: Sequence[float], line: float, height: int = 5) -> list[str]:
+    """A series as columns over 0, the highest row first, and a level drawn across it where the columns do not reach.
+
+    The top is the highest of the values and a little more than the level; what is not a number has no column.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    level = line if math.isfinite(line) else 0.0
+    top = max([1e-9, 1.1 * level, *known])
+    at_row = min(height - 1, int(level / top * height)) if level > 0 else -1
+    rows = []
+    for row in reversed(range(height)):
+        empty = "╌" if row == at_row else " "
+        cells = [value / top * height - row if math.isfinite(value) else 0.0 for value in values]
+        rows.append("".join(empty if cell <= 0 else BARS[min(len(BARS) - 1, math.ceil(cell * 8))] for cell in cells))
+    return rows
+
+
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if math.isfinite(value)]
     return sum(known) / len(known) if known else math.nan
