@@ -29,6 +29,9 @@ from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import OwnedBases
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
+from agent.status_page.board import Board
+from agent.status_page.lookback import Lookback
+from agent.status_page.page import StatusPage
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
@@ -68,7 +71,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact), clock)
+    board = Board(config.cluster, config.pod, _named_adapters(config))
+    sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership = _consumer(config, clock), _ownership(config, clock)
     state = StateFile(config.state_dir, clock)
@@ -98,7 +102,12 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership), keeper.query),
+        routes=Routes(
+            telemetry,
+            partial(_statuses, config, sinks, worker, traffic, state, ownership),
+            keeper.query,
+            StatusPage(board, Lookback(keeper.history, clock), clock).html,
+        ),
         closing=partial(_close, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
         shutdown_budget_s=config.shutdown_budget,
@@ -315,10 +324,15 @@ def _traffic(
     return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
 
-def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
+def _named_adapters(config: Config) -> dict[str, list[str]]:
+    """Base -> its adapters, of all that the configuration names, whoever judges them."""
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
+
+
+def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
     group = config.consumer_group
-    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group)
+    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group, board)
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 

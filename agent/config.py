@@ -500,6 +500,7 @@ class Config(Section):
             "clickhouse": ("clickhouse", self.clickhouse),
             "pagerduty": ("alerts.pagerduty", self.alerts.pagerduty),
             "prometheus": ("telemetry", None),
+            "status_page": ("telemetry", None),
         }
 
     def adapter(self, name: str) -> tuple[Model, Adapter]:
@@ -531,7 +532,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 def sink_configs(config: Config) -> dict[str, BaseModel]:
     """Name of each sink that is switched on -> its Config, in the order in which they are given findings."""
-    always = {"prometheus", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
+    always = {"prometheus", "status_page", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
     return {
         name: sink_registry.load(name).Config(**_from_section(config, name), **config.sinks.get(name, {}))
         for name in sink_registry.in_order(always | set(config.sinks))
