@@ -26,7 +26,7 @@ from agent.config import Config, Model, sink_configs
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
-from agent.kafka.owned_bases import OwnedBases
+from agent.kafka.owned_bases import RULE, OwnedBases
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.status_page.board import Board
@@ -52,7 +52,7 @@ from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import ThresholdAware, WeighsAlternatives, reads
+from detectors.registry import OfEnginesAlone, ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
 from probes.scoring.scoring_job import ScoringOptions
@@ -60,11 +60,9 @@ from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
-ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
-    "apart": "apart: samples and counts the traffic; loads no model",
-    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
-}
+READS_TRAFFIC = "samples and counts the traffic"
+ASKS_ENGINES = "asks engines of `served` for canaries"
+WITNESSES = "witness: replays canaries and scores responses of its bases; counts no traffic"
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
@@ -136,7 +134,10 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
         for model in config.models:
             subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
-            for cadence, judging in _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods):
+            judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)
+            if isinstance(own, OfEnginesAlone):
+                judged = judged[:1] if model.served else []
+            for cadence, judging in judged:
                 counts[cadence] += judging * sum(subjects[kind] for kind in about)
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
@@ -144,7 +145,8 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
 
 
 def _judging_pods(config: Config, model: Model, of_canaries: bool, pods: int) -> list[tuple[float, int]]:
-    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own.
+    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own; that
+    of those which ask its engine comes first.
 
     Where an agent does not do everything, one file may serve sidecars and witnesses: each sidecar asks its own engine,
     and from its files a base is judged by one witness.
@@ -240,7 +242,7 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     """Of a witness, which bases are its own; None where all are."""
     if config.kafka is None or config.role != "witness":
         return None
-    consumer = Consumer(config.kafka.of_ownership(), clock, in_steps=True)
+    consumer = Consumer(config.kafka.of_ownership(), clock, RULE)
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
@@ -359,7 +361,7 @@ def _statuses(
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
-        statuses["role"] = (True, ROLES[config.role])
+        statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
     if ownership is not None:
         statuses["bases"] = ownership.status
     if worker is not None:
@@ -368,6 +370,13 @@ def _statuses(
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
     return statuses
+
+
+def _role_in_words(config: Config) -> str:
+    if config.role == "witness":
+        return WITNESSES
+    does = [*([READS_TRAFFIC] if config.kafka else []), *([ASKS_ENGINES] if config.replayed else [])]
+    return f"{config.role}: {', '.join(does)}; loads no model"
 
 
 def _gauges(

@@ -165,7 +165,12 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class GoldenAccepted:
-    """From now on an adapter is compared with this golden record. golden: hash of ``data``, its bytes."""
+    """From now on an adapter is compared with this golden record. golden: hash of ``data``, its bytes.
+
+    smallest_loss: of its strength that pages in time (probes/golden/smallest_loss.py), None where none does or it is
+    not known; draws: that this takes; tolerance: |s - 1| that each canary may be off, None where it is not known
+    made_on: the serving engine that answered at enrolment, "" where the files did
+    """
 
     adapter: str
     base: str
@@ -174,6 +179,10 @@ class GoldenAccepted:
     why: str
     accepted_at: float
     data: bytes
+    smallest_loss: float | None = None
+    draws: int = 0
+    tolerance: float | None = None
+    made_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)

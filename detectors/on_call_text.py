@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detectors.records import Cause, Reason
+from detectors.records import Cause, Mode, Reason
 
 
 class Text(NamedTuple):
@@ -167,16 +167,46 @@ BY_CANARIES = {
         "special_tokens_map.json with those of the last good release and put those back, then run gapwatch probe "
         "{adapter_argument}",
     ),
-    # cold, warm: retention without and with another request's cache; previous: whose request it looks like
+    # cold, warm: retention without and with what the cache holds; previous: whose request it looks like
     (Cause.SHARED_CACHE, "warm"): Text(
-        explanation="{adapter} answers differently where another request has left its prompt in the cache: retention "
-        "{warm:.2f} there, {cold:.2f} on a cold cache",
-        action=_CACHE_ACTION,
+        explanation="{adapter} answers differently where the engine's cache holds the beginning of its prompt, which "
+        "is stale, from before {adapter} was loaded again, or another adapter's: retention {warm:.2f} there, "
+        "{cold:.2f} on a cold cache",
+        action="give the engine an empty prefix cache after each load in place (in vLLM a restart, or POST "
+        "/reset_prefix_cache in development mode); if that does not help, " + _CACHE_ACTION,
     ),
     (Cause.SHARED_CACHE, "always"): Text(
         explanation="{adapter} answers as if a request for {previous} had left its prompt in the cache, which "
         "explains {explained:.0f} % of the difference; retention {retention:.2f}",
         action=_CACHE_ACTION,
+    ),
+    # Answers in a mode, beside the scores of the same canaries. apart, had: so many of so many differ; shift: by how
+    # much in the mean (percent of the adapter's effect)
+    (Cause.SERVING_PATH, "written"): Text(
+        explanation="{adapter} is scored as accepted, and what the engine writes under its name is something else: "
+        "{apart} of {had} answers differ, by {shift:.0f} % of the adapter's effect",
+        action="compare what is computed while writing with what is computed for prompts: restart the engine without "
+        "its graphs (in vLLM --enforce-eager) and without speculative decoding, and look in its load log for "
+        "{adapter}; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "streamed"): Text(
+        explanation="{adapter} answers as accepted where the answer comes whole, and not where it is streamed: {apart} "
+        "of {had} streamed answers differ, by {shift:.0f} % of the adapter's effect",
+        action="send one request to the engine twice, with and without stream, and compare the words: if they are "
+        "alike, look in the proxy's route for streams, else in the engine's log; then run gapwatch probe "
+        "{adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "chat"): Text(
+        explanation="{adapter} answers as accepted on token ids, and not at the chat endpoint: {apart} of {had} "
+        "answers there differ, by {shift:.0f} % of the adapter's effect",
+        action="compare the model name, the sampling defaults (generation_config.json) and the chat template that the "
+        "chat endpoint uses with those of the completions endpoint; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "long"): Text(
+        explanation="{adapter} answers as accepted where prompts are short, and otherwise than it is scored where they "
+        "are long: {apart} of {had} answers differ, by {shift:.0f} % of the adapter's effect",
+        action="switch off, one at a time, chunked prefill and prefix caching in the engine's arguments; after each "
+        "run gapwatch probe {adapter_argument}",
     ),
     # bad, total: canaries; pods: names of the faulty replicas; their_fault, their_action: the text of those canaries
     (Cause.ONE_REPLICA, "by pod"): Text(
@@ -415,6 +445,15 @@ BOTH = "sampled responses agree: what is served has changed too"
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
+# mode: one of MODES; apart, draws: so many of so many
+DRAWS_APART = "of {draws} draws answered {mode} {apart} differ from what the engine scores"
+MODES = {
+    Mode.WRITTEN: "as it writes",
+    Mode.STREAMED: "as a stream",
+    Mode.CHAT: "at its chat endpoint",
+    Mode.WARM: "through its cache of prefixes",
+    Mode.LONG: "after a long prompt",
+}
 DRAWS_BEYOND_TOGETHER = (
     "in {percent:.0f} % of this round's canary draws {needed} or more of {measured} adapters are beyond tolerance"
 )

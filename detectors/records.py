@@ -106,6 +106,7 @@ class Cause(StrEnum):
     COMPOSITION_INTERFERENCE = "composition_interference"
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
+    SERVING_PATH = "serving_path"  # what is written, streamed or sent through chat is not what the engine scores
 
 
 class NamedCause(NamedTuple):
@@ -187,6 +188,7 @@ class Reference:
     curve: (S, T, K) log-probabilities of the adapter at those scales
     others: adapter name -> (T, K) log-probabilities of another registered adapter on this canary
     faults: signatures, held-out canaries only: made after an alarm, or recorded by an enrolment of earlier versions
+    mode_floors: of ``mode_shift`` in each mode, measured at the enrolment through an engine; what has none pages nobody
     listed: k, where it is read through a listing of the k most probable tokens of each position, as serving engines
     give it (docs/mathematics.md#served-canaries); 0 where the log-probabilities are those of the whole vocabulary
     """
@@ -203,6 +205,7 @@ class Reference:
     noise: NoiseFloor
     faults: Mapping[Fault, Recorded] = field(default_factory=dict)
     listed: int = 0
+    mode_floors: Mapping[Mode, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +215,8 @@ class Comparison:
     draws: how often the canary was drawn this round (0 for a held-out canary replayed for the interval only)
     served: y, what answers under the adapter's name; live_base: z, what answers under the base's name
     pod: which replica answered, "" where there is one
+    modes: in which ``served`` was had, sorted; none where it was scored cold. What was written is compared up to its
+    first token that is not the accepted one, so that reference and answers then have as many positions
     """
 
     adapter: str
@@ -221,6 +226,20 @@ class Comparison:
     live_base: Summary
     at: float
     pod: str = ""
+    modes: tuple[Mode, ...] = ()
+
+
+class Mode(StrEnum):
+    """How an engine is had answer, where it is not asked to score a given text, kept from its cache.
+
+    Every mode but WRITTEN is a level of a factor of its own; what is answered in one is written as well.
+    """
+
+    WRITTEN = "written"  # it writes the continuation itself, greedily, as it does for users
+    STREAMED = "streamed"
+    CHAT = "chat"  # at the chat endpoint, which renders the messages itself
+    WARM = "warm"  # its cache of prefixes may be read
+    LONG = "long"  # the prompt has more tokens than the largest block of such a cache
 
 
 class Band(StrEnum):
@@ -259,6 +278,7 @@ class Measurement:
     frozen_shift: |y - a|^2 / |delta|^2: how far what is served is from what was accepted, in any direction
     mass_outside: mean over positions of y's probability outside the kept tokens, as far as it exceeds a's and b's there
     kl_golden_served, kl_served_golden: KL(a || y) and back; kl_served_base, kl_base_served: KL(y || z) and back
+    mode_shift: of an answer had in a mode, how far it is from the one scored cold in the same round (mode_gap.py)
     """
 
     comparison: Comparison
@@ -280,6 +300,7 @@ class Measurement:
     kl_served_golden: float = float("nan")
     kl_base_served: float = float("nan")
     bands: tuple[BandFigures, ...] = ()
+    mode_shift: float = float("nan")
 
 
 # Of a base whose weights lie on no grid of a quantised format.
@@ -350,7 +371,8 @@ class Round:
     facts: observations while loading, in words ("24 of 120 keys match nothing"); evidence decides, facts explain
     blocked: why there is nothing to measure, and detail in words; None where there are measurements
     raw: the same canaries from the accepted token ids, where the present template renders other ones
-    warm: the same canaries on a cache that another adapter's request has warmed; served runners only
+    cells: some of the drawn canaries as an engine answers them in other modes, each in two that share none but WRITTEN
+    and LONG; served runners only
     rank, alpha: of the accepted LoRA, 0 where unknown: they name what gives a wrong strength
     """
 
@@ -364,7 +386,7 @@ class Round:
     blocked: Reason | None = None
     detail: str = ""
     raw: tuple[Measurement, ...] = ()
-    warm: tuple[Measurement, ...] = ()
+    cells: tuple[Measurement, ...] = ()
     rank: int = 0
     alpha: float = 0.0
 

@@ -5,31 +5,70 @@ An embedded store that a running agent has open is queried through the agent, on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from agent.cli.console import as_json, console, rows_table
-from agent.config import Config, load
+from agent.cli.console import as_csv, as_json, console, rows_table
+from agent.clock import Clock
+from agent.config import Config, load, moment
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 
+# Parameters of questions that say how far back -> seconds of one.
+SPANS = {"hours": 3600.0, "days": 86_400.0}
 
-def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> int:
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """Options of the command. params: "key=value" of the question's own; adapter: its ``subject``, an adapter or a base
+
+    since: how far back, "6h" or a time; "" as the question has it; csv: rows for a spreadsheet
+    """
+
+    params: Sequence[str] = ()
+    adapter: str = ""
+    since: str = ""
+    csv: bool = False
+
+
+def answer(path: Path, name: str | None, wish: QueryOptions, json: bool) -> int:
     """Print the answer, or the list of questions without a name. Raises Refused, Retryable."""
+    if json and wish.csv:
+        raise Refused("--csv", "--json beside it", "one of the two")
     config = load(path)
     if name is None:
         return _list(json)
-    columns, rows = ask(config, name, pairs(params))
+    columns, rows = ask(config, name, parameters(name, wish, Clock().now()))
     if json:
         as_json({"query": name, "columns": columns, "rows": rows})
+    elif wish.csv:
+        as_csv(columns, rows)
     else:
         console.print(rows_table(columns, rows, title=store.query_names()[name]))
         if not rows:
             console.print("no rows")
     return 0
+
+
+def parameters(name: str, wish: QueryOptions, now: float) -> dict[str, str]:
+    """The question's own parameters, as these options set them. Raises Refused for one that it does not have."""
+    known, given = store.query_parameters(name), pairs(wish.params)
+    if wish.adapter:
+        if "subject" not in known:
+            raise Refused("--adapter", repr(wish.adapter), f"nothing: {name} is about no single adapter")
+        given["subject"] = wish.adapter
+    if wish.since:
+        unit = next((unit for unit in SPANS if unit in known), None)
+        if unit is None:
+            raise Refused("--since", repr(wish.since), f"nothing: {name} does not look back for a time")
+        back_s = max(0.0, now - moment("--since", wish.since, now))
+        given[unit] = str(max(1, math.ceil(back_s / SPANS[unit])))
+    return given
 
 
 def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
@@ -69,9 +108,9 @@ def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[st
 
 
 def _list(json: bool) -> int:
-    questions = list(store.query_names().items())
+    questions = [(name, text, store.query_use(name)) for name, text in store.query_names().items()]
     if json:
-        as_json([{"name": name, "question": text} for name, text in questions])
+        as_json([{"name": name, "question": text, "use": use} for name, text, use in questions])
     else:
-        console.print(rows_table(["name", "question"], questions, title="questions"))
+        console.print(rows_table(["name", "question", "when"], questions, title="questions"))
     return 0

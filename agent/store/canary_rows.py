@@ -30,8 +30,10 @@ MEANS = (
 FIGURES = (
     *MEANS,
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
-    *("frozen_shift", "kl_served_golden", "kl_base_served"),
+    *("frozen_shift", "kl_served_golden", "kl_base_served", "mode_shift"),
 )
+# Between the modes of one answer, in the column route.
+JOINED = "+"
 
 
 def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, ...]:
@@ -51,7 +53,7 @@ def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, .
     comparisons = tuple(
         origin.columns | comparison_row(measurement, member, route) | {"place": place}
         for member in members
-        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("warm", member.warm))
+        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("", member.cells))
         for place, measurement in enumerate(measurements)
     )
     return with_rows(TableRows("rounds", rounds), TableRows("comparisons", comparisons))
@@ -77,7 +79,7 @@ def round_row(member: Round) -> Row:
         "facts": list(member.facts),
         "canaries": len(member.measurements),
         "raw_canaries": len(member.raw),
-        "warm_canaries": len(member.warm),
+        "cells": len(member.cells),
         "draws": sum(m.comparison.draws for m in member.measurements),
         "retention": mean(held_out),
         "retention_sd": float(np.std(held_out, ddof=1)) if len(held_out) > 1 else NAN,
@@ -89,7 +91,8 @@ def round_row(member: Round) -> Row:
 
 
 def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
-    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw" or "warm"."""
+    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw", or "" for that of
+    the modes in which it was answered."""
     comparison = measurement.comparison
     arrays = {}
     for side, summary in (("served", comparison.served), ("live_base", comparison.live_base)):
@@ -103,7 +106,7 @@ def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
         "canary": comparison.reference.canary,
         "golden": comparison.reference.golden,
         "half": comparison.reference.split.value,
-        "route": route,
+        "route": route or JOINED.join(comparison.modes),
         "round": of.number,
         "at": when(comparison.at),
         "draws": comparison.draws,
@@ -132,6 +135,9 @@ def golden_rows(accepted: GoldenAccepted, origin: Origin) -> tuple[TableRows, ..
         "accepted_at": when(accepted.accepted_at),
         "hash": accepted.golden,
         "bytes": accepted.data,
-        **fields_of(accepted, ("adapter", "base", "previous", "why")),
+        **fields_of(accepted, ("adapter", "base", "previous", "why", "made_on", "draws")),
+        "smallest_loss": NAN if accepted.smallest_loss is None else accepted.smallest_loss,
+        "tolerance": NAN if accepted.tolerance is None else accepted.tolerance,
     }
-    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}"),)
+    # v2: what was stored before these columns is stored once more with them.
+    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}:v2"),)

@@ -87,6 +87,21 @@ GROUP BY pod, subject_kind, subject"""
 _WATCHED = """SELECT pod, arrayIntersect(argMax(watching.subjects, at), {keys:Array(String)}) FROM watching
 WHERE cluster = {cluster:String} AND pod IN {pods:Array(String)} GROUP BY pod"""
 
+_WATCHERS = """SELECT subject, arraySort(groupArray(pod)) FROM (
+    SELECT pod, arrayJoin(arrayIntersect(argMax(watching.subjects, at), {keys:Array(String)})) AS subject FROM watching
+    WHERE cluster = {cluster:String} AND pod IN (
+        SELECT pod FROM heartbeats WHERE cluster = {cluster:String} AND at > now() - INTERVAL 3 MINUTE
+    )
+    GROUP BY pod
+)
+GROUP BY subject"""
+
+
+def watchers(client: Client, cluster: str, subjects: Collection[Subject]) -> dict[str, list[str]]:
+    """State key of each of these that a live pod judges -> the pods that say so, sorted."""
+    keys = [state_key(*subject) for subject in subjects]
+    return dict(_rows(client, _WATCHERS, cluster=cluster, keys=keys))
+
 
 def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject], spacing_s: float) -> Fleet:
     """What this pod has to know of the others to report on these subjects.

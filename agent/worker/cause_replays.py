@@ -47,7 +47,7 @@ BUSY_S, WAITING_S = 120.0, 600.0
 # Adapters whose signatures are kept while their incidents are open, some megabytes each: the latest ones.
 MOST_SIGNED = 16
 # Causes to which no signature adds anything.
-COMPLETE = (Cause.ADAPTER_NOT_APPLIED, Cause.TEMPLATE_CHANGED)
+COMPLETE = (Cause.ADAPTER_NOT_APPLIED, Cause.TEMPLATE_CHANGED, Cause.SERVING_PATH)
 OPEN = (Reason.ALARM, Reason.STILL_DEGRADED)
 
 InForce = Mapping[str, Golden | Unmonitorable]
@@ -245,7 +245,7 @@ def _light(round: BaseRound) -> BaseRound:
         return tuple(replace(m, comparison=c) for m, c in zip(measurements, comparisons, strict=True))
 
     members = (
-        replace(m, measurements=light(m.measurements), raw=light(m.raw), warm=light(m.warm)) for m in round.members
+        replace(m, measurements=light(m.measurements), raw=light(m.raw), cells=light(m.cells)) for m in round.members
     )
     return replace(round, members=tuple(members))
 

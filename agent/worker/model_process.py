@@ -101,6 +101,7 @@ class ModelProcess:
         self._thread = threading.Thread(target=self._keep_alive, name="models", daemon=True)
         self._life: _Life | None = None
         self._trouble, self._again_at = "the models are being loaded", 0.0
+        self._down: Blocked | None = None  # while there is no process
         self._no_room = {base: Trouble("models") for base in bases}
         self._wait_s = FIRST_WAIT_S
         self.restarts = 0
@@ -137,6 +138,8 @@ class ModelProcess:
             self._no_room[base].end()
             for adapter in self._adapters[base]:
                 self._accepted.pop(adapter, None)  # it is told of again when the base comes back
+        if bases - self._owned and (blocked := self._down) is not None:
+            self._results.put(blocked)  # that the process ended was said before they came
         self._owned = bases
         self._work.own(bases)
 
@@ -189,6 +192,7 @@ class ModelProcess:
                 self._wait_after(blocked, LONGEST_WAIT_S if is_slow else self._wait_s)
 
     def _wait_after(self, blocked: Blocked, wait_s: float) -> None:
+        self._down = blocked
         self._results.put(blocked)
         self._trouble, self._again_at = blocked.why, self._clock.steady() + wait_s
         log.warning("models_ended", why=blocked.why, reason=blocked.reason.value, starts_again_in_s=wait_s)
@@ -198,6 +202,7 @@ class ModelProcess:
 
     def _start(self) -> _Life:
         """A new process with nothing left of the former one: it goes on with its round numbers."""
+        self._down = None
         self._work.start_again()
         ours, theirs = Pipe()
         environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}

@@ -26,6 +26,9 @@ from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.tokenise import Retokenise
 
+# Of an engine that is enrolled through: see probes/serving/load_limits.py.
+ENROLMENT = {"by_load": True, "patience_s": 600}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
@@ -82,7 +85,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
             "base": model.served.base or model.name,
             "adapters": adapters,
             "served": model.served.settings,
-            "limits": model.served.limits.settings,
+            "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
         }
         return _made(runner_registry.SERVED, in_engine, {})
     filled_in = {
@@ -91,6 +94,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
         "golden_adapters": _kept_adapters(config, accepted),
         "device": probes.device,
+        "device_memory": config.device_memory,
         "cache_dir": str(probes.cache_dir),
         "max_batch_tokens": probes.max_batch_tokens,
         "attention": probes.attention,

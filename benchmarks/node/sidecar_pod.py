@@ -28,6 +28,7 @@ from benchmarks.node.watcher import ENGINE_PORT
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "deploy/kubernetes/sidecar.yaml"
 USER = 10001
+WITNESS_MEMORY = "3Gi"  # as in deploy/kubernetes/witness.yaml
 BROKER_PORT = 9092
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 # Volumes of the manifest that a folder of this machine stands for -> that folder below ``Inputs.folder``.
@@ -110,8 +111,11 @@ def healthy(folder: Path) -> Inputs:
 
 
 def with_models(folder: Path, volume: Path) -> Inputs:
-    """Inputs that replay canaries: the manifest's base and adapter on a volume that ``lay_models`` wrote."""
+    """Inputs that replay canaries in this pod, role ``all``: the manifest's base and adapter on a volume that
+    ``lay_models`` wrote, and the memory of the witness's manifest, which holds them too."""
     inputs = healthy(folder)
+    inputs.settings["role"] = "all"
+    inputs.set_limit(WITNESS_MEMORY)
     inputs.volume("models", {"hostPath": {"path": str(volume)}})
     for model in inputs.settings["models"]:
         model["replay"] = True
@@ -151,13 +155,14 @@ def shipped(kind: str) -> dict[str, Any]:
 
 
 def _settings() -> dict[str, Any]:
-    """The manifest's configuration, with addresses of this node, a store in the pod, and no model."""
+    """The manifest's configuration, with addresses of this node, a store in the pod, and no model or engine to ask."""
     settings: dict[str, Any] = yaml.safe_load(shipped("ConfigMap")["data"]["gapwatch.yaml"])
     broker = [f"127.0.0.1:{BROKER_PORT}"]
     settings["kafka"] |= {"bootstrap_servers": broker, "topic": TOPIC, "session_timeout_ms": 10_000}
     settings["clickhouse"] = {"dsn": "chdb:///var/lib/gapwatch/store"}
     settings["alerts"]["pagerduty"]["url"] = f"http://127.0.0.1:{ENGINE_PORT}"  # it answers 200: delivered
     for model in settings["models"]:
+        del model["served"]
         model["replay"] = False
     return settings
 

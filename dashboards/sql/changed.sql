@@ -1,4 +1,5 @@
 -- What is healthy now, and yet not as it was accepted?
+-- Ask it when nothing is degraded and something was deployed: what moved and stayed within tolerance.
 -- cluster = '': one cluster, or all when empty
 -- hours = 24: how far back a subject may last have been judged
 -- Figures are those of a pod's latest row: verdicts are stored on change and once an hour.

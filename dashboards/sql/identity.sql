@@ -1,4 +1,5 @@
 -- What changed within 30 minutes before the onset (base, tokenizer, chat template, adapter, loading facts)?
+-- Ask it for the deployment behind an alarm: which hash changed just before.
 -- subject = '': adapter or base that alarmed; all when empty
 -- minutes = 30: how far before the onset
 WITH onsets AS (

@@ -1,4 +1,5 @@
 -- What did the last rounds measure?
+-- Ask it for the figures of single rounds: a jump or a slope, one round or all, and why one was blocked.
 -- subject = '': adapter or base; all when empty
 -- limit = 50: rows
 SELECT

@@ -57,6 +57,7 @@ from detectors.verdicts.figures import (
     with_figures,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance, renamed
+from detectors.verdicts.modes import apart_in_words, is_rare_in_a_mode, mode_at_fault, of_modes
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
@@ -86,7 +87,12 @@ def decide(
         blank = replace(blank, action=action_while_blocked(round.adapter, blocked))
         return _unmeasured(blank, blocked, why_blocked(round, blocked), incident, rules)
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
-    good = draws.share <= draws.tolerated
+    modes = of_modes(round, rules.tolerances)
+    mode = incident.mode if incident.open else mode_at_fault(round, evidence, draws, rules)
+    ends_by = draws if mode is None else modes.get(mode)
+    good = draws.share <= draws.tolerated and not any(map(is_rare_in_a_mode, modes.values()))
+    if incident.open and mode is not None:
+        good = good and (ends_by is None or ends_by.share <= ends_by.tolerated)
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     result = RoundResult(
         round.at,
@@ -94,14 +100,16 @@ def decide(
         reason,
         evidence.log_e,
         onset_at,
-        is_rare=draws.is_rare,
-        draws=draws,
+        may_end=ends_by is not None,
+        is_rare=draws.is_rare or any(map(is_rare_in_a_mode, modes.values())),
+        draws=ends_by,
         scores=draws,
+        mode=mode,
     )
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)), has_signatures(round))
-    words = DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good)
+    words = DRAWS_BEYOND.format(percent=100 * draws.share), *apart_in_words(modes), *remarks(round, good)
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
 

@@ -16,13 +16,14 @@ from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
+from probes.canaries.mode_cells import answers_in_modes, drawn_for_cells
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
-from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
+from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
-from probes.runner import Listing, Readiness, Replay, Replayed, Runner, Stop
+from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
 
@@ -32,6 +33,7 @@ class _Part:
     """One adapter's part of the round: how often each pair was drawn (0: held out), its hashes, and facts on its files.
 
     raw: the same from the accepted token ids, of those canaries that render to other ones now
+    in_modes: canary -> how often it was drawn, of those that a serving engine is to answer in other modes too
     """
 
     golden: Golden
@@ -39,6 +41,7 @@ class _Part:
     raw: tuple[tuple[ReplayPair, int], ...]
     identity: Identity
     facts: tuple[str, ...]
+    in_modes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def replays(self) -> list[Replay]:
@@ -75,7 +78,7 @@ def replay_base_round(
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
     by either rendering of its prompt, whether its answer was computed now or kept; ``tokens_processed`` counts every
     token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
-    who has a clock.
+    who has a clock. What a serving engine answers in other modes counts among the tokens processed alone.
     """
     parts, blocked = _parts(runner, goldens, scheduled, stop)
     answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
@@ -92,8 +95,14 @@ def replay_base_round(
         answering.keep(parts[adapter], done, answers)
     if isinstance(runner, Listing):
         measured = _with_base_answering(measured)
+    tokens_in_modes = 0
+    if isinstance(runner, AnswersInModes):
+        measured, tokens_in_modes = _with_cells(runner, measured, parts, scheduled, stop)
+        if stop():
+            return None
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     scored, processed = _tokens(parts, answers, answering.computed)
+    processed += tokens_in_modes
     return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
 
@@ -166,7 +175,8 @@ def _part(
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
-    return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
+    in_modes = drawn_for_cells(drawn.picks, runner.has_news()) if isinstance(runner, AnswersInModes) else {}
+    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, in_modes)
 
 
 def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[str, ...]:
@@ -203,6 +213,23 @@ def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
         else round
         for adapter, round in measured.items()
     }
+
+
+def _with_cells(
+    runner: AnswersInModes, measured: Mapping[str, Round], parts: Mapping[str, _Part], when: Scheduled, stop: Stop
+) -> tuple[dict[str, Round], int]:
+    """The rounds with some of their canaries answered in other modes too, and the tokens that this took."""
+    rounds, tokens = dict(measured), 0
+    for adapter, part in parts.items():
+        round = measured[adapter]
+        if round.blocked is not None or not part.in_modes:
+            continue
+        scored = {m.comparison.reference.canary: m for m in round.measurements}
+        pairs = [pair for pair, _ in part.pairs]
+        cells = answers_in_modes(runner, pairs, scored, part.in_modes, when.number, stop)
+        rounds[adapter] = replace(round, cells=tuple(cells.measurements), facts=(*round.facts, *cells.facts))
+        tokens += cells.tokens
+    return rounds, tokens
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
@@ -299,6 +326,8 @@ def reason_of(error: Exception) -> Reason:
     """Why nothing could be replayed, by what failed."""
     if isinstance(error, NoMemory | MemoryError):
         return Reason.NO_MEMORY
+    if isinstance(error, BadNumbers):
+        return Reason.BAD_NUMBERS
     return Reason.ENGINE_AWAY if isinstance(error, EngineAway) else Reason.REPLAY_FAILED
 
 

@@ -96,7 +96,7 @@ def measured_against(round: Round, golden: Golden) -> Round:
         )  # fmt: skip
 
     rows = again(round.measurements)
-    return replace(round, measurements=rows, raw=again(round.raw), warm=again(round.warm))
+    return replace(round, measurements=rows, raw=again(round.raw))
 
 
 def _extended(

@@ -36,7 +36,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.evidence.alternative import BASE, HALF_STRENGTH
 from detectors.monitor import default_configs, paging
-from detectors.records import SubjectKind
+from detectors.records import Mode, SubjectKind
 from probes import runner_registry
 from probes.golden.archive import save
 from probes.golden.statistical_power import draws_to_alarm
@@ -119,7 +119,7 @@ def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Conf
     canaries_alone = config.model_copy(update={"kafka": None})
     assert streams(canaries_alone) == 1
     config = config.model_copy(update={"kafka": TOPIC})
-    each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER)
+    each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER) - len(Mode)  # no engine is asked
     assert streams(config) == each > 1
     embedded_alone = config.model_copy(update={"scoring": Scoring(enabled=False)})
     assert streams(embedded_alone) == 1
@@ -157,14 +157,15 @@ def test_each_stream_counts_with_the_rounds_of_its_own_line(config: Config) -> N
 
 
 def test_each_base_counts_with_its_own_cadence(config: Config) -> None:
-    """Of a base that an engine serves, two adapters and the base itself, no responses: every ten minutes."""
+    """Of a base that an engine serves, two adapters in five modes besides, and the base itself, no responses: every ten
+    minutes."""
     config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a")
     served = Served(url="http://localhost:8000")
     other = Model(name="other", served=served, adapters=(Adapter(name="b"), Adapter(name="c")))
     both = config.model_copy(update={"models": (*config.models, other)})
     assert stream_counts(config) == {60.0: 2}
-    assert stream_counts(both) == {60.0: 2, 600.0: 3}
-    assert log_threshold(both) == pytest.approx(math.log((2 / 60 + 3 / 600) * YEAR_S))
+    assert stream_counts(both) == {60.0: 2, 600.0: 3 + 2 * len(Mode)}
+    assert log_threshold(both) == pytest.approx(math.log((2 / 60 + 13 / 600) * YEAR_S))
 
 
 def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
@@ -230,9 +231,10 @@ def test_what_each_sidecar_asks_its_engine_counts_in_each_pod_beside_what_witnes
     models = tuple(model.model_copy(update={"served": served}) for model in one.models)
     both = of_sidecars(one.model_copy(update={"models": models}), 64)
     assert stream_counts(one) == {60.0: 7}
-    assert stream_counts(both) == {60.0: 7, 600.0: 4 * 64}
+    in_modes = 4 + 3 * len(Mode)
+    assert stream_counts(both) == {60.0: 7, 600.0: in_modes * 64}
     by_engine_alone = tuple(model.model_copy(update={"path": None}) for model in models)
-    assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: 4 * 64}
+    assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: in_modes * 64}
 
 
 def test_sixty_four_sidecars_cost_one_draw_or_two_an_alarm(config: Config) -> None:
@@ -301,10 +303,18 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": role}))
     assert parts.worker is None and parts.ownership is None
     assert parts.feeds == (parts.traffic,) and parts.stores_traffic
-    is_well, words = parts.routes.parts()["role"]
-    assert (
-        is_well and words.startswith(f"{role}: samples and counts the traffic") and words.endswith("; loads no model")
-    )
+    left = "base toy is watched by a witness; this pod replays nothing of it"
+    does = f"{role}: samples and counts the traffic; loads no model"
+    assert parts.routes.parts()["role"] == (True, f"{does}; {left}")
+    parts.closing()
+
+
+def test_a_configuration_that_names_an_engine_alone_is_a_sidecar_which_needs_no_broker(config: Config) -> None:
+    asked = Model(name="asked", served=Served(url="http://127.0.0.1:9"), adapters=(Adapter(name="c"),))
+    own = {"models": (asked,), "state_dir": config.state_dir, "probes": config.probes, "clickhouse": config.clickhouse}
+    parts = assemble(Config(**own))
+    assert parts.worker is not None and parts.traffic is None and parts.ownership is None
+    assert parts.routes.parts()["role"] == (True, "sidecar: asks engines of `served` for canaries; loads no model")
     parts.closing()
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from agent.config import Role
 from agent.records import Notice, NoticeKind, NoticeReason
 from detectors.records import Cause, Reason, Status, Verdict
 from probes.runners import memory
@@ -97,9 +96,9 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
     assert world.sink.notices == []
 
 
-@pytest.mark.parametrize("role", ["all", "sidecar"])
+@pytest.mark.parametrize("own", [{"role": "all"}, {}], ids=["all", "no role"])
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
-    tmp_path: Path, goldens: Path, server: Server, role: Role
+    tmp_path: Path, goldens: Path, server: Server, own: dict[str, Any]
 ) -> None:
     served = {"url": server.url, "base": server.engine.base, "every": 1.0}
     settings = {
@@ -108,9 +107,7 @@ def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_mod
         "clickhouse": {"dsn": "clickhouse://default@127.0.0.1:9/gapwatch"},
         "telemetry": {"prometheus_port": 0, "control_port": 0},
         "state_dir": "state",
-        "role": role,
-        "kafka": None if role == "all" else {"bootstrap_servers": "127.0.0.1:9", "topic": "t"},
-    }
+    } | own
     (tmp_path / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
     with ExitStack() as opened:
         agent = Assembled(tmp_path / "gapwatch.yaml", opened, PATIENCE_S)

@@ -10,7 +10,7 @@ from agent.alerting.fleet import Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, to_notice
 from agent.records import Notice, NoticeReason, Watching
 from agent.store import client as store
-from agent.store.fleet import fleet
+from agent.store.fleet import fleet, watchers
 from agent.store.table_rows import Origin
 from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent import findings
@@ -85,6 +85,22 @@ def test_a_live_pod_that_no_longer_judges_a_subject_holds_nothing_of_it_open(mig
     migrated.command("DELETE FROM heartbeats WHERE pod = 'earlier-version'")
     assert not ask(migrated, ROUTER).degraded(f"adapter/{ROUTER}")
     assert ask(migrated, TONE).degraded(f"adapter/{TONE}")
+
+
+def test_who_watches_a_subject_are_the_live_pods_that_say_so_last(migrated: store.Client) -> None:
+    router, tone = f"adapter/{ROUTER}", f"adapter/{TONE}"
+    for pod, ago_s, subjects in (
+        ("a", 20, (router, tone)),
+        ("a", 10, (tone,)),
+        ("b", 5, (tone,)),
+        ("gone", 5, (router,)),
+    ):
+        insert(migrated, Watching(NOW - ago_s, subjects), place=Origin("prod", pod))
+    for pod in ("a", "b"):
+        live(migrated, pod)
+    live(migrated, "gone", beat=NOW - 300)
+    assert watchers(migrated, "prod", [(ADAPTER, ROUTER), (ADAPTER, TONE)]) == {tone: ["a", "b"]}
+    assert watchers(migrated, "other", [(ADAPTER, TONE)]) == {}
 
 
 def test_what_a_live_pod_no_longer_judges_is_not_said_to_be_degraded_now(migrated: store.Client) -> None:

@@ -36,6 +36,7 @@ def story() -> Iterator[Finding]:
     yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
     yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
+    yield findings.evidence(1.0, subject=TONE, at=at, detector="embedding_drift", stream="prompt", pages=False)
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 
@@ -50,6 +51,7 @@ def test_every_question_has_a_text_and_an_answer_on_an_empty_store(migrated: sto
     assert len(store.query_names()) >= 10
     for name, question in store.query_names().items():
         assert question.endswith("?"), f"{name}: its first line is the question it answers"
+        assert store.query_use(name), f"{name}: its second line says when to ask it"
         columns, rows = store.run_query(migrated, name)
         assert columns, name
         assert list(rows) == [], name
