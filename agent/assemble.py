@@ -74,7 +74,14 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     worker, models = _models(config, clock, keeper)
     consumer, ownership = _consumer(config, clock), _ownership(config, clock)
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
+    judge = Judge(
+        monitor_of(config),
+        config.cluster,
+        state,
+        keeper.fleet,
+        _judged_bases(config, keeper),
+        config.alerts.golden_max_age or math.inf,
+    )
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, NoticeKind
 from detectors.records import Evidence, Identity, ShareOf, Subject, SubjectKind, Verdict
-from probes.golden.codec import text_of
 
 BUCKET_S = 1800.0
 DAY_S = 86_400.0
@@ -49,14 +47,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The golden record in force. words: its statistical power, in words
+    """The golden record in force: when and why it was accepted.
 
-    smallest_loss: the smallest loss of strength that raises an alarm, as a share, None where none does; draws: it takes
+    smallest_loss: the smallest loss of strength that pages in time, None where none does or it is not known
+    draws: that this takes
     """
 
     at: float
     why: str
-    words: str
     smallest_loss: float | None
     draws: int
 
@@ -176,12 +174,5 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:8]
 
 
-def accepted_of(accepted: GoldenAccepted, read: Callable[[bytes], Mapping[str, Any]] = text_of) -> Accepted:
-    """What its statistical power says; nothing of a record that cannot be read, which is told elsewhere."""
-    try:
-        power = read(accepted.data)["power"]
-        losses = [(1 - loss["strength"], loss["draws"]) for loss in power["losses"] if loss["draws"] is not None]
-        smallest, draws = min(losses, default=(None, 0))
-        return Accepted(accepted.accepted_at, accepted.why, str(power["words"]), smallest, int(draws))
-    except Exception:  # whatever a damaged record leads to
-        return Accepted(accepted.accepted_at, accepted.why, "", None, 0)
+def accepted_of(accepted: GoldenAccepted) -> Accepted:
+    return Accepted(accepted.accepted_at, accepted.why, accepted.smallest_loss, accepted.draws)

@@ -33,7 +33,7 @@ class Row:
     """One adapter, or one base. status: a value of Status, or NOT_JUDGED; at: when it was judged, in words
 
     retention: now, with its interval; day: over the last day; evidence: the strongest that may page, against the level
-    sees: the smallest loss of strength that this watch would see; power: of its golden record, in words
+    sees: the smallest loss of strength that this watch would page for
     """
 
     name: str
@@ -46,7 +46,6 @@ class Row:
     evidence: Markup = EMPTY
     evidence_words: str = ""
     sees: str = ""
-    power: str = ""
     at: str = ""
     elsewhere: bool = False
 
@@ -139,10 +138,12 @@ def page_of(
 
 
 def _subjects(own: Snapshot) -> list[tuple[Subject, str]]:
-    """Every subject of the configuration with its base: one that nobody judges is on the page too."""
+    """Every subject of the configuration with its base: one that nobody judges is on the page too. A base is a subject
+    where it has two adapters or more."""
     subjects: list[tuple[Subject, str]] = []
     for base, adapters in own.bases.items():
-        subjects += [((SubjectKind.BASE, base), base), *(((SubjectKind.ADAPTER, name), base) for name in adapters)]
+        subjects += [((SubjectKind.BASE, base), base)] if len(adapters) > 1 else []
+        subjects += [((SubjectKind.ADAPTER, name), base) for name in adapters]
     return subjects
 
 
@@ -160,8 +161,8 @@ def _row(
     points = _points(before.retention.get(name, ()), own.retention.get(name, ())) if is_adapter else ()
     row = Row(name, kind.value, base, NOT_JUDGED, "no verdict of any pod within two days")
     if is_adapter:
-        sees, power = _sees(own.accepted.get(name))
-        row = replace(row, sees=sees, power=power, day=retention_plot(points, now, DAY_S, BUCKET_S))
+        sees = _sees(own.accepted.get(name) or before.accepted.get(name))
+        row = replace(row, sees=sees, day=retention_plot(points, now, DAY_S, BUCKET_S))
     if verdict is None:
         return row
     strongest = _strongest(own.evidence.get(subject, verdict.evidence), verdict)
@@ -189,12 +190,10 @@ def _strongest(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence | Non
     return max((e for e in (*evidence, *verdict.evidence) if e.pages), key=lambda e: e.log_e, default=None)
 
 
-def _sees(accepted: Accepted | None) -> tuple[str, str]:
-    if accepted is None or not accepted.words:
-        return "not known here", ""
-    if accepted.smallest_loss is None:
-        return "none", accepted.words
-    return f"{accepted.smallest_loss:.0%} in {accepted.draws} draws", accepted.words
+def _sees(accepted: Accepted | None) -> str:
+    if accepted is None or accepted.smallest_loss is None:
+        return "not known"
+    return f"{accepted.smallest_loss:.0%} in {accepted.draws} draws"
 
 
 def _says(verdict: Verdict) -> str:

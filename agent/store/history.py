@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.records import Flip, NoticeKind
-from agent.status_page.board import BUCKET_S, MOST_FLIPS, MOST_NOTICES, PARTS, Moved, Points, SentNotice, moved_parts
+from agent.status_page.board import (
+    BUCKET_S,
+    MOST_FLIPS,
+    MOST_NOTICES,
+    PARTS,
+    Accepted,
+    Moved,
+    Points,
+    SentNotice,
+    moved_parts,
+)
 from detectors.records import (
     Cause,
     Evidence,
@@ -55,6 +65,11 @@ SELECT subject_kind, subject, argMax(tuple(
 ), at) AS latest
 FROM verdicts WHERE cluster = {cluster:String} AND at > now() - INTERVAL 2 DAY GROUP BY subject_kind, subject
 """
+ACCEPTED = """
+SELECT
+    adapter, argMax(tuple(toUnixTimestamp64Milli(accepted_at) / 1000, why, smallest_loss, draws), accepted_at) AS latest
+FROM goldens WHERE cluster = {cluster:String} GROUP BY adapter
+"""
 PODS = """
 SELECT pod, toUnixTimestamp64Milli(max(at)) / 1000 AS beat, argMax(overdue, at) AS overdue
 FROM heartbeats WHERE cluster = {cluster:String} AND at > now() - INTERVAL 1 DAY GROUP BY pod ORDER BY pod
@@ -81,6 +96,7 @@ class History:
     moved: tuple[Moved, ...] = ()
     verdicts: Mapping[Subject, Verdict] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
+    accepted: Mapping[str, Accepted] = field(default_factory=dict)
 
 
 def history(client: Any, cluster: str, now: float) -> History:
@@ -101,6 +117,7 @@ def history(client: Any, cluster: str, now: float) -> History:
         _moved(rows(IDENTITIES)),
         dict(map(_verdict, rows(LATEST))),
         tuple(Pod(str(pod), float(beat), tuple(overdue)) for pod, beat, overdue in rows(PODS)),
+        {str(adapter): _accepted(latest) for adapter, latest in rows(ACCEPTED)},
     )
 
 
@@ -108,6 +125,11 @@ def _sent(row: Sequence[Any]) -> SentNotice:
     at, kind, reason, key, subject_kind, subject, cause, summary = row
     about = SubjectKind(subject_kind), str(subject)
     return SentNotice(float(at), NoticeKind(kind), str(reason), str(key), about, str(cause), str(summary))
+
+
+def _accepted(latest: Sequence[Any]) -> Accepted:
+    at, why, loss, draws = latest
+    return Accepted(float(at), str(why), float(loss) if math.isfinite(loss) else None, int(draws))
 
 
 def _flip(row: Sequence[Any]) -> Flip:

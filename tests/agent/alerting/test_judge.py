@@ -275,3 +275,13 @@ def test_a_file_of_an_earlier_version_has_the_references_within(tmp_path: Path) 
     stored["state"]["monitor"]["drift"] = own_past["drift"]
     path.write_bytes(orjson.dumps(stored))
     assert references(judge(tmp_path)) == 5
+
+
+def test_a_golden_record_older_than_the_policy_is_one_change_event(tmp_path: Path) -> None:
+    monitor = Monitor(Rules(Tolerances(), 20.0))
+    agent = Judge(monitor, "prod", StateFile(tmp_path), lambda _: ALONE, golden_max_age_s=90 * 86_400.0)
+    day_s, now = 86_400.0, 1_790_000_000.0
+    for adapter, age in (("router", 91), ("rewriter", 89)):
+        agent(GoldenAccepted(adapter, "smol", f"sha256:{adapter}", "", "first", now - age * day_s, b""), now)
+    found = [notices(agent(make_base_round(HEALTHY, number), now + 60 * number)) for number in range(3)]
+    assert found == [[("router", "golden_old")], [], []]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agent.alerting.notice import to_notice
 from agent.records import Flip, NoticeReason
-from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Board, Snapshot
+from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Board
 from agent.status_page.view import Page, page_of
 from agent.store.history import History, Pod
 from detectors.records import Interval, Onset
@@ -17,10 +17,6 @@ from tests.agent.findings import BASE, FIXED, ROUTER, TONE, alarm, evidence, hea
 NOW = FIXED
 BEGAN = NOW - 1500.0
 PARTS = {"config": (True, "read"), "kafka": (True, "reading"), "sink pagerduty": (False, "HTTP 500; 1 waiting")}
-WORDS = (
-    "noise floor 0.001; pages when more than 5.0% of canaries are more than 5.0% weaker or stronger; "
-    "a 10% loss needs 2 rounds of 32 draws"
-)
 
 
 def night(adapters: Sequence[str] = (ROUTER, TONE, "sql-writer", "never-judged"), bad: str = ROUTER) -> Board:
@@ -56,8 +52,4 @@ def shown(board: Board, before: History | None = None, texts: bool = False) -> P
 
 
 def accepted(names: Sequence[str]) -> Mapping[str, Accepted]:
-    return dict.fromkeys(names, Accepted(NOW - DAY_S, "first", WORDS, 0.1, 41))
-
-
-def with_power(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
-    return replace(snapshot, accepted=accepted(names))
+    return dict.fromkeys(names, Accepted(NOW - DAY_S, "first", 0.1, 41))

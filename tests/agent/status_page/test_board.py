@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from agent.status_page.board import BUCKET_S, MOST_FLIPS, Board, accepted_of
+from agent.status_page.board import BUCKET_S, MOST_FLIPS, Accepted, Board
 from detectors.records import Interval, ShareOf, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER, evidence, flip, verdict
@@ -50,8 +50,7 @@ def test_evidence_of_single_replicas_is_left_out_and_flips_are_bounded() -> None
     assert len(snapshot.flips) == MOST_FLIPS and snapshot.flips[-1].round == MOST_FLIPS + 4
 
 
-def test_power_is_the_smallest_loss_that_raises_an_alarm_and_a_damaged_record_has_none() -> None:
-    losses = [{"strength": s, "share": 1.0, "draws": d} for s, d in ((0.5, 4), (0.9, 30), (0.95, None))]
-    known = accepted_of(findings.golden(), lambda _: {"power": {"losses": losses, "words": "noise floor .001"}})
-    assert known.smallest_loss is not None and math.isclose(known.smallest_loss, 0.1) and known.draws == 30
-    assert accepted_of(findings.golden()).words == ""
+def test_of_a_golden_record_what_it_would_see_is_kept_and_not_its_bytes() -> None:
+    board = Board()
+    board.submit(findings.golden(smallest_loss=0.1, draws=30))
+    assert board.snapshot().accepted == {ROUTER: Accepted(NOW, "first", 0.1, 30)}

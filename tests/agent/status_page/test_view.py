@@ -45,7 +45,7 @@ def test_a_covered_adapter_is_in_the_table_and_has_no_card() -> None:
 def test_the_smallest_loss_that_would_show_stands_beside_every_verdict() -> None:
     snapshot = replace(night().snapshot(), accepted=accepted([TONE]))
     rows = {row.name: row for row in page_of(snapshot, history(), PARTS, NOW, False).rows}
-    assert rows[TONE].sees == "10% in 41 draws" and rows[ROUTER].sees == "not known here"
+    assert rows[TONE].sees == "10% in 41 draws" and rows[ROUTER].sees == "not known"
 
 
 def test_what_another_pod_judges_is_shown_as_that_until_this_one_does() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agent.alerting.notice import to_notice
 from agent.records import NoticeKind, NoticeReason
-from agent.status_page.board import BUCKET_S
+from agent.status_page.board import BUCKET_S, Accepted
 from agent.store import client as store
 from agent.store.history import History, Pod, history
 from detectors.records import Cause, Reason, Status, SubjectKind
@@ -35,6 +35,7 @@ def test_the_last_day_of_a_cluster(migrated: store.Client) -> None:
     insert(migrated, degraded)
     insert(migrated, to_notice(degraded, NoticeReason.DEGRADED, "prod", NOW - 59))
     insert(migrated, findings.flip(NOW - 58))
+    insert(migrated, findings.golden(NOW - HOUR, smallest_loss=0.1, draws=30), findings.golden(NOW - 2 * HOUR))
     insert(migrated, replace(findings.heartbeat(NOW - 5), overdue=(BASE,)))
     known = history(migrated, "prod", NOW)
     # Held out are c1 and c3, whose retention is .01 and .03 below the round's.
@@ -58,6 +59,7 @@ def test_the_last_day_of_a_cluster(migrated: store.Client) -> None:
     assert {(change.subject[1], change.parts) for change in known.moved} == {
         (name, ("base aaaa → bbbb",)) for name in (ROUTER, TONE)
     }
+    assert known.accepted == {ROUTER: Accepted(NOW - HOUR, "first", 0.1, 30)}
     assert known.pods == (Pod("pod-0", NOW - 5, (BASE,)),)
 
 
