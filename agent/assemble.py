@@ -33,6 +33,9 @@ from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import RULE, OwnedBases
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
+from agent.status_page.board import Board
+from agent.status_page.lookback import Lookback
+from agent.status_page.page import StatusPage
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
@@ -70,7 +73,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact), clock)
+    board = Board(config.cluster, config.pod, _named_adapters(config))
+    sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
@@ -81,6 +85,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         keeper.fleet,
         _judged_bases(config, keeper),
         fresh_s(config.probes.every),
+        config.alerts.golden_max_age or math.inf,
     )
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)
@@ -109,7 +114,9 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, statuses, keeper.query),
+        routes=Routes(
+            telemetry, statuses, keeper.query, StatusPage(board, Lookback(keeper.history, clock), clock).html
+        ),
         closing=partial(_close, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
@@ -346,10 +353,15 @@ def _traffic(
     return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
 
-def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
+def _named_adapters(config: Config) -> dict[str, list[str]]:
+    """Base -> its adapters, of all that the configuration names, whoever judges them."""
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
+
+
+def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
     group = config.consumer_group
-    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group)
+    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group, board)
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 

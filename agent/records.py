@@ -252,6 +252,7 @@ class NoticeReason(StrEnum):
     SOURCE_MOVED = "source_moved"
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
+    GOLDEN_OLD = "golden_old"  # change event: the golden record in force is older than the policy allows
     NO_LONGER_JUDGED = "no_longer_judged"  # of an open incident: unmonitorable for three rounds, so it stays open
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds: an incident of its own
     CAN_TELL_AGAIN = "can_tell_again"  # resolve of that

@@ -600,7 +600,8 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 # subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
 # retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
 # live_tokenizer, live_template: the first digits of the hashes of what is in place now; live_engine, golden_engine,
-# live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment.
+# live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment, or
+# when the golden record was accepted.
 
 HEADLINES = {
     "degraded": "{subject}: {cause}{affected}{retention}{since}",
@@ -620,6 +621,8 @@ HEADLINES = {
     "source_moved": "{subject}: the engine loaded it from {live_source} (accepted: {golden_source}), within tolerance",
     "tolerated_change": "{subject}: has changed, and is inside your tolerance{strength}",
     "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
+    "golden_old": "{subject}: its golden record was accepted {why}, longer ago than alerts.golden_max_age allows; "
+    "that is no fault of the adapter",
 }
 # The same where no hash is known that says so.
 HEADLINES_UNKNOWN_FILES = {
@@ -660,6 +663,8 @@ SENT_BECAUSE = {
     "source_moved": "the serving engine names another source or another base of the adapter than when it was accepted",
     "tolerated_change": "for three rounds it has been off by more than its noise, and by less than your tolerance",
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
+    "golden_old": "what it is compared with is older than you allow: look at whether its canaries still ask what users "
+    "ask, and enrol it again (gapwatch enrol --replace)",
 }
 A_BASE = "base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.

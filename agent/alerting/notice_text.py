@@ -203,6 +203,11 @@ def _between(after_at: float | None, by_at: float) -> str:
     return span.format(after=_minute(after), by=until)
 
 
+def day_of(at: float) -> str:
+    """``2026-11-24``, UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
+
+
 def _minute(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M}"
 

@@ -22,6 +22,7 @@ from agent.store import client as store
 from agent.store import migrations
 from agent.store.fleet import fleet, watchers
 from agent.store.handover import Wanted, gone_states
+from agent.store.history import History, history
 from agent.store.table_rows import Origin
 from detectors.records import Subject
 
@@ -67,6 +68,11 @@ class StoreReader:
         """Answer one of the on-call questions: columns and rows. Raises Refused, Retryable."""
         columns, rows = self._query(lambda client: store.run_query(client, name, dict(params)))
         return list(columns), [tuple(row) for row in rows]
+
+    def history(self) -> History:
+        """The last day of the cluster, for the status page. Raises AgentError; takes as long as the store does."""
+        last_day: History = self._query(lambda client: history(client, self._config.cluster, self._clock.now()))
+        return last_day
 
     def fleet(self, subjects: Collection[Subject]) -> Fleet | None:
         """What the pods of the cluster have sent about these subjects, and how the others judge them. None without an

@@ -374,7 +374,7 @@ def test_a_configuration_that_names_an_engine_alone_is_a_sidecar_which_needs_no_
 def test_a_witness_owns_nothing_before_its_group_says_so_and_stores_no_traffic(config: Config) -> None:
     parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": "witness"}))
     assert parts.worker is not None and parts.ownership is not None and not parts.stores_traffic
-    assert parts.ownership.owned == frozenset() and len(parts.own) == 4
+    assert parts.ownership.owned == frozenset() and len(parts.own) == 5
     assert parts.traffic not in parts.feeds and len(parts.feeds) == 3
     statuses = parts.routes.parts()
     assert statuses["role"][1].startswith("witness: ") and not statuses["bases"][0]
