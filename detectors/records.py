@@ -26,10 +26,12 @@ THE_BASE = "the base"
 
 
 class SubjectKind(StrEnum):
-    """What a verdict is about: one adapter, or the base that several adapters share."""
+    """What a verdict is about: one adapter, the base that several adapters share, or what answers requests that name
+    this base itself."""
 
     ADAPTER = "adapter"
     BASE = "base"
+    BASE_REQUESTS = "base_requests"
 
 
 Subject = tuple[SubjectKind, str]
@@ -105,6 +107,7 @@ class Cause(StrEnum):
     COMPOSITION_INTERFERENCE = "composition_interference"
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
+    BASE_ANSWERED_BY_ADAPTER = "base_answered_by_adapter"
 
 
 class NamedCause(NamedTuple):

@@ -60,7 +60,8 @@ def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase
     config, folder = settings.config, settings.config.probes.golden_dir
     runner, retokenise = runner_of(config, model), Retokenise(config.scoring.retokenise)
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
-    scorer = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
+    own = model.name if model.name in config.base_requests.values() else ""
+    scorer = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before, own)
     responses = scorer if settings.config.in_process(model) else None
     names = tuple(adapter.name for adapter in model.adapters)
     number = settings.numbers.get(model.name, 0)
