@@ -130,7 +130,8 @@ def log_threshold(config: Config, pods: int = 1) -> float:
 
 def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     """Seconds between rounds -> the processes of the fleet that may page and are judged that often: one a detector that
-    pages for each adapter, or for each base with two adapters or more, in each pod that judges it.
+    pages for each adapter, for each base with two adapters or more, or for the requests that name a base itself, in
+    each pod that judges it.
 
     pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
     canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
@@ -144,7 +145,11 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     for name, own in detectors.items():
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
         for model in config.models:
-            subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
+            subjects = {
+                SubjectKind.ADAPTER: len(model.adapters),
+                SubjectKind.BASE: int(len(model.adapters) > 1),
+                SubjectKind.BASE_REQUESTS: int(model.name in config.base_requests.values()),
+            }
             judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)
             if isinstance(own, OfEnginesAlone):
                 judged = judged[:1] if model.served else []
@@ -279,7 +284,9 @@ def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
 
 
 def _base_of(config: Config) -> dict[str, str]:
-    return {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    adapters = {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    replayed = {model.name for model in config.replayed}
+    return adapters | {base: base for base in config.base_requests.values() if base in replayed}
 
 
 def _models(
@@ -348,7 +355,9 @@ def _traffic(
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
+    sampler = TrafficSampler(
+        config.sampling, names, config.kafka.format, config.kafka.max_record_bytes, config.base_requests
+    )
     counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
     return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 

@@ -233,6 +233,11 @@ class Model(Section):
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
 
+    @property
+    def requested_as(self) -> str:
+        """The name by which requests ask for the base itself."""
+        return self.served.base if self.served and self.served.base else self.name
+
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
         if self.served and not self.replay:
@@ -524,6 +529,18 @@ class Config(Section):
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and self.in_process(model)
+
+    @property
+    def base_requests(self) -> dict[str, str]:
+        """Name by which requests ask for a base itself -> that base; none of a name that an adapter has, or two bases:
+        whose requests these are is not known."""
+        adapters = {adapter.name for model in self.models for adapter in model.adapters}
+        names = [model.requested_as for model in self.models]
+        return {
+            model.requested_as: model.name
+            for model in self.models
+            if names.count(model.requested_as) == 1 and not adapters & {model.requested_as, model.name}
+        }
 
     @property
     def consumer_group(self) -> str:

@@ -364,6 +364,11 @@ _RESPONSES_FIT = (
     "not from the accepted adapter)"
 )
 
+_BASE_REQUESTS_FIT = (
+    "sampled responses to requests that name the base {adapter} fit {author} better than the accepted base ({against} "
+    "of {scored} are clearly not from it)"
+)
+
 BY_RESPONSES = {
     (Cause.ADAPTER_NOT_APPLIED, ""): Text(
         explanation=_RESPONSES_FIT,
@@ -407,6 +412,33 @@ BY_RESPONSES = {
         action="send the same request to each pod by itself (kubectl get pods -o wide), take the faulty ones out of "
         "rotation, then reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
     ),
+    # Requests that name the base: adapter is its name.
+    (Cause.BASE_ANSWERED_BY_ADAPTER, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="send a request for {adapter} without an adapter to each pod by itself (kubectl get pods -o wide), and "
+        "restart the engine that answers it like {other}; if none does, check that the gateway writes the name of "
+        "{other} into its records; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.QUANTISED_BASE, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
+        "the last good release; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, by pod"): Text(
+        explanation=_BASE_REQUESTS_FIT + ", all from {pods}",
+        action="take {pods} out of rotation and restart the engine there; then run gapwatch query responses -p "
+        "subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, pods not known"): Text(
+        explanation=_BASE_REQUESTS_FIT + "; the others are as accepted",
+        action="send the same request to each pod by itself (kubectl get pods -o wide), and restart the engines that "
+        "answer it otherwise; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.UNKNOWN, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
+        "responses -p subject={adapter_argument}",
+    ),
     (Cause.UNKNOWN, ""): Text(
         explanation=_RESPONSES_FIT,
         action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
@@ -420,6 +452,8 @@ AUTHORS = {
     "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
     "fewer bits": "{adapter} on a base of 4-bit weights",
+    "the base in fewer bits": "a 4-bit copy of {adapter}",
+    "half of an adapter": "{other} at about half of its strength",
     "another strength": "{adapter} at another strength",
     "unknown": "something that is not {adapter}",
 }
@@ -667,6 +701,7 @@ SENT_BECAUSE = {
     "ask, and enrol it again (gapwatch enrol --replace)",
 }
 A_BASE = "base {name}"
+BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.
 IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
@@ -735,6 +770,10 @@ MAKE_SCORABLE = (
     "run gapwatch query responses -p subject={adapter_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
+)
+MAKE_SCORABLE_OF_BASE = (
+    "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
+    "records lack is set in scoring.temperature"
 )
 LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"

@@ -28,10 +28,12 @@ THE_FILES = "files"
 
 
 class SubjectKind(StrEnum):
-    """What a verdict is about: one adapter, or the base that several adapters share."""
+    """What a verdict is about: one adapter, the base that several adapters share, or what answers requests that name
+    this base itself."""
 
     ADAPTER = "adapter"
     BASE = "base"
+    BASE_REQUESTS = "base_requests"
 
 
 Subject = tuple[SubjectKind, str]
@@ -110,6 +112,7 @@ class Cause(StrEnum):
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     SERVING_PATH = "serving_path"  # what is written, streamed or sent through chat is not what the engine scores
+    BASE_ANSWERED_BY_ADAPTER = "base_answered_by_adapter"
 
 
 class NamedCause(NamedTuple):

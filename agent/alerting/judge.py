@@ -149,7 +149,8 @@ class Judge:
         for base in lost:
             adapters = self._bases.adapters[base]
             self._state.take(base, adapters, self._state.blank())
-            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
+            own = {*adapters, base}
+            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in own}
             self._own_past_due = True
             for adapter in adapters:
                 self._files.pop(adapter, None)

@@ -54,9 +54,8 @@ def _template(identity: Identity, reason: NoticeReason) -> str:
 def _values(verdict: Verdict) -> dict[str, Any]:
     """What the headlines may use."""
     identity, members = verdict.identity, verdict.members
-    is_base = verdict.subject_kind is SubjectKind.BASE
     return {
-        "subject": text.A_BASE.format(name=verdict.subject) if is_base else verdict.subject,
+        "subject": subject_words(verdict),
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
@@ -76,6 +75,12 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "live_source": identity.live_source,
         "golden_source": identity.golden_source,
     }
+
+
+def subject_words(verdict: Verdict) -> str:
+    """What the verdict is about: the adapter's name, or the base's with what it is."""
+    words = {SubjectKind.BASE: text.A_BASE, SubjectKind.BASE_REQUESTS: text.BASE_REQUESTS}
+    return words.get(verdict.subject_kind, "{name}").format(name=verdict.subject)
 
 
 def _retention(verdict: Verdict) -> str:

@@ -611,3 +611,16 @@ def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(
     assert (reading.topic, reading.group_id, reading.mode) == ("t", "gapwatch.witness.w-0", "group")
     assert witness.consumer_group == "gapwatch.witness"
     assert load(written(tmp_path, GOOD | {"role": "sidecar", "kafka": TRAFFIC})).consumer_group == "gapwatch"
+
+
+def test_requests_ask_for_a_base_by_its_name_or_by_the_one_that_its_engine_lists(tmp_path: Path) -> None:
+    """Where two bases, or a base and an adapter, have that name, nobody knows whose requests they are."""
+
+    def names(*models: dict[str, Any]) -> dict[str, str]:
+        return load(written(tmp_path, {"models": list(models)})).base_requests
+
+    engine, again = asked(base="org/Base"), asked(base="org/Base") | {"name": "again", "adapters": [{"name": "c"}]}
+    other = MORE | {"name": "n"}
+    assert names(engine, other) == {"org/Base": "m", "n": "n"}
+    assert names(engine, again, other) == {"n": "n"}
+    assert names(engine, other | {"adapters": [ONE | {"name": "n"}]}) == {"org/Base": "m"}
