@@ -21,7 +21,7 @@ from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
 from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
+from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_files_accepted, check_identity, identity_of
 from probes.runner import Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
@@ -153,7 +153,8 @@ def _part(
         if isinstance(runner, Listing):
             noticed = _route_facts(runner, golden, scheduled.number, stop)
         else:
-            noticed = _from_files(golden)
+            check_files_accepted(golden)
+            noticed = ()
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -177,11 +178,6 @@ def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tupl
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
     return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
-
-
-def _from_files(golden: Golden) -> tuple[str, ...]:
-    """Two ways to compute differ in every answer: where the record was made on an engine, that is said of the base."""
-    return (f"answers come from the files, accepted were those of {golden.made_on}",) if golden.made_on else ()
 
 
 def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
