@@ -30,8 +30,10 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def world(tmp_path: Path, goldens: Path, server: Server) -> Iterator[World]:
-    """An agent in memory but for its runner, which asks the server over HTTP."""
-    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, "")))
+    """An agent in memory but for its runner, which asks the server over HTTP, and whose budget of a minute is no
+    minute's wait here."""
+    limits = {"requests_a_minute": 10**6, "tokens_a_minute": 10**9}
+    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits))
     with World(tmp_path, goldens, line=Line(runner=cast(memory.Runner, runner))) as opened:
         yield opened
 
@@ -100,7 +102,8 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
     tmp_path: Path, goldens: Path, server: Server, own: dict[str, Any]
 ) -> None:
-    served = {"url": server.url, "base": server.engine.base, "every": 1.0}
+    limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+    served = {"url": server.url, "base": server.engine.base, "every": 1.0, "limits": limits}
     settings = {
         "models": [{"name": "tiny", "served": served, "adapters": [{"name": name} for name in ADAPTERS]}],
         "probes": {"golden_dir": str(goldens), "seed": 5},
