@@ -21,7 +21,7 @@ from probes.runner import AnswersInModes, Stop
 from probes.serving.engine import Listed
 from probes.serving.listed_summary import summary_of
 
-# Draws of a round that are had in other modes, and after an event: a page of 21.5 nats takes 8 draws, all of them apart.
+# Draws of a round that are had in other modes, and after an event: a page of 21.5 nats takes 8 that are all apart.
 DRAWS, DRAWS_AT_EVENT = 4, 12
 # Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
 LONGEST_BLOCK = 128
