@@ -24,7 +24,7 @@ from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
-from detectors.records import BaseRound, FaultReplay
+from detectors.records import BaseRound, FaultReplay, FilesRound
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
@@ -110,7 +110,7 @@ class App:
         self._rounds = self._records = 0
         self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
-        self._n_unjudged = 0
+        self._n_unjudged = self._n_aside = 0
         self._feeds = [(feed, BackOff(type(feed).__name__, parts.clock)) for feed in parts.feeds]
 
     @property
@@ -183,6 +183,9 @@ class App:
         self._beat(now)
         self._save_in_store(now)
         self._settle()
+        if parts.sinks.set_aside != self._n_aside:
+            self._n_aside = parts.sinks.set_aside
+            parts.routes.telemetry.set("gapwatch.findings.aside", self._n_aside)
         return bool(observations)
 
     def _take_over(self, now: float) -> None:
@@ -305,7 +308,7 @@ def _as_findings(observation: Observation) -> list[Finding]:
     match observation:
         case ScoredResponses(round=round, embeddings=embeddings):
             return [*((round,) if round else ()), *embeddings]
-        case FaultReplay():
+        case FaultReplay() | FilesRound():
             return []
         case _:
             return [observation]

@@ -54,9 +54,8 @@ def _template(identity: Identity, reason: NoticeReason) -> str:
 def _values(verdict: Verdict) -> dict[str, Any]:
     """What the headlines may use."""
     identity, members = verdict.identity, verdict.members
-    is_base = verdict.subject_kind is SubjectKind.BASE
     return {
-        "subject": text.A_BASE.format(name=verdict.subject) if is_base else verdict.subject,
+        "subject": subject_words(verdict),
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
@@ -76,6 +75,12 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "live_source": identity.live_source,
         "golden_source": identity.golden_source,
     }
+
+
+def subject_words(verdict: Verdict) -> str:
+    """What the verdict is about: the adapter's name, or the base's with what it is."""
+    words = {SubjectKind.BASE: text.A_BASE, SubjectKind.BASE_REQUESTS: text.BASE_REQUESTS}
+    return words.get(verdict.subject_kind, "{name}").format(name=verdict.subject)
 
 
 def _retention(verdict: Verdict) -> str:
@@ -109,6 +114,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
+        "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
         "last good to first bad round": _bad_since(verdict.onset),
         "retention": _measured_retention(verdict),
@@ -200,6 +206,11 @@ def _between(after_at: float | None, by_at: float) -> str:
     until = f"{by:%H:%M}" if after.date() == by.date() else _minute(by)
     span = text.ONSET_MINUTE if _minute(after) == _minute(by) else text.ONSET
     return span.format(after=_minute(after), by=until)
+
+
+def day_of(at: float) -> str:
+    """``2026-11-24``, UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}"
 
 
 def _minute(at: datetime) -> str:

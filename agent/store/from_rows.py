@@ -90,6 +90,7 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         detail=row["detail"],
         raw=routes["raw"],
         cells=routes[IN_MODES],
+        answered_by=row.get("answered_by", ""),
     )
 
 
