@@ -224,7 +224,8 @@ def configured(folder: Path, goldens: Path, store: ClickHouseServer, model: dict
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
     tmp_path: Path, goldens: Path, server: Server, own: dict[str, Any]
 ) -> None:
-    served = {"url": server.url, "base": server.engine.base, "every": 1.0}
+    limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+    served = {"url": server.url, "base": server.engine.base, "every": 1.0, "limits": limits}
     settings = {
         "models": [{"name": "tiny", "served": served, "adapters": [{"name": name} for name in ADAPTERS]}],
         "probes": {"golden_dir": str(goldens), "seed": 5},
