@@ -136,7 +136,7 @@ def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_wher
     beside: BesideItsFiles, server: Server
 ) -> None:
     def after(in_files: str, in_engine: str) -> Verdict:
-        """The verdict once both have answered: the engine comes first, so that the files' is known in the next round."""
+        """The verdict once both have answered: of the files, which come second in a round, it says so in the next."""
         beside.in_files(in_files)
         server.engine.faults.of_adapter = {} if in_engine == "none" else {"alpha": in_engine}
         beside.turn_both()
