@@ -110,7 +110,7 @@ class App:
         self._rounds = self._records = 0
         self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
-        self._n_unjudged = 0
+        self._n_unjudged = self._n_aside = 0
         self._feeds = [(feed, BackOff(type(feed).__name__, parts.clock)) for feed in parts.feeds]
 
     @property
@@ -183,6 +183,9 @@ class App:
         self._beat(now)
         self._save_in_store(now)
         self._settle()
+        if parts.sinks.set_aside != self._n_aside:
+            self._n_aside = parts.sinks.set_aside
+            parts.routes.telemetry.set("gapwatch.findings.aside", self._n_aside)
         return bool(observations)
 
     def _take_over(self, now: float) -> None:

@@ -233,6 +233,11 @@ class Model(Section):
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
 
+    @property
+    def requested_as(self) -> str:
+        """The name by which requests ask for the base itself."""
+        return self.served.base if self.served and self.served.base else self.name
+
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
         if self.served and not self.replay:
@@ -353,12 +358,14 @@ class Alerts(Section):
     None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
+    golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)
     sidecars: int | None = Field(default=None, ge=1)
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
+    golden_max_age: Duration | None = None
     pagerduty: PagerDuty | None = None
 
     @property
@@ -524,6 +531,18 @@ class Config(Section):
         return self.kafka is not None and self.scoring.enabled and self.in_process(model)
 
     @property
+    def base_requests(self) -> dict[str, str]:
+        """Name by which requests ask for a base itself -> that base; none of a name that an adapter has, or two bases:
+        whose requests these are is not known."""
+        adapters = {adapter.name for model in self.models for adapter in model.adapters}
+        names = [model.requested_as for model in self.models]
+        return {
+            model.requested_as: model.name
+            for model in self.models
+            if names.count(model.requested_as) == 1 and not adapters & {model.requested_as, model.name}
+        }
+
+    @property
     def consumer_group(self) -> str:
         """The consumer group by which what this agent has counted and judged is kept apart in the store; "" without
         Kafka. Witnesses have one together, because a base goes from one to another, and not that of the sidecars."""
@@ -561,6 +580,7 @@ class Config(Section):
             "clickhouse": ("clickhouse", self.clickhouse),
             "pagerduty": ("alerts.pagerduty", self.alerts.pagerduty),
             "prometheus": ("telemetry", None),
+            "status_page": ("telemetry", None),
         }
 
     def adapter(self, name: str) -> tuple[Model, Adapter]:
@@ -597,7 +617,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 def sink_configs(config: Config) -> dict[str, BaseModel]:
     """Name of each sink that is switched on -> its Config, in the order in which they are given findings."""
-    always = {"prometheus", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
+    always = {"prometheus", "status_page", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
     return {
         name: sink_registry.load(name).Config(**_from_section(config, name), **config.sinks.get(name, {}))
         for name in sink_registry.in_order(always | set(config.sinks))

@@ -28,10 +28,12 @@ THE_FILES = "files"
 
 
 class SubjectKind(StrEnum):
-    """What a verdict is about: one adapter, or the base that several adapters share."""
+    """What a verdict is about: one adapter, the base that several adapters share, or what answers requests that name
+    this base itself."""
 
     ADAPTER = "adapter"
     BASE = "base"
+    BASE_REQUESTS = "base_requests"
 
 
 Subject = tuple[SubjectKind, str]
@@ -62,6 +64,7 @@ class Reason(StrEnum):
     TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, canaries have the same token ids
     TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or prompts that render to other token ids
     ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
+    ENGINE_MOVED = "engine_moved"  # healthy: the serving engine says something else of itself, or of its source
     EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a round that is rare with nothing wrong
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
@@ -109,6 +112,7 @@ class Cause(StrEnum):
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     SERVING_PATH = "serving_path"  # what is written, streamed or sent through chat is not what the engine scores
+    BASE_ANSWERED_BY_ADAPTER = "base_answered_by_adapter"
 
 
 class NamedCause(NamedTuple):
@@ -317,6 +321,8 @@ class Identity:
     are hashed together with the chat template
     scheme: of hashing (probes/artefacts/identity.py); hashes of two schemes cannot be compared
     grid: how the base's weights are quantised, in words (probes/artefacts/weight_grid.py); NO_GRID where they are not
+    engine: what the serving engine says of itself, kind, version and settings; source: from where it loaded the
+    adapter, and on which base, by its own list
     """
 
     golden_base: str = ""
@@ -330,6 +336,18 @@ class Identity:
     scheme: int = 1
     golden_grid: str = ""
     live_grid: str = ""
+    golden_engine: str = ""
+    live_engine: str = ""
+    golden_source: str = ""
+    live_source: str = ""
+
+    @property
+    def engine_moved(self) -> bool:
+        return _differ(self.golden_engine, self.live_engine)
+
+    @property
+    def source_moved(self) -> bool:
+        return _differ(self.golden_source, self.live_source)
 
     @property
     def base_moved(self) -> bool:

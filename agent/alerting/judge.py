@@ -15,12 +15,14 @@ import orjson
 import structlog
 
 from agent.alerting.alert_state import AlertState, Reported, States
+from agent.alerting.changes import OldGoldens
 from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
+from agent.alerting.notice_text import day_of
 from agent.alerting.rounds_due import not_judged
 from agent.records import (
     Finding,
@@ -63,6 +65,7 @@ class Judge:
     round; None where it gave no answer in time
     bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
     files_fresh_s: how long a replay of files of this pod is said beside what its engine serves
+    golden_max_age_s: a golden record that is older is reported once, as that
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
@@ -76,12 +79,14 @@ class Judge:
         fleet: AskFleet,
         bases: JudgedBases = EVERYTHING,
         files_fresh_s: float = LEAST_FRESH_S,
+        golden_max_age_s: float = math.inf,
     ) -> None:
         self._state = JudgedState(monitor)
         self._cluster, self._file, self._ask_fleet = cluster, file, fleet
-        self._bases, self._files_fresh_s = bases, files_fresh_s
+        self._bases, self._files_fresh_s, self._golden_max_age_s = bases, files_fresh_s, golden_max_age_s
         self._files: dict[str, FilesReplay] = {}
         self._files_elsewhere: dict[str, FilesReplay] = {}
+        self._accepted_at: dict[str, float] = {}  # when the golden records in force were
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
@@ -144,13 +149,15 @@ class Judge:
         for base in lost:
             adapters = self._bases.adapters[base]
             self._state.take(base, adapters, self._state.blank())
-            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
+            own = {*adapters, base}
+            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in own}
             self._own_past_due = True
             for adapter in adapters:
                 self._files.pop(adapter, None)
                 self._files_elsewhere.pop(adapter, None)
                 self._reasons.pop(adapter, None)
                 self._accepted_why.pop(adapter, None)
+                self._accepted_at.pop(adapter, None)
             self._owned.discard(base)
             self._waits.pop(base, None)
         return closed
@@ -301,12 +308,22 @@ class Judge:
         return self._ask_fleet(sorted(subjects | bases)) if verdicts else None
 
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
-        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet)
+        old = self._old_goldens(now)
+        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet, old)
         return notices
+
+    def _old_goldens(self, now: float) -> OldGoldens:
+        """Of the records that are in force here; without one it is another question whether it is old."""
+        return {
+            adapter: (self._state.goldens[adapter], day_of(at))
+            for adapter, at in self._accepted_at.items()
+            if now - at > self._golden_max_age_s and adapter in self._state.goldens
+        }
 
     def _accept(self, accepted: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""
         self._reasons[accepted.adapter] = accepted.why
+        self._accepted_at[accepted.adapter] = accepted.accepted_at
         self._in_force(accepted.adapter, accepted.golden)
 
     def _in_force(self, adapter: str, golden: str) -> None:

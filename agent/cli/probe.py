@@ -44,6 +44,9 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
         config.adapter(name)
+    for model in config.models:
+        if wanted & {adapter.name for adapter in model.adapters} and (why := config.left_to_others.get(model.name)):
+            say(f"[yellow]![/yellow] {escape(why)}")
     probed = [done for model in config.replayed if (done := _probed(config, model, wanted)) is not None]
     verdicts = [verdict for done in probed for verdict in done.verdicts]
     if json:

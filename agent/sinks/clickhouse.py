@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import threading
 import uuid
 from collections import deque
@@ -283,7 +284,8 @@ def _is_bad_data(error: Exception) -> bool:
     code = getattr(error, "code", None)
     if code is not None:
         return code in BAD_DATA
-    return type(error).__name__ in ("DataError", "ProgrammingError") or isinstance(error, TypeError | ValueError)
+    names, numbers = ("DataError", "ProgrammingError"), (OverflowError, struct.error)  # of one that fits no column
+    return type(error).__name__ in names or isinstance(error, (TypeError, ValueError, *numbers))
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.records import Flip, GoldenAccepted
 from agent.store.table_rows import (
+    ENGINES,
     GRIDS,
     NAN,
     Origin,
@@ -99,7 +100,7 @@ def round_row(member: Round) -> Row:
         "retention_n": len(held_out),
         **{name: mean([getattr(m, name) for m in member.measurements]) for name in MEANS},
         **identity_columns(member.identity),
-        **fields_of(member.identity, GRIDS),
+        **fields_of(member.identity, (*GRIDS, *ENGINES)),
     }
 
 

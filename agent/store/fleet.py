@@ -213,7 +213,7 @@ def _judged(
     for pod, kind, subject, base, measured, is_blind, has_changed in rows:
         own = [blind for name, of_base, blind in members if (name, of_base) == (pod, base)]
         # A base is unmonitorable, too, where all but one of its members are measured.
-        blind = bool(is_blind) and (kind == SubjectKind.ADAPTER or all(own))
+        blind = bool(is_blind) and (kind != SubjectKind.BASE or all(own))
         status = measured or before.get((pod, kind, subject), "")
         how = JudgedBy(status == Status.DEGRADED, blind, bool(has_changed))
         key = state_key(SubjectKind(kind), subject)

@@ -69,7 +69,8 @@ def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase
     files = _watched_files(config, model) if config.by_engine(model) and config.in_process(model) else None
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
     by_files = files.runner if files else runner
-    scorer = ResponseScorer(by_files, settings.scoring, settings.sampler, retokenise, kept, before)
+    own = model.name if model.name in config.base_requests.values() else ""
+    scorer = ResponseScorer(by_files, settings.scoring, settings.sampler, retokenise, kept, before, own)
     responses = scorer if settings.config.in_process(model) else None
     names = tuple(adapter.name for adapter in model.adapters)
     number = settings.numbers.get(model.name, 0)

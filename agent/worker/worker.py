@@ -22,7 +22,7 @@ import structlog
 from agent.clock import Clock
 from agent.records import Finding, Flip, GoldenAccepted, TrafficBatch
 from agent.trouble import Trouble
-from agent.worker.backlog import Backlog
+from agent.worker.backlog import Backlog, with_base_requests
 from agent.worker.canary_feed import CanaryResult, blocked_round
 from agent.worker.cause_replays import CauseReplays
 from agent.worker.goldens import Goldens
@@ -151,8 +151,9 @@ class Worker:
         self._bases = {base.name: base for base in bases}
         self._owned = frozenset(self._bases)
         self._schedule, self._clock = schedule, clock
-        self._base_of = {name: base.name for base in bases if base.responses for name in base.adapters}
-        self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
+        queues = with_base_requests({base.name: base.adapters for base in bases})
+        self._base_of = {name: base.name for base in bases if base.responses for name in queues[base.name]}
+        self._backlogs = {base: Backlog(names, backlog) for base, names in queues.items()}
         self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
         self._results: Results[Result] = Results(receivers)
         self._latest: dict[str, _LatestRound] = {}

@@ -173,7 +173,7 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         (
             {"sinks": {"pigeon": {}}},
             "sinks.pigeon",
-            "this key, wanted one of: clickhouse, memory",
+            "this key, wanted one of: clickhouse, dead_mans_switch, memory",
         ),
         (
             {"sinks": {"memory": {"keep": 0}}},
@@ -373,7 +373,7 @@ def test_sinks_are_on_by_their_section_or_by_their_key_and_pagerduty_is_first(tm
     more = {"pagerduty": {"throttle_s": 5}, "clickhouse": {"max_rows": 9}, "memory": {"keep": 7}}
     config = load(written(tmp_path, GOOD | {"alerts": pager, "clickhouse": {"store_text": True}, "sinks": more}))
     sinks = {name: own.model_dump() for name, own in sink_configs(config).items()}
-    assert list(sinks) == ["pagerduty", "clickhouse", "memory", "prometheus"]
+    assert list(sinks) == ["pagerduty", "clickhouse", "memory", "prometheus", "status_page"]
     assert (sinks["pagerduty"]["routing_key_file"], sinks["pagerduty"]["throttle_s"]) == (tmp_path / "key", 5.0)
     assert sinks["pagerduty"]["dashboard_url"] == "https://grafana"
     assert (sinks["clickhouse"]["store_text"], sinks["clickhouse"]["max_rows"]) == (True, 9)
@@ -611,3 +611,16 @@ def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(
     assert (reading.topic, reading.group_id, reading.mode) == ("t", "gapwatch.witness.w-0", "group")
     assert witness.consumer_group == "gapwatch.witness"
     assert load(written(tmp_path, GOOD | {"role": "sidecar", "kafka": TRAFFIC})).consumer_group == "gapwatch"
+
+
+def test_requests_ask_for_a_base_by_its_name_or_by_the_one_that_its_engine_lists(tmp_path: Path) -> None:
+    """Where two bases, or a base and an adapter, have that name, nobody knows whose requests they are."""
+
+    def names(*models: dict[str, Any]) -> dict[str, str]:
+        return load(written(tmp_path, {"models": list(models)})).base_requests
+
+    engine, again = asked(base="org/Base"), asked(base="org/Base") | {"name": "again", "adapters": [{"name": "c"}]}
+    other = MORE | {"name": "n"}
+    assert names(engine, other) == {"org/Base": "m", "n": "n"}
+    assert names(engine, again, other) == {"n": "n"}
+    assert names(engine, other | {"adapters": [ONE | {"name": "n"}]}) == {"org/Base": "m"}

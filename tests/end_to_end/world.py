@@ -99,7 +99,8 @@ class World:
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.scorer = ResponseScorer(line.files.runner if line.files else self.runner, line.scoring)
+        by_files = line.files.runner if line.files else self.runner
+        self.scorer = ResponseScorer(by_files, line.scoring, base="tiny")
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         schedule = line.schedule
         canaries = CanaryFeed({"tiny": ADAPTERS}, schedule.every_s if schedule.canaries else None)
@@ -111,7 +112,7 @@ class World:
         self.judge = Judge(monitor, "test", StateFile(folder), line.fleet, JudgedBases({"tiny": ADAPTERS}))
         self.judge.gained(["tiny"], self.clock.now(), at_start=True)
         sinks = Sinks([self.sink, *others])
-        sampler = TrafficSampler(sampling, ADAPTERS)
+        sampler = TrafficSampler(sampling, ADAPTERS, bases={"tiny": "tiny"})
         consumer = MemoryConsumer(self.topic)
         self.traffic = TrafficFeed(consumer, sampler, dict, self.judge.judged, flush=sinks.flush)
         self.app = App(

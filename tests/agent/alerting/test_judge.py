@@ -357,3 +357,13 @@ def test_what_this_pod_replayed_counts_before_another_and_not_for_ever(tmp_path:
     assert "the files do not answer as accepted either (replayed in this pod" in opened.details["seen"]
     later = verdicts(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 3), late))["router"]
     assert "the files are as accepted (replayed by witness-0" in later.explanation
+
+
+def test_a_golden_record_older_than_the_policy_is_one_change_event(tmp_path: Path) -> None:
+    monitor = Monitor(Rules(Tolerances(), 20.0))
+    agent = Judge(monitor, "prod", StateFile(tmp_path), lambda _: ALONE, golden_max_age_s=90 * 86_400.0)
+    day_s, now = 86_400.0, 1_790_000_000.0
+    for adapter, age in (("router", 91), ("rewriter", 89)):
+        agent(GoldenAccepted(adapter, "smol", f"sha256:{adapter}", "", "first", now - age * day_s, b""), now)
+    found = [notices(agent(make_base_round(HEALTHY, number), now + 60 * number)) for number in range(3)]
+    assert found == [[("router", "golden_old")], [], []]

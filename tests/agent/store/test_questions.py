@@ -19,6 +19,7 @@ from detectors.records import (
     Cause,
     FilesCheck,
     FilesState,
+    Identity,
     KnownBy,
     Onset,
     Reason,
@@ -275,6 +276,17 @@ def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_schem
         (ROUTER, 3, ["chat template", "adapter"]),
     ]
     assert (seen[0]["template_before"], seen[0]["live_template"]) == ("sha256:t1", "sha256:t2")
+
+
+@embedded
+def test_of_an_engine_whose_files_nobody_hashes_the_change_is_what_it_says_of_itself(migrated: store.Client) -> None:
+    before = Identity(live_engine="vllm 0.32.0, aa", live_source="v1 on smollm2")
+    after = replace(before, live_engine="vllm 0.33.0, bb", live_source="v2 on smollm2")
+    rounds = enumerate((before, before, after))
+    insert(migrated, *(findings.base_round(i, NOW - 180 + 60 * i, identity=identity) for i, identity in rounds))
+    insert(migrated, findings.alarm(NOW - 60, subject=ROUTER))
+    changed = [(row["round"], row["changed"]) for row in answers(migrated, "identity", subject=ROUTER)]
+    assert changed == [(2, ["engine", "source in the engine"])] * 2
 
 
 @pytest.mark.parametrize(("scheme", "wanted"), [(1, ["chat template"]), (2, ["tokenizer", "chat template"])])
