@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from agent.cli.enrol import EnrolOptions, enrol_adapter
+from agent.cli.probe import HEALTHY, probe_now
 from agent.errors import Refused
 from agent.worker.goldens import Goldens
 from detectors.canaries.tolerance import Tolerances, draw_scores
@@ -191,13 +192,19 @@ def test_the_command_refuses_an_engine_that_was_always_wrong(
     assert newest(tmp_path / "golden", "alpha") == copied
 
 
-def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(tmp_path: Path, shim: Server) -> None:
+def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(
+    tmp_path: Path, shim: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = configuration(tmp_path, shim)
     shim.engine.faults.scored_as_base.add("alpha")
     assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 0
     made = the_record(tmp_path)
     assert made.made_on.endswith("scoring token by token")
     assert any("scoring in the prompt is blind for alpha" in words for words in made.unrecorded)
+    capsys.readouterr()
+    assert probe_now(config, ["alpha"], json=False) == HEALTHY
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "alpha: answered by vllm 0.33" in said and "scoring token by token; scoring in the prompt is blind" in said
 
 
 def test_an_engine_that_takes_strengths_records_the_curve_that_its_files_would(shim: Server) -> None:
