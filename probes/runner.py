@@ -13,14 +13,14 @@ tests/probes/test_every_runner.py holds every file in probes/runners/ to this. H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from detectors.diagnosis.name_encoding import part_of
-from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
+from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Mode, Reason, Summary
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
 from probes.serving.engine import Listed
@@ -303,6 +303,27 @@ class Listing(Protocol):
 
     def made_on(self, adapter: str) -> str:
         """Which engine answers for this adapter and by which route, in words, for a golden record."""
+
+
+@runtime_checkable
+class AnswersInModes(Protocol):
+    """A runner that can be had answer as users are answered, and not only score a given text."""
+
+    def modes(self) -> tuple[Mode, ...]:
+        """In which it can be; none where it gives no log-probabilities of what it writes. Raises Unreplayable."""
+
+    def written(
+        self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
+    ) -> Listed | None:
+        """What it writes greedily after the replay's prompt, as many tokens as are given there at most, in these modes
+        of its own; None after ``stop()``. Raises like ``run``.
+
+        messages: that the prompt was rendered from, for the chat endpoint
+        """
+
+    def has_news(self) -> bool:
+        """Was it looked at for the first time, or an event noticed, since it was last had answer in modes before a
+        ``refresh``?"""
 
 
 @runtime_checkable

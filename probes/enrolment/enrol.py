@@ -21,6 +21,7 @@ from probes.canaries.route_probes import drawn, probes_of
 from probes.canaries.schedule import mean_tokens, sizes
 from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
+from probes.enrolment.mode_noise import with_mode_floors
 from probes.enrolment.noise_battery import (
     SecondRunner,
     largest,
@@ -89,10 +90,13 @@ def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: Sec
     curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
         golden = _with_noise_and_power(started.context, curved, settings, other)
+    sample = sampled(_references(golden), settings.battery_canaries, settings.seed)
+    golden, unwatched = with_mode_floors(started.context, golden, sample, settings.tolerances)
     missing = (
         *left_out(started.ready, started.context.others),
         *unchecked(golden.canaries, settings.max_new_tokens),
         *started.findings,
+        *unwatched,
         *(_unseen_by_engine(golden) if isinstance(runner, Listing) else ()),
     )
     golden = replace(golden, unrecorded=missing)
@@ -257,6 +261,7 @@ def _with_noise_and_power(
 ) -> Golden:
     """The same with noise floors, and with the statistical power that its selected canaries have."""
     battery, floors = _noise(context, curved, settings, second)
+    present = context.runner.identity(context.adapter)
     final = replace(
         curved,
         canaries=_with_floors(curved.canaries, floors),
@@ -265,6 +270,8 @@ def _with_noise_and_power(
         why=settings.why,
         previous=settings.previous,
         made_on=context.runner.made_on(context.adapter) if isinstance(context.runner, Listing) else "",
+        engine=present.live_engine,
+        source=present.live_source,
     )
     pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
     alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))

@@ -9,7 +9,7 @@ injects faults. No torch here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectors.records import Floats, Identity, Reason
+from detectors.records import Floats, Identity, Mode, Reason
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
@@ -34,7 +34,7 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.engine_events import EngineState, events_in_words, state_of
+from probes.serving.engine_events import EngineState, engine_in_words, events_in_words, source_in_words, state_of
 from probes.serving.limited_engine import LimitedEngine, LoadGuard, SteadyTime, Stopped
 from probes.serving.listed_summary import first, summary_of, whole_of
 from probes.serving.load_limits import LoadLimits
@@ -91,7 +91,8 @@ class _Connection:
 
 
 class Runner:
-    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``.
+    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``
+    and ``AnswersInModes``.
 
     models: the engine's list at the last look; clock: None for the machine's
     """
@@ -112,6 +113,8 @@ class Runner:
         self._routes: dict[str, Route] = {}
         self._state: EngineState | None = None
         self._events: tuple[str, ...] = ()
+        # Stands until the refresh after answers in modes: the round that they were news for was had then.
+        self._has_news, self._news_was_used = False, False
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -168,6 +171,37 @@ class Runner:
             return ()
         return tuple(answered.listed.tokens.tolist())
 
+    def modes(self) -> tuple[Mode, ...]:
+        capabilities = self._connected().capabilities
+        return (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+
+    def written(
+        self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
+    ) -> Listed | None:
+        """In one request; warm, in one more before it, so that there is a prefix to be found."""
+        model = self._check(replay.target)
+        self._check_length(replay)
+        listed, warm = replay.listed or self.most_listed(), Mode.WARM in modes
+        request = replace(
+            self._request(model, replay.prompt, listed, cold=not warm),
+            warm=warm,
+            streamed=Mode.STREAMED in modes,
+            messages=tuple(messages) if Mode.CHAT in modes else (),
+        )
+        engine = self._connected().engine
+        self._news_was_used = True
+        try:
+            with self._guard.until(stop):
+                if warm:
+                    engine.generate(replace(request, listed=1, streamed=False, messages=()), 1)
+                answered = engine.generate(request, len(replay.forced))
+        except Stopped:
+            return None
+        return first(answered.listed, listed)
+
+    def has_news(self) -> bool:
+        return self._has_news
+
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")
 
@@ -191,8 +225,14 @@ class Runner:
         return self._decoded[key]
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
-        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it."""
-        return Identity(live_adapter=self._adapter_hash(adapter, scheme) if adapter else "", scheme=scheme)
+        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it; and what
+        the engine said of itself at the last look."""
+        return Identity(
+            live_adapter=self._adapter_hash(adapter, scheme) if adapter else "",
+            scheme=scheme,
+            live_engine=engine_in_words(self._state),
+            live_source=source_in_words(self._state, adapter) if adapter else "",
+        )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What the engine says of it that is not as configured, and what is another one there than at the look before
@@ -311,10 +351,13 @@ class Runner:
         self.models = connection.engine.models()
         state = EngineState(connection.engine.identity(), self.models)
         self._events = events_in_words(self._state, state) if self._state else ()
+        self._has_news = bool(self._state is None or self._events or (self._has_news and not self._news_was_used))
+        self._news_was_used = False
         self._state = state
         if self._events:
             connection.check.forget()
             self._routes.clear()
+            self._of_strangers = None
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}

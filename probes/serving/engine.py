@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from detectors.records import Floats, Ints
+from detectors.records import Floats, Ints, Mode
 
 # Called between the requests of one call: it may wait, and ends the call with what it raises.
 Between = Callable[[], None]
@@ -63,6 +63,7 @@ class Capabilities:
     routes: the best first; most_listed: tokens that it lists at a position at most; tokenizes: it renders chats and
     gives token ids; takes_ids: prompts may be token ids; isolates: a request may be kept from the cache of prefixes
     context: most tokens of prompt and answer, None unknown; vocabulary: tokens in it, None unknown
+    modes: beside WRITTEN, in which ``generate`` can have it answer
     strengths: a request may name the strength at which the adapter answers
     """
 
@@ -73,6 +74,7 @@ class Capabilities:
     isolates: bool
     context: int | None = None
     vocabulary: int | None = None
+    modes: tuple[Mode, ...] = ()
     strengths: bool = False
 
 
@@ -120,6 +122,10 @@ class Answered:
 class Request:
     """model: name in the engine's list; prompt: token ids, at least one; listed: tokens wanted at each position
     salt: keeps it from prefixes that requests with another salt have cached, "" for none
+    warm: what is written may be computed from whatever prefix is cached, where the engine is asked for that; without it
+    an engine that can is kept from its cache
+    streamed: what is written comes as a stream; messages: the chat that the prompt was rendered from, where the chat
+    endpoint is to answer it, which has to render it alike; both where the engine's capabilities name the mode
     strength: of the adapter, in units of that at which the engine serves it; another than 1 only where the engine takes
     one (``Capabilities.strengths``)
     """
@@ -128,6 +134,9 @@ class Request:
     prompt: tuple[int, ...]
     listed: int = 1
     salt: str = ""
+    warm: bool = False
+    streamed: bool = False
+    messages: tuple[Mapping[str, str], ...] = ()
     strength: float = 1.0
 
 

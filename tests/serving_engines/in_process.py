@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from detectors.records import Floats
-from probes.errors import BadNumbers, EngineAway
+from detectors.records import Floats, Mode
+from probes.errors import BadNumbers, EngineAway, Unreplayable
 from probes.model import toy_language as toy
 from probes.runners.memory import Config, Runner
 from probes.serving.engine import (
@@ -30,8 +30,8 @@ LANGUAGE = Runner(Config())
 
 
 class Engine:
-    """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it answered
-
+    """away: why it does not answer, "" while it does; listed_twice: a name; requests: all that it scored; written: all
+    after which it wrote; modes: as of ``Capabilities``; no_chat: why its chat endpoint does not answer
     strengths: requests may name one; closed: how often it was
     """
 
@@ -42,10 +42,18 @@ class Engine:
         self.away, self.listed_twice, self.version = "", "", "1"
         self.strengths, self.closed = False, 0
         self.requests: list[tuple[Request, Route]] = []
+        self.modes: tuple[Mode, ...] = ()
+        self.no_chat = ""
+        self.written: list[Request] = []
 
     def capabilities(self) -> Capabilities:
         self._answers()
-        return Capabilities(self.routes, self.most_listed, True, True, True, 2048, toy.VOCABULARY, self.strengths)
+        routes = self.routes
+        if self.modes and Route.GENERATED not in routes:
+            routes = (*routes, Route.GENERATED)
+        return Capabilities(
+            routes, self.most_listed, True, True, True, 2048, toy.VOCABULARY, self.modes, self.strengths
+        )
 
     def models(self) -> tuple[ServedModel, ...]:
         self._answers()
@@ -76,7 +84,13 @@ class Engine:
 
     def generate(self, request: Request, tokens: int) -> Answered:
         self._answers()
-        made = self.toy.generated(request.model, request.prompt, tokens, request.salt)
+        self.written.append(request)
+        at_chat = bool(request.messages)
+        if at_chat and self.no_chat:
+            raise Unreplayable("the engine's answer", self.no_chat)
+        made = self.toy.generated(
+            request.model, request.prompt, tokens, request.salt, request.streamed, at_chat=at_chat
+        )
         return Answered(listing(made.rows, made.tokens, request.listed), request.prompt, ended=made.ended)
 
     def encode(self, model: str, text: str) -> tuple[int, ...]:  # noqa: ARG002

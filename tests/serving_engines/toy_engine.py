@@ -29,7 +29,9 @@ class Faults:
     unknown_is_base: requests for unknown names are answered by the base
     scored_as_base: adapters whose prompts are scored by the base, while generation is right (lm_head adapters)
     stale_cache: a reload in place leaves the prefixes that were computed before it
-    streams_base: answers are the base's where they are streamed
+    streams_base: answers are the base's where they are streamed; chats_base: where the chat endpoint gives them;
+    writes_base: where they are written, and not where they are scored
+    base_after: they are the base's where they are written after a prompt of more tokens than this
     """
 
     of_adapter: dict[str, str] = field(default_factory=dict)
@@ -40,6 +42,14 @@ class Faults:
     scored_as_base: set[str] = field(default_factory=set)
     stale_cache: bool = False
     streams_base: bool = False
+    chats_base: bool = False
+    writes_base: bool = False
+    base_after: int = 10**9
+
+    def answers_with_base(self, prompt: int, streamed: bool, at_chat: bool) -> bool:
+        """Does it where an adapter's words are asked for?"""
+        in_mode = (streamed and self.streams_base) or (at_chat and self.chats_base)
+        return self.writes_base or in_mode or prompt > self.base_after
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,15 @@ class ToyEngine:
         salt: str = "",
         streamed: bool = False,
         allowed: Sequence[int] | None = None,
+        at_chat: bool = False,
     ) -> Continuation:
         """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt.
 
         allowed: tokens that a mask leaves, None for all; log-probabilities are those from before it
         """
-        adapter = None if streamed and self.faults.streams_base else self._adapter(model)
+        # A mask makes it a walk, which scores.
+        is_base = allowed is None and self.faults.answers_with_base(len(prompt), streamed, at_chat)
+        adapter = None if is_base else self._adapter(model)
         cached, computed_by = self._prefix(model, prompt, salt)
         text, rows = list(prompt), list[Floats]()
         while len(rows) < most:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
 from probes.serving.common_paths import MODELS, model_cards, token_ids
@@ -90,7 +91,7 @@ class Engine:
             context, vocabulary = whole_or_none((meta or {}).get("n_ctx")), whole_or_none((meta or {}).get("n_vocab"))
         most = min(MOST_WANTED, vocabulary or MOST_WANTED)
         routes = (Route.WALK, Route.GENERATED)
-        return Capabilities(routes, most, True, True, True, context, vocabulary, strengths=True)
+        return Capabilities(routes, most, True, True, True, context, vocabulary, (Mode.WARM,), strengths=True)
 
     def models(self) -> tuple[ServedModel, ...]:
         with reading(self._at(MODELS)):
@@ -122,7 +123,8 @@ class Engine:
 
     def generate(self, request: Request, tokens: int) -> Answered:
         subject = self._subject(request)
-        answer = self._completed(request, request.prompt, subject, {"n_predict": tokens})
+        more = {"n_predict": tokens, "cache_prompt": request.warm}
+        answer = self._completed(request, request.prompt, subject, more)
         with reading(self._at(COMPLETION)):
             words, ended = text(answer["content"]), answer["stop_type"] == "eos"
         # It goes on beyond the limit to the end of a character of several tokens.
