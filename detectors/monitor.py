@@ -11,7 +11,17 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Subject, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Evidence,
+    FaultReplay,
+    FilesReplay,
+    FilesRound,
+    Reason,
+    Subject,
+    SubjectKind,
+    Verdict,
+)
 from detectors.registry import (
     CalibratesSampler,
     ComparesWithAdapters,
@@ -32,6 +42,7 @@ from detectors.verdicts import fusion
 from detectors.verdicts.canary_incidents import CanaryIncidents
 from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.three_way import files_replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +50,13 @@ class Judged:
     """evidence: one level of each process that the record moved; verdicts: members in their order, then their base.
 
     calibrations: of the adapters whose responses say by which sampler their tokens are drawn
+    files: of the adapters that were replayed from their files, how these answered
     """
 
     evidence: tuple[Evidence, ...]
     verdicts: tuple[Verdict, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
+    files: tuple[FilesReplay, ...] = ()
 
 
 def default_configs(tolerances: Tolerances) -> dict[str, Any]:
@@ -99,10 +112,11 @@ class Monitor:
         }
         return frozenset(canaries | adapters | bases | requests)
 
-    def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay) -> Judged:
+    def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay | FilesRound) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
         one where they say more than the canaries do (fusion.py). Replayed faults are no evidence: they name the cause
-        of incidents that are open, and only these have a verdict.
+        of incidents that are open, and only these have a verdict. Nor is a round of the files of a base whose engine
+        answers its canaries.
 
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
@@ -116,6 +130,8 @@ class Monitor:
             case FaultReplay():
                 renamed = self._canaries.rename(record, self._latest_canaries)
                 return Judged((), tuple(map(self._with_responses, renamed)))
+            case FilesRound():
+                return Judged((), files=files_replays(record.round, self._rules.tolerances))
             case Embedding():
                 self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
                 return Judged(evidence)
@@ -233,7 +249,8 @@ class Monitor:
     def _judge_canaries(self, record: BaseRound, evidence: tuple[Evidence, ...]) -> Judged:
         verdicts = self._canaries.decide(record, evidence)
         self._restart_decided(verdicts, BaseRound)
-        return Judged(evidence, tuple(map(self._with_responses, verdicts)))
+        files = files_replays(record, self._rules.tolerances)
+        return Judged(evidence, tuple(map(self._with_responses, verdicts)), files=files)
 
     def _with_responses(self, canary: Verdict) -> Verdict:
         """The verdict of canaries with what responses and embeddings say beside it."""

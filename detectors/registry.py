@@ -123,6 +123,14 @@ class SeveralStreams(Protocol):
 
 
 @runtime_checkable
+class OfEnginesAlone(Protocol):
+    """Settings of a detector that has something to read only where a base is asked of a serving engine."""
+
+    @property
+    def of_engines_alone(self) -> bool: ...
+
+
+@runtime_checkable
 class ThresholdAware(Protocol):
     """Settings of a detector that bounds what one observation may add by the threshold of the fleet."""
 

@@ -20,6 +20,7 @@ from probes.errors import DamagedGolden, Refused
 from probes.golden.archive import adapter_before, look_up, newest, read_bytes, save_bytes
 from probes.golden.codec import content_hash
 from probes.golden.record import Golden, Unmonitorable
+from probes.golden.smallest_loss import smallest_loss
 from probes.golden.weights import accepted_adapter
 
 log = structlog.get_logger(__name__)
@@ -58,8 +59,7 @@ class Goldens:
         if not isinstance(golden, Golden):
             return None
         previous = before.hash if isinstance(before, Golden) else golden.previous
-        data = read_bytes(self._folder, golden.hash)
-        return GoldenAccepted(adapter, self._base, golden.hash, previous, golden.why, golden.created_at, data)
+        return _accepted(golden, self._base, previous, read_bytes(self._folder, golden.hash))
 
     def _wanted(self, adapter: str, in_force: Golden) -> str:
         """The hash to use: the one in force while a damaged file hides which is newest, "" where there is none."""
@@ -95,6 +95,17 @@ class Goldens:
             log.warning("golden_not_restored", adapter=adapter, why=str(error))
             return False
         return True
+
+
+def _accepted(golden: Golden, base: str, previous: str, data: bytes) -> GoldenAccepted:
+    loss = smallest_loss(golden)
+    return GoldenAccepted(
+        *(golden.adapter, base, golden.hash, previous, golden.why, golden.created_at, data),
+        smallest_loss=1 - loss.strength if loss else None,
+        draws=(loss.draws or 0) if loss else 0,
+        tolerance=golden.tolerances.allowed_deviation(golden.adapter),
+        made_on=golden.made_on,
+    )
 
 
 def kept_before(folder: Path, golden: Golden) -> Path | None:

@@ -40,19 +40,19 @@ PLAIN, NUCLEUS = SamplingParameters(1.0), SamplingParameters(0.7, top_p=0.9)
 LOG_A = math.log(8 * 525_960.0)
 RUNS, A_ROUND, MOST, HEALTHY = 200, 4, 4_000, 20_000
 # Responses of a cell, and how many of them are scored, and summed over exactly.
-KEPT, COUNT, EXACT = 96, 32, 8
+KEPT, COUNT, EXACT = 96, 24, 4
 OTHERS = (3, 40)
 
 
 def figures(runner: Runner, quick: bool) -> Iterator[Figure]:
-    count = 8 if quick else COUNT
-    yield from _exact(runner, 4 if quick else EXACT)
+    count = 4 if quick else COUNT
+    yield from _exact(runner, 1 if quick else EXACT)
     scores = {name: _scored(runner, _of_base(runner, name, name, count)) for name in ADAPTERS}
     as_accepted = [score for name in ADAPTERS for score in _scored(runner, _of_base(runner, name, "base", count))]
     for adapters in OTHERS:
         yield from _delays(scores, adapters, quick)
     yield from _quiet(as_accepted, quick)
-    yield from _cost(runner, 4 if quick else 16)
+    yield from _cost(runner, 2 if quick else 8)
 
 
 def _of_base(runner: Runner, adapter: str, writer: str, count: int) -> list[ScoringJob]:
@@ -161,12 +161,12 @@ def _cost(runner: Runner, count: int) -> Iterator[Figure]:
     base = _of_base(runner, ADAPTERS[0], "base", count)
     plain = jobs(runner, Cell(ADAPTERS[0], "base", PLAIN, KEPT))[:count]
     seconds: dict[str, list[float]] = {}
-    for _ in range(3):
+    for _ in range(2):
         for name, own, passes in (("adapter", plain, 2), ("base", base, 2), ("fewest", base, 0)):
             began = time.perf_counter()
             runner.score(own, lambda: False, ScoringOptions(passes=passes))
             seconds.setdefault(name, []).append(time.perf_counter() - began)
     best = {name: min(each) for name, each in seconds.items()}
     yield context("time of a response of the base over one of an adapter", best["base"] / best["adapter"], "x")
-    one = (best["base"] - best["fewest"]) / 2 / best["adapter"]
-    yield context("time of each adapter more that a response of the base is scored against, over it", one, "x")
+    further = (best["base"] - best["fewest"]) / 2 / best["adapter"]
+    yield context("time of each adapter more that a response of the base is scored against, over it", further, "x")

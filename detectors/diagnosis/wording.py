@@ -108,6 +108,8 @@ def canary_variant(diagnosis: Diagnosis) -> str:
             return _changed_part(diagnosis.identity)
         case Cause.SHARED_CACHE:
             return "warm" if diagnosis.cache else "always"
+        case Cause.SERVING_PATH:
+            return diagnosis.mode.mode.value if diagnosis.mode else ""
         case Cause.ONE_REPLICA:
             return "by pod" if diagnosis.replicas and diagnosis.replicas.pods else "by canaries"
         case _:
@@ -237,6 +239,9 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
     if diagnosis.cache:
         cache = diagnosis.cache
         values |= {"cold": cache.cold, "warm": cache.warm, "previous": cache.previous}
+    if diagnosis.mode:
+        gap = diagnosis.mode
+        values |= {"apart": gap.apart, "had": gap.had, "shift": 100 * gap.shift}
     if diagnosis.replicas:
         replicas = diagnosis.replicas
         theirs = _of_canaries(replicas.diagnosis, tuple(beside_the_cause(replicas.diagnosis)))

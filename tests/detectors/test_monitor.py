@@ -20,7 +20,7 @@ from detectors.verdicts.incident import Rules
 from tests.detectors.record_streams import of_second_base
 from tests.detectors.record_streams import traffic_round as make_traffic_round
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round
-from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round
+from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round, with_cells
 
 THRESHOLD = log_threshold(stream_rounds_per_year({60.0: 4}), 1.0)
 RULES = Rules(Tolerances(), THRESHOLD)
@@ -362,7 +362,7 @@ def two_bases() -> list[BaseRound | TrafficRound | Embedding]:
     records: list[BaseRound | TrafficRound | Embedding] = []
     for number in range(45):
         fault = "not_applied" if 8 <= number < 15 else "edge" if number < 8 else "healthy"
-        canaries = make_base_round(ALL | {"router": fault, "rewriter": "edge"}, number)
+        canaries = with_cells(make_base_round(ALL | {"router": fault, "rewriter": "edge"}, number))
         responses = make_traffic_round("broken" if 9 <= number < 12 else "healthy", number, 3)
         requests = make_traffic_round("broken" if 12 <= number < 16 else "healthy", number, 3, "smol", ADAPTERS)
         both = replace(responses, adapters=ADAPTERS, scores=(*responses.scores, *requests.scores))

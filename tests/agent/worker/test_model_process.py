@@ -321,6 +321,20 @@ sys.meta_path.insert(0, Refusing())
 """
 
 
+def test_a_base_that_comes_while_the_process_is_down_is_said_to_be_blocked_before_the_next_try(
+    config: Config, start: Callable[..., Models]
+) -> None:
+    models = start(own=by_runner(config, "memory", faults={"nobody": "none"}))
+    models.until(lambda: bool(models.of(Blocked)))
+    (blocked,) = models.of(Blocked)
+    models.process.own(frozenset())
+    models.process.deliver()
+    assert models.of(Blocked) == [blocked], "a base that goes is nobody's to speak of"
+    models.process.own(frozenset({"tiny"}))
+    models.process.deliver()
+    assert models.of(Blocked) == [blocked, blocked] and models.process.restarts == 0
+
+
 def test_without_the_model_packages_it_names_the_extra_and_is_tried_again_slowly(
     start: Callable[..., Models], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

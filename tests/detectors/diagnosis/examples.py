@@ -12,10 +12,11 @@ from detectors.diagnosis.record import (
     FaultyReplicas,
     MatchedFault,
     MeanFigures,
+    ModeGap,
     ResponseDiagnosis,
 )
 from detectors.evidence.alternative import Alternative
-from detectors.records import NO_GRID, Cause, FaultKind, Identity, Interval
+from detectors.records import NO_GRID, Cause, FaultKind, Identity, Interval, Mode
 
 MEANS = MeanFigures(retention=0.4, gap_ratio=0.5, scale=0.45, distortion=0.0144, base_shift=0.02)
 SAME = Identity("sha256:aaaa", "sha256:aaaa")
@@ -91,6 +92,11 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
         cached,
         replace(cached, cache=CacheReplay(1.0, 0.6, "rewriter")),
         replace(blank, cause=Cause.SHARED_CACHE, match=match("", kind=FaultKind.WARMED)),
+        *(
+            Diagnosis(Cause.SERVING_PATH, adapter, SAME, mode=ModeGap(mode, 7, 8, 0.4))
+            for mode in Mode
+            if mode is not Mode.WARM
+        ),
         *(
             Diagnosis(Cause.ONE_REPLICA, adapter, SAME, replicas=FaultyReplicas(6, 24, pods, lost))
             for pods in ((), ("pod-0", "pod-3"))
