@@ -43,6 +43,7 @@ from probes.errors import Refused as ProbeRefused
 from probes.serving.load_limits import LoadLimits
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
 
 
 def seconds(value: object) -> float:
@@ -53,6 +54,16 @@ def seconds(value: object) -> float:
     if not duration:
         raise ValueError('a duration such as "60s", "5m" or "250ms"')
     return float(duration[1]) * _UNITS[duration[2]]
+
+
+def device_memory(value: object) -> float:
+    """A share of a GPU's memory, up to 1, or bytes: ``0.05``, ``"6GB"``, ``"500 MiB"``. Raises ValueError likewise."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and (0 < value <= 1 or value >= _SIZES["MB"]):
+        return float(value)
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG]i?B)\s*", str(value))
+    if not size or not float(size[1]):
+        raise ValueError('a share of the card up to 1, such as 0.05, or bytes such as "6GB"')
+    return float(size[1]) * _SIZES[size[2]]
 
 
 def moment(option: str, text: str, now: float) -> float:
@@ -112,15 +123,19 @@ def dialect(name: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
+DeviceMemory = Annotated[float, BeforeValidator(device_memory)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 Role = Literal["all", "sidecar", "witness", "apart"]
-# What each role reads the topics of Kafka for: without that section it would have nothing to do.
+# What a role reads the topics of Kafka for, where it would have nothing to do without that section.
 WHY_KAFKA: dict[Role, str] = {
-    "sidecar": "it samples and counts the traffic of its topic",
     "apart": "it samples and counts the traffic of its topic",
     "witness": "it shares the bases with the other witnesses by a topic, and scores the responses of another",
 }
+# The share of a GPU's memory that the models may have where nothing is configured. Beside an engine: by default vLLM
+# starts only where .92 of the card is free, with some .5 GB of its own context used by then; of the smallest usual
+# card, 16 GB, that leaves .05. A witness has a device of its own.
+BESIDE_AN_ENGINE, OF_A_WITNESS = 0.05, 0.9
 
 
 def _days(seconds: float) -> float:
@@ -157,7 +172,7 @@ class Adapter(Section):
 
 
 class ServedLimits(Section):
-    """How much a serving engine is asked for canaries (probes/serving/load_limits.py).
+    """How much a serving engine is asked for canaries (probes/serving/load_limits.py); in rounds, not in enrolments.
 
     logit_bytes: that one request may make it hold; tokens_per_minute: that it reads and writes
     """
@@ -167,7 +182,7 @@ class ServedLimits(Section):
     requests_per_minute: int = Field(default=LoadLimits().requests_a_minute, ge=1)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """What the runner is told."""
         return {
             "most_logit_bytes": self.logit_bytes,
@@ -218,6 +233,11 @@ class Model(Section):
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
 
+    @property
+    def requested_as(self) -> str:
+        """The name by which requests ask for the base itself."""
+        return self.served.base if self.served and self.served.base else self.name
+
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
         if self.served and not self.replay:
@@ -244,6 +264,8 @@ class Probes(Section):
     defaults. Models with ``served`` are answered by their engine whatever this says
     every: one scheduled round of these; token_budget_per_round: scored positions per adapter
     device: auto, cpu, cuda, cuda:0 ...; threads: on CPU, 0 takes the share of this container
+    device_memory: the most that the models take of a GPU, their context included: a share of it up to 1, or bytes.
+    None: by role (``Config.device_memory``)
     attention: sdpa, eager, or auto: sdpa where the base's class computes all of its attention with it
     keep_golden_weights: keep the accepted base, content-addressed, at enrolment; by default where responses are scored
     and there is no golden_path. Hard links on one file system, elsewhere a copy as large as the base for each base that
@@ -257,6 +279,7 @@ class Probes(Section):
     every: Duration = 60.0
     token_budget_per_round: int = Field(default=512, ge=64)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")
+    device_memory: DeviceMemory | None = None
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     golden_dir: Path = Path("/var/lib/gapwatch/golden")
     cache_dir: Path = Path("/var/cache/gapwatch")
@@ -335,12 +358,14 @@ class Alerts(Section):
     None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
+    golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)
     sidecars: int | None = Field(default=None, ge=1)
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
+    golden_max_age: Duration | None = None
     pagerduty: PagerDuty | None = None
 
     @property
@@ -399,10 +424,17 @@ class Telemetry(Section):
         return self
 
 
+def _role_by_models(given: dict[str, Any]) -> Role:
+    """Where no role is written: ``sidecar``, unless a model can be watched from its files alone, and would not be."""
+    models: tuple[Model, ...] = given.get("models", ())
+    return "all" if any(model.replay and model.served is None for model in models) else "sidecar"
+
+
 class Config(Section):
     """The whole file.
 
-    role: what this agent does of all that a fleet does (docs/architecture.md#roles)
+    role: what this agent does of all that a fleet does (docs/architecture.md#roles); by default ``sidecar`` where every
+    model that is to be replayed has ``served``, else ``all``, so that none goes unwatched for a line that is missing
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -418,7 +450,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    role: Role = "all"
+    role: Role = Field(default_factory=_role_by_models)
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
@@ -437,7 +469,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and not all(map(self.in_process, self.replayed)):
+        if not self.probes.canaries and any(map(self.by_engine, self.replayed)):
             raise Unfit("probes.canaries false with served", "canaries on: a serving engine is asked nothing else")
         if not self.probes.canaries and not responses_scored and self.replayed:
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
@@ -447,7 +479,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Config:
         kafka, role = self.kafka, self.role
-        if role != "all" and kafka is None:
+        if role == "sidecar" and kafka is None and not self.replayed:
+            wanted = "one of them: it would have nothing to do"
+            raise Unfit("role sidecar with neither the section kafka nor a model with served", wanted)
+        if role in WHY_KAFKA and kafka is None:
             raise Unfit(f"role {role} without the section kafka", f"that section: {WHY_KAFKA[role]}")
         if role == "witness" and kafka is not None:
             if not kafka.group_id:
@@ -472,13 +507,40 @@ class Config(Section):
                 return tuple(filter(self.in_process, self.models))
         return ()
 
+    def by_engine(self, model: Model) -> bool:
+        """Does its serving engine answer its canaries? Not those of a witness."""
+        return model.served is not None and self.role != "witness"
+
+    @property
+    def left_to_others(self) -> dict[str, str]:
+        """Bases that are to be replayed, and not by this agent -> by whom, in words."""
+        left = [model for model in self.models if model.replay and model not in self.replayed]
+        return {
+            model.name: f"base {model.name} is watched by {_who_replays(model)}; this pod replays nothing of it"
+            for model in left
+        }
+
     def in_process(self, model: Model) -> bool:
-        """Is this base replayed from its files and not through its engine? By a witness, whatever serves it."""
-        return model.replay and model.path is not None and (model.served is None or self.role == "witness")
+        """Are its files loaded here? Those of a base with ``served`` by a witness, and beside the engine where one
+        agent does everything: they score the responses, and say whether a fault is one of the files."""
+        has_files = model.path is not None and any(adapter.path is not None for adapter in model.adapters)
+        return model.replay and has_files and (model.served is None or self.role in ("witness", "all"))
 
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and self.in_process(model)
+
+    @property
+    def base_requests(self) -> dict[str, str]:
+        """Name by which requests ask for a base itself -> that base; none of a name that an adapter has, or two bases:
+        whose requests these are is not known."""
+        adapters = {adapter.name for model in self.models for adapter in model.adapters}
+        names = [model.requested_as for model in self.models]
+        return {
+            model.requested_as: model.name
+            for model in self.models
+            if names.count(model.requested_as) == 1 and not adapters & {model.requested_as, model.name}
+        }
 
     @property
     def consumer_group(self) -> str:
@@ -490,8 +552,14 @@ class Config(Section):
 
     def canaries_every(self, model: Model) -> float:
         """Seconds between two rounds of this base's canaries."""
-        by_engine = model.served is not None and not self.in_process(model)
-        return model.served.every if by_engine and model.served else self.probes.every
+        return model.served.every if model.served and self.by_engine(model) else self.probes.every
+
+    @property
+    def device_memory(self) -> float:
+        """The most that the models take of a GPU: a share of it up to 1, or bytes. As configured, else what an engine
+        beside them leaves; the whole of it, nearly, for a witness."""
+        by_role = OF_A_WITNESS if self.role == "witness" else BESIDE_AN_ENGINE
+        return by_role if self.probes.device_memory is None else self.probes.device_memory
 
     @property
     def responses_every(self) -> float:
@@ -512,6 +580,7 @@ class Config(Section):
             "clickhouse": ("clickhouse", self.clickhouse),
             "pagerduty": ("alerts.pagerduty", self.alerts.pagerduty),
             "prometheus": ("telemetry", None),
+            "status_page": ("telemetry", None),
         }
 
     def adapter(self, name: str) -> tuple[Model, Adapter]:
@@ -522,6 +591,11 @@ class Config(Section):
                     return model, adapter
         names = ", ".join(a.name for m in self.models for a in m.adapters)
         raise Refused("adapter", repr(name), f"one of: {names}")
+
+
+def _who_replays(model: Model) -> str:
+    by_engine = ["a sidecar beside its engine"] if model.served else []
+    return " and ".join([*by_engine, *(["a witness"] if model.path is not None else [])])
 
 
 def load(path: Path) -> Config:
@@ -543,7 +617,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 def sink_configs(config: Config) -> dict[str, BaseModel]:
     """Name of each sink that is switched on -> its Config, in the order in which they are given findings."""
-    always = {"prometheus", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
+    always = {"prometheus", "status_page", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
     return {
         name: sink_registry.load(name).Config(**_from_section(config, name), **config.sinks.get(name, {}))
         for name in sink_registry.in_order(always | set(config.sinks))

@@ -3,6 +3,7 @@
 ProbeError
 ├── Unreplayable    artefacts that cannot be replayed now (half written, missing): unmonitorable, try again next round
 │   ├── NoMemory    not enough memory for them: unmonitorable, try again after a change or some rounds later
+│   ├── BadNumbers  the serving engine answers with NaN or infinity: unmonitorable by that, try again next round
 │   └── EngineAway  the serving engine does not answer, starts or has too much to do: unmonitorable, try again later
 ├── Unsupported     the adapter needs a feature that this runner lacks (DoRA, bias ...): named, never ignored
 └── Refused         input that is wrong and will stay wrong: says what was seen and what was wanted
@@ -43,12 +44,13 @@ class NoMemory(Unreplayable):
     def __init__(
         self, path: str, requested: int = 0, free: int | None = None, device_message: str = "", meaning: str = ""
     ) -> None:
-        figures = [f"{_size(requested)} requested"] if requested else []
-        figures += [f"{_size(free)} free"] if free is not None else []
-        figures += [f"{_size(requested - free)} more needed"] if free is not None and requested > free else []
-        reason = device_message or ", ".join(figures) or "how much was requested is unknown"
+        reason = device_message or shortage(requested, free) or "how much was requested is unknown"
         super().__init__(path, f"not enough memory: {reason}{f'; {meaning}' if meaning else ''}")
         self.requested, self.free, self.device_message = requested, free, device_message
+
+
+class BadNumbers(Unreplayable):
+    """A serving engine's answer holds NaN or infinity where a log-probability belongs. path: its address"""
 
 
 class EngineAway(Unreplayable):
@@ -86,7 +88,15 @@ class DamagedGolden(Refused):
     """A golden record that cannot be read, or whose content does not have its hash."""
 
 
-def _size(count: int) -> str:
+def shortage(requested: int, free: int | None, where: str = "") -> str:
+    """How much was wanted, was there and is missing, as far as it is known. where: behind what was there"""
+    figures = [f"{size(requested)} requested"] if requested else []
+    figures += [f"{size(free)} free{where}"] if free is not None else []
+    figures += [f"{size(requested - free)} more needed"] if free is not None and requested > free else []
+    return ", ".join(figures)
+
+
+def size(count: int) -> str:
     """A number of bytes for people, to three digits."""
     units = ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)
     name, unit = next((pair for pair in units if count >= pair[1]), units[-1])

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detectors.records import Reason, Status, SubjectKind, Verdict
+from agent.alerting.notice_text import subject_words
+from detectors.records import Reason, Status, Verdict
 
 # Without a terminal there is no width, and a table must still show every column.
 console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
@@ -155,7 +156,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     interval = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
     return (
-        escape(f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject),
+        escape(subject_words(verdict)),
         f"[{colour}]{bar(interval.mean)}[/{colour}] {number(interval.mean, 3)}" if interval else "",
         f"{interval.low:.3f} .. {interval.high:.3f}" if interval and math.isfinite(interval.low) else "",
         number(verdict.scale),

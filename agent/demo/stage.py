@@ -167,6 +167,7 @@ def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinn
             "token_budget_per_round": 400,
             "golden_dir": "golden",
             "cache_dir": str(cache_dir()),
+            "device_memory": 0.9,  # no engine is beside it
         },
         "alerts": {"pagerduty": {"routing_key_file": "routing-key", "url": pagerduty}},
         # Every round: the pictures of the README are drawn of them (benchmarks/pictures.py).

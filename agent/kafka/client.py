@@ -74,18 +74,19 @@ class Client:
 
     on_change: called for each partition gained or lost, on the client's IO thread, before a poll returns its records
     on_revoke: called on that thread before partitions are given back, returns the offsets that may still be committed
-    in_steps: a rebalance takes from a member nothing but what goes to another one, and gives it to that one afterwards
-    (KIP-429); else it takes everything from all. All members of a group have to agree on it
+    rule: of what the partitions are shared for. With one, a rebalance takes from a member nothing but what goes to
+    another one, and gives it to that one afterwards (KIP-429); without, it takes everything from all. A broker lets
+    nobody into a group whose members have another rule (InconsistentGroupProtocolError)
     Raises KafkaError when no broker answers within BOOTSTRAP_S, OSError when a file of the config cannot be read,
     ValueError when its content or the address of a broker is malformed.
     """
 
     def __init__(
-        self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit, in_steps: bool = False
+        self, config: Config, on_change: OnChange, on_revoke: OnRevoke = nothing_to_commit, rule: str = ""
     ) -> None:
         self._config, self._on_change, self._on_revoke = config, on_change, on_revoke
         limit_client_logging()
-        assignors = {"partition_assignment_strategy": [CooperativeStickyAssignor]} if in_steps else {}
+        assignors = {"partition_assignment_strategy": [_in_steps(rule)]} if rule else {}
         self._kafka = _open(client_options(config) | assignors)
         limit_client_logging()  # again: opening imports modules, each with a logger of its own
         try:
@@ -283,6 +284,11 @@ def client_options(config: Config) -> dict[str, Any]:
 def _message(record: Any) -> Message:
     headers = {name: value for name, value in record.headers if value is not None}
     return Message(record.offset, max(record.timestamp, 0) / 1000, record.key, record.value, headers)
+
+
+def _in_steps(rule: str) -> type[CooperativeStickyAssignor]:
+    """Under a protocol name of its own: by that name a broker tells members of one rule from those of another."""
+    return type("InSteps", (CooperativeStickyAssignor,), {"name": rule})
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 class Consumer:
     """Reads one topic of Kafka; agent.kafka.contract.TopicConsumer is the contract.
 
-    in_steps: how partitions go from one member to another, see ``Client``
+    rule: how partitions go from one member to another, and who may be one, see ``Client``
 
     A client is opened on a thread of its own, so that poll() stays short while a broker is away. After any exception
     out of it, and when it makes no progress, it is replaced, with back-off; ``rebuilds`` counts how often. ``status``
@@ -57,9 +57,9 @@ class Consumer:
     has fenced goes on without a name, which ``status`` says. So does one that was never let in by its name.
     """
 
-    def __init__(self, config: Config, clock: Clock | None = None, in_steps: bool = False) -> None:
+    def __init__(self, config: Config, clock: Clock | None = None, rule: str = "") -> None:
         self._config, self._clock = config, clock or Clock()
-        self._in_steps = in_steps
+        self._rule = rule
         self._client: Client | None = None
         self._opening: Future[Client] | None = None
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="kafka-open")
@@ -326,7 +326,7 @@ class Consumer:
             before_sleep=self._report_failure,
             reraise=True,
         )
-        return attempts(Client, self._config, self._note_change, self._before_revoke, self._in_steps)
+        return attempts(Client, self._config, self._note_change, self._before_revoke, self._rule)
 
     def _check_name(self, old: Client) -> None:
         """Without records nothing is committed, so that nothing says that a name was taken. That heartbeats stopped

@@ -1,13 +1,16 @@
 """Which bases are this witness's: the witnesses share them by the partitions of one topic, which has no records.
 
-The broker's group protocol notices a witness that has ended or fallen silent, and gives its partitions to others. The
-topic is created by ``gapwatch migrate`` and by no agent.
+The broker's group protocol notices a witness that has ended or fallen silent, and gives its partitions to others. Which
+partition a base belongs to depends on the names of all bases and the number of partitions alone (``shared_out``), so
+that every witness comes to the same answer. The topic is created by ``gapwatch migrate`` and by no agent.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 
 import structlog
 
@@ -17,6 +20,9 @@ from agent.kafka.contract import Share, TopicConsumer, TopicPartition, nothing_t
 # Between two polls, each of which waits for records that never come, while the traffic waits too. While partitions are
 # being shared out it is polled in each turn: a member that polls seldom, or briefly, holds up its whole group.
 POLL_EVERY_S = 1.0
+# What ``shared_out`` does, as the broker knows it. To be changed with it: witnesses that share by two rules in one
+# group would judge some bases twice and others not at all, so a broker lets nobody in beside one of another rule.
+RULE = "gapwatch-rendezvous"
 
 log = structlog.get_logger(__name__)
 
@@ -25,13 +31,39 @@ def give_away(_bases: frozenset[str]) -> None:
     """``on_lost`` where nothing has to be handed over."""
 
 
+@lru_cache(maxsize=8)
+def shared_out(bases: frozenset[str], count: int) -> Mapping[str, int]:
+    """Base -> the partition, of so many, that it belongs to.
+
+    Of all pairs of base and partition the one with the highest hash is taken first, then the highest of what is left,
+    and no partition has a second base before each has one, a third before each has two ...: so none has more than one
+    more than another. A base that is added or taken away moves about one other; without that bound (plain rendezvous
+    hashing) it would move none, and of four bases on four partitions two or three would mostly share one.
+
+    Source: Thaler and Ravishankar 1998, "Using Name-Based Mappings to Increase Hit Rates" (highest random weight); the
+    bound on loads as in Mirrokni, Thorup and Zadimoghaddam 2018, "Consistent Hashing with Bounded Loads".
+    """
+    pairs = sorted(((_weight(base, at), base, at) for base in bases for at in range(count)), reverse=True)
+    belongs: dict[str, int] = {}
+    while count and len(belongs) < len(bases):
+        free = set(range(count))
+        for _, base, at in pairs:
+            if base not in belongs and at in free:
+                belongs[base] = at
+                free.remove(at)
+    return belongs
+
+
+def _weight(base: str, partition: int) -> bytes:
+    """The same in every process, whatever its hash seed."""
+    return blake2b(f"{base}\0{partition}".encode(), digest_size=8).digest()
+
+
 class OwnedBases:
     """``poll`` gives the bases that came, and ``owned`` those that are this witness's now; neither raises.
 
-    consumer: of the topic, in one group with all other witnesses; best one whose partitions go ``in_steps``, else each
-    rebalance costs every witness its bases for a moment
-    bases: those that witnesses replay, in the order of the configuration; the one at position i belongs to
-    partition i modulo their number
+    consumer: of the topic, in one group with all other witnesses, by ``RULE``
+    bases: those that witnesses replay, in any order
     on_lost: called within a poll with bases that go, and after it another witness may have them: what that one goes on
     from has to be durable by its end. On the consumer's thread, while the one that polls waits for it
 
@@ -39,13 +71,14 @@ class OwnedBases:
     nobody else would replay them, or from it alone.
 
     Guarantee: no two witnesses that reach the broker own one base at a time, provided that their configurations name
-    the bases in one order. Broken for as long as the group does not reach a witness that runs on, from its session's
-    timeout until it learns of it (its canaries are then judged by two); and for seconds (client.METADATA_MS) after the
-    topic was given more partitions, until all know of them.
+    the same bases. Broken for as long as the group does not reach a witness that runs on, from its session's
+    timeout until it learns of it (its canaries are then judged by two); for seconds (client.METADATA_MS) after the
+    topic was given more partitions, until all know of them; and while a configuration with other bases reaches them
+    one after the other, for the bases that move by it.
     """
 
     def __init__(self, consumer: TopicConsumer, topic: str, bases: Sequence[str], clock: Clock) -> None:
-        self._consumer, self._topic, self._bases, self._clock = consumer, topic, tuple(bases), clock
+        self._consumer, self._topic, self._bases, self._clock = consumer, topic, frozenset(bases), clock
         self._poll_from = -math.inf
         # As of the last poll in which the group was not being shared out. Replaced and never changed: the health
         # server's threads read it meanwhile.
@@ -131,8 +164,10 @@ class OwnedBases:
         numbers = {number for _, number in share.partitions}
         # One that was added and given to this witness may be known of before the number of all is.
         count = max([share.count, *(number + 1 for number in numbers)])
-        return frozenset(base for at, base in enumerate(self._bases) if count and at % count in numbers)
+        return frozenset(base for base, at in shared_out(self._bases, count).items() if at in numbers)
 
     def _advice(self, why: str) -> str:
+        if "InconsistentGroupProtocol" in why:
+            return ": witnesses of another version are in the group, and share the bases by another rule until they end"
         is_missing = "not among them" in why or "UnknownTopic" in why
         return ": `gapwatch migrate` with this configuration creates it" if is_missing else ""

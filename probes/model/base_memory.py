@@ -8,7 +8,7 @@ they are not below it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 
 from probes.artefacts.architecture import architecture, quantisation
 from probes.artefacts.safetensors_header import BITS, TensorEntry, read_entries, weight_files
+from probes.errors import NoMemory
 from probes.model.build import AUTO, Placement
+from probes.model.device_memory import Card, check_available
 from probes.model.forward import MOST_LOGITS
 
 # What libraries take for good when a first model is loaded and run, and what modules without weights take.
@@ -32,21 +34,76 @@ HIDDEN, BETWEEN = 10, 4
 # Of one canary at most, whose logits are computed together; enrolment makes 40 by default (max_new_tokens).
 FORCED = 128
 HEADS = "num_attention_heads"
+# No batch is made smaller than this to fit: as many tokens as a usual canary has, prompt and answer.
+LEAST_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class BaseMemory:
-    """Bytes. held: the weights as they are computed with; loading: beside these at the worst moment of loading;
-    replay: beside them while one batch is answered, on the CPU"""
+    """Bytes. weights: as they are computed with; tokenizer: on the host; loading: on the host, beside both, at the
+    worst moment of loading; replay: beside the weights while one batch is answered
 
-    held: int
+    on_device: do the weights answer in the memory of a device of its own, where they go once they are built?
+    """
+
+    weights: int
+    tokenizer: int
     loading: int
     replay: int
+    on_device: bool = False
+
+    @property
+    def held(self) -> int:
+        """Of the host, once it is loaded there."""
+        return self.weights + self.tokenizer
 
     @property
     def needed(self) -> int:
-        """To load it and to answer with it."""
-        return self.held + max(self.loading, self.replay)
+        """Of the host, to load it and, where that is done there, to answer with it."""
+        return self.held + max(self.loading, 0 if self.on_device else self.replay)
+
+    @property
+    def needed_on_device(self) -> int:
+        """To hold it there and to answer with it; 0 where there is no such device."""
+        return self.weights + self.replay if self.on_device else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory that this process may still have. host: bytes; card: where the models answer; None for what is unknown, or
+    not there"""
+
+    host: int | None
+    card: Card | None = None
+
+    def without(self, held: int, device: torch.device) -> Room:
+        """Once so many bytes there are let go."""
+        if device.type == "cpu":
+            return replace(self, host=None if self.host is None else self.host + held)
+        return replace(self, card=self.card and replace(self.card, held=self.card.held - held))
+
+    def check(self, path: str, needed: int, needed_on_device: int = 0) -> None:
+        """Raises NoMemory where it is less than these bytes."""
+        if self.host is not None and needed > self.host:
+            raise NoMemory(path, needed, self.host)
+        check_available(path, needed_on_device, self.card)
+
+
+def fitting(folder: Path, placement: Placement, room: Room) -> Placement:
+    """The same with as large a batch as there is room for: what is configured, or a half, a quarter ... of it down to
+    ``LEAST_BATCH``. Raises NoMemory where not even that fits, and as ``base_memory``.
+
+    A text that is longer than the batch is read alone, and what that takes beyond is not counted.
+    """
+    need = base_memory(folder, placement)
+    try:
+        room.check(str(folder), need.needed, need.needed_on_device)
+    except NoMemory:
+        if placement.batch_tokens <= LEAST_BATCH:
+            raise
+    else:
+        return placement
+    return fitting(folder, replace(placement, batch_tokens=max(LEAST_BATCH, placement.batch_tokens // 2)), room)
 
 
 def base_memory(folder: Path, placement: Placement) -> BaseMemory:
@@ -54,13 +111,14 @@ def base_memory(folder: Path, placement: Placement) -> BaseMemory:
     config, kind = architecture(folder)
     entries = [entry for file in weight_files(folder) for entry in read_entries(file)]
     is_plain = not quantisation(folder)
-    held = sum(_held(entry, placement.dtype, is_plain) for entry in entries)
+    weights = sum(_held(entry, placement.dtype, is_plain) for entry in entries)
     tokenizer = TOKENIZER * sum(file.stat().st_size for file in folder.glob("tokenizer*") if file.is_file())
     at_once = max((entry.size for entry in entries), default=0)
     beside = sum(_beside(entry, placement.dtype, is_plain) for entry in entries)
     is_eager = placement.attention == "eager" or (placement.attention == AUTO and not kind._supports_sdpa)
     replay = _replay(config.get_text_config(), placement, is_eager)
-    return BaseMemory(held + tokenizer, LIBRARIES_BYTES + at_once + beside, LIBRARIES_BYTES + replay)
+    loading, is_elsewhere = LIBRARIES_BYTES + at_once + beside, placement.device.type != "cpu"
+    return BaseMemory(weights, tokenizer, loading, LIBRARIES_BYTES + replay, is_elsewhere)
 
 
 def _held(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
@@ -81,9 +139,7 @@ def _beside(entry: TensorEntry, dtype: torch.dtype, is_plain: bool) -> int:
 
 
 def _replay(config: Any, placement: Placement, is_eager: bool) -> int:
-    """One batch of as many tokens as are allowed, as one row or as several; 0 where a device of its own answers."""
-    if placement.device.type != "cpu":
-        return 0
+    """One batch of as many tokens as are allowed, as one row or as several."""
     tokens, number_bytes = placement.batch_tokens, placement.dtype.itemsize
     hidden, vocabulary, heads = (_number(config, name) or 1 for name in ("hidden_size", "vocab_size", HEADS))
     of_head = _number(config, "head_dim") or hidden // heads

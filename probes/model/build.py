@@ -176,9 +176,17 @@ def build(parts: BaseParts, placement: Placement) -> Model:
             str(folder), read_failure(error, "cannot be run")
         ) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
-    ends = _ends(folder, network)
-    spacing = _spacing(parts.stored)
-    return Model(parts.hash, folder, network, adapters, ends, traits.plain_head, traits.continues, spacing)
+    return Model(
+        parts.hash,
+        folder,
+        network,
+        adapters,
+        _ends(folder, network),
+        traits.plain_head,
+        traits.continues,
+        _spacing(parts.stored),
+        placement.batch_tokens,
+    )
 
 
 def _spacing(tensors: Sequence[TensorEntry]) -> float:

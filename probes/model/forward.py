@@ -57,6 +57,7 @@ class Model:
     plain_head, continues: see invariance.py
     spacing: relative, between neighbouring numbers of the coarsest dtype that the files store; an engine computes in
     the files' dtype unless configured otherwise, also where this copy is in float32
+    batch_tokens: padded tokens of one forward pass that there was memory for beside it when it was loaded
     """
 
     hash: str
@@ -67,6 +68,7 @@ class Model:
     plain_head: bool
     continues: bool = True
     spacing: float = FLOAT32
+    batch_tokens: int = 2048
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from pathlib import Path
 from probes.artefacts.identity import ADAPTER_WEIGHTS
 from probes.artefacts.lora_files import LoraAdapter, read_adapter
 from probes.errors import ProbeError, Unreplayable
+from probes.model.device_memory import card_of, check_available
 from probes.model.forward import Model
 from probes.model.free_memory import check_free, memory_errors
 
@@ -33,6 +34,8 @@ def put_on(model: Model, name: str, adapter: LoraAdapter) -> None:
         with _errors(adapter.path, needed):
             if model.device.type == "cpu":
                 check_free(adapter.path, needed)
+            else:
+                check_available(adapter.path, needed, card_of(model.device))
             model.adapters.apply(name, adapter)
     except ProbeError:
         model.adapters.remove(name)

@@ -8,23 +8,27 @@ answers waits (docs/architecture.md#when-files-change).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from probes.artefacts import base_files
 from probes.artefacts.architecture import check_architecture, read_tokenizer
 from probes.artefacts.file_watch import FileListing, list_files
 from probes.artefacts.identity import NEWEST, tokenizer_files
 from probes.errors import NoMemory, Unreplayable
-from probes.model.base_memory import base_memory
+from probes.model.base_memory import Room, fitting
 from probes.model.build import BaseHashes, Placement, build, read_base, read_hashes
+from probes.model.device_memory import card_of
 from probes.model.forward import Model
 from probes.model.free_memory import check_free, free_bytes, give_back
 from probes.runner import Weights
 from probes.scoring.scoring_job import AdapterVersion
+
+Answer = TypeVar("Answer")
 
 # Why the accepted base answers nothing while only one base fits.
 ONE_FITS = (
@@ -88,6 +92,17 @@ class Bases:
         return self.live.model if self.live else None
 
     @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one forward pass at most: less than configured where memory is short."""
+        return min((model.batch_tokens for model in self._models), default=self._placement.batch_tokens)
+
+    @property
+    def smaller_batches(self) -> str:
+        """In words, "" where they are as configured."""
+        actual, wanted = self.batch_tokens, self._placement.batch_tokens
+        return f"memory is short: read in batches of {actual} tokens instead of {wanted}" if actual < wanted else ""
+
+    @property
     def are_one(self) -> bool:
         """Does one model in memory serve as both?"""
         return self.golden_model is not None and self.golden_model is self.live_model
@@ -108,11 +123,11 @@ class Bases:
         if model is None or hashes is None:
             give_back()
             try:
-                check_free(str(folder), base_memory(folder, self._placement).needed)
+                placement = fitting(folder, self._placement, self._room())
             except NoMemory as error:
                 self._note_no_room(error)
                 raise
-            model, hashes = self._built(folder)
+            model, hashes = self._built(folder, placement)
         self.golden, self.no_room = LoadedBase(model, hashes, tokenizer), None
 
     def fetch_live(self) -> None:
@@ -176,45 +191,49 @@ class Bases:
         source = self._sources.base if base_files.is_hub_id(self._sources.base) else str(path)
         if needed := base_files.conversion_bytes(source, self._sources.cache):
             self.live = None
-            self._make_room(source, needed)
+            self._with_room(lambda room: room.check(source, needed))
         folder = base_files.resolve(source, self._sources.cache)
         give_back()
         return folder
 
-    def _built(self, folder: Path) -> tuple[Model, BaseHashes]:
-        parts = read_base(folder, self._placement.dtype)
-        return build(parts, self._placement), parts.hashes
+    def _built(self, folder: Path, placement: Placement) -> tuple[Model, BaseHashes]:
+        parts = read_base(folder, placement.dtype)
+        return build(parts, placement), parts.hashes
 
     def _built_live(self, folder: Path, hashes: BaseHashes | None) -> tuple[Model, BaseHashes]:
         """Beside the golden base where both fit, else in its place. hashes: None where no other base is in memory"""
         known = hashes.base[NEWEST] if hashes else ""
-        self._make_room(str(folder), base_memory(folder, self._placement).needed)
+        placement = self._with_room(partial(fitting, folder, self._placement))
         try:
-            return self._built(folder)
-        except NoMemory as error:  # of a device, whose memory is not counted beforehand
+            return self._built(folder, placement)
+        except NoMemory as error:  # of a device whose memory is not counted beforehand, or that others have taken
             if self.golden_model is None or known == self._too_large:
                 raise
             self._release_golden(error.afresh())
         # Not in the handler: its error keeps alive what was loaded.
         try:
-            return self._built(folder)
+            return self._built(folder, placement)
         except NoMemory:
             self._too_large = known
             raise
 
-    def _make_room(self, path: str, needed: int) -> None:
-        """Releases the golden base where that makes the room that is missing, and nothing where it would not. Raises
-        NoMemory."""
+    def _room(self) -> Room:
+        return Room(free_bytes(), card_of(self._placement.device))
+
+    def _with_room(self, within: Callable[[Room], Answer]) -> Answer:
+        """What this gives for the memory that is free. Where that is too little, and would do without the golden base,
+        releases that; else nothing is released. within: raises NoMemory, as does this"""
         give_back()
-        free, golden = free_bytes(), self.golden_model
-        if free is None or needed <= free:
-            return
-        error = NoMemory(path, needed, free)
-        if golden is None or golden.device.type != "cpu" or needed > free + golden.bytes:
-            raise error
+        room, golden = self._room(), self.golden_model
+        try:
+            return within(room)
+        except NoMemory as error:
+            if golden is None or not _would_do(within, room.without(golden.bytes, golden.device)):
+                raise
+            short = error.afresh()
         del golden
-        self._release_golden(error)
-        check_free(path, needed)
+        self._release_golden(short)
+        return within(self._room())
 
     def _release_golden(self, error: NoMemory) -> None:
         """Its model only: hashes and tokenizer are small, and say what was accepted."""
@@ -232,3 +251,11 @@ class Bases:
             return
         if self.golden.hashes.base[NEWEST] == self.live.hashes.base[NEWEST]:
             self.golden, self.no_room = replace(self.golden, model=self.live.model), None
+
+
+def _would_do(within: Callable[[Room], object], room: Room) -> bool:
+    try:
+        within(room)
+    except NoMemory:
+        return False
+    return True

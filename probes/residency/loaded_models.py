@@ -133,10 +133,11 @@ class LoadedModels:
         )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What of the adapter does not fit the live base, and why it could not be read."""
+        """What of the adapter does not fit the live base, why it could not be read, and what memory was short for."""
         error = self.subject(adapter).error
         applied = self.live.adapters.applied.get(adapter) if self.live else None
-        return (*((str(error),) if error else ()), *(applied.facts if applied else ()))
+        of_files = (*((str(error),) if error else ()), *(applied.facts if applied else ()))
+        return (*of_files, *filter(None, [self._residency.bases.smaller_batches]))
 
     def tokenizer(self, weights: Weights = Weights.LIVE) -> Any:
         """That base's tokenizer, else the other's: a folder of weights alone has none. Raises Unreplayable without."""

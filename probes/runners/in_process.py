@@ -20,9 +20,10 @@ from detectors.records import Floats, Identity
 from probes import cpu_share
 from probes.artefacts.identity import NEWEST
 from probes.errors import NoMemory, Unreplayable
-from probes.model import faulty_adapters
+from probes.model import device_memory, faulty_adapters
 from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
+from probes.model.device_memory import WHOLE_CARD
 from probes.model.fault_injection import FaultInjection, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves, no_memory
@@ -53,7 +54,8 @@ class Config:
     dtype: in which answers are computed: "auto" (float32, also of files in 16 bits) or a name of DTYPES, for a GPU that
     is short of memory; enrol again after a change
     attention: "auto" (what the base's class supports) or transformers' name of the backend
-    cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass
+    device_memory: the most that is taken of a GPU: a share of it up to 1, or bytes
+    cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass, fewer where memory is short
     threads: of the process on CPU; 0 takes a share that leaves room for the engine (probes/cpu_share.py)
     """
 
@@ -67,6 +69,7 @@ class Config:
     attention: str = AUTO
     threads: int = 0
     golden_adapters: dict[str, str] = field(default_factory=dict)
+    device_memory: float = WHOLE_CARD
 
     def __post_init__(self) -> None:
         if self.dtype != "auto" and self.dtype not in DTYPES:
@@ -75,6 +78,8 @@ class Config:
             raise ValueError(f"attention {self.attention!r}: wanted one of {', '.join(ATTENTIONS)}")
         if self.max_batch_tokens < 1:
             raise ValueError(f"max_batch_tokens {self.max_batch_tokens}: wanted at least 1")
+        if not self.device_memory > 0:
+            raise ValueError(f"device_memory {self.device_memory}: wanted a share of the card up to 1, or bytes")
 
     def placement(self) -> Placement:
         """float32 by default, also on CUDA: the noise floor of bfloat16 kernels hides small faults."""
@@ -100,6 +105,7 @@ class Runner:
         if self.config.threads:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # read by the tokenizers' pool at its first use
         torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
+        device_memory.limit(self.config.placement().device, self.config.device_memory)
         self.residency.open()
 
     def close(self) -> None:
@@ -120,7 +126,7 @@ class Runner:
         with self._fault_injection() as faults:
             for resolved, originals in self._by_batch_key(faults, replays):
                 model = self._model_of(resolved)
-                for batch in pack(list(originals), packing, self.config.max_batch_tokens):
+                for batch in pack(list(originals), packing, self.residency.bases.batch_tokens):
                     if stop():
                         return
                     for answer in in_halves(batch, partial(self._answer, faults, model, packing)):
@@ -139,7 +145,7 @@ class Runner:
         with self._fault_injection() as faults:
             resolved = faults.resolve(target)
             model = self._model_of(resolved)
-            for batch in pack_prompts(prompts, max_new_tokens, self.config.max_batch_tokens):
+            for batch in pack_prompts(prompts, max_new_tokens, self.residency.bases.batch_tokens):
                 steps = model.greedy(resolved.target, [prompts[index] for index in batch], max_new_tokens, stop)
                 while step := self._step(faults, steps):
                     for row, token in step.items():
@@ -153,7 +159,7 @@ class Runner:
         """
         golden = self.loaded.golden_model()
         pooled: list[tuple[Floats, Floats]] = []
-        for batch in pack_texts(texts, self.config.max_batch_tokens):
+        for batch in pack_texts(texts, self.residency.bases.batch_tokens):
             if stop():
                 break
             pooled += in_halves(batch, golden.pooled)
@@ -165,7 +171,7 @@ class Runner:
         """By the golden base and adapters, see probes/scoring/scoring_job.py; the same passes give the embeddings."""
         options = asking or ScoringOptions()
         golden, scored = self.loaded.golden_model(), list[ScoringAnswer]()
-        for chunk in chunks(jobs, self.config.max_batch_tokens):
+        for chunk in chunks(jobs, self.residency.bases.batch_tokens):
             if stop():
                 break
             models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
@@ -286,7 +292,7 @@ class Runner:
     def _score(self, models: GoldenModels, options: ScoringOptions, jobs: Sequence[ScoringJob]) -> list[ScoringAnswer]:
         """A single response that there is no memory for says so in its answer, and fails no other."""
         try:
-            return answers(models, jobs, self.loaded.scorers, options, self.config.max_batch_tokens)
+            return answers(models, jobs, self.loaded.scorers, options, self.residency.bases.batch_tokens)
         except NoMemory as error:
             if len(jobs) > 1:
                 raise

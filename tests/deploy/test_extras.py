@@ -25,6 +25,7 @@ OF_MODELS = {
     "probes.artefacts.unexpected_keys",
     "probes.model.build",
     "probes.model.cache",
+    "probes.model.device_memory",
     "probes.model.fault_injection",
     "probes.model.faulty_adapters",
     "probes.model.forward",

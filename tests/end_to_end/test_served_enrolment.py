@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.errors import Refused
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Reason, Status, SubjectKind
+from detectors.records import BaseRound, Cause, Reason, Status, SubjectKind
 from detectors.verdicts.incident import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import Request, enrol
@@ -25,9 +25,11 @@ from probes.golden.record import Golden, Unmonitorable
 from probes.runner import BatchShape, Replay, Replayed, Stop
 from probes.runners.served import Config as EngineConfig
 from probes.runners.served import Runner as EngineRunner
+from probes.serving.engine import Address, Engine
 from tests.probes.serving.toy_engine import ToyEngine
 from tests.probes.serving.toy_runner import ToyRunner, served
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, opened, silent
+from tests.serving_engines.in_process import Engine as InProcess
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine as EngineBehind
 
@@ -166,6 +168,26 @@ def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(tm
     made = the_record(tmp_path)
     assert made.made_on.endswith("scoring token by token")
     assert any("scoring in the prompt is blind for alpha" in words for words in made.unrecorded)
+
+
+def test_an_engine_that_takes_strengths_records_the_curve_that_its_files_would(shim: Server) -> None:
+    behind = InProcess(EngineBehind(adapters=dict(ADAPTERS)))
+    behind.strengths = True
+    runner = EngineRunner(EngineConfig({"url": shim.url}, shim.engine.base, dict.fromkeys(ADAPTERS, "")), _to(behind))
+    runner.open()
+    made = enrol(Request(runner, "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never))
+    offline = enrolled("alpha")
+    assert made.scales == offline.scales and len(made.scales) > 6
+    assert not any("other strengths" in words for words in made.unrecorded)
+    behind.toy.faults.of_adapter["alpha"] = "scale:0.5"
+    done = replay_base_round(runner, {"alpha": made}, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
+    assert done is not None
+    (verdict,) = [own for own in Monitor(RULES).observe(done).verdicts if own.subject == "alpha"]
+    assert verdict.cause is Cause.WRONG_STRENGTH and verdict.scale == pytest.approx(0.5, abs=0.02)
+
+
+def _to(engine: InProcess) -> Callable[[Address, str], Engine]:
+    return lambda _address, _kind: engine
 
 
 def test_over_http_the_base_whose_name_serves_an_adapter_is_named_in_the_first_round(shim: Server) -> None:

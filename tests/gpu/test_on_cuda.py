@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from detectors.records import Fault, FaultKind
+from detectors.records import Fault, FaultKind, Reason
 from probes.canaries.log_prob_summary import summarise, summarise_torch
+from probes.model.device_memory import CONTEXT_BYTES, card_of, limit
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import FORCED, PROMPT, full, opened, tiny_adapter, tiny_base
@@ -46,6 +49,49 @@ def test_the_runner_answers_on_cuda_as_on_the_cpu(tmp_path: Path, shape: BatchSh
     wanted = full(opened(base, tmp_path, folders), targets, texts)
     for key, got in full(device, targets, texts, shape).items():
         assert np.abs(got - wanted[key]).max() < 1e-3, key
+
+
+def test_what_a_card_says_is_what_is_left_of_it() -> None:
+    device = torch.device("cuda")
+    before = card_of(device)
+    assert before is not None and 0 < before.free < before.total and before.allowed == before.total
+    kept = torch.empty(256 << 20, dtype=torch.uint8, device=device)
+    after = card_of(device)
+    assert after is not None and after.held - before.held == kept.numel()
+    assert before.available - after.available == pytest.approx(kept.numel(), abs=64 << 20)
+
+
+def test_beyond_its_ceiling_a_base_is_refused_before_it_is_read_and_allocations_fail(tmp_path: Path) -> None:
+    base, device = tiny_base(tmp_path / "base"), torch.device("cuda")
+    total = torch.cuda.get_device_properties(device).total_memory
+    try:
+        runner = Runner(Config(str(base), device="cuda", cache_dir=str(tmp_path), device_memory=CONTEXT_BYTES / total))
+        runner.open()
+        ready = runner.refresh()[None]
+        assert ready.blocked is Reason.NO_MEMORY and "probes.device_memory" in ready.detail
+        limit(device, (CONTEXT_BYTES + (64 << 20)) / total)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(128 << 20, dtype=torch.uint8, device=device)
+    finally:
+        limit(device, 1.0)
+
+
+def test_the_context_takes_no_more_than_is_counted_for_it(tmp_path: Path) -> None:
+    """Of a process of its own, by how much less is free on the card while it answers."""
+    base, free_before = tiny_base(tmp_path / "base"), torch.cuda.mem_get_info()[0]
+    code = f"""
+import torch
+from tests.probes.tiny import full
+from probes.runner import Target
+from probes.runners.in_process import Config, Runner
+runner = Runner(Config({str(base)!r}, device="cuda", cache_dir={str(tmp_path)!r}))
+runner.open()
+full(runner, [Target(None)])
+print(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert free_before - int(ended.stdout.split()[-1]) <= CONTEXT_BYTES
 
 
 def test_faults_are_played_on_cuda_as_on_the_cpu(tmp_path: Path) -> None:

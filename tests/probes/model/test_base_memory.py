@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from benchmarks.process.base_memory import a_base
 from probes.artefacts import base_files
 from probes.artefacts.gguf_header import read_header
 from probes.artefacts.identity import file_hash
-from probes.errors import Unreplayable
-from probes.model.base_memory import base_memory
+from probes.errors import NoMemory, Unreplayable
+from probes.model.base_memory import LEAST_BATCH, Room, base_memory, fitting
 from probes.model.build import Placement
+from probes.model.device_memory import Card
 from tests.probes.tiny import tiny_base
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +49,48 @@ def test_what_is_converted_after_it_was_read_is_counted_twice(tmp_path: Path) ->
     file_bytes = sum(4 * tensor.numel() for tensor in load_file(base / "model.safetensors").values())
     in_half = Placement(torch.device("cpu"), torch.bfloat16, "auto", 512)
     assert base_memory(base, in_half).loading - base_memory(base, ON_CPU).loading == file_bytes
+
+
+def test_on_a_device_the_host_holds_it_while_it_is_read_and_the_device_answers(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    here = base_memory(base, ON_CPU)
+    there = base_memory(base, replace(ON_CPU, device=torch.device("cuda")))
+    assert (there.held, there.loading, there.replay) == (here.held, here.loading, here.replay)
+    assert there.needed == here.held + here.loading
+    assert there.needed_on_device == here.weights + here.replay and here.needed_on_device == 0
+
+
+@pytest.mark.parametrize("batch", [2048, 1024, 512, 256])
+def test_the_batch_is_the_largest_that_there_is_room_for(tmp_path: Path, batch: int) -> None:
+    base = tiny_base(tmp_path / "base")
+    asked = replace(ON_CPU, batch_tokens=2048)
+    need = base_memory(base, replace(asked, batch_tokens=batch))
+    assert fitting(base, asked, Room(need.needed)).batch_tokens == batch
+    assert fitting(base, asked, Room(None)) == asked
+    on_device = replace(asked, device=torch.device("cuda"))
+    need = base_memory(base, replace(on_device, batch_tokens=batch))
+    card = Card("cuda:0", 1 << 36, need.needed_on_device, 0, 0, 1 << 36)
+    assert fitting(base, on_device, Room(None, card)).batch_tokens == batch
+    if batch == LEAST_BATCH:
+        with pytest.raises(NoMemory, match=" free on cuda:0, "):
+            fitting(base, on_device, Room(None, replace(card, free=card.free - 1)))
+        with pytest.raises(NoMemory, match=" more needed"):
+            fitting(base, asked, Room(base_memory(base, replace(asked, batch_tokens=batch)).needed - 1))
+
+
+def test_a_batch_that_is_configured_below_the_least_one_is_left_alone(tmp_path: Path) -> None:
+    base, asked = tiny_base(tmp_path / "base"), replace(ON_CPU, batch_tokens=128)
+    assert fitting(base, asked, Room(base_memory(base, asked).needed)) == asked
+    with pytest.raises(NoMemory):
+        fitting(base, asked, Room(base_memory(base, asked).needed - 1))
+
+
+def test_what_is_let_go_makes_room_where_it_was() -> None:
+    card = Card("cuda:0", 100, 10, 60, 60, 100)
+    assert Room(5, card).without(7, torch.device("cpu")) == Room(12, card)
+    there = Room(5, card).without(7, torch.device("cuda:0"))
+    assert there.host == 5 and there.card is not None and there.card.available == 17
+    assert Room(None).without(7, torch.device("cpu")) == Room(None) == Room(None).without(7, torch.device("cuda"))
 
 
 def test_no_weight_is_read_for_it(tmp_path: Path) -> None:

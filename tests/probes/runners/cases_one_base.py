@@ -92,9 +92,10 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Volume:
 
 
 @contextmanager
-def room_for(volume: Volume, bases: int) -> Iterator[None]:
-    """From now on this process gets what so many bases need by their headers, and no more."""
-    need = base_memory(volume.accepted, Config(str(volume.accepted), device="cpu", max_batch_tokens=TOKENS).placement())
+def room_for(volume: Volume, bases: int, tokens: int = TOKENS) -> Iterator[None]:
+    """From now on this process gets what so many bases need by their headers, with batches of so many tokens, and no
+    more."""
+    need = base_memory(volume.accepted, Config(str(volume.accepted), device="cpu", max_batch_tokens=tokens).placement())
     give_back()
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData:"))
     before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -118,10 +119,10 @@ def rounds(runner: Runner, volume: Volume, count: int, first: int = 0) -> list[t
     return done
 
 
-def started(volume: Volume, live: Path, cache: Path, configured: bool) -> Runner:
+def started(volume: Volume, live: Path, cache: Path, configured: bool, tokens: int = TOKENS) -> Runner:
     """configured: is there a copy of the accepted base, as probes.keep_golden_weights makes one?"""
     named = {"golden_base": str(volume.accepted)} if configured else {}
-    return opened(live, cache, {"a": volume.adapter}, max_batch_tokens=TOKENS, **named)
+    return opened(live, cache, {"a": volume.adapter}, max_batch_tokens=tokens, **named)
 
 
 def is_scored(runner: Runner) -> bool:
@@ -209,3 +210,17 @@ def test_what_fits_not_even_alone_releases_nothing(volume: Volume, tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_DATA, before)
     assert verdict.reason is Reason.NO_MEMORY and " requested, " in verdict.explanation
     assert is_scored(runner)
+
+
+def test_where_memory_is_short_for_the_batch_a_smaller_one_is_measured_and_told(volume: Volume, tmp_path: Path) -> None:
+    with room_for(volume, 1, tokens=512):
+        runner = started(volume, volume.accepted, tmp_path, configured=False, tokens=4096)
+        ((measured, verdict),) = rounds(runner, volume, 1)
+    assert verdict.status is Status.HEALTHY, verdict.explanation
+    assert runner.residency.bases.batch_tokens == 512
+    told = "memory is short: read in batches of 512 tokens instead of 4096"
+    assert measured.members[0].facts.count(told) == 1 and told in verdict.explanation
+    runner.close()
+    runner.open()
+    ((measured, _),) = rounds(runner, volume, 1, first=1)
+    assert runner.residency.bases.batch_tokens == 4096 and told not in measured.members[0].facts
