@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -10,11 +11,17 @@ WIDTH, HEIGHT = 96.0, 20.0
 LOW, HIGH = -0.1, 1.15
 
 
-def retention_plot(points: Sequence[tuple[float, float]], now: float, span_s: float, stretch_s: float) -> Markup:
+def retention_plot(points: tuple[tuple[float, float], ...], now: float, span_s: float, stretch_s: float) -> Markup:
     """Retention over the last ``span_s`` seconds: the upper line is 1, as accepted, the lower one 0, the base.
 
-    points: (seconds since the epoch, retention), in order; where a stretch is missing the line is broken
+    points: (when a stretch of ``stretch_s`` began, retention in it), in order; where one is missing the line is broken
     """
+    return _drawn(points, now - now % stretch_s + stretch_s, span_s, stretch_s)
+
+
+@lru_cache(maxsize=4096)
+def _drawn(points: tuple[tuple[float, float], ...], now: float, span_s: float, stretch_s: float) -> Markup:
+    """Kept, because between two looks at the page the plots of most adapters stay as they are. now: a stretch's end"""
     shown = [(at, value) for at, value in points if now - span_s <= at <= now]
     if not shown:
         return Markup('<span class="none">no round in the last day</span>')
