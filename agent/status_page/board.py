@@ -132,10 +132,7 @@ class Board:
                 self.bases,
                 dict(self._verdicts),
                 {subject: tuple(streams.values()) for subject, streams in self._evidence.items()},
-                {
-                    name: tuple((m.began, round(m.total / m.n, 3)) for m in means)
-                    for name, means in self._retention.items()
-                },
+                {name: tuple(mean.point for mean in means) for name, means in self._retention.items()},
                 tuple(self._flips),
                 tuple(self._sent),
                 tuple(self._moved),

@@ -37,7 +37,7 @@ def evidence_plot(log_e: float, log_threshold: float) -> Markup:
     """A bar that is full where the evidence pages, with both numbers in words. In nats; an e-process never goes below 0
     here, because evidence for health does not show."""
     share = max(0.0, min(1.0, log_e / log_threshold)) if 0 < log_threshold < float("inf") else 0.0
-    words = f"evidence {log_e:.1f} of {log_threshold:.1f} nats that page"
+    words = f"evidence {log_e:.1f} nats, pages at {log_threshold:.1f}"
     return Markup('<svg class="bar" viewBox="0 0 96 8" role="img" aria-label="{}">').format(words) + Markup(
         f'<rect class="trough" width="96" height="8"/><rect class="fill" width="{96 * share:.0f}" height="8"/></svg>'
     )

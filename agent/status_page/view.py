@@ -175,7 +175,7 @@ def _row(
         says=_says(verdict),
         retention=retention_words(verdict.retention) if is_adapter and verdict.retention is not None else "",
         evidence=evidence_plot(log_e, level) if is_known else EMPTY,
-        evidence_words=f"{log_e:.1f} of {level:.1f} nats" if is_known else "",
+        evidence_words=f"{log_e:.1f} nats, pages at {level:.1f}" if is_known else "",
         at=_age(now - verdict.at),
         elsewhere=subject not in own.verdicts,
     )

@@ -42,4 +42,4 @@ def test_the_words_have_the_lowest_and_the_last() -> None:
 @pytest.mark.parametrize(("level", "width"), [(-3.0, 0), (0.0, 0), (10.75, 48), (21.5, 96), (900.0, 96)])
 def test_evidence_fills_its_bar_at_the_threshold(level: float, width: int) -> None:
     plot = str(evidence_plot(level, 21.5))
-    assert f'class="fill" width="{width}"' in plot and f"evidence {level:.1f} of 21.5 nats" in plot
+    assert f'class="fill" width="{width}"' in plot and f"evidence {level:.1f} nats, pages at 21.5" in plot
