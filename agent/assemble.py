@@ -19,6 +19,7 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.left_to_others import LeftToOthers
 from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
@@ -69,7 +70,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    board = Board(config.cluster, config.pod, _named_adapters(config))
+    board, lookback = Board(config.cluster, config.pod, _named_adapters(config)), Lookback(keeper.history, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership = _consumer(config, clock), _ownership(config, clock)
@@ -104,6 +105,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         own=own,
         stores_traffic=ownership is None,
         rounds_due=rounds_due,
+        left_to_others=_left_to_others(config, keeper),
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
@@ -111,9 +113,9 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
             telemetry,
             partial(_statuses, config, sinks, worker, traffic, state, ownership),
             keeper.query,
-            StatusPage(board, Lookback(keeper.history, clock), clock).html,
+            StatusPage(board, lookback, clock).html,
         ),
-        closing=partial(_close, keeper, telemetry),
+        closing=partial(_close, lookback, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -177,6 +179,12 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
 def _judged_adapters(config: Config) -> dict[str, list[str]]:
     """Base -> its adapters, of those that this agent judges; of a witness those that it may own."""
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
+
+
+def _left_to_others(config: Config, keeper: StoreReader) -> LeftToOthers:
+    """None by a store of this process alone, which knows of no other."""
+    adapters, alone = _named_adapters(config), config.clickhouse.dsn.startswith("chdb:")
+    return LeftToOthers({} if alone else {name: adapters[name] for name in config.left_to_others}, keeper.watched)
 
 
 def _rounds_due(config: Config) -> RoundsDue:
@@ -352,7 +360,8 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
+def _close(lookback: Lookback, keeper: StoreReader, telemetry: Telemetry) -> None:
+    lookback.close()
     keeper.close()
     telemetry.close()
 

@@ -20,7 +20,7 @@ from agent.config import Config, Model
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.fleet import fleet
+from agent.store.fleet import fleet, watchers
 from agent.store.handover import Wanted, gone_states
 from agent.store.history import History, history
 from agent.store.table_rows import Origin
@@ -86,6 +86,14 @@ class StoreReader:
         except AgentError:
             return None
         return answer
+
+    def watched(self, subjects: Collection[Subject]) -> Collection[str] | None:
+        """State keys of those that a live pod judges. None without an answer in time."""
+        try:
+            judged: Collection[str] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
+        except AgentError:
+            return None
+        return judged
 
     def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
         """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);

@@ -36,7 +36,7 @@ def measure(quick: bool) -> list[Figure]:
     requests = REQUESTS // 5 if quick else REQUESTS
     figures = []
     for name, board in (("healthy", _board(time.time())), ("all degraded", _lost(_board(time.time())))):
-        first_byte_s, size = _asked(board, requests)
+        first_byte_s, size = _answer_times(board, requests)
         what = f"status page, 200 adapters {name}"
         slowest = sorted(first_byte_s)[math.ceil(0.95 * len(first_byte_s)) - 1]
         figures += [
@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Figure]:
     return figures
 
 
-def _asked(board: Board, requests: int) -> tuple[list[float], int]:
+def _answer_times(board: Board, requests: int) -> tuple[list[float], int]:
     """Seconds to the first byte of each answer, and the bytes of the largest."""
     clock, done = Clock(), threading.Event()
 

@@ -106,3 +106,11 @@ def test_unmonitorable_has_its_reason_and_the_question_that_helps() -> None:
     board.submit(verdict(Status.UNMONITORABLE, Reason.NO_GOLDEN, subject=TONE, at=NOW - 1, explanation="no record"))
     (card,) = shown(board).cards
     assert card.explanation == "no record" and card.commands[-1] == "gapwatch query freshness"
+
+
+def test_that_nobody_judges_it_holds_on_the_page_until_somebody_does() -> None:
+    board = night((TONE,), bad="none")
+    board.submit(verdict(Status.UNMONITORABLE, Reason.NOT_JUDGED, subject=TONE, at=NOW - 60))
+    assert shown(board).rows[0].says == "not judged"
+    known = replace(history(), verdicts={(SubjectKind.ADAPTER, TONE): verdict(subject=TONE, at=NOW - 30)})
+    assert (shown(board, known).rows[0].status, shown(board, known).rows[0].elsewhere) == ("healthy", True)
