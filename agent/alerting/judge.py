@@ -23,7 +23,7 @@ from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
 from agent.alerting.notice_text import day_of
-from agent.alerting.rounds_due import not_judged
+from agent.alerting.rounds_due import judged_by_nobody, not_judged
 from agent.records import (
     Finding,
     GoldenAccepted,
@@ -178,11 +178,31 @@ class Judge:
 
         missed: base -> how many intervals long; why: in words
         """
+        verdicts = [
+            not_judged(subject, base, missed[base], why, now)
+            for base in self._known(missed)
+            for subject in subjects_of(base, self._bases.adapters[base])
+        ]
+        return self._unjudged(verdicts, now)
+
+    def unwatched(self, bases: Mapping[str, Sequence[str]], seconds: Mapping[str, float], now: float) -> list[Finding]:
+        """The same of bases that are left to others, of which none judges them.
+
+        bases: base -> its adapters; seconds: base -> for how long
+        """
+        verdicts = [
+            judged_by_nobody(subject, base, seconds[base], now)
+            for base in seconds
+            for subject in subjects_of(base, bases[base])
+        ]
+        return self._unjudged(verdicts, now)
+
+    def _unjudged(self, verdicts: Sequence[Verdict], now: float) -> list[Finding]:
+        """Of each base by itself, as its rounds would be."""
         findings: list[Finding] = []
-        for base in self._known(missed):
-            subjects = subjects_of(base, self._bases.adapters[base])
-            verdicts = [not_judged(subject, base, missed[base], why, now) for subject in subjects]
-            findings += [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
+        for base in dict.fromkeys(verdict.base for verdict in verdicts):
+            own = [verdict for verdict in verdicts if verdict.base == base]
+            findings += [*self._notices(own, now, self._fleet(own)), *own]
         return findings
 
     def share_budget(self, pods: int, monitor: Monitor) -> None:
