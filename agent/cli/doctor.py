@@ -184,9 +184,9 @@ def model_checks(config: Config) -> Iterator[Check]:
             result = config.left_to_others.get(model.name, "not replayed: traffic is sampled and stored only")
             yield Check(f"base {model.name}", True, result)
             continue
-        if model.served is not None and not config.in_process(model):
+        if model.served is not None and config.by_engine(model):
             yield from _engine(model, model.served)
-        elif model.path is not None:
+        if model.path is not None and config.in_process(model):
             yield from _artefacts(config, model, model.path)
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
@@ -243,6 +243,7 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
         yield Check(
@@ -295,15 +296,18 @@ def _strangers_fail(base: str, engine: Engine) -> str:
 
 
 def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
-    """The files of a base and of its adapters. source: of the base, as configured"""
-    base = _tried(f"base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
+    """The files of a base and of its adapters, by names of their own where its engine is checked too. source: of the
+    base, as configured"""
+    of = "files of " if config.by_engine(model) else ""
+    base = _tried(f"{of}base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
     yield base
     if find_spec("torch") and find_spec("transformers"):
         if base.ok:
-            yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model, source), TOKENIZER_WANTED)
+            tokenizer = partial(_tokenizer, config, model, source)
+            yield _tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
         for adapter in model.adapters:
             if adapter.path is not None:
-                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
+                yield _tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 
 def _golden_wanted(adapter: str, reason: Reason) -> str:
@@ -316,7 +320,7 @@ def _golden_wanted(adapter: str, reason: Reason) -> str:
 def _weights(config: Config, model: Model, golden: Golden) -> Iterator[Check]:
     """Was the base kept that the record was made with? Checked where responses are scored with it, by the folder's name
     alone: its content is hashed when it is loaded. Where the configuration says not to keep it that is no fault."""
-    if not config.scores(model) or model.golden_path is not None:
+    if not config.scores(model) or model.golden_path is not None or not golden.base_hash:
         return
     folder, part = folder_of(config.probes.golden_dir, golden.base_hash), f"accepted base of {golden.adapter}"
     if folder.is_dir():

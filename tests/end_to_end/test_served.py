@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +11,16 @@ import pytest
 import yaml
 
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Reason, Status, Verdict
+from detectors import on_call_text
+from detectors.records import Cause, FilesReplay, FilesState, KnownBy, Reason, ShareOf, Status, Verdict
+from probes.canaries.watched_files import WatchedFiles
 from probes.runners import memory
 from probes.runners.served import Config, Runner
+from probes.scoring.scoring_job import ScoringOptions
+from tests.clickhouse_http import ClickHouseServer
 from tests.end_to_end.assembled import Assembled
-from tests.end_to_end.world import ADAPTERS, Line, World
+from tests.end_to_end.test_traffic_in_memory import serve, turn
+from tests.end_to_end.world import ADAPTERS, EVERY_S, Line, World, accept, new_runner
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
@@ -28,15 +33,46 @@ def server() -> Iterator[Server]:
         yield running
 
 
+def engine(server: Server) -> memory.Runner:
+    """It has no users who would wait for what is asked in a minute."""
+    limits = {"tokens_a_minute": 10**9, "requests_a_minute": 10**9}
+    config = Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
+    return cast(memory.Runner, Runner(config))
+
+
 @pytest.fixture
 def world(tmp_path: Path, goldens: Path, server: Server) -> Iterator[World]:
     """An agent in memory but for its runner, which asks the server over HTTP."""
-    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, "")))
-    with World(tmp_path, goldens, line=Line(runner=cast(memory.Runner, runner))) as opened:
+    with World(tmp_path, goldens, line=Line(runner=engine(server))) as opened:
         yield opened
 
 
-def last(world: World, subject: str) -> Verdict:
+class BesideItsFiles(World):
+    """An agent whose engine answers the canaries, with the files in the same pod. ``in_files`` puts a fault in them."""
+
+    def __init__(self, folder: Path, goldens: Path, server: Server, scoring: ScoringOptions | None = None) -> None:
+        self.files = WatchedFiles(new_runner(), ADAPTERS, EVERY_S)
+        super().__init__(folder, goldens, line=Line(runner=engine(server), files=self.files, scoring=scoring))
+        self.runner = cast(memory.Runner, self.files.runner)  # responses are written as it would write them
+
+    def in_files(self, fault: str) -> None:
+        self.runner.inject("alpha", fault)
+
+    def turn_both(self) -> None:
+        """A round of the engine, and one of the files after it."""
+        before = len(self.sink.of(FilesReplay))
+        self.turn_round()
+        self.turn_until(lambda: len(self.sink.of(FilesReplay)) > before)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, goldens: Path, server: Server) -> Iterator[BesideItsFiles]:
+    made = BesideItsFiles(tmp_path, goldens, server, ScoringOptions())
+    with made:
+        yield made
+
+
+def last(world: World | Assembled, subject: str) -> Verdict:
     return [verdict for verdict in world.sink.verdicts if verdict.subject == subject][-1]
 
 
@@ -96,11 +132,87 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
     assert world.sink.notices == []
 
 
+def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_where_it_is_served(
+    beside: BesideItsFiles, server: Server
+) -> None:
+    def after(in_files: str, in_engine: str) -> Verdict:
+        """The verdict once both have answered: of the files, which come second in a round, it says so in the next."""
+        beside.in_files(in_files)
+        server.engine.faults.of_adapter = {} if in_engine == "none" else {"alpha": in_engine}
+        beside.turn_both()
+        beside.turn_round()
+        verdict = last(beside, "alpha")
+        assert verdict.answered_by.startswith("vllm 0.33") and verdict.files.by is KnownBy.THIS_POD
+        assert "cause not refined" not in verdict.explanation and "not replayed" not in verdict.explanation
+        return verdict
+
+    healthy = after("none", "none")
+    assert healthy.files.state is FilesState.AS_ACCEPTED and "files" not in healthy.explanation
+    held = after("not_applied", "none")
+    assert held.status is Status.HEALTHY and held.files.state is FilesState.NOT_AS_ACCEPTED
+    assert "the engine answers as accepted and the files do not (replayed in this pod at" in held.explanation
+    assert pages(beside) == []
+    both = after("not_applied", "not_applied")
+    assert "the files do not answer as accepted either (replayed in this pod at" in both.explanation
+    alone = after("none", "not_applied")
+    assert "the files are as accepted (replayed in this pod at" in alone.explanation
+    assert "and the engine serves the base" in alone.explanation
+    (page,) = pages(beside)
+    assert page.verdict.subject == "alpha" and page.details["canaries answered by"] == page.verdict.answered_by
+
+    serve(beside, "beta", None)
+    turn(beside, 8)
+    beside.turn_until(lambda: len(pages(beside)) > 1)
+    by_responses = pages(beside)[-1]
+    assert (by_responses.verdict.subject, by_responses.verdict.share_of) == ("beta", ShareOf.RESPONSES)
+    assert on_call_text.ENGINE_CANARIES_HEALTHY in by_responses.details["seen"]
+
+
+def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(tmp_path: Path) -> None:
+    """Two agents and one store: one replays files, the other one has an address alone."""
+    base, files = str(tmp_path / "base"), {name: str(tmp_path / name) for name in ADAPTERS}
+    accept(tmp_path / "golden", "alpha", memory.Runner(memory.Config(base=base, adapters=files)))
+    store = ClickHouseServer(tmp_path / "store").start()
+    with ExitStack() as opened:
+        opened.callback(store.stop)
+        server = opened.enter_context(serving(ToyEngine(base=base, adapters={"alpha": files["alpha"]})))
+        unlimited = {"tokens_per_minute": 10**9, "requests_per_minute": 10**9}
+        asked = {"url": server.url, "base": base, "every": 1.0, "limits": unlimited}
+        by_files = {"name": "tiny", "path": base, "adapters": [{"name": "alpha", "path": files["alpha"]}]}
+        by_engine = {"name": "tiny", "served": asked, "adapters": [{"name": "alpha"}]}
+        witness = Assembled(configured(tmp_path / "witness-0", store, by_files), opened, PATIENCE_S)
+        witness.until(lambda: bool(witness.sink.of(FilesReplay)))
+        agent = Assembled(configured(tmp_path / "engine-0", store, by_engine), opened, PATIENCE_S)
+        agent.until(lambda: bool(agent.rounds) and last(agent, "alpha").files.by is KnownBy.WITNESS)
+        server.engine.faults.of_adapter["alpha"] = "not_applied"
+        agent.until(lambda: bool(agent.sink.notices))
+        (page,) = agent.sink.notices
+        assert page.verdict.files.state is FilesState.AS_ACCEPTED and page.verdict.files.pod == "witness-0"
+        assert "the files are as accepted (replayed by witness-0 at" in page.details["seen"]
+        assert page.details["seen"].endswith(" UTC) and the engine serves the base")
+
+
+def configured(folder: Path, store: ClickHouseServer, model: Mapping[str, object]) -> Path:
+    """The configuration of the pod that the folder is named after."""
+    folder.mkdir()
+    settings = {
+        "models": [model],
+        "pod": folder.name,
+        "probes": {"golden_dir": "../golden", "seed": 5, "runner": "memory", "every": "1s"},
+        "clickhouse": {"dsn": f"clickhouse://default@127.0.0.1:{store.port}/gapwatch"},
+        "telemetry": {"prometheus_port": 0, "control_port": 0},
+        "state_dir": "state",
+    }
+    (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "gapwatch.yaml"
+
+
 @pytest.mark.parametrize("own", [{"role": "all"}, {}], ids=["all", "no role"])
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
     tmp_path: Path, goldens: Path, server: Server, own: dict[str, Any]
 ) -> None:
-    served = {"url": server.url, "base": server.engine.base, "every": 1.0}
+    limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+    served = {"url": server.url, "base": server.engine.base, "every": 1.0, "limits": limits}
     settings = {
         "models": [{"name": "tiny", "served": served, "adapters": [{"name": name} for name in ADAPTERS]}],
         "probes": {"golden_dir": str(goldens), "seed": 5},
