@@ -191,6 +191,38 @@ def enrol(
 
 
 @cli.command()
+def canaries(
+    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration.")],
+    from_traffic: Annotated[
+        bool,
+        typer.Option(
+            "--from-traffic",
+            help="From the prompts of its sampled requests; the file then holds production prompts as text.",
+        ),
+    ] = False,
+    count: Annotated[int, typer.Option(min=1, help="Prompts wanted.")] = 96,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; default: as configured, else canaries/ADAPTER.jsonl.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    hours: Annotated[int, typer.Option(min=1, help="How far back in the store.")] = 168,
+    select: Annotated[
+        bool, typer.Option("--select", help="Choose with the model, by information per token, as enrol --select does.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice: equal ones give the same file.")] = 0,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Propose a canary file from what an adapter is really asked. 2 when there are fewer prompts than enrol needs."""
+    if not from_traffic:
+        wanted = "--from-traffic, to write prompts of production to a file"
+        raise Refused("gapwatch canaries", "no source of prompts", wanted)
+    from agent.cli.canaries import CanaryOptions, propose
+
+    return propose(config, adapter, CanaryOptions(count, out, force, hours, select, seed), json)
+
+
+@cli.command()
 def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Replay one round now. 0 healthy, 1 degraded, 2 cannot tell."""
     from agent.cli.probe import probe_now
@@ -202,13 +234,32 @@ def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: 
 def query(
     name: Annotated[str | None, typer.Argument(help="Name of the question; without one the list is printed.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="key=value, may be repeated.")] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="Only this adapter, or base.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", help='How far back: "6h", "30d", or a time such as 2026-03-01T12:00 (UTC).')
+    ] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
-    """Answer an on-call question from the store; without a name, list the questions."""
-    from agent.cli.query import answer
+    """Answer an on-call question from the store; without a name, list the questions and when to ask them."""
+    from agent.cli.query import QueryOptions, answer
 
-    return answer(config, name, param or [], json)
+    return answer(config, name, QueryOptions(tuple(param or ()), adapter, since, csv), json)
+
+
+@cli.command()
+def explain(
+    incident: Annotated[
+        str, typer.Argument(help="Adapter or base, or a page's key; without one, the latest that is open.")
+    ] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Tell one incident on one screen: what, since when, what changed, whom it touches, what to do. 2 without any."""
+    from agent.cli.explain import explain as explain_incident
+
+    return explain_incident(config, incident, json)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ are closed in the reverse order of opening, within one shared budget, of which e
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,13 +17,14 @@ from typing import Protocol
 import structlog
 
 from agent.alerting.judge import Judge
+from agent.alerting.rounds_due import RoundsDue
 from agent.back_off import BackOff
 from agent.clock import Clock
 from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
-from detectors.records import BaseRound, FaultReplay
+from detectors.records import BaseRound, FaultReplay, FilesRound
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
@@ -71,6 +72,7 @@ class Parts:
     ownership: of a witness, which shares the bases with others; None where all are this agent's own
     own: told which bases are this agent's whenever that changes: the models and the feeds
     stores_traffic: False where other agents count and store what ``traffic`` reads
+    rounds_due: which bases are to be judged how often
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
@@ -86,6 +88,7 @@ class Parts:
     ownership: Ownership | None = None
     own: Sequence[Callable[[frozenset[str]], None]] = ()
     stores_traffic: bool = True
+    rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -224,6 +227,7 @@ class App:
             log.error("record_not_judged", record=kind.__name__, exc_info=error)
             return _as_findings(observation)
         self._unjudged.pop(kind, None)
+        self._parts.rounds_due.judged(observation, self._parts.clock.steady())
         return findings
 
     def _hand_on(self, finding: Finding) -> None:
@@ -281,8 +285,22 @@ class App:
         parts.beat()
         parts.judge.adopt(now)
         parts.judge.save()  # in a pod without rounds nothing else would notice that its folder cannot be written
+        overdue = parts.rounds_due.overdue(steady)
+        self._tell_overdue(overdue, now)
         counts = self._rounds, self._records, parts.sinks.unsent
-        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts))
+        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts, tuple(overdue)))
+
+    def _tell_overdue(self, overdue: Mapping[str, int], now: float) -> None:
+        """That nobody can tell, by the same way as where a model does not answer."""
+        states = (self._judge_status(), self._feeds_status())
+        why = "; ".join(words for ok, words in states if not ok) or "no round came"
+        try:
+            findings = self._parts.judge.overdue(overdue, why, now) if overdue else ()
+        except Exception as error:  # a judge that fails on rounds may fail on this too; the heartbeat names the bases
+            log.error("overdue_not_judged", bases=sorted(overdue), exc_info=error)
+            return
+        for finding in findings:
+            self._hand_on(finding)
 
 
 def _as_findings(observation: Observation) -> list[Finding]:
@@ -290,7 +308,7 @@ def _as_findings(observation: Observation) -> list[Finding]:
     match observation:
         case ScoredResponses(round=round, embeddings=embeddings):
             return [*((round,) if round else ()), *embeddings]
-        case FaultReplay():
+        case FaultReplay() | FilesRound():
             return []
         case _:
             return [observation]

@@ -12,13 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import fresh_s
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.left_bases import LeftBases
+from agent.alerting.notice import state_key
+from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
@@ -26,7 +31,11 @@ from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import RULE, OwnedBases
+from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
+from agent.status_page.board import Board
+from agent.status_page.lookback import Lookback
+from agent.status_page.page import StatusPage
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
@@ -47,7 +56,7 @@ from detectors.evidence.alarm_budget import log_threshold as threshold_of
 from detectors.evidence.alternative import Alternative
 from detectors.monitor import Monitor, default_configs, paging
 from detectors.records import BaseRound, SubjectKind
-from detectors.registry import ThresholdAware, WeighsAlternatives, reads
+from detectors.registry import OfEnginesAlone, ThresholdAware, WeighsAlternatives, reads
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import Rules
 from probes.scoring.scoring_job import ScoringOptions
@@ -55,33 +64,43 @@ from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import Settings
 
 # In /readyz, of an agent that does not do everything.
-ROLES = {
-    "sidecar": "sidecar: samples and counts the traffic, asks engines of `served` for canaries; loads no model",
-    "apart": "apart: samples and counts the traffic; loads no model",
-    "witness": "witness: replays canaries and scores responses of its bases; counts no traffic",
-}
+READS_TRAFFIC = "samples and counts the traffic"
+ASKS_ENGINES = "asks engines of `served` for canaries"
+WITNESSES = "witness: replays canaries and scores responses of its bases; counts no traffic"
 
 
 def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    sinks = Sinks([*_sinks(config, telemetry, clock), *extra_sinks], Redactor(config.sampling.redact), clock)
+    board = Board(config.cluster, config.pod, _named_adapters(config))
+    sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
-    consumer, ownership = _consumer(config, clock), _ownership(config, clock)
+    consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
-    judge = Judge(monitor_of(config), config.cluster, state, keeper.fleet, _judged_bases(config, keeper))
+    judge = Judge(
+        monitor_of(config),
+        config.cluster,
+        state,
+        keeper.fleet,
+        _judged_bases(config, keeper),
+        fresh_s(config.probes.every),
+        config.alerts.golden_max_age or math.inf,
+    )
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks)
     sources: list[Feed] = [traffic] if traffic else []
-    own = [feed.own for feed in models] + ([worker.own] if worker else [])
+    rounds_due = _rounds_due(config)
+    own = [rounds_due.own, *(feed.own for feed in models), *([worker.own] if worker else [])]
     if traffic and consumer and ownership:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
         _own_nothing_yet(own)
+    gauges = [partial(_gauges, telemetry, consumer, worker, traffic)]
+    statuses = partial(_statuses, config, sinks, worker, traffic, state, ownership or left)
     return Parts(
         judge=judge,
         sinks=sinks,
@@ -91,12 +110,15 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         ownership=ownership,
         own=own,
         stores_traffic=ownership is None,
+        rounds_due=rounds_due,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, partial(_statuses, config, sinks, worker, traffic, state, ownership), keeper.query),
+        routes=Routes(
+            telemetry, statuses, keeper.query, StatusPage(board, Lookback(keeper.history, clock), clock).html
+        ),
         closing=partial(_close, keeper, telemetry),
-        beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
+        beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -108,7 +130,8 @@ def log_threshold(config: Config, pods: int = 1) -> float:
 
 def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     """Seconds between rounds -> the processes of the fleet that may page and are judged that often: one a detector that
-    pages for each adapter, or for each base with two adapters or more, in each pod that judges it.
+    pages for each adapter, for each base with two adapters or more, or for the requests that name a base itself, in
+    each pod that judges it.
 
     pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
     canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
@@ -122,8 +145,15 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     for name, own in detectors.items():
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
         for model in config.models:
-            subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
-            for cadence, judging in _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods):
+            subjects = {
+                SubjectKind.ADAPTER: len(model.adapters),
+                SubjectKind.BASE: int(len(model.adapters) > 1),
+                SubjectKind.BASE_REQUESTS: int(model.name in config.base_requests.values()),
+            }
+            judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)
+            if isinstance(own, OfEnginesAlone):
+                judged = judged[:1] if model.served else []
+            for cadence, judging in judged:
                 counts[cadence] += judging * sum(subjects[kind] for kind in about)
     present = {cadence: count for cadence, count in counts.items() if count} or {config.probes.every: 1}
     fleet = config.alerts.fleet_streams
@@ -131,7 +161,8 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
 
 
 def _judging_pods(config: Config, model: Model, of_canaries: bool, pods: int) -> list[tuple[float, int]]:
-    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own.
+    """Seconds between the rounds of one base, and how many pods judge it at a time, each with evidence of its own; that
+    of those which ask its engine comes first.
 
     Where an agent does not do everything, one file may serve sidecars and witnesses: each sidecar asks its own engine,
     and from its files a base is judged by one witness.
@@ -157,13 +188,23 @@ def _judged_adapters(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
 
 
+def _rounds_due(config: Config) -> RoundsDue:
+    """Canaries where they are on, else sampled responses."""
+    if config.probes.canaries:
+        return RoundsDue({model.name: config.canaries_every(model) for model in config.replayed})
+    return RoundsDue({model.name: config.responses_every for model in config.replayed}, ScoredResponses)
+
+
 def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
     return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
-def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
-    """With each heartbeat: gauges, and whether another number of pods shares the budget."""
-    gauges()
+def _beat(
+    config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, looks: Sequence[Callable[[], None]]
+) -> None:
+    """With each heartbeat: these looks, and whether another number of pods shares the budget."""
+    for look in looks:
+        look()
     if fleet is not None:
         _share_budget(config, judge, fleet.now_known(clock.now()))
 
@@ -224,13 +265,28 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
+def _left(config: Config, keeper: StoreReader, clock: Clock) -> LeftBases | None:
+    """Of an agent that leaves bases to others; None where it leaves none, or nobody else writes into its store."""
+    left = {
+        model.name: [(SubjectKind.ADAPTER, adapter.name) for adapter in model.adapters]
+        for model in config.models
+        if model.name in config.left_to_others
+    }
+    if not left or config.role == "witness" or config.clickhouse.dsn.startswith("chdb:"):
+        return None
+    keys = {base: [state_key(*subject) for subject in subjects] for base, subjects in left.items()}
+    return LeftBases(keys, partial(keeper.watchers, list(chain.from_iterable(left.values()))), clock)
+
+
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
     for tell in own:
         tell(frozenset())
 
 
 def _base_of(config: Config) -> dict[str, str]:
-    return {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    adapters = {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    replayed = {model.name for model in config.replayed}
+    return adapters | {base: base for base in config.base_requests.values() if base in replayed}
 
 
 def _models(
@@ -263,7 +319,7 @@ def _schedule(config: Config) -> Schedule:
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
-        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if not config.in_process(own)},
+        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if config.by_engine(own)},
     )
 
 
@@ -299,15 +355,22 @@ def _traffic(
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
+    sampler = TrafficSampler(
+        config.sampling, names, config.kafka.format, config.kafka.max_record_bytes, config.base_requests
+    )
     counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
     return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
 
-def _sinks(config: Config, telemetry: Telemetry, clock: Clock) -> list[Sink]:
+def _named_adapters(config: Config) -> dict[str, list[str]]:
+    """Base -> its adapters, of all that the configuration names, whoever judges them."""
+    return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
+
+
+def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
     group = config.consumer_group
-    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group)
+    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group, board)
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 
@@ -329,20 +392,27 @@ def _statuses(
     worker: ModelProcess | None,
     traffic: TrafficFeed | None,
     state: StateFile,
-    ownership: OwnedBases | None,
+    bases: OwnedBases | LeftBases | None,
 ) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
-        statuses["role"] = (True, ROLES[config.role])
-    if ownership is not None:
-        statuses["bases"] = ownership.status
+        statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
+    if bases is not None:
+        statuses["bases"] = bases.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:
         link = traffic.status
         statuses["kafka"] = (link.up, link.why or "reading")
     return statuses
+
+
+def _role_in_words(config: Config) -> str:
+    if config.role == "witness":
+        return WITNESSES
+    does = [*([READS_TRAFFIC] if config.kafka else []), *([ASKS_ENGINES] if config.replayed else [])]
+    return f"{config.role}: {', '.join(does)}; loads no model"
 
 
 def _gauges(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -65,6 +66,17 @@ def device_memory(value: object) -> float:
     return float(size[1]) * _SIZES[size[2]]
 
 
+def moment(option: str, text: str, now: float) -> float:
+    """``6h`` before now, or a time as ISO 8601 has it, UTC where it names no zone; in seconds. Raises Refused."""
+    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
+        return now - seconds(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(option, repr(text), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
 def printable(text: str) -> str:
     """A name as engines allow them: ``org/model@v2``, ``base:adapter``, ``größer #3``. Raises Unfit.
 
@@ -115,9 +127,8 @@ DeviceMemory = Annotated[float, BeforeValidator(device_memory)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
 Link = Annotated[str, Field(pattern=r"^(https?://\S+)?$")]
 Role = Literal["all", "sidecar", "witness", "apart"]
-# What each role reads the topics of Kafka for: without that section it would have nothing to do.
+# What a role reads the topics of Kafka for, where it would have nothing to do without that section.
 WHY_KAFKA: dict[Role, str] = {
-    "sidecar": "it samples and counts the traffic of its topic",
     "apart": "it samples and counts the traffic of its topic",
     "witness": "it shares the bases with the other witnesses by a topic, and scores the responses of another",
 }
@@ -161,7 +172,7 @@ class Adapter(Section):
 
 
 class ServedLimits(Section):
-    """How much a serving engine is asked for canaries (probes/serving/load_limits.py).
+    """How much a serving engine is asked for canaries (probes/serving/load_limits.py); in rounds, not in enrolments.
 
     logit_bytes: that one request may make it hold; tokens_per_minute: that it reads and writes
     """
@@ -171,7 +182,7 @@ class ServedLimits(Section):
     requests_per_minute: int = Field(default=LoadLimits().requests_a_minute, ge=1)
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """What the runner is told."""
         return {
             "most_logit_bytes": self.logit_bytes,
@@ -221,6 +232,11 @@ class Model(Section):
     golden_path: str | None = None
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
+
+    @property
+    def requested_as(self) -> str:
+        """The name by which requests ask for the base itself."""
+        return self.served.base if self.served and self.served.base else self.name
 
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
@@ -342,12 +358,14 @@ class Alerts(Section):
     None: the most pods of the cluster that were alive at once within the last day, by their heartbeats
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
+    golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)
     sidecars: int | None = Field(default=None, ge=1)
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
+    golden_max_age: Duration | None = None
     pagerduty: PagerDuty | None = None
 
     @property
@@ -406,10 +424,17 @@ class Telemetry(Section):
         return self
 
 
+def _role_by_models(given: dict[str, Any]) -> Role:
+    """Where no role is written: ``sidecar``, unless a model can be watched from its files alone, and would not be."""
+    models: tuple[Model, ...] = given.get("models", ())
+    return "all" if any(model.replay and model.served is None for model in models) else "sidecar"
+
+
 class Config(Section):
     """The whole file.
 
-    role: what this agent does of all that a fleet does (docs/architecture.md#roles)
+    role: what this agent does of all that a fleet does (docs/architecture.md#roles); by default ``sidecar`` where every
+    model that is to be replayed has ``served``, else ``all``, so that none goes unwatched for a line that is missing
     detectors: name of a file in detectors/kinds -> settings of its own, over its defaults
     sinks: name of a file in agent/sinks, which switches it on -> settings of its Config; for those that have a
     section of their own (``clickhouse``, ``alerts.pagerduty``) what that section does not hold
@@ -425,7 +450,7 @@ class Config(Section):
     telemetry: Telemetry = Telemetry()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    role: Role = "all"
+    role: Role = Field(default_factory=_role_by_models)
     cluster: Name = "default"
     pod: str = ""
     state_dir: Path = Path("/var/lib/gapwatch/state")
@@ -444,7 +469,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and not all(map(self.in_process, self.replayed)):
+        if not self.probes.canaries and any(map(self.by_engine, self.replayed)):
             raise Unfit("probes.canaries false with served", "canaries on: a serving engine is asked nothing else")
         if not self.probes.canaries and not responses_scored and self.replayed:
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
@@ -454,7 +479,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Config:
         kafka, role = self.kafka, self.role
-        if role != "all" and kafka is None:
+        if role == "sidecar" and kafka is None and not self.replayed:
+            wanted = "one of them: it would have nothing to do"
+            raise Unfit("role sidecar with neither the section kafka nor a model with served", wanted)
+        if role in WHY_KAFKA and kafka is None:
             raise Unfit(f"role {role} without the section kafka", f"that section: {WHY_KAFKA[role]}")
         if role == "witness" and kafka is not None:
             if not kafka.group_id:
@@ -479,13 +507,40 @@ class Config(Section):
                 return tuple(filter(self.in_process, self.models))
         return ()
 
+    def by_engine(self, model: Model) -> bool:
+        """Does its serving engine answer its canaries? Not those of a witness."""
+        return model.served is not None and self.role != "witness"
+
+    @property
+    def left_to_others(self) -> dict[str, str]:
+        """Bases that are to be replayed, and not by this agent -> by whom, in words."""
+        left = [model for model in self.models if model.replay and model not in self.replayed]
+        return {
+            model.name: f"base {model.name} is watched by {_who_replays(model)}; this pod replays nothing of it"
+            for model in left
+        }
+
     def in_process(self, model: Model) -> bool:
-        """Is this base replayed from its files and not through its engine? By a witness, whatever serves it."""
-        return model.replay and model.path is not None and (model.served is None or self.role == "witness")
+        """Are its files loaded here? Those of a base with ``served`` by a witness, and beside the engine where one
+        agent does everything: they score the responses, and say whether a fault is one of the files."""
+        has_files = model.path is not None and any(adapter.path is not None for adapter in model.adapters)
+        return model.replay and has_files and (model.served is None or self.role in ("witness", "all"))
 
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and self.in_process(model)
+
+    @property
+    def base_requests(self) -> dict[str, str]:
+        """Name by which requests ask for a base itself -> that base; none of a name that an adapter has, or two bases:
+        whose requests these are is not known."""
+        adapters = {adapter.name for model in self.models for adapter in model.adapters}
+        names = [model.requested_as for model in self.models]
+        return {
+            model.requested_as: model.name
+            for model in self.models
+            if names.count(model.requested_as) == 1 and not adapters & {model.requested_as, model.name}
+        }
 
     @property
     def consumer_group(self) -> str:
@@ -497,8 +552,7 @@ class Config(Section):
 
     def canaries_every(self, model: Model) -> float:
         """Seconds between two rounds of this base's canaries."""
-        by_engine = model.served is not None and not self.in_process(model)
-        return model.served.every if by_engine and model.served else self.probes.every
+        return model.served.every if model.served and self.by_engine(model) else self.probes.every
 
     @property
     def device_memory(self) -> float:
@@ -526,6 +580,7 @@ class Config(Section):
             "clickhouse": ("clickhouse", self.clickhouse),
             "pagerduty": ("alerts.pagerduty", self.alerts.pagerduty),
             "prometheus": ("telemetry", None),
+            "status_page": ("telemetry", None),
         }
 
     def adapter(self, name: str) -> tuple[Model, Adapter]:
@@ -536,6 +591,11 @@ class Config(Section):
                     return model, adapter
         names = ", ".join(a.name for m in self.models for a in m.adapters)
         raise Refused("adapter", repr(name), f"one of: {names}")
+
+
+def _who_replays(model: Model) -> str:
+    by_engine = ["a sidecar beside its engine"] if model.served else []
+    return " and ".join([*by_engine, *(["a witness"] if model.path is not None else [])])
 
 
 def load(path: Path) -> Config:
@@ -557,7 +617,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
 
 def sink_configs(config: Config) -> dict[str, BaseModel]:
     """Name of each sink that is switched on -> its Config, in the order in which they are given findings."""
-    always = {"prometheus", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
+    always = {"prometheus", "status_page", "clickhouse"} | ({"pagerduty"} if config.alerts.pagerduty else set())
     return {
         name: sink_registry.load(name).Config(**_from_section(config, name), **config.sinks.get(name, {}))
         for name in sink_registry.in_order(always | set(config.sinks))

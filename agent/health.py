@@ -1,8 +1,10 @@
-"""Two small HTTP servers: is the agent alive and ready, its metrics, and answers for the commands on this machine.
+"""Two small HTTP servers: is the agent alive and ready, its metrics, its status page, and answers for the commands of
+this machine.
 
-The public one (every interface, both IP families) serves /livez, /startupz, /readyz and /metrics. The control one
-(loopback only) also answers named queries, because an embedded store belongs to one process. Manifests and probes name
-these paths. They are up before the configuration is read, and stay up when the agent is assembled again.
+The public one (every interface, both IP families) serves /livez, /startupz, /readyz, /metrics and, at /, the status
+page. The control one (loopback only) also answers named queries, because an embedded store belongs to one process, and
+its page has the texts of canaries, which may be prompts of production. Manifests and probes name these paths. They are
+up before the configuration is read, and stay up when the agent is assembled again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from http import HTTPStatus
 from typing import Any
 
@@ -26,15 +29,34 @@ log = structlog.get_logger(__name__)
 STALE_S = 60.0
 Statuses = Mapping[str, tuple[bool, str]]
 Query = Callable[[str, Mapping[str, str]], tuple[list[str], list[tuple[Any, ...]]]]
+Page = Callable[[Statuses, bool], bytes]
+
+
+def bare_page(parts: Statuses, _texts: bool) -> bytes:
+    """The status page of an agent that does not run: why, by its parts."""
+    rows = "".join(
+        f"<dt>{escape(name)}{'' if ok else ': not ok'}</dt><dd>{escape(words)}</dd>"
+        for name, (ok, words) in parts.items()
+    )
+    title = "gapwatch watches nothing now"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="15">'
+        f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+        f"<title>{title}</title><h1>{title}</h1><dl>{rows}</dl></html>"
+    ).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)."""
+    """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)
+
+    page: (parts, may texts be shown?) -> the status page
+    """
 
     telemetry: Telemetry
     parts: Callable[[], Statuses]
     query: Query
+    page: Page = bare_page
 
 
 def nobody_answers(_name: str, _params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -96,7 +118,9 @@ class Health:
             return self._ready
         if path == "/metrics":
             return self._metrics
-        return HTTPStatus.NOT_FOUND, "text/plain", b"/livez /startupz /readyz /metrics\n"
+        if path == "/":
+            return partial(self._page, texts=False)
+        return HTTPStatus.NOT_FOUND, "text/plain", b"/ /livez /startupz /readyz /metrics\n"
 
     def _ready(self) -> Answer:
         parts = self.routes.parts()
@@ -107,7 +131,13 @@ class Health:
         routes = self.routes
         return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", routes.telemetry.page(routes.parts())
 
+    def _page(self, texts: bool) -> Answer:
+        routes = self.routes
+        return HTTPStatus.OK, "text/html; charset=utf-8", routes.page(routes.parts(), texts)
+
     def _control(self, path: str, params: Mapping[str, str]) -> Answer | Work:
+        if path == "/":
+            return partial(self._page, texts=True)
         if not path.startswith("/queries/"):
             return self._public(path, params)
         return partial(self._query, path.removeprefix("/queries/"), params)

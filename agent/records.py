@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Evidence, FaultReplay, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, FilesReplay, FilesRound, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from probes.scoring.interaction import Interaction
 
@@ -166,7 +166,13 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class GoldenAccepted:
-    """From now on an adapter is compared with this golden record. golden: hash of ``data``, its bytes."""
+    """From now on an adapter is compared with this golden record. golden: hash of ``data``, its bytes.
+
+    smallest_loss: of its strength that pages in time (probes/golden/smallest_loss.py), None where none does or it is
+    not known; draws: that this takes; tolerance: |s - 1| that each canary may be off, None where it is not known
+    made_on: the serving engine that answered at enrolment, "" where the files did; offline: hash of the record made in
+    process that this engine was measured against, with which the files are compared; "" for none
+    """
 
     adapter: str
     base: str
@@ -175,6 +181,11 @@ class GoldenAccepted:
     why: str
     accepted_at: float
     data: bytes
+    smallest_loss: float | None = None
+    draws: int = 0
+    tolerance: float | None = None
+    made_on: str = ""
+    offline: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +193,7 @@ class Heartbeat:
     """The agent is alive; its absence is an alert of its own.
 
     unsent: notices that nobody has received yet; -1 where this agent sends none to anybody
+    overdue: bases of this agent of which no round was judged for several intervals (agent/alerting/rounds_due.py)
     """
 
     at: float
@@ -191,6 +203,7 @@ class Heartbeat:
     rounds: int
     records: int
     unsent: int = 0
+    overdue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +246,15 @@ class NoticeReason(StrEnum):
     TAKEN_OVER = "taken_over"  # resolve of a member: its base's incident speaks for it from now on
     RECOVERED = "recovered"
     REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
-    BASE_MOVED = "base_moved"  # change event, no incident; so are the next three
+    BASE_MOVED = "base_moved"  # change event, no incident; so are the next five
     TOKENIZER_CHANGED = "tokenizer_changed"
     TEMPLATE_CHANGED = "template_changed"
     ADAPTER_MOVED = "adapter_moved"
+    ENGINE_MOVED = "engine_moved"
+    SOURCE_MOVED = "source_moved"
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
+    GOLDEN_OLD = "golden_old"  # change event: the golden record in force is older than the policy allows
     NO_LONGER_JUDGED = "no_longer_judged"  # of an open incident: unmonitorable for three rounds, so it stays open
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds: an incident of its own
     CAN_TELL_AGAIN = "can_tell_again"  # resolve of that
@@ -264,7 +280,6 @@ class Notice:
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
-Observation = Whole | ScoredResponses | FaultReplay
-Finding = (
-    Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState | Watching
-)
+Observation = Whole | ScoredResponses | FaultReplay | FilesRound
+Judgement = Evidence | Verdict | Calibration | FilesReplay | Notice
+Finding = Whole | TrafficRound | Embedding | Judgement | Heartbeat | SavedState | Watching

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import Clock
+from agent.status_page.board import Board
 from agent.telemetry import Telemetry
 
 
@@ -17,6 +18,7 @@ class Surroundings:
     """cluster, pod: where this agent runs; state_dir: a folder that survives a restart of the container
     telemetry: the metrics page, shared with the parts that report figures of their own
     consumer_group: of Kafka, by which this agent reads, "" without one
+    board: what the status page shows
     """
 
     cluster: str = ""
@@ -25,3 +27,4 @@ class Surroundings:
     telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Clock = field(default_factory=Clock)
     consumer_group: str = ""
+    board: Board = field(default_factory=Board)

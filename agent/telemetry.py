@@ -44,6 +44,8 @@ GAUGES = (
     Metric("gapwatch.informing_evidence", "nats", "evidence that informs and never pages, however high"),
     Metric("gapwatch.threshold", "nats", "level at which evidence pages"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
+    Metric("gapwatch.last_measured", "s", "when a subject was last measured, seconds since the epoch"),
+    Metric("gapwatch.overdue", "{base}", "bases of which no round was judged for several intervals"),
     Metric("gapwatch.heartbeat", "s", "the loop's last sign of life, seconds since the epoch"),
     Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds allow at most, whole fleet"),
     Metric("gapwatch.part.ok", "1", "1 while a part of the agent works, by its name in /readyz"),

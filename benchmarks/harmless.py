@@ -1,9 +1,9 @@
 """What the monitor costs what it watches: ``python -m benchmarks.harmless --json FILE [--quick] [--part NAME ...]``.
 
-Parts: process (memory, threads, answers, time to end), fleet (pages for each fault, records of two releases), node
-(seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as `make test-node` does). Peak memory
-against its budget is a part of benchmarks.main_job. What cannot be measured here is named. Exit code 0: all of it ran,
-whatever it showed.
+Parts: process (memory, threads, answers, time to end), roles (idle memory of each), fleet (pages for each fault,
+records of two releases), node (seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as
+`make test-node` does). Peak memory against its budget is a part of benchmarks.main_job. What cannot be measured here is
+named. Exit code 0: all of it ran, whatever it showed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, arguments, console, report, save, stored_figures
 from benchmarks.node import costs
 from benchmarks.node.single_node import unavailable
-from benchmarks.process import beside_an_engine, fleet
+from benchmarks.process import beside_an_engine, fleet, roles
 
 SEED = 0
 
@@ -26,6 +26,7 @@ def main() -> None:
     earlier = stored_figures(options.json) if options.part else []
     parts: dict[str, Callable[[bool], list[Figure]]] = {
         "process": beside_an_engine.measure,
+        "roles": roles.measure,
         "fleet": fleet.measure,
         "node": _node,
     }

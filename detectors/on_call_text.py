@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from detectors.records import Cause, Reason
+from detectors.records import Cause, Mode, Reason
 
 
 class Text(NamedTuple):
@@ -167,16 +167,46 @@ BY_CANARIES = {
         "special_tokens_map.json with those of the last good release and put those back, then run gapwatch probe "
         "{adapter_argument}",
     ),
-    # cold, warm: retention without and with another request's cache; previous: whose request it looks like
+    # cold, warm: retention without and with what the cache holds; previous: whose request it looks like
     (Cause.SHARED_CACHE, "warm"): Text(
-        explanation="{adapter} answers differently where another request has left its prompt in the cache: retention "
-        "{warm:.2f} there, {cold:.2f} on a cold cache",
-        action=_CACHE_ACTION,
+        explanation="{adapter} answers differently where the engine's cache holds the beginning of its prompt, which "
+        "is stale, from before {adapter} was loaded again, or another adapter's: retention {warm:.2f} there, "
+        "{cold:.2f} on a cold cache",
+        action="give the engine an empty prefix cache after each load in place (in vLLM a restart, or POST "
+        "/reset_prefix_cache in development mode); if that does not help, " + _CACHE_ACTION,
     ),
     (Cause.SHARED_CACHE, "always"): Text(
         explanation="{adapter} answers as if a request for {previous} had left its prompt in the cache, which "
         "explains {explained:.0f} % of the difference; retention {retention:.2f}",
         action=_CACHE_ACTION,
+    ),
+    # Answers in a mode, beside the scores of the same canaries. apart, had: so many of so many differ; shift: by how
+    # much in the mean (percent of the adapter's effect)
+    (Cause.SERVING_PATH, "written"): Text(
+        explanation="{adapter} is scored as accepted, and what the engine writes under its name is something else: "
+        "{apart} of {had} answers differ, by {shift:.0f} % of the adapter's effect",
+        action="compare what is computed while writing with what is computed for prompts: restart the engine without "
+        "its graphs (in vLLM --enforce-eager) and without speculative decoding, and look in its load log for "
+        "{adapter}; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "streamed"): Text(
+        explanation="{adapter} answers as accepted where the answer comes whole, and not where it is streamed: {apart} "
+        "of {had} streamed answers differ, by {shift:.0f} % of the adapter's effect",
+        action="send one request to the engine twice, with and without stream, and compare the words: if they are "
+        "alike, look in the proxy's route for streams, else in the engine's log; then run gapwatch probe "
+        "{adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "chat"): Text(
+        explanation="{adapter} answers as accepted on token ids, and not at the chat endpoint: {apart} of {had} "
+        "answers there differ, by {shift:.0f} % of the adapter's effect",
+        action="compare the model name, the sampling defaults (generation_config.json) and the chat template that the "
+        "chat endpoint uses with those of the completions endpoint; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.SERVING_PATH, "long"): Text(
+        explanation="{adapter} answers as accepted where prompts are short, and otherwise than it is scored where they "
+        "are long: {apart} of {had} answers differ, by {shift:.0f} % of the adapter's effect",
+        action="switch off, one at a time, chunked prefill and prefix caching in the engine's arguments; after each "
+        "run gapwatch probe {adapter_argument}",
     ),
     # bad, total: canaries; pods: names of the faulty replicas; their_fault, their_action: the text of those canaries
     (Cause.ONE_REPLICA, "by pod"): Text(
@@ -334,6 +364,11 @@ _RESPONSES_FIT = (
     "not from the accepted adapter)"
 )
 
+_BASE_REQUESTS_FIT = (
+    "sampled responses to requests that name the base {adapter} fit {author} better than the accepted base ({against} "
+    "of {scored} are clearly not from it)"
+)
+
 BY_RESPONSES = {
     (Cause.ADAPTER_NOT_APPLIED, ""): Text(
         explanation=_RESPONSES_FIT,
@@ -377,6 +412,33 @@ BY_RESPONSES = {
         action="send the same request to each pod by itself (kubectl get pods -o wide), take the faulty ones out of "
         "rotation, then reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
     ),
+    # Requests that name the base: adapter is its name.
+    (Cause.BASE_ANSWERED_BY_ADAPTER, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="send a request for {adapter} without an adapter to each pod by itself (kubectl get pods -o wide), and "
+        "restart the engine that answers it like {other}; if none does, check that the gateway writes the name of "
+        "{other} into its records; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.QUANTISED_BASE, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
+        "the last good release; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, by pod"): Text(
+        explanation=_BASE_REQUESTS_FIT + ", all from {pods}",
+        action="take {pods} out of rotation and restart the engine there; then run gapwatch query responses -p "
+        "subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, pods not known"): Text(
+        explanation=_BASE_REQUESTS_FIT + "; the others are as accepted",
+        action="send the same request to each pod by itself (kubectl get pods -o wide), and restart the engines that "
+        "answer it otherwise; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.UNKNOWN, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
+        "responses -p subject={adapter_argument}",
+    ),
     (Cause.UNKNOWN, ""): Text(
         explanation=_RESPONSES_FIT,
         action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
@@ -390,6 +452,8 @@ AUTHORS = {
     "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
     "fewer bits": "{adapter} on a base of 4-bit weights",
+    "the base in fewer bits": "a 4-bit copy of {adapter}",
+    "half of an adapter": "{other} at about half of its strength",
     "another strength": "{adapter} at another strength",
     "unknown": "something that is not {adapter}",
 }
@@ -411,10 +475,53 @@ CANARIES_HEALTHY = (
 RESPONSES_HEALTHY = (
     "sampled responses still fit the accepted adapter: the engine may hold the former files until it restarts"
 )
+# The same where the engine itself answered the canaries.
+ENGINE_CANARIES_HEALTHY = (
+    "its canaries are healthy: this engine answers them as accepted, what was served does not, so look at what lies "
+    "between (gateway, caches, the other engines)"
+)
+ENGINE_RESPONSES_HEALTHY = (
+    "sampled responses still fit the accepted adapter: they may be older, or served by other engines than this one"
+)
 BOTH = "sampled responses agree: what is served has changed too"
+
+# What is known of the files beside an engine that does not answer as accepted, by state and by who knows it.
+# served: see WHAT_IS_SERVED; pod: the one that replayed them; at: when
+FILES_BESIDE_A_FAULT = {
+    ("as_accepted", "witness"): "the files are as accepted (replayed by {pod} at {at} UTC) and the engine {served}",
+    ("as_accepted", "this_pod"): "the files are as accepted (replayed in this pod at {at} UTC) and the engine {served}",
+    ("not_as_accepted", "witness"): "the files do not answer as accepted either (replayed by {pod} at {at} UTC), so "
+    "look at them first",
+    ("not_as_accepted", "this_pod"): "the files do not answer as accepted either (replayed in this pod at {at} UTC), "
+    "so look at them first",
+    ("as_accepted", "hash"): "the adapter's files have the accepted hash; nobody replayed them, and the base's files "
+    "are not known",
+    ("not_as_accepted", "hash"): "the adapter's files are not the accepted ones by their hash; nobody replayed them",
+    ("", ""): "whether the files are as accepted is not known",
+}
+# {served}, by what the engine's answers look like.
+WHAT_IS_SERVED = {"the base": "serves the base", "something else": "does not serve them"}
+# The same beside an engine that does.
+FILES_BESIDE_HEALTH = {
+    ("not_as_accepted", "witness"): "the engine answers as accepted and the files do not (replayed by {pod} at {at} "
+    "UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "this_pod"): "the engine answers as accepted and the files do not (replayed in this pod at "
+    "{at} UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "hash"): "the engine answers as accepted, and the adapter's files are not the accepted ones by "
+    "their hash: it may hold the former ones, and serve these once it loads them; nobody replayed them",
+}
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
+# mode: one of MODES; apart, draws: so many of so many
+DRAWS_APART = "of {draws} draws answered {mode} {apart} differ from what the engine scores"
+MODES = {
+    Mode.WRITTEN: "as it writes",
+    Mode.STREAMED: "as a stream",
+    Mode.CHAT: "at its chat endpoint",
+    Mode.WARM: "through its cache of prefixes",
+    Mode.LONG: "after a long prompt",
+}
 DRAWS_BEYOND_TOGETHER = (
     "in {percent:.0f} % of this round's canary draws {needed} or more of {measured} adapters are beyond tolerance"
 )
@@ -526,7 +633,9 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 #
 # subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
 # retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
-# live_tokenizer, live_template: the first digits of the hashes of what is in place now; why: as given at enrolment.
+# live_tokenizer, live_template: the first digits of the hashes of what is in place now; live_engine, golden_engine,
+# live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment, or
+# when the golden record was accepted.
 
 HEADLINES = {
     "degraded": "{subject}: {cause}{affected}{retention}{since}",
@@ -541,8 +650,13 @@ HEADLINES = {
     "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
     "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
+    "engine_moved": "base {base}: another engine or other settings ({live_engine}; accepted: {golden_engine}), its "
+    "adapters keep their effect",
+    "source_moved": "{subject}: the engine loaded it from {live_source} (accepted: {golden_source}), within tolerance",
     "tolerated_change": "{subject}: has changed, and is inside your tolerance{strength}",
     "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
+    "golden_old": "{subject}: its golden record was accepted {why}, longer ago than alerts.golden_max_age allows; "
+    "that is no fault of the adapter",
 }
 # The same where no hash is known that says so.
 HEADLINES_UNKNOWN_FILES = {
@@ -579,10 +693,15 @@ SENT_BECAUSE = {
     "tokenizer_changed": "another tokenizer than accepted is in place",
     "template_changed": "prompts are rendered differently than accepted",
     "adapter_moved": "other adapter files than accepted are in place",
+    "engine_moved": "the serving engine is of another version, or has other settings, than when this was accepted",
+    "source_moved": "the serving engine names another source or another base of the adapter than when it was accepted",
     "tolerated_change": "for three rounds it has been off by more than its noise, and by less than your tolerance",
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
+    "golden_old": "what it is compared with is older than you allow: look at whether its canaries still ask what users "
+    "ask, and enrol it again (gapwatch enrol --replace)",
 }
 A_BASE = "base {name}"
+BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.
 IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
@@ -634,6 +753,13 @@ UNMEASURED = {
     "and its base have to be there, each once and by the same name; then run gapwatch probe {adapter_argument}",
     Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",
 }
+# No round was judged at all, for so many intervals. why: which part of the agent fails, in words
+NOT_JUDGED = Text(
+    explanation="no round of {base} was judged for {missed} intervals, so nobody watches {subject}: the agent is alive "
+    "and its watch stands still ({why})",
+    action="run gapwatch doctor and look at the agent's log and at the parts judge and feeds of /readyz; then start "
+    "the agent again",
+)
 # A base of which fewer than two adapters were measured, and none says why.
 UNMEASURED_BASE = "run gapwatch doctor and look at the files of {base}"
 LOOK_AT_REQUESTS = (
@@ -644,6 +770,10 @@ MAKE_SCORABLE = (
     "run gapwatch query responses -p subject={adapter_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
+)
+MAKE_SCORABLE_OF_BASE = (
+    "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
+    "records lack is set in scoring.temperature"
 )
 LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"

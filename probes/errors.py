@@ -3,6 +3,7 @@
 ProbeError
 ├── Unreplayable    artefacts that cannot be replayed now (half written, missing): unmonitorable, try again next round
 │   ├── NoMemory    not enough memory for them: unmonitorable, try again after a change or some rounds later
+│   ├── BadNumbers  the serving engine answers with NaN or infinity: unmonitorable by that, try again next round
 │   └── EngineAway  the serving engine does not answer, starts or has too much to do: unmonitorable, try again later
 ├── Unsupported     the adapter needs a feature that this runner lacks (DoRA, bias ...): named, never ignored
 └── Refused         input that is wrong and will stay wrong: says what was seen and what was wanted
@@ -46,6 +47,10 @@ class NoMemory(Unreplayable):
         reason = device_message or shortage(requested, free) or "how much was requested is unknown"
         super().__init__(path, f"not enough memory: {reason}{f'; {meaning}' if meaning else ''}")
         self.requested, self.free, self.device_message = requested, free, device_message
+
+
+class BadNumbers(Unreplayable):
+    """A serving engine's answer holds NaN or infinity where a log-probability belongs. path: its address"""
 
 
 class EngineAway(Unreplayable):

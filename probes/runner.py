@@ -13,14 +13,14 @@ tests/probes/test_every_runner.py holds every file in probes/runners/ to this. H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from detectors.diagnosis.name_encoding import part_of
-from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Reason, Summary
+from detectors.records import Fault, FaultKind, Floats, Identity, Ints, Mode, Reason, Summary
 from probes.artefacts.identity import NEWEST
 from probes.errors import Unreplayable
 from probes.serving.engine import Listed
@@ -281,8 +281,8 @@ class PureFunction(Protocol):
 @runtime_checkable
 class Listing(Protocol):
     """A runner that sees the most probable tokens of a position and nothing of the others, as serving engines list
-    them. It has no golden copies, answers at no other strength than 0 and 1, embeds nothing, and raises Unsupported or
-    Unreplayable for all that. Golden records are read through the same listing (probes/serving/listed_summary.py)."""
+    them. It has no golden copies, embeds nothing, and raises Unsupported or Unreplayable for all that. Golden records
+    are read through the same listing (probes/serving/listed_summary.py)."""
 
     def most_listed(self) -> int:
         """Tokens that it lists at a position, at least 1. Raises Unreplayable where that is not known yet."""
@@ -297,8 +297,33 @@ class Listing(Protocol):
         EngineAway, and Unreplayable where no route does, or ``stop()`` turned true before it was known.
         """
 
+    def takes_strengths(self) -> bool:
+        """Does it answer at other strengths of an adapter than 0 and 1? If not, these raise Unsupported. Raises
+        Unreplayable where that is not known yet."""
+
     def made_on(self, adapter: str) -> str:
         """Which engine answers for this adapter and by which route, in words, for a golden record."""
+
+
+@runtime_checkable
+class AnswersInModes(Protocol):
+    """A runner that can be had answer as users are answered, and not only score a given text."""
+
+    def modes(self) -> tuple[Mode, ...]:
+        """In which it can be; none where it gives no log-probabilities of what it writes. Raises Unreplayable."""
+
+    def written(
+        self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
+    ) -> Listed | None:
+        """What it writes greedily after the replay's prompt, as many tokens as are given there at most, in these modes
+        of its own; None after ``stop()``. Raises like ``run``.
+
+        messages: that the prompt was rendered from, for the chat endpoint
+        """
+
+    def has_news(self) -> bool:
+        """Was it looked at for the first time, or an event noticed, since it was last had answer in modes before a
+        ``refresh``?"""
 
 
 @runtime_checkable

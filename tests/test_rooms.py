@@ -44,6 +44,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/kafka/test_login.py",
     "agent/kafka/test_recreated_topic.py",
     "agent/store/test_consumer_groups.py",
+    "agent/store/test_history_questions.py",
     "agent/store/test_questions.py",
     "agent/test_false_pages.py",
     "agent/test_one_voice.py",

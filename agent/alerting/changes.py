@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from agent.alerting.alert_state import AlertState, States
 from agent.alerting.fleet import LONGEST_WAIT_S, Fleet
@@ -17,18 +18,25 @@ from agent.records import Notice, NoticeReason
 from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 
 CHANGES_KEPT = 16
+OldGoldens = Mapping[str, tuple[str, str]]
+"""adapter -> (hash of its golden record, when that was accepted, in words)"""
+NOTHING_OLD: OldGoldens = MappingProxyType({})
 # Reasons of a healthy verdict that are reported once.
-CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+CHANGES = (
+    *(Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED),
+    Reason.ENGINE_MOVED,
+)
 TOLERATED = (NoticeReason.TOLERATED_CHANGE, NoticeReason.TOLERATED_CHANGE_OVER)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change in one verdict. name: what ``AlertState.changes`` and the store keep of it"""
+    """One change in one verdict. name: what ``AlertState.changes`` and the store keep of it; why: for its headline"""
 
     reason: NoticeReason
     name: str
     verdict: Verdict
+    why: str = ""
 
     @property
     def about(self) -> str:
@@ -41,14 +49,20 @@ class Change:
 
 
 def step_changes(
-    states: States, verdicts: Sequence[Verdict], now: float, cluster: str, fleet: Fleet | None
+    states: States,
+    verdicts: Sequence[Verdict],
+    now: float,
+    cluster: str,
+    fleet: Fleet | None,
+    old_goldens: OldGoldens = NOTHING_OLD,
 ) -> tuple[dict[str, AlertState], tuple[Notice, ...]]:
     """The changes of one base's round that are to be sent now, and the states after it.
 
     verdicts: those that speak; fleet: None where the store gave no answer in time
+    old_goldens: adapters whose golden record is older than the policy allows
     """
     after, notices, present = dict(states), [], dict[str, set[str]]()
-    for change in _changes_of_round(after, verdicts):
+    for change in (*_changes_of_round(after, verdicts), *_of_old_goldens(verdicts, old_goldens)):
         state = after.get(change.about, AlertState())
         if change.name in state.changes or change.waits_as in present.get(change.about, ()):
             continue
@@ -61,7 +75,7 @@ def step_changes(
         else:
             after[change.about] = replace(state, waiting={**state.waiting, change.waits_as: since})
         if is_due and not is_sent:
-            notices.append(to_notice(change.verdict, change.reason, cluster, now, change.name))
+            notices.append(to_notice(change.verdict, change.reason, cluster, now, change.name, change.why))
     return _without_what_is_gone(after, verdicts, present), tuple(notices)
 
 
@@ -76,6 +90,16 @@ def _changes_of_round(states: States, verdicts: Sequence[Verdict]) -> list[Chang
             against = f"{verdict.identity.golden_adapter} on {verdict.identity.golden_base}"
             changes.append(Change(reason, f"against {against}", verdict))
     return changes
+
+
+def _of_old_goldens(verdicts: Sequence[Verdict], old: OldGoldens) -> list[Change]:
+    """Whatever the verdict on the adapter is: of what it is compared with it says nothing."""
+    adapters = [verdict for verdict in verdicts if verdict.subject_kind is SubjectKind.ADAPTER]
+    return [
+        Change(NoticeReason.GOLDEN_OLD, f"golden {old[v.subject][0]}", v, old[v.subject][1])
+        for v in adapters
+        if v.subject in old
+    ]
 
 
 def _replaced(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, str]]:
@@ -94,6 +118,10 @@ def _replaced(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, s
         ),
         (NoticeReason.ADAPTER_MOVED, f"adapter {identity.live_adapter}"): (
             identity.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
+        ),
+        (NoticeReason.ENGINE_MOVED, f"engine {identity.live_engine}"): identity.engine_moved,
+        (NoticeReason.SOURCE_MOVED, f"source {identity.live_source}"): (
+            identity.source_moved and verdict.subject_kind is SubjectKind.ADAPTER
         ),
     }
     return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]

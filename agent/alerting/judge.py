@@ -15,12 +15,15 @@ import orjson
 import structlog
 
 from agent.alerting.alert_state import AlertState, Reported, States
+from agent.alerting.changes import OldGoldens
 from agent.alerting.checkpoint import VERSION, StateFile
-from agent.alerting.fleet import ALONE, Fleet, GoneState, SentIncident
+from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
 from agent.alerting.notice import dedup_key, state_key
+from agent.alerting.notice_text import day_of
+from agent.alerting.rounds_due import not_judged
 from agent.records import (
     Finding,
     GoldenAccepted,
@@ -32,8 +35,18 @@ from agent.records import (
     TrafficBatch,
 )
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, FaultReplay, Subject, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Cause,
+    FaultReplay,
+    FilesReplay,
+    FilesRound,
+    Subject,
+    SubjectKind,
+    Verdict,
+)
 from detectors.traffic_records import TrafficRound
+from detectors.verdicts.three_way import with_files
 
 AskFleet = Callable[[Collection[Subject]], Fleet | None]
 
@@ -51,17 +64,30 @@ class Judge:
     fleet: what all pods have sent about these subjects and how the others judge them, read from the store once for each
     round; None where it gave no answer in time
     bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
+    files_fresh_s: how long a replay of files of this pod is said beside what its engine serves
+    golden_max_age_s: a golden record that is older is reported once, as that
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
     """
 
     def __init__(
-        self, monitor: Monitor, cluster: str, file: StateFile, fleet: AskFleet, bases: JudgedBases = EVERYTHING
+        self,
+        monitor: Monitor,
+        cluster: str,
+        file: StateFile,
+        fleet: AskFleet,
+        bases: JudgedBases = EVERYTHING,
+        files_fresh_s: float = LEAST_FRESH_S,
+        golden_max_age_s: float = math.inf,
     ) -> None:
         self._state = JudgedState(monitor)
         self._cluster, self._file, self._ask_fleet = cluster, file, fleet
-        self._bases = bases
+        self._bases, self._files_fresh_s, self._golden_max_age_s = bases, files_fresh_s, golden_max_age_s
+        self._files: dict[str, FilesReplay] = {}
+        self._files_elsewhere: dict[str, FilesReplay] = {}
+        self._measured_against: dict[str, str] = {}  # adapter -> ``GoldenAccepted.offline`` of the record in force
+        self._accepted_at: dict[str, float] = {}  # when the golden records in force were
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
@@ -73,7 +99,9 @@ class Judge:
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
         match observation:
-            case BaseRound(base=base) | ScoredResponses(base=base) | FaultReplay(round=BaseRound(base=base)):
+            case BaseRound(base=base) | ScoredResponses(base=base):
+                return self._of_base(base, observation, now)
+            case FaultReplay(round=BaseRound(base=base)) | FilesRound(round=BaseRound(base=base)):
                 return self._of_base(base, observation, now)
             case TrafficBatch(topic_recreated=True):
                 partition = observation.topic, observation.partition
@@ -122,11 +150,15 @@ class Judge:
         for base in lost:
             adapters = self._bases.adapters[base]
             self._state.take(base, adapters, self._state.blank())
-            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
+            own = {*adapters, base}
+            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in own}
             self._own_past_due = True
             for adapter in adapters:
+                self._files.pop(adapter, None)
+                self._files_elsewhere.pop(adapter, None)
                 self._reasons.pop(adapter, None)
                 self._accepted_why.pop(adapter, None)
+                self._accepted_at.pop(adapter, None)
             self._owned.discard(base)
             self._waits.pop(base, None)
         return closed
@@ -141,6 +173,18 @@ class Judge:
             if now - wait.since >= MAY_ADOPT_S or self._open_subjects(base) - wait.open:
                 del self._waits[base]
         self._adopt(IN_A_TURN_S)
+
+    def overdue(self, missed: Mapping[str, int], why: str, now: float) -> list[Finding]:
+        """What is said where no round was judged: of each base, and of its adapters, that nobody can tell.
+
+        missed: base -> how many intervals long; why: in words
+        """
+        findings: list[Finding] = []
+        for base in self._known(missed):
+            subjects = subjects_of(base, self._bases.adapters[base])
+            verdicts = [not_judged(subject, base, missed[base], why, now) for subject in subjects]
+            findings += [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
+        return findings
 
     def share_budget(self, pods: int, monitor: Monitor) -> None:
         """From now on so many pods share the budget of false pages: the same evidence and the same incidents, against
@@ -189,7 +233,9 @@ class Judge:
     def _is_anothers(self, base: str) -> bool:
         return base in self._bases.adapters and base not in self._owned
 
-    def _of_base(self, base: str, observation: BaseRound | ScoredResponses | FaultReplay, now: float) -> list[Finding]:
+    def _of_base(
+        self, base: str, observation: BaseRound | ScoredResponses | FaultReplay | FilesRound, now: float
+    ) -> list[Finding]:
         """Nothing of a base that another pod judges: it was on its way when the base was handed over."""
         if self._is_anothers(base):
             return []
@@ -202,6 +248,8 @@ class Judge:
                 return self._responses(observation, now)
             case FaultReplay():
                 return self._renamed(observation, now)
+            case FilesRound():
+                return [*self._noted(self._monitor.observe(observation).files)]
 
     def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
         if self._may_be_judged_twice(responses):
@@ -224,14 +272,39 @@ class Judge:
     def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(round)
         fleet = self._fleet(judged.verdicts)
-        ended = self._end_replaced(judged.verdicts, now, fleet)
-        notices = self._notices(judged.verdicts, now, fleet)
-        return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
+        files, verdicts = self._noted(judged.files), self._with_files(judged.verdicts, now, fleet)
+        ended = self._end_replaced(verdicts, now, fleet)
+        notices = self._notices(verdicts, now, fleet)
+        return [*ended, *notices, round, *files, *judged.evidence, *verdicts, *judged.calibrations]
 
     def _renamed(self, replay: FaultReplay, now: float) -> list[Finding]:
         """The round was handed on when it was judged: what is new is the cause."""
         verdicts = self._monitor.observe(replay).verdicts
-        return [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
+        fleet = self._fleet(verdicts)
+        verdicts = self._with_files(verdicts, now, fleet)
+        return [*self._notices(verdicts, now, fleet), *verdicts]
+
+    def _noted(self, files: tuple[FilesReplay, ...]) -> tuple[FilesReplay, ...]:
+        """Remembered, to be said beside what the engine serves."""
+        self._files |= {replay.adapter: replay for replay in files}
+        return files
+
+    def _with_files(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Verdict, ...]:
+        """With what is known of the files: by this pod, whose files the engine reads, else by another one. Where the
+        store gives no answer, its last one counts as long as it is fresh; after that the sentence is left out."""
+        if fleet is not None:
+            self._files_elsewhere |= fleet.files
+        last = [self._fresh(of, now) for of in (self._files_elsewhere, self._files)]
+        return tuple(with_files(verdict, {**last[0], **last[1]}) for verdict in verdicts)
+
+    def _fresh(self, files: Mapping[str, FilesReplay], now: float) -> dict[str, FilesReplay]:
+        """Of these the ones that were lately compared with the golden record in force, or with the one made in process
+        that this one's engine was measured against."""
+        accepted = {
+            name: {golden, self._measured_against.get(name) or golden} for name, golden in self._state.goldens.items()
+        }
+        is_fresh = {name: now - replay.at <= self._files_fresh_s for name, replay in files.items()}
+        return {name: own for name, own in files.items() if is_fresh[name] and own.golden in accepted.get(name, ())}
 
     def _fleet(self, verdicts: Sequence[Verdict]) -> Fleet | None:
         subjects = {(verdict.subject_kind, verdict.subject) for verdict in verdicts}
@@ -239,12 +312,23 @@ class Judge:
         return self._ask_fleet(sorted(subjects | bases)) if verdicts else None
 
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
-        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet)
+        old = self._old_goldens(now)
+        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet, old)
         return notices
+
+    def _old_goldens(self, now: float) -> OldGoldens:
+        """Of the records that are in force here; without one it is another question whether it is old."""
+        return {
+            adapter: (self._state.goldens[adapter], day_of(at))
+            for adapter, at in self._accepted_at.items()
+            if now - at > self._golden_max_age_s and adapter in self._state.goldens
+        }
 
     def _accept(self, accepted: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""
         self._reasons[accepted.adapter] = accepted.why
+        self._accepted_at[accepted.adapter] = accepted.accepted_at
+        self._measured_against[accepted.adapter] = accepted.offline
         self._in_force(accepted.adapter, accepted.golden)
 
     def _in_force(self, adapter: str, golden: str) -> None:

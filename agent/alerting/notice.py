@@ -26,18 +26,27 @@ KINDS = {
     NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
     NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
     NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
+    NoticeReason.ENGINE_MOVED: NoticeKind.CHANGE,
+    NoticeReason.SOURCE_MOVED: NoticeKind.CHANGE,
     NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
     NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
+    NoticeReason.GOLDEN_OLD: NoticeKind.CHANGE,
 }
 OF_BLINDNESS = (NoticeReason.CANNOT_TELL, NoticeReason.CAN_TELL_AGAIN)
-OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
+OF_A_BASE = (
+    *(NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED),
+    NoticeReason.ENGINE_MOVED,
+)
 
 
-def to_notice(verdict: Verdict, reason: NoticeReason, cluster: str, now: float, change: str = "") -> Notice:
-    """One event about one verdict, complete enough to act on at three in the morning. change: name of what changed"""
+def to_notice(
+    verdict: Verdict, reason: NoticeReason, cluster: str, now: float, change: str = "", why: str = ""
+) -> Notice:
+    """One event about one verdict, complete enough to act on at three in the morning. change: name of what changed;
+    why: what its headline says beside that"""
     kind, subject = subject_of(verdict, reason)
     key = blindness_key(cluster, kind, subject) if reason in OF_BLINDNESS else dedup_key(cluster, kind, subject)
-    summary = f"[{cluster}] {headline(verdict, reason)}"
+    summary = f"[{cluster}] {headline(verdict, reason, why)}"
     after = dedup_key(cluster, SubjectKind.BASE, verdict.covered_by) if reason is NoticeReason.TAKEN_OVER else ""
     lines = details(verdict, reason, cluster)
     return Notice(KINDS[reason], reason, key, summary[:1024], verdict, now, lines, after, change)

@@ -48,9 +48,10 @@ def _notes(config: Config) -> list[str]:
         notes.append("sampling.rate is 0: requests are counted, and no response is examined")
     if config.alerts.pagerduty is None:
         notes.append("alerts.pagerduty is missing: nobody is paged")
-    by_engine = [model.name for model in config.replayed if not config.in_process(model)]
-    if config.kafka and config.scoring.enabled and by_engine:
-        notes.append(f"of {', '.join(by_engine)} the engine answers the canaries; no sampled response is scored")
+    if config.kafka and config.scoring.enabled:
+        notes += _unscored(config)
+    notes += config.left_to_others.values()
+    notes += _beside_engines(config)
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
     notes += [
         f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not holds(Path(path).exists)
@@ -58,12 +59,31 @@ def _notes(config: Config) -> list[str]:
     return [*notes, *_same_folders(config)]
 
 
+def _beside_engines(config: Config) -> Iterator[str]:
+    """Files cost memory in the engine's pod, which a configuration for all roles may not have meant."""
+    both = [model.name for model in config.replayed if config.by_engine(model) and config.in_process(model)]
+    if both:
+        yield f"of {', '.join(both)} the engine answers the canaries, and the files are loaded in this pod as well"
+
+
+def _unscored(config: Config) -> Iterator[str]:
+    by_engine = [model for model in config.replayed if not config.in_process(model)]
+    by_witness = [model.name for model in by_engine if model.path is not None and config.role == "sidecar"]
+    by_nobody = [model.name for model in by_engine if model.name not in by_witness]
+    for names, scored in ((by_nobody, "no sampled response is scored"), (by_witness, "a witness scores the responses")):
+        if names:
+            yield f"of {', '.join(names)} the engine answers the canaries; {scored}"
+
+
 def _of_hub(place: str, path: str) -> str:
     return f"{place}: there is no {path} beside the file, so it is the name of a model on the hub"
 
 
 def _bases(config: Config) -> Iterator[tuple[str, str]]:
+    """Paths of bases that this agent loads."""
     for i, model in enumerate(config.models):
+        if model not in config.replayed or not config.in_process(model):
+            continue
         if model.path is not None:
             yield f"models.{i}.path", model.path
         if model.golden_path is not None:
@@ -71,9 +91,7 @@ def _bases(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
-    """Paths of bases and adapters, which may come later."""
-    if not config.replayed:
-        return
+    """Paths of bases and adapters that this agent reads, which may come later."""
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
         if model in config.replayed:

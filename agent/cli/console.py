@@ -5,10 +5,12 @@ With ``--json``, standard output holds one document and nothing else. Programs r
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from shutil import get_terminal_size
 from typing import Any
 
@@ -18,7 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detectors.records import Reason, Status, SubjectKind, Verdict
+from agent.alerting.notice_text import subject_words
+from detectors.records import Reason, Status, Verdict
 
 # Without a terminal there is no width, and a table must still show every column.
 console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
@@ -26,8 +29,10 @@ console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size(
 COLOURS = {Status.HEALTHY: "green", Status.SUSPECT: "yellow", Status.DEGRADED: "red", Status.UNMONITORABLE: "magenta"}
 BAR = 12
 BARS = " ▁▂▃▄▅▆▇█"
-# Columns of the on-call questions that are drawn as bars.
+# Columns of the on-call questions that are drawn as bars: a histogram, and series over time.
 DRAWN = ("histogram",)
+SERIES = "_by_hour"
+LONGEST = 48
 # Fractions of a second, and the zone, which is UTC for every time here.
 FRACTION = re.compile(r"(\d\d:\d\d:\d\d)(?:\.\d+)?\+00:00")
 WIDE = 7
@@ -36,6 +41,13 @@ WIDE = 7
 def as_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows for a spreadsheet on standard output: a header, times as ISO 8601, lists as JSON, nothing for no value."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_plain(value) for value in row] for row in rows)
 
 
 def people_to_stderr() -> None:
@@ -55,6 +67,43 @@ def picture(shares: Sequence[float]) -> str:
     """A histogram in one line of bars; a uniform one is half as high as the line, twice its share fills it."""
     top = max(2.0 / len(shares), *shares) if shares else 1.0
     return "".join(BARS[min(len(BARS) - 1, round(share / top * (len(BARS) - 1)))] for share in shares)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A series in one line of bars from 0, or its lowest, to its highest, which is 1 at least: retention fills it while
+    it is whole. A gap is a dot. At most LONGEST bars, each then the mean of several."""
+    series = [math.nan if value is None else float(value) for value in values]
+    step = max(1, math.ceil(len(series) / LONGEST))
+    means = [_mean(series[begin : begin + step]) for begin in range(0, len(series), step)]
+    known = [value for value in means if math.isfinite(value)]
+    low, high = min(0.0, *known, 0.0), max(1.0, *known, 1.0)
+    return "".join(_bar_of(value, low, high) for value in means)
+
+
+def column_chart(values: Sequence[float], line: float, height: int = 5) -> list[str]:
+    """A series as columns over 0, the highest row first, and a level drawn across it where the columns do not reach.
+
+    The top is the highest of the values and a little more than the level; what is not a number has no column.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    level = line if math.isfinite(line) else 0.0
+    top = max([1e-9, 1.1 * level, *known])
+    at_row = min(height - 1, int(level / top * height)) if level > 0 else -1
+    rows = []
+    for row in reversed(range(height)):
+        empty = "╌" if row == at_row else " "
+        cells = [value / top * height - row if math.isfinite(value) else 0.0 for value in values]
+        rows.append("".join(empty if cell <= 0 else BARS[min(len(BARS) - 1, math.ceil(cell * 8))] for cell in cells))
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _bar_of(value: float, low: float, high: float) -> str:
+    return BARS[1 + round((value - low) / (high - low) * (len(BARS) - 2))] if math.isfinite(value) else "·"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -107,7 +156,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     interval = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
     return (
-        escape(f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject),
+        escape(subject_words(verdict)),
         f"[{colour}]{bar(interval.mean)}[/{colour}] {number(interval.mean, 3)}" if interval else "",
         f"{interval.low:.3f} .. {interval.high:.3f}" if interval and math.isfinite(interval.low) else "",
         number(verdict.scale),
@@ -131,7 +180,17 @@ def _because(verdict: Verdict) -> str:
 
 
 def _drawn(column: str, value: Any) -> Any:
-    return picture(value) if column in DRAWN and value else value
+    if column in DRAWN and value:
+        return picture(value)
+    return sparkline(value) if column.endswith(SERIES) and value else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple | dict):
+        return orjson.dumps(value, default=str).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:

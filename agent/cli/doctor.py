@@ -20,14 +20,16 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from agent.alerting.notice import state_key
 from agent.cli.console import as_json, console, rows_table
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
+from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
-from detectors.records import Reason
+from detectors.records import Reason, SubjectKind
 from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.artefacts.identity import tokenizer_files
@@ -49,6 +51,7 @@ ENGINE_WANTED = "served.url: the engine's address from here, served.token_file w
 ROUTES_WANTED = "an engine that scores given texts: vLLM with --max-logprobs of 1 or more, which is so by default"
 NAMES_WANTED = "names that differ: restart the engine with each name once, the base's own for the base alone"
 STRANGER_WANTED = "an engine or gateway that refuses names which are not loaded"
+WATCHER_WANTED = "who watches it by its role (witness.yaml), on this cluster name and store; or role: all here"
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
@@ -86,6 +89,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from _store(config)
     yield from _pagerduty(config)
     yield from model_checks(config)
+    yield from watcher_checks(config)
     yield from _agent(config)
 
 
@@ -177,12 +181,12 @@ def model_checks(config: Config) -> Iterator[Check]:
         yield Check("models", False, "torch is not installed", 'pip install "gapwatch[models]", or replay: false')
     for model in config.models:
         if model not in config.replayed:
-            by_role = f" by role {config.role}" if model.replay else ""
-            yield Check(f"base {model.name}", True, f"not replayed{by_role}: traffic is sampled and stored only")
+            result = config.left_to_others.get(model.name, "not replayed: traffic is sampled and stored only")
+            yield Check(f"base {model.name}", True, result)
             continue
-        if model.served is not None and not config.in_process(model):
+        if model.served is not None and config.by_engine(model):
             yield from _engine(model, model.served)
-        elif model.path is not None:
+        if model.path is not None and config.in_process(model):
             yield from _artefacts(config, model, model.path)
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
@@ -191,6 +195,27 @@ def model_checks(config: Config) -> Iterator[Check]:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+
+
+def watcher_checks(config: Config) -> Iterator[Check]:
+    """Whether somebody judges what this agent leaves to others, by what the fleet's pods say in the store."""
+    if config.clickhouse.dsn.startswith("chdb:"):
+        return  # one agent's own: of others it says nothing
+    for model in config.models:
+        if model.name in config.left_to_others:
+            yield _tried(f"watched {model.name}", partial(_watchers, config, model), WATCHER_WANTED)
+
+
+def _watchers(config: Config, model: Model) -> str:
+    subjects = [(SubjectKind.ADAPTER, adapter.name) for adapter in model.adapters]
+    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
+    try:
+        pods = watchers(client, config.cluster, subjects)
+    finally:
+        client.close()
+    if alone := [name for kind, name in subjects if state_key(kind, name) not in pods]:
+        raise ValueError(f"by no pod of {config.cluster} that is alive: {', '.join(alone)}")
+    return f"by {', '.join(sorted(set().union(*pods.values())))}"
 
 
 def _engine(model: Model, served: Served) -> Iterator[Check]:
@@ -218,6 +243,7 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
         yield Check(
@@ -291,7 +317,7 @@ def _golden_wanted(adapter: str, reason: Reason) -> str:
 def _weights(config: Config, model: Model, golden: Golden) -> Iterator[Check]:
     """Was the base kept that the record was made with? Checked where responses are scored with it, by the folder's name
     alone: its content is hashed when it is loaded. Where the configuration says not to keep it that is no fault."""
-    if not config.scores(model) or model.golden_path is not None:
+    if not config.scores(model) or model.golden_path is not None or not golden.base_hash:
         return
     folder, part = folder_of(config.probes.golden_dir, golden.base_hash), f"accepted base of {golden.adapter}"
     if folder.is_dir():

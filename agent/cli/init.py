@@ -251,7 +251,7 @@ def _to_add(wish: InitOptions, members: dict[str, tuple[str, ...]]) -> list[str]
     first = next(adapter for adapters in members.values() for adapter in adapters)
     add = [
         f"canaries: for each adapter {LEAST_PROMPTS} prompts of its task or more, one a line as {SHAPE}, in a file "
-        f"such as {canary_file(first)}",
+        f"such as {canary_file(first)}; `gapwatch canaries ADAPTER --from-traffic` proposes them from sampled requests",
         f"then: gapwatch enrol --all --config {quote(str(wish.out))}, which records what is accepted",
         "alerts.pagerduty.routing_key_file: without it nobody is paged",
         "kafka: the topic of requests and answers, where responses are to be counted",

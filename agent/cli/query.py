@@ -5,26 +5,54 @@ An embedded store that a running agent has open is queried through the agent, on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from agent.cli.console import as_json, console, rows_table
-from agent.config import Config, load
+from agent.cli.console import as_csv, as_json, console, rows_table
+from agent.clock import Clock
+from agent.config import Config, load, moment
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 
+Answered = tuple[list[str], list[Sequence[Any]]]
+"""Columns and rows."""
+Ask = Callable[[str, Mapping[str, str]], Answered]
 
-def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> int:
+# Parameters of questions that say how far back -> seconds of one.
+SPANS = {"hours": 3600.0, "days": 86_400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """Options of the command. params: "key=value" of the question's own; adapter: its ``subject``, an adapter or a base
+
+    since: how far back, "6h" or a time; "" as the question has it; csv: rows for a spreadsheet
+    """
+
+    params: Sequence[str] = ()
+    adapter: str = ""
+    since: str = ""
+    csv: bool = False
+
+
+def answer(path: Path, name: str | None, wish: QueryOptions, json: bool) -> int:
     """Print the answer, or the list of questions without a name. Raises Refused, Retryable."""
+    if json and wish.csv:
+        raise Refused("--csv", "--json beside it", "one of the two")
     config = load(path)
     if name is None:
         return _list(json)
-    columns, rows = ask(config, name, pairs(params))
+    columns, rows = ask(config, name, parameters(name, wish, Clock().now()))
     if json:
         as_json({"query": name, "columns": columns, "rows": rows})
+    elif wish.csv:
+        as_csv(columns, rows)
     else:
         console.print(rows_table(columns, rows, title=store.query_names()[name]))
         if not rows:
@@ -32,19 +60,47 @@ def answer(path: Path, name: str | None, params: Sequence[str], json: bool) -> i
     return 0
 
 
-def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
+def parameters(name: str, wish: QueryOptions, now: float) -> dict[str, str]:
+    """The question's own parameters, as these options set them. Raises Refused for one that it does not have."""
+    known, given = store.query_parameters(name), pairs(wish.params)
+    if wish.adapter:
+        if "subject" not in known:
+            raise Refused("--adapter", repr(wish.adapter), f"nothing: {name} is about no single adapter")
+        given["subject"] = wish.adapter
+    if wish.since:
+        unit = next((unit for unit in SPANS if unit in known), None)
+        if unit is None:
+            raise Refused("--since", repr(wish.since), f"nothing: {name} does not look back for a time")
+        back_s = max(0.0, now - moment("--since", wish.since, now))
+        given[unit] = str(max(1, math.ceil(back_s / SPANS[unit])))
+    return given
+
+
+def ask(config: Config, name: str, params: Mapping[str, str]) -> Answered:
     """Query the running agent on its loopback port where it has the embedded store open, else open the store here."""
-    store.query_parameters(name)  # an unknown name is refused before any store is asked
-    if config.clickhouse.dsn.startswith("chdb:"):
-        answered = _ask_agent(config.telemetry.control_port, name, params)
-        if answered is not None:
-            return answered
-    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
-    try:
-        columns, rows = store.run_query(client, name, dict(params))
-        return list(columns), list(rows)
-    finally:
-        client.close()
+    with asking(config) as ask_one:
+        return ask_one(name, params)
+
+
+@contextmanager
+def asking(config: Config) -> Iterator[Ask]:
+    """For several questions: the store is opened for the first of them that no running agent answers, and once."""
+    with ExitStack() as closing:
+        clients: list[store.Client] = []
+
+        def ask_one(name: str, params: Mapping[str, str]) -> Answered:
+            store.query_parameters(name)  # an unknown name is refused before any store is asked
+            if config.clickhouse.dsn.startswith("chdb:") and not clients:
+                answered = _ask_agent(config.telemetry.control_port, name, params)
+                if answered is not None:
+                    return answered
+            if not clients:
+                clients.append(store.connect(config.clickhouse.dsn, config.clickhouse.password_file))
+                closing.callback(clients[0].close)
+            columns, rows = store.run_query(clients[0], name, dict(params))
+            return list(columns), list(rows)
+
+        yield ask_one
 
 
 def pairs(params: Sequence[str]) -> dict[str, str]:
@@ -55,7 +111,7 @@ def pairs(params: Sequence[str]) -> dict[str, str]:
     return dict(param.split("=", 1) for param in params)
 
 
-def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]] | None:
+def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> Answered | None:
     try:
         reply = httpx.get(f"http://127.0.0.1:{port}/queries/{name}", params=dict(params), timeout=30.0)
         body = reply.json()
@@ -69,9 +125,9 @@ def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[st
 
 
 def _list(json: bool) -> int:
-    questions = list(store.query_names().items())
+    questions = [(name, text, store.query_use(name)) for name, text in store.query_names().items()]
     if json:
-        as_json([{"name": name, "question": text} for name, text in questions])
+        as_json([{"name": name, "question": text, "use": use} for name, text, use in questions])
     else:
-        console.print(rows_table(["name", "question"], questions, title="questions"))
+        console.print(rows_table(["name", "question", "when"], questions, title="questions"))
     return 0

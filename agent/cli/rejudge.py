@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from agent.alerting.hindsight import COMPARED, SAME_NATS, VerdictPair, alarms, j
 from agent.assemble import monitor_of
 from agent.cli.console import as_json, console, number, rows_table, say
 from agent.clock import Clock
-from agent.config import Config, parse, seconds
+from agent.config import Config, moment, parse, seconds
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store.stored_rounds import Span, Stored, StoredRounds
@@ -119,7 +117,7 @@ def _key(data: Any, name: str, place: str) -> str | int:
 
 def _spans(wish: RejudgeOptions, now: float) -> tuple[Span, Span]:
     """The span that is shown and the one that is judged, within the years that the store can hold. Raises Refused."""
-    since, until = _moment("--since", wish.since, now), _moment("--until", wish.until or "0s", now)
+    since, until = moment("--since", wish.since, now), moment("--until", wish.until or "0s", now)
     if since > until:
         raise Refused("--since", _time(since), f"a time before {_time(until)}")
     try:
@@ -128,17 +126,6 @@ def _spans(wish: RejudgeOptions, now: float) -> tuple[Span, Span]:
         raise Refused("--lead-in", repr(wish.lead_in), str(error)) from None
     first, since, until = (min(max(at, FIRST), LAST) for at in (since - lead_in, since, until))
     return Span(since, until), Span(first, until)
-
-
-def _moment(option: str, text: str, now: float) -> float:
-    """``6h`` before now, or a time as ISO 8601 has it, UTC where it names no zone. Raises Refused."""
-    if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
-        return now - seconds(text)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise Refused(option, repr(text), 'a time such as "2026-03-01T12:00" (UTC), or how long ago: "6h"') from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _connected(config: Config) -> store.Client:

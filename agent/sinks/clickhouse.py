@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 # Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
-    *("goldens", "verdicts", "notices", "states", "watching", "rounds", "flips"),
+    *("goldens", "verdicts", "notices", "states", "watching", "rounds", "files_replays", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # ClickHouse's codes for a value that does not fit its column: a retry cannot help.

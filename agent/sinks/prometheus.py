@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
-from detectors.records import BaseRound, Evidence, Status, Verdict
+from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
@@ -62,6 +62,7 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(GoldenAccepted)
 @to_metrics.register(SavedState)
 @to_metrics.register(Watching)
+@to_metrics.register(FilesReplay)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
 
@@ -71,6 +72,8 @@ def _verdict(verdict: Verdict, telemetry: Telemetry) -> None:
     labels = {"subject_kind": verdict.subject_kind.value, "subject": verdict.subject}
     telemetry.set("gapwatch.status", LEVELS[verdict.status], **labels)
     telemetry.set("gapwatch.last_round", verdict.at, **labels)
+    if verdict.status is not Status.UNMONITORABLE:
+        telemetry.set("gapwatch.last_measured", verdict.at, **labels)
     has_changed = verdict.status is Status.HEALTHY and bool(verdict.tolerated_change)
     telemetry.set("gapwatch.tolerated_change", float(has_changed), **labels)
     figures = {
@@ -129,3 +132,4 @@ def _flip(flip: Flip, telemetry: Telemetry) -> None:
 @to_metrics.register
 def _heartbeat(heartbeat: Heartbeat, telemetry: Telemetry) -> None:
     telemetry.set("gapwatch.heartbeat", heartbeat.at)
+    telemetry.set("gapwatch.overdue", len(heartbeat.overdue))

@@ -1,4 +1,4 @@
-"""What came from canaries as rows: rounds, the canaries of each, texts that changed, accepted golden records.
+"""What came from canaries as rows: rounds with their canaries, how files answered, texts that changed, golden records.
 
 from_rows.py reads rounds back from these columns: what is needed to judge a round again has to be in them
 (tests/agent/store/test_from_rows.py). A new column also needs a migration (table_rows.py).
@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.records import Flip, GoldenAccepted
 from agent.store.table_rows import (
+    ENGINES,
     GRIDS,
     NAN,
     Origin,
@@ -21,7 +22,7 @@ from agent.store.table_rows import (
     when,
     with_rows,
 )
-from detectors.records import BaseRound, CanarySplit, Measurement, Round
+from detectors.records import BaseRound, CanarySplit, FilesReplay, Measurement, Round
 
 MEANS = (
     *("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base"),
@@ -30,8 +31,10 @@ MEANS = (
 FIGURES = (
     *MEANS,
     *("retention", "frozen_retention", "frozen_distortion", "scale_misfit", "frozen_scale"),
-    *("frozen_shift", "kl_served_golden", "kl_base_served"),
+    *("frozen_shift", "kl_served_golden", "kl_base_served", "mode_shift"),
 )
+# Between the modes of one answer, in the column route.
+JOINED = "+"
 
 
 def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, ...]:
@@ -51,10 +54,22 @@ def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, .
     comparisons = tuple(
         origin.columns | comparison_row(measurement, member, route) | {"place": place}
         for member in members
-        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("warm", member.warm))
+        for route, measurements in (("present", member.measurements), ("raw", member.raw), ("", member.cells))
         for place, measurement in enumerate(measurements)
     )
     return with_rows(TableRows("rounds", rounds), TableRows("comparisons", comparisons))
+
+
+def files_replay_rows(replay: FilesReplay, origin: Origin) -> tuple[TableRows, ...]:
+    """One row, which replaces the one before it of this pod."""
+    row = {
+        **origin.columns,
+        **fields_of(replay, ("adapter", "base", "golden", "as_accepted", "share_beyond")),
+        "at": when(replay.at),
+        **fields_of(replay.identity, ("live_base", "live_adapter")),
+        "hash_scheme": replay.identity.scheme,
+    }
+    return (TableRows("files_replays", (row,)),)
 
 
 def token_shares(base_round: BaseRound) -> tuple[float, ...]:
@@ -74,22 +89,24 @@ def round_row(member: Round) -> Row:
         "at": when(member.at),
         "blocked": member.blocked.value if member.blocked else "",
         "detail": member.detail,
+        "answered_by": member.answered_by,
         "facts": list(member.facts),
         "canaries": len(member.measurements),
         "raw_canaries": len(member.raw),
-        "warm_canaries": len(member.warm),
+        "cells": len(member.cells),
         "draws": sum(m.comparison.draws for m in member.measurements),
         "retention": mean(held_out),
         "retention_sd": float(np.std(held_out, ddof=1)) if len(held_out) > 1 else NAN,
         "retention_n": len(held_out),
         **{name: mean([getattr(m, name) for m in member.measurements]) for name in MEANS},
         **identity_columns(member.identity),
-        **fields_of(member.identity, GRIDS),
+        **fields_of(member.identity, (*GRIDS, *ENGINES)),
     }
 
 
 def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
-    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw" or "warm"."""
+    """One canary in numbers, with the log-probabilities that they came from. route: "present", "raw", or "" for that of
+    the modes in which it was answered."""
     comparison = measurement.comparison
     arrays = {}
     for side, summary in (("served", comparison.served), ("live_base", comparison.live_base)):
@@ -103,7 +120,7 @@ def comparison_row(measurement: Measurement, of: Round, route: str) -> Row:
         "canary": comparison.reference.canary,
         "golden": comparison.reference.golden,
         "half": comparison.reference.split.value,
-        "route": route,
+        "route": route or JOINED.join(comparison.modes),
         "round": of.number,
         "at": when(comparison.at),
         "draws": comparison.draws,
@@ -132,6 +149,9 @@ def golden_rows(accepted: GoldenAccepted, origin: Origin) -> tuple[TableRows, ..
         "accepted_at": when(accepted.accepted_at),
         "hash": accepted.golden,
         "bytes": accepted.data,
-        **fields_of(accepted, ("adapter", "base", "previous", "why")),
+        **fields_of(accepted, ("adapter", "base", "previous", "why", "made_on", "draws")),
+        "smallest_loss": NAN if accepted.smallest_loss is None else accepted.smallest_loss,
+        "tolerance": NAN if accepted.tolerance is None else accepted.tolerance,
     }
-    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}"),)
+    # v2: what was stored before these columns is stored once more with them.
+    return (TableRows("goldens", (row,), f"{accepted.adapter}:{accepted.golden}:{accepted.accepted_at}:v2"),)

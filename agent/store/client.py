@@ -196,6 +196,12 @@ def query_names(folder: Traversable = QUERIES) -> dict[str, str]:
     }
 
 
+def query_use(name: str, folder: Traversable = QUERIES) -> str:
+    """When to ask it: the file's second line, ``-- Ask it when ...``; "" where it does not say."""
+    second = _query_text(name, folder).split("\n")[1].lstrip("- ")
+    return second if second.startswith("Ask it ") else ""
+
+
 def query_parameters(name: str, folder: Traversable = QUERIES) -> dict[str, tuple[str, str]]:
     """Parameter -> (default, meaning), from the head of the file: ``-- hours = 24: how far back``."""
     matches = (_PARAMETER.match(line) for line in _query_text(name, folder).split("\n"))

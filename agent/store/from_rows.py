@@ -6,6 +6,7 @@ from the log-probabilities, by today's code. Rows of earlier versions lack colum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,17 +15,31 @@ from typing import Any
 import numpy as np
 
 from agent.errors import Unreadable
-from agent.store.table_rows import GRIDS, HASHES, Row
+from agent.store.canary_rows import JOINED
+from agent.store.table_rows import ENGINES, GRIDS, HASHES, Row
 from agent.store.traffic_rows import AXES
+from detectors.canaries.mode_gap import beginning
 from detectors.canaries.retention import PreparedReference, measure
 from detectors.errors import DetectorError
 from detectors.evidence.alternative import Alternative
-from detectors.records import BaseRound, Comparison, Floats, Identity, Measurement, Reason, Round, Summary
+from detectors.records import (
+    BaseRound,
+    Comparison,
+    Floats,
+    Identity,
+    Measurement,
+    Mode,
+    Reason,
+    Reference,
+    Round,
+    Summary,
+)
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 
 INCOMPLETE = "incomplete"
-# Routes of comparisons, by the column of rounds that says how many rows of each there are.
-ROUTES = {"canaries": "present", "raw_canaries": "raw", "warm_canaries": "warm"}
+# Routes of comparisons, by the column of rounds that says how many rows of each there are. Other rows are of modes.
+ROUTES = {"canaries": "present", "raw_canaries": "raw"}
+IN_MODES = "cells"
 References = Callable[[str, str, str], PreparedReference]
 """(adapter, hash of a golden record, canary) -> the reference of that canary. Raises Unreadable where it is not
 available."""
@@ -55,8 +70,8 @@ def base_round(rounds: Sequence[Row], comparisons: Sequence[Row], references: Re
 def adapter_round(row: Row, comparisons: Sequence[Row], references: References) -> Round:
     """One adapter's part of a round from its row of ``rounds`` and its rows of ``comparisons``. Raises Unreadable."""
     routes: dict[str, tuple[Measurement, ...]] = {}
-    for column, route in ROUTES.items():
-        of_route = sorted((c for c in comparisons if c.get("route", "present") == route), key=_place)
+    for column, route in (*ROUTES.items(), (IN_MODES, IN_MODES)):
+        of_route = sorted((c for c in comparisons if _route(c) == route), key=_place)
         if column in row and (int(row.get("members", 0)) or route == "present") and row[column] != len(of_route):
             raise Unreadable(INCOMPLETE, f"{len(of_route)} of {row[column]} canaries of {row['adapter']} ({route})")
         routes[route] = tuple(_measurement(comparison, references) for comparison in of_route)
@@ -68,13 +83,14 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         measurements=routes["present"],
         identity=replace(
             _identity([row.get(name, "") for name in HASHES], row.get("hash_scheme", 1)),
-            **{name: row.get(name, "") for name in GRIDS},
+            **{name: row.get(name, "") for name in (*GRIDS, *ENGINES)},
         ),
         facts=tuple(row["facts"]),
         blocked=Reason(row["blocked"]) if row["blocked"] else None,
         detail=row["detail"],
         raw=routes["raw"],
-        warm=routes["warm"],
+        cells=routes[IN_MODES],
+        answered_by=row.get("answered_by", ""),
     )
 
 
@@ -119,13 +135,17 @@ def seconds(at: datetime) -> float:
 
 
 def _measurement(row: Row, references: References) -> Measurement:
-    prepared = references(row["adapter"], row["golden"], row["canary"])
+    modes = () if _route(row) != IN_MODES else tuple(map(Mode, row["route"].split(JOINED)))
     shape = row["positions"], row["kept"]
+    reference: Reference = references(row["adapter"], row["golden"], row["canary"])
+    if modes:
+        reference = beginning(reference, row["positions"])
     served, live_base = (_summary(row, side, shape) for side in ("served", "live_base"))
     replica, at = row.get("replica", ""), seconds(row["at"])
     try:
-        comparison = Comparison(row["adapter"], prepared, row["draws"], served, live_base, at, replica)
-        return measure(comparison)
+        comparison = Comparison(row["adapter"], reference, row["draws"], served, live_base, at, replica, modes)
+        # The distance from the scored answer was measured against that one, through the same listing.
+        return replace(measure(comparison), mode_shift=row.get("mode_shift", math.nan))
     except DetectorError as error:
         raise Unreadable("unmeasurable", f"canary {row['canary']} of {row['adapter']}: {error}") from error
 
@@ -136,6 +156,11 @@ def _summary(row: Row, side: str, shape: tuple[int, int]) -> Summary:
         mismatch = f"{log_probs.size} numbers for {shape[0]} x {shape[1]}"
         raise Unreadable(INCOMPLETE, f"canary {row['canary']} of {row['adapter']}: {mismatch}")
     return Summary(log_probs.reshape(shape), _floats(row[f"{side}_rest"]), np.asarray(row[f"{side}_top1"], np.int32))
+
+
+def _route(row: Row) -> str:
+    route: str = row.get("route", "present")
+    return route if route in ROUTES.values() else IN_MODES
 
 
 def _place(row: Row) -> tuple[int, str]:

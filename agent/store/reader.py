@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.alerting.fleet import Fleet, GoneState, spacing
+from agent.alerting.fleet import Fleet, GoneState, fresh_s, spacing
 from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
 from agent.clock import Clock
@@ -20,8 +20,9 @@ from agent.config import Config, Model
 from agent.errors import AgentError, Retryable
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.fleet import fleet
+from agent.store.fleet import fleet, watchers
 from agent.store.handover import Wanted, gone_states
+from agent.store.history import History, history
 from agent.store.table_rows import Origin
 from detectors.records import Subject
 
@@ -68,18 +69,30 @@ class StoreReader:
         columns, rows = self._query(lambda client: store.run_query(client, name, dict(params)))
         return list(columns), [tuple(row) for row in rows]
 
+    def history(self) -> History:
+        """The last day of the cluster, for the status page. Raises AgentError; takes as long as the store does."""
+        last_day: History = self._query(lambda client: history(client, self._config.cluster, self._clock.now()))
+        return last_day
+
     def fleet(self, subjects: Collection[Subject]) -> Fleet | None:
         """What the pods of the cluster have sent about these subjects, and how the others judge them. None without an
         answer in time: then nothing is ended; the next round queries again.
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        config, spacing_s = self._config, spacing(max(map(self._config.canaries_every, self._config.models)))
+        config = self._config
+        times = spacing(max(map(config.canaries_every, config.models))), fresh_s(config.probes.every)
         try:
-            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, spacing_s))
+            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, *times))
         except AgentError:
             return None
         return answer
+
+    def watchers(self, subjects: Collection[Subject]) -> Mapping[str, Sequence[str]]:
+        """Which pods that are alive judge each of these, see fleet.watchers. Raises Retryable when no answer comes in
+        time."""
+        pods: Mapping[str, Sequence[str]] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
+        return pods
 
     def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
         """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);

@@ -75,6 +75,8 @@ def interaction_row(interaction: Interaction, store_text: bool) -> Row:
         "sampling": {name: float(value) for name, value in interaction.sampling.items()},
         "prompt": prompt if store_text else "",
         "output": interaction.output if store_text else "",
+        "roles": [m.get("role", "") for m in interaction.messages] if store_text else [],
+        "turn_chars": [len(m.get("content", "")) for m in interaction.messages] if store_text else [],
     }
 
 

@@ -38,7 +38,7 @@ from probes.causes.adapter_replay import AdapterReplay
 from probes.causes.fault_signatures import why_no_copies
 from probes.causes.likely_faults import may_say_more
 from probes.golden.record import Golden, Unmonitorable
-from probes.runner import Runner, Stop
+from probes.runner import Breakable, Runner, Stop
 
 # Adapters of a base's incident that faults are replayed with: what is wrong with their base shows in a few.
 MEMBERS = 3
@@ -47,7 +47,7 @@ BUSY_S, WAITING_S = 120.0, 600.0
 # Adapters whose signatures are kept while their incidents are open, some megabytes each: the latest ones.
 MOST_SIGNED = 16
 # Causes to which no signature adds anything.
-COMPLETE = (Cause.ADAPTER_NOT_APPLIED, Cause.TEMPLATE_CHANGED)
+COMPLETE = (Cause.ADAPTER_NOT_APPLIED, Cause.TEMPLATE_CHANGED, Cause.SERVING_PATH)
 OPEN = (Reason.ALARM, Reason.STILL_DEGRADED)
 
 InForce = Mapping[str, Golden | Unmonitorable]
@@ -209,6 +209,10 @@ class CauseReplays:
 
 
 def _begun(wanted: _Wanted, runner: Runner, goldens: InForce) -> _Job:
+    """Of a runner that injects no faults, such as that of a serving engine, there is nothing to replay, and no incident
+    says so: it is true of all of them, and gapwatch doctor says it once."""
+    if not isinstance(runner, Breakable):
+        return _Job(wanted, [], [])
     rounds = {member.adapter: member for member in wanted.round.members}
     members, missing = [], []
     for name in wanted.adapters:
@@ -245,7 +249,7 @@ def _light(round: BaseRound) -> BaseRound:
         return tuple(replace(m, comparison=c) for m, c in zip(measurements, comparisons, strict=True))
 
     members = (
-        replace(m, measurements=light(m.measurements), raw=light(m.raw), warm=light(m.warm)) for m in round.members
+        replace(m, measurements=light(m.measurements), raw=light(m.raw), cells=light(m.cells)) for m in round.members
     )
     return replace(round, members=tuple(members))
 

@@ -38,7 +38,7 @@ from agent.worker.standard_error import StandardError
 from agent.worker.watched_bases import ModelSettings
 from agent.worker.work_queue import WorkQueue
 from agent.worker.worker import Result
-from detectors.records import BaseRound, Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, FilesRound, Reason, ShareOf, Status, SubjectKind, Verdict
 from probes import cpu_share
 
 log = structlog.get_logger(__name__)
@@ -101,7 +101,9 @@ class ModelProcess:
         self._thread = threading.Thread(target=self._keep_alive, name="models", daemon=True)
         self._life: _Life | None = None
         self._trouble, self._again_at = "the models are being loaded", 0.0
+        self._down: Blocked | None = None  # while there is no process
         self._no_room = {base: Trouble("models") for base in bases}
+        self._no_room_beside = {base: Trouble("models") for base in bases}  # an engine, for its files
         self._wait_s = FIRST_WAIT_S
         self.restarts = 0
 
@@ -135,8 +137,11 @@ class ModelProcess:
         """From now on these are replayed and scored: one that came has a round at once, one that went is released."""
         for base in self._owned - bases:
             self._no_room[base].end()
+            self._no_room_beside[base].end()
             for adapter in self._adapters[base]:
                 self._accepted.pop(adapter, None)  # it is told of again when the base comes back
+        if bases - self._owned and (blocked := self._down) is not None:
+            self._results.put(blocked)  # that the process ended was said before they came
         self._owned = bases
         self._work.own(bases)
 
@@ -157,7 +162,8 @@ class ModelProcess:
         left = self._again_at - self._clock.steady()
         if self._trouble and left > 0:
             return False, f"{self._trouble}; starts again in {left:.0f} s"
-        if problems := [words for words in (*map(str, self._no_room.values()), self._trouble) if words]:
+        no_room = [str(trouble) for each in (self._no_room, self._no_room_beside) for trouble in each.values()]
+        if problems := [words for words in (*no_room, self._trouble) if words]:
             return False, problems[0]
         return True, working(self.shed)
 
@@ -189,6 +195,7 @@ class ModelProcess:
                 self._wait_after(blocked, LONGEST_WAIT_S if is_slow else self._wait_s)
 
     def _wait_after(self, blocked: Blocked, wait_s: float) -> None:
+        self._down = blocked
         self._results.put(blocked)
         self._trouble, self._again_at = blocked.why, self._clock.steady() + wait_s
         log.warning("models_ended", why=blocked.why, reason=blocked.reason.value, starts_again_in_s=wait_s)
@@ -198,6 +205,7 @@ class ModelProcess:
 
     def _start(self) -> _Life:
         """A new process with nothing left of the former one: it goes on with its round numbers."""
+        self._down = None
         self._work.start_again()
         ours, theirs = Pipe()
         environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
@@ -276,7 +284,9 @@ class ModelProcess:
         match result:
             case BaseRound():
                 self._numbers[result.base] = result.number + 1
-                self._note_room(result)
+                self._note_room(result, self._no_room[result.base])
+            case FilesRound(round=replayed):
+                self._note_room(replayed, self._no_room_beside[replayed.base])
             case GoldenAccepted():
                 self._accepted[result.adapter] = result.golden
             case TurnEnded():
@@ -285,10 +295,9 @@ class ModelProcess:
                 if not result.failure:
                     self._wait_s = FIRST_WAIT_S
 
-    def _note_room(self, judged: BaseRound) -> None:
+    def _note_room(self, judged: BaseRound, trouble: Trouble) -> None:
         """The process works, and has no memory for what it is to measure: that is told until it has."""
         without = [member for member in judged.members if member.blocked is Reason.NO_MEMORY]
-        trouble = self._no_room[judged.base]
         if not without:
             trouble.end()
         elif not trouble:

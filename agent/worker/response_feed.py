@@ -57,6 +57,7 @@ class _Waiting:
     """What has come of one base since its last round.
 
     number: of its next round; last: when the last one was handed out
+    had_turn: the worker has ended one since the base came
     """
 
     adapters: tuple[str, ...]
@@ -66,6 +67,7 @@ class _Waiting:
     identities: Mapping[str, Identity] = field(default_factory=dict)
     number: int = 0
     last: float | None = None
+    had_turn: bool = False
 
 
 class ResponseFeed:
@@ -110,11 +112,14 @@ class ResponseFeed:
             case LiveIdentities():
                 self._bases[result.base].identities = result.identities
             case GoldenAccepted():
-                # What waits was scored against the former record, and would be judged with the new one's evidence.
-                waiting = self._bases[result.base]
-                waiting.scores = [score for score in waiting.scores if score.adapter != result.adapter]
+                # What waits was scored against the former record, and would be judged with the new one's evidence. So
+                # was what answered for the base: the adapter is one of its alternatives.
+                waiting, former = self._bases[result.base], (result.adapter, result.base)
+                waiting.scores = [score for score in waiting.scores if score.adapter not in former]
             case TurnEnded():
                 self._turn_began = result.began
+                for waiting in self._bases.values():
+                    waiting.had_turn = True
                 self._silence.unblock(self._bases)
             case Blocked():
                 self._silence.block(self._owned, result)
@@ -139,7 +144,7 @@ class ResponseFeed:
     def _is_ready(self, waiting: _Waiting, now: float) -> bool:
         if not due(now, waiting.last, self._every_s):
             return False
-        if self._turn_began is None:
+        if self._turn_began is None or not waiting.had_turn:
             return False
         if waiting.last is None or now < waiting.last:  # the first one, or the clock was set back
             return True

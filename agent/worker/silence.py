@@ -25,7 +25,8 @@ class Blocked:
 
 
 class Silence:
-    """When each base last gave a round of one kind; the first question about it counts as its first round.
+    """When each base last gave a round of one kind; the first question about it counts as its first round, but where it
+    is blocked by then: that is said at once.
 
     every_s: seconds between two such rounds; own_every_s: base -> seconds of those that have others
     """
@@ -57,13 +58,15 @@ class Silence:
 
     def reason(self, base: str, now: float) -> Blocked | None:
         """Why nothing came, once in each such stretch; None while the base is not overdue."""
-        leap = now - self._asked.get(base, now)
+        leap, has_come = now - self._asked.get(base, now), base not in self._last
         self._asked[base] = now
         began = self._last.get(base, now) + (leap if leap > LEAP_S else 0.0)
         # A clock that was set back must not lengthen the wait.
         self._last[base] = last = min(began, now)
         quiet, blocked = now - last, self._blocked.get(base)
         every_s = self._own_every_s.get(base, self._every_s)
+        if has_come and blocked is not None:
+            return blocked
         if quiet < every_s or (blocked is None and quiet <= every_s + STUCK_S):
             return None
         self._last[base] = now

@@ -22,10 +22,11 @@ from benchmarks.zoo.enrolled_base import EnrolledBase, drawn_like, monitor_round
 from benchmarks.zoo.faults import WITNESSED, Case, cases
 from benchmarks.zoo.severities import SeveritiesOf, grid
 from benchmarks.zoo.world import World
-from detectors.canaries.tolerance import Tolerances, beyond_tolerance
+from detectors.canaries.mode_gap import in_modes, is_apart
+from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.record import Diagnosis
 from detectors.diagnosis.root_cause import diagnose
-from detectors.records import Cause, Round
+from detectors.records import Cause, Measurement, Mode, Round
 from probes.golden.record import Golden
 
 ROUNDS, WANTED, BLOCKS_WANTED = 12, 95.0, 90.0
@@ -104,13 +105,18 @@ def _block(diagnosis: Diagnosis) -> str:
 
 def _round(case: Case, plain: Round) -> Round:
     raw, warm = (drawn_like(plain, extra) if extra else () for extra in (case.raw, case.warm))
-    return replace(plain, raw=raw, warm=warm)
+    pairs = zip(warm, plain.measurements, strict=False)
+    return replace(plain, raw=raw, cells=tuple(_through_the_cache(answer, scored) for answer, scored in pairs))
+
+
+def _through_the_cache(answer: Measurement, scored: Measurement) -> Measurement:
+    return in_modes(replace(answer, comparison=replace(answer.comparison, modes=(Mode.WARM,))), scored)
 
 
 def _judged_warm(case: Case, round: Round) -> Outcome:
-    """The cold canaries are healthy and raise no alarm: the warm ones beyond tolerance reveal the fault."""
-    beyond = float(np.mean([beyond_tolerance(m, TOLERANCES) for m in round.warm]))
-    shows = 1 if beyond > TOLERANCES.share else None
+    """The cold canaries are healthy and raise no alarm: the warm ones that are apart reveal the fault."""
+    apart = float(np.mean([is_apart(m, TOLERANCES) for m in round.cells]))
+    shows = 1 if apart > TOLERANCES.share else None
     named = diagnose(round, TOLERANCES).cause
     return Outcome(case.adapter, case.cause, case.severity, case.name, shows, named, named)
 

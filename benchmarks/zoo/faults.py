@@ -47,7 +47,8 @@ WITNESSED = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One adapter with one fault. severity: 0 to 2, in the order of the table; raw, warm: as Round has them.
+    """One adapter with one fault. severity: 0 to 2, in the order of the table; raw: as Round has it; warm: the same
+    canaries through a cache that another adapter's request has filled.
 
     answers: canary -> what it measures now; block: which one is missing, "" where none is
     """

@@ -1,4 +1,5 @@
 -- Which Kafka records could not be read, and why?
+-- Ask it when traffic is counted and not sampled, or a new producer writes to the topic.
 -- hours = 24: how far back
 SELECT topic, partition, consumer_group, reason, count() AS records, min(offset) AS first_offset, max(offset) AS last_offset,
     anyLast(detail) AS example, max(at) AS last_seen

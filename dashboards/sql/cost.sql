@@ -1,4 +1,5 @@
 -- What does monitoring cost, per adapter and day?
+-- Ask it when replays take too much of a machine, or before another adapter is added.
 -- subject = '': adapter or base; all when empty
 -- days = 7: how far back
 SELECT

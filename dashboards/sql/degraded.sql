@@ -1,11 +1,15 @@
 -- What is degraded, suspect or unmonitorable now, and for which cause?
+-- Ask it first: it is what every page is about, and says what is missing until an incident ends.
 -- cluster = '': one cluster, or all when empty
 -- hours = 24: how far back a subject may last have been judged
 -- Figures are those of a pod's latest row: verdicts are stored on change and once an hour.
 WITH rows_by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
-        argMax(tuple(status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action), at) AS latest,
+        argMax(tuple(
+            status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action,
+            answered_by, files, files_known_by
+        ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
     WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
@@ -39,7 +43,7 @@ subjects AS (
 SELECT
     cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
     worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
-    worst.8 AS explanation, worst.9 AS action
+    worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.8 AS explanation, worst.9 AS action
 FROM subjects
 WHERE status != 'healthy'
 ORDER BY status = 'degraded' DESC, subject_kind = 'base' DESC, subject

@@ -1,4 +1,5 @@
 -- Where do sampled prompts or outputs lie (for `gapwatch drift`)?
+-- Ask it for the vectors themselves; `gapwatch drift ADAPTER` reads them.
 -- subject = '': adapter; all when empty
 -- side = 'prompt': prompt or output
 -- hours = 168: how far back

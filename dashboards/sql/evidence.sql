@@ -1,4 +1,5 @@
 -- How did the evidence grow, compared with the threshold for a page?
+-- Ask it when a page is doubted, or seems late: how fast the evidence rose, stream by stream.
 -- subject = '': adapter or base; all when empty
 -- hours = 6: how far back
 SELECT e.at AS at, e.subject_kind AS subject_kind, e.subject AS subject, e.detector AS detector, e.stream AS stream,

@@ -1,4 +1,5 @@
 -- Which canaries answer differently now, golden and present text side by side, and which of them now fail their own check?
+-- Ask it when somebody asks what users get now, and to show an owner that his adapter is lost.
 -- subject = '': adapter or its base; all when empty
 -- hours = 24: how far back
 SELECT

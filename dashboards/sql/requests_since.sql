@@ -1,4 +1,5 @@
 -- How many production requests were served since the onset, per adapter and pod?
+-- Ask it for the size of the damage, and for whom to tell.
 -- subject = '': adapter or base, until it recovered if it has; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
 WITH onsets AS (

@@ -1,4 +1,5 @@
 -- Which sampled responses are unlikely from the accepted adapter, and which alternative explains them best?
+-- Ask it when responses alarm and canaries do not: which requests, and whose answers they look like.
 -- subject = '': adapter or base; all when empty
 -- hours = 24: how far back
 SELECT

@@ -1,4 +1,5 @@
 -- By which sampler are tokens drawn, compared with what the requests specify?
+-- Ask it when answers are wilder or duller than before: temperature and top-p as they are in force.
 -- subject = '': adapter or base; all when empty
 -- hours = 24: how far back the last scored response of an adapter may be
 SELECT

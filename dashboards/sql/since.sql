@@ -1,4 +1,5 @@
 -- Since when is it degraded, and which files were in place when it was last healthy?
+-- Ask it for the begin of an incident, and for the hashes to roll back to.
 -- subject = '': adapter or base, degraded now or not; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
 WITH alarms AS (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from detectors.evidence.alternative import Alternative
-from detectors.records import Cause, FaultKind, Identity, Interval
+from detectors.records import Cause, FaultKind, Identity, Interval, Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class MatchedFault:
 
 @dataclass(frozen=True, slots=True)
 class CacheReplay:
-    """The canaries on a cold cache, and on one that another request has warmed.
+    """The canaries on a cold cache, and on one that other requests have filled.
 
     cold, warm: mean retention; previous: whose request the warm answers point to: an adapter's, ``THE_BASE``'s, or ""
     where nobody's
@@ -51,6 +51,19 @@ class CacheReplay:
     cold: float
     warm: float
     previous: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeGap:
+    """A mode in which the engine answers otherwise than it scores.
+
+    apart, had: answers that differ, of so many; shift: mean of ``mode_shift`` over them all
+    """
+
+    mode: Mode
+    apart: int
+    had: int
+    shift: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,7 @@ class Diagnosis:
     merged_adapter: the adapter that the base's own endpoint answers like; "" for none
     changed_prompts: canaries whose prompts the present template or tokenizer renders to other token ids; canaries: of
     so many
-    cache, replicas: where those are at fault
+    cache, replicas, mode: where those are at fault
     rank, alpha: of the adapter's LoRA, 0 where they are not known
     """
 
@@ -95,6 +108,7 @@ class Diagnosis:
     canaries: int = 0
     cache: CacheReplay | None = None
     replicas: FaultyReplicas | None = None
+    mode: ModeGap | None = None
     rank: int = 0
     alpha: float = 0.0
 
@@ -143,8 +157,9 @@ class MovedBase:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDiagnosis:
-    """What is at fault with one adapter, by its sampled responses.
+    """What is at fault with one adapter, or with requests that name the base, by sampled responses.
 
+    adapter: its name; the base's where ``of_base``
     alternative: the one that explains the responses best; None where none does
     against, scored: responses that clearly speak against the accepted adapter, of so many
     bad_pods: pods of those responses, where other pods answer as accepted; empty otherwise
@@ -158,3 +173,4 @@ class ResponseDiagnosis:
     scored: int
     bad_pods: tuple[str, ...]
     strength: Interval | None
+    of_base: bool = False

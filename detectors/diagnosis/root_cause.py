@@ -9,8 +9,8 @@ Some pairs of causes have the same log-probabilities, and something else decides
 re-parameterised base: the hash of the base's weights. Adapter A with B stacked on it, and A on a base with B merged in:
 the base's own endpoint. A block left out, and a base on which that part of the adapter no longer fits: the base again,
 by its answers or its hash. A template that changed: the replay from the accepted token ids. A cache shared across
-adapters: the replay on a warmed one. One of several replicas: two clusters of canaries, or the pods' names. Input drift
-is not visible to canaries; the traffic detectors report it.
+adapters, or one that is stale: the answers through it. One of several replicas: two clusters of canaries, or the pods'
+names. Input drift is not visible to canaries; the traffic detectors report it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from detectors.canaries.mode_gap import faulty_mode, is_apart
 from detectors.canaries.retention import prepare
 from detectors.canaries.tolerance import (
     STRENGTH_PER_SHIFT,
@@ -40,6 +41,7 @@ from detectors.diagnosis.record import (
     FaultyReplicas,
     MatchedFault,
     MeanFigures,
+    ModeGap,
 )
 from detectors.diagnosis.resembled_adapter import adapter_in_base, adapter_moved_towards
 from detectors.diagnosis.signature_matching import (
@@ -50,7 +52,7 @@ from detectors.diagnosis.signature_matching import (
     matching_signatures,
     signature_fits,
 )
-from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Identity, Measurement, Round
+from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Identity, Measurement, Mode, Round
 
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
@@ -74,12 +76,12 @@ UNEVEN_PER_SHIFT, LEFT_PER_SHIFT = 0.5, 5.0
 def diagnose(round: Round, tolerances: Tolerances) -> Diagnosis:
     """The cause of an adapter's fault, and what it rests on.
 
-    Order: the template, where the accepted ids are answered as accepted; a warm cache, where the cold one is in order;
-    a faulty pod; nothing left of the adapter (with or without another base); the signature that explains the present
-    answers; two clusters of canaries; a base that moved; files of the adapter that were replaced. UNKNOWN when it is
-    none of these. A signature goes before the base, because a base that moved and was tolerated stays moved for months;
-    what a base does to an adapter leaves too much over, or is too uneven over canaries, to pass as one. The base
-    counts as moved by its answers or by its hash: a re-parameterised base answers as before.
+    Order: the template, where the accepted ids are answered as accepted; a mode, where what is scored cold is in
+    order; a faulty pod; nothing left of the adapter (with or without another base); the signature that explains the
+    present answers; two clusters of canaries; a base that moved; files of the adapter that were replaced. UNKNOWN when
+    it is none of these. A signature goes before the base, because a base that moved and was tolerated stays moved for
+    months; what a base does to an adapter leaves too much over, or is too uneven over canaries, to pass as one. The
+    base counts as moved by its answers or by its hash: a re-parameterised base answers as before.
     """
     if not diagnosed_canaries(round):
         return Diagnosis(Cause.UNKNOWN, round.adapter, round.identity)
@@ -88,7 +90,7 @@ def diagnose(round: Round, tolerances: Tolerances) -> Diagnosis:
         cause = Cause.TEMPLATE_CHANGED
         return Diagnosis(cause, round.adapter, round.identity, changed_prompts=changed, canaries=canaries)
     from_accepted = on_accepted_ids(round)
-    diagnosis = _of_cache(from_accepted, tolerances) or _of_answers(from_accepted, tolerances)
+    diagnosis = _of_modes(from_accepted, tolerances) or _of_answers(from_accepted, tolerances)
     return replace(diagnosis, changed_prompts=changed, canaries=canaries)
 
 
@@ -270,14 +272,31 @@ def _is_template_alone(round: Round, tolerances: Tolerances) -> bool:
     return bad_raw <= tolerances.share < bad_now
 
 
-def _of_cache(round: Round, tolerances: Tolerances) -> Diagnosis | None:
-    """SHARED_CACHE where canaries are answered within tolerance cold and beyond it warm; None otherwise."""
-    warm = {m.comparison.reference.canary: m for m in _finite(round.warm)}
-    pairs = [(m, warm[name]) for m in _finite(round.measurements) if (name := m.comparison.reference.canary) in warm]
-    cold, all_warm = [c for c, _ in pairs], [w for _, w in pairs]
-    if not _share_beyond(cold, tolerances) <= tolerances.share < _share_beyond(all_warm, tolerances):
+def _of_modes(round: Round, tolerances: Tolerances) -> Diagnosis | None:
+    """Where canaries are answered within tolerance as they are scored cold, and otherwise in some mode: SHARED_CACHE
+    where that is the cache of prefixes, else SERVING_PATH. None otherwise: what is at fault is at fault in any mode."""
+    cells = _finite(round.cells)
+    mode = faulty_mode(cells, tolerances)
+    if mode is None or _share_beyond(_finite(round.measurements), tolerances) > tolerances.share:
         return None
-    warmed = _held_out(all_warm)
+    in_mode = [m for m in cells if mode in m.comparison.modes]
+    apart = sum(is_apart(m, tolerances) for m in in_mode)
+    if apart <= tolerances.share * len(in_mode):
+        return None
+    if mode is Mode.WARM:
+        return _of_cache(round, in_mode, tolerances)
+    return Diagnosis(
+        Cause.SERVING_PATH,
+        round.adapter,
+        round.identity,
+        mode=ModeGap(mode, apart, len(in_mode), float(np.mean([m.mode_shift for m in in_mode]))),
+    )
+
+
+def _of_cache(round: Round, warmed: Sequence[Measurement], tolerances: Tolerances) -> Diagnosis:
+    scored = {m.comparison.reference.canary: m for m in _finite(round.measurements)}
+    pairs = [(scored[name], m) for m in warmed if (name := m.comparison.reference.canary) in scored]
+    cold = [scored_cold for scored_cold, _ in pairs]
     previous = _previous_tenant(pairs, warmed, tolerances.allowed_deviation(round.adapter))
     cache = CacheReplay(_means(cold).retention, _means(warmed).retention, previous)
     return Diagnosis(Cause.SHARED_CACHE, round.adapter, round.identity, cache=cache)
@@ -292,9 +311,9 @@ def _previous_tenant(
         return fits[0].name or THE_BASE
     moves = []
     for cold, warm in pairs:
-        ready = prepare(cold.comparison.reference)
-        before, now = (ready.from_base(m.comparison.served.log_probs) for m in (cold, warm))
-        moves.append((cold, now - before))
+        ready, positions = prepare(warm.comparison.reference), len(warm.comparison.served.rest)
+        before, now = (ready.from_base(m.comparison.served.log_probs[:positions]) for m in (cold, warm))
+        moves.append((warm, now - before))
     return adapter_moved_towards(moves)
 
 

@@ -121,7 +121,7 @@ class CanaryIncidents:
 
     def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
         subject = (SubjectKind.ADAPTER, round.adapter)
-        highest, before = _highest(evidence, subject, round), self._incident(subject)
+        highest, before = _highest(evidence, subject, round, self.rules.log_threshold), self._incident(subject)
         retention = self.retentions.get(round.adapter, Confidence()).after(held_out_retentions(round))
         verdict, after = decide(
             round,
@@ -141,7 +141,7 @@ class CanaryIncidents:
 
     def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: Sequence[Verdict]) -> Verdict:
         subject = (SubjectKind.BASE, round.base)
-        highest, before = _highest(evidence, subject, round), self._incident(subject)
+        highest, before = _highest(evidence, subject, round, self.rules.log_threshold), self._incident(subject)
         onset_at = self._onset(highest)
         verdict, after = decide_base(round, highest, members, before, self.rules, onset_at=onset_at)
         self.incidents[subject] = after
@@ -181,7 +181,12 @@ def of_subject(subject: Subject, evidence: Sequence[Evidence]) -> tuple[Evidence
     return tuple(e for e in evidence if (e.subject_kind, e.subject) == subject)
 
 
-def _highest(evidence: Sequence[Evidence], subject: Subject, round: Round | BaseRound) -> Evidence:
-    """The process that is furthest; each is a stream of its own in the budget. Level 0 where none pages."""
+def _highest(
+    evidence: Sequence[Evidence], subject: Subject, round: Round | BaseRound, log_threshold: float
+) -> Evidence:
+    """The process that is furthest; each is a stream of its own in the budget. Level 0 where none pages. Where answers
+    as they are scored alarm, that is the fault, and none of a mode."""
     nothing = Evidence(*subject, detector="", stream="", round=round.number, log_e=0.0, n=0, at=round.at)
-    return max((e for e in evidence if e.pages), key=lambda e: e.log_e, default=nothing)
+    paging = [e for e in evidence if e.pages]
+    alarmed = [e for e in paging if e.log_e >= log_threshold and not e.stream]
+    return max(alarmed or paging, key=lambda e: e.log_e, default=nothing)

@@ -57,6 +57,7 @@ from detectors.verdicts.figures import (
     with_figures,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance, renamed
+from detectors.verdicts.modes import apart_in_words, is_rare_in_a_mode, mode_at_fault, of_modes
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
@@ -80,13 +81,19 @@ def decide(
         evidence=(evidence,),
         identity=round.identity,
         retention_over_rounds=over_rounds,
+        answered_by=round.answered_by,
     )
     blocked = blocked_by(round)
     if blocked is not None:
         blank = replace(blank, action=action_while_blocked(round.adapter, blocked))
         return _unmeasured(blank, blocked, why_blocked(round, blocked), incident, rules)
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
-    good = draws.share <= draws.tolerated
+    modes = of_modes(round, rules.tolerances)
+    mode = incident.mode if incident.open else mode_at_fault(round, evidence, draws, rules)
+    ends_by = draws if mode is None else modes.get(mode)
+    good = draws.share <= draws.tolerated and not any(map(is_rare_in_a_mode, modes.values()))
+    if incident.open and mode is not None:
+        good = good and (ends_by is None or ends_by.share <= ends_by.tolerated)
     reason = change_of(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     result = RoundResult(
         round.at,
@@ -94,14 +101,16 @@ def decide(
         reason,
         evidence.log_e,
         onset_at,
-        is_rare=draws.is_rare,
-        draws=draws,
+        may_end=ends_by is not None,
+        is_rare=draws.is_rare or any(map(is_rare_in_a_mode, modes.values())),
+        draws=ends_by,
         scores=draws,
+        mode=mode,
     )
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)), has_signatures(round))
-    words = DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good)
+    words = DRAWS_BEYOND.format(percent=100 * draws.share), *apart_in_words(modes), *remarks(round, good)
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
 
@@ -124,6 +133,7 @@ def decide_base(
         evidence=(evidence,),
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
+        answered_by=_answered_by(round),
     )
     scores = base_scores(round, rules.tolerances)
     if not len(scores):
@@ -162,7 +172,12 @@ def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: R
     sharper = named != words_of(diagnose(round, rules.tolerances))
     step = renamed(incident, named, sharper, replay.at, signed is not None and has_signatures(signed))
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
-    blank = replace(unjudged(SubjectKind.ADAPTER, adapter, round, rules), at=replay.at, identity=round.identity)
+    blank = replace(
+        unjudged(SubjectKind.ADAPTER, adapter, round, rules),
+        at=replay.at,
+        identity=round.identity,
+        answered_by=round.answered_by,
+    )
     words = *_of_replay(replay, step), DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good=False)
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
@@ -184,6 +199,7 @@ def decide_base_again(
         at=replay.at,
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
+        answered_by=_answered_by(round),
     )
     words = *_of_replay(replay, step), _together(round, rules.tolerances.share, share), *facts_of(round)
     measured = _measured(with_base_figures(blank, members), step, share, words)
@@ -209,6 +225,11 @@ def _of_replay(replay: FaultReplay, step: Step) -> list[str]:
     if replay.subject_kind is SubjectKind.BASE and replay.faults:
         words.append(REPLAYED_WITH.format(replayed=len(replay.replayed), members=len(replay.round.members)))
     return [*words, *([NOT_REPLAYED.format(missing=replay.missing)] if replay.missing else [])]
+
+
+def _answered_by(round: BaseRound) -> str:
+    """Adapters of one base may be asked by several routes."""
+    return "; ".join(dict.fromkeys(member.answered_by for member in round.members if member.answered_by))
 
 
 def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:

@@ -19,7 +19,7 @@ from typing import Any
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import Refused
 from detectors.evidence.onset_interval import OnsetInterval, ScoredRound, onset_interval, with_round
-from detectors.records import Cause, NamedCause, Onset, Reason, Status
+from detectors.records import Cause, Mode, NamedCause, Onset, Reason, Status
 from detectors.verdicts.recovery import DrawCounts, Recovery, least_fault
 
 # Good rounds in a row that end an incident at least, and silent ones in a row after which somebody is told.
@@ -93,6 +93,7 @@ class RoundResult:
     draws: what was beyond tolerance, None where rounds have no draws: then no evidence is asked for to end an incident
     scores: how many of the scores that the evidence is made of are 1; None where it is made of others than 0 and 1,
     and then no interval of the onset is reported
+    mode: in which alone an engine answers otherwise, where that is what an alarm is about; the scores are not its
     """
 
     at: float
@@ -104,6 +105,7 @@ class RoundResult:
     is_rare: bool = True
     draws: DrawCounts | None = None
     scores: DrawCounts | None = None
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Incident:
     signed: was the cause named by a round with signatures? Then only another such round names it again
     recent: the latest measured rounds since the last incident, while none is open
     onset_interval: between which rounds the fault began, by those; None where they do not date it
+    mode: in which alone the engine answers otherwise; None where the fault is in the scored answers themselves
     """
 
     open: bool = False
@@ -138,6 +141,7 @@ class Incident:
     signed: bool = False
     recent: tuple[ScoredRound, ...] = ()
     onset_interval: OnsetInterval | None = None
+    mode: Mode | None = None
 
     def to_json(self) -> dict[str, Any]:
         recovery = None if self.recovery is None else self.recovery.to_json()
@@ -148,6 +152,7 @@ class Incident:
             "recovery": recovery,
             "recent": [list(round) for round in self.recent],
             "onset_interval": interval,
+            "mode": None if self.mode is None else self.mode.value,
         }
 
     @classmethod
@@ -157,6 +162,7 @@ class Incident:
         # Rounds that were good in a row had none between them that showed the fault.
         stored = {"good_since_fault": stored.get("good_in_a_row", 0) if stored.get("open") else 0, **stored}
         known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        mode = stored.get("mode")
         silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
         recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
         interval = None if stored.get("onset_interval") is None else OnsetInterval(*stored["onset_interval"])
@@ -168,6 +174,7 @@ class Incident:
                 "recovery": recovery,
                 "recent": tuple(map(ScoredRound._make, stored.get("recent", ()))),
                 "onset_interval": interval,
+                "mode": None if mode is None else Mode(mode),
             }
         )
 
@@ -190,6 +197,7 @@ STATUS = {
     Reason.TOKENIZER_CHANGED: Status.HEALTHY,
     Reason.TEMPLATE_CHANGED: Status.HEALTHY,
     Reason.ADAPTER_MOVED: Status.HEALTHY,
+    Reason.ENGINE_MOVED: Status.HEALTHY,
     Reason.RESOLVED: Status.HEALTHY,
     Reason.EVIDENCE_GROWING: Status.SUSPECT,
     Reason.ALARM: Status.DEGRADED,
@@ -314,9 +322,10 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
             good_since_fault=0,
             onset_estimate=result.onset_at,
             recent=(),
-            onset_interval=_began_between(after.recent),
+            onset_interval=None if result.mode else _began_between(after.recent),
             recovery=None if result.draws is None else Recovery.since(result.draws),
             reopenings=_reopenings(after, result.at),
+            mode=result.mode,
         )
         return Reason.ALARM, opened
     good = result.outcome is Outcome.GOOD

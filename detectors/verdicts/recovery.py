@@ -55,7 +55,11 @@ class DrawCounts:
         Bin(drawn, tolerated). What breaks it: draws that depend on the answers. Source:
         docs/mathematics.md#alarm-and-recovery.
         """
-        return self.beyond > 0 and float(bdtrc(self.beyond - 1, self.drawn, self.tolerated)) <= RARE
+        return self.is_rarer_than(RARE)
+
+    def is_rarer_than(self, chance: float) -> bool:
+        """``is_rare`` with another chance than .01, in (0, 1)."""
+        return self.beyond > 0 and float(bdtrc(self.beyond - 1, self.drawn, self.tolerated)) <= chance
 
 
 def least_fault(tolerated: float) -> float:

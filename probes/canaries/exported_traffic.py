@@ -1,7 +1,8 @@
-"""Sampled production prompts as candidate canaries, from a file that the operator exported.
+"""Sampled production prompts as candidate canaries, from a file that the operator exported or had written.
 
-The store is deliberately not read here: exporting its text is a step that the operator takes, because chosen prompts
-stay in the golden record as text for as long as that is stored. Nothing of a line is ever repeated in a message.
+The store is deliberately not read here: to write its text to a file (``gapwatch canaries --from-traffic`` does) is a
+step of the operator, because chosen prompts stay in the golden record as text for as long as that is stored. Nothing of
+a line is ever repeated in a message.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,25 @@ def read_exported(
     for where, row in _rows(path):
         if row.get("adapter", adapter) != adapter:
             continue
-        turns = tuple(map(clean, _turns(row, where)))
-        name = "traffic-" + hashlib.sha256(json.dumps(turns, sort_keys=True).encode()).hexdigest()[:12]
-        canaries.setdefault(name, Canary(name, turns))
+        canary = canary_of(tuple(map(clean, _turns(row, where))))
+        canaries.setdefault(canary.id, canary)
     if not canaries:
         raise Refused(str(path), "no prompts", f"at least one for {adapter}")
     return CanarySet(tuple(canaries.values()))
+
+
+def canary_of(turns: Turns) -> Canary:
+    """One prompt as a canary, named by a hash of its text. turns: the last one the user's"""
+    return Canary("traffic-" + hashlib.sha256(json.dumps(turns, sort_keys=True).encode()).hexdigest()[:12], turns)
+
+
+def prompt_turns(messages: Sequence[Mapping[str, str]]) -> Turns:
+    """The chat turns up to the last one of the user, each with its role and text alone; () where no user's turn is
+    last but for answers. Halves of characters become U+FFFD."""
+    turns = [{"role": turn["role"], "content": _whole(turn["content"])} for turn in messages]
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    return tuple(turns) if turns and turns[-1]["role"] == "user" else ()
 
 
 def together(own: CanarySet, exported: CanarySet) -> CanarySet:
@@ -75,12 +89,9 @@ def _turns(row: Mapping[str, Any], where: str) -> Turns:
         raise Refused(where, f"neither a prompt nor a list of messages but {type(messages).__name__}", SHAPE)
     if wrong := next((number for number, turn in enumerate(messages, start=1) if not _is_turn(turn)), None):
         raise Refused(where, f"message {wrong} without a known role or without text", SHAPE)
-    turns = [{"role": turn["role"], "content": _whole(turn["content"])} for turn in messages]
-    while turns and turns[-1]["role"] == "assistant":
-        turns.pop()
-    if not turns or turns[-1]["role"] != "user":
+    if not (turns := prompt_turns(messages)):
         raise Refused(where, "no user's turn at the end", SHAPE)
-    return tuple(turns)
+    return turns
 
 
 def _whole(text: str) -> str:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 from detectors.canaries.base_answerer import base_answerer
 from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
-from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
+from detectors.records import THE_FILES, BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
+from probes.canaries.mode_cells import answers_in_modes, drawn_for_cells
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
-from probes.errors import EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_files_accepted, check_identity, identity_of
-from probes.runner import Listing, Readiness, Replay, Replayed, Runner, Stop
+from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
+from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
+from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
 
@@ -32,6 +33,8 @@ class _Part:
     """One adapter's part of the round: how often each pair was drawn (0: held out), its hashes, and facts on its files.
 
     raw: the same from the accepted token ids, of those canaries that render to other ones now
+    answered_by: as of its Round
+    in_modes: canary -> how often it was drawn, of those that a serving engine is to answer in other modes too
     """
 
     golden: Golden
@@ -39,6 +42,8 @@ class _Part:
     raw: tuple[tuple[ReplayPair, int], ...]
     identity: Identity
     facts: tuple[str, ...]
+    answered_by: str
+    in_modes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def replays(self) -> list[Replay]:
@@ -75,7 +80,7 @@ def replay_base_round(
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
     by either rendering of its prompt, whether its answer was computed now or kept; ``tokens_processed`` counts every
     token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
-    who has a clock.
+    who has a clock. What a serving engine answers in other modes counts among the tokens processed alone.
     """
     parts, blocked = _parts(runner, goldens, scheduled, stop)
     answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
@@ -92,8 +97,14 @@ def replay_base_round(
         answering.keep(parts[adapter], done, answers)
     if isinstance(runner, Listing):
         measured = _with_base_answering(measured)
+    tokens_in_modes = 0
+    if isinstance(runner, AnswersInModes):
+        measured, tokens_in_modes = _with_cells(runner, measured, parts, scheduled, stop)
+        if stop():
+            return None
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     scored, processed = _tokens(parts, answers, answering.computed)
+    processed += tokens_in_modes
     return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
 
@@ -151,10 +162,9 @@ def _part(
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
         if isinstance(runner, Listing):
-            noticed = _route_facts(runner, golden, scheduled.number, stop)
+            noticed, answered_by = _route_facts(runner, golden, scheduled.number, stop)
         else:
-            check_files_accepted(golden)
-            noticed = ()
+            noticed, answered_by = _from_files(golden), THE_FILES
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -167,17 +177,23 @@ def _part(
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
-    return _Part(golden, pairs, raw, identity_of(golden, runner), facts)
+    in_modes = drawn_for_cells(drawn.picks, runner.has_news()) if isinstance(runner, AnswersInModes) else {}
+    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, answered_by, in_modes)
 
 
-def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[str, ...]:
-    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, in
-    words. Raises as ``Listing.choose_route`` does."""
+def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[tuple[str, ...], str]:
+    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, and
+    by which engine and route it answers, in words. Raises as ``Listing.choose_route`` does."""
     allowed = golden.tolerances.allowed_deviation(golden.adapter)
     noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed, stop)
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
-    return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
+    return (*noticed, *(moved if golden.made_on not in ("", present) else ())), present
+
+
+def _from_files(golden: Golden) -> tuple[str, ...]:
+    """Two ways to compute differ in every answer: where the record was made on an engine, that is said of the base."""
+    return (f"answers come from the files, accepted were those of {golden.made_on}",) if golden.made_on else ()
 
 
 def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
@@ -199,6 +215,23 @@ def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:
         else round
         for adapter, round in measured.items()
     }
+
+
+def _with_cells(
+    runner: AnswersInModes, measured: Mapping[str, Round], parts: Mapping[str, _Part], when: Scheduled, stop: Stop
+) -> tuple[dict[str, Round], int]:
+    """The rounds with some of their canaries answered in other modes too, and the tokens that this took."""
+    rounds, tokens = dict(measured), 0
+    for adapter, part in parts.items():
+        round = measured[adapter]
+        if round.blocked is not None or not part.in_modes:
+            continue
+        scored = {m.comparison.reference.canary: m for m in round.measurements}
+        pairs = [pair for pair, _ in part.pairs]
+        cells = answers_in_modes(runner, pairs, scored, part.in_modes, when.number, stop)
+        rounds[adapter] = replace(round, cells=tuple(cells.measurements), facts=(*round.facts, *cells.facts))
+        tokens += cells.tokens
+    return rounds, tokens
 
 
 def _rendered(runner: Runner, canaries: Iterable[GoldenCanary]) -> dict[GoldenCanary, tuple[int, ...]] | Unmonitorable:
@@ -295,6 +328,8 @@ def reason_of(error: Exception) -> Reason:
     """Why nothing could be replayed, by what failed."""
     if isinstance(error, NoMemory | MemoryError):
         return Reason.NO_MEMORY
+    if isinstance(error, BadNumbers):
+        return Reason.BAD_NUMBERS
     return Reason.ENGINE_AWAY if isinstance(error, EngineAway) else Reason.REPLAY_FAILED
 
 
@@ -338,7 +373,8 @@ def _measured(adapter: str, when: Scheduled, part: _Part, answers: Mapping[Repla
     # A control without numbers controls nothing.
     raw = () if _not_finite(raw) else raw
     measured = Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
-    return replace(measured, rank=part.golden.rank, alpha=part.golden.alpha)
+    golden, by = part.golden, part.answered_by
+    return replace(measured, rank=golden.rank, alpha=golden.alpha, answered_by=by, accepted_on=golden.made_on)
 
 
 def _measurement(

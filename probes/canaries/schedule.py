@@ -28,10 +28,12 @@ class RoundPlan:
 
     draws: canary id -> how often it was drawn; a canary drawn twice is replayed once and counts twice
     held_out: ids that are replayed for retention's interval only
+    picks: the draws one by one, in the order in which they were made
     """
 
     draws: dict[str, int]
     held_out: tuple[str, ...]
+    picks: tuple[str, ...] = ()
 
 
 def plan_round(golden: Golden, budget_tokens: int, seed: int, number: int, salt: int = 0) -> RoundPlan:
@@ -51,8 +53,8 @@ def plan_round(golden: Golden, budget_tokens: int, seed: int, number: int, salt:
     generator = np.random.default_rng([seed, number, salt, zlib.crc32(golden.adapter.encode())])
     picks = generator.integers(len(golden.pool), size=n_draws)
     held_out = generator.choice(len(golden.held_out), size=n_held_out, replace=False)
-    counts = Counter(golden.pool[int(index)].id for index in picks)
-    return RoundPlan(dict(counts), tuple(golden.held_out[int(index)].id for index in held_out))
+    names = tuple(golden.pool[int(index)].id for index in picks)
+    return RoundPlan(dict(Counter(names)), tuple(golden.held_out[int(index)].id for index in held_out), names)
 
 
 def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> tuple[int, int]:
@@ -73,6 +75,11 @@ def sizes(pool: Sequence[int], held_out: Sequence[int], budget_tokens: int) -> t
             f"at least {least}, for {LEAST_DRAWS} draws of the longest canaries",
         )
     return n_draws, min(_fitting(held_out, remaining), MOST_HELD_OUT, len(held_out))
+
+
+def draws_of_round(golden: Golden, budget_tokens: int) -> int:
+    """How many draws a round of this adapter has. Raises Refused as ``plan_round`` does."""
+    return sizes(_lengths(golden.pool), _lengths(golden.held_out), budget_tokens)[0]
 
 
 def mean_tokens(canaries: Sequence[GoldenCanary], budget_tokens: int) -> tuple[float, float]:

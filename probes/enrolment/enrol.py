@@ -21,6 +21,7 @@ from probes.canaries.route_probes import drawn, probes_of
 from probes.canaries.schedule import mean_tokens, sizes
 from probes.enrolment.candidates import unchecked
 from probes.enrolment.checkpoint import Checkpoint
+from probes.enrolment.mode_noise import with_mode_floors
 from probes.enrolment.noise_battery import (
     SecondRunner,
     largest,
@@ -33,7 +34,7 @@ from probes.enrolment.noise_battery import (
 from probes.enrolment.offline_reference import AGAINST, as_served, difference
 from probes.enrolment.other_adapters import left_out, most_alike
 from probes.enrolment.pool import assign_splits, usable_canaries
-from probes.enrolment.scale_curve import FEW, with_curve, with_others
+from probes.enrolment.scale_curve import ENDS, FEW, with_curve, with_others
 from probes.enrolment.settings import EnrolmentContext
 from probes.enrolment.settings import EnrolSettings as EnrolSettings
 from probes.errors import Refused, Unreplayable
@@ -45,6 +46,11 @@ from probes.serving.probe_check import Probe
 
 # Settings that the record holds in fields of their own.
 STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
+# What is not recorded through an engine that serves an adapter at one strength.
+OTHER_STRENGTHS = (
+    "other strengths: this engine serves one, so strength is read on the straight line from base to adapter, on which "
+    "half a LoRA's scale may read as .7, and one that is too strong shows as distortion alone"
+)
 # Of a record whose battery is still to come.
 NOT_COMPUTED = StatisticalPower(False, 0.0, (), "not computed yet")
 
@@ -84,10 +90,13 @@ def enrol(request: Request, *, checkpoint: Checkpoint | None = None, second: Sec
     curved = _curve_of(started, request, checkpoint)
     with nullcontext(second) if second else SecondRunner(runner) as other:
         golden = _with_noise_and_power(started.context, curved, settings, other)
+    sample = sampled(_references(golden), settings.battery_canaries, settings.seed)
+    golden, unwatched = with_mode_floors(started.context, golden, sample, settings.tolerances)
     missing = (
         *left_out(started.ready, started.context.others),
         *unchecked(golden.canaries, settings.max_new_tokens),
         *started.findings,
+        *unwatched,
         *(_unseen_by_engine(golden) if isinstance(runner, Listing) else ()),
     )
     golden = replace(golden, unrecorded=missing)
@@ -145,11 +154,11 @@ def _unseen_by_engine(golden: Golden) -> tuple[str, ...]:
     """In words, what a record made through a serving engine lacks."""
     if golden.offline:
         return ()
+    strengths = () if len(golden.scales) > len(ENDS) else (OTHER_STRENGTHS,)
     return (
         "what this engine always gets wrong: only its own answers are recorded; copy a record of this adapter made in "
         "process into probes.golden_dir and enrol again, to measure the engine against it",
-        "other strengths: an engine serves one, so strength is read on the straight line from base to adapter, on "
-        "which half a LoRA's scale may read as .7, and one that is too strong shows as distortion alone",
+        *strengths,
     )
 
 
@@ -220,7 +229,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
         adapter_hash=accepted.live_adapter,
         rank=rank,
         alpha=alpha,
-        scales=(0.0, 1.0),
+        scales=ENDS,
         canaries=tuple(selection.canaries),
         canary_set=canaries.content_hash,
         tolerances=settings.tolerances,
@@ -238,7 +247,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
 
 def _curved(context: EnrolmentContext, selected: Golden, settings: EnrolSettings) -> Golden:
     """The same with the scale curve and the other adapters' answers."""
-    if isinstance(context.runner, Listing):
+    if isinstance(context.runner, Listing) and not context.runner.takes_strengths():
         return replace(selected, canaries=tuple(with_others(context, selected.canaries)))
     few = [selected.canaries[index] for index in sampled(_references(selected), FEW, settings.seed)]
     tolerance = settings.tolerances.allowed_deviation(context.adapter)
@@ -252,6 +261,7 @@ def _with_noise_and_power(
 ) -> Golden:
     """The same with noise floors, and with the statistical power that its selected canaries have."""
     battery, floors = _noise(context, curved, settings, second)
+    present = context.runner.identity(context.adapter)
     final = replace(
         curved,
         canaries=_with_floors(curved.canaries, floors),
@@ -260,6 +270,8 @@ def _with_noise_and_power(
         why=settings.why,
         previous=settings.previous,
         made_on=context.runner.made_on(context.adapter) if isinstance(context.runner, Listing) else "",
+        engine=present.live_engine,
+        source=present.live_source,
     )
     pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
     alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))

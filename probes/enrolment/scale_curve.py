@@ -17,10 +17,13 @@ from detectors.records import Floats, Reference
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import finite
 from probes.enrolment.settings import EnrolmentContext
+from probes.errors import BadNumbers
 from probes.golden.record import GoldenCanary
 from probes.runner import Replay, Target
 
 STAGE = "scale curve and other adapters"
+# Of every curve: the base and the adapter as it is.
+ENDS: tuple[float, ...] = (0.0, 1.0)
 # Strengths that every curve holds: the ends, a chord on either side of 1 about as long as a tolerance, and one between
 # 0 and 1, without which no reading in between is any good.
 ALWAYS: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0, 1.1, 2.0)
@@ -58,7 +61,7 @@ class _Answers:
 
     def at(self, drafts: Sequence[GoldenCanary], strength: float) -> list[Floats]:
         """Under the adapter at this strength; 0 and 1 are the golden base and adapter themselves."""
-        if strength in (0.0, 1.0):
+        if strength in ENDS:
             sides = [(draft.reference.golden_base, draft.reference.golden_adapter) for draft in drafts]
             return [side[int(strength)].log_probs for side in sides]
         tables = self.of(drafts, Target(self.context.adapter, scale=strength))
@@ -105,14 +108,14 @@ def with_curve(
 
 
 def with_others(context: EnrolmentContext, drafts: Sequence[GoldenCanary]) -> list[GoldenCanary]:
-    """The drafts with the other adapters' answers, and the two ends alone for a curve: an engine serves an adapter at
+    """The drafts with the other adapters' answers, and the two ends alone for a curve: most engines serve an adapter at
     one strength. Raises as ``with_curve`` does."""
     answers = _Answers(context)
     for done, name in enumerate(context.others):
         context.progress(STAGE, done, len(context.others))
         _check_other(name, drafts, answers.of(drafts, Target(name)))
     context.progress(STAGE, len(context.others), len(context.others))
-    return [_with_reference(answers, draft, (0.0, 1.0)) for draft in drafts]
+    return [_with_reference(answers, draft, ENDS) for draft in drafts]
 
 
 def _misread(
@@ -130,7 +133,14 @@ def _misread(
 
 def _far(answers: _Answers, drafts: Sequence[GoldenCanary]) -> tuple[float, ...]:
     """The strengths far above 1 at which all answers are finite."""
-    return tuple(far for far in FAR if np.isfinite(_kept(drafts, answers.at(drafts, far))).all())
+    return tuple(far for far in FAR if _is_finite(answers, drafts, far))
+
+
+def _is_finite(answers: _Answers, drafts: Sequence[GoldenCanary], far: float) -> bool:
+    try:
+        return bool(np.isfinite(_kept(drafts, answers.at(drafts, far))).all())
+    except BadNumbers:  # an engine's own way to say so
+        return False
 
 
 def _with_reference(answers: _Answers, draft: GoldenCanary, scales: Sequence[float]) -> GoldenCanary:

@@ -24,7 +24,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import CanarySplit, Floats, NoiseFloor, Reference, Summary
+from detectors.records import CanarySplit, Floats, Mode, NoiseFloor, Reference, Summary
 from probes.artefacts.identity import SCHEMES
 from probes.errors import DamagedGolden, Refused
 from probes.golden.record import Golden, GoldenCanary
@@ -41,11 +41,12 @@ PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 # Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
 # Written where they are not empty.
-WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline")
+WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline", "engine", "source")
 # Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.
 OUTSIDE = "mass_outside"
+MODE_FLOORS = "mode_floors"
 
 
 def content_hash(data: bytes) -> str:
@@ -88,6 +89,7 @@ def _text(golden: Golden) -> dict[str, Any]:
             "noise": _floor_text(canary.reference.noise),
             **({OUTSIDE: floor} if (floor := canary.reference.noise.mass_outside) else {}),
             **({"listed": listed} if (listed := canary.reference.listed) else {}),
+            **({MODE_FLOORS: dict(floors)} if (floors := canary.reference.mode_floors) else {}),
         }
         for canary in golden.canaries
     ]
@@ -231,6 +233,7 @@ class _Reader:
             noise=_floor(row["noise"], row.get(OUTSIDE, 0.0)),
             faults=self._signatures.of(kept, sides) if split is CanarySplit.HELD_OUT else {},
             listed=row.get("listed", 0),
+            mode_floors={Mode(mode): floor for mode, floor in row.get(MODE_FLOORS, {}).items()},
         )
 
 

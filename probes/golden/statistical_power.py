@@ -75,7 +75,7 @@ def statistical_power(
     The served side of each loss is the recorded curve at that strength, which has the same canaries and tokens. Of
     records with the two ends alone that is the straight line between them, and the words say so.
     """
-    losses = tuple(_loss(adapter, pool, strength, tolerances, alarm) for strength in STRENGTHS)
+    losses = tuple(loss_of(adapter, pool, strength, tolerances, alarm) for strength in STRENGTHS)
     noise = float(np.median([reference.noise.scale for reference in pool]))
     allowed = tolerances.allowed_deviation(adapter)
     # Noise as wide as the tolerance hides exactly the losses that the tolerance promises to detect.
@@ -108,9 +108,10 @@ def draws_to_alarm(share_beyond: float, m0: float, log_threshold: float) -> int 
     return draws
 
 
-def _loss(
+def loss_of(
     adapter: str, pool: Sequence[Reference], strength: float, tolerances: Tolerances, alarm: AlarmSettings
 ) -> StrengthLoss:
+    """What detects that this share of the strength is left. strength: in (0, 1); otherwise as ``statistical_power``."""
     weaker = [measure(_weakened(adapter, reference, strength)) for reference in pool]
     share = float(np.mean([beyond_tolerance(measurement, tolerances) for measurement in weaker]))
     return StrengthLoss(strength, share, draws_to_alarm(share, tolerances.share, alarm.log_threshold))

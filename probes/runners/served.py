@@ -2,21 +2,22 @@
 
 Which requests, in which order, and what their answers mean; how an engine is asked is probes/serving/dialects/, and how
 much, probes/serving/limited_engine.py. One request is in flight at a time. What an engine cannot show raises
-Unsupported or Unreplayable: it answers at no other strength than 0 (the base) and 1, has no golden copies and injects
-no faults. No torch here.
+Unsupported or Unreplayable: few engines answer at another strength than 0 (the base) and 1, none has golden copies or
+injects faults. No torch here.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from detectors.records import Floats, Identity, Reason
+from detectors.records import Floats, Identity, Mode, Reason
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
@@ -33,7 +34,7 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.engine_events import EngineState, events_in_words, state_of
+from probes.serving.engine_events import EngineState, engine_in_words, events_in_words, source_in_words, state_of
 from probes.serving.limited_engine import LimitedEngine, LoadGuard, SteadyTime, Stopped
 from probes.serving.listed_summary import first, summary_of, whole_of
 from probes.serving.load_limits import LoadLimits
@@ -59,7 +60,7 @@ class Config:
     base: str
     adapters: dict[str, str] = field(default_factory=dict)
     listed: int = 20
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.served.get("url"):
@@ -90,7 +91,8 @@ class _Connection:
 
 
 class Runner:
-    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``.
+    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``
+    and ``AnswersInModes``.
 
     models: the engine's list at the last look; clock: None for the machine's
     """
@@ -111,6 +113,8 @@ class Runner:
         self._routes: dict[str, Route] = {}
         self._state: EngineState | None = None
         self._events: tuple[str, ...] = ()
+        # Stands until the refresh after answers in modes: the round that they were news for was had then.
+        self._has_news, self._news_was_used = False, False
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -118,13 +122,14 @@ class Runner:
         self.refresh()
 
     def close(self) -> None:
-        self._connection = None
+        self._disconnect()
         self._readiness = self._all(Reason.NOT_REPLAYED_YET, "not opened")
 
     def refresh(self) -> dict[str | None, Readiness]:
         """The engine's list of models now. Connects where it is not connected yet, and again to an engine that was
         started again with other settings."""
-        self._decoded.clear()
+        # A token alone means the same as long as the same engine answers: forty requests a round would look at each.
+        self._decoded = {ids: text for ids, text in self._decoded.items() if len(ids) == 1}
         if why := self._guard.paused():
             self._readiness = self._all(Reason.PAUSED, why)
             return dict(self._readiness)
@@ -160,10 +165,42 @@ class Runner:
             return ()
         try:
             with self._guard.until(stop):
-                answered = self._connected().engine.generate(self._request(model, prompt, 1), max_new_tokens)
+                request = replace(self._request(model, prompt, 1), strength=self._strength(target))
+                answered = self._connected().engine.generate(request, max_new_tokens)
         except Stopped:
             return ()
         return tuple(answered.listed.tokens.tolist())
+
+    def modes(self) -> tuple[Mode, ...]:
+        capabilities = self._connected().capabilities
+        return (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+
+    def written(
+        self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
+    ) -> Listed | None:
+        """In one request; warm, in one more before it, so that there is a prefix to be found."""
+        model = self._check(replay.target)
+        self._check_length(replay)
+        listed, warm = replay.listed or self.most_listed(), Mode.WARM in modes
+        request = replace(
+            self._request(model, replay.prompt, listed, cold=not warm),
+            warm=warm,
+            streamed=Mode.STREAMED in modes,
+            messages=tuple(messages) if Mode.CHAT in modes else (),
+        )
+        engine = self._connected().engine
+        self._news_was_used = True
+        try:
+            with self._guard.until(stop):
+                if warm:
+                    engine.generate(replace(request, listed=1, streamed=False, messages=()), 1)
+                answered = engine.generate(request, len(replay.forced))
+        except Stopped:
+            return None
+        return first(answered.listed, listed)
+
+    def has_news(self) -> bool:
+        return self._has_news
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")
@@ -180,15 +217,22 @@ class Runner:
         return self._tokenizer(weights).encode(self.config.base, text)
 
     def decode(self, ids: Sequence[int], weights: Weights = Weights.LIVE) -> str:
-        """Of the same ids once between two looks: each golden record of the base wants the same ones decoded."""
+        """Of the same ids once between two looks, since each golden record of the base wants the same ones decoded, and
+        of one token once for as long as the same engine answers."""
         key, engine = tuple(int(token) for token in ids), self._tokenizer(weights)
         if key not in self._decoded:
             self._decoded[key] = engine.decode(self.config.base, key)
         return self._decoded[key]
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
-        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it."""
-        return Identity(live_adapter=self._adapter_hash(adapter, scheme) if adapter else "", scheme=scheme)
+        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it; and what
+        the engine said of itself at the last look."""
+        return Identity(
+            live_adapter=self._adapter_hash(adapter, scheme) if adapter else "",
+            scheme=scheme,
+            live_engine=engine_in_words(self._state),
+            live_source=source_in_words(self._state, adapter) if adapter else "",
+        )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What the engine says of it that is not as configured, and what is another one there than at the look before
@@ -216,6 +260,9 @@ class Runner:
 
     def most_listed(self) -> int:
         return max(1, min(self.config.listed, self._connected().capabilities.most_listed))
+
+    def takes_strengths(self) -> bool:
+        return self._connected().capabilities.strengths
 
     def context(self) -> int | None:
         return self._connected().capabilities.context
@@ -292,29 +339,38 @@ class Runner:
     def _look(self) -> None:
         connection = self._connection
         if connection is None or _start(connection.engine) != connection.start:
-            self._connection = None
+            self._disconnect()
             unlimited = self._connect(self.config.address, self.config.served.get("engine") or "auto")
             capabilities = unlimited.capabilities()
             engine = LimitedEngine(unlimited, capabilities, self._guard)
             check = ProbeCheck(engine, self.config.base, capabilities.routes, partial(_salt, capabilities))
             connection = _Connection(engine, capabilities, _start(engine), check)
             self._routes.clear()
+            self._decoded.clear()
             self._of_strangers = None
         self.models = connection.engine.models()
         state = EngineState(connection.engine.identity(), self.models)
         self._events = events_in_words(self._state, state) if self._state else ()
+        self._has_news = bool(self._state is None or self._events or (self._has_news and not self._news_was_used))
+        self._news_was_used = False
         self._state = state
         if self._events:
             connection.check.forget()
             self._routes.clear()
+            self._of_strangers = None
         self._connection = connection
         base = self._listed(self.config.base)
         self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}
 
     def _lose(self, error: EngineAway) -> None:
         """Until the next look: it may be another engine that comes back."""
-        self._connection = None
+        self._disconnect()
         self._readiness = self._all(Reason.ENGINE_AWAY, str(error))
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.engine.close()
 
     def _listed(self, name: str) -> Readiness:
         count = sum(model.name == name for model in self.models)
@@ -354,13 +410,17 @@ class Runner:
             raise Unsupported(adapter or self.config.base, "a fault that is injected on purpose")
         if target.weights is Weights.GOLDEN:
             raise Unsupported(adapter or self.config.base, "its accepted version beside the one that is served")
-        if target.scale not in (0.0, 1.0):
+        if target.scale not in (0.0, 1.0) and not self.takes_strengths():
             raise Unsupported(adapter or self.config.base, f"a strength of {target.scale:g}")
         self._connected()
         for name in (None, adapter):
             if self._readiness[name].blocked:
                 raise Unreplayable(name or self.config.base, self._readiness[name].detail)
         return self.config.base if adapter is None or target.scale == 0 else adapter
+
+    def _strength(self, target: Target) -> float:
+        """The base has none of its own."""
+        return 1.0 if target.adapter is None or target.scale == 0 else target.scale
 
     def _check_known(self, adapter: str) -> None:
         if adapter not in self.config.adapters:
@@ -391,7 +451,8 @@ class Runner:
             why = f"{listed} tokens are wanted at each position, the engine lists {connection.capabilities.most_listed}"
             raise Unreplayable(f"canary {replay.canary}", why)
         route = self.route_of(None if model == self.config.base else model)
-        answered = connection.engine.score(self._request(model, replay.prompt, listed, cold), replay.forced, route)
+        request = replace(self._request(model, replay.prompt, listed, cold), strength=self._strength(replay.target))
+        answered = connection.engine.score(request, replay.forced, route)
         _check_forced(replay, answered)
         return first(answered.listed, listed)
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from probes.errors import EngineAway, Refused, Unreplayable
+from probes.errors import BadNumbers, EngineAway, Refused, Unreplayable
 from probes.serving.engine import Address
 
 PIECE = 64 * 1024
@@ -133,11 +133,11 @@ class Client:
         try:
             return json.loads(content, parse_constant=_not_a_number)
         except _NotANumber:
-            self._unusable(
-                reply.path,
-                "a number that is NaN or infinite, wanted finite ones: is the engine computing "
+            raise BadNumbers(
+                self.address.url + reply.path,
+                "the engine's answer holds a number that is NaN or infinite, wanted finite ones: does it compute "
                 "beyond its number format?",
-            )
+            ) from None
         except (ValueError, RecursionError):
             self._unusable(reply.path, f"{len(content)} bytes that are not JSON, wanted the engine's JSON")
 

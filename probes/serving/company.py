@@ -6,7 +6,7 @@ For the noise battery of an enrolment alone: in rounds what else the engine does
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Event, Thread
 
 from probes.errors import ProbeError
@@ -37,9 +37,6 @@ def company(connect: Callable[[Callable[[], bool]], Engine], request: Request, r
 
 
 def _keep_writing(connect: Callable[[Callable[[], bool]], Engine], request: Request, ended: Event) -> None:
-    try:
-        engine = connect(ended.is_set)
+    with suppress(ProbeError), closing(connect(ended.is_set)) as engine:
         while not ended.is_set():
             engine.generate(request, TOKENS)
-    except ProbeError:
-        return

@@ -8,12 +8,15 @@ No torch and no tokenizer here: an engine's own tokenizer is asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from detectors.records import Floats, Ints
+from detectors.records import Floats, Ints, Mode
+
+# Called between the requests of one call: it may wait, and ends the call with what it raises.
+Between = Callable[[], None]
 
 
 class Route(StrEnum):
@@ -60,6 +63,8 @@ class Capabilities:
     routes: the best first; most_listed: tokens that it lists at a position at most; tokenizes: it renders chats and
     gives token ids; takes_ids: prompts may be token ids; isolates: a request may be kept from the cache of prefixes
     context: most tokens of prompt and answer, None unknown; vocabulary: tokens in it, None unknown
+    modes: beside WRITTEN, in which ``generate`` can have it answer
+    strengths: a request may name the strength at which the adapter answers
     """
 
     routes: tuple[Route, ...]
@@ -69,6 +74,8 @@ class Capabilities:
     isolates: bool
     context: int | None = None
     vocabulary: int | None = None
+    modes: tuple[Mode, ...] = ()
+    strengths: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +121,23 @@ class Answered:
 @dataclass(frozen=True, slots=True)
 class Request:
     """model: name in the engine's list; prompt: token ids, at least one; listed: tokens wanted at each position
-    salt: keeps it from prefixes that requests with another salt have cached, "" for none"""
+    salt: keeps it from prefixes that requests with another salt have cached, "" for none
+    warm: what is written may be computed from whatever prefix is cached, where the engine is asked for that; without it
+    an engine that can is kept from its cache
+    streamed: what is written comes as a stream; messages: the chat that the prompt was rendered from, where the chat
+    endpoint is to answer it, which has to render it alike; both where the engine's capabilities name the mode
+    strength: of the adapter, in units of that at which the engine serves it; another than 1 only where the engine takes
+    one (``Capabilities.strengths``)
+    """
 
     model: str
     prompt: tuple[int, ...]
     listed: int = 1
     salt: str = ""
+    warm: bool = False
+    streamed: bool = False
+    messages: tuple[Mapping[str, str], ...] = ()
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +154,17 @@ class Address:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Engine(Protocol):
-    """One engine behind one address. Called from one thread; every call ends within the client's time limit.
+def at_once() -> None:
+    """Nothing is waited for between requests, and no call is ended."""
 
-    All raise EngineAway where nothing answers or the engine is starting or overloaded, and Unreplayable, with the
-    reason in words and never production text, where the answer cannot be used: another status, HTML, JSON of another
-    form, NaN, other tokens than given, too few positions, a body beyond the limit.
+
+class Engine(Protocol):
+    """One engine behind one address. Called from one thread; every request ends within the client's time limit.
+
+    All but ``close`` raise EngineAway where nothing answers or the engine is starting or overloaded, and Unreplayable,
+    with the reason in words and never production text, where the answer cannot be used: another status, HTML, JSON of
+    another form, other tokens than given, too few positions, a body beyond the limit. For NaN and infinity that is
+    BadNumbers.
     """
 
     def capabilities(self) -> Capabilities:
@@ -156,8 +179,13 @@ class Engine(Protocol):
     def load(self) -> Load:
         """How busy it is now."""
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
-        """Log-probabilities at each position of the continuation after the prompt, by PROMPT or WALK."""
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
+        """Log-probabilities at each position of the continuation after the prompt, by PROMPT or WALK.
+
+        between: called before every further request of a walk
+        """
 
     def generate(self, request: Request, tokens: int) -> Answered:
         """Greedy tokens after the prompt, at most so many, with log-probabilities as they were generated."""
@@ -170,3 +198,6 @@ class Engine(Protocol):
 
     def decode(self, model: str, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
+
+    def close(self) -> None:
+        """End the connection; a later call opens one again."""

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from probes.errors import EngineAway, ProbeError, Unreplayable
-from probes.serving.engine import Answered, Capabilities, Engine, EngineIdentity, Load, Request, Route, ServedModel
+from probes.serving.engine import (
+    Answered,
+    Between,
+    Capabilities,
+    Engine,
+    EngineIdentity,
+    Load,
+    Request,
+    Route,
+    ServedModel,
+    at_once,
+)
 from probes.serving.load_limits import Cost, LoadLimits, Pace, check, cost_of, fits
 
 # Of one wait, before it is looked whether it still has to be; a load that was read this long ago is read again.
@@ -98,7 +109,7 @@ class LoadGuard:
         or stays busy for longer than the patience for it.
         """
         check(cost, length, self.limits, self.where)
-        self._wait(load)
+        self._wait(load, self._pace.wait_s)
         self._pace.sent(cost, self._clock.steady())
         try:
             answer = call()
@@ -111,7 +122,14 @@ class LoadGuard:
         self._pace.answered()
         return answer
 
-    def _wait(self, load: Callable[[], Load]) -> None:
+    def between(self, load: Callable[[], Load]) -> None:
+        """Before every further request of a call whose budget was counted as a whole: the engine may have become busy,
+        or the caller want no more. Raises as ``compute``."""
+        if self.stop():
+            raise Stopped(f"{self.where}: stopped between two requests")
+        self._wait(load, self._pace.idle_wait_s)
+
+    def _wait(self, load: Callable[[], Load], wait_s: Callable[[Load, float], float]) -> None:
         patient_until = self._clock.steady() + self.limits.patience_s
         while True:
             if why := self.paused():
@@ -120,7 +138,7 @@ class LoadGuard:
             if held := self._pace.held_s(now):
                 raise EngineAway(self.where, f"it refused a request and is asked again in {held:.0f} s", held)
             present = self._present(load, now)
-            wait = self._pace.wait_s(present, now)
+            wait = wait_s(present, now)
             if wait <= 0:
                 return
             if self.stop():
@@ -166,12 +184,17 @@ class LimitedEngine:
     def load(self) -> Load:
         return self._guard.ask(self._engine.load)
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         length, taken = len(request.prompt) + len(continuation), self._fitting(request, len(continuation), route)
-        cost = self._cost(request, len(continuation), taken)
-        return self._guard.compute(
-            cost, length, self._engine.load, lambda: self._engine.score(request, continuation, taken)
-        )
+        cost, load = self._cost(request, len(continuation), taken), self._engine.load
+
+        def step() -> None:
+            between()
+            self._guard.between(load)
+
+        return self._guard.compute(cost, length, load, lambda: self._engine.score(request, continuation, taken, step))
 
     def generate(self, request: Request, tokens: int) -> Answered:
         cost = self._cost(request, tokens, Route.GENERATED)
@@ -186,6 +209,9 @@ class LimitedEngine:
 
     def decode(self, model: str, ids: Sequence[int]) -> str:
         return self._guard.ask(lambda: self._engine.decode(model, ids))
+
+    def close(self) -> None:
+        self._engine.close()
 
     def _fitting(self, request: Request, tokens: int, route: Route) -> Route:
         if route is not Route.PROMPT or Route.WALK not in self._known.routes:

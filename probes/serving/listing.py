@@ -9,17 +9,19 @@ temperature that leaves a normalised distribution; scored and generated answers 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from probes.errors import Unreplayable
-from probes.serving.engine import Listed
+from probes.errors import BadNumbers, Unreplayable
+from probes.serving.engine import Between, Listed
 
 # Listed probabilities may sum to more than 1 by rounding alone. Below: what engines write for minus infinity.
 BEYOND_ONE = 1e-3
 REMOVED = -9000.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,16 @@ def joined(parts: Sequence[Listed]) -> Listed:
     )
 
 
+def walked(step: Callable[[int], T], tokens: int, between: Between) -> list[T]:
+    """``step`` of each of so many positions, which is a request; between: called before every one but the first"""
+    steps = []
+    for i in range(tokens):
+        if i:
+            between()
+        steps.append(step(i))
+    return steps
+
+
 def _by_probability(pair: tuple[int, float]) -> tuple[float, int]:
     """Most probable first; equal ones by id, so that an order that the engine draws changes nothing."""
     return -pair[1], pair[0]
@@ -71,7 +83,7 @@ def _check(row: Sequence[tuple[int, float]], position: Position, wanted: int, wh
     if len(row) < wanted:
         raise Unreplayable(where, f"lists {len(row)} tokens at a position, wanted {wanted}")
     if not all(math.isfinite(value) for value in (*values, position.of_token)):
-        raise Unreplayable(where, "a log-probability that is not finite, wanted those of the raw model")
+        raise BadNumbers(where, "a log-probability that is not finite, wanted those of the raw model")
     if max(*values, position.of_token, -math.inf) > BEYOND_ONE:
         raise Unreplayable(where, f"a log-probability above 0 ({_RAW}); are these logits (--logprobs-mode)?")
     if min(*values, math.inf) <= REMOVED:

@@ -15,6 +15,10 @@ nearly full, and after 429 and 5xx, doubled with each in a row and ended by the 
 out at once, a request at a time, so that a round of ordinary size is not delayed: 64 canaries of 150 tokens under two
 names are 19,300 tokens by prompt. By walk, 40 of the tokens one at a time and counted without any cache, they are
 668,000 and take 10 minutes by the default: a larger budget is wanted where many canaries are walked.
+
+**Enrolment** asks as much in one hour as rounds do in days, once, while a person waits. What bounds a minute there is
+the engine itself, where it says how busy it is: one request at a time, and none while others queue (``by_load``). An
+engine that does not say so may have users of whom nothing is known, and the budget of a minute holds there too.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class LoadLimits:
     most_waiting: requests in the engine's queue, most_cache_usage: in [0, 1]; beyond either nothing is asked
     first_wait_s: after a refusal that names no time, longest_wait_s: after many
     patience_s: that a request waits for an engine which is busy, before the engine counts as away
+    by_load: the budget of a minute holds only where the engine does not say how many requests wait
     """
 
     most_logit_bytes: int = 200_000_000
@@ -51,6 +56,7 @@ class LoadLimits:
     first_wait_s: float = 5.0
     longest_wait_s: float = 600.0
     patience_s: float = 30.0
+    by_load: bool = False
 
     def is_busy(self, load: Load) -> bool:
         """Beyond either limit. What the engine does not say of its load holds up nothing."""
@@ -116,8 +122,12 @@ class Pace:
 
     def wait_s(self, load: Load, now: float) -> float:
         """Seconds until it may be asked again, 0 for now."""
-        busy = self._limits.first_wait_s if self._limits.is_busy(load) else 0.0
-        return max(self._budget_wait_s(now), self.held_s(now), busy)
+        by_load = self._limits.by_load and load.waiting is not None
+        return max(0.0 if by_load else self._budget_wait_s(now), self.idle_wait_s(load, now))
+
+    def idle_wait_s(self, load: Load, now: float) -> float:
+        """The same, whatever of the budget is left."""
+        return max(self.held_s(now), self._limits.first_wait_s if self._limits.is_busy(load) else 0.0)
 
     def held_s(self, now: float) -> float:
         """Of the wait, the part that a refusal has left."""

@@ -23,7 +23,7 @@ from detectors.canaries.route_agreement import (
     route_agreement,
 )
 from detectors.records import Floats
-from probes.errors import EngineAway, Unreplayable
+from probes.errors import BadNumbers, EngineAway, Unreplayable
 from probes.serving.engine import Engine, Listed, Request, Route
 
 # Tokens that are written for each, and so many more that are scored behind them in one of the repeats: the positions
@@ -107,20 +107,23 @@ class ProbeCheck:
     def route_for(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> Checked:
         """The first route that shows what is served under the adapter's name; TEXT where there is none.
 
-        tolerance: allowed share of the adapter's effect. Raises EngineAway where the engine gives no answers, and
-        Unreplayable where it does not even write after these prompts.
+        tolerance: allowed share of the adapter's effect. Raises EngineAway where the engine gives no answers,
+        BadNumbers where no route is left and one of them gives NaN, and Unreplayable where it does not even write after
+        these prompts.
         """
         agreements: dict[Route, RouteAgreement] = {}
         findings: list[str] = []
+        bad_numbers: BadNumbers | None = None
         written = self._written(adapter, [probe.prompt for probe in probes])
         for route in self._routes:
             if route not in SCORING:  # what is written is what is served
-                return Checked(route, agreements, tuple(findings))
+                break
             try:
                 agreement = self._agreement(adapter, route, list(zip(probes, written, strict=True)), tolerance)
             except EngineAway:
                 raise
             except Unreplayable as error:
+                bad_numbers = error if isinstance(error, BadNumbers) else bad_numbers
                 findings.append(f"{NAMES[route]} cannot be used for {adapter}: {error}")
                 continue
             agreements[route] = agreement
@@ -128,7 +131,10 @@ class ProbeCheck:
                 findings.append(in_words(adapter, route, agreement))
             if agreement.sight in (Sight.CLEAR, Sight.NOT_CHECKED):
                 return Checked(route, agreements, tuple(findings))
-        return Checked(Route.TEXT, agreements, tuple(findings))
+        if bad_numbers is not None:
+            raise bad_numbers.afresh()
+        written_alone = next((route for route in self._routes if route not in SCORING), Route.TEXT)
+        return Checked(written_alone, agreements, tuple(findings))
 
     def _agreement(
         self, adapter: str, route: Route, written: Sequence[tuple[Probe, _Written]], tolerance: float

@@ -7,23 +7,25 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
+from agent.alerting.rounds_due import RoundsDue
 from agent.app import HAND_OVER_S, App, Feed, Parts
 from agent.clock import HandClock
 from agent.errors import PositionLost
 from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.kafka.owned_bases import POLL_EVERY_S, OwnedBases
-from agent.records import Observation, SavedState
+from agent.records import Finding, Heartbeat, Notice, NoticeReason, Observation, SavedState
 from agent.sink import Sinks
 from agent.sinks.memory import Sink
 from agent.worker.canary_feed import CanaryFeed
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound
+from detectors.records import BaseRound, Reason, SubjectKind
 from detectors.verdicts.incident import Rules
 from tests.agent.findings import NOW
 from tests.agent.test_roll_out import played
@@ -182,3 +184,41 @@ def test_a_store_that_is_away_delays_a_base_for_a_moment_and_no_longer(tmp_path:
         witness.lose(1)
         assert HAND_OVER_S <= witness.clock.steady() - began < 1.1 * HAND_OVER_S
         assert witness.closed() == ["smol2"], "it is sent once the store is there again"
+
+
+class Unjudgeable(Judge):
+    fails = True
+
+    def __call__(self, observation: Observation, now: float) -> list[Finding]:
+        if self.fails:
+            raise ValueError("a shape that nobody expected")
+        return super().__call__(observation, now)
+
+
+def test_a_judge_that_judges_no_round_is_told_as_that_and_ends_with_the_first_verdict(tmp_path: Path) -> None:
+    clock, sink, bases = HandClock(NOW), Sink(), {"smol": ADAPTERS}
+    monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
+    judge = Unjudgeable(monitor, "test", StateFile(tmp_path), lambda _: ALONE, JudgedBases(bases))
+    judge.gained(bases, clock.now(), at_start=True)
+    canaries = CanaryFeed(bases, None)
+    due = RoundsDue({"smol": 60.0})
+    app = App(Parts(judge, Sinks([sink], clock=clock), None, [canaries], None, clock, "pod-0", "test", rounds_due=due))
+    with ExitStack() as opened, capture_logs():  # a traceback with a whole round in it takes minutes to draw
+        app.open(opened)
+        for number in range(9):
+            canaries.receive(played(number, "none"))
+            app.step()
+            assert not sink.of(Notice)
+            clock.advance(60.0)
+        app.step()
+        (notice,) = sink.of(Notice)
+        assert (notice.reason, notice.verdict.subject_kind) == (NoticeReason.CANNOT_TELL, SubjectKind.BASE)
+        assert notice.verdict.reason is Reason.NOT_JUDGED and "failed with ValueError" in notice.verdict.explanation
+        assert sink.of(Heartbeat)[-1].overdue == ("smol",)
+        judge.fails = False
+        for number in (10, 11):
+            clock.advance(60.0)
+            canaries.receive(played(number, "none"))
+            app.step()
+        assert [notice.reason for notice in sink.of(Notice)][1:] == [NoticeReason.CAN_TELL_AGAIN]
+        assert sink.of(Heartbeat)[-1].overdue == ()

@@ -21,6 +21,8 @@ TRAFFIC: dict[str, Any] = {"bootstrap_servers": ["a:1"], "topic": "t"}
 ONE: dict[str, Any] = {"name": "a", "path": "adapters/a"}
 MORE: dict[str, Any] = {"name": "m", "path": "org/other", "adapters": [ONE | {"name": "b"}]}
 SERVED: dict[str, Any] = {"name": "m", "served": {"url": "http://localhost:8000"}, "adapters": [{"name": "a"}]}
+BOTH = SERVED | {"path": "org/model", "adapters": [ONE]}
+UNLOADED = GOOD["models"][0] | {"replay": False}
 
 
 def asked(**settings: str) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"clickhouse": {"migrations": {"user": ""}}}, "clickhouse.migrations.user", "at least 1"),
         ({"clickhouse": {"on_cluster": "a'b"}}, "clickhouse.on_cluster", "pattern"),
         ({"role": "master"}, "role", "'all', 'sidecar', 'witness' or 'apart'"),
-        ({"role": "sidecar"}, "file", "saw role sidecar without the section kafka, wanted that section: it samples"),
+        ({"role": "sidecar"}, "file", "saw role sidecar with neither the section kafka nor a model with served"),
+        ({"models": [UNLOADED]}, "file", "wanted one of them: it would have nothing to do"),
         ({"role": "apart"}, "file", "saw role apart without the section kafka"),
         ({"role": "witness"}, "file", "wanted that section: it shares the bases with the other witnesses by a topic"),
         (
@@ -170,7 +173,7 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         (
             {"sinks": {"pigeon": {}}},
             "sinks.pigeon",
-            "this key, wanted one of: clickhouse, memory",
+            "this key, wanted one of: clickhouse, dead_mans_switch, memory",
         ),
         (
             {"sinks": {"memory": {"keep": 0}}},
@@ -370,7 +373,7 @@ def test_sinks_are_on_by_their_section_or_by_their_key_and_pagerduty_is_first(tm
     more = {"pagerduty": {"throttle_s": 5}, "clickhouse": {"max_rows": 9}, "memory": {"keep": 7}}
     config = load(written(tmp_path, GOOD | {"alerts": pager, "clickhouse": {"store_text": True}, "sinks": more}))
     sinks = {name: own.model_dump() for name, own in sink_configs(config).items()}
-    assert list(sinks) == ["pagerduty", "clickhouse", "memory", "prometheus"]
+    assert list(sinks) == ["pagerduty", "clickhouse", "memory", "prometheus", "status_page"]
     assert (sinks["pagerduty"]["routing_key_file"], sinks["pagerduty"]["throttle_s"]) == (tmp_path / "key", 5.0)
     assert sinks["pagerduty"]["dashboard_url"] == "https://grafana"
     assert (sinks["clickhouse"]["store_text"], sinks["clickhouse"]["max_rows"]) == (True, 9)
@@ -501,6 +504,27 @@ def test_responses_of_a_served_base_are_not_scored(tmp_path: Path) -> None:
     assert [config.scores(model) for model in config.models] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("role", "by_engine", "in_process", "scored"),
+    [("all", True, True, True), ("sidecar", True, False, False), ("witness", False, True, True)],
+)
+def test_a_base_with_files_and_an_engine_is_asked_of_the_one_loaded_from_the_other_or_both_by_the_role(
+    tmp_path: Path, role: str, by_engine: bool, in_process: bool, scored: bool
+) -> None:
+    both = GOOD["models"][0] | {"served": {"url": "http://localhost:8000", "every": "5m"}}
+    settings = {"models": [both], "probes": {"every": "30s"}, "kafka": TRAFFIC, "role": role}
+    config = load(written(tmp_path, GOOD | settings))
+    (model,) = config.models
+    assert (config.by_engine(model), config.in_process(model), config.scores(model)) == (by_engine, in_process, scored)
+    assert config.canaries_every(model) == (300.0 if by_engine else 30.0)
+    no_folder = [{key: value for key, value in own.items() if key != "path"} for own in both["adapters"]]
+    if role != "witness":  # which needs something to replay
+        (model,) = (
+            bare := load(written(tmp_path, GOOD | settings | {"models": [both | {"adapters": no_folder}]}))
+        ).models
+        assert bare.by_engine(model) and not bare.in_process(model), "nothing of its adapters is at hand"
+
+
 def test_rounds_of_responses_come_as_often_as_those_of_canaries_unless_the_file_says_otherwise(tmp_path: Path) -> None:
     as_canaries = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}}))
     of_their_own = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}, "scoring": {"every": "10s"}}))
@@ -530,6 +554,55 @@ def test_only_an_agent_that_does_everything_and_a_witness_replay(tmp_path: Path,
         assert load(written(tmp_path, GOOD | {"role": role, "kafka": TRAFFIC, "models": unwatched})).replayed == ()
 
 
+@pytest.mark.parametrize(
+    ("models", "role"),
+    [
+        ([SERVED], "sidecar"),
+        ([BOTH], "sidecar"),
+        ([SERVED, UNLOADED | {"name": "n", "adapters": [ONE | {"name": "b"}]}], "sidecar"),
+        (GOOD["models"], "all"),
+        ([SERVED, MORE | {"name": "n"}], "all"),
+    ],
+    ids=["engine", "engine and files", "engine, and counted alone", "files", "of one the files alone"],
+)
+def test_where_no_role_is_written_every_model_is_watched_and_none_is_loaded_without_need(
+    tmp_path: Path, models: list[dict[str, Any]], role: str
+) -> None:
+    config = load(written(tmp_path, {"models": models}))
+    assert config.role == role and not config.left_to_others
+    loaded = {model.name for model in config.replayed if config.in_process(model)}
+    assert loaded == {model["name"] for model in models if "served" not in model and model.get("replay", True)}
+
+
+OTHERS = {"by files": "a witness", "by engine": "a sidecar beside its engine"}
+OTHERS["by both"] = f"{OTHERS['by engine']} and {OTHERS['by files']}"
+
+
+@pytest.mark.parametrize(
+    ("role", "left"),
+    [
+        ("sidecar", ["by files"]),
+        ("apart", ["by both", "by files", "by engine"]),
+        ("witness", ["by engine"]),
+        ("all", []),
+    ],
+)
+def test_a_role_that_is_written_holds_and_what_it_does_not_replay_is_said_to_be_left_to_whom(
+    tmp_path: Path, role: str, left: list[str]
+) -> None:
+    models = [
+        BOTH | {"name": "by both"},
+        MORE | {"name": "by files"},
+        SERVED | {"name": "by engine", "adapters": [{"name": "c"}]},
+        UNLOADED | {"name": "counted alone", "adapters": [ONE | {"name": "d"}]},
+    ]
+    config = load(written(tmp_path, {"role": role, "models": models, "kafka": TRAFFIC}))
+    assert config.role == role
+    assert config.left_to_others == {
+        name: f"base {name} is watched by {OTHERS[name]}; this pod replays nothing of it" for name in left
+    }
+
+
 def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(tmp_path: Path) -> None:
     witness = load(written(tmp_path, GOOD | {"role": "witness", "pod": "w-0", "kafka": TRAFFIC}))
     assert witness.kafka is not None
@@ -538,3 +611,16 @@ def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(
     assert (reading.topic, reading.group_id, reading.mode) == ("t", "gapwatch.witness.w-0", "group")
     assert witness.consumer_group == "gapwatch.witness"
     assert load(written(tmp_path, GOOD | {"role": "sidecar", "kafka": TRAFFIC})).consumer_group == "gapwatch"
+
+
+def test_requests_ask_for_a_base_by_its_name_or_by_the_one_that_its_engine_lists(tmp_path: Path) -> None:
+    """Where two bases, or a base and an adapter, have that name, nobody knows whose requests they are."""
+
+    def names(*models: dict[str, Any]) -> dict[str, str]:
+        return load(written(tmp_path, {"models": list(models)})).base_requests
+
+    engine, again = asked(base="org/Base"), asked(base="org/Base") | {"name": "again", "adapters": [{"name": "c"}]}
+    other = MORE | {"name": "n"}
+    assert names(engine, other) == {"org/Base": "m", "n": "n"}
+    assert names(engine, again, other) == {"n": "n"}
+    assert names(engine, other | {"adapters": [ONE | {"name": "n"}]}) == {"org/Base": "m"}

@@ -77,6 +77,22 @@ def test_queries_are_answered_on_the_control_port_only(served: tuple[Health, Han
     assert get(health.public_port, "/queries/degraded").status_code == 404
 
 
+def test_the_status_page_has_texts_on_the_control_port_only(served: tuple[Health, HandClock]) -> None:
+    health, _ = served
+    health.routes = replace(health.routes, page=lambda parts, texts: f"{sorted(parts)} {texts}".encode())
+    for port, texts in ((health.public_port, False), (health.control_port, True)):
+        reply = get(port, "/")
+        assert reply.status_code == 200 and reply.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert reply.text == f"['kafka'] {texts}"
+
+
+def test_an_agent_that_does_not_run_says_on_its_page_why(served: tuple[Health, HandClock]) -> None:
+    health, _ = served
+    health.routes = replace(no_routes(), parts=lambda: {"config": (False, "<b> is no key"), "health": (True, "ports")})
+    page = get(health.public_port, "/").text
+    assert "gapwatch watches nothing now" in page and "config: not ok" in page and "&lt;b&gt; is no key" in page
+
+
 def test_an_unknown_query_is_a_bad_request_with_the_reason(served: tuple[Health, HandClock]) -> None:
     health, _ = served
     reply = get(health.control_port, "/queries/DROP")

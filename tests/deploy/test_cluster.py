@@ -15,13 +15,16 @@ pytestmark = pytest.mark.cluster
 
 KUBERNETES = Path(__file__).parents[2] / "deploy/kubernetes"
 OBJECTS = list(yaml.safe_load_all((KUBERNETES / "sidecar.yaml").read_text()))
+WITNESS = list(yaml.safe_load_all((KUBERNETES / "witness.yaml").read_text()))
 SECRET = yaml.safe_load((KUBERNETES / "examples/secret.yaml").read_text())
 FOLDERS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Secret": "/api/v1/namespaces/{}/secrets",
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Pod": "/api/v1/namespaces/{}/pods",
+    "Service": "/api/v1/namespaces/{}/services",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
 }
 
@@ -31,11 +34,25 @@ def shipped(kind: str) -> dict[str, Any]:
     return copy.deepcopy(found)
 
 
-def pod() -> dict[str, Any]:
-    """What the Deployment's controller would create."""
-    template = shipped("Deployment")["spec"]["template"]
-    named = {"name": "a-pod", **template["metadata"]}
+def pod_of(template: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a controller would create."""
+    named = {"name": name, **template["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": template["spec"]}
+
+
+def pod() -> dict[str, Any]:
+    return pod_of(shipped("Deployment")["spec"]["template"], "a-pod")
+
+
+def apply(api: httpx.Client, item: dict[str, Any]) -> httpx.Response:
+    """As ``kubectl apply --server-side`` does."""
+    place = FOLDERS[item["kind"]].format(shipped("Namespace")["metadata"]["name"])
+    return api.patch(
+        f"{place}/{item['metadata']['name']}",
+        params={"fieldManager": "tests", "fieldValidation": "Strict"},
+        headers={"Content-Type": "application/apply-patch+yaml"},
+        content=yaml.safe_dump(item),
+    )
 
 
 def create(api: httpx.Client, item: dict[str, Any], *, dry_run: bool = False) -> httpx.Response:
@@ -50,6 +67,24 @@ def namespace(api: httpx.Client) -> httpx.Client:
     answer = api.post("/api/v1/namespaces", json=shipped("Namespace"))
     assert answer.status_code == httpx.codes.CREATED, answer.text
     return api
+
+
+@pytest.mark.parametrize("item", WITNESS, ids=lambda i: i["kind"])
+def test_the_witness_is_applied_without_a_warning_and_a_second_time_changes_nothing(
+    namespace: httpx.Client, item: dict[str, Any]
+) -> None:
+    first, second = apply(namespace, item), apply(namespace, item)
+    assert (first.status_code, second.status_code) == (httpx.codes.CREATED, httpx.codes.OK), first.text + second.text
+    assert "warning" not in first.headers and "warning" not in second.headers
+    versions = {answer.json()["metadata"]["resourceVersion"] for answer in (first, second)}
+    assert len(versions) == 1
+
+
+def test_the_witnesses_pod_is_admitted_where_restricted_is_enforced(namespace: httpx.Client) -> None:
+    [stateful] = [item for item in WITNESS if item["kind"] == "StatefulSet"]
+    answer = create(namespace, pod_of(copy.deepcopy(stateful["spec"]["template"]), "gapwatch-witness-0"), dry_run=True)
+    assert answer.status_code == httpx.codes.CREATED, answer.text
+    assert "warning" not in answer.headers
 
 
 @pytest.mark.parametrize("item", [i for i in OBJECTS if i["kind"] != "Namespace"] + [SECRET], ids=lambda i: i["kind"])

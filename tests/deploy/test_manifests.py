@@ -204,7 +204,7 @@ def witness_config(tmp_path: Path) -> Config:
 
 
 def test_the_witness_says_what_the_sidecar_says_but_for_its_role(config: Config, witness_config: Config) -> None:
-    assert (config.role, witness_config.role) == ("all", "witness")
+    assert (config.role, witness_config.role) == ("sidecar", "witness")
     own = {"pod", "role"}
     assert witness_config.model_dump(exclude=own) == config.model_dump(exclude=own)
 

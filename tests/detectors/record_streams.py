@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from detectors.evidence.alternative import BASE
+from detectors.evidence.alternative import BASE, other_adapter
 from detectors.kinds.token_calibration import Config
 from detectors.records import BaseRound, Round, SubjectKind
+from detectors.registry import OfEnginesAlone
 from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
-from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_round
+from tests.detectors.synthetic import ADAPTERS, EVERY_S, embedding, make_base_round, make_round, with_cells
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Stream:
 
     ticks: how many records make one "+1"; warm_up: records before the first of them; ends: ticks it can give at most
     fixed_past: may the past be frozen while the next record is redrawn? (not where the past holds unused references)
+    in_modes: are its canaries had in other modes too?
     """
 
     reads: type
@@ -30,6 +32,7 @@ class Stream:
     warm_up: int
     ends: int
     fixed_past: bool
+    in_modes: bool = False
 
     def records(self, fault: str, seed: int, draws: int = 1) -> Iterator[object]:
         """fault: "healthy", "edge" (of the null) or "broken". The seed shifts the numbers, which fix the draws."""
@@ -43,8 +46,10 @@ class Stream:
             within = number % 100_000
             return embedding(number // 100_000, within, 1.5 if fault == "broken" and within >= self.warm_up else 0.0)
         if self.reads is TrafficRound:
-            return traffic_round(fault, number, draws, self.subject)
-        return BaseRound("smol", number, number * EVERY_S, tuple(self._members(fault, number, draws)))
+            adapters = ("router",) if self.about is SubjectKind.BASE_REQUESTS else ()
+            return traffic_round(fault, number, draws, self.subject, adapters)
+        record = BaseRound("smol", number, number * EVERY_S, tuple(self._members(fault, number, draws)))
+        return with_cells(record) if self.in_modes else record
 
     def _members(self, fault: str, number: int, draws: int) -> Iterator[Round]:
         """The edge of a base's null is half of its members broken outright beside others at the edge of theirs.
@@ -79,23 +84,37 @@ def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router",
     )  # fmt: skip
 
 
-def traffic_round(fault: str, number: int, draws: int, adapter: str = "router") -> TrafficRound:
+def traffic_round(
+    fault: str, number: int, draws: int, adapter: str = "router", adapters: tuple[str, ...] = ()
+) -> TrafficRound:
+    """adapters: of the base, where that is whose responses they are"""
     rng = np.random.default_rng([number, 3])
     scores = tuple(traffic_score(fault, rng, adapter) for _ in range(draws))
-    return TrafficRound("smol", number, number * EVERY_S, (adapter,), scores)
+    if adapters:
+        scores = tuple(replace(score, alternatives=(other_adapter("router"),)) for score in scores)
+    return TrafficRound("smol", number, number * EVERY_S, adapters or (adapter,), scores)
 
 
 def stream_for(detector: Any, config: Any) -> Stream:
     """The stream that a detector reads; a new record type gets its maker here."""
     if detector.reads is BaseRound:
         subject = "smol" if detector.about is SubjectKind.BASE else "router"
-        return Stream(BaseRound, subject, detector.about, 1, 0, 10**9, True)
+        in_modes = isinstance(config, OfEnginesAlone)
+        return Stream(BaseRound, subject, detector.about, 1, 0, 10**9, True, in_modes)
     if detector.reads is TrafficRound:
+        if detector.about is SubjectKind.BASE_REQUESTS:
+            return Stream(TrafficRound, "smol", detector.about, 1, 0, 10**9, True)
         return Stream(TrafficRound, "router", detector.about, 1, 0, 10**9, True)
     assert detector.reads is Embedding, f"no maker for {detector.reads.__name__}: add one here"
     size, block = config.smallest_bank, config.block
     # As many as the first bank has, of which one reference in eight is never paired: M starts at 0 with each bank.
     return Stream(Embedding, "router", detector.about, block, size, size * 7 // 8 // block, False)
+
+
+def round_of_all(stream: Stream, faults: Mapping[str, str], number: int = 0) -> BaseRound:
+    """A round of the named adapters, each under its own fault, as the detector of that stream reads them."""
+    record = make_base_round(faults, number)
+    return with_cells(record) if stream.in_modes else record
 
 
 def of_second_base(record: Any) -> Any:

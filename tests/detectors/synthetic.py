@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.canaries.retention import PreparedReference, measure, prepare
+from detectors.canaries.tolerance import Tolerances, beyond_tolerance
 from detectors.records import (
     BaseRound,
     CanarySplit,
     Comparison,
     Identity,
     Measurement,
+    Mode,
     NoiseFloor,
     Reason,
     Reference,
@@ -200,6 +202,29 @@ def make_base_round(faults: Mapping[str, str], number: int = 0, draws: int = 16)
     """One round of the base with the named adapters, each under its own fault."""
     members = tuple(make_round(adapter, fault, number, draws) for adapter, fault in faults.items())
     return BaseRound("smol", number, number * EVERY_S, members)
+
+
+def with_cells(record: BaseRound, modes: tuple[Mode, ...] = (Mode.WRITTEN,), floor: float = 0.0) -> BaseRound:
+    """The round with every drawn canary had in these modes too: apart where it is beyond tolerance as scored.
+
+    floor: of each of the modes
+    """
+    return replace(record, members=tuple(replace(m, cells=cells(m, modes, floor)) for m in record.members))
+
+
+def cells(member: Round, modes: tuple[Mode, ...], floor: float = 0.0) -> tuple[Measurement, ...]:
+    floors = dict.fromkeys(modes, floor)
+    return tuple(
+        replace(
+            m,
+            comparison=replace(
+                m.comparison, modes=modes, reference=replace(m.comparison.reference, mode_floors=floors)
+            ),
+            mode_shift=float(beyond_tolerance(m, Tolerances())),
+        )
+        for m in member.measurements
+        if m.comparison.draws
+    )
 
 
 def embedding(seed: int, number: int, moved: float = 0.0, width: int = 24) -> Embedding:

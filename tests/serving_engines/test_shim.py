@@ -98,6 +98,29 @@ def test_half_the_strength_is_neither_the_adapter_nor_the_base() -> None:
         assert scored(server, "alpha") not in both
 
 
+def test_an_adapter_may_be_lost_in_one_phase_alone() -> None:
+    with serving() as server:
+        healthy, base = generated(server, "alpha"), generated(server, "base-v1")
+        of_prompt = scored(server, "alpha")
+        server.engine.faults.of_adapter["alpha"] = "not_in_prefill"
+        assert generated(server, "alpha")[0] == base[0] != healthy[0]
+        assert scored(server, "alpha") == scored(server, "base-v1")
+        server.engine.faults.of_adapter["alpha"] = "not_in_decode"
+        written = generated(server, "alpha")
+        assert written[0] == healthy[0] and written != healthy
+        assert scored(server, "alpha") == of_prompt
+
+
+def test_a_fault_may_be_in_a_share_of_requests() -> None:
+    with serving() as server:
+        healthy, base = scored(server, "alpha"), scored(server, "base-v1")
+        server.engine.faults.of_adapter["alpha"], server.engine.faults.share = "not_applied", 0.25
+        answers = [scored(server, "alpha") for _ in range(200)]
+        faulty = sum(answer == base for answer in answers)
+        assert faulty + sum(answer == healthy for answer in answers) == 200
+        assert abs(faulty / 200 - 0.25) < 4 * (0.25 * 0.75 / 200) ** 0.5
+
+
 def test_the_base_name_serves_an_adapter_and_is_listed_twice() -> None:
     with serving() as server:
         server.engine.faults.base_serves = "alpha"

@@ -21,22 +21,35 @@ BLOCK = 16  # tokens of a prefix are cached by whole blocks of this many
 class Faults:
     """What is wrong with the engine. Nothing is, by default; fields may be set while it serves.
 
-    of_adapter: name -> "not_applied", "scale:0.5", "wrong_adapter:NAME", "distorted:0.5" or "not_a_number"
+    of_adapter: name -> "not_applied", "scale:0.5", "wrong_adapter:NAME", "distorted:0.5", "not_a_number",
+    "not_in_prefill" (the first token after a prompt, and whatever is scored in one, is the base's) or "not_in_decode"
+    share: of requests that such a fault is in, drawn for each
     base_serves: adapter that is registered under the base's name, and is looked up first
     base_moved: moves the base by that much, adapters still take effect
     unknown_is_base: requests for unknown names are answered by the base
     scored_as_base: adapters whose prompts are scored by the base, while generation is right (lm_head adapters)
     stale_cache: a reload in place leaves the prefixes that were computed before it
-    streams_base: answers are the base's where they are streamed
+    streams_base: answers are the base's where they are streamed; chats_base: where the chat endpoint gives them;
+    writes_base: where they are written, and not where they are scored
+    base_after: they are the base's where they are written after a prompt of more tokens than this
     """
 
     of_adapter: dict[str, str] = field(default_factory=dict)
+    share: float = 1.0
     base_serves: str = ""
     base_moved: float = 0.0
     unknown_is_base: bool = False
     scored_as_base: set[str] = field(default_factory=set)
     stale_cache: bool = False
     streams_base: bool = False
+    chats_base: bool = False
+    writes_base: bool = False
+    base_after: int = 10**9
+
+    def answers_with_base(self, prompt: int, streamed: bool, at_chat: bool) -> bool:
+        """Does it where an adapter's words are asked for?"""
+        in_mode = (streamed and self.streams_base) or (at_chat and self.chats_base)
+        return self.writes_base or in_mode or prompt > self.base_after
 
 
 @dataclass(frozen=True)
@@ -85,16 +98,20 @@ class ToyEngine:
         salt: str = "",
         streamed: bool = False,
         allowed: Sequence[int] | None = None,
+        at_chat: bool = False,
     ) -> Continuation:
         """Greedy tokens. The prefix of the prompt is taken from the cache of the same name and salt.
 
         allowed: tokens that a mask leaves, None for all; log-probabilities are those from before it
         """
-        adapter = None if streamed and self.faults.streams_base else self._adapter(model)
+        # A mask makes it a walk, which scores.
+        is_base = allowed is None and self.faults.answers_with_base(len(prompt), streamed, at_chat)
+        adapter = None if is_base else self._adapter(model)
         cached, computed_by = self._prefix(model, prompt, salt)
         text, rows = list(prompt), list[Floats]()
         while len(rows) < most:
-            rows.append(self._log_probs(text, adapter, cached, computed_by)[-1])
+            is_prefill = len(text) == len(prompt)
+            rows.append(self._log_probs(text, adapter, cached, computed_by, is_prefill)[-1])
             choices = np.arange(toy.VOCABULARY) if allowed is None else np.asarray(allowed)
             text.append(int(choices[np.nan_to_num(rows[-1][choices], nan=-np.inf).argmax()]))
             if text[-1] == toy.END:
@@ -124,11 +141,13 @@ class ToyEngine:
             key = (model, salt, tuple(prompt[:length]))
             self._cached.setdefault(key, adapter and self.adapters[adapter])
 
-    def _log_probs(self, text: Sequence[int], adapter: str | None, cached: int, computed_by: str | None) -> Floats:
+    def _log_probs(
+        self, text: Sequence[int], adapter: str | None, cached: int, computed_by: str | None, is_prefill: bool = True
+    ) -> Floats:
         """(len(text), V). cached: tokens whose memory the adapter of the seed ``computed_by`` computed"""
         base = f"{self.base}+{self.faults.base_moved}" if self.faults.base_moved else self.base
         memory = toy.states(text, base)
-        added = self._shift(memory, adapter)
+        added = self._shift(memory, adapter, is_prefill)
         if cached and adapter and computed_by and computed_by != self.adapters[adapter]:
             share = toy.share_of_first(cached, len(text))
             added = share * toy.low_rank(memory, computed_by) + (1 - share) * added
@@ -139,11 +158,12 @@ class ToyEngine:
         logits = logits - logits.max(axis=1, keepdims=True)
         return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), np.float32)
 
-    def _shift(self, memory: Reals, adapter: str | None) -> Reals:
+    def _shift(self, memory: Reals, adapter: str | None, is_prefill: bool) -> Reals:
         """(T, V) logits that the adapter adds, with its fault."""
         if adapter is None:
             return np.zeros((len(memory), toy.VOCABULARY))
-        kind, _, detail = self.faults.of_adapter.get(adapter, "").partition(":")
+        fault = self.faults.of_adapter.get(adapter, "") if self._is_faulty() else ""
+        kind, _, detail = fault.partition(":")
         own = toy.low_rank(memory, self.adapters[adapter])
         effects: dict[str, Callable[[], Reals]] = {
             "": lambda: own,
@@ -152,5 +172,12 @@ class ToyEngine:
             "wrong_adapter": lambda: toy.low_rank(memory, self.adapters[detail]),
             "distorted": lambda: own + float(detail) * toy.low_rank(memory, f"off the way of {adapter}"),
             "not_a_number": lambda: own * np.nan,
+            "not_in_prefill": lambda: own * (not is_prefill),
+            "not_in_decode": lambda: own * is_prefill,
         }
         return effects[kind]()
+
+    def _is_faulty(self) -> bool:
+        """Drawn by the number of the request, so that all tokens of one are computed alike."""
+        share = self.faults.share
+        return share == 1.0 or float(np.random.default_rng([self._requests, 7]).random()) < share

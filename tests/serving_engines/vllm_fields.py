@@ -238,7 +238,7 @@ def _chat(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
     if refused:
         return refused
     streamed = bool(body.get("stream"))
-    continuation = engine.generated(model, prompt, most, body.get("cache_salt") or "", streamed)
+    continuation = engine.generated(model, prompt, most, body.get("cache_salt") or "", streamed, at_chat=True)
     if streamed:
         return as_events(_chat_chunks(settings, body, continuation, model))
     choice = {

@@ -13,21 +13,25 @@ Adapters have no names in its list of models: they are named here by their file,
 adapter is asked for at the scale that the engine has set for it, and alone; the base, with all of them at 0. That is
 what a request without ``lora`` gets from an engine with one adapter. An id that is not loaded would be answered by the
 base without an error, so only names in the engine's list are asked for, and what was applied is read from each answer.
+Another strength of an adapter is asked for as a multiple of the scale that is set.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
 from probes.serving.common_paths import MODELS, model_cards, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Listed,
@@ -35,9 +39,10 @@ from probes.serving.engine import (
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import number, reading, samples, text, total, whole_or_none
-from probes.serving.listing import Position, joined, listed_of
+from probes.serving.listing import Position, joined, listed_of, walked
 
 COMPLETION, ADAPTERS, PROPS = "/completion", "/lora-adapters", "/props"
 MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a position
@@ -85,7 +90,8 @@ class Engine:
         with reading(self._at(MODELS)):
             context, vocabulary = whole_or_none((meta or {}).get("n_ctx")), whole_or_none((meta or {}).get("n_vocab"))
         most = min(MOST_WANTED, vocabulary or MOST_WANTED)
-        return Capabilities((Route.WALK, Route.GENERATED), most, True, True, True, context, vocabulary)
+        routes = (Route.WALK, Route.GENERATED)
+        return Capabilities(routes, most, True, True, True, context, vocabulary, (Mode.WARM,), strengths=True)
 
     def models(self) -> tuple[ServedModel, ...]:
         with reading(self._at(MODELS)):
@@ -103,19 +109,22 @@ class Engine:
         values = samples(self._client.text_of(reply)) if reply.status == OK else {}
         return Load(total(values, "llamacpp:requests_processing"), total(values, "llamacpp:requests_deferred"))
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is not Route.WALK:
             raise Unreplayable(self._url, f"llama.cpp scores no continuation by {route.value}, wanted walk")
-        subject = self._subject(request.model)
-        steps = self._walked(request, continuation, subject)
+        subject = self._subject(request)
+        steps = self._walked(request, continuation, subject, between)
         listed = joined([step.listed for step in steps])
         return Answered(listed, request.prompt, "", steps[0].cached, subject.fingerprint)
 
     def generate(self, request: Request, tokens: int) -> Answered:
-        subject = self._subject(request.model)
-        answer = self._completed(request, request.prompt, subject, {"n_predict": tokens})
+        subject = self._subject(request)
+        more = {"n_predict": tokens, "cache_prompt": request.warm}
+        answer = self._completed(request, request.prompt, subject, more)
         with reading(self._at(COMPLETION)):
             words, ended = text(answer["content"]), answer["stop_type"] == "eos"
         # It goes on beyond the limit to the end of a character of several tokens.
@@ -135,13 +144,19 @@ class Engine:
         with reading(self._at("/detokenize")):
             return text(answer["content"])
 
-    def _walked(self, request: Request, continuation: Sequence[int], subject: _Subject) -> list[Answered]:
-        steps = [self._step(request, continuation, i, subject, i > 0) for i in range(len(continuation))]
-        if len(steps) == 1 or _agree(
-            steps[-1].listed, self._step(request, continuation, len(steps) - 1, subject).listed
-        ):
+    def close(self) -> None:
+        self._client.close()
+
+    def _walked(
+        self, request: Request, continuation: Sequence[int], subject: _Subject, between: Between
+    ) -> list[Answered]:
+        def step(i: int) -> Answered:
+            return self._step(request, continuation, i, subject, i > 0)
+
+        steps, last = walked(step, len(continuation), between), len(continuation) - 1
+        if not last or _agree(steps[-1].listed, self._step(request, continuation, last, subject).listed):
             return steps
-        return [self._step(request, continuation, i, subject) for i in range(len(continuation))]
+        return walked(lambda i: self._step(request, continuation, i, subject), len(continuation), between)
 
     def _step(
         self, request: Request, continuation: Sequence[int], i: int, subject: _Subject, from_cache: bool = False
@@ -174,7 +189,7 @@ class Engine:
             applied = {int(entry["id"]): number(entry["scale"]) for entry in answer["generation_settings/lora"]}
         if was_read != len(prompt) or is_cut:
             self._client.refused(COMPLETION, f"it read {was_read} tokens, wanted the {len(prompt)} that were sent")
-        if applied != subject.scales:
+        if not _are(applied, subject.scales):
             self._client.refused(COMPLETION, "it applied other adapters than those that were asked for")
         return answer
 
@@ -190,15 +205,15 @@ class Engine:
         listed = listed_of(positions, request.listed, where)
         return Answered(listed, request.prompt, words, cached, subject.fingerprint, ended)
 
-    def _subject(self, model: str) -> _Subject:
-        adapters = self._adapters()
+    def _subject(self, request: Request) -> _Subject:
+        adapters, model = self._adapters(), request.model
         named = [adapter for adapter in adapters if adapter.name == model]
         with reading(self._at(MODELS)):
             is_base = self._base()["id"] == model
         if len(named) + is_base != 1:
             known = ", ".join(sorted(adapter.name for adapter in adapters)) or "no adapter"
             raise Unreplayable(self._at(ADAPTERS), f"{len(named) + is_base} models named {model}; it lists {known}")
-        scales = {adapter.id: adapter.scale if adapter in named else 0.0 for adapter in adapters}
+        scales = {adapter.id: adapter.scale * request.strength if adapter in named else 0.0 for adapter in adapters}
         return _Subject(scales, _settings(adapters))
 
     def _adapters(self) -> list[_Adapter]:
@@ -219,6 +234,11 @@ class Engine:
 
     def _at(self, path: str) -> str:
         return self._url + path
+
+
+def _are(applied: Mapping[int, float], wanted: Mapping[int, float]) -> bool:
+    """The engine holds scales in 32 bits."""
+    return applied.keys() == wanted.keys() and all(math.isclose(applied[i], wanted[i], rel_tol=1e-6) for i in wanted)
 
 
 def _agree(first: Listed, second: Listed) -> bool:

@@ -22,12 +22,14 @@ from probes.serving.common_paths import model_cards, models_of
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import number, reading, text, text_or_none, whole_or_none
 from probes.serving.listing import Position, listed_of
@@ -71,7 +73,13 @@ class Engine:
     def load(self) -> Load:
         return Load()
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self,
+        request: Request,
+        continuation: Sequence[int],
+        route: Route,
+        between: Between = at_once,  # noqa: ARG002
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is not Route.PROMPT:
@@ -105,6 +113,9 @@ class Engine:
 
     def decode(self, model: str, ids: Sequence[int]) -> str:  # noqa: ARG002
         self._no_tokenizer()
+
+    def close(self) -> None:
+        self._client.close()
 
     def _no_tokenizer(self) -> NoReturn:
         raise Unreplayable(self._url, "this API has no tokenizer, wanted the base's own files beside it")

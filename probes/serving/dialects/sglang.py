@@ -11,6 +11,7 @@ one is sent, known or not. ``logprob_start_len: 0`` scores the whole prompt; the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from probes.errors import Unreplayable
@@ -19,12 +20,14 @@ from probes.serving.common_paths import MODELS, metric_samples, model_cards, mod
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import (
     greatest,
@@ -37,7 +40,7 @@ from probes.serving.json_form import (
     whole_or_none,
     wholes,
 )
-from probes.serving.listing import Position, joined, listed_of
+from probes.serving.listing import Position, joined, listed_of, walked
 
 GENERATE, TOKENIZE, DETOKENIZE = "/generate", "/tokenize", "/detokenize"
 MOST_LISTED = 20  # there is no limit of its own
@@ -74,13 +77,15 @@ class Engine:
         usage = greatest(values, "sglang:token_usage")
         return Load(total(values, "sglang:num_running_reqs"), total(values, "sglang:num_queue_reqs"), usage)
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is Route.PROMPT:
             return self._scored(request, continuation)
         if route is Route.WALK:
-            steps = [self._step(request, continuation, i) for i in range(len(continuation))]
+            steps = walked(partial(self._step, request, continuation), len(continuation), between)
             return Answered(joined([step.listed for step in steps]), None, cached=steps[0].cached)
         raise Unreplayable(self._url, f"SGLang scores no continuation by {route.value}, wanted prompt or walk")
 
@@ -105,6 +110,9 @@ class Engine:
         answer = self._client.post(DETOKENIZE, body)
         with reading(self._at(DETOKENIZE)):
             return text(answer["text"])
+
+    def close(self) -> None:
+        self._client.close()
 
     def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
         given = (*request.prompt, *continuation)

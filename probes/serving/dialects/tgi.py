@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from probes.errors import Unreplayable
@@ -24,15 +25,17 @@ from probes.serving.common_paths import metric_samples
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import greatest, number, reading, text, text_or_none, total, whole, whole_or_none
-from probes.serving.listing import Position, listed_of
+from probes.serving.listing import Position, listed_of, walked
 
 GENERATE, TOKENIZE, CHAT_TOKENIZE, INFO = "/generate", "/tokenize", "/chat_tokenize", "/info"
 MOST_WANTED = 20
@@ -81,14 +84,16 @@ class Engine:
         waiting = total(values, "tgi_queue_size"), total(values, "lorax_queue_size")
         return Load(*(next((count for count in pair if count is not None), None) for pair in (running, waiting)))
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is not Route.WALK:
             raise Unreplayable(self._url, f"TGI scores no continuation by {route.value}, wanted walk")
         given = (*request.prompt, *continuation)
         of_tokens = self._of_given(request, given)[len(request.prompt) :]
-        steps = [self._next(request, given[: len(request.prompt) + i]) for i in range(len(continuation))]
+        steps = walked(partial(self._next, request, given), len(continuation), between)
         rows = zip(continuation, of_tokens, steps, strict=True)
         positions = [_given(token, value, step.listed) for token, value, step in rows]
         return Answered(listed_of(positions, request.listed, self._url + GENERATE), request.prompt)
@@ -115,6 +120,9 @@ class Engine:
     def decode(self, model: str, ids: Sequence[int]) -> str:  # noqa: ARG002
         return self._text_of(ids)
 
+    def close(self) -> None:
+        self._client.close()
+
     def _of_given(self, request: Request, given: Sequence[int]) -> list[float]:
         """The log-probability of each given token but the first, which follows nothing and has 0 here."""
         answer = self._generated(request, given, 1)
@@ -123,8 +131,9 @@ class Engine:
                 self._refused("log-probabilities of no given token; wanted them: is --enable-prefill-logprobs set?")
             return [0.0, *(number(entry["logprob"]) for entry in answer["details"]["prefill"][1:])]
 
-    def _next(self, request: Request, before: Sequence[int]) -> Position:
-        answer = self._generated(request, before, 1)
+    def _next(self, request: Request, given: Sequence[int], i: int) -> Position:
+        """The most probable tokens after the prompt and ``i`` more of the given tokens."""
+        answer = self._generated(request, given[: len(request.prompt) + i], 1)
         with reading(self._url + GENERATE):
             (position,) = _positions(answer["details"])
         return position

@@ -13,20 +13,24 @@ for what a request leaves out, so that greedy generation has to say that it want
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import MISSING, OK, Client
 from probes.serving.common_paths import MODELS, metric_samples, model_cards, models_of, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from probes.serving.json_form import (
     greatest,
@@ -38,9 +42,11 @@ from probes.serving.json_form import (
     whole_or_none,
     wholes,
 )
-from probes.serving.listing import Position, joined, listed_of
+from probes.serving.listing import Position, joined, listed_of, walked
+from probes.serving.openai_answers import events, written
 
-COMPLETIONS, TOKENIZE, DETOKENIZE = "/v1/completions", "/tokenize", "/detokenize"
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
 MOST_WANTED = 20  # --max-logprobs by default; an engine that would list more is not asked to
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 PROBE = "a a a"  # a prompt of more than one token in every tokenizer, to learn what may be asked
@@ -63,7 +69,9 @@ class Engine:
         tokenizes = self._client.ask("POST", TOKENIZE, {"model": model, "prompt": PROBE}).status == OK
         # An empty salt is refused by every version that knows the field, and by none that does not.
         isolates = self._tried(model, {"cache_salt": ""}) == BAD_REQUEST
-        return Capabilities(routes, most, tokenizes, takes_ids=True, isolates=isolates, context=context)
+        # Without salts all requests are warm, and there is nothing cold to compare them with.
+        modes = (Mode.STREAMED, Mode.CHAT, *((Mode.WARM,) if isolates else ())) if most else ()
+        return Capabilities(routes, most, tokenizes, takes_ids=True, isolates=isolates, context=context, modes=modes)
 
     def models(self) -> tuple[ServedModel, ...]:
         return models_of(model_cards(self._client, self._url), self._url)
@@ -84,26 +92,33 @@ class Engine:
         usage = greatest(values, "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
         return Load(total(values, "vllm:num_requests_running"), total(values, "vllm:num_requests_waiting"), usage)
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if not request.prompt or not continuation:
             raise Unreplayable(self._url, "no token to score, or none before it; wanted one of each at least")
         if route is Route.PROMPT:
             return self._scored(request, continuation)
         if route is Route.WALK:
-            return self._walked(request, continuation)
+            return self._walked(request, continuation, between)
         raise Unreplayable(self._url, f"vLLM scores no continuation by {route.value}, wanted prompt or walk")
 
     def generate(self, request: Request, tokens: int) -> Answered:
-        answer = self._completed(
-            _body(request, request.prompt) | {"max_tokens": tokens, "logprobs": request.listed} | GREEDY
-        )
-        with reading(self._at(COMPLETIONS)):
-            choice = answer["choices"][0]
-            ended, words = choice["finish_reason"] == "stop", text(choice["text"])
-            positions = _generated(choice)
-        if not 1 <= len(positions) <= tokens:
-            self._client.refused(COMPLETIONS, f"{len(positions)} tokens generated, wanted 1 to {tokens}")
-        return self._answered(answer, request.prompt, positions, request.listed, words, ended)
+        path = CHAT if request.messages else COMPLETIONS
+        answers = self._events(path, _to_write(request, tokens)) if request.streamed else None
+        if answers is None:
+            answers = [self._client.post(path, _to_write(request, tokens))]
+        with reading(self._at(path)):
+            made = written(answers)
+        self._fingerprint = made.fingerprint or self._fingerprint
+        if not 1 <= len(made.positions) <= tokens:
+            self._client.refused(path, f"{len(made.positions)} tokens generated, wanted 1 to {tokens}")
+        if made.prompt not in (None, request.prompt):
+            self._client.refused(path, "it read other tokens than those that were sent")
+        listed = listed_of(made.positions, request.listed, self._at(path))
+        with reading(self._at(path)):
+            cached = _cached(answers[-1])
+        return Answered(listed, made.prompt, made.text, cached, self._fingerprint, made.ended)
 
     def encode(self, model: str, text: str) -> tuple[int, ...]:
         return self._ids({"model": model, "prompt": text, "add_special_tokens": False})
@@ -115,6 +130,9 @@ class Engine:
         answer = self._client.post(DETOKENIZE, {"model": model, "tokens": list(ids)})
         with reading(self._at(DETOKENIZE)):
             return text(answer["prompt"])
+
+    def close(self) -> None:
+        self._client.close()
 
     def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
         """The continuation as the end of the prompt; a token has to be generated after it, and is not read."""
@@ -131,10 +149,10 @@ class Engine:
         known = [position for position in positions if position is not None]
         return self._answered(answer, whole, known, request.listed)
 
-    def _walked(self, request: Request, continuation: Sequence[int]) -> Answered:
+    def _walked(self, request: Request, continuation: Sequence[int], between: Between) -> Answered:
         """One request a position. The mask admits the given token alone, so that its log-probability, which is that
         from before the mask, is listed however improbable the token is."""
-        steps = [self._step(request, continuation, i) for i in range(len(continuation))]
+        steps = walked(partial(self._step, request, continuation), len(continuation), between)
         listed = joined([step.listed for step in steps])
         return Answered(listed, request.prompt, "", steps[0].cached, steps[-1].fingerprint)
 
@@ -151,19 +169,23 @@ class Engine:
             self._client.refused(COMPLETIONS, "another token than the only one that was allowed")
         return self._answered(answer, prompt, positions, request.listed)
 
-    def _answered(
-        self, answer: Any, prompt: Sequence[int], positions: Sequence[Position], listed: int,
-        words: str = "", ended: bool = False,
-    ) -> Answered:  # fmt: skip
+    def _answered(self, answer: Any, prompt: Sequence[int], positions: Sequence[Position], listed: int) -> Answered:
         where = self._at(COMPLETIONS)
         with reading(where):
             ids = answer["choices"][0].get("prompt_token_ids")
             was_read = None if ids is None else wholes(ids)
-            details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
-            cached = whole_or_none(details.get("cached_tokens"))
+            cached = _cached(answer)
         if was_read not in (None, tuple(prompt)):
             self._client.refused(COMPLETIONS, "it read other tokens than those that were sent")
-        return Answered(listed_of(positions, listed, where), was_read, words, cached, self._fingerprint, ended)
+        return Answered(listed_of(positions, listed, where), was_read, "", cached, self._fingerprint)
+
+    def _events(self, path: str, body: Mapping[str, Any]) -> list[Any]:
+        """Of a stream, once it has ended; how long it may take, and how long it may be, are the client's limits."""
+        reply = self._client.ask("POST", path, {**body, "stream": True})
+        if reply.status != OK:
+            self._client.json_of(reply)
+        with reading(self._at(path)):
+            return events(reply.body)
 
     def _completed(self, body: Mapping[str, Any]) -> Any:
         answer = self._client.post(COMPLETIONS, body)
@@ -216,6 +238,20 @@ def _body(request: Request, prompt: Sequence[int]) -> dict[str, Any]:
         "return_tokens_as_token_ids": True,
     }
     return body | ({"cache_salt": request.salt} if request.salt else {})
+
+
+def _to_write(request: Request, tokens: int) -> dict[str, Any]:
+    body = _body(request, request.prompt) | {"max_tokens": tokens, "logprobs": request.listed} | GREEDY
+    if not request.messages:
+        return body
+    del body["prompt"], body["max_tokens"]
+    chat = {"messages": [dict(message) for message in request.messages], "max_completion_tokens": tokens}
+    return body | chat | {"logprobs": True, "top_logprobs": request.listed}
+
+
+def _cached(answer: Any) -> int | None:
+    details = (answer.get("usage") or {}).get("prompt_tokens_details") or {}
+    return whole_or_none(details.get("cached_tokens"))
 
 
 def _probe(model: str) -> dict[str, Any]:

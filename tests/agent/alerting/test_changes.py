@@ -10,7 +10,7 @@ from agent.alerting.alert_state import AlertState
 from agent.alerting.changes import step_changes
 from agent.alerting.fleet import ALONE, Fleet, JudgedBy
 from agent.alerting.notice import dedup_key, state_key
-from agent.records import NoticeReason
+from agent.records import NoticeKind, NoticeReason
 from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, verdict
 
@@ -91,3 +91,21 @@ def test_of_another_golden_record_it_is_another_change() -> None:
 
 def test_what_is_not_healthy_changes_nothing() -> None:
     assert sent([(replace(CHANGED, status=Status.SUSPECT), ALONE)]) == [[]]
+
+
+def test_an_old_golden_record_is_reported_once_as_that_whatever_the_verdict_is() -> None:
+    old = {ROUTER: ("sha256:gggg", "2026-01-02")}
+    states, notices = step_changes({}, [verdict(Status.DEGRADED), GOOD_BASE], FIXED, "prod", ALONE, old)
+    (notice,) = notices
+    assert (notice.kind, notice.reason) == (NoticeKind.CHANGE, NoticeReason.GOLDEN_OLD)
+    assert "accepted 2026-01-02" in notice.summary and "no fault of the adapter" in notice.summary
+    assert step_changes(states, [GOOD], FIXED + 60, "prod", ALONE, old)[1] == ()
+    renewed = {ROUTER: ("sha256:hhhh", "2026-05-02")}
+    assert len(step_changes(states, [GOOD], FIXED + 60, "prod", ALONE, renewed)[1]) == 1
+
+
+def test_an_old_golden_record_that_another_pod_has_reported_is_not_reported_again() -> None:
+    key = dedup_key("prod", SubjectKind.ADAPTER, ROUTER)
+    fleet = Fleet("pod-b", {"pod-a": True}, {}, changes={(key, "golden_old", "golden sha256:gggg"): FIXED - 60})
+    old = {ROUTER: ("sha256:gggg", "2026-01-02")}
+    assert step_changes({}, [GOOD], FIXED, "prod", fleet, old)[1] == ()

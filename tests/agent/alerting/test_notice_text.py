@@ -224,6 +224,7 @@ def test_every_reason_why_nobody_can_tell_is_in_the_runbook() -> None:
             Reason.NOT_SERVED,
         ),
         *(Reason.NO_MEMORY, Reason.BAD_NUMBERS, Reason.REPLAY_FAILED, Reason.NOT_REPLAYED_YET, Reason.NOT_SCORED),
+        Reason.NOT_JUDGED,
     }
     text = runbook("unmonitorable")
     told = {name for row in re.findall(r"^\| ([a-z_, ]+) \| ", text, re.MULTILINE) for name in row.split(", ")}

@@ -182,6 +182,24 @@ def test_check_config_needs_no_path_of_a_model_whose_engine_is_asked_and_notes_w
     ]
 
 
+def test_check_config_says_of_a_sidecar_what_it_leaves_to_others_and_looks_for_no_base(tmp_path: Path) -> None:
+    adapter = {"name": "a", "path": "adapters/a"}
+    models = [
+        {"name": "m", "path": "base", "served": {"url": "http://127.0.0.1:9"}, "adapters": [adapter]},
+        {"name": "n", "path": "other", "adapters": [{"name": "b", "path": "adapters/b"}]},
+    ]
+    file = tmp_path / "sidecar.yaml"
+    kafka = {"bootstrap_servers": ["a:1"], "topic": "t"}
+    file.write_text(yaml.safe_dump({"models": models, "role": "sidecar", "kafka": kafka}))
+    printed = json.loads(gapwatch("check-config", "--json", "--config", str(file)).stdout)
+    assert printed["ok"] and printed["notes"] == [
+        "alerts.pagerduty is missing: nobody is paged",
+        "of m the engine answers the canaries; a witness scores the responses",
+        "base n is watched by a witness; this pod replays nothing of it",
+        f"models.0.adapters.0.path: {tmp_path / 'adapters/a'} does not exist yet",
+    ]
+
+
 def test_check_config_reads_what_run_and_enrol_would_read(config: Path) -> None:
     (config.parent / "c.jsonl").write_text('{"id": "x", "messages": []}\n{"id": "y"\n')
     said = yaml.safe_load(config.read_text())

@@ -4,15 +4,22 @@ engine: whether it is reachable, how it can be asked, and whether it lists what 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, cpu_check, model_checks
+from agent.cli.doctor import Check, cpu_check, model_checks, watcher_checks
 from agent.config import Config, load
+from agent.records import Watching
+from agent.store import client as store
+from agent.store.table_rows import Origin
+from tests.agent.findings import heartbeat
+from tests.agent.store.stored import insert
 from tests.probes.tiny import tiny_adapter, tiny_base
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
@@ -208,8 +215,23 @@ def test_of_a_sidecar_neither_base_nor_torch_is_looked_at(config: Config) -> Non
     lost = config.models[0].model_copy(update={"path": "/nowhere"})
     checks = list(model_checks(config.model_copy(update={"role": "sidecar", "models": (lost,)})))
     assert [(check.part, check.ok, check.result) for check in checks] == [
-        ("base m", True, "not replayed by role sidecar: traffic is sampled and stored only")
+        ("base m", True, "base m is watched by a witness; this pod replays nothing of it")
     ]
+
+
+@pytest.mark.parametrize("dsn", ["server"], indirect=True)
+def test_what_a_sidecar_leaves_to_others_has_to_be_watched_by_one_that_is_alive(
+    config: Config, dsn: str, migrated: store.Client
+) -> None:
+    stored = config.clickhouse.model_copy(update={"dsn": dsn})
+    sidecar = config.model_copy(update={"role": "sidecar", "cluster": "prod", "clickhouse": stored})
+    (unwatched,) = watcher_checks(sidecar)
+    assert (unwatched.part, unwatched.ok) == ("watched m", False)
+    assert unwatched.result == "by no pod of prod that is alive: router" and "witness.yaml" in unwatched.wanted
+    place, now = Origin("prod", "witness-0"), time.time()
+    insert(migrated, Watching(now, ("adapter/router",)), replace(heartbeat(now), pod="witness-0"), place=place)
+    assert [*watcher_checks(sidecar)] == [Check("watched m", True, "by witness-0")]
+    assert [*watcher_checks(sidecar.model_copy(update={"role": "all"}))] == []
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "1 thread as configured, "), (2, "2 threads as configured, ")])

@@ -48,7 +48,7 @@ def test_one_address_gives_a_configuration_that_loads_and_an_answer_for_each_ada
     assert "canaries/alpha.jsonl" in done.stdout and "routing_key_file" in done.stdout
     assert "written: base base-v1 with 2 adapters\n" in done.stdout
     checked = gapwatch("check-config", "--config", str(out))
-    assert checked.returncode == 0 and ": 1 base, 2 adapters, role all\n" in checked.stdout
+    assert checked.returncode == 0 and ": 1 base, 2 adapters, role sidecar\n" in checked.stdout
 
 
 def test_within_a_minute_means_that_what_there_is_no_time_for_is_left_out(

@@ -31,6 +31,7 @@ def settings(tmp_path: Path, dsn: str) -> Iterator[dict[str, dict[str, Any]]]:
         yield {
             "clickhouse": {"dsn": dsn},
             "pagerduty": {"routing_key_file": key, "url": receiver.url},
+            "dead_mans_switch": {"kind": "pagerduty", "secret_file": key, "url": receiver.url},
         }
 
 

@@ -40,7 +40,7 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "states",
         "state_claims",
     }
-    wanted |= {"states", "state_claims", "counted", "watching"}
+    wanted |= {"states", "state_claims", "counted", "watching", "files_replays"}
     assert tables == wanted | {"incident_pods", "counted_by_counts", "counted_by_batches"}, "the last ones are views"
 
 
@@ -167,7 +167,7 @@ def test_how_far_was_counted_is_not_read_from_the_counts_however_many_there_are(
 def test_what_was_counted_before_an_upgrade_is_not_counted_again(dsn: str, connect: Connect, tmp_path: Path) -> None:
     client = connect(dsn)
     for name, file in shipped.texts(shipped.MIGRATIONS, ".sql").items():
-        if name < "021":
+        if not name.startswith("021"):
             (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     migrations.migrate(client, tmp_path)
     insert(client, findings.batch(0, n=10, aside=2), place=SUPPORT)

@@ -12,9 +12,10 @@ from agent.errors import Unreadable
 from agent.store.from_rows import base_round, seconds, traffic_round
 from agent.store.rows import to_rows
 from agent.store.table_rows import Origin, Row, when
-from detectors.canaries.retention import PreparedReference
+from detectors.canaries.mode_gap import beginning, in_modes
+from detectors.canaries.retention import PreparedReference, measure, prepare
 from detectors.evidence.alternative import BASE, HALF_STRENGTH, other_adapter
-from detectors.records import BaseRound, Identity, Measurement, Reason, Round
+from detectors.records import BaseRound, Identity, Measurement, Mode, Reason, Round, Summary
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from tests.detectors import synthetic
 
@@ -44,16 +45,29 @@ def blocked(adapter: str) -> Round:
     )
 
 
+def in_two_cells(scored: tuple[Measurement, ...]) -> tuple[Measurement, ...]:
+    """As written, whole and up to the second position."""
+    answers = []
+    for positions, modes in ((6, (Mode.WRITTEN,)), (2, (Mode.WARM, Mode.WRITTEN))):
+        for one in scored:
+            sides = (one.comparison.served, one.comparison.live_base)
+            served, base = (Summary(s.log_probs[:positions], s.rest[:positions], s.top1[:positions]) for s in sides)
+            reference = prepare(beginning(one.comparison.reference, positions))
+            cell = replace(one.comparison, reference=reference, served=served, live_base=base, modes=modes)
+            answers.append(in_modes(measure(cell), one))
+    return tuple(answers)
+
+
 def rounds() -> dict[str, BaseRound]:
     """Every kind of base round that is stored."""
     routes = measured("router", "scale:0.5")
     raw = tuple(placed(one, "engine-1") for one in measured("router", "healthy").measurements[:5])
     several = (measured("rewriter", "healthy"), blocked("extractor"), measured("router", "swapped"))
     kinds = {
-        "healthy": (measured("router", "healthy"),),
+        "healthy": (measured("router", "healthy", answered_by="vllm 0.33.0, scoring in the prompt"),),
         "in the order of the configuration": several,
         "nothing measured": (blocked("router"), blocked("rewriter")),
-        "by three routes": (replace(routes, raw=raw, warm=raw[:2], facts=("a", "b")),),
+        "by two routes and in modes": (replace(routes, raw=raw, cells=in_two_cells(raw[:2]), facts=("a", "b")),),
         "junk": (measured("router", "junk"),),
         "quantised": (measured("router", "junk", identity=Identity("a", "b", golden_grid="none", live_grid="4 bits")),),
         "without a number": (measured("router", "nan"),),
@@ -141,9 +155,10 @@ def test_a_round_with_missing_rows_is_unreadable() -> None:
     count = len(measured("router", "swapped").measurements)
     with pytest.raises(Unreadable, match=rf"{count - 1} of {count} canaries of router \(present\)"):
         base_round(several["rounds"], several["comparisons"][:-1], references)
-    by_route = tables(rounds()["by three routes"])
-    raw = [row for row in by_route["comparisons"] if row["route"] != "warm"]
-    with pytest.raises(Unreadable, match=r"0 of 2 canaries of router \(warm\)"):
+    by_route = tables(rounds()["by two routes and in modes"])
+    assert {row["route"] for row in by_route["comparisons"]} == {"present", "raw", "written", "warm+written"}
+    raw = [row for row in by_route["comparisons"] if row["route"] != "warm+written"]
+    with pytest.raises(Unreadable, match=r"2 of 4 canaries of router \(cells\)"):
         base_round(by_route["rounds"], raw, references)
     cut = [row | {"served_log_probs": row["served_log_probs"][:-1]} for row in several["comparisons"]]
     with pytest.raises(Unreadable, match=r"numbers for 6 x 17"):

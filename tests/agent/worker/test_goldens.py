@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from agent.errors import Retryable
 from agent.worker.goldens import Goldens, kept_before
 from detectors.records import Reason
@@ -26,6 +28,15 @@ def test_the_newest_is_used_and_a_newer_one_is_noticed(tmp_path: Path) -> None:
     (accepted,) = shelf.look()
     assert (accepted.golden, accepted.previous) == (second, first)
     assert accepted.data == read_bytes(tmp_path, second)
+
+
+def test_the_smallest_loss_that_pages_is_told_with_the_record(tmp_path: Path) -> None:
+    settings = {"log_threshold": 21.5, "token_budget": 512}
+    known = replace(golden(lengths=(12,) * 48), settings=settings, made_on="vllm 0.32, prompt")
+    save(known, tmp_path)
+    (accepted,) = Goldens(tmp_path, "toy", {"router": ""}).look()
+    assert accepted.smallest_loss == pytest.approx(0.055) and accepted.draws == 8
+    assert (accepted.tolerance, accepted.made_on) == (0.05, "vllm 0.32, prompt")
 
 
 def test_a_pin_holds_against_a_newer_record(tmp_path: Path) -> None:

@@ -182,3 +182,14 @@ def test_a_base_that_is_anothers_gives_nothing_and_one_that_comes_begins_with_no
     (given,) = feed.poll(10 * STUCK_S + 1.0)
     assert names([given]) == [["z"]] and given.upto == {PLACE: 9}
     assert given.round is not None and given.round.number == 1, "numbers go on"
+
+
+def test_of_a_base_that_comes_while_the_models_are_away_the_first_round_says_why(feed: ResponseFeed) -> None:
+    """A turn from before it came is no answer of its models."""
+    feed.own(frozenset())
+    feed.own(frozenset(BASES))
+    feed.receive(Blocked(Reason.NO_MEMORY, "the model process was ended by signal 9"))
+    (given,) = feed.poll(20.0)
+    assert given.round is not None and {score.detail for score in given.round.scores} == {
+        "the model process was ended by signal 9"
+    }

@@ -50,6 +50,14 @@ def test_a_blocked_base_is_overdue_at_the_interval_of_its_rounds_until_it_is_ans
     assert why(silence, "a", 1181.0 + 60.0 + STUCK_S).startswith("no round finished")
 
 
+def test_a_base_that_comes_while_no_model_answers_is_overdue_at_once_and_then_at_its_interval() -> None:
+    silence = Silence(60.0)
+    silence.end("a", 1000.0)
+    silence.forget("a")
+    silence.block(["a"], ENDED)
+    assert [silence.reason("a", now) for now in (1001.0, 1002.0, 1060.9, 1061.0)] == [ENDED, None, None, ENDED]
+
+
 def test_a_base_with_an_interval_of_its_own_is_overdue_by_that_one() -> None:
     silence = Silence(60.0, {"served": 600.0})
     assert silence.reason("files", 1000.0) is None is silence.reason("served", 1000.0)

@@ -12,10 +12,11 @@ from detectors.diagnosis.record import (
     FaultyReplicas,
     MatchedFault,
     MeanFigures,
+    ModeGap,
     ResponseDiagnosis,
 )
 from detectors.evidence.alternative import Alternative
-from detectors.records import NO_GRID, Cause, FaultKind, Identity, Interval
+from detectors.records import NO_GRID, Cause, FaultKind, Identity, Interval, Mode
 
 MEANS = MeanFigures(retention=0.4, gap_ratio=0.5, scale=0.45, distortion=0.0144, base_shift=0.02)
 SAME = Identity("sha256:aaaa", "sha256:aaaa")
@@ -92,6 +93,11 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
         replace(cached, cache=CacheReplay(1.0, 0.6, "rewriter")),
         replace(blank, cause=Cause.SHARED_CACHE, match=match("", kind=FaultKind.WARMED)),
         *(
+            Diagnosis(Cause.SERVING_PATH, adapter, SAME, mode=ModeGap(mode, 7, 8, 0.4))
+            for mode in Mode
+            if mode is not Mode.WARM
+        ),
+        *(
             Diagnosis(Cause.ONE_REPLICA, adapter, SAME, replicas=FaultyReplicas(6, 24, pods, lost))
             for pods in ((), ("pod-0", "pod-3"))
         ),
@@ -112,6 +118,9 @@ def of_responses(adapter: str = "router") -> tuple[ResponseDiagnosis, ...]:
         alternative = Alternative.from_text(name) if name else None
         return ResponseDiagnosis(cause, adapter, alternative, 12, 30, pods, Interval(0.4, 0.3, 0.5, 30))
 
+    def of_base(cause: Cause, name: str, pods: tuple[str, ...] = ()) -> ResponseDiagnosis:
+        return replace(diagnosis(cause, name, pods), strength=None, of_base=True)
+
     plain = [
         diagnosis(Cause.ADAPTER_NOT_APPLIED, "base"),
         diagnosis(Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "base"),
@@ -122,5 +131,9 @@ def of_responses(adapter: str = "router") -> tuple[ResponseDiagnosis, ...]:
         diagnosis(Cause.ONE_REPLICA, "base"),
         diagnosis(Cause.ONE_REPLICA, "base", ("pod-0",)),
         diagnosis(Cause.UNKNOWN, ""),
+        *(of_base(Cause.BASE_ANSWERED_BY_ADAPTER, name) for name in ("adapter:rewriter", "path 0.5 adapter:rewriter")),
+        of_base(Cause.QUANTISED_BASE, "4 bits"),
+        *(of_base(Cause.ONE_REPLICA, "adapter:rewriter", pods) for pods in ((), ("pod-0",))),
+        of_base(Cause.UNKNOWN, ""),
     ]
     return (*plain, *(replace(one, strength=None) for one in plain[:1]))

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
+from detectors.canaries.mode_gap import in_modes
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.record import Diagnosis
 from detectors.diagnosis.root_cause import diagnose
-from detectors.records import THE_BASE, Cause, FaultKind, Round
+from detectors.records import THE_BASE, Cause, FaultKind, Measurement, Mode, Round
 from tests.detectors.faulty_answers import CANARIES, LAYERS, MODULES, forget, recorded_round, replica_round
 from tests.detectors.synthetic import ADAPTERS
 
@@ -123,6 +124,12 @@ def test_a_fault_under_a_changed_template_is_named_from_the_accepted_ids() -> No
     assert diagnosis.cause is Cause.WRONG_STRENGTH and diagnosis.changed_prompts == diagnosis.canaries == CANARIES
 
 
+def through_the_cache(warm: Round, cold: Round) -> tuple[Measurement, ...]:
+    """The answers of the first, as those of the second were had through the cache of prefixes."""
+    pairs = zip(warm.measurements, cold.measurements, strict=True)
+    return tuple(in_modes(replace(w, comparison=replace(w.comparison, modes=(Mode.WARM,))), c) for w, c in pairs)
+
+
 @pytest.mark.parametrize("part", ["", "*0.6", "*1"])
 @pytest.mark.parametrize("tenant, previous", [("rewriter", "rewriter"), ("", THE_BASE)])
 def test_a_shared_cache_shows_in_the_warm_replay_and_the_previous_tenant_is_named(
@@ -130,8 +137,9 @@ def test_a_shared_cache_shows_in_the_warm_replay_and_the_previous_tenant_is_name
 ) -> None:
     """The first is recorded; the others go further in the same direction."""
     for adapter in ("router", "extractor"):
-        warm = recorded_round(adapter, f"warmed:{tenant}{part}").measurements
-        diagnosis = diagnosed(replace(recorded_round(adapter, "healthy"), warm=warm))
+        healthy = recorded_round(adapter, "healthy")
+        warm = through_the_cache(recorded_round(adapter, f"warmed:{tenant}{part}"), healthy)
+        diagnosis = diagnosed(replace(healthy, cells=warm))
         assert diagnosis.cause is Cause.SHARED_CACHE and diagnosis.cache is not None
         assert diagnosis.cache.cold == pytest.approx(1.0, abs=0.005) and diagnosis.cache.warm < 0.99
         assert diagnosis.cache.previous == previous
@@ -145,9 +153,9 @@ def test_even_fresh_prompts_may_be_answered_from_anothers_cache() -> None:
 
 def test_a_warm_replay_like_the_cold_one_is_no_shared_cache() -> None:
     healthy = recorded_round("router", "healthy")
-    assert cause_of(replace(healthy, warm=healthy.measurements)) is Cause.UNKNOWN
+    assert cause_of(replace(healthy, cells=through_the_cache(healthy, healthy))) is Cause.UNKNOWN
     broken = recorded_round("router", "without:mlp")
-    assert cause_of(replace(broken, warm=broken.measurements)) is Cause.PARTLY_APPLIED
+    assert cause_of(replace(broken, cells=through_the_cache(broken, broken))) is Cause.PARTLY_APPLIED
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

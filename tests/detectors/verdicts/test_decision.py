@@ -111,7 +111,7 @@ def test_a_round_of_held_out_canaries_alone_is_no_evidence_and_not_healthy() -> 
     assert seen.measurements and (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.NOT_REPLAYED_YET)
 
 
-@pytest.mark.parametrize("where", ["measurements", "raw", "warm"])
+@pytest.mark.parametrize("where", ["measurements", "raw", "cells"])
 def test_one_canary_without_numbers_blocks_its_round_and_no_witness_without_numbers_speaks(where: str) -> None:
     seen = recorded_round("router", "without:mlp")
     rows = (measurement("router", 0, "nan"), *seen.measurements[1:])

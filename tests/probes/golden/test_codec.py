@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import examples.helpdesk
-from detectors.records import CanarySplit, Fault, FaultKind, Recorded
+from detectors.records import CanarySplit, Fault, FaultKind, Mode, Recorded
 from probes.artefacts.identity import adapter_hash
 from probes.errors import DamagedGolden, Refused
 from probes.golden.codec import content_hash, from_bytes, text_of, to_bytes
@@ -169,6 +169,16 @@ def test_a_record_read_through_a_listing_stays_one_and_others_name_none() -> Non
     )
     assert [canary.reference.listed for canary in read.canaries] == [5, *(0 for _ in rest)]
     assert b'"listed"' not in to_bytes(made)
+
+
+def test_the_floors_of_modes_come_back_and_a_record_without_them_keeps_its_bytes() -> None:
+    made = golden()
+    (first, *rest) = made.canaries
+    floors = {Mode.WARM: 0.002, Mode.WRITTEN: 0.001}
+    known = replace(first, reference=replace(first.reference, mode_floors=floors))
+    read = from_bytes(to_bytes(replace(made, canaries=(known, *rest))))
+    assert [canary.reference.mode_floors for canary in read.canaries] == [floors, *({} for _ in rest)]
+    assert b'"mode_floors"' not in to_bytes(made)
 
 
 def test_what_of_a_continuation_is_not_scored_and_that_it_was_cut_come_back() -> None:

@@ -16,11 +16,11 @@ from probes.canaries.log_prob_summary import summarise
 from probes.canaries.replay_pairs import ask, replay_pair, summary
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.errors import EngineAway, Unreplayable, Unsupported
-from probes.golden.record import GoldenCanary, check_identity
+from probes.golden.record import GoldenCanary, check_identity, tokenizer_fingerprint
 from probes.model import toy_language as toy
 from probes.runner import Readiness, Replay, SeesEvents, Target
 from probes.runners.served import Config, Runner
-from probes.serving.engine import Answered, Request, Route
+from probes.serving.engine import Answered, Between, Request, Route, at_once
 from probes.serving.listed_summary import read_by
 from probes.serving.probe_check import Probe
 from tests.probes.worlds import ADAPTERS, enrolled, never
@@ -227,12 +227,14 @@ def test_an_engine_that_goes_away_in_a_round_is_not_asked_on() -> None:
     runner = opened(behind)
     score, calls = behind.score, []
 
-    def away_at_the_third_canary(request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def away_at_the_third_canary(
+        request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         # Routes are checked before, with one listed token.
         calls.extend([request] if request.listed > 1 else [])
         if len(calls) >= 3:
             raise EngineAway("http://toy", "503: overloaded")
-        return score(request, continuation, route)
+        return score(request, continuation, route, between)
 
     behind.score = away_at_the_third_canary  # type: ignore[method-assign]
     done = replay_base_round(runner, goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never)
@@ -245,8 +247,64 @@ def test_numbers_that_are_none_are_no_verdict() -> None:
     done = replay_base_round(
         opened(engine(alpha="not_a_number")), goldens, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never
     )
-    assert done is not None and done.members[0].blocked is Reason.REPLAY_FAILED
-    assert "NaN" in done.members[0].detail
+    assert done is not None and done.members[0].blocked is Reason.BAD_NUMBERS
+    assert "the engine's answer" in done.members[0].detail and "NaN" in done.members[0].detail
+    assert "canaries" not in done.members[0].detail
+
+
+def test_over_http_numbers_that_are_none_are_the_engines_bad_numbers(server: Server) -> None:
+    server.engine.faults.of_adapter["alpha"] = "not_a_number"
+    try:
+        done = replay_base_round(
+            over_http(server), {"alpha": enrolled("alpha")}, Scheduled("toy", 0, 1_700_000_000.0, 1024, 5), never
+        )
+    finally:
+        server.engine.faults.of_adapter.clear()
+    assert done is not None and done.members[0].blocked is Reason.BAD_NUMBERS
+    assert "/v1/completions: the engine's answer holds a number that is NaN" in done.members[0].detail
+
+
+def test_the_tokens_of_a_tokenizer_are_looked_at_one_by_one_once_for_as_long_as_one_engine_answers(
+    server: Server,
+) -> None:
+    runner = over_http(server)
+    first = tokenizer_fingerprint(runner)
+    runner.refresh()
+    before = len(server.bodies("/detokenize"))
+    assert tokenizer_fingerprint(runner) == first
+    assert [len(body["tokens"]) > 1 for body in server.bodies("/detokenize")[before:]] == [True]
+    server.settings.started += 1
+    try:
+        runner.refresh()
+        assert tokenizer_fingerprint(runner) == first
+        assert len(server.bodies("/detokenize")) > before + 40, "another engine may have another tokenizer"
+    finally:
+        server.settings.started -= 1
+
+
+def test_a_runner_that_is_closed_leaves_no_connection_and_may_be_opened_again() -> None:
+    behind = engine()
+    runner = opened(behind)
+    runner.close()
+    assert behind.closed == 1
+    runner.open()
+    runner.close()
+    assert behind.closed == 2
+
+
+def test_an_engine_that_takes_strengths_is_asked_at_them_and_the_base_has_none() -> None:
+    behind = engine()
+    behind.strengths = True
+    runner = opened(behind)
+    canary = enrolled("alpha").canaries[0]
+    kept, targets = canary.reference.kept, [Target("alpha", scale=0.5), Target("alpha", scale=0.0), Target(None)]
+    answers = list(runner.run([Replay("c", canary.prompt, canary.forced, own, kept) for own in targets], never))
+    assert [request.strength for request, _ in behind.requests] == [0.5, 1.0, 1.0]
+    assert [request.model for request, _ in behind.requests] == ["alpha", behind.toy.base, behind.toy.base]
+    behind.toy.faults.of_adapter["alpha"] = "scale:0.5"
+    (halved,) = runner.run([Replay("c", canary.prompt, canary.forced, Target("alpha"), kept)], never)
+    assert answers[0].summary is not None and halved.summary is not None
+    assert np.array_equal(answers[0].summary.log_probs, halved.summary.log_probs)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from probes.errors import EngineAway, Refused, Unreplayable
+from probes.errors import BadNumbers, EngineAway, Refused, Unreplayable
 from probes.serving.client import Client, Limits
 from probes.serving.engine import Address
 from tests.certificates import Authority
@@ -57,8 +57,8 @@ def test_json_comes_back(server: Server) -> None:
         (transport.html, Unreplayable, "HTML, wanted JSON"),
         (transport.empty, Unreplayable, "0 bytes that are not JSON"),
         (transport.broken_json, Unreplayable, "not JSON"),
-        (transport.edited(lambda value: value.update(x=float("nan"))), Unreplayable, "NaN or infinite"),
-        (transport.edited(lambda value: value.update(x=float("-inf"))), Unreplayable, "NaN or infinite"),
+        (transport.edited(lambda value: value.update(x=float("nan"))), BadNumbers, "NaN or infinite"),
+        (transport.edited(lambda value: value.update(x=float("-inf"))), BadNumbers, "NaN or infinite"),
         (transport.cut, EngineAway, "broke off"),
         (transport.redirect("http://127.0.0.1:1/v1/models"), Unreplayable, "a redirect"),
         (transport.status(400), Unreplayable, "HTTP 400"),

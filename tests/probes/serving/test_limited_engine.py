@@ -11,7 +11,7 @@ import pytest
 from agent.clock import HandClock
 from probes.errors import EngineAway, Unreplayable
 from probes.serving.discovery import connect
-from probes.serving.engine import Address, Answered, Load, Request, Route
+from probes.serving.engine import Address, Answered, Between, Load, Request, Route, at_once
 from probes.serving.limited_engine import LimitedEngine, LoadGuard, Stopped
 from probes.serving.load_limits import LoadLimits, cost_of
 from tests.serving_engines.in_process import Engine
@@ -36,10 +36,12 @@ class Busy(Engine):
     def load(self) -> Load:
         return self.loads.pop(0) if len(self.loads) > 1 else self.loads[0]
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
         if self.refusal:
             raise self.refusal
-        return super().score(request, continuation, route)
+        return super().score(request, continuation, route, between)
 
 
 class Asked:
@@ -169,6 +171,48 @@ def test_a_wait_ends_at_a_stop_and_the_request_is_not_sent() -> None:
     assert asked.waited_s == 3.0 and len(asked.routes) == 1
     asked.clock.advance(60.0)
     asked.score()
+
+
+def test_a_stop_ends_a_walk_between_two_tokens() -> None:
+    asked, calls = Asked(Busy()), list[int]()
+
+    def is_stopped() -> bool:
+        calls.append(1)
+        return len(calls) > 2
+
+    with pytest.raises(Stopped, match="between two requests"), asked.guard.until(is_stopped):
+        asked.score(route=Route.WALK)
+    assert len(calls) == 3, "before each of three tokens after the first"
+
+
+def test_a_walk_waits_between_two_tokens_while_others_queue_and_no_longer_than_its_patience() -> None:
+    idle, busy = Load(0, 0, 0.0), Load(9, 1, 0.5)
+    asked = Asked(Busy(idle, idle, busy, busy, idle))
+
+    def second_passes() -> bool:  # so that the load is read before each token
+        asked.clock.advance(1.0)
+        return False
+
+    with asked.guard.until(second_passes):
+        asked.score(route=Route.WALK)
+    assert asked.waited_s == 3.0 + 2 * (1.0 + 1.0), "of the second token two waits, in each of which a second passes"
+    assert len(asked.routes) == 1
+    asked = Asked(Busy(idle, busy))
+    with pytest.raises(EngineAway, match="busy for 30 s: 1 requests wait"), asked.guard.until(second_passes):
+        asked.score(route=Route.WALK)
+
+
+def test_an_enrolment_goes_by_the_load_of_an_engine_that_tells_it_and_else_by_the_minute() -> None:
+    """11 tokens a call of 20 a minute: the third waits for a minute, or for nothing."""
+    limits = LoadLimits(tokens_a_minute=20, by_load=True)
+    for load, waited_s in ((Load(1, 0, 0.1), 0.0), (Load(1, None, 0.1), 60.0)):
+        asked = Asked(Busy(load), limits)
+        for _ in range(3):
+            asked.score()
+        assert asked.waited_s == pytest.approx(waited_s)
+    asked = Asked(Busy(Load(9, 1, 0.1), Load(9, 0, 0.1)), limits)
+    asked.score()
+    assert asked.waited_s == 1.0, "an engine with a queue is left alone however much of the minute is left"
 
 
 def test_while_the_pause_file_exists_nothing_at_all_is_asked(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from probes.runner import Replay, Target
 from probes.runners.memory import Config, Runner
 from probes.serving.engine import (
     Answered,
+    Between,
     Capabilities,
     EngineIdentity,
     Load,
     Request,
     Route,
     ServedModel,
+    at_once,
 )
 from tests.serving_engines.in_process import listing
 
@@ -67,7 +69,13 @@ class ToyEngine:
     def load(self) -> Load:
         return Load()
 
-    def score(self, request: Request, continuation: Sequence[int], route: Route) -> Answered:
+    def score(
+        self,
+        request: Request,
+        continuation: Sequence[int],
+        route: Route,
+        between: Between = at_once,  # noqa: ARG002
+    ) -> Answered:
         target = self._target(request.model)
         if route is Route.PROMPT and target.adapter in self.blind:
             target = Target(None)
@@ -94,6 +102,9 @@ class ToyEngine:
     def decode(self, model: str, ids: Sequence[int]) -> str:
         self._target(model)
         return self.models_behind.decode(ids)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _target(self, model: str) -> Target:
         if self.away:

@@ -51,6 +51,9 @@ class ToyRunner(Runner):
         self.routes[adapter] = checked.route
         return checked.findings
 
+    def takes_strengths(self) -> bool:
+        return False
+
     def made_on(self, adapter: str) -> str:
         return f"toy 1.0, {self.routes[adapter]}"
 

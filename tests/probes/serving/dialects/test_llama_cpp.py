@@ -104,6 +104,17 @@ def test_an_adapter_is_asked_for_at_the_scale_that_the_engine_has_set(
     assert engine.identity().fingerprint == "router 0.5, tone 1"
 
 
+def test_a_strength_in_a_request_is_a_multiple_of_the_scale_that_is_set(engine: Engine, address: Address) -> None:
+    assert engine.capabilities().strengths
+    set_scales(address, 0.5, 1.0)
+    halved = scored(engine, "router")
+    set_scales(address, 1.0, 1.0)
+    request = Request("router", PROMPT, 5, strength=0.5)
+    assert (engine.score(request, FORCED, Route.WALK).listed.of_tokens == halved).all()
+    third = Request("router", PROMPT, 5, strength=1 / 3)  # no number of 32 bits
+    assert np.isfinite(engine.score(third, FORCED, Route.WALK).listed.of_tokens).all()
+
+
 def test_a_walk_computes_its_prompt_twice_and_no_more(address: Address, engine: Engine) -> None:
     """Once at its first token and once to check the last one; every step between computes the token before it."""
     before = computed(address)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.runner import Replay, Target
 from probes.runners.memory import Config, Runner
@@ -17,6 +18,7 @@ from probes.serving.engine import Address, Load, Request, Route
 from tests.serving_engines import transport
 from tests.serving_engines.replies import Settings
 from tests.serving_engines.shim import Server, serving
+from tests.serving_engines.toy_tokens import chat_ids
 
 PROMPT = Runner(Config()).encode_chat([{"role": "user", "content": "Is the parcel lost, or only late?"}])
 ANSWER = tuple(b"lost")
@@ -179,3 +181,33 @@ def test_texts_go_to_tokens_and_back(engine: Engine) -> None:
     ids = engine.encode_chat("alpha", [{"role": "user", "content": "lost?"}])
     assert engine.decode("alpha", ids) == "<turn>user\nlost?<end><start>"
     assert engine.encode("alpha", "lost") == ANSWER
+
+
+def chat_of(words: str) -> tuple[tuple[dict[str, str], ...], tuple[int, ...]]:
+    messages = ({"role": "user", "content": words},)
+    return messages, tuple(chat_ids(list(messages)))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("at_chat", [False, True])
+def test_what_is_written_is_the_same_whole_or_streamed_at_either_endpoint(
+    engine: Engine, streamed: bool, at_chat: bool
+) -> None:
+    messages, prompt = chat_of("one two three")
+    plain = engine.generate(Request("alpha", prompt, 5), 6)
+    way = Request("alpha", prompt, 5, streamed=streamed, messages=messages if at_chat else ())
+    other = engine.generate(way, 6)
+    assert other.text == plain.text and other.ended == plain.ended
+    for name in ("ids", "log_probs", "tokens", "of_tokens"):
+        assert np.array_equal(getattr(other.listed, name), getattr(plain.listed, name)), name
+    assert plain.prompt == prompt and other.prompt in (None, prompt)
+
+
+def test_a_chat_endpoint_that_renders_other_tokens_is_refused(engine: Engine) -> None:
+    messages, prompt = chat_of("one two three")
+    with pytest.raises(Unreplayable, match="it read other tokens than those that were sent"):
+        engine.generate(Request("alpha", prompt[:-1], 5, messages=messages), 6)
+
+
+def test_it_answers_in_every_mode_and_warm_where_it_knows_salts(engine: Engine) -> None:
+    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.CHAT, Mode.WARM}

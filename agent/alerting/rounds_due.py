@@ -1,0 +1,69 @@
+"""Of which bases was no round judged for too long? A monitor that is alive and never evaluates looks healthy.
+
+Verdicts are made of rounds, so nothing else says it where none is judged: a feed that raises, a judge that fails on
+each record, results that never come. That a model hangs or an engine is away is no such case: a blocked round says it,
+and is judged (agent/worker/silence.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agent.records import Observation, ScoredResponses
+from agent.worker.silence import STUCK_S
+from detectors import on_call_text as text
+from detectors.records import BaseRound, Reason, Status, Subject, SubjectKind, Verdict
+
+LATE_ROUNDS = 3
+
+RoundKind = type[BaseRound] | type[ScoredResponses]
+
+
+class RoundsDue:
+    """When a round of each base was last judged, in steady seconds: a clock that is set makes nothing late.
+
+    every_s: base -> seconds between its scheduled rounds; kind: of those rounds
+    The first question about a base counts as its first round: it may still have to be loaded.
+    """
+
+    def __init__(self, every_s: Mapping[str, float], kind: RoundKind = BaseRound) -> None:
+        self._every_s, self._kind = dict(every_s), kind
+        self._owned = frozenset(every_s)
+        self._last: dict[str, float] = {}
+
+    def own(self, bases: frozenset[str]) -> None:
+        """From now on these are this agent's; how long one that comes was another's says nothing."""
+        for base in self._owned ^ bases:
+            self._last.pop(base, None)
+        self._owned = bases & self._every_s.keys()
+
+    def judged(self, observation: Observation, steady: float) -> None:
+        """This record has a verdict."""
+        if isinstance(observation, self._kind):
+            self._last[observation.base] = steady
+
+    def overdue(self, steady: float) -> dict[str, int]:
+        """Base -> how many intervals long no round of it was judged, LATE_ROUNDS or more, and longer than a model that
+        hangs is waited for."""
+        quiet = {base: steady - self._last.setdefault(base, steady) for base in sorted(self._owned)}
+        late = {base: s for base, s in quiet.items() if s > LATE_ROUNDS * self._every_s[base] + STUCK_S}
+        return {base: int(s / self._every_s[base]) for base, s in late.items()}
+
+
+def not_judged(subject: Subject, base: str, missed: int, why: str, now: float) -> Verdict:
+    """The verdict that nobody can tell. missed: intervals long that no round of its base was judged; why: in words"""
+    kind, name = subject
+    words = text.A_BASE.format(name=name) if kind is SubjectKind.BASE else name
+    explanation = text.NOT_JUDGED.explanation.format(base=base, missed=missed, subject=words, why=why)
+    return Verdict(
+        kind,
+        name,
+        base,
+        0,
+        now,
+        Status.UNMONITORABLE,
+        Reason.NOT_JUDGED,
+        explanation=explanation,
+        action=text.NOT_JUDGED.action,
+        silent_in_a_row=missed,
+    )

@@ -1,0 +1,95 @@
+"""What each role holds of memory once it has judged and nothing more happens.
+
+Each is a process of its own with its model process, over a broker and a store that answer. A sidecar asks an engine of
+the toy language for three adapters; witness and ``all`` replay the helpdesk example on the CPU: SmolLM2-135M with its
+three adapters.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.demo.broker import start_broker
+from agent.demo.stage import ADAPTERS as HELPDESK_ADAPTERS
+from agent.demo.stage import BASE, HELPDESK, Stage, cache_dir, set_up
+from agent.kafka.client import ensure_topic
+from benchmarks.figures import Figure, at_most, console, context, exactly
+from benchmarks.process.agents import agent, store_server, wait_for
+from tests.end_to_end.world import ADAPTERS, enrolled
+from tests.serving_engines.shim import serving
+from tests.serving_engines.toy_engine import ToyEngine
+
+# A first round of the real base takes half a minute on two cores that are free.
+PATIENCE_S = 480.0
+SETTLE_S = 20.0
+JUDGED = re.compile(r"^gapwatch_rounds_total\{.*\} [1-9]", re.M)
+READING = re.compile(r'^gapwatch_part_ok\{.*part="kafka".*\} 1', re.M)
+TRAFFIC, REPLAYS = "llm.interactions", "gapwatch.replays"
+# Three quarters of the limit in deploy/kubernetes/sidecar.yaml; and the target of the agent without models.
+SIDECAR_MB, APART_MB = 400, 250
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """memory_mb: resident, of the agent and its model process; libraries: files of torch that they have mapped"""
+
+    memory_mb: float
+    libraries: int
+
+
+def measure(quick: bool) -> list[Figure]:  # noqa: ARG001 - it is as short as it can be
+    """Each role in turn."""
+    with tempfile.TemporaryDirectory() as place, store_server(Path(place) / "store") as dsn:
+        folder, toy = Path(place), ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS})
+        enrolled(folder / "golden")
+        with start_broker(folder / "broker") as broker, serving(toy) as engine:
+            ensure_topic(broker.bootstrap, TRAFFIC, 2)
+            ensure_topic(broker.bootstrap, REPLAYS, 1)
+            kafka = {"bootstrap_servers": [broker.bootstrap], "topic": TRAFFIC, "replays_topic": REPLAYS}
+            common = {"kafka": kafka, "clickhouse": {"dsn": dsn}}
+            by_engine = common | _served(engine.url, folder / "golden")
+            sidecar = _idle(folder, {"role": "sidecar", **by_engine}, JUDGED)
+            apart = _idle(folder, {"role": "apart", **by_engine}, READING)
+            by_files = common | _from_files(set_up(folder / "stage"))
+            witness = _idle(folder, {"role": "witness", **by_files}, JUDGED)
+            everything = _idle(folder, {"role": "all", **by_files}, JUDGED)
+    return [
+        at_most("idle memory, role sidecar", sidecar.memory_mb, "MB", SIDECAR_MB),
+        at_most("idle memory, role apart", apart.memory_mb, "MB", APART_MB),
+        exactly("model libraries in these two", sidecar.libraries + apart.libraries, "files", 0),
+        context("idle memory, role witness, a base of 135 M parameters", witness.memory_mb, "MB"),
+        context("idle memory, role all, a base of 135 M parameters", everything.memory_mb, "MB"),
+    ]
+
+
+def _served(url: str, goldens: Path) -> dict[str, Any]:
+    adapters = [{"name": name} for name in ADAPTERS]
+    served = {"url": url, "base": ToyEngine().base}
+    return {
+        "models": [{"name": "tiny", "served": served, "adapters": adapters}],
+        "probes": {"golden_dir": str(goldens)},
+    }
+
+
+def _from_files(stage: Stage) -> dict[str, Any]:
+    adapters = [{"name": name, "path": str(HELPDESK / "adapters" / name)} for name in HELPDESK_ADAPTERS]
+    model = {"name": BASE, "path": str(stage.base), "golden_path": str(stage.golden), "adapters": adapters}
+    probes = {"golden_dir": str(stage.folder / "golden"), "cache_dir": str(cache_dir()), "device": "cpu"}
+    return {"models": [model], "probes": probes}
+
+
+def _idle(folder: Path, settings: dict[str, Any], ready: re.Pattern[str]) -> Idle:
+    """What one holds SETTLE_S after its metrics said that it is at work."""
+    role = settings["role"]
+    with agent(folder / role, settings | {"pod": role}) as running:
+        wait_for(lambda: ready.search(running.get("/metrics")), f"an agent at work, role {role}", PATIENCE_S)
+        time.sleep(SETTLE_S)
+        maps = [region.path for process in running.processes for region in process.memory_maps()]
+        idle = Idle(running.memory_mb(), sum("torch" in Path(path).name for path in maps))
+    console.print(f"{role}: {idle.memory_mb:.0f} MB")
+    return idle

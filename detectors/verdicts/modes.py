@@ -1,0 +1,57 @@
+"""What the modes of a serving engine mean for a verdict: is one of them at fault, and is its fault over? Pure.
+
+The counterpart of the draws as they are scored, for each mode whose noise the enrolment measured
+(detectors/canaries/mode_gap.py, with null hypothesis and guarantee). A mode without that decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from detectors.canaries.mode_gap import faulty_mode, floors_known, mode_scores
+from detectors.canaries.tolerance import Tolerances
+from detectors.on_call_text import DRAWS_APART, MODES
+from detectors.records import Evidence, Mode, Round
+from detectors.verdicts.incident import Rules
+from detectors.verdicts.recovery import RARE, DrawCounts
+
+
+def of_modes(round: Round, tolerances: Tolerances) -> dict[Mode, DrawCounts]:
+    """How many draws of each mode are apart, of the modes that may decide."""
+    return {
+        mode: DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerances.share)
+        for mode, scores in mode_scores(round, tolerances).items()
+        if floors_known(round, mode)
+    }
+
+
+def is_rare_in_a_mode(draws: DrawCounts) -> bool:
+    """Are so many draws apart in one mode rare where nothing is wrong?
+
+    Null hypothesis: given the past and the earlier draws of the round, each draw is apart with at most the chance
+    ``tolerated``. Guarantee: with chance .01 at most for all modes of a round together (Bonferroni). What breaks it:
+    draws that depend on the answers. Source: docs/mathematics.md#alarm-and-recovery.
+    """
+    return draws.is_rarer_than(RARE / len(Mode))
+
+
+def mode_at_fault(round: Round, evidence: Evidence, draws: DrawCounts, rules: Rules) -> Mode | None:
+    """Which mode an incident that opens now is about; None where none opens, and where the scored answers are at
+    fault, which are so in every mode.
+
+    evidence: the highest; draws: as scored
+    """
+    if evidence.log_e < rules.log_threshold or not evidence.stream or draws.share > draws.tolerated:
+        return None
+    return faulty_mode(round.cells, rules.tolerances) or Mode(evidence.stream)
+
+
+def apart_in_words(modes: Mapping[Mode, DrawCounts]) -> tuple[str, ...]:
+    """The modes in which more draws are apart than are tolerated."""
+    return tuple(
+        DRAWS_APART.format(mode=MODES[mode], apart=draws.beyond, draws=draws.drawn)
+        for mode, draws in modes.items()
+        if draws.share > draws.tolerated
+    )

@@ -1,0 +1,158 @@
+"""Canaries of a round as a serving engine answers them in other modes, beside what it scores.
+
+Which canaries, and in which two cells each, is fixed by the draws and the round's number before anything is answered:
+the guarantee rests on it (docs/mathematics.md#served-modes).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from detectors.canaries.mode_gap import FACTORS, beginning, in_modes
+from detectors.canaries.retention import measure, prepare
+from detectors.on_call_text import MODES
+from detectors.records import Comparison, Measurement, Mode, Summary
+from probes.canaries.replay_pairs import ReplayPair
+from probes.errors import EngineAway, Unreplayable
+from probes.runner import AnswersInModes, Stop
+from probes.serving.engine import Listed
+from probes.serving.listed_summary import summary_of
+
+# Draws of a round that are had in other modes, where nothing has happened at the engine.
+DRAWS = 4
+# Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
+LONGEST_BLOCK = 128
+Cell = tuple[Mode, ...]
+
+
+@dataclass(slots=True)
+class Cells:
+    """What was had. facts: of modes in which the engine did not answer, in words; tokens: that it read and wrote"""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    facts: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+def two_cells(modes: Sequence[Mode], number: int) -> tuple[Cell, Cell]:
+    """Two choices of these factors that share none and have each of them once; another pair with the next number.
+
+    modes: those of FACTORS in which the engine can be had answer
+    """
+    factors = [mode for mode in FACTORS if mode in modes]
+    # Those without the last factor; the other cell of the pair has it.
+    choices = [cell for size in range(len(factors)) for cell in combinations(factors[:-1], size)] or [()]
+    chosen = choices[number % len(choices)]
+    return chosen, tuple(mode for mode in factors if mode not in chosen)
+
+
+def drawn_for_cells(picks: Sequence[str], whole: bool) -> dict[str, int]:
+    """Canary -> how often it is among the first draws. whole: among all of them"""
+    return dict(Counter(picks if whole else picks[:DRAWS]))
+
+
+def answers_in_modes(
+    runner: AnswersInModes,
+    pairs: Sequence[ReplayPair],
+    scored: Mapping[str, Measurement],
+    draws: Mapping[str, int],
+    number: int,
+    stop: Stop,
+) -> Cells:
+    """Each of these canaries in its two cells.
+
+    pairs: of all canaries of the round; scored: canary -> its measurement, scored cold; draws: canary -> how often it
+    counts; number: of the round. A mode in which the engine cannot be had answer has no cell in this round, and is
+    said. Nothing comes back where the engine goes away meanwhile, or ``stop()`` turned true.
+    """
+    by_id = {pair.canary.id: pair for pair in pairs}
+    asking = _Asking(runner, list(runner.modes()), stop)
+    cells = Cells()
+    try:
+        for i, (name, times) in enumerate(draws.items()):
+            # Without a factor to choose, what is written plainly is the only cell.
+            for number_of_cell in (0, 1) if asking.has_factors else (0,):
+                had = asking.cell(by_id[name], number + i, number_of_cell)
+                if had is None:
+                    return Cells(facts=tuple(asking.facts))
+                cells.measurements.append(_measured(by_id[name], scored[name], times, *had))
+                cells.tokens += len(by_id[name].adapter.prompt) + len(had[1].tokens)
+    except EngineAway:  # what was scored is a round all the same
+        return Cells()
+    whole = [m for m in cells.measurements if not asking.dropped.intersection(m.comparison.modes)]
+    return replace(cells, measurements=whole, facts=tuple(asking.facts))
+
+
+@dataclass(slots=True)
+class _Asking:
+    """modes: in which the engine is asked, fewer once one of them failed; dropped: those"""
+
+    runner: AnswersInModes
+    modes: list[Mode]
+    stop: Stop
+    dropped: set[Mode] = field(default_factory=set)
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def has_factors(self) -> bool:
+        return any(mode in FACTORS for mode in self.modes)
+
+    def cell(self, pair: ReplayPair, number: int, which: int) -> tuple[Cell, Listed] | None:
+        """One of a canary's cells, with as few of its modes less as it takes to have an answer; None where there is
+        none. Which mode fails may depend on what is at fault: so it is left out of the whole round."""
+        if self.stop() or Mode.WRITTEN not in self.modes:
+            return None
+        factors = [mode for mode in self.modes if mode is not Mode.CHAT or pair.canary.messages]
+        chosen = two_cells(factors, number)[which]
+        try:
+            return self._had(pair, chosen)
+        except EngineAway:
+            raise
+        except Unreplayable as error:
+            return self._without_one(pair, chosen, error)
+
+    def _without_one(self, pair: ReplayPair, chosen: Cell, error: Unreplayable) -> tuple[Cell, Listed] | None:
+        for culprit in (mode for mode in (Mode.CHAT, Mode.STREAMED, Mode.WARM) if mode in chosen):
+            try:
+                had = self._had(pair, tuple(mode for mode in chosen if mode is not culprit))
+            except EngineAway:
+                raise
+            except Unreplayable:
+                continue
+            self._drop(culprit, error)
+            return had
+        self._drop(Mode.WRITTEN, error)
+        return None
+
+    def _drop(self, mode: Mode, error: Unreplayable) -> None:
+        self.modes.remove(mode)
+        self.dropped.add(mode)
+        self.facts.append(f"what it answers {MODES[mode]} is not known: {error.why}")
+
+    def _had(self, pair: ReplayPair, chosen: Cell) -> tuple[Cell, Listed] | None:
+        listed = self.runner.written(pair.adapter, pair.canary.messages, chosen, self.stop)
+        if listed is None:
+            return None
+        long = (Mode.LONG,) if len(pair.adapter.prompt) > LONGEST_BLOCK else ()
+        return tuple(sorted((*chosen, *long, Mode.WRITTEN))), _comparable(listed, pair.adapter.forced)
+
+
+def _comparable(listed: Listed, forced: Sequence[int]) -> Listed:
+    """Up to the first token that is not the given one: until there both follow the same text."""
+    given = zip(listed.tokens.tolist(), forced, strict=False)
+    differing = (i for i, (written, accepted) in enumerate(given) if written != accepted)
+    n = next(differing, min(len(listed.tokens), len(forced)) - 1) + 1
+    return Listed(listed.ids[:n], listed.log_probs[:n], listed.tokens[:n], listed.of_tokens[:n])
+
+
+def _measured(pair: ReplayPair, scored: Measurement, times: int, modes: Cell, listed: Listed) -> Measurement:
+    reference, of_round = beginning(pair.canary.reference, len(listed.tokens)), scored.comparison
+    z = of_round.live_base
+    n = len(listed.tokens)
+    base = Summary(z.log_probs[:n], z.rest[:n], z.top1[:n])
+    served = summary_of(listed, reference.kept)
+    comparison = Comparison(of_round.adapter, prepare(reference), times, served, base, of_round.at, of_round.pod, modes)
+    return in_modes(measure(comparison), scored)

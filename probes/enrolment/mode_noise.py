@@ -1,0 +1,87 @@
+"""How far is a serving engine's answer in another mode from what it scores, when nothing is wrong?
+
+Measured once on each canary of a random sample, as the adapter is accepted. A mode's floor is part of the rule that
+calls an answer apart, and a mode without one pages nobody (detectors/canaries/mode_gap.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from detectors.canaries.mode_gap import LEAST_FLOOR, NOISE, TOLERATED
+from detectors.canaries.tolerance import Tolerances
+from detectors.on_call_text import MODES
+from detectors.records import Measurement, Mode
+from probes.canaries.mode_cells import LONGEST_BLOCK, answers_in_modes
+from probes.canaries.replay_pairs import replay_pair
+from probes.enrolment.noise_battery import BenignConfiguration, measured_in
+from probes.enrolment.settings import EnrolmentContext
+from probes.errors import Unreplayable
+from probes.golden.record import Golden, GoldenCanary
+from probes.runner import AnswersInModes, BatchShape
+
+SCORED = BenignConfiguration("scored, beside the other modes", BatchShape())
+STAGE = "other modes"
+# So much of an adapter's effect may be apart at most, noise included: the loss of one half has to show.
+MOST_ALLOWED = 0.5
+
+
+def with_mode_floors(
+    context: EnrolmentContext, golden: Golden, sample: Sequence[int], tolerances: Tolerances
+) -> tuple[Golden, tuple[str, ...]]:
+    """The record with the floor of each mode, and in words which modes have none and why. A runner that is no serving
+    engine has no modes.
+
+    sample: indices of the canaries that are had in them. Raises Unreplayable when stopped, and as the runner does.
+
+    Null hypothesis: nothing is wrong, and a further canary is exchangeable with the n of the sample in each mode.
+    Guarantee: it exceeds a mode's floor with chance 1/(n + 1) at most. What breaks it: canaries that were picked for
+    their noise, and what changes at the engine later. Source: docs/mathematics.md#served-modes.
+    """
+    runner = context.runner
+    if not isinstance(runner, AnswersInModes):
+        return golden, ()
+    context.progress(STAGE, 0, 1)
+    measurements, facts = _in_modes(runner, context, [golden.canaries[index] for index in sample])
+    floors = {mode: floor for mode in Mode if (floor := _floor(measurements, mode)) is not None}
+    if _long_ones(golden.pool) * tolerances.share < 1:
+        floors.pop(Mode.LONG, None)
+    noisy = [mode for mode, floor in floors.items() if not _is_usable(floor, tolerances, context.adapter)]
+    words = [f"what it answers {MODES[mode]}: it is apart from what is scored by {floors[mode]:.0%}" for mode in noisy]
+    kept = {mode: floor for mode, floor in floors.items() if mode not in noisy}
+    canaries = tuple(_with_floors(canary, kept) for canary in golden.canaries)
+    context.progress(STAGE, 1, 1)
+    return replace(golden, canaries=canaries), (*facts, *words)
+
+
+def _in_modes(
+    runner: AnswersInModes, context: EnrolmentContext, canaries: Sequence[GoldenCanary]
+) -> tuple[list[Measurement], tuple[str, ...]]:
+    scored = measured_in(context.runner, context.adapter, canaries, SCORED, context.stop)
+    by_name = {m.comparison.reference.canary: m for m in scored}
+    pairs = [replay_pair(canary, context.adapter) for canary in canaries]
+    cells = answers_in_modes(runner, pairs, by_name, dict.fromkeys(by_name, 1), 0, context.stop)
+    if context.stop():
+        raise Unreplayable("enrolment", "stopped while the engine was had answer in other modes")
+    if not cells.measurements and not cells.facts and runner.modes():
+        return [], ("what the engine answers in other modes: it was away while that was measured",)
+    return cells.measurements, cells.facts
+
+
+def _floor(measurements: Iterable[Measurement], mode: Mode) -> float | None:
+    """The largest distance in this mode; None where nothing was had in it."""
+    shifts = [m.mode_shift for m in measurements if mode in m.comparison.modes]
+    return max(LEAST_FLOOR, *shifts) if shifts else None
+
+
+def _long_ones(pool: Sequence[GoldenCanary]) -> int:
+    return sum(len(canary.prompt) > LONGEST_BLOCK for canary in pool)
+
+
+def _is_usable(floor: float, tolerances: Tolerances, adapter: str) -> bool:
+    return TOLERATED * tolerances.allowed_deviation(adapter) + NOISE * floor <= MOST_ALLOWED
+
+
+def _with_floors(canary: GoldenCanary, floors: dict[Mode, float]) -> GoldenCanary:
+    return replace(canary, reference=replace(canary.reference, mode_floors=floors))

@@ -1,0 +1,136 @@
+"""Incidents of a serving mode: opened by its own stream, named by the mode that makes the difference, ended by its own
+draws, and never about files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Monitor
+from detectors.records import BaseRound, Cause, Measurement, Mode, Reason, Round, Status, SubjectKind, Verdict
+from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.modes import is_rare_in_a_mode, of_modes
+from detectors.verdicts.recovery import DrawCounts
+from tests.detectors.synthetic import make_round
+
+T = Tolerances()
+RULES = Rules(T, 15.0)
+WRITTEN, STREAMED, CHAT, WARM, LONG = Mode
+FACTORS = (CHAT, STREAMED, WARM)
+ROUTER = (SubjectKind.ADAPTER, "router")
+PAIRS = tuple(
+    (kept, tuple(m for m in FACTORS if m not in kept)) for kept in ((), (STREAMED,), (CHAT,), (CHAT, STREAMED))
+)
+
+
+def in_pairs(
+    number: int, at_fault: Mode | None, fault: str = "healthy", canaries: int = 16, floor: bool = True
+) -> Round:
+    """Each of the first drawn canaries in two cells; the one mode is apart, WRITTEN in both."""
+    plain = make_round("router", fault, number)
+    drawn = [m for m in plain.measurements if m.comparison.draws][:canaries]
+    cells = [
+        cell(m, tuple(sorted((*chosen, WRITTEN))), at_fault, floor)
+        for i, m in enumerate(drawn)
+        for chosen in PAIRS[(number + i) % 4]
+    ]
+    return replace(plain, cells=tuple(cells))
+
+
+def cell(scored: Measurement, modes: tuple[Mode, ...], at_fault: Mode | None, floor: bool) -> Measurement:
+    floors = dict.fromkeys(Mode, 0.0) if floor else {}
+    reference = replace(scored.comparison.reference, mode_floors=floors)
+    return replace(
+        scored,
+        comparison=replace(scored.comparison, modes=modes, reference=reference),
+        mode_shift=float(at_fault in modes),
+    )
+
+
+def played(*rounds: Round) -> tuple[Monitor, list[Verdict]]:
+    monitor, verdicts = Monitor(RULES), []
+    for round in rounds:
+        judged = monitor.observe(BaseRound("smol", round.number, round.at, (round,)))
+        verdicts += [verdict for verdict in judged.verdicts if verdict.subject == "router"]
+    return monitor, verdicts
+
+
+@pytest.mark.parametrize(
+    "mode, cause",
+    [
+        (WARM, Cause.SHARED_CACHE),
+        (STREAMED, Cause.SERVING_PATH),
+        (CHAT, Cause.SERVING_PATH),
+        (WRITTEN, Cause.SERVING_PATH),
+    ],
+)
+def test_a_mode_at_fault_alone_alarms_in_the_first_whole_grid_and_is_the_cause(mode: Mode, cause: Cause) -> None:
+    monitor, [verdict] = played(in_pairs(0, mode))
+    assert (verdict.status, verdict.reason, verdict.cause) == (Status.DEGRADED, Reason.ALARM, cause)
+    assert monitor.incidents[ROUTER].mode is mode
+    assert verdict.retention is not None and verdict.retention.mean == pytest.approx(1.0, abs=0.01)
+    assert "file" not in verdict.explanation
+    assert verdict.onset is not None and verdict.onset.latest is None, "the scored draws do not date it"
+
+
+def test_modes_without_a_measured_noise_inform_and_page_nobody() -> None:
+    monitor, verdicts = played(*(in_pairs(number, WARM, floor=False) for number in range(4)))
+    assert {verdict.status for verdict in verdicts} == {Status.HEALTHY}
+    levels = {e.stream: (e.log_e, e.pages) for e in verdicts[-1].evidence if e.detector == "serving_modes"}
+    assert levels["warm"][0] > RULES.log_threshold and not levels["warm"][1]
+    assert not monitor.open_subjects
+
+
+def test_an_adapter_that_is_lost_in_every_mode_is_that_and_no_mode() -> None:
+    monitor, verdicts = played(*(in_pairs(number, None, "not_applied") for number in range(2)))
+    assert verdicts[-1].cause is Cause.ADAPTER_NOT_APPLIED
+    assert monitor.incidents[ROUTER].mode is None
+
+
+def test_where_both_alarm_the_scored_answers_are_the_fault() -> None:
+    monitor, [verdict] = played(in_pairs(0, WARM, "not_applied"))
+    assert verdict.cause is Cause.ADAPTER_NOT_APPLIED and monitor.incidents[ROUTER].mode is None
+
+
+def test_it_ends_by_draws_of_that_mode_and_not_without_any() -> None:
+    rounds = [in_pairs(0, WARM), *(in_pairs(number, None, canaries=0) for number in range(1, 5))]
+    _, verdicts = played(*rounds)
+    assert [verdict.reason for verdict in verdicts[1:]] == [Reason.RECOVERING] * 4
+    _, verdicts = played(*rounds, *(in_pairs(number, None) for number in range(5, 7)))
+    assert verdicts[5].reason is Reason.RESOLVED
+    _, verdicts = played(*rounds, *(in_pairs(number, WARM, canaries=4) for number in range(5, 9)))
+    assert {verdict.reason for verdict in verdicts[5:]} == {Reason.STILL_DEGRADED}
+
+
+def test_few_draws_apart_are_in_the_words_and_a_rare_many_is_suspect() -> None:
+    _, [verdict] = played(in_pairs(0, CHAT, canaries=1))
+    assert verdict.status is Status.HEALTHY
+    assert "draws answered at its chat endpoint 1 differ from what the engine scores" in verdict.explanation
+    _, [verdict] = played(in_pairs(0, CHAT, canaries=3))
+    assert (verdict.status, verdict.reason) == (Status.SUSPECT, Reason.EVIDENCE_GROWING)
+
+
+def test_a_healthy_round_is_suspect_by_its_modes_with_chance_one_in_a_hundred_at_most() -> None:
+    """Exactly, at the edge of the null, for every number of draws; the sum over the modes bounds any dependence."""
+    for drawn in range(1, 33):
+        beyond = next(k for k in range(drawn + 2) if k > drawn or is_rare_in_a_mode(DrawCounts(drawn, k, T.share)))
+        chance = sum(
+            float(np.prod([(drawn - i) / (i + 1) for i in range(k)])) * T.share**k * (1 - T.share) ** (drawn - k)
+            for k in range(beyond, drawn + 1)
+        )
+        assert len(Mode) * chance <= 0.01
+
+
+def test_only_modes_that_may_page_decide() -> None:
+    assert set(of_modes(in_pairs(0, None), T)) == {WRITTEN, STREAMED, CHAT, WARM}
+    assert not of_modes(in_pairs(0, None, floor=False), T)
+
+
+def test_an_incident_remembers_its_mode_and_one_of_an_earlier_version_has_none() -> None:
+    open = Incident(open=True, mode=WARM)
+    assert Incident.from_json(open.to_json()) == open
+    former = {name: value for name, value in open.to_json().items() if name != "mode"}
+    assert Incident.from_json(former).mode is None

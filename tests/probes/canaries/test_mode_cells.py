@@ -1,0 +1,164 @@
+"""Which canaries are answered in which modes, and what an engine's faults in one mode look like beside its scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from detectors.canaries.mode_gap import FACTORS, faulty_mode, is_apart
+from detectors.canaries.tolerance import Tolerances
+from detectors.records import BaseRound, Mode, Round
+from probes.canaries import mode_cells
+from probes.canaries.mode_cells import DRAWS, drawn_for_cells, two_cells
+from probes.canaries.round import Scheduled, replay_base_round
+from probes.golden.record import Golden
+from probes.runners.served import Config, Runner
+from tests.probes.worlds import ADAPTERS, enrolled, never
+from tests.serving_engines.in_process import Engine
+from tests.serving_engines.toy_engine import ToyEngine
+
+T = Tolerances()
+WRITTEN, STREAMED, CHAT, WARM, LONG = Mode
+BUDGET = 256
+
+
+def engine(*modes: Mode) -> Engine:
+    behind = Engine(ToyEngine(adapters=dict(ADAPTERS)))
+    behind.modes = modes or FACTORS
+    return behind
+
+
+def opened(behind: Engine) -> Runner:
+    runner = Runner(Config({"url": "http://toy"}, behind.toy.base, {"alpha": ""}), lambda *_: behind)
+    runner.open()
+    return runner
+
+
+def golden(floor: float = 0.0) -> Golden:
+    known = enrolled("alpha")
+    floors = dict.fromkeys(Mode, floor)
+    canaries = [replace(c, reference=replace(c.reference, mode_floors=floors)) for c in known.canaries]
+    return replace(known, canaries=tuple(canaries))
+
+
+def round_of(runner: Runner, number: int = 0) -> Round:
+    done = replay_base_round(runner, {"alpha": golden()}, Scheduled("toy", number, 0.0, BUDGET, 1), never)
+    assert isinstance(done, BaseRound)
+    return done.members[0]
+
+
+def after_a_healthy_one(behind: Engine, fault: str, value: object = True) -> Round:
+    """A round before which a fault began without an event: with one, the route would be checked again first."""
+    runner = opened(behind)
+    round_of(runner)
+    setattr(behind.toy.faults, fault, value)
+    return round_of(runner, 1)
+
+
+def apart(round: Round, mode: Mode) -> set[bool]:
+    return {is_apart(m, T) for m in round.cells if mode in m.comparison.modes}
+
+
+@pytest.mark.parametrize("modes", [FACTORS, (CHAT, WARM), (WARM,)])
+def test_each_factor_is_in_one_of_two_cells_and_every_choice_has_its_turn(modes: tuple[Mode, ...]) -> None:
+    cells = [cell for number in range(2 ** (len(modes) - 1)) for cell in two_cells(modes, number)]
+    assert len(set(cells)) == len(cells) == 2 ** len(modes)
+    for number in range(8):
+        one, other = two_cells(modes, number)
+        assert set(one) | set(other) == set(modes) and not set(one) & set(other)
+
+
+def test_the_first_draws_are_had_in_modes_as_often_as_each_was_drawn() -> None:
+    picks = ("a", "b", "a", "c", "a", "d")
+    assert DRAWS == 4 and drawn_for_cells(picks, whole=False) == {"a": 2, "b": 1, "c": 1}
+    assert drawn_for_cells(picks, whole=True) == dict(Counter(picks))
+
+
+def test_the_first_round_asks_the_whole_grid_and_the_next_ones_part_of_it() -> None:
+    runner = opened(engine())
+    first, second = round_of(runner, 0), round_of(runner, 1)
+    drawn = {m.comparison.reference.canary: m.comparison.draws for m in first.measurements if m.comparison.draws}
+    assert Counter(m.comparison.reference.canary for m in first.cells) == dict.fromkeys(drawn, 2)
+    assert {m.comparison.reference.canary: m.comparison.draws for m in first.cells} == drawn
+    for factor in FACTORS:
+        assert sum(factor in m.comparison.modes for m in first.cells) == len(drawn)
+    assert len({m.comparison.modes for m in first.cells}) == 8
+    per_canary = {m.comparison.reference.canary: m.comparison.draws for m in second.cells}
+    assert sum(per_canary.values()) == DRAWS
+
+
+def test_an_event_asks_the_whole_grid_again() -> None:
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner, 0)
+    round_of(runner, 1)
+    assert not runner.has_news()
+    behind.toy.adapters["delta"] = "delta-v1"
+    again = round_of(runner, 2)
+    assert sum(m.comparison.draws for m in again.cells) == 2 * sum(m.comparison.draws for m in again.measurements)
+
+
+def test_a_healthy_engine_answers_alike_in_every_mode() -> None:
+    round = round_of(opened(engine()))
+    assert round.cells and all(m.mode_shift < 1e-5 and m.finite for m in round.cells)
+    assert faulty_mode(round.cells, T) is None
+
+
+@pytest.mark.parametrize("fault, mode", [("streams_base", STREAMED), ("chats_base", CHAT), ("writes_base", WRITTEN)])
+def test_a_fault_in_one_mode_is_apart_there_and_nowhere_else(fault: str, mode: Mode) -> None:
+    round = after_a_healthy_one(engine(), fault)
+    assert apart(round, mode) == {True} and faulty_mode(round.cells, T) is mode
+    assert not any(is_apart(m, T) for m in round.cells if mode not in m.comparison.modes)
+    assert all(scored.retention == pytest.approx(1.0, abs=1e-4) for scored in round.measurements)
+
+
+def test_long_prompts_have_a_mode_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = sorted(len(canary.prompt) for canary in enrolled("alpha").pool)
+    monkeypatch.setattr(mode_cells, "LONGEST_BLOCK", lengths[len(lengths) // 2])
+    round = after_a_healthy_one(engine(), "base_after", mode_cells.LONGEST_BLOCK)
+    assert apart(round, LONG) == {True} and faulty_mode(round.cells, T) is LONG
+    assert not any(is_apart(m, T) for m in round.cells if LONG not in m.comparison.modes)
+
+
+def test_a_stale_cache_is_apart_warm_alone_after_a_reload_in_place() -> None:
+    behind = engine()
+    behind.toy.faults.stale_cache = True
+    before = opened(behind)
+    behind.toy.reload("alpha", "alpha-v0")
+    round_of(before)  # what is cached now is of the former version
+    behind.toy.reload("alpha", ADAPTERS["alpha"])
+    round = round_of(opened(behind))
+    assert faulty_mode(round.cells, T) is WARM
+    assert not any(is_apart(m, T) for m in round.cells if WARM not in m.comparison.modes)
+
+
+def test_a_chat_endpoint_that_does_not_answer_is_said_and_left_out() -> None:
+    behind = engine()
+    behind.no_chat = "no chat template"
+    round = round_of(opened(behind))
+    assert round.facts[-1] == "what it answers at its chat endpoint is not known: no chat template"
+    assert not [m for m in round.cells if CHAT in m.comparison.modes]
+    drawn = [m for m in round.measurements if m.comparison.draws]
+    assert len(round.cells) == 2 * len(drawn)
+    for factor in (STREAMED, WARM):
+        assert {m.comparison.reference.canary for m in round.cells if factor in m.comparison.modes} == {
+            m.comparison.reference.canary for m in drawn
+        }
+
+
+def test_what_was_written_is_compared_up_to_its_first_other_token() -> None:
+    round = after_a_healthy_one(engine(), "writes_base")
+    whole = {m.comparison.reference.canary: len(m.comparison.served.rest) for m in round.measurements}
+    lengths = [(len(m.comparison.served.rest), whole[m.comparison.reference.canary]) for m in round.cells]
+    assert all(1 <= n <= all_of_it for n, all_of_it in lengths) and any(n < all_of_it for n, all_of_it in lengths)
+
+
+def test_warm_answers_come_from_a_prefix_that_is_there_and_cold_ones_are_salted() -> None:
+    behind = engine()
+    round_of(opened(behind))
+    warm, cold = ([r for r in behind.written if r.warm is warm] for warm in (True, False))
+    assert not any(r.salt for r in warm) and all(r.salt for r in cold if r.model == "alpha")
+    asked = [r.prompt for r in warm]
+    assert asked[::2] == asked[1::2], "once for the prefix, and then for what is compared"
