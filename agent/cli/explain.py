@@ -169,7 +169,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps = dict(story.page["details"]), story.steps
     parts = {
-        "what": [details.get("seen", ""), _told(story.incident)],
+        "what": [details.get("seen", ""), _notices(story.incident)],
         "since": _since(story),
         "evidence": _course(story),
         "changed": _changed(story),
@@ -193,7 +193,7 @@ def _head(incident: Row, now: float) -> str:
     return f"{state}  {escape(str(incident['dedup_key']))}"
 
 
-def _told(incident: Row) -> str:
+def _notices(incident: Row) -> str:
     again = ", reopened within a day of the one before" if incident["reopened"] else ""
     return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
 
