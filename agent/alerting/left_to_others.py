@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
-from detectors.records import Subject
+from detectors.records import Subject, SubjectKind
 
 ASK_EVERY_S = 60.0
 # A witness that starts with this agent has loaded its base by then; one that was killed is missed after three minutes.
@@ -54,7 +53,7 @@ class LeftToOthers:
         return {base: steady - since for base, since in self._since.items() if steady - since >= UNWATCHED_S}
 
     def _look(self, steady: float) -> None:
-        adapters = {base: subjects_of(base, names)[1:] for base, names in self.bases.items()}
+        adapters = {base: [(SubjectKind.ADAPTER, name) for name in names] for base, names in self.bases.items()}
         judged = self._ask([subject for subjects in adapters.values() for subject in subjects])
         if judged is None:
             return
