@@ -35,11 +35,18 @@ class Goldens:
 
     pins: adapter -> pinned hash, "" takes the newest accepted one
     fetch: (adapter, pin) -> (hash, bytes) from the store for a folder that lost its files; may raise AgentError
+    of_files: are the files compared with them, and not an engine? In place of a record that was made on an engine and
+    measured against one made in process, that one is then in force: an engine lists a few tokens only, and what it does
+    not list is counted at the last value that it lists, in its record as in its answers
     held: adapter -> the record in force since the last ``look``, or why there is none
     """
 
-    def __init__(self, folder: Path, base: str, pins: Mapping[str, str], fetch: Fetch | None = None) -> None:
+    def __init__(
+        self, folder: Path, base: str, pins: Mapping[str, str], fetch: Fetch | None = None, of_files: bool = False
+    ) -> None:
         self._folder, self._base, self._pins, self._fetch = folder, base, dict(pins), fetch
+        self._of_files = of_files
+        self._chosen: dict[str, str] = {}  # adapter -> hash of the pinned or newest record as of the last look
         self.held: dict[str, Golden | Unmonitorable] = {}
 
     def forget(self) -> None:
@@ -52,38 +59,50 @@ class Goldens:
 
     def _look(self, adapter: str) -> GoldenAccepted | None:
         before = self.held.get(adapter)
-        if isinstance(before, Golden) and self._wanted(adapter, before) == before.hash:
+        if isinstance(before, Golden) and self._wanted(adapter) == self._chosen[adapter] and self._is_usable(before):
             return None
         golden = self._find(adapter)
         self.held[adapter] = golden
-        if not isinstance(golden, Golden):
+        if not isinstance(golden, Golden) or (isinstance(before, Golden) and golden.hash == before.hash):
             return None
         previous = before.hash if isinstance(before, Golden) else golden.previous
         return _accepted(golden, self._base, previous, read_bytes(self._folder, golden.hash))
 
-    def _wanted(self, adapter: str, in_force: Golden) -> str:
-        """The hash to use: the one in force while a damaged file hides which is newest, "" where there is none."""
+    def _is_usable(self, golden: Golden) -> bool:
+        """Else what it was measured against may be there by now."""
+        return not (self._of_files and golden.made_on)
+
+    def _wanted(self, adapter: str) -> str:
+        """The hash to use: the last one while a damaged file hides which is newest, "" where there is none."""
         if pin := self._pins[adapter]:
             return pin
         try:
             return newest(self._folder, adapter) or ""
         except DamagedGolden as error:
-            log.warning("newest_golden_unknown", adapter=adapter, held=in_force.hash, why=str(error))
-            return in_force.hash
+            log.warning("newest_golden_unknown", adapter=adapter, held=self._chosen[adapter], why=str(error))
+            return self._chosen[adapter]
 
     def _find(self, adapter: str) -> Golden | Unmonitorable:
-        golden = look_up(self._folder, adapter, self._pins[adapter])
-        if isinstance(golden, Golden) or golden.reason is not Reason.NO_GOLDEN or not self._restored(adapter):
+        golden = self._looked_up(adapter, self._pins[adapter])
+        if not isinstance(golden, Golden):
             return golden
-        return look_up(self._folder, adapter, self._pins[adapter])
+        self._chosen[adapter] = golden.hash
+        offline = self._looked_up(adapter, golden.offline) if self._of_files and golden.offline else None
+        return offline if isinstance(offline, Golden) else golden
 
-    def _restored(self, adapter: str) -> bool:
+    def _looked_up(self, adapter: str, pin: str) -> Golden | Unmonitorable:
+        golden = look_up(self._folder, adapter, pin)
+        if isinstance(golden, Golden) or golden.reason is not Reason.NO_GOLDEN or not self._restored(adapter, pin):
+            return golden
+        return look_up(self._folder, adapter, pin)
+
+    def _restored(self, adapter: str, pin: str) -> bool:
         """Write the store's copy of the record into the folder; False where there is none, or it is not what its hash
         says."""
         if self._fetch is None:
             return False
         try:
-            row = self._fetch(adapter, self._pins[adapter])
+            row = self._fetch(adapter, pin)
         except AgentError as error:
             log.info("golden_not_fetched", adapter=adapter, why=str(error))
             return False

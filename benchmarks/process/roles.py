@@ -1,8 +1,8 @@
 """What each role holds of memory once it has judged and nothing more happens.
 
 Each is a process of its own with its model process, over a broker and a store that answer. A sidecar asks an engine of
-the toy language for three adapters; witness and ``all`` replay the helpdesk example on the CPU: SmolLM2-135M with its
-three adapters.
+the toy language for three adapters; witness and ``all`` replay what deploy/gapwatch.yaml names, on the CPU:
+SmolLM2-135M with one adapter.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def _served(url: str, goldens: Path) -> dict[str, Any]:
 
 
 def _from_files(stage: Stage) -> dict[str, Any]:
-    adapters = [{"name": name, "path": str(HELPDESK / "adapters" / name)} for name in HELPDESK_ADAPTERS]
-    model = {"name": BASE, "path": str(stage.base), "golden_path": str(stage.golden), "adapters": adapters}
+    adapter = {"name": HELPDESK_ADAPTERS[0], "path": str(HELPDESK / "adapters" / HELPDESK_ADAPTERS[0])}
+    model = {"name": BASE, "path": str(stage.base), "golden_path": str(stage.golden), "adapters": [adapter]}
     probes = {"golden_dir": str(stage.folder / "golden"), "cache_dir": str(cache_dir()), "device": "cpu"}
     return {"models": [model], "probes": probes}
 

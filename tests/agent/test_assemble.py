@@ -219,7 +219,7 @@ def test_files_beside_an_engine_score_the_responses_and_are_replayed_by_a_runner
     assert base.files is not None and base.responses is not None and base.responses.runner is base.files.runner
     assert isinstance(base.files.runner, MemoryRunner) and set(base.files.runner.config.adapters) == {"a"}
     assert (base.files.adapters, base.files.every_s) == (("a",), 60.0)
-    assert stream_counts(config) == {600.0: 3, 60.0: 2}, "canaries of the engine, and responses"
+    assert stream_counts(config) == {600.0: 3 + 2 * len(Mode), 60.0: 3}, "canaries of the engine, and responses"
 
 
 def test_without_the_model_libraries_an_engine_is_asked_all_the_same(
